@@ -1,0 +1,35 @@
+"""Errors that say what was wrong, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnknownNameError(ValueError):
+    """A name that is not in the list it was looked up in."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be trusted: files missing, truncated, altered or of another format."""
+
+
+class LatentsError(ValueError):
+    """A latents file or table that is not what it claims to be, or not what the caller needs."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+    """Build the error for a name that does not exist, nearest existing name first.
+
+    Examples
+    --------
+    >>> print(unknown("world", "rrxr", ["mess3", "rrxor"]))
+    unknown world 'rrxr'. Did you mean 'rrxor'? Known: rrxor, mess3
+    """
+    names = [str(candidate) for candidate in known]
+    if not names:
+        return UnknownNameError(f"unknown {kind} {name!r}: there are none")
+    close = difflib.get_close_matches(str(name).lower(), names, n=len(names), cutoff=0.6)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    ordered = close + [candidate for candidate in names if candidate not in close]
+    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered)}")

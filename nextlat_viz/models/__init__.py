@@ -1,0 +1,21 @@
+"""The backbone, the latent dynamics psi, and one file per training objective."""
+
+from nextlat_viz.models.dynamics import LatentDynamics
+from nextlat_viz.models.nextlat import NextLat
+from nextlat_viz.models.next_token import NextToken
+from nextlat_viz.models.objective import Batch, Objective
+from nextlat_viz.models.transformer import KVCache, Transformer, TransformerConfig
+
+OBJECTIVES: dict[str, type[Objective]] = {cls.name: cls for cls in (NextToken, NextLat)}
+
+__all__ = [
+    "OBJECTIVES",
+    "Batch",
+    "KVCache",
+    "LatentDynamics",
+    "NextLat",
+    "NextToken",
+    "Objective",
+    "Transformer",
+    "TransformerConfig",
+]

@@ -1,0 +1,235 @@
+"""The backbone every objective shares: a decoder-only transformer one reads top to bottom.
+
+Rotary positions, RMSNorm before each sublayer and at the end, SwiGLU, no biases, PyTorch's fused
+attention, an optional key-value cache. The output head is not tied to the embedding, because the NextLat
+losses must reach the one and never the other.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from torch import Tensor, nn
+
+
+class TransformerConfig(BaseModel):
+    """Sizes of a :class:`Transformer`; `context` is the longest sequence it reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vocabulary_size: PositiveInt
+    context: PositiveInt = 12
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    dim: PositiveInt = 64
+    mlp_dim: PositiveInt = 128
+    rope_base: float = 10_000.0
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> TransformerConfig:
+        if self.dim % (2 * self.heads):
+            raise ValueError(
+                f"dim={self.dim} must be a multiple of 2 x heads={2 * self.heads}: rotary positions turn pairs of "
+                "coordinates in each head. Change dim or heads."
+            )
+        return self
+
+
+class KVCache:
+    """Keys and values of the tokens read so far, one pair of buffers per layer.
+
+    `length` tokens are held; :meth:`truncate` rolls back, e.g. after rejected drafts.
+    """
+
+    def __init__(self, config: TransformerConfig, batch_size: int, like: Tensor) -> None:
+        shape = (config.layers, 2, batch_size, config.heads, config.context, config.dim // config.heads)
+        self.buffers = like.new_zeros(shape)
+        self.length = 0
+
+    def append(
+        self, layer: int, key: Float[Tensor, "b h t d"], value: Float[Tensor, "b h t d"]
+    ) -> tuple[Float[Tensor, "b h s d"], Float[Tensor, "b h s d"]]:
+        end = self.length + key.shape[2]
+        self.buffers[layer, 0, :, :, self.length : end] = key
+        self.buffers[layer, 1, :, :, self.length : end] = value
+        return self.buffers[layer, 0, :, :, :end], self.buffers[layer, 1, :, :, :end]
+
+    def truncate(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise ValueError(f"length={length} must be between 0 and the {self.length} tokens the cache holds")
+        self.length = length
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t dim"],
+        rotation: Float[Tensor, "2 t half"],
+        mask: Bool[Tensor, "..."] | None,
+        cache: KVCache | None,
+        layer: int,
+    ) -> Float[Tensor, "b t dim"]:
+        b, t, dim = x.shape
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.out(out.transpose(1, 2).reshape(b, t, dim))
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.dim, 2 * config.mlp_dim, bias=False)
+        self.down = nn.Linear(config.mlp_dim, config.dim, bias=False)
+
+    def forward(self, x: Float[Tensor, "b t dim"]) -> Float[Tensor, "b t dim"]:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.dim)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.RMSNorm(config.dim)
+        self.mlp = SwiGLU(config)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t dim"],
+        rotation: Float[Tensor, "2 t half"],
+        mask: Bool[Tensor, "..."] | None,
+        cache: KVCache | None,
+        layer: int,
+    ) -> Float[Tensor, "b t dim"]:
+        x = x + self.attention(self.attention_norm(x), rotation, mask, cache, layer)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Transformer(nn.Module):
+    """Decoder-only transformer; calling it gives the hidden state at every position.
+
+    Parameters
+    ----------
+    config : TransformerConfig
+        Sizes. `vocabulary_size` is the world's number of tokens.
+
+    Examples
+    --------
+    >>> model = Transformer(TransformerConfig(vocabulary_size=2, layers=2, dim=16, heads=2, mlp_dim=32))
+    >>> hidden = model(torch.zeros(3, 5, dtype=torch.long))
+    >>> hidden.shape, model.logits(hidden).shape
+    (torch.Size([3, 5, 16]), torch.Size([3, 5, 2]))
+    >>> model.sites
+    ['embed', 'block0', 'block1', 'hidden']
+    """
+
+    rotation: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocabulary_size, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.dim)
+        self.head = nn.Linear(config.dim, config.vocabulary_size, bias=False)
+        self.register_buffer("rotation", rotation_table(config), persistent=False)
+        self.apply(self._initialise)
+
+    def _initialise(self, module: nn.Module) -> None:
+        # Residual branches start small so that depth does not change the scale of the stream (GPT-2).
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        for branch in (getattr(module, "out", None), getattr(module, "down", None)):
+            if branch is not None:
+                nn.init.normal_(branch.weight, std=0.02 / (2 * self.config.layers) ** 0.5)
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the states that can be read, in the order they are computed."""
+        return ["embed", *(f"block{i}" for i in range(self.config.layers)), "hidden"]
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"],
+        documents: Int[Tensor, "b t"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "b t dim"]:
+        """Hidden state after the last norm, which the head reads to predict the next token.
+
+        Parameters
+        ----------
+        tokens : (B, T) integers under `vocabulary_size`.
+        documents : (B, T) document number of each token where several are packed in a row; attention stays inside.
+        cache : earlier tokens of the same rows; it grows by these T.
+
+        Raises
+        ------
+        ValueError
+            If the tokens (with the cached ones) are more than `config.context`.
+        """
+        return self.states(tokens, documents, cache)["hidden"]
+
+    def states(
+        self,
+        tokens: Int[Tensor, "b t"],
+        documents: Int[Tensor, "b t"] | None = None,
+        cache: KVCache | None = None,
+    ) -> dict[str, Float[Tensor, "b t dim"]]:
+        """Every named state: the embedding, the residual stream after each block, and the hidden state."""
+        start, t = cache.length if cache is not None else 0, tokens.shape[1]
+        if start + t > self.config.context:
+            raise ValueError(
+                f"tokens: {start + t} positions are more than this model's context of {self.config.context}. "
+                "Shorten the sequences or train with a larger context."
+            )
+        mask = self._mask(t, start, documents)
+        rotation = self.rotation[:, start : start + t]
+        states = {"embed": self.embed(tokens)}
+        x = states["embed"]
+        for i, block in enumerate(self.blocks):
+            states[f"block{i}"] = x = block(x, rotation, mask, cache, i)
+        if cache is not None:
+            cache.length += t
+        states["hidden"] = self.norm(x)
+        return states
+
+    def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
+        """Next-token logits read from hidden states by the output head."""
+        return self.head(hidden)
+
+    def _mask(self, t: int, start: int, documents: Int[Tensor, "b t"] | None) -> Bool[Tensor, "..."] | None:
+        if start == 0 and documents is None:
+            return None
+        if start and documents is not None:
+            raise ValueError("documents cannot be combined with a cache: generation continues a single document")
+        query = torch.arange(start, start + t, device=self.rotation.device)
+        causal = query[:, None] >= torch.arange(start + t, device=self.rotation.device)
+        if documents is None:
+            return causal
+        return (documents[:, None, :, None] == documents[:, None, None, :]) & causal
+
+
+def rotation_table(config: TransformerConfig) -> Float[Tensor, "2 context half"]:
+    """Cosines and sines of the rotary position embedding (Su et al. 2021, arXiv:2104.09864)."""
+    half = config.dim // config.heads // 2
+    frequency = config.rope_base ** (-torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.arange(config.context, dtype=torch.float64)[:, None] * frequency
+    return torch.stack([angle.cos(), angle.sin()]).float()
+
+
+def rotate(x: Float[Tensor, "b h t d"], rotation: Float[Tensor, "2 t half"]) -> Float[Tensor, "b h t d"]:
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
