@@ -1,0 +1,321 @@
+"""Checkpoints: a folder of safetensors and a card, loaded only when every hash agrees."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from nextlat_viz import worlds
+from nextlat_viz.errors import CheckpointError, unknown
+from nextlat_viz.models import OBJECTIVES, Objective, Transformer, TransformerConfig
+from nextlat_viz.paths import checkpoints_dir
+from nextlat_viz.training.card import FORMAT, Card, sha256_of
+from nextlat_viz.training.presets import TrainConfig
+
+WEIGHTS, CARD, METRICS = "model.safetensors", "card.json", "metrics.csv"
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with its card.
+
+    Attributes
+    ----------
+    card : Card
+        What it is and how it was made.
+    model : Objective
+        The objective with its `backbone` (and `psi`, for NextLat), in evaluation mode on the CPU.
+    step : int
+        Optimiser steps behind these weights: `card.steps`, a snapshot's step, or 0 when untrained.
+    weights_sha256 : str
+        Hash that identifies the weights.
+    folder : Path
+        Where it lies.
+
+    Examples
+    --------
+    >>> checkpoint = load("rrxor/nextlat")
+    >>> checkpoint.name, checkpoint.world.name, checkpoint.model.backbone.sites[-1]
+    ('rrxor/nextlat/seed0', 'rrxor', 'hidden')
+    """
+
+    card: Card
+    model: Objective
+    step: int
+    weights_sha256: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def label(self) -> str:
+        """How figures call it: the objective, and the step where it is not the last."""
+        label = OBJECTIVES[self.card.objective].label
+        if self.step == self.card.steps:
+            return label
+        return f"{label} (untrained)" if self.step == 0 else f"{label} (step {self.step:,})"
+
+    @cached_property
+    def world(self) -> worlds.World:
+        """The world it was trained on."""
+        return worlds.from_spec(self.card.world)
+
+    @property
+    def snapshots(self) -> list[int]:
+        """Steps at which the weights can be had with :meth:`at`, the last step included."""
+        return sorted({*self.card.snapshots, self.card.steps})
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """Losses over training, one row per validation: steps, nats per token, and the floor."""
+        path = self.folder / METRICS
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist: this checkpoint came without its training curve")
+        return pd.read_csv(path)
+
+    def at(self, step: int) -> Checkpoint:
+        """The same run at an earlier step; 0 is before training.
+
+        Raises
+        ------
+        ValueError
+            If no snapshot was kept at that step.
+        """
+        if step == self.card.steps:
+            return load(self.folder)
+        if step == 0:
+            return self.untrained()
+        if step not in self.card.snapshots:
+            kept = ", ".join(map(str, [0, *self.snapshots]))
+            raise ValueError(f"step={step}: no snapshot of {self.name} was kept there. Kept: {kept}")
+        path = self.folder / "snapshots" / f"step{step:06d}.safetensors"
+        state = read_weights(path, self.card.snapshots[step])
+        return self._with(state, step, self.card.snapshots[step])
+
+    def untrained(self) -> Checkpoint:
+        """The same model before its first step: the control for every probe."""
+        model = build_model(self.card.objective, self.card.config, self.world, self.card.seed)
+        digest = f"untrained-{self.card.objective}-seed{self.card.seed}-{self.card.digest()[:16]}"
+        return Checkpoint(self.card, model.eval(), 0, digest, self.folder)
+
+    def _with(self, state: dict[str, Tensor], step: int, digest: str) -> Checkpoint:
+        model = build_model(self.card.objective, self.card.config, self.world, self.card.seed)
+        restore(model, state, self.folder)
+        return Checkpoint(self.card, model.eval(), step, digest, self.folder)
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, Any] = {
+            "world": self.card.world,
+            "objective": self.card.objective,
+            "preset": self.card.preset,
+            "seed": self.card.seed,
+            "step": f"{self.step:,} of {self.card.steps:,}",
+            "parameters": f"{self.card.parameters:,}",
+            **{key: f"{value:.4f}" for key, value in self.card.metrics.items()},
+            "made by": self.card.command,
+        }
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
+            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            for key, value in rows.items()
+        )
+        return f"<b>{html.escape(self.name)}</b><table>{cells}</table>"
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.name!r}, step={self.step}, metrics={self.card.metrics})"
+
+
+def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: int) -> Objective:
+    """A freshly initialised model; the same seed gives the same weights whatever the objective's own parts."""
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    sizes = config.model_dump(include={"context", "layers", "heads", "dim", "mlp_dim"})
+    options = {
+        "nextlat": {
+            "horizon": config.horizon,
+            "lambda_h": config.lambda_h,
+            "lambda_kl": config.lambda_kl,
+            "psi_width": config.psi_width,
+        }
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = Transformer(TransformerConfig(vocabulary_size=len(world.vocabulary), **sizes))
+        return OBJECTIVES[objective](backbone, **options.get(objective, {}))
+
+
+def load(name: str | os.PathLike[str], seed: int = 0) -> Checkpoint:
+    """Load a shipped checkpoint by name, or any by its folder.
+
+    Parameters
+    ----------
+    name : ``"rrxor/nextlat"``, ``"rrxor/nextlat/seed1"``, or the path of a run's folder.
+    seed : which seed, where the name does not say.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such checkpoint.
+    CheckpointError
+        If weights, card or hashes do not agree, or the format is another.
+
+    Examples
+    --------
+    >>> load("rrxor/nextlat").card.objective
+    'nextlat'
+    """
+    return read_folder(find(name, seed))
+
+
+def find(name: str | os.PathLike[str], seed: int = 0) -> Path:
+    """Folder of a checkpoint given by name or path."""
+    candidates = [Path(name)]
+    if isinstance(name, str):
+        shipped = checkpoints_dir() / name
+        candidates += [shipped, shipped / f"seed{seed}"]
+    for folder in candidates:
+        if (folder / CARD).is_file():
+            return folder
+    for folder in candidates:
+        if (folder / WEIGHTS).is_file() or (folder / "train_state.safetensors").is_file():
+            raise CheckpointError(
+                f"{folder} holds weights but no {CARD}: the run is unfinished or its card was lost. "
+                "Run the same training command again to finish it."
+            )
+    if isinstance(name, os.PathLike) or Path(name).is_dir():
+        raise CheckpointError(f"{os.fspath(name)} is not a checkpoint: it has no {CARD}")
+    known = [str(path.relative_to(checkpoints_dir()).as_posix()) for path in shipped_folders()]
+    shortened = {path.rsplit("/", 1)[0] for path in known}
+    if str(name) in shortened:
+        raise unknown("checkpoint", f"{name}/seed{seed}", [path for path in known if path.startswith(f"{name}/")])
+    raise unknown("checkpoint", name, sorted(shortened) if str(name).count("/") < 2 else known)
+
+
+def shipped_folders() -> Iterator[Path]:
+    """Folders of the shipped checkpoints, sorted by name."""
+    yield from sorted(path.parent for path in checkpoints_dir().glob(f"*/*/*/{CARD}"))
+
+
+def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """Table of the shipped checkpoints (or those under `folder`): what each is and what it scores, in nats.
+
+    Examples
+    --------
+    >>> table = list_checkpoints()
+    >>> sorted(set(table["objective"]))
+    ['next_token', 'nextlat']
+    """
+    folders = shipped_folders() if folder is None else sorted(path.parent for path in Path(folder).rglob(CARD))
+    rows = []
+    for path in folders:
+        card = read_card(path)
+        rows.append(
+            {
+                "name": card.name,
+                "world": card.world["name"],
+                "objective": card.objective,
+                "seed": card.seed,
+                "steps": card.steps,
+                "parameters": card.parameters,
+                **card.metrics,
+                "snapshots": len(card.snapshots),
+                "folder": str(path),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def read_folder(folder: Path) -> Checkpoint:
+    """Load the checkpoint in a folder, checking its card and its weights."""
+    card = read_card(folder)
+    state = read_weights(folder / WEIGHTS, card.weights_sha256)
+    try:
+        world = worlds.from_spec(card.world)
+        model = build_model(card.objective, card.config, world, card.seed)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CARD} describes a model that cannot be built here: {error}") from error
+    restore(model, state, folder)
+    return Checkpoint(card, model.eval(), card.steps, card.weights_sha256, folder)
+
+
+def read_card(folder: Path) -> Card:
+    path = folder / CARD
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is truncated or is not JSON ({error})") from error
+    found = fields.get("format") if isinstance(fields, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: format {found!r} is not {FORMAT!r}, the one this version reads")
+    try:
+        card = Card.model_validate(fields)
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is not a complete card: {error}") from error
+    if card.card_sha256 != card.digest():
+        raise CheckpointError(f"{path} was altered: its contents do not have the hash it states. Get it again.")
+    return card
+
+
+def read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing although the card names it. Get the checkpoint again.")
+    found = sha256_of(path)
+    if found != expected_sha256:
+        raise CheckpointError(
+            f"{path} is truncated, altered or of another run: its sha256 is {found[:12]}..., the card says "
+            f"{expected_sha256[:12]}.... Get the checkpoint again."
+        )
+    try:
+        return load_tensors(path.read_bytes())
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+
+
+def restore(model: Objective, state: dict[str, Tensor], folder: Path) -> None:
+    """Put stored weights into a model, which must have exactly these names and shapes."""
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise CheckpointError(f"{folder}: weights and card disagree about {', '.join(wrong[:5])}")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def weights_bytes(model: torch.nn.Module, storage: str) -> bytes:
+    """The model's weights as a safetensors file of the given precision."""
+    dtype = DTYPES[storage]
+    return save_tensors({name: tensor.detach().cpu().to(dtype) for name, tensor in model.state_dict().items()})
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

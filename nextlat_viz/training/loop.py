@@ -1,0 +1,381 @@
+"""The training loop, on Lightning Fabric: any device, killed at any point it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from nextlat_viz import worlds
+from nextlat_viz.errors import CheckpointError, unknown
+from nextlat_viz.models import OBJECTIVES, Batch, Objective
+from nextlat_viz.training.card import FORMAT, Card
+from nextlat_viz.training.checkpoint import (
+    CARD,
+    DTYPES,
+    METRICS,
+    WEIGHTS,
+    Checkpoint,
+    build_model,
+    load,
+    weights_bytes,
+    write_atomically,
+)
+from nextlat_viz.training.presets import TrainConfig, resolve
+from nextlat_viz.training.validation import Validation
+
+TRAIN_STATE = "train_state.safetensors"
+Callback = Callable[[dict[str, float]], None]
+
+
+def train(
+    world: str | worlds.World,
+    objective: str = "nextlat",
+    preset: str = "tiny",
+    *,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    progress: bool = True,
+    on_validation: Callback | None = None,
+    **overrides: Any,
+) -> Checkpoint:
+    """Train a model on a world and return its checkpoint.
+
+    A run that was killed goes on from where it was when the same call is made again, and on CPU ends with the
+    same weights as one that was not; a run that is finished is loaded.
+
+    Parameters
+    ----------
+    world : name of a world, or a World.
+    objective : ``"next_token"`` or ``"nextlat"``.
+    preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.presets`.
+    seed : initialises the weights and, with the step, draws the episodes.
+    out : folder of the run; ``runs/<world>/<objective>/seed<seed>`` when not given.
+    accelerator, devices : as in Lightning Fabric; ``"auto"`` takes a GPU where there is one.
+    progress : show a progress bar with the loss and its floor.
+    on_validation : called with each row of metrics as it is measured.
+    **overrides : any field of :class:`TrainConfig`, e.g. ``steps=200``.
+
+    Raises
+    ------
+    UnknownNameError
+        If the world, objective, preset or a hyperparameter does not exist.
+    CheckpointError
+        If `out` holds another run.
+    OSError
+        If `out` cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> checkpoint = train("z1r", "next_token", steps=2, layers=1, validation_episodes=8, progress=False,
+    ...                    out=tempfile.mkdtemp())
+    >>> checkpoint.step, checkpoint.card.metrics["loss"] > checkpoint.card.metrics["floor"]
+    (2, True)
+    """
+    if isinstance(world, str):
+        world = worlds.get(world)
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    config = resolve(preset, world.name, overrides)
+    folder = Path(out) if out is not None else Path("runs", world.name, objective, f"seed{seed}")
+    run = _Run(world, objective, preset, config, seed, folder, overrides)
+    if (folder / CARD).exists():
+        return run.finished()
+    run.claim()
+
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=config.precision)
+    if fabric.world_size > 1:
+        fabric.launch()
+    return run.fit(fabric, progress, on_validation)
+
+
+class _Run:
+    """One run: its identity, its folder, and the steps between."""
+
+    def __init__(
+        self,
+        world: worlds.World,
+        objective: str,
+        preset: str,
+        config: TrainConfig,
+        seed: int,
+        folder: Path,
+        overrides: dict[str, Any],
+    ) -> None:
+        self.world, self.objective, self.preset, self.config = world, objective, preset, config
+        self.seed, self.folder, self.overrides = seed, folder, overrides
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run."""
+        return {
+            "world": self.world.spec,
+            "objective": self.objective,
+            "config": self.config.model_dump(mode="json"),
+            "seed": self.seed,
+        }
+
+    def finished(self) -> Checkpoint:
+        checkpoint = load(self.folder)
+        card = checkpoint.card
+        found = {
+            "world": card.world,
+            "objective": card.objective,
+            "config": card.config.model_dump(mode="json"),
+            "seed": card.seed,
+        }
+        self._check_same(found)
+        return checkpoint
+
+    def claim(self) -> None:
+        """Make the folder ours, or fail before any work is done."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / ".writable"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise type(error)(f"out={str(self.folder)!r} cannot be written ({error}). Choose another folder.") from error
+
+    def fit(self, fabric: Fabric, progress: bool, on_validation: Callback | None) -> Checkpoint:
+        config = self.config
+        raw_model = build_model(self.objective, config, self.world, self.seed)
+        raw_optimizer = torch.optim.AdamW(
+            raw_model.parameters(),
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+        )
+        step, history, snapshots = self._resume(raw_model, raw_optimizer)
+        model, optimizer = fabric.setup(raw_model, raw_optimizer)
+        validation = Validation(self.world, config)
+        board = _tensorboard(self.folder) if fabric.is_global_zero else None
+        bar = _progress_bar(config.steps, step, progress and fabric.is_global_zero, f"{self.world.name}/{self.objective}")
+        started = time.monotonic()
+
+        while step < config.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * schedule(step, config)
+            losses = model(self._batch(step, fabric))
+            fabric.backward(losses["loss"])
+            if config.grad_clip:
+                fabric.clip_gradients(model, optimizer, max_norm=config.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            bar.update()
+
+            last = step == config.steps
+            if step % config.validate_every == 0 or last:
+                row = {"step": float(step), **validation(raw_model)}
+                row |= {f"train/{name}": float(value.detach()) for name, value in losses.items()}
+                history.append(row)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", floor=f"{row['floor']:.4f}")
+                if board is not None:
+                    for name, value in row.items():
+                        board.add_scalar(name, value, step)
+                if on_validation is not None:
+                    on_validation(row)
+            if fabric.is_global_zero:
+                if step in config.snapshots:
+                    snapshots[step] = self._write_snapshot(raw_model, step)
+                if step % config.save_every == 0 and not last:
+                    self._save(raw_model, raw_optimizer, step, history, snapshots)
+        bar.close()
+        if board is not None:
+            board.close()
+        if fabric.is_global_zero:
+            self._finish(raw_model, validation, history, snapshots, fabric, time.monotonic() - started)
+        fabric.barrier()
+        return load(self.folder)
+
+    def _batch(self, step: int, fabric: Fabric) -> Batch:
+        config = self.config
+        seed = int(np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0])
+        episodes = self.world.sample(config.batch_size, config.context + 1, seed=seed)
+        if fabric.world_size > 1:
+            episodes = episodes[fabric.global_rank :: fabric.world_size]
+        return Batch.from_episodes(episodes, fabric.device)
+
+    def _resume(
+        self, model: Objective, optimizer: torch.optim.Optimizer
+    ) -> tuple[int, list[dict[str, float]], dict[int, str]]:
+        path = self.folder / TRAIN_STATE
+        if not path.exists():
+            return 0, [], {}
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads(file.metadata()["run"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error}). Delete it to start the run again.") from error
+        self._check_same(header["identity"])
+        model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+        load_optimizer(optimizer, tensors)
+        return header["step"], header["history"], {int(step): digest for step, digest in header["snapshots"].items()}
+
+    def _check_same(self, found: dict[str, Any]) -> None:
+        if found == self.identity:
+            return
+        flat_found = {**found, **found["config"]}
+        flat_asked = {**self.identity, **self.identity["config"]}
+        differences = [
+            f"{key} {flat_found.get(key)!r} there, {value!r} asked for"
+            for key, value in flat_asked.items()
+            if key != "config" and flat_found.get(key) != value
+        ]
+        raise CheckpointError(
+            f"out={str(self.folder)!r} holds another run: {'; '.join(differences)}. "
+            "Choose another folder, or delete this one."
+        )
+
+    def _save(
+        self,
+        model: Objective,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        history: list[dict[str, float]],
+        snapshots: dict[int, str],
+    ) -> None:
+        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | dump_optimizer(optimizer)
+        header = {"identity": self.identity, "step": step, "history": history, "snapshots": snapshots}
+        content = save_tensors(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"run": json.dumps(header)}
+        )
+        write_atomically(self.folder / TRAIN_STATE, content)
+
+    def _write_snapshot(self, model: Objective, step: int) -> str:
+        content = weights_bytes(model, self.config.storage)
+        write_atomically(self.folder / "snapshots" / f"step{step:06d}.safetensors", content)
+        return hashlib.sha256(content).hexdigest()
+
+    def _finish(
+        self,
+        model: Objective,
+        validation: Validation,
+        history: list[dict[str, float]],
+        snapshots: dict[int, str],
+        fabric: Fabric,
+        seconds: float,
+    ) -> None:
+        """Write weights, curve and, last, the card; what was needed to go on is not needed any more."""
+        stored = DTYPES[self.config.storage]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.to(stored))
+        content = weights_bytes(model, self.config.storage)
+        card = Card(
+            name=f"{self.world.name}/{self.objective}/seed{self.seed}",
+            world=self.world.spec,
+            objective=self.objective,
+            preset=self.preset,
+            config=self.config,
+            seed=self.seed,
+            steps=self.config.steps,
+            command=self._command(),
+            data_sha256=self._data_hash(validation),
+            weights_sha256=hashlib.sha256(content).hexdigest(),
+            snapshots=snapshots,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            versions=_versions(),
+            device=_device_name(fabric.device),
+            metrics=validation(model) | {"train_seconds": round(seconds, 1)},
+        ).signed()
+        write_atomically(self.folder / WEIGHTS, content)
+        write_atomically(self.folder / METRICS, pd.DataFrame(history).to_csv(index=False).encode())
+        write_atomically(self.folder / CARD, card.model_dump_json(indent=2).encode())
+        (self.folder / TRAIN_STATE).unlink(missing_ok=True)
+
+    def _data_hash(self, validation: Validation) -> str:
+        seed = int(np.random.SeedSequence([self.seed, 0]).generate_state(1, np.uint64)[0])
+        first = self.world.sample(self.config.batch_size, self.config.context + 1, seed=seed)
+        return hashlib.sha256((validation.episodes.sha256 + first.sha256).encode()).hexdigest()
+
+    def _command(self) -> str:
+        words = ["nextlat-viz", "train", self.world.name, self.objective, "--preset", self.preset, "--seed", str(self.seed)]
+        for field, value in self.overrides.items():
+            values = value if isinstance(value, tuple | list) else [value]
+            words += [f"--{field.replace('_', '-')}", *map(str, values)]
+        return shlex.join(words)
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """Learning-rate factor: linear warm-up, constant, linear decay to zero.
+
+    Examples
+    --------
+    >>> config = TrainConfig(steps=10, warmup_steps=2, decay_steps=4)
+    >>> [schedule(step, config) for step in (0, 1, 5, 8)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    decay = min(1.0, (config.steps - step) / config.decay_steps) if config.decay_steps else 1.0
+    return warm * decay
+
+
+def dump_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors under flat names, for a file that cannot hold code."""
+    return {
+        f"optimizer.{index}.{key}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Inverse of :func:`dump_optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, key = rest.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _progress_bar(steps: int, done: int, show: bool, label: str) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=steps, initial=done, disable=not show, desc=label, unit="step", leave=True)
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A TensorBoard writer, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder / "tensorboard")
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _versions() -> dict[str, str]:
+    packages = ("nextlat-viz", "torch", "lightning-fabric", "numpy", "safetensors")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
