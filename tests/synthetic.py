@@ -68,7 +68,7 @@ def _world(name: str) -> Any:
     try:
         from nextlat_viz import worlds
         return worlds.get(name)
-    except ImportError:
+    except (ImportError, AttributeError):
         return _StandIn(name)
 
 
