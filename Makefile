@@ -1,0 +1,52 @@
+# Everything here sets itself up: a fresh machine needs Python 3.11 to 3.13 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+# pip reads the lock as constraints: it says which version, pyproject says which packages.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(TORCH)
+
+.DEFAULT_GOAL := help
+.PHONY: help lab demo test lint checkpoints lock clean
+
+help:  ## show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] < (3, 14) or sys.exit("Python 3.11 to 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml requirements.lock | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) -e ".[dev]"
+	@touch $@
+
+lab: $(VENV)/.installed  ## open the quickstart in JupyterLab
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_quickstart.ipynb
+
+demo: $(VENV)/.installed  ## the same without a browser: report, figures and table in demo/
+	$(BIN)/nextlat-viz demo
+
+lint: $(VENV)/.installed-dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
+	$(BIN)/pytest
+
+lock: pyproject.toml  ## resolve the newest versions afresh into requirements.lock
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --disable-pip-version-check $(TORCH) ".[dev]"
+	(echo '# What the project was tested with: constraints for pip, so it serves every platform. Made by `make lock`.'; \
+	  build/lock/bin/python -m pip freeze --all --exclude pip --exclude nextlat-viz | sed -E 's/\+[a-z0-9.]+$$//') > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+	rm -rf build/lock
+
+clean:  ## remove the environment, caches and build products
+	rm -rf $(VENV) build dist artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
