@@ -1,0 +1,182 @@
+"""The belief worlds of the literature, each a function of its parameters.
+
+``T[x][i][j]`` is the probability of showing token ``x`` and moving from state ``i`` to state ``j``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nextlat_viz.worlds.hmm import HiddenMarkovWorld
+
+
+def rrxor(p1: float = 0.5, p2: float = 0.5) -> HiddenMarkovWorld:
+    """Random, random, XOR: two random bits, then their exclusive or, over and over.
+
+    From state S a bit is drawn, 0 with probability ``p1``; it leads to the state of that name. From there a second bit
+    is drawn, 0 with probability ``p2``; their XOR, state F or T, is shown next and leads back to S. For fair bits an
+    observer can hold exactly 36 beliefs, and learns to say where in the round of three the world is only slowly.
+    Shai et al. 2024, "Transformers represent belief state geometry in their residual stream", arXiv:2405.15943.
+
+    Examples
+    --------
+    >>> len(rrxor().reachable_beliefs(max_depth=12))
+    36
+    """
+    p1, p2 = _probability("p1", p1), _probability("p2", p2)
+    transitions = np.zeros((2, 5, 5))
+    start, zero, one, true, false = range(5)
+    transitions[0, start, zero], transitions[1, start, one] = p1, 1 - p1
+    transitions[0, zero, false], transitions[1, zero, true] = p2, 1 - p2
+    transitions[0, one, true], transitions[1, one, false] = p2, 1 - p2
+    transitions[1, true, start] = transitions[0, false, start] = 1
+    spec = {"name": "rrxor", "p1": p1, "p2": p2}
+    return HiddenMarkovWorld("rrxor", transitions, tuple("01"), tuple("S01TF"), spec)
+
+
+def mess3(x: float = 0.05, alpha: float = 0.85) -> HiddenMarkovWorld:
+    """Three states in full symmetry, whose reachable beliefs fill a fractal.
+
+    The state moves to each other state with probability ``x``; the token shows the state it moved to with probability
+    ``alpha``, each other one with (1 - alpha) / 2. Marzen & Crutchfield 2017; Shai et al. 2024, arXiv:2405.15943.
+
+    Examples
+    --------
+    >>> round(mess3(x=0.15, alpha=0.6).entropy_rate(), 3)
+    1.089
+    """
+    x, alpha = _between("x", x, 0.0, 0.5, open_low=True), _probability("alpha", alpha)
+    move = np.full((3, 3), x) + np.eye(3) * (1 - 3 * x)
+    shown = np.full((3, 3), (1 - alpha) / 2) + np.eye(3) * (alpha - (1 - alpha) / 2)
+    transitions = move[None, :, :] * shown[:, None, :]
+    spec = {"name": "mess3", "x": x, "alpha": alpha}
+    return HiddenMarkovWorld("mess3", transitions, tuple("abc"), tuple("ABC"), spec)
+
+
+def z1r(p: float = 0.5) -> HiddenMarkovWorld:
+    """Zero, one, random: 0, then 1, then a random bit that is 0 with probability ``p``, over and over.
+
+    An observer of the fair process can hold 7 beliefs.
+
+    Examples
+    --------
+    >>> z1r().stationary.round(3).tolist()
+    [0.333, 0.333, 0.333]
+    """
+    p = _probability("p", p)
+    transitions = [[[0, 1, 0], [0, 0, 0], [p, 0, 0]], [[0, 0, 0], [0, 0, 1], [1 - p, 0, 0]]]
+    return HiddenMarkovWorld("z1r", transitions, tuple("01"), tuple("01R"), {"name": "z1r", "p": p})
+
+
+def even(p: float = 0.5) -> HiddenMarkovWorld:
+    """Ones come in even runs: from state even a 1 starts a pair with probability ``p``, else a 0 is shown.
+
+    One token pair is remembered without end: no finite window of ones tells which half of a pair comes next.
+    Weiss 1973; Crutchfield & Feldman 2003, arXiv:cond-mat/0102181.
+
+    Examples
+    --------
+    >>> even().belief(np.array([[0, 1, 1]])).tolist()
+    [[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]
+    """
+    p = _probability("p", p)
+    transitions = [[[1 - p, 0], [0, 0]], [[0, p], [1, 0]]]
+    return HiddenMarkovWorld("even", transitions, tuple("01"), ("even", "odd"), {"name": "even", "p": p})
+
+
+def golden_mean(p: float = 0.5) -> HiddenMarkovWorld:
+    """No two ones in a row: a 1 is shown with probability ``p``, and a 0 must follow it.
+
+    Named after the growth of the number of its words. Crutchfield & Feldman 2003, arXiv:cond-mat/0102181.
+
+    Examples
+    --------
+    >>> golden_mean().legal_next(np.array([[0, 1]])).tolist()
+    [[[True, True], [True, False]]]
+    """
+    p = _probability("p", p)
+    transitions = [[[1 - p, 0], [1, 0]], [[0, p], [0, 0]]]
+    return HiddenMarkovWorld("golden_mean", transitions, tuple("01"), tuple("AB"), {"name": "golden_mean", "p": p})
+
+
+def sns(p: float = 0.5, q: float = 0.5) -> HiddenMarkovWorld:
+    """Simple nonunifilar source: two states, yet infinitely many beliefs, one for each number of zeros since a 1.
+
+    State A moves to B with probability ``p``, showing 0 either way; B shows 1 and moves back with probability ``q``,
+    else 0. Marzen & Crutchfield 2015, "Informational and causal architecture of discrete-time renewal processes".
+
+    Examples
+    --------
+    >>> len(sns(p=0.3).reachable_beliefs(max_depth=6)), sns(p=0.3).reachable_beliefs(max_depth=6).closed
+    (13, False)
+    """
+    p, q = _probability("p", p), _probability("q", q)
+    transitions = [[[1 - p, p], [0, 1 - q]], [[0, 0], [q, 0]]]
+    return HiddenMarkovWorld("sns", transitions, tuple("01"), tuple("AB"), {"name": "sns", "p": p, "q": q})
+
+
+def bloch_walk(alpha: float = 1.0, beta: float = math.sqrt(51)) -> HiddenMarkovWorld:
+    """A walk of one qubit's state over a slice of the Bloch ball: beliefs that no hidden Markov model holds finitely.
+
+    A generalised world. A belief is (1, x, z), the Bloch vector within its disc; each of four tokens nudges it along
+    +x, -x, +z or -z, more gently the larger ``beta`` is against ``alpha``. Riechers & Elliott 2025; the matrices as
+    in the public `simplexity` code.
+
+    Examples
+    --------
+    >>> walk = bloch_walk()
+    >>> walk.stationary.round(6).tolist(), walk.generalised
+    ([1.0, 0.0, 0.0], True)
+    """
+    alpha, beta = _between("alpha", alpha, -math.inf, math.inf), _between("beta", beta, -math.inf, math.inf)
+    if alpha == beta == 0:
+        raise ValueError("alpha and beta must not both be 0; their ratio is what sets the walk")
+    scale = 1 / (4 * (alpha**2 + beta**2))
+    mean, offset, quarter = (alpha**2 - beta**2) * scale, 2 * alpha * beta * scale, 0.25
+    transitions = []
+    for sign in (1, -1):
+        nudge = sign * offset
+        transitions.append([[quarter, 0, nudge], [0, mean, 0], [nudge, 0, quarter]])
+    for sign in (1, -1):
+        nudge = sign * offset
+        transitions.append([[quarter, nudge, 0], [nudge, quarter, 0], [0, 0, mean]])
+    spec = {"name": "bloch_walk", "alpha": alpha, "beta": beta}
+    return HiddenMarkovWorld("bloch_walk", transitions, tuple("0123"), ("trace", "x", "z"), spec, generalised=True)
+
+
+def hmm(
+    transitions: ArrayLike,
+    title: str = "hmm",
+    token_names: Sequence[str] | None = None,
+    state_names: Sequence[str] | None = None,
+    generalised: bool = False,
+) -> HiddenMarkovWorld:
+    """A world from its matrices; what the spec of a world that no other function makes leads back to.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> coin = HiddenMarkovWorld("coin", [[[0.5]], [[0.5]]], ["heads", "tails"])
+    >>> worlds.from_spec(coin.spec).vocabulary
+    ('heads', 'tails')
+    """
+    return HiddenMarkovWorld(title, transitions, token_names, state_names, generalised=generalised)
+
+
+def _probability(name: str, value: float) -> float:
+    return _between(name, value, 0.0, 1.0)
+
+
+def _between(name: str, value: float, low: float, high: float, open_low: bool = False) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high or math.isinf(number) or (open_low and number == low):
+        span = "a finite number" if math.isinf(high) else f"in {'(' if open_low else '['}{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {span}, got {value!r}")
+    return number

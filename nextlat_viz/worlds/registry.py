@@ -1,0 +1,118 @@
+"""Worlds by name: the built-in ones, those registered while running, and those other packages announce."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from nextlat_viz.errors import unknown
+from nextlat_viz.worlds.base import World
+
+ENTRY_POINT_GROUP = "nextlat_viz.worlds"
+_factories: dict[str, Callable[..., World]] = {}
+
+
+def register(name: str, factory: Callable[..., World]) -> None:
+    """Make ``get(name, **params)`` call ``factory(**params)``.
+
+    Parameters
+    ----------
+    name : str
+        Lower-case letters, digits and underscores: it becomes part of file names.
+    factory : callable
+        Returns a World. Give every parameter a default and ``names`` lists the world.
+
+    Raises
+    ------
+    ValueError
+        If the name is malformed or already means another factory.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"a world's name must be lower-case letters, digits and underscores, got {name!r}")
+    if _factories.get(name, factory) is not factory:
+        raise ValueError(f"a world named {name!r} is already registered; choose another name")
+    _factories[name] = factory
+
+
+def names() -> list[str]:
+    """Every world ``get`` can build without parameters, sorted.
+
+    Examples
+    --------
+    >>> {"rrxor", "mess3", "z1r"} <= set(names())
+    True
+    """
+    own = [name for name, factory in _factories.items() if not _required(factory)]
+    return sorted({*own, *_announced()})
+
+
+def get(name: str, /, **params: Any) -> World:
+    """Build a world by name.
+
+    Parameters
+    ----------
+    name : str
+        One of ``names()``.
+    **params
+        The world's parameters; those left out keep their defaults.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such world; the nearest name is suggested.
+    ValueError
+        If the world has no such parameter, needs one that is missing, or a value is out of range.
+
+    Examples
+    --------
+    >>> get("mess3", x=0.15, alpha=0.6).spec
+    {'name': 'mess3', 'x': 0.15, 'alpha': 0.6}
+    """
+    factory = _factories.get(name)
+    if factory is None and name in _announced():
+        factory = _announced()[name].load()
+    if factory is None:
+        raise unknown("world", name, names())
+    accepted = inspect.signature(factory).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    for parameter in params:
+        if parameter not in accepted and not takes_any:
+            raise unknown(f"parameter of world {name!r}:", parameter, accepted)
+    missing = [parameter for parameter in _required(factory) if parameter not in params]
+    if missing:
+        raise ValueError(f"world {name!r} needs the parameter {missing[0]!r}; pass get({name!r}, {missing[0]}=...)")
+    world = factory(**params)
+    if not isinstance(world, World):
+        raise TypeError(f"the factory of world {name!r} returned {type(world).__name__}, not a World")
+    return world
+
+
+def from_spec(spec: Mapping[str, Any]) -> World:
+    """Rebuild the world that ``spec`` was taken from.
+
+    Examples
+    --------
+    >>> from_spec({"name": "z1r", "p": 0.25}).spec
+    {'name': 'z1r', 'p': 0.25}
+    """
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        raise ValueError(f"a world's spec must be a mapping with a 'name' and its parameters, got {spec!r:.200}")
+    return get(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
+
+
+@cache
+def _announced() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _required(factory: Callable[..., World]) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [
+        name
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind in kinds
+    ]
