@@ -1,0 +1,32 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# One slow core must not fail a property for taking long, and a run must be repeatable.
+settings.register_profile("nextlat_viz", deadline=None, derandomize=True)
+settings.load_profile("nextlat_viz")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A user cache of the run's own: nothing cached on this computer helps a test, notebooks' kernels included."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests come last: what fails in milliseconds should fail first."""
+    items.sort(key=lambda item: "browser" in item.keywords)

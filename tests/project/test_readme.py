@@ -1,0 +1,38 @@
+"""What the README tells a visitor to type exists."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .pyproject import ROOT
+
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def typed(document: str) -> str:
+    """Everything set as code, fenced or inline."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_exist(document: str) -> None:
+    named = set(re.findall(r"\bmake ([a-z]+)", typed(document)))
+    assert named
+    assert named <= TARGETS
+
+
+def test_readme_names_the_ways_in() -> None:
+    commands = typed("README.md")
+    for way_in in ("make lab", "make demo", "make test", "environment.yml", "pip install"):
+        assert way_in in commands
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_links_and_pictures_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
