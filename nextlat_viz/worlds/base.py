@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Spec = dict[str, Any]
+# The first is what is meant; anything else array-like is let through to one error that says so in words.
+Tokens = Int[np.ndarray, "episodes positions"] | ArrayLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,10 @@ class Episodes:
         length = np.full(episodes, positions) if self.length is None else np.asarray(self.length)
         _expect(mask.shape == tokens.shape and mask.dtype == bool, "loss_mask", mask, f"bool of shape {tokens.shape}")
         _expect(
-            length.shape == (episodes,) and length.dtype.kind in "iu", "length", length, f"integers of shape ({episodes},)"
+            length.shape == (episodes,) and length.dtype.kind in "iu",
+            "length",
+            length,
+            f"integers of shape ({episodes},)",
         )
         _expect(bool(((length >= 0) & (length <= positions)).all()), "length", length, f"values in 0..{positions}")
         states = {str(name): np.asarray(values) for name, values in self.states.items()}
@@ -163,19 +169,15 @@ class World(ABC):
         """``n`` episodes of ``length`` tokens; the same seed gives the same bytes."""
 
     @abstractmethod
-    def belief(self, tokens: Int[np.ndarray, "episodes positions"]) -> Float[np.ndarray, "episodes positions states"]:
+    def belief(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions states"]:
         """Exact distribution over the hidden state after each token, given all tokens so far."""
 
     @abstractmethod
-    def next_token_probs(
-        self, tokens: Int[np.ndarray, "episodes positions"]
-    ) -> Float[np.ndarray, "episodes positions tokens"]:
+    def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Exact distribution of the next token after each token, given all tokens so far."""
 
     @abstractmethod
-    def legal_next(
-        self, tokens: Int[np.ndarray, "episodes positions"]
-    ) -> Bool[np.ndarray, "episodes positions tokens"]:
+    def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Which tokens may come next, after each token."""
 
     @abstractmethod
@@ -207,7 +209,7 @@ class World(ABC):
         return f"<World {self.name}: {len(self.state_names)} states, {len(self.vocabulary)} tokens>"
 
     def _repr_html_(self) -> str:
-        numbers = {key: value for key, value in self.parameters.items() if isinstance(value, (int, float))}
+        numbers = {key: value for key, value in self.parameters.items() if type(value) in (int, float)}
         rows = {
             "parameters": ", ".join(f"{key} = {value:.4g}" for key, value in numbers.items()) or "none",
             "states": f"{len(self.state_names)}: {', '.join(self.state_names)}",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from nextlat_viz.worlds import beliefs as _beliefs
-from nextlat_viz.worlds.base import Episodes, Spec, World
-from nextlat_viz.worlds.matrices import check_belief, check_transitions, fixed_vectors
+from nextlat_viz.worlds import checks, floors
+from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World
+from nextlat_viz.worlds.beliefs import BeliefTree, reachable
+from nextlat_viz.worlds.kernel import Kernel, invert
 from nextlat_viz.worlds.plane import BeliefPlane
 
 if TYPE_CHECKING:
@@ -41,14 +43,6 @@ class HiddenMarkovWorld(World):
     generalised : bool
         Allow matrices that are not probabilities. Such a world has no hidden state to sample, only beliefs.
 
-    Attributes
-    ----------
-    transitions : float64 array (tokens, states, states)
-    readout : float64 array (states,)
-        The vector ``w``.
-    stationary : float64 array (states,)
-        The belief before any token: the long-run distribution of the hidden state.
-
     Raises
     ------
     ValueError
@@ -75,25 +69,37 @@ class HiddenMarkovWorld(World):
         *,
         generalised: bool = False,
     ) -> None:
-        self.transitions = check_transitions(transitions, generalised)
-        n_tokens, n_states, _ = self.transitions.shape
+        matrices = checks.transitions(transitions, generalised)
+        start, readout = checks.fixed_vectors(matrices, generalised)
+        self.kernel = Kernel(start, matrices, readout, tiny=_ROUNDING if generalised else 0.0)
         self.name = str(name)
         self.generalised = generalised
-        self.vocabulary = _names("token_names", token_names, n_tokens)
-        self.state_names = _names("state_names", state_names, n_states)
-        self.stationary, self.readout = fixed_vectors(self.transitions, generalised)
+        self.vocabulary = checks.names("token_names", token_names, self.n_tokens)
+        self.state_names = checks.names("state_names", state_names, self.n_states)
         self.spec = spec or {
             "name": "hmm",
+            "transitions": matrices.tolist(),
             "title": self.name,
-            "transitions": self.transitions.tolist(),
             "token_names": list(self.vocabulary),
             "state_names": list(self.state_names),
             "generalised": generalised,
         }
-        self._tiny = _ROUNDING if generalised else 0.0
         self._floors = (np.zeros(0), np.zeros(0))
-        self._rate: tuple[float, float] | None = None
-        self._plane: BeliefPlane | None = None
+
+    @property
+    def transitions(self) -> Float[np.ndarray, "tokens states states"]:
+        """Labelled transition matrices, float64."""
+        return self.kernel.transitions
+
+    @property
+    def readout(self) -> Float[np.ndarray, " states"]:
+        """The vector ``w`` of belief updates: all ones unless the world is generalised."""
+        return self.kernel.readout
+
+    @property
+    def stationary(self) -> Float[np.ndarray, " states"]:
+        """The belief before any token: the long-run distribution of the hidden state."""
+        return self.kernel.start
 
     @property
     def n_states(self) -> int:
@@ -104,14 +110,6 @@ class HiddenMarkovWorld(World):
     def n_tokens(self) -> int:
         """Size of the vocabulary."""
         return self.transitions.shape[0]
-
-    @property
-    def _emission(self) -> Float[np.ndarray, "states tokens"]:
-        return _beliefs.emissions(self.transitions, self.readout)
-
-    @property
-    def _process(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        return self.stationary, self.transitions, self.readout, self._tiny
 
     def sample(self, n: int, length: int, seed: int, *, states: bool = True) -> Episodes:
         """Draw episodes, starting from the stationary distribution.
@@ -138,31 +136,27 @@ class HiddenMarkovWorld(World):
         >>> sorted(episodes.states), episodes.states["belief"].shape
         (['belief', 'state'], (3, 6, 3))
         """
-        n, length = _positive("n", n), _positive("length", length)
+        n, length = checks.positive("n", n), checks.positive("length", length)
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
         uniform = np.random.default_rng(int(seed)).random((n, length + 1))
-        tokens = np.empty((n, length), np.int64)
-        truth: dict[str, np.ndarray] = {}
+        tokens, hidden = np.empty((2, n, length), np.int64)
         if self.generalised:
             beliefs = np.tile(self.stationary, (n, 1))
             for t in range(length):
-                tokens[:, t], beliefs = _beliefs.advance(beliefs, self.transitions, self.readout, uniform[:, t + 1])
+                tokens[:, t], beliefs = self.kernel.advance(beliefs, uniform[:, t + 1])
         else:
-            hidden = np.empty((n, length), np.int64)
-            joint = self.transitions.transpose(1, 0, 2).reshape(self.n_states, -1).cumsum(-1)
-            state = _beliefs.draw_index(np.tile(self.stationary.cumsum(), (n, 1)), uniform[:, 0])
+            outcomes = self.kernel.joint.cumsum(-1)
+            state = invert(np.tile(self.stationary.cumsum(), (n, 1)), uniform[:, 0])
             for t in range(length):
-                tokens[:, t], state = np.divmod(_beliefs.draw_index(joint[state], uniform[:, t + 1]), self.n_states)
+                tokens[:, t], state = np.divmod(invert(outcomes[state], uniform[:, t + 1]), self.n_states)
                 hidden[:, t] = state
-            truth["state"] = hidden
-        if states:
-            truth["belief"] = self.belief(tokens)
-        return Episodes(tokens, truth if states else {})
+        if not states:
+            return Episodes(tokens)
+        truth = {} if self.generalised else {"state": hidden}
+        return Episodes(tokens, truth | {"belief": self.belief(tokens)})
 
-    def belief(
-        self, tokens: Int[np.ndarray, "episodes positions"], start: ArrayLike | None = None
-    ) -> Float[np.ndarray, "episodes positions states"]:
+    def belief(self, tokens: Tokens, start: ArrayLike | None = None) -> Float[np.ndarray, "episodes positions states"]:
         """Exact belief after each token, normalised at every step, so that long sequences stay exact.
 
         Parameters
@@ -179,26 +173,31 @@ class HiddenMarkovWorld(World):
         Examples
         --------
         >>> from nextlat_viz import worlds
-        >>> worlds.get("rrxor").belief(np.array([[1, 0, 1]]))[0, -1].tolist()
+        >>> worlds.get("rrxor").belief(np.array([[1, 0, 1]]))[0, -1].round(2).tolist()
         [0.5, 0.0, 0.25, 0.25, 0.0]
         """
-        tokens = self._check_tokens(tokens)
+        tokens = checks.tokens(tokens, self.name, self.vocabulary)
         episodes, positions = tokens.shape
-        current = self.stationary if start is None else check_belief("start", start, self.n_states, self.readout)
+        current = self.stationary if start is None else checks.belief("start", start, self.readout)
         current = np.tile(current, (episodes, 1))
-        flat = self.transitions.transpose(1, 0, 2).reshape(self.n_states, -1)
         rows = np.arange(episodes)
-        result = np.empty((episodes, positions, self.n_states))
-        for t in range(positions):
-            current = (current @ flat).reshape(episodes, self.n_tokens, self.n_states)[rows, tokens[:, t]]
-            chance = current @ self.readout
-            if not (chance > self._tiny).all():
-                self._impossible(tokens, t, int(np.argmin(chance > self._tiny)))
-            current = current / chance[:, None]
-            result[:, t] = current
-        return result
+        beliefs, chances = np.empty((episodes, positions, self.n_states)), np.empty((episodes, positions))
+        # What follows an impossible token is nonsense until the check below throws it all away.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for t in range(positions):
+                current = self.kernel.futures(current)[rows, tokens[:, t]]
+                chances[:, t] = chance = current @ self.readout
+                current /= chance[:, None]
+                beliefs[:, t] = current
+        if not (chances > self.kernel.tiny).all():
+            episode, t = np.argwhere(~(chances > self.kernel.tiny))[0]
+            raise ValueError(
+                f"episode {episode} cannot happen in world {self.name!r}: token "
+                f"{self.vocabulary[tokens[episode, t]]!r} at position {t + 1} has probability 0 after those before it"
+            )
+        return beliefs
 
-    def predict(self, beliefs: Float[np.ndarray, "*rows states"]) -> Float[np.ndarray, "*rows tokens"]:
+    def predict(self, beliefs: Float[np.ndarray, "*rows states"] | ArrayLike) -> Float[np.ndarray, "*rows tokens"]:
         """Next-token distribution of an observer who holds each belief.
 
         Raises
@@ -206,20 +205,15 @@ class HiddenMarkovWorld(World):
         ValueError
             If a vector is not a belief of this world.
         """
-        beliefs = check_belief("beliefs", beliefs, self.n_states, None if not self.generalised else self.readout)
-        return _beliefs.token_probabilities(beliefs, self._emission)
+        return self.kernel.predict(checks.belief("beliefs", beliefs, self.readout))
 
-    def next_token_probs(
-        self, tokens: Int[np.ndarray, "episodes positions"]
-    ) -> Float[np.ndarray, "episodes positions tokens"]:
+    def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Exact distribution of the next token after each token; raises as ``belief`` does."""
-        return _beliefs.token_probabilities(self.belief(tokens), self._emission)
+        return self.kernel.predict(self.belief(tokens))
 
-    def legal_next(
-        self, tokens: Int[np.ndarray, "episodes positions"]
-    ) -> Bool[np.ndarray, "episodes positions tokens"]:
+    def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Tokens that may come next: those of probability above zero (1e-12 in generalised worlds)."""
-        return self.next_token_probs(tokens) > self._tiny
+        return self.next_token_probs(tokens) > 0
 
     def floor(self, length: int) -> Float[np.ndarray, " length"]:
         """Bayes floor in nats: entry t - 1 is the entropy of token t + 1 given tokens 1..t, for t = 1..length.
@@ -234,15 +228,15 @@ class HiddenMarkovWorld(World):
         >>> worlds.get("z1r").floor(5).round(4).tolist()
         [0.6365, 0.4621, 0.231, 0.231, 0.231]
         """
-        return self._floor(_positive("length", length))[0]
+        return self._floor(checks.positive("length", length))[0]
 
     def floor_error(self, length: int) -> Float[np.ndarray, " length"]:
         """Standard error of each entry of ``floor(length)``: 0 where it is exact."""
-        return self._floor(_positive("length", length))[1]
+        return self._floor(checks.positive("length", length))[1]
 
     def _floor(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         if len(self._floors[0]) < length:
-            self._floors = _beliefs.floors(*self._process, length)
+            self._floors = floors.floors(self.kernel, length)
         return self._floors[0][:length].copy(), self._floors[1][:length].copy()
 
     def entropy_rate(self) -> float:
@@ -258,32 +252,17 @@ class HiddenMarkovWorld(World):
         >>> print(f"{worlds.get('rrxor').entropy_rate() / np.log(2):.6f} bits")
         0.666667 bits
         """
-        return self._entropy_rate()[0]
+        return self._rate[0]
 
     def entropy_rate_error(self) -> float:
         """Standard error of ``entropy_rate()``: 0 where it is exact."""
-        return self._entropy_rate()[1]
+        return self._rate[1]
 
-    def _entropy_rate(self) -> tuple[float, float]:
-        if self._rate is None:
-            start, transitions, readout, tiny = self._process
-            unifilar = bool(((transitions > 0).sum(-1) <= 1).all())
-            if not self.generalised and unifilar:
-                self._rate = float(self.stationary @ _beliefs.entropy(self._emission)), 0.0
-            elif (tree := self._small_tree()) is not None:
-                self._rate = _beliefs.closed_rate(tree, transitions, readout, tiny), 0.0
-            else:
-                self._rate = _beliefs.rate_estimate(start, transitions, readout)
-        return self._rate
+    @cached_property
+    def _rate(self) -> tuple[float, float]:
+        return floors.entropy_rate(self.kernel)
 
-    def _small_tree(self) -> _beliefs.BeliefTree | None:
-        try:
-            tree = _beliefs.reachable(*self._process, max_depth=64, max_beliefs=1000)
-        except ValueError:
-            return None
-        return tree if tree.closed else None
-
-    def reachable_beliefs(self, max_depth: int = 8, max_beliefs: int = 100_000) -> _beliefs.BeliefTree:
+    def reachable_beliefs(self, max_depth: int = 8, max_beliefs: int = 100_000) -> BeliefTree:
         """The distinct beliefs an observer can hold after at most ``max_depth`` tokens, the start included.
 
         The count includes the stationary start, held before any token: 36 for RRXOR, 7 for Z1R.
@@ -300,14 +279,12 @@ class HiddenMarkovWorld(World):
         >>> len(tree), tree.closed, tree.prefixes
         (7, True, ((), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1)))
         """
-        return _beliefs.reachable(*self._process, _positive("max_depth", max_depth), max_beliefs)
+        return reachable(self.kernel, checks.positive("max_depth", max_depth), max_beliefs)
 
-    @property
+    @cached_property
     def plane(self) -> BeliefPlane:
         """The fixed affine map from beliefs to picture coordinates."""
-        if self._plane is None:
-            self._plane = BeliefPlane.of(self)
-        return self._plane
+        return BeliefPlane.of(self)
 
     @property
     def belief_axes(self) -> str:
@@ -319,7 +296,9 @@ class HiddenMarkovWorld(World):
         """Picture coordinates of certainty in each state; no rows in generalised worlds, which have no such states."""
         return self.plane(np.eye(self.n_states)[: 0 if self.generalised else None])
 
-    def belief_coordinates(self, beliefs: Float[np.ndarray, "*rows states"]) -> Float[np.ndarray, "*rows 2"]:
+    def belief_coordinates(
+        self, beliefs: Float[np.ndarray, "*rows states"] | ArrayLike
+    ) -> Float[np.ndarray, "*rows 2"]:
         """Picture coordinates of beliefs; affine-linear, so that what a probe reads off the simplex maps too.
 
         Examples
@@ -347,41 +326,3 @@ class HiddenMarkovWorld(World):
         from nextlat_viz.worlds.draw import draw
 
         return draw(self, kind, **options)
-
-    def _check_tokens(self, tokens: Any) -> Int[np.ndarray, "episodes positions"]:
-        tokens = np.asarray(tokens)
-        if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
-            raise ValueError(
-                f"tokens must be integers of shape (episodes, positions), got {tokens.dtype} of shape {tokens.shape}; "
-                "for one sequence pass tokens[None, :]"
-            )
-        outside = (tokens < 0) | (tokens >= self.n_tokens)
-        if outside.any():
-            episode, position = np.argwhere(outside)[0]
-            raise ValueError(
-                f"token {tokens[episode, position]} at episode {episode}, position {position + 1} is outside the "
-                f"vocabulary of world {self.name!r}: ids 0..{self.n_tokens - 1} for {', '.join(self.vocabulary)}"
-            )
-        return tokens.astype(np.int64)
-
-    def _impossible(self, tokens: np.ndarray, t: int, episode: int) -> None:
-        token = self.vocabulary[tokens[episode, t]]
-        raise ValueError(
-            f"episode {episode} cannot happen in world {self.name!r}: token {token!r} at position {t + 1} has "
-            "probability 0 after the tokens before it"
-        )
-
-
-def _names(argument: str, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    if given is None:
-        return tuple(str(index) for index in range(count))
-    result = tuple(str(name) for name in given)
-    if isinstance(given, str) or len(result) != count or len(set(result)) != count:
-        raise ValueError(f"{argument} must be {count} different names, got {given!r}")
-    return result
-
-
-def _positive(argument: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{argument} must be an integer of at least 1, got {value!r}")
-    return int(value)

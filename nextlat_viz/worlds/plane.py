@@ -32,6 +32,7 @@ class BeliefPlane:
     caption: str
 
     def __call__(self, beliefs: Float[np.ndarray, "*rows states"]) -> Float[np.ndarray, "*rows 2"]:
+        """Picture coordinates of beliefs, one per row."""
         return beliefs @ self.matrix + self.offset
 
     @classmethod

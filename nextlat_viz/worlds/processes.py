@@ -68,7 +68,7 @@ def z1r(p: float = 0.5) -> HiddenMarkovWorld:
     [0.333, 0.333, 0.333]
     """
     p = _probability("p", p)
-    transitions = [[[0, 1, 0], [0, 0, 0], [p, 0, 0]], [[0, 0, 0], [0, 0, 1], [1 - p, 0, 0]]]
+    transitions = np.array([[[0, 1, 0], [0, 0, 0], [p, 0, 0]], [[0, 0, 0], [0, 0, 1], [1 - p, 0, 0]]])
     return HiddenMarkovWorld("z1r", transitions, tuple("01"), tuple("01R"), {"name": "z1r", "p": p})
 
 
@@ -84,7 +84,7 @@ def even(p: float = 0.5) -> HiddenMarkovWorld:
     [[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]
     """
     p = _probability("p", p)
-    transitions = [[[1 - p, 0], [0, 0]], [[0, p], [1, 0]]]
+    transitions = np.array([[[1 - p, 0], [0, 0]], [[0, p], [1, 0]]])
     return HiddenMarkovWorld("even", transitions, tuple("01"), ("even", "odd"), {"name": "even", "p": p})
 
 
@@ -99,7 +99,7 @@ def golden_mean(p: float = 0.5) -> HiddenMarkovWorld:
     [[[True, True], [True, False]]]
     """
     p = _probability("p", p)
-    transitions = [[[1 - p, 0], [1, 0]], [[0, p], [0, 0]]]
+    transitions = np.array([[[1 - p, 0], [1, 0]], [[0, p], [0, 0]]])
     return HiddenMarkovWorld("golden_mean", transitions, tuple("01"), tuple("AB"), {"name": "golden_mean", "p": p})
 
 
@@ -115,7 +115,7 @@ def sns(p: float = 0.5, q: float = 0.5) -> HiddenMarkovWorld:
     (13, False)
     """
     p, q = _probability("p", p), _probability("q", q)
-    transitions = [[[1 - p, p], [0, 1 - q]], [[0, 0], [q, 0]]]
+    transitions = np.array([[[1 - p, p], [0, 1 - q]], [[0, 0], [q, 0]]])
     return HiddenMarkovWorld("sns", transitions, tuple("01"), tuple("AB"), {"name": "sns", "p": p, "q": q})
 
 

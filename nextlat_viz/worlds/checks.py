@@ -1,17 +1,19 @@
-"""Checks on what a caller hands in as matrices and beliefs, and the two vectors that matrices fix."""
+"""Checks on what a caller hands in, and the two vectors that transition matrices fix."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 _TOLERANCE = 1e-9
 
 
-def check_transitions(transitions: ArrayLike, generalised: bool) -> Float[np.ndarray, "tokens states states"]:
+def transitions(values: ArrayLike, generalised: bool) -> Float[np.ndarray, "tokens states states"]:
     """The matrices as float64, or a ValueError that says where they are not a world."""
-    matrices = np.array(transitions, dtype=np.float64)
+    matrices = np.array(values, dtype=np.float64)
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or 0 in matrices.shape:
         raise ValueError(
             f"transitions must have shape (tokens, states, states), one square matrix per token, got {matrices.shape}"
@@ -72,26 +74,60 @@ def fixed_vectors(
     return stationary, readout
 
 
-def check_belief(
-    argument: str, belief: ArrayLike, n_states: int, readout: Float[np.ndarray, " states"] | None
+def belief(
+    argument: str, values: ArrayLike, readout: Float[np.ndarray, " states"]
 ) -> Float[np.ndarray, "*rows states"]:
-    """The belief as float64, or a ValueError that says why it is none.
+    """One or more beliefs as float64, or a ValueError that says why they are none.
 
-    With ``readout`` all ones (or None) a belief is a distribution; else a vector with ``b w = 1``.
+    With ``readout`` all ones a belief is a distribution; else a vector with ``b w = 1``.
     """
-    values = np.asarray(belief, dtype=np.float64)
-    if values.shape[-1:] != (n_states,):
-        raise ValueError(f"{argument} must have {n_states} entries, one per state, got shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{argument} must be finite, got {_worst(values, ~np.isfinite(values))}")
-    classical = readout is None or bool((readout == 1).all())
-    if classical and (values < -_TOLERANCE).any():
-        raise ValueError(f"{argument} must not be negative, got {_worst(values, values < -_TOLERANCE)}")
-    totals = values.sum(-1) if readout is None else values @ readout
+    beliefs = np.asarray(values, dtype=np.float64)
+    if beliefs.shape[-1:] != readout.shape:
+        raise ValueError(f"{argument} must have {len(readout)} entries, one per state, got shape {beliefs.shape}")
+    if not np.isfinite(beliefs).all():
+        raise ValueError(f"{argument} must be finite, got {_worst(beliefs, ~np.isfinite(beliefs))}")
+    if (readout == 1).all() and (beliefs < -_TOLERANCE).any():
+        raise ValueError(f"{argument} must not be negative, got {_worst(beliefs, beliefs < -_TOLERANCE)}")
+    totals = beliefs @ readout
     off = np.abs(totals - 1) > 1e-6
     if off.any():
-        raise ValueError(f"{argument} must sum to 1, got {_worst(totals, off)}; divide it by its sum")
-    return values
+        raise ValueError(f"{argument} must sum to 1, got {_worst(totals, off)}; divide by the sum")
+    return beliefs
+
+
+def tokens(values: ArrayLike, world: str, vocabulary: tuple[str, ...]) -> Int[np.ndarray, "episodes positions"]:
+    """Token ids as int64, or a ValueError that names the first that is none."""
+    ids = np.asarray(values)
+    if ids.ndim != 2 or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"tokens must be integers of shape (episodes, positions), got {ids.dtype} of shape {ids.shape}; "
+            "for one sequence pass tokens[None, :]"
+        )
+    outside = (ids < 0) | (ids >= len(vocabulary))
+    if outside.any():
+        episode, position = np.argwhere(outside)[0]
+        raise ValueError(
+            f"token {ids[episode, position]} of episode {episode} at position {position + 1} is outside the vocabulary "
+            f"of world {world!r}: ids 0..{len(vocabulary) - 1} for {', '.join(vocabulary)}"
+        )
+    return ids.astype(np.int64)
+
+
+def names(argument: str, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """The names given, or numbers; a ValueError if they are too few, too many or not all different."""
+    if given is None:
+        return tuple(str(index) for index in range(count))
+    result = tuple(str(name) for name in given)
+    if isinstance(given, str) or len(result) != count or len(set(result)) != count:
+        raise ValueError(f"{argument} must be {count} different names, got {given!r}")
+    return result
+
+
+def positive(argument: str, value: int) -> int:
+    """The value as an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{argument} must be an integer of at least 1, got {value!r}")
+    return int(value)
 
 
 def _worst(values: np.ndarray, wrong: np.ndarray) -> str:

@@ -1,0 +1,98 @@
+"""The arithmetic of beliefs: what follows from one token, for many beliefs at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+# What a float64 sum may fall short of zero by, with a wide margin.
+_NEGATIVE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """The numbers of a hidden-Markov world.
+
+    Attributes
+    ----------
+    start : float64 array (states,)
+        Belief before any token.
+    transitions : float64 array (tokens, states, states)
+    readout : float64 array (states,)
+        The vector ``w`` with ``b w = 1`` for every belief ``b``; all ones in an ordinary world.
+    tiny : float
+        A token of at most this probability cannot happen.
+    """
+
+    start: Float[np.ndarray, " states"]
+    transitions: Float[np.ndarray, "tokens states states"]
+    readout: Float[np.ndarray, " states"]
+    tiny: float
+
+    @cached_property
+    def emissions(self) -> Float[np.ndarray, "states tokens"]:
+        """Probability of each next token in each state."""
+        return np.einsum("xst,t->sx", self.transitions, self.readout)
+
+    @cached_property
+    def joint(self) -> Float[np.ndarray, "states outcomes"]:
+        """Row per state over all pairs (token, next state), the state varying fastest."""
+        n_tokens, n_states, _ = self.transitions.shape
+        return np.ascontiguousarray(self.transitions.transpose(1, 0, 2).reshape(n_states, n_tokens * n_states))
+
+    def futures(self, beliefs: Float[np.ndarray, "rows states"]) -> Float[np.ndarray, "rows tokens states"]:
+        """Beliefs after each possible token, not normalised: each is weighed by the token's probability."""
+        return (beliefs @ self.joint).reshape(len(beliefs), *self.transitions.shape[:2])
+
+    def chances(self, raw: Float[np.ndarray, "*rows tokens"]) -> Float[np.ndarray, "*rows tokens"]:
+        """Token probabilities with rounding at zero, which only generalised worlds show, cut off.
+
+        Raises
+        ------
+        ValueError
+            If one is negative beyond rounding.
+        """
+        if raw.min(initial=0.0) < -_NEGATIVE:
+            raise ValueError(
+                f"a token has probability {raw.min():.6g}: the transitions are no process, or the belief is none of it"
+            )
+        return np.where(raw > self.tiny, raw, 0.0)
+
+    def predict(self, beliefs: Float[np.ndarray, "*rows states"]) -> Float[np.ndarray, "*rows tokens"]:
+        """Next-token distribution."""
+        return self.chances(beliefs @ self.emissions)
+
+    def uncertainty(self, beliefs: Float[np.ndarray, "rows states"]) -> Float[np.ndarray, " rows"]:
+        """Entropy of the next token, in nats."""
+        return entropy(self.predict(beliefs))
+
+    def advance(
+        self, beliefs: Float[np.ndarray, "rows states"], uniform: Float[np.ndarray, " rows"]
+    ) -> tuple[Int[np.ndarray, " rows"], Float[np.ndarray, "rows states"]]:
+        """Draw one token per row from its exact predictive distribution; the tokens and the beliefs that follow."""
+        futures = self.futures(beliefs)
+        chance = self.chances(futures @ self.readout)
+        token = invert(chance.cumsum(-1), uniform)
+        rows = np.arange(len(beliefs))
+        return token, futures[rows, token] / chance[rows, token][:, None]
+
+
+def entropy(probabilities: Float[np.ndarray, "*rows tokens"]) -> Float[np.ndarray, "*rows"]:
+    """Shannon entropy in nats along the last axis, with 0 ln 0 = 0."""
+    safe = np.where(probabilities > 0, probabilities, 1.0)
+    return -(probabilities * np.log(safe)).sum(-1)
+
+
+def invert(
+    cumulative: Float[np.ndarray, "rows choices"], uniform: Float[np.ndarray, " rows"]
+) -> Int[np.ndarray, " rows"]:
+    """Choice whose share of the cumulative distribution ``uniform`` in [0, 1) falls into.
+
+    The last entry, not 1, is the whole, and what falls there stays under it: so no choice of probability zero is made.
+    """
+    whole = cumulative[:, -1]
+    aim = np.minimum(uniform * whole, np.nextafter(whole, 0.0))
+    return (cumulative <= aim[:, None]).sum(-1)
