@@ -259,16 +259,17 @@ def read_folder(folder: Path) -> Checkpoint:
 def read_card(folder: Path) -> Card:
     path = folder / CARD
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is truncated or is not JSON ({error})") from error
-    found = fields.get("format") if isinstance(fields, dict) else None
+    found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise CheckpointError(f"{path}: format {found!r} is not {FORMAT!r}, the one this version reads")
     try:
-        card = Card.model_validate(fields)
+        card = Card.model_validate(content)
     except ValidationError as error:
-        raise CheckpointError(f"{path} is not a complete card: {error}") from error
+        fields = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise CheckpointError(f"{path} is not a complete card. Missing or wrong: {fields}") from error
     if card.card_sha256 != card.digest():
         raise CheckpointError(f"{path} was altered: its contents do not have the hash it states. Get it again.")
     return card

@@ -163,6 +163,7 @@ class _Run:
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
+            fused=True,
         )
         step, history, snapshots = self._resume(raw_model, raw_optimizer)
         model, optimizer = fabric.setup(raw_model, raw_optimizer)

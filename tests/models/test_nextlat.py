@@ -1,0 +1,179 @@
+"""NextLat against an independent literal reading of its equations: plain loops over rows, positions and steps."""
+
+import math
+
+import pytest
+import torch
+
+from nextlat_viz.models import Batch, NextLat, NextToken, Transformer, TransformerConfig
+from nextlat_viz.worlds import Episodes
+
+CONFIG = TransformerConfig(vocabulary_size=4, context=8, layers=2, heads=2, dim=8, mlp_dim=12)
+
+
+def make_objective(horizon=2, lambda_h=1.5, lambda_kl=0.7):
+    torch.manual_seed(0)
+    objective = NextLat(Transformer(CONFIG), horizon, lambda_h, lambda_kl, psi_width=10).double()
+    for parameter in objective.parameters():
+        parameter.data.normal_(std=0.4)
+    return objective
+
+
+def make_batch(prompt=0, length=None, documents=None):
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(0, 4, (3, 9), generator=generator)
+    target_mask = torch.ones(3, 8, dtype=torch.bool)
+    target_mask[:, :prompt] = False
+    valid = torch.ones(3, 8, dtype=torch.bool)
+    if length is not None:
+        valid[1, length:] = False
+        target_mask[1, length - 1 :] = False
+    return Batch(tokens[:, :-1], tokens[:, 1:], target_mask, valid, documents)
+
+
+def literal_losses(objective, batch):
+    """Equations 5, 6, 8 and 9 one term at a time; gradients flow exactly where the text lets them."""
+    backbone, psi = objective.backbone, objective.psi
+    hidden = backbone(batch.inputs, batch.documents)
+    head = backbone.head.weight
+    next_token, next_h, kl = [], [], []
+    rows, length = batch.inputs.shape
+    for b in range(rows):
+        for t in range(length):
+            if batch.target_mask[b, t]:
+                next_token.append(-(head @ hidden[b, t]).log_softmax(0)[batch.targets[b, t]])
+            predicted = hidden[b, t]
+            for i in range(1, objective.horizon + 1):
+                if t + i >= length:
+                    break
+                pair = torch.cat([predicted, backbone.embed.weight[batch.inputs[b, t + i]]])
+                normed = (pair - pair.mean()) / torch.sqrt(pair.var(correction=0) + psi.norm.eps)
+                x = normed * psi.norm.weight + psi.norm.bias
+                for layer in psi.layers:
+                    x = layer.weight @ x + layer.bias if isinstance(layer, torch.nn.Linear) else gelu(x)
+                predicted = predicted + x
+                same = batch.documents is None or batch.documents[b, t] == batch.documents[b, t + i]
+                if not (batch.valid[b, t + i] and same):
+                    continue
+                target = hidden[b, t + i].detach()
+                difference = (target - predicted).abs()
+                next_h.append(torch.where(difference < 1, difference**2 / 2, difference - 0.5).mean())
+                if batch.target_mask[b, t + i]:
+                    p = (head.detach() @ target).softmax(0)
+                    q = (head.detach() @ predicted).softmax(0)
+                    kl.append((p * (p.log() - q.log())).sum())
+    mean = {"next_token": next_token, "next_h": next_h, "kl": kl}
+    losses = {name: torch.stack(terms).mean() for name, terms in mean.items()}
+    losses["loss"] = losses["next_token"] + objective.lambda_h * losses["next_h"] + objective.lambda_kl * losses["kl"]
+    return losses
+
+
+def gelu(x):
+    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+
+BATCHES = {
+    "plain": {},
+    "prompt": {"prompt": 3},
+    "padding": {"length": 5},
+    "packed": {"documents": torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2]] * 3)},
+}
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 5])
+@pytest.mark.parametrize("case", BATCHES)
+def test_values_and_gradients_agree_with_the_equations(horizon, case):
+    batch = make_batch(**BATCHES[case])
+    for name in ("loss", "next_token", "next_h", "kl"):
+        ours, theirs = make_objective(horizon), make_objective(horizon)
+        loss, expected = ours(batch)[name], literal_losses(theirs, batch)[name]
+        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
+        loss.backward()
+        expected.backward()
+        for (key, mine), (_, literal) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+            if literal.grad is None:
+                assert mine.grad is None or not mine.grad.any(), f"{name} reaches {key}"
+            else:
+                torch.testing.assert_close(mine.grad, literal.grad, rtol=1e-7, atol=1e-12, msg=f"{name}: {key}")
+
+
+@pytest.mark.parametrize("name", ["next_h", "kl"])
+def test_latent_losses_never_reach_the_head(name):
+    objective = make_objective()
+    objective(make_batch())[name].backward()
+    head = objective.backbone.head.weight.grad
+    assert head is None or not head.any()
+    assert all(parameter.grad.any() for parameter in objective.psi.parameters())
+    assert objective.backbone.blocks[0].attention.qkv.weight.grad.any()
+    assert objective.backbone.embed.weight.grad.any()
+
+
+@pytest.mark.parametrize("name", ["next_h", "kl"])
+def test_latent_losses_never_reach_their_target(name):
+    """With the starting state cut off, nothing is left through which the trunk could be reached but embeddings."""
+    objective = make_objective(horizon=2)
+    batch = make_batch()
+    states = objective.backbone.states(batch.inputs)
+    hidden, embeddings = states["hidden"], states["embed"].detach()
+    start = hidden.detach().requires_grad_()
+    logits = objective.backbone.logits(hidden)
+
+    class Recorder(torch.autograd.Function):
+        """Passes the target's values on and fails if a gradient comes back."""
+
+        @staticmethod
+        def forward(_, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(_, gradient):
+            assert not gradient.any(), "a gradient reached the target"
+            return gradient
+
+    rolled = objective.psi.rollout(start, embeddings, 2)
+    objective.psi.rollout = lambda *_: rolled
+    objective.latent_losses(Recorder.apply(hidden), embeddings, Recorder.apply(logits), batch)[name].backward()
+    assert start.grad.any()
+    assert all(parameter.grad is None for parameter in objective.backbone.parameters())
+
+
+def test_next_token_loss_is_the_baselines():
+    objective = make_objective()
+    baseline = NextToken(objective.backbone)
+    batch = make_batch(prompt=2)
+    torch.testing.assert_close(objective(batch)["next_token"], baseline(batch)["loss"])
+
+
+def test_perfect_dynamics_cost_nothing():
+    """psi that gives the true next state has no latent loss: built from a trunk whose state never moves."""
+    objective = make_objective(horizon=3)
+    objective.backbone.norm.weight.data.zero_()
+    objective.psi.layers[-1].weight.data.zero_()
+    objective.psi.layers[-1].bias.data.zero_()
+    losses = objective(make_batch())
+    assert losses["next_h"] == losses["kl"] == 0
+
+
+@pytest.mark.parametrize("horizon", [0, 8])
+def test_horizon_must_fit_the_context(horizon):
+    with pytest.raises(ValueError, match=f"horizon={horizon}.*context of 8"):
+        make_objective(horizon)
+
+
+def test_batch_from_episodes_shifts_by_one(simple_episodes):
+    batch = Batch.from_episodes(simple_episodes)
+    assert batch.inputs.tolist() == [[1, 2, 3], [3, 2, 0]]
+    assert batch.targets.tolist() == [[2, 3, 0], [2, 0, 0]]
+    assert batch.target_mask.tolist() == [[False, True, True], [True, False, False]]
+    assert batch.valid.tolist() == [[True, True, True], [True, True, False]]
+
+
+@pytest.fixture
+def simple_episodes():
+    return Episodes(
+        tokens=torch.tensor([[1, 2, 3, 0], [3, 2, 0, 0]]).numpy(),
+        states={},
+        loss_mask=torch.tensor([[True, False, True, True], [True, True, False, False]]).numpy(),
+        length=torch.tensor([4, 2]).numpy(),
+        targets=None,
+    )

@@ -1,0 +1,135 @@
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from nextlat_viz.models import KVCache, Transformer, TransformerConfig
+
+CONFIG = TransformerConfig(vocabulary_size=5, context=10, layers=2, heads=2, dim=16, mlp_dim=24)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = Transformer(CONFIG)
+    # Larger weights than at initialisation, so that every part matters to the comparisons below.
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.3)
+    return model.eval()
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(0, 5, (3, 10), generator=torch.Generator().manual_seed(1))
+
+
+def literal_forward(model, tokens):
+    """The architecture written out with loops over batch, position and head."""
+    heads, width = CONFIG.heads, CONFIG.dim // CONFIG.heads
+
+    def rms(x, weight):
+        return x / torch.sqrt((x**2).mean() + torch.finfo(torch.float32).eps) * weight
+
+    def rope(x, position):
+        out = torch.empty_like(x)
+        for pair in range(width // 2):
+            angle = position * CONFIG.rope_base ** (-2 * pair / width)
+            a, b = x[pair], x[pair + width // 2]
+            out[pair] = a * math.cos(angle) - b * math.sin(angle)
+            out[pair + width // 2] = a * math.sin(angle) + b * math.cos(angle)
+        return out
+
+    rows = []
+    for row in tokens:
+        xs = [model.embed.weight[token] for token in row]
+        for block in model.blocks:
+            normed = [rms(x, block.attention_norm.weight) for x in xs]
+            q, k, v = (
+                [[(w @ x)[h * width : (h + 1) * width] for h in range(heads)] for x in normed]
+                for w in block.attention.qkv.weight.chunk(3)
+            )
+            attended = []
+            for t in range(len(xs)):
+                parts = []
+                for h in range(heads):
+                    scores = torch.stack(
+                        [rope(q[t][h], t) @ rope(k[s][h], s) / math.sqrt(width) for s in range(t + 1)]
+                    )
+                    weights = scores.softmax(0)
+                    parts.append(sum(weights[s] * v[s][h] for s in range(t + 1)))
+                attended.append(block.attention.out.weight @ torch.cat(parts))
+            xs = [x + a for x, a in zip(xs, attended, strict=True)]
+            gate_weight, up_weight = block.mlp.gate_up.weight.chunk(2)
+            for t, x in enumerate(xs):
+                y = rms(x, block.mlp_norm.weight)
+                gate = gate_weight @ y
+                xs[t] = x + block.mlp.down.weight @ (gate * torch.sigmoid(gate) * (up_weight @ y))
+        rows.append(torch.stack([rms(x, model.norm.weight) for x in xs]))
+    return torch.stack(rows)
+
+
+def test_agrees_with_the_architecture_written_out(model, tokens):
+    torch.testing.assert_close(model(tokens), literal_forward(model, tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_is_causal(model, tokens):
+    changed = tokens.clone()
+    changed[:, 6] = (changed[:, 6] + 1) % 5
+    before, after = model(tokens), model(changed)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+@pytest.mark.parametrize("pieces", [[10], [4, 6], [1] * 10, [3, 1, 6]])
+def test_cache_gives_the_states_of_one_pass(model, tokens, pieces):
+    cache = KVCache(CONFIG, batch_size=3, like=model.head.weight)
+    parts = torch.cat([model(piece, cache=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
+    torch.testing.assert_close(parts, model(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_cache_rolls_back(model, tokens):
+    cache = KVCache(CONFIG, batch_size=3, like=model.head.weight)
+    model(tokens[:, :7], cache=cache)
+    cache.truncate(4)
+    parts = model(tokens[:, 4:], cache=cache)
+    torch.testing.assert_close(parts, model(tokens)[:, 4:], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="length=11"):
+        cache.truncate(11)
+
+
+def test_documents_do_not_see_each_other(model, tokens):
+    documents = torch.tensor([[0] * 4 + [1] * 6]).expand(3, 10)
+    packed = model(tokens, documents)
+    torch.testing.assert_close(packed[:, :4], model(tokens[:, :4]))
+    changed = tokens.clone()
+    changed[:, :4] = (changed[:, :4] + 1) % 5
+    torch.testing.assert_close(model(changed, documents)[:, 4:], packed[:, 4:])
+
+
+def test_rotary_positions_are_relative(model, tokens):
+    """A document reads the same wherever it lies in a packed row."""
+    documents = torch.tensor([[0] * 4 + [1] * 6]).expand(3, 10)
+    torch.testing.assert_close(model(tokens, documents)[:, 4:], model(tokens[:, 4:]), rtol=1e-3, atol=1e-4)
+
+
+def test_sites_are_the_states(model, tokens):
+    states = model.states(tokens)
+    assert list(states) == model.sites == ["embed", "block0", "block1", "hidden"]
+    torch.testing.assert_close(states["hidden"], model(tokens))
+    torch.testing.assert_close(model.norm(states["block1"]), states["hidden"])
+
+
+def test_head_is_not_the_embedding(model):
+    assert model.head.weight.data_ptr() != model.embed.weight.data_ptr()
+    assert not [name for name, _ in model.named_parameters() if "bias" in name]
+
+
+def test_too_long(model, tokens):
+    with pytest.raises(ValueError, match="11 positions are more than this model's context of 10"):
+        model(torch.cat([tokens, tokens[:, :1]], dim=1))
+
+
+def test_head_width_must_be_even():
+    with pytest.raises(ValidationError, match="dim=18 must be a multiple of 2 x heads=8"):
+        TransformerConfig(vocabulary_size=2, dim=18, heads=4)

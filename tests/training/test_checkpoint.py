@@ -1,0 +1,143 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+import nextlat_viz as nlv
+from nextlat_viz.errors import CheckpointError, UnknownNameError
+from nextlat_viz.training.card import Card
+
+
+def rewrite_card(folder, sign=True, **changes):
+    card = Card.model_validate_json((folder / "card.json").read_text()).model_copy(update=changes)
+    card = card.signed() if sign else card
+    (folder / "card.json").write_text(card.model_dump_json())
+
+
+def test_round_trip(run):
+    again = nlv.load(run.folder)
+    for (name, ours), (_, theirs) in zip(
+        run.model.state_dict().items(), again.model.state_dict().items(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    assert again.name == "rrxor/nextlat/seed3"
+    assert again.world.spec == nlv.worlds.get("rrxor").spec
+    assert again.label == "NextLat"
+
+
+def test_card_says_what_it_is(run):
+    card = run.card
+    assert card.command.startswith("nextlat-viz train rrxor nextlat --preset tiny --seed 3 --steps 12")
+    assert card.metrics["loss"] > card.metrics["floor"] > 0
+    assert {"python", "torch", "numpy", "lightning-fabric"} <= set(card.versions)
+    assert card.parameters == sum(parameter.numel() for parameter in run.model.parameters())
+    assert "rrxor/nextlat/seed3" in run._repr_html_()
+
+
+def test_snapshots_are_earlier_steps(run):
+    assert run.snapshots == [2, 6, 12]
+    early, late = run.at(2), run.at(12)
+    assert early.step == 2
+    assert early.label == "NextLat (step 2)"
+    assert early.weights_sha256 != late.weights_sha256 == run.weights_sha256
+    assert not torch.equal(early.model.psi.layers[0].weight, late.model.psi.layers[0].weight)
+    with pytest.raises(ValueError, match=r"step=5: no snapshot.*Kept: 0, 2, 6, 12"):
+        run.at(5)
+
+
+def test_untrained_is_the_start_of_the_run(run):
+    untrained = run.untrained()
+    assert untrained.step == 0
+    assert untrained.label == "NextLat (untrained)"
+    assert untrained.weights_sha256 != run.weights_sha256
+    assert torch.equal(run.at(0).model.backbone.embed.weight, untrained.model.backbone.embed.weight)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "missing", "other_run"])
+def test_weights_that_do_not_agree_with_the_card(run, damage):
+    path = run.folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "missing":
+        path.unlink()
+    else:
+        shutil.copy(run.folder / "snapshots" / "step000002.safetensors", path)
+    with pytest.raises(CheckpointError, match="Get the checkpoint again"):
+        nlv.load(run.folder)
+
+
+def test_snapshot_that_does_not_agree_with_the_card(run):
+    path = run.folder / "snapshots" / "step000002.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="truncated, altered or of another run"):
+        run.at(2)
+
+
+def test_altered_card(run):
+    rewrite_card(run.folder, sign=False, metrics={"loss": 0.0})
+    with pytest.raises(CheckpointError, match="was altered"):
+        nlv.load(run.folder)
+
+
+def test_truncated_card(run):
+    path = run.folder / "card.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(CheckpointError, match="truncated or is not JSON"):
+        nlv.load(run.folder)
+
+
+@pytest.mark.parametrize("content", ['{"format": "nextlat_viz.checkpoint/2"}', "[1, 2]", "{}"])
+def test_card_of_another_format(run, content):
+    (run.folder / "card.json").write_text(content)
+    with pytest.raises(CheckpointError, match="is not 'nextlat_viz.checkpoint/1'"):
+        nlv.load(run.folder)
+
+
+def test_incomplete_card(run):
+    path = run.folder / "card.json"
+    fields = json.loads(path.read_text())
+    del fields["world"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match="not a complete card.*world"):
+        nlv.load(run.folder)
+
+
+def test_card_of_another_shape(run):
+    rewrite_card(run.folder, config=run.card.config.model_copy(update={"mlp_dim": 20}))
+    with pytest.raises(CheckpointError, match="weights and card disagree about backbone.blocks.0.mlp"):
+        nlv.load(run.folder)
+
+
+def test_card_of_an_unknown_world(run):
+    rewrite_card(run.folder, world={"name": "atlantis"})
+    with pytest.raises(CheckpointError, match="cannot be built here.*unknown world 'atlantis'"):
+        nlv.load(run.folder)
+
+
+def test_unknown_checkpoint_names_the_nearest():
+    with pytest.raises(UnknownNameError, match="unknown checkpoint 'rrxor/nextlet'. Did you mean 'rrxor/nextlat'"):
+        nlv.load("rrxor/nextlet")
+    with pytest.raises(UnknownNameError, match="unknown checkpoint 'rrxor/nextlat/seed77'.*rrxor/nextlat/seed0"):
+        nlv.load("rrxor/nextlat", seed=77)
+
+
+def test_folder_that_is_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint: it has no card\.json"):
+        nlv.load(tmp_path)
+
+
+def test_list_shows_every_checkpoint(run):
+    table = nlv.list_checkpoints(run.folder.parent)
+    assert table["name"].tolist() == ["rrxor/nextlat/seed3"]
+    assert {"loss", "floor", "excess", "seed", "parameters"} <= set(table.columns)
+
+
+def test_state_names_are_shown_as_text(run):
+    card = run.card.model_copy(update={"name": "<script>alert(1)</script>"})
+    html = type(run)(card, run.model, run.step, run.weights_sha256, run.folder)._repr_html_()
+    assert "<script>" not in html

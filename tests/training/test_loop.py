@@ -1,0 +1,157 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import nextlat_viz as nlv
+from nextlat_viz.errors import CheckpointError, UnknownNameError
+from nextlat_viz.training import loop
+from nextlat_viz.training.checkpoint import build_model
+from nextlat_viz.training.presets import TrainConfig
+
+
+class Killed(Exception):
+    pass
+
+
+def weights(checkpoint):
+    return checkpoint.card.weights_sha256, checkpoint.card.snapshots
+
+
+@pytest.mark.parametrize("objective", ["next_token", "nextlat"])
+@pytest.mark.parametrize("stop_after", [4, 8])
+def test_interrupted_run_ends_with_the_same_weights(tmp_path, small, objective, stop_after):
+    whole = nlv.train("rrxor", objective, seed=3, out=tmp_path / "whole", progress=False, **small)
+
+    def interrupt(row):
+        if row["step"] == stop_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        nlv.train("rrxor", objective, seed=3, out=tmp_path / "cut", progress=False, on_validation=interrupt, **small)
+    assert (tmp_path / "cut" / loop.TRAIN_STATE).exists()
+    with pytest.raises(CheckpointError, match="unfinished"):
+        nlv.load(tmp_path / "cut")
+    resumed = nlv.train("rrxor", objective, seed=3, out=tmp_path / "cut", progress=False, **small)
+    assert weights(resumed) == weights(whole)
+    assert resumed.metrics.equals(whole.metrics)
+    assert not (tmp_path / "cut" / loop.TRAIN_STATE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX signal")
+def test_killed_process_goes_on(tmp_path, small):
+    options = small | {"steps": 400, "save_every": 20, "snapshots": (40, 200)}
+    code = (
+        "import json, sys, torch; torch.set_num_threads(1); import nextlat_viz as nlv;"
+        "nlv.train('rrxor', 'nextlat', seed=3, out=sys.argv[1], progress=False, **json.loads(sys.argv[2]))"
+    )
+
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", code, str(folder), json.dumps(options)])
+
+    process = start(tmp_path / "killed")
+    state = tmp_path / "killed" / loop.TRAIN_STATE
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert state.exists()
+    assert not (tmp_path / "killed" / "card.json").exists()
+    assert start(tmp_path / "killed").wait() == 0
+    assert start(tmp_path / "whole").wait() == 0
+    assert weights(nlv.load(tmp_path / "killed")) == weights(nlv.load(tmp_path / "whole"))
+
+
+def test_finished_run_is_loaded_not_trained(run, small, tmp_path):
+    def fail(row):
+        raise AssertionError("trained again")
+
+    again = nlv.train("rrxor", "nextlat", seed=3, out=tmp_path / "run", progress=False, on_validation=fail, **small)
+    assert weights(again) == weights(run)
+
+
+def test_another_run_in_the_folder_is_kept(run, small, tmp_path):
+    before = weights(run)
+    with pytest.raises(CheckpointError, match="holds another run: seed 3 there, 4 asked for"):
+        nlv.train("rrxor", "nextlat", seed=4, out=tmp_path / "run", progress=False, **small)
+    with pytest.raises(CheckpointError, match="dim 16 there, 32 asked for"):
+        nlv.train("rrxor", "nextlat", seed=3, out=tmp_path / "run", progress=False, **(small | {"dim": 32}))
+    assert weights(nlv.load(tmp_path / "run")) == before
+
+
+def test_loss_falls_and_stays_over_the_floor(tmp_path):
+    seen = []
+    checkpoint = nlv.train(
+        "z1r",
+        "nextlat",
+        out=tmp_path / "run",
+        progress=False,
+        on_validation=seen.append,
+        steps=150,
+        layers=1,
+        dim=32,
+        heads=2,
+        mlp_dim=32,
+        batch_size=64,
+        learning_rate=5e-3,
+        warmup_steps=10,
+        decay_steps=50,
+        validate_every=10,
+        validation_episodes=128,
+    )
+    curve = checkpoint.metrics
+    assert [row["loss"] for row in seen] == pytest.approx(curve["loss"].tolist())
+    assert curve["loss"].iloc[-1] < curve["loss"].iloc[0] - 0.05
+    assert (curve["loss"] >= curve["floor"]).all()
+    assert checkpoint.card.metrics["loss"] >= checkpoint.card.metrics["floor"]
+    assert checkpoint.card.metrics["floor"] == pytest.approx(checkpoint.world.loss_floor(12))
+
+
+def test_objectives_start_from_the_same_backbone():
+    config, world = TrainConfig(), nlv.worlds.get("rrxor")
+    ours, theirs = (build_model(name, config, world, seed=5).backbone.state_dict() for name in ("next_token", "nextlat"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_unwritable_folder(tmp_path, small):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(OSError, match="cannot be written.*Choose another folder"):
+        nlv.train("rrxor", out=blocker / "run", progress=False, **small)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"world": "rxxor"}, "unknown world 'rxxor'. Did you mean 'rrxor'"),
+        ({"objective": "nextlatt"}, "unknown objective 'nextlatt'. Did you mean 'nextlat'"),
+        ({"preset": "tyni"}, "unknown preset 'tyni'. Did you mean 'tiny'"),
+        ({"step": 3}, "unknown hyperparameter 'step'. Did you mean 'steps'"),
+    ],
+)
+def test_unknown_names_say_what_exists(tmp_path, arguments, message):
+    with pytest.raises(UnknownNameError, match=message):
+        nlv.train(**({"world": "rrxor", "out": tmp_path / "run"} | arguments))
+    assert not (tmp_path / "run").exists()
+
+
+def test_hyperparameter_out_of_range(tmp_path):
+    with pytest.raises(ValueError, match="learning_rate"):
+        nlv.train("rrxor", out=tmp_path / "run", learning_rate=-1.0)
+    with pytest.raises(ValueError, match="heads"):
+        nlv.train("rrxor", out=tmp_path / "run", heads=3)
+
+
+def test_damaged_training_state_says_so(tmp_path, small):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / loop.TRAIN_STATE).write_bytes(b"not safetensors")
+    with pytest.raises(CheckpointError, match="cannot be read.*Delete it"):
+        nlv.train("rrxor", out=folder, progress=False, **small)
