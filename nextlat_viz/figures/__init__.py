@@ -1,0 +1,25 @@
+"""Figures: results in, a plotly Figure out. No state, no mathematics.
+
+Every function takes ``theme="auto"`` (no background, text readable on light and dark), ``"light"`` or ``"dark"``.
+"""
+
+from nextlat_viz.figures.clouds import clouds
+from nextlat_viz.figures.export import provenance_of, write
+from nextlat_viz.figures.probes import every_seed, probe_overview
+from nextlat_viz.figures.report import report
+from nextlat_viz.figures.rows import color_options
+from nextlat_viz.figures.theme import CONFIG, template
+from nextlat_viz.figures.training import loss_curves
+
+__all__ = [
+    "CONFIG",
+    "clouds",
+    "color_options",
+    "every_seed",
+    "loss_curves",
+    "probe_overview",
+    "provenance_of",
+    "report",
+    "template",
+    "write",
+]

@@ -1,0 +1,164 @@
+"""Figures as files, each with a JSON beside it that says where it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+import plotly.io
+
+from nextlat_viz.errors import unknown
+from nextlat_viz.figures import theme as themes
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+FORMATS = ("html", "png", "svg", "pdf")
+_LIBRARIES = ("nextlat-viz", "plotly", "kaleido", "numpy", "anndata", "scikit-learn", "umap-learn", "torch")
+
+
+def write(
+    figure: go.Figure,
+    path: str | os.PathLike[str],
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    width: int = 1100,
+    scale: float = 2.0,
+) -> Path:
+    """Write a figure to a file and, beside it, ``<name>.json``: what it shows and what it was made from.
+
+    Parameters
+    ----------
+    figure : plotly Figure
+    path : path
+        Ends in ``.html`` (works offline, plotly inside), ``.png``, ``.svg`` or ``.pdf``.
+    provenance : dict, optional
+        Anything JSON can hold: parameters, and `provenance_of` the latents.
+    width : int
+        Of the picture, in pixels at scale 1. The height is the figure's own.
+    scale : float
+        Pixels of a PNG per pixel of width.
+
+    Returns
+    -------
+    Path
+        The file written. Neither file is there unless both were written whole.
+
+    Raises
+    ------
+    UnknownNameError
+        For another ending.
+    OSError
+        When the folder cannot be written to.
+    RuntimeError
+        When PNG, SVG or PDF are asked for and no browser to draw them with is installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write(go.Figure(), Path(folder) / "empty.html", {"color": "state"})
+    ...     json.loads(path.with_suffix(".json").read_text())["parameters"]
+    {'color': 'state'}
+    """
+    path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise unknown("kind of figure file", path.suffix or path.name, [f".{one}" for one in FORMATS])
+    sidecar = json.dumps(_sidecar(path.name, provenance or {}), indent=2, sort_keys=False) + "\n"
+    with writable(path) as draft, writable(path.with_suffix(".json")) as note:
+        if kind == "html":
+            draft.write_text(page(figure), encoding="utf-8")
+        else:
+            draft.write_bytes(_image(figure, kind, width, scale))
+        note.write_text(sidecar, encoding="utf-8")
+    return path
+
+
+def provenance_of(*latents: AnnData) -> dict[str, Any]:
+    """Return what the sidecar should say about latents: which checkpoints, which weights, which episodes."""
+    from nextlat_viz.latents import metas
+
+    models = [one for table in latents for one in metas(table).values()]
+    keep = ("name", "label", "step", "weights_sha256", "episodes_sha256")
+    return {"models": [{key: one[key] for key in keep} | {"world": json.loads(one["world"])} for one in models]}
+
+
+def page(figure: go.Figure) -> str:
+    """Return the figure as one HTML page with plotly.js inside."""
+    text: str = plotly.io.to_html(figure, config=themes.CONFIG, include_plotlyjs=True, full_html=True)
+    return text
+
+
+def _image(figure: go.Figure, kind: str, width: int, scale: float) -> bytes:
+    try:
+        import kaleido  # noqa: F401
+        from choreographer.errors import ChromeNotFoundError
+    except ImportError as error:
+        raise RuntimeError(f"writing .{kind} needs kaleido: pip install kaleido (or write .html)") from error
+    try:
+        data: bytes = plotly.io.to_image(
+            figure, format=kind, width=width, height=figure.layout.height or 450, scale=scale if kind == "png" else 1
+        )
+    except (ChromeNotFoundError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "chrome" not in str(error).lower():
+            raise
+        raise RuntimeError(
+            f"writing .{kind} needs Chrome or Chromium, and none was found: install one "
+            "(Debian: apt install chromium; anywhere: plotly_get_chrome), or write .html, which needs none"
+        ) from error
+    return data
+
+
+def _sidecar(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for library in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return {
+        "figure": name,
+        "parameters": _plain(parameters),
+        "versions": {"python": platform.python_version(), **found},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Numpy numbers and arrays, paths and cards as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(one) for one in value]
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` that takes its place if all goes well, and vanishes if not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}. Choose a folder you may write to.") from error
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        draft.chmod(0o644)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

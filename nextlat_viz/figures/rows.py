@@ -1,0 +1,241 @@
+"""What a row of latents looks like: its colour by any column, and the text shown when it is pointed at."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, UInt8
+
+from nextlat_viz.errors import unknown
+from nextlat_viz.figures import theme
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+BELIEF = "belief"
+_HIDDEN_COLUMNS = ("episode",)
+_MOST_TOKENS = 24
+_MOST_NAMES = 24
+_SHADES = 96
+
+
+def escape(text: object) -> str:
+    """Return text from data as plotly shows it literally: plotly reads a few HTML tags and all entities.
+
+    Examples
+    --------
+    >>> escape("<b>A & B</b>")
+    '&lt;b&gt;A &amp; B&lt;/b&gt;'
+    """
+    return html.escape(str(text), quote=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Coloring:
+    """One colour per row and the key that explains them.
+
+    Numbers into a palette, not colours: plotly checks every colour it is given, one by one, and a page gets one byte
+    per row.
+
+    Attributes
+    ----------
+    title : str
+        What is coloured by, escaped.
+    codes : (rows,) uint8 array
+        Which colour of the palette each row has. The last is that of what is missing.
+    palette : list of str
+        Colours as ``#rrggbb``.
+    key : dict or None
+        A plotly ``marker`` (``colorscale``, ``cmin``, ``cmax``, ``colorbar``) that draws the key; None where there
+        are too many names to tell their colours apart.
+    """
+
+    title: str
+    codes: UInt8[np.ndarray, " rows"]
+    palette: list[str]
+    key: dict[str, Any] | None
+
+    @property
+    def axis(self) -> dict[str, Any]:
+        """The palette as a plotly ``coloraxis`` for markers coloured by `codes`."""
+        return {"colorscale": _steps(self.palette), "cmin": -0.5, "cmax": len(self.palette) - 0.5, "showscale": False}
+
+
+def color_options(latents: AnnData) -> dict[str, str]:
+    """Return what the rows can be coloured by: {label: name}, names as `coloring` takes them.
+
+    A belief over three states can be mixed from three colours (``"belief"``); each component of a belief is
+    ``"belief:<state>"``.
+    """
+    options = {str(name): str(name) for name in latents.obs.columns if name not in _HIDDEN_COLUMNS}
+    if BELIEF in latents.obsm:
+        if latents.obsm[BELIEF].shape[1] == 3:
+            options["belief, three colours mixed"] = BELIEF
+        options |= {f"belief in {name}": f"{BELIEF}:{name}" for name in _state_names(latents)}
+    return options
+
+
+def coloring(latents: AnnData, name: str) -> Coloring:
+    """Colour every row by a column of ``obs``, by the exact belief or by one component of it.
+
+    Parameters
+    ----------
+    latents : AnnData
+        Latents, one row per (episode, position).
+    name : str
+        A column of ``obs``, ``"belief"`` (three states only) or ``"belief:<state>"``.
+
+    Returns
+    -------
+    Coloring
+        Numbers get a colour scale, names a banded key. What is missing is grey.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no such column or state.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from anndata import AnnData
+    >>> seen = AnnData(np.zeros((3, 1)), obs=pd.DataFrame({"state": ["A", None, "B"]}, index=list("abc")))
+    >>> paint = coloring(seen, "state")
+    >>> [paint.palette[code] for code in paint.codes]
+    ['#009E73', '#8a8a8a', '#E69F00']
+    """
+    if name == BELIEF and BELIEF in latents.obsm and latents.obsm[BELIEF].shape[1] == 3:
+        return _mixed(latents.obsm[BELIEF], _state_names(latents))
+    if name.startswith(f"{BELIEF}:") and BELIEF in latents.obsm:
+        state = name.partition(":")[2]
+        names = _state_names(latents)
+        if state not in names:
+            raise unknown("state", state, names)
+        return _continuous(f"belief in {state}", latents.obsm[BELIEF][:, names.index(state)], (0.0, 1.0))
+    if name not in latents.obs:
+        raise unknown("colour", name, color_options(latents).values())
+    values = latents.obs[name]
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        return _continuous(name, values.to_numpy(dtype=float), None)
+    return _categorical(name, values)
+
+
+def _state_names(latents: AnnData) -> list[str]:
+    from nextlat_viz.latents import metas
+
+    return list(next(iter(metas(latents).values()))["state_names"])
+
+
+def _continuous(title: str, values: np.ndarray, limits: tuple[float, float] | None) -> Coloring:
+    finite = np.isfinite(values)
+    low, high = limits or ((float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 1.0))
+    span = high - low or 1.0
+    share = np.clip((np.where(finite, values, low) - low) / span, 0, 1)
+    codes = np.where(finite, np.rint(share * (_SHADES - 1)), _SHADES)
+    palette = theme.to_hex(theme.sequential_rgb(np.linspace(0, 1, _SHADES)))
+    steps = len(theme.SEQUENTIAL) - 1
+    key = {
+        "colorscale": [[i / steps, color] for i, color in enumerate(theme.SEQUENTIAL)],
+        "cmin": low,
+        "cmax": low + span,
+        "colorbar": _colorbar(title, 0.6),
+    }
+    return Coloring(escape(title), codes.astype(np.uint8), [*palette, theme.MISSING], key)
+
+
+def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
+    """Mixtures of three colours, in steps too fine to see."""
+    steps = 15
+    finite = np.isfinite(beliefs).all(axis=1)
+    share = np.where(finite[:, None], beliefs, 1 / 3)
+    first, second = (np.clip(np.rint(share[:, i] * steps), 0, steps).astype(int) for i in (0, 1))
+    second = np.minimum(second, steps - first)
+    grid = [(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]
+    number = {(i, j): k for k, (i, j, _) in enumerate(grid)}
+    codes = [
+        number[pair] if ok else len(grid) for pair, ok in zip(zip(first, second, strict=True), finite, strict=True)
+    ]
+    palette = theme.to_hex(theme.belief_rgb(np.array(grid) / steps))
+    key = _bands("belief in", names, theme.categorical_colors(3))
+    return Coloring("belief", np.array(codes, dtype=np.uint8), [*palette, theme.MISSING], key)
+
+
+def _categorical(title: str, values: pd.Series) -> Coloring:
+    category = values.astype("category") if not isinstance(values.dtype, pd.CategoricalDtype) else values
+    names = [str(one) for one in category.cat.categories]
+    codes = category.cat.codes.to_numpy().astype(int)
+    if len(names) > _MOST_NAMES:
+        codes = np.where(codes < 0, codes, codes % _MOST_NAMES)
+    palette = theme.categorical_colors(min(len(names), _MOST_NAMES))
+    missing = codes < 0
+    codes = np.where(missing, len(palette), codes).astype(np.uint8)
+    key = None
+    if len(names) <= _MOST_NAMES:
+        extra = [("missing", theme.MISSING)] if missing.any() else []
+        key = _bands(title, [*names, *(name for name, _ in extra)], [*palette, *(color for _, color in extra)])
+    return Coloring(escape(title), codes, [*palette, theme.MISSING], key)
+
+
+def _bands(title: str, names: list[str], palette: list[str]) -> dict[str, Any]:
+    """A key of equal bands of colour, the first name on top: one plotly colour bar, whatever the number of names."""
+    n = len(names)
+    ticks = {"tickvals": list(range(n)), "ticktext": [escape(name) for name in reversed(names)], "tickmode": "array"}
+    bar = _colorbar(title, min(0.9, 0.06 + 0.06 * n)) | ticks
+    return {"colorscale": _steps(palette[::-1]), "cmin": -0.5, "cmax": n - 0.5, "colorbar": bar}
+
+
+def _steps(palette: list[str]) -> list[list[Any]]:
+    n = len(palette)
+    return [[edge / n, color] for i, color in enumerate(palette) for edge in (i, i + 1)]
+
+
+def _colorbar(title: str, length: float) -> dict[str, Any]:
+    return {
+        "title": {"text": escape(title), "side": "top"},
+        "thickness": 12,
+        "len": length,
+        "y": 1.0,
+        "yanchor": "top",
+        "x": 1.0,
+        "xanchor": "left",
+        "xpad": 12,
+        "outlinewidth": 0,
+        "tickmode": "auto",
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": "rgba(0,0,0,0)",
+        "tickfont": {"size": 11},
+    }
+
+
+def hover_texts(latents: AnnData, rows: Int[np.ndarray, " rows"] | None = None) -> list[str]:
+    """Return what is shown when a row is pointed at: the tokens read so far, where, and the true state, escaped."""
+    from nextlat_viz.latents import tokens_of
+
+    tokens = tokens_of(latents)
+    vocabulary = [escape(name) for name in _vocabulary(latents)]
+    line = {episode: i for i, episode in enumerate(np.unique(latents.obs["episode"].to_numpy()).tolist())}
+    episodes, positions = latents.obs["episode"].tolist(), latents.obs["position"].tolist()
+    states = latents.obs["state"].astype(str).tolist() if "state" in latents.obs else None
+    texts = []
+    for row in range(latents.n_obs) if rows is None else rows.tolist():
+        read = tokens[line[episodes[row]], : positions[row]]
+        text = f"read {prefix(read, vocabulary)}<br>episode {episodes[row]}, position {positions[row]}"
+        texts.append(text if states is None else f"{text}<br>true state {escape(states[row])}")
+    return texts
+
+
+def prefix(tokens: Int[np.ndarray, " positions"], names: list[str]) -> str:
+    """Write the tokens read so far, the last ones where there are many; ``?`` for one that is not in the table."""
+    shown = [names[token] if token >= 0 else "?" for token in tokens[-_MOST_TOKENS:].tolist()]
+    return " ".join(["…", *shown] if len(tokens) > _MOST_TOKENS else shown)
+
+
+def _vocabulary(latents: AnnData) -> list[str]:
+    from nextlat_viz.latents import metas
+
+    return list(next(iter(metas(latents).values()))["vocabulary"])

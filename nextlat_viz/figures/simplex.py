@@ -1,0 +1,55 @@
+"""The belief simplex of a world, in its fixed picture coordinates: edges between pure states, a name at each."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from nextlat_viz.figures.rows import escape
+
+if TYPE_CHECKING:
+    from nextlat_viz.worlds import HiddenMarkovWorld
+
+_OUTWARD = 13
+
+
+def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
+    """Draw a line between every two pure states; nothing for None, or where a world has no such states."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    corners = np.zeros((0, 2)) if world is None else world.belief_vertices
+    for i, j in zip(*np.triu_indices(len(corners), 1), strict=True):
+        x += [corners[i, 0], corners[j, 0], None]
+        y += [corners[i, 1], corners[j, 1], None]
+    line = {"width": 1, "color": "rgba(128,128,128,0.45)"}
+    return go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False, **options)
+
+
+def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[str, Any]]:
+    """Return annotations that name the pure states, each a little outside its corner."""
+    corners = world.belief_vertices
+    if not len(corners):
+        return []
+    # Corners that lie on each other in the picture share a name tag.
+    places, which = np.unique(corners.round(6) + 0.0, axis=0, return_inverse=True)
+    names = [
+        ", ".join(escape(name) for name, place in zip(world.state_names, which.reshape(-1), strict=True) if place == i)
+        for i in range(len(places))
+    ]
+    out = places - corners.mean(axis=0)
+    far = np.linalg.norm(out, axis=1, keepdims=True)
+    # A corner in the middle of the picture has no outside; its name stands below it.
+    out = np.where(far > 0.3 * far.max(), _OUTWARD * out / np.maximum(far, 1e-9), (0, -_OUTWARD))
+    return [
+        {"x": x, "y": y, "xref": xaxis, "yref": yaxis, "xshift": dx, "yshift": dy, "showarrow": False,
+         "text": f"<b>{name}</b>", "font": {"size": 12}}
+        for (x, y), (dx, dy), name in zip(places.tolist(), out.tolist(), names, strict=True)
+    ]  # fmt: skip
+
+
+def caption(world: HiddenMarkovWorld, width: int = 56) -> str:
+    """Say what the picture coordinates are, broken into lines."""
+    return "<br>".join(escape(line) for line in textwrap.wrap(world.belief_axes, width))

@@ -1,0 +1,201 @@
+"""How every figure looks: templates for light and dark pages, colours that survive colour blindness."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+from plotly.colors import sample_colorscale
+
+from nextlat_viz.errors import unknown
+
+Theme = Literal["auto", "light", "dark"]
+
+# Okabe & Ito (2008). The two that stand for the models of the main comparison come last, so that a picture with
+# few categories never uses a model's colour for something else.
+CATEGORICAL = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#999999", "#0072B2", "#D55E00")
+# Cividis without its ends, which vanish on a dark and on a light page.
+SEQUENTIAL = tuple(sample_colorscale("Cividis", [float(x) for x in np.linspace(0.12, 0.94, 16)], colortype="rgb"))
+MISSING = "#8a8a8a"
+EXACT = "#8a8a8a"
+MODELS = {
+    "nexttoken": "#D55E00",
+    "nextlat": "#0072B2",
+    "mtp": "#009E73",
+    "jtp": "#CC79A7",
+    "bst": "#E69F00",
+}
+
+# Mid-grey text has a contrast of 4.3 on white and on Jupyter's dark grey: the page behind decides nothing.
+_INK = {"auto": "#797979", "light": "#2b2f36", "dark": "#e4e6ea"}
+_PAPER = {"auto": "rgba(0,0,0,0)", "light": "#ffffff", "dark": "#111111"}
+_RULE = {"auto": "rgba(128,128,128,0.25)", "light": "rgba(0,0,0,0.10)", "dark": "rgba(255,255,255,0.14)"}
+_HOVER = {"auto": ("#2b2f36", "#ffffff"), "light": ("#ffffff", "#2b2f36"), "dark": ("#2b2f36", "#ffffff")}
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "responsive": True,
+    "scrollZoom": False,
+    "modeBarButtonsToRemove": ["sendDataToCloud", "sendChartToCloud", "autoScale2d", "toggleSpikelines"],
+    "toImageButtonOptions": {"format": "svg", "filename": "nextlat_viz"},
+}
+"""What every view of a figure is configured with: no logo, nothing that uploads."""
+
+
+def template(theme: Theme = "auto") -> go.layout.Template:
+    """Return the plotly template of a theme.
+
+    Parameters
+    ----------
+    theme : {"auto", "light", "dark"}
+        "auto" has no background and mid-grey text, readable on a white and on a dark page; the other two paint
+        their own background.
+
+    Raises
+    ------
+    UnknownNameError
+        For any other theme.
+
+    Examples
+    --------
+    >>> template("auto").layout.paper_bgcolor
+    'rgba(0,0,0,0)'
+    """
+    if theme not in get_args(Theme):
+        raise unknown("theme", theme, get_args(Theme))
+    ink, rule = _INK[theme], _RULE[theme]
+    hover_paper, hover_ink = _HOVER[theme]
+    axis = {
+        "gridcolor": rule,
+        "linecolor": rule,
+        "zeroline": False,
+        "ticks": "",
+        "automargin": False,
+        "title": {"standoff": 6, "font": {"size": 12}},
+        "tickfont": {"size": 11},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": ink},
+            "title": {"font": {"size": 15}, "x": 0.01, "xanchor": "left"},
+            "paper_bgcolor": _PAPER[theme],
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "colorway": list(CATEGORICAL),
+            "colorscale": {"sequential": [[i / 15, color] for i, color in enumerate(SEQUENTIAL)]},
+            "xaxis": axis,
+            "yaxis": axis,
+            "hoverlabel": {
+                "bgcolor": hover_paper,
+                "font": {"color": hover_ink, "family": "ui-monospace, Menlo, Consolas, monospace", "size": 12},
+                "bordercolor": MISSING,
+                "align": "left",
+            },
+            "legend": {"bgcolor": "rgba(0,0,0,0)", "itemsizing": "constant"},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": _INK["auto"], "activecolor": MODELS["nextlat"]},
+            "newselection": {"line": {"color": ink, "width": 1.5, "dash": "dot"}},
+            "margin": {"l": 56, "r": 16, "t": 56, "b": 44},
+        }
+    )
+
+
+def ink(theme: Theme = "auto") -> str:
+    """Return the text colour of a theme."""
+    return _INK[theme]
+
+
+def model_colors(labels: Sequence[str]) -> list[str]:
+    """Return one colour per model: the objective's own, and another one where two models would look the same.
+
+    Examples
+    --------
+    >>> model_colors(["next-token", "NextLat"])
+    ['#D55E00', '#0072B2']
+    >>> len(set(model_colors(["NextLat", "NextLat seed 1", "mine"])))
+    3
+    """
+    chosen: list[str] = []
+    for label in labels:
+        key = re.sub(r"[^a-z]", "", label.lower())
+        own = next((color for name, color in MODELS.items() if key.startswith(name)), None)
+        if own is None or own in chosen:
+            taken = {MODELS["nexttoken"], MODELS["nextlat"], *chosen}
+            own = next((color for color in (*MODELS.values(), *CATEGORICAL) if color not in taken), MISSING)
+        chosen.append(own)
+    return chosen
+
+
+def categorical_colors(n: int) -> list[str]:
+    """Return ``n`` colours for categories: Okabe-Ito up to eight, steps of the sequential scale beyond.
+
+    Examples
+    --------
+    >>> categorical_colors(2)
+    ['#009E73', '#E69F00']
+    """
+    if n <= len(CATEGORICAL):
+        return list(CATEGORICAL[:n])
+    return to_hex(sequential_rgb(np.linspace(0, 1, n)))
+
+
+def sequential_rgb(values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "rows 3"]:
+    """Map numbers in 0..1 to red, green, blue in 0..1 along the sequential scale."""
+    stops = np.array([[float(part) for part in re.findall(r"[\d.]+", color)] for color in SEQUENTIAL]) / 255
+    at = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(values, at, stops[:, channel]) for channel in range(3)], axis=-1)
+
+
+def belief_rgb(beliefs: Float[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 3"]:
+    """Mix the colours of three states in the proportions of a belief.
+
+    Parameters
+    ----------
+    beliefs : (rows, 3) array
+        Probabilities of three states; a row that is not one (a probe's reading) is clipped and normalised.
+
+    Returns
+    -------
+    (rows, 3) array
+        Red, green and blue in 0..1. A pure belief has its state's categorical colour.
+
+    Examples
+    --------
+    >>> to_hex(belief_rgb(np.eye(3)))[:2]
+    ['#009e73', '#e69f00']
+    """
+    corners = np.array([[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in CATEGORICAL[:3]])
+    share = np.clip(beliefs, 0, None)
+    share = share / np.maximum(share.sum(axis=-1, keepdims=True), 1e-12)
+    # Mixed in linear light, where half of each is as bright as it should be.
+    return (share @ corners**2.2) ** (1 / 2.2)
+
+
+def to_hex(rgb: Float[np.ndarray, "rows 3"]) -> list[str]:
+    """Write colours as ``#rrggbb``; a colour that is not a number becomes the colour of what is missing.
+
+    Examples
+    --------
+    >>> to_hex(np.array([[0.0, 0.5, 1.0], [np.nan] * 3]))
+    ['#0080ff', '#8a8a8a']
+    """
+    missing = np.isnan(rgb).any(axis=-1)
+    parts = (np.clip(np.nan_to_num(rgb), 0, 1) * 255).round().astype(int)
+    codes = (parts[:, 0] << 16) | (parts[:, 1] << 8) | parts[:, 2]
+    return [MISSING if gone else f"#{code:06x}" for code, gone in zip(codes.tolist(), missing.tolist(), strict=True)]
+
+
+def rgba(color: str, alpha: float) -> str:
+    """Return a ``#rrggbb`` colour with some opacity, as CSS.
+
+    Examples
+    --------
+    >>> rgba("#0072B2", 0.5)
+    'rgba(0,114,178,0.5)'
+    """
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha:g})"
