@@ -1,0 +1,79 @@
+"""What analysis asks of a latents table: numbers that can be trusted, and which episodes are really different."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from jaxtyping import Float, Int
+
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.latents.table import column, meta, site, sites, tokens_of
+
+ALL_SITES = "all"
+
+
+def finite(X: Float[np.ndarray, "rows dim"], what: str = "the latents") -> Float[np.ndarray, "rows dim"]:
+    """Return `X`, or say how many of its rows hold NaN or infinity."""
+    bad = ~np.isfinite(X).all(axis=1)
+    if bad.any():
+        raise LatentsError(
+            f"{what} hold NaN or infinity in {int(bad.sum())} of {len(X)} rows: was the model trained too fast? "
+            "Use other latents, or only the rows that are finite"
+        )
+    return X
+
+
+def features(latents: AnnData, name: str = "hidden") -> Float[np.ndarray, "rows dim"]:
+    """Return the latents of a site, finite; the site ``"all"`` is every site side by side."""
+    if name == ALL_SITES:
+        return finite(
+            np.concatenate([site(latents, one) for one in sites(latents)], axis=1), "the latents of all sites"
+        )
+    return finite(site(latents, name), f"the latents at site {name!r}")
+
+
+def prefixes(latents: AnnData) -> Int[np.ndarray, " rows"]:
+    """Number the prefixes: two rows have one number exactly when the tokens read up to them are the same."""
+    tokens = tokens_of(latents)
+    number, ids = np.zeros(len(tokens), dtype=np.int64), np.empty_like(tokens)
+    seen = 0
+    for t in range(tokens.shape[1]):
+        both = number * (tokens.max(initial=0) + 2) + tokens[:, t] + 1
+        _, number = np.unique(both, return_inverse=True)
+        ids[:, t] = number + seen
+        seen += int(number.max()) + 1
+    return ids[episode_index(latents), column(latents, "position") - 1]
+
+
+def contents(latents: AnnData) -> Int[np.ndarray, " rows"]:
+    """Number the token sequences: the rows of two episodes have one number exactly when all their tokens agree."""
+    _, which = np.unique(tokens_of(latents), axis=0, return_inverse=True)
+    return which.reshape(-1)[episode_index(latents)]
+
+
+def episode_index(latents: AnnData) -> Int[np.ndarray, " rows"]:
+    """Return each row's episode as 0, 1, ... in ascending order, the order of the rows of `tokens_of`."""
+    return np.unique(column(latents, "episode"), return_inverse=True)[1]
+
+
+def require_same_rows(latents: AnnData, other: AnnData, what: str) -> None:
+    """Raise unless both tables are of the same episodes, row by row."""
+    if meta(latents)["episodes_sha256"] != meta(other)["episodes_sha256"]:
+        raise LatentsError(f"{what} must be of the same episodes: extract both with the same episodes=...")
+    if latents.n_obs != other.n_obs or any(
+        not np.array_equal(column(latents, key), column(other, key)) for key in ("episode", "position")
+    ):
+        raise LatentsError(
+            f"{what} must have the same rows in the same order, got {latents.n_obs} and {other.n_obs} rows: "
+            "select from both alike"
+        )
+
+
+def require_model(latents: AnnData, weights_sha256: str, what: str) -> None:
+    """Raise unless the latents come from the weights that `what` was fitted on."""
+    its = meta(latents)
+    if its["weights_sha256"] != weights_sha256:
+        raise LatentsError(
+            f"this {what} was fitted on the latents of weights {weights_sha256[:12]}, but these latents are of "
+            f"{its['name']!r} (weights {its['weights_sha256'][:12]}): a {what} holds for one model, fit another"
+        )

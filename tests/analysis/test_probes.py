@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from nextlat_viz.analysis import probe, probe_positions, probe_sites, split_episodes
+from nextlat_viz.analysis._linear import ALPHAS, fit_logistic, fit_ridge
+from nextlat_viz.analysis._rows import contents, prefixes
+from nextlat_viz.errors import LatentsError, UnknownNameError
+from nextlat_viz.latents import column, select, tokens_of
+from tests.synthetic import make_latents
+
+
+def with_hidden(latents: AnnData, hidden: np.ndarray) -> AnnData:
+    return AnnData(hidden.astype(np.float32), obs=latents.obs.copy(), obsm=dict(latents.obsm), uns=dict(latents.uns))
+
+
+def test_identical_sequences_never_fall_on_both_sides() -> None:
+    # 64 episodes of 3 RRXOR tokens are at most 8 different ones.
+    latents = make_latents(n=64, length=3)
+    train, test = split_episodes(latents)
+    assert np.array_equal(np.sort(np.concatenate([train, test])), np.arange(latents.n_obs))
+    tokens = tokens_of(latents)
+    sides = [{tuple(tokens[e]) for e in column(latents, "episode")[rows]} for rows in (train, test)]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+
+
+def test_split_is_seeded_and_sized(trained: AnnData) -> None:
+    _, test = split_episodes(trained, test_size=0.25, seed=3)
+    again = split_episodes(trained, test_size=0.25, seed=3)
+    other = split_episodes(trained, test_size=0.25, seed=4)
+    assert np.array_equal(test, again[1])
+    assert not np.array_equal(test, other[1])
+    sequences = np.unique(contents(trained)).size
+    assert np.unique(contents(trained)[test]).size == round(0.25 * sequences)
+
+
+def test_a_feature_that_names_the_episode_gains_nothing_held_out(trained: AnnData) -> None:
+    episode = column(trained, "episode")
+    rng = np.random.default_rng(0)
+    names = with_hidden(trained, np.eye(episode.max() + 1)[episode])
+    names.obs["luck"] = rng.normal(size=episode.max() + 1)[episode]
+    found = probe(names, "luck")
+    assert found.score < 0.05
+    # Split by row, the same feature would have looked perfect.
+    rows = rng.permutation(trained.n_obs)
+    fitted = Ridge(1e-3).fit(names.X[rows[:700]], names.obs["luck"].iloc[rows[:700]])
+    assert fitted.score(names.X[rows[700:]], names.obs["luck"].iloc[rows[700:]]) > 0.95
+
+
+def test_prefixes_are_equal_exactly_when_the_tokens_read_are(trained: AnnData) -> None:
+    tokens, ids = tokens_of(trained), prefixes(trained)
+    read = [tuple(tokens[e, :p]) for e, p in zip(trained.obs["episode"], trained.obs["position"], strict=True)]
+    assert len(set(read)) == len(set(ids)) == len(set(zip(read, ids, strict=True)))
+
+
+def test_ridge_is_scikit_learns_with_alpha_from_the_same_folds() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 5)) * [1, 5, 0.1, 2, 1] + 3
+    Y = X @ rng.normal(size=(5, 2)) + 3 * rng.normal(size=(60, 2))
+    groups = np.arange(60) // 6
+    fitted = fit_ridge(X, Y, groups, seed=1)
+    pipeline = make_pipeline(StandardScaler(), Ridge(fitted.penalty)).fit(X, Y)
+    np.testing.assert_allclose(fitted(X), pipeline.predict(X), rtol=1e-9)
+    folds = (np.random.default_rng(1).permutation(10) % 5)[groups]
+    grid = GridSearchCV(
+        Ridge(), {"alpha": list(ALPHAS)}, scoring="neg_mean_squared_error", cv=PredefinedSplit(folds)
+    ).fit(StandardScaler().fit_transform(X), Y)
+    assert grid.best_params_["alpha"] == fitted.penalty
+
+
+def test_score_is_r2_of_held_out_rows(trained: AnnData) -> None:
+    found = probe(trained, site="block0", min_position=2)
+    belief, read = trained.obsm["belief"][found.test_rows], found.predict(trained)[found.test_rows]
+    assert found.score == pytest.approx(r2_score(belief, read, multioutput="variance_weighted"))
+    assert column(trained, "position")[found.test_rows].min() == 2
+    assert found.interval[0] < found.score < found.interval[1]
+    assert not set(found.train_episodes) & set(found.test_episodes)
+
+
+@pytest.mark.parametrize("world", ["rrxor", "mess3"])
+def test_logistic_is_scikit_learns(world: str) -> None:
+    latents = make_latents(world, n=60, length=6, noise=0.3)
+    found = probe(latents, "state")
+    X, y = latents.X.astype(np.float64), column(latents, "state")
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, tol=1e-3))
+    model.fit(X[found.train_rows], y[found.train_rows])
+    np.testing.assert_allclose(found.predict(latents), model.predict_proba(X), atol=1e-6)
+    assert found.names == tuple(model.classes_)
+    assert found.score == pytest.approx(model.score(X[found.test_rows], y[found.test_rows]))
+    belief = latents.obsm["belief"][found.test_rows]
+    assert found.ceiling == pytest.approx(belief.max(1).mean())
+    assert found.chance is not None
+    assert found.chance < found.score < found.ceiling + 0.1
+
+
+def test_two_classes_and_classes_never_fitted() -> None:
+    X = np.array([[-1.0], [-0.5], [0.5], [1.0]])
+    fitted = fit_logistic(X, np.array([0, 0, 2, 2]), 3)
+    assert list(fitted(X).argmax(1)) == [0, 0, 2, 2]
+    assert np.isneginf(fitted(X)[:, 1]).all()
+    assert list(fit_logistic(X, np.array([1, 1, 1, 1]), 3)(X).argmax(1)) == [1, 1, 1, 1]
+
+
+def test_controls_are_low(trained: AnnData, untrained: AnnData) -> None:
+    found = probe(trained, untrained=untrained)
+    assert found.score > 0.9
+    assert abs(found.shuffled) < 0.2
+    assert found.untrained is not None
+    assert found.untrained < 0.5
+    assert found.ceiling == 1.0
+    assert probe(trained).untrained is None
+
+
+def test_shuffled_control_keeps_the_position() -> None:
+    # Where the target is the position itself, swapping episodes changes nothing: the control must say so.
+    latents = make_latents(n=64, length=8)
+    assert probe(latents, "position").shuffled == pytest.approx(probe(latents, "position").score)
+
+
+def test_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    latents = make_latents(n=400, length=10, dim=2)
+    signal = rng.normal(size=(latents.n_obs, 1))
+    # Errors shared by an episode: an interval over rows would be three times too narrow.
+    shared = rng.normal(size=(400, 1))[column(latents, "episode")]
+    noisy = with_hidden(latents, np.hstack([signal, rng.normal(size=signal.shape)]))
+    noisy.obsm["truth"] = signal + shared
+    inside, widths = 0, []
+    for seed in range(20):
+        found = probe(noisy, "truth", seed=seed)
+        inside += found.interval[0] <= 0.5 <= found.interval[1]
+        widths.append(found.interval[1] - found.interval[0])
+    assert inside >= 16
+    assert 0.05 < np.mean(widths) < 0.3
+
+
+def test_same_seed_same_numbers(trained: AnnData) -> None:
+    first, second = probe(trained, seed=5).to_frame(), probe(trained, seed=5).to_frame()
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_predict_reads_raw_latents_in_the_targets_units(trained: AnnData, untrained: AnnData) -> None:
+    found = probe(trained)
+    assert found.names == ("S", "0", "1", "T", "F")
+    by_hand = trained.X.astype(np.float64) @ found.coef.T + found.intercept
+    np.testing.assert_allclose(found.predict(trained), by_hand)
+    assert np.abs(found.predict(trained) - trained.obsm["belief"]).mean() < 0.1
+    np.testing.assert_allclose(found.predict(trained[5:9]), by_hand[5:9])
+    with pytest.raises(LatentsError, match="holds for one model"):
+        found.predict(untrained)
+    with pytest.raises(LatentsError, match="width 16"):
+        found.read(np.zeros((2, 3)))
+
+
+def test_numeric_and_boolean_columns_are_targets(trained: AnnData) -> None:
+    latents = trained.copy()
+    latents.obs["odd"] = column(latents, "position") % 2 == 1
+    assert probe(latents, "odd").metric == "accuracy"
+    found = probe(latents, "position")
+    assert (found.metric, found.names) == ("R2", ("position",))
+    assert probe(latents, "token").ceiling == 1.0
+    assert probe(latents, "next_token_probs_exact").names == ("0", "1")
+
+
+def test_sites_and_positions(trained: AnnData, untrained: AnnData) -> None:
+    table = probe_sites(trained, untrained=untrained, n_bootstrap=20)
+    assert list(table["site"]) == ["embed", "block0", "block1", "hidden"]
+    assert table["score"].is_monotonic_increasing
+    assert list(probe_sites(trained, sites=["hidden", "all"])["site"]) == ["hidden", "all"]
+    found = probe(trained, min_position=2)
+    positions = probe_positions(trained, found)
+    assert list(positions["position"]) == list(range(2, 11))
+    assert positions["rows"].sum() == found.test_rows.size
+    assert positions["score"].iloc[-1] > 0.9
+    with pytest.raises(LatentsError, match="very latents"):
+        probe_positions(trained[:20], found)
+
+
+def test_unseen_prefixes_are_scored_apart() -> None:
+    found = probe(make_latents(n=128, length=12))
+    assert found.unseen is not None
+    assert 30 <= found.unseen_rows < found.test_rows.size
+    assert found.unseen > 0.9
+    assert probe(make_latents(n=64, length=4)).unseen is None
+
+
+def test_slices_and_ragged_tables_can_be_probed(trained: AnnData) -> None:
+    rng = np.random.default_rng(0)
+    ragged = trained[rng.random(trained.n_obs) < 0.7]
+    assert probe(ragged).score > 0.9
+    late = select(trained, position=range(4, 11))
+    assert probe(late).score > 0.9
+
+
+def test_html_is_escaped(trained: AnnData) -> None:
+    latents = trained.copy()
+    latents.obs["<b>"] = column(latents, "position") * 1.0
+    shown = probe(latents, "<b>")._repr_html_()
+    assert "&lt;b&gt;" in shown
+    assert "held-out R2" in shown
+    assert "shuffled labels" in shown
+
+
+def test_bad_input_is_named(trained: AnnData) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'belief'"):
+        probe(trained, "belif")
+    with pytest.raises(UnknownNameError, match="Did you mean 'block1'"):
+        probe(trained, site="blok1")
+    with pytest.raises(ValueError, match="test_size"):
+        split_episodes(trained, test_size=1.5)
+    with pytest.raises(ValueError, match="n_bootstrap"):
+        probe(trained, n_bootstrap=0)
+    with pytest.raises(ValueError, match="sites is empty"):
+        probe_sites(trained, sites=[])
+    with pytest.raises(LatentsError, match="2 different token sequences"):
+        probe(make_latents(n=32, length=1))
+    with pytest.raises(LatentsError, match="positions end at 10"):
+        probe(trained, min_position=11)
+    with pytest.raises(LatentsError, match="same episodes"):
+        probe(trained, untrained=make_latents(label="untrained", n=96, length=10, seed=1))
+    with pytest.raises(LatentsError, match="same rows"):
+        probe(trained, untrained=make_latents(label="untrained", n=96, length=10)[:50])
+
+    broken = trained.copy()
+    broken.X[3, 2] = np.nan
+    with pytest.raises(LatentsError, match="1 of 960 rows"):
+        probe(broken)
+    constant = trained.copy()
+    constant.obs["level"], constant.obs["kind"] = 0.3, "one"
+    with pytest.raises(LatentsError, match="constant"):
+        probe(constant, "level")
+    with pytest.raises(LatentsError, match="one class"):
+        probe(constant, "kind")
+    constant.obs["level"] = np.where(np.arange(960) == 4, np.nan, np.arange(960.0))
+    with pytest.raises(LatentsError, match="missing in 1 of 960"):
+        probe(constant, "level")
+    constant.obsm["wide"] = np.full((960, 2), np.inf)
+    with pytest.raises(LatentsError, match="NaN or infinity"):
+        probe(constant, "wide")
