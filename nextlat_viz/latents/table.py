@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
+from nextlat_viz import worlds
 from nextlat_viz.errors import LatentsError, unknown
-
-if TYPE_CHECKING:
-    from nextlat_viz.worlds import Episodes, World
+from nextlat_viz.worlds import Episodes, World
 
 FORMAT = "nextlat_viz.latents/1"
 KEY = "nextlat_viz"
 HIDDEN = "hidden"
-# What `build` itself puts in obsm; everything else there was computed later, for one model.
-_TRUTH = ("belief", "next_token_probs", "next_token_probs_exact")
 
 
 def build(
@@ -54,13 +49,32 @@ def build(
     Returns
     -------
     AnnData
-        ``rows = sum(episodes.length)``, ordered by episode, then position (from 1: position t has read t tokens).
+        ``rows = sum(episodes.length)``, ordered by episode, then position:
+
+        - ``X`` the hidden state and ``layers[site]`` the other sites, (rows, D) float32;
+        - ``obs``: ``episode``, ``position`` (from 1: position t has read t tokens), ``token``, ``state`` where the
+          world has one, and every further state;
+        - ``obsm``: ``belief``, ``next_token_probs`` (the model's) and ``next_token_probs_exact`` (the world's);
+        - ``uns["nextlat_viz"]``: what `meta` returns.
+
+    Raises
+    ------
+    LatentsError
+        When every episode is empty.
+
+    Examples
+    --------
+    >>> world = worlds.get("z1r")
+    >>> episodes = world.sample(3, 4, seed=0)
+    >>> belief, probs = world.belief(episodes.tokens), world.next_token_probs(episodes.tokens)
+    >>> origin = {"card": "{}", "weights_sha256": "none", "label": "oracle", "name": "oracle", "step": 0}
+    >>> latents = build(belief, {}, episodes, world, origin, probs)
+    >>> latents.shape, latents.obs_names[5], column(latents, "belief").shape, sites(latents)
+    ((12, 3), 'e1p2', (12, 3), ['hidden'])
+    >>> bool((tokens_of(latents) == episodes.tokens).all())
+    True
     """
-    n, t = episodes.tokens.shape
-    for name, array in {HIDDEN: hidden, "next_token_probs": next_token_probs, **layers}.items():
-        if array.ndim != 3 or array.shape[:2] != (n, t):
-            raise LatentsError(f"{name} has shape {array.shape}, but the episodes need ({n}, {t}, width)")
-    rows = np.arange(t) < episodes.length[:, None]
+    rows = np.arange(episodes.tokens.shape[1]) < episodes.length[:, None]
     episode, position = np.nonzero(rows)
     if episode.size == 0:
         raise LatentsError("there is nothing to lay out: every episode is empty")
@@ -185,7 +199,7 @@ def columns(latents: AnnData) -> list[str]:
 
 
 def column(latents: AnnData, name: str) -> np.ndarray:
-    """Return the values of a column: ``(rows,)`` for one of ``obs`` (names as str), ``(rows, k)`` for one of ``obsm``."""
+    """Return a column's values: ``(rows,)`` for one of ``obs``, names as str; ``(rows, k)`` for one of ``obsm``."""
     if name in latents.obs:
         values = latents.obs[name]
         return values.to_numpy() if pd.api.types.is_numeric_dtype(values) else values.to_numpy().astype(str)
@@ -196,8 +210,6 @@ def column(latents: AnnData, name: str) -> np.ndarray:
 
 def world_of(latents: AnnData) -> World:
     """Rebuild the world the episodes came from."""
-    from nextlat_viz import worlds
-
     return worlds.from_spec(json.loads(next(iter(metas(latents).values()))["world"]))
 
 
@@ -225,127 +237,16 @@ def episode_rows(latents: AnnData, episode: int) -> Int[np.ndarray, " positions"
     episodes = column(latents, "episode")
     rows = np.flatnonzero(episodes == episode)
     if rows.size == 0:
-        raise LatentsError(f"no episode {episode} in these latents: they hold {_ranges(episodes)}")
+        raise LatentsError(f"no episode {episode} in these latents: they hold {describe(episodes)}")
     return rows[np.argsort(column(latents, "position")[rows], kind="stable")]
 
 
-def _ranges(values: np.ndarray) -> str:
+def describe(values: np.ndarray) -> str:
+    """Say which values there are, for an error message."""
     distinct = np.unique(values)
     if distinct.size > 8 and np.issubdtype(distinct.dtype, np.number):
         return f"{distinct.size} values from {distinct[0]} to {distinct[-1]}"
     return ", ".join(map(str, distinct))
-
-
-def select(latents: AnnData, mask: Bool[np.ndarray, " rows"] | None = None, **where: Any) -> AnnData:
-    """Copy the rows of a mask and of column values, keeping every category (so colours stay what they were).
-
-    Parameters
-    ----------
-    latents : AnnData
-    mask : (rows,) bool array, optional
-    **where
-        ``column=value`` or ``column=[values]``: ``select(latents, position=range(3, 13), token="1")``.
-
-    Raises
-    ------
-    UnknownNameError
-        No such column, or no such value of a named column; the nearest first.
-    LatentsError
-        Nothing is left.
-    """
-    keep = np.ones(latents.n_obs, dtype=bool) if mask is None else np.asarray(mask)
-    if keep.shape != (latents.n_obs,) or keep.dtype != bool:
-        raise LatentsError(f"mask must be {latents.n_obs} booleans, got {keep.dtype} of shape {keep.shape}")
-    for name, wanted in where.items():
-        if name not in latents.obs:
-            raise unknown("column", name, map(str, latents.obs.columns))
-        values = column(latents, name)
-        accepted = [wanted] if isinstance(wanted, str) or np.ndim(wanted) == 0 else list(wanted)
-        if isinstance(latents.obs[name].dtype, pd.CategoricalDtype):
-            known = [str(category) for category in latents.obs[name].cat.categories]
-            for value in accepted:
-                if str(value) not in known:
-                    raise unknown(name, value, known)
-            accepted = [str(value) for value in accepted]
-        found = np.isin(values, np.asarray(accepted))
-        if not found.any():
-            raise LatentsError(f"no row has {name}={wanted!r}: there are {_ranges(values)}")
-        keep = keep & found
-    if not keep.any():
-        raise LatentsError("no row is left after this selection")
-    with anndata.settings.override(remove_unused_categories=False):
-        return latents[keep].copy()
-
-
-def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) -> AnnData:
-    """Stack the latents of several models of one world; ``obs["model"]`` says whose each row is.
-
-    Each model keeps its own card and hashes (`metas`). Sites are those all models have. Projections (``X_pca``, ...)
-    are left behind, because each was fitted to one model and their axes do not agree.
-
-    Parameters
-    ----------
-    latents : sequence of AnnData
-        Of equal width and from one world. Different episodes are allowed, with a warning: such rows cannot be paired.
-    names : sequence of str, optional
-        How to call the models; default their labels, or their checkpoint names where labels repeat.
-
-    Raises
-    ------
-    LatentsError
-        Nothing to stack, other worlds or widths, or two models of one name.
-    """
-    if not latents:
-        raise LatentsError("nothing to concatenate: give at least one latents table")
-    every = [meta(one) for one in latents]
-    if names is None:
-        names = [one["label"] for one in every]
-        if len(set(names)) < len(names):
-            names = [f"{one['name']} step {one['step']}" for one in every]
-    if len(names) != len(latents) or len(set(names)) < len(names):
-        raise LatentsError(
-            f"names must be {len(latents)} different names, one per table, got {', '.join(names)}: give names=[...]"
-        )
-    for what, values in {
-        "worlds": [one["world"] for one in every],
-        "widths of hidden state": [one.n_vars for one in latents],
-    }.items():
-        if len(set(values)) > 1:
-            raise LatentsError(
-                f"these latents have different {what} ({', '.join(map(str, dict.fromkeys(values)))}): "
-                "keep them in separate tables"
-            )
-    if len({one["episodes_sha256"] for one in every}) > 1:
-        warnings.warn(
-            "these latents were read from different episodes: rows of different models cannot be compared one to one",
-            stacklevel=2,
-        )
-
-    common = [name for name in sites(latents[0]) if all(name in sites(one) for one in latents)]
-    parts = []
-    for name, one, its in zip(names, latents, every, strict=True):
-        obsm = {key: one.obsm[key] for key in one.obsm if key in _TRUTH or not str(key).startswith("X_")}
-        part = AnnData(
-            X=one.X,
-            obs=one.obs.drop(columns="model", errors="ignore"),
-            var=one.var,
-            obsm=obsm,
-            layers={key: one.layers[key] for key in common if key != HIDDEN},
-        )
-        part.obs_names = [f"{name}:{row.rpartition(':')[2]}" for row in one.obs_names]
-        its["sites"] = common
-        parts.append(part)
-    stacked = anndata.concat(parts, label="model", keys=list(names), join="inner", merge="same")
-    for key, categories in {"token": every[0]["vocabulary"], "state": every[0]["state_names"]}.items():
-        if key in stacked.obs:
-            stacked.obs[key] = pd.Categorical(stacked.obs[key].astype(str), categories=categories)
-    stacked.uns[KEY] = {
-        "format": FORMAT,
-        "model_names": list(names),
-        "models": [json.dumps(one) for one in every],
-        "same_episodes": len({one["episodes_sha256"] for one in every}) == 1,
-    }
-    return stacked
 
 
 def summary(latents: AnnData) -> pd.DataFrame:

@@ -1,0 +1,148 @@
+"""Latents on disk: one ``.h5ad`` file that reloads alone, is written whole or not at all, and is checked when read.
+
+HDF5 leaves a block at the start of a file to its user. Ours says what the file is, how long it is and what the rest
+hashes to, so that a damaged file is recognised before anything tries to make sense of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata
+import h5py
+from anndata import AnnData
+
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.latents.table import FORMAT, metas
+
+if TYPE_CHECKING:
+    from nextlat_viz.training.checkpoint import Checkpoint
+
+_BLOCK = 512  # the smallest user block HDF5 allows, in bytes
+_FAMILY, _, _VERSION = FORMAT.rpartition("/")
+
+
+def save(latents: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write latents to one ``.h5ad`` file, which ``anndata.read_h5ad`` reads too.
+
+    The file appears whole or not at all: it is written beside its place and moved there.
+
+    Parameters
+    ----------
+    latents : AnnData
+    path : str or Path
+        Ends in ``.h5ad``; missing folders are made.
+    overwrite : bool
+        Replace a file that is already there.
+
+    Returns
+    -------
+    Path
+        Where the file is.
+
+    Raises
+    ------
+    LatentsError
+        Not a latents table, another suffix, a file already there, or a folder that cannot be written.
+    """
+    metas(latents)
+    path = Path(path)
+    if path.suffix != ".h5ad":
+        raise LatentsError(f"path must end in .h5ad, got {path}")
+    if path.exists() and not overwrite:
+        raise LatentsError(f"{path} is already there: pass overwrite=True to replace it, or choose another path")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # says what is wrong with the folder better than HDF5 does
+        with h5py.File(temporary, "w", userblock_size=_BLOCK) as file:
+            anndata.io.write_elem(file, "/", latents)
+        with temporary.open("rb+") as raw:
+            block = _block(temporary)
+            raw.write(block)
+            raw.flush()
+            os.fsync(raw.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise LatentsError(f"cannot write {path}: {reason}. Choose a folder you may write to") from error
+    finally:
+        # A folder that refused the file refuses this too, and has nothing to remove.
+        with suppress(OSError):
+            temporary.unlink()
+    return path
+
+
+def load(path: str | Path) -> AnnData:
+    """Read latents written by `save`, after checking that every byte is as it was written.
+
+    Nothing in the file is executed. A file that another program wrote from a table of ours is refused, because
+    nothing vouches for it: read it with ``anndata.read_h5ad`` and `save` it if you trust it.
+
+    Raises
+    ------
+    LatentsError
+        No such file, not written by `save`, truncated, altered, or of another or newer format.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as raw:
+            found = raw.read(_BLOCK)
+    except OSError as error:
+        raise LatentsError(f"cannot read latents at {path}: {error.strerror}") from error
+    stated = re.match(rb"nextlat_viz\.latents/(\d+)\nbytes (\d+)\n", found)
+    if not stated:
+        if found.startswith(b"\x89HDF\r\n\x1a\n"):
+            raise LatentsError(f"{path} is HDF5, but was not written by latents.save: extract the latents again")
+        what = "is empty" if not found else "is not an .h5ad file of latents"
+        raise LatentsError(f"{path} {what}: such files are written by latents.save")
+    version, size = stated.groups()
+    if version.decode() != _VERSION:
+        newer = int(version) > int(_VERSION)
+        raise LatentsError(
+            f"{path} has format {_FAMILY}/{version.decode()}, this version of nextlat_viz reads {FORMAT}: "
+            + ("upgrade it" if newer else "extract the latents again")
+        )
+    if path.stat().st_size < int(size):
+        raise LatentsError(
+            f"{path} is truncated: it has {path.stat().st_size:,} of {int(size):,} bytes. Extract the latents again"
+        )
+    if found != _block(path):
+        raise LatentsError(f"{path} was altered or damaged: its content does not match its hash. Extract it again")
+    latents = anndata.read_h5ad(path)
+    metas(latents)
+    return latents
+
+
+def _block(path: Path) -> bytes:
+    """Build the user block of a file: its format, size in bytes and the sha256 of all that follows the block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as raw:
+        raw.seek(_BLOCK)
+        while chunk := raw.read(1 << 20):
+            digest.update(chunk)
+    text = f"{FORMAT}\nbytes {path.stat().st_size}\nsha256 {digest.hexdigest()}\n"
+    return text.encode().ljust(_BLOCK, b"\n")
+
+
+def check_same_model(latents: AnnData, checkpoint: Checkpoint) -> None:
+    """Make sure that the latents come from this checkpoint, at this step.
+
+    Raises
+    ------
+    LatentsError
+        When no model of the table has the checkpoint's weights.
+    """
+    known = metas(latents)
+    if checkpoint.weights_sha256 not in [one["weights_sha256"] for one in known.values()]:
+        held = ", ".join(f"{one['name']} step {one['step']} ({one['weights_sha256'][:12]})" for one in known.values())
+        raise LatentsError(
+            f"these latents are of {held}, not of {checkpoint.name} step {checkpoint.step} "
+            f"({checkpoint.weights_sha256[:12]}): extract them from this checkpoint"
+        )
