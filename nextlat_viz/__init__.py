@@ -18,36 +18,41 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "train": "training",
-    "load": "training",
-    "list_checkpoints": "training",
-    "Checkpoint": "training",
-    "extract": "latents",
-    "save_latents": "latents",
-    "load_latents": "latents",
-    "concatenate": "latents",
-    "probe": "analysis",
-    "project": "analysis",
-    "ViewState": "widgets",
-    "LatentExplorer": "widgets",
-    "ProbeLab": "widgets",
-    "TrajectoryCompare": "widgets",
+    "train": "training.train",
+    "load": "training.load",
+    "list_checkpoints": "training.list_checkpoints",
+    "Checkpoint": "training.Checkpoint",
+    "extract": "latents.extract",
+    "save_latents": "latents.save_latents",
+    "load_latents": "latents.load_latents",
+    "concatenate": "latents.concatenate",
+    "probe": "analysis.probe",
+    "project": "analysis.project",
+    "evaluate": "evaluation.evaluate",
+    "results": "evaluation.results",
+    "ViewState": "widgets.ViewState",
+    "LatentExplorer": "widgets.LatentExplorer",
+    "ProbeLab": "widgets.ProbeLab",
+    "TrajectoryCompare": "widgets.TrajectoryCompare",
+    "LossMonitor": "widgets.LossMonitor",
 }
-_SUBPACKAGES = ("worlds", "models", "training", "latents", "analysis", "figures", "widgets")
+_SUBPACKAGES = ("worlds", "models", "training", "latents", "analysis", "evaluation", "figures", "widgets")
 
 __all__ = ["__version__", *_PUBLIC, *_SUBPACKAGES]
 
 if TYPE_CHECKING:
-    from nextlat_viz import analysis, figures, latents, models, training, widgets, worlds
+    from nextlat_viz import analysis, evaluation, figures, latents, models, training, widgets, worlds
     from nextlat_viz.analysis import probe, project
+    from nextlat_viz.evaluation import evaluate, results
     from nextlat_viz.latents import concatenate, extract, load_latents, save_latents
     from nextlat_viz.training import Checkpoint, list_checkpoints, load, train
-    from nextlat_viz.widgets import LatentExplorer, ProbeLab, TrajectoryCompare, ViewState
+    from nextlat_viz.widgets import LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(importlib.import_module(f"nextlat_viz.{_PUBLIC[name]}"), name)
+        module, _, attribute = _PUBLIC[name].rpartition(".")
+        return getattr(importlib.import_module(f"nextlat_viz.{module}"), attribute)
     if name in _SUBPACKAGES:
         return importlib.import_module(f"nextlat_viz.{name}")
     raise AttributeError(f"module 'nextlat_viz' has no attribute {name!r}")

@@ -29,7 +29,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     names = [str(candidate) for candidate in known]
     if not names:
         return UnknownNameError(f"unknown {kind} {name!r}: there are none")
-    close = difflib.get_close_matches(str(name).lower(), names, n=len(names), cutoff=0.6)
+    close = difflib.get_close_matches(str(name).lower(), names, n=len(names), cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     ordered = close + [candidate for candidate in names if candidate not in close]
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered)}")

@@ -10,50 +10,34 @@ from nextlat_viz.errors import unknown
 
 
 class TrainConfig(BaseModel):
-    """Every hyperparameter of a training run, the same for all objectives.
-
-    Attributes
-    ----------
-    context : tokens the model reads; episodes of context + 1 tokens are sampled.
-    layers, heads, dim, mlp_dim : the backbone's sizes.
-    steps, batch_size : optimiser steps, episodes per step. Every step sees new episodes.
-    learning_rate, warmup_steps, decay_steps : linear warm-up, constant, then linear decay to zero over the last
-        `decay_steps`.
-    weight_decay, beta1, beta2, grad_clip : AdamW and gradient-norm clipping (0: none).
-    horizon, lambda_h, lambda_kl, psi_width : NextLat only (PAPER eq. 5 and 9).
-    validate_every, validation_episodes : steps between validations; episodes used for each.
-    save_every : steps between the points a killed run goes on from.
-    snapshots : steps whose weights are kept, to see how the picture emerges.
-    storage : precision of the weights on disk. The metrics in the card are those of the stored weights.
-    precision : Lightning Fabric's precision, such as "32-true" or "bf16-mixed".
-    """
+    """Every hyperparameter of a training run, the same for all objectives; each field says what it is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    context: PositiveInt = 12
-    layers: PositiveInt = 4
-    heads: PositiveInt = 4
-    dim: PositiveInt = 64
-    mlp_dim: PositiveInt = 128
-    steps: NonNegativeInt = 4000
-    batch_size: PositiveInt = 128
-    learning_rate: PositiveFloat = 1e-3
-    warmup_steps: NonNegativeInt = 100
-    decay_steps: NonNegativeInt = 1000
-    weight_decay: NonNegativeFloat = 0.01
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    grad_clip: NonNegativeFloat = 1.0
-    horizon: PositiveInt = 1
-    lambda_h: NonNegativeFloat = 1.0
-    lambda_kl: NonNegativeFloat = 1.0
-    psi_width: PositiveInt = 128
-    validate_every: PositiveInt = 100
-    validation_episodes: PositiveInt = 1024
-    save_every: PositiveInt = 500
-    snapshots: tuple[PositiveInt, ...] = ()
-    storage: Literal["float32", "float16"] = "float16"
-    precision: str = "32-true"
+    context: PositiveInt = Field(12, description="tokens the model reads; episodes are one token longer")
+    layers: PositiveInt = Field(4, description="transformer blocks")
+    heads: PositiveInt = Field(4, description="attention heads")
+    dim: PositiveInt = Field(64, description="width of the residual stream and of the hidden state")
+    mlp_dim: PositiveInt = Field(128, description="hidden width of the SwiGLU sublayer")
+    steps: NonNegativeInt = Field(4000, description="optimiser steps")
+    batch_size: PositiveInt = Field(128, description="episodes per step; every step sees new ones")
+    learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
+    warmup_steps: NonNegativeInt = Field(100, description="steps of linear warm-up")
+    decay_steps: NonNegativeInt = Field(1000, description="last steps, over which the rate falls linearly to zero")
+    weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's decoupled weight decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment decay")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment decay")
+    grad_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 does not clip")
+    horizon: PositiveInt = Field(1, description="NextLat's d, the steps psi is rolled out")
+    lambda_h: NonNegativeFloat = Field(1.0, description="NextLat's weight of the next-latent loss (eq. 5)")
+    lambda_kl: NonNegativeFloat = Field(1.0, description="NextLat's weight of the KL loss (eq. 5)")
+    psi_width: PositiveInt = Field(128, description="hidden width of psi")
+    validate_every: PositiveInt = Field(100, description="steps between validations")
+    validation_episodes: PositiveInt = Field(1024, description="episodes in a validation")
+    save_every: PositiveInt = Field(500, description="steps between the points a killed run goes on from")
+    snapshots: tuple[PositiveInt, ...] = Field((), description="steps whose weights are kept")
+    storage: Literal["float32", "float16"] = Field("float16", description="precision of stored weights")
+    precision: str = Field("32-true", description="Lightning Fabric's precision, such as bf16-mixed")
 
 
 TINY = TrainConfig()

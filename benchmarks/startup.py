@@ -1,0 +1,61 @@
+"""From kernel start to the first widget on shipped checkpoints, over importing torch and plotly alone.
+
+Both in the same run, in turn, each in a fresh Jupyter kernel:
+
+    python benchmarks/startup.py [repeats]
+
+What bounds it: the kernel has to import torch, plotly, pandas, anndata and scikit-learn, read two checkpoints of
+under 1 MB, run 512 short episodes through four models (two trained, two untrained), fit ten small ridge probes
+and send one figure of 5 MB. The first two imports are the floor a user pays anyway.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+
+from jupyter_client.manager import start_new_kernel
+
+FLOOR = "import torch, plotly.graph_objects"
+WIDGET = """
+import nextlat_viz as nlv
+explorer = nlv.LatentExplorer("rrxor/next_token", "rrxor/nextlat")
+"""
+IMPORT = "import nextlat_viz"
+
+
+def seconds(code: str) -> float:
+    """Time from asking for a kernel to the reply that the code has run."""
+    started = time.perf_counter()
+    manager, client = start_new_kernel(startup_timeout=180)
+    try:
+        reply = client.execute_interactive(code, timeout=300, output_hook=lambda message: None)
+        took = time.perf_counter() - started
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    if reply["content"]["status"] != "ok":
+        raise RuntimeError("\n".join(reply["content"]["traceback"]))
+    return took
+
+
+def main() -> None:
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    cases = {"kernel alone": "pass", "import nextlat_viz": IMPORT, "import torch, plotly": FLOOR, "first widget": WIDGET}
+    for code in cases.values():
+        seconds(code)
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, code in cases.items():
+            taken[name].append(seconds(code))
+    for name, times in taken.items():
+        print(f"{name:22} median {statistics.median(times):6.2f} s   all {[round(value, 2) for value in times]}")
+    beyond = [widget - floor for widget, floor in zip(taken["first widget"], taken["import torch, plotly"], strict=True)]
+    ratio = [widget / floor for widget, floor in zip(taken["first widget"], taken["import torch, plotly"], strict=True)]
+    print(f"first widget beyond torch and plotly: median {statistics.median(beyond):.2f} s, goal at most 5 s")
+    print(f"first widget over torch and plotly:   median {statistics.median(ratio):.2f}x")
+
+
+if __name__ == "__main__":
+    main()

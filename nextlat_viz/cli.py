@@ -1,0 +1,178 @@
+"""The command line: ``nextlat-viz train | extract | evaluate | demo | figures | list``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from nextlat_viz.training.presets import TrainConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+
+def _override(name: str) -> tuple[Any, None]:
+    """A hyperparameter as an option that is left to the preset unless given."""
+    field = TrainConfig.model_fields[name]
+    kind = {"snapshots": "INT ..."}.get(name, getattr(field.annotation, "__name__", "NAME").upper())
+    shown = tyro.conf.arg(help=field.description, metavar=kind, help_behavior_hint="(default: the preset's)")
+    return Annotated[field.annotation | None, shown], None  # type: ignore[return-value, operator]
+
+
+_FIELDS: dict[str, Any] = {name: _override(name) for name in TrainConfig.model_fields}
+Overrides = create_model("Overrides", __config__=ConfigDict(extra="forbid"), **_FIELDS)
+
+
+class Train(BaseModel):
+    """Train a model on a world. The same command goes on after a run that was killed, and loads one that is finished."""
+
+    world: tyro.conf.Positional[str] = Field(description="name of a world; `nextlat-viz list worlds` shows them")
+    objective: tyro.conf.Positional[str] = Field("nextlat", description="next_token or nextlat")
+    preset: str = Field("tiny", description="a set of hyperparameters; the options below change single ones")
+    seed: int = Field(0, description="initialises the weights and draws the episodes")
+    out: Path | None = Field(None, description="folder of the run; runs/<world>/<objective>/seed<seed> when not given")
+    accelerator: str = Field("auto", description="auto, cpu or cuda (or another that Lightning Fabric knows)")
+    devices: int = Field(1, description="how many")
+    overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()  # type: ignore[valid-type]
+
+    def run(self) -> None:
+        from nextlat_viz.training import train
+
+        overrides = self.overrides.model_dump(exclude_none=True)  # type: ignore[attr-defined]
+        options = {"seed": self.seed, "out": self.out, "accelerator": self.accelerator, "devices": self.devices}
+        checkpoint = train(self.world, self.objective, self.preset, **options, **overrides)
+        metrics = checkpoint.card.metrics
+        print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token, floor {metrics['floor']:.4f}")
+
+
+class Extract(BaseModel):
+    """Write the latents of a checkpoint, with what was true at every position, to an .h5ad file."""
+
+    checkpoint: tyro.conf.Positional[str] = Field(description="a shipped name such as rrxor/nextlat, or a run's folder")
+    out: Path = Field(description="file to write")
+    episodes: int | None = Field(None, description="how many held-out episodes; the standard ones when not given")
+    seed: int = Field(0, description="seed of these episodes")
+    step: int | None = Field(None, description="a training snapshot's step; the end of training when not given")
+    overwrite: bool = Field(False, description="replace the file if it exists")
+
+    def run(self) -> None:
+        from nextlat_viz import latents, training
+
+        checkpoint = training.load(self.checkpoint)
+        if self.step is not None:
+            checkpoint = checkpoint.at(self.step)
+        episodes = None
+        if self.episodes is not None:
+            episodes = checkpoint.world.sample(self.episodes, checkpoint.card.config.context, seed=self.seed)
+        table = latents.extract(checkpoint, episodes)
+        print(f"{latents.save(table, self.out, overwrite=self.overwrite)}: {table.n_obs:,} rows of {table.n_vars}")
+
+
+class Evaluate(BaseModel):
+    """Score checkpoints: loss against its floor, belief read by a linear probe, every control, every seed."""
+
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = Field((), description="names or folders; all shipped ones when none are given")
+    out: Path | None = Field(None, description="CSV file to write the table to")
+
+    def run(self) -> None:
+        from nextlat_viz import evaluation
+        from nextlat_viz.training.checkpoint import write_atomically
+
+        results = evaluation.evaluate(self.checkpoints or None)
+        show(results.drop(columns="weights_sha256"))
+        show(evaluation.by_objective(results))
+        if self.out is not None:
+            write_atomically(self.out, results.to_csv(index=False, float_format="%.6g").encode())
+            print(self.out)
+
+
+class Demo(BaseModel):
+    """The whole road without a browser: train, extract, project, probe, compare; writes a report and figures."""
+
+    world: tyro.conf.Positional[str] = Field("rrxor", description="name of a world")
+    shipped: bool = Field(False, description="use the shipped checkpoints in place of training a pair")
+    seed: int = Field(0, description="seed of the pair")
+    steps: int | None = Field(None, description="optimiser steps in place of the preset's")
+    out: Path = Field(Path("demo"), description="folder for report.html, figures and their provenance")
+
+    def run(self) -> None:
+        from nextlat_viz.demo import demo
+
+        table = demo(self.world, shipped=self.shipped, seed=self.seed, steps=self.steps, out=self.out)
+        show(table)
+        print(f"open {self.out / 'report.html'}")
+
+
+class Figures(BaseModel):
+    """Write the figures of the README from the shipped checkpoints, with their provenance."""
+
+    out: Path = Field(Path("docs/images"), description="folder for the figures")
+
+    def run(self) -> None:
+        from nextlat_viz.demo import readme_figures
+
+        for path in readme_figures(self.out):
+            print(path)
+
+
+class List(BaseModel):
+    """Show what there is: checkpoints, worlds, objectives and presets."""
+
+    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets"]] = Field("all", description="one of them, or all")
+
+    def run(self) -> None:
+        from nextlat_viz import models, training, worlds
+
+        if self.what in ("all", "worlds"):
+            print("worlds:", ", ".join(worlds.names()))
+        if self.what in ("all", "objectives"):
+            print("objectives:", ", ".join(models.OBJECTIVES))
+        if self.what in ("all", "presets"):
+            print("presets:", ", ".join(training.preset_names()))
+        if self.what in ("all", "checkpoints"):
+            show(training.list_checkpoints().drop(columns="folder", errors="ignore"))
+
+
+COMMANDS = {
+    "train": Train,
+    "extract": Extract,
+    "evaluate": Evaluate,
+    "demo": Demo,
+    "figures": Figures,
+    "list": List,
+}
+
+
+def show(table: pd.DataFrame) -> None:
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command. What the user got wrong is said in one line, without a traceback.
+
+    Examples
+    --------
+    >>> main(["list", "presets"])
+    presets: tiny
+    """
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="nextlat-viz",
+        description="See what a transformer believes.",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    try:
+        command.run()
+    except (ValueError, OSError) as error:
+        print(f"nextlat-viz: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
