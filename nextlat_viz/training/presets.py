@@ -20,10 +20,10 @@ class TrainConfig(BaseModel):
     dim: PositiveInt = Field(64, description="width of the residual stream and of the hidden state")
     mlp_dim: PositiveInt = Field(128, description="hidden width of the SwiGLU sublayer")
     steps: NonNegativeInt = Field(4000, description="optimiser steps")
-    batch_size: PositiveInt = Field(128, description="episodes per step; every step sees new ones")
+    batch_size: PositiveInt = Field(64, description="episodes per step; every step sees new ones")
     learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
     warmup_steps: NonNegativeInt = Field(100, description="steps of linear warm-up")
-    decay_steps: NonNegativeInt = Field(1000, description="last steps, over which the rate falls linearly to zero")
+    decay_steps: NonNegativeInt = Field(2000, description="last steps, over which the rate falls linearly to zero")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's decoupled weight decay")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment decay")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment decay")
@@ -33,19 +33,20 @@ class TrainConfig(BaseModel):
     lambda_kl: NonNegativeFloat = Field(1.0, description="NextLat's weight of the KL loss (eq. 5)")
     psi_width: PositiveInt = Field(128, description="hidden width of psi")
     validate_every: PositiveInt = Field(100, description="steps between validations")
-    validation_episodes: PositiveInt = Field(1024, description="episodes in a validation")
+    validation_episodes: PositiveInt = Field(512, description="episodes in a validation")
     save_every: PositiveInt = Field(500, description="steps between the points a killed run goes on from")
     snapshots: tuple[PositiveInt, ...] = Field((), description="steps whose weights are kept")
     storage: Literal["float32", "float16"] = Field("float16", description="precision of stored weights")
     precision: str = Field("32-true", description="Lightning Fabric's precision, such as bf16-mixed")
 
 
+# Chosen on RRXOR with seeds 100 and 101, which are not shipped, the same for both objectives: with three layers a linear
+# map read less of NextLat's belief, and longer training took longer for little more.
 TINY = TrainConfig()
 
 PRESETS: dict[str, dict[str, TrainConfig]] = {
-    "tiny": {
-        "default": TINY,
-    },
+    # Mess3's beliefs are in plain sight of the next token: half the depth and half the steps are enough.
+    "tiny": {"default": TINY, "mess3": TINY.model_copy(update={"layers": 2, "steps": 2000, "decay_steps": 1000})},
 }
 
 

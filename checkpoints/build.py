@@ -1,0 +1,91 @@
+"""Make the shipped checkpoints again: train, copy, project, evaluate.
+
+    make checkpoints
+
+Trains every pair with the commands their cards state (runs that are finished are taken as they are, so this can be
+stopped and goes on), copies weights, cards and curves here, lays out the projections that the quickstart shows, and
+measures `results.csv`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RUNS = HERE.parent / "runs" / "shipped"
+SEEDS = {"rrxor": range(5), "mess3": range(3)}
+OBJECTIVES = ("next_token", "nextlat")
+# Closer together at the beginning, where the picture emerges.
+SNAPSHOTS = {("rrxor", 0): (200, 600, 1200, 2400)}
+KEPT = ("card.json", "model.safetensors", "metrics.csv", "snapshots/*.safetensors")
+
+
+def train_one(world: str, objective: str, seed: int) -> Path:
+    import torch
+
+    import nextlat_viz as nlv
+
+    torch.set_num_threads(1)
+    snapshots = SNAPSHOTS.get((world, seed))
+    options = {} if snapshots is None else {"snapshots": snapshots}
+    folder = RUNS / world / objective / f"seed{seed}"
+    nlv.train(world, objective, "tiny", seed=seed, out=folder, accelerator="cpu", progress=False, **options)
+    return folder
+
+
+def copy(run: Path) -> None:
+    target = HERE / run.relative_to(RUNS)
+    shutil.rmtree(target, ignore_errors=True)
+    for pattern in KEPT:
+        for source in sorted(run.glob(pattern)):
+            destination = target / source.relative_to(run)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, destination)
+
+
+def lay_out() -> None:
+    """Keep the UMAPs of every layer of the first pair of each world, and of every snapshot's final hidden state."""
+    import nextlat_viz as nlv
+    from nextlat_viz import latents
+    from nextlat_viz.analysis import ProjectionCache, project
+
+    shutil.rmtree(HERE / "projections", ignore_errors=True)
+    cache = ProjectionCache((), HERE / "projections")
+    for world in SEEDS:
+        for objective in OBJECTIVES:
+            checkpoint = nlv.load(f"{world}/{objective}")
+            for step in (0, *checkpoint.snapshots) if checkpoint.card.snapshots else checkpoint.snapshots:
+                table = latents.extract(checkpoint.at(step), progress=False)
+                for site in latents.sites(table) if step == checkpoint.card.steps else ["hidden"]:
+                    print("umap", checkpoint.name, step, site, flush=True)
+                    project(table, "umap", site=site, cache=cache)
+
+
+def main() -> None:
+    jobs = [
+        (world, objective, seed)
+        for world, seeds in SEEDS.items()
+        for seed in seeds
+        for objective in OBJECTIVES
+    ]
+    workers = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for run in pool.map(train_one, *zip(*jobs, strict=True)):
+            print("trained", run.relative_to(RUNS), flush=True)
+            copy(run)
+
+    from nextlat_viz import evaluation
+    from nextlat_viz.training.checkpoint import write_atomically
+
+    results = evaluation.evaluate()
+    write_atomically(HERE / evaluation.RESULTS, results.to_csv(index=False, float_format="%.6g").encode())
+    print(evaluation.by_objective(results).to_string(index=False))
+    lay_out()
+
+
+if __name__ == "__main__":
+    main()
