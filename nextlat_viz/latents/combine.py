@@ -11,19 +11,19 @@ import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from jaxtyping import Bool
 
 from nextlat_viz.errors import LatentsError, unknown
 from nextlat_viz.latents.table import FORMAT, HIDDEN, KEY, column, describe, meta, sites
 
 
-def select(latents: AnnData, mask: Bool[np.ndarray, " rows"] | None = None, **where: Any) -> AnnData:
+def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where: Any) -> AnnData:
     """Copy the rows of a mask and of column values, keeping every category (so colours stay what they were).
 
     Parameters
     ----------
     latents : AnnData
-    mask : (rows,) bool array, optional
+    mask : (rows,) booleans, optional
+        Such as ``latents.obs["position"] > 3``.
     **where
         ``column=value`` or ``column=[values]``: ``select(latents, position=range(3, 13), token="1")``.
 
@@ -33,6 +33,14 @@ def select(latents: AnnData, mask: Bool[np.ndarray, " rows"] | None = None, **wh
         No such column, or no such value of a named column; the nearest first.
     LatentsError
         Nothing is left.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> checkpoint = nlv.load("rrxor/nextlat")
+    >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(4, 6, seed=1))
+    >>> select(latents, latents.obs["episode"] < 2, position=[5, 6]).obs_names.tolist()
+    ['e0p5', 'e0p6', 'e1p5', 'e1p6']
     """
     keep = np.ones(latents.n_obs, dtype=bool) if mask is None else np.asarray(mask)
     if keep.shape != (latents.n_obs,) or keep.dtype != bool:
@@ -75,6 +83,14 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
     ------
     LatentsError
         Nothing to stack, other worlds or widths, or two models of one name.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> episodes = nlv.worlds.get("rrxor").sample(4, 6, seed=1)
+    >>> both = concatenate([nlv.extract(nlv.load(f"rrxor/{name}"), episodes) for name in ("next_token", "nextlat")])
+    >>> both.obs["model"].value_counts().to_dict()
+    {'next-token': 24, 'NextLat': 24}
     """
     if not latents:
         raise LatentsError("nothing to concatenate: give at least one latents table")

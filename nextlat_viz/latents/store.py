@@ -50,6 +50,16 @@ def save(latents: AnnData, path: str | Path, *, overwrite: bool = False) -> Path
     ------
     LatentsError
         Not a latents table, another suffix, a file already there, or a folder that cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nextlat_viz as nlv
+    >>> checkpoint = nlv.load("rrxor/nextlat")
+    >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(4, 6, seed=1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load(save(latents, Path(folder, "latents.h5ad"))).shape
+    (24, 64)
     """
     metas(latents)
     path = Path(path)

@@ -195,7 +195,7 @@ def site(latents: AnnData, name: str = HIDDEN) -> Float[np.ndarray, "rows dim"]:
 
 def columns(latents: AnnData) -> list[str]:
     """Name everything `column` knows: the columns of ``obs`` and the arrays of ``obsm``."""
-    return [*map(str, latents.obs.columns), *map(str, latents.obsm.keys())]
+    return [*map(str, latents.obs.columns), *sorted(map(str, latents.obsm.keys()))]
 
 
 def column(latents: AnnData, name: str) -> np.ndarray:

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from nextlat_viz import latents as nl
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.latents import store
+from nextlat_viz.training.checkpoint import Checkpoint
+from tests.synthetic import make_latents
+
+
+@pytest.fixture
+def saved(latents: AnnData, tmp_path: Path) -> Path:
+    return nl.save(latents, tmp_path / "latents.h5ad")
+
+
+def assert_same(a: AnnData, b: AnnData) -> None:
+    assert nl.metas(a) == nl.metas(b)
+    assert nl.sites(a) == nl.sites(b)
+    for name in nl.sites(a):
+        np.testing.assert_array_equal(nl.site(a, name), nl.site(b, name))
+    assert nl.columns(a) == nl.columns(b)
+    for name in nl.columns(a):
+        np.testing.assert_array_equal(nl.column(a, name), nl.column(b, name))
+        assert nl.column(a, name).dtype == nl.column(b, name).dtype
+    assert list(a.obs_names) == list(b.obs_names)
+
+
+def test_comes_back_as_it_was(latents: AnnData, saved: Path) -> None:
+    assert_same(nl.load(saved), latents)
+    assert_same(anndata.read_h5ad(saved), latents)
+    assert list(nl.load(saved).obs["state"].cat.categories) == list("S01TF")
+
+
+def test_slices_and_stacks_come_back(latents: AnnData, tmp_path: Path) -> None:
+    part = latents[(latents.obs["position"] >= 3).to_numpy()]
+    both = nl.concatenate([latents, make_latents(n=6, length=5, dim=4, label="a/b <i>")])
+    for i, table in enumerate([part, both, nl.select(both, model="a/b <i>")]):
+        loaded = nl.load(nl.save(table, tmp_path / f"{i}.h5ad"))
+        assert_same(loaded, table)
+        assert_same(nl.load(nl.save(loaded, tmp_path / f"{i} again.h5ad")), table)
+        assert nl.world_of(loaded).name == "rrxor"
+        np.testing.assert_array_equal(nl.tokens_of(loaded), nl.tokens_of(table))
+
+
+def test_what_was_added_comes_back(latents: AnnData, tmp_path: Path) -> None:
+    latents.obsm["X_pca"] = np.ones((30, 2), dtype=np.float32)
+    latents.obs["note"] = ["a", "b", "b"] * 10
+    latents.uns["X_pca"] = {"site": "hidden", "variance": np.array([0.5, 0.25]), "seed": 3, "nested": {"trust": 0.9}}
+    before = latents.copy()
+    loaded = nl.load(nl.save(latents, tmp_path / "a.h5ad"))
+    assert_same(loaded, latents)
+    assert loaded.uns["X_pca"]["nested"]["trust"] == 0.9
+    assert_same(latents, before)  # saving does not touch what it saves
+    assert latents.obs.dtypes.equals(before.obs.dtypes)
+
+
+def test_reloads_in_a_process_that_has_no_torch(saved: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from nextlat_viz import latents\n"
+        f"table = latents.load({str(saved)!r})\n"
+        "print(table.n_obs, latents.world_of(table).name, latents.tokens_of(table).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "30 rrxor (6, 5)"
+
+
+def test_the_same_table_gives_the_same_bytes(latents: AnnData, saved: Path) -> None:
+    again = nl.save(latents, saved.with_name("again.h5ad"))
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(saved.read_bytes()).digest()
+
+
+def test_any_altered_byte_is_found(saved: Path) -> None:
+    whole = saved.read_bytes()
+    for where in np.random.default_rng(0).integers(0, len(whole), 100):
+        altered = bytearray(whole)
+        altered[where] ^= 0x10
+        saved.write_bytes(altered)
+        with pytest.raises(LatentsError):
+            nl.load(saved)
+    saved.write_bytes(whole + b"\0")
+    with pytest.raises(LatentsError, match="altered or damaged"):
+        nl.load(saved)
+
+
+def test_altered_through_hdf5_is_found(saved: Path) -> None:
+    with h5py.File(saved, "r+") as file:
+        file["obsm/belief"][0, 0] += 0.1
+    with pytest.raises(LatentsError, match="altered or damaged"):
+        nl.load(saved)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_truncated(saved: Path, share: float) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(LatentsError, match=r"truncated: it has [\d,]+ of [\d,]+ bytes"):
+        nl.load(saved)
+
+
+def test_not_ours(tmp_path: Path, saved: Path) -> None:
+    path = tmp_path / "other.h5ad"
+    with pytest.raises(LatentsError, match=r"cannot read .*No such file"):
+        nl.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(LatentsError, match="is empty"):
+        nl.load(path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(LatentsError, match=r"not an \.h5ad file of latents"):
+        nl.load(path)
+    AnnData(np.zeros((2, 2), dtype=np.float32)).write_h5ad(path)
+    with pytest.raises(LatentsError, match=r"HDF5, but was not written by latents\.save"):
+        nl.load(path)
+
+
+@pytest.mark.parametrize(("version", "advice"), [(2, "upgrade it"), (0, "extract the latents again")])
+def test_other_versions(saved: Path, version: int, advice: str) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole.replace(b"latents/1\n", f"latents/{version}\n".encode(), 1))
+    with pytest.raises(LatentsError, match=rf"has format nextlat_viz\.latents/{version}.*{advice}"):
+        nl.load(saved)
+
+
+def test_replaces_only_when_told(latents: AnnData, saved: Path) -> None:
+    before = saved.read_bytes()
+    other = nl.select(latents, position=5)
+    with pytest.raises(LatentsError, match="already there: pass overwrite=True"):
+        nl.save(other, saved)
+    assert saved.read_bytes() == before
+    nl.save(other, saved, overwrite=True)
+    assert_same(nl.load(saved), other)
+
+
+def test_refuses_what_it_could_not_reload(latents: AnnData, tmp_path: Path) -> None:
+    with pytest.raises(LatentsError, match=r"must end in \.h5ad"):
+        nl.save(latents, tmp_path / "latents.csv")
+    with pytest.raises(LatentsError, match="not a latents table"):
+        nl.save(AnnData(np.zeros((2, 2), dtype=np.float32)), tmp_path / "a.h5ad")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_is_a_file(latents: AnnData, saved: Path) -> None:
+    with pytest.raises(LatentsError, match=r"cannot write .*Choose a folder you may write to"):
+        nl.save(latents, saved / "inside.h5ad")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders have no write bit")
+def test_folder_that_may_not_be_written(latents: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:  # nothing is forbidden to root
+        monkeypatch.setattr(Path, "touch", lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    tmp_path.chmod(0o500)
+    with pytest.raises(LatentsError, match=r"cannot write .*Permission denied"):
+        nl.save(latents, tmp_path / "a.h5ad")
+    tmp_path.chmod(0o700)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_interrupted_saves_leave_the_old_file(
+    latents: AnnData, saved: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    before = saved.read_bytes()
+
+    def fail(path: Path) -> bytes:
+        raise failure
+
+    monkeypatch.setattr(store, "_block", fail)
+    with pytest.raises((LatentsError, KeyboardInterrupt)):
+        nl.save(nl.select(latents, position=5), saved, overwrite=True)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_check_same_model(make_checkpoint: Callable[..., Checkpoint]) -> None:
+    checkpoint, other = make_checkpoint(seed=0), make_checkpoint(seed=1)
+    episodes = checkpoint.world.sample(2, 4, seed=0)
+    latents = nl.extract(checkpoint, episodes)
+    nl.check_same_model(latents, checkpoint)
+    with pytest.raises(LatentsError, match=r"of rrxor/nextlat/seed0 step 10 .*, not of rrxor/nextlat/seed1"):
+        nl.check_same_model(latents, other)
+    with pytest.raises(LatentsError, match="not of rrxor/nextlat/seed0 step 0"):
+        nl.check_same_model(latents, checkpoint.untrained())
+    nl.check_same_model(nl.concatenate([latents, nl.extract(other, episodes)]), other)
