@@ -32,6 +32,7 @@ class _Panel:
     column: str
     title: str
     coordinates: Float[np.ndarray, "rows 2"] | None
+    note: str = ""
     message: str = ""
     reference: Float[np.ndarray, "rows 2"] | None = None
     world: HiddenMarkovWorld | None = None
@@ -43,6 +44,7 @@ def clouds(
     readings: Sequence[ProbeResult | str | None] = (),
     color: str = "state",
     *,
+    labels: Sequence[str] | None = None,
     rows: Int[np.ndarray, " rows"] | None = None,
     selection: Int[np.ndarray, " selected"] | None = None,
     cursor: tuple[int, int] | None = None,
@@ -62,6 +64,8 @@ def clouds(
         coordinates, the exact beliefs faintly behind. None leaves the view out.
     color : str
         Column of ``obs``, ``"belief"`` or ``"belief:<state>"``.
+    labels : sequence of str, optional
+        What to call the models; default what their latents say.
     rows : integer array, optional
         Row numbers to draw; default all. Projections hold either all rows or just these.
     selection : integer array, optional
@@ -88,7 +92,7 @@ def clouds(
         list(_panels(one, plane, reading, shown))
         for one, plane, reading in zip(latents, projections, readings, strict=True)
     ]
-    labels = [_label(one) for one in latents]
+    labels = [_label(one) for one in latents] if labels is None else labels
     paint = coloring(latents[0][shown], color)
     texts = hover_texts(latents[0], shown)
     picked = None if selection is None else np.flatnonzero(np.isin(shown, selection)).tolist()
@@ -108,7 +112,7 @@ def clouds(
                     _cursor(panel, options, path, theme),
                 ]
             )
-            notes += [grid.title(i, j, panel.title), grid.message(i, j, panel.message)]
+            notes += [grid.title(i, j, panel.title, panel.note), grid.message(i, j, panel.message)]
             if panel.world is not None:
                 notes += simplex.corner_names(panel.world, axes["xaxis"], axes["yaxis"])
                 if i == len(panels) - 1:
@@ -156,20 +160,21 @@ def _panels(
     for method, projection in projections.items():
         name = NAMES.get(method, escape(method))
         if isinstance(projection, str):
-            yield _Panel(method, f"<b>{name}</b>", None, projection)
+            yield _Panel(method, f"<b>{name}</b>", None, message=projection)
             continue
         coordinates = projection.coordinates
         if len(coordinates) != len(rows):
             coordinates = coordinates[rows]
-        yield _Panel(method, f"<b>{name}</b><br>{_trust(projection)}", coordinates)
+        yield _Panel(method, f"<b>{name}</b><br>{_trust(projection)}", coordinates, projection.note)
     if isinstance(reading, str):
-        yield _Panel(BELIEF, "<b>Belief, read by a linear probe</b>", None, reading)
+        yield _Panel(BELIEF, "<b>Belief, read by a linear probe</b>", None, message=reading)
     elif reading is not None:
         world = _pictured(latents)
         yield _Panel(
             BELIEF,
             f"<b>Belief, read by a linear probe</b><br>{score_line(reading)}",
             world.belief_coordinates(reading.predict(latents)[rows]),
+            f"{reading.note} Rings: the exact beliefs.",
             reference=world.belief_coordinates(latents.obsm[BELIEF][rows]),
             world=world,
         )

@@ -36,10 +36,11 @@ class Grid:
                 axes[f"yaxis{name}"] = {**plain, "domain": up, "anchor": f"x{name}", "scaleanchor": f"x{name}"}
         return axes
 
-    def title(self, row: int, column: int, text: str) -> dict[str, Any]:
-        """A title above a view; `text` is plotly's HTML."""
+    def title(self, row: int, column: int, text: str, more: str = "") -> dict[str, Any]:
+        """A title above a view, `text` in plotly's HTML; `more` shows when it is pointed at."""
         across, up = self._domain(row, column)
-        return _note(across[0], up[1], text, xanchor="left", yanchor="bottom", align="left", yshift=3)
+        said = {"hovertext": "<br>".join(map(escape, textwrap.wrap(more, 60)))} if more else {}
+        return _note(across[0], up[1], text, xanchor="left", yanchor="bottom", align="left", yshift=3, **said)
 
     def message(self, row: int, column: int, text: str) -> dict[str, Any]:
         """A text in the middle of a view that has no points to show."""

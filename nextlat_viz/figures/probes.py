@@ -30,6 +30,7 @@ def probe_overview(
     by_site: Sequence[pd.DataFrame | None] = (),
     by_position: Sequence[pd.DataFrame | None] = (),
     *,
+    labels: Sequence[str] | None = None,
     site: str | None = None,
     theme: Theme = "auto",
 ) -> go.Figure:
@@ -43,6 +44,8 @@ def probe_overview(
         For each model what `analysis.probe_sites` gives.
     by_position : sequence of DataFrame or None, optional
         For each model what `analysis.probe_positions` gives.
+    labels : sequence of str, optional
+        What to call the models; default what the results say.
     site : str, optional
         The layer to mark in the second view.
     theme : {"auto", "light", "dark"}
@@ -61,15 +64,16 @@ def probe_overview(
     if len({(one.target, one.metric) for one in results}) != 1:
         raise ValueError("results must be one or more probes of one target")
     metric = METRICS[results[0].metric]
-    colors = themes.model_colors([one.label for one in results])
+    labels = [one.label for one in results] if labels is None else labels
+    colors = themes.model_colors(labels)
     by_site, by_position = (list(given) or [None] * len(results) for given in (by_site, by_position))
     figure = go.Figure()
     for i, (one, color) in enumerate(zip(results, colors, strict=True)):
-        figure.add_traces(_score(one, i, len(results), color, theme))
-    for i, (one, layers, color) in enumerate(zip(results, by_site, colors, strict=True)):
-        figure.add_traces(_lines(one, layers, "site", i, color))
-    for i, (one, places, color) in enumerate(zip(results, by_position, colors, strict=True)):
-        figure.add_traces(_lines(one, places, "position", i, color)[:1])
+        figure.add_traces(_score(one, labels[i], i, color, theme))
+    for i, (layers, color) in enumerate(zip(by_site, colors, strict=True)):
+        figure.add_traces(_lines(labels[i], layers, "site", i, color))
+    for i, (places, color) in enumerate(zip(by_position, colors, strict=True)):
+        figure.add_traces(_lines(labels[i], places, "position", i, color)[:1])
     low = _floor(results, by_site, by_position)
     scale = {"range": [low, 1.06], "zeroline": True, "zerolinecolor": "rgba(128,128,128,0.5)", "zerolinewidth": 1}
     figure.update_layout(
@@ -81,7 +85,7 @@ def probe_overview(
         xaxis={**scale, "domain": [0.1, 0.36], "title": {"text": f"held-out {metric}"}},
         yaxis={
             "tickvals": list(range(len(results))),
-            "ticktext": [f"<b>{escape(one.label)}</b>" for one in results],
+            "ticktext": [f"<b>{escape(label)}</b>" for label in labels],
             "range": [len(results) - 0.5, -0.5],
             "showgrid": False,
         },
@@ -123,9 +127,9 @@ def _floor(results: Sequence[ProbeResult], *tables: Sequence[pd.DataFrame | None
     return max(lowest, _LOWEST) - 0.06
 
 
-def _score(one: ProbeResult, row: int, rows: int, color: str, theme: Theme) -> list[go.Scatter]:
+def _score(one: ProbeResult, label: str, row: int, color: str, theme: Theme) -> list[go.Scatter]:
     """Three marks and an interval: what was scored, what the controls scored, and the most there is to score."""
-    name = escape(one.label)
+    name = escape(label)
     first = {"showlegend": row == 0}
     grey = {"size": 11, "color": themes.MISSING}
 
@@ -146,9 +150,9 @@ def _score(one: ProbeResult, row: int, rows: int, color: str, theme: Theme) -> l
     ]
 
 
-def _lines(one: ProbeResult, table: pd.DataFrame | None, column: str, model: int, color: str) -> list[go.Scatter]:
+def _lines(model_label: str, table: pd.DataFrame | None, column: str, model: int, color: str) -> list[go.Scatter]:
     axes = {"xaxis": "x2", "yaxis": "y2"} if column == "site" else {"xaxis": "x3", "yaxis": "y3"}
-    name = escape(one.label)
+    name = escape(model_label)
 
     def line(score: str, label: str, mode: str, style: dict[str, Any], marker: dict[str, Any]) -> go.Scatter:
         known = table is not None and score in table and not table[score].isna().all()
