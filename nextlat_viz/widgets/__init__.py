@@ -1,0 +1,18 @@
+"""Widgets: live figures with controls, linked through a shared `ViewState`. No mathematics in here.
+
+Examples
+--------
+>>> state = ViewState("rrxor/next_token", "rrxor/nextlat")
+>>> explorer, lab = LatentExplorer(state=state), ProbeLab(state=state)
+>>> explorer.state is lab.state
+True
+>>> explorer.close(), lab.close()
+(None, None)
+"""
+
+from nextlat_viz.widgets.compare import TrajectoryCompare
+from nextlat_viz.widgets.explorer import LatentExplorer
+from nextlat_viz.widgets.probelab import ProbeLab
+from nextlat_viz.widgets.state import ViewState
+
+__all__ = ["LatentExplorer", "ProbeLab", "TrajectoryCompare", "ViewState"]
