@@ -52,6 +52,7 @@ def lay_out() -> None:
     import nextlat_viz as nlv
     from nextlat_viz import latents
     from nextlat_viz.analysis import ProjectionCache, project
+    from nextlat_viz.errors import LatentsError
 
     shutil.rmtree(HERE / "projections", ignore_errors=True)
     cache = ProjectionCache((), HERE / "projections")
@@ -62,7 +63,10 @@ def lay_out() -> None:
                 table = latents.extract(checkpoint.at(step), progress=False)
                 for site in latents.sites(table) if step == checkpoint.card.steps else ["hidden"]:
                     print("umap", checkpoint.name, step, site, flush=True)
-                    project(table, "umap", site=site, cache=cache)
+                    try:
+                        project(table, "umap", site=site, cache=cache)
+                    except LatentsError as error:
+                        print("  left out:", error)
 
 
 def main() -> None:
