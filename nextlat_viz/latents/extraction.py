@@ -64,6 +64,8 @@ def extract(
         No episodes, sequences longer than the model's context, or tokens outside its vocabulary.
     UnknownNameError
         A site the model does not have; the nearest is suggested.
+    TypeError
+        Anything but a Checkpoint and Episodes.
 
     Examples
     --------
@@ -73,6 +75,10 @@ def extract(
     >>> latents.shape, latents.obs_names[0], table.sites(latents)
     ((24, 64), 'e0p1', ['block0', 'hidden'])
     """
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(f"checkpoint must be a Checkpoint, such as nlv.load('rrxor/nextlat'), got {checkpoint!r:.80}")
+    if not isinstance(episodes, Episodes | None):
+        raise TypeError(f"episodes must be Episodes, got {type(episodes).__name__}: wrap tokens as Episodes(tokens)")
     backbone = checkpoint.model.backbone
     names = _chosen(sites, backbone.sites)
     if batch_size < 1:

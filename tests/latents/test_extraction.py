@@ -120,3 +120,6 @@ def test_bad_input(checkpoint: Checkpoint) -> None:
         with pytest.raises(LatentsError, match=f"token {wrong} of episode 1, position 3, is outside the vocabulary"):
             nl.extract(checkpoint, Episodes(tokens))
     assert not checkpoint.model.backbone.training
+    for arguments in (("rrxor/nextlat", good), (checkpoint, good.tokens)):
+        with pytest.raises(TypeError, match=r"Checkpoint|Episodes"):
+            nl.extract(*arguments)
