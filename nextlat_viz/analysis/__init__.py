@@ -25,7 +25,7 @@ _HOME = {
     "probe_positions": "probes",
     "probe_sites": "probes",
     "procrustes": "geometry",
-    "project": "projection",
+    "project": "projections",
     "project_in_background": "background",
     "read_trajectory": "trajectories",
     "same_state_spread": "geometry",
@@ -71,7 +71,8 @@ if TYPE_CHECKING:
     )
     from nextlat_viz.analysis.probe_result import ProbeResult
     from nextlat_viz.analysis.probes import probe, probe_positions, probe_sites, split_episodes
-    from nextlat_viz.analysis.projection import Projection, aligned, project, with_projection
+    from nextlat_viz.analysis.projection import Projection, aligned, with_projection
+    from nextlat_viz.analysis.projections import project
     from nextlat_viz.analysis.trajectories import (
         Trajectory,
         compare_trajectories,

@@ -7,7 +7,8 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents.table import column, meta, site, sites, tokens_of
+from nextlat_viz.latents.table import column, meta, site, sites, tokens_of, world_of
+from nextlat_viz.worlds import HiddenMarkovWorld
 
 ALL_SITES = "all"
 
@@ -77,3 +78,11 @@ def require_model(latents: AnnData, weights_sha256: str, what: str) -> None:
             f"this {what} was fitted on the latents of weights {weights_sha256[:12]}, but these latents are of "
             f"{its['name']!r} (weights {its['weights_sha256'][:12]}): a {what} holds for one model, fit another"
         )
+
+
+def picture_world(latents: AnnData) -> HiddenMarkovWorld:
+    """Return the world of the latents, which must be one whose beliefs have picture coordinates."""
+    world = world_of(latents)
+    if not isinstance(world, HiddenMarkovWorld):
+        raise LatentsError(f"world {world.name!r} has no picture of its beliefs: this needs a hidden Markov world")
+    return world

@@ -1,0 +1,228 @@
+"""Latents to the plane: PCA at once, UMAP when it is ready, and beliefs as a probe reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from nextlat_viz.analysis._placement import Affine, Nearest, distinct, fit_pca
+from nextlat_viz.analysis._rows import features, picture_world, require_model
+from nextlat_viz.analysis.cache import ProjectionCache, Stored, alike, default_cache, fingerprint, key_of
+from nextlat_viz.analysis.geometry import trustworthiness
+from nextlat_viz.analysis.probe_result import ProbeResult
+from nextlat_viz.analysis.projection import Projection
+from nextlat_viz.analysis.umap_layout import umap_layout
+from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.latents.table import column, meta
+
+METHODS = ("pca", "umap", "belief")
+# Part of the cache key: raise it when the same parameters would give another picture.
+RECIPE = 1
+
+
+def project(
+    latents: AnnData,
+    method: str = "pca",
+    site: str = "hidden",
+    rows: ArrayLike | None = None,
+    probe: ProbeResult | None = None,
+    seed: int = 0,
+    cache: bool | ProjectionCache = True,
+    n_neighbors: int = 15,
+    min_dist: float | int = 0.1,
+    n_epochs: int = 200,
+) -> Projection:
+    """Project latents to the plane.
+
+    Parameters
+    ----------
+    latents : AnnData
+        Of one model.
+    method : str
+        "pca"; "umap" (cached; the first in a process takes 20 s and more: see `project_in_background`); "belief":
+        what `probe` reads, in the world's own picture coordinates, the same for every model of that world.
+    site : str
+        One of `latents.sites`, or "all". With "belief" it is the probe's.
+    rows : ints, or booleans for every row, optional
+        Fit and show only these rows; default all.
+    probe : ProbeResult
+        For "belief": a belief probe of this model.
+    seed, n_neighbors, min_dist, n_epochs
+        For "umap". Rows alike to within 1e-4, such as the same prefix in two episodes, are laid out once.
+    cache : bool or ProjectionCache
+        Where to look for and keep UMAP layouts; True for `default_cache`.
+
+    Raises
+    ------
+    LatentsError
+        Too few different rows for UMAP (at least ``n_neighbors + 2``), NaN in the latents, a probe of another model.
+    UnknownNameError
+        No such method or site.
+    """
+    if method == "umap":
+        plan = UmapPlan.of(latents, site, rows, seed, cache, n_neighbors, min_dist, n_epochs)
+        return plan.cached() or plan.finish(umap_layout(plan.X, **plan.params))
+    if method not in METHODS:
+        raise unknown("projection method", method, METHODS)
+    chosen, its = _chosen(latents, rows), meta(latents)
+    explained, params = None, {}
+    if method == "pca":
+        X = _planar(features(latents, site)[chosen], site, method)
+        placement, explained = fit_pca(X)
+        note = f"PCA: the two directions of largest variance ({explained[0]:.0%} and {explained[1]:.0%} of it)."
+    else:
+        if probe is None or probe.target != "belief":
+            raise ValueError("method 'belief' needs probe=..., a probe of target 'belief' fitted on these latents")
+        require_model(latents, probe.weights_sha256, "probe")
+        site, params = probe.site, {"probe_seed": probe.seed, "probe_penalty": probe.penalty}
+        X, world = _planar(features(latents, site)[chosen], site, method), picture_world(latents)
+        # Picture coordinates are affine in the belief, so its corners and its origin say everything.
+        origin = world.belief_coordinates(np.zeros(len(probe.intercept)))
+        corners = world.belief_coordinates(np.eye(len(probe.intercept))) - origin
+        placement = Affine(probe.coef.T @ corners, probe.intercept @ corners + origin)
+        note = f"The belief as a linear probe reads it (held-out R2 {probe.score:.2f}). {world.belief_axes}"
+    coordinates = placement(X)
+    return Projection(
+        coordinates=coordinates,
+        rows=chosen,
+        method=method,
+        site=site,
+        params=params,
+        trustworthiness=_trust(X, coordinates),
+        explained_variance=explained,
+        note=note,
+        cached=False,
+        label=its["label"],
+        weights_sha256=its["weights_sha256"],
+        episodes_sha256=its["episodes_sha256"],
+        placement=placement,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class UmapPlan:
+    """A UMAP before and after its layout: what to lay out, where to look for it, and what to make of it."""
+
+    X: Float[np.ndarray, "n dim"]
+    which: Int[np.ndarray, " rows"]
+    rows: Int[np.ndarray, " rows"]
+    site: str
+    params: dict[str, Any]
+    provenance: dict[str, Any]
+    label: str
+    cache: ProjectionCache
+
+    @classmethod
+    def of(
+        cls,
+        latents: AnnData,
+        site: str = "hidden",
+        rows: ArrayLike | None = None,
+        seed: int = 0,
+        cache: bool | ProjectionCache = True,
+        n_neighbors: int = 15,
+        min_dist: float | int = 0.1,
+        n_epochs: int = 200,
+    ) -> UmapPlan:
+        """Check what is asked for; parameters as in `project`."""
+        for name, value, low, high in (
+            ("n_neighbors", n_neighbors, 2, 1000),
+            ("min_dist", min_dist, 0, 1),
+            ("n_epochs", n_epochs, 1, 100_000),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, got {value}")
+        chosen, its = _chosen(latents, rows), meta(latents)
+        X = _planar(features(latents, site)[chosen], site, "umap")
+        first, which = distinct(X)
+        if first.size < n_neighbors + 2:
+            raise LatentsError(
+                f"UMAP with n_neighbors={n_neighbors} needs at least {n_neighbors + 2} different rows, and these "
+                f"{len(X)} rows are {first.size} different ones: take more rows, fewer neighbours, or method='pca'"
+            )
+        params = {"n_neighbors": n_neighbors, "min_dist": min_dist, "n_epochs": n_epochs, "seed": seed}
+        where = np.stack([column(latents, "episode")[chosen], column(latents, "position")[chosen]]).astype("<i8")
+        provenance = {
+            "recipe": RECIPE,
+            "method": "umap",
+            "site": site,
+            "params": params,
+            "weights_sha256": its["weights_sha256"],
+            "episodes_sha256": its["episodes_sha256"],
+            "world": json.loads(its["world"]),
+            "rows_sha256": hashlib.sha256(where.tobytes()).hexdigest(),
+        }
+        found = cache if isinstance(cache, ProjectionCache) else default_cache() if cache else ProjectionCache()
+        return cls(X[first], which, chosen, site, params, provenance, its["label"], found)
+
+    def cached(self) -> Projection | None:
+        """Return the projection from the cache, if it is there and was made from these latents."""
+        stored = self.cache.load(key_of(self.provenance))
+        if stored is None or len(stored.coordinates) != len(self.rows):
+            return None
+        if not alike(stored.fingerprint, fingerprint(self.X[self.which])):
+            return None
+        return self._projection(stored.coordinates, stored.trustworthiness, cached=True)
+
+    def finish(self, layout: Float[np.ndarray, "n 2"]) -> Projection:
+        """Turn the layout of the distinct rows into a projection of all, and keep it."""
+        coordinates, trust = layout[self.which], _trust(self.X, layout)
+        score = float("nan") if trust is None else trust
+        stored = Stored(coordinates, score, fingerprint(self.X[self.which]))
+        self.cache.store(key_of(self.provenance), stored, {**self.provenance, "label": self.label})
+        return self._projection(coordinates, score, cached=False)
+
+    def _projection(self, coordinates: Float[np.ndarray, "rows 2"], trust: float, cached: bool) -> Projection:
+        first = np.unique(self.which, return_index=True)[1]
+        return Projection(
+            coordinates=coordinates,
+            rows=self.rows,
+            method="umap",
+            site=self.site,
+            params=self.params,
+            trustworthiness=None if np.isnan(trust) else trust,
+            explained_variance=None,
+            note=(
+                f"UMAP of the {len(self.X):,} different rows among {len(self.rows):,} "
+                f"({self.params['n_neighbors']} neighbours, min_dist {self.params['min_dist']}): near is near; how far "
+                "far groups lie apart, and how large they are, means little."
+            ),
+            cached=cached,
+            label=self.label,
+            weights_sha256=self.provenance["weights_sha256"],
+            episodes_sha256=self.provenance["episodes_sha256"],
+            placement=Nearest(self.X, coordinates[first], self.params["n_neighbors"]),
+        )
+
+
+def _chosen(latents: AnnData, rows: ArrayLike | None) -> np.ndarray:
+    if rows is None:
+        return np.arange(latents.n_obs)
+    rows = np.asarray(rows)
+    if rows.dtype == bool:
+        if rows.shape != (latents.n_obs,):
+            raise LatentsError(f"a mask of rows must have {latents.n_obs} entries, got shape {rows.shape}")
+        return np.flatnonzero(rows)
+    inside = rows.dtype.kind in "iu" and np.all((rows >= 0) & (rows < latents.n_obs))
+    if rows.ndim != 1 or not inside:
+        raise LatentsError(f"rows must be numbers from 0 to {latents.n_obs - 1}, or a mask of {latents.n_obs} booleans")
+    return rows.astype(np.int64)
+
+
+def _planar(X: np.ndarray, site: str, method: str) -> np.ndarray:
+    if X.shape[0] < 3 or X.shape[1] < 2:
+        raise LatentsError(f"{method} needs at least 3 rows of 2 numbers, got {X.shape[0]} of {X.shape[1]} at {site!r}")
+    return X
+
+
+def _trust(X: np.ndarray, coordinates: np.ndarray) -> float | None:
+    first, _ = distinct(X)
+    trust = trustworthiness(X[first], coordinates[first])
+    return None if np.isnan(trust) else trust

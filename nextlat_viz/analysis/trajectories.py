@@ -1,0 +1,206 @@
+"""How a model's belief moves through an episode, read by a linear probe, beside how the exact belief moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Float, Int
+
+from nextlat_viz.analysis._report import html_table
+from nextlat_viz.analysis._rows import picture_world
+from nextlat_viz.analysis.probe_result import ProbeResult
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.latents.table import column, episode_rows, meta
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One episode's path through belief space, as read from the model and as it should be.
+
+    Attributes
+    ----------
+    positions : (T,) int array
+        From 1: the belief at position t has read t tokens.
+    tokens : tuple of str
+    read, exact : (T, S) arrays
+        The belief by the probe, which may leave the simplex, and the exact one.
+    coordinates, exact_coordinates : (T, 2) arrays
+        Both in the world's picture coordinates.
+    distance, total_variation : (T,) arrays
+        Between the two beliefs: Euclidean, and half the sum of absolute differences (what an event's probability can
+        be wrong by, where both are distributions).
+    step, exact_step : (T,) arrays
+        Euclidean length of the move into each position; NaN at the first.
+    state_names : tuple of str
+    label : str
+    episode : int
+    held_out : bool or None
+        Whether the probe was fitted without this episode; None where it comes from other episodes than the probe's.
+    """
+
+    positions: Int[np.ndarray, " T"]
+    tokens: tuple[str, ...]
+    read: Float[np.ndarray, "T S"] = field(repr=False)
+    exact: Float[np.ndarray, "T S"] = field(repr=False)
+    coordinates: Float[np.ndarray, "T 2"] = field(repr=False)
+    exact_coordinates: Float[np.ndarray, "T 2"] = field(repr=False)
+    state_names: tuple[str, ...]
+    label: str
+    episode: int
+    held_out: bool | None
+
+    @property
+    def distance(self) -> Float[np.ndarray, " T"]:
+        """Euclidean distance of the belief read from the exact one."""
+        return np.linalg.norm(self.read - self.exact, axis=1)
+
+    @property
+    def total_variation(self) -> Float[np.ndarray, " T"]:
+        """Half the sum of absolute differences between the belief read and the exact one."""
+        return np.abs(self.read - self.exact).sum(axis=1) / 2
+
+    @property
+    def step(self) -> Float[np.ndarray, " T"]:
+        """Length of the move into each position, as read."""
+        return _steps(self.read)
+
+    @property
+    def exact_step(self) -> Float[np.ndarray, " T"]:
+        """Length of the move into each position, as it should be."""
+        return _steps(self.exact)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per position; ``read_<state>`` and ``exact_<state>`` hold the beliefs, ``x, y`` the picture."""
+        frame = pd.DataFrame(
+            {
+                "model": self.label,
+                "episode": self.episode,
+                "held_out": self.held_out,
+                "position": self.positions,
+                "token": self.tokens,
+                "x": self.coordinates[:, 0],
+                "y": self.coordinates[:, 1],
+                "exact_x": self.exact_coordinates[:, 0],
+                "exact_y": self.exact_coordinates[:, 1],
+                "distance": self.distance,
+                "total_variation": self.total_variation,
+                "step": self.step,
+                "exact_step": self.exact_step,
+            }
+        )
+        for i, name in enumerate(self.state_names):
+            frame[f"read_{name}"] = self.read[:, i]
+            frame[f"exact_{name}"] = self.exact[:, i]
+        return frame
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "tokens": " ".join(self.tokens),
+            "mean distance to the exact belief": f"{self.distance.mean():.3f}",
+            "mean total variation": f"{self.total_variation.mean():.3f}",
+        }
+        side = {True: "held out", False: "fitted", None: "of other episodes"}[self.held_out]
+        return html_table(f"{self.label}: episode {self.episode} ({side})", rows)
+
+
+def read_trajectory(latents: AnnData, probe: ProbeResult, episode: int) -> Trajectory:
+    """Follow one episode through belief space.
+
+    Parameters
+    ----------
+    latents : AnnData
+        Of the model the probe was fitted on.
+    probe : ProbeResult
+        Of target "belief".
+    episode : int
+        Its number in ``obs["episode"]``; one of ``probe.test_episodes`` for an honest picture.
+    """
+    _require_belief(probe)
+    rows = episode_rows(latents, episode)
+    its, world = meta(latents), picture_world(latents)
+    read, exact = probe.predict(latents[rows]), column(latents, "belief")[rows]
+    held_out = None if its["episodes_sha256"] != probe.episodes_sha256 else bool(episode in probe.test_episodes)
+    return Trajectory(
+        positions=column(latents, "position")[rows],
+        tokens=tuple(map(str, column(latents, "token")[rows])),
+        read=read,
+        exact=exact,
+        coordinates=world.belief_coordinates(read),
+        exact_coordinates=world.belief_coordinates(exact),
+        state_names=probe.names,
+        label=its["label"],
+        episode=int(episode),
+        held_out=held_out,
+    )
+
+
+def compare_trajectories(
+    latents: Sequence[AnnData], probes: Sequence[ProbeResult], episode: int, names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Follow one episode through several models, in the world's own coordinates, which need no alignment.
+
+    Parameters
+    ----------
+    latents, probes : sequences of equal length
+        One table and its belief probe per model, all of the same episodes.
+    episode : int
+    names : sequence of str, optional
+        What the column ``model`` says; default the models' labels.
+
+    Returns
+    -------
+    DataFrame
+        `Trajectory.to_frame` of each model, one under the other.
+    """
+    if not latents or len(latents) != len(probes):
+        raise ValueError(f"give one probe per table of latents, got {len(latents)} tables and {len(probes)} probes")
+    if names is not None and len(names) != len(latents):
+        raise ValueError(f"names must name each of the {len(latents)} tables, got {len(names)}")
+    if len({meta(one)["episodes_sha256"] for one in latents}) > 1:
+        raise LatentsError(
+            f"episode {episode} is another sequence for each of these models: extract all with the same episodes=..."
+        )
+    frames = []
+    for i, (one, its) in enumerate(zip(latents, probes, strict=True)):
+        frame = read_trajectory(one, its, episode).to_frame()
+        frames.append(frame if names is None else frame.assign(model=names[i]))
+    return pd.concat(frames, ignore_index=True)
+
+
+def mean_trajectory_error(latents: AnnData, probe: ProbeResult) -> pd.DataFrame:
+    """Average, over the probe's held-out episodes alone, how far the belief read is from the exact one.
+
+    Returns
+    -------
+    DataFrame
+        ``position``, ``distance`` and ``total_variation`` (means), ``episodes`` (how many).
+    """
+    _require_belief(probe)
+    if meta(latents)["episodes_sha256"] != probe.episodes_sha256:
+        raise LatentsError("the mean is over the probe's held-out episodes, and these latents are of other episodes")
+    rows = np.flatnonzero(np.isin(column(latents, "episode"), probe.test_episodes))
+    if rows.size == 0:
+        raise LatentsError("none of the probe's held-out episodes is in these latents")
+    wrong = probe.predict(latents[rows]) - column(latents, "belief")[rows]
+    errors = pd.DataFrame(
+        {
+            "position": column(latents, "position")[rows],
+            "distance": np.linalg.norm(wrong, axis=1),
+            "total_variation": np.abs(wrong).sum(axis=1) / 2,
+        }
+    )
+    by_position = errors.groupby("position")
+    return by_position.mean().assign(episodes=by_position.size()).reset_index()
+
+
+def _require_belief(probe: ProbeResult) -> None:
+    if probe.target != "belief":
+        raise ValueError(f"a trajectory needs a probe of target 'belief', got one of {probe.target!r}")
+
+
+def _steps(path: np.ndarray) -> np.ndarray:
+    return np.concatenate([[np.nan], np.linalg.norm(np.diff(path, axis=0), axis=1)])
