@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,6 @@ from jaxtyping import Float
 
 if TYPE_CHECKING:
     from nextlat_viz.worlds.hmm import HiddenMarkovWorld
-
-# State 0 top, 1 bottom left, 2 bottom right: the centre of the triangle is the origin, every corner at distance 1.
-_TRIANGLE = np.array([[0.0, 1.0], [-np.sqrt(0.75), -0.5], [np.sqrt(0.75), -0.5]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +35,15 @@ class BeliefPlane:
 
     @classmethod
     def of(cls, world: HiddenMarkovWorld) -> BeliefPlane:
-        """The plane of a world: a line, a triangle, the plane of a Bloch ball, or the two principal axes."""
+        """The plane of a world: a line, a polygon with a state at each corner, or a plane through a ball of beliefs."""
         size = world.n_states
         if not world.generalised and size <= 2:
             line = np.array([[0.0, 0.0], [1.0, 0.0]])[-size:]
-            last = world.state_names[-1]
-            return cls(line, np.zeros(2), f"Left to right: the probability of state {last}.")
-        if not world.generalised and size == 3:
-            return cls(_TRIANGLE, np.zeros(2), "Each corner is certainty in one state; the centre is no knowledge.")
+            return cls(line, np.zeros(2), f"Left to right: the probability of state {world.state_names[-1]}.")
+        if not world.generalised:
+            flat = "" if size == 3 else f" ({size - 1} dimensions seen in 2)"
+            caption = f"Each corner is certainty; a belief lies at the corners' weighted mean{flat}."
+            return cls(polygon(around(world.transitions)), np.zeros(2), caption)
         if size == 3 and np.allclose(world.readout, [1, 0, 0]):
             _, across, up = world.state_names
             return cls(np.eye(3)[:, 1:], np.zeros(2), f"Across: component {across} of the belief; up: component {up}.")
@@ -52,6 +51,7 @@ class BeliefPlane:
 
     @classmethod
     def _principal(cls, world: HiddenMarkovWorld) -> BeliefPlane:
+        # Beliefs of a generalised world have no corners to be means of.
         tree = world.reachable_beliefs(max_depth=_depth(world))
         centre = tree.beliefs.mean(0)
         _, sizes, axes = np.linalg.svd(tree.beliefs - centre, full_matrices=True)
@@ -63,6 +63,32 @@ class BeliefPlane:
             f"The two principal axes of the {len(tree)} reachable beliefs, which hold {share:.0%} of their variance."
         )
         return cls(axes.T.copy(), -centre @ axes.T, caption)
+
+
+def polygon(order: tuple[int, ...]) -> Float[np.ndarray, "states 2"]:
+    """Corners of the regular polygon on the unit circle, given to states in this order: clockwise from the top."""
+    angles = np.pi / 2 - 2 * np.pi * np.arange(len(order)) / len(order)
+    corners = np.empty((len(order), 2))
+    corners[list(order)] = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return corners
+
+
+def around(transitions: Float[np.ndarray, "tokens states states"]) -> tuple[int, ...]:
+    """States in the order around a circle in which the moves between them cross least, the first one first."""
+    linked = transitions.sum(0) > 0
+    size = len(linked)
+    # Up to three all orders look the same; beyond seven there are too many to try.
+    if not 3 < size < 8:
+        return tuple(range(size))
+    pairs = [(i, j) for i in range(size) for j in range(i) if linked[i, j] or linked[j, i]]
+
+    def cost(order: tuple[int, ...]) -> tuple[int, int]:
+        at = {state: place for place, state in enumerate(order)}
+        chords = [tuple(sorted((at[i], at[j]))) for i, j in pairs]
+        crossings = sum(a < c < b < d for a, b in chords for c, d in chords)
+        return crossings, sum(min(b - a, size - b + a) for a, b in chords)
+
+    return min(((0, *rest) for rest in permutations(range(1, size))), key=cost)
 
 
 def _depth(world: HiddenMarkovWorld) -> int:

@@ -1,0 +1,230 @@
+"""The state machine as a directed graph: states on a circle, one curved arrow per pair of states.
+
+One unit is one pixel at the drawn size, so that labels can be kept apart before anything is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+
+from nextlat_viz.worlds import style
+from nextlat_viz.worlds.plane import around, polygon
+
+if TYPE_CHECKING:
+    from nextlat_viz.worlds.hmm import HiddenMarkovWorld
+
+_NODE = 23.0
+_HEAD = 11.0
+_FONT = 11.5
+_MOST_LABELS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Arrow:
+    """One pair of states that some token leads between."""
+
+    source: int
+    target: int
+    label: tuple[str, ...]
+    probability: float
+    curve: Float[np.ndarray, "points 2"]
+    outward: Float[np.ndarray, " 2"]
+
+
+def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
+    """States and the moves between them, each labelled by its tokens and their probabilities."""
+    figure = go.Figure(layout=style.layout(width, height))
+    margin = figure.layout.margin
+    across, up = width - margin.l - margin.r, height - margin.t - margin.b
+    places = spread(world, across, up)
+    arrows = arrows_between(world, places)
+    for arrow in arrows:
+        _draw_arrow(figure, world, arrow)
+    if len(arrows) <= _MOST_LABELS:
+        _draw_labels(figure, arrows, places, np.array([across, up]) / 2)
+    inside = all(len(name) <= 4 for name in world.state_names)
+    figure.add_scatter(
+        x=places[:, 0],
+        y=places[:, 1],
+        mode="markers+text" if inside else "markers",
+        text=[f"<b>{style.safe(name)}</b>" for name in world.state_names],
+        textfont={"color": "#111111", "size": 15},
+        marker={
+            "size": 2 * _NODE,
+            "color": [style.state_colour(k) for k in range(world.n_states)],
+            "line": {"width": 1.5, "color": style.INK},
+        },
+        hovertext=[
+            f"state {style.safe(name)}<br>{share:.1%} of the time"
+            for name, share in zip(world.state_names, world.stationary, strict=True)
+        ],
+        hoverinfo="text",
+    )
+    if not inside:
+        for place, name in zip(places, world.state_names, strict=True):
+            figure.add_annotation(
+                x=place[0], y=place[1], text=f"<b>{style.safe(name)}</b>", showarrow=False, yshift=-_NODE - 10
+            )
+    figure.update_xaxes(range=[-across / 2, across / 2])
+    figure.update_yaxes(range=[-up / 2, up / 2])
+    style.caption(
+        figure,
+        f"{world.name}: hidden states and moves",
+        "An arrow is a move, labelled with the token it shows and its probability.",
+    )
+    return figure
+
+
+def spread(world: HiddenMarkovWorld, across: float, up: float) -> Float[np.ndarray, "states 2"]:
+    """Places of the states: the corners of the belief polygon, stretched to fill the picture."""
+    if world.n_states == 1:
+        return np.zeros((1, 2))
+    places = polygon(around(world.transitions)) if world.n_states > 2 else np.array([[-1.0, 0.0], [1.0, 0.0]])
+    loops = bool(np.diagonal(world.transitions.sum(0)).any())
+    room = np.array([across, up]) - 2 * (np.array([92.0, 84.0]) if loops else np.array([80.0, 58.0]))
+    low, high = places.min(0), places.max(0)
+    scale = room / np.maximum(high - low, 1e-9)
+    # A wide picture may stretch the polygon, but not out of recognition.
+    scale = np.minimum(scale, 1.4 * scale.min())
+    return (places - (low + high) / 2) * scale
+
+
+def arrows_between(world: HiddenMarkovWorld, places: Float[np.ndarray, "states 2"]) -> list[Arrow]:
+    """Every move as a curve from the rim of one state to the rim of the next."""
+    arrows = []
+    for source, target in np.argwhere(world.transitions.sum(0) > 0):
+        tokens = world.transitions[:, source, target]
+        label = tuple(
+            f"{style.safe(name)}: {chance:.2g}"
+            for name, chance in zip(world.vocabulary, tokens, strict=True)
+            if chance > 0
+        )
+        curve, outward = _loop(places, source) if source == target else _bow(places[source], places[target])
+        arrows.append(Arrow(int(source), int(target), label, float(tokens.sum()), curve, outward))
+    return arrows
+
+
+def _bow(start: Float[np.ndarray, " 2"], end: Float[np.ndarray, " 2"]) -> tuple[np.ndarray, np.ndarray]:
+    """A gentle bend to the left of the way there, so that the way back does not lie on top of it."""
+    along = end - start
+    left = np.array([-along[1], along[0]]) / np.linalg.norm(along)
+    points = _bezier(start, (start + end) / 2 + left * min(56.0, 0.24 * np.linalg.norm(along)), end)
+    clear = (np.linalg.norm(points - start, axis=1) > _NODE) & (np.linalg.norm(points - end, axis=1) > _NODE + 2)
+    return points[clear], left
+
+
+def _loop(places: Float[np.ndarray, "states 2"], state: int) -> tuple[np.ndarray, np.ndarray]:
+    centre = places[state]
+    outward = centre - places.mean(0)
+    outward = outward / np.linalg.norm(outward) if outward.any() else np.array([0.0, 1.0])
+    side = np.array([outward[1], -outward[0]])
+    far = centre + outward * 3.4 * _NODE
+    points = _bezier(centre, far - side * 2.3 * _NODE, far + side * 2.3 * _NODE, centre)
+    return points[np.linalg.norm(points - centre, axis=1) > _NODE + 1], outward
+
+
+def _bezier(*control: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "points 2"]:
+    t = np.linspace(0, 1, 121)[:, None]
+    points = [np.broadcast_to(point, (121, 2)) for point in control]
+    while len(points) > 1:
+        points = [(1 - t) * a + t * b for a, b in pairwise(points)]
+    return points[0]
+
+
+def _draw_arrow(figure: go.Figure, world: HiddenMarkovWorld, arrow: Arrow) -> None:
+    tip = arrow.curve[-1]
+    shaft = arrow.curve[np.linalg.norm(arrow.curve - tip, axis=1) > 0.7 * _HEAD]
+    back = tip - shaft[-1]
+    back = back / np.linalg.norm(back) * _HEAD
+    side = np.array([-back[1], back[0]]) * 0.42
+    head = np.stack([tip, tip - back + side, tip - back - side, tip])
+    names = [style.safe(world.state_names[state]) for state in (arrow.source, arrow.target)]
+    figure.add_scatter(
+        x=shaft[:, 0],
+        y=shaft[:, 1],
+        mode="lines",
+        line={"width": 1.2 + 1.8 * arrow.probability, "color": style.INK},
+        hovertext=f"{names[0]} → {names[1]}<br>" + "<br>".join(arrow.label),
+        hoverinfo="text",
+    )
+    figure.add_scatter(
+        x=head[:, 0],
+        y=head[:, 1],
+        mode="lines",
+        fill="toself",
+        fillcolor=style.INK,
+        line={"width": 0.5, "color": style.INK},
+        hoverinfo="skip",
+    )
+
+
+def _draw_labels(
+    figure: go.Figure,
+    arrows: list[Arrow],
+    places: Float[np.ndarray, "states 2"],
+    edge: Float[np.ndarray, " 2"],
+) -> None:
+    """Each label beside its own arrow, where it hides and confuses least."""
+    halves = [
+        np.array([max(map(len, arrow.label)) * _FONT * 0.28 + 2, len(arrow.label) * _FONT * 0.66]) for arrow in arrows
+    ]
+    chosen: dict[int, Float[np.ndarray, " 2"]] = {}
+    # The first round places, the others reconsider once all the others are known.
+    for _ in range(4):
+        for k, arrow in enumerate(arrows):
+            others = np.concatenate([places[:0], *(other.curve for other in arrows if other is not arrow)])
+            taken = [(place, halves[other]) for other, place in chosen.items() if other != k]
+            scores = [
+                (
+                    far
+                    + _clutter(spot, halves[k], arrow.curve, others, places, taken)
+                    + 50 * np.clip(np.abs(spot) + halves[k] - edge, 0, None).sum()
+                )
+                for far, spot in _spots(arrow, halves[k])
+            ]
+            chosen[k] = _spots(arrow, halves[k])[int(np.argmin(scores))][1]
+    for k, arrow in enumerate(arrows):
+        x, y = chosen[k]
+        figure.add_annotation(x=x, y=y, text="<br>".join(arrow.label), showarrow=False, font={"size": _FONT})
+
+
+def _spots(arrow: Arrow, half: Float[np.ndarray, " 2"]) -> list[tuple[float, np.ndarray]]:
+    """Candidate centres of a label, with how far each is from the plainest: mid-arrow, on the outer side."""
+    spots = []
+    for share in np.linspace(0.2, 0.8, 13):
+        k = int(share * (len(arrow.curve) - 1))
+        along = arrow.curve[k + 1] - arrow.curve[k - 1]
+        normal = np.array([-along[1], along[0]]) / np.linalg.norm(along)
+        for away in (normal, -normal):
+            inner = arrow.outward @ away < 0
+            spots.append((20 * abs(share - 0.5) + 3 * inner, arrow.curve[k] + away * (np.abs(away) @ half + 4)))
+    return spots
+
+
+def _clutter(
+    centre: Float[np.ndarray, " 2"],
+    half: Float[np.ndarray, " 2"],
+    own: Float[np.ndarray, "points 2"],
+    others: Float[np.ndarray, "more 2"],
+    places: Float[np.ndarray, "states 2"],
+    taken: list[tuple[np.ndarray, np.ndarray]],
+) -> float:
+    """Badness of a place: over other labels, over states, over lines, or nearer another arrow than is clear."""
+    from_others = _distance(others, centre, half).min(initial=99.0)
+    nodes = np.clip(_NODE + 3 - _distance(places, centre, half), 0, None).sum()
+    covered = (_distance(own, centre, half) < 1).sum() + 3 * (from_others < 1)
+    labels = sum(np.prod(np.clip(half + other + 3 - np.abs(centre - at), 0, None)) for at, other in taken)
+    return float(20 * labels + 10 * nodes + 5 * covered + 2 * max(0.0, 12.0 - from_others))
+
+
+def _distance(
+    points: Float[np.ndarray, "points 2"], centre: Float[np.ndarray, " 2"], half: Float[np.ndarray, " 2"]
+) -> Float[np.ndarray, " points"]:
+    """How far points lie outside a box."""
+    return np.linalg.norm(np.clip(np.abs(points - centre) - half, 0, None), axis=1)
