@@ -1,0 +1,63 @@
+"""One JupyterLab and one Chromium for the run; a tab, a copied notebook and a kernel for each test."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from .lab import CHROMIUM_FLAGS, Notebook, Server, chromium
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("lab"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(),
+            # Chromium refuses its sandbox to root, which is who a container runs as.
+            chromium_sandbox=hasattr(os, "geteuid") and os.geteuid() != 0,
+            args=CHROMIUM_FLAGS,
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_notebook(
+    server: Server, browser: Browser, request: pytest.FixtureRequest
+) -> Iterator[Callable[[Path], Notebook]]:
+    """Open a notebook file at 1280 x 900. What goes wrong behind the page's back fails the test at its end."""
+    opened: list[Notebook] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+
+    def open_(source: Path) -> Notebook:
+        name = re.sub(r"\W+", "-", request.node.name).strip("-")
+        opened.append(Notebook(context.new_page(), server, source, name))
+        return opened[-1]
+
+    yield open_
+    errors = []
+    for notebook in opened:
+        notebook.screenshot("end")
+        print("\n".join(notebook.console))
+        errors += notebook.errors()
+        notebook.close()
+    context.close()
+    assert not errors, "\n\n".join(errors)

@@ -1,0 +1,360 @@
+"""JupyterLab in headless Chromium, driven the way a visitor's hands would, and checked on both sides.
+
+`Server` is one running JupyterLab; `Notebook` is one open notebook on a fresh kernel; `Plot` is one plotly figure in it.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect
+
+ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
+SECONDS = 1000  # Playwright counts in milliseconds
+PATIENCE = 120.0  # seconds; a busy machine must not fail a test
+
+# Nothing may pop up over the page, ask the network for news, or write the notebook back.
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "docmanager-extension/plugin": {"autosave": False},
+    "extensionmanager-extension/plugin": {"enabled": False},
+}
+
+expect.set_options(timeout=PATIENCE * SECONDS)
+
+CHROMIUM_FLAGS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def chromium() -> str:
+    """Path of the system's Chromium. A browser that is missing is a failure, never a reason to skip."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    raise RuntimeError('no Chromium on the path: install it, or leave these tests out with -m "not browser"')
+
+
+def wait_for(check: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """First truthy answer of `check`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if answer := check():
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(0.1)
+
+
+class Server:
+    """JupyterLab on a free port, serving `folder`, with settings and runtime files of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.notebooks = folder / "notebooks"
+        self.log = folder / "server.log"
+        self.notebooks.mkdir(parents=True)
+        for name, values in SETTINGS.items():
+            file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values), encoding="utf-8")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"]
+        command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.notebooks}"]
+        command += ["--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.allow_root=True"]
+        private = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, **{name: str(folder / path) for name, path in private.items()}},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_for(self._answers, f"JupyterLab to start, see {self.log}", 3 * PATIENCE)
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"JupyterLab stopped:\n{self.log.read_text(encoding='utf-8')}")
+        try:
+            with urllib.request.urlopen(f"{self.url}/api", timeout=5) as reply:
+                return reply.status == 200
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+# What every function below needs in the page; `errors` holds what the kernel reported outside of any cell too,
+# where an exception in a widget's callback would otherwise go unseen.
+OPEN = """
+async path => {
+    const app = window.jupyterapp;
+    await app.restored;
+    const panel = await app.commands.execute("docmanager:open", {path, factory: "Notebook"});
+    await panel.context.ready;
+    await panel.sessionContext.ready;
+    const kernel = panel.sessionContext.session.kernel;
+    await kernel.info;
+    const lab = {app, panel, kernel, errors: []};
+    kernel.iopubMessage.connect((_, message) => {
+        const {header, content} = message;
+        if (header.msg_type === "error") lab.errors.push(content.traceback.join("\\n"));
+        if (header.msg_type === "stream" && content.name === "stderr") lab.errors.push(content.text);
+    });
+    window.lab = lab;
+}
+"""
+PROGRESS = """
+() => {
+    const cells = [...window.lab.panel.content.model.cells].filter(cell => cell.type === "code");
+    const failed = cells.find(cell => cell.outputs.toJSON().some(output => output.output_type === "error"));
+    return {
+        finished: cells.every(cell => cell.executionCount !== null && cell.executionState !== "running"),
+        error: failed ? failed.outputs.toJSON().find(output => output.output_type === "error").traceback.join("\\n") : "",
+    };
+}
+"""
+EVALUATE = """
+async ([code, expression]) => {
+    const future = window.lab.kernel.requestExecute(
+        {code, silent: true, store_history: false, user_expressions: {value: `__import__("json").dumps(${expression})`}}
+    );
+    const {content} = await future.done;
+    if (content.status !== "ok") return {error: content.traceback.join("\\n")};
+    const value = content.user_expressions.value;
+    return value.status === "ok" ? {value: value.data["text/plain"]} : {error: value.traceback.join("\\n")};
+}
+"""
+# The page asks a fresh kernel for the widgets of an older one, before ipywidgets is imported there.
+NOT_AN_ERROR = "No such comm"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Notebook:
+    """A copy of a notebook, open in a tab of its own on a fresh kernel."""
+
+    def __init__(self, page: Page, server: Server, source: Path, name: str) -> None:
+        self.page = page
+        self.name = name
+        self.page_errors: list[str] = []
+        self.console: list[str] = []
+        page.set_default_timeout(PATIENCE * SECONDS)
+        page.on("pageerror", lambda error: self.page_errors.append(f"{error.name}: {error.message}\n{error.stack}"))
+        page.on("console", self._listen)
+        path = f"{name}.ipynb"
+        shutil.copyfile(source, server.notebooks / path)
+        page.goto(f"{server.url}/lab/workspaces/{name}?reset")
+        page.wait_for_function("() => window.jupyterapp")
+        page.evaluate(OPEN, path)
+        self.execute("application:set-mode", mode="single-document")
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.console.append(f"{message.type}: {message.text}")
+
+    def execute(self, command: str, **arguments: object) -> None:
+        """Run one of JupyterLab's own commands."""
+        self.page.evaluate("async ([c, a]) => { await window.jupyterapp.commands.execute(c, a); }", [command, arguments])
+
+    def run_all(self, seconds: float = PATIENCE) -> float:
+        """Run every cell and wait for the last; an error in any of them fails with its traceback. Returns seconds."""
+        start = time.monotonic()
+        self.page.evaluate("() => { window.lab.app.commands.execute('notebook:run-all-cells'); }")
+
+        def finished() -> bool:
+            progress = self.page.evaluate(PROGRESS)
+            assert not progress["error"], ANSI.sub("", progress["error"])
+            return bool(progress["finished"])
+
+        wait_for(finished, "the last cell", seconds)
+        return time.monotonic() - start
+
+    # -- the kernel's side ------------------------------------------------------------------------------------------
+
+    def kernel(self, expression: str, setup: str = "") -> Any:
+        """Value of a Python expression in the notebook's kernel (as JSON), after running `setup` there."""
+        answer = self.page.evaluate(EVALUATE, [setup, expression])
+        assert "error" not in answer, ANSI.sub("", answer["error"])
+        # The reply is the repr of a JSON text.
+        return json.loads(ast.literal_eval(answer["value"]))
+
+    def wait_for_kernel(self, expression: str, seconds: float = PATIENCE) -> Any:
+        """First truthy value of the expression. JupyterLab runs callbacks beside the main thread: ask, do not assume."""
+        return wait_for(lambda: self.kernel(expression), f"{expression} in the kernel", seconds)
+
+    def errors(self) -> list[str]:
+        """Whatever went wrong unseen: in the page's scripts, or in the kernel outside a cell."""
+        unseen = [ANSI.sub("", text) for text in self.page.evaluate("() => window.lab.errors")]
+        return self.page_errors + [text for text in unseen if not text.startswith(NOT_AN_ERROR)]
+
+    # -- controls, by the label a visitor reads ---------------------------------------------------------------------
+
+    def control(self, label: str, nth: int = 0) -> Locator:
+        """The ipywidget whose label is exactly this."""
+        text = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(label)}\s*$"))
+        return self.page.locator(".jp-OutputArea-output .jupyter-widgets:has(> .widget-label)").filter(has=text).nth(nth)
+
+    def options(self, label: str, nth: int = 0) -> list[str]:
+        return self.control(label, nth).locator("option").all_inner_texts()
+
+    def choose(self, label: str, option: str, nth: int = 0) -> None:
+        self.control(label, nth).locator("select").select_option(label=option)
+
+    def press(self, text: str, nth: int = 0) -> None:
+        """Press a button, or one of a row of toggle buttons."""
+        self.page.locator(".jp-OutputArea-output button.jupyter-button", has_text=text).nth(nth).click()
+
+    def handle(self, label: str, nth: int = 0) -> Locator:
+        return self.control(label, nth).locator(".noUi-handle").first
+
+    def slide(self, label: str, fraction: float, nth: int = 0) -> None:
+        """Drag a slider's handle to a fraction of its track."""
+        handle, track = self.handle(label, nth), self.control(label, nth).locator(".noUi-base")
+        handle.scroll_into_view_if_needed()
+        start, end = box(handle), box(track)
+        self.page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
+        self.page.mouse.down()
+        self.page.mouse.move(end["x"] + fraction * end["width"], end["y"] + end["height"] / 2, steps=8)
+        self.page.mouse.up()
+
+    def keys(self, label: str, *keys: str, nth: int = 0) -> None:
+        """Focus a slider and press keys."""
+        self.handle(label, nth).focus()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def slider_value(self, label: str, nth: int = 0) -> float:
+        return float(self.handle(label, nth).get_attribute("aria-valuenow") or "nan")
+
+    # -- pictures ---------------------------------------------------------------------------------------------------
+
+    def plot(self, nth: int = 0) -> Plot:
+        """A plotly figure, drawn to its last pixel."""
+        locator = self.page.locator(".js-plotly-plot").nth(nth)
+        locator.scroll_into_view_if_needed()
+        expect(locator.locator(".main-svg").first).to_be_visible()
+        return Plot(self.page, locator)
+
+    def theme(self, name: str) -> None:
+        """Switch to "JupyterLab Light" or "JupyterLab Dark"."""
+        self.execute("apputils:change-theme", theme=name)
+        light = "true" if name.endswith("Light") else "false"
+        self.page.wait_for_selector(f"body[data-jp-theme-light={light}]")
+
+    def screenshot(self, label: str) -> Path:
+        """Keep the page as a visitor sees it."""
+        path = ARTIFACTS / f"{self.name}-{label}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path)
+        return path
+
+    def close(self) -> None:
+        self.page.evaluate("async () => { await window.lab.panel.sessionContext.shutdown(); }")
+
+
+class Plot:
+    """One plotly figure on the page."""
+
+    def __init__(self, page: Page, locator: Locator) -> None:
+        self.page = page
+        self.locator = locator
+
+    def wait_for_webgl(self) -> Plot:
+        expect(self.locator.locator(".gl-canvas").first).to_be_visible()
+        return self
+
+    def evaluate(self, expression: str) -> Any:
+        """A JavaScript expression of `plot`, the div that plotly drew into."""
+        return self.locator.evaluate(f"plot => {expression}")
+
+    def pixels(self) -> np.ndarray:
+        """The figure as (height, width, 3) bytes."""
+        self.locator.scroll_into_view_if_needed()
+        return np.asarray(Image.open(io.BytesIO(self.locator.screenshot())).convert("RGB"))
+
+    def wait_for_change(self, before: np.ndarray, share: float = 0.0005, seconds: float = PATIENCE) -> float:
+        """Share of pixels that differ from `before`, once it exceeds `share`."""
+        self.page.mouse.move(1, 1)  # a hover label is no change
+        return wait_for(lambda: (d := difference(before, self.pixels())) > share and d, "the figure to change", seconds)
+
+    def mode(self, title: str) -> None:
+        """Press a button of the figure's mode bar, such as "Lasso Select" or "Box Select"."""
+        self.locator.hover()
+        self.locator.locator(f'.modebar-btn[data-title="{title}"]').click()
+
+    def at(self, x: float, y: float, axes: str = "") -> tuple[float, float]:
+        """Page coordinates of data coordinates, on the subplot with axes x{axes} and y{axes}."""
+        self.locator.scroll_into_view_if_needed()
+        left, top = self.evaluate(
+            f"""(() => {{
+                const {{xaxis{axes}: x, yaxis{axes}: y}} = plot._fullLayout, rect = plot.getBoundingClientRect();
+                return [rect.left + x._offset + x.d2p({x}), rect.top + y._offset + y.d2p({y})];
+            }})()"""
+        )
+        return left, top
+
+    def range(self, axes: str = "") -> tuple[list[float], list[float]]:
+        x, y = self.evaluate(f"[plot._fullLayout.xaxis{axes}.range, plot._fullLayout.yaxis{axes}.range]")
+        return x, y
+
+    def drag(self, corners: Sequence[tuple[float, float]], axes: str = "", steps: int = 6) -> None:
+        """Draw with the mouse through points in data coordinates: two for a box, more for a lasso."""
+        path = [self.at(x, y, axes) for x, y in corners]
+        self.page.mouse.move(*path[0])
+        self.page.mouse.down()
+        for point in path[1:]:
+            self.page.mouse.move(*point, steps=steps)
+        self.page.mouse.up()
+
+    def lasso_around(self, x0: float, y0: float, x1: float, y1: float, axes: str = "") -> None:
+        """Lasso a rectangle, given as fractions of the subplot's ranges."""
+        (left, right), (bottom, top) = self.range(axes)
+        x = [left + fraction * (right - left) for fraction in (x0, x1)]
+        y = [bottom + fraction * (top - bottom) for fraction in (y0, y1)]
+        self.drag([(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1]), (x[0], y[0])], axes)
+
+
+def box(locator: Locator) -> dict[str, float]:
+    rectangle = locator.bounding_box()
+    assert rectangle is not None, f"{locator} is not on the page"
+    return dict(rectangle)
+
+
+def difference(before: np.ndarray, after: np.ndarray) -> float:
+    """Share of pixels that differ by more than antialiasing does; 1 where the sizes differ."""
+    if before.shape != after.shape:
+        return 1.0
+    return float((np.abs(before.astype(int) - after).max(axis=-1) > 24).mean())
