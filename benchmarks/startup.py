@@ -42,7 +42,12 @@ def seconds(code: str) -> float:
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    cases = {"kernel alone": "pass", "import nextlat_viz": IMPORT, "import torch, plotly": FLOOR, "first widget": WIDGET}
+    cases = {
+        "kernel alone": "pass",
+        "import nextlat_viz": IMPORT,
+        "import torch, plotly": FLOOR,
+        "first widget": WIDGET,
+    }
     for code in cases.values():
         seconds(code)
     taken: dict[str, list[float]] = {name: [] for name in cases}
@@ -51,7 +56,9 @@ def main() -> None:
             taken[name].append(seconds(code))
     for name, times in taken.items():
         print(f"{name:22} median {statistics.median(times):6.2f} s   all {[round(value, 2) for value in times]}")
-    beyond = [widget - floor for widget, floor in zip(taken["first widget"], taken["import torch, plotly"], strict=True)]
+    beyond = [
+        widget - floor for widget, floor in zip(taken["first widget"], taken["import torch, plotly"], strict=True)
+    ]
     ratio = [widget / floor for widget, floor in zip(taken["first widget"], taken["import torch, plotly"], strict=True)]
     print(f"first widget beyond torch and plotly: median {statistics.median(beyond):.2f} s, goal at most 5 s")
     print(f"first widget over torch and plotly:   median {statistics.median(ratio):.2f}x")

@@ -70,12 +70,7 @@ def lay_out() -> None:
 
 
 def main() -> None:
-    jobs = [
-        (world, objective, seed)
-        for world, seeds in SEEDS.items()
-        for seed in seeds
-        for objective in OBJECTIVES
-    ]
+    jobs = [(world, objective, seed) for world, seeds in SEEDS.items() for seed in seeds for objective in OBJECTIVES]
     workers = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for run in pool.map(train_one, *zip(*jobs, strict=True)):

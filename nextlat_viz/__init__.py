@@ -38,8 +38,6 @@ _PUBLIC = {
 }
 _SUBPACKAGES = ("worlds", "models", "training", "latents", "analysis", "evaluation", "figures", "widgets")
 
-__all__ = ["__version__", *_PUBLIC, *_SUBPACKAGES]
-
 if TYPE_CHECKING:
     from nextlat_viz import analysis, evaluation, figures, latents, models, training, widgets, worlds
     from nextlat_viz.analysis import probe, project
@@ -47,6 +45,35 @@ if TYPE_CHECKING:
     from nextlat_viz.latents import concatenate, extract, load_latents, save_latents
     from nextlat_viz.training import Checkpoint, list_checkpoints, load, train
     from nextlat_viz.widgets import LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
+
+__all__ = [
+    "Checkpoint",
+    "LatentExplorer",
+    "LossMonitor",
+    "ProbeLab",
+    "TrajectoryCompare",
+    "ViewState",
+    "__version__",
+    "analysis",
+    "concatenate",
+    "evaluate",
+    "evaluation",
+    "extract",
+    "figures",
+    "latents",
+    "list_checkpoints",
+    "load",
+    "load_latents",
+    "models",
+    "probe",
+    "project",
+    "results",
+    "save_latents",
+    "train",
+    "training",
+    "widgets",
+    "worlds",
+]
 
 
 def __getattr__(name: str) -> Any:

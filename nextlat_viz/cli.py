@@ -15,13 +15,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-
 def _override(name: str) -> tuple[Any, None]:
     """A hyperparameter as an option that is left to the preset unless given."""
     field = TrainConfig.model_fields[name]
     kind = {"snapshots": "INT ..."}.get(name, getattr(field.annotation, "__name__", "NAME").upper())
     shown = tyro.conf.arg(help=field.description, metavar=kind, help_behavior_hint="(default: the preset's)")
-    return Annotated[field.annotation | None, shown], None  # type: ignore[return-value, operator]
+    return Annotated[field.annotation | None, shown], None  # type: ignore[operator]
 
 
 _FIELDS: dict[str, Any] = {name: _override(name) for name in TrainConfig.model_fields}
@@ -35,17 +34,25 @@ class Train(BaseModel):
     objective: tyro.conf.Positional[str] = Field("nextlat", description="next_token or nextlat")
     preset: str = Field("tiny", description="a set of hyperparameters; the options below change single ones")
     seed: int = Field(0, description="initialises the weights and draws the episodes")
-    out: Path | None = Field(None, description="folder of the run; runs/<world>/<objective>/seed<seed> when not given")
+    out: Path | None = Field(None, description="folder of the run (default: runs/WORLD/OBJECTIVE/seedSEED)")
     accelerator: str = Field("auto", description="auto, cpu or cuda (or another that Lightning Fabric knows)")
     devices: int = Field(1, description="how many")
-    overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()  # type: ignore[valid-type]
+    overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()
 
     def run(self) -> None:
         from nextlat_viz.training import train
 
-        overrides = self.overrides.model_dump(exclude_none=True)  # type: ignore[attr-defined]
-        options = {"seed": self.seed, "out": self.out, "accelerator": self.accelerator, "devices": self.devices}
-        checkpoint = train(self.world, self.objective, self.preset, **options, **overrides)
+        overrides = self.overrides.model_dump(exclude_none=True)
+        checkpoint = train(
+            self.world,
+            self.objective,
+            self.preset,
+            seed=self.seed,
+            out=self.out,
+            accelerator=self.accelerator,
+            devices=self.devices,
+            **overrides,
+        )
         metrics = checkpoint.card.metrics
         print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token, floor {metrics['floor']:.4f}")
 
@@ -76,7 +83,9 @@ class Extract(BaseModel):
 class Evaluate(BaseModel):
     """Score checkpoints: loss against its floor, belief read by a linear probe, every control, every seed."""
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]] = Field((), description="names or folders; all shipped ones when none are given")
+    checkpoints: tyro.conf.Positional[tuple[str, ...]] = Field(
+        (), description="names or folders; all shipped ones when none are given"
+    )
     out: Path | None = Field(None, description="CSV file to write the table to")
 
     def run(self) -> None:
@@ -103,7 +112,8 @@ class Demo(BaseModel):
     def run(self) -> None:
         from nextlat_viz.demo import demo
 
-        table = demo(self.world, shipped=self.shipped, seed=self.seed, steps=self.steps, out=self.out)
+        overrides: dict[str, Any] = {} if self.steps is None else {"steps": self.steps}
+        table = demo(self.world, shipped=self.shipped, seed=self.seed, out=self.out, **overrides)
         show(table)
         print(f"open {self.out / 'report.html'}")
 
@@ -123,7 +133,9 @@ class Figures(BaseModel):
 class List(BaseModel):
     """Show what there is: checkpoints, worlds, objectives and presets."""
 
-    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets"]] = Field("all", description="one of them, or all")
+    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets"]] = Field(
+        "all", description="one of them, or all"
+    )
 
     def run(self) -> None:
         from nextlat_viz import models, training, worlds
@@ -138,7 +150,7 @@ class List(BaseModel):
             show(training.list_checkpoints().drop(columns="folder", errors="ignore"))
 
 
-COMMANDS = {
+COMMANDS: dict[str, Any] = {
     "train": Train,
     "extract": Extract,
     "evaluate": Evaluate,

@@ -89,6 +89,7 @@ def pictures(pair: Sequence[Checkpoint], read: Sequence[AnnData]) -> list[tuple[
     ]
     by_position = [analysis.probe_positions(one, probe) for one, probe in zip(read, probes, strict=True)]
     episode = int(probes[0].test_episodes[0])
+    paths = [analysis.read_trajectory(one, probe, episode) for one, probe in zip(read, probes, strict=True)]
     shown = [
         ("The world", world.draw(), "States and the tokens written between them, with their probabilities."),
         (
@@ -108,10 +109,29 @@ def pictures(pair: Sequence[Checkpoint], read: Sequence[AnnData]) -> list[tuple[
         ),
         (
             "One episode",
-            figures.trajectories(read, probes, episode),
+            figures.trajectories(read, paths, int(paths[0].positions[-1])),
             f"Episode {episode}, held out from the probes: the exact belief's path and each model's.",
         ),
     ]
     if isinstance(world, worlds.HiddenMarkovWorld):
         shown.insert(1, ("Beliefs", world.draw("beliefs"), "Every belief an ideal observer can come to hold."))
     return shown
+
+
+def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
+    """Write the README's pictures from the shipped checkpoints, each with its provenance.
+
+    Parameters
+    ----------
+    out : folder to write to.
+    """
+    pair = [load(f"rrxor/{objective}") for objective in OBJECTIVES]
+    read = [latents.extract(one, progress=False) for one in pair]
+    provenance = {"command": "nextlat-viz figures", **figures.provenance_of(*read)}
+    drawn = {heading: figure for heading, figure, _ in pictures(pair, read)}
+    chosen = {"rrxor": drawn["Latents"], "every_seed": figures.every_seed(evaluation.results())}
+    written = []
+    for name, figure in chosen.items():
+        paper = go.Figure(figure).update_layout(template=figures.template("light"), paper_bgcolor="white")
+        written.append(figures.write(paper, Path(out) / f"{name}.png", provenance | {"figure": name}))
+    return written

@@ -73,9 +73,8 @@ def results() -> pd.DataFrame:
 def _evaluate_one(checkpoint: Checkpoint, min_position: int, n_bootstrap: int) -> dict[str, object]:
     trained = latents.extract(checkpoint, progress=False)
     untrained = latents.extract(checkpoint.untrained(), progress=False)
-    options = {"min_position": min_position, "n_bootstrap": n_bootstrap}
-    belief = analysis.probe(trained, "belief", untrained=untrained, **options)
-    every_site = analysis.probe(trained, "belief", site="all", **options)
+    belief = analysis.probe(trained, "belief", untrained=untrained, min_position=min_position, n_bootstrap=n_bootstrap)
+    every_site = analysis.probe(trained, "belief", site="all", min_position=min_position, n_bootstrap=1)
     metrics = checkpoint.card.metrics
     return {
         "world": checkpoint.card.world["name"],

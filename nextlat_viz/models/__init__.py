@@ -1,8 +1,8 @@
 """The backbone, the latent dynamics psi, and one file per training objective."""
 
 from nextlat_viz.models.dynamics import LatentDynamics
-from nextlat_viz.models.nextlat import NextLat
 from nextlat_viz.models.next_token import NextToken
+from nextlat_viz.models.nextlat import NextLat
 from nextlat_viz.models.objective import Batch, Objective
 from nextlat_viz.models.transformer import KVCache, Transformer, TransformerConfig
 

@@ -26,9 +26,7 @@ class LatentDynamics(nn.Module):
             nn.Linear(2 * dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim)
         )
 
-    def forward(
-        self, hidden: Float[Tensor, "*b dim"], embedding: Float[Tensor, "*b dim"]
-    ) -> Float[Tensor, "*b dim"]:
+    def forward(self, hidden: Float[Tensor, "*b dim"], embedding: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b dim"]:
         """Predicted next hidden state, from the current one and the embedding of the token read next."""
         return hidden + self.layers(self.norm(torch.cat([hidden, embedding], dim=-1)))
 

@@ -58,7 +58,7 @@ class Card(BaseModel):
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def signed(self) -> Card:
-        """This card with `card_sha256` filled in."""
+        """Return the card with `card_sha256` filled in."""
         return self.model_copy(update={"card_sha256": self.digest()})
 
 

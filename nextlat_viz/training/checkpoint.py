@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -26,6 +25,9 @@ from nextlat_viz.models import OBJECTIVES, Objective, Transformer, TransformerCo
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import FORMAT, Card, sha256_of
 from nextlat_viz.training.presets import TrainConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WEIGHTS, CARD, METRICS = "model.safetensors", "card.json", "metrics.csv"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -86,6 +88,8 @@ class Checkpoint:
     @property
     def metrics(self) -> pd.DataFrame:
         """Losses over training, one row per validation: steps, nats per token, and the floor."""
+        import pandas as pd
+
         path = self.folder / METRICS
         if not path.exists():
             raise CheckpointError(f"{path} does not exist: this checkpoint came without its training curve")
@@ -223,6 +227,8 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     >>> sorted(set(table["objective"]))
     ['next_token', 'nextlat']
     """
+    import pandas as pd
+
     folders = shipped_folders() if folder is None else sorted(path.parent for path in Path(folder).rglob(CARD))
     rows = []
     for path in folders:
@@ -315,8 +321,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import platform
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
@@ -24,7 +25,7 @@ from torch import Tensor
 from nextlat_viz import worlds
 from nextlat_viz.errors import CheckpointError, unknown
 from nextlat_viz.models import OBJECTIVES, Batch, Objective
-from nextlat_viz.training.card import FORMAT, Card
+from nextlat_viz.training.card import Card
 from nextlat_viz.training.checkpoint import (
     CARD,
     DTYPES,
@@ -101,7 +102,7 @@ def train(
         return run.finished()
     run.claim()
 
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=config.precision)
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=config.precision)  # type: ignore[arg-type]
     if fabric.world_size > 1:
         fabric.launch()
     return run.fit(fabric, progress, on_validation)
@@ -153,7 +154,9 @@ class _Run:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise type(error)(f"out={str(self.folder)!r} cannot be written ({error}). Choose another folder.") from error
+            raise type(error)(
+                f"out={str(self.folder)!r} cannot be written ({error}). Choose another folder."
+            ) from error
 
     def fit(self, fabric: Fabric, progress: bool, on_validation: Callback | None) -> Checkpoint:
         config = self.config
@@ -169,7 +172,9 @@ class _Run:
         model, optimizer = fabric.setup(raw_model, raw_optimizer)
         validation = Validation(self.world, config)
         board = _tensorboard(self.folder) if fabric.is_global_zero else None
-        bar = _progress_bar(config.steps, step, progress and fabric.is_global_zero, f"{self.world.name}/{self.objective}")
+        bar = _progress_bar(
+            config.steps, step, progress and fabric.is_global_zero, f"{self.world.name}/{self.objective}"
+        )
         started = time.monotonic()
 
         while step < config.steps:
@@ -301,7 +306,7 @@ class _Run:
             metrics=validation(model) | {"train_seconds": round(seconds, 1)},
         ).signed()
         write_atomically(self.folder / WEIGHTS, content)
-        write_atomically(self.folder / METRICS, pd.DataFrame(history).to_csv(index=False).encode())
+        write_atomically(self.folder / METRICS, _csv(history))
         write_atomically(self.folder / CARD, card.model_dump_json(indent=2).encode())
         (self.folder / TRAIN_STATE).unlink(missing_ok=True)
 
@@ -311,7 +316,16 @@ class _Run:
         return hashlib.sha256((validation.episodes.sha256 + first.sha256).encode()).hexdigest()
 
     def _command(self) -> str:
-        words = ["nextlat-viz", "train", self.world.name, self.objective, "--preset", self.preset, "--seed", str(self.seed)]
+        words = [
+            "nextlat-viz",
+            "train",
+            self.world.name,
+            self.objective,
+            "--preset",
+            self.preset,
+            "--seed",
+            str(self.seed),
+        ]
         for field, value in self.overrides.items():
             values = value if isinstance(value, tuple | list) else [value]
             words += [f"--{field.replace('_', '-')}", *map(str, values)]
@@ -350,6 +364,14 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
             index, key = rest.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _csv(rows: list[dict[str, float]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _progress_bar(steps: int, done: int, show: bool, label: str) -> Any:

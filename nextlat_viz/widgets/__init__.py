@@ -12,7 +12,8 @@ True
 
 from nextlat_viz.widgets.compare import TrajectoryCompare
 from nextlat_viz.widgets.explorer import LatentExplorer
+from nextlat_viz.widgets.monitor import LossMonitor
 from nextlat_viz.widgets.probelab import ProbeLab
 from nextlat_viz.widgets.state import ViewState
 
-__all__ = ["LatentExplorer", "ProbeLab", "TrajectoryCompare", "ViewState"]
+__all__ = ["LatentExplorer", "LossMonitor", "ProbeLab", "TrajectoryCompare", "ViewState"]

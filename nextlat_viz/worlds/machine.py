@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NODE = 23.0
 _HEAD = 11.0
-_FONT = 11.5
+_FONT = 11
 _MOST_LABELS = 40
 
 
@@ -87,12 +87,14 @@ def spread(world: HiddenMarkovWorld, across: float, up: float) -> Float[np.ndarr
         return np.zeros((1, 2))
     places = polygon(around(world.transitions)) if world.n_states > 2 else np.array([[-1.0, 0.0], [1.0, 0.0]])
     loops = bool(np.diagonal(world.transitions.sum(0)).any())
-    room = np.array([across, up]) - 2 * (np.array([92.0, 84.0]) if loops else np.array([80.0, 58.0]))
+    # Left, bottom and right, top: loops and the labels beside them need more of it.
+    margins = np.array([[92.0, 78.0], [92.0, 62.0]]) if loops else np.array([[80.0, 58.0], [80.0, 40.0]])
+    room = np.array([across, up]) - margins.sum(0)
     low, high = places.min(0), places.max(0)
     scale = room / np.maximum(high - low, 1e-9)
     # A wide picture may stretch the polygon, but not out of recognition.
     scale = np.minimum(scale, 1.4 * scale.min())
-    return (places - (low + high) / 2) * scale
+    return (places - (low + high) / 2) * scale + (margins[0] - margins[1]) / 2
 
 
 def arrows_between(world: HiddenMarkovWorld, places: Float[np.ndarray, "states 2"]) -> list[Arrow]:
@@ -171,60 +173,58 @@ def _draw_labels(
     edge: Float[np.ndarray, " 2"],
 ) -> None:
     """Each label beside its own arrow, where it hides and confuses least."""
-    halves = [
-        np.array([max(map(len, arrow.label)) * _FONT * 0.28 + 2, len(arrow.label) * _FONT * 0.66]) for arrow in arrows
-    ]
-    chosen: dict[int, Float[np.ndarray, " 2"]] = {}
-    # The first round places, the others reconsider once all the others are known.
+    halves = np.array(
+        [(max(map(len, arrow.label)) * _FONT * 0.28 + 2, len(arrow.label) * _FONT * 0.66) for arrow in arrows]
+    )
+    spots, badness = [], []
+    for k, (arrow, half) in enumerate(zip(arrows, halves, strict=True)):
+        centres, off_middle = _spots(arrow, half)
+        others = np.concatenate([places[:0], *(other.curve for other in arrows[:k] + arrows[k + 1 :])])
+        spots.append(centres)
+        badness.append(off_middle + _clutter(centres, half, arrow.curve, others, places, edge))
+    chosen = np.array([centres[bad.argmin()] for centres, bad in zip(spots, badness, strict=True)])
+    # Every label in turn makes way for the others, until none would move again (or four rounds: they may quarrel).
     for _ in range(4):
-        for k, arrow in enumerate(arrows):
-            others = np.concatenate([places[:0], *(other.curve for other in arrows if other is not arrow)])
-            taken = [(place, halves[other]) for other, place in chosen.items() if other != k]
-            scores = [
-                (
-                    far
-                    + _clutter(spot, halves[k], arrow.curve, others, places, taken)
-                    + 50 * np.clip(np.abs(spot) + halves[k] - edge, 0, None).sum()
-                )
-                for far, spot in _spots(arrow, halves[k])
-            ]
-            chosen[k] = _spots(arrow, halves[k])[int(np.argmin(scores))][1]
-    for k, arrow in enumerate(arrows):
-        x, y = chosen[k]
+        for k in range(len(arrows)):
+            overlap = halves + halves[k] + 3 - np.abs(spots[k][:, None] - chosen)
+            overlap[:, k] = 0
+            chosen[k] = spots[k][(badness[k] + 20 * np.clip(overlap, 0, None).prod(-1).sum(-1)).argmin()]
+    for arrow, (x, y) in zip(arrows, chosen, strict=True):
         figure.add_annotation(x=x, y=y, text="<br>".join(arrow.label), showarrow=False, font={"size": _FONT})
 
 
-def _spots(arrow: Arrow, half: Float[np.ndarray, " 2"]) -> list[tuple[float, np.ndarray]]:
+def _spots(
+    arrow: Arrow, half: Float[np.ndarray, " 2"]
+) -> tuple[Float[np.ndarray, "spots 2"], Float[np.ndarray, " spots"]]:
     """Candidate centres of a label, with how far each is from the plainest: mid-arrow, on the outer side."""
-    spots = []
-    for share in np.linspace(0.2, 0.8, 13):
-        k = int(share * (len(arrow.curve) - 1))
-        along = arrow.curve[k + 1] - arrow.curve[k - 1]
-        normal = np.array([-along[1], along[0]]) / np.linalg.norm(along)
-        for away in (normal, -normal):
-            inner = arrow.outward @ away < 0
-            spots.append((20 * abs(share - 0.5) + 3 * inner, arrow.curve[k] + away * (np.abs(away) @ half + 4)))
-    return spots
+    shares = np.linspace(0.14, 0.86, 25)
+    k = (shares * (len(arrow.curve) - 1)).astype(int)
+    along = arrow.curve[k + 1] - arrow.curve[k - 1]
+    normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.linalg.norm(along, axis=1, keepdims=True)
+    away = np.concatenate([normal, -normal])
+    centres = np.tile(arrow.curve[k], (2, 1)) + away * (np.abs(away) @ half + 4)[:, None]
+    return centres, 20 * np.tile(np.abs(shares - 0.5), 2) + 3 * (away @ arrow.outward < 0)
 
 
 def _clutter(
-    centre: Float[np.ndarray, " 2"],
+    centres: Float[np.ndarray, "spots 2"],
     half: Float[np.ndarray, " 2"],
     own: Float[np.ndarray, "points 2"],
     others: Float[np.ndarray, "more 2"],
     places: Float[np.ndarray, "states 2"],
-    taken: list[tuple[np.ndarray, np.ndarray]],
-) -> float:
-    """Badness of a place: over other labels, over states, over lines, or nearer another arrow than is clear."""
-    from_others = _distance(others, centre, half).min(initial=99.0)
-    nodes = np.clip(_NODE + 3 - _distance(places, centre, half), 0, None).sum()
-    covered = (_distance(own, centre, half) < 1).sum() + 3 * (from_others < 1)
-    labels = sum(np.prod(np.clip(half + other + 3 - np.abs(centre - at), 0, None)) for at, other in taken)
-    return float(20 * labels + 10 * nodes + 5 * covered + 2 * max(0.0, 12.0 - from_others))
+    edge: Float[np.ndarray, " 2"],
+) -> Float[np.ndarray, " spots"]:
+    """Badness of each spot: over lines, over states, out of the picture, or nearer another arrow than is clear."""
+    from_own, from_others = _distance(own, centres, half), _distance(others, centres, half)
+    covered = (from_own < 1).sum(1) + (from_others < 1).sum(1)
+    nodes = np.clip(_NODE + 3 - _distance(places, centres, half), 0, None).sum(1)
+    outside = np.clip(np.abs(centres) + half - edge, 0, None).sum(1)
+    unclear = np.clip(12 - from_others.min(1, initial=99.0), 0, None)
+    return 5 * covered + 10 * nodes + 50 * outside + 2 * unclear
 
 
 def _distance(
-    points: Float[np.ndarray, "points 2"], centre: Float[np.ndarray, " 2"], half: Float[np.ndarray, " 2"]
-) -> Float[np.ndarray, " points"]:
-    """How far points lie outside a box."""
-    return np.linalg.norm(np.clip(np.abs(points - centre) - half, 0, None), axis=1)
+    points: Float[np.ndarray, "points 2"], centres: Float[np.ndarray, "spots 2"], half: Float[np.ndarray, " 2"]
+) -> Float[np.ndarray, "spots points"]:
+    """How far points lie outside boxes of one size around the centres."""
+    return np.linalg.norm(np.clip(np.abs(points - centres[:, None]) - half, 0, None), axis=-1)

@@ -53,9 +53,7 @@ def literal_forward(model, tokens):
             for t in range(len(xs)):
                 parts = []
                 for h in range(heads):
-                    scores = torch.stack(
-                        [rope(q[t][h], t) @ rope(k[s][h], s) / math.sqrt(width) for s in range(t + 1)]
-                    )
+                    scores = torch.stack([rope(q[t][h], t) @ rope(k[s][h], s) / math.sqrt(width) for s in range(t + 1)])
                     weights = scores.softmax(0)
                     parts.append(sum(weights[s] * v[s][h] for s in range(t + 1)))
                 attended.append(block.attention.out.weight @ torch.cat(parts))

@@ -17,9 +17,7 @@ def rewrite_card(folder, sign=True, **changes):
 
 def test_round_trip(run):
     again = nlv.load(run.folder)
-    for (name, ours), (_, theirs) in zip(
-        run.model.state_dict().items(), again.model.state_dict().items(), strict=True
-    ):
+    for (name, ours), (_, theirs) in zip(run.model.state_dict().items(), again.model.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name
     assert again.name == "rrxor/nextlat/seed3"
     assert again.world.spec == nlv.worlds.get("rrxor").spec
@@ -94,7 +92,7 @@ def test_truncated_card(run):
 @pytest.mark.parametrize("content", ['{"format": "nextlat_viz.checkpoint/2"}', "[1, 2]", "{}"])
 def test_card_of_another_format(run, content):
     (run.folder / "card.json").write_text(content)
-    with pytest.raises(CheckpointError, match="is not 'nextlat_viz.checkpoint/1'"):
+    with pytest.raises(CheckpointError, match=r"is not 'nextlat_viz.checkpoint/1'"):
         nlv.load(run.folder)
 
 
@@ -103,26 +101,26 @@ def test_incomplete_card(run):
     fields = json.loads(path.read_text())
     del fields["world"]
     path.write_text(json.dumps(fields))
-    with pytest.raises(CheckpointError, match="not a complete card.*world"):
+    with pytest.raises(CheckpointError, match=r"not a complete card.*world"):
         nlv.load(run.folder)
 
 
 def test_card_of_another_shape(run):
     rewrite_card(run.folder, config=run.card.config.model_copy(update={"mlp_dim": 20}))
-    with pytest.raises(CheckpointError, match="weights and card disagree about backbone.blocks.0.mlp"):
+    with pytest.raises(CheckpointError, match=r"weights and card disagree about backbone.blocks.0.mlp"):
         nlv.load(run.folder)
 
 
 def test_card_of_an_unknown_world(run):
     rewrite_card(run.folder, world={"name": "atlantis"})
-    with pytest.raises(CheckpointError, match="cannot be built here.*unknown world 'atlantis'"):
+    with pytest.raises(CheckpointError, match=r"cannot be built here.*unknown world 'atlantis'"):
         nlv.load(run.folder)
 
 
 def test_unknown_checkpoint_names_the_nearest():
-    with pytest.raises(UnknownNameError, match="unknown checkpoint 'rrxor/nextlet'. Did you mean 'rrxor/nextlat'"):
+    with pytest.raises(UnknownNameError, match=r"unknown checkpoint 'rrxor/nextlet'. Did you mean 'rrxor/nextlat'"):
         nlv.load("rrxor/nextlet")
-    with pytest.raises(UnknownNameError, match="unknown checkpoint 'rrxor/nextlat/seed77'.*rrxor/nextlat/seed0"):
+    with pytest.raises(UnknownNameError, match=r"unknown checkpoint 'rrxor/nextlat/seed77'.*rrxor/nextlat/seed0"):
         nlv.load("rrxor/nextlat", seed=77)
 
 

@@ -116,14 +116,16 @@ def test_loss_falls_and_stays_over_the_floor(tmp_path):
 
 def test_objectives_start_from_the_same_backbone():
     config, world = TrainConfig(), nlv.worlds.get("rrxor")
-    ours, theirs = (build_model(name, config, world, seed=5).backbone.state_dict() for name in ("next_token", "nextlat"))
+    ours, theirs = (
+        build_model(name, config, world, seed=5).backbone.state_dict() for name in ("next_token", "nextlat")
+    )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_unwritable_folder(tmp_path, small):
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(OSError, match="cannot be written.*Choose another folder"):
+    with pytest.raises(OSError, match=r"cannot be written.*Choose another folder"):
         nlv.train("rrxor", out=blocker / "run", progress=False, **small)
 
 
@@ -153,5 +155,5 @@ def test_damaged_training_state_says_so(tmp_path, small):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / loop.TRAIN_STATE).write_bytes(b"not safetensors")
-    with pytest.raises(CheckpointError, match="cannot be read.*Delete it"):
+    with pytest.raises(CheckpointError, match=r"cannot be read.*Delete it"):
         nlv.train("rrxor", out=folder, progress=False, **small)
