@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,13 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
             mode="lines+markers",
             name=style.safe(name),
             line={"width": 2, "color": style.state_colour(token)},
-            marker={"symbol": "arrow", "angleref": "previous", "size": [0, 11, 0] * len(ends), "opacity": 1},
+            marker={
+                "symbol": "arrow",
+                "angleref": "previous",
+                "size": [0, 11, 0] * len(ends),
+                "opacity": 1,
+                "line_width": 0,
+            },
             hoverinfo="skip",
         )
     figure.update_layout(showlegend=True, legend_title_text="token")
@@ -118,7 +125,7 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     return figure
 
 
-_KINDS = {"machine": _machine, "beliefs": _beliefs}
+_KINDS: dict[str, Callable[..., go.Figure]] = {"machine": _machine, "beliefs": _beliefs}
 _OPTIONS = {"machine": ("width", "height"), "beliefs": ("depth", "width", "height")}
 
 

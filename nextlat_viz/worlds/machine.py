@@ -182,8 +182,8 @@ def _draw_labels(
         others = np.concatenate([places[:0], *(other.curve for other in arrows[:k] + arrows[k + 1 :])])
         spots.append(centres)
         badness.append(off_middle + _clutter(centres, half, arrow.curve, others, places, edge))
-    chosen = np.array([centres[bad.argmin()] for centres, bad in zip(spots, badness, strict=True)])
-    # Every label in turn makes way for the others, until none would move again (or four rounds: they may quarrel).
+    chosen = np.full((len(arrows), 2), 1e9)
+    # The first round places each label beside those placed before; in the others each makes way for all the rest.
     for _ in range(4):
         for k in range(len(arrows)):
             overlap = halves + halves[k] + 3 - np.abs(spots[k][:, None] - chosen)
