@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test lint checkpoints lock clean
+.PHONY: help lab demo test lint checkpoints bench lock clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,12 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 
 test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
 	$(BIN)/pytest
+
+checkpoints: $(VENV)/.installed  ## train everything that is shipped again (about an hour on two slow cores)
+	$(BIN)/python checkpoints/build.py
+
+bench: $(VENV)/.installed  ## from kernel start to the first widget, over importing torch and plotly
+	$(BIN)/python benchmarks/startup.py
 
 lock: pyproject.toml  ## resolve the newest versions afresh into requirements.lock
 	rm -rf build/lock

@@ -28,7 +28,7 @@ Overrides = create_model("Overrides", __config__=ConfigDict(extra="forbid"), **_
 
 
 class Train(BaseModel):
-    """Train a model on a world. The same command goes on after a run that was killed, and loads one that is finished."""
+    """Train a model on a world. Run again, the command goes on after a killed run, and loads a finished one."""
 
     world: tyro.conf.Positional[str] = Field(description="name of a world; `nextlat-viz list worlds` shows them")
     objective: tyro.conf.Positional[str] = Field("nextlat", description="next_token or nextlat")
@@ -94,7 +94,7 @@ class Evaluate(BaseModel):
 
         results = evaluation.evaluate(self.checkpoints or None)
         show(results.drop(columns="weights_sha256"))
-        show(evaluation.by_objective(results))
+        print(evaluation.markdown(results))
         if self.out is not None:
             write_atomically(self.out, results.to_csv(index=False, float_format="%.6g").encode())
             print(self.out)

@@ -68,11 +68,13 @@ def demo(
         notes["Every seed"] = "Every shipped model of this world; bad seeds stay in."
 
     provenance = {"command": "nextlat-viz demo", "world": world, "shipped": shipped, **figures.provenance_of(*read)}
-    for number, (heading, figure) in enumerate(tqdm(drawn.items(), desc="figures", unit="figure"), start=1):
-        name = f"{number}_{heading.lower().replace(' ', '_')}"
-        for kind in formats:
-            paper = go.Figure(figure).update_layout(template=figures.template("light"))
-            figures.write(paper, folder / f"{name}.{kind}", provenance | {"figure": heading, "note": notes[heading]})
+    with figures.one_browser():
+        for number, (heading, figure) in enumerate(tqdm(drawn.items(), desc="figures", unit="figure"), start=1):
+            name = f"{number}_{heading.lower().replace(' ', '_')}"
+            for kind in formats:
+                paper = go.Figure(figure).update_layout(template=figures.template("light"))
+                about = provenance | {"figure": heading, "note": notes[heading]}
+                figures.write(paper, folder / f"{name}.{kind}", about)
     title = f"What two transformers believe about {world}"
     figures.report(drawn, tables, title, folder / "report.html", provenance, notes)
     return table
@@ -131,7 +133,8 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     drawn = {heading: figure for heading, figure, _ in pictures(pair, read)}
     chosen = {"rrxor": drawn["Latents"], "every_seed": figures.every_seed(evaluation.results())}
     written = []
-    for name, figure in chosen.items():
-        paper = go.Figure(figure).update_layout(template=figures.template("light"), paper_bgcolor="white")
-        written.append(figures.write(paper, Path(out) / f"{name}.png", provenance | {"figure": name}))
+    with figures.one_browser():
+        for name, figure in chosen.items():
+            paper = go.Figure(figure).update_layout(template=figures.template("light"), paper_bgcolor="white")
+            written.append(figures.write(paper, Path(out) / f"{name}.png", provenance | {"figure": name}))
     return written

@@ -100,10 +100,10 @@ def by_objective(results: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> results = pd.DataFrame({"world": ["w", "w"], "objective": ["nextlat"] * 2, "belief_r2": [0.9, 0.8],
+    >>> results = pd.DataFrame({"world": ["w", "w"], "objective": ["nextlat"] * 2, "belief_r2": [0.75, 0.25],
     ...                         "excess": [0.01, 0.02]})
     >>> by_objective(results)["belief_r2"].tolist()
-    [0.85]
+    [0.5]
     """
     grouped = results.groupby(["world", "objective"], sort=False)
     return grouped.agg(
@@ -114,3 +114,29 @@ def by_objective(results: pd.DataFrame) -> pd.DataFrame:
         lowest_belief_r2=("belief_r2", "min"),
         highest_belief_r2=("belief_r2", "max"),
     ).reset_index()
+
+
+def markdown(results: pd.DataFrame) -> str:
+    """The README's table: a row per world and objective, every seed in it.
+
+    Examples
+    --------
+    >>> print(markdown(results()).splitlines()[0])
+    | world | objective | loss above the floor | belief R², mean | every seed | untrained | shuffled |
+    """
+    lines = [
+        "| world | objective | loss above the floor | belief R², mean | every seed | untrained | shuffled |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (world, objective), its in results.groupby(["world", "objective"], sort=False):
+        cells = [
+            str(world),
+            str(objective),
+            f"{its['excess'].min():.4f} to {its['excess'].max():.4f}",
+            f"**{its['belief_r2'].mean():.3f}**",
+            ", ".join(f"{score:.3f}" for score in its.sort_values("seed")["belief_r2"]),
+            f"{its['belief_r2_untrained'].mean():.3f}",
+            f"{its['belief_r2_shuffled'].mean():.3f}".replace("-0.000", "0.000"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -44,7 +44,9 @@ MAY_IMPORT = {
     "analysis": FOUNDATION | {"worlds", "latents"},
     "figures": FOUNDATION | {"worlds", "latents", "analysis"},
     "widgets": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
-    "cli": FOUNDATION | {"worlds", "models", "training", "decoding", "latents", "analysis", "figures", "widgets"},
+    "evaluation": FOUNDATION | {"training", "latents", "analysis"},
+    "demo": FOUNDATION | {"worlds", "training", "latents", "analysis", "evaluation", "figures"},
+    "cli": FOUNDATION | {"worlds", "models", "training", "decoding", "latents", "evaluation", "demo"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

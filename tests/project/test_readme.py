@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from nextlat_viz import evaluation
+
 from .pyproject import ROOT
 
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
@@ -36,3 +38,7 @@ def test_links_and_pictures_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text):
         if "://" not in target:
             assert (ROOT / target).exists(), target
+
+
+def test_readme_numbers_are_the_measured_ones() -> None:
+    assert evaluation.markdown(evaluation.results()) in (ROOT / "README.md").read_text(encoding="utf-8")

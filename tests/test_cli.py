@@ -1,0 +1,73 @@
+import json
+
+import pandas as pd
+import pytest
+
+import nextlat_viz as nlv
+from nextlat_viz.cli import main
+
+
+def test_train_then_extract(tmp_path, capsys):
+    run, table = tmp_path / "run", tmp_path / "latents.h5ad"
+    size = ["--steps", "2", "--layers", "1", "--validation-episodes", "8", "--snapshots", "1"]
+    main(["train", "z1r", "nextlat", "--seed", "5", "--out", str(run), *size])
+    assert "floor" in capsys.readouterr().out
+    checkpoint = nlv.load(run)
+    assert (checkpoint.card.seed, checkpoint.card.steps, checkpoint.snapshots) == (5, 2, [1, 2])
+    assert " ".join(size[:2]) in checkpoint.card.command
+    main(["extract", str(run), "--out", str(table), "--episodes", "8", "--step", "1"])
+    assert nlv.load_latents(table).n_obs == 8 * 12
+
+
+def test_the_command_in_a_card_makes_the_same_weights(tmp_path, monkeypatch):
+    options = {"steps": 3, "layers": 1, "validation_episodes": 8, "snapshots": (1, 2)}
+    first = nlv.train("z1r", "next_token", seed=2, out=tmp_path / "first", progress=False, **options)
+    monkeypatch.chdir(tmp_path)
+    main(first.card.command.split()[1:])
+    again = nlv.load(tmp_path / "runs" / "z1r" / "next_token" / "seed2")
+    assert again.weights_sha256 == first.weights_sha256
+    assert again.card.snapshots == first.card.snapshots
+
+
+def test_evaluate_writes_the_table(tmp_path, capsys):
+    main(["evaluate", "mess3/nextlat", "--out", str(tmp_path / "results.csv")])
+    assert "| mess3 | nextlat |" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "results.csv")["belief_r2"].iloc[0] > 0.9
+
+
+def test_list_names_everything(capsys):
+    main(["list"])
+    out = capsys.readouterr().out
+    for name in ("rrxor", "bloch_walk", "nextlat", "tiny", "mess3/next_token/seed2"):
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "rrxr"], "unknown world 'rrxr'. Did you mean 'rrxor'?"),
+        (["extract", "rrxor/nextlt", "--out", "x.h5ad"], "unknown checkpoint 'rrxor/nextlt'"),
+        (["demo", "z1r", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'z1r/next_token'"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([argument.format(tmp=tmp_path) for argument in arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_demo_writes_report_and_figures_with_provenance(tmp_path, capsys):
+    main(["demo", "--shipped", "--out", str(tmp_path / "demo")])
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "What two transformers believe about rrxor" in page
+    assert page.count('class="plotly-graph-div"') == 7
+    assert "src=" not in page.split("<body>")[1]
+    pictures = sorted(path.name for path in (tmp_path / "demo").glob("*.png"))
+    assert len(pictures) == len(list((tmp_path / "demo").glob("*.svg"))) == 7
+    sidecar = json.loads((tmp_path / "demo" / "4_latents.json").read_text())
+    weights = {model["weights_sha256"] for model in sidecar["parameters"]["models"]}
+    assert weights == {nlv.load(f"rrxor/{name}").weights_sha256 for name in ("next_token", "nextlat")}
+    assert "0.94" in capsys.readouterr().out
