@@ -18,10 +18,10 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Float
 
-import nextlat_viz
 from nextlat_viz.analysis.projection import Projection
 from nextlat_viz.analysis.projections import UmapPlan
 from nextlat_viz.analysis.umap_layout import Progress
+from nextlat_viz.paths import PACKAGE
 
 State = Literal["ready", "running", "done", "failed", "cancelled"]
 
@@ -160,7 +160,7 @@ class _Worker:
         # A file, because a pipe that nobody reads fills up and stops the writer.
         self.errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         # The worker must find this very package, however the notebook came by it.
-        home = str(Path(nextlat_viz.__file__).resolve().parent.parent)
+        home = str(PACKAGE.parent)
         search = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nextlat_viz.analysis.umap_worker"],
