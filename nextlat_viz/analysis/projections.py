@@ -65,6 +65,23 @@ def project(
         Too few different rows for UMAP (at least ``n_neighbors + 2``), NaN in the latents, a probe of another model.
     UnknownNameError
         No such method or site.
+
+    Examples
+    --------
+    A model whose hidden state is a linear image of Mess3's belief lies in a plane:
+
+    >>> from nextlat_viz import worlds
+    >>> from nextlat_viz.latents.table import build
+    >>> world = worlds.get("mess3")
+    >>> episodes = world.sample(40, 8, seed=0)
+    >>> belief = world.belief(episodes.tokens)
+    >>> meta = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "mess3/ideal/seed0", "step": 0}
+    >>> latents = build(belief @ np.ones((3, 4)) + belief @ np.eye(3, 4), {}, episodes, world, meta, belief)
+    >>> plane = project(latents, "pca")
+    >>> plane.coordinates.shape, round(sum(plane.explained_variance), 3)
+    ((320, 2), 1.0)
+    >>> bool(np.array_equal(plane.transform(latents.X[:5]), plane.coordinates[:5]))
+    True
     """
     if method == "umap":
         plan = UmapPlan.of(latents, site, rows, seed, cache, n_neighbors, min_dist, n_epochs)

@@ -118,6 +118,22 @@ def read_trajectory(latents: AnnData, probe: ProbeResult, episode: int) -> Traje
         Of target "belief".
     episode : int
         Its number in ``obs["episode"]``; one of ``probe.test_episodes`` for an honest picture.
+
+    Examples
+    --------
+    A model whose hidden state is a linear image of the belief follows the exact path:
+
+    >>> from nextlat_viz.analysis import probe
+    >>> from nextlat_viz import worlds
+    >>> from nextlat_viz.latents.table import build
+    >>> world = worlds.get("mess3")
+    >>> episodes = world.sample(40, 8, seed=0)
+    >>> belief = world.belief(episodes.tokens)
+    >>> meta = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "mess3/ideal/seed0", "step": 0}
+    >>> latents = build(belief @ np.ones((3, 4)) + belief @ np.eye(3, 4), {}, episodes, world, meta, belief)
+    >>> path = read_trajectory(latents, probe(latents, "belief"), episode=3)
+    >>> path.coordinates.shape, bool(path.distance.max() < 1e-3)
+    ((8, 2), True)
     """
     _require_belief(probe)
     rows = episode_rows(latents, episode)
