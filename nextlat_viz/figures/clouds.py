@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld
 
 NAMES = {"pca": "PCA", "umap": "UMAP"}
+_READ = "<b>Belief, by a linear probe</b>"
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,26 @@ def clouds(
         showlegend=False,
         hovermode="closest",
         dragmode="select",
+        modebar={"orientation": "v"},
         coloraxis=paint.axis,
         annotations=[note for note in notes if note["text"]],
         **grid.layout(),
     )
+    _same_scale(figure)
     return figure
+
+
+def _same_scale(figure: go.Figure) -> None:
+    """Give the beliefs of all models one range: a cloud that spreads further must look so."""
+    views = [one for one in figure.data if one.x is not None and (one.meta or {}).get("column") == BELIEF]
+    for name in "xy":
+        places = [np.array(view[name], dtype=float) for view in views]
+        known = np.concatenate([np.zeros(0), *places])
+        if np.isfinite(known).any():
+            low, high = float(np.nanmin(known)), float(np.nanmax(known))
+            room = 0.07 * (high - low) + 0.02
+            for axis in {view[f"{name}axis"][1:] for view in views}:
+                figure.layout[f"{name}axis{axis}"].range = [low - room, high + room]
 
 
 def _check(latents: Sequence[AnnData], projections: Sequence[Any], readings: Sequence[Any]) -> None:
@@ -167,12 +183,12 @@ def _panels(
             coordinates = coordinates[rows]
         yield _Panel(method, f"<b>{name}</b><br>{_trust(projection)}", coordinates, projection.note)
     if isinstance(reading, str):
-        yield _Panel(BELIEF, "<b>Belief, read by a linear probe</b>", None, message=reading)
+        yield _Panel(BELIEF, _READ, None, message=reading)
     elif reading is not None:
         world = _pictured(latents)
         yield _Panel(
             BELIEF,
-            f"<b>Belief, read by a linear probe</b><br>{score_line(reading)}",
+            f"{_READ}<br>{score_lines(reading)}",
             world.belief_coordinates(reading.predict(latents)[rows]),
             f"{reading.note} Rings: the exact beliefs.",
             reference=world.belief_coordinates(latents.obsm[BELIEF][rows]),
@@ -192,19 +208,19 @@ def _pictured(latents: AnnData) -> HiddenMarkovWorld:
 def _trust(projection: Projection) -> str:
     said = []
     if projection.explained_variance is not None:
-        said.append(f"{100 * float(np.sum(projection.explained_variance)):.0f}% of the variance")
+        said.append(f"{100 * sum(projection.explained_variance):.0f}% of the variance")
     if projection.trustworthiness is not None:
         said.append(f"trustworthiness {projection.trustworthiness:.2f}")
-    return ", ".join(said)
+    return "<br>".join(said)
 
 
-def score_line(result: ProbeResult) -> str:
-    """Say a probe's held-out score beside its controls, in one line."""
+def score_lines(result: ProbeResult) -> str:
+    """Say a probe's held-out score beside its controls, in two lines."""
     metric = "R²" if result.metric == "R2" else escape(result.metric)
     controls = [f"shuffled {_number(result.shuffled)}"]
     if result.untrained is not None:
         controls.append(f"untrained {_number(result.untrained)}")
-    return f"held-out {metric} <b>{_number(result.score)}</b> ({', '.join(controls)})"
+    return f"held-out {metric} <b>{_number(result.score)}</b><br>{', '.join(controls)}"
 
 
 def _number(value: float) -> str:
@@ -233,7 +249,8 @@ def _points(
 def _behind(panel: _Panel, options: dict[str, Any]) -> list[Any]:
     if panel.column != BELIEF:
         return []
-    x, y = (None, None) if panel.reference is None else np.unique(panel.reference.astype(np.float32), axis=0).T
+    # Rounded, or the same belief reached on two ways would be drawn twice.
+    x, y = (None, None) if panel.reference is None else np.unique(panel.reference.round(6) + 0.0, axis=0).T
     opacity = 0.55 if x is None or len(x) <= 100 else 0.2
     ring = {"size": 9, "color": themes.EXACT, "symbol": "circle-open", "opacity": opacity}
     same = {"marker": {"opacity": opacity}}

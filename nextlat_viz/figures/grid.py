@@ -7,7 +7,7 @@ from typing import Any
 
 from nextlat_viz.figures.rows import escape
 
-ROW_HEIGHT, TITLE, FOOT = 310, 46, 40
+ROW_HEIGHT, TITLE, FOOT = 270, 62, 40
 LEFT, RIGHT = 34, 100
 _GAP = 0.02
 
@@ -57,7 +57,7 @@ class Grid:
         """The name of a row, beside it; `text` is plotly's HTML."""
         up = self._domain(row, 0)[1]
         font = {"size": 14, "color": color}
-        return _note(0, sum(up) / 2, text, xanchor="right", yanchor="middle", xshift=-6, textangle=-90, font=font)
+        return _note(0.0, sum(up) / 2, text, xanchor="right", yanchor="middle", xshift=-6, textangle=-90, font=font)
 
     def _name(self, row: int, column: int) -> str:
         number = row * self.columns + column + 1

@@ -211,7 +211,8 @@ def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> go.Figure:
             layout[f"yaxis{axis}"] = {
                 "domain": up, "anchor": f"x{axis}", "range": [len(objectives) - 0.5, -0.5], "showgrid": False,
                 "tickvals": list(range(len(objectives))), "showticklabels": side == 0,
-                "ticktext": [f"<b>{escape(label)}</b>" for label in labels],
+                "ticktext": [f"<b>{escape(label)}</b>" for label in labels], "ticks": "outside", "ticklen": 6,
+                "tickcolor": "rgba(0,0,0,0)",
             }  # fmt: skip
             layout[f"xaxis{axis}"]["title"] = {"text": "" if i < len(worlds) - 1 else _SIDES[side]}
             for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
@@ -219,7 +220,7 @@ def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> go.Figure:
                 figure.add_traces(list(_seeds(its, j, label, color, bool(side), axis, first=i == j == 0, theme=theme)))
         heading.append({**_heading(0.1, escape(world)), "y": up[1], "yshift": 2})
     figure.update_layout(
-        template=themes.template(theme), height=90 + 64 * len(worlds) * (len(objectives) + 0.6), annotations=heading,
+        template=themes.template(theme), height=70 + 58 * len(worlds) * (len(objectives) + 0.6), annotations=heading,
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}, hovermode="closest",
         margin={"l": 20, "r": 14, "t": 30, "b": 48}, **layout,
     )  # fmt: skip

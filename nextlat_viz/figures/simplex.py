@@ -13,7 +13,7 @@ from nextlat_viz.figures.rows import escape
 if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld
 
-_OUTWARD = 13
+_OUTWARD = 19
 
 
 def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:

@@ -103,7 +103,7 @@ def trajectories(
         annotations=[
             *simplex.corner_names(world, "x", "y"),
             _heading(0.0, 1.0, f"Belief over the episode, read by a linear probe{_fitted(paths)}"),
-            _caption(simplex.caption(world, 80)),
+            _caption(simplex.caption(world, 64)),
             _heading(_RIGHT[0], 1.0, f"Next token after position {position}"),
             _heading(_RIGHT[0], 0.58, "Distance of the belief read from the exact one"),
         ],
