@@ -120,6 +120,10 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Decoder-only transformer; calling it gives the hidden state at every position.
 
+    There is no start token, so a run of one token has the same states at any length: attention over equal values
+    gives that value, whatever the positions. Where the length of such a run tells something, as in RRXOR, no
+    training can bring the loss all the way to the floor.
+
     Parameters
     ----------
     config : TransformerConfig

@@ -111,6 +111,12 @@ def test_rotary_positions_are_relative(model, tokens):
     torch.testing.assert_close(model(tokens, documents)[:, 4:], model(tokens[:, 4:]), rtol=1e-3, atol=1e-4)
 
 
+def test_a_run_of_one_token_looks_the_same_at_any_length(model):
+    """The blind spot the class documents."""
+    hidden = model(torch.full((1, 10), 3))
+    torch.testing.assert_close(hidden, hidden[:, :1].expand_as(hidden), rtol=1e-4, atol=1e-5)
+
+
 def test_sites_are_the_states(model, tokens):
     states = model.states(tokens)
     assert list(states) == model.sites == ["embed", "block0", "block1", "hidden"]
