@@ -13,7 +13,7 @@ _TOLERANCE = 1e-9
 
 def transitions(values: ArrayLike, generalised: bool) -> Float[np.ndarray, "tokens states states"]:
     """The matrices as float64, or a ValueError that says where they are not a world."""
-    matrices = np.array(values, dtype=np.float64)
+    matrices = _numbers("transitions", values)
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or 0 in matrices.shape:
         raise ValueError(
             f"transitions must have shape (tokens, states, states), one square matrix per token, got {matrices.shape}"
@@ -81,7 +81,7 @@ def belief(
 
     With ``readout`` all ones a belief is a distribution; else a vector with ``b w = 1``.
     """
-    beliefs = np.asarray(values, dtype=np.float64)
+    beliefs = _numbers(argument, values)
     if beliefs.shape[-1:] != readout.shape:
         raise ValueError(f"{argument} must have {len(readout)} entries, one per state, got shape {beliefs.shape}")
     if not np.isfinite(beliefs).all():
@@ -91,7 +91,9 @@ def belief(
     totals = beliefs @ readout
     off = np.abs(totals - 1) > 1e-6
     if off.any():
-        raise ValueError(f"{argument} must sum to 1, got {_worst(totals, off)}; divide by the sum")
+        raise ValueError(
+            f"{argument} must sum to 1, got {_worst(np.asarray(totals), np.asarray(off))}; divide by the sum"
+        )
     return beliefs
 
 
@@ -128,6 +130,13 @@ def positive(argument: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{argument} must be an integer of at least 1, got {value!r}")
     return int(value)
+
+
+def _numbers(argument: str, values: ArrayLike) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{argument} must be an array of numbers with rows of equal length: {error}") from None
 
 
 def _worst(values: np.ndarray, wrong: np.ndarray) -> str:

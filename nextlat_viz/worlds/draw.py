@@ -103,12 +103,18 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
         can = chances[:, token] > 0
         starts = world.belief_coordinates(tree.beliefs[can])
         ends = world.belief_coordinates(futures[can, token] / chances[can, token, None])
+        # To the left of the way there, so that the way back does not lie on top of it.
+        along = ends - starts
+        aside = np.stack([-along[:, 1], along[:, 0]], axis=1)
+        aside *= 0.012 / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
+        starts, ends = starts + aside, ends + aside
+        look = {"name": style.safe(name), "legendgroup": str(token), "hoverinfo": "skip"}
+        line = {"width": 2, "color": style.state_colour(token)}
         figure.add_scatter(
             x=_broken(starts[:, 0], ends[:, 0]),
             y=_broken(starts[:, 1], ends[:, 1]),
             mode="lines+markers",
-            name=style.safe(name),
-            line={"width": 2, "color": style.state_colour(token)},
+            line=line,
             marker={
                 "symbol": "arrow",
                 "angleref": "previous",
@@ -116,8 +122,11 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
                 "opacity": 1,
                 "line_width": 0,
             },
-            hoverinfo="skip",
+            showlegend=False,
+            **look,
         )
+        # The legend would show arrowheads at a slant of its own.
+        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, **look)
     figure.update_layout(showlegend=True, legend_title_text="token")
     style.caption(
         figure, f"{world.name}: where the first two tokens take the belief", f"No hidden states. {world.belief_axes}"

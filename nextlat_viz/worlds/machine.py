@@ -41,7 +41,7 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     """States and the moves between them, each labelled by its tokens and their probabilities."""
     figure = go.Figure(layout=style.layout(width, height))
     margin = figure.layout.margin
-    across, up = width - margin.l - margin.r, height - margin.t - margin.b
+    across, up = float(width - margin.l - margin.r), float(height - margin.t - margin.b)
     places = spread(world, across, up)
     arrows = arrows_between(world, places)
     for arrow in arrows:
@@ -100,7 +100,7 @@ def spread(world: HiddenMarkovWorld, across: float, up: float) -> Float[np.ndarr
 def arrows_between(world: HiddenMarkovWorld, places: Float[np.ndarray, "states 2"]) -> list[Arrow]:
     """Every move as a curve from the rim of one state to the rim of the next."""
     arrows = []
-    for source, target in np.argwhere(world.transitions.sum(0) > 0):
+    for source, target in np.argwhere(world.transitions.sum(0) > 0).tolist():
         tokens = world.transitions[:, source, target]
         label = tuple(
             f"{style.safe(name)}: {chance:.2g}"
@@ -108,7 +108,7 @@ def arrows_between(world: HiddenMarkovWorld, places: Float[np.ndarray, "states 2
             if chance > 0
         )
         curve, outward = _loop(places, source) if source == target else _bow(places[source], places[target])
-        arrows.append(Arrow(int(source), int(target), label, float(tokens.sum()), curve, outward))
+        arrows.append(Arrow(source, target, label, float(tokens.sum()), curve, outward))
     return arrows
 
 

@@ -58,7 +58,9 @@ class BeliefPlane:
         axes = axes[:2]
         # An axis has no natural sign: its largest entry points up, so that every machine draws the same picture.
         axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
-        share = float((sizes[:2] ** 2).sum() / (sizes**2).sum())
+        total = float((sizes**2).sum())
+        # A world that tells nothing has one belief, and no variance to share.
+        share = float((sizes[:2] ** 2).sum()) / total if total > 0 else 1.0
         caption = (
             f"The two principal axes of the {len(tree)} reachable beliefs, which hold {share:.0%} of their variance."
         )

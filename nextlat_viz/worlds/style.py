@@ -57,9 +57,19 @@ def layout(width: int, height: int) -> dict[str, Any]:
 
 def caption(figure: go.Figure, title: str, below: str) -> None:
     """A title on top and one small sentence at the foot."""
+    # A legend narrows the plot, and a sentence centred under it would run off the left edge.
+    x, anchor = (0, "left") if figure.layout.showlegend else (0.5, "center")
     figure.update_layout(title={"text": safe(title), "x": 0.5, "font": {"size": 15}})
     figure.add_annotation(
-        text=safe(below), x=0.5, y=0, yshift=-24, xref="paper", yref="paper", showarrow=False, font={"size": 11}
+        text=safe(below),
+        x=x,
+        xanchor=anchor,
+        y=0,
+        yshift=-24,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        font={"size": 11},
     )
 
 
