@@ -36,6 +36,9 @@ class View(ipywidgets.VBox):
         "auto" leaves the page's own background.
     """
 
+    # What could not be made has nothing to close; ipywidgets closes it all the same.
+    _closed = True
+
     def __init__(self, *what: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         if state is not None and what:
             raise ValueError("give models or a state, not both: the state has its models already")

@@ -97,11 +97,11 @@ class UmapQueue:
         self._on_progress("")
 
     def _begin(self, scene: Scene, site: str, model: int) -> UmapJob | None:
-        here = threading.get_ident()
+        here = threading.current_thread()
 
         def done(layout: Projection) -> None:
             # A cached layout is handed over before there is a job; any other comes from the job's thread.
-            if threading.get_ident() == here:
+            if threading.current_thread() is here:
                 scene.keep_umap(model, site, layout)
             else:
                 self._later(self._finish, scene, site, model, layout)

@@ -120,4 +120,4 @@ class ProbeLab(View):
 
     def _select(self, points: Points | None) -> None:
         chosen = {int(self.plot.data[trace].x[point]) for trace, point in self.plot.points(points, "position")}
-        self.state.select(np.flatnonzero(np.isin(self.state.latents[0].obs["position"], list(chosen))))
+        self.state.select(np.flatnonzero(np.isin(self.state.latents[0].obs["position"], list(chosen))).tolist())
