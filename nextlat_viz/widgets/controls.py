@@ -10,109 +10,144 @@ import ipywidgets
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.widgets.base import View
 
-END = "end"
+# ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
+_NONE = "none"
 
 
-class Choice(ipywidgets.Dropdown):
-    """A dropdown bound to one trait of the state.
+def bound(
+    kind: type[ipywidgets.Widget],
+    view: View,
+    trait: str,
+    description: str,
+    options: Callable[[], Sequence[Any]],
+    tooltip: str,
+    hide_single: bool = False,
+    **more: Any,
+) -> Any:
+    """Make a selection control that follows and leads one trait of a view's state.
 
     Parameters
     ----------
+    kind : ipywidgets.Dropdown, ipywidgets.SelectionSlider, ...
     view : View
         Whose state it sets, and where errors are shown.
     trait : str
         Which part of the state.
     description, tooltip : str
     options : callable
-        Returns what there is to choose from now, as ipywidgets takes it.
-    refresh_on : sequence of str
-        Parts of the state that the options depend on.
+        Returns what there is to choose from in the present world: values, or (label, value).
     hide_single : bool
         Do not show the control while there is nothing to choose.
+    **more
+        Handed to the control.
     """
 
-    def __init__(
-        self,
-        view: View,
-        trait: str,
-        description: str,
-        options: Callable[[], Sequence[Any]],
-        tooltip: str = "",
-        refresh_on: Sequence[str] = ("world",),
-        hide_single: bool = False,
-    ) -> None:
-        self._offered = list(options())
-        super().__init__(
-            options=self._offered,
-            value=getattr(view.state, trait),
-            description=description,
-            tooltip=tooltip or description,
-            style={"description_width": "auto"},
-            layout={"width": "auto", "max_width": "260px", "margin": "2px 12px 2px 0"},
-        )
-        self._view, self._trait, self._options, self._hide = view, trait, options, hide_single
-        self._follow(None)
-        view._link(self, self._lead)
-        for name in dict.fromkeys((*refresh_on, trait)):
-            view._link(view.state, self._follow, name)
+    def offers() -> list[tuple[str, Any]]:
+        pairs = [one if isinstance(one, tuple) else (str(one), one) for one in options()]
+        return [(label, _NONE if value is None else value) for label, value in pairs]
 
-    def _lead(self, change: Any) -> None:
+    def wanted() -> Any:
+        value = getattr(view.state, trait)
+        return _NONE if value is None else value
+
+    offered = offers()
+    control = kind(
+        options=offered,
+        value=wanted(),
+        description=description,
+        tooltip=tooltip,
+        style={"description_width": "auto"},
+        layout={"width": "auto", "max_width": "300px", "margin": "2px 12px 2px 0"},
+        **more,
+    )
+
+    def follow(change: Any) -> None:
+        nonlocal offered
+        now = offers()
+        with control.hold_trait_notifications():
+            if now != offered:
+                control.options = offered = now
+            control.value = wanted()
+        control.layout.display = "none" if hide_single and len(now) < 2 else None
+
+    def lead(change: Any) -> None:
         try:
-            setattr(self._view.state, self._trait, self.value)
+            setattr(view.state, trait, None if change["new"] == _NONE else change["new"])
         finally:
             # What the state refused must not stay on show.
-            self._follow(None)
+            follow(None)
 
-    def _follow(self, change: Any) -> None:
-        options, value = list(self._options()), getattr(self._view.state, self._trait)
-        with self.hold_trait_notifications():
-            if options != self._offered:
-                self.options = self._offered = options
-            self.value = value
-        self.layout.display = "none" if self._hide and len(options) < 2 else None
+    follow(None)
+    view._link(control, lead)
+    for name in dict.fromkeys(("world", trait)):
+        view._link(view.state, follow, name)
+    return control
 
 
-def world(view: View) -> Choice:
+def world(view: View) -> Any:
     """Which world's models are shown."""
-    return Choice(view, "world", "World", lambda: view.state.worlds, "The world the models were trained on", (), True)
-
-
-def color(view: View) -> Choice:
-    """What the points are coloured by."""
-    return Choice(
+    return bound(
+        ipywidgets.Dropdown,
         view,
-        "color",
-        "Colour by",
-        lambda: list(color_options(view.state.latents[0]).items()),
-        "What colours the points",
+        "world",
+        "World",
+        lambda: view.state.worlds,
+        "The world the models were trained on",
+        True,
     )
 
 
-def site(view: View) -> Choice:
+def color(view: View) -> Any:
+    """What the points are coloured by."""
+
+    def options() -> list[tuple[str, str]]:
+        return list(color_options(view.state.latents[0]).items())
+
+    return bound(ipywidgets.Dropdown, view, "color", "Colour by", options, "What colours the points")
+
+
+def site(view: View) -> Any:
     """Which layer is looked at."""
-    return Choice(view, "site", "Layer", lambda: view.state.scene.sites, "Which layer the latents are taken from")
+    return bound(
+        ipywidgets.Dropdown,
+        view,
+        "site",
+        "Layer",
+        lambda: view.state.scene.sites,
+        "Which layer the latents are taken from",
+    )
 
 
-def target(view: View) -> Choice:
+def target(view: View) -> Any:
     """What a probe reads."""
-    return Choice(view, "target", "Probe reads", lambda: view.state.scene.targets, "What the linear probe is asked for")
+    return bound(
+        ipywidgets.Dropdown,
+        view,
+        "target",
+        "Probe reads",
+        lambda: view.state.scene.targets,
+        "What the linear probe is asked for",
+    )
 
 
-def step(view: View) -> Choice:
+def step(view: View) -> Any:
     """Which training step is looked at."""
 
     def options() -> list[tuple[str, int | None]]:
         steps = view.state.steps
-        named: list[tuple[str, int | None]] = [(f"{one:,}" if one else "0 (untrained)", one) for one in steps[:-1]]
-        return [*named, (f"{steps[-1]:,} ({END})" if steps else END, None)]
+        earlier: list[tuple[str, int | None]] = [(f"{one:,}", one) for one in steps[:-1]]
+        return [*earlier, (f"{steps[-1]:,}" if steps else "last", None)]
 
-    return Choice(view, "step", "Training step", options, "See the models at an earlier step", ("world",), True)
+    slider = ipywidgets.SelectionSlider
+    return bound(
+        slider, view, "step", "Training step", options, "See the models earlier", True, continuous_update=False
+    )
 
 
-def theme(view: View) -> Choice:
+def theme(view: View) -> Any:
     """Whether figures are painted light or dark."""
     options = [("as the page", None), ("light", False), ("dark", True)]
-    return Choice(view, "dark", "Theme", lambda: options, "Colours of the figures", ())
+    return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")
 
 
 def row(*controls: Any) -> ipywidgets.HBox:

@@ -77,6 +77,7 @@ class LatentExplorer(View):
             on_select=self._select,
         )  # fmt: skip
         self._link(self._mouse, self._set_mouse)
+        self.plot.layout.on_change(self._guarded(self._show_mouse), "dragmode")
         self._tell()
 
     def _looks_at(self) -> Any:
@@ -139,6 +140,10 @@ class LatentExplorer(View):
 
     def _set_mouse(self, change: Any) -> None:
         self.plot.layout.dragmode = self._mouse.value
+
+    def _show_mouse(self, layout: Any, mode: str) -> None:
+        if mode in dict(MOUSE).values():
+            self._mouse.value = mode
 
     def _click(self, points: Points) -> None:
         rows = self._rows(points)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.basewidget
 import plotly.graph_objects as go
-from traitlets import observe
+from traitlets import Unicode, observe
 
 from nextlat_viz.figures.theme import CONFIG
+from nextlat_viz.widgets.bundle import LOADER, Library, bundle_key
 
 # What a mouse touched: {trace index: point numbers}.
 Points = dict[int, list[int]]
@@ -24,14 +23,15 @@ _VIEW = {"range", "autorange", "dragmode", "selections", "hovermode"}
 class Plot(go.FigureWidget):
     """A plotly FigureWidget that turns into another figure in place, and can be closed for good.
 
-    Four things are not as in plotly's own:
+    Five things are not as in plotly's own:
 
-    - `_esm` is the text of the bundle, not the file: anywidget watches files, and the watch keeps every figure ever
-      made in memory.
+    - `_esm` is a few lines that borrow plotly's bundle, not the bundle's file: anywidget watches files, which keeps
+      every figure ever made in memory, and each figure would send five megabytes.
     - What a page gets when it (re)loads is the figure as it is now; plotly's is the figure as it was made.
     - What changes before a page has drawn the figure is sent as state too, because a page that is still loading
       plotly does not hear messages.
     - A click or a selection is one call, not one per trace, and does not redraw by itself.
+    - It is as wide as its cell, and a change is one message each way: see `bundle`.
 
     Parameters
     ----------
@@ -43,7 +43,9 @@ class Plot(go.FigureWidget):
         Called with {trace index: point numbers} after a lasso or a box, and with None when it is dismissed.
     """
 
-    _esm = (Path(plotly.basewidget.__file__).parent / "package_data" / "widgetbundle.js").read_text(encoding="utf-8")
+    _esm = LOADER
+    _library = Unicode().tag(sync=True)
+    _bundle = Unicode().tag(sync=True)
 
     def __init__(
         self,
@@ -51,10 +53,25 @@ class Plot(go.FigureWidget):
         on_click: Callable[[Points], None] | None = None,
         on_select: Callable[[Points | None], None] | None = None,
     ) -> None:
-        self._drawn = False
+        self._complete = self._drawn = False
         self._on_click, self._on_select = on_click, on_select
         super().__init__(data=figure.data, layout=figure.layout)
         self._config = CONFIG
+        self._library, self._bundle = Library.borrow().model_id, bundle_key()
+        self._complete = True
+        self.open()
+
+    def open(self) -> None:
+        """Tell the page about the figure, once there is one: a busy page would draw it empty."""
+        if self._complete:
+            super().open()
+
+    def close(self) -> None:
+        """Take the figure off the page and out of memory."""
+        if self._complete:
+            self._complete = False
+            Library.give_back()
+        super().close()
 
     def become(self, figure: go.Figure) -> None:
         """Look like another figure: what differs is sent, in one message.
