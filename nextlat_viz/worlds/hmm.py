@@ -72,6 +72,9 @@ class HiddenMarkovWorld(World):
         matrices = checks.transitions(transitions, generalised)
         start, readout = checks.fixed_vectors(matrices, generalised)
         self.kernel = Kernel(start, matrices, readout, tiny=_ROUNDING if generalised else 0.0)
+        if generalised:
+            # No test of the matrices alone tells whether they are a process; most that are not betray it at once.
+            reachable(self.kernel, max_depth=2, max_beliefs=100_000)
         self.name = str(name)
         self.generalised = generalised
         self.vocabulary = checks.names("token_names", token_names, self.n_tokens)
@@ -178,8 +181,10 @@ class HiddenMarkovWorld(World):
         """
         tokens = checks.tokens(tokens, self.name, self.vocabulary)
         episodes, positions = tokens.shape
-        current = self.stationary if start is None else checks.belief("start", start, self.readout)
-        current = np.tile(current, (episodes, 1))
+        first = self.stationary if start is None else checks.belief("start", start, self.readout)
+        if first.ndim != 1:
+            raise ValueError(f"start must be one belief, of shape ({self.n_states},), got shape {first.shape}")
+        current = np.tile(first, (episodes, 1))
         rows = np.arange(episodes)
         beliefs, chances = np.empty((episodes, positions, self.n_states)), np.empty((episodes, positions))
         # What follows an impossible token is nonsense until the check below throws it all away.
@@ -304,8 +309,8 @@ class HiddenMarkovWorld(World):
         Examples
         --------
         >>> from nextlat_viz import worlds
-        >>> worlds.get("mess3").belief_coordinates(np.full(3, 1 / 3)).round(3).tolist()
-        [0.0, 0.0]
+        >>> worlds.get("mess3").belief_coordinates([0.2, 0.4, 0.4]).round(3).tolist()
+        [0.0, -0.2]
         """
         beliefs = np.asarray(beliefs, np.float64)
         if beliefs.shape[-1:] != (self.n_states,):

@@ -46,8 +46,8 @@ def mess3(x: float = 0.05, alpha: float = 0.85) -> HiddenMarkovWorld:
 
     Examples
     --------
-    >>> round(mess3(x=0.15, alpha=0.6).entropy_rate(), 3)
-    1.089
+    >>> print(f"{mess3(x=0.15, alpha=0.6).floor(8)[-1]:.4f} nats, near chance at {math.log(3):.4f}")
+    1.0889 nats, near chance at 1.0986
     """
     x, alpha = _between("x", x, 0.0, 0.5, open_low=True), _probability("alpha", alpha)
     move = np.full((3, 3), x) + np.eye(3) * (1 - 3 * x)
