@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets
@@ -30,7 +30,7 @@ class LossMonitor(ipywidgets.VBox):
     """
 
     def __init__(self, theme: Theme = "auto") -> None:
-        self._rows: dict[str, list[dict[str, float]]] = {}
+        self._rows: dict[str, list[dict[str, float | int]]] = {}
         self._theme: Theme = theme
         self.plot = Plot(self._figure())
         super().__init__([self.plot], layout={"width": "100%", "overflow": "hidden"})
@@ -41,12 +41,12 @@ class LossMonitor(ipywidgets.VBox):
         """What has been measured so far, a table per model."""
         return {label: pd.DataFrame(rows) for label, rows in self._rows.items()}
 
-    def watch(self, label: str) -> Callable[[dict[str, float]], None]:
+    def watch(self, label: str) -> Callable[[Mapping[str, float | int]], None]:
         """A callback for ``nextlat_viz.train(..., on_validation=...)`` that draws this model's curve."""
         rows = self._rows.setdefault(label, [])
 
-        def add(row: dict[str, float]) -> None:
-            rows.append(row)
+        def add(row: Mapping[str, float | int]) -> None:
+            rows.append(dict(row))
             self.plot.become(self._figure())
 
         return add

@@ -211,7 +211,7 @@ def test_training_steps(pair: ViewState) -> None:
     assert lab.plot.data[0].x[0] == pytest.approx(lab.results[0].ceiling)
     with pytest.raises(ValueError, match="unknown training step 3"):
         pair.step = 3
-    step.value = None
+    step.index = len(step.options) - 1
     assert lab.results[1].score == end
     assert explorer._alert.value == ""
     explorer.close()
