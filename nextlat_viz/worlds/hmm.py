@@ -28,7 +28,7 @@ class HiddenMarkovWorld(World):
     ``T[x, i, j]`` is the probability of showing token ``x`` and moving to state ``j``, from state ``i``. After a token
     the belief becomes ``b T[x] / (b T[x] w)``, with ``w`` all ones. A *generalised* world may hold negative entries;
     there ``w`` is the right eigenvector of ``sum_x T[x]`` at eigenvalue 1, and a belief is a vector with ``b w = 1``
-    rather than a distribution (Upper 1997; Riechers & Elliott 2025).
+    rather than a distribution (Upper 1997; Riechers, Elliott & Shai 2025).
 
     Parameters
     ----------

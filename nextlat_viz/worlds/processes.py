@@ -123,7 +123,7 @@ def bloch_walk(alpha: float = 1.0, beta: float = math.sqrt(51)) -> HiddenMarkovW
     """A walk of one qubit's state over a slice of the Bloch ball: beliefs that no hidden Markov model holds finitely.
 
     A generalised world. A belief is (1, x, z), the Bloch vector within its disc; each of four tokens nudges it along
-    +x, -x, +z or -z, more gently the larger ``beta`` is against ``alpha``. Riechers & Elliott 2025; the matrices as
+    +z, -z, +x or -x, more gently the larger ``beta`` is against ``alpha``. Riechers, Elliott & Shai 2025; matrices as
     in the public `simplexity` code.
 
     Examples
