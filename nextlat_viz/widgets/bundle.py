@@ -15,7 +15,7 @@ from traitlets import Unicode
 
 # Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes; and it does not send
 # every computed attribute of every trace back after each change, which plotly then deletes from the figure's own.
-# Nor does it report hovering: it is the same trait as a click or a selection, which it overwrites while a kernel is busy.
+# Nor does it report hovering, which overwrites a click or a selection that a busy kernel has not read yet.
 _PATCH = """
 ;(view => {
   const draw = view.perform_render, remove = view.remove;

@@ -1,6 +1,6 @@
 """JupyterLab in headless Chromium, driven the way a visitor's hands would, and checked on both sides.
 
-`Server` is one running JupyterLab; `Notebook` is one open notebook on a fresh kernel; `Plot` is one plotly figure in it.
+`Server` is one running JupyterLab, `Notebook` one open notebook on a fresh kernel, `Plot` one plotly figure in it.
 """
 
 from __future__ import annotations
@@ -140,10 +140,11 @@ async path => {
 PROGRESS = """
 () => {
     const cells = [...window.lab.panel.content.model.cells].filter(cell => cell.type === "code");
-    const failed = cells.find(cell => cell.outputs.toJSON().some(output => output.output_type === "error"));
+    const outputs = cells.flatMap(cell => cell.outputs.toJSON());
+    const failed = outputs.find(output => output.output_type === "error");
     return {
         finished: cells.every(cell => cell.executionCount !== null && cell.executionState !== "running"),
-        error: failed ? failed.outputs.toJSON().find(output => output.output_type === "error").traceback.join("\\n") : "",
+        error: failed ? failed.traceback.join("\\n") : "",
     };
 }
 """
@@ -160,6 +161,8 @@ async ([code, expression]) => {
 """
 # The page asks a fresh kernel for the widgets of an older one, before ipywidgets is imported there.
 NOT_AN_ERROR = "No such comm"
+# Said of software WebGL and of a busy computer, hundreds of times.
+SLOW_MACHINE = re.compile(r"GPU stall|^Plugin \S+ .*(to activate|too long)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -182,12 +185,12 @@ class Notebook:
         self.execute("application:set-mode", mode="single-document")
 
     def _listen(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
+        if message.type in {"error", "warning"} and not SLOW_MACHINE.search(message.text):
             self.console.append(f"{message.type}: {message.text}")
 
     def execute(self, command: str, **arguments: object) -> None:
         """Run one of JupyterLab's own commands."""
-        self.page.evaluate("async ([c, a]) => { await window.jupyterapp.commands.execute(c, a); }", [command, arguments])
+        self.page.evaluate("async ([c, a]) => { await jupyterapp.commands.execute(c, a); }", [command, arguments])
 
     def run_all(self, seconds: float = PATIENCE) -> float:
         """Run every cell and wait for the last; an error in any of them fails with its traceback. Returns seconds."""
@@ -212,7 +215,7 @@ class Notebook:
         return json.loads(ast.literal_eval(answer["value"]))
 
     def wait_for_kernel(self, expression: str, seconds: float = PATIENCE) -> Any:
-        """First truthy value of the expression. JupyterLab runs callbacks beside the main thread: ask, do not assume."""
+        """First truthy value of the expression: callbacks run beside the main thread, so ask until so."""
         return wait_for(lambda: self.kernel(expression), f"{expression} in the kernel", seconds)
 
     def errors(self) -> list[str]:
@@ -225,10 +228,11 @@ class Notebook:
     def control(self, label: str, nth: int = 0) -> Locator:
         """The ipywidget whose label is exactly this."""
         text = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(label)}\s*$"))
-        return self.page.locator(".jp-OutputArea-output .jupyter-widgets:has(> .widget-label)").filter(has=text).nth(nth)
+        labelled = self.page.locator(".jp-OutputArea-output .jupyter-widgets:has(> .widget-label)")
+        return labelled.filter(has=text).nth(nth)
 
     def options(self, label: str, nth: int = 0) -> list[str]:
-        return self.control(label, nth).locator("option").all_inner_texts()
+        return self.control(label, nth).locator("option").all_text_contents()
 
     def choose(self, label: str, option: str, nth: int = 0) -> None:
         self.control(label, nth).locator("select").select_option(label=option)
@@ -272,7 +276,7 @@ class Notebook:
         """Switch to "JupyterLab Light" or "JupyterLab Dark"."""
         self.execute("apputils:change-theme", theme=name)
         light = "true" if name.endswith("Light") else "false"
-        self.page.wait_for_selector(f"body[data-jp-theme-light={light}]")
+        self.page.wait_for_selector(f"body[data-jp-theme-light={light}]", state="attached")
 
     def screenshot(self, label: str) -> Path:
         """Keep the page as a visitor sees it."""
@@ -340,7 +344,7 @@ class Plot:
         self.page.mouse.up()
 
     def lasso_around(self, x0: float, y0: float, x1: float, y1: float, axes: str = "") -> None:
-        """Lasso a rectangle, given as fractions of the subplot's ranges."""
+        """Lasso a rectangle, given as fractions of the subplot's ranges: inside 0 and 1, where the axes are dragged."""
         (left, right), (bottom, top) = self.range(axes)
         x = [left + fraction * (right - left) for fraction in (x0, x1)]
         y = [bottom + fraction * (top - bottom) for fraction in (y0, y1)]
