@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -133,9 +134,16 @@ def _image(figure: go.Figure, kind: str, width: int, scale: float) -> bytes:
     except ImportError as error:
         raise RuntimeError(f"writing .{kind} needs kaleido: pip install kaleido (or write .html)") from error
     try:
-        data: bytes = plotly.io.to_image(
-            figure, format=kind, width=width, height=figure.layout.height or 450, scale=scale if kind == "png" else 1
-        )
+        with warnings.catch_warnings():
+            # plotly hands over options that a browser kept open has taken already.
+            warnings.filterwarnings("ignore", message="The kopts argument is ignored", category=UserWarning)
+            data: bytes = plotly.io.to_image(
+                figure,
+                format=kind,
+                width=width,
+                height=figure.layout.height or 450,
+                scale=scale if kind == "png" else 1,
+            )
     except (ChromeNotFoundError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "chrome" not in str(error).lower():
             raise
