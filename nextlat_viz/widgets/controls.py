@@ -50,7 +50,7 @@ def bound(
         value = getattr(view.state, trait)
         return _NONE if value is None else value
 
-    offered = offers()
+    offered, following = offers(), False
     control = kind(
         options=offered,
         value=wanted(),
@@ -62,15 +62,20 @@ def bound(
     )
 
     def follow(change: Any) -> None:
-        nonlocal offered
-        now = offers()
-        with control.hold_trait_notifications():
+        nonlocal offered, following
+        now, following = offers(), True
+        try:
             if now != offered:
                 control.options = offered = now
             control.value = wanted()
+        finally:
+            following = False
         control.layout.display = "none" if hide_single and len(now) < 2 else None
 
     def lead(change: Any) -> None:
+        # New options put the first of them on show for a moment, which nobody chose.
+        if following:
+            return
         try:
             setattr(view.state, trait, None if change["new"] == _NONE else change["new"])
         finally:

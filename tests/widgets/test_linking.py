@@ -137,6 +137,12 @@ def test_another_world_changes_every_widget(rrxor: list[AnnData], mess3: list[An
     assert dict(world.options) == {"rrxor": "rrxor", "mess3": "mess3"}
     world.value = "mess3"
     assert (state.world, state.scene.world.name) == ("mess3", "mess3")
+    shown = {control.description: control.value for control in views[0].children[0].children}
+    assert (shown["Colour by"], shown["Layer"]) == (state.color, state.site)
+    state.color = "state"
+    for name in ("rrxor", "mess3"):
+        world.value = name
+    assert (state.color, state.site, state.step) == ("state", "hidden", None), "what both worlds have stays"
     assert (state.selection, state.site) == ((), "hidden")
     assert state.color not in ("belief:S",)
     assert alerts(*views) == ["", "", ""]
