@@ -284,7 +284,8 @@ def test_controls_of_the_probe_are_on_show(quickstart: Quickstart) -> None:
     )
     for name in ("shuffled labels", "untrained model"):
         values = [value for label, value in drawn if label == name]
-        assert len(values) == 2 and all(value is not None for value in values)
+        assert len(values) == 2
+        assert all(value is not None for value in values)
     for text in ("shuffled", "untrained"):
         assert text in titles(quickstart.plot("explorer"))
 
