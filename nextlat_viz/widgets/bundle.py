@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import ipywidgets
 import plotly
-import plotly.basewidget
 from traitlets import Unicode
+
+from nextlat_viz.widgets._plotly import basewidget
 
 # Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes; and it does not send
 # every computed attribute of every trace back after each change, which plotly then deletes from the figure's own.
@@ -73,7 +74,7 @@ export default () => {
 @cache
 def bundle() -> str:
     """Return plotly's widget bundle with the patch."""
-    path = Path(plotly.basewidget.__file__).parent / "package_data" / "widgetbundle.js"
+    path = Path(basewidget.__file__).parent / "package_data" / "widgetbundle.js"
     text = path.read_text(encoding="utf-8")
     exported = re.search(r"export\s*\{[^}]*?([\w$]+) as FigureView\b", text)
     if exported is None:
