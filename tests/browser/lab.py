@@ -228,7 +228,7 @@ class Notebook:
     def control(self, label: str, nth: int = 0) -> Locator:
         """The ipywidget whose label is exactly this."""
         text = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(label)}\s*$"))
-        labelled = self.page.locator(".jp-OutputArea-output .jupyter-widgets:has(> .widget-label)")
+        labelled = self.page.locator(".jp-OutputArea-output :has(> .widget-label)")
         return labelled.filter(has=text).nth(nth)
 
     def options(self, label: str, nth: int = 0) -> list[str]:
