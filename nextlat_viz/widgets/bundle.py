@@ -14,8 +14,9 @@ from traitlets import Unicode
 
 from nextlat_viz.widgets._plotly import basewidget
 
-# Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes; and it does not send
-# every computed attribute of every trace back after each change, which plotly then deletes from the figure's own.
+# Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes. It does not send every
+# computed attribute of every trace back after each change, which plotly then deletes from the figure's own. And the
+# outline of a selection goes when it has been reported: it would overrule at every redraw what is selected elsewhere.
 # Nor does it report hovering, which overwrites a click or a selection that a busy kernel has not read yet.
 _PATCH = """
 ;(view => {
@@ -31,6 +32,28 @@ _PATCH = """
   view._sendTraceDeltas = function (edit) {
     this.model.set("_js2py_traceDeltas", {trace_deltas: [], trace_edit_id: edit});
     this.touch();
+  };
+  const {
+    do_relayout: relayout, handle_plotly_relayout: noted, handle_plotly_selected: selected,
+    handle_plotly_deselect: deselect,
+  } = view;
+  view.handle_plotly_selected = function (event) {
+    // Taking an outline away is announced as a selection of nothing, some time later.
+    if (this.clearing) return;
+    selected.call(this, event);
+    setTimeout(() => {
+      if (this.clearing || !this.el.layout?.selections?.length) return;
+      this.clearing = true;
+      const model = {get: () => ({relayout_data: {selections: []}})};
+      relayout.call({model, el: this.el, viewID: this.viewID, _sendLayoutDelta() {}});
+    }, 50);
+  };
+  view.handle_plotly_deselect = function (event) {
+    if (!this.clearing) deselect.call(this, event);
+  };
+  view.handle_plotly_relayout = function (event) {
+    if (event?.selections?.length === 0) this.clearing = false;
+    noted.call(this, event);
   };
 })(VIEW.prototype);
 """
