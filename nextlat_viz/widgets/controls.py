@@ -143,10 +143,13 @@ def step(view: View) -> Any:
         earlier: list[tuple[str, int | None]] = [(f"{one:,}", one) for one in steps[:-1]]
         return [*earlier, (f"{steps[-1]:,}" if steps else "last", None)]
 
-    slider = ipywidgets.SelectionSlider
-    return bound(
-        slider, view, "step", "Training step", options, "See the models earlier", True, continuous_update=False
+    kind = ipywidgets.SelectionSlider
+    slider = bound(
+        kind, view, "step", "Training step", options, "See the models earlier", True, continuous_update=False
     )
+    # Unlike a dropdown it has no width of its own: the track would be a point.
+    slider.layout.width = "300px"
+    return slider
 
 
 def theme(view: View) -> Any:

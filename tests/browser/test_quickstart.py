@@ -28,7 +28,7 @@ state.go_to(int(state.scene.held_out_episodes[0]), 1)
 """
 FOCUSED = """
 () => {
-    const control = document.activeElement.closest(".jupyter-widgets:has(> .widget-label)");
+    const control = document.activeElement.closest(":has(> .widget-label)");
     return control ? control.querySelector(".widget-label").innerText.trim() : document.activeElement.innerText.trim();
 }
 """
