@@ -140,7 +140,9 @@ def _axes(positions: Int[np.ndarray, " T"], vocabulary: list[str]) -> dict[str, 
     axes = {
         "xaxis": {**hidden, "domain": [0.0, 0.48]},
         "yaxis": {**hidden, "domain": [0.21, 0.93], "scaleanchor": "x"},
-        "xaxis2": {"domain": _RIGHT, "anchor": "y2", "type": "category", "categoryarray": vocabulary},
+        # Ticks by number too: a page that is drawn again takes tokens named by digits for numbers.
+        "xaxis2": {"domain": _RIGHT, "anchor": "y2", "type": "category", "categoryarray": vocabulary,
+                   "tickvals": list(range(len(vocabulary))), "ticktext": vocabulary},
         "yaxis2": {"domain": [0.7, 1.0], "anchor": "x2", "range": [0, 1.02], "title": {"text": "probability"}},
         "xaxis3": {"domain": _RIGHT, "anchor": "y3", "range": along, "showgrid": False, "showticklabels": False},
         "yaxis3": {"domain": [0.17, 0.55], "anchor": "x3", "rangemode": "tozero", "title": {"text": "distance"}},
