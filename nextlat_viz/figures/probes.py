@@ -89,7 +89,7 @@ def probe_overview(
             "range": [len(results) - 0.5, -0.5],
             "showgrid": False,
         },
-        xaxis2={"domain": [0.42, 0.68], "anchor": "y2", "type": "category"},
+        xaxis2={"domain": [0.42, 0.68], "anchor": "y2", "title": {"text": "layer"}, "type": "category"},
         yaxis2={**scale, "anchor": "x2"},
         xaxis3={"domain": [0.74, 1.0], "anchor": "y3", "title": {"text": "position (tokens read)"}},
         yaxis3={**scale, "anchor": "x3"},

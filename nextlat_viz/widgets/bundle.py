@@ -27,13 +27,6 @@ _PATCH = """
     this.fit.observe(this.el);
   };
   view.remove = function () { this.fit.disconnect(); remove.call(this); };
-  // As messages of their own: plotly has one slot for all the mouse does, and while the kernel is busy a later event
-  // overwrites an earlier one in it.
-  view._send_points_callback_message = function (event, type) {
-    const points = event && this.buildPointsObject(event);
-    if (points) this.model.model.send({type, traces: points.trace_indexes, points: points.point_indexes});
-  };
-  view.handle_plotly_hover = view.handle_plotly_unhover = () => {};
   view._sendLayoutDelta = () => {};
   view.handle_plotly_hover = view.handle_plotly_unhover = () => {};
   view._sendTraceDeltas = function (edit) {

@@ -22,7 +22,6 @@ def bound(
     options: Callable[[], Sequence[Any]],
     tooltip: str,
     hide_single: bool = False,
-    width: str = "auto",
     **more: Any,
 ) -> Any:
     """Make a selection control that follows and leads one trait of a view's state.
@@ -39,8 +38,6 @@ def bound(
         Returns what there is to choose from in the present world: values, or (label, value).
     hide_single : bool
         Do not show the control while there is nothing to choose.
-    width : str
-        As CSS has it.
     **more
         Handed to the control.
     """
@@ -60,7 +57,7 @@ def bound(
         description=description,
         tooltip=tooltip,
         style={"description_width": "auto"},
-        layout={"width": width, "max_width": "300px", "margin": "2px 12px 2px 0"},
+        layout={"width": "auto", "max_width": "300px", "margin": "2px 12px 2px 0"},
         **more,
     )
 

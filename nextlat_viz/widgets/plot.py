@@ -30,7 +30,7 @@ class Plot(go.FigureWidget):
     - What a page gets when it (re)loads is the figure as it is now; plotly's is the figure as it was made.
     - What changes before a page has drawn the figure is sent as state too, because a page that is still loading
       plotly does not hear messages.
-    - A click or a selection is one message and one call, not one per trace, and does not redraw by itself.
+    - A click or a selection is one call, not one per trace, and does not redraw by itself.
     - It is as wide as its cell, and a change is one message each way: see `bundle`.
 
     Parameters
@@ -58,7 +58,6 @@ class Plot(go.FigureWidget):
         super().__init__(data=figure.data, layout=figure.layout)
         self._config = CONFIG
         self._library, self._bundle = Library.borrow().model_id, bundle_key()
-        self.on_msg(self._hear)
         self._complete = True
         self.open()
 
@@ -121,16 +120,21 @@ class Plot(go.FigureWidget):
     def _note_drawn(self, change: Mapping[str, Any]) -> None:
         self._drawn = self._drawn or bool(change["new"])
 
-    def _hear(self, plot: Any, message: Mapping[str, Any], buffers: Any) -> None:
-        """Take what the page says the mouse has done: ``{"type", "traces", "points"}``, one entry per point."""
-        touched: Points = {}
-        for trace, point in zip(message["traces"], message["points"], strict=True):
-            touched.setdefault(trace, []).append(point)
-        if message["type"] == "plotly_click" and self._on_click and touched:
-            self._on_click(touched)
-        elif message["type"] == "plotly_selected" and self._on_select:
-            self._on_select(touched)
-        elif message["type"] == "plotly_deselect" and self._on_select:
+    @observe("_js2py_pointsCallback")
+    def _handler_js2py_pointsCallback(self, change: Mapping[str, Any]) -> None:
+        message = change["new"]
+        if not message:
+            return
+        points: Points = {}
+        touched = message.get("points") or {}
+        for trace, point in zip(touched.get("trace_indexes", ()), touched.get("point_indexes", ()), strict=True):
+            points.setdefault(trace, []).append(point)
+        self._js2py_pointsCallback = None
+        if message["event_type"] == "plotly_click" and self._on_click and points:
+            self._on_click(points)
+        elif message["event_type"] == "plotly_selected" and self._on_select:
+            self._on_select(points)
+        elif message["event_type"] == "plotly_deselect" and self._on_select:
             self._on_select(None)
 
 
