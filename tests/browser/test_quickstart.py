@@ -285,10 +285,6 @@ def test_keyboard_alone(quickstart: Quickstart) -> None:
             page.keyboard.press("Tab")
             reached.add(page.evaluate(FOCUSED))
         assert wanted <= reached, reached
-    notebook.control("Colour by").locator("select").focus()
-    color = notebook.kernel("state.color")
-    page.keyboard.press("ArrowDown")
-    assert notebook.wait_for_kernel(f"state.color != {color!r}")
 
 
 def test_controls_of_the_probe_are_on_show(quickstart: Quickstart) -> None:
