@@ -8,12 +8,11 @@ from nextlat_viz.figures.export import one_browser, provenance_of, write
 from nextlat_viz.figures.probes import every_seed, probe_overview
 from nextlat_viz.figures.report import report
 from nextlat_viz.figures.rows import color_options, escape
-from nextlat_viz.figures.theme import CONFIG, template
+from nextlat_viz.figures.theme import template
 from nextlat_viz.figures.training import loss_curves
 from nextlat_viz.figures.trajectories import trajectories
 
 __all__ = [
-    "CONFIG",
     "clouds",
     "color_options",
     "escape",

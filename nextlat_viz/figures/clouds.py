@@ -15,6 +15,7 @@ from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.grid import Grid
 from nextlat_viz.figures.rows import BELIEF, coloring, escape, hover_texts
 from nextlat_viz.figures.theme import Theme
+from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,7 +51,7 @@ def clouds(
     selection: Int[np.ndarray, " selected"] | None = None,
     cursor: tuple[int, int] | None = None,
     theme: Theme = "auto",
-) -> go.Figure:
+) -> Figure:
     """Draw the latents of one or several models, a row of views for each.
 
     Parameters
@@ -99,7 +100,7 @@ def clouds(
     picked = None if selection is None else np.flatnonzero(np.isin(shown, selection)).tolist()
     path = _episode_path(latents[0], shown, cursor)
 
-    figure = go.Figure()
+    figure = Figure()
     grid = Grid(len(panels), max(len(row) for row in panels))
     notes = []
     for i, row in enumerate(panels):
@@ -110,7 +111,7 @@ def clouds(
                 [
                     *_behind(panel, options),
                     _points(panel, options, paint.codes, texts, picked),
-                    _cursor(panel, options, path, theme),
+                    _cursor(panel, options, path),
                 ]
             )
             notes += [grid.title(i, j, panel.title, panel.note), grid.message(i, j, panel.message)]
@@ -275,17 +276,16 @@ def _episode_path(
     return on[np.argsort(position[on])]
 
 
-def _cursor(panel: _Panel, options: dict[str, Any], path: Int[np.ndarray, " positions"], theme: Theme) -> go.Scattergl:
+def _cursor(panel: _Panel, options: dict[str, Any], path: Int[np.ndarray, " positions"]) -> go.Scattergl:
     at = np.zeros((0, 2)) if panel.coordinates is None else panel.coordinates[path]
-    ink = themes.ink(theme)
     sizes = [4.0] * (len(at) - 1) + [16.0] * (len(at) > 0)
     # In WebGL like the points, or it would lie under them.
     return go.Scattergl(
         x=at[:, 0],
         y=at[:, 1],
         mode="lines+markers",
-        line={"color": ink, "width": 1},
-        marker={"size": sizes, "symbol": "circle-open", "color": ink, "line": {"width": 2.5}},
+        line={"color": themes.CURSOR, "width": 1},
+        marker={"size": sizes, "symbol": "circle-open", "color": themes.CURSOR, "line": {"width": 3}},
         hoverinfo="skip",
         **_as("cursor", options),
     )

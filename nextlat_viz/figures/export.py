@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from nextlat_viz.errors import unknown
-from nextlat_viz.figures import theme as themes
+from nextlat_viz.plotting import CONFIG
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -123,7 +123,7 @@ def provenance_of(*latents: AnnData) -> dict[str, Any]:
 
 def page(figure: go.Figure) -> str:
     """Return the figure as one HTML page with plotly.js inside."""
-    text: str = plotly.io.to_html(figure, config=themes.CONFIG, include_plotlyjs=True, full_html=True)
+    text: str = plotly.io.to_html(figure, config=CONFIG, include_plotlyjs=True, full_html=True)
     return text
 
 

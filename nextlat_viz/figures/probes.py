@@ -13,6 +13,7 @@ from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
+from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult
@@ -33,7 +34,7 @@ def probe_overview(
     labels: Sequence[str] | None = None,
     site: str | None = None,
     theme: Theme = "auto",
-) -> go.Figure:
+) -> Figure:
     """Draw what each model's probe scored, beside its controls; by layer; by position.
 
     Parameters
@@ -67,7 +68,7 @@ def probe_overview(
     labels = [one.label for one in results] if labels is None else labels
     colors = themes.model_colors(labels)
     by_site, by_position = (list(given) or [None] * len(results) for given in (by_site, by_position))
-    figure = go.Figure()
+    figure = Figure()
     for i, (one, color) in enumerate(zip(results, colors, strict=True)):
         figure.add_traces(_score(one, labels[i], i, color, theme))
     for i, (layers, color) in enumerate(zip(by_site, colors, strict=True)):
@@ -89,7 +90,7 @@ def probe_overview(
             "range": [len(results) - 0.5, -0.5],
             "showgrid": False,
         },
-        xaxis2={"domain": [0.42, 0.68], "anchor": "y2", "title": {"text": "layer"}, "type": "category"},
+        xaxis2={"domain": [0.42, 0.68], "anchor": "y2", "type": "category"},
         yaxis2={**scale, "anchor": "x2"},
         xaxis3={"domain": [0.74, 1.0], "anchor": "y3", "title": {"text": "position (tokens read)"}},
         yaxis3={**scale, "anchor": "x3"},
@@ -171,7 +172,7 @@ def _lines(model_label: str, table: pd.DataFrame | None, column: str, model: int
     ]
 
 
-def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> go.Figure:
+def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:
     """Draw every seed: how far its loss is above the floor, and how much belief a linear map reads.
 
     Parameters
@@ -197,7 +198,7 @@ def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> go.Figure:
     worlds, objectives = list(dict.fromkeys(table["world"])), list(dict.fromkeys(table["objective"]))
     labels = [OBJECTIVES.get(name, str(name)) for name in objectives]
     colors = themes.model_colors(labels)
-    figure = go.Figure()
+    figure = Figure()
     layout: dict[str, Any] = {}
     heading = []
     height = 1 / len(worlds)

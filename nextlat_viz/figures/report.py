@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.export import _sidecar, writable
+from nextlat_viz.plotting import CONFIG
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #23272e; --soft: #6b7078; --paper: #ffffff; --card: #f6f7f9; --rule: #dfe2e7 }
@@ -115,6 +116,6 @@ def _table(table: pd.DataFrame) -> str:
 def _div(figure: go.Figure, number: int) -> str:
     shown = go.Figure(figure).update_layout(template=themes.template("auto"))
     text: str = plotly.io.to_html(
-        shown, config=themes.CONFIG, include_plotlyjs=False, full_html=False, div_id=f"figure-{number}"
+        shown, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=f"figure-{number}"
     )
     return text

@@ -24,14 +24,14 @@ _SHADES = 96
 
 
 def escape(text: object) -> str:
-    """Return text from data as plotly shows it literally: plotly reads a few HTML tags and all entities.
+    """Return text from data as plotly shows it literally: plotly reads a few HTML tags, all entities, and LaTeX.
 
     Examples
     --------
     >>> escape("<b>A & B</b>")
     '&lt;b&gt;A &amp; B&lt;/b&gt;'
     """
-    return html.escape(str(text), quote=False)
+    return html.escape(str(text), quote=False).replace("$", "&#36;")
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,11 @@ def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
     for i, j in zip(*np.triu_indices(len(corners), 1), strict=True):
         x += [corners[i, 0], corners[j, 0], None]
         y += [corners[i, 1], corners[j, 1], None]
+    # Lone points, which a line does not show, leave room for the names outside the corners.
+    room = corners + 0.14 * (corners - corners.mean(axis=0)) if len(corners) else corners
+    for place in room.tolist():
+        x += [place[0], None]
+        y += [place[1], None]
     line = {"width": 1, "color": "rgba(128,128,128,0.45)"}
     return go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False, **options)
 

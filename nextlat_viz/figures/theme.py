@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,6 +22,7 @@ CATEGORICAL = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#999999",
 SEQUENTIAL = tuple(sample_colorscale("Cividis", [float(x) for x in np.linspace(0.12, 0.94, 16)], colortype="rgb"))
 MISSING = "#8a8a8a"
 EXACT = "#8a8a8a"
+CURSOR = "#DC267F"
 MODELS = {
     "nexttoken": "#D55E00",
     "nextlat": "#0072B2",
@@ -35,17 +36,6 @@ _INK = {"auto": "#797979", "light": "#2b2f36", "dark": "#e4e6ea"}
 _PAPER = {"auto": "rgba(0,0,0,0)", "light": "#ffffff", "dark": "#111111"}
 _RULE = {"auto": "rgba(128,128,128,0.25)", "light": "rgba(0,0,0,0.10)", "dark": "rgba(255,255,255,0.14)"}
 _HOVER = {"auto": ("#2b2f36", "#ffffff"), "light": ("#ffffff", "#2b2f36"), "dark": ("#2b2f36", "#ffffff")}
-
-CONFIG: dict[str, Any] = {
-    "displaylogo": False,
-    "showSendToCloud": False,
-    "plotlyServerURL": "",
-    "responsive": True,
-    "scrollZoom": False,
-    "modeBarButtonsToRemove": ["sendDataToCloud", "sendChartToCloud", "autoScale2d", "toggleSpikelines"],
-    "toImageButtonOptions": {"format": "svg", "filename": "nextlat_viz"},
-}
-"""What every view of a figure is configured with: no logo, nothing that uploads."""
 
 
 def template(theme: Theme = "auto") -> go.layout.Template:

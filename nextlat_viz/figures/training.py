@@ -11,11 +11,12 @@ from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
+from nextlat_viz.plotting import Figure
 
 
 def loss_curves(
     metrics: Mapping[str, pd.DataFrame], *, log_steps: bool = False, title: str = "", theme: Theme = "auto"
-) -> go.Figure:
+) -> Figure:
     """Draw validation loss over training for each model, and the Bayes floor under them.
 
     Parameters
@@ -48,7 +49,7 @@ def loss_curves(
         for column in ("step", "loss", "floor"):
             if column not in table:
                 raise unknown("column of the metrics", column, map(str, table.columns))
-    figure = go.Figure()
+    figure = Figure()
     for (label, table), color in zip(metrics.items(), themes.model_colors(list(metrics)), strict=True):
         name = escape(label)
         figure.add_trace(

@@ -13,6 +13,7 @@ from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.rows import escape, prefix
 from nextlat_viz.figures.theme import Theme
+from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,7 +32,7 @@ def trajectories(
     labels: Sequence[str] | None = None,
     selection: Sequence[int] = (),
     theme: Theme = "auto",
-) -> go.Figure:
+) -> Figure:
     """Draw one episode's belief paths, the next-token distributions and the errors, with a cursor.
 
     Parameters
@@ -82,7 +83,7 @@ def trajectories(
     places = [first.exact_coordinates, *(path.coordinates for path in paths)]
     chances = [column(latents[0], "next_token_probs_exact"), *(column(one, "next_token_probs") for one in latents)]
 
-    figure = go.Figure(simplex.edges(world, meta={"role": "simplex"}, **_PLANE))
+    figure = Figure(simplex.edges(world, meta={"role": "simplex"}, **_PLANE))
     for i, (name, color, place) in enumerate(zip(names, colors, places, strict=True)):
         figure.add_traces(_path(name, color, place, at, texts, exact=i == 0))
     for name, color, chance in zip(names, colors, chances, strict=True):
@@ -130,7 +131,7 @@ def _caption(text: str) -> dict[str, Any]:
 
 
 def _upright(position: int, xref: str, yref: str) -> dict[str, Any]:
-    line = {"color": "rgba(128,128,128,0.8)", "width": 1.5, "dash": "dot"}
+    line = {"color": themes.CURSOR, "width": 1.5, "dash": "dot"}
     return {"type": "line", "xref": xref, "yref": yref, "x0": position, "x1": position, "y0": 0, "y1": 1, "line": line}
 
 
@@ -210,7 +211,7 @@ def _strip(
             "color": ["rgba(128,128,128,0.28)" if i <= at else "rgba(128,128,128,0.08)" for i in range(len(codes))],
             "line": {
                 "width": [2.5 if i == at else 2 * (place in selection) for i, place in enumerate(positions.tolist())],
-                "color": [themes.ink(theme) if i == at else themes.CATEGORICAL[1] for i in range(len(codes))],
+                "color": [themes.CURSOR if i == at else themes.CATEGORICAL[1] for i in range(len(codes))],
             },
         },
         hovertemplate="position %{x}: token %{text}<extra></extra>", showlegend=False, meta={"role": "strip"}, **_STRIP,

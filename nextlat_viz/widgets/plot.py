@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from traitlets import Unicode, observe
 
-from nextlat_viz.figures.theme import CONFIG
+from nextlat_viz.plotting import CONFIG
 from nextlat_viz.widgets.bundle import LOADER, Library, bundle_key
 
 # What a mouse touched: {trace index: point numbers}.

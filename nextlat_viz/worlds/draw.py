@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from nextlat_viz.errors import unknown
+from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
 from nextlat_viz.worlds.beliefs import BeliefTree
 from nextlat_viz.worlds.hmm import HiddenMarkovWorld
@@ -37,7 +38,7 @@ def draw(world: HiddenMarkovWorld, kind: str = "machine", **options: Any) -> go.
     for option in options:
         if option not in _OPTIONS[kind]:
             raise unknown(f"option of picture {kind!r}:", option, _OPTIONS[kind])
-    return _KINDS[kind](world, **options)
+    return Figure(_KINDS[kind](world, **options))
 
 
 def _machine(world: HiddenMarkovWorld, width: int = 560, height: int | None = None) -> go.Figure:

@@ -17,6 +17,7 @@ from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.clouds import score_lines
 from nextlat_viz.figures.rows import coloring, hover_texts, prefix
 from nextlat_viz.latents import world_of
+from nextlat_viz.plotting import CONFIG
 from tests.synthetic import make_latents
 
 N, LENGTH = 40, 8
@@ -220,8 +221,8 @@ def test_a_model_has_its_colour_whatever_stands_beside_it() -> None:
 
 
 def test_nothing_in_the_page_uploads() -> None:
-    assert themes.CONFIG["showSendToCloud"] is False
-    assert themes.CONFIG["displaylogo"] is False
+    assert CONFIG["showSendToCloud"] is False
+    assert CONFIG["displaylogo"] is False
 
 
 def test_probe_overview(latents: list[AnnData], probes: Any) -> None:

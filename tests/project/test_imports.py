@@ -32,11 +32,12 @@ HEAVY = {
 }
 
 # Which rooms a room may import from. __init__.py only opens doors, so it is not in the list.
-FOUNDATION = {"errors", "paths"}
+FOUNDATION = {"errors", "paths", "plotting"}
 MAY_IMPORT = {
     "errors": set(),
     "paths": set(),
-    "worlds": {"errors"},
+    "plotting": set(),
+    "worlds": {"errors", "plotting"},
     "models": {"errors", "worlds"},
     "training": FOUNDATION | {"worlds", "models"},
     "decoding": FOUNDATION | {"worlds", "models", "training"},

@@ -1,0 +1,54 @@
+"""The plotly figure that everything here draws into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "responsive": True,
+    "scrollZoom": False,
+    "modeBarButtonsToRemove": ["sendDataToCloud", "sendChartToCloud", "autoScale2d", "toggleSpikelines"],
+    "toImageButtonOptions": {"format": "svg", "filename": "nextlat_viz"},
+}
+"""What every view of a figure is configured with: no logo, and nothing that uploads."""
+
+
+class Figure(go.Figure):
+    """A plotly figure that offers no upload and shows no logo, in a notebook, in a browser or in a file.
+
+    plotly keeps such settings with each showing of a figure, not with the figure: a cell that ends in a plain one
+    shows a "Share chart" button.
+
+    Examples
+    --------
+    >>> '"showSendToCloud": false' in Figure().to_html(include_plotlyjs=False)
+    True
+    """
+
+    def show(self, *arguments: Any, **options: Any) -> Any:
+        """Show the figure, as plotly does."""
+        return super().show(*arguments, **{"config": CONFIG, **options})
+
+    def to_html(self, *arguments: Any, **options: Any) -> str:
+        """Return the figure as HTML, as plotly does."""
+        text: str = super().to_html(*arguments, **{"config": CONFIG, **options})
+        return text
+
+    def write_html(self, *arguments: Any, **options: Any) -> None:
+        """Write the figure as HTML, as plotly does."""
+        super().write_html(*arguments, **{"config": CONFIG, **options})
+
+    def _repr_mimebundle_(self, *arguments: Any, **options: Any) -> Any:
+        return super()._repr_mimebundle_(*arguments, **{"config": CONFIG, **options})
+
+    def _ipython_display_(self) -> None:
+        if plotly.io.renderers.render_on_display and plotly.io.renderers.default:
+            self.show()
+        else:
+            print(repr(self))
