@@ -17,7 +17,8 @@ from nextlat_viz.widgets._plotly import basewidget
 # Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes. It does not send every
 # computed attribute of every trace back after each change, which plotly then deletes from the figure's own. And the
 # outline of a selection goes when it has been reported: it would overrule at every redraw what is selected elsewhere.
-# Nor does it report hovering, which overwrites a click or a selection that a busy kernel has not read yet.
+# There is one slot for what the mouse does, and what a busy kernel has not read yet is overwritten in it; so hovering
+# is not reported, and of clicks and selections each waits until the one before it has been read.
 _PATCH = """
 ;(view => {
   const draw = view.perform_render, remove = view.remove;
@@ -29,6 +30,18 @@ _PATCH = """
   view.remove = function () { this.fit.disconnect(); remove.call(this); };
   view._sendLayoutDelta = () => {};
   view.handle_plotly_hover = view.handle_plotly_unhover = () => {};
+  const SLOT = "_js2py_pointsCallback", report = view._send_points_callback_message;
+  view._send_points_callback_message = function (event, type) {
+    if (!this.waiting) {
+      this.waiting = [];
+      this.next = () => {
+        while (this.waiting.length && !this.model.get(SLOT)?.event_type) report.apply(this, this.waiting.shift());
+      };
+      this.model.on(`change:${SLOT}`, this.next);
+    }
+    this.waiting.push([event, type]);
+    this.next();
+  };
   view._sendTraceDeltas = function (edit) {
     this.model.set("_js2py_traceDeltas", {trace_deltas: [], trace_edit_id: edit});
     this.touch();
