@@ -146,9 +146,6 @@ def test_runs_by_itself(opened: Quickstart) -> None:
     assert not [title for title in buttons if any(word in title.lower() for word in UPLOADS)]
 
 
-@pytest.mark.xfail(
-    reason="a plain figure shown by a cell has plotly's own buttons: the widgets' settings do not reach it"
-)
 def test_plain_figures_offer_no_upload(opened: Quickstart) -> None:
     titles = offered(opened, ".modebar-btn")
     assert not [title for title in titles if any(word in title.lower() for word in UPLOADS)]
