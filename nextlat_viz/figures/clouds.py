@@ -284,7 +284,7 @@ def _cursor(panel: _Panel, options: dict[str, Any], path: Int[np.ndarray, " posi
         x=at[:, 0],
         y=at[:, 1],
         mode="lines+markers",
-        line={"color": themes.CURSOR, "width": 1},
+        line={"color": themes.rgba(themes.CURSOR, 0.45), "width": 1},
         marker={"size": sizes, "symbol": "circle-open", "color": themes.CURSOR, "line": {"width": 3}},
         hoverinfo="skip",
         **_as("cursor", options),

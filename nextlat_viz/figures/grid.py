@@ -45,7 +45,13 @@ class Grid:
     def message(self, row: int, column: int, text: str) -> dict[str, Any]:
         """A text in the middle of a view that has no points to show."""
         across, up = self._domain(row, column)
-        return _note(sum(across) / 2, sum(up) / 2, "<br>".join(map(escape, textwrap.wrap(text, 38))))
+        return _note(
+            sum(across) / 2,
+            sum(up) / 2,
+            "<br>".join(map(escape, textwrap.wrap(text, 34))),
+            xanchor="center",
+            yanchor="middle",
+        )
 
     def foot(self, column: int, text: str) -> dict[str, Any]:
         """A small text under a column; `text` is plotly's HTML."""

@@ -84,7 +84,7 @@ class LatentExplorer(View):
         state = self.state
         scene = state.scene
         return (
-            *(id(part) for part in (scene, *scene.umap(state.site))),
+            id(scene), *(one if isinstance(one, str) else id(one) for one in scene.umap(state.site)),
             state.color, state.site, state.episode, state.position, state.selection, state.dark,
         )  # fmt: skip
 
@@ -127,10 +127,8 @@ class LatentExplorer(View):
             f'<span style="margin-left:16px">Cursor: episode {state.episode}, position {state.position}, '
             f"read <code>{read}</code></span>"
         )
-        waiting = scene.umap(state.site)
-        stopped = any(isinstance(one, str) for one in waiting) and not self._umaps.running
         self._umap_button.description = "Cancel UMAP" if self._umaps.running else "Compute UMAP"
-        self._umap_button.layout.display = None if self._umaps.running or stopped else "none"
+        self._umap_button.layout.display = None if self._umaps.running or self._umaps.stopped else "none"
 
     def _say_umap(self, said: str) -> None:
         self._umap_line.value = f'<span role="status" aria-live="polite">{figures.escape(said)}</span>' if said else ""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis import Projection, UmapJob
     from nextlat_viz.analysis.umap_layout import Progress
 
-CANCELLED = "UMAP was cancelled."
+CANCELLED, FAILED = "UMAP was cancelled.", "UMAP failed"
 
 
 class UmapQueue:
@@ -46,6 +46,14 @@ class UmapQueue:
     def running(self) -> bool:
         """Whether a layout is being computed."""
         return self._job is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a layout is missing that might come if it were asked for again."""
+        if self.running or self._wanted is None:
+            return False
+        scene, site = self._wanted
+        return any(isinstance(one, str) and one.startswith((CANCELLED, FAILED)) for one in scene.umap(site))
 
     def want(self, scene: Scene, site: str) -> None:
         """Ask for the layouts of a scene at a layer; what is under way for another is stopped."""
@@ -122,7 +130,7 @@ class UmapQueue:
 
     def _finish(self, scene: Scene, site: str, model: int, result: Projection | Exception) -> None:
         error = result if isinstance(result, Exception) else None
-        scene.keep_umap(model, site, f"UMAP failed: {result}" if isinstance(result, Exception) else result)
+        scene.keep_umap(model, site, f"{FAILED}: {result}" if isinstance(result, Exception) else result)
         if self._wanted == (scene, site):
             self._job = None
             self._next()

@@ -160,8 +160,9 @@ def changes(
         before, after = old.get(key), new.get(key)
         if key in skip:
             continue
-        if isinstance(after, Mapping) and isinstance(before, (Mapping, type(None))) and key not in whole:
-            for path, value in changes(before or {}, after, skip, whole):
+        nested = [one for one in (before, after) if one is not None]
+        if nested and all(isinstance(one, Mapping) for one in nested) and key not in whole:
+            for path, value in changes(before or {}, after or {}, skip, whole):
                 yield f"{key}.{path}", value
         elif not _same(before, after):
             yield key, after

@@ -169,8 +169,15 @@ class Scene:
     def umap(self, site: str) -> list[Projection | str]:
         """The UMAP of every model at a layer where there is one, laid over the reference's, else what to say."""
         found = [self._known.get(("umap", model, site), "UMAP is being computed …") for model in self._models]
-        laid = iter(self._laid_over("umap", [one for one in found if not isinstance(one, str)]))
-        return [one if isinstance(one, str) else next(laid) for one in found]
+        # A layout, once there, stays, so its identity says which it is; the same ones give the same planes.
+        fixed = self._reference._known.get(("umap", 0, self._reference.sites[-1]))
+        key = [one if isinstance(one, str) else id(one) for one in (*found, fixed)]
+
+        def compute() -> list[Projection | str]:
+            laid = iter(self._laid_over("umap", [one for one in found if not isinstance(one, str)]))
+            return [one if isinstance(one, str) else next(laid) for one in found]
+
+        return self._once(("umaps", site, *key), compute)
 
     def keep_umap(self, model: int, site: str, umap: Projection | str) -> None:
         """Keep a layout, or say why there is none."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.io
 import pytest
 from anndata import AnnData
 
@@ -16,6 +17,7 @@ from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.clouds import score_lines
 from nextlat_viz.figures.rows import coloring, hover_texts, prefix
+from nextlat_viz.figures.simplex import corner_names
 from nextlat_viz.latents import world_of
 from nextlat_viz.plotting import CONFIG
 from tests.synthetic import make_latents
@@ -326,3 +328,23 @@ def test_loss_curves_lie_over_their_floor() -> None:
     assert figure.layout.xaxis.type == "log"
     with pytest.raises(UnknownNameError, match="unknown column of the metrics 'floor'"):
         figures.loss_curves({"x": table.drop(columns="floor")})
+
+
+def test_text_from_data_stays_text() -> None:
+    assert figures.escape("<b>$x$ & y") == "&lt;b&gt;&#36;x&#36; &amp; y"
+
+
+def test_corners_in_one_place_share_a_name() -> None:
+    class Flat:
+        belief_vertices = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        state_names = ("<a>", "b", "c", "d")
+
+    tags = corner_names(Flat(), "x", "y")
+    assert sorted(tag["text"] for tag in tags) == ["<b>&lt;a&gt;</b>", "<b>b, c</b>", "<b>d</b>"]
+
+
+def test_a_figure_shown_by_a_cell_offers_no_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plotly.io.renderers, "default", "plotly_mimetype")
+    shown = figures.loss_curves({"x": pd.DataFrame({"step": [1], "loss": [1.0], "floor": [0.5]})})
+    (content,) = shown._repr_mimebundle_().values()
+    assert content["config"]["showSendToCloud"] is False
