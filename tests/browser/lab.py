@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import ConsoleMessage, Locator, Page, TimeoutError, expect
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
 SECONDS = 1000  # Playwright counts in milliseconds
@@ -306,18 +306,8 @@ class Plot:
 
     def pixels(self) -> np.ndarray:
         """The figure as (height, width, 3) bytes."""
-
-        def picture() -> bytes | None:
-            # Lab leaves cells out of sight undrawn. Playwright scrolls only to what is drawn, so a figure that a cell
-            # above has pushed out of sight would be waited for without end: the page itself scrolls to anything.
-            self.locator.evaluate("element => element.scrollIntoView({block: 'nearest'})")
-            try:
-                return self.locator.screenshot(timeout=10 * SECONDS)
-            except TimeoutError:
-                return None
-
-        shot = wait_for(picture, "the figure to be in sight")
-        return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+        self.locator.scroll_into_view_if_needed()
+        return np.asarray(Image.open(io.BytesIO(self.locator.screenshot())).convert("RGB"))
 
     def wait_for_change(self, before: np.ndarray, share: float = 0.0005, seconds: float = PATIENCE) -> float:
         """Share of pixels that differ from `before`, once it exceeds `share`."""
