@@ -18,6 +18,10 @@ CONFIG: dict[str, Any] = {
 }
 """What every view of a figure is configured with: no logo, and nothing that uploads."""
 
+# JupyterLab resizes the figure of a cell itself; where plotly does so too, a change of the window's size leaves the
+# figure no height.
+_IN_A_CELL = {**CONFIG, "responsive": False}
+
 
 class Figure(go.Figure):
     """A plotly figure that offers no upload and shows no logo, in a notebook, in a browser or in a file.
@@ -33,7 +37,7 @@ class Figure(go.Figure):
 
     def show(self, *arguments: Any, **options: Any) -> Any:
         """Show the figure, as plotly does."""
-        return super().show(*arguments, **{"config": CONFIG, **options})
+        return super().show(*arguments, **{"config": _IN_A_CELL, **options})
 
     def to_html(self, *arguments: Any, **options: Any) -> str:
         """Return the figure as HTML, as plotly does."""
@@ -45,7 +49,7 @@ class Figure(go.Figure):
         super().write_html(*arguments, **{"config": CONFIG, **options})
 
     def _repr_mimebundle_(self, *arguments: Any, **options: Any) -> Any:
-        return super()._repr_mimebundle_(*arguments, **{"config": CONFIG, **options})
+        return super()._repr_mimebundle_(*arguments, **{"config": _IN_A_CELL, **options})
 
     def _ipython_display_(self) -> None:
         if plotly.io.renderers.render_on_display and plotly.io.renderers.default:
