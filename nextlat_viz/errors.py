@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UnknownNameError(ValueError):
@@ -16,6 +17,22 @@ class CheckpointError(ValueError):
 
 class LatentsError(ValueError):
     """A latents file or table that is not what it claims to be, or not what the caller needs."""
+
+
+def invalid(problems: Iterable[Any]) -> ValueError:
+    """Build the error for values that a model of pydantic's refused, from its ``error.errors()``.
+
+    Examples
+    --------
+    >>> print(invalid([{"loc": ("steps",), "input": -1, "msg": "Input should be greater than 0"}]))
+    steps=-1: input should be greater than 0
+    """
+    said = []
+    for one in problems:
+        text = str(one["msg"]).removeprefix("Value error, ")
+        name = ".".join(map(str, one["loc"]))
+        said.append(f"{name}={one['input']!r}: {text[0].lower()}{text[1:]}" if name else text)
+    return ValueError("; ".join(said))
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:

@@ -28,7 +28,7 @@ class Card(BaseModel):
     parameters : number of trained parameters, with psi's among them.
     versions : Python and library versions it was trained with.
     device : kind of device it was trained on.
-    metrics : losses in nats per token, each with its floor.
+    metrics : losses in nats per token, each with its floor; and `train_seconds`, over all sittings of the run.
     card_sha256 : hash of all of the above.
     """
 

@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from nextlat_viz import worlds
-from nextlat_viz.errors import CheckpointError, unknown
+from nextlat_viz.errors import CheckpointError, invalid, unknown
 from nextlat_viz.models import OBJECTIVES, Objective, Transformer, TransformerConfig
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import FORMAT, Card, sha256_of
@@ -162,7 +162,11 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = Transformer(TransformerConfig(vocabulary_size=len(world.vocabulary), **sizes))
+        try:
+            shape = TransformerConfig(vocabulary_size=len(world.vocabulary), **sizes)
+        except ValidationError as error:
+            raise invalid(error.errors()) from error
+        backbone = Transformer(shape)
         return OBJECTIVES[objective](backbone, **options.get(objective, {}))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import os
 import platform
 import shlex
@@ -18,13 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import CheckpointError, unknown
 from nextlat_viz.models import OBJECTIVES, Batch, Objective
+from nextlat_viz.training import resume
 from nextlat_viz.training.card import Card
 from nextlat_viz.training.checkpoint import (
     CARD,
@@ -38,9 +35,10 @@ from nextlat_viz.training.checkpoint import (
     write_atomically,
 )
 from nextlat_viz.training.presets import TrainConfig, resolve
+from nextlat_viz.training.resume import TRAIN_STATE, Progress
 from nextlat_viz.training.validation import Validation
+from nextlat_viz.worlds import Episodes
 
-TRAIN_STATE = "train_state.safetensors"
 Callback = Callable[[dict[str, float]], None]
 
 
@@ -100,12 +98,13 @@ def train(
     run = _Run(world, objective, preset, config, seed, folder, overrides)
     if (folder / CARD).exists():
         return run.finished()
-    run.claim()
-
+    # What cannot be trained is refused before there is a folder for it.
+    model = build_model(objective, config, world, seed)
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=config.precision)  # type: ignore[arg-type]
+    run.claim()
     if fabric.world_size > 1:
         fabric.launch()
-    return run.fit(fabric, progress, on_validation)
+    return run.fit(model, fabric, progress, on_validation)
 
 
 class _Run:
@@ -158,9 +157,8 @@ class _Run:
                 f"out={str(self.folder)!r} cannot be written ({error}). Choose another folder."
             ) from error
 
-    def fit(self, fabric: Fabric, progress: bool, on_validation: Callback | None) -> Checkpoint:
+    def fit(self, raw_model: Objective, fabric: Fabric, show_bar: bool, on_validation: Callback | None) -> Checkpoint:
         config = self.config
-        raw_model = build_model(self.objective, config, self.world, self.seed)
         raw_optimizer = torch.optim.AdamW(
             raw_model.parameters(),
             lr=config.learning_rate,
@@ -168,32 +166,32 @@ class _Run:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        step, history, snapshots = self._resume(raw_model, raw_optimizer)
+        done = self._resume(raw_model, raw_optimizer)
         model, optimizer = fabric.setup(raw_model, raw_optimizer)
         validation = Validation(self.world, config)
         board = _tensorboard(self.folder) if fabric.is_global_zero else None
         bar = _progress_bar(
-            config.steps, step, progress and fabric.is_global_zero, f"{self.world.name}/{self.objective}"
+            config.steps, done.step, show_bar and fabric.is_global_zero, f"{self.world.name}/{self.objective}"
         )
-        started = time.monotonic()
+        started = time.monotonic() - done.seconds
 
-        while step < config.steps:
+        while done.step < config.steps:
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * schedule(step, config)
-            losses = model(self._batch(step, fabric))
+                group["lr"] = config.learning_rate * schedule(done.step, config)
+            losses = model(self._batch(done.step, fabric))
             fabric.backward(losses["loss"])
             if config.grad_clip:
                 fabric.clip_gradients(model, optimizer, max_norm=config.grad_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            step += 1
+            done.step += 1
             bar.update()
 
-            last = step == config.steps
+            step, last = done.step, done.step == config.steps
             if step % config.validate_every == 0 or last:
                 row = {"step": float(step), **validation(raw_model)}
                 row |= {f"train/{name}": float(value.detach()) for name, value in losses.items()}
-                history.append(row)
+                done.history.append(row)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", floor=f"{row['floor']:.4f}")
                 if board is not None:
                     for name, value in row.items():
@@ -202,41 +200,36 @@ class _Run:
                     on_validation(row)
             if fabric.is_global_zero:
                 if step in config.snapshots:
-                    snapshots[step] = self._write_snapshot(raw_model, step)
+                    done.snapshots[step] = self._write_snapshot(raw_model, step)
                 if step % config.save_every == 0 and not last:
-                    self._save(raw_model, raw_optimizer, step, history, snapshots)
+                    done.seconds = time.monotonic() - started
+                    resume.write(self.folder, self.identity, done, raw_model, raw_optimizer)
         bar.close()
         if board is not None:
             board.close()
         if fabric.is_global_zero:
-            self._finish(raw_model, validation, history, snapshots, fabric, time.monotonic() - started)
+            done.seconds = time.monotonic() - started
+            self._finish(raw_model, validation, done, fabric)
         fabric.barrier()
         return load(self.folder)
 
-    def _batch(self, step: int, fabric: Fabric) -> Batch:
-        config = self.config
+    def _resume(self, model: Objective, optimizer: torch.optim.Optimizer) -> Progress:
+        saved = resume.read(self.folder)
+        if saved is None:
+            return Progress()
+        self._check_same(saved.identity)
+        saved.restore(model, optimizer)
+        return saved.progress
+
+    def _episodes(self, step: int) -> Episodes:
         seed = int(np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0])
-        episodes = self.world.sample(config.batch_size, config.context + 1, seed=seed)
+        return self.world.sample(self.config.batch_size, self.config.context + 1, seed=seed)
+
+    def _batch(self, step: int, fabric: Fabric) -> Batch:
+        episodes = self._episodes(step)
         if fabric.world_size > 1:
             episodes = episodes[fabric.global_rank :: fabric.world_size]
         return Batch.from_episodes(episodes, fabric.device)
-
-    def _resume(
-        self, model: Objective, optimizer: torch.optim.Optimizer
-    ) -> tuple[int, list[dict[str, float]], dict[int, str]]:
-        path = self.folder / TRAIN_STATE
-        if not path.exists():
-            return 0, [], {}
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads(file.metadata()["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path} cannot be read ({error}). Delete it to start the run again.") from error
-        self._check_same(header["identity"])
-        model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-        load_optimizer(optimizer, tensors)
-        return header["step"], header["history"], {int(step): digest for step, digest in header["snapshots"].items()}
 
     def _check_same(self, found: dict[str, Any]) -> None:
         if found == self.identity:
@@ -253,21 +246,6 @@ class _Run:
             "Choose another folder, or delete this one."
         )
 
-    def _save(
-        self,
-        model: Objective,
-        optimizer: torch.optim.Optimizer,
-        step: int,
-        history: list[dict[str, float]],
-        snapshots: dict[int, str],
-    ) -> None:
-        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | dump_optimizer(optimizer)
-        header = {"identity": self.identity, "step": step, "history": history, "snapshots": snapshots}
-        content = save_tensors(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"run": json.dumps(header)}
-        )
-        write_atomically(self.folder / TRAIN_STATE, content)
-
     def _write_snapshot(self, model: Objective, step: int) -> str:
         content = weights_bytes(model, self.config.storage)
         write_atomically(self.folder / "snapshots" / f"step{step:06d}.safetensors", content)
@@ -277,10 +255,8 @@ class _Run:
         self,
         model: Objective,
         validation: Validation,
-        history: list[dict[str, float]],
-        snapshots: dict[int, str],
+        done: Progress,
         fabric: Fabric,
-        seconds: float,
     ) -> None:
         """Write weights, curve and, last, the card; what was needed to go on is not needed any more."""
         stored = DTYPES[self.config.storage]
@@ -299,21 +275,19 @@ class _Run:
             command=self._command(),
             data_sha256=self._data_hash(validation),
             weights_sha256=hashlib.sha256(content).hexdigest(),
-            snapshots=snapshots,
+            snapshots=done.snapshots,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             versions=_versions(),
             device=_device_name(fabric.device),
-            metrics=validation(model) | {"train_seconds": round(seconds, 1)},
+            metrics=validation(model) | {"train_seconds": round(done.seconds, 1)},
         ).signed()
         write_atomically(self.folder / WEIGHTS, content)
-        write_atomically(self.folder / METRICS, _csv(history))
+        write_atomically(self.folder / METRICS, _csv(done.history))
         write_atomically(self.folder / CARD, card.model_dump_json(indent=2).encode())
         (self.folder / TRAIN_STATE).unlink(missing_ok=True)
 
     def _data_hash(self, validation: Validation) -> str:
-        seed = int(np.random.SeedSequence([self.seed, 0]).generate_state(1, np.uint64)[0])
-        first = self.world.sample(self.config.batch_size, self.config.context + 1, seed=seed)
-        return hashlib.sha256((validation.episodes.sha256 + first.sha256).encode()).hexdigest()
+        return hashlib.sha256((validation.episodes.sha256 + self._episodes(0).sha256).encode()).hexdigest()
 
     def _command(self) -> str:
         words = [
@@ -346,29 +320,9 @@ def schedule(step: int, config: TrainConfig) -> float:
     return warm * decay
 
 
-def dump_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors under flat names, for a file that cannot hold code."""
-    return {
-        f"optimizer.{index}.{key}": value
-        for index, state in optimizer.state_dict()["state"].items()
-        for key, value in state.items()
-    }
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Inverse of :func:`dump_optimizer`."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            index, key = rest.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 def _csv(rows: list[dict[str, float]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

@@ -10,7 +10,7 @@ import torch
 
 import nextlat_viz as nlv
 from nextlat_viz.errors import CheckpointError, UnknownNameError
-from nextlat_viz.training import loop
+from nextlat_viz.training import resume
 from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.training.presets import TrainConfig
 
@@ -34,13 +34,13 @@ def test_interrupted_run_ends_with_the_same_weights(tmp_path, small, objective, 
 
     with pytest.raises(Killed):
         nlv.train("rrxor", objective, seed=3, out=tmp_path / "cut", progress=False, on_validation=interrupt, **small)
-    assert (tmp_path / "cut" / loop.TRAIN_STATE).exists()
+    assert (tmp_path / "cut" / resume.TRAIN_STATE).exists()
     with pytest.raises(CheckpointError, match="unfinished"):
         nlv.load(tmp_path / "cut")
     resumed = nlv.train("rrxor", objective, seed=3, out=tmp_path / "cut", progress=False, **small)
     assert weights(resumed) == weights(whole)
     assert resumed.metrics.equals(whole.metrics)
-    assert not (tmp_path / "cut" / loop.TRAIN_STATE).exists()
+    assert not (tmp_path / "cut" / resume.TRAIN_STATE).exists()
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_killed_process_goes_on(tmp_path, small):
         return subprocess.Popen([sys.executable, "-c", code, str(folder), json.dumps(options)])
 
     process = start(tmp_path / "killed")
-    state = tmp_path / "killed" / loop.TRAIN_STATE
+    state = tmp_path / "killed" / resume.TRAIN_STATE
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -145,15 +145,37 @@ def test_unknown_names_say_what_exists(tmp_path, arguments, message):
 
 
 def test_hyperparameter_out_of_range(tmp_path):
-    with pytest.raises(ValueError, match="learning_rate"):
-        nlv.train("rrxor", out=tmp_path / "run", learning_rate=-1.0)
-    with pytest.raises(ValueError, match="heads"):
-        nlv.train("rrxor", out=tmp_path / "run", heads=3)
+    for wrong, message in (
+        ({"learning_rate": -1.0}, r"^learning_rate=-1\.0: input should be greater than 0$"),
+        ({"heads": 3}, r"^dim=64 must be a multiple of 2 x heads=6.*Change dim or heads\.$"),
+        ({"horizon": 12}, "horizon=12 must be at least 1 and under the context of 12"),
+        ({"accelerator": "gpuu"}, "invalid accelerator name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            nlv.train("rrxor", out=tmp_path / "run", **wrong)
+        assert not (tmp_path / "run").exists()
 
 
 def test_damaged_training_state_says_so(tmp_path, small):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / loop.TRAIN_STATE).write_bytes(b"not safetensors")
+    (folder / resume.TRAIN_STATE).write_bytes(b"not safetensors")
     with pytest.raises(CheckpointError, match=r"cannot be read.*Delete it"):
         nlv.train("rrxor", out=folder, progress=False, **small)
+
+
+def test_seconds_are_those_of_all_sittings(tmp_path, small):
+    def interrupt(row):
+        raise Killed
+
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        nlv.train("rrxor", "next_token", out=folder, progress=False, on_validation=interrupt, **small)
+    saved = resume.read(folder)
+    model = build_model("next_token", TrainConfig.model_validate(saved.identity["config"]), nlv.worlds.get("rrxor"), 0)
+    optimizer = torch.optim.AdamW(model.parameters())
+    saved.restore(model, optimizer)
+    saved.progress.seconds = 1000.0
+    resume.write(folder, saved.identity, saved.progress, model, optimizer)
+    resumed = nlv.train("rrxor", "next_token", out=folder, progress=False, **small)
+    assert 1000 <= resumed.card.metrics["train_seconds"] < 1100
