@@ -44,7 +44,6 @@ def demo(
         One row per model, as :func:`nextlat_viz.evaluate` gives it.
     """
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     if shipped:
         pair = [load(f"{world}/{objective}", seed=seed) for objective in OBJECTIVES]
     else:
@@ -53,6 +52,7 @@ def demo(
             train(world, objective, preset, seed=seed, out=runs / world / objective / f"seed{seed}", **overrides)
             for objective in OBJECTIVES
         ]
+    folder.mkdir(parents=True, exist_ok=True)
     table = evaluation.evaluate(pair)
     tables, drawn, notes = {"What they score and what they know": table.drop(columns="weights_sha256")}, {}, {}
     notes["What they score and what they know"] = (
