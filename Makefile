@@ -38,7 +38,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
 	$(BIN)/pytest
 
-checkpoints: $(VENV)/.installed  ## train everything that is shipped again (about an hour on two slow cores)
+checkpoints: $(VENV)/.installed  ## train everything that is shipped again (half an hour of training on one core)
 	$(BIN)/python checkpoints/build.py
 
 bench: $(VENV)/.installed  ## from kernel start to the first widget, over importing torch and plotly
