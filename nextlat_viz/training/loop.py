@@ -34,7 +34,7 @@ from nextlat_viz.training.checkpoint import (
     weights_bytes,
     write_atomically,
 )
-from nextlat_viz.training.presets import TrainConfig, resolve
+from nextlat_viz.training.presets import TrainConfig, episode_length, resolve
 from nextlat_viz.training.resume import TRAIN_STATE, Progress
 from nextlat_viz.training.validation import Validation
 from nextlat_viz.worlds import Episodes
@@ -93,7 +93,7 @@ def train(
         world = worlds.get(world)
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
-    config = resolve(preset, world.name, overrides)
+    config = resolve(preset, world, overrides)
     folder = Path(out) if out is not None else Path("runs", world.name, objective, f"seed{seed}")
     run = _Run(world, objective, preset, config, seed, folder, overrides)
     if (folder / CARD).exists():
@@ -192,7 +192,8 @@ class _Run:
                 row = {"step": float(step), **validation(raw_model)}
                 row |= {f"train/{name}": float(value.detach()) for name, value in losses.items()}
                 done.history.append(row)
-                bar.set_postfix(loss=f"{row['loss']:.4f}", floor=f"{row['floor']:.4f}")
+                beside = "floor" if "floor" in row else "unigram"
+                bar.set_postfix({"loss": f"{row['loss']:.4f}", beside: f"{row[beside]:.4f}"})
                 if board is not None:
                     for name, value in row.items():
                         board.add_scalar(name, value, step)
@@ -221,9 +222,10 @@ class _Run:
         saved.restore(model, optimizer)
         return saved.progress
 
-    def _episodes(self, step: int) -> Episodes:
+    def _episodes(self, step: int, *, states: bool = False) -> Episodes:
         seed = int(np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0])
-        return self.world.sample(self.config.batch_size, self.config.context + 1, seed=seed)
+        length = episode_length(self.world, self.config.context)
+        return self.world.sample(self.config.batch_size, length, seed=seed, states=states)
 
     def _batch(self, step: int, fabric: Fabric) -> Batch:
         episodes = self._episodes(step)
@@ -287,7 +289,7 @@ class _Run:
         (self.folder / TRAIN_STATE).unlink(missing_ok=True)
 
     def _data_hash(self, validation: Validation) -> str:
-        return hashlib.sha256((validation.episodes.sha256 + self._episodes(0).sha256).encode()).hexdigest()
+        return hashlib.sha256((validation.episodes.sha256 + self._episodes(0, states=True).sha256).encode()).hexdigest()
 
     def _command(self) -> str:
         words = [

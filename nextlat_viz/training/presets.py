@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from nextlat_viz.errors import invalid, unknown
+from nextlat_viz.worlds import World
 
 
 class TrainConfig(BaseModel):
@@ -23,7 +24,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    context: PositiveInt = Field(12, description="tokens the model reads; episodes are one token longer")
+    context: PositiveInt = Field(12, description="most tokens the model reads; a world's own length where it has one")
     layers: PositiveInt = Field(4, description="transformer blocks")
     heads: PositiveInt = Field(4, description="attention heads")
     dim: PositiveInt = Field(64, description="width of the residual stream and of the hidden state")
@@ -70,7 +71,21 @@ def preset_names() -> list[str]:
     return list(PRESETS)
 
 
-def resolve(preset: str, world: str, overrides: dict[str, Any]) -> TrainConfig:
+def episode_length(world: World, context: int) -> int:
+    """Tokens to sample for a model of this context: the world's own length, or what the model reads and predicts.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> episode_length(worlds.get("rrxor"), 12)
+    13
+    """
+    if world.length is not None:
+        return world.length
+    return context + 1 if world.predicts_next_token else context
+
+
+def resolve(preset: str, world: World, overrides: dict[str, Any]) -> TrainConfig:
     """The preset's configuration for a world, with some fields changed.
 
     Raises
@@ -82,7 +97,8 @@ def resolve(preset: str, world: str, overrides: dict[str, Any]) -> TrainConfig:
 
     Examples
     --------
-    >>> resolve("tiny", "rrxor", {"layers": 2}).layers
+    >>> from nextlat_viz import worlds
+    >>> resolve("tiny", worlds.get("rrxor"), {"layers": 2}).layers
     2
     """
     if preset not in PRESETS:
@@ -91,8 +107,16 @@ def resolve(preset: str, world: str, overrides: dict[str, Any]) -> TrainConfig:
         if field not in TrainConfig.model_fields:
             raise unknown("hyperparameter", field, TrainConfig.model_fields)
     table = PRESETS[preset]
-    base = table.get(world, table["default"])
+    base = table.get(world.name, table["default"]).model_dump()
+    if world.length is not None:
+        base["context"] = world.length
     try:
-        return TrainConfig.model_validate(base.model_dump() | overrides)
+        config = TrainConfig.model_validate(base | overrides)
     except ValidationError as error:
         raise invalid(error.errors()) from error
+    if world.length is not None and config.context < world.length:
+        raise ValueError(
+            f"context={config.context} is too short: an episode of world {world.name!r} has {world.length} tokens; "
+            "leave context out, or build the world with other parameters"
+        )
+    return config

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Spec = dict[str, Any]
+_NAMES_SHOWN = 24
 # The first is what is meant; anything else array-like is let through to one error that says so in words.
 Tokens = Int[np.ndarray, "episodes positions"] | ArrayLike
 
@@ -147,6 +148,10 @@ class Episodes:
 class World(ABC):
     """A data-generating process whose true state is known at every step.
 
+    A world of your own is one file: subclass this, write ``sample``, ``legal_next`` and ``draw``, and register a
+    function that builds it (``nextlat_viz.worlds.register``). Everything else has a default that says "this world
+    does not know".
+
     Attributes
     ----------
     name : str
@@ -155,50 +160,150 @@ class World(ABC):
         Plain JSON: ``{"name": ..., parameters...}``. ``from_spec`` builds the same world from it.
     vocabulary : tuple of str
         Token names; a token id is an index into it.
+    length : int or None
+        Tokens in an episode, padding included, where the world says so; None where an episode is as long as asked for.
+    splits : tuple of str
+        Parts that ``sample`` draws from. Where there is a ``"test"``, no content of it is ever in ``"train"``.
+    pictures : tuple of str
+        Kinds that ``draw`` knows, its default first.
+    predicts_next_token : bool
+        False where episodes bring ``targets`` of their own, one for each token.
     state_names : tuple of str
-        Names of the hidden states; the last axis of a belief follows this order.
+        Names of the hidden states, where there are hidden ones; the last axis of a belief follows this order.
+    state_values : dict of tuples of str
+        For integer-valued states: what the values are called.
+
+    Examples
+    --------
+    A world that counts to two and starts over, from a random digit:
+
+    >>> class Counter(World):
+    ...     name, spec, vocabulary, pictures = "counter", {"name": "counter"}, ("0", "1", "2"), ("tokens",)
+    ...
+    ...     def sample(self, n, length=None, seed=0, *, split="train", states=True):
+    ...         first = np.random.default_rng(seed).integers(3, size=(n, 1))
+    ...         tokens = (first + np.arange(length)) % 3
+    ...         return Episodes(tokens, self.replay(tokens) if states else {})
+    ...
+    ...     def replay(self, tokens):
+    ...         return {"digit": np.asarray(tokens)}
+    ...
+    ...     def legal_next(self, tokens):
+    ...         return (np.asarray(tokens)[..., None] + 1) % 3 == np.arange(3)
+    ...
+    ...     def draw(self, kind="tokens", *, episode=None, position=None, **options):
+    ...         raise NotImplementedError
+    >>> world = Counter()
+    >>> episodes = world.sample(2, 5, seed=1)
+    >>> episodes.tokens.tolist(), bool(world.legal(episodes.tokens).all())
+    ([[1, 2, 0, 1, 2], [1, 2, 0, 1, 2]], True)
     """
 
     name: str
     spec: Spec
     vocabulary: tuple[str, ...]
-    state_names: tuple[str, ...]
+    length: int | None = None
+    splits: tuple[str, ...] = ("train",)
+    pictures: tuple[str, ...]
+    predicts_next_token: bool = True
+    state_names: tuple[str, ...] = ()
 
     @abstractmethod
-    def sample(self, n: int, length: int, seed: int) -> Episodes:
-        """``n`` episodes of ``length`` tokens; the same seed gives the same bytes."""
+    def sample(
+        self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
+    ) -> Episodes:
+        """Draw ``n`` episodes; the same seed gives the same bytes.
 
-    @abstractmethod
-    def belief(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions states"]:
-        """Exact distribution over the hidden state after each token, given all tokens so far."""
+        Parameters
+        ----------
+        n : int
+        length : int, optional
+            Tokens in each. Needed where the world has no ``length`` of its own; where it has, more is padding, and
+            fewer are refused.
+        seed : int
+        split : str
+            One of ``splits``.
+        states : bool
+            False leaves the states out, which is faster where only tokens are wanted.
 
-    @abstractmethod
-    def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
-        """Exact distribution of the next token after each token, given all tokens so far."""
+        Raises
+        ------
+        ValueError
+            If an argument is out of range.
+        """
 
     @abstractmethod
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
-        """Which tokens may come next, after each token."""
+        """Which tokens may come next, after each token; none after one that was not legal itself."""
 
     @abstractmethod
-    def floor(self, length: int) -> Float[np.ndarray, " length"]:
-        """Bayes floor in nats: entry t - 1 is the entropy of token t + 1 given tokens 1..t, for t = 1..length."""
+    def draw(
+        self, kind: str = ..., *, episode: Episodes | None = None, position: int | None = None, **options: Any
+    ) -> Figure:
+        """A plotly picture of the world; with an ``episode`` (one), of that episode after ``position`` tokens.
 
-    @abstractmethod
-    def entropy_rate(self) -> float:
-        """The floor's limit for long sequences, in nats per token."""
+        Raises
+        ------
+        UnknownNameError
+            If there is no such kind.
+        ValueError
+            If ``episode`` holds more or fewer than one, or the position is outside it.
+        """
 
-    @abstractmethod
-    def draw(self, kind: str = "machine", **options: Any) -> Figure:
-        """A picture of the world."""
+    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
+        """Which tokens may open an episode; all unless the world says otherwise."""
+        return np.ones(len(self.vocabulary), bool)
 
-    def loss_floor(self, length: int) -> float:
+    def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
+        """Whether each token was legal after those before it."""
+        tokens = np.asarray(tokens)
+        after = np.take_along_axis(self.legal_next(tokens)[:, :-1], tokens[:, 1:, None], axis=2)[..., 0]
+        return np.concatenate([self.legal_first()[tokens[:, :1]], after], axis=1)
+
+    def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
+        """The true state after each token, from the tokens alone: arrays (episodes, positions, ...).
+
+        Empty where tokens do not fix the state.
+
+        Raises
+        ------
+        ValueError
+            If the tokens cannot happen; the place is named.
+        """
+        return {}
+
+    def belief(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions states"] | None:
+        """Exact distribution over the hidden state after each token, given all so far; None where nothing is hidden."""
+        return None
+
+    def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"] | None:
+        """Exact distribution of the next token after each token, given all so far; None where it is not known."""
+        return None
+
+    def floor(self, length: int) -> Float[np.ndarray, " length"] | None:
+        """Bayes floor in nats: entry t - 1 is the entropy of token t + 1 given tokens 1..t, for t = 1..length.
+
+        None where it is not known.
+        """
+        return None
+
+    def loss_floor(self, length: int) -> float | None:
         """Mean of ``floor(length)``: no model's mean loss over ``length`` predictions can be lower, in nats.
 
         An episode of T tokens holds T - 1 predictions, the first token being given: compare its loss with
         ``loss_floor(T - 1)``.
         """
-        return float(self.floor(length).mean())
+        floor = self.floor(length)
+        return None if floor is None else float(floor.mean())
+
+    def decode(self, tokens: ArrayLike) -> str:
+        """The tokens of one sequence, (positions,), as a person would read them."""
+        return " ".join(self.vocabulary[token] for token in np.asarray(tokens).tolist())
+
+    @property
+    def state_values(self) -> dict[str, tuple[str, ...]]:
+        """What the values of integer-valued states are called."""
+        return {"state": self.state_names} if self.state_names else {}
 
     @property
     def parameters(self) -> Spec:
@@ -206,18 +311,25 @@ class World(ABC):
         return {key: value for key, value in self.spec.items() if key != "name"}
 
     def __repr__(self) -> str:
-        return f"<World {self.name}: {len(self.state_names)} states, {len(self.vocabulary)} tokens>"
+        states = f"{len(self.state_names)} states, " if self.state_names else ""
+        return f"<World {self.name}: {states}{len(self.vocabulary)} tokens>"
+
+    def facts(self) -> dict[str, str]:
+        """What a notebook shows of the world, line by line."""
+        numbers = {key: value for key, value in self.parameters.items() if type(value) in (int, float, str, bool)}
+        shown = {key: f"{value:.4g}" if type(value) is float else str(value) for key, value in numbers.items()}
+        names = ", ".join(self.vocabulary[:_NAMES_SHOWN])
+        more = ", …" if len(self.vocabulary) > _NAMES_SHOWN else ""
+        rows = {"parameters": ", ".join(f"{key} = {value}" for key, value in shown.items()) or "none"}
+        if self.state_names:
+            rows["states"] = f"{len(self.state_names)}: {', '.join(self.state_names)}"
+        rows["tokens"] = f"{len(self.vocabulary)}: {names}{more}"
+        rows["length"] = "as asked for" if self.length is None else f"{self.length} tokens"
+        rows["chance"] = f"{math.log(len(self.vocabulary)):.4f} nats per token"
+        return rows
 
     def _repr_html_(self) -> str:
-        numbers = {key: value for key, value in self.parameters.items() if type(value) in (int, float)}
-        rows = {
-            "parameters": ", ".join(f"{key} = {value:.4g}" for key, value in numbers.items()) or "none",
-            "states": f"{len(self.state_names)}: {', '.join(self.state_names)}",
-            "tokens": f"{len(self.vocabulary)}: {', '.join(self.vocabulary)}",
-            "entropy rate": f"{self.entropy_rate():.4f} nats per token",
-            "chance": f"{math.log(len(self.vocabulary)):.4f} nats per token",
-        }
-        return html_table(f"World {self.name}", rows)
+        return html_table(f"World {self.name}", self.facts())
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
+
+from nextlat_viz.errors import unknown
+
+if TYPE_CHECKING:
+    from nextlat_viz.worlds.base import Episodes, World
 
 _TOLERANCE = 1e-9
 
@@ -130,6 +136,46 @@ def positive(argument: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{argument} must be an integer of at least 1, got {value!r}")
     return int(value)
+
+
+def seed(value: int) -> int:
+    """The value as an int of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {value!r}")
+    return int(value)
+
+
+def split(world: World, value: str) -> str:
+    """The value, if the world has such a split."""
+    if value not in world.splits:
+        raise unknown(f"split of world {world.name!r}:", value, world.splits)
+    return value
+
+
+def episode_length(world: World, value: int | None) -> int:
+    """Tokens per episode: as asked for, and no fewer than the world's own length where it has one."""
+    if value is None:
+        if world.length is None:
+            raise ValueError(f"length is needed: an episode of world {world.name!r} is as long as asked for")
+        return world.length
+    if world.length is not None and positive("length", value) < world.length:
+        raise ValueError(
+            f"length={value} is too short: an episode of world {world.name!r} has {world.length} tokens; "
+            "leave length out, or build the world with other parameters"
+        )
+    return positive("length", value)
+
+
+def one_episode(episode: Episodes, position: int | None) -> int:
+    """The position to draw, from 1; by default the episode's last."""
+    if len(episode) != 1:
+        raise ValueError(f"episode must hold one episode, got {len(episode)}: pass episodes[i]")
+    last = int(episode.length[0])
+    if position is None:
+        return last
+    if isinstance(position, bool) or not isinstance(position, (int, np.integer)) or not 1 <= position <= last:
+        raise ValueError(f"position must be an integer from 1 to {last}, got {position!r}")
+    return int(position)
 
 
 def _numbers(argument: str, values: ArrayLike) -> np.ndarray:

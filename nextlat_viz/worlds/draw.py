@@ -12,14 +12,21 @@ from jaxtyping import Float
 from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.beliefs import BeliefTree
 from nextlat_viz.worlds.hmm import HiddenMarkovWorld
-from nextlat_viz.worlds.machine import machine
+from nextlat_viz.worlds.machine import machine, spread
 
 _MOST_BELIEFS = 4000
 
 
-def draw(world: HiddenMarkovWorld, kind: str = "machine", **options: Any) -> go.Figure:
+def draw(
+    world: HiddenMarkovWorld,
+    kind: str = "machine",
+    episode: Episodes | None = None,
+    position: int | None = None,
+    **options: Any,
+) -> go.Figure:
     """Draw one kind of picture; ``HiddenMarkovWorld.draw`` is the way in.
 
     Raises
@@ -38,7 +45,48 @@ def draw(world: HiddenMarkovWorld, kind: str = "machine", **options: Any) -> go.
     for option in options:
         if option not in _OPTIONS[kind]:
             raise unknown(f"option of picture {kind!r}:", option, _OPTIONS[kind])
-    return Figure(_KINDS[kind](world, **options))
+    figure = Figure(_KINDS[kind](world, **options))
+    if episode is not None:
+        at = checks.one_episode(episode, position)
+        _MARK[kind](figure, world, episode, at)
+    return figure
+
+
+def _mark_state(figure: go.Figure, world: HiddenMarkovWorld, episode: Episodes, position: int) -> None:
+    """A ring around the state that holds; none where the episode does not say."""
+    if "state" not in episode.states:
+        return
+    margin = figure.layout.margin
+    across, up = (
+        figure.layout.width - margin.l - margin.r,
+        figure.layout.height - margin.t - margin.b,
+    )
+    place = spread(world, float(across), float(up))[int(episode.states["state"][0, position - 1])]
+    figure.add_scatter(
+        x=place[:1],
+        y=place[1:],
+        mode="markers",
+        marker={"size": 60, "symbol": "circle-open", "color": style.MARK, "line": {"width": 4}},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _mark_path(figure: go.Figure, world: HiddenMarkovWorld, episode: Episodes, position: int) -> None:
+    """The beliefs held so far, from before the first token on."""
+    beliefs = np.concatenate([world.stationary[None], world.belief(episode.tokens[:, :position])[0]])
+    path = world.belief_coordinates(beliefs)
+    look = {"hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(
+        x=path[:, 0], y=path[:, 1], mode="lines", line={"width": 2, "color": style.MARK}, opacity=0.7, **look
+    )
+    figure.add_scatter(
+        x=path[-1:, 0],
+        y=path[-1:, 1],
+        mode="markers",
+        marker={"size": 18, "symbol": "circle-open", "color": style.MARK, "line": {"width": 4}},
+        **look,
+    )
 
 
 def _machine(world: HiddenMarkovWorld, width: int = 560, height: int | None = None) -> go.Figure:
@@ -136,6 +184,7 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
 
 
 _KINDS: dict[str, Callable[..., go.Figure]] = {"machine": _machine, "beliefs": _beliefs}
+_MARK = {"machine": _mark_state, "beliefs": _mark_path}
 _OPTIONS = {"machine": ("width", "height"), "beliefs": ("depth", "width", "height")}
 
 

@@ -59,6 +59,8 @@ class HiddenMarkovWorld(World):
     (2, 8)
     """
 
+    pictures = ("machine", "beliefs")
+
     def __init__(
         self,
         name: str,
@@ -114,7 +116,9 @@ class HiddenMarkovWorld(World):
         """Size of the vocabulary."""
         return self.transitions.shape[0]
 
-    def sample(self, n: int, length: int, seed: int, *, states: bool = True) -> Episodes:
+    def sample(
+        self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
+    ) -> Episodes:
         """Draw episodes, starting from the stationary distribution.
 
         Parameters
@@ -123,6 +127,8 @@ class HiddenMarkovWorld(World):
             Number of episodes and of tokens in each.
         seed : int
             The same seed gives the same bytes, and the first ``k`` of ``n`` episodes are those of ``sample(k, ...)``.
+        split : str
+            There is but one: any sequence may turn up.
         states : bool
             False leaves the states out, which is faster where only tokens are wanted.
 
@@ -139,10 +145,9 @@ class HiddenMarkovWorld(World):
         >>> sorted(episodes.states), episodes.states["belief"].shape
         (['belief', 'state'], (3, 6, 3))
         """
-        n, length = checks.positive("n", n), checks.positive("length", length)
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-        uniform = np.random.default_rng(int(seed)).random((n, length + 1))
+        n, length = checks.positive("n", n), checks.episode_length(self, length)
+        checks.split(self, split)
+        uniform = np.random.default_rng(checks.seed(seed)).random((n, length + 1))
         tokens, hidden = np.empty((2, n, length), np.int64)
         if self.generalised:
             beliefs = np.tile(self.stationary, (n, 1))
@@ -320,14 +325,37 @@ class HiddenMarkovWorld(World):
             )
         return self.plane(beliefs)
 
-    def draw(self, kind: str = "machine", **options: Any) -> Figure:
+    def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
+        """The belief after each token: tokens do not fix the hidden state, only what can be known of it."""
+        return {"belief": self.belief(tokens)}
+
+    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
+        """Tokens of probability above zero in the stationary distribution."""
+        return self.kernel.predict(self.stationary) > 0
+
+    def facts(self) -> dict[str, str]:
+        """What a notebook shows of the world, line by line."""
+        return super().facts() | {"entropy rate": f"{self.entropy_rate():.4f} nats per token"}
+
+    def draw(
+        self,
+        kind: str = "machine",
+        *,
+        episode: Episodes | None = None,
+        position: int | None = None,
+        **options: Any,
+    ) -> Figure:
         """A plotly picture: ``"machine"``, states and the moves between them, or ``"beliefs"``, the reachable beliefs.
+
+        With an ``episode`` the beliefs show the way it took, up to ``position``; the machine shows where it stands.
 
         Raises
         ------
         UnknownNameError
             If there is no such kind.
+        ValueError
+            If ``episode`` holds more or fewer than one, or the position is outside it.
         """
         from nextlat_viz.worlds.draw import draw
 
-        return draw(self, kind, **options)
+        return draw(self, kind, episode, position, **options)

@@ -12,6 +12,8 @@ from plotly.colors import sample_colorscale
 
 # Grey that reads on white and on near-black alike.
 INK = "#797979"
+# Where an episode stands, and the way it took: red that reads on white and on near-black alike.
+MARK = "#E0393E"
 # Okabe & Ito (2008), told apart with any colour vision.
 _OKABE_ITO = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#0072B2", "#D55E00", "#999999")
 # Cividis without its ends, which vanish on a dark and on a light page.
