@@ -35,6 +35,7 @@ _PUBLIC = {
     "ProbeLab": "widgets.ProbeLab",
     "TrajectoryCompare": "widgets.TrajectoryCompare",
     "LossMonitor": "widgets.LossMonitor",
+    "EpisodeStepper": "widgets.EpisodeStepper",
 }
 _SUBPACKAGES = ("worlds", "models", "training", "latents", "analysis", "evaluation", "figures", "widgets")
 
@@ -44,10 +45,11 @@ if TYPE_CHECKING:
     from nextlat_viz.evaluation import evaluate, results
     from nextlat_viz.latents import concatenate, extract, load_latents, save_latents
     from nextlat_viz.training import Checkpoint, list_checkpoints, load, train
-    from nextlat_viz.widgets import LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
+    from nextlat_viz.widgets import EpisodeStepper, LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
 
 __all__ = [
     "Checkpoint",
+    "EpisodeStepper",
     "LatentExplorer",
     "LossMonitor",
     "ProbeLab",

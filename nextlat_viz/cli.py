@@ -54,7 +54,8 @@ class Train(BaseModel):
             **overrides,
         )
         metrics = checkpoint.card.metrics
-        print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token, floor {metrics['floor']:.4f}")
+        beside = "".join(f", {name} {metrics[name]:.4f}" for name in ("floor", "unigram") if name in metrics)
+        print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token{beside}")
 
 
 class Extract(BaseModel):
@@ -75,7 +76,7 @@ class Extract(BaseModel):
             checkpoint = checkpoint.at(self.step)
         episodes = None
         if self.episodes is not None:
-            episodes = checkpoint.world.sample(self.episodes, checkpoint.card.config.context, seed=self.seed)
+            episodes = latents.heldout(checkpoint, self.episodes, self.seed)
         table = latents.extract(checkpoint, episodes)
         print(f"{latents.save(table, self.out, overwrite=self.overwrite)}: {table.n_obs:,} rows of {table.n_vars}")
 

@@ -19,14 +19,19 @@ from nextlat_viz.worlds import Episodes, World
 # in training: held out means drawn apart, not unseen.
 HELDOUT_SEED = 20_260_000
 HELDOUT_EPISODES = 512
+# Next-token distributions are kept up to this vocabulary: past it they would outweigh the latents themselves.
+MOST_TOKENS = 512
 
 
-def heldout(checkpoint: Checkpoint) -> Episodes:
-    """Draw the standard held-out episodes of a checkpoint's world: 512, as long as its context, of a fixed seed.
+def heldout(checkpoint: Checkpoint, n: int = HELDOUT_EPISODES, seed: int = HELDOUT_SEED) -> Episodes:
+    """Draw held-out episodes of a checkpoint's world: the standard ones, or as many of another seed.
 
-    Models of one world and context get the same episodes, so their latents can be compared row by row.
+    They are as long as an episode of the world, or else as the model's context, and from the test split where the
+    world has one. Models of one world and context get the same episodes, so their latents can be compared row by row.
     """
-    return checkpoint.world.sample(HELDOUT_EPISODES, checkpoint.model.backbone.config.context, seed=HELDOUT_SEED)
+    world = checkpoint.world
+    length = checkpoint.model.backbone.config.context if world.length is None else world.length
+    return world.sample(n, length, seed=seed, split="test" if "test" in world.splits else "train")
 
 
 def extract(
@@ -92,7 +97,8 @@ def extract(
     where = home if device is None else torch.device(device)
     full = (n, episodes.tokens.shape[1])
     states = {name: np.zeros((*full, backbone.config.dim), dtype=np.float32) for name in names}
-    probs = np.zeros((*full, len(checkpoint.world.vocabulary)), dtype=np.float32)
+    vocabulary = len(checkpoint.world.vocabulary)
+    probs = np.zeros((*full, vocabulary), dtype=np.float32) if vocabulary <= MOST_TOKENS else None
     try:
         backbone.to(where).eval()
         with (
@@ -104,8 +110,9 @@ def extract(
                 read = backbone.states(torch.from_numpy(tokens[rows]).to(where))
                 for name in names:
                     states[name][rows, :width] = read[name].float().cpu().numpy()
-                logits = backbone.logits(read[table.HIDDEN]).float()
-                probs[rows, :width] = logits.softmax(dim=-1).cpu().numpy()
+                if probs is not None:
+                    logits = backbone.logits(read[table.HIDDEN]).float()
+                    probs[rows, :width] = logits.softmax(dim=-1).cpu().numpy()
                 bar.update(len(tokens[rows]))
     finally:
         backbone.to(home).train(was_training)

@@ -26,7 +26,7 @@ def build(
     episodes: Episodes,
     world: World,
     meta: Mapping[str, Any],
-    next_token_probs: Float[np.ndarray, "N T V"],
+    next_token_probs: Float[np.ndarray, "N T V"] | None,
 ) -> AnnData:
     """Lay hidden states out as a table, with the exact truth of every row beside them.
 
@@ -40,11 +40,11 @@ def build(
     episodes : Episodes
         What was read, (N, T) tokens, and the true states after each.
     world : World
-        Where the exact belief and the exact next-token probabilities come from.
+        Where the exact belief and the exact next-token probabilities come from, as far as it knows them.
     meta : dict
         ``card`` (JSON text), ``weights_sha256``, ``label``, ``name`` and ``step`` of the model.
-    next_token_probs : (N, T, V) array
-        The model's own distribution over the next token.
+    next_token_probs : (N, T, V) array or None
+        The model's own distribution over the next token; with None neither it nor the exact one is kept.
 
     Returns
     -------
@@ -52,9 +52,10 @@ def build(
         ``rows = sum(episodes.length)``, ordered by episode, then position:
 
         - ``X`` the hidden state and ``layers[site]`` the other sites, (rows, D) float32;
-        - ``obs``: ``episode``, ``position`` (from 1: position t has read t tokens), ``token``, ``state`` where the
-          world has one, and every further state;
-        - ``obsm``: ``belief``, ``next_token_probs`` (the model's) and ``next_token_probs_exact`` (the world's);
+        - ``obs``: ``episode``, ``position`` (from 1: position t has read t tokens), ``token``, and every state of one
+          value, by the names in the world's ``state_values``;
+        - ``obsm``: states of several values, ``belief`` where there are hidden states, ``next_token_probs`` (the
+          model's) and, where the world knows it, ``next_token_probs_exact``;
         - ``uns["nextlat_viz"]``: what `meta` returns.
 
     Raises
@@ -84,16 +85,17 @@ def build(
         "position": position + 1,
         "token": pd.Categorical.from_codes(episodes.tokens[rows], categories=list(world.vocabulary)),
     }
-    obsm = {
-        "belief": _exact(world.belief, episodes),
-        "next_token_probs": next_token_probs[rows].astype(np.float32),
-        "next_token_probs_exact": _exact(world.next_token_probs, episodes),
-    }
+    obsm = {"belief": _exact(world.belief, episodes)}
+    if next_token_probs is not None:
+        obsm["next_token_probs"] = next_token_probs[rows].astype(np.float32)
+        obsm["next_token_probs_exact"] = _exact(world.next_token_probs, episodes)
+    obsm = {name: values for name, values in obsm.items() if values is not None}
     for name, values in episodes.states.items():
         if name in obsm:
             continue
-        if name == "state":
-            obs[name] = pd.Categorical.from_codes(values[rows], categories=list(world.state_names))
+        if name in world.state_values and values.ndim == 2:
+            # A value under 0 is one that is not known yet: it has no name.
+            obs[name] = pd.Categorical.from_codes(np.maximum(values[rows], -1), categories=list(world.state_values[name]))
         elif values.ndim == 2:
             obs[name] = values[rows]
         else:
@@ -123,13 +125,18 @@ def build(
     )
 
 
-def _exact(function: Any, episodes: Episodes) -> np.ndarray:
-    """Evaluate a function of prefixes on every row; one call per episode length, so it never sees padding."""
+def _exact(function: Any, episodes: Episodes) -> np.ndarray | None:
+    """Evaluate a function of prefixes on every row; one call per episode length, so it never sees padding.
+
+    None where the world does not know it.
+    """
     n, t = episodes.tokens.shape
     out: np.ndarray | None = None
     for length in np.unique(episodes.length[episodes.length > 0]):
         which = episodes.length == length
         values = function(episodes.tokens[which, :length])
+        if values is None:
+            return None
         if out is None:
             out = np.zeros((n, t, values.shape[-1]))
         out[which, :length] = values

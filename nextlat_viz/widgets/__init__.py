@@ -15,5 +15,6 @@ from nextlat_viz.widgets.explorer import LatentExplorer
 from nextlat_viz.widgets.monitor import LossMonitor
 from nextlat_viz.widgets.probelab import ProbeLab
 from nextlat_viz.widgets.state import ViewState
+from nextlat_viz.widgets.stepper import EpisodeStepper
 
-__all__ = ["LatentExplorer", "LossMonitor", "ProbeLab", "TrajectoryCompare", "ViewState"]
+__all__ = ["EpisodeStepper", "LatentExplorer", "LossMonitor", "ProbeLab", "TrajectoryCompare", "ViewState"]

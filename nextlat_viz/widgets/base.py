@@ -21,77 +21,21 @@ _BUSY = "opacity:.8;line-height:1.6"
 _DARK = {"auto": None, "light": False, "dark": True}
 
 
-class View(ipywidgets.VBox):
-    """A figure with controls, looking at a `ViewState`.
-
-    Subclasses make their controls, then call `_show` with what builds the figure.
-
-    Parameters
-    ----------
-    *what
-        Models side by side, as `ViewState` takes them.
-    state : ViewState, optional
-        To share with other widgets, in place of models.
-    theme : {"auto", "light", "dark"}, optional
-        "auto" leaves the page's own background.
-    """
+class Panel(ipywidgets.VBox):
+    """What holds a figure and controls: says when it is busy, shows what goes wrong, closes for good."""
 
     # What could not be made has nothing to close; ipywidgets closes it all the same.
     _closed = True
+    children: Any
 
-    def __init__(self, *what: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
-        if state is not None and what:
-            raise ValueError("give models or a state, not both: the state has its models already")
-        if theme is not None and theme not in get_args(Theme):
-            raise unknown("theme", theme, get_args(Theme))
-        self._shares = state is not None
-        self.state = ViewState(*what) if state is None else state
-        if theme is not None:
-            self.state.dark = _DARK[theme]
+    def __init__(self) -> None:
         self._loop = _running_loop()
         self._links: list[tuple[Any, Callable[[Any], None], Any]] = []
         self._closed = False
-        self._drawn: Any = None
         self._busy = ipywidgets.HTML()
         self._alert = ipywidgets.HTML()
         super().__init__(layout={"width": "100%", "overflow": "hidden"})
         self._dom_classes = ("nextlat-viz",)
-
-    def __dir__(self) -> list[str]:
-        return ["close", "plot", "selection", "state"]
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {', '.join(self.state.labels)}>"
-
-    @property
-    def selection(self) -> pd.DataFrame:
-        """The selected rows as a table, for the next cell."""
-        return self.state.selected
-
-    def _figure(self) -> Any:
-        """Build the figure of the state as it is now."""
-        raise NotImplementedError
-
-    def _looks_at(self) -> Any:
-        """Everything `_figure` depends on; nothing is drawn again while it stays the same."""
-        raise NotImplementedError
-
-    def _show(self, above: Sequence[Any], below: Sequence[Any], on_click: Any = None, on_select: Any = None) -> None:
-        """Draw for the first time, put controls above and below, and follow the state."""
-        self._drawn = self._looks_at()
-        self.plot = Plot(
-            self._figure(), *(None if call is None else self._guarded(call) for call in (on_click, on_select))
-        )
-        self.children = [*above, self._busy, self._alert, self.plot, *below]
-        self._link(self.state, lambda change: self._redraw(), None)
-
-    def _redraw(self) -> None:
-        """Make the figure look like the state, if it does not."""
-        with self._working():
-            looks = self._looks_at()
-            if looks != self._drawn:
-                self.plot.become(self._figure())
-                self._drawn = looks
 
     def _link(self, owner: Any, call: Callable[[Any], None], names: str | None = "value") -> None:
         """Call when something changes, with errors shown here; undone on close."""
@@ -146,8 +90,72 @@ class View(ipywidgets.VBox):
         for one in _family(self):
             if one is not self:
                 one.close()
-        self.children = []
+        self.children = ()
         super().close()
+
+
+class View(Panel):
+    """A figure with controls, looking at a `ViewState`.
+
+    Subclasses make their controls, then call `_show` with what builds the figure.
+
+    Parameters
+    ----------
+    *what
+        Models side by side, as `ViewState` takes them.
+    state : ViewState, optional
+        To share with other widgets, in place of models.
+    theme : {"auto", "light", "dark"}, optional
+        "auto" leaves the page's own background.
+    """
+
+    def __init__(self, *what: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        if state is not None and what:
+            raise ValueError("give models or a state, not both: the state has its models already")
+        if theme is not None and theme not in get_args(Theme):
+            raise unknown("theme", theme, get_args(Theme))
+        self._shares = state is not None
+        self.state = ViewState(*what) if state is None else state
+        if theme is not None:
+            self.state.dark = _DARK[theme]
+        self._drawn: Any = None
+        super().__init__()
+
+    def __dir__(self) -> list[str]:
+        return ["close", "plot", "selection", "state"]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {', '.join(self.state.labels)}>"
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The selected rows as a table, for the next cell."""
+        return self.state.selected
+
+    def _figure(self) -> Any:
+        """Build the figure of the state as it is now."""
+        raise NotImplementedError
+
+    def _looks_at(self) -> Any:
+        """Everything `_figure` depends on; nothing is drawn again while it stays the same."""
+        raise NotImplementedError
+
+    def _show(self, above: Sequence[Any], below: Sequence[Any], on_click: Any = None, on_select: Any = None) -> None:
+        """Draw for the first time, put controls above and below, and follow the state."""
+        self._drawn = self._looks_at()
+        self.plot = Plot(
+            self._figure(), *(None if call is None else self._guarded(call) for call in (on_click, on_select))
+        )
+        self.children = [*above, self._busy, self._alert, self.plot, *below]
+        self._link(self.state, lambda change: self._redraw(), None)
+
+    def _redraw(self) -> None:
+        """Make the figure look like the state, if it does not."""
+        with self._working():
+            looks = self._looks_at()
+            if looks != self._drawn:
+                self.plot.become(self._figure())
+                self._drawn = looks
 
 
 def _family(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:

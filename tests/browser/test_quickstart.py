@@ -317,11 +317,14 @@ def test_seen_light_and_dark(quickstart: Quickstart, width: int) -> None:
             plot = quickstart.plot(name) if name in WIDGETS else Plot(page, element)
             pixels = settle(plot)
             assert pixels.std() > 5, f"{name} is blank"
-            # Narrower than the cell it stands in, and no wider.
+            # No wider than the cell it stands in, and a widget's figure as wide.
             right, edge = plot.evaluate(
                 "[plot, plot.closest('.jp-OutputArea')].map(one => one.getBoundingClientRect().right)"
             )
             assert right <= edge + 1, f"{name} is wider than its cell"
+            if name in WIDGETS:
+                drawn, room = plot.evaluate("[plot._fullLayout.width, plot.closest('.jp-OutputArea-output').offsetWidth]")
+                assert abs(drawn - room) <= 2, f"{name} is {drawn} wide in {room}"
             brightness[name, theme] = float(np.median(pixels))
             element.evaluate("element => element.scrollIntoView({block: 'start'})")
             notebook.screenshot(f"{name}-{width}-{theme.lower()}")
