@@ -9,11 +9,12 @@ from nextlat_viz.worlds.base import Episodes as Episodes
 from nextlat_viz.worlds.base import World as World
 from nextlat_viz.worlds.beliefs import BeliefTree as BeliefTree
 from nextlat_viz.worlds.hmm import HiddenMarkovWorld as HiddenMarkovWorld
+from nextlat_viz.worlds.path_star import path_star
 from nextlat_viz.worlds.processes import bloch_walk, even, golden_mean, hmm, mess3, rrxor, sns, z1r
 from nextlat_viz.worlds.registry import from_spec as from_spec
 from nextlat_viz.worlds.registry import get as get
 from nextlat_viz.worlds.registry import names as names
 from nextlat_viz.worlds.registry import register as register
 
-for _factory in (rrxor, mess3, z1r, even, golden_mean, sns, bloch_walk, hmm):
+for _factory in (rrxor, mess3, z1r, even, golden_mean, sns, bloch_walk, hmm, path_star):
     register(_factory.__name__, _factory)

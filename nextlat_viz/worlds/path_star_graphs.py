@@ -1,0 +1,104 @@
+"""Star graphs by the thousand: drawn at random, and read back from lists of edges."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Int, Integer
+
+_CELLS = 2**20
+
+
+def problems(
+    rng: np.random.Generator, count: int, arms: int, nodes_per_arm: int, node_ids: int
+) -> Integer[np.ndarray, "count nodes"]:
+    """Different problems, uniformly without replacement: the source, the goal's arm, then the other arms.
+
+    The other arms are ordered by their first node, so that two rows are equal exactly if graph and goal are.
+    """
+    drawn = _draw(rng, count, arms, nodes_per_arm, node_ids)
+    while len(drawn := _distinct(drawn)) < count:
+        drawn = np.concatenate([drawn, _draw(rng, count, arms, nodes_per_arm, node_ids)])
+    return drawn[:count]
+
+
+def stars(
+    tails: Int[np.ndarray, "episodes edges"],
+    heads: Int[np.ndarray, "episodes edges"],
+    arms: int,
+    nodes_per_arm: int,
+) -> tuple[Bool[np.ndarray, " episodes"], Int[np.ndarray, "episodes arms nodes"]]:
+    """Whether lists of edges, none of which lead to one node twice, are a star; and its arms, where they are."""
+    size, rows = int(max(tails.max(initial=0), heads.max(initial=0))) + 1, np.arange(len(tails))[:, None]
+    # One column more, for what comes after the end of an arm: again nothing.
+    after = np.full((len(tails), size + 1), -1)
+    after[rows, tails] = heads
+    led_to = np.zeros(after.shape, bool)
+    led_to[rows, heads] = True
+    outermost = ~led_to[rows, tails]
+    source = tails[rows, outermost.argmax(1)[:, None]]
+    star = (outermost.sum(1) == arms) & (outermost <= (tails == source)).all(1)
+    first = np.argsort(~outermost, axis=1, kind="stable")[:, :arms]
+    ways = [np.repeat(source, arms, axis=1), heads[rows, first]]
+    # As no node is led to twice, arms that all go on for long enough cover every edge there is.
+    for _ in range(nodes_per_arm - 2):
+        ways.append(after[rows, ways[-1]])
+        star &= (ways[-1] >= 0).all(1)
+    return star, np.stack(ways, axis=2)
+
+
+def chains(
+    tails: Int[np.ndarray, "episodes edges"], heads: Int[np.ndarray, "episodes edges"]
+) -> tuple[Int[np.ndarray, "episodes edges"], Int[np.ndarray, "episodes edges"]]:
+    """What is known of the arms while edges of a star are read, one after another.
+
+    Edges that join head to tail make a chain, named by its earliest edge; a new edge may join two of them.
+
+    Returns
+    -------
+    numbers : the number of each edge's chain, among the chains there are once that edge was read
+    chain : the chain of each edge, once all were read
+    """
+    edges = np.arange(tails.shape[1])
+    chain, numbers = np.tile(edges, (len(tails), 1)), np.empty(tails.shape, np.int64)
+    for k in edges:
+        before = chain[:, :k]
+        inward = np.where(heads[:, :k] == tails[:, k, None], before, k).min(1, initial=k)[:, None]
+        outward = np.where(tails[:, :k] == heads[:, k, None], before, k).min(1, initial=k)[:, None]
+        joined = np.minimum(inward, outward)
+        chain[:, :k] = np.where((before == inward) | (before == outward), joined, before)
+        chain[:, k, None] = joined
+        numbers[:, k] = number(chain[:, : k + 1], joined[:, 0])
+    return numbers, chain
+
+
+def number(chain: Int[np.ndarray, "episodes edges"], one: Int[np.ndarray, " episodes"]) -> Int[np.ndarray, " episodes"]:
+    """How many chains begin before the one given."""
+    edges = np.arange(chain.shape[1])
+    return ((chain == edges) & (edges < one[:, None])).sum(1)
+
+
+def _draw(
+    rng: np.random.Generator, count: int, arms: int, nodes_per_arm: int, node_ids: int
+) -> Integer[np.ndarray, "count nodes"]:
+    size = arms * (nodes_per_arm - 1) + 1
+    nodes = np.empty((count, size), np.min_scalar_type(node_ids - 1))
+    step = max(1, _CELLS // node_ids)
+    for first in range(0, count, step):
+        rows = np.arange(min(step, count - first))
+        # Fisher and Yates, one draw for all rows at a time.
+        left = np.repeat(np.arange(node_ids, dtype=nodes.dtype)[:, None], len(rows), axis=1)
+        for k in range(size):
+            pick = rng.integers(k, node_ids, size=len(rows))
+            nodes[first + rows, k] = left[pick, rows]
+            left[pick, rows] = left[k]
+    # Arms are alike until a goal is chosen, so that the first drawn may be the goal's.
+    others = nodes[:, nodes_per_arm:].reshape(count, arms - 1, nodes_per_arm - 1)
+    order = others[:, :, 0].argsort(axis=1)
+    nodes[:, nodes_per_arm:] = np.take_along_axis(others, order[..., None], axis=1).reshape(count, -1)
+    return nodes
+
+
+def _distinct(rows: Integer[np.ndarray, "rows columns"]) -> Integer[np.ndarray, "distinct columns"]:
+    """The rows without repeats, each where it came first."""
+    whole = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}")[:, 0]
+    return rows[np.sort(np.unique(whole, return_index=True)[1])]
