@@ -93,6 +93,7 @@ def extract(
     tokens = _readable(episodes, backbone.config.context, checkpoint.world)
 
     n, width = tokens.shape
+    packed = episodes.states["document"][:, :width] if "document" in episodes.states else None
     home, was_training = next(backbone.parameters()).device, backbone.training
     where = home if device is None else torch.device(device)
     full = (n, episodes.tokens.shape[1])
@@ -100,22 +101,23 @@ def extract(
     vocabulary = len(checkpoint.world.vocabulary)
     probs = np.zeros((*full, vocabulary), dtype=np.float32) if vocabulary <= MOST_TOKENS else None
     try:
-        backbone.to(where).eval()
+        checkpoint.model.to(where).eval()
         with (
             torch.inference_mode(),
             tqdm(total=n, desc=f"latents of {checkpoint.name}", unit="episode", delay=0.5, disable=not progress) as bar,
         ):
             for start in range(0, n, batch_size):
                 rows = slice(start, start + batch_size)
-                read = backbone.states(torch.from_numpy(tokens[rows]).to(where))
+                documents = None if packed is None else torch.from_numpy(packed[rows]).to(where)
+                read = backbone.states(torch.from_numpy(tokens[rows]).to(where), documents)
                 for name in names:
                     states[name][rows, :width] = read[name].float().cpu().numpy()
                 if probs is not None:
-                    logits = backbone.logits(read[table.HIDDEN]).float()
+                    logits = checkpoint.model.logits(read[table.HIDDEN]).float()
                     probs[rows, :width] = logits.softmax(dim=-1).cpu().numpy()
                 bar.update(len(tokens[rows]))
     finally:
-        backbone.to(home).train(was_training)
+        checkpoint.model.to(home).train(was_training)
 
     meta = {
         "card": checkpoint.card.model_dump_json(),

@@ -95,7 +95,9 @@ def build(
             continue
         if name in world.state_values and values.ndim == 2:
             # A value under 0 is one that is not known yet: it has no name.
-            obs[name] = pd.Categorical.from_codes(np.maximum(values[rows], -1), categories=list(world.state_values[name]))
+            obs[name] = pd.Categorical.from_codes(
+                np.maximum(values[rows], -1), categories=list(world.state_values[name])
+            )
         elif values.ndim == 2:
             obs[name] = values[rows]
         else:

@@ -1,18 +1,26 @@
 """The backbone, the latent dynamics psi, and one file per training objective."""
 
+from nextlat_viz.models.bst import BeliefState
 from nextlat_viz.models.dynamics import LatentDynamics
+from nextlat_viz.models.jtp import JointToken
+from nextlat_viz.models.mtp import MultiToken
 from nextlat_viz.models.next_token import NextToken
 from nextlat_viz.models.nextlat import NextLat
 from nextlat_viz.models.objective import Batch, Objective
 from nextlat_viz.models.transformer import KVCache, Transformer, TransformerConfig
 
-OBJECTIVES: dict[str, type[Objective]] = {cls.name: cls for cls in (NextToken, NextLat)}
+OBJECTIVES: dict[str, type[Objective]] = {
+    cls.name: cls for cls in (NextToken, NextLat, MultiToken, JointToken, BeliefState)
+}
 
 __all__ = [
     "OBJECTIVES",
     "Batch",
+    "BeliefState",
+    "JointToken",
     "KVCache",
     "LatentDynamics",
+    "MultiToken",
     "NextLat",
     "NextToken",
     "Objective",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 class LatentDynamics(nn.Module):
     """h^_{t+1} = h_t + f_psi(LayerNorm([h_t ; emb(x_{t+1})]))  (NextLat, eq. 9).
 
-    `f_psi` is three linear layers with GELU between; it predicts the change of the state, not the state.
+    `f_psi` is three linear layers (or another number) with GELU between; it predicts the change of the state, not the
+    state.
 
     Examples
     --------
@@ -19,12 +22,14 @@ class LatentDynamics(nn.Module):
     torch.Size([2, 5, 8])
     """
 
-    def __init__(self, dim: int, width: int) -> None:
+    def __init__(self, dim: int, width: int, layers: int = 3) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(2 * dim)
-        self.layers = nn.Sequential(
-            nn.Linear(2 * dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim)
-        )
+        sizes = [2 * dim, *[width] * (layers - 1), dim]
+        parts: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            parts += [nn.Linear(before, after), nn.GELU()]
+        self.layers = nn.Sequential(*parts[:-1])
 
     def forward(self, hidden: Float[Tensor, "*b dim"], embedding: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b dim"]:
         """Predicted next hidden state, from the current one and the embedding of the token read next."""

@@ -19,7 +19,7 @@ class Batch:
     """What one training step reads. Index t holds the input x_{t+1} and what is predicted from h_{t+1}.
 
     `target_mask` is False where the prediction is not scored (prompt, padding), `valid` is False on padding,
-    `documents` numbers the documents packed into a row.
+    `documents` numbers the documents packed into a row, `seed` is for objectives that draw at random.
     """
 
     inputs: Int[Tensor, "b t"]
@@ -27,19 +27,32 @@ class Batch:
     target_mask: Bool[Tensor, "b t"]
     valid: Bool[Tensor, "b t"]
     documents: Int[Tensor, "b t"] | None = None
+    seed: int = 0
 
     @classmethod
-    def from_episodes(cls, episodes: Episodes, device: torch.device | str = "cpu") -> Batch:
-        """Inputs are all tokens but the last, targets all but the first; or as the episodes' own `targets` say."""
+    def from_episodes(cls, episodes: Episodes, device: torch.device | str = "cpu", seed: int = 0) -> Batch:
+        """Inputs are all tokens but the last, targets all but the first; or as the episodes' own `targets` say.
+
+        A state named "document" numbers the documents packed into a row.
+        """
 
         def tensor(array: object) -> Tensor:
             return torch.as_tensor(array).to(device, non_blocking=True)
 
         tokens, mask, length = tensor(episodes.tokens), tensor(episodes.loss_mask), tensor(episodes.length)
         valid = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
+        documents = tensor(episodes.states["document"]) if "document" in episodes.states else None
         if episodes.targets is not None:
-            return cls(tokens, tensor(episodes.targets), mask & valid, valid)
-        return cls(tokens[:, :-1], tokens[:, 1:], (mask & valid)[:, 1:], valid[:, :-1])
+            return cls(tokens, tensor(episodes.targets), mask & valid, valid, documents, seed)
+        documents = documents if documents is None else documents[:, :-1]
+        return cls(tokens[:, :-1], tokens[:, 1:], (mask & valid)[:, 1:], valid[:, :-1], documents, seed)
+
+    def inside(self, i: int) -> Bool[Tensor, "b s"]:
+        """Whether position t+i is a token of the same document as position t, for t = 1..T-i."""
+        inside = self.valid[:, i:]
+        if self.documents is not None:
+            inside = inside & (self.documents[:, i:] == self.documents[:, : -i or None])
+        return inside
 
 
 class Objective(nn.Module, ABC):
@@ -47,10 +60,16 @@ class Objective(nn.Module, ABC):
 
     Calling it with a :class:`Batch` gives named scalar losses; `"loss"` is the weighted sum that is minimised.
     *The* hidden state of every objective is `backbone(tokens)`.
+
+    Attributes
+    ----------
+    name, label : what the objective is called in code and in figures.
+    own_targets : whether it can be trained where targets are not the next tokens.
     """
 
     name: str
     label: str
+    own_targets: bool = True
 
     def __init__(self, backbone: Transformer) -> None:
         super().__init__()
@@ -58,6 +77,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]: ...
+
+    def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
+        """Next-token logits read from hidden states, as the model generates by."""
+        return self.backbone.logits(hidden)
 
 
 def masked_mean(values: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Float[Tensor, ""]:
@@ -67,5 +90,20 @@ def masked_mean(values: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Floa
 
 def next_token_loss(logits: Float[Tensor, "b t v"], batch: Batch) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats of the scored targets."""
-    losses = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-    return masked_mean(losses.view_as(batch.targets), batch.target_mask)
+    return masked_mean(cross_entropy(logits, batch.targets), batch.target_mask)
+
+
+def cross_entropy(logits: Float[Tensor, "*b v"], targets: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """-log p(target) in nats, one by one."""
+    losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+    return losses.view_as(targets)
+
+
+def check_horizon(horizon: int, backbone: Transformer) -> int:
+    """The horizon, if a sequence can be that long."""
+    if not 1 <= horizon < backbone.config.context:
+        raise ValueError(
+            f"horizon={horizon} must be at least 1 and under the context of {backbone.config.context}: "
+            "nothing can be predicted past the end of a sequence"
+        )
+    return horizon

@@ -149,9 +149,10 @@ class Transformer(nn.Module):
         self.norm = nn.RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocabulary_size, bias=False)
         self.register_buffer("rotation", rotation_table(config), persistent=False)
-        self.apply(self._initialise)
+        self.apply(self.initialise)
 
-    def _initialise(self, module: nn.Module) -> None:
+    def initialise(self, module: nn.Module) -> None:
+        """Draw a module's weights as the backbone's own are drawn, for ``module.apply``."""
         # Residual branches start small so that depth does not change the scale of the stream (GPT-2).
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
@@ -198,8 +199,7 @@ class Transformer(nn.Module):
                 f"tokens: {start + t} positions are more than this model's context of {self.config.context}. "
                 "Shorten the sequences or train with a larger context."
             )
-        mask = self._mask(t, start, documents)
-        rotation = self.rotation[:, start : start + t]
+        mask, rotation = self.geometry(t, start, documents)
         states = {"embed": self.embed(tokens)}
         x = states["embed"]
         for i, block in enumerate(self.blocks):
@@ -212,6 +212,12 @@ class Transformer(nn.Module):
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
         """Next-token logits read from hidden states by the output head."""
         return self.head(hidden)
+
+    def geometry(
+        self, t: int, start: int, documents: Int[Tensor, "b t"] | None
+    ) -> tuple[Bool[Tensor, "..."] | None, Float[Tensor, "2 t half"]]:
+        """What a block needs to know of places: who attends to whom (None: all before), and the rotations."""
+        return self._mask(t, start, documents), self.rotation[:, start : start + t]
 
     def _mask(self, t: int, start: int, documents: Int[Tensor, "b t"] | None) -> Bool[Tensor, "..."] | None:
         if start == 0 and documents is None:

@@ -53,13 +53,17 @@ class Card(BaseModel):
     card_sha256: str = ""
 
     def digest(self) -> str:
-        """Hash of every field but `card_sha256`."""
-        fields = self.model_dump(mode="json", exclude={"card_sha256"})
+        """Hash of every field of the file but `card_sha256`.
+
+        Hyperparameters that came later than a card are not in its file, and not in its hash.
+        """
+        fields = self.model_dump(mode="json", exclude={"card_sha256"}, exclude_unset=True)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def signed(self) -> Card:
-        """Return the card with `card_sha256` filled in."""
-        return self.model_copy(update={"card_sha256": self.digest()})
+        """Return the card with every field set, `card_sha256` among them."""
+        whole = Card.model_validate(self.model_dump())
+        return whole.model_copy(update={"card_sha256": whole.digest()})
 
 
 def sha256_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import json
 import os
 import tempfile
@@ -151,15 +152,15 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
     """A freshly initialised model; the same seed gives the same weights whatever the objective's own parts."""
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
+    kind = OBJECTIVES[objective]
+    if not (kind.own_targets or world.predicts_next_token):
+        raise ValueError(
+            f"objective={objective!r} reads tokens from both ends, and world {world.name!r} predicts something else "
+            "than its tokens: choose another objective"
+        )
     sizes = config.model_dump(include={"context", "layers", "heads", "dim", "mlp_dim"})
-    options = {
-        "nextlat": {
-            "horizon": config.horizon,
-            "lambda_h": config.lambda_h,
-            "lambda_kl": config.lambda_kl,
-            "psi_width": config.psi_width,
-        }
-    }
+    # An objective's own hyperparameters are the arguments of its class.
+    options = config.model_dump(include=set(inspect.signature(kind).parameters))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -167,7 +168,7 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
         except ValidationError as error:
             raise invalid(error.errors()) from error
         backbone = Transformer(shape)
-        return OBJECTIVES[objective](backbone, **options.get(objective, {}))
+        return kind(backbone, **options)
 
 
 def load(name: str | os.PathLike[str], seed: int = 0) -> Checkpoint:

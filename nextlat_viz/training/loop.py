@@ -63,7 +63,7 @@ def train(
     Parameters
     ----------
     world : name of a world, or a World.
-    objective : ``"next_token"`` or ``"nextlat"``.
+    objective : ``"next_token"``, ``"nextlat"``, ``"mtp"``, ``"jtp"`` or ``"bst"``; see :mod:`nextlat_viz.models`.
     preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.presets`.
     seed : initialises the weights and, with the step, draws the episodes.
     out : folder of the run; ``runs/<world>/<objective>/seed<seed>`` when not given.
@@ -231,7 +231,7 @@ class _Run:
         episodes = self._episodes(step)
         if fabric.world_size > 1:
             episodes = episodes[fabric.global_rank :: fabric.world_size]
-        return Batch.from_episodes(episodes, fabric.device)
+        return Batch.from_episodes(episodes, fabric.device, seed=step)
 
     def _check_same(self, found: dict[str, Any]) -> None:
         if found == self.identity:

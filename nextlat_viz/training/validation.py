@@ -56,7 +56,7 @@ class Validation:
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            logits = model.backbone.logits(model.backbone(batch.inputs, batch.documents))
+            logits = model.logits(model.backbone(batch.inputs, batch.documents))
         model.train(was_training)
         log_q = F.log_softmax(logits[batch.target_mask].double().cpu(), dim=-1)
         if self.exact is None or self.floor is None:

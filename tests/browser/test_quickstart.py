@@ -323,7 +323,9 @@ def test_seen_light_and_dark(quickstart: Quickstart, width: int) -> None:
             )
             assert right <= edge + 1, f"{name} is wider than its cell"
             if name in WIDGETS:
-                drawn, room = plot.evaluate("[plot._fullLayout.width, plot.closest('.jp-OutputArea-output').offsetWidth]")
+                drawn, room = plot.evaluate(
+                    "[plot._fullLayout.width, plot.closest('.jp-OutputArea-output').offsetWidth]"
+                )
                 assert abs(drawn - room) <= 2, f"{name} is {drawn} wide in {room}"
             brightness[name, theme] = float(np.median(pixels))
             element.evaluate("element => element.scrollIntoView({block: 'start'})")

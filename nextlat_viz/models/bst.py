@@ -1,0 +1,116 @@
+"""The belief state transformer: a forward and a backward encoder (Hu et al. 2024, arXiv:2410.23506)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from nextlat_viz.models.objective import Batch, Objective, cross_entropy, masked_mean
+from nextlat_viz.models.transformer import Transformer
+
+
+class BeliefState(Objective):
+    """L = mean over pairs of a prefix and a suffix of -log p(x_{t+1} | f_t, b_s) - log p(x_{s-1} | f_t, b_s).
+
+    f_t is the backbone's state after x_1..x_t and *the* hidden state; b_s is that of a second encoder of the same
+    sizes, which reads the row backwards, x_T..x_s. From the two, predict the token after the prefix and the token
+    before the suffix: all pairs with t + 2 <= s <= T + 1, where s = T + 1 is the empty suffix, a learned vector.
+    Generation uses the empty suffix alone.
+
+    There are O(T^2) pairs. Those with the empty suffix always count; of the others at most `pairs` are drawn in each
+    row for each step, by the batch's seed. Pairs of two documents, with padding or with a token that is not scored
+    count in neither term.
+
+    Parameters
+    ----------
+    backbone : Transformer
+    pairs : most pairs with a suffix per row and step.
+    """
+
+    name = "bst"
+    label = "BST"
+    own_targets = False
+
+    def __init__(self, backbone: Transformer, pairs: int = 256) -> None:
+        super().__init__(backbone)
+        if pairs < 1:
+            raise ValueError(f"pairs={pairs} must be at least 1: without a suffix there is nothing to learn backwards")
+        dim = backbone.config.dim
+        self.pairs = pairs
+        self.backward_encoder = Transformer(backbone.config.model_copy(update={"context": backbone.config.context + 1}))
+        # Its own head would never be read.
+        del self.backward_encoder.head
+        self.empty = nn.Parameter(torch.zeros(dim))
+        self.join = nn.Linear(2 * dim, 2 * dim)
+        self.previous_head = nn.Linear(dim, backbone.config.vocabulary_size, bias=False)
+        self.join.apply(backbone.initialise)
+        self.previous_head.apply(backbone.initialise)
+
+    def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
+        """Next-token logits given the empty suffix."""
+        return self.backbone.logits(self._joined(hidden, self.empty.expand_as(hidden))[0])
+
+    def _joined(
+        self, forward: Float[Tensor, "*b dim"], backward: Float[Tensor, "*b dim"]
+    ) -> tuple[Float[Tensor, "*b dim"], Float[Tensor, "*b dim"]]:
+        both = F.gelu(self.join(torch.cat([forward, backward], dim=-1)))
+        following, previous = both.chunk(2, dim=-1)
+        return forward + following, backward + previous
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        tokens = torch.cat([batch.inputs, batch.targets[:, -1:]], dim=1)
+        b, length = tokens.shape
+        # What cannot be scored as a target cannot end a suffix's gap either; the first token is never one.
+        scored = torch.cat([batch.target_mask.new_zeros(b, 1), batch.target_mask], dim=1)
+        document = self._documents(batch)
+        ahead = self.backbone(batch.inputs, batch.documents)
+        back = self._suffixes(tokens, document)
+
+        t, s = self._pairs(length, batch.seed, tokens.device)
+        rows = torch.arange(b, device=tokens.device)[:, None]
+        known = s < length
+        suffix_document = document[:, s.clamp(max=length - 1)]
+        together = (suffix_document == document[:, t]) | ~known
+        following, previous = self._joined(ahead[rows, t], back[rows, s])
+        forward_mask = scored[:, t + 1] & together
+        backward_mask = scored[:, s - 1] & together & (document[:, s - 1] == document[:, t])
+        next_losses = cross_entropy(self.backbone.logits(following), tokens[:, t + 1])
+        previous_losses = cross_entropy(self.previous_head(previous), tokens[:, s - 1])
+        empty = s == length
+        next_term, previous_term = masked_mean(next_losses, forward_mask), masked_mean(previous_losses, backward_mask)
+        return {
+            "loss": next_term + previous_term,
+            "next_token": masked_mean(next_losses[:, empty], forward_mask[:, empty]).detach(),
+            "next": next_term,
+            "previous": previous_term,
+        }
+
+    def _documents(self, batch: Batch) -> Int[Tensor, "b length"]:
+        """A number for every token of the whole row: its document, -1 on padding.
+
+        The batch says nothing of the last target but whether it is scored: it is taken for a token of the document
+        before it if it is, for padding if it is not.
+        """
+        documents = torch.zeros_like(batch.inputs) if batch.documents is None else batch.documents
+        known = documents.masked_fill(~batch.valid, -1)
+        last = torch.where(batch.target_mask[:, -1:], known[:, -1:], -1)
+        return torch.cat([known, last], dim=1)
+
+    def _suffixes(self, tokens: Int[Tensor, "b t"], document: Int[Tensor, "b t"]) -> Float[Tensor, "b s dim"]:
+        """Entry s (from 0) is the state after reading the row backwards down to token s; the last is the empty one."""
+        back = self.backward_encoder(tokens.flip(1), document.flip(1)).flip(1)
+        return torch.cat([back, self.empty.expand(len(back), 1, -1)], dim=1)
+
+    def _pairs(
+        self, length: int, seed: int, device: torch.device
+    ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+        """Places (t, s) from 0, the same for every row: each t with the empty suffix, and some others."""
+        first = torch.arange(length - 1)
+        t, s = torch.triu_indices(length, length, offset=2)
+        if len(t) > self.pairs:
+            drawn = torch.randperm(len(t), generator=torch.Generator().manual_seed(seed))[: self.pairs]
+            t, s = t[drawn], s[drawn]
+        t, s = torch.cat([first, t]), torch.cat([torch.full_like(first, length), s])
+        return t.to(device), s.to(device)
