@@ -30,7 +30,9 @@ Overrides = create_model("Overrides", __config__=ConfigDict(extra="forbid"), **_
 class Train(BaseModel):
     """Train a model on a world. Run again, the command goes on after a killed run, and loads a finished one."""
 
-    world: tyro.conf.Positional[str] = Field(description="name of a world; `nextlat-viz list worlds` shows them")
+    world: tyro.conf.Positional[str] = Field(
+        description="name of a world, such as rrxor or mess3:x=0.15; `nextlat-viz list worlds` shows them"
+    )
     objective: tyro.conf.Positional[str] = Field("nextlat", description="next_token, nextlat, mtp, jtp or bst")
     preset: str = Field("tiny", description="a set of hyperparameters; the options below change single ones")
     seed: int = Field(0, description="initialises the weights and draws the episodes")

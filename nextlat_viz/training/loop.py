@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import shlex
 import time
 from collections.abc import Callable
@@ -62,7 +63,7 @@ def train(
 
     Parameters
     ----------
-    world : name of a world, or a World.
+    world : name of a world, with parameters or without (``"mess3:x=0.15"``), or a World.
     objective : ``"next_token"``, ``"nextlat"``, ``"mtp"``, ``"jtp"`` or ``"bst"``; see :mod:`nextlat_viz.models`.
     preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.presets`.
     seed : initialises the weights and, with the step, draws the episodes.
@@ -94,7 +95,9 @@ def train(
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     config = resolve(preset, world, overrides)
-    folder = Path(out) if out is not None else Path("runs", world.name, objective, f"seed{seed}")
+    # Every world with parameters of its own gets a folder, in words that any file system takes.
+    home = re.sub(r"[^\w=.]+", "-", worlds.title(world))
+    folder = Path(out) if out is not None else Path("runs", home, objective, f"seed{seed}")
     run = _Run(world, objective, preset, config, seed, folder, overrides)
     if (folder / CARD).exists():
         return run.finished()
@@ -295,7 +298,7 @@ class _Run:
         words = [
             "nextlat-viz",
             "train",
-            self.world.name,
+            worlds.title(self.world),
             self.objective,
             "--preset",
             self.preset,

@@ -15,6 +15,7 @@ from nextlat_viz.worlds.registry import from_spec as from_spec
 from nextlat_viz.worlds.registry import get as get
 from nextlat_viz.worlds.registry import names as names
 from nextlat_viz.worlds.registry import register as register
+from nextlat_viz.worlds.registry import title as title
 
 for _factory in (rrxor, mess3, z1r, even, golden_mean, sns, bloch_walk, hmm, path_star):
     register(_factory.__name__, _factory)

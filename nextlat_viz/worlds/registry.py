@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -56,7 +57,7 @@ def get(name: str, /, **params: Any) -> World:
     Parameters
     ----------
     name : str
-        One of ``names()``.
+        One of ``names()``; parameters may follow it, as a command line gives them: ``"mess3:x=0.15,alpha=0.6"``.
     **params
         The world's parameters; those left out keep their defaults.
 
@@ -71,7 +72,11 @@ def get(name: str, /, **params: Any) -> World:
     --------
     >>> get("mess3", x=0.15, alpha=0.6).spec
     {'name': 'mess3', 'x': 0.15, 'alpha': 0.6}
+    >>> get("mess3:x=0.15").spec
+    {'name': 'mess3', 'x': 0.15, 'alpha': 0.85}
     """
+    name, told = _parsed(name)
+    params = told | params
     factory = _factories.get(name)
     if factory is None and name in _announced():
         factory = _announced()[name].load()
@@ -102,6 +107,43 @@ def from_spec(spec: Mapping[str, Any]) -> World:
     if not isinstance(spec, Mapping) or "name" not in spec:
         raise ValueError(f"a world's spec must be a mapping with a 'name' and its parameters, got {spec!r:.200}")
     return get(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
+
+
+def title(world: World) -> str:
+    """The name of a world with the parameters that set it apart, as ``get`` takes it.
+
+    Examples
+    --------
+    >>> title(get("mess3")), title(get("mess3", x=0.15))
+    ('mess3', 'mess3:x=0.15')
+    """
+    if world.name not in _factories:
+        return world.name
+    usual = {} if _required(_factories[world.name]) else get(world.name).spec
+    apart = {
+        key: value
+        for key, value in world.parameters.items()
+        if isinstance(value, (bool, int, float, str)) and usual.get(key) != value
+    }
+    words = ",".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in apart.items())
+    return f"{world.name}:{words}" if words else world.name
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    """A name and the parameters after it; what is not JSON is text."""
+    name, colon, rest = str(text).partition(":")
+    params = {}
+    for part in rest.split(",") if colon else ():
+        key, equals, value = part.partition("=")
+        if not (key.strip() and equals):
+            raise ValueError(
+                f"world {text!r}: after the name come parameters such as {name}:key=value,key=value, got {part!r}"
+            )
+        try:
+            params[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            params[key.strip()] = value
+    return name, params
 
 
 @cache

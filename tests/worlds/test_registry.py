@@ -49,6 +49,33 @@ def test_a_world_of_matrices_carries_them_in_its_spec(generalised: bool) -> None
     np.testing.assert_array_equal(again.stationary, world.stationary)
 
 
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("z1r", {"name": "z1r", "p": 0.5}),
+        ("z1r:p=0.25", {"name": "z1r", "p": 0.25}),
+        ("rrxor:p2=0.75", {"name": "rrxor", "p1": 0.5, "p2": 0.75}),
+    ],
+)
+def test_a_world_in_words(text: str, spec: dict[str, object]) -> None:
+    world = worlds.get(text)
+    assert world.spec == spec
+    assert worlds.title(world) == text
+    assert worlds.get(worlds.title(world)).spec == spec
+
+
+def test_a_world_of_ones_own_is_called_by_its_name() -> None:
+    assert worlds.title(toss()) == "toss"
+
+
+def test_words_that_are_no_parameters() -> None:
+    for text in ("z1r:", "z1r:p", "z1r:=3"):
+        with pytest.raises(ValueError, match="after the name come parameters such as z1r:key=value,key=value"):
+            worlds.get(text)
+    with pytest.raises(ValueError, match="unknown parameter of world 'z1r': 'q'"):
+        worlds.get("z1r:q=1")
+
+
 def test_a_spec_must_name_its_world() -> None:
     with pytest.raises(ValueError, match="must be a mapping with a 'name'"):
         worlds.from_spec({"p": 0.5})
