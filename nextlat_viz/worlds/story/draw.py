@@ -1,0 +1,186 @@
+"""Pictures of a story: its places, with the people and things in them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from nextlat_viz.errors import unknown
+from nextlat_viz.plotting import Figure
+from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds.base import Episodes
+from nextlat_viz.worlds.story.world import Story
+
+_GAP = 10
+_HEAD = 26
+_LINE = 20
+_PER_LINE = 2
+
+
+def draw(
+    world: Story,
+    kind: str = "map",
+    episode: Episodes | None = None,
+    position: int | None = None,
+    **options: int,
+) -> go.Figure:
+    """Draw one kind of picture; ``Story.draw`` is the way in.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such kind, or the kind has no such option.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> worlds.get("story").draw("map").layout.width
+    560
+    """
+    if kind not in world.pictures:
+        raise unknown("kind of picture", kind, world.pictures)
+    for option in options:
+        if option not in ("width", "height"):
+            raise unknown(f"option of picture {kind!r}:", option, ("width", "height"))
+    rows = math.ceil(len(world.places) / _columns(world))
+    width, height = options.get("width", 560), options.get("height", 124 + 160 * rows)
+    figure = Figure(layout=style.layout(width, height))
+    figure.update_layout(margin={"l": 12, "r": 12, "t": 44, "b": 68})
+    across, up = width - 24.0, height - 112.0
+    figure.update_xaxes(range=[-1, across + 1])
+    figure.update_yaxes(range=[up + 1, -1], scaleanchor=None)
+    rooms = _rooms(world, across, up)
+    for name, (left, top, right, bottom) in zip(world.places, rooms, strict=True):
+        figure.add_shape(
+            type="rect", x0=left, x1=right, y0=top, y1=bottom, line={"width": 1.5, "color": style.INK}, layer="below"
+        )
+        _write(figure, left + 8, top + 13, f"<b>{style.safe(name)}</b>", 13)
+    if episode is None:
+        title = f"{world.name}: the places"
+        people = _listed([name.capitalize() for name in world.people])
+        told = f"For {people}, with {_listed(world.things)}. Every story opens by saying who is where."
+    else:
+        at = checks.one_episode(episode, position)
+        tokens = episode.tokens[:, :at]
+        now = {name: int(values[0, -1]) for name, values in world.replay(tokens).items()}
+        title, told = f"{world.name} after {at} tokens", world.decode(_sentence(world, tokens[0]))
+        unfound = [name for name in world.things if now[f"where_{name}"] == len(world.places)]
+        title += f" ({_listed(unfound)} not found yet)" if unfound else ""
+        _fill(figure, world, rooms, now, _speaker(world, tokens[0]))
+    lines = textwrap.wrap(told, max(20, int(across / 7.2)))
+    lines = lines if len(lines) <= 2 else [f"… {lines[-2]}", lines[-1]]
+    figure.update_layout(title={"text": style.safe(title), "x": 0.5, "font": {"size": 15}})
+    figure.add_annotation(
+        text="<br>".join(map(style.safe, lines)),
+        x=0.5,
+        y=0,
+        xref="paper",
+        yref="paper",
+        yanchor="top",
+        yshift=-10,
+        showarrow=False,
+        font={"size": 14},
+    )
+    return figure
+
+
+def _columns(world: Story) -> int:
+    return min(len(world.places), 3 if len(world.places) != 4 else 2)
+
+
+def _rooms(world: Story, across: float, up: float) -> list[tuple[float, float, float, float]]:
+    """Left, top, right and bottom of each place, row by row, a short last row in the middle."""
+    columns = _columns(world)
+    rows = math.ceil(len(world.places) / columns)
+    wide, high = (across - _GAP * (columns - 1)) / columns, (up - _GAP * (rows - 1)) / rows
+    found: list[tuple[float, float, float, float]] = []
+    for index in range(len(world.places)):
+        row, column = divmod(index, columns)
+        short = columns - min(columns, len(world.places) - row * columns)
+        left, top = (column + short / 2) * (wide + _GAP), row * (high + _GAP)
+        found.append((left, top, left + wide, top + high))
+    return found
+
+
+def _fill(
+    figure: go.Figure,
+    world: Story,
+    rooms: list[tuple[float, float, float, float]],
+    now: dict[str, int],
+    speaker: str | None,
+) -> None:
+    """People, each with what they hold, and at the foot what lies about."""
+    nobody = len(world.people)
+    colour = {name: style.state_colour(index) for index, name in enumerate((*world.people, *world.things))}
+    people: list[tuple[float, float, str]] = []
+    things: list[tuple[float, float, str]] = []
+    for place, (left, top, right, bottom) in enumerate(rooms):
+        # A line is a person's name, or none, and the things beside it.
+        lines: list[tuple[str, list[str]]] = []
+        for index, person in enumerate(world.people):
+            if now[f"where_{person}"] == place:
+                parts = _parts([thing for thing in world.things if now[f"holder_{thing}"] == index], _PER_LINE)
+                lines += [(person, parts[0] if parts else []), *(("", part) for part in parts[1:])]
+        here = [thing for thing in world.things if now[f"where_{thing}"] == place]
+        floor = _parts([thing for thing in here if now[f"holder_{thing}"] == nobody], _PER_LINE + 1)
+        step = min(_LINE, (bottom - top - _HEAD - 5) / max(len(lines) + len(floor), 1))
+        third = (right - left - 16) / (_PER_LINE + 1)
+        for row, (person, held) in enumerate(lines):
+            y = top + _HEAD + (row + 0.5) * step
+            if person:
+                people.append((left + 14, y, person))
+                _write(figure, left + 24, y, style.safe(person.capitalize()), 13)
+            things += [(left + 14 + (column + 1) * third, y, thing) for column, thing in enumerate(held)]
+        for row, lying in enumerate(reversed(floor)):
+            y = bottom - 5 - (row + 0.5) * step
+            things += [(left + 14 + column * third, y, thing) for column, thing in enumerate(lying)]
+    for x, y, thing in things:
+        _write(figure, x + 8, y, style.safe(thing), 12)
+    _mark(figure, people, {"size": 11, "color": [colour[name] for _, _, name in people]})
+    _mark(figure, things, {"size": 9, "symbol": "square", "color": [colour[name] for _, _, name in things]})
+    ring = {"size": 17, "symbol": "circle-open", "color": style.MARK, "line": {"width": 3}}
+    _mark(figure, [one for one in people if one[2] == speaker], ring)
+
+
+def _parts(names: list[str], most: int) -> list[list[str]]:
+    return [names[start : start + most] for start in range(0, len(names), most)]
+
+
+def _mark(figure: go.Figure, places: list[tuple[float, float, str]], marker: dict[str, Any]) -> None:
+    figure.add_scatter(
+        x=[x for x, _, _ in places],
+        y=[y for _, y, _ in places],
+        mode="markers",
+        marker={"opacity": 1, **marker},
+        hoverinfo="skip",
+    )
+
+
+def _write(figure: go.Figure, x: float, y: float, text: str, size: int) -> None:
+    figure.add_annotation(x=x, y=y, text=text, xanchor="left", showarrow=False, font={"size": size}, borderpad=0)
+
+
+def _sentence(world: Story, tokens: np.ndarray) -> np.ndarray:
+    """The sentence that the last token belongs to; with an answer, its question."""
+    ends = [t for t, token in enumerate(tokens[:-1]) if world.vocabulary[token] == "."]
+    return tokens[ends[-1] + 1 :] if ends else tokens
+
+
+def _speaker(world: Story, tokens: np.ndarray) -> str | None:
+    """Whose sentence it is, unless it is the opening or a question."""
+    sentence = _sentence(world, tokens)
+    if len(sentence) == len(tokens) or world.vocabulary[sentence[0]] in {"where", "who", "is"}:
+        return None
+    word = world.vocabulary[sentence[0]]
+    if word in world.people:
+        return word
+    before = world.replay(tokens[None, : len(tokens) - len(sentence) + 1])
+    return world.people[int(before[word][0, -1])]
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
