@@ -1,0 +1,283 @@
+"""How taxi rides are drawn: pairs of intersections, a share of them held out, and the turns between."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Integer, UInt8
+
+from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
+
+KINDS = ("random", "noisy", "shortest")
+"""Ways to choose a turn; ``Rides`` says what each does."""
+
+END = len(COMPASS)
+"""What stands in a table of turns once the ride is over."""
+
+# Beyond either, listing every pair costs more than drawing until one fits.
+_LISTED_PAIRS = 1 << 20
+_RARE = 0.01
+_DRAWS_AT_ONCE = 1 << 20
+# Enough rides that numpy's cost per call vanishes, few enough that their rows of distances stay in the cache.
+_RIDES_AT_ONCE = 8192
+_TURNS_BETWEEN_ROLL_CALLS = 8
+# A slot that fewer intersections have is looked up for the rides at those alone.
+_COMMON = 0.25
+
+
+class Rides:
+    """The law that rides are drawn from.
+
+    An origin and another intersection, the destination, are drawn uniformly among the pairs whose shortest path takes
+    at most ``max_turns``. Then, at each intersection until the destination is reached, a direction is drawn
+    uniformly among some that have a street:
+
+    ``"random"``
+        those from which the destination can still be reached in the moves left. A ride therefore never fails, and
+        ends where it first meets its destination.
+    ``"shortest"``
+        those that bring the destination one move closer.
+    ``"noisy"``
+        as ``"random"`` with probability ``noise``, drawn anew at every turn, else as ``"shortest"``. (Vafa et al.
+        2024 perturb the weights of the streets instead and take shortest paths by those; that leaves no simple law.)
+
+    Parameters
+    ----------
+    streets : Streets
+    kind : str
+        One of ``KINDS``.
+    max_turns : int
+    noise : float
+    held_out : float
+        Share of pairs that only the split ``"test"`` draws from.
+
+    Examples
+    --------
+    >>> from nextlat_viz.worlds.taxi.sources import grid
+    >>> rides = Rides(grid(4, 4), "shortest", max_turns=9, noise=0.0, held_out=0.1)
+    >>> origin, destination, turns = rides.sample(1, np.random.default_rng(0), "train")
+    >>> bool(rides.is_held_out(origin, destination)[0]), int((turns < END).sum())
+    (False, 2)
+    """
+
+    def __init__(self, streets: Streets, kind: str, max_turns: int, noise: float, held_out: float) -> None:
+        self.streets, self.kind, self.max_turns, self.noise, self.held_out = streets, kind, max_turns, noise, held_out
+        self.n_nodes = len(streets.nodes)
+        self.to_goal = np.ascontiguousarray(streets.distance.T)
+        self._tables = _Tables(streets)
+
+    def connects(
+        self, origin: Integer[np.ndarray, "..."], destination: Integer[np.ndarray, "..."]
+    ) -> Bool[np.ndarray, "..."]:
+        """Whether a ride may lead from one to the other: they differ, and ``max_turns`` are enough."""
+        return (origin != destination) & (self.to_goal[destination, origin] <= self.max_turns)
+
+    def is_held_out(
+        self, origin: Int[np.ndarray, "*pairs"], destination: Int[np.ndarray, "*pairs"]
+    ) -> Bool[np.ndarray, "*pairs"]:
+        """Whether pairs belong to the test split: by a fixed hash of the two, whatever the seed.
+
+        Pairs held out for one share are held out for every larger share.
+        """
+        key = (origin.astype(np.uint64) << np.uint64(32)) | destination.astype(np.uint64)
+        return _scrambled(key) < np.uint64(int(self.held_out * 2**64))
+
+    def pairs(
+        self, n: int, rng: np.random.Generator, split: str
+    ) -> tuple[Int[np.ndarray, " rides"], Int[np.ndarray, " rides"]]:
+        """Draw origins and destinations.
+
+        Raises
+        ------
+        ValueError
+            If the split holds no pair at all.
+        """
+        held_out = self.held_out if split == "test" else 1 - self.held_out
+        share = held_out * self._within_reach
+        if self.n_nodes**2 <= _LISTED_PAIRS or share < _RARE:
+            listed = self._listed[split == "test"]
+            if not len(listed):
+                raise ValueError(
+                    f"held_out={self.held_out:g} leaves no pair for the {split!r} split, of those that are at most "
+                    f"max_turns={self.max_turns} apart among {self.n_nodes} intersections; choose a "
+                    f"{'larger' if split == 'test' else 'smaller'} held_out, or a larger city"
+                )
+            origin, destination = np.divmod(listed[rng.integers(len(listed), size=n)], self.n_nodes)
+            return origin, destination
+        found: list[np.ndarray] = []
+        missing = n
+        while missing > 0:
+            draws = min(int(1.1 * missing / share) + 64, _DRAWS_AT_ONCE)
+            pairs = rng.integers(self.n_nodes, size=(2, draws))
+            pairs = pairs[:, self.connects(*pairs)]
+            found.append(pairs[:, self.is_held_out(*pairs) == (split == "test")])
+            missing -= found[-1].shape[1]
+        origin, destination = np.concatenate(found, axis=1)[:, :n]
+        return origin, destination
+
+    def sample(
+        self, n: int, rng: np.random.Generator, split: str
+    ) -> tuple[Int[np.ndarray, " rides"], Int[np.ndarray, " rides"], UInt8[np.ndarray, "rides turns"]]:
+        """Draw rides: origins, destinations, and the turns to there, ``END`` from then on.
+
+        There is room for ``max_turns`` and one ``END``.
+        """
+        origin, destination = self.pairs(n, rng, split)
+        turns = np.empty((n, self.max_turns + 1), np.uint8)
+        # Rides to neighbouring rows of the table of distances are looked up together.
+        order = np.argsort(destination.astype(np.min_scalar_type(self.n_nodes)), kind="stable")
+        for first in range(0, n, _RIDES_AT_ONCE):
+            rows = order[first : first + _RIDES_AT_ONCE]
+            turns[rows] = self._drive(origin[rows], destination[rows], rng).T
+        return origin, destination, turns
+
+    def in_time(
+        self,
+        node: Integer[np.ndarray, "*at"],
+        destination: Integer[np.ndarray, "*at"],
+        left: Integer[np.ndarray, "*at"],
+    ) -> Bool[np.ndarray, "*at 8"]:
+        """Directions after which the destination can be reached, of the ``left`` moves one being taken."""
+        leads = self.streets.turns[node]
+        return (leads >= 0) & (self.to_goal[destination[..., None], leads] < left[..., None])
+
+    def law(
+        self,
+        node: Integer[np.ndarray, "*at"],
+        destination: Integer[np.ndarray, "*at"],
+        left: Integer[np.ndarray, "*at"],
+    ) -> Float[np.ndarray, "*at 8"]:
+        """Probability of each direction before the destination is reached; none where it is out of reach."""
+        in_time = self.in_time(node, destination, left)
+        closer = in_time & self.in_time(node, destination, self.to_goal[destination, node])
+        if self.kind == "random":
+            return _uniform(in_time)
+        if self.kind == "shortest":
+            return _uniform(closer)
+        return self.noise * _uniform(in_time) + (1 - self.noise) * _uniform(closer)
+
+    def _drive(
+        self, origin: Int[np.ndarray, " rides"], goal: Int[np.ndarray, " rides"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "turns rides"]:
+        tables, distance = self._tables, self.to_goal.ravel()
+        turns = np.full((self.max_turns + 1, len(origin)), END, np.uint8)
+        rides: slice | np.ndarray = slice(None)
+        at, row = origin.copy(), goal * self.n_nodes
+        for turn in range(self.max_turns):
+            limit: int | np.ndarray = self.max_turns - turn
+            if self.kind != "random":
+                here = distance.take(row + at, mode="clip")
+                limit = (
+                    here
+                    if self.kind == "shortest"
+                    else np.where(rng.random(len(at)) < self.noise, np.int32(limit), here)
+                )
+            slot = tables.choose(at, tables.open_slots(at, row, distance, limit), rng)
+            at *= tables.slots
+            at += slot
+            turns[turn, rides] = tables.direction.take(at)
+            at = tables.leads.take(at)
+            at[at == goal] = tables.home
+            if turn % _TURNS_BETWEEN_ROLL_CALLS == _TURNS_BETWEEN_ROLL_CALLS - 1:
+                driving = np.flatnonzero(at != tables.home)
+                if not len(driving):
+                    break
+                if 2 * len(driving) <= len(at):
+                    rides = np.arange(len(origin))[rides][driving]
+                    at, row, goal = at[driving], row[driving], goal[driving]
+        return turns
+
+    @cached_property
+    def _within_reach(self) -> float:
+        """Share of all pairs that a ride may connect."""
+        return float(((self.to_goal <= self.max_turns).sum() - self.n_nodes) / self.n_nodes**2)
+
+    @cached_property
+    def _listed(self) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
+        """Every pair of each split, as origin times ``n_nodes`` plus destination."""
+        parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        rows = max(1, _DRAWS_AT_ONCE // self.n_nodes)
+        for first in range(0, self.n_nodes, rows):
+            pairs = np.arange(first * self.n_nodes, min(first + rows, self.n_nodes) * self.n_nodes)
+            pairs = pairs[self.connects(*np.divmod(pairs, self.n_nodes))]
+            test = self.is_held_out(*np.divmod(pairs, self.n_nodes))
+            parts[0].append(pairs[~test])
+            parts[1].append(pairs[test])
+        return np.concatenate(parts[0]), np.concatenate(parts[1])
+
+
+class _Tables:
+    """The streets once more, as what ``Rides`` looks up at every turn.
+
+    The streets that leave an intersection are numbered from 0, its slots. A ride that is over is at ``home``, whose
+    one street leads back to it and is called ``END``: no ride has to be told apart from the others.
+    """
+
+    def __init__(self, streets: Streets) -> None:
+        nodes = len(streets.nodes)
+        self.home = nodes
+        degree = (streets.turns >= 0).sum(1)
+        self.slots = int(degree.max())
+        direction = np.argsort(streets.turns < 0, axis=1, kind="stable")[:, : self.slots]
+        leads = np.take_along_axis(streets.turns, direction, axis=1)
+        # A slot that is not there looks where slot 0 does, and is never picked.
+        neighbours = np.where(leads >= 0, leads, leads[:, :1])
+        self.direction = np.append(direction, np.full(self.slots, END)).astype(np.uint8)
+        self.leads = np.append(neighbours, np.full(self.slots, self.home)).astype(np.int64)
+        self.neighbours = np.append(neighbours.T, np.zeros((self.slots, 1), np.int64), axis=1).astype(np.int64)
+        self.common = int((np.mean(degree[:, None] > np.arange(self.slots), axis=0) >= _COMMON).sum())
+        self.crowded = np.append(degree > self.common, False)
+        # Uniform among k slots for every k at once: one of this many equal shares.
+        self.shares = math.lcm(*range(1, self.slots + 1))
+        self.share_type = np.uint8 if self.shares <= 256 else np.uint16
+        pick = np.zeros((self.slots + 1, 2**self.slots, self.shares), np.uint8)
+        for streets_here in range(1, self.slots + 1):
+            for pattern in range(2**self.slots):
+                chosen = [slot for slot in range(streets_here) if pattern >> slot & 1]
+                if chosen:
+                    pick[streets_here, pattern] = np.repeat(chosen, self.shares // len(chosen))
+        self.pick = pick.ravel()
+        self.picks_of = np.append(degree, 0) * 2**self.slots * self.shares
+
+    def open_slots(
+        self,
+        at: Int[np.ndarray, " rides"],
+        row: Int[np.ndarray, " rides"],
+        distance: Integer[np.ndarray, " table"],
+        limit: int | Integer[np.ndarray, " rides"],
+    ) -> UInt8[np.ndarray, " rides"]:
+        """Which slots lead closer than ``limit`` to the goal, a bit for each."""
+        pattern = np.zeros(len(at), np.uint8)
+        for slot in range(self.common):
+            pattern |= (distance.take(self.neighbours[slot].take(at) + row) < limit).view(np.uint8) << np.uint8(slot)
+        if self.common < self.slots:
+            few = np.flatnonzero(self.crowded.take(at))
+            at, row, limit = at[few], row[few], limit if isinstance(limit, int) else limit[few]
+            more = pattern[few]
+            for slot in range(self.common, self.slots):
+                more |= (distance.take(self.neighbours[slot].take(at) + row) < limit).view(np.uint8) << np.uint8(slot)
+            pattern[few] = more
+        return pattern
+
+    def choose(
+        self, at: Int[np.ndarray, " rides"], pattern: UInt8[np.ndarray, " rides"], rng: np.random.Generator
+    ) -> UInt8[np.ndarray, " rides"]:
+        """One of the slots in each pattern, all alike."""
+        which = self.picks_of.take(at)
+        which += np.multiply(pattern, self.shares, dtype=np.int64)
+        which += rng.integers(self.shares, size=len(at), dtype=self.share_type)
+        return self.pick.take(which)
+
+
+def _uniform(among: Bool[np.ndarray, "*at 8"]) -> Float[np.ndarray, "*at 8"]:
+    return among / np.maximum(among.sum(-1, keepdims=True), 1)
+
+
+def _scrambled(key: Integer[np.ndarray, "*keys"]) -> Integer[np.ndarray, "*keys"]:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): every bit of the key sways every bit of the hash."""
+    key = key + np.uint64(0x9E3779B97F4A7C15)
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return key ^ (key >> np.uint64(31))
