@@ -1,0 +1,298 @@
+"""The street map: the city alone, rides through it, or how often each street is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
+
+from nextlat_viz.plotting import Figure
+from nextlat_viz.worlds import style
+from nextlat_viz.worlds.taxi.streets import Streets
+
+_LEGIBLE_ARROWS = 1500  # one-way streets
+_AFFORDABLE_NAMES = 1500  # intersections: each is an element of the page
+_BANDS = 6
+_FADED = 0.45
+_QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
+
+
+def draw_map(
+    streets: Streets,
+    rides: ArrayLike | Sequence[ArrayLike] | None = None,
+    at: int | None = None,
+    use: ArrayLike | None = None,
+    *,
+    goal: int | None = None,
+    title: str | None = None,
+    width: int = 720,
+    height: int | None = None,
+) -> Figure:
+    """Draw a street map; in small cities with the way of one-way streets, and names on hover.
+
+    Parameters
+    ----------
+    streets : Streets
+    rides : int array (moves + 1,), or a sequence of them, optional
+        Intersections a ride passes, by index, from its origin on. A move where there is no street is dashed.
+    at : int, optional
+        How many moves of the one ride have been made; what lies ahead is dotted. All of them by default.
+    use : array (edges,), optional
+        How often each of ``streets.edges`` is taken. Both ways of a street count together.
+    goal : int, optional
+        Where the ride is bound for, by index; where it ends by default.
+    title : str, optional
+        Name and size of the city by default.
+    width, height : int
+        Pixels. The height follows from the shape of the city by default.
+
+    Raises
+    ------
+    ValueError
+        If a ride passes an intersection that does not exist, ``at`` lies outside it, or ``use`` does not fit the
+        streets.
+
+    Examples
+    --------
+    >>> from nextlat_viz.worlds.taxi import grid
+    >>> draw_map(grid(5, 4), rides=[0, 4, 8], at=1).layout.width
+    720
+    """
+    paths = _paths(streets, rides)
+    for argument, value in (("at", at), ("goal", goal)):
+        if value is not None and len(paths) != 1:
+            raise ValueError(f"{argument} belongs to one ride, got {len(paths)}")
+    if goal is not None and not 0 <= goal < len(streets.nodes):
+        raise ValueError(f"goal must be an intersection from 0 to {len(streets.nodes) - 1}, got {goal!r}")
+    figure = Figure(layout=style.layout(width, _height(streets, width) if height is None else height))
+    _frame(figure, streets)
+    said = []
+    if use is not None:
+        counts = np.asarray(use)
+        if counts.shape != (streets.n_edges,) or counts.dtype.kind not in "iuf" or not (counts >= 0).all():
+            raise ValueError(
+                f"use must be {streets.n_edges} numbers of at least 0, one for each of streets.edges, got "
+                f"{counts.dtype} of shape {counts.shape}"
+            )
+        _draw_use(figure, streets, counts, faded=bool(paths))
+        said.append("Both ways of a street counted together.")
+    else:
+        said += _draw_streets(figure, streets, faded=bool(paths))
+    if len(streets.nodes) <= _AFFORDABLE_NAMES:
+        _draw_names(figure, streets)
+    if len(paths) == 1:
+        _draw_ride(figure, streets, paths[0], at, goal)
+    elif paths:
+        _draw_rides(figure, streets, paths)
+    if streets.attribution:
+        said.append(f"{streets.attribution}.")
+    default = f"{streets.name}: {len(streets.nodes):,} intersections, {streets.n_edges:,} directed edges"
+    style.caption(figure, default if title is None else title, " ".join(said))
+    return figure
+
+
+def _paths(streets: Streets, rides: ArrayLike | Sequence[ArrayLike] | None) -> list[Int[np.ndarray, " _"]]:
+    if rides is None:
+        return []
+    listed = list(rides)  # type: ignore[arg-type]
+    paths = [np.asarray(ride) for ride in (listed if listed and np.ndim(listed[0]) else [listed])]
+    for path in paths:
+        if path.ndim != 1 or not path.size or path.dtype.kind not in "iu":
+            raise ValueError(
+                "a ride must be a row of intersections by index, at least its origin; got "
+                f"{path.dtype} of shape {path.shape}"
+            )
+        outside = (path < 0) | (path >= len(streets.nodes))
+        if outside.any():
+            raise ValueError(
+                f"a ride passes intersections 0 to {len(streets.nodes) - 1}, got {path[np.argmax(outside)]}"
+            )
+    return paths
+
+
+def _height(streets: Streets, width: int) -> int:
+    across, up = np.ptp(streets.x), np.ptp(streets.y)
+    return int(np.clip((width - 32) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
+
+
+def _frame(figure: go.Figure, streets: Streets) -> None:
+    margin = 0.03 * max(np.ptp(streets.x), np.ptp(streets.y))
+    figure.update_xaxes(range=[streets.x.min() - margin, streets.x.max() + margin])
+    figure.update_yaxes(range=[streets.y.min() - margin, streets.y.max() + margin])
+
+
+def _segments(
+    streets: Streets, pairs: Int[np.ndarray, "pairs 2"]
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """Straight lines with gaps between them, as one trace takes them."""
+    gap = np.full(len(pairs), np.nan)
+    x, y = (np.stack([at[pairs[:, 0]], at[pairs[:, 1]], gap], axis=1).ravel() for at in (streets.x, streets.y))
+    return x, y
+
+
+def _by_pair(
+    streets: Streets,
+) -> tuple[Int[np.ndarray, "pairs 2"], Bool[np.ndarray, " pairs"], Int[np.ndarray, " edges"]]:
+    """Streets without their direction: a pair of ends, whether it is one way, and the pair each edge belongs to."""
+    first, second = np.sort(streets.edges, axis=1).T
+    keys, example, belongs = np.unique(first * len(streets.nodes) + second, return_index=True, return_inverse=True)
+    return streets.edges[example], np.bincount(belongs, minlength=len(keys)) == 1, belongs
+
+
+def _draw_streets(figure: go.Figure, streets: Streets, faded: bool) -> list[str]:
+    pairs, one_way, _ = _by_pair(streets)
+    small = len(streets.nodes) <= _AFFORDABLE_NAMES
+    opacity = _FADED if faded else 1.0
+    for chosen, wide in ((one_way, 1.0), (~one_way, 2.2)):
+        x, y = _segments(streets, pairs[chosen])
+        look = {"width": wide if small else 0.8, "color": style.INK}
+        figure.add_scatter(x=x, y=y, mode="lines", line=look, opacity=opacity, **_QUIET)
+    if not one_way.any() or one_way.sum() > _LEGIBLE_ARROWS:
+        return []
+    _draw_arrows(figure, streets, pairs[one_way], {"size": 6, "color": style.INK, "opacity": opacity})
+    return ["An arrow is a one-way street."]
+
+
+def _draw_arrows(figure: go.Figure, streets: Streets, pairs: Int[np.ndarray, "pairs 2"], look: dict[str, Any]) -> None:
+    """A head in the middle of every street, pointing from its first end to its second."""
+    source, target = pairs.T
+    east, north = streets.x[target] - streets.x[source], streets.y[target] - streets.y[source]
+    figure.add_scatter(
+        x=streets.x[source] + east / 2,
+        y=streets.y[source] + north / 2,
+        mode="markers",
+        marker=look | {"symbol": "triangle-up", "angle": np.rad2deg(np.arctan2(east, north)), "line": {"width": 0}},
+        **_QUIET,
+    )
+
+
+def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bool) -> None:
+    """One trace for each band of use, the least used first, so that none hides a busier one."""
+    pairs, _, belongs = _by_pair(streets)
+    total = np.bincount(belongs, weights=counts, minlength=len(pairs))
+    bands = _bands(total)
+    for band, (low, high) in enumerate(bands):
+        chosen = (total >= low) & (total <= high)
+        place = band / max(len(bands) - 1, 1)
+        colour = style.SEQUENTIAL[round(place * (len(style.SEQUENTIAL) - 1))] if high else style.INK
+        x, y = _segments(streets, pairs[chosen])
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            line={"width": 0.7 + 3.3 * place, "color": colour},
+            opacity=_FADED if faded or not high else 1.0,
+            name=f"{low:,g}" if low == high else f"{low:,g} to {high:,g}",
+            hoverinfo="skip",
+            showlegend=True,
+        )
+    figure.update_layout(showlegend=True, legend_title_text="times taken")
+
+
+def _bands(total: Float[np.ndarray, " pairs"]) -> list[tuple[float, float]]:
+    """Least and most use of every band; the bands are equally wide in the logarithm, and no use is one of its own."""
+    used = total[total > 0]
+    bands = [(0.0, 0.0)] if len(used) < len(total) else []
+    if len(used):
+        cuts = np.geomspace(used.min(), used.max(), _BANDS + 1)[1:-1]
+        place = np.searchsorted(cuts, used, side="right")
+        bands += [(float(used[place == k].min()), float(used[place == k].max())) for k in np.unique(place)]
+    return bands
+
+
+def _draw_names(figure: go.Figure, streets: Streets) -> None:
+    figure.add_scatter(
+        x=streets.x,
+        y=streets.y,
+        mode="markers",
+        marker={"size": 8, "color": style.INK, "opacity": 0},
+        hovertext=[style.safe(name) for name in streets.nodes],
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def _draw_ride(
+    figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], at: int | None, goal: int | None
+) -> None:
+    last = len(path) - 1
+    if at is None:
+        at = last
+    elif isinstance(at, bool) or not isinstance(at, (int, np.integer)) or not 0 <= at <= last:
+        raise ValueError(f"at must be a number of moves from 0 to {last}, got {at!r}")
+    _draw_way(figure, streets, path[at:], {"width": 2.5, "dash": "dot"}, arrows=False)
+    _draw_way(figure, streets, path[: at + 1], {"width": 4}, arrows=True)
+    end = int(path[-1]) if goal is None else goal
+    for node, label, marker in (
+        (int(path[0]), "from", {"size": 13, "symbol": "circle-open"}),
+        (end, "to", {"size": 15, "symbol": "square-open"}),
+    ):
+        _draw_place(figure, streets, node, label, marker, above=_lies_below(streets, path, node))
+    figure.add_scatter(
+        x=streets.x[path[at : at + 1]],
+        y=streets.y[path[at : at + 1]],
+        mode="markers",
+        marker={"size": 11, "color": style.MARK},
+        hovertext=style.safe(f"at {streets.nodes[path[at]]}"),
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def _draw_rides(figure: go.Figure, streets: Streets, paths: Sequence[Int[np.ndarray, " _"]]) -> None:
+    for path in paths:
+        _draw_way(figure, streets, path, {"width": 2.5}, arrows=False)
+
+
+def _draw_way(
+    figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], line: dict[str, Any], arrows: bool
+) -> None:
+    moves = np.stack([path[:-1], path[1:]], axis=1)
+    is_street = (streets.turns[moves[:, 0]] == moves[:, 1:]).any(1)
+    lost: dict[str, Any] = {"dash": "dash"}
+    for chosen, dash in ((is_street, {}), (~is_street, lost)):
+        if chosen.any():
+            x, y = _segments(streets, moves[chosen])
+            look = {"color": style.MARK} | line | dash
+            figure.add_scatter(x=x, y=y, mode="lines", line=look, opacity=0.9, **_QUIET)
+    if arrows and len(streets.nodes) <= _AFFORDABLE_NAMES:
+        _draw_arrows(figure, streets, moves, {"size": 11, "color": style.MARK})
+
+
+def _lies_below(streets: Streets, path: Int[np.ndarray, " passed"], node: int) -> bool:
+    """Whether the part of a ride that is near a place runs below it rather than above."""
+    east, north = streets.x[path] - streets.x[node], streets.y[path] - streets.y[node]
+    near = np.hypot(east, north) <= 0.15 * max(np.ptp(streets.x), np.ptp(streets.y))
+    return bool(north[near].sum() <= 0)
+
+
+def _draw_place(
+    figure: go.Figure, streets: Streets, node: int, label: str, marker: dict[str, Any], above: bool
+) -> None:
+    """A mark with its name above or below it, pushed inwards near the left and right ends of the map."""
+    x, y = streets.x[node], streets.y[node]
+    name = style.safe(f"{label} {streets.nodes[node]}")
+    figure.add_scatter(
+        x=[x],
+        y=[y],
+        mode="markers",
+        marker=marker | {"color": style.MARK, "line": {"width": 3, "color": style.MARK}},
+        hovertext=name,
+        hoverinfo="text",
+        showlegend=False,
+    )
+    across = (x - streets.x.min()) / max(np.ptp(streets.x), 1e-9)
+    figure.add_annotation(
+        x=x,
+        y=y,
+        text=f"<b>{name}</b>",
+        showarrow=False,
+        xanchor="left" if across < 0.15 else "right" if across > 0.85 else "center",
+        yanchor="bottom" if above else "top",
+        yshift=9 if above else -9,
+        font={"size": 13, "color": style.MARK},
+    )
