@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.worlds.taxi.rides import END, Rides
+from nextlat_viz.worlds.taxi.rides import Rides
+from nextlat_viz.worlds.taxi.slots import END
 from nextlat_viz.worlds.taxi.streets import COMPASS
 
 PROMPT = 2

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt8
 
-from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
+from nextlat_viz.worlds.taxi.slots import END, Slots, slots
+from nextlat_viz.worlds.taxi.streets import Streets
 
 KINDS = ("random", "noisy", "shortest")
 """Ways to choose a turn; ``Rides`` says what each does."""
-
-END = len(COMPASS)
-"""What stands in a table of turns once the ride is over."""
 
 # Beyond either, listing every pair costs more than drawing until one fits.
 _LISTED_PAIRS = 1 << 20
@@ -23,8 +20,6 @@ _DRAWS_AT_ONCE = 1 << 20
 # Enough rides that numpy's cost per call vanishes, few enough that their rows of distances stay in the cache.
 _RIDES_AT_ONCE = 8192
 _TURNS_BETWEEN_ROLL_CALLS = 8
-# A slot that fewer intersections have is looked up for the rides at those alone.
-_COMMON = 0.25
 
 
 class Rides:
@@ -66,7 +61,6 @@ class Rides:
         self.streets, self.kind, self.max_turns, self.noise, self.held_out = streets, kind, max_turns, noise, held_out
         self.n_nodes = len(streets.nodes)
         self.to_goal = np.ascontiguousarray(streets.distance.T)
-        self._tables = _Tables(streets)
 
     def connects(
         self, origin: Integer[np.ndarray, "..."], destination: Integer[np.ndarray, "..."]
@@ -161,33 +155,33 @@ class Rides:
     def _drive(
         self, origin: Int[np.ndarray, " rides"], goal: Int[np.ndarray, " rides"], rng: np.random.Generator
     ) -> UInt8[np.ndarray, "turns rides"]:
-        tables, distance = self._tables, self.to_goal.ravel()
+        lookup, noise = self._slots, self.noise if self.kind == "noisy" else 0.0
         turns = np.full((self.max_turns + 1, len(origin)), END, np.uint8)
         rides: slice | np.ndarray = slice(None)
-        at, row = origin.copy(), goal * self.n_nodes
+        at, row = origin.copy(), goal * lookup.stride
         for turn in range(self.max_turns):
             limit: int | np.ndarray = self.max_turns - turn
             if self.kind != "random":
-                here = distance.take(row + at, mode="clip")
-                limit = (
-                    here
-                    if self.kind == "shortest"
-                    else np.where(rng.random(len(at)) < self.noise, np.int32(limit), here)
-                )
-            slot = tables.choose(at, tables.open_slots(at, row, distance, limit), rng)
-            at *= tables.slots
+                here = lookup.distance.take(row + at, mode="clip")
+                limit = np.where(rng.random(len(at)) < noise, np.uint16(min(limit, 65535)), here) if noise else here
+            slot = lookup.choose(at, row, limit, rng)
+            at *= lookup.count
             at += slot
-            turns[turn, rides] = tables.direction.take(at)
-            at = tables.leads.take(at)
-            at[at == goal] = tables.home
+            turns[turn, rides] = lookup.direction.take(at)
+            at = lookup.leads.take(at)
+            at[at == goal] = lookup.home
             if turn % _TURNS_BETWEEN_ROLL_CALLS == _TURNS_BETWEEN_ROLL_CALLS - 1:
-                driving = np.flatnonzero(at != tables.home)
+                driving = np.flatnonzero(at != lookup.home)
                 if not len(driving):
                     break
                 if 2 * len(driving) <= len(at):
                     rides = np.arange(len(origin))[rides][driving]
                     at, row, goal = at[driving], row[driving], goal[driving]
         return turns
+
+    @cached_property
+    def _slots(self) -> Slots:
+        return slots(self.streets, self.to_goal)
 
     @cached_property
     def _within_reach(self) -> float:
@@ -206,69 +200,6 @@ class Rides:
             parts[0].append(pairs[~test])
             parts[1].append(pairs[test])
         return np.concatenate(parts[0]), np.concatenate(parts[1])
-
-
-class _Tables:
-    """The streets once more, as what ``Rides`` looks up at every turn.
-
-    The streets that leave an intersection are numbered from 0, its slots. A ride that is over is at ``home``, whose
-    one street leads back to it and is called ``END``: no ride has to be told apart from the others.
-    """
-
-    def __init__(self, streets: Streets) -> None:
-        nodes = len(streets.nodes)
-        self.home = nodes
-        degree = (streets.turns >= 0).sum(1)
-        self.slots = int(degree.max())
-        direction = np.argsort(streets.turns < 0, axis=1, kind="stable")[:, : self.slots]
-        leads = np.take_along_axis(streets.turns, direction, axis=1)
-        # A slot that is not there looks where slot 0 does, and is never picked.
-        neighbours = np.where(leads >= 0, leads, leads[:, :1])
-        self.direction = np.append(direction, np.full(self.slots, END)).astype(np.uint8)
-        self.leads = np.append(neighbours, np.full(self.slots, self.home)).astype(np.int64)
-        self.neighbours = np.append(neighbours.T, np.zeros((self.slots, 1), np.int64), axis=1).astype(np.int64)
-        self.common = int((np.mean(degree[:, None] > np.arange(self.slots), axis=0) >= _COMMON).sum())
-        self.crowded = np.append(degree > self.common, False)
-        # Uniform among k slots for every k at once: one of this many equal shares.
-        self.shares = math.lcm(*range(1, self.slots + 1))
-        self.share_type = np.uint8 if self.shares <= 256 else np.uint16
-        pick = np.zeros((self.slots + 1, 2**self.slots, self.shares), np.uint8)
-        for streets_here in range(1, self.slots + 1):
-            for pattern in range(2**self.slots):
-                chosen = [slot for slot in range(streets_here) if pattern >> slot & 1]
-                if chosen:
-                    pick[streets_here, pattern] = np.repeat(chosen, self.shares // len(chosen))
-        self.pick = pick.ravel()
-        self.picks_of = np.append(degree, 0) * 2**self.slots * self.shares
-
-    def open_slots(
-        self,
-        at: Int[np.ndarray, " rides"],
-        row: Int[np.ndarray, " rides"],
-        distance: Integer[np.ndarray, " table"],
-        limit: int | Integer[np.ndarray, " rides"],
-    ) -> UInt8[np.ndarray, " rides"]:
-        """Which slots lead closer than ``limit`` to the goal, a bit for each."""
-        pattern = np.zeros(len(at), np.uint8)
-        for slot in range(self.common):
-            pattern |= (distance.take(self.neighbours[slot].take(at) + row) < limit).view(np.uint8) << np.uint8(slot)
-        if self.common < self.slots:
-            few = np.flatnonzero(self.crowded.take(at))
-            at, row, limit = at[few], row[few], limit if isinstance(limit, int) else limit[few]
-            more = pattern[few]
-            for slot in range(self.common, self.slots):
-                more |= (distance.take(self.neighbours[slot].take(at) + row) < limit).view(np.uint8) << np.uint8(slot)
-            pattern[few] = more
-        return pattern
-
-    def choose(
-        self, at: Int[np.ndarray, " rides"], pattern: UInt8[np.ndarray, " rides"], rng: np.random.Generator
-    ) -> UInt8[np.ndarray, " rides"]:
-        """One of the slots in each pattern, all alike."""
-        which = self.picks_of.take(at)
-        which += np.multiply(pattern, self.shares, dtype=np.int64)
-        which += rng.integers(self.shares, size=len(at), dtype=self.share_type)
-        return self.pick.take(which)
 
 
 def _uniform(among: Bool[np.ndarray, "*at 8"]) -> Float[np.ndarray, "*at 8"]:

@@ -15,7 +15,8 @@ from nextlat_viz.errors import unknown
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
 from nextlat_viz.worlds.taxi.follow import PROMPT, Followed, follow, refusal
-from nextlat_viz.worlds.taxi.rides import END, KINDS, Rides
+from nextlat_viz.worlds.taxi.rides import KINDS, Rides
+from nextlat_viz.worlds.taxi.slots import END
 from nextlat_viz.worlds.taxi.sources import streets as find_streets
 from nextlat_viz.worlds.taxi.streets import COMPASS
 
