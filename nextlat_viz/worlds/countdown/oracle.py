@@ -1,0 +1,107 @@
+"""What may come at each position of a Countdown episode, and what is true after each token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from nextlat_viz.worlds.countdown import law
+from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, pairs, results
+from nextlat_viz.worlds.countdown.verdict import take
+
+if TYPE_CHECKING:
+    from nextlat_viz.worlds.countdown.world import Countdown
+
+
+def candidates(
+    world: Countdown, tokens: Int[np.ndarray, "episodes positions"], *, weighted: bool = False
+) -> Iterator[tuple[Int[np.ndarray, "episodes candidates"], Shaped[np.ndarray, "episodes candidates"]]]:
+    """Token ids that may come at each position, from the first to the one past the last, and their weights.
+
+    A weight of 0 says that the token may not come; a token that is listed twice has the sum of its weights. Nothing
+    may come after a token that was not legal. With ``weighted``, weights in solutions are proportional to the exact
+    law, and the tokens must be legal; otherwise only their being positive says something.
+    """
+    rows, alive = np.arange(len(tokens)), np.ones((len(tokens), 1), bool)
+    pool = tokens[:, : world.numbers]
+    for place in range(tokens.shape[1] + 1):
+        last = tokens[:, place - 1]
+        equation, part = divmod(place - world.prompt, 5)
+        weights: np.ndarray = np.ones((len(tokens), 1), bool)
+        if place < world.numbers:
+            ids = np.arange(1, world.largest + 1)
+        elif place == world.numbers:
+            ids = np.arange(world.targets[0], world.targets[1] + 1)
+        elif place < world.prompt:
+            ids = np.array([world.pause])
+        elif equation >= world.equations:
+            ids = np.array([world.end])
+        elif part == 0:
+            if equation:
+                pool = _joined(pool, tokens[:, place - 5 : place])
+            ways = _ways(pool, tokens[:, world.numbers], world.limit, weighted)
+            ids, weights = pool, ways.sum((2, 3))
+        elif part == 1:
+            ways = ways[rows, (pool == last[:, None]).argmax(1)]
+            ids, weights = world.plus + np.arange(len(OPERATIONS)), ways.sum(1)
+        elif part == 2:
+            operation = np.clip(last - world.plus, 0, len(OPERATIONS) - 1)
+            ids, weights = pool, ways[rows, :, operation]
+        elif part == 3:
+            ids = np.array([world.equals])
+        else:
+            ids = results(tokens[:, place - 4], tokens[:, place - 2], world.limit)[rows, operation][:, None]
+        ids = np.broadcast_to(ids, (len(tokens), ids.shape[-1]))
+        weights = np.broadcast_to(weights * alive, ids.shape)
+        yield ids, weights
+        if place < tokens.shape[1]:
+            alive = ((ids == tokens[:, place, None]) & (weights > 0)).any(1, keepdims=True)
+
+
+def states(world: Countdown, tokens: Int[np.ndarray, "episodes positions"]) -> dict[str, np.ndarray]:
+    """The states that ``Countdown`` describes, of legal tokens."""
+    episodes, positions = tokens.shape
+    remaining = np.full((episodes, positions, world.numbers), -1)
+    target, left, value = np.full((3, episodes, positions), -1)
+    for place in range(positions):
+        equation, part = divmod(place - world.prompt, 5)
+        if place < world.numbers:
+            pool = tokens[:, : place + 1]
+        elif 0 <= equation < world.equations and part == 4:
+            pool = _joined(pool, tokens[:, place - 4 : place + 1])
+        remaining[:, place, : pool.shape[1]] = np.sort(pool, axis=1)
+    target[:, world.numbers :] = tokens[:, world.numbers : world.numbers + 1]
+    for start in range(world.prompt, min(positions, world.length - 1), 5):
+        left[:, start : start + 5] = tokens[:, start, None]
+        if start + 2 < positions:
+            possible = results(tokens[:, start], tokens[:, start + 2], world.limit)
+            which = tokens[:, start + 1, None] - world.plus
+            value[:, start + 2 : start + 5] = np.take_along_axis(possible, which, axis=1)
+    which_equation = np.clip((np.arange(positions) - world.prompt) // 5 + 1, 0, world.equations)
+    return {
+        "remaining": remaining,
+        "target": target,
+        "equation": np.tile(which_equation, (episodes, 1)),
+        "left": left,
+        "value": value,
+    }
+
+
+def _joined(
+    pool: Int[np.ndarray, "episodes numbers"], equation: Int[np.ndarray, "episodes 5"]
+) -> Int[np.ndarray, "episodes fewer"]:
+    """The numbers after an equation: without its operands, with its result."""
+    rest = take(take(pool, equation[:, 0])[0], equation[:, 2])[0]
+    return -np.sort(-np.concatenate([rest, equation[:, 4:]], axis=1), axis=1)[:, : pool.shape[1] - 1]
+
+
+def _ways(
+    pool: Int[np.ndarray, "episodes numbers"], target: Int[np.ndarray, " episodes"], limit: int, weighted: bool
+) -> Shaped[np.ndarray, "episodes numbers numbers operations"]:
+    """Left number, right number and operation: how likely, or just whether possible."""
+    if weighted:
+        return law.choices(pool, target, limit)
+    return pairs(pool, limit) >= 0
