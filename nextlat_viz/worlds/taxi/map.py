@@ -96,10 +96,10 @@ def draw_map(
 
 
 def _paths(streets: Streets, rides: ArrayLike | Sequence[ArrayLike] | None) -> list[Int[np.ndarray, " _"]]:
-    if rides is None:
+    listed = [] if rides is None else list(rides)  # type: ignore[arg-type]
+    if not listed:
         return []
-    listed = list(rides)  # type: ignore[arg-type]
-    paths = [np.asarray(ride) for ride in (listed if listed and np.ndim(listed[0]) else [listed])]
+    paths = [np.asarray(ride) for ride in (listed if np.ndim(listed[0]) else [listed])]
     for path in paths:
         if path.ndim != 1 or not path.size or path.dtype.kind not in "iu":
             raise ValueError(
@@ -186,7 +186,7 @@ def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bo
             mode="lines",
             line={"width": 0.7 + 3.3 * place, "color": colour},
             opacity=_FADED if faded or not high else 1.0,
-            name=f"{low:,g}" if low == high else f"{low:,g} to {high:,g}",
+            name=_amount(low) if low == high else f"{_amount(low)} to {_amount(high)}",
             hoverinfo="skip",
             showlegend=True,
         )
@@ -202,6 +202,10 @@ def _bands(total: Float[np.ndarray, " pairs"]) -> list[tuple[float, float]]:
         place = np.searchsorted(cuts, used, side="right")
         bands += [(float(used[place == k].min()), float(used[place == k].max())) for k in np.unique(place)]
     return bands
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.3g}"
 
 
 def _draw_names(figure: go.Figure, streets: Streets) -> None:

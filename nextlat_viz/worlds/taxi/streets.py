@@ -129,7 +129,7 @@ class Streets:
         return graph
 
     def draw(self, **options: Any) -> Figure:
-        """Draw the map; the options are those of ``taxi.draw_map``."""
+        """Draw the map; the options are those of ``taxi.map.draw_map``."""
         from nextlat_viz.worlds.taxi.map import draw_map
 
         return draw_map(self, **options)
