@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def taxi(
     noise: float = 0.3,
     held_out: float = 0.1,
     city_name: str | None = None,
-    sha256: str | None = None,
+    expected: Mapping[str, str] | None = None,
     **city_options: Any,
 ) -> Taxi:
     """Taxi rides through a city, turn by turn.
@@ -59,9 +59,9 @@ def taxi(
         there is no test split.
     city_name : str, optional
         What to call a city read from files.
-    sha256 : str, optional
-        Hash of the streets that are expected; a spec holds it for every city but the grid, so that a file that has
-        changed is noticed.
+    expected : dict, optional
+        What the streets must be, ``{"sha256": ...}``. A spec says so for every city but the grid, so that a file that
+        has changed since is noticed.
     **city_options
         What ``taxi.streets`` takes for that city, such as ``width`` and ``height`` of the grid.
 
@@ -76,7 +76,7 @@ def taxi(
     --------
     >>> world = taxi(width=6, height=6, rides="shortest")
     >>> print(world.decode(world.sample(1, seed=4).tokens[0]))
-    from 5,2 to 6,6: NW NE N E N end
+    from 1,4 to 5,3: S E E E E end
     """
     if rides not in KINDS:
         raise unknown("kind of rides", rides, KINDS)
@@ -88,10 +88,11 @@ def taxi(
         city = (city_options.pop("nodes"), city_options.pop("edges"))
     city = os.fspath(city) if isinstance(city, (str, os.PathLike)) else [os.fspath(file) for file in city]
     streets = find_streets(city, **city_options, **({} if city_name is None else {"name": city_name}))
-    if sha256 is not None and sha256 != streets.sha256:
+    if expected is not None and expected != {"sha256": streets.sha256}:
         raise ValueError(
-            f"the streets of city={city!r} are not those expected: their sha256 is {streets.sha256}, not {sha256}; "
-            "restore the files this world was made from, or leave sha256 out to make another world"
+            f"the streets of city={city!r} are not those expected: their sha256 is {streets.sha256}, not "
+            f"{expected.get('sha256')}; restore the files this world was made from, or leave out expected to make "
+            "another world"
         )
     if max_turns is None:
         longest = int(streets.distance.max())
@@ -102,7 +103,7 @@ def taxi(
     if city_name is not None:
         spec["city_name"] = city_name
     if city != "grid":
-        spec["sha256"] = streets.sha256
+        spec["expected"] = {"sha256": streets.sha256}
     return Taxi(law, spec)
 
 
