@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
@@ -151,11 +151,11 @@ class PathStar(World):
         passes = [rng.permutation(len(fixed)) for _ in range(n // len(fixed))]
         chosen = np.concatenate([*passes, rng.choice(len(fixed), n % len(fixed), replace=False)])
         padding = np.full((n, length - self.length), self._end, fixed.dtype)
-        tokens = np.concatenate([fixed[chosen], padding], axis=1).astype(np.int64)
+        tokens = np.concatenate([fixed[chosen], padding], axis=1)
         scored = np.arange(length)
         return Episodes(
             tokens,
-            states=self._states(tokens) if states else {},
+            states=self._states(tokens.astype(np.int64)) if states else {},
             loss_mask=np.tile((scored >= self.prompt) & (scored < self.length), (n, 1)),
             length=np.full(n, self.length),
         )
@@ -246,7 +246,7 @@ class PathStar(World):
         return draw(self, kind, episode, position, **options)
 
     @cached_property
-    def _fixed(self) -> Integer[np.ndarray, "problems positions"]:
+    def _fixed(self) -> Int[np.ndarray, "problems positions"]:
         """Every problem's tokens, train before test, in the smallest integers that hold them."""
         rng = np.random.default_rng(self.spec["data_seed"])
         total = self.spec["train_size"] + self.spec["test_size"]
@@ -255,7 +255,7 @@ class PathStar(World):
         tails = np.concatenate([np.repeat(source, self.arms, axis=1)[..., None], arms[..., :-1]], axis=2)
         order = np.tile(np.arange(self.edges, dtype=np.min_scalar_type(self.edges)), (total, 1))
         rng.permuted(order, axis=1, out=order)
-        tokens = np.full((total, self.length), self._bar, np.min_scalar_type(len(self.vocabulary) - 1))
+        tokens = np.full((total, self.length), self._bar, np.min_scalar_type(-len(self.vocabulary)))
         tokens[:, 0 : self._start : 3] = np.take_along_axis(tails.reshape(total, -1), order, axis=1)
         tokens[:, 1 : self._start : 3] = np.take_along_axis(nodes[:, 1:], order, axis=1)
         tokens[:, self._start - 1] = self._slash

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int, Integer
+from jaxtyping import Bool, Int
 
 _CELLS = 2**20
 
 
 def problems(
     rng: np.random.Generator, count: int, arms: int, nodes_per_arm: int, node_ids: int
-) -> Integer[np.ndarray, "count nodes"]:
+) -> Int[np.ndarray, "count nodes"]:
     """Different problems, uniformly without replacement: the source, the goal's arm, then the other arms.
 
     The other arms are ordered by their first node, so that two rows are equal exactly if graph and goal are.
@@ -79,9 +79,9 @@ def number(chain: Int[np.ndarray, "episodes edges"], one: Int[np.ndarray, " epis
 
 def _draw(
     rng: np.random.Generator, count: int, arms: int, nodes_per_arm: int, node_ids: int
-) -> Integer[np.ndarray, "count nodes"]:
+) -> Int[np.ndarray, "count nodes"]:
     size = arms * (nodes_per_arm - 1) + 1
-    nodes = np.empty((count, size), np.min_scalar_type(node_ids - 1))
+    nodes = np.empty((count, size), np.min_scalar_type(-node_ids))
     step = max(1, _CELLS // node_ids)
     for first in range(0, count, step):
         rows = np.arange(min(step, count - first))
@@ -98,7 +98,7 @@ def _draw(
     return nodes
 
 
-def _distinct(rows: Integer[np.ndarray, "rows columns"]) -> Integer[np.ndarray, "distinct columns"]:
+def _distinct(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, "distinct columns"]:
     """The rows without repeats, each where it came first."""
     whole = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}")[:, 0]
     return rows[np.sort(np.unique(whole, return_index=True)[1])]
