@@ -18,6 +18,7 @@ from nextlat_viz.worlds.registry import register as register
 from nextlat_viz.worlds.registry import title as title
 from nextlat_viz.worlds.story import story
 from nextlat_viz.worlds.taxi.world import taxi as _taxi
+from nextlat_viz.worlds.text import text
 
-for _factory in (rrxor, mess3, z1r, even, golden_mean, sns, bloch_walk, hmm, path_star, story, _taxi):
+for _factory in (rrxor, mess3, z1r, even, golden_mean, sns, bloch_walk, hmm, path_star, story, _taxi, text):
     register(_factory.__name__, _factory)

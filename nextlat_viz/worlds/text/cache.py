@@ -1,0 +1,119 @@
+"""Packed text on disk: what takes minutes to make once is there at once the next time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+_FORMAT = "nextlat_viz.text/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A tokenizer and what it made of a corpus.
+
+    Attributes
+    ----------
+    tokenizer : str
+        As JSON.
+    parts : dict of integer arrays (tokens,)
+        Token ids by split, every document followed by the boundary.
+    documents : dict of int
+        How many there are, by split.
+    """
+
+    tokenizer: str
+    parts: dict[str, Integer[np.ndarray, " tokens"]]
+    documents: dict[str, int]
+
+
+def folder() -> Path:
+    """Where packed text is kept. It may not exist yet."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("nextlat_viz", appauthor=False) / "text"
+
+
+def key(**made_from: Any) -> str:
+    """Name of the entry for everything that the result depends on.
+
+    Examples
+    --------
+    >>> key(sha256="ab", vocabulary_size=300) == key(vocabulary_size=300, sha256="ab")
+    True
+    """
+    return hashlib.sha256(json.dumps([_FORMAT, made_from], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def store(name: str, packed: Packed) -> None:
+    """Write an entry, its description last; each file appears whole or not at all.
+
+    A cache that cannot be written, on a full or read-only disk, is no reason to fail.
+    """
+    with contextlib.suppress(OSError):
+        hashes = {"tokenizer": _write(folder() / f"{name}.tokenizer.json", packed.tokenizer.encode())}
+        for part, tokens in packed.parts.items():
+            content = io.BytesIO()
+            np.save(content, tokens)
+            hashes[part] = _write(folder() / f"{name}.{part}.npy", content.getvalue())
+        described = {"format": _FORMAT, "sha256": hashes, "documents": packed.documents}
+        _write(folder() / f"{name}.json", json.dumps(described).encode())
+
+
+def load(name: str) -> Packed | None:
+    """The entry, or None where there is none or any of it is not what was written."""
+    try:
+        described = json.loads((folder() / f"{name}.json").read_bytes())
+        hashes = dict(described["sha256"])
+        tokenizer = _verified(folder() / f"{name}.tokenizer.json", hashes.pop("tokenizer")).read_text("utf-8")
+        parts = {
+            part: np.load(_verified(folder() / f"{name}.{part}.npy", sha256), mmap_mode="r")
+            for part, sha256 in hashes.items()
+        }
+        return Packed(tokenizer, parts, dict(described["documents"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def remember(name: str, value: str) -> None:
+    """Note one string under a name."""
+    with contextlib.suppress(OSError):
+        _write(folder() / f"{name}.txt", value.encode())
+
+
+def recall(name: str) -> str | None:
+    """The string noted under a name, or None."""
+    try:
+        return (folder() / f"{name}.txt").read_text("utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def _write(path: Path, content: bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return hashlib.sha256(content).hexdigest()
+
+
+def _verified(path: Path, sha256: str) -> Path:
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ValueError(f"{path} is not what was written")
+    return path

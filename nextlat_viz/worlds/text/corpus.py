@@ -1,0 +1,179 @@
+"""Documents: read from a file or a data set, and told apart into those to train on and those to test with."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextlat_viz.worlds.text.extra import package
+
+BOUNDARY = "<|endoftext|>"
+_FILES = {".txt", ".text", ".md", ".jsonl", ".json"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where documents come from.
+
+    Attributes
+    ----------
+    name : str
+        Path of a file, or name of a data set on the Hugging Face hub.
+    separator : str
+        What stands between the documents of a text file.
+    column : str
+        Where a data set or a ``.jsonl`` file keeps its text.
+    limit : int or None
+        Documents to take from the start; all by default.
+    subset, revision : str or None
+        Of a data set.
+    """
+
+    name: str
+    separator: str = BOUNDARY
+    column: str = "text"
+    limit: int | None = None
+    subset: str | None = None
+    revision: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the name is a path: a file that is there, or a name that no data set has."""
+        looks_like_one = Path(self.name).suffix in _FILES or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.name)
+        return looks_like_one or Path(self.name).expanduser().exists()
+
+
+def read_file(source: Source) -> tuple[list[str], str]:
+    """The documents of a UTF-8 file, and the SHA-256 of its bytes as hex.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, it is not what it should be, or it holds no text.
+    """
+    path = Path(source.name).expanduser()
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+        hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
+        what = "is a folder; name a file in it" if path.is_dir() else f"does not exist{hint}"
+        raise ValueError(f"source={source.name!r} {what}")
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"source={source.name!r} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start}; "
+            "convert it, for example with iconv -t UTF-8"
+        ) from None
+    documents = _rows(source, text) if path.suffix == ".jsonl" else text.split(source.separator)
+    return _cleaned(source, documents), hashlib.sha256(content).hexdigest()
+
+
+def latest(source: Source) -> str:
+    """The revision of a data set: as asked for, or the newest, as the hub's commit hash.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set, or the hub cannot be reached.
+    """
+    hub = package("huggingface_hub")
+    try:
+        return str(hub.HfApi().dataset_info(source.name, revision=source.revision).sha)
+    except Exception as error:
+        raise _unreachable(source, error) from None
+
+
+def read_dataset(source: Source) -> tuple[list[str], str]:
+    """The documents of a data set's part "train", and a SHA-256 of them as hex.
+
+    With a ``limit`` no more than that much is fetched.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set or column, or the hub cannot be reached.
+    """
+    datasets = package("datasets")
+    texts: list[Any] = []
+    try:
+        rows = datasets.load_dataset(
+            source.name,
+            source.subset,
+            split="train",
+            revision=source.revision,
+            streaming=source.limit is not None,
+        )
+        for row in itertools.islice(rows, source.limit):
+            if source.column not in row:
+                break
+            texts.append(row[source.column])
+        else:
+            row = {source.column: ""}
+    except Exception as error:
+        raise _unreachable(source, error) from None
+    if source.column not in row:
+        columns = ", ".join(map(repr, row))
+        raise ValueError(
+            f"data set {source.name!r} has no column {source.column!r}; pass column=... with one of {columns}"
+        )
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"column {source.column!r} of data set {source.name!r} must hold text, got {text!r:.60}")
+    documents = _cleaned(source, texts)
+    return documents, hashlib.sha256(f"\n{BOUNDARY}\n".join(documents).encode()).hexdigest()
+
+
+def in_test(document: str, share: float) -> bool:
+    """Whether a document is one to test with: by a hash of its text, so that equal documents stay together.
+
+    Examples
+    --------
+    >>> sum(in_test(str(number), 0.1) for number in range(1000))
+    106
+    """
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") < share * 2**64
+
+
+def _rows(source: Source, text: str) -> Iterator[str]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                value = json.loads(line)[source.column]
+                value.encode()
+            except (ValueError, KeyError, TypeError, AttributeError):
+                value = None
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"line {number} of source={source.name!r} must be a JSON object with text under "
+                    f"{source.column!r}, got {line!r:.60}; column=... names another key"
+                )
+            yield value
+
+
+def _cleaned(source: Source, texts: list[str] | Iterator[str]) -> list[str]:
+    """Documents without blanks around them; what holds a boundary is more than one."""
+    documents = (part.strip() for text in texts for part in text.split(BOUNDARY))
+    found = list(itertools.islice((document for document in documents if document), source.limit))
+    if not found:
+        raise ValueError(f"source={source.name!r} holds no text")
+    return found
+
+
+def _names_beside(path: Path) -> list[str]:
+    return [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+
+
+def _unreachable(source: Source, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f"source={source.name!r} is no file here, and as a data set of the Hugging Face hub it cannot be read: "
+        f"{reason[:300]}. Check the name and the network, or pass the path of a text file"
+    )
