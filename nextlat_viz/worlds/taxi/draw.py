@@ -35,8 +35,8 @@ def draw(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> worlds.get("taxi", width=5, height=4).draw().layout.title.text
-    'grid: 20 intersections, 55 directed edges'
+    >>> worlds.get("taxi", width=5, height=4).draw("use").layout.title.text
+    'How often 2,000 random rides take each street'
     """
     if kind not in world.pictures:
         raise unknown("kind of picture", kind, world.pictures)

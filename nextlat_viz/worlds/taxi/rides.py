@@ -61,6 +61,7 @@ class Rides:
         self.streets, self.kind, self.max_turns, self.noise, self.held_out = streets, kind, max_turns, noise, held_out
         self.n_nodes = len(streets.nodes)
         self.to_goal = np.ascontiguousarray(streets.distance.T)
+        self._lists: dict[str, np.ndarray] = {}
 
     def connects(
         self, origin: Integer[np.ndarray, "..."], destination: Integer[np.ndarray, "..."]
@@ -91,7 +92,7 @@ class Rides:
         held_out = self.held_out if split == "test" else 1 - self.held_out
         share = held_out * self._within_reach
         if self.n_nodes**2 <= _LISTED_PAIRS or share < _RARE:
-            listed = self._listed[split == "test"]
+            listed = self._listed(split)
             if not len(listed):
                 raise ValueError(
                     f"held_out={self.held_out:g} leaves no pair for the {split!r} split, of those that are at most "
@@ -188,19 +189,18 @@ class Rides:
         """Share of all pairs that a ride may connect."""
         return float(((self.to_goal <= self.max_turns).sum() - self.n_nodes) / self.n_nodes**2)
 
-    @cached_property
-    def _listed(self) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
-        """Every pair of each split, as origin times ``n_nodes`` plus destination."""
-        parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        goals = max(1, _DRAWS_AT_ONCE // self.n_nodes)
-        for first in range(0, self.n_nodes, goals):
-            destination, origin = np.nonzero(self.to_goal[first : first + goals] <= self.max_turns)
-            destination += first
-            pairs = (origin * self.n_nodes + destination)[origin != destination]
-            test = self.is_held_out(*np.divmod(pairs, self.n_nodes))
-            parts[0].append(pairs[~test])
-            parts[1].append(pairs[test])
-        return np.concatenate(parts[0]), np.concatenate(parts[1])
+    def _listed(self, split: str) -> Int[np.ndarray, " pairs"]:
+        """Every pair of a split, as origin times ``n_nodes`` plus destination."""
+        if split not in self._lists:
+            parts = []
+            goals = max(1, _DRAWS_AT_ONCE // self.n_nodes)
+            for first in range(0, self.n_nodes, goals):
+                destination, origin = np.nonzero(self.to_goal[first : first + goals] <= self.max_turns)
+                destination += first
+                chosen = (origin != destination) & (self.is_held_out(origin, destination) == (split == "test"))
+                parts.append((origin * self.n_nodes + destination)[chosen])
+            self._lists[split] = np.concatenate(parts)
+        return self._lists[split]
 
 
 def _uniform(among: Bool[np.ndarray, "*at 8"]) -> Float[np.ndarray, "*at 8"]:
