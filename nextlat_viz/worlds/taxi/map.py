@@ -295,7 +295,7 @@ def _draw_place(
         y=y,
         text=f"<b>{name}</b>",
         showarrow=False,
-        xanchor="left" if across < 0.15 else "right" if across > 0.85 else "center",
+        xanchor="left" if across < 0.3 else "right" if across > 0.7 else "center",
         yanchor="bottom" if above else "top",
         yshift=9 if above else -9,
         font={"size": 13, "color": style.MARK},

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from nextlat_viz.worlds.taxi.networks import from_networkx
 from nextlat_viz.worlds.taxi.streets import Streets
+
+if TYPE_CHECKING:
+    import networkx
 
 OPENSTREETMAP = "Map data © OpenStreetMap contributors, ODbL"
 
@@ -34,7 +40,7 @@ def from_pbf(
     merge: bool = True,
     attribution: str = OPENSTREETMAP,
 ) -> Streets:
-    """The driving network of an OpenStreetMap extract; intersections go by their OpenStreetMap number."""
+    """The driving network of an OpenStreetMap extract; intersections go by the streets that cross there."""
     pyrosm = _pyrosm(f"reading {path.name}")
     _require_file(path)
     try:
@@ -46,7 +52,7 @@ def from_pbf(
         raise ValueError(f"{path} holds no street that may be driven on")
     graph = extract.to_graph(*network, graph_type="networkx", retain_all=True)
     name = name or path.name.removesuffix(".pbf").removesuffix(".osm")
-    return from_networkx(graph, name, largest=largest, merge=merge, attribution=attribution)
+    return _crossings(from_networkx(graph, name, largest=largest, merge=merge, attribution=attribution), graph)
 
 
 def from_graphml(
@@ -133,7 +139,28 @@ def from_place(name: str, largest: bool = True, merge: bool = True) -> Streets:
         ) from error
     finally:
         osmnx.settings.use_cache = kept
-    return from_networkx(graph, name, largest=largest, merge=merge, attribution=OPENSTREETMAP)
+    return _crossings(from_networkx(graph, name, largest=largest, merge=merge, attribution=OPENSTREETMAP), graph)
+
+
+def _crossings(streets: Streets, graph: networkx.MultiDiGraph) -> Streets:
+    """The same streets with intersections called after two streets that meet there, numbered where that is not enough.
+
+    One without a named street keeps its OpenStreetMap number.
+    """
+    number = {str(node): node for node in graph}
+    taken: Counter[str] = Counter()
+    names = []
+    for node in streets.nodes:
+        at = number[node]
+        said = [road for *_, road in (*graph.in_edges(at, data="name"), *graph.out_edges(at, data="name"))]
+        # Where pieces of street were joined, their names are a list.
+        roads = {
+            road for some in said for road in (some if isinstance(some, list) else [some]) if isinstance(road, str)
+        }
+        name = " & ".join(sorted(roads)[:2]) or node
+        taken[name] += 1
+        names.append(name if taken[name] == 1 else f"{name} ({taken[name]})")
+    return replace(streets, nodes=tuple(names))
 
 
 def _pyrosm(purpose: str) -> ModuleType:
