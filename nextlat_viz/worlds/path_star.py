@@ -176,7 +176,12 @@ class PathStar(World):
         In the list of edges any node, except that an edge leads to no node that an edge has led to already, nor to
         where it begins. Whether the list is a star is found out at its end: nothing may follow one that is not.
         """
-        return np.stack(list(self._allowed(checks.tokens(tokens, self.name, self.vocabulary)))[1:], axis=1)
+        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        legal = np.empty((*tokens.shape, len(self.vocabulary)), bool)
+        for place, allowed in enumerate(self._allowed(tokens)):
+            if place:
+                legal[:, place - 1] = allowed
+        return legal
 
     def arms_of(self, tokens: Tokens) -> Int[np.ndarray, "episodes arms nodes"]:
         """The node ids along each arm, the start first; arms in order of their first edge in the prompt.
@@ -271,7 +276,7 @@ class PathStar(World):
         tokens = checks.tokens(tokens, self.name, self.vocabulary)
         rows = np.arange(len(tokens))
         ok = [allowed[rows, now] for allowed, now in zip(self._allowed(tokens), tokens.T, strict=False)]
-        wrong = np.argwhere(~np.array(ok).T)
+        wrong = np.argwhere(~np.array(ok, bool).T)
         if len(wrong):
             episode, place = wrong[0]
             raise ValueError(
@@ -287,7 +292,6 @@ class PathStar(World):
         rows = np.arange(episodes)
         alive, led_to = np.ones(episodes, bool), np.zeros((episodes, len(self.vocabulary)), bool)
         for place in range(positions + 1):
-            last = tokens[:, place - 1]
             allowed = np.zeros_like(led_to)
             if place == self._start - 1:
                 star, arms = graphs.stars(tokens[:, 0:place:3], tokens[:, 1:place:3], self.arms, self.nodes_per_arm)
@@ -298,14 +302,14 @@ class PathStar(World):
                 allowed[:, : self.node_ids] = True
                 if place % 3 == 1:
                     allowed &= ~led_to
-                    allowed[rows, last] = False
+                    allowed[rows, tokens[:, place - 1]] = False
             elif place == self._start:
                 allowed[rows, arms[:, 0, 0]] = True
             elif place == self._start + 1:
                 allowed[rows[:, None], arms[:, :, -1]] = True
             elif place == self._start + 2:
                 allowed[:, self._equals] = True
-                path = arms[rows, (arms[:, :, -1] == last[:, None]).argmax(1)]
+                path = arms[rows, (arms[:, :, -1] == tokens[:, place - 1, None]).argmax(1)]
             elif place < self.length - 1:
                 allowed[rows, path[:, place - self.prompt]] = True
             else:

@@ -405,6 +405,15 @@ def test_results_are_whole_numbers_within_the_limit() -> None:
                 assert values[a, b, k] == (exact if fits else -1)
 
 
+def test_nothing_read_is_no_error() -> None:
+    world = countdown(limit=100)
+    assert world.legal_next(np.zeros((2, 0), int)).shape == (2, 0, len(world.vocabulary))
+    assert world.replay(np.zeros((2, 0), int))["remaining"].shape == (2, 0, 4)
+    assert world.legal_next(np.zeros((0, 30), int)).shape == (0, 30, len(world.vocabulary))
+    assert world.replay(np.zeros((0, 30), int))["remaining"].shape == (0, 30, 4)
+    assert world.verify(np.zeros((0, 30), int)).solved.shape == (0,)
+
+
 def test_the_spec_builds_the_same_world() -> None:
     for shape in SHAPES:
         world = countdown(**shape)

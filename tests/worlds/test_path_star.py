@@ -275,6 +275,14 @@ def test_garbage_is_never_legal_for_long_and_never_breaks_anything(seed: int, po
             world.next_token_probs(tokens)
 
 
+def test_nothing_read_is_no_error() -> None:
+    world = small()
+    assert world.legal_next(np.zeros((2, 0), int)).shape == (2, 0, len(world.vocabulary))
+    assert world.replay(np.zeros((2, 0), int))["arm"].shape == (2, 0)
+    assert world.legal_next(np.zeros((0, 40), int)).shape == (0, 40, len(world.vocabulary))
+    assert world.replay(np.zeros((0, 40), int))["arm"].shape == (0, 40)
+
+
 def test_the_spec_builds_the_same_world() -> None:
     world = small(5, 5, node_ids=40, data_seed=9)
     again = worlds.from_spec(world.spec)

@@ -28,7 +28,6 @@ def candidates(
     rows, alive = np.arange(len(tokens)), np.ones((len(tokens), 1), bool)
     pool = tokens[:, : world.numbers]
     for place in range(tokens.shape[1] + 1):
-        last = tokens[:, place - 1]
         equation, part = divmod(place - world.prompt, 5)
         weights: np.ndarray = np.ones((len(tokens), 1), bool)
         if place < world.numbers:
@@ -45,10 +44,10 @@ def candidates(
             ways = _ways(pool, tokens[:, world.numbers], world.limit, weighted)
             ids, weights = pool, ways.sum((2, 3))
         elif part == 1:
-            ways = ways[rows, (pool == last[:, None]).argmax(1)]
+            ways = ways[rows, (pool == tokens[:, place - 1, None]).argmax(1)]
             ids, weights = world.plus + np.arange(len(OPERATIONS)), ways.sum(1)
         elif part == 2:
-            operation = np.clip(last - world.plus, 0, len(OPERATIONS) - 1)
+            operation = np.clip(tokens[:, place - 1] - world.plus, 0, len(OPERATIONS) - 1)
             ids, weights = pool, ways[rows, :, operation]
         elif part == 3:
             ids = np.array([world.equals])

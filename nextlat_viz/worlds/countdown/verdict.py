@@ -23,7 +23,7 @@ class Verdict:
     true : bool array (episodes, equations)
         Well formed, and the result is what the operation makes of the operands.
     solved : bool array (episodes,)
-        All equations are valid and the last comes to the target.
+        All equations are valid and the last comes to the target; whether the end follows is not asked.
     """
 
     well_formed: Bool[np.ndarray, "episodes equations"]

@@ -249,7 +249,7 @@ class Countdown(World):
             ((ids == now[:, None]) & (weights > 0)).any(1)
             for (ids, weights), now in zip(oracle.candidates(self, tokens), tokens.T, strict=False)
         ]
-        return np.array(ok).T.reshape(tokens.shape)
+        return np.array(ok, bool).T.reshape(tokens.shape)
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"] | None:
         """Distribution of the next token: exact from the last pause on, by going through every way to the target.
