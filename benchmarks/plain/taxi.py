@@ -10,7 +10,7 @@ from nextlat_viz.worlds.taxi import grid
 
 
 def episodes(n: int, seed: int) -> Iterator[list[int]]:
-    """Token ids of ``n`` rides of the default world, padded; its train and test pairs alike."""
+    """Token ids of ``n`` rides of the default world without padding; its train and test pairs alike."""
     rng = random.Random(seed)
     city = grid()
     nodes = range(len(city.nodes))
@@ -32,7 +32,8 @@ def episodes(n: int, seed: int) -> Iterator[list[int]]:
             tokens.append(len(nodes) + turn)
             if at == goal:
                 break
-        yield tokens + [end] * (max_turns + 3 - len(tokens))
+        tokens.append(end)
+        yield tokens
 
 
 def _distances(into: list[list[int]], goal: int) -> list[int]:

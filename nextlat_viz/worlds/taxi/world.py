@@ -98,7 +98,7 @@ def taxi(
         longest = int(streets.distance.max())
         max_turns = longest if rides == "shortest" else min(math.ceil(1.5 * longest), _MOST_TURNS)
     law = Rides(streets, rides, checks.positive("max_turns", max_turns), noise, held_out)
-    spec = {"name": "taxi", "city": city, "rides": rides, "max_turns": law.max_turns, "noise": noise}
+    spec: dict[str, Any] = {"name": "taxi", "city": city, "rides": rides, "max_turns": law.max_turns, "noise": noise}
     spec |= {"held_out": held_out, **city_options}
     if city_name is not None:
         spec["city_name"] = city_name
