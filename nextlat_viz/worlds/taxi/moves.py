@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int, Integer
 
-_GOALS_AT_ONCE = 512
+_WORD = np.dtype("<u8")
+_GOALS_AT_ONCE = 8 * _WORD.itemsize
 
 
 def fewest_moves(turns: Int[np.ndarray, "nodes 8"]) -> Integer[np.ndarray, "nodes nodes"]:
     """Fewest moves from row to column in a strongly connected table of turns; see ``Streets.distance``.
 
-    Breadth-first from all goals at once, one bit for each: a pass over the streets takes every ride back one move.
+    Breadth-first from 64 goals at once, one bit for each: a pass over the streets takes all of them back one move.
     """
     count = len(turns)
     ways = (turns >= 0).sum(1)
@@ -29,7 +30,7 @@ def fewest_moves(turns: Int[np.ndarray, "nodes 8"]) -> Integer[np.ndarray, "node
         _moves_to(np.arange(first, min(first + _GOALS_AT_ONCE, count)), place, onward)
         for first in range(0, count, _GOALS_AT_ONCE)
     ]
-    moves = np.concatenate([block.astype(max(block.dtype for block in blocks)) for block in blocks])
+    moves = np.concatenate(blocks)
     moves.flags.writeable = False
     return moves.T
 
@@ -37,11 +38,9 @@ def fewest_moves(turns: Int[np.ndarray, "nodes 8"]) -> Integer[np.ndarray, "node
 def _moves_to(
     goals: Int[np.ndarray, " goals"], place: Int[np.ndarray, " nodes"], onward: Sequence[Int[np.ndarray, " _"]]
 ) -> Integer[np.ndarray, "goals nodes"]:
-    """Moves to each goal from every intersection, each intersection's row of bits being at its ``place``."""
-    words = -(-len(goals) // 64)
-    bits = np.zeros((len(place), 64 * words), np.uint8)
-    bits[place[goals], np.arange(len(goals))] = 1
-    seen = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+    """Moves to each of at most 64 goals from every intersection, whose word of bits is at its ``place``."""
+    seen = np.zeros(len(place), _WORD)
+    seen[place[goals]] = np.uint64(1) << np.arange(len(goals), dtype=np.uint64)
     planes: list[np.ndarray] = []  # the moves in binary: plane k holds the bit worth 2^k
     for moves in itertools.count(1):
         reached = seen.copy()
@@ -59,6 +58,7 @@ def _moves_to(
     # One more than the longest way must fit too, so that a caller may add a move.
     result = np.zeros((len(goals), len(place)), np.uint8 if moves < 256 else np.uint16 if moves < 65536 else np.uint32)
     for k, plane in enumerate(planes):
-        flags = np.unpackbits(plane[place].view(np.uint8), axis=1, count=len(goals), bitorder="little")
+        octets = plane[place].view(np.uint8).reshape(len(place), -1)
+        flags = np.unpackbits(octets, axis=1, count=len(goals), bitorder="little")
         result |= flags.T.astype(result.dtype) << k
     return result
