@@ -13,7 +13,7 @@ from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.taxi.follow import PROMPT, follow
 from nextlat_viz.worlds.taxi.map import draw_map
-from nextlat_viz.worlds.taxi.slots import END
+from nextlat_viz.worlds.taxi.traffic import END
 from nextlat_viz.worlds.taxi.world import Taxi
 
 _OPTIONS = ("width", "height")

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nextlat_viz.worlds.taxi.rides import Rides
-from nextlat_viz.worlds.taxi.slots import END
 from nextlat_viz.worlds.taxi.streets import COMPASS
+from nextlat_viz.worlds.taxi.traffic import END
 
 PROMPT = 2
 """Tokens before the first turn: origin and destination."""

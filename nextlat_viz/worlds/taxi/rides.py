@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt8
 
-from nextlat_viz.worlds.taxi.slots import END, Slots, slots
 from nextlat_viz.worlds.taxi.streets import Streets
+from nextlat_viz.worlds.taxi.traffic import Traffic, traffic
 
 KINDS = ("random", "noisy", "shortest")
 """Ways to choose a turn; ``Rides`` says what each does."""
@@ -19,7 +19,6 @@ _RARE = 0.01
 _DRAWS_AT_ONCE = 1 << 20
 # Enough rides that numpy's cost per call vanishes, few enough that their rows of distances stay in the cache.
 _RIDES_AT_ONCE = 8192
-_TURNS_BETWEEN_ROLL_CALLS = 8
 
 
 class Rides:
@@ -53,12 +52,13 @@ class Rides:
     >>> from nextlat_viz.worlds.taxi.sources import grid
     >>> rides = Rides(grid(4, 4), "shortest", max_turns=9, noise=0.0, held_out=0.1)
     >>> origin, destination, turns = rides.sample(1, np.random.default_rng(0), "train")
-    >>> bool(rides.is_held_out(origin, destination)[0]), int((turns < END).sum())
-    (False, 3)
+    >>> bool(rides.is_held_out(origin, destination)[0]), turns[0].tolist()
+    (False, [2, 2, 0, 8, 8, 8, 8, 8, 8, 8])
     """
 
     def __init__(self, streets: Streets, kind: str, max_turns: int, noise: float, held_out: float) -> None:
         self.streets, self.kind, self.max_turns, self.noise, self.held_out = streets, kind, max_turns, noise, held_out
+        self.wander = {"random": 1.0, "noisy": noise, "shortest": 0.0}[kind]
         self.n_nodes = len(streets.nodes)
         self.to_goal = np.ascontiguousarray(streets.distance.T)
         self._lists: dict[str, np.ndarray] = {}
@@ -125,7 +125,7 @@ class Rides:
         order = np.argsort(destination.astype(np.min_scalar_type(self.n_nodes)), kind="stable")
         for first in range(0, n, _RIDES_AT_ONCE):
             rows = order[first : first + _RIDES_AT_ONCE]
-            turns[rows] = self._drive(origin[rows], destination[rows], rng).T
+            turns[rows] = self._traffic.drive(origin[rows], destination[rows], self.max_turns, self.wander, rng).T
         return origin, destination, turns
 
     def in_time(
@@ -147,42 +147,11 @@ class Rides:
         """Probability of each direction before the destination is reached; none where it is out of reach."""
         in_time = self.in_time(node, destination, left)
         closer = in_time & self.in_time(node, destination, self.to_goal[destination, node])
-        if self.kind == "random":
-            return _uniform(in_time)
-        if self.kind == "shortest":
-            return _uniform(closer)
-        return self.noise * _uniform(in_time) + (1 - self.noise) * _uniform(closer)
-
-    def _drive(
-        self, origin: Int[np.ndarray, " rides"], goal: Int[np.ndarray, " rides"], rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "turns rides"]:
-        lookup, noise = self._slots, self.noise if self.kind == "noisy" else 0.0
-        turns = np.full((self.max_turns + 1, len(origin)), END, np.uint8)
-        rides: slice | np.ndarray = slice(None)
-        at, row = origin.copy(), goal * lookup.stride
-        for turn in range(self.max_turns):
-            limit: int | np.ndarray = self.max_turns - turn
-            if self.kind != "random":
-                here = lookup.distance.take(row + at, mode="clip")
-                limit = np.where(rng.random(len(at)) < noise, np.uint16(min(limit, 65535)), here) if noise else here
-            slot = lookup.choose(at, row, limit, rng)
-            at *= lookup.count
-            at += slot
-            turns[turn, rides] = lookup.direction.take(at)
-            at = lookup.leads.take(at)
-            at[at == goal] = lookup.home
-            if turn % _TURNS_BETWEEN_ROLL_CALLS == _TURNS_BETWEEN_ROLL_CALLS - 1:
-                driving = np.flatnonzero(at != lookup.home)
-                if not len(driving):
-                    break
-                if 2 * len(driving) <= len(at):
-                    rides = np.arange(len(origin))[rides][driving]
-                    at, row, goal = at[driving], row[driving], goal[driving]
-        return turns
+        return self.wander * _uniform(in_time) + (1 - self.wander) * _uniform(closer)
 
     @cached_property
-    def _slots(self) -> Slots:
-        return slots(self.streets, self.to_goal)
+    def _traffic(self) -> Traffic:
+        return traffic(self.streets, self.to_goal)
 
     @cached_property
     def _within_reach(self) -> float:

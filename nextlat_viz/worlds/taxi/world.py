@@ -16,9 +16,9 @@ from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
 from nextlat_viz.worlds.taxi.follow import PROMPT, Followed, follow, refusal
 from nextlat_viz.worlds.taxi.rides import KINDS, Rides
-from nextlat_viz.worlds.taxi.slots import END
 from nextlat_viz.worlds.taxi.sources import streets as find_streets
 from nextlat_viz.worlds.taxi.streets import COMPASS
+from nextlat_viz.worlds.taxi.traffic import END
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -76,7 +76,7 @@ def taxi(
     --------
     >>> world = taxi(width=6, height=6, rides="shortest")
     >>> print(world.decode(world.sample(1, seed=4).tokens[0]))
-    from 1,4 to 5,3: S E E E E end
+    from 1,4 to 5,3: N E SE SE E end
     """
     if rides not in KINDS:
         raise unknown("kind of rides", rides, KINDS)

@@ -20,7 +20,7 @@ from nextlat_viz.worlds.taxi.rides import KINDS
 from nextlat_viz.worlds.taxi.streets import COMPASS
 from nextlat_viz.worlds.taxi.world import Taxi
 
-SAMPLES = {"random": "b6b264d3c91e3f55", "noisy": "0c62cefb53d211e7", "shortest": "eab074ff87a4caba"}
+SAMPLES = {"random": "94a6f542379e7ee6", "noisy": "ad8bd211d724ce57", "shortest": "edefe1f264f40eff"}
 
 
 @cache
