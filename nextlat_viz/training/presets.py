@@ -60,9 +60,25 @@ class TrainConfig(BaseModel):
 # objectives.
 TINY = TrainConfig()
 
+
+def _tiny(**changes: Any) -> TrainConfig:
+    return TINY.model_copy(update=changes)
+
+
 PRESETS: dict[str, dict[str, TrainConfig]] = {
-    # The next-token law of Mess3 gives its belief away: half the depth and half the steps are enough.
-    "tiny": {"default": TINY, "mess3": TINY.model_copy(update={"layers": 2, "steps": 2000, "decay_steps": 1000})},
+    "tiny": {
+        "default": TINY,
+        # The next-token law of Mess3 gives its belief away: half the depth and half the steps are enough.
+        "mess3": _tiny(layers=2, steps=2000, decay_steps=1000),
+        # Lambdas as in the paper's Table 5. Longer episodes, fewer of them in a step.
+        "taxi": _tiny(batch_size=32, lambda_kl=0.1),
+        "path_star": _tiny(horizon=3),
+        "countdown": _tiny(batch_size=32, lambda_h=2.0),
+        "othello": _tiny(batch_size=32),
+        "story": _tiny(batch_size=32, context=64),
+        "text": _tiny(batch_size=32, context=64),
+        **{group: _tiny(layers=2, lambda_kl=0.0) for group in ("a5", "s5", "a4xz5", "z60")},
+    },
 }
 
 

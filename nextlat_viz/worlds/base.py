@@ -91,10 +91,10 @@ class Episodes:
                 targets,
                 f"integers of shape {tokens.shape}",
             )
-            object.__setattr__(self, "targets", targets.astype(np.int64))
-        object.__setattr__(self, "tokens", tokens.astype(np.int64))
+            object.__setattr__(self, "targets", targets.astype(np.int64, copy=False))
+        object.__setattr__(self, "tokens", tokens.astype(np.int64, copy=False))
         object.__setattr__(self, "loss_mask", mask)
-        object.__setattr__(self, "length", length.astype(np.int64))
+        object.__setattr__(self, "length", length.astype(np.int64, copy=False))
         object.__setattr__(self, "states", states)
 
     def __len__(self) -> int:

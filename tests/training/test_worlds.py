@@ -1,0 +1,111 @@
+"""Every world can be trained on, by one line, and something is learned from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nextlat_viz as nlv
+from nextlat_viz import worlds
+
+# The tiny preset, made tinier: what is asked here is whether a world can be learned from at all.
+SHORT = {
+    **{"layers": 2, "dim": 32, "heads": 2, "mlp_dim": 64, "psi_width": 64, "batch_size": 16},
+    **{"steps": 150, "decay_steps": 30, "warmup_steps": 10, "learning_rate": 5e-3, "validation_episodes": 64},
+}
+
+
+def corpus(folder: Path) -> str:
+    """A text that is easy to learn: sentences of a few words in one order."""
+    rng = np.random.default_rng(0)
+    people, things = ["anna", "ben", "cleo"], ["hat", "ball", "key"]
+    stories = [
+        " ".join(f"{rng.choice(people)} has the {rng.choice(things)}." for _ in range(rng.integers(3, 9)))
+        for _ in range(300)
+    ]
+    path = folder / "stories.txt"
+    path.write_text("\n<|endoftext|>\n".join(stories), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*worlds.names(), "text"])
+def test_the_loss_falls_below_the_unigram_baseline(name: str, tmp_path: Path) -> None:
+    world = worlds.get("text", source=corpus(tmp_path), vocabulary_size=300) if name == "text" else worlds.get(name)
+    checkpoint = nlv.train(world, "nextlat", preset="tiny", out=tmp_path / "run", progress=False, **SHORT)
+    metrics = checkpoint.card.metrics
+    assert metrics["loss"] < metrics["unigram"], metrics
+    assert metrics.get("floor", 0.0) <= metrics["loss"]
+    assert ("floor" in metrics) == ("excess" in metrics) == (world.next_token_probs(one(world)) is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["taxi", "path_star", "countdown", "a5", "story", "othello"])
+def test_latents_hold_what_was_true(name: str, tmp_path: Path) -> None:
+    world = worlds.get(name)
+    checkpoint = nlv.train(world, "nextlat", out=tmp_path / "run", progress=False, **SHORT | {"steps": 3})
+    latents = nlv.extract(checkpoint, progress=False)
+    episodes = nlv.latents.heldout(checkpoint)
+    read = np.arange(episodes.tokens.shape[1]) < episodes.length[:, None]
+    assert latents.n_obs == read.sum()
+    for state, values in episodes.states.items():
+        kept = nlv.latents.column(latents, state)
+        names = world.state_values.get(state)
+        for row in (0, 17, latents.n_obs - 1):
+            truth = values[read][row]
+            if names is not None and truth.ndim == 0:
+                assert kept[row] == (names[truth] if truth >= 0 else "nan")
+            else:
+                np.testing.assert_array_equal(kept[row], truth.ravel() if truth.ndim else truth)
+
+
+def one(world: worlds.World) -> np.ndarray:
+    return world.sample(1, 8 if world.length is None else None, seed=0).tokens
+
+
+class Counter(worlds.World):
+    """A world from outside the package: it counts on from a random digit, and what it has counted is its state."""
+
+    pictures = ("digits",)
+
+    def __init__(self, base: int) -> None:
+        self.name, self.spec = "counter", {"name": "counter", "base": base}
+        self.vocabulary = tuple(map(str, range(base)))
+
+    def sample(
+        self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
+    ) -> worlds.Episodes:
+        first = np.random.default_rng(seed).integers(len(self.vocabulary), size=(n, 1))
+        tokens = (first + np.arange(length or 8)) % len(self.vocabulary)
+        return worlds.Episodes(tokens, self.replay(tokens) if states else {})
+
+    def replay(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        return {"digit": np.asarray(tokens)}
+
+    def legal_next(self, tokens: np.ndarray) -> np.ndarray:
+        base = len(self.vocabulary)
+        return (np.asarray(tokens)[..., None] + 1) % base == np.arange(base)
+
+    def draw(self, kind: str = "digits", *, episode=None, position=None, **options):
+        raise NotImplementedError
+
+
+def counter(base: int = 4) -> Counter:
+    return Counter(base)
+
+
+def test_a_world_from_outside_goes_down_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worlds.registry, "_factories", dict(worlds.registry._factories))
+    worlds.register("counter", counter)
+    checkpoint = nlv.train("counter:base=5", out=tmp_path / "run", progress=False, **SHORT | {"context": 6})
+    assert checkpoint.card.metrics["loss"] < checkpoint.card.metrics["unigram"]
+    assert "train counter:base=5 nextlat" in checkpoint.card.command
+    again = nlv.load(tmp_path / "run")
+    assert again.world.spec == {"name": "counter", "base": 5}
+    latents = nlv.extract(again, progress=False)
+    assert nlv.probe(latents, "digit").score > 0.9
+    explorer = nlv.LatentExplorer(latents)
+    assert explorer.state.color == "position"
+    explorer.close()
