@@ -84,10 +84,10 @@ def taxi(
     held_out = _share("held_out", held_out, below_one=True)
     if "name" in city_options:
         raise ValueError(f"name={city_options['name']!r} would be the world's: call the city by city_name")
-    if city == "grid" and {"nodes", "edges"} <= city_options.keys():
+    streets = find_streets(city, **city_options, **({} if city_name is None else {"name": city_name}))
+    if "nodes" in city_options:
         city = (city_options.pop("nodes"), city_options.pop("edges"))
     city = os.fspath(city) if isinstance(city, (str, os.PathLike)) else [os.fspath(file) for file in city]
-    streets = find_streets(city, **city_options, **({} if city_name is None else {"name": city_name}))
     if expected is not None and expected != {"sha256": streets.sha256}:
         raise ValueError(
             f"the streets of city={city!r} are not those expected: their sha256 is {streets.sha256}, not "
@@ -298,6 +298,11 @@ class Taxi(World):
     def state_values(self) -> dict[str, tuple[str, ...]]:
         """The intersections' names, for ``node`` and, but for -1, ``destination``."""
         return {"node": self.streets.nodes, "destination": self.streets.nodes}
+
+    def facts(self) -> dict[str, str]:
+        """What a notebook shows of the world, line by line."""
+        count = f"{len(self.streets.nodes):,} intersections, {self.streets.n_edges:,} directed edges"
+        return super().facts() | {"streets": f"{self.streets.name}: {count}"}
 
     def draw(
         self, kind: str = "map", *, episode: Episodes | None = None, position: int | None = None, **options: Any

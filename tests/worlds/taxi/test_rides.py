@@ -182,3 +182,15 @@ def test_an_intersection_of_eight_streets() -> None:
     # Four moves from the middle to a tip: any tip first, then what is left is forced.
     first = turns[(origin == 0) & (destination == 1), 0]
     assert chisquare(np.bincount(first, minlength=8)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_city_without_a_choice(kind: str) -> None:
+    turns = np.full((3, 8), -1)
+    turns[0, 1], turns[1, 4], turns[2, 6] = 1, 2, 0
+    ring = Streets("ring", tuple("abc"), np.array([0.0, 1, 1]), np.array([0.0, 1, 0]), turns)
+    origin, destination, taken = Rides(ring, kind, 2, noise=0.5, held_out=0.0).sample(
+        60, np.random.default_rng(0), "train"
+    )
+    np.testing.assert_array_equal(taken[:, 0], np.array([1, 4, 6])[origin])
+    np.testing.assert_array_equal((taken != END).sum(1), (destination - origin) % 3)

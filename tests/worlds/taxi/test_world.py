@@ -247,6 +247,7 @@ def test_a_world_of_files_knows_when_they_have_changed(tables: tuple[Path, Path]
     world = worlds.get("taxi", nodes=nodes, edges=edges, held_out=0.3)
     assert world.spec["city"] == [str(nodes), str(edges)]
     assert world.vocabulary[:5] == ("@a", "@b", "@c", "@N", "N")
+    assert "4 intersections, 6 directed edges" in world.facts()["streets"]
     same = worlds.get("taxi", city=tables, held_out=0.3, city_name="quarter")
     assert (same.spec["city_name"], same.streets.name) == ("quarter", "quarter")
     spec = json.loads(json.dumps(world.spec))
@@ -295,7 +296,8 @@ def test_names_never_collide_and_read_well() -> None:
         ({"width": 2, "height": 2, "held_out": 1e-9}, "held_out=1e-09 leaves no pair for the 'test' split"),
         ({"width": 2, "height": 2, "held_out": 1 - 1e-9}, "leaves no pair for the 'train' split"),
         ({"expected": {"sha256": "abc"}}, "are not those expected: their sha256 is [0-9a-f]{64}, not abc"),
-        ({"city": "atlantis"}, "atlantis"),
+        ({"city": 7}, "city must be a name, a path or a pair of paths, got 7"),
+        ({"depth": 7}, "unknown option of city 'grid': 'depth'"),
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
