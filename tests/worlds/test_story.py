@@ -262,6 +262,27 @@ def test_what_cannot_happen_is_refused(said: str) -> None:
         world.next_token_probs(tokens)
 
 
+@settings(max_examples=6)
+@given(shapes, seeds)
+def test_a_wrong_word_anywhere_ends_what_is_legal(shape: tuple[int, int, int, int], seed: int) -> None:
+    world = story(*shape)
+    rng = np.random.default_rng(seed)
+    tokens = world.sample(12, 60, seed, states=False).tokens
+    before = world.legal_next(tokens)
+    at = rng.integers(1, 60, 12)
+    tokens[np.arange(12), at] = rng.integers(len(world.vocabulary), size=12)
+    tokens[:6] = rng.integers(len(world.vocabulary), size=(6, 60))
+    legal, after = world.legal(tokens), world.legal_next(tokens)
+    assert (np.diff(legal.astype(int), axis=1) <= 0).all()
+    for row in range(6, 12):
+        assert legal[row, : at[row]].all()
+        assert legal[row, at[row]] == before[row, at[row] - 1, tokens[row, at[row]]]
+        assert after[row, at[row] :].any(-1).tolist() == legal[row, at[row] :].tolist()
+    wrong = tokens[~legal.all(1)]
+    with pytest.raises(ValueError, match="cannot follow"):
+        world.replay(wrong)
+
+
 def test_a_spec_leads_back_to_its_world() -> None:
     world = worlds.get("story", people=3, places=4, things=2, hands=1, questions=0.5)
     again = worlds.from_spec(json.loads(json.dumps(world.spec)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 # Women and men in turn, so that any two people can be told apart by "she" and "he".
 PEOPLE = ("anna", "ben", "clara", "david", "emma", "felix")
@@ -24,7 +24,7 @@ class Choice(NamedTuple):
     says : str
         A word; or PERSON, THING or PLACE, which stands for one choice for each of them.
     when : str
-        The fact that makes it possible, a name in ``narrator.facts``.
+        The fact that makes it possible, a name in ``facts.rows``.
     then : str
         The node that follows.
     does : str
@@ -165,8 +165,6 @@ class Tables:
     says, when, then, does : int64 arrays (choices, nodes)
         Token, fact, next node and effect, as indices.
     weight : float64 array (choices, nodes)
-    branches : bool array (nodes,)
-        Where there is more than one choice.
     """
 
     says: Int[np.ndarray, "choices nodes"]
@@ -174,7 +172,6 @@ class Tables:
     then: Int[np.ndarray, "choices nodes"]
     does: Int[np.ndarray, "choices nodes"]
     weight: Float[np.ndarray, "choices nodes"]
-    branches: Bool[np.ndarray, " nodes"]
 
     def __init__(self, grammar: Rules, names: dict[str, tuple[str, ...]], facts: dict[str, int], effects: list[str]):
         spoken = [list(_spread(choices, names, facts)) for choices in grammar.values()]
@@ -187,7 +184,6 @@ class Tables:
         shape = (max(map(len, spoken)), len(spoken))
         self.says, self.then, self.does = np.zeros((3, *shape), np.int64)
         self.when, self.weight = np.full(shape, facts["never"]), np.zeros(shape)
-        self.branches = np.array([len(choices) > 1 for choices in spoken])
         for column, choices in enumerate(spoken):
             for row, (choice, fact) in enumerate(choices):
                 self.says[row, column] = token[choice.says]

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, THINGS
-from nextlat_viz.worlds.story.narrator import History, Narrator, Telling
+from nextlat_viz.worlds.story.narrator import Narrator
 from nextlat_viz.worlds.story.openings import openings
+from nextlat_viz.worlds.story.telling import History, Telling
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -34,7 +35,7 @@ class Story(World):
     pictures = ("map",)
     splits = ("train", "test")
 
-    def __init__(self, narrator: Narrator, questions: float) -> None:
+    def __init__(self, narrator: Narrator) -> None:
         self.narrator = narrator
         self.name = "story"
         self.spec = {
@@ -43,7 +44,7 @@ class Story(World):
             "places": narrator.places,
             "things": narrator.things,
             "hands": narrator.hands,
-            "questions": questions,
+            "questions": narrator.questions,
         }
         self.vocabulary = narrator.tables.vocabulary
         self.opening_length = 5 * narrator.people + 1
@@ -115,17 +116,17 @@ class Story(World):
         opening = np.zeros((self.opening_length, n), np.int64)
         opening[4::5] = starts[rng.integers(len(starts), size=n)].T
         uniform = rng.random((max(length - self.opening_length, 0), n))
-        now = self.narrator.begin(n)
+        now, facts = self.narrator.begin(n)
         tokens = np.empty((length, n), np.int64)
         history = History(now, length) if states else None
         for t in range(length):
             told = t - self.opening_length
-            choice = opening[t] if told < 0 else self.narrator.choose(now, uniform[told])
+            choice = opening[t] if told < 0 else self.narrator.choose(now, facts, uniform[told])
             tokens[t] = self.narrator.advance(now, choice)
             if history:
                 history.keep(t, now)
         mask = np.tile(np.arange(length) >= self.opening_length, (n, 1))
-        return Episodes(tokens.T, self._states(history) if history else {}, mask)
+        return Episodes(np.ascontiguousarray(tokens.T), self._states(history) if history else {}, mask)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
         """The true state after each token, as in ``sample``.
@@ -144,8 +145,8 @@ class Story(World):
         ['kitchen', 'anna', 'ball']
         """
         tokens = checks.tokens(tokens, self.name, self.vocabulary)
-        history = History(self.narrator.begin(len(tokens)), tokens.shape[1])
-        for t, _, now, possible in self._read(tokens):
+        history = History(self.narrator.begin(len(tokens))[0], tokens.shape[1])
+        for t, now, _, possible in self._read(tokens):
             self._expect(tokens, t, possible)
             history.keep(t, now)
         return self._states(history)
@@ -165,9 +166,9 @@ class Story(World):
         """
         tokens = checks.tokens(tokens, self.name, self.vocabulary)
         law = np.zeros((*tokens.shape, len(self.vocabulary)))
-        for t, following, _, possible in self._read(tokens):
+        for t, now, weights, possible in self._read(tokens):
             self._expect(tokens, t, possible)
-            law[:, t] = following
+            law[:, t] = self.narrator.by_token(now, weights)
         return law
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
@@ -175,9 +176,9 @@ class Story(World):
         tokens = checks.tokens(tokens, self.name, self.vocabulary)
         legal = np.zeros((*tokens.shape, len(self.vocabulary)), bool)
         alive = np.ones(len(tokens), bool)
-        for t, following, _, possible in self._read(tokens):
+        for t, now, weights, possible in self._read(tokens):
             alive &= possible
-            legal[:, t] = (following > 0) & alive[:, None]
+            legal[:, t] = (self.narrator.by_token(now, weights) > 0) & alive[:, None]
         return legal
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
@@ -228,32 +229,15 @@ class Story(World):
 
     def _read(
         self, tokens: Int[np.ndarray, "episodes positions"]
-    ) -> Iterator[tuple[int, np.ndarray, Telling, np.ndarray]]:
-        """Position, law of the next token (episodes, tokens), truth, and whether the token was possible."""
-        now = self.narrator.begin(len(tokens))
-        law = self.narrator.law(now)
+    ) -> Iterator[tuple[int, Telling, np.ndarray, np.ndarray]]:
+        """Position, where the stories stand after it, weights of what may follow, and whether the token could be."""
+        now, facts = self.narrator.begin(len(tokens))
+        law = self.narrator.law(now, facts)
         for t in range(tokens.shape[1]):
-            choice, possible = self._matching(now, law, tokens[:, t])
+            choice, possible = self.narrator.matching(now, law, tokens[:, t])
             self.narrator.advance(now, choice)
-            law = self.narrator.law(now)
-            yield t, self._by_token(now, law), now, possible
-
-    def _matching(
-        self, now: Telling, law: Float[np.ndarray, "choices episodes"], token: Int[np.ndarray, " episodes"]
-    ) -> tuple[Int[np.ndarray, " episodes"], Bool[np.ndarray, " episodes"]]:
-        """The choice that says the token, and whether there is one."""
-        says = (self.narrator.tables.says[:, now.node] == token) & (law > 0)
-        return says.argmax(0), says.any(0)
-
-    def _by_token(
-        self, now: Telling, law: Float[np.ndarray, "choices episodes"]
-    ) -> Float[np.ndarray, "episodes tokens"]:
-        says, share = self.narrator.tables.says[:, now.node], law / law.sum(0)
-        found = np.zeros((len(now.node), len(self.vocabulary)))
-        rows = np.arange(len(found))
-        for choice in range(len(says)):
-            found[rows, says[choice]] += share[choice]
-        return found
+            law = self.narrator.law(now, facts)
+            yield t, now, law, possible
 
     def _expect(self, tokens: np.ndarray, t: int, possible: Bool[np.ndarray, " episodes"]) -> None:
         if not possible.all():
@@ -328,4 +312,4 @@ def story(people: int = 4, places: int = 5, things: int = 4, hands: int = 2, que
     if isinstance(questions, bool) or not 0 <= questions <= 1:
         raise ValueError(f"questions must be a share in [0, 1], got {questions!r}")
     hands = checks.positive("hands", hands)
-    return Story(Narrator(int(people), int(places), int(things), hands, float(questions)), float(questions))
+    return Story(Narrator(int(people), int(places), int(things), hands, float(questions)))

@@ -1,0 +1,123 @@
+"""What is so in a story, as far as the next word may depend on it."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from nextlat_viz.worlds.story.telling import IT, NO_PRONOUN, Telling
+
+_OF_THINGS = ("takeable", "held", "visible", "known", "unfound")
+_OF_PEOPLE = ("company", "receivers")
+_OF_PLACES = ("elsewhere", "there", "not_there")
+_OF_ALL = ("mentioned", "giving", "free", "true", "false", "always", "never")
+
+
+class Facts:
+    """A table of yes and no, rewritten at every word: row per fact, column per story.
+
+    Of each thing: can the subject take it, does the subject hold it, is it there to be seen, has it been found, or
+    not yet. Of each person: is it in the subject's company, could it be given something. Of each place: is the subject
+    elsewhere, is what is asked about there, or not. Each of the first two also as "of any", ``*_any``, and of whom or
+    what a pronoun means, ``*_it``, ``*_she``, ``*_he``.
+
+    Attributes
+    ----------
+    first : dict of int
+        Row where each fact begins, by name.
+    """
+
+    def __init__(self, people: int, places: int, things: int, hands: int, stories: int) -> None:
+        self.people, self.places, self.things, self.hands = people, places, things, hands
+        sizes = rows(people, places, things)
+        self._table = np.zeros((sum(sizes.values()), stories), bool)
+        self._stories = np.arange(stories)
+        self._row, start = {}, 0
+        for name, size in sizes.items():
+            self._row[name] = self._table[start : start + size]
+            start += size
+        self._row["always"][:] = True
+        first = first_rows(people, places, things)
+
+        def block(names: tuple[str, ...], size: int) -> Bool[np.ndarray, "names size stories"]:
+            return self._table[first[names[0]] : first[names[0]] + len(names) * size].reshape(len(names), size, -1)
+
+        self._of_things = block(_OF_THINGS, things)
+        self._things_any = block(tuple(f"{name}_any" for name in _OF_THINGS), 1)[:, 0]
+        self._things_it = block(tuple(f"{name}_it" for name in _OF_THINGS), 1)[:, 0]
+        self._of_people = block(_OF_PEOPLE, people)
+        self._people_any = block(tuple(f"{name}_any" for name in _OF_PEOPLE), 1)[:, 0]
+        self._people_meant = block(tuple(f"{name}_she" for name in _OF_PEOPLE), 2)
+        self._about = block(("about_she",), NO_PRONOUN)[0]
+        self._each_person = np.arange(people, dtype=np.int8)[:, None]
+        self._each_place = np.arange(places, dtype=np.int8)[:, None]
+        self._each_pronoun = np.arange(NO_PRONOUN)[:, None]
+
+    def observe(self, now: Telling, asked: Int[np.ndarray, " stories"]) -> Bool[np.ndarray, "facts stories"]:
+        """The table, as things stand; ``asked`` is the pronoun for what is asked about. The next call overwrites it."""
+        row, stories = self._row, len(self._stories)
+        people, things = now.place[: self.people], now.place[self.people :]
+        subject = now.subject * stories + self._stories
+        here, there = now.place.take(subject), now.place.take(now.about * stories + self._stories)
+        full = (now.holder == self._each_person[:, None]).sum(1, dtype=np.int8) >= self.hands
+
+        held = np.equal(now.holder, now.subject, out=row["held"])
+        visible = np.greater(things == here, held, out=row["visible"])
+        takeable = np.logical_and(visible, now.holder == self.people, out=row["takeable"])
+        np.greater(takeable, full.take(subject), out=takeable)
+        np.less(things, self.places, out=row["known"])
+        np.logical_not(row["known"], out=row["unfound"])
+        self._of_things.any(1, out=self._things_any)
+        mentioned = np.less(now.meant[IT], self.people + self.things, out=row["mentioned"][0])
+        it = np.where(mentioned, now.meant[IT] - self.people, 0) * stories + self._stories
+        flat = self._of_things.reshape(len(_OF_THINGS), -1)
+        np.logical_and(flat.take(it, axis=1), mentioned, out=self._things_it)
+
+        company = np.equal(people, here, out=row["company"])
+        np.logical_and(company, self._each_person != now.subject, out=company)
+        np.greater(company, full, out=row["receivers"])
+        self._of_people.any(1, out=self._people_any)
+        # Before the opening has named somebody, nobody's turn to speak has come.
+        meant = np.minimum(now.meant[:IT], self.people - 1) * stories + self._stories
+        self._of_people.reshape(len(_OF_PEOPLE), -1).take(meant, axis=1, out=self._people_meant, mode="clip")
+        np.logical_and(row["held_any"], row["receivers_any"], out=row["giving"])
+
+        np.not_equal(self._each_place, here, out=row["elsewhere"])
+        np.equal(self._each_place, there, out=row["there"])
+        np.logical_not(row["there"], out=row["not_there"])
+        np.equal(self._each_pronoun, asked, out=self._about)
+        holder = now.holder.take(np.maximum(now.about - self.people, 0) * stories + self._stories)
+        np.equal(self._each_person, holder, out=row["holders"])
+        np.equal(holder, self.people, out=row["free"][0])
+        np.copyto(row["true"][0], now.true)
+        np.logical_not(now.true, out=row["false"][0])
+        return self._table
+
+
+def rows(people: int, places: int, things: int) -> dict[str, int]:
+    """Names of the facts, in order, and how many rows each takes."""
+    return {
+        **dict.fromkeys(_OF_THINGS, things),
+        **{f"{name}_any": 1 for name in _OF_THINGS},
+        **{f"{name}_it": 1 for name in _OF_THINGS},
+        **dict.fromkeys(_OF_PEOPLE, people),
+        **{f"{name}_any": 1 for name in _OF_PEOPLE},
+        **{f"{name}_{pronoun}": 1 for name in _OF_PEOPLE for pronoun in ("she", "he")},
+        **dict.fromkeys(_OF_PLACES, places),
+        **{f"about_{pronoun}": 1 for pronoun in ("she", "he", "it")},
+        **dict.fromkeys(_OF_ALL, 1),
+        "holders": people,
+    }
+
+
+def first_rows(people: int, places: int, things: int) -> dict[str, int]:
+    """Row where each fact begins.
+
+    Examples
+    --------
+    >>> first_rows(2, 3, 4)["held"]
+    4
+    """
+    sizes = rows(people, places, things)
+    ends = np.cumsum(list(sizes.values())).tolist()
+    return {name: end - size for (name, size), end in zip(sizes.items(), ends, strict=True)}
