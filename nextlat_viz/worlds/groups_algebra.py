@@ -1,0 +1,84 @@
+"""Finite groups as permutations: listing them, naming them, multiplying them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from jaxtyping import Int
+from numpy.typing import ArrayLike
+
+
+def arrangements(things: int, even: bool = False) -> Int[np.ndarray, "elements things"]:
+    """All permutations of so many things in lexical order, or the even ones; row g holds where each thing goes.
+
+    Examples
+    --------
+    >>> arrangements(3, even=True).tolist()
+    [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
+    """
+    every = np.array(list(itertools.permutations(range(things))))
+    if not even:
+        return every
+    pairs = np.triu_indices(things, 1)
+    swapped = (every[:, pairs[0]] > every[:, pairs[1]]).sum(1)
+    return every[swapped % 2 == 0]
+
+
+def cycles(element: Int[np.ndarray, " places"]) -> str:
+    """Cycle notation, places counted from 1; ``"e"`` where nothing moves.
+
+    Examples
+    --------
+    >>> cycles(np.array([1, 0, 3, 2, 4]))
+    '(12)(34)'
+    """
+    seen: set[int] = set()
+    text = ""
+    for first in range(len(element)):
+        cycle = [first]
+        while (after := int(element[cycle[-1]])) != first:
+            cycle.append(after)
+        if len(cycle) > 1 and first not in seen:
+            text += f"({''.join(str(place + 1) for place in cycle)})"
+        seen |= set(cycle)
+    return text or "e"
+
+
+def permutations(values: ArrayLike) -> Int[np.ndarray, "elements places"]:
+    """The elements as int64, or a ValueError that says which is no permutation."""
+    elements = np.asarray(values)
+    if elements.ndim != 2 or elements.dtype.kind not in "iu" or not elements.size:
+        raise ValueError(
+            f"elements must be integers of shape (elements, places), got {elements.dtype} of shape {elements.shape}"
+        )
+    wrong = np.flatnonzero((np.sort(elements, axis=1) != np.arange(elements.shape[1])).any(1))
+    if wrong.size:
+        raise ValueError(
+            f"each element must be a permutation of 0..{elements.shape[1] - 1}, got {elements[wrong[0]].tolist()} as "
+            f"element {wrong[0]}"
+        )
+    return elements.astype(np.int64)
+
+
+def multiplication(elements: Int[np.ndarray, "elements places"]) -> Int[np.ndarray, "elements elements"]:
+    """The multiplication table: entry (x, y) is the element that does x, then y.
+
+    Raises
+    ------
+    ValueError
+        If an element is there twice, or a product is missing.
+    """
+    index = {element.tobytes(): k for k, element in enumerate(elements)}
+    if len(index) < len(elements):
+        raise ValueError(f"elements must all differ, got {len(elements)} of which {len(index)} differ")
+    table = [[index.get(second[first].tobytes(), -1) for second in elements] for first in elements]
+    missing = np.argwhere(np.array(table) < 0)
+    if missing.size:
+        first, second = missing[0]
+        product = elements[second][elements[first]].tolist()
+        raise ValueError(
+            f"elements must be a group: element {first} then element {second} comes to {product}, which is not among "
+            "them; add it"
+        )
+    return np.array(table)

@@ -1,0 +1,268 @@
+"""Pictures of a group: its Cayley graph, and a strip that follows things from place to place."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float, Int
+
+from nextlat_viz.errors import unknown
+from nextlat_viz.plotting import Figure
+from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds.base import Episodes
+from nextlat_viz.worlds.groups import GroupWorld
+
+_OPTIONS = ("width", "height")
+_WINDOW = 24
+_RECENT = 4
+
+
+def draw(
+    world: GroupWorld,
+    kind: str = "cayley",
+    episode: Episodes | None = None,
+    position: int | None = None,
+    **options: int,
+) -> go.Figure:
+    """Draw one kind of picture; ``GroupWorld.draw`` is the way in.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such kind, or the kind has no such option.
+    ValueError
+        If ``episode`` holds more or fewer than one, or the position is outside it.
+
+    Examples
+    --------
+    >>> from nextlat_viz.worlds.groups import a5
+    >>> a5().draw("cayley").layout.title.text
+    'a5: 60 elements and the steps between them'
+    """
+    if kind not in world.pictures:
+        raise unknown("kind of picture", kind, world.pictures)
+    for option in options:
+        if option not in _OPTIONS:
+            raise unknown(f"option of picture {kind!r}:", option, _OPTIONS)
+    if kind == "cayley":
+        figure = _cayley(world, **options)
+        if episode is not None:
+            _mark_way(figure, world, episode, checks.one_episode(episode, position))
+        return figure
+    if episode is None:
+        episode = world.sample(1, 12, states=False)
+    return _strip(world, episode, checks.one_episode(episode, position), **options)
+
+
+def places(world: GroupWorld) -> Float[np.ndarray, "elements 2"]:
+    """Where the elements lie in the Cayley graph, within the unit disc.
+
+    A generator that commutes with all others winds around: its cosets become small rings, set where the rest of the
+    graph puts them. Two other generators are laid out as the polyhedron they make, flattened: for A5 the truncated
+    icosahedron, for A4 the truncated tetrahedron. More than two are laid out as the permutohedron, seen along its axis.
+    """
+    table = world.table
+    central = [g for g in world.generators if (table[g] == table[:, g]).all()]
+    turns = [world.identity]
+    while central and (after := int(table[turns[-1], central[0]])) != world.identity:
+        turns.append(after)
+    rings = table[:, turns]
+    ring = rings.min(1)
+    roots = np.unique(ring)
+    steps = [g for g in world.generators if g not in central]
+    if len(roots) == 1:
+        middle, radius = np.zeros((1, 2)), 1.0
+    elif len(steps) == 2:
+        middle, radius = _flattened(np.stack([np.searchsorted(roots, ring[table[roots, g]]) for g in steps])), 0.13
+    else:
+        angle = 2 * np.pi * np.arange(world.elements.shape[1]) / world.elements.shape[1]
+        middle, radius = world.elements[roots] @ np.stack([np.sin(angle), np.cos(angle)], axis=1), 0.13
+    if len(turns) > 1:
+        middle = middle * (1 - radius)
+    result = np.empty((len(table), 2))
+    for k, g in enumerate(turns):
+        angle = 2 * np.pi * k / len(turns)
+        result[table[roots, g]] = middle + (len(turns) > 1) * radius * np.array([np.sin(angle), np.cos(angle)])
+    return result / np.linalg.norm(result, axis=1).max()
+
+
+def _flattened(neighbours: Int[np.ndarray, "generators elements"]) -> Float[np.ndarray, "elements 2"]:
+    """The graph's polyhedron, from the three smoothest waves on it, opened at a face of the first generator."""
+    size = neighbours.shape[1]
+    laplacian = np.zeros((size, size))
+    for after in neighbours:
+        for one, other in ((np.arange(size), after), (after, np.arange(size))):
+            np.add.at(laplacian, (one, one), 1.0)
+            np.add.at(laplacian, (one, other), -1.0)
+    solid = np.linalg.eigh(laplacian)[1][:, 1:4]
+    solid /= np.linalg.norm(solid, axis=1, keepdims=True)
+    face = [0]
+    while (after := int(neighbours[0, face[-1]])) != 0:
+        face.append(after)
+    back = solid[face].mean(0)
+    back /= np.linalg.norm(back)
+    across = solid[0] - (solid[0] @ back) * back
+    across /= np.linalg.norm(across)
+    up = np.stack([np.cross(back, across), across])
+    flat = solid @ up.T
+    # Far from the open face things would crowd in the middle; an angle a little under that of the stereographic view
+    # keeps straight edges from crossing and gives the middle its room.
+    radius = np.tan(0.4 * np.arccos(np.clip(-solid @ back, -1, 1)))
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12) * radius[:, None]
+
+
+def _cayley(world: GroupWorld, width: int = 620, height: int = 620) -> go.Figure:
+    figure = Figure(layout=style.layout(width, height))
+    where = places(world)
+    for k, generator in enumerate(world.generators):
+        ends = np.stack([where, where[world.table[:, generator]], np.full_like(where, np.nan)], axis=1).reshape(-1, 2)
+        figure.add_scatter(
+            x=ends[:, 0],
+            y=ends[:, 1],
+            mode="lines",
+            line={"width": 2, "color": style.state_colour(k)},
+            opacity=0.75,
+            name=style.safe(f"then {world.vocabulary[generator]}"),
+            hoverinfo="skip",
+        )
+    figure.add_scatter(
+        x=where[:, 0],
+        y=where[:, 1],
+        mode="markers",
+        marker={"size": 9, "color": style.INK},
+        showlegend=False,
+        hovertext=[
+            f"{style.safe(name)}<br>order {order}" for name, order in zip(world.vocabulary, world.order, strict=True)
+        ],
+        hoverinfo="text",
+    )
+    figure.update_xaxes(range=[-1.08, 1.08])
+    figure.update_yaxes(range=[-1.08, 1.08])
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.045})
+    style.caption(
+        figure,
+        f"{world.name}: {len(where)} elements and the steps between them",
+        "A dot is an element; a line multiplies by the element named above, on the right.",
+    )
+    _label(figure, where[world.identity], world.vocabulary[world.identity], style.INK)
+    return figure
+
+
+def _mark_way(figure: go.Figure, world: GroupWorld, episode: Episodes, position: int) -> None:
+    """The products so far, the last steps strongest."""
+    labels = world.replay(episode.tokens[:, :position])["state"][0]
+    way = places(world)[np.append(world.identity, labels)]
+    look = {"hoverinfo": "skip", "showlegend": False}
+    recent = max(0, len(way) - 1 - _RECENT)
+    for part, opacity in ((way[: recent + 1], 0.18), (way[recent:], 0.8)):
+        figure.add_scatter(
+            x=part[:, 0], y=part[:, 1], mode="lines", line={"width": 2.5, "color": style.MARK}, opacity=opacity, **look
+        )
+    figure.add_scatter(
+        x=way[-1:, 0],
+        y=way[-1:, 1],
+        mode="markers",
+        marker={"size": 18, "symbol": "circle-open", "color": style.MARK, "line": {"width": 4}},
+        **look,
+    )
+    product = world.vocabulary[labels[-1]]
+    if labels[-1] != world.identity:
+        _label(figure, way[-1], product, style.MARK)
+    times = "element" if position == 1 else "elements"
+    figure.layout.title.text = style.safe(f"{world.name}: {position} {times} read, they come to {product}")
+
+
+def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour: str) -> None:
+    figure.add_annotation(
+        x=place[0],
+        y=place[1],
+        yshift=17 if place[1] < 0.9 else -17,
+        text=f"<b>{style.safe(text)}</b>",
+        font={"size": 14, "color": colour},
+        showarrow=False,
+    )
+
+
+def _strip(
+    world: GroupWorld, episode: Episodes, position: int, width: int = 760, height: int | None = None
+) -> go.Figure:
+    last = min(int(episode.length[0]), max(position, _WINDOW))
+    first = max(0, last - _WINDOW)
+    labels = np.append(world.identity, world.replay(episode.tokens[:, :last])["state"][0])[first:]
+    tracks: list[tuple[str, Float[np.ndarray, " positions"]]] = []
+    ticks: list[tuple[float, str]] = []
+    floor = 0.0
+    for name, values in (world.readings or {"state": np.arange(len(world.table))}).items():
+        top = int(values.max())
+        # A dial of many places takes no more room than one of five.
+        scale = min(1.0, 4 / max(top, 1))
+        shown = range(0, top + 1, max(1, round(1 / scale)))
+        ticks += [(floor - k * scale, str(k + (name != "state"))) for k in shown]
+        path = floor - scale * values[labels].reshape(len(labels), -1)
+        tracks += [(name if path.shape[1] == 1 else str(k + 1), line) for k, line in enumerate(path.T)]
+        floor -= scale * top + 1.6
+    floor += 1.1
+    height = round(150 - 42 * floor) if height is None else height
+    figure = Figure(layout=style.layout(width, height))
+    figure.update_yaxes(range=[floor - 2.1, 0.6], scaleanchor=None, fixedrange=True)
+    figure.update_xaxes(range=[first - 0.9, last + 0.6], fixedrange=True)
+    for y, text in ticks:
+        figure.add_annotation(x=first - 0.55, y=y, text=text, showarrow=False, font={"size": 12})
+    for k, (name, line) in enumerate(tracks):
+        _track(figure, name, line, first, position, style.state_colour(k))
+    for t in range(first + 1, last + 1):
+        figure.add_annotation(
+            x=t,
+            y=floor - 0.1,
+            yanchor="top",
+            text=style.safe(world.vocabulary[episode.tokens[0, t - 1]]),
+            textangle=-60 if max(map(len, world.vocabulary)) > 3 else 0,
+            showarrow=False,
+            font={"size": 11, "color": style.MARK if t == position else style.INK},
+        )
+    figure.add_shape(
+        type="rect",
+        x0=position - 0.36,
+        x1=position + 0.36,
+        y0=floor + 0.1,
+        y1=0.5,
+        line={"width": 2, "color": style.MARK},
+    )
+    product = world.vocabulary[labels[position - first]]
+    style.caption(
+        figure,
+        f"{world.name}: after token {position} the product is {product}",
+        "A line is a thing, its height the place it is at; below, the elements read.",
+    )
+    return figure
+
+
+def _track(
+    figure: go.Figure, name: str, line: Float[np.ndarray, " positions"], first: int, position: int, colour: str
+) -> None:
+    """One thing's places, strong up to the position and faint after it."""
+    t = first + np.arange(len(line))
+    now = position - first
+    for part, opacity in ((slice(0, now + 1), 1.0), (slice(now, None), 0.25)):
+        held = (t[part, None] + np.array([-0.3, 0.3])).ravel()
+        look = {"opacity": opacity, "showlegend": False}
+        figure.add_scatter(
+            x=held,
+            y=np.repeat(line[part], 2),
+            mode="lines",
+            line={"width": 4, "color": colour},
+            hoverinfo="skip",
+            **look,
+        )
+        shown = part if opacity == 1.0 else slice(now + 1, None)
+        figure.add_scatter(
+            x=t[shown],
+            y=line[shown],
+            mode="markers+text" if len(name) == 1 else "markers",
+            text=[f"<b>{name}</b>"] * len(t[shown]),
+            textfont={"color": "#111111", "size": 12},
+            marker={"size": 19 if len(name) == 1 else 9, "color": colour, "line": {"width": 1, "color": style.INK}},
+            hovertext=[f"{style.safe(name)} after {k} tokens" for k in t[shown]],
+            hoverinfo="text",
+            **look,
+        )
