@@ -103,6 +103,7 @@ def read_dataset(source: Source) -> tuple[list[str], str]:
     """
     datasets = package("datasets")
     texts: list[Any] = []
+    columns = [source.column]
     try:
         rows = datasets.load_dataset(
             source.name,
@@ -112,17 +113,16 @@ def read_dataset(source: Source) -> tuple[list[str], str]:
             streaming=source.limit is not None,
         )
         for row in itertools.islice(rows, source.limit):
-            if source.column not in row:
+            columns = list(row)
+            if source.column not in columns:
                 break
             texts.append(row[source.column])
-        else:
-            row = {source.column: ""}
     except Exception as error:
         raise _unreachable(source, error) from None
-    if source.column not in row:
-        columns = ", ".join(map(repr, row))
+    if source.column not in columns:
         raise ValueError(
-            f"data set {source.name!r} has no column {source.column!r}; pass column=... with one of {columns}"
+            f"data set {source.name!r} has no column {source.column!r}; pass column=... with one of "
+            f"{', '.join(map(repr, columns))}"
         )
     for text in texts:
         if not isinstance(text, str):
