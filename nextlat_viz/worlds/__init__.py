@@ -9,7 +9,9 @@ from nextlat_viz.worlds.base import Episodes as Episodes
 from nextlat_viz.worlds.base import World as World
 from nextlat_viz.worlds.beliefs import BeliefTree as BeliefTree
 from nextlat_viz.worlds.countdown import countdown
+from nextlat_viz.worlds.groups import a4xz5, a5, s5, z60
 from nextlat_viz.worlds.hmm import HiddenMarkovWorld as HiddenMarkovWorld
+from nextlat_viz.worlds.othello import othello
 from nextlat_viz.worlds.path_star import path_star
 from nextlat_viz.worlds.processes import bloch_walk, even, golden_mean, hmm, mess3, rrxor, sns, z1r
 from nextlat_viz.worlds.registry import from_spec as from_spec
@@ -19,6 +21,26 @@ from nextlat_viz.worlds.registry import register as register
 from nextlat_viz.worlds.registry import title as title
 from nextlat_viz.worlds.story import story
 from nextlat_viz.worlds.taxi.world import taxi as _taxi
+from nextlat_viz.worlds.text import text
 
-for _factory in (rrxor, mess3, z1r, even, golden_mean, sns, bloch_walk, hmm, path_star, countdown, story, _taxi):
+for _factory in (
+    rrxor,
+    mess3,
+    z1r,
+    even,
+    golden_mean,
+    sns,
+    bloch_walk,
+    hmm,
+    path_star,
+    countdown,
+    story,
+    _taxi,
+    a5,
+    s5,
+    a4xz5,
+    z60,
+    othello,
+    text,
+):
     register(_factory.__name__, _factory)
