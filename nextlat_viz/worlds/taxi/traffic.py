@@ -19,6 +19,7 @@ END = len(COMPASS)
 """What stands in a table of turns once the ride is over."""
 
 _TURNS_BETWEEN_ROLL_CALLS = 8
+_CACHE_LINE = 64  # bytes
 # A slot that fewer intersections have is looked up for the rides at those alone.
 _COMMON = 0.25
 # A step holds, from its low bits up: direction, detour, entry of the table. 32 bits leave this much room.
@@ -63,7 +64,8 @@ class Traffic(ABC):
         With probability ``wander`` a turn is uniform among those that leave the goal within the moves left, else
         among those that bring it closer.
         """
-        turns = np.full((max_turns + 1, len(origin)), END, np.uint8)
+        # A power of two from row to row would have the turns of a ride compete for few places in the cache.
+        turns = np.full((max_turns + 1, len(origin) + _CACHE_LINE), END, np.uint8)[:, : len(origin)]
         rides: slice | np.ndarray = slice(None)
         state = self._start(origin, goal, max_turns)
         for turn in range(max_turns):
