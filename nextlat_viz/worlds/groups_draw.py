@@ -73,10 +73,10 @@ def places(world: GroupWorld) -> Float[np.ndarray, "elements 2"]:
     if len(roots) == 1:
         middle, radius = np.zeros((1, 2)), 1.0
     elif len(steps) == 2:
-        middle, radius = _flattened(np.stack([np.searchsorted(roots, ring[table[roots, g]]) for g in steps])), 0.13
+        middle, radius = _flattened(np.stack([np.searchsorted(roots, ring[table[roots, g]]) for g in steps])), 0.11
     else:
         angle = 2 * np.pi * np.arange(world.elements.shape[1]) / world.elements.shape[1]
-        middle, radius = world.elements[roots] @ np.stack([np.sin(angle), np.cos(angle)], axis=1), 0.13
+        middle, radius = world.elements[roots] @ np.stack([np.sin(angle), np.cos(angle)], axis=1), 0.11
     if len(turns) > 1:
         middle = middle * (1 - radius)
     result = np.empty((len(table), 2))
@@ -137,13 +137,13 @@ def _cayley(world: GroupWorld, width: int = 620, height: int = 620) -> go.Figure
         hoverinfo="text",
     )
     figure.update_xaxes(range=[-1.08, 1.08])
-    figure.update_yaxes(range=[-1.08, 1.08])
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.045})
+    figure.update_yaxes(range=[where[:, 1].min() - 0.08, where[:, 1].max() + 0.08])
     style.caption(
         figure,
         f"{world.name}: {len(where)} elements and the steps between them",
         "A dot is an element; a line multiplies by the element named above, on the right.",
     )
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.045})
     _label(figure, where[world.identity], world.vocabulary[world.identity], style.INK)
     return figure
 
@@ -176,7 +176,8 @@ def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour:
     figure.add_annotation(
         x=place[0],
         y=place[1],
-        yshift=17 if place[1] < 0.9 else -17,
+        xshift=12 if place[0] < 0.6 else -12,
+        xanchor="left" if place[0] < 0.6 else "right",
         text=f"<b>{style.safe(text)}</b>",
         font={"size": 14, "color": colour},
         showarrow=False,
