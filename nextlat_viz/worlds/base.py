@@ -224,7 +224,8 @@ class World(ABC):
         split : str
             One of ``splits``.
         states : bool
-            False leaves the states out, which is faster where only tokens are wanted.
+            False leaves the states out, which is faster where only tokens are wanted; all but one named "document",
+            which numbers documents packed into a row: attention stays inside them.
 
         Raises
         ------

@@ -116,7 +116,8 @@ def tokens(values: ArrayLike, world: str, vocabulary: tuple[str, ...]) -> Int[np
         episode, position = np.argwhere(outside)[0]
         raise ValueError(
             f"token {ids[episode, position]} of episode {episode} at position {position + 1} is outside the vocabulary "
-            f"of world {world!r}: ids 0..{len(vocabulary) - 1} for {', '.join(vocabulary)}"
+            f"of world {world!r}: ids 0..{len(vocabulary) - 1} for {', '.join(vocabulary[:24])}"
+            + (", ..." if len(vocabulary) > 24 else "")
         )
     return ids.astype(np.int64)
 

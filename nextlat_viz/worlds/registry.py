@@ -119,11 +119,13 @@ def title(world: World) -> str:
     """
     if world.name not in _factories:
         return world.name
-    usual = {} if _required(_factories[world.name]) else get(world.name).spec
+    factory = _factories[world.name]
+    given = inspect.signature(factory).parameters.values()
+    usual = {one.name: one.default for one in given} if _required(factory) else get(world.name).spec
     apart = {
         key: value
         for key, value in world.parameters.items()
-        if isinstance(value, (bool, int, float, str)) and usual.get(key) != value
+        if isinstance(value, (bool, int, float, str)) and usual.get(key) != value and not key.endswith("sha256")
     }
     words = ",".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in apart.items())
     return f"{world.name}:{words}" if words else world.name

@@ -11,6 +11,7 @@ import pytest
 from nextlat_viz import worlds
 from nextlat_viz.worlds import HiddenMarkovWorld
 
+HIDDEN = [name for name in worlds.names() if isinstance(worlds.get(name), HiddenMarkovWorld)]
 HOSTILE = ["<script>alert(1)</script>", "<b>bold", "$x$"]
 
 
@@ -27,7 +28,7 @@ def texts(node: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["machine", "beliefs"])
-@pytest.mark.parametrize("name", worlds.names())
+@pytest.mark.parametrize("name", HIDDEN)
 def test_every_world_has_its_pictures(name: str, kind: str) -> None:
     world = worlds.get(name)
     options = {"depth": 3} if kind == "beliefs" else {}
@@ -35,6 +36,40 @@ def test_every_world_has_its_pictures(name: str, kind: str) -> None:
     assert figure.layout.title.text.startswith(name)
     assert len(figure.data) > 0
     assert figure.to_json()
+
+
+@pytest.mark.parametrize("name", worlds.names())
+def test_an_episode_can_be_seen_in_every_picture(name: str) -> None:
+    world = worlds.get(name)
+    episode = world.sample(1, world.length or 12, seed=1)
+    for kind in world.pictures:
+        for position in (1, int(episode.length[0])):
+            figure = world.draw(kind, episode=episode, position=position)
+            assert len(figure.data) > 0
+            assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
+        with pytest.raises(ValueError, match="position must be an integer from 1 to"):
+            world.draw(kind, episode=episode, position=0)
+        with pytest.raises(ValueError, match="episode must hold one episode, got 2"):
+            world.draw(kind, episode=world.sample(2, world.length or 12, seed=1))
+
+
+def test_the_way_of_an_episode_lies_on_its_beliefs() -> None:
+    world = worlds.get("rrxor")
+    episode = world.sample(1, 9, seed=4)
+    *_, path, here = world.draw("beliefs", episode=episode, position=6).data
+    beliefs = [world.stationary, *episode.states["belief"][0, :6]]
+    np.testing.assert_allclose(np.stack([path.x, path.y], axis=1), world.belief_coordinates(beliefs))
+    assert (here.x[0], here.y[0]) == (path.x[-1], path.y[-1])
+
+
+def test_the_machine_rings_the_state_that_holds() -> None:
+    world = worlds.get("rrxor")
+    episode = world.sample(1, 9, seed=4)
+    for position in (1, 4, 9):
+        figure = world.draw("machine", episode=episode, position=position)
+        states, ring = figure.data[-2], figure.data[-1]
+        state = episode.states["state"][0, position - 1]
+        assert (ring.x[0], ring.y[0]) == pytest.approx((states.x[state], states.y[state]))
 
 
 @pytest.mark.parametrize("kind", ["machine", "beliefs"])
@@ -69,7 +104,7 @@ def test_names_of_states_are_text_in_a_table_of_episodes() -> None:
     assert "&lt;script&gt;" in table
 
 
-@pytest.mark.parametrize("name", worlds.names())
+@pytest.mark.parametrize("name", HIDDEN)
 def test_belief_coordinates_are_affine(name: str) -> None:
     world = worlds.get(name)
     rng = np.random.default_rng(0)

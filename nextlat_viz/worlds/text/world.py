@@ -55,6 +55,7 @@ class Text(World):
         split : str
             No document of ``"test"`` is ever in ``"train"``.
         states : bool
+            False leaves out all but the document, which attention needs to know.
 
         Returns
         -------
@@ -77,17 +78,20 @@ class Text(World):
             )
         start = np.random.default_rng(checks.seed(seed)).integers(len(tokens) - length + 1, size=(n, 1))
         found = np.asarray(tokens[start + np.arange(length)], np.int64)
-        return Episodes(found, self.replay(found) if states else {})
+        return Episodes(found, self.replay(found) if states else {"document": self._documents(found)})
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
         """Document and place in it, for each token, as in ``sample``."""
         tokens = checks.tokens(tokens, self.name, self.vocabulary)
         ends = tokens == self.boundary
-        document = ends.cumsum(1) - ends
         at = np.arange(tokens.shape[1])
         first = np.zeros_like(tokens)
         first[:, 1:] = np.maximum.accumulate(np.where(ends, at + 1, 0), axis=1)[:, :-1]
-        return {"document": document, "document_position": at - first}
+        return {"document": self._documents(tokens), "document_position": at - first}
+
+    def _documents(self, tokens: Int[np.ndarray, "episodes positions"]) -> Int[np.ndarray, "episodes positions"]:
+        ends = tokens == self.boundary
+        return ends.cumsum(1) - ends
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """All of them: any token may follow any other. The array is read-only."""
