@@ -154,10 +154,9 @@ class HiddenMarkovWorld(World):
             for t in range(length):
                 tokens[:, t], beliefs = self.kernel.advance(beliefs, uniform[:, t + 1])
         else:
-            outcomes = self.kernel.joint.cumsum(-1)
             state = invert(np.tile(self.stationary.cumsum(), (n, 1)), uniform[:, 0])
             for t in range(length):
-                tokens[:, t], state = np.divmod(invert(outcomes[state], uniform[:, t + 1]), self.n_states)
+                tokens[:, t], state = self.kernel.moves.draw(state, uniform[:, t + 1])
                 hidden[:, t] = state
         if not states:
             return Episodes(tokens)

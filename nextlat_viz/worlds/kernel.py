@@ -43,6 +43,18 @@ class Kernel:
         n_tokens, n_states, _ = self.transitions.shape
         return np.ascontiguousarray(self.transitions.transpose(1, 0, 2).reshape(n_states, n_tokens * n_states))
 
+    @cached_property
+    def moves(self) -> Moves:
+        """What can happen in each state, without what cannot."""
+        possible = self.joint > 0
+        # Outcomes that can happen first, in their order; the others, whose probability is 0, are never drawn.
+        outcomes = np.argsort(~possible, axis=1, kind="stable")[:, : possible.sum(1).max()]
+        cumulative = np.take_along_axis(self.joint.cumsum(-1), outcomes, axis=1)
+        whole = self.joint.cumsum(-1)[:, -1]
+        cumulative[np.arange(outcomes.shape[1]) >= possible.sum(1)[:, None]] = np.inf
+        token, state = np.divmod(outcomes, len(self.start))
+        return Moves(cumulative[:, :-1], whole, np.nextafter(whole, 0.0), token.ravel(), state.ravel())
+
     def futures(self, beliefs: Float[np.ndarray, "rows states"]) -> Float[np.ndarray, "rows tokens states"]:
         """Beliefs after each possible token, not normalised: each is weighed by the token's probability."""
         return (beliefs @ self.joint).reshape(len(beliefs), *self.transitions.shape[:2])
@@ -78,6 +90,30 @@ class Kernel:
         token = invert(chance.cumsum(-1), uniform)
         rows = np.arange(len(beliefs))
         return token, futures[rows, token] / chance[rows, token][:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """The possible moves of a hidden-Markov world, by state: where one ends and the next begins, and what each does.
+
+    Draws as ``invert`` does over all pairs (token, next state), to the last bit, with a fraction of the comparisons.
+    """
+
+    edges: Float[np.ndarray, "states fewer"]
+    whole: Float[np.ndarray, " states"]
+    most: Float[np.ndarray, " states"]
+    token: Int[np.ndarray, " moves"]
+    target: Int[np.ndarray, " moves"]
+
+    def draw(
+        self, state: Int[np.ndarray, " rows"], uniform: Float[np.ndarray, " rows"]
+    ) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+        """One move from each state: the tokens shown and the states that follow."""
+        aim = np.minimum(uniform * self.whole[state], self.most[state])
+        move = state * (self.edges.shape[1] + 1)
+        for edge in self.edges.T:
+            move += edge[state] <= aim
+        return self.token[move], self.target[move]
 
 
 def entropy(probabilities: Float[np.ndarray, "*rows tokens"]) -> Float[np.ndarray, "*rows"]:

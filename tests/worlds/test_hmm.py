@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from nextlat_viz import worlds
+from nextlat_viz.worlds.kernel import invert
 from tests.worlds import reference
 
 CLASSICAL = ["even", "golden_mean", "mess3", "rrxor", "sns", "z1r"]
@@ -156,3 +157,18 @@ def test_predictions_of_a_belief() -> None:
 def test_generalised_matrices_that_are_no_process(transitions: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.HiddenMarkovWorld("broken", transitions, generalised=True)
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_moves_are_drawn_as_by_inverting_all_pairs(name: str) -> None:
+    kernel = worlds.get(name).kernel
+    rng = np.random.default_rng(5)
+    state = rng.integers(len(kernel.start), size=20_000)
+    # Ends of the unit interval and of every choice among them.
+    edges = kernel.joint.cumsum(-1).ravel()
+    special = np.clip(np.concatenate([edges, np.nextafter(edges, 0), np.nextafter(edges, 1), [0.0]]), 0, 1 - 2**-53)
+    uniform = np.concatenate([np.resize(special, 5000), rng.random(15_000)])
+    token, target = kernel.moves.draw(state, uniform)
+    expected = np.divmod(invert(kernel.joint.cumsum(-1)[state], uniform), len(kernel.start))
+    np.testing.assert_array_equal(token, expected[0])
+    np.testing.assert_array_equal(target, expected[1])

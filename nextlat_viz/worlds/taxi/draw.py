@@ -62,13 +62,13 @@ def _ride(world: Taxi, episode: Episodes, position: int) -> dict[str, Any]:
     node, destination = way.node[0], int(way.destination[0, min(1, tokens.shape[1] - 1)])
     moved = np.append(True, np.diff(way.moves_left[0, :position]) != 0)
     taken = int(moved.sum()) - 1
-    start = world.streets.nodes[node[0]]
+    # Where it goes from and to stands on the map: names of real crossings are too long for a title.
+    ride = f"A ride in {world.streets.name}"
     if destination < 0:
-        return {"rides": node[:1], "title": f"From {start}"}
+        return {"rides": node[:1], "title": f"{ride}: the origin"}
     turns = f"{taken} turn" + "s" * (taken != 1)
     so_far = f"there after {turns}" if node[position - 1] == destination else f"{turns} so far"
-    title = f"From {start} to {world.streets.nodes[destination]}, {so_far}"
-    return {"rides": node[:position][moved], "goal": destination, "title": title}
+    return {"rides": node[:position][moved], "goal": destination, "title": f"{ride}: {so_far}"}
 
 
 def _use(world: Taxi) -> Int[np.ndarray, " edges"]:

@@ -340,14 +340,14 @@ def test_a_ride_is_drawn_as_far_as_it_has_come() -> None:
     row = token(world, "@1,1", "@3,1", "E", "E", "end", "end")
     titles = [world.draw("ride", episode=worlds.Episodes(row), position=k).layout.title.text for k in range(1, 7)]
     assert titles == [
-        "From 1,1 to 3,1, 0 turns so far",
-        "From 1,1 to 3,1, 0 turns so far",
-        "From 1,1 to 3,1, 1 turn so far",
-        *["From 1,1 to 3,1, there after 2 turns"] * 3,
+        "A ride in grid: 0 turns so far",
+        "A ride in grid: 0 turns so far",
+        "A ride in grid: 1 turn so far",
+        *["A ride in grid: there after 2 turns"] * 3,
     ]
-    assert world.draw(episode=worlds.Episodes(row[:, :1])).layout.title.text == "From 1,1"
+    assert world.draw(episode=worlds.Episodes(row[:, :1])).layout.title.text == "A ride in grid: the origin"
     astray = token(world, "@1,1", "@3,1", "E", "W", "W", "E")
-    assert world.draw(episode=worlds.Episodes(astray)).layout.title.text == "From 1,1 to 3,1, 2 turns so far"
+    assert world.draw(episode=worlds.Episodes(astray)).layout.title.text == "A ride in grid: 2 turns so far"
 
 
 def test_use_counts_every_turn_of_the_rides() -> None:
