@@ -16,6 +16,8 @@ from nextlat_viz.worlds import Episodes, World, checks
 
 _LABEL = {"description_width": "auto"}
 _ROOM = {"width": "auto", "margin": "2px 12px 2px 0"}
+# Pixels: what is said fits beside it in a notebook on a small screen.
+_PICTURE = 540
 _MOST_VALUES = 12
 _MOST_NEXT = 5
 _TOKEN = "display:inline-block;padding:0 5px;margin:1px;border-radius:4px;line-height:1.5"
@@ -36,7 +38,7 @@ class EpisodeStepper(Panel):
     seed : int
         Of the episode drawn first.
     **options
-        Handed to the world's ``draw``.
+        Handed to the world's ``draw``, such as ``width`` in pixels.
 
     Attributes
     ----------
@@ -65,7 +67,7 @@ class EpisodeStepper(Panel):
     ) -> None:
         self.world = worlds.get(world) if isinstance(world, str) else world
         self._length = length if length is not None or self.world.length is not None else 16
-        self._options = options
+        self._options = {"width": _PICTURE, **options}
         self.episode = self._drawn(seed) if episode is None else episode
         checks.one_episode(self.episode, None)
         super().__init__()
@@ -86,7 +88,7 @@ class EpisodeStepper(Panel):
         # Linked in the page, so that playing does not wait for the kernel.
         self._jslink = ipywidgets.jslink((self._play, "value"), (self._slider, "value"))
         self.plot = Plot(self._figure())
-        self._beside = ipywidgets.HTML(self._text(), layout={"flex": "1 1 300px", "min_width": "260px"})
+        self._beside = ipywidgets.HTML(self._text(), layout={"flex": "1 1 280px", "min_width": "280px"})
         pair = ipywidgets.HBox([self.plot, self._beside], layout={"flex_flow": "row wrap", "width": "100%"})
         above = controls.row(self._picture, self._seed, self._play, self._slider)
         self.children = [above, self._busy, self._alert, pair]
@@ -147,7 +149,7 @@ class EpisodeStepper(Panel):
         )
         return (
             f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>'
-            f'<table style="margin:8px 0"><caption style="text-align:left"><b>true after {self.position} tokens</b>'
+            f'<table style="margin:8px 0"><caption style="text-align:left;white-space:nowrap"><b>true after {self.position} tokens</b>'
             f"</caption>{rows}</table>{self._next()}"
         )
 

@@ -362,3 +362,18 @@ def difference(before: np.ndarray, after: np.ndarray) -> float:
     if before.shape != after.shape:
         return 1.0
     return float((np.abs(before.astype(int) - after).max(axis=-1) > 24).mean())
+
+
+def settle(plot: Plot) -> np.ndarray:
+    """The figure once it no longer changes."""
+    plot.page.mouse.move(1, 1)  # a hover label is no change
+    before = plot.pixels()
+
+    def still() -> bool:
+        nonlocal before
+        time.sleep(0.3)
+        last, before = before, plot.pixels()
+        return difference(last, before) == 0
+
+    wait_for(still, "the figure to come to rest")
+    return before

@@ -6,7 +6,6 @@ same state.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from .lab import Notebook, Plot, Server, difference, wait_for
+from .lab import Notebook, Plot, Server, difference, settle, wait_for
 
 QUICKSTART = Path(__file__).parents[2] / "notebooks" / "01_quickstart.ipynb"
 # On a quiet machine it takes less than a minute; a busy one must not fail the test.
@@ -77,21 +76,6 @@ def quickstart(opened: Quickstart, request: pytest.FixtureRequest) -> Iterator[Q
     assert not errors, "\n\n".join(errors)
     alerts = notebook.page.locator(".nextlat-viz [role=alert]").all_inner_texts()
     assert not alerts, alerts
-
-
-def settle(plot: Plot) -> np.ndarray:
-    """The figure once it no longer changes."""
-    plot.page.mouse.move(1, 1)  # a hover label is no change
-    before = plot.pixels()
-
-    def still() -> bool:
-        nonlocal before
-        time.sleep(0.3)
-        last, before = before, plot.pixels()
-        return difference(last, before) == 0
-
-    wait_for(still, "the figure to come to rest")
-    return before
 
 
 def titles(plot: Plot) -> str:

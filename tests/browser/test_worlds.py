@@ -1,0 +1,89 @@
+"""The gallery of worlds in a real JupyterLab: every one is drawn, and its episode is stepped through by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from .lab import Notebook, Plot, Server, settle
+
+GALLERY = Path(__file__).parents[2] / "notebooks" / "02_worlds.ipynb"
+STEPPERS = ("rrxor", "taxi", "helsinki", "path_star", "countdown", "a5", "story", "othello", "text", "lift")
+
+
+@pytest.fixture(scope="module")
+def gallery(server: Server, browser: Browser) -> Iterator[Notebook]:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    notebook = Notebook(context.new_page(), server, GALLERY, "worlds")
+    seconds = notebook.run_all(300)
+    print(f"gallery: {seconds:.0f} s from the first cell to the last")
+    yield notebook
+    print("\n".join(notebook.console))
+    errors = notebook.errors()
+    notebook.close()
+    context.close()
+    assert not errors, "\n\n".join(errors)
+
+
+def stepper(notebook: Notebook, name: str) -> Locator:
+    return notebook.page.locator(".nextlat-viz").nth(STEPPERS.index(name))
+
+
+def drawn(notebook: Notebook, name: str) -> Plot:
+    figure = stepper(notebook, name).locator(".js-plotly-plot")
+    figure.scroll_into_view_if_needed()
+    expect(figure.locator(".main-svg").first).to_be_visible()
+    return Plot(notebook.page, figure)
+
+
+@pytest.mark.parametrize("name", STEPPERS)
+def test_a_step_reaches_the_picture_and_what_is_said(gallery: Notebook, name: str) -> None:
+    before = settle(drawn(gallery, name))
+    nth = STEPPERS.index(name)
+    last = int(gallery.kernel(f"int({name}.episode.length[0])"))
+    gallery.keys("Position", "End", nth=nth)
+    gallery.wait_for_kernel(f"{name}.position == {last}")
+    assert drawn(gallery, name).wait_for_change(before) > 0
+    expect(stepper(gallery, name)).to_contain_text(f"true after {last} tokens")
+    for state, said in gallery.kernel(f"{name}.facts").items():
+        expect(stepper(gallery, name)).to_contain_text(state)
+        expect(stepper(gallery, name)).to_contain_text(said)
+    assert not stepper(gallery, name).locator("[role=alert]").count()
+
+
+def test_another_picture_and_another_episode(gallery: Notebook) -> None:
+    nth = STEPPERS.index("helsinki")
+    before = settle(drawn(gallery, "helsinki"))
+    gallery.choose("Picture", "use", nth=nth)
+    assert drawn(gallery, "helsinki").wait_for_change(before) > 0.005
+    gallery.choose("Picture", "map", nth=nth)
+    shown = gallery.kernel("helsinki.episode.sha256")
+    field = gallery.control("Episode", nth).locator("input")
+    field.fill("9")
+    field.press("Enter")
+    gallery.wait_for_kernel(f"helsinki.episode.sha256 != {shown!r}")
+    gallery.wait_for_kernel("helsinki.position == 1")
+    expect(stepper(gallery, "helsinki")).to_contain_text("true after 1 tokens")
+
+
+def test_it_plays(gallery: Notebook) -> None:
+    gallery.keys("Position", "Home", nth=0)
+    gallery.wait_for_kernel("rrxor.position == 1")
+    stepper(gallery, "rrxor").locator(".jupyter-button").first.click()
+    gallery.wait_for_kernel("rrxor.position >= 3")
+
+
+def test_seen_light_and_dark(gallery: Notebook) -> None:
+    for theme in ("Light", "Dark"):
+        gallery.theme(f"JupyterLab {theme}")
+        for name in STEPPERS:
+            if name != "helsinki":
+                gallery.kernel("None", setup=f"{name}.position = max(1, int({name}.episode.length[0]) * 2 // 3)")
+            pixels = settle(drawn(gallery, name))
+            assert pixels.std() > 3, f"{name} is blank"
+            stepper(gallery, name).evaluate("element => element.scrollIntoView({block: 'start'})")
+            gallery.screenshot(f"{name}-{theme.lower()}")
+    gallery.theme("JupyterLab Light")
