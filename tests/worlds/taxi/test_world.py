@@ -329,7 +329,7 @@ def test_every_kind_is_drawn_with_an_episode(kind: str) -> None:
         figure = world.draw(kind, episode=episode, position=position, width=560)
         assert figure.layout.width == 560
         start = world.streets.nodes[int(episode.tokens[0, 0])]
-        assert f"from {start}" in figure.layout.title.text.lower()
+        assert any(f"from {start}" in note.text for note in figure.layout.annotations)
         assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
     for bare in {"map", "use"} & {kind}:
         assert len(world.draw(bare).data) < len(figure.data)
