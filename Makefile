@@ -17,7 +17,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml requirements.lock | $(BIN)/python
-	$(INSTALL) -e .
+	$(INSTALL) -e ".[city,text]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
