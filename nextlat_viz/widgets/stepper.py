@@ -147,10 +147,11 @@ class EpisodeStepper(Panel):
             f'<td style="text-align:left">{escape(value)}</td></tr>'
             for name, value in self.facts.items()
         )
+        title = f"<b>true after {self.position} tokens</b>"
+        caption = f'<caption style="text-align:left;white-space:nowrap">{title}</caption>'
         return (
             f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>'
-            f'<table style="margin:8px 0"><caption style="text-align:left;white-space:nowrap"><b>true after {self.position} tokens</b>'
-            f"</caption>{rows}</table>{self._next()}"
+            f'<table style="margin:8px 0">{caption}{rows}</table>{self._next()}'
         )
 
     def _tokens(self) -> str:
