@@ -26,6 +26,7 @@ from nextlat_viz.latents.table import (
 
 if TYPE_CHECKING:
     from nextlat_viz.latents.extraction import HELDOUT_SEED, extract, heldout
+    from nextlat_viz.latents.hf import load_hf, tokens_from
 
 # What the two are called at the top of the package, where "load" means a checkpoint.
 load_latents, save_latents = load, save
@@ -41,6 +42,7 @@ __all__ = [
     "extract",
     "heldout",
     "load",
+    "load_hf",
     "load_latents",
     "meta",
     "metas",
@@ -50,6 +52,7 @@ __all__ = [
     "site",
     "sites",
     "summary",
+    "tokens_from",
     "tokens_of",
     "world_of",
 ]
@@ -61,4 +64,8 @@ def __getattr__(name: str) -> Any:
         from nextlat_viz.latents import extraction
 
         return getattr(extraction, name)
+    if name in ("load_hf", "tokens_from"):
+        from nextlat_viz.latents import hf
+
+        return getattr(hf, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from nextlat_viz.errors import LatentsError, unknown
-from nextlat_viz.latents.table import FORMAT, HIDDEN, KEY, column, describe, meta, sites
+from nextlat_viz.latents.table import FORMAT, KEY, TOKENS, column, describe, meta, sites
 
 
 def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where: Any) -> AnnData:
@@ -63,7 +63,7 @@ def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where
     if not keep.any():
         raise LatentsError("no row is left after this selection")
     with anndata.settings.override(remove_unused_categories=False):
-        return latents[keep].copy()
+        return latents[keep].to_memory() if latents.isbacked else latents[keep].copy()
 
 
 def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) -> AnnData:
@@ -94,6 +94,7 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
     """
     if not latents:
         raise LatentsError("nothing to concatenate: give at least one latents table")
+    latents = [one.to_memory() if one.isbacked else one for one in latents]
     every = [meta(one) for one in latents]
     if names is None:
         names = [one["label"] for one in every]
@@ -121,13 +122,14 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
     common = [name for name in sites(latents[0]) if all(name in sites(one) for one in latents)]
     parts = []
     for name, one, its in zip(names, latents, every, strict=True):
-        obsm = {key: values for key, values in one.obsm.items() if not str(key).startswith("X_")}
+        own = [f"X_{name}" for name in common]
+        obsm = {key: values for key, values in one.obsm.items() if key in own or not str(key).startswith("X_")}
         part = AnnData(
             X=one.X,
             obs=one.obs.drop(columns="model", errors="ignore"),
             var=one.var,
             obsm=obsm,
-            layers={key: one.layers[key] for key in common if key != HIDDEN},
+            layers={key: one.layers[key] for key in common if key in one.layers},
         )
         part.obs_names = [f"{name}:{row.rpartition(':')[2]}" for row in one.obs_names]
         its["sites"] = common
@@ -142,4 +144,7 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
         "models": [json.dumps(one) for one in every],
         "same_episodes": len({one["episodes_sha256"] for one in every}) == 1,
     }
+    read = [one.uns.get(TOKENS) for one in latents]
+    if stacked.uns[KEY]["same_episodes"] and all(tokens is not None for tokens in read):
+        stacked.uns[TOKENS] = read[0]
     return stacked

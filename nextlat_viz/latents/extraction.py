@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from anndata import AnnData
+from jaxtyping import Int
+from torch import nn
 from tqdm.auto import tqdm
 
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import table
+from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, digest_of, kept, own_columns, valid
+from nextlat_viz.latents.hf import PREFIX, CausalLMReader, LoadedModel, is_causal_lm, load_hf, names_of, shifted
+from nextlat_viz.latents.readers import Call, CheckpointReader, ModuleReader, Reader
+from nextlat_viz.latents.store import open_backed
+from nextlat_viz.latents.streaming import Growing, narrow
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes, World
+
+Model: TypeAlias = Checkpoint | nn.Module | LoadedModel | str
 
 # Not a seed that training uses: each of its batches has a 64-bit seed hashed from (run seed, step), and validation
 # has a constant of its own. Where a world is so small that few sequences exist, the same sequence can still turn up
 # in training: held out means drawn apart, not unseen.
 HELDOUT_SEED = 20_260_000
 HELDOUT_EPISODES = 512
-# Next-token distributions are kept up to this vocabulary: past it they would outweigh the latents themselves.
-MOST_TOKENS = 512
 
 
 def heldout(checkpoint: Checkpoint, n: int = HELDOUT_EPISODES, seed: int = HELDOUT_SEED) -> Episodes:
@@ -35,42 +44,84 @@ def heldout(checkpoint: Checkpoint, n: int = HELDOUT_EPISODES, seed: int = HELDO
 
 
 def extract(
-    checkpoint: Checkpoint,
-    episodes: Episodes | None = None,
+    model: Any,
+    episodes: Any = None,
     sites: str | Sequence[str] = "all",
     batch_size: int = 256,
     device: torch.device | str | None = None,
     progress: bool = True,
+    *,
+    hidden: str | None = None,
+    lengths: Any = None,
+    mask: Any = None,
+    call: Call | None = None,
+    vocabulary: Any = None,
+    name: str | None = None,
+    world: World | None = None,
+    truth: Truth | None = None,
+    positions: Positions | None = None,
+    out: str | Path | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
 ) -> AnnData:
-    """Read a model's latents at every position of every episode, with the exact truth beside them.
+    """Read a model's latents at every position of every episode, with what is known to be true beside them.
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-    episodes : Episodes, optional
-        What the model reads, ``tokens (N, T)``; default `heldout`. Positions past an episode's length are dropped.
-    sites : "all", or names of ``checkpoint.model.backbone.sites``
-        ``"hidden"``, the state the head reads, always comes along, as ``X``.
+    model : Checkpoint, torch.nn.Module, LoadedModel or "hf:<name or folder>"
+        One of our checkpoints, any module, or a Hugging Face causal language model.
+    episodes : Episodes, or (N, T) integers
+        What the model reads. A checkpoint reads Episodes, default `heldout`. Positions past an episode's length are
+        dropped.
+    sites : "all", or names
+        Of a checkpoint or a Hugging Face model: "embed", "block0", ..., "hidden", which always comes along, as ``X``.
+        Of any module: submodules as in ``named_modules()``, the first tensor of what they return, (B, T, D);
+        ``"h.*"`` takes all that match.
     batch_size : int
         Episodes per forward pass; it changes speed and memory only.
     device : torch device, optional
         Where to run; default where the model is. The model goes back there afterwards.
     progress : bool
         Show a bar when it takes more than half a second.
+    hidden : str, optional
+        Of any module: which site becomes ``X``; default the last of `sites`, or what the output head of a Hugging
+        Face model reads.
+    lengths : (N,) integers, or mask : (N, T) of 0 and 1, optional
+        For an array of tokens, how many of each row are real, or which: padding before or after. Positions count
+        from the first real token.
+    call : callable, optional
+        ``call(model, tokens, real)`` runs a module whose forward takes something else than tokens; real is a (B, T)
+        boolean tensor, False on padding, which always comes last.
+    vocabulary : list of str, or a tokenizer, optional
+        What the tokens are called; default their numbers.
+    name : str, optional
+        What to call a module in figures.
+    world : World, optional
+        For a module: where the tokens come from, so that beliefs stand beside them.
+    truth : DataFrame, or dict of (N, T, ...) arrays, optional
+        Columns of your own: a table with ``episode`` (from 0), ``position`` (from 1) and whatever is known there.
+    positions : slice, or list of int, optional
+        Keep these only, counted from 1; in a list, -1 is each episode's last.
+    out : path of an .h5ad file, optional
+        Write to disk as the model reads, in flat memory. Cut off at any moment, the same call goes on; when it is
+        finished, the same call opens it.
+    dtype : {"float32", "float16"}
+        Of the latents that are kept.
 
     Returns
     -------
     AnnData
-        One row per (episode, position), float32; see `nextlat_viz.latents.build`.
+        One row per (episode, position); see `nextlat_viz.latents.build`. With `out`, opened with ``backed="r"``:
+        arrays are read when they are asked for.
 
     Raises
     ------
     LatentsError
-        No episodes, sequences longer than the model's context, or tokens outside its vocabulary.
+        No episodes, sequences longer than the model's context, tokens outside its vocabulary, rows without truth, a
+        site that is no state per position, or `out` of another call.
     UnknownNameError
         A site the model does not have; the nearest is suggested.
     TypeError
-        Anything but a Checkpoint and Episodes.
+        Something that is no model, or no tokens.
 
     Examples
     --------
@@ -79,83 +130,243 @@ def extract(
     >>> latents = extract(checkpoint, checkpoint.world.sample(4, length=6, seed=1), sites=["block0"])
     >>> latents.shape, latents.obs_names[0], table.sites(latents)
     ((24, 64), 'e0p1', ['block0', 'hidden'])
+
+    Any module, with a column of one's own:
+
+    >>> model = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 8), nn.Tanh())
+    >>> tokens = np.arange(10).reshape(2, 5)
+    >>> latents = extract(model, tokens, sites=["0", "2"], truth={"even": tokens % 2 == 0})
+    >>> latents.shape, table.sites(latents), table.column(latents, "even")[:3].tolist()
+    ((10, 8), ['0', 'hidden'], [True, False, True])
     """
-    if not isinstance(checkpoint, Checkpoint):
-        raise TypeError(f"checkpoint must be a Checkpoint, such as nlv.load('rrxor/nextlat'), got {checkpoint!r:.80}")
-    if not isinstance(episodes, Episodes | None):
-        raise TypeError(f"episodes must be Episodes, got {type(episodes).__name__}: wrap tokens as Episodes(tokens)")
-    backbone = checkpoint.model.backbone
-    names = _chosen(sites, backbone.sites)
     if batch_size < 1:
         raise LatentsError(f"batch_size must be at least 1, got {batch_size}")
-    if episodes is None:
-        episodes = heldout(checkpoint)
-    tokens = _readable(episodes, backbone.config.context, checkpoint.world)
+    if dtype not in ("float32", "float16"):
+        raise LatentsError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
+    if isinstance(model, str) and model.startswith(PREFIX):
+        model = load_hf(model)
+    if isinstance(model, Checkpoint):
+        foreign = {"hidden": hidden, "lengths": lengths, "mask": mask, "call": call, "vocabulary": vocabulary,
+                   "name": name, "world": world}  # fmt: skip
+        if given := [key for key, value in foreign.items() if value is not None]:
+            raise LatentsError(f"{', '.join(given)} is for models that are no Checkpoint: a checkpoint knows its own")
+        if not isinstance(episodes, Episodes | None):
+            kind = type(episodes).__name__
+            raise TypeError(f"episodes must be Episodes, got {kind}: wrap tokens as Episodes(tokens)")
+        world = model.world
+        reader: Reader = CheckpointReader(model, sites)
+        episodes = heldout(model) if episodes is None else episodes
+    else:
+        reader, vocabulary = _foreign(model, sites, hidden, call, vocabulary, name)
+        episodes, truth = _episodes(episodes, lengths, mask, truth)
+    _check(episodes, reader, world)
+    read = _reading(episodes, world, vocabulary, reader.vocabulary_size, truth, positions)
+    if out is None:
+        memory = _Memory()
+        _run(reader, read, memory, batch_size, device, progress, dtype)
+        return table.assemble(memory.arrays, read, table.origin(read, reader.meta, reader.sites[:-1]))
+    path = Path(out)
+    growing = Growing(path, _identity(reader, read, positions, batch_size, device, dtype))
+    if not growing.finished:
+        _run(reader, read, growing, batch_size, device, progress, dtype)
+    return open_backed(path)
 
-    n, width = tokens.shape
-    packed = episodes.states["document"][:, :width] if "document" in episodes.states else None
-    home, was_training = next(backbone.parameters()).device, backbone.training
-    where = home if device is None else torch.device(device)
-    full = (n, episodes.tokens.shape[1])
-    states = {name: np.zeros((*full, backbone.config.dim), dtype=np.float32) for name in names}
-    vocabulary = len(checkpoint.world.vocabulary)
-    probs = np.zeros((*full, vocabulary), dtype=np.float32) if vocabulary <= MOST_TOKENS else None
+
+class _Memory:
+    """A table that is held in memory; `Growing` is the one on disk."""
+
+    episodes = 0
+
+    def start(self, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
+        self.row = 0
+        self.arrays = {
+            name: np.empty((read.rows, width), dtype="float32" if name == table.PROBS else dtype)
+            for name, width in widths.items()
+        }
+
+    def write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
+        count = len(next(iter(arrays.values())))
+        for name, values in arrays.items():
+            into = self.arrays[name][self.row : self.row + count]
+            into[:] = narrow(name, values, into.dtype)
+        self.row += count
+
+    def stop(self) -> None:
+        """Nothing is open."""
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+
+def _run(
+    reader: Reader,
+    read: Reading,
+    into: _Memory | Growing,
+    batch_size: int,
+    device: torch.device | str | None,
+    progress: bool,
+    dtype: str,
+) -> None:
+    """Read all batches that are not done yet."""
+    n, started = len(read.episodes), False
+    bar = tqdm(
+        total=n,
+        initial=into.episodes,
+        desc=f"latents of {reader.meta['name']}",
+        unit="episode",
+        delay=0.5,
+        disable=not progress,
+    )
     try:
-        checkpoint.model.to(where).eval()
-        with (
-            torch.inference_mode(),
-            tqdm(total=n, desc=f"latents of {checkpoint.name}", unit="episode", delay=0.5, disable=not progress) as bar,
-        ):
-            for start in range(0, n, batch_size):
-                rows = slice(start, start + batch_size)
-                documents = None if packed is None else torch.from_numpy(packed[rows]).to(where)
-                read = backbone.states(torch.from_numpy(tokens[rows]).to(where), documents)
-                for name in names:
-                    states[name][rows, :width] = read[name].float().cpu().numpy()
-                if probs is not None:
-                    logits = checkpoint.model.logits(read[table.HIDDEN]).float()
-                    probs[rows, :width] = logits.softmax(dim=-1).cpu().numpy()
-                bar.update(len(tokens[rows]))
-    finally:
-        checkpoint.model.to(home).train(was_training)
-
-    meta = {
-        "card": checkpoint.card.model_dump_json(),
-        "weights_sha256": checkpoint.weights_sha256,
-        "label": checkpoint.label,
-        "name": checkpoint.name,
-        "step": checkpoint.step,
-    }
-    hidden = states.pop(table.HIDDEN)
-    return table.build(hidden, states, episodes, checkpoint.world, meta, probs)
+        with bar, reader.ready(device) as where:
+            for first, arrays in _batches(reader, read, into.episodes, batch_size, where):
+                if not started:
+                    uns = table.origin(read, reader.meta, reader.sites[:-1])
+                    into.start(read, uns, {name: values.shape[1] for name, values in arrays.items()}, dtype)
+                    started = True
+                done = min(first + batch_size, n)
+                into.write(arrays, done)
+                bar.update(done - first)
+    except BaseException:
+        if started:
+            into.stop()
+        raise
+    into.finish()
 
 
-def _chosen(sites: str | Sequence[str], known: list[str]) -> list[str]:
-    """Names of the wanted sites in the model's own order, "hidden" among them."""
-    wanted = known if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
-    for name in wanted:
-        if name not in known:
-            raise unknown("site", name, known)
-    return [name for name in known if name in wanted or name == table.HIDDEN]
+def _batches(
+    reader: Reader, read: Reading, first: int, batch_size: int, where: torch.device
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yield where each batch of episodes begins and the rows it gives, by site."""
+    documents = read.episodes.states.get("document")
+    real, longest = valid(read.episodes), read.episodes.length
+    for start in range(first, len(read.episodes), batch_size):
+        rows = slice(start, start + batch_size)
+        width = max(1, int(longest[rows].max()))
+        here = real[rows, :width]
+        tokens = torch.from_numpy(np.where(here, read.episodes.tokens[rows, :width], 0)).to(where)
+        packed = None if documents is None else torch.from_numpy(documents[rows, :width]).to(where)
+        states, logits = reader.read(tokens, torch.from_numpy(here).to(where), packed)
+        keep = read.keep[rows, :width]
+        arrays = {name: _rows(states[name], keep) for name in reader.sites}
+        if logits is not None:
+            arrays[table.PROBS] = _rows(logits.float().softmax(dim=-1), keep)
+        yield start, arrays
 
 
-def _readable(episodes: Episodes, context: int, world: World) -> np.ndarray:
-    """Tokens as the model can read them: no longer than the longest episode, token 0 on padding."""
+def _rows(values: torch.Tensor, keep: np.ndarray) -> np.ndarray:
+    if keep.all():
+        return values.float().flatten(0, 1).cpu().numpy()
+    chosen = torch.from_numpy(keep).to(values.device)
+    return values[chosen].float().cpu().numpy()
+
+
+def _foreign(
+    model: Any,
+    sites: str | Sequence[str],
+    hidden: str | None,
+    call: Call | None,
+    vocabulary: Any,
+    name: str | None,
+) -> tuple[Reader, Any]:
+    if isinstance(model, LoadedModel):
+        named = model.tokenizer if vocabulary is None else vocabulary
+        return CausalLMReader(model.module, sites, hidden, call, name or Path(model.name).name), named
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            "model must be a Checkpoint, such as nlv.load('rrxor/nextlat'), a torch.nn.Module, or the name of a "
+            f"Hugging Face model, such as 'hf:gpt2', got {model!r:.80}"
+        )
+    kind = CausalLMReader if is_causal_lm(model) else ModuleReader
+    return kind(model, sites, hidden, call, name), vocabulary
+
+
+def _episodes(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -> tuple[Episodes, Truth | None]:
+    """Bring tokens into the one form that is read: padding last."""
+    if isinstance(episodes, Episodes):
+        if lengths is not None or mask is not None:
+            raise LatentsError("lengths and mask are for arrays of tokens: Episodes have their lengths")
+        return episodes, truth
+    tokens = np.asarray(episodes) if episodes is not None else np.zeros(0)
+    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
+        raise TypeError(
+            "episodes must be Episodes or integers of shape (episodes, positions), got "
+            f"{type(episodes).__name__} of {tokens.dtype}, shape {tokens.shape}"
+        )
+    if mask is not None:
+        found = np.asarray(mask)
+        if lengths is not None:
+            raise LatentsError("give lengths or mask, not both")
+        if found.shape != tokens.shape:
+            raise LatentsError(f"mask must have the shape of the tokens, {tokens.shape}, got {found.shape}")
+        beside = {} if truth is None or not isinstance(truth, Mapping) else {k: np.asarray(v) for k, v in truth.items()}
+        lengths, moved = shifted(found, {"": tokens, **beside})
+        tokens = moved.pop("")
+        truth = moved if isinstance(truth, Mapping) else truth
+    return (Episodes(tokens) if lengths is None else Episodes(tokens, length=np.asarray(lengths))), truth
+
+
+def _reading(
+    episodes: Episodes,
+    world: World | None,
+    vocabulary: Any,
+    size: int | None,
+    truth: Truth | None,
+    positions: Positions | None,
+) -> Reading:
+    keep = kept(episodes, positions)
+    columns, values = own_columns(truth, episodes, keep)
+    if world is not None:
+        return Reading(episodes, keep, world, tuple(world.vocabulary), None, columns, values)
+    ids: Int[np.ndarray, " V"] = np.unique(episodes.tokens[valid(episodes)])
+    if (size or int(ids[-1]) + 1) <= MOST_TOKENS:
+        every = np.arange(size or int(ids[-1]) + 1)
+        return Reading(episodes, keep, None, tuple(names_of(vocabulary, every)), None, columns, values)
+    return Reading(episodes, keep, None, tuple(names_of(vocabulary, ids)), ids, columns, values)
+
+
+def _check(episodes: Episodes, reader: Reader, world: World | None) -> None:
+    """Raise unless the model can read these tokens."""
     longest = int(episodes.length.max(initial=0))
     if longest == 0:
         raise LatentsError("episodes hold no tokens: there is nothing to extract")
-    if longest > context:
+    if reader.context is not None and longest > reader.context:
         raise LatentsError(
-            f"episodes have up to {longest} tokens, but this model's context is {context}: "
+            f"episodes have up to {longest} tokens, but this model's context is {reader.context}: "
             "give shorter ones, e.g. world.sample(n, length=context, seed)"
         )
-    tokens = episodes.tokens[:, :longest]
-    valid = np.arange(longest) < episodes.length[:, None]
-    wrong = valid & ((tokens < 0) | (tokens >= len(world.vocabulary)))
+    known = [size for size in (reader.vocabulary_size, None if world is None else len(world.vocabulary)) if size]
+    most = min(known, default=np.iinfo(np.int64).max)
+    wrong = valid(episodes) & ((episodes.tokens < 0) | (episodes.tokens >= most))
     if wrong.any():
         episode, position = np.argwhere(wrong)[0]
         raise LatentsError(
-            f"token {tokens[episode, position]} of episode {episode}, position {position + 1}, is outside the "
-            f"vocabulary of {world.name}: ids go from 0 to {len(world.vocabulary) - 1}"
+            f"token {episodes.tokens[episode, position]} of episode {episode}, position {position + 1}, is outside "
+            f"the vocabulary of {reader.meta['name'] if world is None else world.name}: ids go from 0 to {most - 1}"
         )
-    return np.where(valid, tokens, 0)
+
+
+def _identity(
+    reader: Reader,
+    read: Reading,
+    positions: Positions | None,
+    batch_size: int,
+    device: torch.device | str | None,
+    dtype: str,
+) -> dict[str, Any]:
+    """Return all that the bytes of a table depend on, as plain JSON."""
+    return {
+        "weights_sha256": reader.meta["weights_sha256"],
+        "episodes_sha256": read.episodes.sha256,
+        "sites": reader.sites,
+        "hidden_site": reader.meta.get("hidden_site"),
+        "name": reader.meta["name"],
+        "positions": str(positions) if positions is None or isinstance(positions, slice) else list(map(int, positions)),
+        "rows": read.rows,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "device": None if device is None else str(device),
+        "torch": torch.__version__,
+        "vocabulary_sha256": digest_of(read.names),
+        "truth_sha256": digest_of(*(part for key, v in read.columns.items() for part in (key, v)), read.values),
+    }

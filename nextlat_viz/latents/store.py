@@ -24,7 +24,7 @@ from nextlat_viz.latents.table import FORMAT, metas
 if TYPE_CHECKING:
     from nextlat_viz.training.checkpoint import Checkpoint
 
-_BLOCK = 512  # the smallest user block HDF5 allows, in bytes
+BLOCK = 512  # the smallest user block HDF5 allows, in bytes
 _FAMILY, _, _VERSION = FORMAT.rpartition("/")
 
 
@@ -71,13 +71,9 @@ def save(latents: AnnData, path: str | Path, *, overwrite: bool = False) -> Path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()  # says what is wrong with the folder better than HDF5 does
-        with h5py.File(temporary, "w", userblock_size=_BLOCK) as file:
+        with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
             anndata.io.write_elem(file, "/", latents)
-        with temporary.open("rb+") as raw:
-            block = _block(temporary)
-            raw.write(block)
-            raw.flush()
-            os.fsync(raw.fileno())
+        seal(temporary)
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
@@ -103,7 +99,7 @@ def load(path: str | Path) -> AnnData:
     path = Path(path)
     try:
         with path.open("rb") as raw:
-            found = raw.read(_BLOCK)
+            found = raw.read(BLOCK)
     except OSError as error:
         raise LatentsError(f"cannot read latents at {path}: {error.strerror}") from error
     stated = re.match(rb"nextlat_viz\.latents/(\d+)\nbytes (\d+)\n", found)
@@ -130,15 +126,43 @@ def load(path: str | Path) -> AnnData:
     return latents
 
 
+def seal(path: Path) -> None:
+    """State at the start of a finished file what the rest of it is, and wait until the disk has it."""
+    block = _block(path)
+    with path.open("rb+") as raw:
+        raw.write(block)
+        raw.flush()
+        os.fsync(raw.fileno())
+
+
+def open_backed(path: Path) -> AnnData:
+    """Open latents without reading what the model held: ``X``, layers and arrays stay on disk until they are asked for.
+
+    Raises
+    ------
+    LatentsError
+        Not a file of latents.
+    """
+    try:
+        file = h5py.File(path, "r")
+        known = {name: anndata.io.read_elem(file[name]) for name in ("obs", "var", "uns")}
+        lazy = {group: {name: file[group][name] for name in file[group]} for group in ("layers", "obsm")}
+    except (OSError, KeyError) as error:
+        raise LatentsError(f"{path} is not a file of latents: {error}") from error
+    latents = AnnData(filename=file, **known, **lazy)
+    metas(latents)
+    return latents
+
+
 def _block(path: Path) -> bytes:
     """Build the user block of a file: its format, size in bytes and the sha256 of all that follows the block."""
     digest = hashlib.sha256()
     with path.open("rb") as raw:
-        raw.seek(_BLOCK)
+        raw.seek(BLOCK)
         while chunk := raw.read(1 << 20):
             digest.update(chunk)
     text = f"{FORMAT}\nbytes {path.stat().st_size}\nsha256 {digest.hexdigest()}\n"
-    return text.encode().ljust(_BLOCK, b"\n")
+    return text.encode().ljust(BLOCK, b"\n")
 
 
 def check_same_model(latents: AnnData, checkpoint: Checkpoint) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,16 @@ from jaxtyping import Float, Int
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.latents.facts import Reading, facts, index_of, valid
 from nextlat_viz.worlds import Episodes, World
 
 FORMAT = "nextlat_viz.latents/1"
 KEY = "nextlat_viz"
+TOKENS = "nextlat_viz_tokens"
 HIDDEN = "hidden"
+PROBS = "next_token_probs"
+# What a table without a world says where the name of one is asked for.
+NO_WORLD = '{"name": "no world"}'
 
 
 def build(
@@ -75,75 +80,79 @@ def build(
     >>> bool((tokens_of(latents) == episodes.tokens).all())
     True
     """
-    rows = np.arange(episodes.tokens.shape[1]) < episodes.length[:, None]
-    episode, position = np.nonzero(rows)
-    if episode.size == 0:
+    rows = valid(episodes)
+    if not rows.any():
         raise LatentsError("there is nothing to lay out: every episode is empty")
-
-    obs: dict[str, Any] = {
-        "episode": episode,
-        "position": position + 1,
-        "token": pd.Categorical.from_codes(episodes.tokens[rows], categories=list(world.vocabulary)),
-    }
-    obsm = {"belief": _exact(world.belief, episodes)}
+    read = Reading(episodes, rows, world, world.vocabulary)
+    arrays = {name: values[rows].astype(np.float32) for name, values in {**layers, HIDDEN: hidden}.items()}
     if next_token_probs is not None:
-        obsm["next_token_probs"] = next_token_probs[rows].astype(np.float32)
-        obsm["next_token_probs_exact"] = _exact(world.next_token_probs, episodes)
-    obsm = {name: values for name, values in obsm.items() if values is not None}
-    for name, values in episodes.states.items():
-        if name in obsm:
-            continue
-        if name in world.state_values and values.ndim == 2:
-            # A value under 0 is one that is not known yet: it has no name.
-            obs[name] = pd.Categorical.from_codes(
-                np.maximum(values[rows], -1), categories=list(world.state_values[name])
-            )
-        elif values.ndim == 2:
-            obs[name] = values[rows]
-        else:
-            obsm[name] = values[rows].reshape(episode.size, -1)
+        arrays[PROBS] = next_token_probs[rows].astype(np.float32)
+    return assemble(arrays, read, origin(read, meta, list(layers)))
 
-    index = [f"e{e}p{p + 1}" for e, p in zip(episode, position, strict=True)]
+
+def assemble(arrays: Mapping[str, Float[np.ndarray, "rows dim"]], read: Reading, uns: Mapping[str, Any]) -> AnnData:
+    """Put the arrays of all sites, and ``"next_token_probs"``, beside the facts of their rows."""
+    obs, obsm = facts(read, probs=PROBS in arrays)
+    hidden = arrays[HIDDEN]
+    table = AnnData(
+        X=hidden,
+        obs=pd.DataFrame(obs, index=index_of(obs)),
+        var=pd.DataFrame(index=features_of(hidden.shape[1])),
+        uns=dict(uns),
+    )
+    for name, values in arrays.items():
+        where, key = place(name, values.shape[1], hidden.shape[1])
+        if name == PROBS:
+            obsm = {name: values, **obsm}
+        elif where == "layers":
+            table.layers[key] = values
+        elif where == "obsm":
+            obsm[key] = values
+    for name, values in obsm.items():
+        table.obsm[name] = values
+    return table
+
+
+def place(name: str, width: int, dim: int) -> tuple[str, str]:
+    """Say where a site lies in a table: sites as wide as ``X`` are layers, others arrays of their own."""
+    if name == HIDDEN:
+        return "X", "X"
+    if name == PROBS:
+        return "obsm", PROBS
+    return ("layers", name) if width == dim else ("obsm", f"X_{name}")
+
+
+def features_of(dim: int) -> list[str]:
+    """Name the dimensions of the hidden state."""
+    return [f"h{i}" for i in range(dim)]
+
+
+def origin(read: Reading, meta: Mapping[str, Any], sites: Sequence[str]) -> dict[str, Any]:
+    """Return ``uns`` of a table: whose latents these are, of which tokens.
+
+    ``meta`` is as `build` takes it, and may have ``hidden_site``: what the model itself calls ``X``.
+    """
     uns = {
         "format": FORMAT,
         "card": str(meta["card"]),
         "weights_sha256": str(meta["weights_sha256"]),
-        "world": json.dumps(world.spec),
-        "vocabulary": list(world.vocabulary),
-        "state_names": list(world.state_names),
-        "episodes_sha256": episodes.sha256,
-        "sites": [*layers, HIDDEN],
+        "vocabulary": list(read.names),
+        "state_names": [] if read.world is None else list(read.world.state_names),
+        "episodes_sha256": read.episodes.sha256,
+        "sites": [*sites, HIDDEN],
         "label": str(meta["label"]),
         "name": str(meta["name"]),
         "step": int(meta["step"]),
     }
-    return AnnData(
-        X=hidden[rows].astype(np.float32),
-        obs=pd.DataFrame(obs, index=index),
-        var=pd.DataFrame(index=[f"h{i}" for i in range(hidden.shape[2])]),
-        obsm=obsm,
-        layers={name: values[rows].astype(np.float32) for name, values in layers.items()},
-        uns={KEY: uns},
-    )
-
-
-def _exact(function: Any, episodes: Episodes) -> np.ndarray | None:
-    """Evaluate a function of prefixes on every row; one call per episode length, so it never sees padding.
-
-    None where the world does not know it.
-    """
-    n, t = episodes.tokens.shape
-    out: np.ndarray | None = None
-    for length in np.unique(episodes.length[episodes.length > 0]):
-        which = episodes.length == length
-        values = function(episodes.tokens[which, :length])
-        if values is None:
-            return None
-        if out is None:
-            out = np.zeros((n, t, values.shape[-1]))
-        out[which, :length] = values
-    assert out is not None
-    return out[np.arange(t) < episodes.length[:, None]]
+    if read.world is not None:
+        uns["world"] = json.dumps(read.world.spec)
+    if "hidden_site" in meta:
+        uns["hidden_site"] = str(meta["hidden_site"])
+    if not read.partial:
+        return {KEY: uns}
+    # The rows alone would not say what was read before them.
+    ids = read.episodes.tokens if read.ids is None else np.searchsorted(read.ids, read.episodes.tokens)
+    return {KEY: uns, TOKENS: np.where(valid(read.episodes), ids, -1).astype(np.int32)}
 
 
 def metas(latents: AnnData) -> dict[str, dict[str, Any]]:
@@ -154,7 +163,7 @@ def metas(latents: AnnData) -> dict[str, dict[str, Any]]:
             "this AnnData is not a latents table (it has no uns['nextlat_viz']): make one with nlv.extract"
         )
     if "models" not in stored:
-        one = _plain(stored)
+        one = {"world": NO_WORLD, **_plain(stored)}
         return {one["label"]: one}
     every = {name: json.loads(text) for name, text in zip(stored["model_names"], stored["models"], strict=True)}
     present = latents.obs["model"].unique() if "model" in latents.obs else every
@@ -192,14 +201,18 @@ def _plain(stored: Mapping[str, Any]) -> dict[str, Any]:
 def sites(latents: AnnData) -> list[str]:
     """Name the sites in the table, in the order the model computes them; ``"hidden"`` is last."""
     named: list[str] = next(iter(metas(latents).values()))["sites"]
-    return [name for name in named if name == HIDDEN or name in latents.layers]
+    return [name for name in named if name == HIDDEN or name in latents.layers or f"X_{name}" in latents.obsm]
 
 
 def site(latents: AnnData, name: str = HIDDEN) -> Float[np.ndarray, "rows dim"]:
-    """Return the latents at one site, ``(rows, dim)`` float32."""
-    if name not in sites(latents):
+    """Return the latents at one site, ``(rows, dim)`` float32; ``X`` also by what the model itself calls it."""
+    if name == HIDDEN or name in (one.get("hidden_site") for one in metas(latents).values()):
+        values = latents.X
+    elif name in sites(latents):
+        values = latents.layers[name] if name in latents.layers else latents.obsm[f"X_{name}"]
+    else:
         raise unknown("site", name, sites(latents))
-    return np.asarray(latents.X if name == HIDDEN else latents.layers[name])
+    return np.asarray(values).astype(np.float32, copy=False)
 
 
 def columns(latents: AnnData) -> list[str]:
@@ -218,19 +231,35 @@ def column(latents: AnnData, name: str) -> np.ndarray:
 
 
 def world_of(latents: AnnData) -> World:
-    """Rebuild the world the episodes came from."""
-    return worlds.from_spec(json.loads(next(iter(metas(latents).values()))["world"]))
+    """Rebuild the world the episodes came from.
+
+    Raises
+    ------
+    LatentsError
+        The tokens were of no known world.
+    """
+    spec = next(iter(metas(latents).values()))["world"]
+    if spec == NO_WORLD:
+        raise LatentsError(
+            "these latents are of tokens of no known world, so there is no exact truth to draw or to compare with: "
+            "extract with world=... where the tokens come from one"
+        )
+    return worlds.from_spec(json.loads(spec))
 
 
 def tokens_of(latents: AnnData) -> Int[np.ndarray, "N T"]:
     """Return the tokens read, one row per episode present (ascending), columns are positions 1 to T.
 
-    Where the table has no row (shorter episodes, rows sliced away) the entry is -1.
+    Numbers are places in the table's vocabulary. Where the table has no row (shorter episodes, rows sliced away) the
+    entry is -1; a table that was extracted at some positions only knows the tokens between them too.
     """
     every = metas(latents)
     if len({one["episodes_sha256"] for one in every.values()}) != 1:
         raise LatentsError("these models read different episodes: take one with select(latents, model=...)")
     vocabulary = next(iter(every.values()))["vocabulary"]
+    if TOKENS in latents.uns:
+        read = np.asarray(latents.uns[TOKENS])[np.unique(column(latents, "episode"))]
+        return read.astype(np.int64)
     # Slicing may drop unused categories, so the codes of the column are not token ids: the names are.
     ids = pd.Index(vocabulary).get_indexer(column(latents, "token"))
     episode, position = column(latents, "episode"), column(latents, "position")

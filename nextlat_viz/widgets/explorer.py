@@ -120,7 +120,7 @@ class LatentExplorer(View):
         said = f"{n:,} of {total:,} rows selected{part}" if n else f"{total:,} rows{part}; drag over a view to select"
         self._count.value = f'<span role="status">{said}</span>'
         self._clear.disabled = not n
-        names = [figures.escape(name) for name in scene.world.vocabulary]
+        names = [figures.escape(name) for name in scene.vocabulary]
         line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
         read = prefix(line[: state.position], names)
         self._where.value = (

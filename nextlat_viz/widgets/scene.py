@@ -69,6 +69,11 @@ class Scene:
         return world_of(self.latents[0])
 
     @cached_property
+    def vocabulary(self) -> list[str]:
+        """What the tokens are called, with or without a world."""
+        return list(meta(self.latents[0])["vocabulary"])
+
+    @cached_property
     def labels(self) -> list[str]:
         """What each model is called, made different where two would be called the same."""
         metas = [meta(one) for one in self.latents]

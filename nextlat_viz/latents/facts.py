@@ -1,0 +1,262 @@
+"""What was true at the rows of a table: tokens, states, beliefs, and columns of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int
+
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.worlds import Episodes, World
+
+Positions: TypeAlias = slice | Sequence[int]
+Truth: TypeAlias = pd.DataFrame | Mapping[str, Any]
+# Next-token distributions are kept up to this vocabulary: past it they would outweigh the latents themselves.
+MOST_TOKENS = 512
+_TAKEN = ("episode", "position", "token", "token_id")
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Which episodes are read, which of their rows a table keeps, and what is known about them.
+
+    Attributes
+    ----------
+    episodes : Episodes
+        (N, T) tokens and the world's states.
+    keep : (N, T) booleans
+        The rows of the table.
+    world : World or None
+        None for tokens of no known world: then neither beliefs nor exact probabilities are there.
+    names : tuple of str
+        Names of the tokens in ``ids``; every token is a category of its own.
+    ids : (V,) integers or None
+        Ascending token ids that have a name; None where ids are 0 to V - 1.
+    columns : dict of (N, T, ...) arrays
+        Columns of the user's own.
+    values : dict of lists of str
+        For columns of names: what their integers are called.
+    """
+
+    episodes: Episodes
+    keep: Bool[np.ndarray, "N T"]
+    world: World | None
+    names: tuple[str, ...]
+    ids: Int[np.ndarray, " V"] | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return int(self.keep.sum())
+
+    @property
+    def partial(self) -> bool:
+        """Whether the table misses tokens that were read."""
+        return self.rows < int(self.episodes.length.sum())
+
+
+def valid(episodes: Episodes) -> Bool[np.ndarray, "N T"]:
+    """Return where there are tokens, not padding."""
+    return np.arange(episodes.tokens.shape[1]) < episodes.length[:, None]
+
+
+def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N T"]:
+    """Return which rows a filter of positions keeps.
+
+    Positions count from 1. A slice goes up to its stop, which it leaves out; in a list, -1 is the last position of
+    each episode.
+
+    Examples
+    --------
+    >>> episodes = Episodes(np.zeros((2, 4), int), length=np.array([4, 2]))
+    >>> kept(episodes, [1, -1]).astype(int).tolist()
+    [[1, 0, 0, 1], [1, 1, 0, 0]]
+    >>> kept(episodes, slice(2, 4)).astype(int).tolist()
+    [[0, 1, 1, 0], [0, 1, 0, 0]]
+    """
+    real = valid(episodes)
+    if positions is None:
+        return real
+    if isinstance(positions, slice):
+        bounds = (positions.start, positions.stop, positions.step)
+        if any(bound is not None and bound < 1 for bound in bounds):
+            raise LatentsError(f"positions={positions}: positions count from 1, so a slice has no bound under 1")
+        asked = np.arange(positions.start or 1, positions.stop or real.shape[1] + 1, positions.step or 1)
+    else:
+        asked = np.asarray(list(positions))
+        if asked.size == 0 or asked.dtype.kind not in "iu" or (asked == 0).any():
+            raise LatentsError(f"positions must be a slice or whole numbers from 1 (-1 is the last), got {positions!r}")
+    position = np.arange(1, real.shape[1] + 1)
+    backwards = position - episodes.length[:, None] - 1
+    keep = real & (np.isin(position, asked) | np.isin(backwards, asked))
+    if not keep.any():
+        raise LatentsError(f"positions={positions!r} keeps no row: the longest episode has {episodes.length.max()}")
+    return keep
+
+
+def facts(reading: Reading, start: int = 0, stop: int | None = None, probs: bool = True) -> tuple[dict, dict]:
+    """Return the columns of the rows of some episodes.
+
+    Parameters
+    ----------
+    reading : Reading
+    start, stop : int
+        Which episodes.
+    probs : bool
+        Whether the exact next-token probabilities are wanted.
+
+    Returns
+    -------
+    obs : dict of columns, one value per row
+    obsm : dict of (rows, k) arrays
+    """
+    episodes, keep, world = reading.episodes[start:stop], reading.keep[start:stop], reading.world
+    episode, position = np.nonzero(keep)
+    tokens = episodes.tokens[keep]
+    codes = tokens if reading.ids is None else np.searchsorted(reading.ids, tokens)
+    obs: dict[str, Any] = {
+        "episode": episode + start,
+        "position": position + 1,
+        "token": pd.Categorical.from_codes(codes, categories=list(reading.names)),
+    }
+    if reading.ids is not None:
+        obs["token_id"] = tokens
+    exact: dict[str, np.ndarray | None] = {}
+    if world is not None:
+        exact["belief"] = _exact(world.belief, episodes, keep)
+        if probs:
+            exact["next_token_probs_exact"] = _exact(world.next_token_probs, episodes, keep)
+    obsm = {name: values for name, values in exact.items() if values is not None}
+    named = dict(reading.values) if world is None else {**world.state_values, **reading.values}
+    for name, values in {**episodes.states, **{k: v[start:stop] for k, v in reading.columns.items()}}.items():
+        if name in obsm:
+            continue
+        if values.ndim > 2:
+            obsm[name] = values[keep].reshape(episode.size, -1)
+        elif name in named:
+            # A value under 0 is one that is not known yet: it has no name.
+            obs[name] = pd.Categorical.from_codes(np.maximum(values[keep], -1), categories=list(named[name]))
+        else:
+            obs[name] = values[keep]
+    return obs, obsm
+
+
+def index_of(obs: Mapping[str, Any]) -> list[str]:
+    """Return the names of rows: e3p5 is position 5 of episode 3."""
+    return [f"e{e}p{p}" for e, p in zip(obs["episode"].tolist(), obs["position"].tolist(), strict=True)]
+
+
+def _exact(function: Any, episodes: Episodes, keep: Bool[np.ndarray, "N T"]) -> np.ndarray | None:
+    """Evaluate a function of prefixes on every row; one call per episode length, so it never sees padding.
+
+    None where the world does not know it.
+    """
+    n, t = episodes.tokens.shape
+    out: np.ndarray | None = None
+    for length in np.unique(episodes.length[episodes.length > 0]):
+        which = episodes.length == length
+        values = function(episodes.tokens[which, :length])
+        if values is None:
+            return None
+        if out is None:
+            out = np.zeros((n, t, values.shape[-1]))
+        out[which, :length] = values
+    return None if out is None else out[keep]
+
+
+def own_columns(
+    truth: Truth | None, episodes: Episodes, keep: Bool[np.ndarray, "N T"]
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Lay the user's own columns out by episode and position.
+
+    Parameters
+    ----------
+    truth : DataFrame or dict of arrays
+        A table with the columns ``episode`` (from 0), ``position`` (from 1) and more, or (N, T, ...) arrays.
+    episodes : Episodes
+    keep : (N, T) booleans
+        The rows that must have a value.
+
+    Returns
+    -------
+    columns : dict of (N, T, ...) arrays
+    values : dict of lists of str
+        What the integers of columns of names are called.
+
+    Raises
+    ------
+    LatentsError
+        Rows that the table does not have or has twice, columns of reserved names, arrays of another shape.
+    """
+    if truth is None:
+        return {}, {}
+    arrays = _dense(truth, episodes, keep) if isinstance(truth, pd.DataFrame) else dict(truth)
+    columns, values = {}, {}
+    for name, one in arrays.items():
+        found = np.asarray(one)
+        if name in (*_TAKEN, *episodes.states):
+            raise LatentsError(f"truth has a column {name!r}, which the table has already: rename it")
+        if found.shape[:2] != keep.shape:
+            raise LatentsError(
+                f"truth[{name!r}] must have the shape of the tokens, {keep.shape} and perhaps more axes, "
+                f"got {found.shape}"
+            )
+        if found.dtype.kind in "iufb":
+            columns[str(name)] = found
+        elif found.ndim == 2:
+            codes, names = pd.factorize(found.ravel(), sort=True)
+            columns[str(name)], values[str(name)] = codes.reshape(found.shape), [str(each) for each in names]
+        else:
+            raise LatentsError(f"truth[{name!r}] of several values per row must be numbers, got {found.dtype}")
+    return columns, values
+
+
+def _dense(truth: pd.DataFrame, episodes: Episodes, keep: Bool[np.ndarray, "N T"]) -> dict[str, np.ndarray]:
+    for key in ("episode", "position"):
+        if key not in truth or not pd.api.types.is_integer_dtype(truth[key]):
+            raise LatentsError(f"truth needs a column {key!r} of whole numbers; it has {', '.join(map(str, truth))}")
+    episode, position = truth["episode"].to_numpy(), truth["position"].to_numpy() - 1
+    n, t = keep.shape
+    inside = (episode >= 0) & (episode < n) & (position >= 0) & (position < t)
+    episode, position = episode[inside], position[inside]
+    count = np.zeros(keep.shape, dtype=np.int64)
+    np.add.at(count, (episode, position), 1)
+    if twice := int((count > 1).sum()):
+        e, p = np.argwhere(count > 1)[0]
+        raise LatentsError(
+            f"truth has several rows for {twice} (episode, position) pairs, such as episode {e}, position {p + 1}: "
+            "give one row each"
+        )
+    if missing := int((keep & (count == 0)).sum()):
+        e, p = np.argwhere(keep & (count == 0))[0]
+        raise LatentsError(
+            f"truth misses {missing} of {int(keep.sum())} rows, such as episode {e}, position {p + 1}: episodes count "
+            "from 0 and positions from 1; add them, or leave them out with positions="
+        )
+    dense = {}
+    for name in truth.columns.drop(["episode", "position"]):
+        values = truth[name][inside]
+        if pd.api.types.is_numeric_dtype(values):
+            plain = values.to_numpy(dtype=float) if values.isna().any() else values.to_numpy()
+        else:
+            plain = values.astype(object).where(values.notna(), None).to_numpy()
+        laid = np.full(keep.shape, None) if plain.dtype == object else np.zeros(keep.shape, plain.dtype)
+        laid[episode, position] = plain
+        dense[str(name)] = laid
+    return dense
+
+
+def digest_of(*parts: Any) -> str:
+    """Hash arrays and texts, in this order, as hex."""
+    digest = hashlib.sha256()
+    for part in parts:
+        values = part if isinstance(part, np.ndarray) else np.frombuffer(str(part).encode(), dtype=np.uint8)
+        digest.update(f"{values.dtype.str}{values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

@@ -1,0 +1,277 @@
+"""Reading a model: one of ours by the states it gives, any other module through hooks on its submodules."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.latents.facts import MOST_TOKENS
+from nextlat_viz.latents.table import HIDDEN
+from nextlat_viz.training.checkpoint import Checkpoint
+
+States: TypeAlias = dict[str, Float[Tensor, "b t width"]]
+Call: TypeAlias = Callable[[Any, Tensor, Tensor], Any]
+
+
+class Reader:
+    """What extraction asks of a model.
+
+    Attributes
+    ----------
+    module : nn.Module
+    sites : list of str
+        What is read, in the order of the table; ``"hidden"``, which becomes ``X``, is last.
+    meta : dict
+        Whose latents these are, as `table.origin` takes it.
+    context : int or None
+        How many tokens it can read.
+    vocabulary_size : int or None
+        How many tokens it knows.
+    """
+
+    module: nn.Module
+    sites: list[str]
+    meta: dict[str, Any]
+    context: int | None = None
+    vocabulary_size: int | None = None
+
+    def read(
+        self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
+    ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
+        """Return the state of every site, and the logits of the next token where they are wanted."""
+        raise NotImplementedError
+
+    @contextmanager
+    def ready(self, device: torch.device | str | None) -> Iterator[torch.device]:
+        """Hold the model ready to be read, without gradients; afterwards it is as it was."""
+        first = next(self.module.parameters(), next(self.module.buffers(), torch.zeros(0)))
+        home, training = first.device, [one for one in self.module.modules() if one.training]
+        where = home if device is None else torch.device(device)
+        try:
+            if where != home:
+                self.module.to(where)
+            self.module.eval()
+            with torch.no_grad():
+                yield where
+        finally:
+            if where != home:
+                self.module.to(home)
+            for one in training:
+                one.training = True
+
+
+class CheckpointReader(Reader):
+    """Reads one of our own models."""
+
+    def __init__(self, checkpoint: Checkpoint, sites: str | Sequence[str]) -> None:
+        self.module, self._backbone = checkpoint.model, checkpoint.model.backbone
+        known = self._backbone.sites
+        wanted = known if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
+        for name in wanted:
+            if name not in known:
+                raise unknown("site", name, known)
+        self.sites = [name for name in known if name in wanted or name == HIDDEN]
+        self.context = self._backbone.config.context
+        self.vocabulary_size = len(checkpoint.world.vocabulary)
+        self.meta = {
+            "card": checkpoint.card.model_dump_json(),
+            "weights_sha256": checkpoint.weights_sha256,
+            "label": checkpoint.label,
+            "name": checkpoint.name,
+            "step": checkpoint.step,
+        }
+
+    def read(
+        self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
+    ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
+        states = self._backbone.states(tokens, documents)
+        wanted = len(self._backbone.head.weight) <= MOST_TOKENS
+        return {name: states[name] for name in self.sites}, (
+            self.module.logits(states[HIDDEN]) if wanted else None  # type: ignore[operator]
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a state is: what a submodule returns, or what it is given first."""
+
+    module: nn.Module
+    given: bool = False
+
+
+class _Enough(Exception):
+    """Everything wanted has been seen; the rest of the forward pass is not needed."""
+
+
+class ModuleReader(Reader):
+    """Reads any module through hooks on its submodules.
+
+    Parameters
+    ----------
+    module : nn.Module
+    sites : str or sequence of str
+        Names as in ``module.named_modules()``; patterns such as ``"h.*"`` take all that match, in the model's order.
+    hidden : str, optional
+        Which of them becomes ``X``; default the last.
+    call : callable, optional
+        ``call(module, tokens, real)`` runs the model on (B, T) tokens, of which (B, T) are real and not padding.
+    name : str, optional
+        What to call it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        sites: str | Sequence[str],
+        hidden: str | None = None,
+        call: Call | None = None,
+        name: str | None = None,
+    ) -> None:
+        places = self.places(module)
+        names = self._chosen(module, sites, list(places))
+        self._hidden = names[-1] if hidden is None else self._chosen(module, hidden, list(places))[-1]
+        if HIDDEN in names and self._hidden != HIDDEN:
+            raise LatentsError(f"site {HIDDEN!r} is what a table calls X: give hidden={HIDDEN!r} to read it")
+        self.module = module
+        self.sites = [*(one for one in names if one != self._hidden), HIDDEN]
+        self._places = {one: places[one] for one in dict.fromkeys([*names, self._hidden])}
+        self._call = call or self.call
+        # Weights are hashed first: a model without any is not one.
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        called = name or type(module).__name__
+        self.meta = {
+            "card": json.dumps({"class": kind}),
+            "weights_sha256": weights_of(module),
+            "label": called,
+            "name": called,
+            "step": 0,
+        }
+        if self._hidden != HIDDEN:
+            self.meta["hidden_site"] = self._hidden
+
+    def places(self, module: nn.Module) -> dict[str, Place]:
+        """Return every site there is."""
+        return {name: Place(one) for name, one in module.named_modules() if name}
+
+    def default_sites(self, module: nn.Module) -> list[str]:
+        """Return the sites that ``"all"`` stands for."""
+        known = [name for name, _ in module.named_children()]
+        raise LatentsError(
+            f"sites='all' is not known for {type(module).__name__}: name submodules, such as sites=[{known[0]!r}]"
+            if known
+            else f"{type(module).__name__} has no submodules to read: wrap it in one that has"
+        )
+
+    def call(self, module: nn.Module, tokens: Tensor, real: Tensor) -> Any:
+        """Run the model on tokens; padding is told to models that take an ``attention_mask``."""
+        if "attention_mask" in inspect.signature(module.forward).parameters and not bool(real.all()):
+            return module(tokens, attention_mask=real.long())
+        return module(tokens)
+
+    def read(
+        self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
+    ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
+        seen, _ = self._watched(tokens, real)
+        return seen, None
+
+    def _watched(
+        self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], stop: nn.Module | None = None
+    ) -> tuple[States, Any]:
+        """Run the model and keep what passes by; up to a submodule, where one is given."""
+        seen: dict[str, Tensor] = {}
+        handles = []
+
+        def keep(name: str, value: Any) -> None:
+            if name in seen:
+                raise LatentsError(
+                    f"site {name!r} runs several times in one forward pass, so it has no one state per position: "
+                    "read a submodule that runs once"
+                )
+            state = _first_tensor(value)
+            if state is None or state.ndim != 3 or state.shape[:2] != tokens.shape:
+                found = type(value).__name__ if state is None else f"a tensor of shape {tuple(state.shape)}"
+                raise LatentsError(
+                    f"site {name!r} gives {found}, not ({tokens.shape[0]}, {tokens.shape[1]}, width): it does not "
+                    "hold one state per token; choose another site"
+                )
+            # Later layers may write into what this one returned.
+            seen[name] = state.detach().clone()
+
+        def enough(*_: Any) -> None:
+            raise _Enough
+
+        try:
+            for name, place in self._places.items():
+                handles.append(_hook(name, place, keep))
+            if stop is not None:
+                handles.append(stop.register_forward_pre_hook(enough))
+            result = None
+            with suppress(_Enough):
+                result = self._call(self.module, tokens, real)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in self._places:
+            if name not in seen:
+                raise LatentsError(f"site {name!r} did not run in the forward pass: choose another, or give call=...")
+        return {HIDDEN if name == self._hidden else name: state for name, state in seen.items()}, result
+
+    def _chosen(self, module: nn.Module, sites: str | Sequence[str], known: list[str]) -> list[str]:
+        if sites == "all":
+            return self.default_sites(module)
+        chosen: list[str] = []
+        for pattern in [sites] if isinstance(sites, str) else list(sites):
+            # A star stands for one part of a dotted name, as in a shell for one folder.
+            depth = pattern.count(".")
+            found = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name.count(".") == depth]
+            if not found:
+                raise unknown("site", pattern, known)
+            chosen += [name for name in found if name not in chosen]
+        if not chosen:
+            raise LatentsError("sites is empty: name at least one submodule")
+        return chosen
+
+
+def _hook(name: str, place: Place, keep: Callable[[str, Any], None]) -> Any:
+    if place.given:
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            keep(name, args or list(kwargs.values()))
+
+        return place.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        keep(name, output)
+
+    return place.module.register_forward_hook(after)
+
+
+def _first_tensor(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return next((one for one in value if isinstance(one, Tensor)), None)
+    return None
+
+
+def weights_of(module: nn.Module) -> str:
+    """Hash what identifies a model: its class, and the names, types and bytes of its parameters and buffers."""
+    digest = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}".encode())
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
