@@ -144,12 +144,13 @@ def open_backed(path: Path) -> AnnData:
         Not a file of latents.
     """
     try:
-        file = h5py.File(path, "r")
+        # Two handles: anndata closes its own when a table is brought to memory, and opens it again for X alone.
+        own, file = h5py.File(path, "r"), h5py.File(path, "r")
         known = {name: anndata.io.read_elem(file[name]) for name in ("obs", "var", "uns")}
         lazy = {group: {name: file[group][name] for name in file[group]} for group in ("layers", "obsm")}
     except (OSError, KeyError) as error:
         raise LatentsError(f"{path} is not a file of latents: {error}") from error
-    latents = AnnData(filename=file, **known, **lazy)
+    latents = AnnData(filename=own, **known, **lazy)
     metas(latents)
     return latents
 

@@ -124,9 +124,12 @@ class Growing:
 
     def stop(self) -> None:
         """Let go of the file; what is on disk stays there, to go on from."""
-        self._sync()
-        self._file.close()
-        self._lines.close()
+        try:
+            self._sync()
+        finally:
+            self._file.close()
+            self._lines.close()
+            self._open = False
 
     def finish(self) -> None:
         """Vouch for the whole file and move it to its place."""

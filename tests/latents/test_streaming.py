@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from torch import nn
+
+from nextlat_viz import latents as nl
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.latents import streaming
+from nextlat_viz.training.checkpoint import Checkpoint
+
+TOKENS = np.random.default_rng(0).integers(0, 9, (50, 6))
+LENGTHS = np.random.default_rng(1).integers(0, 7, 50)
+TRUTH = {"word": np.array(list("abcdefghi"))[TOKENS], "vector": np.random.default_rng(2).normal(size=(50, 6, 2))}
+
+
+def model(scale: float = 1.0) -> nn.Module:
+    torch.manual_seed(0)
+    built = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 20), nn.Tanh(), nn.Linear(20, 8))
+    with torch.no_grad():
+        built[3].weight.mul_(scale)
+    return built
+
+
+OPTIONS: dict[str, Any] = {
+    "sites": ["0", "1", "3"], "lengths": LENGTHS, "truth": TRUTH, "batch_size": 4, "progress": False,
+}  # fmt: skip
+
+
+def assert_same(a: AnnData, b: AnnData) -> None:
+    assert nl.sites(a) == nl.sites(b)
+    assert nl.columns(a) == nl.columns(b)
+    for name in nl.sites(a):
+        np.testing.assert_array_equal(nl.site(a, name), nl.site(b, name))
+    for name in nl.columns(a):
+        np.testing.assert_array_equal(nl.column(a, name), nl.column(b, name))
+    pd.testing.assert_frame_equal(a.obs, b.obs)
+    np.testing.assert_array_equal(nl.tokens_of(a), nl.tokens_of(b))
+    one, two = nl.meta(a), nl.meta(b)
+    assert {key: one[key] for key in one if key != "extraction"} == {k: two[k] for k in two if k != "extraction"}
+
+
+@pytest.mark.parametrize("options", [{}, {"positions": [1, -1]}, {"dtype": "float16"}])
+def test_on_disk_is_as_in_memory(options: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "a.h5ad"
+    on_disk = nl.extract(model(), TOKENS, **OPTIONS, **options, out=out)
+    assert on_disk.isbacked
+    assert_same(on_disk, nl.extract(model(), TOKENS, **OPTIONS, **options))
+    on_disk.file.close()
+    assert_same(nl.load(out), anndata.read_h5ad(out))
+    assert [path.name for path in out.parent.iterdir()] == ["a.h5ad"]
+    assert nl.load(out).X.dtype == options.get("dtype", "float32")
+
+
+def test_a_backed_table_can_be_worked_with(tmp_path: Path) -> None:
+    on_disk = nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.h5ad")
+    whole = on_disk.to_memory()
+    chosen = nl.select(on_disk, position=[2, 3])
+    np.testing.assert_array_equal(chosen.X, nl.select(whole, position=[2, 3]).X)
+    np.testing.assert_array_equal(nl.site(on_disk[5:9], "1"), nl.site(whole, "1")[5:9])
+    again = nl.load(nl.save(on_disk, tmp_path / "b.h5ad"))
+    assert_same(again, whole)
+    assert nl.concatenate([on_disk, on_disk], names=["x", "y"]).n_obs == 2 * whole.n_obs
+    on_disk.file.close()
+
+
+def test_our_checkpoints_too(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    episodes = checkpoint.world.sample(20, 8, seed=1)
+    on_disk = nl.extract(checkpoint, episodes, batch_size=8, out=tmp_path / "a.h5ad")
+    assert_same(on_disk, nl.extract(checkpoint, episodes, batch_size=8))
+    on_disk.file.close()
+
+
+class Cut(BaseException):
+    """What ends a process at any moment."""
+
+
+@pytest.mark.parametrize("batches", range(0, 13, 3))
+@pytest.mark.parametrize("where", ["write", "_sync", "finish"])
+def test_cut_anywhere_it_goes_on_to_the_same_bytes(
+    batches: int, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "SYNC_EVERY", 0.0)
+    whole, out = tmp_path / "whole.h5ad", tmp_path / "cut.h5ad"
+    nl.extract(model(), TOKENS, **OPTIONS, out=whole).file.close()
+    calls, untouched = 0, getattr(streaming.Growing, where)
+
+    def cut(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if where == "finish":
+            arguments[0].stop()
+        if where == "finish" or calls > batches:
+            raise Cut
+        untouched(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming.Growing, where, cut)
+        with pytest.raises(Cut):
+            nl.extract(model(), TOKENS, **OPTIONS, out=out)
+    assert not out.exists()
+    begun = json.loads(out.with_name(".cut.h5ad.journal").read_text(encoding="utf-8").split("\n")[0])
+    assert streaming.Growing(out, begun).episodes == min(50, 4 * batches if where != "finish" else 50)
+    nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.h5ad", "whole.h5ad"]
+
+
+def test_killed_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import sys, time, torch\n"
+        "from pathlib import Path\n"
+        "import nextlat_viz.latents as nl\n"
+        "from nextlat_viz.latents import streaming\n"
+        "streaming.SYNC_EVERY = 0.0\n"
+        "import numpy as np\n"
+        "torch.manual_seed(0)\n"
+        "model = torch.nn.Sequential(torch.nn.Embedding(9, 8), torch.nn.Linear(8, 8))\n"
+        "def call(model, tokens, real):\n"
+        "    time.sleep(float(sys.argv[2]))\n"
+        "    return model(tokens)\n"
+        "tokens = np.arange(1200).reshape(200, 6) % 9\n"
+        "latents = nl.extract(model, tokens, ['0', '1'], 2, out=Path(sys.argv[1]), call=call, progress=False)\n"
+    )
+    whole, out = tmp_path / "whole.h5ad", tmp_path / "cut.h5ad"
+    script = tmp_path / "script.py"
+    script.write_text(code, encoding="utf-8")
+
+    def run(path: Path) -> None:
+        monkeypatch.setattr(sys, "argv", [str(script), str(path), "0"])
+        runpy.run_path(str(script))["latents"].file.close()
+
+    monkeypatch.setattr(streaming, "SYNC_EVERY", 0.0)
+    run(whole)
+    killed = subprocess.Popen([sys.executable, str(script), str(out), "0.02"])
+    journal = out.with_name(".cut.h5ad.journal")
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (journal.exists() and journal.read_bytes().count(b"\n") > 5):
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert not out.exists()
+    done = journal.read_text(encoding="utf-8").split("\n")[-2].split()
+    assert 0 < int(done[0]) < 200
+    run(out)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_line_of_the_journal_that_was_cut_is_not_believed(tmp_path: Path) -> None:
+    out = tmp_path / "a.h5ad"
+    expected = nl.extract(model(), TOKENS, **OPTIONS)
+
+    calls = 0
+
+    def call(module: nn.Module, tokens: torch.Tensor, real: torch.Tensor) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return module(tokens)
+
+    with pytest.raises(KeyboardInterrupt):
+        nl.extract(model(), TOKENS, **OPTIONS, out=out, call=call)
+    journal = out.with_name(".a.h5ad.journal")
+    journal.write_text(journal.read_text(encoding="utf-8") + "44 1", encoding="utf-8", newline="\n")
+    on_disk = nl.extract(model(), TOKENS, **OPTIONS, out=out)
+    assert_same(on_disk, expected)
+    on_disk.file.close()
+
+
+def test_another_call_is_refused_with_what_differs(tmp_path: Path) -> None:
+    out = tmp_path / "a.h5ad"
+    nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
+    before = out.read_bytes()
+    nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()  # the same call opens it
+    different = {**OPTIONS, "sites": ["0", "3"], "batch_size": 8}
+    with pytest.raises(LatentsError, match=r"another call \(sites was .*, now .*; batch_size was 4, now 8\)"):
+        nl.extract(model(), TOKENS, **different, out=out)
+    with pytest.raises(LatentsError, match="weights_sha256 was"):
+        nl.extract(model(2.0), TOKENS, **OPTIONS, out=out)
+    with pytest.raises(LatentsError, match="truth_sha256 was"):
+        nl.extract(model(), TOKENS, **{**OPTIONS, "truth": None}, out=out)
+    assert out.read_bytes() == before
+    begun = tmp_path / "b.h5ad"
+    with pytest.raises(LatentsError, match="float16 cannot: give dtype='float32'"):
+        nl.extract(model(1e6), TOKENS, **OPTIONS, out=begun, dtype="float16")
+    with pytest.raises(LatentsError, match=r"b\.h5ad\.journal is of another call .*to start over"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=begun)
+
+
+def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LatentsError, match=r"must end in \.h5ad"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.csv")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LatentsError, match="cannot write"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "file" / "a.h5ad")
+    (tmp_path / "other.h5ad").write_bytes(b"something else")
+    with pytest.raises(LatentsError, match="says nothing about a call that wrote it"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "other.h5ad")
+    full: Callable[[Any], Any] = lambda path: type("Usage", (), {"free": 10})()  # noqa: E731
+    monkeypatch.setattr(streaming.shutil, "disk_usage", full)
+    with pytest.raises(LatentsError, match=r"rows need .* GiB .* are free: take fewer sites"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.h5ad")
