@@ -41,8 +41,9 @@ test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab
 checkpoints: $(VENV)/.installed  ## train everything that is shipped again (half an hour of training on one core)
 	$(BIN)/python checkpoints/build.py
 
-bench: $(VENV)/.installed  ## from kernel start to the first widget, over importing torch and plotly
+bench: $(VENV)/.installed  ## every claim of speed, each beside what a user would use instead
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/worlds.py
 
 lock: pyproject.toml  ## resolve the newest versions afresh into requirements.lock
 	rm -rf build/lock
