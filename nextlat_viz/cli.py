@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from nextlat_viz.errors import TrainingError
 from nextlat_viz.training.presets import TrainConfig
 
 if TYPE_CHECKING:
@@ -38,7 +40,10 @@ class Train(BaseModel):
     seed: int = Field(0, description="initialises the weights and draws the episodes")
     out: Path | None = Field(None, description="folder of the run (default: runs/WORLD/OBJECTIVE/seedSEED)")
     accelerator: str = Field("auto", description="auto, cpu or cuda (or another that Lightning Fabric knows)")
-    devices: int = Field(1, description="how many")
+    devices: int = Field(
+        1, description="how many; each gets a process, started here, or by `torchrun --nproc-per-node N`"
+    )
+    strategy: str = Field("auto", description="auto, ddp or fsdp, which spreads weights over GPUs")
     overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()
 
     def run(self) -> None:
@@ -53,8 +58,12 @@ class Train(BaseModel):
             out=self.out,
             accelerator=self.accelerator,
             devices=self.devices,
+            strategy=self.strategy,
             **overrides,
         )
+        # Of several processes one is enough to say so.
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return
         metrics = checkpoint.card.metrics
         beside = "".join(f", {name} {metrics[name]:.4f}" for name in ("floor", "unigram") if name in metrics)
         print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token{beside}")
@@ -184,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         command.run()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TrainingError) as error:
         print(f"nextlat-viz: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 

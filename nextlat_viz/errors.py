@@ -15,6 +15,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be trusted: files missing, truncated, altered or of another format."""
 
 
+class TrainingError(RuntimeError):
+    """A run that cannot go on: its loss is no number any more, or the device's memory is full."""
+
+
 class LatentsError(ValueError):
     """A latents file or table that is not what it claims to be, or not what the caller needs."""
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
-import platform
 import re
 import shlex
+import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from nextlat_viz import worlds
-from nextlat_viz.errors import CheckpointError, unknown
-from nextlat_viz.models import OBJECTIVES, Batch, Objective
+from nextlat_viz.errors import CheckpointError, TrainingError, unknown
+from nextlat_viz.models import OBJECTIVES, Objective
 from nextlat_viz.training import resume
 from nextlat_viz.training.card import Card
 from nextlat_viz.training.checkpoint import (
@@ -35,12 +32,16 @@ from nextlat_viz.training.checkpoint import (
     weights_bytes,
     write_atomically,
 )
-from nextlat_viz.training.presets import TrainConfig, episode_length, resolve
+from nextlat_viz.training.engine import Engine
+from nextlat_viz.training.feed import Feed
+from nextlat_viz.training.identity import Identity, differences, identity
+from nextlat_viz.training.presets import TrainConfig, resolve
+from nextlat_viz.training.reporting import Reporter, csv_bytes, device_name, versions
 from nextlat_viz.training.resume import TRAIN_STATE, Progress
 from nextlat_viz.training.validation import Validation
-from nextlat_viz.worlds import Episodes
 
 Callback = Callable[[dict[str, float]], None]
+STRATEGIES = ("auto", "ddp", "fsdp")
 
 
 def train(
@@ -52,6 +53,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     accelerator: str = "auto",
     devices: int | str = 1,
+    strategy: str = "auto",
     progress: bool = True,
     on_validation: Callback | None = None,
     **overrides: Any,
@@ -61,6 +63,11 @@ def train(
     A run that was killed goes on from where it was when the same call is made again, and on CPU ends with the
     same weights as one that was not; a run that is finished is loaded.
 
+    With ``devices=2`` or more a script starts its other processes itself, and the whole script runs in each;
+    ``torchrun --nproc-per-node 2 -m nextlat_viz.cli train rrxor --devices 2`` starts them from outside. The batch is
+    shared out among devices (and `accumulate` pieces on each), and the loss is the mean over all that it scores,
+    as on one device; sums are rounded in another order, so weights agree closely and not to the last bit.
+
     Parameters
     ----------
     world : name of a world, with parameters or without (``"mess3:x=0.15"``), or a World.
@@ -69,6 +76,8 @@ def train(
     seed : initialises the weights and, with the step, draws the episodes.
     out : folder of the run; ``runs/<world>/<objective>/seed<seed>`` when not given.
     accelerator, devices : as in Lightning Fabric; ``"auto"`` takes a GPU where there is one.
+    strategy : ``"auto"``, ``"ddp"`` or ``"fsdp"``. FSDP spreads weights over GPUs, for models that one cannot hold;
+        it has not been tried here, and keeps nothing that a killed run could go on from.
     progress : show a progress bar with the loss and its floor.
     on_validation : called with each row of metrics as it is measured.
     **overrides : any field of :class:`TrainConfig`, e.g. ``steps=200``.
@@ -76,9 +85,11 @@ def train(
     Raises
     ------
     UnknownNameError
-        If the world, objective, preset or a hyperparameter does not exist.
+        If the world, objective, preset, strategy or a hyperparameter does not exist.
     CheckpointError
         If `out` holds another run.
+    TrainingError
+        If the loss stops being finite, or the device's memory is full. What was saved before is kept.
     OSError
         If `out` cannot be written.
 
@@ -94,20 +105,39 @@ def train(
         world = worlds.get(world)
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES)
     config = resolve(preset, world, overrides)
-    # Every world with parameters of its own gets a folder, in words that any file system takes.
-    home = re.sub(r"[^\w=.]+", "-", worlds.title(world))
-    folder = Path(out) if out is not None else Path("runs", home, objective, f"seed{seed}")
+    folder = Path(out) if out is not None else Path("runs", folder_name(world), objective, f"seed{seed}")
     run = _Run(world, objective, preset, config, seed, folder, overrides)
     if (folder / CARD).exists():
         return run.finished()
     # What cannot be trained is refused before there is a folder for it.
     model = build_model(objective, config, world, seed)
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=config.precision)  # type: ignore[arg-type]
+    precision: Any = config.precision
+    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+    if config.batch_size < fabric.world_size * config.accumulate:
+        raise ValueError(
+            f"batch_size={config.batch_size} cannot be shared out among {fabric.world_size} devices with "
+            f"accumulate={config.accumulate} pieces on each: at least one episode must be in a piece"
+        )
     run.claim()
-    if fabric.world_size > 1:
-        fabric.launch()
-    return run.fit(model, fabric, progress, on_validation)
+    fabric.launch()
+    try:
+        return run.fit(model, fabric, progress, on_validation)
+    except torch.OutOfMemoryError as error:
+        raise run.out_of_memory(fabric) from error
+
+
+def folder_name(world: worlds.World) -> str:
+    """A world's title in words that any file system takes; every world with parameters of its own has another.
+
+    Examples
+    --------
+    >>> folder_name(worlds.get("mess3:x=0.1"))
+    'mess3-x=0.1'
+    """
+    return re.sub(r"[^\w=.]+", "-", worlds.title(world))
 
 
 class _Run:
@@ -125,97 +155,105 @@ class _Run:
     ) -> None:
         self.world, self.objective, self.preset, self.config = world, objective, preset, config
         self.seed, self.folder, self.overrides = seed, folder, overrides
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run."""
-        return {
-            "world": self.world.spec,
-            "objective": self.objective,
-            "config": self.config.model_dump(mode="json"),
-            "seed": self.seed,
-        }
+        self.identity = identity(world.spec, objective, config, seed)
 
     def finished(self) -> Checkpoint:
         checkpoint = load(self.folder)
         card = checkpoint.card
-        found = {
-            "world": card.world,
-            "objective": card.objective,
-            "config": card.config.model_dump(mode="json"),
-            "seed": card.seed,
-        }
-        self._check_same(found)
+        self._check_same(identity(card.world, card.objective, card.config, card.seed))
         return checkpoint
 
     def claim(self) -> None:
         """Make the folder ours, or fail before any work is done."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
+            # Every process asks, each with a file of its own.
+            tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
             raise type(error)(
                 f"out={str(self.folder)!r} cannot be written ({error}). Choose another folder."
             ) from error
 
-    def fit(self, raw_model: Objective, fabric: Fabric, show_bar: bool, on_validation: Callback | None) -> Checkpoint:
+    def fit(self, model: Objective, fabric: Fabric, show_bar: bool, on_validation: Callback | None) -> Checkpoint:
         config = self.config
-        raw_optimizer = torch.optim.AdamW(
-            raw_model.parameters(),
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
             fused=True,
         )
-        done = self._resume(raw_model, raw_optimizer)
-        model, optimizer = fabric.setup(raw_model, raw_optimizer)
+        done = self._resume(model, optimizer)
+        engine = Engine(model, optimizer, config, fabric)
+        feed = Feed(self.world, model, config, self.seed, fabric.global_rank, fabric.world_size, fabric.device)
         validation = Validation(self.world, config)
-        board = _tensorboard(self.folder) if fabric.is_global_zero else None
-        bar = _progress_bar(
-            config.steps, done.step, show_bar and fabric.is_global_zero, f"{self.world.name}/{self.objective}"
-        )
+        main = fabric.is_global_zero
+        label = f"{self.world.name}/{self.objective}"
         started = time.monotonic() - done.seconds
 
-        while done.step < config.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * schedule(done.step, config)
-            losses = model(self._batch(done.step, fabric))
-            fabric.backward(losses["loss"])
-            if config.grad_clip:
-                fabric.clip_gradients(model, optimizer, max_norm=config.grad_clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            done.step += 1
-            bar.update()
-
-            step, last = done.step, done.step == config.steps
-            if step % config.validate_every == 0 or last:
-                row = {"step": float(step), **validation(raw_model)}
-                row |= {f"train/{name}": float(value.detach()) for name, value in losses.items()}
-                done.history.append(row)
-                beside = "floor" if "floor" in row else "unigram"
-                bar.set_postfix({"loss": f"{row['loss']:.4f}", beside: f"{row[beside]:.4f}"})
-                if board is not None:
-                    for name, value in row.items():
-                        board.add_scalar(name, value, step)
-                if on_validation is not None:
-                    on_validation(row)
-            if fabric.is_global_zero:
-                if step in config.snapshots:
-                    done.snapshots[step] = self._write_snapshot(raw_model, step)
-                if step % config.save_every == 0 and not last:
-                    done.seconds = time.monotonic() - started
-                    resume.write(self.folder, self.identity, done, raw_model, raw_optimizer)
-        bar.close()
-        if board is not None:
-            board.close()
-        if fabric.is_global_zero:
-            done.seconds = time.monotonic() - started
-            self._finish(raw_model, validation, done, fabric)
+        with (
+            Reporter(self.folder, label, config.steps, done.step, bar=show_bar and main, board=main) as reporter,
+            closing(feed.ahead(done.step, config.steps)) as batches,
+        ):
+            for pieces in batches:
+                engine.step(done.step, pieces)
+                done.step += 1
+                reporter.step()
+                step, last = done.step, done.step == config.steps
+                measures = step % config.validate_every == 0 or last
+                saves = step % config.save_every == 0 and not last and not engine.sharded
+                if not (measures or saves or step in config.snapshots):
+                    continue
+                # Nothing is measured or kept of a run that has failed.
+                self._check(engine, step)
+                with engine.whole():
+                    if measures:
+                        row = {"step": float(step), **validation(model)}
+                        row |= {f"train/{name}": value for name, value in engine.losses().items()}
+                        done.history.append(row)
+                        reporter.row(row)
+                        if on_validation is not None:
+                            on_validation(row)
+                    if main and step in config.snapshots:
+                        done.snapshots[step] = self._write_snapshot(model, step)
+                    if main and saves:
+                        done.seconds = time.monotonic() - started
+                        resume.write(self.folder, self.identity, done, model, optimizer)
+        with engine.whole():
+            if main:
+                done.seconds = time.monotonic() - started
+                self._finish(model, validation, done, feed, fabric.device)
         fabric.barrier()
         return load(self.folder)
+
+    def out_of_memory(self, fabric: Fabric) -> TrainingError:
+        """What to do where the device's memory is full."""
+        config = self.config
+        fits = 2 * config.accumulate * fabric.world_size <= config.batch_size
+        advice = (
+            f"Set accumulate={2 * config.accumulate}, which trains alike with less memory, or lower batch_size"
+            if fits
+            else "Lower layers, dim or context"
+        )
+        return TrainingError(
+            f"{device_name(fabric.device)} ran out of memory with batch_size={config.batch_size}, "
+            f"accumulate={config.accumulate}. {advice}; train that in another folder than {str(self.folder)!r}."
+        )
+
+    def _check(self, engine: Engine, step: int) -> None:
+        """Stop where the loss or the weights are not finite, before they get into any file."""
+        ago = engine.first_failure()
+        if ago is None:
+            return
+        config = self.config
+        where = f"The loss of step {step - ago + 1}" if ago else f"The weights after step {step}"
+        saved = resume.read(self.folder) if not engine.sharded else None
+        kept = "No state was saved before" if saved is None else f"The state of step {saved.progress.step} is kept"
+        clip = f"a grad_clip below {config.grad_clip}" if config.grad_clip else "grad_clip=1.0 (it is off)"
+        raise TrainingError(
+            f"{where} of {self.world.name}/{self.objective} is not a finite number. Train with a learning_rate below "
+            f"{config.learning_rate} or {clip}, in another folder. {kept} in {str(self.folder)!r}."
+        )
 
     def _resume(self, model: Objective, optimizer: torch.optim.Optimizer) -> Progress:
         saved = resume.read(self.folder)
@@ -225,31 +263,12 @@ class _Run:
         saved.restore(model, optimizer)
         return saved.progress
 
-    def _episodes(self, step: int, *, states: bool = False) -> Episodes:
-        seed = int(np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0])
-        length = episode_length(self.world, self.config.context)
-        return self.world.sample(self.config.batch_size, length, seed=seed, states=states)
-
-    def _batch(self, step: int, fabric: Fabric) -> Batch:
-        episodes = self._episodes(step)
-        if fabric.world_size > 1:
-            episodes = episodes[fabric.global_rank :: fabric.world_size]
-        return Batch.from_episodes(episodes, fabric.device, seed=step)
-
-    def _check_same(self, found: dict[str, Any]) -> None:
-        if found == self.identity:
-            return
-        flat_found = {**found, **found["config"]}
-        flat_asked = {**self.identity, **self.identity["config"]}
-        differences = [
-            f"{key} {flat_found.get(key)!r} there, {value!r} asked for"
-            for key, value in flat_asked.items()
-            if key != "config" and flat_found.get(key) != value
-        ]
-        raise CheckpointError(
-            f"out={str(self.folder)!r} holds another run: {'; '.join(differences)}. "
-            "Choose another folder, or delete this one."
-        )
+    def _check_same(self, found: Identity) -> None:
+        if different := differences(found, self.identity):
+            raise CheckpointError(
+                f"out={str(self.folder)!r} holds another run: {'; '.join(different)}. "
+                "Choose another folder, or delete this one."
+            )
 
     def _write_snapshot(self, model: Objective, step: int) -> str:
         content = weights_bytes(model, self.config.storage)
@@ -261,7 +280,8 @@ class _Run:
         model: Objective,
         validation: Validation,
         done: Progress,
-        fabric: Fabric,
+        feed: Feed,
+        device: torch.device,
     ) -> None:
         """Write weights, curve and, last, the card; what was needed to go on is not needed any more."""
         stored = DTYPES[self.config.storage]
@@ -278,21 +298,18 @@ class _Run:
             seed=self.seed,
             steps=self.config.steps,
             command=self._command(),
-            data_sha256=self._data_hash(validation),
+            data_sha256=_data_hash(validation, feed),
             weights_sha256=hashlib.sha256(content).hexdigest(),
             snapshots=done.snapshots,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
-            versions=_versions(),
-            device=_device_name(fabric.device),
+            versions=versions(),
+            device=device_name(device),
             metrics=validation(model) | {"train_seconds": round(done.seconds, 1)},
         ).signed()
         write_atomically(self.folder / WEIGHTS, content)
-        write_atomically(self.folder / METRICS, _csv(done.history))
+        write_atomically(self.folder / METRICS, csv_bytes(done.history))
         write_atomically(self.folder / CARD, card.model_dump_json(indent=2).encode())
         (self.folder / TRAIN_STATE).unlink(missing_ok=True)
-
-    def _data_hash(self, validation: Validation) -> str:
-        return hashlib.sha256((validation.episodes.sha256 + self._episodes(0, states=True).sha256).encode()).hexdigest()
 
     def _command(self) -> str:
         words = [
@@ -311,53 +328,6 @@ class _Run:
         return shlex.join(words)
 
 
-def schedule(step: int, config: TrainConfig) -> float:
-    """Learning-rate factor: linear warm-up, constant, linear decay to zero.
-
-    Examples
-    --------
-    >>> config = TrainConfig(steps=10, warmup_steps=2, decay_steps=4)
-    >>> [schedule(step, config) for step in (0, 1, 5, 8)]
-    [0.5, 1.0, 1.0, 0.5]
-    """
-    warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    decay = min(1.0, (config.steps - step) / config.decay_steps) if config.decay_steps else 1.0
-    return warm * decay
-
-
-def _csv(rows: list[dict[str, float]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _progress_bar(steps: int, done: int, show: bool, label: str) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=steps, initial=done, disable=not show, desc=label, unit="step", leave=True)
-
-
-def _tensorboard(folder: Path) -> Any:
-    """A TensorBoard writer, or None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(folder / "tensorboard")
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _versions() -> dict[str, str]:
-    packages = ("nextlat-viz", "torch", "lightning-fabric", "numpy", "safetensors")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+def _data_hash(validation: Validation, feed: Feed) -> str:
+    both = validation.episodes.sha256 + feed.episodes(0, states=True).sha256
+    return hashlib.sha256(both.encode()).hexdigest()

@@ -31,6 +31,7 @@ class TrainConfig(BaseModel):
     mlp_dim: PositiveInt = Field(128, description="hidden width of the SwiGLU sublayer")
     steps: PositiveInt = Field(4000, description="optimiser steps")
     batch_size: PositiveInt = Field(64, description="episodes per step; every step sees new ones")
+    accumulate: PositiveInt = Field(1, description="pieces a step's batch is computed in, one after another")
     learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
     warmup_steps: NonNegativeInt = Field(100, description="steps of linear warm-up")
     decay_steps: NonNegativeInt = Field(2000, description="last steps, over which the rate falls linearly to zero")
@@ -54,6 +55,7 @@ class TrainConfig(BaseModel):
     snapshots: tuple[PositiveInt, ...] = Field((), description="steps whose weights are kept")
     storage: Literal["float32", "float16"] = Field("float16", description="precision of stored weights")
     precision: str = Field("32-true", description="Lightning Fabric's precision, such as bf16-mixed")
+    compile: bool = Field(False, description="torch.compile; leave it off for Path-Star and A5, where rounding decides")
 
 
 # Chosen on RRXOR by the belief read from NextLat, with seeds 100 and 101, which are not shipped; the same for both

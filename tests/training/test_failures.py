@@ -1,0 +1,114 @@
+"""Runs that cannot go on: what they say, and what they leave behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import nextlat_viz as nlv
+from nextlat_viz.errors import CheckpointError, TrainingError
+from nextlat_viz.models import NextToken
+from nextlat_viz.training import resume
+from nextlat_viz.training.identity import differences, identity
+from nextlat_viz.training.presets import TrainConfig
+
+
+def spoiled(monkeypatch, from_step, spoil):
+    """Let `spoil` change the losses from a step on."""
+    steps, forward = iter(range(1, 1000)), NextToken.forward
+    monkeypatch.setattr(
+        NextToken, "forward", lambda self, batch: spoil(self, forward(self, batch), next(steps) - from_step)
+    )
+
+
+def not_a_number(model, losses, late):
+    return losses if late < 0 else {name: value * torch.nan for name, value in losses.items()}
+
+
+def gradient_not_a_number(model, losses, late):
+    weight = model.backbone.head.weight
+    return losses if late < 0 else losses | {"loss": losses["loss"] + (weight - weight).square().sum().sqrt()}
+
+
+@pytest.mark.parametrize(
+    ("from_step", "spoil", "message", "kept"),
+    [
+        (8, not_a_number, r"The loss of step 8 of rrxor/next_token is not a finite number", 6),
+        (7, not_a_number, r"The loss of step 7 ", 6),
+        (6, gradient_not_a_number, r"The weights after step 6 ", 3),
+        (4, gradient_not_a_number, r"The weights after step 4 ", 3),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
+    tmp_path, small, monkeypatch, from_step, spoil, message, kept
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        spoiled(patch, from_step, spoil)
+        with pytest.raises(TrainingError, match=rf"{message}.*learning_rate below 0\.001.*The state of step {kept} is"):
+            nlv.train("rrxor", "next_token", out=folder, progress=False, **small)
+    saved = resume.read(folder)
+    assert saved.progress.step == kept
+    assert all(tensor.isfinite().all() for tensor in saved.tensors.values())
+    assert not (folder / "card.json").exists()
+    resumed = nlv.train("rrxor", "next_token", out=folder, progress=False, **small)
+    whole = nlv.train("rrxor", "next_token", out=tmp_path / "whole", progress=False, **small)
+    assert resumed.card.weights_sha256 == whole.card.weights_sha256
+
+
+def test_a_learning_rate_far_too_large(tmp_path, small):
+    with pytest.raises(TrainingError, match=r"is not a finite number.*or grad_clip=1\.0.*No state was saved before"):
+        nlv.train(
+            "rrxor",
+            out=tmp_path / "run",
+            progress=False,
+            **small | {"learning_rate": 1e30, "grad_clip": 0, "save_every": 9},
+        )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "advice"), [(8, "Set accumulate=2, which trains alike with less memory"), (1, "Lower layers, dim")]
+)
+def test_full_memory_names_what_to_lower(tmp_path, small, monkeypatch, batch_size, advice):
+    def full(self, batch):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(NextToken, "forward", full)
+    with pytest.raises(TrainingError, match=rf"cpu ran out of memory with batch_size={batch_size}.*{advice}"):
+        nlv.train("rrxor", "next_token", out=tmp_path / "run", progress=False, **small | {"batch_size": batch_size})
+
+
+def test_pieces_without_episodes_are_refused(tmp_path, small):
+    with pytest.raises(ValueError, match=r"batch_size=8 cannot be shared out.*accumulate=9"):
+        nlv.train("rrxor", out=tmp_path / "run", progress=False, accumulate=9, **small)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_differences_are_listed():
+    asked = identity({"name": "rrxor"}, "nextlat", TrainConfig(), 0)
+    older = {**asked, "config": {name: value for name, value in asked["config"].items() if name != "accumulate"}}
+    assert differences(older, asked) == []
+    assert differences(older, identity({"name": "rrxor"}, "nextlat", TrainConfig(accumulate=2), 0)) == [
+        "accumulate 1 there, 2 asked for"
+    ]
+    newer = {**asked, "config": asked["config"] | {"flux": 3, "dim": 8}}
+    assert differences(newer, asked) == ["dim 8 there, 64 asked for", "flux 3 there, not known here"]
+
+
+def test_a_run_begun_before_a_field_existed_goes_on(tmp_path, small):
+    def interrupt(row):
+        if row["step"] == 8:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        nlv.train("rrxor", "next_token", out=folder, progress=False, on_validation=interrupt, **small)
+    saved = resume.read(folder)
+    del saved.identity["config"]["compile"], saved.identity["config"]["accumulate"]
+    model = nlv.training.checkpoint.build_model("next_token", TrainConfig(**small), nlv.worlds.get("rrxor"), 0)
+    optimizer = torch.optim.AdamW(model.parameters())
+    saved.restore(model, optimizer)
+    resume.write(folder, saved.identity, saved.progress, model, optimizer)
+    with pytest.raises(CheckpointError, match="holds another run: accumulate 1 there, 2 asked for"):
+        nlv.train("rrxor", "next_token", out=folder, progress=False, accumulate=2, **small)
+    assert nlv.train("rrxor", "next_token", out=folder, progress=False, **small).step == 12
