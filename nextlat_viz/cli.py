@@ -1,4 +1,4 @@
-"""The command line: ``nextlat-viz train | extract | evaluate | demo | figures | list``."""
+"""The command line: ``nextlat-viz train | sweep | extract | evaluate | demo | figures | list``."""
 
 from __future__ import annotations
 
@@ -67,6 +67,51 @@ class Train(BaseModel):
         metrics = checkpoint.card.metrics
         beside = "".join(f", {name} {metrics[name]:.4f}" for name in ("floor", "unigram") if name in metrics)
         print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token{beside}")
+
+
+class Sweep(BaseModel):
+    """Train all combinations of objectives, settings and seeds; one table. Run again, it goes on where it was."""
+
+    world: tyro.conf.Positional[str] = Field(description="name of a world, as for train")
+    objectives: tuple[str, ...] = Field(("next_token", "nextlat"), description="what to train")
+    seeds: tuple[int, ...] = Field((0, 1, 2), description="how often")
+    preset: str = Field("tiny", description="a set of hyperparameters")
+    grid: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE,...")] = Field(
+        (), description="values to try, such as horizon=1,2,4; of several fields all combinations"
+    )
+    out: Path | None = Field(None, description="folder of the sweep (default: runs/sweeps/WORLD)")
+    accelerator: str = Field("auto", description="auto, cpu or cuda (or another that Lightning Fabric knows)")
+    devices: int = Field(1, description="how many, as for train")
+    strategy: str = Field("auto", description="auto, ddp or fsdp")
+    overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()
+
+    def run(self) -> None:
+        from nextlat_viz.training import sweep
+
+        table = sweep(
+            self.world,
+            self.objectives,
+            self.seeds,
+            self.preset,
+            grid=_grid(self.grid),
+            out=self.out,
+            accelerator=self.accelerator,
+            devices=self.devices,
+            strategy=self.strategy,
+            **self.overrides.model_dump(exclude_none=True),
+        )
+        show(table)
+
+
+def _grid(words: tuple[str, ...]) -> dict[str, list[str]]:
+    """Values to try from words such as ``horizon=1,2``."""
+    grid = {}
+    for word in words:
+        field, equals, values = word.partition("=")
+        if not (field and equals and values):
+            raise ValueError(f"--set {word}: expected FIELD=VALUE,VALUE,..., such as horizon=1,2")
+        grid[field.replace("-", "_")] = values.split(",")
+    return grid
 
 
 class Extract(BaseModel):
@@ -158,12 +203,14 @@ class List(BaseModel):
             print("objectives:", ", ".join(models.OBJECTIVES))
         if self.what in ("all", "presets"):
             print("presets:", ", ".join(training.preset_names()))
+            print(training.preset_table().to_string(index=False, float_format="{:g}".format))
         if self.what in ("all", "checkpoints"):
             show(training.list_checkpoints().drop(columns="folder", errors="ignore"))
 
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
+    "sweep": Sweep,
     "extract": Extract,
     "evaluate": Evaluate,
     "demo": Demo,
@@ -181,8 +228,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     Examples
     --------
-    >>> main(["list", "presets"])
-    presets: tiny
+    >>> main(["list", "objectives"])
+    objectives: next_token, nextlat, mtp, jtp, bst
     """
     command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,

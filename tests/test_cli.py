@@ -29,6 +29,17 @@ def test_the_command_in_a_card_makes_the_same_weights(tmp_path, monkeypatch):
     assert again.card.snapshots == first.card.snapshots
 
 
+def test_sweep_shows_and_keeps_every_run(tmp_path, capsys):
+    size = ["--steps", "2", "--layers", "1", "--validation-episodes", "8"]
+    options = ["--objectives", "nextlat", "mtp", "--seeds", "0", "1", "--set", "horizon=1,2", "--out", str(tmp_path)]
+    main(["sweep", "z1r", *options, *size])
+    table = pd.read_csv(tmp_path / "sweep.csv")
+    assert len(table) == 8
+    assert table["error"].isna().all()
+    shown = capsys.readouterr().out
+    assert all(f"{loss:.4f}" in shown for loss in table["loss"])
+
+
 def test_evaluate_writes_the_table(tmp_path, capsys):
     main(["evaluate", "mess3/nextlat", "--out", str(tmp_path / "results.csv")])
     assert "| mess3 | nextlat |" in capsys.readouterr().out
@@ -38,7 +49,7 @@ def test_evaluate_writes_the_table(tmp_path, capsys):
 def test_list_names_everything(capsys):
     main(["list"])
     out = capsys.readouterr().out
-    for name in ("rrxor", "bloch_walk", "nextlat", "tiny", "mess3/next_token/seed2"):
+    for name in ("rrxor", "bloch_walk", "nextlat", "tiny", "paper_web", "mess3/next_token/seed2"):
         assert name in out
 
 
@@ -47,6 +58,9 @@ def test_list_names_everything(capsys):
     [
         (["train", "rrxr"], "unknown world 'rrxr'. Did you mean 'rrxor'?"),
         (["extract", "rrxor/nextlt", "--out", "x.h5ad"], "unknown checkpoint 'rrxor/nextlt'"),
+        (["sweep", "rrxor", "--set", "horizon"], "--set horizon: expected FIELD=VALUE,VALUE,..."),
+        (["sweep", "rrxor", "--set", "horizn=1", "--out", "{tmp}"], "unknown hyperparameter 'horizn'"),
+        (["train", "z1r", "--strategy", "dpp", "--out", "{tmp}"], "unknown strategy 'dpp'. Did you mean 'ddp'"),
         (["demo", "z1r", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'z1r/next_token'"),
     ],
 )

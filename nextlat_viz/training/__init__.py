@@ -1,4 +1,4 @@
-"""Presets, the loop, and checkpoints with their cards."""
+"""Presets, the loop, sweeps, and checkpoints with their cards."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from nextlat_viz.training.card import Card
 from nextlat_viz.training.checkpoint import Checkpoint, list_checkpoints, load
-from nextlat_viz.training.presets import TrainConfig, preset_names
+from nextlat_viz.training.presets import TrainConfig, preset_names, preset_table
 
 if TYPE_CHECKING:
     from nextlat_viz.training.loop import train
+    from nextlat_viz.training.sweeps import sweep
 
-__all__ = ["Card", "Checkpoint", "TrainConfig", "list_checkpoints", "load", "preset_names", "train"]
+__all__ = [
+    "Card",
+    "Checkpoint",
+    "TrainConfig",
+    "list_checkpoints",
+    "load",
+    "preset_names",
+    "preset_table",
+    "sweep",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +31,8 @@ def __getattr__(name: str) -> Any:
         from nextlat_viz.training.loop import train
 
         return train
+    if name == "sweep":
+        from nextlat_viz.training.sweeps import sweep
+
+        return sweep
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,9 @@ from pydantic import (
 
 from nextlat_viz.errors import invalid, unknown
 from nextlat_viz.worlds import World
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class TrainConfig(BaseModel):
@@ -62,26 +65,101 @@ class TrainConfig(BaseModel):
 # objectives.
 TINY = TrainConfig()
 
+# For one GPU: what is kept of next_token and nextlat stays under 16 MB in half precision. BST has two encoders, and
+# MTP a layer for every offset, more.
+COMPACT = TrainConfig(
+    **{"dim": 128, "mlp_dim": 352, "psi_width": 256, "batch_size": 256},
+    **{"steps": 10_000, "warmup_steps": 500, "decay_steps": 5000},
+    **{"validate_every": 500, "validation_episodes": 1024, "save_every": 2000},
+)
 
-def _tiny(**changes: Any) -> TrainConfig:
-    return TINY.model_copy(update=changes)
+# Table 5 of the paper (arXiv:2511.05963). Not said there and chosen here: the width of SwiGLU, 8/3 of dim rounded up to
+# a multiple of 64; how often to validate and save. Where the paper tries several horizons this is the longest, and
+# lambda_future, which it sweeps for MTP and JTP, is left at 1. For a world the paper does not know, the sizes are those
+# of Path-Star.
+PAPER = TrainConfig(
+    **{"layers": 12, "heads": 6, "dim": 384, "mlp_dim": 1024, "psi_width": 384},
+    **{"steps": 20_000, "warmup_steps": 0, "decay_steps": 0, "batch_size": 512, "learning_rate": 5e-4},
+    **{"weight_decay": 0.1, "grad_clip": 100.0},
+    **{"validate_every": 1000, "validation_episodes": 2048, "save_every": 1000},
+)
+GROUPS = ("a5", "s5", "a4xz5", "z60")
+
+
+def _changed(base: TrainConfig, **changes: Any) -> TrainConfig:
+    return base.model_copy(update=changes)
 
 
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "tiny": {
         "default": TINY,
         # The next-token law of Mess3 gives its belief away: half the depth and half the steps are enough.
-        "mess3": _tiny(layers=2, steps=2000, decay_steps=1000),
+        "mess3": _changed(TINY, layers=2, steps=2000, decay_steps=1000),
         # Lambdas as in the paper's Table 5. Longer episodes, fewer of them in a step.
-        "taxi": _tiny(batch_size=32, lambda_kl=0.1),
-        "path_star": _tiny(horizon=3),
-        "countdown": _tiny(batch_size=32, lambda_h=2.0),
-        "othello": _tiny(batch_size=32),
-        "story": _tiny(batch_size=32, context=64),
-        "text": _tiny(batch_size=32, context=64),
-        **{group: _tiny(layers=2, lambda_kl=0.0) for group in ("a5", "s5", "a4xz5", "z60")},
+        "taxi": _changed(TINY, batch_size=32, lambda_kl=0.1),
+        "path_star": _changed(TINY, horizon=3),
+        "countdown": _changed(TINY, batch_size=32, lambda_h=2.0),
+        "othello": _changed(TINY, batch_size=32),
+        "story": _changed(TINY, batch_size=32, context=64),
+        "text": _changed(TINY, batch_size=32, context=64),
+        **{group: _changed(TINY, layers=2, lambda_kl=0.0) for group in GROUPS},
+    },
+    "compact": {
+        "default": COMPACT,
+        "taxi": _changed(COMPACT, layers=8, heads=8, dim=192, mlp_dim=512, lambda_kl=0.1, horizon=4),
+        "path_star": _changed(COMPACT, layers=8, heads=6, dim=192, mlp_dim=512, horizon=3),
+        # Ten thousand integers, embedded and predicted, are more than half of the weights.
+        "countdown": _changed(COMPACT, layers=6, heads=6, dim=192, mlp_dim=512, lambda_h=2.0, horizon=4),
+        "othello": _changed(COMPACT, layers=8, heads=8, dim=192, mlp_dim=512),
+        "story": _changed(COMPACT, layers=6, context=128, horizon=4),
+        "text": _changed(
+            COMPACT, layers=8, heads=8, dim=256, mlp_dim=640, psi_width=512, context=128, horizon=4, batch_size=128
+        ),
+        **{group: _changed(COMPACT, layers=2, heads=8, dim=256, mlp_dim=704, lambda_kl=0.0) for group in GROUPS},
+    },
+    "paper": {
+        "default": PAPER,
+        # Manhattan's rides.
+        "taxi": _changed(
+            PAPER,
+            **{"layers": 48, "heads": 8, "psi_width": 1536, "horizon": 8, "lambda_kl": 0.1},
+            **{"steps": 400_000, "batch_size": 256, "learning_rate": 1e-4, "weight_decay": 0.01, "grad_clip": 0.0},
+        ),
+        "countdown": _changed(
+            PAPER,
+            **{"heads": 12, "dim": 768, "mlp_dim": 2048, "psi_width": 768, "horizon": 8, "lambda_h": 2.0},
+            **{"steps": 100_000, "batch_size": 1024, "learning_rate": 3e-4, "grad_clip": 1.0},
+        ),
+        # The horizon is l - 2 for arms of l nodes: 3 for the world as it comes, G(5, 5).
+        "path_star": _changed(PAPER, horizon=3),
+        # TinyStories.
+        "text": _changed(
+            PAPER,
+            **{"layers": 8, "heads": 8, "dim": 768, "mlp_dim": 2048, "psi_width": 2048, "horizon": 8, "context": 256},
+            **{"steps": 100_000, "batch_size": 256, "learning_rate": 3e-4, "grad_clip": 1.0},
+        ),
+        **{
+            group: _changed(
+                PAPER,
+                **{"layers": 2, "heads": 8, "dim": 512, "mlp_dim": 1408, "psi_width": 1024, "lambda_kl": 0.0},
+                **{"steps": 400_000, "batch_size": 1024, "learning_rate": 1e-4, "weight_decay": 0.01, "grad_clip": 1.0},
+            )
+            for group in GROUPS
+        },
+    },
+    # The paper's language model of 1.3 billion weights on FineWeb-Edu, for a world of text with that source. Chosen
+    # here: the context, from 100 billion tokens in all; its schedule's warm-up and decay, a hundredth and a tenth of
+    # the steps; the precision.
+    "paper_web": {
+        "default": _changed(
+            PAPER,
+            **{"layers": 22, "heads": 16, "dim": 2048, "mlp_dim": 5504, "psi_width": 6528, "horizon": 2},
+            **{"steps": 191_000, "warmup_steps": 1910, "decay_steps": 19_100, "learning_rate": 4e-4},
+            **{"grad_clip": 1.0, "context": 1024, "precision": "bf16-mixed"},
+        ),
     },
 }
+_SHOWN = ("layers", "heads", "dim", "steps", "batch_size", "learning_rate", "horizon", "lambda_h", "lambda_kl")
 
 
 def preset_names() -> list[str]:
@@ -90,9 +168,31 @@ def preset_names() -> list[str]:
     Examples
     --------
     >>> preset_names()
-    ['tiny']
+    ['tiny', 'compact', 'paper', 'paper_web']
     """
     return list(PRESETS)
+
+
+def preset_table() -> pd.DataFrame:
+    """What the presets say: one row per preset and world, and one, ``"(any other)"``, for the worlds not named.
+
+    Examples
+    --------
+    >>> table = preset_table().set_index(["preset", "world"])
+    >>> int(table.loc[("paper", "taxi"), "layers"]), int(table.loc[("tiny", "(any other)"), "dim"])
+    (48, 64)
+    """
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "preset": preset,
+            "world": "(any other)" if world == "default" else world,
+            **config.model_dump(include=set(_SHOWN)),
+        }
+        for preset, table in PRESETS.items()
+        for world, config in table.items()
+    )
 
 
 def episode_length(world: World, context: int) -> int:

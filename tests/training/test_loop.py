@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.training import resume
 from nextlat_viz.training.checkpoint import build_model
+from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.presets import TrainConfig
 
 
@@ -42,6 +44,31 @@ def test_interrupted_run_ends_with_the_same_weights(tmp_path, small, objective, 
     assert weights(resumed) == weights(whole)
     assert resumed.metrics.equals(whole.metrics)
     assert not (tmp_path / "cut" / resume.TRAIN_STATE).exists()
+
+
+@pytest.mark.parametrize(("name", "objective"), [("path_star", "nextlat"), ("taxi", "bst"), ("a5", "mtp")])
+def test_a_run_stopped_between_saves_again_and_again(tmp_path, small, monkeypatch, name, objective):
+    options = small | {"accumulate": 2, "batch_size": 4, "snapshots": (5,)}
+    whole = nlv.train(name, objective, out=tmp_path / "whole", progress=False, **options)
+    step, sittings = Engine.step, 0
+
+    def stops(self, number, pieces):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        step(self, number, pieces)
+
+    monkeypatch.setattr(Engine, "step", stops)
+    while not (tmp_path / "cut" / "card.json").exists():
+        # Saved are steps 3, 6 and 9: each sitting stops one or two steps after the next of them.
+        left, sittings = 4 + sittings % 2, sittings + 1
+        with contextlib.suppress(Killed):
+            nlv.train(name, objective, out=tmp_path / "cut", progress=False, **options)
+    assert sittings == 4
+    resumed = nlv.load(tmp_path / "cut")
+    assert weights(resumed) == weights(whole)
+    assert resumed.metrics.equals(whole.metrics)
 
 
 @pytest.mark.slow
