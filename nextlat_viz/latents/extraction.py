@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from anndata import AnnData
-from jaxtyping import Int
 from torch import nn
 from tqdm.auto import tqdm
 
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import table
-from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, digest_of, kept, own_columns, valid
-from nextlat_viz.latents.hf import PREFIX, CausalLMReader, LoadedModel, is_causal_lm, load_hf, names_of, shifted
+from nextlat_viz.latents.facts import Positions, Reading, Truth, digest_of, valid
+from nextlat_viz.latents.hf import PREFIX, CausalLMReader, LoadedModel, is_causal_lm, load_hf
+from nextlat_viz.latents.inputs import episodes_from, reading, require_readable
 from nextlat_viz.latents.readers import Call, CheckpointReader, ModuleReader, Reader
 from nextlat_viz.latents.store import open_backed
 from nextlat_viz.latents.streaming import Growing, narrow
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes, World
-
-Model: TypeAlias = Checkpoint | nn.Module | LoadedModel | str
 
 # Not a seed that training uses: each of its batches has a 64-bit seed hashed from (run seed, step), and validation
 # has a constant of its own. Where a world is so small that few sequences exist, the same sequence can still turn up
@@ -158,9 +156,9 @@ def extract(
         episodes = heldout(model) if episodes is None else episodes
     else:
         reader, vocabulary = _foreign(model, sites, hidden, call, vocabulary, name)
-        episodes, truth = _episodes(episodes, lengths, mask, truth)
-    _check(episodes, reader, world)
-    read = _reading(episodes, world, vocabulary, reader.vocabulary_size, truth, positions)
+        episodes, truth = episodes_from(episodes, lengths, mask, truth)
+    require_readable(episodes, reader, world)
+    read = reading(episodes, world, vocabulary, reader.vocabulary_size, truth, positions)
     if out is None:
         memory = _Memory()
         _run(reader, read, memory, batch_size, device, progress, dtype)
@@ -279,71 +277,6 @@ def _foreign(
         )
     kind = CausalLMReader if is_causal_lm(model) else ModuleReader
     return kind(model, sites, hidden, call, name), vocabulary
-
-
-def _episodes(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -> tuple[Episodes, Truth | None]:
-    """Bring tokens into the one form that is read: padding last."""
-    if isinstance(episodes, Episodes):
-        if lengths is not None or mask is not None:
-            raise LatentsError("lengths and mask are for arrays of tokens: Episodes have their lengths")
-        return episodes, truth
-    tokens = np.asarray(episodes) if episodes is not None else np.zeros(0)
-    if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
-        raise TypeError(
-            "episodes must be Episodes or integers of shape (episodes, positions), got "
-            f"{type(episodes).__name__} of {tokens.dtype}, shape {tokens.shape}"
-        )
-    if mask is not None:
-        found = np.asarray(mask)
-        if lengths is not None:
-            raise LatentsError("give lengths or mask, not both")
-        if found.shape != tokens.shape:
-            raise LatentsError(f"mask must have the shape of the tokens, {tokens.shape}, got {found.shape}")
-        beside = {} if truth is None or not isinstance(truth, Mapping) else {k: np.asarray(v) for k, v in truth.items()}
-        lengths, moved = shifted(found, {"": tokens, **beside})
-        tokens = moved.pop("")
-        truth = moved if isinstance(truth, Mapping) else truth
-    return (Episodes(tokens) if lengths is None else Episodes(tokens, length=np.asarray(lengths))), truth
-
-
-def _reading(
-    episodes: Episodes,
-    world: World | None,
-    vocabulary: Any,
-    size: int | None,
-    truth: Truth | None,
-    positions: Positions | None,
-) -> Reading:
-    keep = kept(episodes, positions)
-    columns, values = own_columns(truth, episodes, keep)
-    if world is not None:
-        return Reading(episodes, keep, world, tuple(world.vocabulary), None, columns, values)
-    ids: Int[np.ndarray, " V"] = np.unique(episodes.tokens[valid(episodes)])
-    if (size or int(ids[-1]) + 1) <= MOST_TOKENS:
-        every = np.arange(size or int(ids[-1]) + 1)
-        return Reading(episodes, keep, None, tuple(names_of(vocabulary, every)), None, columns, values)
-    return Reading(episodes, keep, None, tuple(names_of(vocabulary, ids)), ids, columns, values)
-
-
-def _check(episodes: Episodes, reader: Reader, world: World | None) -> None:
-    """Raise unless the model can read these tokens."""
-    longest = int(episodes.length.max(initial=0))
-    if longest == 0:
-        raise LatentsError("episodes hold no tokens: there is nothing to extract")
-    if reader.context is not None and longest > reader.context:
-        raise LatentsError(
-            f"episodes have up to {longest} tokens, but this model's context is {reader.context}: "
-            "give shorter ones, e.g. world.sample(n, length=context, seed)"
-        )
-    known = [size for size in (reader.vocabulary_size, None if world is None else len(world.vocabulary)) if size]
-    most = min(known, default=np.iinfo(np.int64).max)
-    wrong = valid(episodes) & ((episodes.tokens < 0) | (episodes.tokens >= most))
-    if wrong.any():
-        episode, position = np.argwhere(wrong)[0]
-        raise LatentsError(
-            f"token {episodes.tokens[episode, position]} of episode {episode}, position {position + 1}, is outside "
-            f"the vocabulary of {reader.meta['name'] if world is None else world.name}: ids go from 0 to {most - 1}"
-        )
 
 
 def _identity(

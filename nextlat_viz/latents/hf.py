@@ -176,8 +176,10 @@ def tokens_from(texts: Sequence[str], tokenizer: Any, max_length: int | None = N
 
 def is_causal_lm(module: nn.Module) -> bool:
     """Say whether a module looks like a causal language model of transformers, without importing that."""
-    head = getattr(module, "get_output_embeddings", None)
-    return hasattr(getattr(module, "config", None), "num_hidden_layers") and head is not None and head() is not None
+    config, generates = getattr(module, "config", None), getattr(module, "can_generate", None)
+    if generates is None or not hasattr(config, "num_hidden_layers") or not generates():
+        return False
+    return not getattr(config, "is_encoder_decoder", False) and module.get_output_embeddings() is not None  # type: ignore[operator]
 
 
 class CausalLMReader(ModuleReader):
@@ -210,7 +212,8 @@ class CausalLMReader(ModuleReader):
         if stacks:
             known["embed"] = Place(stacks[0][0], given=True)
             known |= {f"block{i}": Place(block) for i, block in enumerate(stacks[0])}
-        return {**known, HIDDEN: Place(self._head, given=True), **super().places(module)}
+        known[HIDDEN] = Place(self._head, given=True)
+        return known | {name: place for name, place in super().places(module).items() if name not in known}
 
     def default_sites(self, module: nn.Module) -> list[str]:
         blocks = [name for name, place in self.places(module).items() if name == "embed" or name.startswith("block")]
@@ -236,75 +239,3 @@ class CausalLMReader(ModuleReader):
 
 def _name_of(config: Any) -> str:
     return Path(str(getattr(config, "_name_or_path", "") or "")).name
-
-
-def names_of(vocabulary: Any, ids: Int[np.ndarray, " n"]) -> list[str]:
-    """Return the names of token ids: from a list of all names, from a tokenizer, or their numbers.
-
-    Names are made different where two tokens are called the same.
-
-    Examples
-    --------
-    >>> names_of(["a", "b", "a"], np.arange(3)), names_of(None, np.array([7]))
-    (['a', 'b', 'a (2)'], ['7'])
-    """
-    if vocabulary is None:
-        return [str(one) for one in ids.tolist()]
-    if hasattr(vocabulary, "convert_ids_to_tokens"):
-        found = vocabulary.convert_ids_to_tokens(ids.tolist())
-    else:
-        if ids.size and int(ids.max()) >= len(vocabulary):
-            raise LatentsError(
-                f"vocabulary has {len(vocabulary)} names, and the tokens need at least {int(ids.max()) + 1}: give all"
-            )
-        found = [vocabulary[one] for one in ids.tolist()]
-    names: list[str] = []
-    taken: set[str] = set()
-    for token, name in zip(ids.tolist(), found, strict=True):
-        text = str(token) if name is None else str(name)
-        text = f"{text} ({token})" if text in taken else text
-        names.append(text)
-        taken.add(text)
-    return names
-
-
-def shifted(mask: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Move the real tokens of every row to its start, and everything beside them along.
-
-    Parameters
-    ----------
-    mask : (N, T) of 0 and 1
-        Attention mask: where tokens are. They are in one piece, with padding before or after.
-    arrays : dict of (N, T, ...) arrays
-
-    Returns
-    -------
-    lengths : (N,) integers
-    arrays : dict of (N, T, ...) arrays
-
-    Raises
-    ------
-    LatentsError
-        A mask with holes.
-
-    Examples
-    --------
-    >>> lengths, moved = shifted(np.array([[0, 1, 1]]), {"tokens": np.array([[9, 4, 5]])})
-    >>> lengths.tolist(), moved["tokens"].tolist()
-    ([2], [[4, 5, 9]])
-    """
-    real = np.asarray(mask).astype(bool)
-    lengths = real.sum(axis=1)
-    first = np.where(lengths > 0, real.argmax(axis=1), 0)
-    order = (np.arange(real.shape[1]) + first[:, None]) % real.shape[1]
-    whole = np.take_along_axis(real, order, axis=1)
-    holes = (whole != (np.arange(real.shape[1]) < lengths[:, None])).any(axis=1)
-    if holes.any():
-        raise LatentsError(
-            f"mask has holes in {int(holes.sum())} of {len(real)} rows, such as row {int(holes.argmax())}: real tokens "
-            "must be in one piece, with padding before or after"
-        )
-    return lengths, {
-        name: np.take_along_axis(values, order.reshape(*order.shape, *[1] * (values.ndim - 2)), axis=1)
-        for name, values in arrays.items()
-    }

@@ -147,7 +147,6 @@ class ModuleReader(Reader):
         self.sites = [*(one for one in names if one != self._hidden), HIDDEN]
         self._places = {one: places[one] for one in dict.fromkeys([*names, self._hidden])}
         self._call = call or self.call
-        # Weights are hashed first: a model without any is not one.
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
         called = name or type(module).__name__
         self.meta = {

@@ -26,6 +26,7 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.facts import Reading, facts, index_of
 from nextlat_viz.latents.store import BLOCK, seal
 from nextlat_viz.latents.table import HIDDEN, KEY, PROBS, features_of, place
+from nextlat_viz.training.checkpoint import write_atomically
 
 # Seconds of work that a cut can cost at most: the journal waits for the disk, which would be slow after every batch.
 SYNC_EVERY = 1.0
@@ -95,13 +96,12 @@ class Growing:
                 _lay_out(self.part, read, stored, widths, dtype)
                 with self.part.open("rb+") as raw:
                     os.fsync(raw.fileno())
-                self.journal.write_text(f"{json.dumps(self.identity)}\n", encoding="utf-8", newline="\n")
             self._room = _room(self.part, widths)
             self._file: BinaryIO = self.part.open("rb+", buffering=0)
-            # A line that was cut must not run into the next.
-            text = self.journal.read_text(encoding="utf-8")
+            # Begun afresh each time: a line that was cut must never be taken for a whole one.
+            said = f"{json.dumps(self.identity)}\n{self.episodes} {self.row}\n"
+            write_atomically(self.journal, said.encode())
             self._lines = self.journal.open("a", encoding="utf-8", newline="\n")
-            self._lines.write("" if text.endswith("\n") else "\n")
         except OSError as error:
             raise self._unwritable(error) from error
         self._synced, self._open = time.monotonic(), True

@@ -172,10 +172,13 @@ def test_a_line_of_the_journal_that_was_cut_is_not_believed(tmp_path: Path) -> N
             raise KeyboardInterrupt
         return module(tokens)
 
-    with pytest.raises(KeyboardInterrupt):
-        nl.extract(model(), TOKENS, **OPTIONS, out=out, call=call)
     journal = out.with_name(".a.h5ad.journal")
-    journal.write_text(journal.read_text(encoding="utf-8") + "44 1", encoding="utf-8", newline="\n")
+    for _ in range(2):
+        calls = 0
+        with pytest.raises(KeyboardInterrupt):
+            nl.extract(model(), TOKENS, **OPTIONS, out=out, call=call)
+        with journal.open("a", encoding="utf-8", newline="\n") as file:
+            file.write("44 1")
     on_disk = nl.extract(model(), TOKENS, **OPTIONS, out=out)
     assert_same(on_disk, expected)
     on_disk.file.close()

@@ -1,0 +1,178 @@
+"""What extraction costs, beside the forward pass it cannot do without and beside other ways to read the same states.
+
+    python benchmarks/extract.py [speed] [memory]
+
+Speed: tokens per second on one GPT-2-shaped model (random weights, 6 layers of width 384, 8,192 tokens), all in one
+run, in turn, as a ratio to the floor. The floor is the bare forward pass up to the state that the output head
+reads, its results thrown away: nothing that reads states can be faster. Goal: at least 0.95 of it.
+`output_hidden_states` keeps every layer in memory as the tensors of one batch; TransformerLens is measured where it can
+be imported, on its own model of the same shape. Both run the output head, which extraction leaves out where
+probabilities of so many tokens are not kept; for Hugging Face it is measured without the head too.
+
+Memory: the most a process ever held (ru_maxrss) when 10,000, 100,000 and 1,000,000 rows go to disk, in processes of
+their own: flat where the last is no larger than the first plus the tokens, which the caller holds. Opening the finished
+table loads its `obs`, which is about 100 bytes a row, and is said apart.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+LAYERS, DIM, HEADS, VOCABULARY, CONTEXT = 6, 384, 6, 8_192, 128
+EPISODES, BATCH, REPEATS = 32, 8, 5
+
+
+def gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    shape = {"n_layer": LAYERS, "n_embd": DIM, "n_head": HEADS, "n_positions": CONTEXT, "vocab_size": VOCABULARY}
+    return GPT2LMHeadModel(GPT2Config(**shape)).eval()
+
+
+def transformer_lens(folder: Path) -> Any | None:
+    """TransformerLens around a model of its own, of the same weights; None where it is not installed."""
+    try:
+        from transformer_lens.model_bridge import TransformerBridge
+    except ImportError:
+        return None
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    # It reads no text here, but does not start without a tokenizer that was saved somewhere.
+    words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    special = dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "a")
+    PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
+    model = gpt2()
+    model.config.save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    return TransformerBridge.boot_transformers(str(folder), hf_model=model, tokenizer=tokenizer, device="cpu").eval()
+
+
+def ways(folder: Path) -> dict[str, Callable[[], Any]]:
+    """Everything that is timed, each over the same tokens."""
+    from nextlat_viz.latents import extract
+
+    model, lens = gpt2(), transformer_lens(folder)
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (EPISODES, CONTEXT))
+    batches = torch.from_numpy(tokens).split(BATCH)
+    number = iter(range(10**6))
+    options = {"batch_size": BATCH, "progress": False}
+
+    def over(call: Callable[[torch.Tensor], Any]) -> Callable[[], None]:
+        def all_batches() -> None:
+            with torch.no_grad():
+                for batch in batches:
+                    call(batch)
+
+        return all_batches
+
+    residual = lambda name: name.endswith(("hook_resid_pre", "hook_resid_post", "ln_final.hook_out"))  # noqa: E731
+    timed = {
+        "bare forward pass (the floor)": over(lambda batch: model.transformer(batch, use_cache=False)),
+        "extract, to memory": lambda: extract(model, tokens, **options),
+        "extract, to disk": lambda: extract(model, tokens, **options, out=folder / f"{next(number)}.h5ad").file.close(),
+        "transformers, output_hidden_states, no head": over(
+            lambda batch: model.transformer(batch, use_cache=False, output_hidden_states=True)
+        ),
+        "transformers, output_hidden_states": over(
+            lambda batch: model(batch, use_cache=False, output_hidden_states=True)
+        ),
+    }
+    if lens is not None:
+        timed["TransformerLens, run_with_cache, same sites"] = over(
+            lambda batch: lens.run_with_cache(batch, names_filter=residual)
+        )
+        timed["TransformerLens, run_with_cache, all"] = over(lens.run_with_cache)
+    return timed
+
+
+def speed() -> None:
+    from nextlat_viz.latents.readers import weights_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        timed = ways(Path(folder))
+        wall, cpu = ({name: [] for name in timed} for _ in range(2))
+        for repeat in range(REPEATS + 1):
+            for name, call in timed.items():
+                started, worked = time.perf_counter(), time.process_time()
+                call()
+                if repeat:  # the first warms up
+                    wall[name].append(time.perf_counter() - started)
+                    cpu[name].append(time.process_time() - worked)
+    print(f"{EPISODES} x {CONTEXT} tokens, batches of {BATCH}, {torch.get_num_threads()} threads, best of {REPEATS}")
+    model = gpt2()
+    started = time.perf_counter()
+    weights_of(model)
+    print(f"every call hashes the weights once, which is in its time: {time.perf_counter() - started:.2f} s")
+    floor = next(iter(timed))
+    for name in timed:
+        # The best of several: what else the machine does is nobody's cost.
+        ratios = [min(taken[floor]) / min(taken[name]) for taken in (wall, cpu)]
+        print(
+            f"{name:46s}{EPISODES * CONTEXT / min(wall[name]):8,.0f} tokens/s  {ratios[0]:5.2f} of the floor"
+            f"  {ratios[1]:5.2f} by processor time"
+        )
+    if not any("TransformerLens" in name for name in timed):
+        print("TransformerLens is not installed, so it is left out")
+
+
+def stream(rows: int, out: str) -> None:
+    """Write a table of so many rows and say what the process held at most, before and after."""
+    from nextlat_viz.latents import extraction
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(100, 64), torch.nn.Linear(64, 64), torch.nn.Tanh())
+    few = np.random.default_rng(0).integers(0, 100, (2_560, 50))
+    extraction.extract(model, few, ["0", "1", "2"], progress=False, out=f"{out}.few.h5ad").file.close()
+    ready = peak()
+    tokens = np.random.default_rng(0).integers(0, 100, (rows // 50, 50))
+    held = {}
+    untouched = extraction.open_backed
+
+    def opened(path: Path) -> Any:
+        held["written"] = peak()
+        return untouched(path)
+
+    extraction.open_backed = opened
+    started = time.perf_counter()
+    extraction.extract(model, tokens, ["0", "1", "2"], progress=False, out=out)
+    took = time.perf_counter() - started
+    size = Path(out).stat().st_size / 2**20
+    print(f"{rows:>10,} rows{size:9.1f} MiB on disk{ready:9.1f} before{held['written']:9.1f} MiB at most while writing"
+          f"{peak():9.1f} with the table opened{rows / took:12,.0f} rows/s")  # fmt: skip
+
+
+def peak() -> float:
+    """The most this process has held, in MiB."""
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def memory() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for rows in (10_000, 100_000, 1_000_000):
+            command = [sys.executable, __file__, "stream", str(rows), str(Path(folder, f"{rows}.h5ad"))]
+            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1:]
+    if asked[:1] == ["stream"]:
+        stream(int(asked[1]), asked[2])
+    else:
+        for name, measure in {"speed": speed, "memory": memory}.items():
+            if not asked or name in asked:
+                measure()
