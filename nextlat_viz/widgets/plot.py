@@ -16,8 +16,9 @@ from nextlat_viz.widgets.bundle import LOADER, Library, bundle_key
 Points = dict[int, list[int]]
 
 _STATE = ("_widget_data", "_widget_layout")
-# Set by the reader with the mouse, so never by a redraw: how far in, which tool, what is outlined.
-_VIEW = {"range", "autorange", "dragmode", "selections", "hovermode"}
+# Set by the reader with the mouse, so never by a redraw: how far in, which tool, what is outlined. And by the page,
+# whenever it fits a figure to its cell: taken away, the figure would stay as wide as it was.
+_VIEW = {"range", "autorange", "dragmode", "selections", "hovermode", "autosize"}
 
 
 class Plot(go.FigureWidget):

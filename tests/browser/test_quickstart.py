@@ -307,10 +307,13 @@ def test_seen_light_and_dark(quickstart: Quickstart, width: int) -> None:
             )
             assert right <= edge + 1, f"{name} is wider than its cell"
             if name in WIDGETS:
-                drawn, room = plot.evaluate(
-                    "[plot._fullLayout.width, plot.closest('.jp-OutputArea-output').offsetWidth]"
+                wait_for(
+                    lambda plot=plot: plot.evaluate(
+                        "Math.abs(plot._fullLayout.width - plot.closest('.jp-OutputArea-output').offsetWidth) <= 2"
+                    ),
+                    f"{name} to be as wide as its cell",
+                    20,
                 )
-                assert abs(drawn - room) <= 2, f"{name} is {drawn} wide in {room}"
             brightness[name, theme] = float(np.median(pixels))
             element.evaluate("element => element.scrollIntoView({block: 'start'})")
             notebook.screenshot(f"{name}-{width}-{theme.lower()}")

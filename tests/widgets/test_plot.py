@@ -153,3 +153,12 @@ def test_a_view_is_drawn_again_only_for_what_it_shows(
     explorer.state.color = "token"
     assert drawn == [1]
     explorer.close()
+
+
+def test_what_the_page_set_to_fit_stays(plot: Plot) -> None:
+    """A figure that fits itself to its cell says so, and no redraw may take it back."""
+    plot._js2py_relayout = {"relayout_data": {"autosize": True}, "source_view_id": "view"}
+    assert plot.layout.autosize
+    plot.become(go.Figure(plot.data, {**plot.layout.to_plotly_json(), "autosize": None, "title": "another"}))
+    assert plot.layout.title.text == "another"
+    assert plot.layout.autosize
