@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "train": "training.train",
+    "sweep": "training.sweep",
     "load": "training.load",
     "list_checkpoints": "training.list_checkpoints",
     "Checkpoint": "training.Checkpoint",
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis import probe, project
     from nextlat_viz.evaluation import evaluate, results
     from nextlat_viz.latents import concatenate, extract, load_latents, save_latents
-    from nextlat_viz.training import Checkpoint, list_checkpoints, load, train
+    from nextlat_viz.training import Checkpoint, list_checkpoints, load, sweep, train
     from nextlat_viz.widgets import EpisodeStepper, LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "project",
     "results",
     "save_latents",
+    "sweep",
     "train",
     "training",
     "widgets",

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import nextlat_viz as nlv
 from nextlat_viz import latents as nl
 from nextlat_viz.errors import LatentsError, UnknownNameError
 
-transformers = pytest.importorskip("transformers")
 VOCABULARY, LAYERS, DIM = 24, 2, 16
 SMALL = {
     "vocab_size": VOCABULARY,

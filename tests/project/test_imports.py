@@ -32,6 +32,7 @@ HEAVY = {
     "sklearn",
     "tokenizers",
     "torch",
+    "transformers",
     "tyro",
     "umap",
 }
