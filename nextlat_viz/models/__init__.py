@@ -1,5 +1,6 @@
 """The backbone, the latent dynamics psi, and one file per training objective."""
 
+from nextlat_viz.models.attention import KVCache, TransformerConfig
 from nextlat_viz.models.bst import BeliefState
 from nextlat_viz.models.dynamics import LatentDynamics
 from nextlat_viz.models.jtp import JointToken
@@ -7,7 +8,7 @@ from nextlat_viz.models.mtp import MultiToken
 from nextlat_viz.models.next_token import NextToken
 from nextlat_viz.models.nextlat import NextLat
 from nextlat_viz.models.objective import Batch, Objective
-from nextlat_viz.models.transformer import KVCache, Transformer, TransformerConfig
+from nextlat_viz.models.transformer import Transformer
 
 OBJECTIVES: dict[str, type[Objective]] = {
     cls.name: cls for cls in (NextToken, NextLat, MultiToken, JointToken, BeliefState)

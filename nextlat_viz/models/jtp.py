@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nextlat_viz.models.attention import Attention
 from nextlat_viz.models.objective import Batch, Objective, check_horizon, cross_entropy, next_token_loss
-from nextlat_viz.models.transformer import Attention, Transformer
+from nextlat_viz.models.transformer import Transformer
 
 
 class JointToken(Objective):

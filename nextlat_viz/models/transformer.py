@@ -1,8 +1,8 @@
 """The backbone every objective shares: a decoder-only transformer one reads top to bottom.
 
-Rotary positions, RMSNorm before each sublayer and at the end, SwiGLU, no biases, PyTorch's fused
-attention, an optional key-value cache. The output head is not tied to the embedding, because the NextLat
-losses must reach the one and never the other.
+Rotary positions, RMSNorm before each sublayer and at the end, SwiGLU, no biases, PyTorch's fused attention with an
+optional key-value cache (`attention.py`). The output head is not tied to the embedding, because the NextLat losses must
+reach the one and never the other.
 """
 
 from __future__ import annotations
@@ -10,80 +10,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from torch import Tensor, nn
 
-
-class TransformerConfig(BaseModel):
-    """Sizes of a :class:`Transformer`; `context` is the longest sequence it reads."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    vocabulary_size: PositiveInt
-    context: PositiveInt = 12
-    layers: PositiveInt = 4
-    heads: PositiveInt = 4
-    dim: PositiveInt = 64
-    mlp_dim: PositiveInt = 128
-    rope_base: float = 10_000.0
-
-    @model_validator(mode="after")
-    def _heads_divide_dim(self) -> TransformerConfig:
-        if self.dim % (2 * self.heads):
-            raise ValueError(
-                f"dim={self.dim} must be a multiple of 2 x heads={2 * self.heads}: rotary positions turn pairs of "
-                "coordinates in each head. Change dim or heads."
-            )
-        return self
-
-
-class KVCache:
-    """Keys and values of the tokens read so far, one pair of buffers per layer.
-
-    `length` tokens are held; :meth:`truncate` rolls back, e.g. after rejected drafts.
-    """
-
-    def __init__(self, config: TransformerConfig, batch_size: int, like: Tensor) -> None:
-        shape = (config.layers, 2, batch_size, config.heads, config.context, config.dim // config.heads)
-        self.buffers = like.new_zeros(shape)
-        self.length = 0
-
-    def append(
-        self, layer: int, key: Float[Tensor, "b h t d"], value: Float[Tensor, "b h t d"]
-    ) -> tuple[Float[Tensor, "b h s d"], Float[Tensor, "b h s d"]]:
-        end = self.length + key.shape[2]
-        self.buffers[layer, 0, :, :, self.length : end] = key
-        self.buffers[layer, 1, :, :, self.length : end] = value
-        return self.buffers[layer, 0, :, :, :end], self.buffers[layer, 1, :, :, :end]
-
-    def truncate(self, length: int) -> None:
-        if not 0 <= length <= self.length:
-            raise ValueError(f"length={length} must be between 0 and the {self.length} tokens the cache holds")
-        self.length = length
-
-
-class Attention(nn.Module):
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
-        self.out = nn.Linear(config.dim, config.dim, bias=False)
-
-    def forward(
-        self,
-        x: Float[Tensor, "b t dim"],
-        rotation: Float[Tensor, "2 t half"],
-        mask: Bool[Tensor, "..."] | None,
-        cache: KVCache | None,
-        layer: int,
-    ) -> Float[Tensor, "b t dim"]:
-        b, t, dim = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, rotation), rotate(k, rotation)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.out(out.transpose(1, 2).reshape(b, t, dim))
+from nextlat_viz.models.attention import Attention, KVCache, TransformerConfig
 
 
 class SwiGLU(nn.Module):
@@ -108,7 +37,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t dim"],
-        rotation: Float[Tensor, "2 t half"],
+        rotation: Float[Tensor, "2 s half"],
         mask: Bool[Tensor, "..."] | None,
         cache: KVCache | None,
         layer: int,
@@ -215,9 +144,9 @@ class Transformer(nn.Module):
 
     def geometry(
         self, t: int, start: int, documents: Int[Tensor, "b t"] | None
-    ) -> tuple[Bool[Tensor, "..."] | None, Float[Tensor, "2 t half"]]:
-        """What a block needs to know of places: who attends to whom (None: all before), and the rotations."""
-        return self._mask(t, start, documents), self.rotation[:, start : start + t]
+    ) -> tuple[Bool[Tensor, "..."] | None, Float[Tensor, "2 s half"]]:
+        """What a block needs to know of places: who attends to whom (None: all before), and all rotations so far."""
+        return self._mask(t, start, documents), self.rotation[:, : start + t]
 
     def _mask(self, t: int, start: int, documents: Int[Tensor, "b t"] | None) -> Bool[Tensor, "..."] | None:
         if start == 0 and documents is None:
@@ -237,9 +166,3 @@ def rotation_table(config: TransformerConfig) -> Float[Tensor, "2 context half"]
     frequency = config.rope_base ** (-torch.arange(half, dtype=torch.float64) / half)
     angle = torch.arange(config.context, dtype=torch.float64)[:, None] * frequency
     return torch.stack([angle.cos(), angle.sin()]).float()
-
-
-def rotate(x: Float[Tensor, "b h t d"], rotation: Float[Tensor, "2 t half"]) -> Float[Tensor, "b h t d"]:
-    cos, sin = rotation
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

@@ -158,7 +158,7 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
             f"objective={objective!r} reads tokens from both ends, and world {world.name!r} predicts something else "
             "than its tokens: choose another objective"
         )
-    sizes = config.model_dump(include={"context", "layers", "heads", "dim", "mlp_dim"})
+    sizes = config.model_dump(include=set(TransformerConfig.model_fields))
     # An objective's own hyperparameters are the arguments of its class.
     options = config.model_dump(include=set(inspect.signature(kind).parameters))
     with torch.random.fork_rng(devices=[]):

@@ -31,6 +31,10 @@ class TrainConfig(BaseModel):
     layers: PositiveInt = Field(4, description="transformer blocks")
     heads: PositiveInt = Field(4, description="attention heads")
     dim: PositiveInt = Field(64, description="width of the residual stream and of the hidden state")
+    kv_heads: PositiveInt | None = Field(
+        None, description="heads of keys and values; as many as queries when not given"
+    )
+    sharing: Literal["none", "k=v", "q=k", "q=k=v"] = Field("none", description="projections that are one and the same")
     mlp_dim: PositiveInt = Field(128, description="hidden width of the SwiGLU sublayer")
     steps: PositiveInt = Field(4000, description="optimiser steps")
     batch_size: PositiveInt = Field(64, description="episodes per step; every step sees new ones")

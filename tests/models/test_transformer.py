@@ -137,3 +137,86 @@ def test_too_long(model, tokens):
 def test_head_width_must_be_even():
     with pytest.raises(ValidationError, match="dim=18 must be a multiple of 2 x heads=8"):
         TransformerConfig(vocabulary_size=2, dim=18, heads=4)
+
+
+VARIANTS = [
+    {},
+    {"kv_heads": 2},
+    {"kv_heads": 1},
+    {"sharing": "k=v"},
+    {"sharing": "q=k"},
+    {"sharing": "q=k=v"},
+    {"sharing": "k=v", "kv_heads": 2},
+    {"sharing": "k=v", "kv_heads": 1},
+]
+
+
+def variant(**options):
+    torch.manual_seed(1)
+    shape = {"vocabulary_size": 5, "context": 10, "layers": 2, "heads": 4, "dim": 16, "mlp_dim": 24}
+    model = Transformer(TransformerConfig(**shape, **options)).double()
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.4)
+    return model
+
+
+def attend(attention, x, rotation):
+    """Attention by the book: one head, one pair of places at a time."""
+    b, t, _ = x.shape
+    size, heads = attention.size, attention.heads
+    parts = (x @ attention.qkv.weight.T).split([size * width for width in attention.widths], dim=-1)
+    parts = [part.view(b, t, -1, size) for part in parts]
+    which = {"none": (0, 1, 2), "k=v": (0, 1, 1), "q=k": (0, 0, 1), "q=k=v": (0, 0, 0)}[attention.sharing]
+    q, k, v = (parts[i] for i in which)
+    out = torch.zeros(b, t, heads, size, dtype=x.dtype)
+    for row in range(b):
+        for head in range(heads):
+            served = head * k.shape[2] // heads
+            for place in range(t):
+                keys = torch.stack([turn(k[row, s, served], rotation[:, s]) for s in range(place + 1)])
+                weights = (keys @ turn(q[row, place, head], rotation[:, place]) / size**0.5).softmax(0)
+                out[row, place, head] = weights @ v[row, : place + 1, served]
+    return out.flatten(2) @ attention.out.weight.T
+
+
+def turn(x, rotation):
+    (cos, sin), (first, second) = rotation, x.chunk(2)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos])
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_attention_is_what_it_says(options):
+    model, x = variant(**options), torch.randn(2, 6, 16, dtype=torch.float64)
+    attention, rotation = model.blocks[0].attention, model.rotation[:, :6].double()
+    torch.testing.assert_close(attention(x, rotation, None, None, 0), attend(attention, x, rotation))
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+@pytest.mark.parametrize("pieces", [1, [4, 1, 5]])
+def test_every_variant_generates_as_it_reads(options, pieces):
+    model, tokens = variant(**options), torch.randint(5, (3, 10))
+    cache = KVCache(model.config, batch_size=3, like=model.head.weight)
+    parts = torch.cat([model(piece, cache=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
+    torch.testing.assert_close(parts, model(tokens))
+    held = cache.buffers.element_size() * cache.buffers.numel()
+    assert held == model.config.kv_cache_bytes(batch_size=3, dtype=torch.float64)
+
+
+def test_bytes_of_the_cache():
+    full = variant().config.kv_cache_bytes(batch_size=2, length=7, dtype=torch.bfloat16)
+    assert full == 2 * 2 * 7 * 2 * 16 * 2
+    bytes_of = [variant(**options).config.kv_cache_bytes(2, 7, torch.bfloat16) for options in VARIANTS]
+    # One projection for key and value halves it; n queries to a head of keys leave an nth.
+    assert [its / full for its in bytes_of] == [1, 1 / 2, 1 / 4, 1 / 2, 1, 1 / 2, 1 / 4, 1 / 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kv_heads": 3}, "kv_heads=3 must divide heads=4"),
+        ({"kv_heads": 2, "sharing": "q=k"}, "sharing='q=k' makes queries and keys one, so kv_heads=2 must be heads=4"),
+    ],
+)
+def test_heads_that_do_not_fit(options, message):
+    with pytest.raises(ValueError, match=message):
+        variant(**options)

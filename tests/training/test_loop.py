@@ -199,3 +199,15 @@ def test_seconds_are_those_of_all_sittings(tmp_path, small):
     resume.write(folder, saved.identity, saved.progress, model, optimizer)
     resumed = nlv.train("rrxor", "next_token", out=folder, progress=False, **small)
     assert 1000 <= resumed.card.metrics["train_seconds"] < 1100
+
+
+@pytest.mark.parametrize("shape", [{"kv_heads": 1}, {"sharing": "k=v"}, {"sharing": "q=k=v"}])
+def test_a_leaner_backbone_is_trained_and_loaded(tmp_path, small, shape):
+    checkpoint = nlv.train("rrxor", "nextlat", out=tmp_path / "run", progress=False, **small, **shape)
+    again = nlv.load(tmp_path / "run")
+    assert weights(again) == weights(checkpoint)
+    config = again.model.backbone.config
+    assert {name: getattr(config, name) for name in shape} == shape
+    assert (
+        config.kv_cache_bytes() < build_model("nextlat", TrainConfig(), again.world, 0).backbone.config.kv_cache_bytes()
+    )
