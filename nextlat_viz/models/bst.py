@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.models.objective import Batch, Objective, cross_entropy, masked_mean
+from nextlat_viz.models.losses import token_loss
+from nextlat_viz.models.objective import Batch, Objective, mean
 from nextlat_viz.models.transformer import Transformer
 
 
@@ -76,13 +77,18 @@ class BeliefState(Objective):
         following, previous = self._joined(ahead[rows, t], back[rows, s])
         forward_mask = scored[:, t + 1] & together
         backward_mask = scored[:, s - 1] & together & (document[:, s - 1] == document[:, t])
-        next_losses = cross_entropy(self.backbone.logits(following), tokens[:, t + 1])
-        previous_losses = cross_entropy(self.previous_head(previous), tokens[:, s - 1])
-        empty = s == length
-        next_term, previous_term = masked_mean(next_losses, forward_mask), masked_mean(previous_losses, backward_mask)
+        # The pairs with the empty suffix come first; what they cost is known on its own.
+        empty, others = slice(length - 1), slice(length - 1, None)
+        of_empty, of_others = (
+            token_loss(self.backbone.head, following[:, some], tokens[:, t[some] + 1], forward_mask[:, some])
+            for some in (empty, others)
+        )
+        next_term = mean(of_empty + of_others, forward_mask.sum())
+        previous_loss = token_loss(self.previous_head, previous, tokens[:, s - 1], backward_mask)
+        previous_term = mean(previous_loss, backward_mask.sum())
         return {
             "loss": next_term + previous_term,
-            "next_token": masked_mean(next_losses[:, empty], forward_mask[:, empty]).detach(),
+            "next_token": mean(of_empty, forward_mask[:, empty].sum()).detach(),
             "next": next_term,
             "previous": previous_term,
         }

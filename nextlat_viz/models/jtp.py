@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nextlat_viz.models.attention import Attention
-from nextlat_viz.models.objective import Batch, Objective, check_horizon, cross_entropy, next_token_loss
+from nextlat_viz.models.losses import token_loss
+from nextlat_viz.models.objective import Batch, Objective, check_horizon, mean, next_token_loss
 from nextlat_viz.models.transformer import Transformer
 
 
@@ -51,8 +52,7 @@ class JointToken(Objective):
         total, count = hidden.new_zeros(()), batch.targets.new_zeros(())
         for i in range(1, d + 1):
             scored = batch.inside(i) & batch.target_mask[:, i:]
-            losses = cross_entropy(self.backbone.logits(fetched[:, :-i, i]), batch.targets[:, i:])
-            total, count = total + (losses * scored).sum(), count + scored.sum()
-        next_token = next_token_loss(self.backbone.logits(hidden), batch)
-        future = total / count.clamp(min=1)
+            total = total + token_loss(self.backbone.head, fetched[:, :-i, i], batch.targets[:, i:], scored)
+            count = count + scored.sum()
+        next_token, future = next_token_loss(self.backbone, hidden, batch), mean(total, count)
         return {"loss": next_token + self.lambda_future * future, "next_token": next_token, "future": future}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nextlat_viz.models.objective import Batch, Objective, check_horizon, cross_entropy, next_token_loss
+from nextlat_viz.models.losses import token_loss
+from nextlat_viz.models.objective import Batch, Objective, check_horizon, mean, next_token_loss
 from nextlat_viz.models.transformer import Block, Transformer
 
 
@@ -38,10 +39,9 @@ class MultiToken(Objective):
         mask, rotation = self.backbone.geometry(batch.inputs.shape[1], 0, batch.documents)
         total, count = hidden.new_zeros(()), batch.targets.new_zeros(())
         for i, (head, norm) in enumerate(zip(self.heads, self.norms, strict=True), start=1):
-            logits = self.backbone.logits(norm(head(hidden, rotation, mask, None, 0))[:, :-i])
+            ahead = norm(head(hidden, rotation, mask, None, 0))[:, :-i]
             scored = batch.inside(i) & batch.target_mask[:, i:]
-            total = total + (cross_entropy(logits, batch.targets[:, i:]) * scored).sum()
+            total = total + token_loss(self.backbone.head, ahead, batch.targets[:, i:], scored)
             count = count + scored.sum()
-        next_token = next_token_loss(self.backbone.logits(hidden), batch)
-        future = total / count.clamp(min=1)
+        next_token, future = next_token_loss(self.backbone, hidden, batch), mean(total, count)
         return {"loss": next_token + self.lambda_future * future, "next_token": next_token, "future": future}

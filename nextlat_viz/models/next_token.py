@@ -16,5 +16,5 @@ class NextToken(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         hidden = self.backbone(batch.inputs, batch.documents)
-        loss = next_token_loss(self.backbone.logits(hidden), batch)
+        loss = next_token_loss(self.backbone, hidden, batch)
         return {"loss": loss, "next_token": loss}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nextlat_viz.errors import unknown
 from nextlat_viz.models.dynamics import LatentDynamics
-from nextlat_viz.models.objective import Batch, Objective, check_horizon, cross_entropy, next_token_loss
+from nextlat_viz.models.losses import Rows, pieces, recomputed
+from nextlat_viz.models.objective import Batch, Objective, check_horizon, mean
 from nextlat_viz.models.transformer import Transformer
 
 
@@ -64,41 +65,88 @@ class NextLat(Objective):
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         states = self.backbone.states(batch.inputs, batch.documents)
         hidden = states["hidden"]
-        logits = self.backbone.logits(hidden)
-        losses = {"next_token": next_token_loss(logits, batch)}
-        losses |= self.latent_losses(hidden, states["embed"], logits, batch)
+        # The target of both latent losses, and what psi makes of the states i steps before it.
+        target = hidden.detach() if self.stop_target else hidden
+        predicted = self.psi.rollout(hidden, states["embed"], self.horizon)
+        next_token, token_term = self.token_losses(hidden, target, predicted, batch)
+        losses = {"next_token": next_token, "next_h": self.state_loss(target, predicted, batch)}
+        losses[self.token_term] = token_term
         losses["loss"] = (
             losses["next_token"] + self.lambda_h * losses["next_h"] + self.lambda_kl * losses[self.token_term]
         )
         return losses
 
-    def latent_losses(
+    def state_loss(
+        self, target: Float[Tensor, "b t dim"], predicted: list[Float[Tensor, "b _s dim"]], batch: Batch
+    ) -> Float[Tensor, ""]:
+        """L_next_h of predictions as :meth:`LatentDynamics.rollout` gives them."""
+        total, count = target.new_zeros(()), batch.targets.new_zeros(())
+        for i, guess in enumerate(predicted, start=1):
+            inside = batch.inside(i)
+            errors = F.smooth_l1_loss(guess, target[:, i:], reduction="none").mean(dim=-1)
+            total, count = total + (errors * inside).sum(), count + inside.sum()
+        return mean(total, count)
+
+    def token_losses(
         self,
         hidden: Float[Tensor, "b t dim"],
-        embeddings: Float[Tensor, "b t dim"],
-        logits: Float[Tensor, "b t v"],
+        target: Float[Tensor, "b t dim"],
+        predicted: list[Float[Tensor, "b _s dim"]],
         batch: Batch,
-    ) -> dict[str, Float[Tensor, ""]]:
-        """L_next_h and L_KL; `logits` are the head's at the true hidden states, the teacher of L_KL."""
-        head = self.backbone.head.weight.detach() if self.freeze_head else self.backbone.head.weight
-        target = hidden.detach() if self.stop_target else hidden
-        # The teacher's logits are those of the next-token loss: computed once, they serve both.
-        taught = logits.detach() if self.stop_target and self.freeze_head else F.linear(target, head)
-        teacher = F.log_softmax(taught, dim=-1)
-        h_sum = token_sum = hidden.new_zeros(())
-        h_count = token_count = torch.zeros((), dtype=torch.long, device=hidden.device)
-        for i, predicted in enumerate(self.psi.rollout(hidden, embeddings, self.horizon), start=1):
-            inside = batch.inside(i)
-            h_loss = F.smooth_l1_loss(predicted, target[:, i:], reduction="none").mean(dim=-1)
-            h_sum, h_count = h_sum + (h_loss * inside).sum(), h_count + inside.sum()
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """L_next_token, and L_KL or the cross-entropy in its place.
 
-            scored = inside & batch.target_mask[:, i:]
-            student = F.linear(predicted, head)
-            if self.token_term == "ce":
-                losses = cross_entropy(student, batch.targets[:, i:])
+        Both read the head at the same states, so its logits there, the teacher's, are computed once.
+        """
+        rows = Rows.of(batch.target_mask)
+        pairs = [batch.inside(i) & batch.target_mask[:, i:] for i in range(1, self.horizon + 1)]
+        states, targets, tokens, scored = rows(hidden), rows(target), rows(batch.targets), rows(batch.target_mask)
+        guesses = [rows(guess, i) for i, guess in enumerate(predicted, start=1)]
+        counted = [rows(pair, i) for i, pair in enumerate(pairs, start=1)]
+
+        def these(part: slice) -> tuple[Any, ...]:
+            """The arguments of `_sums` for some of the rows; those of step i begin with time i."""
+            steps = []
+            for guess, counts in zip(guesses, counted, strict=True):
+                first = len(states) - len(guess)
+                late = slice(max(0, part.start - first), max(0, part.stop - first))
+                steps.append((guess[late], counts[late]))
+            return states[part], targets[part], tokens[part], scored[part], steps
+
+        cut = pieces(len(rows), (1 + self.horizon) * self.backbone.config.vocabulary_size)
+        if len(cut) <= 1:
+            next_token, latent = self._sums(*these(slice(0, len(rows))))
+        else:
+            sums = zip(*(recomputed(self._sums, *these(part)) for part in cut), strict=True)
+            next_token, latent = (torch.stack(terms).sum() for terms in sums)
+        count = torch.stack([pair.sum() for pair in pairs]).sum()
+        return mean(next_token, batch.target_mask.sum()), mean(latent, count)
+
+    def _sums(
+        self,
+        states: Float[Tensor, "n dim"],
+        targets: Float[Tensor, "n dim"],
+        tokens: Int[Tensor, " n"],
+        scored: Bool[Tensor, " n"],
+        steps: list[tuple[Float[Tensor, "_m dim"], Bool[Tensor, " _m"]]],
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Sums of the two losses over some rows; what psi predicts for the last of them, and which of it counts."""
+        head = self.backbone.head.weight.detach() if self.freeze_head else self.backbone.head.weight
+        log_p = F.log_softmax(self.backbone.logits(states), dim=-1)
+        next_token = (F.nll_loss(log_p, tokens, reduction="none") * scored).sum()
+        if self.token_term == "kl":
+            shared = self.stop_target and self.freeze_head
+            log_taught = log_p.detach() if shared else F.log_softmax(F.linear(targets, head), dim=-1)
+            taught = log_taught.exp()
+            # KL(p || q) = sum p log p - sum p log q, of which the first sum is the same for every step.
+            negative_entropy = (taught * log_taught).sum(dim=-1)
+        latent = next_token.new_zeros(())
+        for guess, counts in steps:
+            log_q = F.log_softmax(F.linear(guess, head), dim=-1)
+            late = slice(len(states) - len(guess), None)
+            if self.token_term == "kl":
+                losses = negative_entropy[late] - (taught[late] * log_q).sum(dim=-1)
             else:
-                losses = F.kl_div(
-                    F.log_softmax(student, dim=-1), teacher[:, i:], log_target=True, reduction="none"
-                ).sum(dim=-1)
-            token_sum, token_count = token_sum + (losses * scored).sum(), token_count + scored.sum()
-        return {"next_h": h_sum / h_count.clamp(min=1), self.token_term: token_sum / token_count.clamp(min=1)}
+                losses = F.nll_loss(log_q, tokens[late], reduction="none")
+            latent = latent + (losses * counts).sum()
+        return next_token, latent

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from nextlat_viz.models.losses import token_loss
 from nextlat_viz.models.transformer import Transformer
 from nextlat_viz.worlds import Episodes
 
@@ -83,20 +83,15 @@ class Objective(nn.Module, ABC):
         return self.backbone.logits(hidden)
 
 
-def masked_mean(values: Float[Tensor, "..."], mask: Bool[Tensor, "..."]) -> Float[Tensor, ""]:
-    """Mean of the values where the mask is True; 0 where it is nowhere True."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+def mean(total: Float[Tensor, ""], count: Int[Tensor, ""]) -> Float[Tensor, ""]:
+    """A sum over what counts as its mean; 0 where nothing does."""
+    return total / count.clamp(min=1)
 
 
-def next_token_loss(logits: Float[Tensor, "b t v"], batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of the scored targets."""
-    return masked_mean(cross_entropy(logits, batch.targets), batch.target_mask)
-
-
-def cross_entropy(logits: Float[Tensor, "*b v"], targets: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """-log p(target) in nats, one by one."""
-    losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
-    return losses.view_as(targets)
+def next_token_loss(backbone: Transformer, hidden: Float[Tensor, "b t dim"], batch: Batch) -> Float[Tensor, ""]:
+    """Mean cross-entropy in nats of the scored targets, read from the hidden states."""
+    total = token_loss(backbone.head, hidden, batch.targets, batch.target_mask)
+    return mean(total, batch.target_mask.sum())
 
 
 def check_horizon(horizon: int, backbone: Transformer) -> int:

@@ -1,0 +1,101 @@
+"""Losses over a vocabulary: of the rows that count alone, and with a bound on the logits that exist at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+# Most logits of a loss that are kept for its gradient: 128 MB in single precision. Where a batch has more, they are
+# computed in pieces, and once more for the gradient: one extra product with the head, for any batch and vocabulary.
+MOST_LOGITS = 1 << 25
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The places of a (B, T) grid that count, one after another, time first: those from a time on come last.
+
+    On a CPU they are gathered, which saves the logits of all others: most, where a prompt is not scored. On other
+    devices, which would have to be waited for, and in compiled code, whose shapes must not hang on data, every place
+    is a row; what does not count is left out of the sum by its mask in either case.
+
+    Examples
+    --------
+    >>> rows = Rows.of(torch.tensor([[False, True], [True, True]]))
+    >>> rows(torch.tensor([[1, 2], [3, 4]])), rows.before(1)
+    (tensor([3, 2, 4]), 1)
+    """
+
+    batch_size: int
+    length: int
+    chosen: Int[Tensor, " n"] | None
+
+    @classmethod
+    def of(cls, mask: Bool[Tensor, "b t"]) -> Rows:
+        gathers = mask.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(mask.all())
+        batch_size, length = mask.shape
+        return cls(batch_size, length, mask.T.flatten().nonzero()[:, 0] if gathers else None)
+
+    def __len__(self) -> int:
+        return self.batch_size * self.length if self.chosen is None else len(self.chosen)
+
+    def __call__(self, values: Tensor, skip: int = 0) -> Tensor:
+        """(n, ...) of (B, T, ...), or of (B, T - skip, ...) without the first times, whose rows are left out."""
+        flat = values.transpose(0, 1).flatten(0, 1)
+        if self.chosen is None:
+            return flat
+        return flat.index_select(0, self.chosen[self.before(skip) :] - skip * self.batch_size)
+
+    def before(self, time: int) -> int:
+        """How many rows come before a time."""
+        first = time * self.batch_size
+        return first if self.chosen is None else int((self.chosen < first).sum())
+
+
+def pieces(rows: int, logits_per_row: int) -> list[slice]:
+    """Slices of the rows, each with as many logits as may exist at once; one slice if that is all.
+
+    Examples
+    --------
+    >>> pieces(5, logits_per_row=MOST_LOGITS // 3)
+    [slice(0, 3, None), slice(3, 6, None)]
+    """
+    several = max(1, MOST_LOGITS // logits_per_row)
+    return [slice(start, start + several) for start in range(0, rows, several)]
+
+
+def recomputed(function: Callable[..., Result], *arguments: object) -> Result:
+    """Call the function, keeping nothing for the gradient but its arguments: it is called again for that."""
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def token_loss(
+    head: nn.Linear, hidden: Float[Tensor, "b t dim"], targets: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+) -> Float[Tensor, ""]:
+    """Sum of -log p(target) in nats over the places where the mask is True; p is what the head reads from the states.
+
+    Examples
+    --------
+    >>> head, anywhere = nn.Linear(3, 4), torch.zeros(1, 2, dtype=torch.long)
+    >>> _ = nn.init.zeros_(head.weight), nn.init.zeros_(head.bias)
+    >>> token_loss(head, torch.zeros(1, 2, 3), anywhere, torch.tensor([[True, False]])).item()
+    1.386...
+    """
+    rows = Rows.of(mask)
+    states, tokens, counts = rows(hidden), rows(targets), rows(mask)
+
+    def loss(states: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
+        return (F.cross_entropy(head(states), tokens, reduction="none") * counts).sum()
+
+    cut = pieces(len(rows), head.out_features)
+    if len(cut) <= 1:
+        return loss(states, tokens, counts)
+    return torch.stack([recomputed(loss, states[part], tokens[part], counts[part]) for part in cut]).sum()
