@@ -15,9 +15,9 @@ for each token) at the speed this machine reaches on one of 1024 x 512 x 512, me
 attention, softmaxes, normalisation, rotations, SwiGLU and AdamW, each a kernel or more that reads and writes memory;
 "compiled" is with torch.compile, which fuses most of them, as `compile=True` does in training.
 
-Goals: NextLat with d=1 costs at most 1.25 next-token steps, and ours are 1.5 times as fast as x-transformers'. The first
-is met. The second is not: theirs take twice the floor they share with ours, so ours would have to come within 1.3 of
-it, and attention's own kernel, the softmax over the vocabulary and AdamW fill most of that.
+Goals: NextLat with d=1 costs at most 1.25 next-token steps, and ours are 1.5 times as fast as x-transformers'. The
+first is met. The second is not: theirs take twice the floor they share with ours, so ours would have to come within
+1.3 times of it, and attention's own kernel, the softmax over the vocabulary and AdamW fill most of that.
 """
 
 from __future__ import annotations
