@@ -10,7 +10,6 @@ from nextlat_viz.models import Batch, NextLat, Transformer, TransformerConfig
 with warnings.catch_warnings():
     # It compiles a function with torch.jit as it is imported, which torch calls deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
-    pytest.importorskip("x_transformers", reason="x-transformers is what this file compares with")
     from x_transformers import Decoder, TransformerWrapper
     from x_transformers.next_latent_wrapper import NextLatentWrapper
 
