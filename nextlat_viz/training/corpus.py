@@ -1,0 +1,203 @@
+"""What a pretrained model is trained further on: sequences from anywhere, checked, some of them held out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from nextlat_viz.models.posthoc import Shape
+from nextlat_viz.worlds import Episodes, World
+
+# Of a corpus that brings no split of its own; and the seeds of what is drawn of a world.
+HELD_OUT_SHARE = 0.1
+TRAIN_SEED, HELD_OUT_SEED = 0, 10_260_000
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What a model is trained and measured on, no sequence of the one in the other; `about` is for the card."""
+
+    train: Episodes
+    held_out: Episodes
+    about: dict[str, Any]
+
+
+def sequences(
+    corpus: Any,
+    shape: Shape,
+    *,
+    horizon: int = 1,
+    length: int | None = None,
+    count: int = 10_000,
+    held_out: int = 512,
+    tokenizer: Any = None,
+) -> Sequences:
+    """Bring a corpus into sequences a model can read, and hold some out by a hash of their content.
+
+    Parameters
+    ----------
+    corpus : World, Episodes, (N, T) integers, or list of token id lists or of texts
+        Of a world `count` episodes are drawn, and what is held out from its split "test" where it has one. Items of a
+        list are documents: one longer than a sequence becomes several, all on the same side.
+    shape : Shape
+        Of the model.
+    horizon : int
+        Steps psi is rolled out.
+    length : int, optional
+        Most tokens in a sequence; when not given as many as come, and for lists as many as the model reads. A world
+        whose episodes are as long as asked for needs it.
+    count, held_out : int
+        Episodes drawn of a world; most sequences held out.
+    tokenizer : callable, optional
+        For texts: ``tokenizer(texts)["input_ids"]`` is a list of token ids for each.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or the model cannot read them, or the horizon leaves nothing to predict.
+
+    Examples
+    --------
+    >>> tokens = np.arange(60)[:, None] * 7 % 60 + np.arange(4)
+    >>> parts = sequences(tokens, Shape(dim=8, context=16, vocabulary_size=63))
+    >>> len(parts.train), len(parts.held_out), parts.about["kind"]
+    (54, 6, 'sequences')
+    """
+    context = shape.context
+    if length is not None and (length < 3 or (context is not None and length > context)):
+        most = f", at most the {context} positions of this model" if context is not None else ""
+        raise ValueError(f"length={length} must be at least 3, for one state to be predicted from another{most}")
+    about: dict[str, Any] = {"kind": "sequences"}
+    test: Episodes | None = None
+    if isinstance(corpus, World):
+        train, test = _drawn(corpus, shape, length, count, held_out)
+        about = {"kind": "world", "world": corpus.spec}
+    elif isinstance(corpus, Episodes | np.ndarray):
+        train = corpus if isinstance(corpus, Episodes) else Episodes(corpus)
+    else:
+        train, test = _documents(corpus, length or context, tokenizer)
+        about = {"kind": "documents"}
+    train = _fit(train, shape, length)
+    if test is None:
+        apart = np.array([_is_held_out(row) for row in _rows(train)], bool)
+        train, test = train[~apart], train[apart]
+    else:
+        test = _fit(test, shape, length)
+        known = {row.tobytes() for row in _rows(train)}
+        fresh = np.array([row.tobytes() not in known for row in _rows(test)], bool)
+        if len(fresh) and not fresh.any():
+            raise ValueError(
+                "corpus: all that was to be held out is trained on too, as it comes cut: give a longer length"
+            )
+        test = test[fresh]
+    test = test[:held_out]
+    if not (len(train) and len(test)):
+        raise ValueError(
+            "corpus is empty, or too small for a tenth to be held out by content: give tens of different sequences "
+            "of 2 tokens or more"
+        )
+    _check_horizon(horizon, min(int(part.length.max()) for part in (train, test)))
+    both = hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest()
+    about |= {"train": len(train), "held_out": len(test), "length": train.tokens.shape[1], "sha256": both}
+    return Sequences(train, test, about)
+
+
+def _drawn(
+    world: World, shape: Shape, length: int | None, count: int, held_out: int
+) -> tuple[Episodes, Episodes | None]:
+    """Episodes to train on; and to measure on, where the world holds content apart."""
+    if not world.predicts_next_token:
+        raise ValueError(
+            f"corpus: world {world.name!r} predicts something else than its tokens, and a language model just those: "
+            "use another world"
+        )
+    if len(world.vocabulary) > shape.vocabulary_size:
+        raise ValueError(
+            f"corpus: world {world.name!r} has {len(world.vocabulary)} tokens, this model's embedding only "
+            f"{shape.vocabulary_size}: use a world built with the model's own vocabulary"
+        )
+    if world.length is None and length is None:
+        raise ValueError(f"length is needed: episodes of world {world.name!r} are as long as asked for")
+    asked = length if world.length is None else None
+    train = world.sample(count, asked, seed=TRAIN_SEED, states=False)
+    if "test" not in world.splits:
+        return train, None
+    return train, world.sample(held_out, asked, seed=HELD_OUT_SEED, split="test", states=False)
+
+
+def _documents(corpus: Any, length: int | None, tokenizer: Any) -> tuple[Episodes, Episodes]:
+    """Sequences of the documents to train on, and of those held out."""
+    if not isinstance(corpus, list | tuple):
+        raise ValueError(
+            "corpus must be a World, Episodes, an array of integers (sequences, positions), or a list of token id "
+            f"lists or of texts, got {type(corpus).__name__}"
+        )
+    items = list(corpus)
+    if any(isinstance(item, str) for item in items):
+        if tokenizer is None:
+            raise ValueError("corpus holds texts: give the model's own tokenizer too, tokenizer=...")
+        items = tokenizer(items)["input_ids"]
+    parts: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    for item in items:
+        ids = np.asarray(item)
+        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+            raise ValueError(
+                f"corpus: each item must be a list of token ids or a text, got {ids.dtype} of shape {ids.shape}"
+            )
+        step = length or max(len(ids), 1)
+        parts[_is_held_out(ids)] += [ids[start : start + step] for start in range(0, len(ids), step)]
+    return _padded(parts[False]), _padded(parts[True])
+
+
+def _padded(rows: list[np.ndarray]) -> Episodes:
+    lengths = np.array([len(row) for row in rows], np.int64)
+    tokens = np.zeros((len(rows), int(lengths.max(initial=0))), np.int64)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    return Episodes(tokens, length=lengths)
+
+
+def _fit(episodes: Episodes, shape: Shape, length: int | None) -> Episodes:
+    """Sequences cut and checked; those of one token train nothing and are left out."""
+    if episodes.targets is not None:
+        raise ValueError("corpus has targets of its own, and a language model predicts its next tokens: leave them out")
+    t = min(length or episodes.tokens.shape[1], episodes.tokens.shape[1])
+    if shape.context is not None and t > shape.context:
+        raise ValueError(
+            f"corpus has sequences of {t} tokens, more than the {shape.context} positions of this model: give "
+            f"length={shape.context} to cut them"
+        )
+    lengths = np.minimum(episodes.length, t)
+    keep = lengths >= 2
+    tokens, lengths = episodes.tokens[keep, :t], lengths[keep]
+    valid = np.arange(t) < lengths[:, None]
+    wrong = valid & ((tokens < 0) | (tokens >= shape.vocabulary_size))
+    if wrong.any():
+        row, position = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"corpus: token {tokens[row, position]}, in position {position + 1} of a sequence, is outside this model's "
+            f"vocabulary, 0 to {shape.vocabulary_size - 1}: use the model's own tokenizer"
+        )
+    documents = {"document": episodes.states["document"][keep, :t]} if "document" in episodes.states else {}
+    return Episodes(np.where(valid, tokens, 0), documents, episodes.loss_mask[keep, :t], lengths)
+
+
+def _check_horizon(horizon: int, longest: int) -> None:
+    if not 1 <= horizon <= longest - 2:
+        raise ValueError(
+            f"horizon={horizon} must be at least 1 and at most {longest - 2}: sequences have {longest} tokens, psi "
+            "starts from the state of one of them, and that of the last is not read"
+        )
+
+
+def _rows(episodes: Episodes) -> list[Int[np.ndarray, " positions"]]:
+    return [row[:n] for row, n in zip(episodes.tokens, episodes.length.tolist(), strict=True)]
+
+
+def _is_held_out(tokens: Int[np.ndarray, " positions"] | np.ndarray) -> bool:
+    digest = hashlib.sha256(np.ascontiguousarray(tokens, dtype="<i8").tobytes()).digest()
+    return int.from_bytes(digest[:8], "little") < HELD_OUT_SHARE * 2**64

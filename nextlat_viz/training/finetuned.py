@@ -1,0 +1,290 @@
+"""What post-hoc NextLat leaves: a Hugging Face model, psi, and a card, loaded only when every hash agrees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from nextlat_viz.errors import CheckpointError, invalid, unknown
+from nextlat_viz.models import LatentDynamics
+from nextlat_viz.models.posthoc import Pretrained, load_module
+from nextlat_viz.training.card import sha256_of
+from nextlat_viz.training.checkpoint import CARD, METRICS, write_atomically
+from nextlat_viz.worlds.base import html_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL, PSI = "model", "psi.safetensors"
+
+
+class FinetuneConfig(BaseModel):
+    """Every hyperparameter of post-hoc training; each field says what it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["psi", "full"] = Field("psi", description="what is trained: psi alone, or the model with it")
+    horizon: PositiveInt = Field(1, description="d: steps of psi")
+    lambda_h: NonNegativeFloat = Field(1.0, description="weight of the next-latent loss (eq. 5)")
+    lambda_kl: NonNegativeFloat = Field(1.0, description="weight of the KL loss (eq. 5)")
+    psi_width: PositiveInt = Field(description="hidden width of psi; that of the hidden state when not given")
+    psi_layers: PositiveInt = Field(3, description="linear layers of psi")
+    steps: PositiveInt = Field(1000, description="optimiser steps")
+    batch_size: PositiveInt = Field(16, description="sequences per step")
+    learning_rate: PositiveFloat = Field(1e-3, description="psi's peak rate of AdamW")
+    model_rate: PositiveFloat = Field(0.1, description="the model's rate over psi's, in mode full")
+    warmup_steps: NonNegativeInt = Field(description="steps of linear warm-up; 1 in 20 when not given")
+    decay_steps: NonNegativeInt = Field(description="last steps, of linear decay to zero; half when not given")
+    weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's decoupled weight decay")
+    grad_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 does not clip")
+    validate_every: PositiveInt = Field(100, description="steps between validations")
+    save_every: PositiveInt = Field(500, description="steps between the points a killed run goes on from")
+    episodes: PositiveInt = Field(10_000, description="episodes drawn of a world to train on")
+    held_out: PositiveInt = Field(512, description="most sequences held out and measured on")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Lightning Fabric's precision")
+
+
+class FinetuneCard(BaseModel):
+    """What a fine-tuned model is. Written last, so that a folder with a card is whole.
+
+    Attributes
+    ----------
+    model : the pretrained model: name, class, hashes of its config and weights, dim, vocabulary size.
+    corpus : kind, hash, sequences to train on and held out, their length; the spec of a world.
+    config, seed : every hyperparameter.
+    command : the call that makes this again.
+    files : hash of every file but the card, by its path in the folder.
+    parameters : number of trained parameters.
+    versions, device : what it was trained with.
+    before, metrics : what :func:`nextlat_viz.training.finetune.finetune` measures, before the first step and at the
+        end.
+    card_sha256 : hash of all of the above.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["nextlat_viz.finetuned/1"] = "nextlat_viz.finetuned/1"
+    model: dict[str, Any]
+    corpus: dict[str, Any]
+    config: FinetuneConfig
+    seed: int
+    command: str
+    files: dict[str, str]
+    parameters: int
+    versions: dict[str, str]
+    device: str
+    before: dict[str, float]
+    metrics: dict[str, float]
+    card_sha256: str = ""
+
+    def digest(self) -> str:
+        """Hash of every field of the file but `card_sha256`."""
+        fields = self.model_dump(mode="json", exclude={"card_sha256"}, exclude_unset=True)
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def signed(self) -> FinetuneCard:
+        """Return the card with every field set, `card_sha256` among them."""
+        whole = FinetuneCard.model_validate(self.model_dump())
+        return whole.model_copy(update={"card_sha256": whole.digest()})
+
+
+def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig:
+    """Hyperparameters checked, and those that were left open set.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such hyperparameter.
+    ValueError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> config = settle({"steps": 200, "psi_width": 8}, {"warmup_steps": 5})
+    >>> config.warmup_steps, config.decay_steps
+    (5, 100)
+    """
+    for field in settings:
+        if field not in FinetuneConfig.model_fields:
+            raise unknown("hyperparameter", field, FinetuneConfig.model_fields)
+    steps = max(explicit["steps"], 0)
+    derived = {"warmup_steps": steps // 20, "decay_steps": steps // 2}
+    try:
+        return FinetuneConfig.model_validate(derived | settings | explicit)
+    except ValidationError as error:
+        raise invalid(error.errors()) from error
+
+
+def call_of(model: Any, corpus: dict[str, Any], config: FinetuneConfig, seed: int) -> str:
+    """The call that makes a model again; what has no name is said as `model` and `corpus`, whose hashes a card has."""
+    what = repr(str(model)) if isinstance(model, str | Path) else "model"
+    data = f"worlds.from_spec({corpus['world']!r})" if "world" in corpus else "corpus"
+    options = {**config.model_dump(), "length": corpus["length"], "seed": seed}
+    return f"finetune({what}, {data}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """A pretrained model with psi added to it.
+
+    Attributes
+    ----------
+    model : transformers.PreTrainedModel
+        In evaluation mode on the CPU; ``AutoModelForCausalLM.from_pretrained(folder / "model")`` reads it too.
+    psi : LatentDynamics
+    card : FinetuneCard
+    folder : Path
+        Where both lie.
+    """
+
+    model: nn.Module
+    psi: LatentDynamics
+    card: FinetuneCard
+    folder: Path
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """What was measured on held-out sequences, a row per validation, the first before any step."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / METRICS)
+
+    @torch.no_grad()
+    def states(self, tokens: Int[Tensor, "b t"]) -> dict[str, Float[Tensor, "b t dim"]]:
+        """Return "embed", what psi reads of each token, and "hidden", the state after it."""
+        return self._reader.states(tokens)
+
+    @torch.no_grad()
+    def predict(self, hidden: Float[Tensor, "*b dim"], embedding: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b dim"]:
+        """Next hidden state, from the current one and the embedding of the token read next."""
+        return self.psi(hidden, embedding)
+
+    @torch.no_grad()
+    def rollout(self, hidden: Float[Tensor, "b dim"], tokens: Int[Tensor, "b k"]) -> Float[Tensor, "b k dim"]:
+        """Return the states psi goes through from `hidden` as it reads `tokens`, without the model."""
+        rolled = []
+        embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
+        for embedding in embeddings(tokens).unbind(dim=1):
+            hidden = self.psi(hidden, embedding)
+            rolled.append(hidden)
+        return torch.stack(rolled, dim=1) if rolled else hidden[:, None][:, :0]
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Copy the whole folder, checked against its card, to another place.
+
+        Raises
+        ------
+        CheckpointError
+            If the files are not those of the card any more, or another model lies there.
+        """
+        target = Path(folder)
+        if (target / CARD).exists():
+            if _read_card(target).card_sha256 == self.card.card_sha256:
+                return target
+            raise CheckpointError(f"folder={str(target)!r} holds another model: choose another folder, or delete it")
+        _check_files(self.folder, self.card)
+        for name in (*self.card.files, CARD):
+            write_atomically(target / name, (self.folder / name).read_bytes())
+        return target
+
+    @cached_property
+    def _reader(self) -> Pretrained:
+        return Pretrained(self.model)
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        return html_table(
+            f"{card.model['name']} + psi",
+            {
+                "trained": "psi alone" if card.config.mode == "psi" else "the model with psi",
+                "parameters": f"{card.parameters:,}",
+                "corpus": "{kind}: {train:,} sequences, {held_out:,} held out".format(**card.corpus),
+                "steps": f"{card.config.steps:,}",
+                **{name: f"{card.before[name]:.4f} before, {value:.4f} now" for name, value in card.metrics.items()},
+                "made by": card.command,
+            },
+        )
+
+    def __repr__(self) -> str:
+        return f"Finetuned({self.card.model['name']!r}, mode={self.card.config.mode!r}, metrics={self.card.metrics})"
+
+
+def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
+    """Load a fine-tuned model, from safetensors and JSON alone.
+
+    Raises
+    ------
+    ImportError
+        If transformers is not installed.
+    CheckpointError
+        If a file is missing, altered or not named in the card, or the format is another.
+
+    Examples
+    --------
+    >>> load_finetuned("no/such/folder")
+    Traceback (most recent call last):
+    ...
+    nextlat_viz.errors.CheckpointError: no/such/folder holds no fine-tuned model: it has no card.json...
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    _check_files(folder, card)
+    psi = LatentDynamics(card.model["dim"], card.config.psi_width, card.config.psi_layers)
+    try:
+        psi.load_state_dict(load_tensors((folder / PSI).read_bytes()))
+        module = load_module(str(folder / MODEL))
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder} does not hold the model its card describes: {error}") from error
+    return Finetuned(module.eval(), psi.eval(), card, folder)
+
+
+def _read_card(folder: Path) -> FinetuneCard:
+    path = folder / CARD
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder.as_posix()} holds no fine-tuned model: it has no {CARD}. Where a run was killed, make the same "
+            "call again to finish it"
+        )
+    try:
+        card = FinetuneCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, one["loc"])) or one["msg"] for one in error.errors())
+        raise CheckpointError(
+            f"{path} is not a whole card of a fine-tuned model. Missing or wrong: {fields}"
+        ) from error
+    if card.card_sha256 != card.digest():
+        raise CheckpointError(f"{path} was altered: its contents do not have the hash it states. Get it again.")
+    return card
+
+
+def _check_files(folder: Path, card: FinetuneCard) -> None:
+    """Every file of the card as it was, and none beside them that loading a model would pick up."""
+    lying = {path.relative_to(folder).as_posix() for path in (folder / MODEL).rglob("*") if path.is_file()}
+    if strange := sorted(lying - card.files.keys()):
+        raise CheckpointError(f"{folder / strange[0]} is no file of this model's card: remove it")
+    for name, expected in card.files.items():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} is missing although the card names it. Get the model again.")
+        if sha256_of(folder / name) != expected:
+            raise CheckpointError(f"{folder / name} is truncated or altered: the card has another hash. Get it again.")

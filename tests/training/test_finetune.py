@@ -1,0 +1,450 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+
+from nextlat_viz import worlds
+from nextlat_viz.errors import CheckpointError, TrainingError, UnknownNameError
+from nextlat_viz.models import Batch
+from nextlat_viz.models.posthoc import PostHoc, Pretrained, load_module, weights_sha256
+from nextlat_viz.training import resume
+from nextlat_viz.training.corpus import sequences
+from nextlat_viz.training.engine import Engine
+from nextlat_viz.training.finetune import finetune
+from nextlat_viz.training.finetuned import Finetuned, load_finetuned
+from nextlat_viz.worlds import Episodes
+
+VOCABULARY, CONTEXT, DIM = 6, 16, 16
+LLAMA = {"vocab_size": VOCABULARY, "hidden_size": DIM, "intermediate_size": 32, "num_hidden_layers": 1}
+LLAMA |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
+LLAMA |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+QUICK = {"steps": 6, "batch_size": 8, "validate_every": 2, "save_every": 3, "held_out": 16, "progress": False}
+# Long and many enough that hardly any two are alike, and that training on does not overfit.
+CORPUS = worlds.get("mess3").sample(3000, CONTEXT, seed=1).tokens
+TOKENS = worlds.get("mess3").sample(700, 10, seed=1).tokens
+
+
+class Killed(Exception):
+    pass
+
+
+def build(kind: str, **options: Any) -> Any:
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        sizes = {"vocab_size": VOCABULARY, "n_embd": DIM, "n_layer": 1, "n_head": 2, "n_positions": CONTEXT}
+        return transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(**sizes | {"bos_token_id": 0, "eos_token_id": 0} | options)
+        )
+    family = {"llama": "Llama", "qwen2": "Qwen2"}[kind]
+    config = getattr(transformers, f"{family}Config")(**LLAMA | options)
+    return getattr(transformers, f"{family}ForCausalLM")(config)
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def trained(request: pytest.FixtureRequest) -> Any:
+    """A small model that has learnt its corpus, with the dropout it came with."""
+    model = build(request.param)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(120):
+        tokens = torch.from_numpy(CORPUS[np.random.default_rng(step).integers(len(CORPUS), size=32)])
+        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("mode", ["psi", "full"])
+def test_the_transition_error_falls_and_the_loss_stays(trained: Any, mode: str, tmp_path: Path) -> None:
+    before, training = weights_sha256(trained), trained.training
+    options = {"steps": 60, "validate_every": 30, "learning_rate": 1e-2, "progress": False}
+    tuned = finetune(trained, CORPUS, mode=mode, out=tmp_path, **options)
+    first, last = tuned.card.before, tuned.card.metrics
+    assert first["transition_error"] == 1
+    assert last["transition_error"] < 0.5
+    assert last["next_h"] < first["next_h"]
+    assert last["kl"] < first["kl"]
+    assert last["loss"] < 1.01 * first["loss"]
+    assert first["loss"] < first["unigram"]
+    assert tuned.metrics["step"].tolist() == [0, 30, 60]
+    # The model handed in is as it was; the one that came back is only in mode "psi".
+    assert (weights_sha256(trained), trained.training) == (before, training)
+    assert (weights_sha256(tuned.model) == before) == (mode == "psi")
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
+def test_hidden_is_what_the_head_reads(kind: str) -> None:
+    model = build(kind).eval()
+    tokens = torch.from_numpy(TOKENS[:4])
+    given: list[torch.Tensor] = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    model(input_ids=tokens)
+    handle.remove()
+    states = Pretrained(model).states(tokens)
+    torch.testing.assert_close(states["hidden"], given[0])
+    torch.testing.assert_close(states["embed"], model.get_input_embeddings().weight[tokens])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
+def test_documents_packed_into_a_row_read_as_they_do_alone(kind: str) -> None:
+    backbone = Pretrained(build(kind))
+    backbone.check_documents()
+    tokens = torch.from_numpy(TOKENS[:3])
+    documents = torch.tensor([[0] * 4 + [1] * 6, [0] + [1] + [2] * 8, [5] * 10])
+    packed = backbone(tokens, documents)
+    torch.testing.assert_close(packed[0, 4:], backbone(tokens[:1, 4:])[0])
+    torch.testing.assert_close(packed[1, 2:], backbone(tokens[1:2, 2:])[0])
+    torch.testing.assert_close(packed[1, 1:2], backbone(tokens[1:2, 1:2])[0])
+    torch.testing.assert_close(packed[2], backbone(tokens[2:])[0])
+
+
+def test_a_model_that_reads_across_documents_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nextlat_viz.models.posthoc._places", lambda documents: torch.arange(documents.shape[1])[None])
+    packed = Episodes(TOKENS, {"document": np.arange(10)[None] // 5 + 0 * TOKENS})
+    with pytest.raises(ValueError, match="one document per row"):
+        finetune(build("gpt2"), packed, out=tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_losses_are_those_of_the_paper() -> None:
+    lengths = [10, 4, 10, 7, 2]
+    model = PostHoc(Pretrained(build("llama")), 3, 0.5, 2.0, psi_width=8, full=True)
+    torch.nn.init.normal_(model.psi.layers[-1].weight)
+    found = model(Batch.from_episodes(Episodes(TOKENS[:5], length=np.array(lengths))))
+    head = model.backbone.module.lm_head
+    next_token, next_h, kl = [], [], []
+    for row, n in zip(torch.from_numpy(TOKENS[:5]), lengths, strict=True):
+        states = model.backbone.states(row[None, :n])
+        h, embed = states["hidden"][0], states["embed"][0]
+        next_token += [F.cross_entropy(head(h[t]), row[t + 1]) for t in range(n - 1)]
+        for t in range(n):
+            rolled = h[t]
+            # The state of a full row's last token is not read; one of a shorter row is, but predicts nothing.
+            for i in range(t + 1, min(t + 4, n, 9)):
+                rolled = model.psi(rolled, embed[i])
+                next_h.append(F.smooth_l1_loss(rolled, h[i]))
+                if i < n - 1:
+                    p, q = head(h[i]).log_softmax(-1), head(rolled).log_softmax(-1)
+                    kl.append((p.exp() * (p - q)).sum())
+    expected = {"next_token": next_token, "next_h": next_h, "kl": kl}
+    means = {name: torch.stack(values).mean().item() for name, values in expected.items()}
+    assert {name: found[name].item() for name in means} == pytest.approx(means, rel=1e-4)
+    assert found["loss"].item() == pytest.approx(
+        means["next_token"] + 0.5 * means["next_h"] + 2 * means["kl"], rel=1e-4
+    )
+
+
+def test_a_tied_head_gets_no_gradient_from_the_latent_losses() -> None:
+    model = PostHoc(Pretrained(build("gpt2")), 2, 1.0, 1.0, psi_width=8, full=True)
+    torch.nn.init.normal_(model.psi.layers[-1].weight)
+    head = model.backbone.head.weight
+    assert head is model.backbone.embedding.weight
+    batch = Batch.from_episodes(Episodes(TOKENS[:4]))
+    states = {name: value.detach() for name, value in model.backbone.states(batch.inputs).items()}
+    predicted = model.psi.rollout(states["hidden"], states["embed"], 2)
+    _, kl = model.token_losses(states["hidden"], states["hidden"], predicted, batch)
+    (kl + model.state_loss(states["hidden"], predicted, batch)).backward()
+    assert head.grad is None or not head.grad.any()
+    assert model.psi.layers[0].weight.grad.abs().sum() > 0
+    # Through the embedding that psi reads, and the trunk, it is trained.
+    model(batch)["loss"].backward()
+    assert head.grad.abs().sum() > 0
+    # A parameter is trained once, whatever it is called.
+    assert len(model.trained()) == len({id(parameter) for parameter in model.parameters()})
+
+
+def test_dropout_is_off_and_psi_alone_moves() -> None:
+    model = PostHoc(Pretrained(build("gpt2")), 1, 1.0, 1.0, psi_width=8).train()
+    assert not any(module.training for module in model.backbone.modules())
+    model(Batch.from_episodes(Episodes(TOKENS[:4])))["loss"].backward()
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
+    assert len(model.trained()) == len(list(model.psi.parameters()))
+
+
+def test_the_model_moves_more_slowly_than_psi(tmp_path: Path) -> None:
+    # One step of AdamW moves every weight by its rate, whatever the gradient.
+    model = build("llama")
+    options = QUICK | {"steps": 1, "decay_steps": 0, "weight_decay": 0.0, "learning_rate": 1e-3}
+    tuned = finetune(model, TOKENS, mode="full", model_rate=0.2, out=tmp_path, **options)
+    moved = (tuned.model.lm_head.weight - model.lm_head.weight).abs().max().item()
+    assert moved == pytest.approx(2e-4, rel=0.05)
+    assert tuned.psi.layers[-1].bias.abs().max().item() == pytest.approx(1e-3, rel=0.05)
+
+
+def test_transition_error_by_hand(tmp_path: Path) -> None:
+    lengths = np.full(len(TOKENS), 10)
+    lengths[::3] = 6
+    tuned = finetune(build("llama"), Episodes(TOKENS, length=lengths), out=tmp_path, **QUICK)
+    held = sequences(Episodes(TOKENS, length=lengths), Pretrained(tuned.model).config, held_out=16).held_out
+    missed = moved = loss = count = 0.0
+    for row, n in zip(held.tokens, held.length.tolist(), strict=True):
+        tokens = torch.from_numpy(row[None, :n])
+        states = tuned.states(tokens)
+        h, embed = states["hidden"][0, :-1], states["embed"][0, :-1]
+        missed += (tuned.predict(h[:-1], embed[1:]) - h[1:]).double().square().sum().item()
+        moved += (h[1:] - h[:-1]).double().square().sum().item()
+        loss += F.cross_entropy(tuned.model.get_output_embeddings()(h), tokens[0, 1:], reduction="sum").item()
+        count += n - 1
+    assert tuned.card.metrics["transition_error"] == pytest.approx(missed / moved, rel=1e-4)
+    assert tuned.card.metrics["loss"] == pytest.approx(loss / count, rel=1e-4)
+
+
+def test_rollout_is_psi_again_and_again(tmp_path: Path) -> None:
+    tuned = finetune(build("gpt2"), TOKENS, horizon=2, psi_width=5, out=tmp_path, **QUICK)
+    states = tuned.states(torch.from_numpy(TOKENS[:3]))
+    rolled = tuned.rollout(states["hidden"][:, 0], torch.from_numpy(TOKENS[:3, 1:4]))
+    one = tuned.predict(states["hidden"][:, 0], states["embed"][:, 1])
+    torch.testing.assert_close(rolled[:, 0], one)
+    torch.testing.assert_close(rolled[:, 1], tuned.predict(one, states["embed"][:, 2]))
+    assert rolled.shape == (3, 3, DIM)
+    assert tuned.rollout(states["hidden"][:, 0], torch.zeros(3, 0, dtype=torch.long)).shape == (3, 0, DIM)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("gpt2", "full"), ("llama", "psi")])
+def test_a_killed_run_ends_with_the_same_weights(
+    kind: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finetune(build(kind), TOKENS, mode=mode, seed=2, out=tmp_path / "whole", **QUICK)
+    step = Engine.step
+
+    def stops(self: Engine, number: int, pieces: Any) -> None:
+        if number == 4:
+            raise Killed
+        step(self, number, pieces)
+
+    monkeypatch.setattr(Engine, "step", stops)
+    with pytest.raises(Killed):
+        finetune(build(kind), TOKENS, mode=mode, seed=2, out=tmp_path / "cut", **QUICK)
+    monkeypatch.undo()
+    assert resume.read(tmp_path / "cut").progress.step == 3
+    with pytest.raises(CheckpointError, match="make the same call"):
+        load_finetuned(tmp_path / "cut")
+    with pytest.raises(CheckpointError, match="horizon 1 there, 2 asked for"):
+        finetune(build(kind), TOKENS, mode=mode, horizon=2, seed=2, out=tmp_path / "cut", **QUICK)
+    resumed = finetune(build(kind), TOKENS, mode=mode, seed=2, out=tmp_path / "cut", **QUICK)
+    assert resumed.card.files == whole.card.files
+    assert resumed.metrics.equals(whole.metrics)
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir() if path.is_file()) == [
+        "card.json",
+        "metrics.csv",
+        "psi.safetensors",
+    ]
+    # It is finished: the same call loads it, another is refused.
+    again = finetune(build(kind), TOKENS, mode=mode, seed=2, out=tmp_path / "cut", **QUICK)
+    assert again.card == resumed.card
+    with pytest.raises(CheckpointError, match="seed 2 there, 3 asked for"):
+        finetune(build(kind), TOKENS, mode=mode, seed=3, out=tmp_path / "cut", **QUICK)
+    with pytest.raises(CheckpointError, match="corpus"):
+        finetune(build(kind), TOKENS[:300], mode=mode, seed=2, out=tmp_path / "cut", **QUICK)
+    with pytest.raises(CheckpointError, match="model weights_sha256"):
+        finetune(perturbed(kind), TOKENS, mode=mode, seed=2, out=tmp_path / "cut", **QUICK)
+
+
+def perturbed(kind: str) -> Any:
+    model = build(kind)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0, 0] += 1
+    return model
+
+
+def test_saved_and_loaded_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, float]] = []
+    tuned = finetune(build("gpt2"), TOKENS, mode="full", out=tmp_path / "a", on_validation=rows.append, **QUICK)
+    assert [row["step"] for row in rows] == [0, 2, 4, 6]
+    copy = load_finetuned(tuned.save(tmp_path / "b"))
+    assert tuned.save(tmp_path / "b") == tmp_path / "b"
+    assert capfd.readouterr().err == ""
+    assert copy.card == tuned.card
+    assert not copy.model.training
+    assert weights_sha256(copy.model) == weights_sha256(tuned.model)
+    assert copy.psi.state_dict().keys() == tuned.psi.state_dict().keys()
+    assert all(torch.equal(copy.psi.state_dict()[k], v) for k, v in tuned.psi.state_dict().items())
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "b" / "model")
+    assert weights_sha256(plain) == weights_sha256(tuned.model)
+    card = json.loads((tmp_path / "b" / "card.json").read_text())
+    assert sorted(card["files"]) == sorted(
+        path.relative_to(tmp_path / "b").as_posix()
+        for path in (tmp_path / "b").rglob("*")
+        if path.is_file() and path.name != "card.json"
+    )
+    assert card["versions"]["transformers"] == transformers.__version__
+    assert "mode='full'" in tuned.card.command
+    assert "transition_error" in tuned._repr_html_()
+    assert "GPT2LMHeadModel" in repr(tuned)
+    other = finetune(build("gpt2"), TOKENS, out=tmp_path / "c", **QUICK)
+    with pytest.raises(CheckpointError, match="holds another model"):
+        other.save(tmp_path / "b")
+
+
+def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
+    tuned = finetune(build("llama"), TOKENS, out=tmp_path / "whole", **QUICK)
+
+    def damaged(name: str, content: bytes | None) -> Path:
+        folder = tuned.save(tmp_path / name.replace("/", "-"))
+        path = folder / name
+        path.write_bytes(content) if content is not None else path.unlink()
+        return folder
+
+    for name in ("psi.safetensors", "model/model.safetensors", "model/config.json"):
+        with pytest.raises(CheckpointError, match="altered"):
+            load_finetuned(damaged(name, b"{}"))
+    with pytest.raises(CheckpointError, match="missing"):
+        load_finetuned(damaged("metrics.csv", None))
+    with pytest.raises(CheckpointError, match="no file of this model's card"):
+        load_finetuned(damaged("model/adapter_config.json", b"{}"))
+    card = (tmp_path / "whole" / "card.json").read_text()
+    folder = damaged("card.json", card.replace('"seed": 0', '"seed": 1').encode())
+    with pytest.raises(CheckpointError, match="was altered"):
+        load_finetuned(folder)
+    (folder / "card.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="not a whole card"):
+        load_finetuned(folder)
+    (tmp_path / "whole" / "psi.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="truncated"):
+        tuned.save(tmp_path / "new")
+
+
+def test_a_folder_is_a_model_too(tmp_path: Path) -> None:
+    model = build("llama")
+    model.save_pretrained(tmp_path / "there")
+    by_name = finetune(str(tmp_path / "there"), TOKENS, out=tmp_path / "a", **QUICK)
+    handed = finetune(model, TOKENS, out=tmp_path / "b", **QUICK)
+    assert by_name.card.files["psi.safetensors"] == handed.card.files["psi.safetensors"]
+    assert by_name.card.model["name"] == "there"
+    assert by_name.card.model["config_sha256"] == handed.card.model["config_sha256"]
+    assert by_name.card.command.startswith(f"finetune({str(tmp_path / 'there')!r}, corpus, mode='psi'")
+
+
+def test_a_world_and_lists_are_corpora(tmp_path: Path) -> None:
+    world = worlds.get("mess3")
+    tuned = finetune(build("gpt2"), world, length=8, episodes=300, out=tmp_path / "world", **QUICK)
+    assert tuned.card.corpus["world"] == world.spec
+    assert tuned.card.corpus["length"] == 8
+    assert "worlds.from_spec({'name': 'mess3'" in tuned.card.command
+    ids = [row[: 3 + i % 8].tolist() for i, row in enumerate(TOKENS)]
+    tuned = finetune(build("gpt2"), ids, length=5, out=tmp_path / "ids", **QUICK)
+    assert tuned.card.corpus["length"] == 5
+    texts = ["".join("abc"[token] for token in row) for row in ids]
+    by_letter = lambda texts: {"input_ids": [["abc".index(letter) for letter in text] for text in texts]}  # noqa: E731
+    same = finetune(build("gpt2"), texts, length=5, tokenizer=by_letter, out=tmp_path / "texts", **QUICK)
+    assert same.card.corpus["sha256"] == tuned.card.corpus["sha256"]
+
+
+@pytest.mark.parametrize("name", ["rrxor", "story"])
+def test_nothing_held_out_is_trained_on(name: str) -> None:
+    world = worlds.get(name)
+    shape = Pretrained(build("gpt2", vocab_size=max(len(world.vocabulary), VOCABULARY), n_positions=32)).config
+    parts = sequences(world, shape, length=32, count=200, held_out=50)
+    train, held = ({tuple(row) for row in part.tokens.tolist()} for part in (parts.train, parts.held_out))
+    assert train
+    assert held
+    assert not train & held
+    # By content: more of the same world changes no side.
+    more = sequences(np.concatenate([parts.train.tokens, parts.held_out.tokens]), shape)
+    if "test" not in world.splits:
+        assert {tuple(row) for row in more.held_out.tokens.tolist()} == held
+
+
+class Apart(type(worlds.get("mess3"))):  # type: ignore[misc]
+    """A world that draws the same for every split."""
+
+    splits = ("train", "test")
+
+    def __init__(self) -> None:
+        self.__dict__ |= worlds.get("mess3").__dict__
+
+    def sample(self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", **_: Any) -> Episodes:
+        return Episodes(np.indices((3, 3, 3)).reshape(3, -1).T)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    def refused(message: str, corpus: Any = TOKENS, model: Any = None, **options: Any) -> None:
+        with pytest.raises(ValueError, match=message):
+            finetune(model or build("gpt2"), corpus, out=tmp_path / "out", **QUICK | options)
+        assert not (tmp_path / "out").exists()
+
+    refused("token 6, in position 3 .* 0 to 5", np.tile([[1, 2, 6, 3]], (50, 1)))
+    refused("token -1", np.tile([[1, -1, 2, 3]], (50, 1)))
+    refused("all that was to be held out is trained on", Apart(), length=3)
+    refused("story.* tokens, this model's embedding only 6", worlds.get("story"), length=8)
+    refused("predicts something else than its tokens", worlds.get("a5"), build("gpt2", vocab_size=60))
+    refused("length is needed", worlds.get("mess3"))
+    refused("horizon=9 must be at least 1 and at most 8", horizon=9)
+    refused("horizon=0: input should be greater", horizon=0)
+    refused("corpus is empty", TOKENS[:0])
+    refused("corpus is empty", [])
+    refused("corpus is empty", [[1], [2]])
+    refused("corpus is empty, or too small", TOKENS[:1])
+    refused("17 tokens, more than the 16 positions", np.zeros((4, 17), int))
+    refused("length=17 must be at least 3.*the 16 positions", length=17)
+    refused("give the model's own tokenizer", ["a text"])
+    refused("each item must be", [[0.5, 1.0]])
+    refused("each item must be", [[[1, 2]]])
+    refused("corpus must be a World", "a text")
+    refused("targets of its own", Episodes(TOKENS, targets=TOKENS))
+    refused("psi_width=0", psi_width=0)
+    refused("steps=-1", steps=-1)
+    refused("mode='half'", mode="half")
+    refused("precision='16-true'", precision="16-true")
+    with pytest.raises(UnknownNameError, match="Did you mean 'warmup_steps'"):
+        finetune(build("gpt2"), TOKENS, out=tmp_path / "out", warmup=3, **QUICK)
+
+
+def test_models_psi_cannot_be_added_to_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(message: str, model: Any, error: type[Exception] = ValueError) -> None:
+        with pytest.raises(error, match=message):
+            finetune(model, TOKENS, out=tmp_path / "out", **QUICK)
+        assert not (tmp_path / "out").exists()
+
+    biased = build("llama")
+    biased.lm_head.bias = torch.nn.Parameter(torch.ones(VOCABULARY))
+    refused("output head with a bias", biased)
+    refused(r"weights in torch.bfloat16: call model.float\(\)", build("llama").bfloat16())
+    refused("no causal language model", build("gpt2").transformer)
+    refused("must be a causal language model", torch.nn.Linear(2, 2))
+    refused("scaled or capped", scaled())
+    foreign = build("llama")
+    foreign.config.auto_map = {"AutoModelForCausalLM": "modeling_evil.Evil"}
+    refused("auto_map: modeling_evil.Evil", foreign)
+    foreign.config.save_pretrained(tmp_path / "foreign")
+    config = json.loads((tmp_path / "foreign" / "config.json").read_text())
+    (tmp_path / "foreign" / "config.json").write_text(
+        json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "evil.Evil"}})
+    )
+    refused("auto_map: evil.Evil", str(tmp_path / "foreign"))
+    (tmp_path / "empty").mkdir()
+    refused("cannot be loaded", str(tmp_path / "empty"))
+    # Weights that are not safetensors are not read.
+    build("llama").config.save_pretrained(tmp_path / "pickle")
+    torch.save(build("llama").state_dict(), tmp_path / "pickle" / "pytorch_model.bin")
+    refused("cannot be loaded", str(tmp_path / "pickle"))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    refused(r'pip install "nextlat-viz\[hf\]"', str(tmp_path / "pickle"), ImportError)
+
+
+def scaled() -> Any:
+    model = build("llama")
+    model.lm_head.register_forward_hook(lambda _, inputs, output: output * 2)
+    return model
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="learning_rate below"):
+        finetune(build("gpt2"), TOKENS, mode="full", learning_rate=1e30, grad_clip=0.0, out=tmp_path, **QUICK)
+    assert not (tmp_path / "card.json").exists()
+
+
+def test_bfloat16_trains_too(tmp_path: Path) -> None:
+    tuned = finetune(build("llama"), TOKENS, precision="bf16-mixed", out=tmp_path, **QUICK)
+    assert tuned.card.metrics["transition_error"] < 1
+    assert isinstance(tuned, Finetuned)
+    assert load_module(str(tmp_path / "model")).dtype == torch.float32
