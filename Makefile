@@ -41,9 +41,11 @@ test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab
 checkpoints: $(VENV)/.installed  ## train everything that is shipped again (half an hour of training on one core)
 	$(BIN)/python checkpoints/build.py
 
-bench: $(VENV)/.installed  ## every claim of speed, each beside what a user would use instead
+bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user would use instead
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/worlds.py
+	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/train_step.py
 
 lock: pyproject.toml  ## resolve the newest versions afresh into requirements.lock
 	rm -rf build/lock

@@ -20,6 +20,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "train": "training.train",
     "sweep": "training.sweep",
+    "finetune": "training.finetune.finetune",
+    "load_finetuned": "training.finetuned.load_finetuned",
     "load": "training.load",
     "list_checkpoints": "training.list_checkpoints",
     "Checkpoint": "training.Checkpoint",
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from nextlat_viz.evaluation import evaluate, results
     from nextlat_viz.latents import concatenate, extract, load_latents, save_latents
     from nextlat_viz.training import Checkpoint, list_checkpoints, load, sweep, train
+    from nextlat_viz.training.finetune import finetune
+    from nextlat_viz.training.finetuned import load_finetuned
     from nextlat_viz.widgets import EpisodeStepper, LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
 
 __all__ = [
@@ -63,9 +67,11 @@ __all__ = [
     "evaluation",
     "extract",
     "figures",
+    "finetune",
     "latents",
     "list_checkpoints",
     "load",
+    "load_finetuned",
     "load_latents",
     "models",
     "probe",
