@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,6 +165,15 @@ def episode_length(world: World, value: int | None) -> int:
             "leave length out, or build the world with other parameters"
         )
     return positive("length", value)
+
+
+def picture(world: World, kind: str, options: Iterable[str], known: Sequence[str] = ("width", "height")) -> None:
+    """Refuse a kind of picture that the world does not draw, and options that the kind does not have."""
+    if kind not in world.pictures:
+        raise unknown("kind of picture", kind, world.pictures)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of picture {kind!r}:", option, known)
 
 
 def one_episode(episode: Episodes, position: int | None) -> int:

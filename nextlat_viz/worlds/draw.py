@@ -9,7 +9,6 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
 from nextlat_viz.worlds.base import Episodes
@@ -40,11 +39,7 @@ def draw(
     >>> worlds.get("z1r").draw("beliefs", depth=3).layout.width
     560
     """
-    if kind not in _KINDS:
-        raise unknown("kind of picture", kind, _KINDS)
-    for option in options:
-        if option not in _OPTIONS[kind]:
-            raise unknown(f"option of picture {kind!r}:", option, _OPTIONS[kind])
+    checks.picture(world, kind, options, _OPTIONS.get(kind, ()))
     figure = Figure(_KINDS[kind](world, **options))
     if episode is not None:
         at = checks.one_episode(episode, position)

@@ -6,13 +6,11 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.groups import GroupWorld
 
-_OPTIONS = ("width", "height")
 _WINDOW = 24
 _RECENT = 4
 
@@ -39,11 +37,7 @@ def draw(
     >>> a5().draw("cayley").layout.title.text
     'a5: 60 elements and the steps between them'
     """
-    if kind not in world.pictures:
-        raise unknown("kind of picture", kind, world.pictures)
-    for option in options:
-        if option not in _OPTIONS:
-            raise unknown(f"option of picture {kind!r}:", option, _OPTIONS)
+    checks.picture(world, kind, options)
     if kind == "cayley":
         figure = _cayley(world, **options)
         if episode is not None:

@@ -6,7 +6,6 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Int
 
-from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
 from nextlat_viz.worlds.base import Episodes
@@ -17,7 +16,6 @@ _FELT, _GROOVE = "#4C9A78", "#2F6E54"
 _SIDES = ("black", "white")
 _DISCS = {"black": ("#14171B", "#14171B"), "white": ("#FAFAF5", "#C9CFC9")}
 _START = {"d5": 1, "e4": 1, "d4": 2, "e5": 2}
-_OPTIONS = ("width", "height")
 
 
 def draw(
@@ -38,11 +36,7 @@ def draw(
     >>> othello().draw().layout.title.text
     'othello: the opening, black to move (2 black, 2 white)'
     """
-    if kind not in world.pictures:
-        raise unknown("kind of picture", kind, world.pictures)
-    for option in options:
-        if option not in _OPTIONS:
-            raise unknown(f"option of picture {kind!r}:", option, _OPTIONS)
+    checks.picture(world, kind, options)
     start = np.array([_START.get(name, 0) for name in SQUARES])
     if episode is None:
         can = [world.vocabulary[token] for token in np.flatnonzero(world.legal_first())]

@@ -9,7 +9,6 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
 from nextlat_viz.worlds.base import Episodes
@@ -24,11 +23,7 @@ def draw(
     world: PathStar, kind: str, episode: Episodes | None = None, position: int | None = None, **options: Any
 ) -> go.Figure:
     """Draw one kind of picture; ``PathStar.draw`` is the way in."""
-    if kind not in world.pictures:
-        raise unknown("kind of picture", kind, world.pictures)
-    for option in options:
-        if option not in ("width", "height"):
-            raise unknown(f"option of picture {kind!r}:", option, ("width", "height"))
+    checks.picture(world, kind, options)
     return _graph(world, episode, position, **options)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
 from nextlat_viz.worlds.base import Episodes
@@ -45,11 +44,7 @@ def draw(
     world: Countdown, kind: str, episode: Episodes | None = None, position: int | None = None, **options: Any
 ) -> go.Figure:
     """Draw one kind of picture; ``Countdown.draw`` is the way in."""
-    if kind not in world.pictures:
-        raise unknown("kind of picture", kind, world.pictures)
-    for option in options:
-        if option not in ("width", "height"):
-            raise unknown(f"option of picture {kind!r}:", option, ("width", "height"))
+    checks.picture(world, kind, options)
     return _equations(world, episode, position, **options)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
 from nextlat_viz.worlds.base import Episodes
@@ -41,11 +40,7 @@ def draw(
     >>> worlds.get("story").draw("map").layout.width
     560
     """
-    if kind not in world.pictures:
-        raise unknown("kind of picture", kind, world.pictures)
-    for option in options:
-        if option not in ("width", "height"):
-            raise unknown(f"option of picture {kind!r}:", option, ("width", "height"))
+    checks.picture(world, kind, options)
     rows = math.ceil(len(world.places) / _columns(world))
     width, height = options.get("width", 560), options.get("height", 124 + 160 * rows)
     figure = Figure(layout=style.layout(width, height))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes
@@ -16,7 +15,6 @@ from nextlat_viz.worlds.taxi.map import draw_map
 from nextlat_viz.worlds.taxi.traffic import END
 from nextlat_viz.worlds.taxi.world import Taxi
 
-_OPTIONS = ("width", "height")
 _RIDES_IN_USE = 2000
 
 
@@ -38,11 +36,7 @@ def draw(
     >>> worlds.get("taxi", width=5, height=4).draw("use").layout.title.text
     'How often 2,000 random rides take each street'
     """
-    if kind not in world.pictures:
-        raise unknown("kind of picture", kind, world.pictures)
-    for option in options:
-        if option not in _OPTIONS:
-            raise unknown(f"option of picture {kind!r}:", option, _OPTIONS)
+    checks.picture(world, kind, options)
     if kind == "use":
         options |= {
             "use": _use(world),

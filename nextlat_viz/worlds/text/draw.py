@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks, style
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.text.world import Text
 
-_OPTIONS = ("width", "height")
 _LETTER, _LINE = 7.85, 18.2
 _AHEAD = "rgba(121,121,121,0.5)"
 _SHOWN = 160
@@ -34,11 +32,7 @@ def draw(
     UnknownNameError
         If there is no such kind, or the kind has no such option.
     """
-    if kind not in _KINDS:
-        raise unknown("kind of picture", kind, _KINDS)
-    for option in options:
-        if option not in _OPTIONS:
-            raise unknown(f"option of picture {kind!r}:", option, _OPTIONS)
+    checks.picture(world, kind, options)
     at = None if episode is None else checks.one_episode(episode, position)
     return _KINDS[kind](world, None if episode is None else episode.tokens[0], at, **options)
 
