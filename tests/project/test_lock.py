@@ -40,10 +40,10 @@ def test_pin_satisfies_its_bound(name: str) -> None:
 def test_the_lock_is_closed() -> None:
     """Whatever a dependency needs on this platform is pinned too."""
     environment = {**default_environment(), "extra": ""}
-    todo = list(requirements("city", "text", "hf", "dev"))
+    waiting = list(requirements("city", "text", "hf", "dev"))
     seen = set()
-    while todo:
-        name = todo.pop()
+    while waiting:
+        name = waiting.pop()
         if name in seen:
             continue
         seen.add(name)
@@ -54,7 +54,7 @@ def test_the_lock_is_closed() -> None:
             if canonicalize_name(needed.name).startswith(("nvidia-", "cuda-", "triton")):
                 continue
             if needed.marker is None or needed.marker.evaluate(environment):
-                todo.append(canonicalize_name(needed.name))
+                waiting.append(canonicalize_name(needed.name))
 
 
 def test_torch_is_the_version_the_makefile_installs() -> None:
