@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nextlat_viz.models.losses import token_loss
@@ -63,20 +63,14 @@ class BeliefState(Objective):
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         tokens = torch.cat([batch.inputs, batch.targets[:, -1:]], dim=1)
         b, length = tokens.shape
-        # What cannot be scored as a target cannot end a suffix's gap either; the first token is never one.
-        scored = torch.cat([batch.target_mask.new_zeros(b, 1), batch.target_mask], dim=1)
         document = self._documents(batch)
         ahead = self.backbone(batch.inputs, batch.documents)
         back = self._suffixes(tokens, document)
 
         t, s = self._pairs(length, batch.seed, tokens.device)
         rows = torch.arange(b, device=tokens.device)[:, None]
-        known = s < length
-        suffix_document = document[:, s.clamp(max=length - 1)]
-        together = (suffix_document == document[:, t]) | ~known
         following, previous = self._joined(ahead[rows, t], back[rows, s])
-        forward_mask = scored[:, t + 1] & together
-        backward_mask = scored[:, s - 1] & together & (document[:, s - 1] == document[:, t])
+        forward_mask, backward_mask = self._masks(batch, document, t, s)
         # The pairs with the empty suffix come first; what they cost is known on its own.
         empty, others = slice(length - 1), slice(length - 1, None)
         of_empty, of_others = (
@@ -92,6 +86,29 @@ class BeliefState(Objective):
             "next": next_term,
             "previous": previous_term,
         }
+
+    @property
+    def weights(self) -> dict[str, float]:
+        # What the empty suffix alone costs is measured, and minimised as part of "next".
+        return {"next_token": 0.0, "next": 1.0, "previous": 1.0}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        document = self._documents(batch)
+        length = document.shape[1]
+        t, s = self._pairs(length, batch.seed, document.device)
+        ahead, back = self._masks(batch, document, t, s)
+        return {"next_token": int(ahead[:, s == length].sum()), "next": int(ahead.sum()), "previous": int(back.sum())}
+
+    def _masks(
+        self, batch: Batch, document: Int[Tensor, "b length"], t: Int[Tensor, " pairs"], s: Int[Tensor, " pairs"]
+    ) -> tuple[Bool[Tensor, "b pairs"], Bool[Tensor, "b pairs"]]:
+        """Which pairs count for the token after the prefix, and which for the one before the suffix."""
+        b, length = document.shape
+        # What cannot be scored as a target cannot end a suffix's gap either; the first token is never one.
+        scored = torch.cat([batch.target_mask.new_zeros(b, 1), batch.target_mask], dim=1)
+        own = document[:, t]
+        together = (document[:, s.clamp(max=length - 1)] == own) | (s == length)
+        return scored[:, t + 1] & together, scored[:, s - 1] & together & (document[:, s - 1] == own)
 
     def _documents(self, batch: Batch) -> Int[Tensor, "b length"]:
         """A number for every token of the whole row: its document, -1 on padding.

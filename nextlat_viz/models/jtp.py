@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nextlat_viz.models.attention import Attention
 from nextlat_viz.models.losses import token_loss
-from nextlat_viz.models.objective import Batch, Objective, check_horizon, mean, next_token_loss
+from nextlat_viz.models.objective import Batch, Objective, check_horizon, count_ahead, mean, next_token_loss
 from nextlat_viz.models.transformer import Transformer
 
 
@@ -56,3 +56,13 @@ class JointToken(Objective):
             count = count + scored.sum()
         next_token, future = next_token_loss(self.backbone, hidden, batch), mean(total, count)
         return {"loss": next_token + self.lambda_future * future, "next_token": next_token, "future": future}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"next_token": 1.0, "future": self.lambda_future}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        return {
+            "next_token": int(batch.target_mask.sum()),
+            "future": count_ahead(batch, self.horizon, scored=True),
+        }

@@ -18,3 +18,10 @@ class NextToken(Objective):
         hidden = self.backbone(batch.inputs, batch.documents)
         loss = next_token_loss(self.backbone, hidden, batch)
         return {"loss": loss, "next_token": loss}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"next_token": 1.0}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        return {"next_token": int(batch.target_mask.sum())}

@@ -12,7 +12,7 @@ from torch import Tensor
 from nextlat_viz.errors import unknown
 from nextlat_viz.models.dynamics import LatentDynamics
 from nextlat_viz.models.losses import Rows, pieces, recomputed
-from nextlat_viz.models.objective import Batch, Objective, check_horizon, mean
+from nextlat_viz.models.objective import Batch, Objective, check_horizon, count_ahead, mean
 from nextlat_viz.models.transformer import Transformer
 
 
@@ -75,6 +75,17 @@ class NextLat(Objective):
             losses["next_token"] + self.lambda_h * losses["next_h"] + self.lambda_kl * losses[self.token_term]
         )
         return losses
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"next_token": 1.0, "next_h": self.lambda_h, self.token_term: self.lambda_kl}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        return {
+            "next_token": int(batch.target_mask.sum()),
+            "next_h": count_ahead(batch, self.horizon, scored=False),
+            self.token_term: count_ahead(batch, self.horizon, scored=True),
+        }
 
     def state_loss(
         self, target: Float[Tensor, "b t dim"], predicted: list[Float[Tensor, "b _s dim"]], batch: Batch

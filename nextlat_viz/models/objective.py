@@ -78,6 +78,15 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]: ...
 
+    @property
+    @abstractmethod
+    def weights(self) -> dict[str, float]:
+        """Weight of each term in the loss."""
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """How many predictions each term is a mean over, so that parts of a batch can be put together again."""
+
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
         """Next-token logits read from hidden states, as the model generates by."""
         return self.backbone.logits(hidden)
@@ -92,6 +101,12 @@ def next_token_loss(backbone: Transformer, hidden: Float[Tensor, "b t dim"], bat
     """Mean cross-entropy in nats of the scored targets, read from the hidden states."""
     total = token_loss(backbone.head, hidden, batch.targets, batch.target_mask)
     return mean(total, batch.target_mask.sum())
+
+
+def count_ahead(batch: Batch, horizon: int, scored: bool) -> int:
+    """Pairs of a position and one of the `horizon` after it that count; with `scored`, those predicted there too."""
+    pairs = (batch.inside(i) & batch.target_mask[:, i:] if scored else batch.inside(i) for i in range(1, horizon + 1))
+    return sum(int(pair.sum()) for pair in pairs)
 
 
 def check_horizon(horizon: int, backbone: Transformer) -> int:

@@ -15,7 +15,7 @@ from torch.nn.utils import get_total_norm
 from nextlat_viz.models import Batch, Objective
 from nextlat_viz.training.feed import Piece
 from nextlat_viz.training.presets import TrainConfig
-from nextlat_viz.training.shares import weighed, weights
+from nextlat_viz.training.shares import weighed
 
 FIELDS = tuple(field.name for field in fields(Batch))
 
@@ -32,7 +32,7 @@ class Engine:
 
     def __init__(self, model: Objective, optimizer: torch.optim.Optimizer, config: TrainConfig, fabric: Fabric) -> None:
         self.raw_model, self.config, self.fabric = model, config, fabric
-        self.weight = weights(model)
+        self.weight = model.weights
         called: nn.Module = _Called(model)
         if config.compile:
             called = cast(nn.Module, torch.compile(called))

@@ -11,7 +11,7 @@ import torch
 
 from nextlat_viz.models import Batch, Objective
 from nextlat_viz.training.presets import TrainConfig, episode_length
-from nextlat_viz.training.shares import Terms, scored, shares
+from nextlat_viz.training.shares import Terms, shares
 from nextlat_viz.worlds import Episodes, World
 
 
@@ -52,9 +52,9 @@ class Feed:
         parts = self.devices * self.config.accumulate
         if parts == 1:
             return [Piece(Batch.from_episodes(episodes, self.device, seed=step))]
-        whole = scored(self.model, Batch.from_episodes(episodes, seed=step))
+        whole = self.model.counts(Batch.from_episodes(episodes, seed=step))
         mine = [episodes[i::parts] for i in range(self.rank, parts, self.devices)]
-        counts = [scored(self.model, Batch.from_episodes(part, seed=step)) for part in mine]
+        counts = [self.model.counts(Batch.from_episodes(part, seed=step)) for part in mine]
         return [
             Piece(Batch.from_episodes(part, self.device, seed=step), shares(count, whole))
             for part, count in zip(mine, counts, strict=True)

@@ -43,7 +43,6 @@ from nextlat_viz.training.finetuned import (
 from nextlat_viz.training.presets import TrainConfig
 from nextlat_viz.training.reporting import Reporter, csv_bytes, device_name, versions
 from nextlat_viz.training.resume import TRAIN_STATE, Progress
-from nextlat_viz.training.shares import scored
 from nextlat_viz.worlds import Episodes
 
 WRITTEN_BY_SAVING = {"_name_or_path", "architectures", "dtype", "transformers_version"}
@@ -334,7 +333,7 @@ def measure(model: PostHoc, held_out: Episodes, batch_size: int, device: torch.d
     seen = []
     for start in range(0, len(held_out), batch_size):
         batch = Batch.from_episodes(held_out[start : start + batch_size], device)
-        count = scored(model, batch)
+        count = model.counts(batch)
         for name, value in model.measure(batch).items():
             sums[name] = sums.get(name, 0.0) + value.item() * count.get(name, 1)
         counts = {name: counts.get(name, 0) + one for name, one in count.items()}

@@ -16,7 +16,7 @@ from nextlat_viz.models import OBJECTIVES, Batch
 from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.training.feed import Feed
 from nextlat_viz.training.presets import resolve
-from nextlat_viz.training.shares import scored, weighed, weights
+from nextlat_viz.training.shares import weighed
 
 SIZES = {"layers": 1, "dim": 16, "heads": 2, "mlp_dim": 16, "psi_width": 16, "batch_size": 7, "horizon": 2}
 
@@ -39,7 +39,7 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devic
     totals: dict[str, float] = {}
     for rank in range(devices):
         for piece in Feed(world, model, config, 5, rank, devices).pieces(3):
-            losses = weighed(model(piece.batch), weights(model), piece.share)
+            losses = weighed(model(piece.batch), model.weights, piece.share)
             losses["loss"].backward()
             totals = {key: totals.get(key, 0.0) + value.item() for key, value in losses.items()}
     assert totals == pytest.approx({key: value.item() for key, value in whole.items()}, rel=1e-12)
@@ -57,7 +57,7 @@ def test_pieces_differ_in_what_they_score():
     assert sum(shares) == pytest.approx(1)
     assert shares != pytest.approx([1 / 3] * 3, abs=0.05)
     batch = Batch.from_episodes(Feed(world, model, config, 5).episodes(0))
-    assert scored(model, batch)["next_token"] == batch.target_mask.sum()
+    assert model.counts(batch)["next_token"] == batch.target_mask.sum()
 
 
 def test_batches_drawn_ahead_are_those_of_their_steps():
