@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.facts import MOST_TOKENS
 from nextlat_viz.latents.readers import Call, ModuleReader, Place, States
 from nextlat_viz.latents.table import HIDDEN
+from nextlat_viz.models.foreign import refuse_code, require_transformers
 from nextlat_viz.worlds import Episodes
 
 PREFIX = "hf:"
@@ -84,15 +84,12 @@ def load_hf(name_or_path: str | Path, revision: str | None = None) -> LoadedMode
     folder = Path(name)
     if not folder.is_dir() and (isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or "\\" in name):
         raise LatentsError(f"{name} is not a folder with a config.json: give one, or a name on the Hugging Face Hub")
-    transformers = _transformers()
+    transformers = require_transformers()
     config = _config(transformers, name, revision)
-    if "auto_map" in config:
-        files = ", ".join(sorted({str(one) for one in config["auto_map"].values()}))
-        raise LatentsError(
-            f"{name} is refused: its config asks for code of its own to be run (auto_map: {files}), and nothing here "
-            "runs code that comes with weights. Use a model whose class transformers has itself, or load it yourself "
-            "and hand the module to extract"
-        )
+    try:
+        refuse_code(config, name)
+    except ValueError as error:
+        raise LatentsError(f"{error}, or load it yourself and hand the module to extract") from None
     options = {"trust_remote_code": False, "revision": revision or "main"}
     try:
         module = transformers.AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **options)
@@ -103,17 +100,6 @@ def load_hf(name_or_path: str | Path, revision: str | None = None) -> LoadedMode
     except (OSError, ValueError, TypeError, KeyError, ImportError):
         tokenizer = None
     return LoadedModel(module.eval(), tokenizer, name)
-
-
-def _transformers() -> Any:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        if error.name != "transformers":
-            raise
-        raise ImportError(
-            'Hugging Face models need the package transformers: pip install "nextlat-viz[hf]"', name="transformers"
-        ) from None
 
 
 def _config(transformers: Any, name: str, revision: str | None) -> dict[str, Any]:

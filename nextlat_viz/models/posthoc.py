@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nextlat_viz.models.dynamics import LatentDynamics
+from nextlat_viz.models.foreign import refuse_code, require_transformers
 from nextlat_viz.models.nextlat import NextLat
 from nextlat_viz.models.objective import Batch
 
@@ -196,7 +196,7 @@ def pretrained(model: Any) -> tuple[Pretrained, str]:
             raise ValueError(
                 f"model must be a causal language model of transformers, a folder or a name, got {type(model).__name__}"
             )
-        _refuse_code(model.config.to_dict(), type(model).__name__)
+        refuse_code(model.config.to_dict(), type(model).__name__)
         name = Path(str(getattr(model.config, "_name_or_path", "") or "")).name or type(model).__name__
         return Pretrained(copy.deepcopy(model)), name
     name = str(model).removeprefix("hf:")
@@ -211,7 +211,7 @@ def load_module(name: str) -> nn.Module:
             config = json.loads(Path(name, "config.json").read_text(encoding="utf-8"))
         else:
             config, _ = transformers.PretrainedConfig.get_config_dict(name)
-        _refuse_code(config, name)
+        refuse_code(config, name)
         with quiet():
             return cast(
                 nn.Module,
@@ -224,18 +224,6 @@ def load_module(name: str) -> nn.Module:
             f"model={name!r} cannot be loaded: give a folder with config.json and safetensors, or a name on the "
             f"Hugging Face Hub ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from error
-
-
-def require_transformers() -> Any:
-    """The package transformers."""
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        if error.name != "transformers":
-            raise
-        raise ImportError(
-            'Hugging Face models need the package transformers: pip install "nextlat-viz[hf]"', name="transformers"
-        ) from None
 
 
 @contextmanager
@@ -258,15 +246,6 @@ def weights_sha256(module: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _refuse_code(config: dict[str, Any], name: str) -> None:
-    if config.get("auto_map"):
-        files = ", ".join(sorted({str(one) for one in config["auto_map"].values()}))
-        raise ValueError(
-            f"{name} is refused: its config asks for code of its own to be run (auto_map: {files}), and nothing here "
-            "runs code that comes with weights. Use a model whose class transformers has itself"
-        )
 
 
 def _refuse_unusable(module: Any) -> None:
