@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from nextlat_viz.errors import CheckpointError, TrainingError
+from nextlat_viz.errors import TrainingError
 from nextlat_viz.models import Batch
 from nextlat_viz.models.posthoc import PostHoc, Pretrained, pretrained, quiet, weights_sha256
 from nextlat_viz.training import resume
@@ -40,6 +40,7 @@ from nextlat_viz.training.finetuned import (
     load_finetuned,
     settle,
 )
+from nextlat_viz.training.identity import claim, differing, refuse_another
 from nextlat_viz.training.presets import TrainConfig
 from nextlat_viz.training.reporting import Reporter, csv_bytes, device_name, versions
 from nextlat_viz.training.resume import TRAIN_STATE, Progress
@@ -162,7 +163,7 @@ def finetune(
         return run.finished()
     strategy: Any = {"precision": precision, "accelerator": accelerator, "devices": 1}
     fabric = Fabric(**strategy)
-    run.claim()
+    claim(run.folder)
     try:
         return run.fit(fabric, progress, on_validation)
     except torch.OutOfMemoryError as error:
@@ -195,18 +196,10 @@ class _Run:
     def finished(self) -> Finetuned:
         tuned = load_finetuned(self.folder)
         card = tuned.card
-        self._check_same(self._identity(card.model, card.corpus, card.config, card.seed))
+        refuse_another(
+            self.folder, differing(self._identity(card.model, card.corpus, card.config, card.seed), self.identity)
+        )
         return tuned
-
-    def claim(self) -> None:
-        """Make the folder ours, or fail before any work is done."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError as error:
-            raise type(error)(
-                f"out={str(self.folder)!r} cannot be written ({error}). Choose another folder."
-            ) from error
 
     def fit(
         self, fabric: Fabric, show_bar: bool, on_validation: Callable[[dict[str, float]], None] | None
@@ -274,7 +267,7 @@ class _Run:
         saved = resume.read(self.folder)
         if saved is None:
             return Progress()
-        self._check_same(saved.identity)
+        refuse_another(self.folder, differing(saved.identity, self.identity))
         saved.restore(trained, optimizer)
         return saved.progress
 
@@ -282,19 +275,6 @@ class _Run:
     def _identity(model: dict[str, Any], corpus: dict[str, Any], config: FinetuneConfig, seed: int) -> dict[str, Any]:
         named = {f"model {key}": model[key] for key in ("class", "config_sha256", "weights_sha256")}
         return {**named, "corpus": corpus["sha256"], "seed": seed, **config.model_dump(mode="json")}
-
-    def _check_same(self, found: dict[str, Any]) -> None:
-        asked = self.identity
-        different = [
-            f"{name} {found.get(name)!r} there, {asked.get(name)!r} asked for"
-            for name in (asked | found)
-            if found.get(name) != asked.get(name)
-        ]
-        if different:
-            raise CheckpointError(
-                f"out={str(self.folder)!r} holds another run: {'; '.join(different)}. "
-                "Choose another folder, or delete this one."
-            )
 
     def _finish(self, model: PostHoc, done: Progress, device: torch.device) -> None:
         """Write model, psi, curve and, last, the card; what was needed to go on is not needed any more."""

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shlex
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 
 from nextlat_viz import worlds
-from nextlat_viz.errors import CheckpointError, TrainingError, unknown
+from nextlat_viz.errors import TrainingError, unknown
 from nextlat_viz.models import OBJECTIVES, Objective
 from nextlat_viz.training import resume
 from nextlat_viz.training.card import Card
@@ -34,7 +33,7 @@ from nextlat_viz.training.checkpoint import (
 )
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.feed import Feed
-from nextlat_viz.training.identity import Identity, differences, identity
+from nextlat_viz.training.identity import claim, differences, identity, refuse_another
 from nextlat_viz.training.presets import TrainConfig, resolve
 from nextlat_viz.training.reporting import Reporter, csv_bytes, device_name, versions
 from nextlat_viz.training.resume import TRAIN_STATE, Progress
@@ -121,7 +120,7 @@ def train(
             f"batch_size={config.batch_size} cannot be shared out among {fabric.world_size} devices with "
             f"accumulate={config.accumulate} pieces on each: at least one episode must be in a piece"
         )
-    run.claim()
+    claim(folder)
     fabric.launch()
     try:
         return run.fit(model, fabric, progress, on_validation)
@@ -160,19 +159,10 @@ class _Run:
     def finished(self) -> Checkpoint:
         checkpoint = load(self.folder)
         card = checkpoint.card
-        self._check_same(identity(card.world, card.objective, card.config, card.seed))
+        refuse_another(
+            self.folder, differences(identity(card.world, card.objective, card.config, card.seed), self.identity)
+        )
         return checkpoint
-
-    def claim(self) -> None:
-        """Make the folder ours, or fail before any work is done."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # Every process asks, each with a file of its own.
-            tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError as error:
-            raise type(error)(
-                f"out={str(self.folder)!r} cannot be written ({error}). Choose another folder."
-            ) from error
 
     def fit(self, model: Objective, fabric: Fabric, show_bar: bool, on_validation: Callback | None) -> Checkpoint:
         config = self.config
@@ -259,16 +249,9 @@ class _Run:
         saved = resume.read(self.folder)
         if saved is None:
             return Progress()
-        self._check_same(saved.identity)
+        refuse_another(self.folder, differences(saved.identity, self.identity))
         saved.restore(model, optimizer)
         return saved.progress
-
-    def _check_same(self, found: Identity) -> None:
-        if different := differences(found, self.identity):
-            raise CheckpointError(
-                f"out={str(self.folder)!r} holds another run: {'; '.join(different)}. "
-                "Choose another folder, or delete this one."
-            )
 
     def _write_snapshot(self, model: Objective, step: int) -> str:
         content = weights_bytes(model, self.config.storage)
