@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from nextlat_viz import analysis, evaluation, figures, latents, worlds
 from nextlat_viz.training import Checkpoint, load, train
+from nextlat_viz.training.loop import folder_name
 
 OBJECTIVES = ("next_token", "nextlat")
 
@@ -42,14 +43,24 @@ def demo(
     -------
     DataFrame
         One row per model, as :func:`nextlat_viz.evaluate` gives it.
+
+    Raises
+    ------
+    ValueError
+        If the world has no hidden states, and so no beliefs to compare.
     """
     folder = Path(out)
+    if not worlds.get(world).state_names:
+        raise ValueError(
+            f"world={world!r} has no hidden states, so there are no beliefs to compare; choose one that has, such as "
+            f"rrxor, or train on it with nextlat-viz train {world}"
+        )
     if shipped:
         pair = [load(f"{world}/{objective}", seed=seed) for objective in OBJECTIVES]
     else:
-        runs = folder / "runs"
+        runs = folder / "runs" / folder_name(worlds.get(world))
         pair = [
-            train(world, objective, preset, seed=seed, out=runs / world / objective / f"seed{seed}", **overrides)
+            train(world, objective, preset, seed=seed, out=runs / objective / f"seed{seed}", **overrides)
             for objective in OBJECTIVES
         ]
     folder.mkdir(parents=True, exist_ok=True)

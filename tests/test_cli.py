@@ -61,6 +61,7 @@ def test_list_names_everything(capsys):
         (["sweep", "rrxor", "--set", "horizon"], "--set horizon: expected FIELD=VALUE,VALUE,..."),
         (["sweep", "rrxor", "--set", "horizn=1", "--out", "{tmp}"], "unknown hyperparameter 'horizn'"),
         (["train", "z1r", "--strategy", "dpp", "--out", "{tmp}"], "unknown strategy 'dpp'. Did you mean 'ddp'"),
+        (["demo", "taxi", "--out", "{tmp}"], "world='taxi' has no hidden states, so there are no beliefs to compare"),
         (["demo", "z1r", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'z1r/next_token'"),
     ],
 )
