@@ -40,10 +40,10 @@ _PUBLIC = {
     "LossMonitor": "widgets.LossMonitor",
     "EpisodeStepper": "widgets.EpisodeStepper",
 }
-_SUBPACKAGES = ("worlds", "models", "training", "latents", "analysis", "evaluation", "figures", "widgets")
+_SUBPACKAGES = ("worlds", "models", "training", "decoding", "latents", "analysis", "evaluation", "figures", "widgets")
 
 if TYPE_CHECKING:
-    from nextlat_viz import analysis, evaluation, figures, latents, models, training, widgets, worlds
+    from nextlat_viz import analysis, decoding, evaluation, figures, latents, models, training, widgets, worlds
     from nextlat_viz.analysis import probe, project
     from nextlat_viz.evaluation import evaluate, results
     from nextlat_viz.latents import concatenate, extract, load_latents, save_latents
@@ -63,6 +63,7 @@ __all__ = [
     "__version__",
     "analysis",
     "concatenate",
+    "decoding",
     "evaluate",
     "evaluation",
     "extract",

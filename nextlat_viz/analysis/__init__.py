@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "Measure": "measure",
     "ProbeResult": "probe_result",
     "Projection": "projection",
     "ProjectionCache": "cache",
@@ -35,6 +36,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Measure",
     "ProbeResult",
     "Projection",
     "ProjectionCache",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         same_state_spread,
         trustworthiness,
     )
+    from nextlat_viz.analysis.measure import Measure
     from nextlat_viz.analysis.probe_result import ProbeResult
     from nextlat_viz.analysis.probes import probe, probe_positions, probe_sites, split_episodes
     from nextlat_viz.analysis.projection import Projection, aligned, with_projection

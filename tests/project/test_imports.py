@@ -48,10 +48,10 @@ MAY_IMPORT = {
     "training": FOUNDATION | {"worlds", "models"},
     "decoding": FOUNDATION | {"worlds", "models", "training"},
     "latents": FOUNDATION | {"worlds", "models", "training"},
-    "analysis": FOUNDATION | {"worlds", "latents"},
+    "analysis": FOUNDATION | {"worlds", "models", "training", "decoding", "latents"},
     "figures": FOUNDATION | {"worlds", "latents", "analysis"},
     "widgets": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
-    "evaluation": FOUNDATION | {"training", "latents", "analysis"},
+    "evaluation": FOUNDATION | {"worlds", "training", "decoding", "latents", "analysis"},
     "demo": FOUNDATION | {"worlds", "training", "latents", "analysis", "evaluation", "figures"},
     "cli": FOUNDATION | {"worlds", "models", "training", "decoding", "latents", "evaluation", "demo"},
 }

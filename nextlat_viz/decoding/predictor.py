@@ -1,0 +1,237 @@
+"""What predicts the next token: a trained model, the world itself, or a control."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from nextlat_viz.models import KVCache
+from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.worlds import World
+
+
+class Predictor(ABC):
+    """A distribution over the next token after every prefix.
+
+    A predictor of your own needs a name, its world and `next_token_probs`; `reader` reads on token by token, and is
+    worth writing where that can be done without reading everything again.
+
+    Attributes
+    ----------
+    name : str
+        What tables call it, such as ``"rrxor/nextlat/seed0"``.
+    objective : str
+        What it was trained by; runs are compared between objectives. For a control, what it is.
+    seed : int or None
+    world : World
+    context : int or None
+        Most tokens it can read.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> world = worlds.get("rrxor")
+    >>> reader = WorldPredictor(world).reader(np.array([[0, 0], [0, 1]]))
+    >>> reader.read(np.array([0, 1]))
+    >>> reader.probs.shape
+    (2, 2)
+    """
+
+    name: str
+    objective: str
+    seed: int | None = None
+    world: World
+    context: int | None = None
+
+    @abstractmethod
+    def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
+        """Distribution of the next token after each token, given all so far."""
+
+    def reader(self, tokens: Int[np.ndarray, "n t"]) -> Reader:
+        """Start reading: n sequences of t tokens each, at least one."""
+        return Rereader(self, np.asarray(tokens))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+class Reader(ABC):
+    """Sequences being read, one token each at a time.
+
+    Attributes
+    ----------
+    probs : (n, v) array
+        Distribution of the token after those read.
+    """
+
+    probs: Float[np.ndarray, "n v"]
+
+    @abstractmethod
+    def read(self, tokens: Int[np.ndarray, " n"]) -> None:
+        """Read one more token in each sequence."""
+
+    @abstractmethod
+    def keep(self, rows: Any) -> None:
+        """Go on with some of the sequences: a boolean or an integer index; a sequence may be taken several times."""
+
+
+class Rereader(Reader):
+    """Reads everything again for every token: right for any predictor, and slow."""
+
+    def __init__(self, predictor: Predictor, tokens: Int[np.ndarray, "n t"]) -> None:
+        self._predictor, self._tokens = predictor, tokens
+        self.probs = predictor.next_token_probs(tokens)[:, -1]
+
+    def read(self, tokens: Int[np.ndarray, " n"]) -> None:
+        self._tokens = np.concatenate([self._tokens, np.asarray(tokens)[:, None]], axis=1)
+        self.probs = self._predictor.next_token_probs(self._tokens)[:, -1]
+
+    def keep(self, rows: Any) -> None:
+        self._tokens, self.probs = self._tokens[rows], self.probs[rows]
+
+
+class ModelPredictor(Predictor):
+    """A trained model; it reads on with a key-value cache.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    batch_size : int
+        Sequences per forward pass of `next_token_probs`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, batch_size: int = 256) -> None:
+        self.checkpoint, self.model, self.batch_size = checkpoint, checkpoint.model, batch_size
+        self.name, self.objective, self.seed = checkpoint.name, checkpoint.card.objective, checkpoint.card.seed
+        self.world, self.context = checkpoint.world, checkpoint.model.backbone.config.context
+
+    def tensor(self, tokens: Any) -> torch.Tensor:
+        """Token ids where the model is."""
+        return torch.as_tensor(np.asarray(tokens), device=self.model.backbone.head.weight.device)
+
+    @torch.no_grad()
+    def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
+        parts = []
+        for batch in self.tensor(tokens).split(self.batch_size):
+            parts.append(_probs(self.model.logits(self.model.backbone(batch))))
+        return np.concatenate(parts)
+
+    def reader(self, tokens: Int[np.ndarray, "n t"]) -> Reader:
+        return _CachedReader(self, np.asarray(tokens))
+
+
+class _CachedReader(Reader):
+    def __init__(self, predictor: ModelPredictor, tokens: Int[np.ndarray, "n t"]) -> None:
+        self._predictor = predictor
+        backbone = predictor.model.backbone
+        self._cache = KVCache(backbone.config, len(tokens), backbone.head.weight)
+        self._advance(tokens)
+
+    def read(self, tokens: Int[np.ndarray, " n"]) -> None:
+        self._advance(np.asarray(tokens)[:, None])
+
+    @torch.no_grad()
+    def _advance(self, tokens: Int[np.ndarray, "n t"]) -> None:
+        model = self._predictor.model
+        hidden = model.backbone(self._predictor.tensor(tokens), cache=self._cache)
+        self.probs = _probs(model.logits(hidden[:, -1]))
+
+    def keep(self, rows: Any) -> None:
+        rows = np.arange(len(self.probs))[rows]
+        self._cache.buffers = self._cache.buffers[:, :, torch.as_tensor(rows)]
+        self.probs = self.probs[rows]
+
+
+def _probs(logits: torch.Tensor) -> np.ndarray:
+    return logits.double().softmax(dim=-1).cpu().numpy()
+
+
+class WorldPredictor(Predictor):
+    """The world as a model: exact probabilities. What it scores is the best that can be scored.
+
+    Raises
+    ------
+    ValueError
+        If the world does not know its next-token probabilities; :class:`UniformLegal` needs only what is legal.
+    """
+
+    objective = "true world"
+
+    def __init__(self, world: World) -> None:
+        self.world, self.name = world, f"{world.name}, true world"
+
+    def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
+        probs = self.world.next_token_probs(tokens)
+        if probs is None:
+            raise ValueError(
+                f"world {self.world.name!r} does not know its next-token probabilities, so it cannot stand in for a "
+                "model: use UniformLegal(world)"
+            )
+        return probs
+
+
+class UniformLegal(Predictor):
+    """A control that knows what is legal and nothing else: every legal token is equally likely.
+
+    Where nothing is legal (the sequence ended, or went wrong), every token is.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> UniformLegal(worlds.get("golden_mean")).next_token_probs(np.array([[0, 1]])).tolist()
+    [[[0.5, 0.5], [1.0, 0.0]]]
+    """
+
+    objective = "uniform legal"
+
+    def __init__(self, world: World) -> None:
+        self.world, self.name = world, f"{world.name}, uniform over what is legal"
+
+    def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
+        legal = self.world.legal_next(tokens).astype(np.float64)
+        legal[~legal.any(axis=-1)] = 1.0
+        return legal / legal.sum(axis=-1, keepdims=True)
+
+
+def as_predictor(model: Any) -> Predictor:
+    """A predictor as it is, a checkpoint as one.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(model, Predictor):
+        return model
+    if isinstance(model, Checkpoint):
+        return ModelPredictor(model)
+    raise TypeError(
+        f"a model to measure is a Checkpoint or a Predictor, got {type(model).__name__}: load a checkpoint by its name "
+        "with nlv.load"
+    )
+
+
+def as_predictors(models: Any) -> list[Predictor]:
+    """One model or several as a list of predictors of one world.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they are of different worlds.
+    """
+    several = models if isinstance(models, Iterable) and not isinstance(models, (str, Predictor)) else [models]
+    found = [as_predictor(one) for one in several]
+    if not found:
+        raise ValueError("models is empty: give at least one checkpoint or predictor")
+    for one in found:
+        if one.world.spec != found[0].world.spec:
+            raise ValueError(
+                f"{found[0].name} is of world {found[0].world.spec} and {one.name} of world {one.world.spec}: measure "
+                "models of one world together"
+            )
+    return found
