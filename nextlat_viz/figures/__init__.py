@@ -5,6 +5,7 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 
 from nextlat_viz.figures.clouds import clouds
 from nextlat_viz.figures.export import one_browser, provenance_of, write
+from nextlat_viz.figures.measures import measure
 from nextlat_viz.figures.probes import every_seed, probe_overview
 from nextlat_viz.figures.report import report
 from nextlat_viz.figures.rows import color_options, escape
@@ -18,6 +19,7 @@ __all__ = [
     "escape",
     "every_seed",
     "loss_curves",
+    "measure",
     "one_browser",
     "probe_overview",
     "provenance_of",

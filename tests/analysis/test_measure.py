@@ -1,0 +1,92 @@
+"""Every seed stays, pairs are pairs, and intervals are Student's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from nextlat_viz.analysis.measure import Measure, interval, record, share
+from nextlat_viz.errors import UnknownNameError
+
+
+def of(values: dict[str, list[float]], **options: object) -> Measure:
+    rows = [record("w", name, seed, value=value) for name, its in values.items() for seed, value in enumerate(its)]
+    return Measure("m", pd.DataFrame(rows), **options)  # type: ignore[arg-type]
+
+
+def test_summary_keeps_the_bad_seed_and_counts_what_solves() -> None:
+    row = of({"nextlat": [1.0, 1.0, 0.1]}, solved=0.99).summary().iloc[0]
+    assert (row["seeds"], row["lowest"], row["highest"]) == (3, 0.1, 1.0)
+    assert row["solved"] == pytest.approx(2 / 3)
+    assert row["mean"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_interval_is_students(confidence: float) -> None:
+    scores = np.array([0.3, 0.5, 0.9, 0.4])
+    low, high = stats.t.interval(confidence, 3, loc=scores.mean(), scale=stats.sem(scores))
+    assert interval(scores, confidence) == pytest.approx((scores.mean(), low, high))
+
+
+def test_one_seed_has_no_interval() -> None:
+    row = of({"nextlat": [0.5]}).summary().iloc[0]
+    assert row["mean"] == 0.5
+    assert np.isnan(row["low"])
+    assert np.isnan(row["high"])
+
+
+def test_objectives_are_paired_by_seed_and_strays_are_left_out() -> None:
+    found = of({"nextlat": [0.5, 0.9, 0.7], "next_token": [0.4, 0.6]})
+    row = found.compare("nextlat", "next_token").iloc[0]
+    assert (row["seeds"], row["above"]) == (2, 2)
+    assert row["difference"] == pytest.approx(0.2)
+    assert (row["low"], row["high"]) == pytest.approx(interval([0.1, 0.3])[1:])
+
+
+def test_settings_are_compared_each_for_itself() -> None:
+    rows = [
+        record("w", name, 0, p=p, value=value + p)
+        for name, value in (("nextlat", 0.5), ("next_token", 0.25))
+        for p in (0.0, 0.25)
+    ]
+    table = Measure("m", pd.DataFrame(rows), by=("p",)).compare()
+    assert table["p"].tolist() == [0.0, 0.25]
+    assert table["difference"].tolist() == [0.25, 0.25]
+
+
+def test_what_cannot_be_compared() -> None:
+    with pytest.raises(UnknownNameError, match="unknown objective 'mtp'"):
+        of({"nextlat": [1.0]}).compare("mtp")
+    apart = [record("w", "nextlat", 0, value=1.0), record("w", "next_token", 1, value=1.0)]
+    with pytest.raises(ValueError, match="no seed in common"):
+        Measure("m", pd.DataFrame(apart)).compare()
+
+
+def test_adding_and_the_frame() -> None:
+    both = of({"nextlat": [1.0]}) + of({"next_token": [0.5]})
+    frame = both.to_frame()
+    assert frame["objective"].tolist() == ["nextlat", "next_token"]
+    assert frame.columns[:8].tolist() == ["measure", "model", "world", "objective", "seed", "value", "unit", "error"]
+    with pytest.raises(ValueError, match="different measures"):
+        of({"nextlat": [1.0]}) + of({"nextlat": [1.0]}, unit="nats")
+
+
+def test_a_column_that_is_missing_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="'p'"):
+        of({"nextlat": [1.0]}, by=("p",))
+
+
+def test_shows_itself_with_names_as_text() -> None:
+    found = Measure("<b>m</b>", pd.DataFrame([record("w", "<i>", None, "x", value=0.5)]), references={"<u>": 1.0})
+    page = found._repr_html_()
+    assert "&lt;b&gt;m&lt;/b&gt;" in page
+    assert "<i>" not in page
+    assert "<u>" not in page
+    assert "0.5" in repr(found)
+
+
+def test_share_of_nothing_is_unknown() -> None:
+    assert np.isnan(share(0, 0)["value"])
+    assert share(0, 0)["trials"] == 0

@@ -1,0 +1,62 @@
+"""A measure's picture shows every run, and tells objectives apart without colour."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from nextlat_viz.analysis import Measure
+from nextlat_viz.analysis.measure import record
+from nextlat_viz.figures import measure
+
+SETTINGS = {
+    "none": {},
+    "numbers": {"p": (0.0, 0.25, 0.5)},
+    "names": {"site": ("embed", "hidden")},
+    "both": {"p": (0.0, 0.5), "kind": ("random", "second", "<b>")},
+}
+
+
+def found(settings: dict[str, tuple[object, ...]]) -> Measure:
+    rows: list[dict[str, object]] = [{}]
+    for name, values in settings.items():
+        rows = [{**row, name: value} for row in rows for value in values]
+    runs = [("nextlat", 0), ("nextlat", 1), ("next_token", 0)]
+    table = [record("w", name, seed, value=0.5 + 0.1 * seed, error=0.01, trials=9, **row) for row in rows
+             for name, seed in runs]  # fmt: skip
+    return Measure("m", pd.DataFrame(table), by=tuple(settings), references={"true world": 1.0})
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("theme", ["auto", "light", "dark"])
+def test_every_run_and_the_means_are_there(settings: dict[str, tuple[object, ...]], theme: str) -> None:
+    one = found(settings)
+    figure = one.plot(theme=theme)
+    views = 3 if "kind" in settings else 1
+    roles = [trace.meta["role"] for trace in figure.data]
+    assert roles.count("run") == 3 * views
+    assert roles.count("mean") == 2 * views
+    drawn = [value for trace in figure.data if trace.meta["role"] == "run" for value in trace.y]
+    assert sorted(drawn) == sorted(one.table["value"])
+    assert len(figure.layout.shapes) == views
+    assert figure.layout.yaxis.title.text == "share"
+    assert measure(one, theme=theme).to_json() == figure.to_json()
+
+
+def test_objectives_differ_in_symbol_and_dash() -> None:
+    figure = found(SETTINGS["numbers"]).plot()
+    looks = {
+        trace.meta["objective"]: (trace.marker.symbol, trace.line.dash)
+        for trace in figure.data
+        if trace.meta["role"] == "mean"
+    }
+    assert len(set(looks.values())) == 2
+    assert len({symbol for symbol, _ in looks.values()}) == 2
+
+
+def test_names_are_text() -> None:
+    text = json.dumps(found(SETTINGS["both"]).plot().to_plotly_json(), default=str)
+    assert "kind &lt;b&gt;" in text
+    assert "kind <b>" not in text
