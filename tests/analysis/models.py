@@ -1,0 +1,46 @@
+"""Models whose answers are known by construction, for measures that read models."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nextlat_viz.models import LatentDynamics, NextLat
+from nextlat_viz.training import Checkpoint, load
+
+
+class Given(LatentDynamics):
+    """Dynamics that are a known function of state and embedding."""
+
+    def __init__(self, function) -> None:
+        nn.Module.__init__(self)
+        self.function = function
+
+    def forward(self, hidden: Float[Tensor, "*b dim"], embedding: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b dim"]:
+        return self.function(hidden, embedding)
+
+
+def changed(checkpoint: Checkpoint, psi=None) -> Checkpoint:
+    """A copy that can be altered; with other dynamics where they are given."""
+    model = copy.deepcopy(checkpoint.model)
+    if psi is not None:
+        assert isinstance(model, NextLat)
+        model.psi = Given(psi)
+    return replace(checkpoint, model=model)
+
+
+@torch.no_grad()
+def last_token_only(name: str = "mess3/nextlat") -> Checkpoint:
+    """A transformer whose blocks write nothing, so that h_t = norm(embed(x_t)), and a psi that is exactly right."""
+    checkpoint = changed(load(name))
+    backbone = checkpoint.model.backbone
+    for block in backbone.blocks:
+        block.attention.out.weight.zero_()
+        block.mlp.down.weight.zero_()
+    if isinstance(checkpoint.model, NextLat):
+        checkpoint.model.psi = Given(lambda hidden, embedding: backbone.norm(embedding))
+    return checkpoint

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nextlat_viz import worlds
+from nextlat_viz.analysis import _models
+from nextlat_viz.analysis.dynamics import psi_rollout, rollout_divergence, transition_consistency
+from nextlat_viz.analysis.layers import layer_contributions
+from nextlat_viz.analysis.lengths import length_generalisation
+from nextlat_viz.decoding import UniformLegal
+from nextlat_viz.models import Batch
+from nextlat_viz.training import Checkpoint, load
+
+from .models import changed, last_token_only
+
+
+@pytest.fixture(scope="module")
+def nextlat() -> Checkpoint:
+    return load("rrxor/nextlat")
+
+
+@pytest.fixture(scope="module")
+def baseline() -> Checkpoint:
+    return load("rrxor/next_token")
+
+
+def value(measure, **where) -> float:
+    table = measure.table
+    for column, wanted in where.items():
+        table = table[table[column] == wanted]
+    (found,) = table["value"]
+    return float(found)
+
+
+def test_exact_dynamics_have_no_error_at_any_step() -> None:
+    checkpoint = last_token_only()
+    assert transition_consistency(checkpoint, n=8).table["value"].iloc[0] == pytest.approx(0, abs=1e-9)
+    found = rollout_divergence(checkpoint, steps=4, n=8, progress=False)
+    np.testing.assert_allclose(found.table["value"], 0, atol=1e-6)
+
+
+def test_dynamics_that_change_nothing_score_one(nextlat: Checkpoint) -> None:
+    still = changed(nextlat, lambda hidden, embedding: hidden)
+    found = transition_consistency(still, n=16)
+    assert found.table["value"].iloc[0] == pytest.approx(1) == found.references["no change"]
+    relative = rollout_divergence(still, steps=5, n=16, progress=False).table.query("quantity == 'relative'")
+    np.testing.assert_allclose(relative["value"], 1)
+
+
+def test_the_rollout_is_the_literal_one(nextlat: Checkpoint) -> None:
+    n, steps, model = 6, 3, nextlat.model
+    tokens = nextlat.world.sample(n, 13, seed=_models.HELDOUT_SEED).tokens[:, :-1]
+    squares, still, distances, divergences = (np.zeros(steps) for _ in range(4))
+    with torch.no_grad():
+        hidden, embed = model.backbone(torch.as_tensor(tokens)), model.backbone.embed(torch.as_tensor(tokens))
+        for row in range(n):
+            for t in range(12):
+                rolled = hidden[row, t]
+                for k in range(1, min(steps, 11 - t) + 1):
+                    rolled, true = model.psi(rolled, embed[row, t + k]), hidden[row, t + k]
+                    squares[k - 1] += float((rolled - true).square().sum())
+                    still[k - 1] += float((hidden[row, t] - true).square().sum())
+                    distances[k - 1] += float((rolled - true).norm())
+                    p, q = (model.backbone.logits(h).log_softmax(-1) for h in (true, rolled))
+                    divergences[k - 1] += float(F.kl_div(q, p, log_target=True, reduction="sum"))
+    pairs = n * (12 - np.arange(1, steps + 1))
+    found = rollout_divergence(nextlat, steps=steps, n=n, progress=False)
+    for k in range(steps):
+        assert value(found, k=k + 1, quantity="relative") == pytest.approx(squares[k] / still[k], rel=1e-4)
+        assert value(found, k=k + 1, quantity="distance") == pytest.approx(distances[k] / pairs[k], rel=1e-4)
+        assert value(found, k=k + 1, quantity="kl") == pytest.approx(divergences[k] / pairs[k], rel=1e-2, abs=1e-6)
+    assert transition_consistency(nextlat, n=n).table["value"].iloc[0] == pytest.approx(squares[0] / still[0], rel=1e-4)
+    assert set(found.table["horizon"]) == {nextlat.card.config.horizon}
+
+
+def test_prompts_count_for_states_and_not_for_predictions() -> None:
+    """Path-Star scores its answer alone; what psi misses on the prompt is missed all the same."""
+    world = worlds.get("path_star:arms=2,nodes_per_arm=2,node_ids=8,train_size=50,test_size=20")
+    episodes = world.sample(4, seed=0, split="test")
+    assert episodes.loss_mask.sum() == 4 * 3
+    batch = Batch.from_episodes(episodes)
+    assert int((batch.inside(1) & batch.target_mask[:, 1:]).sum()) == 4 * 3
+    assert int(batch.inside(1).sum()) == 4 * (world.length - 2)
+
+
+def test_psi_goes_on_from_any_true_state(nextlat: Checkpoint) -> None:
+    tokens = nextlat.world.sample(3, 20, seed=1).tokens
+    rolled = psi_rollout(nextlat, tokens, start=4)
+    model = nextlat.model
+    with torch.no_grad():
+        seen = model.backbone(torch.as_tensor(tokens[:, :4]))
+        np.testing.assert_allclose(rolled[:, :4], seen, atol=1e-5)
+        state = seen[:, -1]
+        for t in range(4, 20):
+            state = model.psi(state, model.backbone.embed(torch.as_tensor(tokens[:, t])))
+            np.testing.assert_allclose(rolled[:, t], state, atol=1e-4)
+    for start in (0, 13):
+        with pytest.raises(ValueError, match=f"start={start} must be between 1 and 12"):
+            psi_rollout(nextlat, tokens, start=start)
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        psi_rollout(nextlat, tokens + 1)
+    with pytest.raises(ValueError, match="integers"):
+        psi_rollout(nextlat, tokens[0])
+
+
+def test_a_lengthened_transformer_is_the_same_where_it_was_trained(nextlat: Checkpoint) -> None:
+    backbone = nextlat.model.backbone
+    longer = _models.lengthened(backbone, 20)
+    tokens = torch.as_tensor(nextlat.world.sample(3, 20, seed=2).tokens)
+    with torch.no_grad():
+        torch.testing.assert_close(longer(tokens)[:, :12], backbone(tokens[:, :12]))
+    assert (backbone.config.context, longer.config.context) == (12, 20)
+    assert _models.lengthened(backbone, 12) is backbone
+
+
+def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
+    found = length_generalisation([nextlat, baseline], length=16, n=64, progress=False)
+    table = found.table
+    assert set(table.query("objective == 'next_token'")["reader"]) == {"transformer", "true world"}
+    assert table.groupby("reader")["position"].nunique().to_dict() == {"psi": 16, "transformer": 16, "true world": 16}
+    assert table["trained"].eq(table["position"] <= 12).all()
+    episodes = nextlat.world.sample(64, 17, seed=_models.HELDOUT_SEED)
+    law = nextlat.world.next_token_probs(episodes.tokens)[:, :16]
+    exact = -np.log(np.take_along_axis(law, episodes.tokens[:, 1:, None], axis=2)).mean(axis=(0, 2))
+    its = table.query("reader == 'true world' and objective == 'nextlat'")
+    np.testing.assert_allclose(its["value"], exact)
+    np.testing.assert_allclose(its["kl"], 0, atol=1e-12)
+    # The first state is the transformer's own for both; and no reader is better than the law.
+    first = table.query("objective == 'nextlat' and position == 1").set_index("reader")["value"]
+    assert first["psi"] == pytest.approx(first["transformer"])
+    assert (table["kl"] > -1e-12).all()
+
+
+def test_exact_dynamics_read_on_for_ever() -> None:
+    found = length_generalisation(last_token_only(), length=40, n=8, progress=False).table
+    losses = found.pivot_table(index="position", columns="reader", values="value")
+    np.testing.assert_allclose(losses["psi"], losses["transformer"], rtol=1e-5)
+
+
+def test_layers_of_a_model_that_writes_nothing() -> None:
+    checkpoint = last_token_only()
+    found = layer_contributions(checkpoint, n=8, progress=False)
+    sites = checkpoint.model.backbone.sites[:-1]
+    losses = [value(found, site=site, quantity="loss") for site in sites]
+    assert losses == pytest.approx([losses[0]] * len(sites))
+    assert value(found, site="block1", quantity="norm") == 0
+    assert value(found, site="block1", quantity="cosine") == 0
+
+
+def test_layers_of_a_block_that_doubles_and_of_the_whole_model(nextlat: Checkpoint) -> None:
+    found = layer_contributions(nextlat, n=32, progress=False)
+    episodes = nextlat.world.sample(32, 13, seed=_models.HELDOUT_SEED)
+    tokens = torch.as_tensor(episodes.tokens)
+    with torch.no_grad():
+        states = nextlat.model.backbone.states(tokens[:, :-1])
+        logits = nextlat.model.logits(states["hidden"])
+        own = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        update = states["block2"] - states["block1"]
+        norm = (update.norm(dim=-1) / states["block1"].norm(dim=-1)).mean()
+        cosine = ((update * states["block1"]).sum(-1) / update.norm(dim=-1) / states["block1"].norm(dim=-1)).mean()
+    assert value(found, site="block3", quantity="loss") == pytest.approx(float(own), rel=1e-5)
+    assert value(found, site="block2", quantity="norm") == pytest.approx(float(norm), rel=1e-5)
+    assert value(found, site="block2", quantity="cosine") == pytest.approx(float(cosine), rel=1e-4)
+
+
+def test_means_over_episodes_and_their_errors() -> None:
+    rng = np.random.default_rng(0)
+    sums = rng.normal(3, 1, size=500)
+    plain = _models.clustered(sums, np.ones(500))
+    assert plain["value"] == pytest.approx(sums.mean())
+    assert plain["error"] == pytest.approx(sums.std(ddof=1) / np.sqrt(500))
+    # What two of four episodes have nothing of is measured of the others; an error with nothing moved stays in.
+    assert _models.clustered(np.array([1.0, 0, 3, 0]), np.array([1.0, 0, 1, 0]))["trials"] == 2
+    assert _models.clustered(np.array([1.0, 1.0]), np.array([4.0, 0]))["value"] == 0.5
+    assert np.isnan(_models.clustered(np.zeros(3), np.zeros(3))["value"])
+    with pytest.raises(ValueError, match="never change"):
+        _models.clustered(np.ones(2), np.zeros(2))
+    with pytest.raises(ValueError, match="1 of 2 episodes give NaN"):
+        _models.clustered(np.array([np.nan, 1]), np.ones(2))
+
+
+def test_the_error_is_what_repeating_it_varies_by() -> None:
+    """Ratio of sums with correlated numerator and denominator, 1,000 times over."""
+    rng = np.random.default_rng(1)
+    counts = rng.integers(1, 9, size=(1000, 60)).astype(float)
+    sums = counts * 2 + rng.normal(size=counts.shape)
+    found = [_models.clustered(s, c) for s, c in zip(sums, counts, strict=True)]
+    varies = np.std([one["value"] for one in found])
+    assert np.mean([one["error"] for one in found]) == pytest.approx(varies, rel=0.1)
+
+
+def test_what_cannot_be_measured_is_said(nextlat: Checkpoint, baseline: Checkpoint) -> None:
+    with pytest.raises(ValueError, match=r"trained by next_token, which has no latent dynamics psi.*nextlat"):
+        transition_consistency([nextlat, baseline])
+    with pytest.raises(ValueError, match="no hidden states"):
+        rollout_divergence(UniformLegal(worlds.get("rrxor")))
+    with pytest.raises(ValueError, match="steps=12 must be between 1 and 11"):
+        rollout_divergence(nextlat, steps=12)
+    with pytest.raises(ValueError, match="n=1 must be at least 2"):
+        transition_consistency(nextlat, n=1)
+    broken = changed(nextlat, lambda hidden, embedding: hidden * torch.nan)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        transition_consistency(broken, n=4)
