@@ -94,10 +94,8 @@ class Panel(ipywidgets.VBox):
         super().close()
 
 
-class View(Panel):
-    """A figure with controls, looking at a `ViewState`.
-
-    Subclasses make their controls, then call `_show` with what builds the figure.
+class Linked(Panel):
+    """What looks at a `ViewState`, its own or a shared one.
 
     Parameters
     ----------
@@ -118,11 +116,7 @@ class View(Panel):
         self.state = ViewState(*what) if state is None else state
         if theme is not None:
             self.state.dark = _DARK[theme]
-        self._drawn: Any = None
         super().__init__()
-
-    def __dir__(self) -> list[str]:
-        return ["close", "plot", "selection", "state"]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(self.state.labels)}>"
@@ -131,6 +125,18 @@ class View(Panel):
     def selection(self) -> pd.DataFrame:
         """The selected rows as a table, for the next cell."""
         return self.state.selected
+
+
+class View(Linked):
+    """A figure with controls, looking at a `ViewState`.
+
+    Subclasses make their controls, then call `_show` with what builds the figure.
+    """
+
+    _drawn: Any = None
+
+    def __dir__(self) -> list[str]:
+        return ["close", "plot", "selection", "state"]
 
     def _figure(self) -> Any:
         """Build the figure of the state as it is now."""

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 
 from nextlat_viz.figures.rows import color_options
-from nextlat_viz.widgets.base import View
+from nextlat_viz.widgets.base import Linked
 
 # ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
 _NONE = "none"
@@ -16,7 +16,7 @@ _NONE = "none"
 
 def bound(
     kind: type[ipywidgets.Widget],
-    view: View,
+    view: Linked,
     trait: str,
     description: str,
     options: Callable[[], Sequence[Any]],
@@ -29,7 +29,7 @@ def bound(
     Parameters
     ----------
     kind : ipywidgets.Dropdown, ipywidgets.SelectionSlider, ...
-    view : View
+    view : Linked
         Whose state it sets, and where errors are shown.
     trait : str
         Which part of the state.
@@ -89,7 +89,7 @@ def bound(
     return control
 
 
-def world(view: View) -> Any:
+def world(view: Linked) -> Any:
     """Which world's models are shown."""
     return bound(
         ipywidgets.Dropdown,
@@ -102,7 +102,7 @@ def world(view: View) -> Any:
     )
 
 
-def color(view: View) -> Any:
+def color(view: Linked) -> Any:
     """What the points are coloured by."""
 
     def options() -> list[tuple[str, str]]:
@@ -111,7 +111,7 @@ def color(view: View) -> Any:
     return bound(ipywidgets.Dropdown, view, "color", "Colour by", options, "What colours the points")
 
 
-def site(view: View) -> Any:
+def site(view: Linked) -> Any:
     """Which layer is looked at."""
     return bound(
         ipywidgets.Dropdown,
@@ -123,7 +123,7 @@ def site(view: View) -> Any:
     )
 
 
-def target(view: View) -> Any:
+def target(view: Linked) -> Any:
     """What a probe reads."""
     return bound(
         ipywidgets.Dropdown,
@@ -135,7 +135,7 @@ def target(view: View) -> Any:
     )
 
 
-def step(view: View) -> Any:
+def step(view: Linked) -> Any:
     """Which training step is looked at."""
 
     def options() -> list[tuple[str, int | None]]:
@@ -152,7 +152,7 @@ def step(view: View) -> Any:
     return slider
 
 
-def theme(view: View) -> Any:
+def theme(view: Linked) -> Any:
     """Whether figures are painted light or dark."""
     options = [("as the page", None), ("light", False), ("dark", True)]
     return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")

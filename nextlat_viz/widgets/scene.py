@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,11 +13,13 @@ from jaxtyping import Bool, Float, Int
 
 from nextlat_viz import analysis
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
+from nextlat_viz.latents import column, episode_rows, meta, sites, tokens_of, world_of
 from nextlat_viz.widgets.sources import Source
+from nextlat_viz.worlds import Episodes
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult, Projection, Trajectory
+    from nextlat_viz.training import Checkpoint
     from nextlat_viz.worlds import World
 
 Row = tuple[int, int]
@@ -48,6 +50,7 @@ class Scene:
         self, sources: Sequence[Source], step: int | None, max_points: int, reference: Scene | None = None
     ) -> None:
         self._sources = sources
+        self._step = step
         self._max_points = max_points
         self._reference = reference or self
         self._models = range(len(sources))
@@ -133,6 +136,53 @@ class Scene:
         """The positions an episode has, ascending."""
         first = self.latents[0]
         return sorted(column(first, "position")[column(first, "episode") == episode].tolist())
+
+    def read(self, episode: int) -> Episodes:
+        """One episode as its world draws it: its tokens, and what the table knows to be true after each.
+
+        Raises
+        ------
+        LatentsError
+            When the table does not hold all its tokens, or is of no known world.
+        """
+        line = self.tokens[int(self.episodes.searchsorted(episode))]
+        tokens = line[: int(np.flatnonzero(line >= 0)[-1]) + 1][None]
+        if (tokens < 0).any():
+            raise LatentsError(f"the latents do not hold every token of episode {episode}, so it cannot be drawn")
+        states = dict(self.world.replay(tokens))
+        rows = episode_rows(self.latents[0], episode)
+        if len(rows) == tokens.shape[1]:
+            states = {**self._states(rows), **states}
+        return Episodes(tokens, states)
+
+    def _states(self, rows: Int[np.ndarray, " positions"]) -> dict[str, np.ndarray]:
+        first, names = self.latents[0], self.world.state_values
+        found = {}
+        for name in (*map(str, first.obs), *(one for one in map(str, first.obsm) if one == "belief")):
+            values = column(first, name)[rows]
+            if name in names:
+                values = pd.Index(names[name]).get_indexer(values)
+            if values.dtype.kind in "iufb" and name not in ("episode", "position", "token_id"):
+                found[name] = values[None]
+        return found
+
+    def kept(self, keep: Mapping[str, Sequence[Any]]) -> Bool[np.ndarray, " rows"]:
+        """Which rows have one of the values wanted in every column."""
+        mask = np.ones(self.latents[0].n_obs, dtype=bool)
+        for name, wanted in keep.items():
+            mask &= np.isin(column(self.latents[0], name), list(wanted))
+        return mask
+
+    def values(self, name: str) -> list[Any]:
+        """What a column of ``obs`` holds, ascending; names in the order of the world."""
+        values = self.latents[0].obs[name]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            return [str(one) for one in values.cat.remove_unused_categories().cat.categories]
+        return list(np.unique(column(self.latents[0], name)).tolist())
+
+    def checkpoint(self, model: int) -> Checkpoint | None:
+        """The checkpoint the latents of a model were extracted from; None for latents at hand."""
+        return self._sources[model].at(self._step)
 
     def _once(self, key: Hashable, compute: Callable[[], T]) -> T:
         if key not in self._known:

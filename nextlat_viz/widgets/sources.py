@@ -35,6 +35,7 @@ class Source:
         self._what = what
         self._untrained = untrained
         self._latents: dict[int | None, AnnData] = {}
+        self._at: dict[int | None, Checkpoint] = {}
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -61,15 +62,22 @@ class Source:
         """Steps at which the model can be seen, 0 (untrained) first; nothing for latents at hand."""
         return [] if self.checkpoint is None else sorted({0, *self.checkpoint.snapshots})
 
+    def at(self, step: int | None = None) -> Checkpoint | None:
+        """The checkpoint at a step, None for the end of training; None for latents at hand."""
+        checkpoint = self.checkpoint
+        if checkpoint is not None and step not in self._at:
+            self._at[step] = checkpoint if step is None else checkpoint.at(step)
+        return self._at.get(step)
+
     def latents(self, step: int | None = None) -> AnnData:
         """Return the latents at a step, None for the end of training; extracted once."""
         if step not in self._latents:
-            checkpoint = self.checkpoint
+            checkpoint = self.at(step)
             if checkpoint is None:
                 assert isinstance(self._what, AnnData)
                 self._latents[step] = self._what
             else:
-                self._latents[step] = _extract(checkpoint if step is None else checkpoint.at(step))
+                self._latents[step] = _extract(checkpoint)
         return self._latents[step]
 
     def untrained(self) -> AnnData | None:

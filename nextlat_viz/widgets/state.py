@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from traitlets import Bool, HasTraits, Int, Tuple, Unicode, observe, validate
+from traitlets import Bool, Dict, HasTraits, Int, Tuple, Unicode, observe, validate
 
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures.rows import color_options
@@ -42,6 +42,8 @@ class ViewState(HasTraits):
         Where the cursor is: after `position` tokens of the episode.
     selection : tuple of (episode, position)
         The rows selected, by lasso, box or click; empty for none.
+    filter : dict of {column: values}
+        Rows that have one of the values in every column named stand out, the others fade; empty for all.
     step : int or None
         The training step looked at; None is the end of training.
     dark : bool or None
@@ -71,6 +73,7 @@ class ViewState(HasTraits):
     episode = Int(-1)
     position = Int(1)
     selection = Tuple()
+    filter = Dict()
     step = Int(None, allow_none=True)
     dark = Bool(None, allow_none=True)
 
@@ -132,6 +135,11 @@ class ViewState(HasTraits):
     def rows(self) -> np.ndarray:
         """Row numbers of the selection."""
         return self.scene.rows(self.selection)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Which rows the filter keeps, as booleans."""
+        return self.scene.kept(self.filter)
 
     @property
     def selected(self) -> pd.DataFrame:
@@ -212,6 +220,21 @@ class ViewState(HasTraits):
             raise ValueError(f"selection holds {len(keys) - len(rows)} (episode, position) pairs that are not there")
         return self.scene.keys(rows.tolist())
 
+    @validate("filter")
+    def _known_values(self, proposal: Any) -> dict[str, tuple[Any, ...]]:
+        scene, kept = self.scene, {}
+        if not isinstance(proposal["value"], Mapping):
+            raise ValueError(f"filter must be {{column: values}}, got {proposal['value']!r}")
+        for name, wanted in proposal["value"].items():
+            known = scene.values(_one_of("column", name, map(str, scene.latents[0].obs)))
+            values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
+            for one in values:
+                if one not in known:
+                    raise unknown(f"value of column {name!r}:", one, map(str, known))
+            if values:
+                kept[name] = tuple(one for one in known if one in values)
+        return kept
+
     @observe("world")
     def _settle(self, change: Any) -> None:
         """Keep what the new world has too, and start afresh with the rest."""
@@ -220,6 +243,7 @@ class ViewState(HasTraits):
         with self.hold_trait_notifications():
             self.step = None
             self.selection = ()
+            self.filter = {}
             self.color = self.color if self.color in colors else colors[0]
             self.site = self.site if self.site in scene.sites else scene.sites[-1]
             self.target = self.target if self.target in scene.targets else scene.targets[0]
