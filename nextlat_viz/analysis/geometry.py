@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from anndata import AnnData
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from nextlat_viz.analysis._rows import features, finite
 from nextlat_viz.analysis._threads import few_threads
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents.table import column
+from nextlat_viz.latents.table import column, columns
 
 
 def effective_rank(X: Float[np.ndarray, "rows dim"], centered: bool = False) -> float:
@@ -24,7 +25,18 @@ def effective_rank(X: Float[np.ndarray, "rows dim"], centered: bool = False) -> 
     ----------
     X : (rows, dim) array
     centered : bool
-        Subtract the mean of the rows first. Without it a large common offset counts as a direction.
+        Subtract the mean of the rows first. Without it, as in the NextLat paper (arXiv:2511.05963, section 5), a large
+        common offset counts as a direction.
+
+    Raises
+    ------
+    LatentsError
+        Rows that hold NaN or infinity; none at all; all zero, or, centred, all alike.
+
+    Notes
+    -----
+    Rows that span fewer than `dim` directions are no error: what is missing has a singular value of 0, or, after
+    rounding to float32, of some 1e-7 of the largest, too little to count.
 
     Examples
     --------
@@ -34,6 +46,8 @@ def effective_rank(X: Float[np.ndarray, "rows dim"], centered: bool = False) -> 
     1.0
     """
     X = finite(X).astype(np.float64)
+    if X.size == 0:
+        raise LatentsError(f"effective rank needs rows, got an array of shape {X.shape}")
     values = np.linalg.svd(X - X.mean(0) if centered else X, compute_uv=False)
     values = values[values > 1e-12]
     if values.size == 0:
@@ -107,7 +121,44 @@ def linear_cka(A: Float[np.ndarray, "rows dim"], B: Float[np.ndarray, "rows_b di
     return float(np.linalg.norm(B.T @ A) ** 2 / size)
 
 
-def same_state_spread(latents: AnnData, by: str = "belief", site: str = "hidden", min_position: int = 1) -> float:
+def state_numbers(latents: AnnData, by: str | Sequence[str] | None = None) -> Int[np.ndarray, " rows"]:
+    """Number the true states: two rows have one number exactly when they agree in every column of `by`.
+
+    Parameters
+    ----------
+    latents : AnnData
+    by : str or several, optional
+        What makes a state: columns of ``obs`` ("state"), or exact arrays of ``obsm`` ("belief": rows equal to 8
+        decimals are one belief). Default "belief" where there is one, else every state the world has; where those are
+        not the whole truth, as on Path-Star, whose graph is no state, name what is.
+
+    Raises
+    ------
+    LatentsError
+        No `by`, and no state in the table to take for it.
+    UnknownNameError
+        No such column.
+    """
+    if by is None:
+        own = ("episode", "position", "token", "model", "next_token_probs", "next_token_probs_exact")
+        by = [name for name in columns(latents) if name not in own and not name.startswith("X_")]
+        by = ["belief"] if "belief" in by else by
+        if not by:
+            raise LatentsError("these latents hold no state of their world: say by=... what makes a state")
+    numbers = np.zeros(latents.n_obs, dtype=np.int64)
+    for name in [by] if isinstance(by, str) else by:
+        values = column(latents, name)
+        if values.dtype.kind == "f":
+            values = np.round(values, 8) + 0.0
+        _, which = np.unique(values, axis=0, return_inverse=True)
+        both = numbers * (int(which.max(initial=0)) + 1) + which.reshape(-1)
+        _, numbers = np.unique(both, return_inverse=True)
+    return numbers
+
+
+def same_state_spread(
+    latents: AnnData, by: str | Sequence[str] | None = "belief", site: str = "hidden", min_position: int = 1
+) -> float:
     """How far latents of one true state lie apart: 0 when histories of one state are merged, about 1 when unrelated.
 
     The mean squared distance of a latent to the mean of its state, over the total variance.
@@ -115,27 +166,23 @@ def same_state_spread(latents: AnnData, by: str = "belief", site: str = "hidden"
     Parameters
     ----------
     latents : AnnData
-    by : str
-        What makes a state: a column of ``obs`` ("state"), or an exact array of ``obsm`` ("belief": rows equal to
-        8 decimals are one belief).
+    by : str, several or None
+        What makes a state; see `state_numbers`.
     site : str
     min_position : int
         Leave out positions before this one.
 
     Notes
     -----
-    Episodes that begin alike have the very same latents there, which count as spread 0: raise `min_position` to see
-    different histories of one state.
+    Episodes that begin alike have the very same latents there, which count as spread 0, and so does a state that
+    occurs once: raise `min_position`, or take :func:`different_histories`, to see different histories of one state.
+    Of unrelated latents the spread is ``(rows - states) / (rows - 1)``, near 1 only where states occur often.
     """
     use = column(latents, "position") >= min_position
     X = features(latents, site)[use].astype(np.float64)
-    states = column(latents, by)[use]
+    which = state_numbers(latents, by)[use]
     if len(X) < 2:
         raise LatentsError(f"spread needs at least two rows, found {len(X)} from position {min_position} on")
-    if states.dtype.kind == "f":
-        states = np.round(states, 8) + 0.0
-    _, which = np.unique(states, axis=0, return_inverse=True)
-    which = which.reshape(-1)
     sums = np.zeros((which.max() + 1, X.shape[1]))
     np.add.at(sums, which, X)
     means = sums / np.bincount(which)[:, None]

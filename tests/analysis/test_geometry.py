@@ -8,6 +8,7 @@ from scipy.stats import ortho_group
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
 from nextlat_viz.analysis import effective_rank, linear_cka, procrustes, same_state_spread, trustworthiness
+from nextlat_viz.analysis.geometry import state_numbers
 from nextlat_viz.errors import LatentsError, UnknownNameError
 
 
@@ -30,6 +31,33 @@ def test_effective_rank_between_and_centred() -> None:
     assert effective_rank(line, centered=True) == pytest.approx(1)
     with pytest.raises(LatentsError, match="not all zero"):
         effective_rank(np.ones((4, 2)), centered=True)
+
+
+def test_effective_rank_of_rows_that_span_less_and_of_what_is_no_number(cloud: np.ndarray) -> None:
+    three = (cloud[:, :3] @ np.random.default_rng(1).normal(size=(3, 6))).astype(np.float32)
+    s = np.linalg.svd(three.astype(np.float64), compute_uv=False)[:3]
+    p = s / s.sum()
+    assert effective_rank(three) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+    cloud[3, 2] = np.nan
+    with pytest.raises(LatentsError, match="NaN or infinity in 1 of 40 rows"):
+        effective_rank(cloud)
+    with pytest.raises(LatentsError, match=r"shape \(0, 6\)"):
+        effective_rank(cloud[:0], centered=True)
+
+
+def test_states_are_numbered_by_what_makes_them(trained: AnnData) -> None:
+    beliefs = np.unique(np.round(trained.obsm["belief"], 8), axis=0)
+    assert set(state_numbers(trained)) == set(range(len(beliefs)))
+    np.testing.assert_array_equal(state_numbers(trained), state_numbers(trained, "belief"))
+    pairs = trained.obs["state"].astype(str) + " " + trained.obs["token"].astype(str)
+    both = state_numbers(trained, ["state", "token"])
+    assert len(set(zip(pairs, both, strict=True))) == pairs.nunique() == len(set(both))
+    bare = trained.copy()
+    del bare.obsm["belief"]
+    np.testing.assert_array_equal(state_numbers(bare), state_numbers(bare, "state"))
+    del bare.obs["state"]
+    with pytest.raises(LatentsError, match="by="):
+        state_numbers(bare)
 
 
 def test_procrustes_recovers_a_rotation(cloud: np.ndarray) -> None:

@@ -1,0 +1,240 @@
+"""The shape of the latents of several runs, over layers and snapshots, and how alike they are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Float
+from tqdm.auto import tqdm
+
+from nextlat_viz.analysis import _models
+from nextlat_viz.analysis._rows import features
+from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes, same_state_spread
+from nextlat_viz.analysis.measure import Measure
+from nextlat_viz.analysis.shape import different_histories, merge_distance, trajectory_shapes
+from nextlat_viz.decoding.predictor import ModelPredictor
+from nextlat_viz.errors import unknown
+from nextlat_viz.latents.extraction import HELDOUT_SEED, extract, heldout
+from nextlat_viz.latents.table import sites as sites_of
+from nextlat_viz.worlds import Episodes
+
+By = str | Sequence[str] | None
+Found = dict[str, float | int]
+
+
+def latent_geometry(
+    models: Any,
+    quantities: Sequence[str] = ("effective_rank", "same_state_spread", "merge_distance", "curvature", "path_length"),
+    sites: str | Sequence[str] = ("hidden",),
+    snapshots: Sequence[int] | Literal["all"] | None = None,
+    *,
+    by: By = None,
+    min_position: int = 1,
+    n: int = 256,
+    seed: int = HELDOUT_SEED,
+    progress: bool = True,
+) -> Measure:
+    """Measure the shape of latents: how many directions, how merged their states, how straight their ways.
+
+    Parameters
+    ----------
+    models : Checkpoint or several
+    quantities : names
+        - ``"effective_rank"``: `effective_rank` of the latents, not centred, in directions;
+        - ``"same_state_spread"``: `same_state_spread` over `different_histories`, a share of the variance;
+        - ``"merge_distance"``: `merge_distance`, of the distance between different states;
+        - ``"curvature"``: mean angle between successive steps in radians, and ``"path_length"``: the path length over
+          the root mean square distance of latents to their mean, both of `trajectory_shapes`, means over episodes.
+    sites : "all", or names
+        Layers, as in ``nlv.extract``.
+    snapshots : steps or "all", optional
+        Earlier steps of the same runs, by ``checkpoint.at``; 0 is before training, "all" is that and all that was kept.
+    by : str or several, optional
+        What makes a state; see `state_numbers`.
+    min_position : int
+        Leave out positions before this one.
+    n, seed : int
+        Held-out episodes, and their seed; all models read the same.
+    progress : bool
+
+    Returns
+    -------
+    Measure
+        By site and quantity, and by step with `snapshots`. ``trials`` are rows, histories or episodes; the errors, of
+        the means over episodes alone, by episodes. Where no state has two histories, spread and merge distance are NaN
+        from 0 trials.
+
+    Raises
+    ------
+    ValueError
+        No trained model; a snapshot that was not kept; fewer than two episodes.
+    UnknownNameError
+        No such quantity, site or column.
+    LatentsError
+        Latents that hold NaN or infinity or are all alike.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> found = latent_geometry(nlv.load("mess3/nextlat"), ["effective_rank"], "all", n=16, progress=False)
+    >>> found.table["site"].tolist()
+    ['embed', 'block0', 'block1', 'hidden']
+    """
+    quantities = [quantities] if isinstance(quantities, str) else list(quantities)
+    for quantity in quantities:
+        if quantity not in _QUANTITIES:
+            raise unknown("quantity", quantity, _QUANTITIES)
+    predictors = _models.trained(models)
+    episodes = _episodes(predictors, n, seed)
+    runs = [(one, step) for one in predictors for step in _steps(one, snapshots)]
+    rows = []
+    for predictor, step in tqdm(runs, desc="geometry", unit="model", disable=not progress):
+        checkpoint = predictor.checkpoint if snapshots is None else predictor.checkpoint.at(step)
+        latents = extract(checkpoint, episodes, sites, progress=False, positions=_from(min_position))
+        for site in sites_of(latents) if sites == "all" else _named(sites):
+            for quantity in quantities:
+                found = _QUANTITIES[quantity](latents, site, by)
+                rows.append(_models.row(predictor, step=step, site=site, quantity=quantity, **found))
+    return Measure(
+        "latent geometry",
+        pd.DataFrame(rows),
+        by=("site", "quantity") if snapshots is None else ("step", "site", "quantity"),
+        unit="rank: directions; curvature: radians; others: ratios",
+        note="Of held-out episodes. Effective rank is not centred; spread and merge distance are near 0 where "
+        "histories of one state are one latent; path length is in root mean square radii of the cloud. NextLat "
+        "(arXiv:2511.05963), section 5; Roy & Vetterli 2007; Hénaff et al. 2019.",
+    )
+
+
+def similarity(
+    models: Any,
+    sites: str | Sequence[str] = ("hidden",),
+    *,
+    min_position: int = 1,
+    n: int = 256,
+    seed: int = HELDOUT_SEED,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Compare the latents of every two runs and layers on the same episodes, row by row.
+
+    Parameters
+    ----------
+    models : Checkpoint or several
+    sites : "all", or names
+        Layers, as in ``nlv.extract``; with several, layers are compared with layers, of one run and of others.
+    min_position, n, seed, progress
+        As in `latent_geometry`.
+
+    Returns
+    -------
+    DataFrame
+        A row for every ordered pair, each with itself among them: ``model, objective, seed, site`` of the one and
+        ``other, other_objective, other_seed, other_site``; ``cka``, linear CKA (Kornblith et al. 2019; 1: alike up to
+        rotation and scale), and ``disparity``, the share of variance an orthogonal Procrustes alignment leaves
+        unexplained (0: one shape). A narrower latent has zeros beside it for the alignment, which changes no distance.
+
+    Raises
+    ------
+    ValueError
+        No trained model; fewer than two episodes; as many directions as rows, where CKA means nothing.
+    LatentsError
+        Latents that hold NaN or infinity.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> found = similarity([nlv.load("mess3/nextlat"), nlv.load("mess3/next_token")], n=32, progress=False)
+    >>> found.pivot(index="objective", columns="other_objective", values="cka").round(3).iloc[0, 0]
+    np.float64(1.0)
+    """
+    predictors = _models.trained(models)
+    episodes = _episodes(predictors, n, seed)
+    clouds: list[tuple[dict[str, Any], np.ndarray]] = []
+    for predictor in tqdm(predictors, desc="latents", unit="model", disable=not progress):
+        latents = extract(predictor.checkpoint, episodes, sites, progress=False, positions=_from(min_position))
+        for site in sites_of(latents) if sites == "all" else _named(sites):
+            X = features(latents, site)
+            if len(X) <= X.shape[1]:
+                raise ValueError(
+                    f"n={n} episodes give {len(X)} rows of {X.shape[1]} dimensions, in which any two clouds look "
+                    "alike: raise n"
+                )
+            who = {"model": predictor.name, "objective": predictor.objective, "seed": predictor.seed, "site": site}
+            clouds.append((who, X))
+    found = {}
+    ways = list(itertools.combinations_with_replacement(range(len(clouds)), 2))
+    for i, j in tqdm(ways, desc="similarity", unit="pair", disable=not progress):
+        A, B = _padded(clouds[i][1], clouds[j][1])
+        found[i, j] = found[j, i] = (linear_cka(A, B), procrustes(A, B).disparity)
+    rows = []
+    for i, j in itertools.product(range(len(clouds)), repeat=2):
+        other = {key if key == "other" else f"other_{key}": value for key, value in clouds[j][0].items()}
+        other["other"] = other.pop("other_model")
+        rows.append(clouds[i][0] | other | dict(zip(("cka", "disparity"), found[i, j], strict=True)))
+    return pd.DataFrame(rows)
+
+
+def _episodes(predictors: list[ModelPredictor], n: int, seed: int) -> Episodes:
+    """The same for all: as long as the shortest context reads."""
+    _models.check_count("n", n, 2, "the shape of a single path says nothing of the others")
+    return heldout(min(predictors, key=lambda one: one.model.backbone.config.context).checkpoint, n, seed)
+
+
+def _from(min_position: int) -> slice:
+    return slice(_models.check_count("min_position", min_position, 1, "positions count from 1"), None)
+
+
+def _steps(predictor: ModelPredictor, snapshots: Sequence[int] | Literal["all"] | None) -> list[int]:
+    if snapshots is None:
+        return [predictor.checkpoint.step]
+    return [0, *predictor.checkpoint.snapshots] if snapshots == "all" else [int(step) for step in snapshots]
+
+
+def _named(sites: str | Sequence[str]) -> list[str]:
+    return [sites] if isinstance(sites, str) else list(sites)
+
+
+def _padded(
+    A: Float[np.ndarray, "rows dim"], B: Float[np.ndarray, "rows dim_b"]
+) -> tuple[Float[np.ndarray, "rows widest"], Float[np.ndarray, "rows widest"]]:
+    width = max(A.shape[1], B.shape[1])
+    return tuple(np.pad(one, ((0, 0), (0, width - one.shape[1]))) for one in (A, B))  # type: ignore[return-value]
+
+
+def _rank(latents: AnnData, site: str, by: By) -> Found:
+    return {"value": effective_rank(features(latents, site)), "trials": latents.n_obs}
+
+
+def _spread(latents: AnnData, site: str, by: By) -> Found:
+    rows = different_histories(latents, by)
+    value = same_state_spread(latents[rows], by, site) if rows.size else np.nan
+    return {"value": value, "trials": rows.size}
+
+
+def _merging(latents: AnnData, site: str, by: By) -> Found:
+    rows = different_histories(latents, by)
+    value = merge_distance(latents, by, site) if rows.size else np.nan
+    return {"value": value, "trials": rows.size}
+
+
+def _mean(column: str) -> Callable[[AnnData, str, By], Found]:
+    def of(latents: AnnData, site: str, by: By) -> Found:
+        values = trajectory_shapes(latents, site)[column].to_numpy()
+        values = values[~np.isnan(values)]
+        return _models.clustered(values, np.ones(len(values)))
+
+    return of
+
+
+_QUANTITIES: dict[str, Callable[[AnnData, str, By], Found]] = {
+    "effective_rank": _rank,
+    "same_state_spread": _spread,
+    "merge_distance": _merging,
+    "curvature": _mean("curvature"),
+    "path_length": _mean("relative_length"),
+}
