@@ -1,0 +1,217 @@
+// The points of a cloud: what the kernel sent, who is where, and how they get onto a canvas.
+
+const FAINT = 0.07;
+
+const VERTEX = `
+precision highp float;
+attribute vec2 place;
+attribute float code, picked;
+uniform vec2 middle, scale;
+uniform float size, only, opacity;
+uniform sampler2D palette;
+varying vec4 color;
+void main() {
+  bool drawn = only < 0.0 || picked == only;
+  gl_Position = drawn ? vec4((place - middle) * scale, 0.0, 1.0) : vec4(2.0, 2.0, 2.0, 1.0);
+  gl_PointSize = size;
+  color = vec4(texture2D(palette, vec2((code + 0.5) / 256.0, 0.5)).rgb, 1.0) * opacity;
+}`;
+const FRAGMENT = `
+precision highp float;
+uniform float size;
+varying vec4 color;
+void main() {
+  float edge = (0.5 - length(gl_PointCoord - 0.5)) * size;
+  gl_FragColor = color * (size < 3.5 ? 1.0 : clamp(edge + 0.5, 0.0, 1.0));
+}`;
+
+// One WebGL context for all clouds of a page, because browsers take contexts away from pages with more than a few.
+function painter() {
+  const KEY = "nextlat_viz_painter_1";
+  if (KEY in globalThis) return globalThis[KEY];
+  const canvas = document.createElement("canvas");
+  const gl = canvas.getContext("webgl", {antialias: false, depth: false});
+  const usable = gl && gl.getParameter(gl.MAX_VERTEX_TEXTURE_IMAGE_UNITS) > 0;
+  const made = (globalThis[KEY] = usable ? {canvas, gl, life: 1, lost: false, waiting: new Set()} : null);
+  if (made) {
+    canvas.addEventListener("webglcontextlost", event => {
+      event.preventDefault();
+      made.lost = true;
+      made.waiting.forEach(draw => draw());
+    });
+    canvas.addEventListener("webglcontextrestored", () => {
+      link(made);
+      made.life += 1;
+      made.lost = false;
+      made.waiting.forEach(draw => draw());
+    });
+    link(made);
+  }
+  return made;
+}
+
+function link(made) {
+  const {gl} = made;
+  const program = gl.createProgram();
+  for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+    const shader = gl.createShader(kind);
+    gl.shaderSource(shader, source);
+    gl.compileShader(shader);
+    gl.attachShader(program, shader);
+  }
+  gl.linkProgram(program);
+  gl.useProgram(program);
+  gl.enable(gl.BLEND);
+  gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+  made.attribute = name => gl.getAttribLocation(program, name);
+  made.uniform = name => gl.getUniformLocation(program, name);
+}
+
+// What the kernel sent, as arrays, and what of it the graphics memory does not have yet.
+class Cloud {
+  constructor(model) {
+    this.model = model;
+    this.views = new Set();
+    this.stale = new Set();
+    const parts = {_places: "place", _codes: "code", _palette: "palette", _selection: "picked"};
+    for (const [trait, part] of Object.entries(parts)) {
+      this.read(trait, part);
+      model.on(`change:${trait}`, () => {
+        this.read(trait, part);
+        this.views.forEach(view => (part === "place" ? view.fit() : view.draw()));
+      });
+    }
+    model.on("change:cursor", () => this.views.forEach(view => view.point()));
+    for (const trait of ["_title", "_key"]) model.on(`change:${trait}`, () => this.views.forEach(view => view.say()));
+    model.on("msg:custom", message => {
+      if (message.kind === "label") this.views.forEach(view => view.tell(message));
+    });
+  }
+
+  read(trait, part) {
+    // Copied, because a message's buffers begin anywhere and numbers do not.
+    const {buffer, byteOffset, byteLength} = this.model.get(trait);
+    const bytes = buffer.slice(byteOffset, byteOffset + byteLength);
+    if (part === "picked") return this.pick(new Uint8Array(bytes));
+    this[part] = part === "place" ? new Float32Array(bytes) : new Uint8Array(bytes);
+    this.stale.add(part);
+    if (part === "place") this.measure();
+  }
+
+  measure() {
+    const {place} = this;
+    let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
+    for (let i = 0; i < place.length; i += 2) {
+      const x = place[i], y = place[i + 1];
+      if (x < left) left = x;
+      if (x > right) right = x;
+      if (y < low) low = y;
+      if (y > high) high = y;
+    }
+    this.n = place.length / 2;
+    this.middle = [(left + right) / 2, (low + high) / 2];
+    this.span = [right - left, high - low];
+  }
+
+  pick(bits) {
+    this.bits = bits;
+    this.picked = new Uint8Array(this.n);
+    this.count = 0;
+    if (bits.length) for (let i = 0; i < this.n; i++) this.count += this.picked[i] = (bits[i >> 3] >> (i & 7)) & 1;
+    this.stale.add("picked");
+  }
+
+  // A look at every point: a million take a few milliseconds, and an index would have to be built at every change.
+  inside(x0, y0, x1, y1, bits) {
+    const {place, n} = this;
+    for (let i = 0; i < n; i++) {
+      const x = place[2 * i], y = place[2 * i + 1];
+      if (x >= x0 && x <= x1 && y >= y0 && y <= y1) bits[i >> 3] |= 1 << (i & 7);
+    }
+    return bits;
+  }
+
+  nearest(x, y, within) {
+    const {place, n} = this;
+    let best = within * within, found = -1;
+    for (let i = 0; i < n; i++) {
+      const dx = place[2 * i] - x, dy = place[2 * i + 1] - y, distance = dx * dx + dy * dy;
+      if (distance <= best) [best, found] = [distance, i];
+    }
+    return found;
+  }
+
+  upload(painter) {
+    const {gl} = painter;
+    if (this.life !== painter.life) {
+      this.life = painter.life;
+      this.buffers = Object.fromEntries(["place", "code", "picked"].map(part => [part, gl.createBuffer()]));
+      this.texture = gl.createTexture();
+      for (const part of ["place", "code", "picked", "palette"]) this.stale.add(part);
+    }
+    gl.bindTexture(gl.TEXTURE_2D, this.texture);
+    for (const part of this.stale) {
+      if (part === "palette") {
+        gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, this.palette);
+        for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
+        gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE);
+        gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE);
+      } else {
+        gl.bindBuffer(gl.ARRAY_BUFFER, this.buffers[part]);
+        gl.bufferData(gl.ARRAY_BUFFER, this[part], gl.STATIC_DRAW);
+      }
+    }
+    this.stale.clear();
+  }
+
+  // By WebGL, onto the page's canvas.
+  paint(painter, target, view) {
+    const {gl, canvas} = painter, {width, height} = target;
+    if (canvas.width < width) canvas.width = width;
+    if (canvas.height < height) canvas.height = height;
+    this.upload(painter);
+    gl.viewport(0, 0, width, height);
+    gl.clear(gl.COLOR_BUFFER_BIT);
+    for (const [part, type, size] of [["place", gl.FLOAT, 2], ["code", gl.UNSIGNED_BYTE, 1], ["picked", gl.UNSIGNED_BYTE, 1]]) {
+      gl.bindBuffer(gl.ARRAY_BUFFER, this.buffers[part]);
+      gl.enableVertexAttribArray(painter.attribute(part));
+      gl.vertexAttribPointer(painter.attribute(part), size, type, false, 0, 0);
+    }
+    gl.uniform2f(painter.uniform("middle"), view.x, view.y);
+    gl.uniform2f(painter.uniform("scale"), (2 * view.zoom) / width, (2 * view.zoom) / height);
+    gl.uniform1f(painter.uniform("size"), view.size);
+    for (const [only, opacity] of this.count ? [[0, FAINT], [1, 0.95]] : [[-1, view.opacity]]) {
+      gl.uniform1f(painter.uniform("only"), only);
+      gl.uniform1f(painter.uniform("opacity"), opacity);
+      gl.drawArrays(gl.POINTS, 0, this.n);
+    }
+    const pen = target.getContext("2d");
+    pen.clearRect(0, 0, width, height);
+    pen.drawImage(canvas, 0, canvas.height - height, width, height, 0, 0, width, height);
+  }
+
+  // Without WebGL: squares, pixel by pixel.
+  plot(target, view) {
+    const {width, height} = target, pen = target.getContext("2d"), image = pen.createImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer), {place, code, palette, picked, n} = this;
+    const half = Math.floor(view.size / 2), side = Math.max(1, Math.round(view.size));
+    for (const only of this.count ? [0, 1] : [-1]) {
+      const alpha = Math.round(255 * (only === 0 ? FAINT : only === 1 ? 0.95 : 0.8)) * 2 ** 24;
+      for (let i = 0; i < n; i++) {
+        if (only >= 0 && picked[i] !== only) continue;
+        const x = Math.round(width / 2 + (place[2 * i] - view.x) * view.zoom) - half;
+        const y = Math.round(height / 2 - (place[2 * i + 1] - view.y) * view.zoom) - half;
+        if (x < 0 || y < 0 || x + side > width || y + side > height) continue;
+        const at = 4 * code[i], color = alpha + palette[at] + (palette[at + 1] << 8) + (palette[at + 2] << 16);
+        for (let j = 0; j < side; j++) pixels.fill(color, (y + j) * width + x, (y + j) * width + x + side);
+      }
+    }
+    pen.putImageData(image, 0, 0);
+  }
+  free(painter) {
+    if (!painter || this.life !== painter.life) return;
+    for (const buffer of Object.values(this.buffers)) painter.gl.deleteBuffer(buffer);
+    painter.gl.deleteTexture(this.texture);
+    this.life = 0;
+  }
+}

@@ -1,0 +1,286 @@
+// One showing of a cloud, behind cloud_points.js in one module. Every part of a cloud travels by itself (places, codes,
+// palette, selection, cursor), and what moves often, the cursor and the box being drawn, is on a canvas of its own: a
+// step draws no point again.
+
+const ROOM = 0.05; // share of the view left free around the points
+const NEAR = 14; // pixels from a point that still count as on it
+const STILL = 4; // pixels a mouse may move in a click
+const QUIET = 90; // milliseconds over one point before its label is asked for
+
+function make(tag, name, parent, attributes = {}) {
+  const element = document.createElement(tag);
+  element.className = `nlv-cloud-${name}`;
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  parent.append(element);
+  return element;
+}
+
+// One showing of a cloud. Text is only ever set as text.
+class View {
+  constructor(cloud, el) {
+    Object.assign(this, {cloud, el, mode: "select", draws: 0, fitted: true, box: null, hovered: -1});
+    this.title = make("div", "title", el, {dir: "auto"});
+    const bar = make("div", "bar", el, {role: "toolbar", "aria-label": "What dragging does"});
+    this.buttons = Object.fromEntries(
+      [["select", "Select"], ["move", "Move"], ["fit", "Fit"]].map(([name, text]) => {
+        const button = make("button", "button", bar, {type: "button"});
+        button.textContent = text;
+        button.onclick = () => (name === "fit" ? this.fit() : this.use(name));
+        return [name, button];
+      }),
+    );
+    this.stage = make("div", "stage", el, {tabindex: 0, role: "img"});
+    this.stage.style.height = `${cloud.model.get("_height")}px`;
+    this.points = make("canvas", "points", this.stage);
+    this.over = make("canvas", "over", this.stage);
+    this.label = make("div", "label", this.stage, {dir: "auto", role: "tooltip", hidden: ""});
+    this.key = make("ul", "key", el, {"aria-label": "Colours"});
+    this.status = make("div", "status", el, {role: "status", "aria-live": "polite"});
+    this.listen();
+    this.use("select");
+    this.say();
+    this.sized = new ResizeObserver(() => this.resize());
+    this.sized.observe(this.stage);
+    cloud.views.add(this);
+    this.painter = painter();
+    this.painter?.waiting.add((this.again = () => this.draw()));
+  }
+
+  listen() {
+    const on = (name, call) => this.over.addEventListener(name, call);
+    on("pointerdown", event => {
+      if (event.button) return;
+      this.over.setPointerCapture(event.pointerId);
+      this.from = this.last = [event.offsetX, event.offsetY];
+    });
+    on("pointermove", event => this.moved(event));
+    on("pointerup", event => this.released(event));
+    on("pointercancel", () => this.drop());
+    on("pointerleave", () => this.leave());
+    on("dblclick", () => (this.mode === "move" ? this.fit() : this.select(new Uint8Array(0))));
+    this.over.addEventListener("wheel", event => {
+      if (this.mode !== "move" && !event.ctrlKey) return;
+      event.preventDefault();
+      this.magnify(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
+    }, {passive: false});
+    this.stage.addEventListener("keydown", event => {
+      const step = {ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40]}[event.key];
+      if (step && this.mode === "move") this.shift(...step);
+      else if (event.key === "+" || event.key === "-") this.magnify(event.key === "+" ? 1.4 : 1 / 1.4);
+      else if (event.key === "0") this.fit();
+      else if (event.key === "Escape") this.select(new Uint8Array(0));
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+  }
+
+  use(mode) {
+    this.mode = mode;
+    this.over.style.cursor = mode === "move" ? "grab" : "crosshair";
+    for (const name of ["select", "move"]) this.buttons[name].setAttribute("aria-pressed", name === mode);
+  }
+
+  get ratio() { return globalThis.devicePixelRatio || 1; }
+
+  // Data coordinates of a place on the stage.
+  where(px, py) {
+    const {width, height} = this.points, {ratio} = this;
+    return [this.x + (px * ratio - width / 2) / this.zoom, this.y + (height / 2 - py * ratio) / this.zoom];
+  }
+
+  resize() {
+    const width = Math.round(this.stage.clientWidth * this.ratio), height = Math.round(this.stage.clientHeight * this.ratio);
+    if (!width || !height || (this.points.width === width && this.points.height === height && this.zoom)) return;
+    for (const canvas of [this.points, this.over]) [canvas.width, canvas.height] = [width, height];
+    this.fitted || !this.zoom ? this.fit() : this.draw();
+  }
+
+  fit() {
+    const {width, height} = this.points, {span, middle} = this.cloud;
+    const free = 1 - 2 * ROOM, whole = Math.min((width * free) / span[0], (height * free) / span[1]);
+    // A single point has no extent: any scale shows it.
+    this.whole = Number.isFinite(whole) ? whole : 1;
+    [this.x, this.y] = middle;
+    this.zoom = this.whole;
+    this.fitted = true;
+    this.draw();
+  }
+
+  magnify(factor, px = this.stage.clientWidth / 2, py = this.stage.clientHeight / 2) {
+    const [x, y] = this.where(px, py);
+    factor = Math.min(Math.max(this.zoom * factor, this.whole / 4), this.whole * 1e4) / this.zoom;
+    this.x = x + (this.x - x) / factor;
+    this.y = y + (this.y - y) / factor;
+    this.zoom *= factor;
+    this.fitted = false;
+    this.draw();
+  }
+
+  shift(dx, dy) {
+    this.x -= (dx * this.ratio) / this.zoom;
+    this.y += (dy * this.ratio) / this.zoom;
+    this.fitted = false;
+    this.draw();
+  }
+
+  moved(event) {
+    const here = [event.offsetX, event.offsetY];
+    if (!this.from) return this.hover(...here);
+    if (this.mode === "move") {
+      this.shift(here[0] - this.last[0], here[1] - this.last[1]);
+    } else {
+      this.box = [...this.from, ...here];
+      this.point();
+    }
+    this.last = here;
+  }
+
+  released(event) {
+    if (!this.from) return;
+    const {from, mode} = this, here = [event.offsetX, event.offsetY];
+    this.drop();
+    if (Math.hypot(here[0] - from[0], here[1] - from[1]) < STILL) {
+      const row = this.cloud.nearest(...this.where(...here), (NEAR * this.ratio) / this.zoom);
+      if (row >= 0) this.cloud.model.send({kind: "click", row});
+    } else if (mode === "select") {
+      const [x0, y0] = this.where(...from), [x1, y1] = this.where(...here);
+      const room = Math.ceil(this.cloud.n / 8), bits = new Uint8Array(room);
+      if (event.shiftKey) bits.set(this.cloud.bits);
+      this.select(this.cloud.inside(Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1), bits));
+    }
+  }
+
+  drop() {
+    this.from = this.box = null;
+    this.point();
+  }
+
+  select(bits) {
+    // Shown at once; what the kernel makes of it comes back as the selection.
+    this.cloud.pick(bits);
+    this.cloud.model.send({kind: "select"}, undefined, [bits.buffer]);
+    this.cloud.views.forEach(view => view.draw());
+  }
+
+  hover(px, py) {
+    cancelAnimationFrame(this.looking);
+    this.looking = requestAnimationFrame(() => {
+      const row = this.cloud.nearest(...this.where(px, py), (NEAR / 2) * this.ratio / this.zoom);
+      if (row === this.hovered) return;
+      this.leave();
+      this.hovered = row;
+      this.label.style.left = `${px}px`;
+      this.label.style.top = `${py}px`;
+      if (row >= 0) this.asking = setTimeout(() => this.cloud.model.send({kind: "label", row}), QUIET);
+    });
+  }
+
+  leave() {
+    clearTimeout(this.asking);
+    this.hovered = -1;
+    this.label.hidden = true;
+  }
+
+  tell({row, text}) {
+    if (row !== this.hovered || !text) return;
+    this.label.textContent = text;
+    this.label.hidden = false;
+  }
+
+  draw() {
+    cancelAnimationFrame(this.drawing);
+    this.drawing = requestAnimationFrame(() => {
+      if (!this.zoom || !this.points.width) return;
+      const by = this.painter && !this.painter.lost;
+      const usual = Math.min(Math.max(6 * (2000 / this.cloud.n) ** (1 / 6), 2), 6);
+      const near = Math.max(this.zoom / this.whole, 1) ** 0.4;
+      this.size = Math.min(usual * near, 9) * this.ratio;
+      // Many points are fainter, so that where they are dense is seen; close by they are not.
+      this.opacity = Math.min(Math.max(0.8 * (20000 / this.cloud.n) ** 0.25, 0.3) * near, 0.8);
+      by ? this.cloud.paint(this.painter, this.points, this) : this.cloud.plot(this.points, this);
+      this.el.dataset.draws = this.draws += 1;
+      this.el.dataset.by = by ? "webgl" : "processor";
+      this.count(by);
+      this.mark();
+    });
+  }
+
+  point() {
+    cancelAnimationFrame(this.pointing);
+    this.pointing = requestAnimationFrame(() => this.mark());
+  }
+
+  // The cursor with the way to it, and the box being drawn.
+  mark() {
+    const pen = this.over.getContext("2d"), {width, height} = this.over, {ratio, cloud} = this;
+    pen.clearRect(0, 0, width, height);
+    if (!this.zoom) return;
+    const path = cloud.model.get("cursor").map(row => [
+      width / 2 + (cloud.place[2 * row] - this.x) * this.zoom,
+      height / 2 - (cloud.place[2 * row + 1] - this.y) * this.zoom,
+    ]);
+    pen.strokeStyle = cloud.model.get("_cursor_color");
+    if (path.length) {
+      pen.lineWidth = 1.5 * ratio;
+      pen.globalAlpha = 0.6;
+      pen.beginPath();
+      path.forEach(([x, y]) => pen.lineTo(x, y));
+      pen.stroke();
+      pen.globalAlpha = 1;
+      pen.lineWidth = 3 * ratio;
+      pen.beginPath();
+      pen.arc(...path.at(-1), 8 * ratio, 0, 2 * Math.PI);
+      pen.stroke();
+    }
+    if (this.box) {
+      const [x0, y0, x1, y1] = this.box.map(one => one * ratio);
+      pen.lineWidth = 1.5 * ratio;
+      pen.setLineDash([4 * ratio, 3 * ratio]);
+      pen.strokeStyle = getComputedStyle(this.el).color;
+      pen.strokeRect(Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0));
+      pen.setLineDash([]);
+    }
+  }
+
+  say() {
+    const {model} = this.cloud, title = model.get("_title");
+    this.title.textContent = title;
+    this.stage.setAttribute("aria-label", `${this.cloud.n.toLocaleString("en")} points${title ? `: ${title}` : ""}`);
+    this.key.replaceChildren();
+    for (const [text, color] of model.get("_key")) {
+      const line = make("li", "entry", this.key, {dir: "auto"});
+      if (color) make("span", "swatch", line).style.background = color;
+      line.append(text);
+    }
+  }
+
+  count(by) {
+    const {n, count} = this.cloud, said = one => one.toLocaleString("en");
+    const rows = count ? `${said(count)} of ${said(n)} points selected` : `${said(n)} points; drag to select`;
+    const how = by ? "" : ". No WebGL in this browser: drawn without the graphics card";
+    if (this.status.textContent !== rows + how) this.status.textContent = rows + how;
+  }
+
+  remove() {
+    this.sized.disconnect();
+    this.leave();
+    for (const frame of [this.drawing, this.pointing, this.looking]) cancelAnimationFrame(frame);
+    this.painter?.waiting.delete(this.again);
+    this.cloud.views.delete(this);
+    if (!this.cloud.views.size) this.cloud.free(this.painter);
+  }
+}
+
+export default () => {
+  let cloud;
+  return {
+    initialize({model}) {
+      cloud = new Cloud(model);
+    },
+    render({el}) {
+      const view = new View(cloud, el);
+      return () => view.remove();
+    },
+  };
+};
