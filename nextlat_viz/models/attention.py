@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -75,26 +75,126 @@ class TransformerConfig(BaseModel):
 class KVCache:
     """Keys and values of the tokens read so far, in one buffer per layer.
 
-    `length` tokens are held; :meth:`truncate` rolls back, e.g. after rejected drafts. Where key and value come of one
-    projection, that is held once and turned to its position when it is read as a key.
+    Rows may hold different numbers of tokens: those of row i lie at places 0 to ``lengths[i] - 1``, and whatever lies
+    behind them is never attended to. :meth:`truncate` rolls rows back, e.g. after rejected drafts, and :meth:`keep`
+    goes on with some of them. Where key and value come of one projection, that is held once and turned to its position
+    when it is read as a key.
+
+    Reading is :meth:`begin`, one :meth:`append` per layer (by its attention), :meth:`end`; a :class:`Transformer` given
+    a cache does all three.
+
+    Attributes
+    ----------
+    lengths : (b,) integers
+        Tokens each row holds, on the CPU, so that looking at them waits for no device.
+    length : int
+        Tokens the longest row holds.
+
+    Examples
+    --------
+    >>> cache = KVCache(TransformerConfig(vocabulary_size=2), batch_size=2, like=torch.zeros(1))
+    >>> mask, rotation = cache.begin(3, torch.tensor([3, 2]), torch.zeros(2, 12, 8))
+    >>> cache.end()
+    >>> cache.lengths.tolist(), cache.length
+    ([3, 2], 3)
     """
 
     def __init__(self, config: TransformerConfig, batch_size: int, like: Tensor) -> None:
         size = config.dim // config.heads
         self.buffers = like.new_zeros(config.layers, config.cached, batch_size, config.groups, config.context, size)
+        self.lengths = torch.zeros(batch_size, dtype=torch.long)
         self.length = 0
+        self._equal = True
+        self._context = config.context
+
+    def begin(
+        self, t: int, counts: Int[Tensor, " b"] | None, rotation: Float[Tensor, "2 context half"]
+    ) -> tuple[Bool[Tensor, "..."] | None, Float[Tensor, "2 s half"]]:
+        """Make ready for t more tokens in each row, or for the first `counts` of them, the rest being padding.
+
+        Returns
+        -------
+        mask, rotation
+            Which of all places each new token attends to (None: those before it, of t equal rows that start here, or
+            all), and the rotations of all places.
+
+        Raises
+        ------
+        ValueError
+            If a row would hold more than the context.
+        """
+        grown = torch.full_like(self.lengths, t) if counts is None else counts.to(self.lengths)
+        if counts is not None and not bool(((grown >= 0) & (grown <= t)).all()):
+            raise ValueError(f"counts={grown.tolist()} must be between 0 and the {t} tokens given for each row")
+        self._after = self.lengths + grown
+        end = int(self._after.max()) if len(self._after) else t
+        fits(end, self._context)
+        device = self.buffers.device
+        # Rows of one length read as one block. Padding, behind what they will hold, may then be written too.
+        if self._equal and self.length + t <= self._context:
+            start, end = self.length, self.length + t
+            self._end = end
+            self._block: slice | None = slice(start, end)
+            self.here = rotation[:, start:end]
+            if start == 0 or t == 1:
+                return None, rotation[:, :end]
+            return causal(start, t, device), rotation[:, :end]
+        at = torch.arange(t)
+        places = self.lengths[:, None] + at
+        real = at < grown[:, None]
+        self._block, self._end, self._real = None, end, real.to(device)
+        self._rows, self._places = (index.to(device) for index in (real.nonzero()[:, 0], places[real]))
+        places = places.clamp(max=self._context - 1).to(device)
+        self.here = rotation[:, places][:, :, None]
+        mask = places[:, None, :, None] >= torch.arange(end, device=device)
+        return mask, rotation[:, :end]
 
     def append(self, layer: int, *new: Float[Tensor, "b g t d"]) -> tuple[Float[Tensor, "b g s d"], ...]:
         """Hold what came of the new tokens; returns it for all tokens so far."""
-        end = self.length + new[0].shape[2]
         for i, values in enumerate(new):
-            self.buffers[layer, i, :, :, self.length : end] = values
-        return tuple(self.buffers[layer, i, :, :, :end] for i in range(len(new)))
+            if self._block is not None:
+                self.buffers[layer, i, :, :, self._block] = values
+            else:
+                self.buffers[layer, i][self._rows, :, self._places] = values.transpose(1, 2)[self._real]
+        return tuple(self.buffers[layer, i, :, :, : self._end] for i in range(len(new)))
 
-    def truncate(self, length: int) -> None:
-        if not 0 <= length <= self.length:
-            raise ValueError(f"length={length} must be between 0 and the {self.length} tokens the cache holds")
-        self.length = length
+    def end(self) -> None:
+        """Count the tokens that every layer has appended."""
+        self._count(self._after)
+
+    def truncate(self, length: int | Int[Tensor, " b"]) -> None:
+        """Forget all but the first `length` tokens of every row, or so many of each."""
+        kept = torch.as_tensor(length).to(self.lengths).expand_as(self.lengths)
+        if not bool(((kept >= 0) & (kept <= self.lengths)).all()):
+            held = self.length if self._equal else self.lengths.tolist()
+            raise ValueError(f"length={length} must be between 0 and the {held} tokens the cache holds")
+        self._count(kept.clone())
+
+    def keep(self, rows: Bool[Tensor, " b"] | Int[Tensor, " n"]) -> None:
+        """Go on with some of the rows: a mask, or indices; a row may be taken several times."""
+        rows = rows.cpu()
+        self.buffers = self.buffers[:, :, rows.to(self.buffers.device)]
+        self._count(self.lengths[rows])
+
+    def _count(self, lengths: Int[Tensor, " b"]) -> None:
+        self.lengths = lengths
+        self.length = int(lengths.max()) if len(lengths) else 0
+        self._equal = bool((lengths == self.length).all())
+
+
+def causal(start: int, t: int, device: torch.device) -> Bool[Tensor, "t s"]:
+    """Which of all places so far each of t places from `start` attends to."""
+    places = torch.arange(start + t, device=device)
+    return places[start:, None] >= places
+
+
+def fits(tokens: int, context: int) -> None:
+    """Raise unless a model of this context can read so many tokens."""
+    if tokens > context:
+        raise ValueError(
+            f"tokens: {tokens} positions are more than this model's context of {context}. "
+            "Shorten the sequences or train with a larger context."
+        )
 
 
 class Attention(nn.Module):
@@ -125,7 +225,7 @@ class Attention(nn.Module):
         b, t, dim = x.shape
         parts = self.qkv(x).split([self.size * width for width in self.widths], dim=-1)
         projected = [part.view(b, t, -1, self.size).transpose(1, 2) for part in parts]
-        here = rotation[:, -t:]
+        here = rotation if cache is None else cache.here
         query, last = rotate(projected[0], here), projected[-1]
         held: tuple[Tensor, ...]
         if self.sharing in ("k=v", "q=k=v"):
@@ -135,13 +235,16 @@ class Attention(nn.Module):
         if cache is not None:
             held = cache.append(layer, *held)
         key, value = held if len(held) == 2 else (rotate(held[0], rotation), held[0])
+        # One token attends to all that is held; the kernel's own causal mask would show it the first alone.
+        causal = mask is None and t > 1
         out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self.grouped
+            query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped
         )
         return self.out(out.transpose(1, 2).reshape(b, t, dim))
 
 
-def rotate(x: Float[Tensor, "b h t d"], rotation: Float[Tensor, "2 t half"]) -> Float[Tensor, "b h t d"]:
+def rotate(x: Float[Tensor, "b h t d"], rotation: Float[Tensor, "2 *places half"]) -> Float[Tensor, "b h t d"]:
+    """Turn pairs of coordinates to their places, (t,) of all rows or (b, 1, t) of each."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.models.attention import Attention, KVCache, TransformerConfig
+from nextlat_viz.models.attention import Attention, KVCache, TransformerConfig, causal, fits
 
 
 class SwiGLU(nn.Module):
@@ -99,6 +99,7 @@ class Transformer(nn.Module):
         tokens: Int[Tensor, "b t"],
         documents: Int[Tensor, "b t"] | None = None,
         cache: KVCache | None = None,
+        counts: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b t dim"]:
         """Hidden state after the last norm, which the head reads to predict the next token.
 
@@ -106,35 +107,40 @@ class Transformer(nn.Module):
         ----------
         tokens : (B, T) integers under `vocabulary_size`.
         documents : (B, T) document number of each token where several are packed in a row; attention stays inside.
-        cache : earlier tokens of the same rows; it grows by these T.
+        cache : earlier tokens of the same rows, of which each may have another number; it grows by these T.
+        counts : with a cache, how many of the T tokens each row has; the rest is padding, whose states mean nothing.
 
         Raises
         ------
         ValueError
             If the tokens (with the cached ones) are more than `config.context`.
         """
-        return self.states(tokens, documents, cache)["hidden"]
+        return self.states(tokens, documents, cache, counts)["hidden"]
 
     def states(
         self,
         tokens: Int[Tensor, "b t"],
         documents: Int[Tensor, "b t"] | None = None,
         cache: KVCache | None = None,
+        counts: Int[Tensor, " b"] | None = None,
     ) -> dict[str, Float[Tensor, "b t dim"]]:
         """Every named state: the embedding, the residual stream after each block, and the hidden state."""
-        start, t = cache.length if cache is not None else 0, tokens.shape[1]
-        if start + t > self.config.context:
-            raise ValueError(
-                f"tokens: {start + t} positions are more than this model's context of {self.config.context}. "
-                "Shorten the sequences or train with a larger context."
-            )
-        mask, rotation = self.geometry(t, start, documents)
+        t = tokens.shape[1]
+        if cache is None:
+            if counts is not None:
+                raise ValueError("counts say what a cache grows by: without a cache, padding at the end needs no mark")
+            fits(t, self.config.context)
+            mask, rotation = self.geometry(t, 0, documents)
+        else:
+            if documents is not None:
+                raise ValueError("documents cannot be combined with a cache: generation continues a single document")
+            mask, rotation = cache.begin(t, counts, self.rotation)
         states = {"embed": self.embed(tokens)}
         x = states["embed"]
         for i, block in enumerate(self.blocks):
             states[f"block{i}"] = x = block(x, rotation, mask, cache, i)
         if cache is not None:
-            cache.length += t
+            cache.end()
         states["hidden"] = self.norm(x)
         return states
 
@@ -151,13 +157,10 @@ class Transformer(nn.Module):
     def _mask(self, t: int, start: int, documents: Int[Tensor, "b t"] | None) -> Bool[Tensor, "..."] | None:
         if start == 0 and documents is None:
             return None
-        if start and documents is not None:
-            raise ValueError("documents cannot be combined with a cache: generation continues a single document")
-        query = torch.arange(start, start + t, device=self.rotation.device)
-        causal = query[:, None] >= torch.arange(start + t, device=self.rotation.device)
+        before = causal(start, t, self.rotation.device)
         if documents is None:
-            return causal
-        return (documents[:, None, :, None] == documents[:, None, None, :]) & causal
+            return before
+        return (documents[:, None, :, None] == documents[:, None, None, :]) & before
 
 
 def rotation_table(config: TransformerConfig) -> Float[Tensor, "2 context half"]:

@@ -220,3 +220,84 @@ def test_bytes_of_the_cache():
 def test_heads_that_do_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         variant(**options)
+
+
+def ragged(model, tokens, script):
+    """Read rows piece by piece, each its own number of tokens at a time; the states of each row, in order."""
+    cache = KVCache(model.config, len(tokens), like=model.head.weight)
+    states = [[] for _ in tokens]
+    for counts in script:
+        start, width = cache.lengths, max(counts)
+        given = torch.full((len(tokens), width), 4)
+        for row, count in enumerate(counts):
+            given[row, :count] = tokens[row, start[row] : start[row] + count]
+        read = model(given, cache=cache, counts=torch.tensor(counts))
+        for row, count in enumerate(counts):
+            states[row].append(read[row, :count])
+    return cache, [torch.cat(its) for its in states]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    "script",
+    [
+        [[10, 3, 1], [0, 7, 9]],  # longest first; a row that waits at the end of the context
+        [[1, 2, 3], [3, 1, 4], [1, 1, 1], [5, 0, 2]],
+        [[4, 4, 4], [2, 3, 1], [3, 2, 4], [1, 1, 1]],  # from equal to ragged and back
+    ],
+    ids=["two", "four", "equal again"],
+)
+def test_rows_of_different_lengths_read_as_alone(options, script):
+    model, tokens = variant(**options), torch.randint(5, (3, 10), generator=torch.Generator().manual_seed(2))
+    cache, states = ragged(model, tokens, script)
+    full = model(tokens)
+    assert cache.lengths.tolist() == [len(its) for its in states] == list(map(sum, zip(*script, strict=True)))
+    for row, its in enumerate(states):
+        torch.testing.assert_close(its, full[row, : len(its)])
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_every_row_rolls_back_by_itself(options):
+    model, tokens = variant(**options), torch.randint(5, (3, 10), generator=torch.Generator().manual_seed(3))
+    cache, _ = ragged(model, tokens, [[8, 6, 7]])
+    cache.truncate(torch.tensor([2, 6, 4]))
+    parts = model(torch.stack([tokens[0, 2:6], tokens[1, 6:10], tokens[2, 4:8]]), cache=cache)
+    full = model(tokens)
+    torch.testing.assert_close(parts, torch.stack([full[0, 2:6], full[1, 6:10], full[2, 4:8]]))
+    # The same places from there on: one block again.
+    cache.truncate(6)
+    torch.testing.assert_close(model(tokens[:, 6:], cache=cache), full[:, 6:])
+
+
+@pytest.mark.parametrize("rows", [torch.tensor([2, 0, 2]), torch.tensor([True, False, True])], ids=["index", "mask"])
+def test_cache_goes_on_with_some_rows(model, tokens, rows):
+    cache, _ = ragged(model, tokens, [[2, 5, 3]])
+    cache.keep(rows)
+    its = tokens[rows]
+    at = cache.lengths
+    assert at.tolist() == torch.tensor([2, 5, 3])[rows].tolist()
+    read = model(its[torch.arange(len(its)), at][:, None], cache=cache)
+    torch.testing.assert_close(read[:, 0], model(its)[torch.arange(len(its)), at], rtol=1e-4, atol=1e-5)
+
+
+def test_cache_of_no_rows(model, tokens):
+    cache = KVCache(CONFIG, batch_size=3, like=model.head.weight)
+    model(tokens, cache=cache)
+    cache.keep(torch.zeros(3, dtype=torch.bool))
+    assert (cache.length, cache.buffers.shape[2]) == (0, 0)
+
+
+def test_what_a_ragged_cache_refuses(model, tokens):
+    cache, _ = ragged(model, tokens, [[9, 2, 3]])
+    with pytest.raises(ValueError, match="11 positions are more than this model's context of 10"):
+        model(tokens[:, :2], cache=cache)
+    with pytest.raises(ValueError, match=r"counts=\[3, 0, 0\] must be between 0 and the 2 tokens"):
+        model(tokens[:, :2], cache=cache, counts=torch.tensor([3, 0, 0]))
+    with pytest.raises(ValueError, match=r"length=3 must be between 0 and the \[9, 2, 3\] tokens"):
+        cache.truncate(3)
+    with pytest.raises(ValueError, match="without a cache"):
+        model(tokens, counts=torch.tensor([1, 2, 3]))
+    with pytest.raises(ValueError, match="documents cannot be combined with a cache"):
+        model(tokens[:, :1], torch.zeros(3, 1, dtype=torch.long), cache)
+    # What is refused changes nothing.
+    assert cache.lengths.tolist() == [9, 2, 3]
