@@ -1,0 +1,153 @@
+"""What may follow a prefix: by the world, and by a model that accepts what it finds likely enough."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from nextlat_viz.decoding import Predictor, Reader
+from nextlat_viz.decoding.generation import choose
+from nextlat_viz.worlds import World
+from nextlat_viz.worlds.taxi.world import Taxi
+
+_CELLS_AT_ONCE = 1 << 24  # of an array rows x positions x vocabulary
+
+
+def possible_next(world: World, tokens: Int[np.ndarray, "n t"]) -> Bool[np.ndarray, "n v"]:
+    """Which tokens may follow each whole sequence so that it can still be one of a true episode.
+
+    That is what is legal, and in the taxi world only turns from which the destination can still be reached in the
+    moves left: what puts it out of reach has no true continuation.
+
+    Parameters
+    ----------
+    world : World
+    tokens : (n, t) int array
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> possible_next(worlds.get("golden_mean"), np.array([[0, 1], [1, 0]])).tolist()
+    [[True, False], [True, True]]
+    """
+    n, t = tokens.shape
+    found = np.empty((n, len(world.vocabulary)), bool)
+    at_once = max(1, _CELLS_AT_ONCE // (t * len(world.vocabulary)))
+    for first in range(0, n, at_once):
+        part = tokens[first : first + at_once]
+        found[first : first + at_once] = world.legal_next(part)[:, -1]
+        if isinstance(world, Taxi):
+            nodes = len(world.streets.nodes)
+            turns = world.legal_turns(part, in_time=True)[:, -1]
+            found[first : first + at_once, nodes : nodes + turns.shape[1]] = turns
+    return found
+
+
+def possible(
+    world: World, prefixes: Int[np.ndarray, "n k"], suffixes: Int[np.ndarray, "n s"]
+) -> Bool[np.ndarray, " n"]:
+    """Whether each suffix (-1 behind its end) may follow its prefix, in the sense of ``possible_next``.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> possible(worlds.get("golden_mean"), np.array([[0], [0]]), np.array([[1, 0], [1, 1]])).tolist()
+    [True, False]
+    """
+    tokens, fine = prefixes, np.ones(len(prefixes), bool)
+    for suffix in suffixes.T:
+        rows = np.flatnonzero(fine & (suffix >= 0))
+        if not len(rows):
+            break
+        fine[rows] = possible_next(world, tokens[rows])[np.arange(len(rows)), suffix[rows]]
+        tokens = np.concatenate([tokens, np.maximum(suffix, 0)[:, None]], axis=1)
+    return fine
+
+
+def cut(probs: Float[np.ndarray, "n v"], eps: float) -> Float[np.ndarray, "n v"]:
+    """Probabilities with those under `eps` at 0; the largest stays (Hewitt et al. 2022, epsilon sampling).
+
+    Examples
+    --------
+    >>> cut(np.array([[0.5, 0.45, 0.05], [0.3, 0.4, 0.3]]), 0.4).tolist()
+    [[0.5, 0.45, 0.0], [0.0, 0.4, 0.0]]
+    """
+    return np.where(probs >= np.minimum(eps, probs.max(axis=1, keepdims=True)), probs, 0.0)
+
+
+def sample_suffixes(
+    predictor: Predictor,
+    prefixes: Int[np.ndarray, "n k"],
+    most: int,
+    *,
+    eps: float,
+    end: int | None,
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "n most"]:
+    """Sample one continuation of each prefix, tokens under `eps` cut, up to `end` or `most` tokens; -1 behind it.
+
+    Prefixes may repeat: each is read once.
+    """
+    suffixes = np.full((len(prefixes), most), -1, np.int64)
+    reader, going = _start(predictor, prefixes), np.arange(len(prefixes))
+    for step in range(most):
+        chosen = choose(cut(reader.probs, eps), 1.0, rng)
+        suffixes[going, step] = chosen
+        on = np.ones(len(chosen), bool) if end is None else chosen != end
+        going, chosen = going[on], chosen[on]
+        if not going.size or step + 1 == most:
+            break
+        if not on.all():
+            reader.keep(on)
+        reader.read(chosen)
+    return suffixes
+
+
+def first_rejected(
+    predictor: Predictor, prefixes: Int[np.ndarray, "n k"], suffixes: Int[np.ndarray, "n s"], eps: float
+) -> Int[np.ndarray, " n"]:
+    """Where each suffix has its first token of probability at most `eps`; -1 where it is accepted, having none.
+
+    Nothing behind a rejected token is read: the world as a model has no probabilities there.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    prefixes : (n, k) int array
+    suffixes : (n, s) int array
+        -1 behind their end.
+    eps : float
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> from nextlat_viz.decoding import WorldPredictor
+    >>> model = WorldPredictor(worlds.get("golden_mean"))
+    >>> first_rejected(model, np.array([[0], [0]]), np.array([[1, 1, 0], [1, 0, -1]]), 0.01).tolist()
+    [1, -1]
+    """
+    rejected, going = np.full(len(prefixes), -1, np.int64), np.arange(len(prefixes))
+    if not len(prefixes):
+        return rejected
+    reader = _start(predictor, prefixes)
+    for step, token in enumerate(suffixes.T):
+        there = token[going] >= 0
+        accepted = there & (reader.probs[np.arange(len(going)), np.maximum(token[going], 0)] > eps)
+        rejected[going[there & ~accepted]] = step
+        # The last token of a suffix is judged, never read: it may be all that a model can be asked about.
+        on = accepted & (suffixes[going, step + 1] >= 0) if step + 1 < suffixes.shape[1] else np.zeros_like(accepted)
+        if not on.any():
+            break
+        if not on.all():
+            reader.keep(on)
+            going = going[on]
+        reader.read(token[going])
+    return rejected
+
+
+def _start(predictor: Predictor, prefixes: Int[np.ndarray, "n k"]) -> Reader:
+    """A reader of prefixes, of which each different one is read once."""
+    different, which = np.unique(prefixes, axis=0, return_inverse=True)
+    reader = predictor.reader(different)
+    reader.keep(which.reshape(-1))
+    return reader
