@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from nextlat_viz.models import Batch, Objective
 from nextlat_viz.training.feed import Piece
 from nextlat_viz.training.presets import TrainConfig
+from nextlat_viz.training.resume import Moments
 from nextlat_viz.training.shares import weighed
 
 FIELDS = tuple(field.name for field in fields(Batch))
@@ -85,6 +87,40 @@ class Engine:
         reduced: Any = self.fabric.all_reduce(values, reduce_op=how) if self.fabric.world_size > 1 else values
         return reduced
 
+    def moments(self) -> Moments:
+        """What the optimiser remembers, whole; on every device at once where weights are spread."""
+        if not self.sharded:
+            moments: Moments = self.optimizer.state_dict()["state"]
+            return moments
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        module, optimizer = self._spread()
+        with _full_states(module):
+            by_name = FullyShardedDataParallel.optim_state_dict(module, optimizer)["state"]
+        return {i: by_name[name] for i, name in enumerate(self._names()) if name in by_name}
+
+    def restore(self, moments: Moments) -> None:
+        """Give the optimiser back what :meth:`moments` said; on every device at once where weights are spread."""
+        state: dict[str, Any] = {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        if self.sharded:
+            from torch.distributed.fsdp import FullyShardedDataParallel
+
+            module, optimizer = self._spread()
+            names = self._names()
+            groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
+            whole = {"state": {names[i]: its for i, its in moments.items()}, "param_groups": groups}
+            with _full_states(module):
+                state = FullyShardedDataParallel.optim_state_dict_to_load(module, optimizer, whole)
+        self.optimizer.load_state_dict(state)
+
+    def _spread(self) -> tuple[Any, torch.optim.Optimizer]:
+        """The module whose weights are spread, and the optimiser itself, as torch knows them."""
+        return self.model._forward_module, self.optimizer.optimizer
+
+    def _names(self) -> list[str]:
+        """Names of the parameters in the optimiser's order."""
+        return [f"objective.{name}" for name, _ in self.raw_model.named_parameters()]
+
     @contextmanager
     def whole(self) -> Iterator[Objective]:
         """The model with all of its weights here, which FSDP spreads over devices."""
@@ -93,14 +129,32 @@ class Engine:
             return
         from torch.distributed.fsdp import FullyShardedDataParallel
 
-        module: Any = self.model._forward_module
-        with FullyShardedDataParallel.summon_full_params(module):
+        with FullyShardedDataParallel.summon_full_params(self._spread()[0]):
             yield self.raw_model
 
     @property
     def sharded(self) -> bool:
         """Whether the weights are spread over devices."""
-        return type(self.fabric.strategy).__name__ == "FSDPStrategy"
+        return isinstance(self.fabric.strategy, FSDPStrategy)
+
+
+def _full_states(module: Any) -> AbstractContextManager[Any]:
+    """Within, states are gathered from all devices, and each gets all of them."""
+    from torch.distributed.fsdp import (
+        FullOptimStateDictConfig,
+        FullStateDictConfig,
+        FullyShardedDataParallel,
+        StateDictType,
+    )
+
+    # What is on the CPU already is not copied there, and every moment would be a view of the same memory.
+    offload = module.compute_device.type != "cpu"
+    return FullyShardedDataParallel.state_dict_type(
+        module,
+        StateDictType.FULL_STATE_DICT,
+        FullStateDictConfig(offload_to_cpu=offload, rank0_only=False),
+        FullOptimStateDictConfig(offload_to_cpu=offload, rank0_only=False),
+    )
 
 
 class _Called(nn.Module):

@@ -243,7 +243,7 @@ class _Run:
                     record({"step": float(step), **measured()})
                 if saves:
                     done.seconds = time.monotonic() - started
-                    resume.write(self.folder, self.identity, done, trained, optimizer)
+                    resume.write(self.folder, self.identity, done, trained, engine.moments())
         self._finish(model, done, fabric.device)
         return load_finetuned(self.folder)
 

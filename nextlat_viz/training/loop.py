@@ -173,8 +173,13 @@ class _Run:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        done = self._resume(model, optimizer)
+        saved = self._saved()
+        if saved is not None:
+            model.load_state_dict(saved.weights)
         engine = Engine(model, optimizer, config, fabric)
+        if saved is not None:
+            engine.restore(saved.moments)
+        done = Progress() if saved is None else saved.progress
         feed = Feed(self.world, model, config, self.seed, fabric.global_rank, fabric.world_size, fabric.device)
         validation = Validation(self.world, config)
         main = fabric.is_global_zero
@@ -191,11 +196,12 @@ class _Run:
                 reporter.step()
                 step, last = done.step, done.step == config.steps
                 measures = step % config.validate_every == 0 or last
-                saves = step % config.save_every == 0 and not last and not engine.sharded
+                saves = step % config.save_every == 0 and not last
                 if not (measures or saves or step in config.snapshots):
                     continue
                 # Nothing is measured or kept of a run that has failed.
                 self._check(engine, step)
+                moments = engine.moments() if saves else {}
                 with engine.whole():
                     if measures:
                         row = {"step": float(step), **validation(model)}
@@ -208,7 +214,7 @@ class _Run:
                         done.snapshots[step] = self._write_snapshot(model, step)
                     if main and saves:
                         done.seconds = time.monotonic() - started
-                        resume.write(self.folder, self.identity, done, model, optimizer)
+                        resume.write(self.folder, self.identity, done, model, moments)
         with engine.whole():
             if main:
                 done.seconds = time.monotonic() - started
@@ -237,7 +243,7 @@ class _Run:
             return
         config = self.config
         where = f"The loss of step {step - ago + 1}" if ago else f"The weights after step {step}"
-        saved = resume.read(self.folder) if not engine.sharded else None
+        saved = resume.read(self.folder)
         kept = "No state was saved before" if saved is None else f"The state of step {saved.progress.step} is kept"
         clip = f"a grad_clip below {config.grad_clip}" if config.grad_clip else "grad_clip=1.0 (it is off)"
         raise TrainingError(
@@ -245,13 +251,11 @@ class _Run:
             f"{config.learning_rate} or {clip}, in another folder. {kept} in {str(self.folder)!r}."
         )
 
-    def _resume(self, model: Objective, optimizer: torch.optim.Optimizer) -> Progress:
+    def _saved(self) -> resume.Saved | None:
         saved = resume.read(self.folder)
-        if saved is None:
-            return Progress()
-        refuse_another(self.folder, differences(saved.identity, self.identity))
-        saved.restore(model, optimizer)
-        return saved.progress
+        if saved is not None:
+            refuse_another(self.folder, differences(saved.identity, self.identity))
+        return saved
 
     def _write_snapshot(self, model: Objective, step: int) -> str:
         content = weights_bytes(model, self.config.storage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,8 @@ from nextlat_viz.errors import CheckpointError
 from nextlat_viz.training.checkpoint import write_atomically
 
 TRAIN_STATE = "train_state.safetensors"
+# By the parameter's place in the optimiser: tensors such as "exp_avg".
+Moments: TypeAlias = dict[int, dict[str, Tensor]]
 
 
 @dataclass
@@ -36,22 +38,30 @@ class Saved:
     progress: Progress
     tensors: dict[str, Tensor]
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put weights and moments back."""
-        model.load_state_dict(_under("model", self.tensors))
-        state: dict[int, dict[str, Tensor]] = {}
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The model's state."""
+        return _under("model", self.tensors)
+
+    @property
+    def moments(self) -> Moments:
+        """What the optimiser remembers of each parameter."""
+        state: Moments = {}
         for name, tensor in _under("optimizer", self.tensors).items():
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return state
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put weights and moments back where both are whole."""
+        model.load_state_dict(self.weights)
+        optimizer.load_state_dict({"state": self.moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def write(
-    folder: Path, identity: dict[str, Any], progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def write(folder: Path, identity: dict[str, Any], progress: Progress, model: nn.Module, moments: Moments) -> None:
     """Write the state of a run, whole or not at all."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
+    for index, state in moments.items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     header = {"run": json.dumps({"identity": identity, "progress": asdict(progress)})}
     content = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)

@@ -108,7 +108,7 @@ def test_a_run_begun_before_a_field_existed_goes_on(tmp_path, small):
     model = nlv.training.checkpoint.build_model("next_token", TrainConfig(**small), nlv.worlds.get("rrxor"), 0)
     optimizer = torch.optim.AdamW(model.parameters())
     saved.restore(model, optimizer)
-    resume.write(folder, saved.identity, saved.progress, model, optimizer)
+    resume.write(folder, saved.identity, saved.progress, model, optimizer.state_dict()["state"])
     with pytest.raises(CheckpointError, match="holds another run: accumulate 1 there, 2 asked for"):
         nlv.train("rrxor", "next_token", out=folder, progress=False, accumulate=2, **small)
     assert nlv.train("rrxor", "next_token", out=folder, progress=False, **small).step == 12

@@ -196,7 +196,7 @@ def test_seconds_are_those_of_all_sittings(tmp_path, small):
     optimizer = torch.optim.AdamW(model.parameters())
     saved.restore(model, optimizer)
     saved.progress.seconds = 1000.0
-    resume.write(folder, saved.identity, saved.progress, model, optimizer)
+    resume.write(folder, saved.identity, saved.progress, model, optimizer.state_dict()["state"])
     resumed = nlv.train("rrxor", "next_token", out=folder, progress=False, **small)
     assert 1000 <= resumed.card.metrics["train_seconds"] < 1100
 

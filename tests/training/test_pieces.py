@@ -13,6 +13,7 @@ import torch
 import nextlat_viz as nlv
 from nextlat_viz import worlds
 from nextlat_viz.models import OBJECTIVES, Batch
+from nextlat_viz.training import resume
 from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.training.feed import Feed
 from nextlat_viz.training.presets import resolve
@@ -144,3 +145,49 @@ def test_two_processes_train_as_one(tmp_path, small):
     ):
         # Weights are kept in half precision.
         torch.testing.assert_close(theirs, ours, rtol=2e-3, atol=1e-4, msg=key)
+
+
+# Fabric asks for GPUs before it spreads weights; torch spreads them over processes without one just as well.
+SPREAD = """
+import json, sys, torch
+from lightning_fabric.strategies import FSDPStrategy
+from torch.distributed.fsdp import FullyShardedDataParallel
+torch.set_num_threads(1)
+
+class OnCpu(FSDPStrategy):
+    def setup_module(self, module):
+        return FullyShardedDataParallel(module, device_id=torch.device("cpu"), **self._fsdp_kwargs)
+
+from nextlat_viz.training import engine, loop
+fabric, step = loop.Fabric, engine.Engine.step
+loop.Fabric = lambda strategy, **options: fabric(strategy=OnCpu(), **options)
+
+def cut(self, n, pieces):
+    if n == int(sys.argv[3]):
+        raise KeyboardInterrupt
+    step(self, n, pieces)
+
+engine.Engine.step = cut
+loop.train("taxi", out=sys.argv[1], accelerator="cpu", devices=2, strategy="fsdp", progress=False,
+           **json.loads(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows starts no process groups without libuv")
+def test_weights_spread_over_two_processes_train_as_on_one_and_go_on_after_a_cut(tmp_path, small):
+    options = small | {"save_every": 3, "accumulate": 1, "storage": "float32"}
+    one = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
+    script = tmp_path / "spread.py"
+    script.write_text(SPREAD)
+    command = [sys.executable, str(script), str(tmp_path / "two"), json.dumps(options)]
+    cut = subprocess.run([*command, "4"], capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
+    assert "KeyboardInterrupt" in cut.stderr
+    assert resume.read(tmp_path / "two").progress.step == 3
+    done = subprocess.run([*command, "-1"], capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
+    assert done.returncode == 0, done.stderr
+    two = nlv.load(tmp_path / "two")
+    for column in one.metrics:
+        assert two.metrics[column].tolist() == pytest.approx(one.metrics[column].tolist(), abs=1e-5), column
+    for (key, ours), theirs in zip(one.model.state_dict().items(), two.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-5, msg=key)
