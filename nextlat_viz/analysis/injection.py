@@ -1,0 +1,389 @@
+"""Belief injection: the smallest edit of a hidden state that makes a probe read something else, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, SupportsIndex, get_args
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
+
+from nextlat_viz.analysis._report import html_table
+from nextlat_viz.analysis._rows import features, require_model
+from nextlat_viz.analysis.lookahead import next_rows, objective_of, read_head, require_head, roll
+from nextlat_viz.analysis.prediction import kl, require_row, token_ids, token_names
+from nextlat_viz.analysis.probe_result import ProbeResult
+from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.latents.table import HIDDEN, NO_WORLD, meta, world_of
+from nextlat_viz.models import NextLat, Objective
+from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.worlds import HiddenMarkovWorld, World
+
+Metric = Literal["euclidean", "covariance"]
+CONTROLS = 32
+# A class counts as read once its odds are this many to one against each other class.
+ODDS = 9.0
+# What the probe cannot see: directions this much weaker than its strongest are rounding.
+_RANK = 1e-7
+_REACHED = 1e-4
+_SAMPLED = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Injection:
+    """A hidden state before and after the smallest edit that makes the probe read the target, and what follows.
+
+    Attributes
+    ----------
+    hidden_before, hidden_after, edit : (D,) arrays
+    size : float
+        Euclidean norm of the edit, in the units of the hidden state.
+    relative_size : float
+        `size` over the mean distance between two rows of the latents: at 1, the state was moved as far as to another
+        row.
+    target, read_before, read_after : (k,) arrays
+        What the probe was to read, reads before, and reads after: numbers, or class probabilities.
+    names : tuple of str
+        What the k are called.
+    vocabulary : tuple of str
+    probs_before, probs_after : (V,) arrays
+        Next-token distributions that the head reads.
+    exact : (V,) array or None
+        What the world would predict at the target, where it says.
+    probs_control : (c, V) array
+        After c random edits of the same size.
+    tokens : tuple of str
+        What is read after the edit, s tokens.
+    rollout_before, rollout_after : (s, V) arrays or None
+        Next-token distributions after each of them by psi's rollout; None for a model without psi.
+    exact_rollout : (s, V) array or None
+        What the world would predict there; NaN from the first token on that cannot come at the target.
+    metric : str
+        What "smallest" means.
+    label, episode, position
+        Whose state it is, and where.
+    """
+
+    hidden_before: Float[np.ndarray, " D"] = field(repr=False)
+    hidden_after: Float[np.ndarray, " D"] = field(repr=False)
+    edit: Float[np.ndarray, " D"] = field(repr=False)
+    size: float
+    relative_size: float
+    target: Float[np.ndarray, " k"]
+    read_before: Float[np.ndarray, " k"]
+    read_after: Float[np.ndarray, " k"]
+    names: tuple[str, ...] = field(repr=False)
+    vocabulary: tuple[str, ...] = field(repr=False)
+    probs_before: Float[np.ndarray, " V"] = field(repr=False)
+    probs_after: Float[np.ndarray, " V"] = field(repr=False)
+    exact: Float[np.ndarray, " V"] | None = field(repr=False)
+    probs_control: Float[np.ndarray, "c V"] = field(repr=False)
+    tokens: tuple[str, ...]
+    rollout_before: Float[np.ndarray, "s V"] | None = field(repr=False)
+    rollout_after: Float[np.ndarray, "s V"] | None = field(repr=False)
+    exact_rollout: Float[np.ndarray, "s V"] | None = field(repr=False)
+    metric: Metric
+    label: str
+    episode: int
+    position: int
+
+    @property
+    def kl_before(self) -> float | None:
+        """KL(exact at the target || before) in nats; None where the exact one is not known."""
+        return None if self.exact is None else float(kl(self.exact, self.probs_before))
+
+    @property
+    def kl_after(self) -> float | None:
+        """KL(exact at the target || after) in nats: 0 where the model now predicts what the world would."""
+        return None if self.exact is None else float(kl(self.exact, self.probs_after))
+
+    @property
+    def kl_control(self) -> float | None:
+        """Mean KL(exact at the target || after a random edit of the same size) in nats."""
+        if self.exact is None:
+            return None
+        return float(kl(np.broadcast_to(self.exact, self.probs_control.shape), self.probs_control).mean())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per token read, the first before any: ``step, token``, and KL(exact || ...) ``before, after``."""
+        rows: list[dict[str, Any]] = [{"step": 0, "token": None, "before": self.kl_before, "after": self.kl_after}]
+        if self.rollout_before is not None and self.rollout_after is not None:
+            for i, token in enumerate(self.tokens):
+                known = self.exact_rollout is not None and bool(np.isfinite(self.exact_rollout[i]).all())
+                gaps = {"before": np.nan, "after": np.nan}
+                if known and self.exact_rollout is not None:
+                    gaps["before"] = float(kl(self.exact_rollout[i], self.rollout_before[i]))
+                    gaps["after"] = float(kl(self.exact_rollout[i], self.rollout_after[i]))
+                rows.append({"step": i + 1, "token": token, **gaps})
+        return pd.DataFrame(rows).astype({"before": float, "after": float})
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "size of the edit": f"{self.size:.3f}, {self.relative_size:.0%} of the mean distance between rows",
+            "read before": _listed(self.names, self.read_before),
+            "read after": _listed(self.names, self.read_after),
+        }
+        if self.exact is not None:
+            rows["KL from the exact prediction at the target"] = (
+                f"{self.kl_before:.4f} nats before, {self.kl_after:.4f} after, "
+                f"{self.kl_control:.4f} after random edits of the same size"
+            )
+        return html_table(f"{self.label}: episode {self.episode}, position {self.position}", rows)
+
+
+def inject(
+    model: Objective | Checkpoint,
+    latents: AnnData,
+    probe: ProbeResult,
+    row: SupportsIndex,
+    target: ArrayLike | str,
+    steps: int = 0,
+    tokens: Sequence[int] | None = None,
+    metric: Metric = "euclidean",
+    seed: int = 0,
+) -> Injection:
+    """Make the smallest edit of a hidden state that lets a linear probe read a target, and see what follows.
+
+    A probe that reads ``W h + b`` reads the target exactly after the least-norm edit ``e = W^+ (target - W h - b)``.
+    With ``metric="covariance"`` the norm is Mahalanobis', ``e' C^-1 e`` for the covariance C of the latents: the edit
+    then keeps to directions in which latents do differ. A probe of classes is made to name the target class with odds
+    of 9 to 1 or more against each other class, by the least such edit (least distance programming; Lawson & Hanson
+    1974, chapter 23).
+
+    Parameters
+    ----------
+    model : Objective or Checkpoint
+        The model the latents are of.
+    latents : AnnData
+    probe : ProbeResult
+        Of site "hidden", fitted on latents of this model.
+    row : int
+        Which hidden state to edit.
+    target : (k,) numbers, or str
+        What the probe is to read, one number per name of the probe; for a probe of classes, the name of one.
+    steps : int
+        Let psi read this many of the episode's next tokens after the edit, as far as there are any.
+    tokens : sequence of int, optional
+        Let psi read these token ids in their place.
+    metric : {"euclidean", "covariance"}
+    seed : int
+        Of the random edits, and of the rows that sizes are measured on.
+
+    Returns
+    -------
+    Injection
+        Has the probe cause, or only correlation, in the model? If the model predicts by what the probe reads,
+        ``kl_after`` is far below ``kl_before`` and ``kl_control``.
+
+    Raises
+    ------
+    LatentsError
+        A probe of another model or site, no such row, latents of another model.
+    UnknownNameError
+        No such class.
+    ValueError
+        A target of another length, one that no edit can make the probe read, unknown tokens, both steps and tokens.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> from nextlat_viz.analysis import probe
+    >>> checkpoint = nlv.load("mess3/nextlat")
+    >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(60, 10, seed=1))
+    >>> belief = belief_target(checkpoint.world, "B")
+    >>> found = inject(checkpoint, latents, probe(latents, "belief"), row=25, target=belief, steps=3)
+    >>> bool(np.allclose(found.read_after, belief)), found.rollout_after.shape
+    (True, (3, 3))
+    >>> bool(found.kl_after < found.kl_control)
+    True
+    """
+    if metric not in get_args(Metric):
+        raise unknown("metric", metric, get_args(Metric))
+    if steps < 0 or (steps and tokens is not None):
+        raise ValueError(f"steps={steps}: give how many of the episode's tokens to read, or tokens, not both")
+    objective = objective_of(model, latents)
+    require_model(latents, probe.weights_sha256, "probe")
+    if probe.site != HIDDEN:
+        raise LatentsError(
+            f"this probe reads site {probe.site!r}, and only an edit of the last site, 'hidden', is read by the head "
+            "as it is: fit the probe with site='hidden'"
+        )
+    at = require_row(latents, row)
+    require_head(objective, latents, at)
+    X = features(latents)
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(len(X), min(len(X), _SAMPLED), replace=False))
+    sample = X[rows].astype(np.float64)
+    root = _root(sample) if metric == "covariance" else np.eye(X.shape[1])
+    before = X[at].astype(np.float64)
+    wanted, edit = (
+        _to_class(probe, before, target, root) if isinstance(target, str) else _to(probe, before, target, root)
+    )
+    size = float(np.linalg.norm(edit))
+    after = before + edit
+    noise = rng.normal(size=(CONTROLS, X.shape[1])) @ root.T
+    controls = before + size * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    probs = read_head(objective, np.concatenate([[before, after], controls]))
+    names = token_names(latents, probs.shape[1])
+    read = token_ids(latents, next_rows(latents, at, steps)) if tokens is None else _ids(tokens, len(names))
+    psi = objective if isinstance(objective, NextLat) and read.size else None
+    world = None if meta(latents)["world"] == NO_WORLD else world_of(latents)
+    exact = _exact(world, probe, wanted, read)
+    return Injection(
+        hidden_before=before,
+        hidden_after=after,
+        edit=edit,
+        size=size,
+        relative_size=size / _typical(sample, rng),
+        target=wanted,
+        read_before=probe.read(before[None])[0],
+        read_after=probe.read(after[None])[0],
+        names=probe.names,
+        vocabulary=names,
+        probs_before=probs[0],
+        probs_after=probs[1],
+        exact=None if exact is None else exact[0],
+        probs_control=probs[2:],
+        tokens=tuple(names[token] for token in read.tolist()),
+        rollout_before=None if psi is None else read_head(psi, roll(psi, before, read)),
+        rollout_after=None if psi is None else read_head(psi, roll(psi, after, read)),
+        exact_rollout=None if exact is None or psi is None else exact[1:],
+        metric=metric,
+        label=meta(latents)["label"],
+        episode=int(latents.obs["episode"].iloc[at]),
+        position=int(latents.obs["position"].iloc[at]),
+    )
+
+
+def belief_target(world: World, state: str | ArrayLike) -> Float[np.ndarray, " states"]:
+    """Return a belief as a target of `inject`: certainty of a state by its name, or a distribution, checked.
+
+    Raises
+    ------
+    UnknownNameError
+        No such state.
+    ValueError
+        A world without beliefs; a vector that is none of its beliefs.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> belief_target(worlds.get("mess3"), "B").tolist()
+    [0.0, 1.0, 0.0]
+    """
+    if not isinstance(world, HiddenMarkovWorld):
+        raise ValueError(f"world {world.name!r} has no beliefs to inject: this needs a hidden Markov world")
+    if isinstance(state, str):
+        if state not in world.state_names or world.generalised:
+            raise unknown("state", state, () if world.generalised else world.state_names)
+        return np.eye(world.n_states)[world.state_names.index(state)]
+    belief = np.asarray(state, dtype=np.float64)
+    if belief.ndim != 1:
+        raise ValueError(f"state must be the name of a state or one belief, of shape ({world.n_states},)")
+    # Says what is wrong with a vector that is no belief.
+    world.predict(belief)
+    return belief
+
+
+def _to(
+    probe: ProbeResult, before: Float[np.ndarray, " D"], target: ArrayLike, root: Float[np.ndarray, "D D"]
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " D"]]:
+    """The target as an array, and the least edit after which the probe reads it."""
+    wanted = np.asarray(target, dtype=np.float64)
+    if wanted.shape != (len(probe.names),) or not np.isfinite(wanted).all():
+        raise ValueError(
+            f"target must be {len(probe.names)} finite numbers, one for each of {', '.join(probe.names[:8])}, got "
+            f"shape {wanted.shape}"
+        )
+    if probe.metric == "accuracy":
+        raise ValueError(
+            f"target must be the name of a class for a probe of classes: one of {', '.join(probe.names[:8])}"
+        )
+    missing = wanted - probe.coef @ before - probe.intercept
+    edit = root @ (np.linalg.pinv(probe.coef @ root, rcond=_RANK) @ missing)
+    left = np.abs(missing - probe.coef @ edit).max()
+    if left > _REACHED * max(1.0, float(np.abs(wanted).max())):
+        raise ValueError(
+            f"target={wanted.round(3).tolist()}: no edit makes the probe read it, the nearest misses by {left:.2g}. "
+            "What the probe reads keeps to a plane, such as beliefs that sum to 1: choose a target on it"
+        )
+    return wanted, edit
+
+
+def _to_class(
+    probe: ProbeResult, before: Float[np.ndarray, " D"], target: str, root: Float[np.ndarray, "D D"]
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " D"]]:
+    """The class as a one-hot array, and the least edit after which the probe names it."""
+    from scipy.optimize import nnls
+
+    if probe.metric != "accuracy":
+        raise ValueError(f"target={target!r}: this probe reads numbers, give {len(probe.names)} of them")
+    if target not in probe.names:
+        raise unknown(f"class of {probe.target!r}", target, probe.names)
+    chosen = probe.names.index(target)
+    logits = probe.coef @ before + probe.intercept
+    # Least z with G z >= h: each other class at least ODDS behind, for an edit `root @ z`.
+    G = np.delete(probe.coef[chosen] - probe.coef, chosen, axis=0) @ root
+    h = np.log(ODDS) - np.delete(logits[chosen] - logits, chosen)
+    unit = np.append(np.zeros(G.shape[1]), 1.0)
+    dual, _ = nnls(np.vstack([G.T, h]), unit)
+    residual = np.vstack([G.T, h]) @ dual - unit
+    if -residual[-1] < 1e-10:
+        raise ValueError(f"target={target!r}: no edit makes the probe name it, its classes cannot be told apart")
+    return np.eye(len(probe.names))[chosen], root @ (-residual[:-1] / residual[-1])
+
+
+def _root(sample: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "D D"]:
+    """A square root of the covariance of the latents."""
+    values, vectors = np.linalg.eigh(np.cov(sample, rowvar=False))
+    return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def _typical(sample: Float[np.ndarray, "rows D"], rng: np.random.Generator) -> float:
+    """Mean distance between two rows."""
+    apart = float(np.linalg.norm(sample - sample[rng.permutation(len(sample))], axis=1).mean())
+    if apart == 0:
+        raise LatentsError("all latents are alike: there is no distance to compare an edit with")
+    return apart
+
+
+def _ids(tokens: Sequence[int], known: int) -> Int[np.ndarray, " s"]:
+    ids = np.asarray(tokens)
+    if ids.size == 0:
+        return np.zeros(0, np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= known:
+        raise ValueError(f"tokens must be ids from 0 to {known - 1}, got {list(tokens)}")
+    return ids.astype(np.int64)
+
+
+def _exact(
+    world: World | None, probe: ProbeResult, target: Float[np.ndarray, " k"], tokens: Int[np.ndarray, " s"]
+) -> Float[np.ndarray, "s1 V"] | None:
+    """What the world would predict at the target, then after each token; None where the target is no belief of it."""
+    if not isinstance(world, HiddenMarkovWorld) or probe.target not in ("belief", "state"):
+        return None
+    belief = target
+    if probe.target == "state":
+        belief = np.array([target[probe.names.index(s)] if s in probe.names else 0.0 for s in world.state_names])
+    try:
+        now = world.predict(belief)
+    except ValueError:
+        # A probe may be asked for what is no belief, such as a point outside the simplex.
+        return None
+    known = [now]
+    for t in range(1, tokens.size + 1):
+        try:
+            known.append(world.predict(world.belief(tokens[None, :t], start=belief)[0, -1]))
+        except ValueError:
+            break
+    unknown_ = np.full((tokens.size + 1 - len(known), now.size), np.nan)
+    return np.concatenate([np.stack(known), unknown_])
+
+
+def _listed(names: tuple[str, ...], values: Any) -> str:
+    shown = [f"{name} {value:.2f}" for name, value in zip(names[:8], values.tolist(), strict=False)]
+    return ", ".join(shown + ["…"] * (len(names) > 8))

@@ -1,0 +1,226 @@
+"""Looking ahead: where psi's rollout from one true state goes, beside where the transformer's states went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nextlat_viz.analysis._report import html_table
+from nextlat_viz.analysis._rows import finite, require_model
+from nextlat_viz.analysis.prediction import kl, token_ids
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
+from nextlat_viz.models import OBJECTIVES, NextLat, Objective, Transformer
+from nextlat_viz.training.checkpoint import Checkpoint
+
+# Probabilities kept in a table and those read again agree better than this, half-precision latents included.
+_SAME = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class LookAhead:
+    """Psi's rollout from one true state, reading the episode's own next tokens, over k steps.
+
+    Attributes
+    ----------
+    start : (D,) array
+        The true hidden state at the cursor.
+    rolled, true : (k, D) arrays
+        Psi's states, and the transformer's at the same positions.
+    distance : (k,) array
+        Euclidean distance between the two, in the units of the hidden state.
+    no_change : (k,) array
+        Distance of the state at the cursor from the true one: what predicting "nothing changes" would miss by.
+    kl : (k,) array
+        KL in nats of the next-token distribution read from `rolled`, from the one read from `true`.
+    tokens : tuple of str
+        What psi read at each step.
+    positions : (k,) int array
+        Where each step is, from ``position + 1``.
+    horizon : int
+        How many steps psi was trained for.
+    label, episode, position
+        Whose it is, and where it starts.
+    """
+
+    start: Float[np.ndarray, " D"] = field(repr=False)
+    rolled: Float[np.ndarray, "k D"] = field(repr=False)
+    true: Float[np.ndarray, "k D"] = field(repr=False)
+    distance: Float[np.ndarray, " k"]
+    no_change: Float[np.ndarray, " k"]
+    kl: Float[np.ndarray, " k"]
+    tokens: tuple[str, ...]
+    positions: Int[np.ndarray, " k"]
+    horizon: int
+    label: str
+    episode: int
+    position: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per step: ``step, position, token, distance, no_change, kl``."""
+        return pd.DataFrame(
+            {
+                "step": np.arange(1, self.distance.size + 1),
+                "position": self.positions,
+                "token": self.tokens,
+                "distance": self.distance,
+                "no_change": self.no_change,
+                "kl": self.kl,
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            f"{one.step} steps ahead, token {one.token}": f"distance {one.distance:.3f} "
+            f"(no change: {one.no_change:.3f}), KL {one.kl:.4f} nats"
+            for one in self.to_frame().itertuples()
+        }
+        title = f"{self.label}: psi's rollout from position {self.position} of episode {self.episode}"
+        return html_table(title, rows, f"trained for a horizon of {self.horizon}")
+
+
+def look_ahead(
+    model: Objective | Checkpoint, latents: AnnData, episode: int, position: int, steps: int = 8
+) -> LookAhead:
+    """Roll psi out from the true state at a position, reading the tokens that did come next.
+
+    ``h^_{t+i} = psi(h^_{t+i-1}, x_{t+i})`` from the true h_t (NextLat, arXiv:2511.05963, eq. 9 and section 3.2).
+
+    Parameters
+    ----------
+    model : Objective or Checkpoint
+        The model the latents are of; of an objective with latent dynamics.
+    latents : AnnData
+    episode, position : int
+        The cursor: after `position` tokens, from 1.
+    steps : int
+        Most steps; fewer where the episode (or the document in it) ends sooner.
+
+    Raises
+    ------
+    ValueError
+        A model without psi; steps under 1.
+    LatentsError
+        No such episode or position, or nothing after it; latents of another model.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> checkpoint = nlv.load("rrxor/nextlat")
+    >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(4, 10, seed=1))
+    >>> ahead = look_ahead(checkpoint, latents, episode=2, position=4, steps=8)
+    >>> ahead.positions.tolist(), ahead.rolled.shape, bool((ahead.distance < ahead.no_change).all())
+    ([5, 6, 7, 8, 9, 10], (6, 64), True)
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    objective = objective_of(model, latents)
+    if not isinstance(objective, NextLat):
+        those = ", ".join(name for name, kind in OBJECTIVES.items() if issubclass(kind, NextLat))
+        raise ValueError(
+            f"model {meta(latents)['label']!r} has no latent dynamics psi to look ahead with: give one trained by "
+            f"{those}, or add psi with finetune"
+        )
+    row = _row_at(latents, episode, position)
+    ahead = next_rows(latents, row, steps)
+    if ahead.size == 0:
+        raise LatentsError(
+            f"position={position} is the last of episode {episode} here: there is nothing to look ahead to, "
+            "choose an earlier one"
+        )
+    hidden = finite(site(latents)[np.concatenate([[row], ahead])])
+    require_head(objective, latents, row)
+    read = token_ids(latents, ahead)
+    start, true = hidden[0], hidden[1:]
+    rolled = roll(objective, start, read)
+    return LookAhead(
+        start=start,
+        rolled=rolled,
+        true=true,
+        distance=np.linalg.norm(rolled - true, axis=1),
+        no_change=np.linalg.norm(start - true, axis=1),
+        kl=kl(read_head(objective, true), read_head(objective, rolled)),
+        tokens=tuple(map(str, column(latents, "token")[ahead])),
+        positions=column(latents, "position")[ahead],
+        horizon=objective.horizon,
+        label=meta(latents)["label"],
+        episode=int(episode),
+        position=int(position),
+    )
+
+
+def objective_of(model: Objective | Checkpoint, latents: AnnData) -> Objective:
+    """Return the model itself, which must be the one the latents are of, as far as it can be told."""
+    if isinstance(model, Checkpoint):
+        require_model(latents, model.weights_sha256, "checkpoint")
+        model = model.model
+    width = model.backbone.config.dim
+    if width != latents.n_vars:
+        raise LatentsError(f"model has hidden states of width {width}, these latents have {latents.n_vars}")
+    return model
+
+
+@torch.no_grad()
+def roll(model: NextLat, start: Float[np.ndarray, " D"], tokens: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k D"]:
+    """Roll psi out from a state, over given tokens."""
+    weight = model.backbone.head.weight
+    backbone: Any = model.backbone
+    embed = backbone.embed if isinstance(backbone, Transformer) else backbone.embedding
+    current, states = torch.as_tensor(start, dtype=weight.dtype, device=weight.device), []
+    for embedding in embed(torch.as_tensor(tokens, device=weight.device)):
+        current = model.psi(current, embedding)
+        states.append(current)
+    return _numpy(torch.stack(states)) if states else np.zeros((0, start.size))
+
+
+@torch.no_grad()
+def read_head(model: Objective, hidden: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "rows V"]:
+    """Next-token distributions that the model's head reads from hidden states."""
+    weight = model.backbone.head.weight
+    logits = model.logits(torch.as_tensor(hidden, dtype=weight.dtype, device=weight.device))
+    return _numpy(logits.double().softmax(dim=-1))
+
+
+def require_head(model: Objective, latents: AnnData, row: int) -> None:
+    """Raise where the model reads another next token from a row than the table says: it is another model's table."""
+    if PROBS not in latents.obsm:
+        return
+    kept = np.asarray(latents.obsm[PROBS][row])
+    again = read_head(model, site(latents)[row : row + 1])[0]
+    if kept.shape != again.shape or np.abs(kept - again).max() > _SAME:
+        raise LatentsError(
+            f"these latents are of {meta(latents)['name']!r}, and the model given reads other next tokens from them: "
+            "give the model they were extracted from"
+        )
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+def next_rows(latents: AnnData, row: int, steps: int) -> Int[np.ndarray, " k"]:
+    """Rows of the tokens after a row, `steps` or fewer: in the same episode and document, without a gap."""
+    rows = episode_rows(latents, int(latents.obs["episode"].iloc[row]))
+    at = int(np.flatnonzero(rows == row)[0])
+    chosen = rows[at : at + steps + 1]
+    places = column(latents, "position")[chosen]
+    going = places - places[0] == np.arange(chosen.size)
+    if "document" in latents.obs:
+        document = column(latents, "document")[chosen]
+        going &= document == document[0]
+    return chosen[np.cumprod(going).astype(bool)][1:]
+
+
+def _row_at(latents: AnnData, episode: int, position: int) -> int:
+    rows = episode_rows(latents, episode)
+    places = column(latents, "position")[rows]
+    if position not in places:
+        raise LatentsError(f"position={position}: episode {episode} has positions {places[0]} to {places[-1]}")
+    return int(rows[np.flatnonzero(places == position)[0]])

@@ -1,0 +1,188 @@
+"""What a model keeps apart that is the same: different histories that lead to one true state, farthest apart first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Bool, Float, Int
+
+from nextlat_viz.analysis._rows import features, prefixes
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.latents.table import column, episode_rows, meta
+
+MOST_OF_A_STATE = 512
+_SAMPLED_PAIRS = 4096
+
+
+def same_state_pairs(
+    latents: AnnData, by: str = "belief", site: str = "hidden", n: int = 50, min_position: int = 1, seed: int = 0
+) -> pd.DataFrame:
+    """Rank pairs of different histories of one true state by how far apart the model holds them.
+
+    A model that has merged them holds them close: ``relative`` is then near 0, and near 1 where it tells them apart
+    like any two states.
+
+    Parameters
+    ----------
+    latents : AnnData
+        Of one model.
+    by : str
+        What makes a state: a column of ``obs``, or an exact array of ``obsm`` ("belief": rows equal to 8 decimals
+        are one belief). Rows where it is missing are of no state.
+    site : str
+        Which latents: one of `latents.sites`, or "all".
+    n : int
+        Most pairs to return.
+    min_position : int
+        Leave out rows before this position (positions count from 1).
+    seed : int
+        Of what is sampled, below.
+
+    Returns
+    -------
+    DataFrame
+        A row per pair of different prefixes, farthest first: ``state``; ``episode_a, position_a, episode_b,
+        position_b``, the first rows that read the two; ``distance``, Euclidean, in the units of the latents;
+        ``relative``, over the mean distance between rows of different states; ``prefix_a, prefix_b``, the tokens. No
+        rows where no state has two histories.
+
+    Raises
+    ------
+    LatentsError
+        No rows, one state alone, latents that are all alike or hold NaN.
+    UnknownNameError
+        No such column or site.
+
+    Notes
+    -----
+    The mean distance between different states is over 4,096 sampled pairs of prefixes. All pairs of a state are
+    looked at up to 512 prefixes of it; of more, the 256 farthest from their mean and 256 others.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> checkpoint = nlv.load("rrxor/nextlat")
+    >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(40, 8, seed=1))
+    >>> pairs = same_state_pairs(latents, n=3)
+    >>> pairs.shape, bool((pairs["prefix_a"] != pairs["prefix_b"]).all())
+    ((3, 9), True)
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    meta(latents)
+    values = column(latents, by)
+    use = np.flatnonzero((column(latents, "position") >= min_position) & _known(latents, by, values))
+    if use.size == 0:
+        raise LatentsError(f"no row from position {min_position} on has a value of {by!r}: lower min_position")
+    prefix = prefixes(latents)
+    # Rows that read the same tokens hold the same latent: the first stands for all.
+    rows = np.sort(use[np.unique(prefix[use], return_index=True)[1]])
+    states = _numbered(values[rows])
+    if states.max() == 0:
+        raise LatentsError(f"all rows are of one state by {by!r}: there is no distance between states to compare with")
+    X = features(latents, site)[rows].astype(np.float64)
+    rng = np.random.default_rng(seed)
+    apart = _between(X, states, rng)
+    first, second, distance = _farthest(X, states, n, rng)
+    a, b = rows[first], rows[second]
+    episode, position = column(latents, "episode"), column(latents, "position")
+    return pd.DataFrame(
+        {
+            "state": [_said(latents, by, values[row]) for row in a.tolist()],
+            "episode_a": episode[a],
+            "position_a": position[a],
+            "episode_b": episode[b],
+            "position_b": position[b],
+            "distance": distance,
+            "relative": distance / apart,
+            "prefix_a": [_prefix(latents, row) for row in a.tolist()],
+            "prefix_b": [_prefix(latents, row) for row in b.tolist()],
+        }
+    )
+
+
+def _known(latents: AnnData, by: str, values: np.ndarray) -> Bool[np.ndarray, " rows"]:
+    if by in latents.obs:
+        known: np.ndarray = latents.obs[by].notna().to_numpy()
+        return known
+    return np.isfinite(values).reshape(len(values), -1).all(axis=1)
+
+
+def _numbered(values: np.ndarray) -> Int[np.ndarray, " rows"]:
+    if values.dtype.kind == "f":
+        values = np.round(values, 8) + 0.0
+    return np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _between(X: Float[np.ndarray, "rows D"], states: Int[np.ndarray, " rows"], rng: np.random.Generator) -> float:
+    """Mean distance between sampled rows of different states."""
+    first = rng.integers(len(X), size=_SAMPLED_PAIRS)
+    # A partner drawn among the rows of other states: in the order of states they are all but one stretch.
+    order = np.argsort(states, kind="stable")
+    start, stop = (np.searchsorted(states[order], states[first], side) for side in ("left", "right"))
+    place = (rng.random(_SAMPLED_PAIRS) * (len(X) - (stop - start))).astype(np.int64)
+    second = order[np.where(place < start, place, place + stop - start)]
+    mean = float(np.mean([np.linalg.norm(X[i] - X[j], axis=1).mean() for i, j in _pieces(first, second)]))
+    if mean == 0:
+        raise LatentsError("all latents are alike: there is no distance to compare with")
+    return mean
+
+
+def _pieces(*arrays: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    return list(zip(*(array.reshape(16, -1) for array in arrays), strict=True))
+
+
+def _farthest(
+    X: Float[np.ndarray, "rows D"], states: Int[np.ndarray, " rows"], n: int, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
+    """The farthest pairs of rows of one state: two row numbers each, the lower first, and their distance."""
+    order = np.argsort(states, kind="stable")
+    bounds = np.flatnonzero(np.diff(states[order])) + 1
+    best = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    for members in np.split(order, bounds):
+        if members.size < 2:
+            continue
+        chosen = _candidates(X, members, rng)
+        i, j = np.triu_indices(chosen.size, 1)
+        squared = _squared(X[chosen])[i, j]
+        most = np.argsort(-squared, kind="stable")[:n]
+        found = (chosen[i[most]], chosen[j[most]], np.linalg.norm(X[chosen[i[most]]] - X[chosen[j[most]]], axis=1))
+        both = [np.concatenate(parts) for parts in zip(best, found, strict=True)]
+        keep = np.lexsort((both[1], both[0], -both[2]))[:n]
+        best = (both[0][keep], both[1][keep], both[2][keep])
+    return best
+
+
+def _candidates(
+    X: Float[np.ndarray, "rows D"], members: Int[np.ndarray, " m"], rng: np.random.Generator
+) -> Int[np.ndarray, " c"]:
+    if members.size <= MOST_OF_A_STATE:
+        return members
+    far = np.argsort(-np.square(X[members] - X[members].mean(0)).sum(1), kind="stable")
+    half = MOST_OF_A_STATE // 2
+    others = rng.choice(far[half:], MOST_OF_A_STATE - half, replace=False)
+    return np.sort(members[np.concatenate([far[:half], others])])
+
+
+def _squared(X: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "rows rows"]:
+    X = X - X.mean(0)
+    size = np.square(X).sum(1)
+    return size[:, None] + size[None, :] - 2 * X @ X.T
+
+
+def _said(latents: AnnData, by: str, value: object) -> str:
+    if np.ndim(value) == 0:  # type: ignore[arg-type]
+        return str(value)
+    numbers = np.asarray(value)
+    names = meta(latents)["state_names"] if by == "belief" else []
+    if len(names) != numbers.size:
+        return ", ".join(f"{number:.3g}" for number in numbers.tolist())
+    # What cannot be is left out: five states of which one is possible read "T 1".
+    return ", ".join(f"{name} {p:.3g}" for name, p in zip(names, numbers.tolist(), strict=True) if abs(p) > 5e-9)
+
+
+def _prefix(latents: AnnData, row: int) -> str:
+    rows = episode_rows(latents, int(latents.obs["episode"].iloc[row]))
+    read = rows[column(latents, "position")[rows] <= latents.obs["position"].iloc[row]]
+    return " ".join(latents.obs["token"].iloc[read].astype(str))

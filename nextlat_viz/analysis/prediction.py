@@ -1,0 +1,253 @@
+"""What comes next: a model's distribution over the next token beside the exact one, at a row or along an episode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, SupportsIndex
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Float, Int
+
+from nextlat_viz.analysis._linear import softmax
+from nextlat_viz.analysis._report import html_table
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.latents.table import NO_WORLD, PROBS, column, episode_rows, meta, site, world_of
+
+EXACT = "next_token_probs_exact"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The next-token distribution at one row.
+
+    Attributes
+    ----------
+    vocabulary : tuple of str
+    model : (V,) array
+        The model's distribution.
+    exact : (V,) array or None
+        The world's, where it is known.
+    label : str
+        Whose prediction it is.
+    episode, position : int
+        Where: after `position` tokens of the episode.
+    """
+
+    vocabulary: tuple[str, ...] = field(repr=False)
+    model: Float[np.ndarray, " V"] = field(repr=False)
+    exact: Float[np.ndarray, " V"] | None = field(repr=False)
+    label: str
+    episode: int
+    position: int
+
+    @property
+    def kl(self) -> float | None:
+        """KL(exact || model) in nats: what a token costs this model above the least it can cost, on average."""
+        return None if self.exact is None else float(kl(self.exact, self.model))
+
+    def top(self, k: int = 8) -> pd.DataFrame:
+        """The `k` tokens that the model, or the world, holds likeliest: ``token, model, exact``, likeliest first."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        most = self.model if self.exact is None else np.maximum(self.model, self.exact)
+        chosen = np.argsort(-most, kind="stable")[:k]
+        exact = np.full(chosen.size, np.nan) if self.exact is None else self.exact[chosen]
+        return pd.DataFrame(
+            {"token": [self.vocabulary[i] for i in chosen], "model": self.model[chosen], "exact": exact},
+            index=pd.Index(chosen, name="id"),
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            str(one.token): f"{one.model:.3f}" + ("" if self.exact is None else f" (exact {one.exact:.3f})")
+            for one in self.top().itertuples()
+        }
+        gap = "" if self.kl is None else f"KL from the exact distribution: {self.kl:.4f} nats"
+        return html_table(f"{self.label}: next token after position {self.position}", rows, gap)
+
+
+def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Float[np.ndarray, "*rows"]:
+    """KL(p || q) in nats along the last axis, with ``0 ln 0 = 0``; infinite where `q` rules out what `p` allows.
+
+    Examples
+    --------
+    >>> kl(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[0.5, 0.5], [0.5, 0.5]])).round(4).tolist()
+    [0.0, 0.6931]
+    """
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
+    # Rounding can leave the sum a hair under zero.
+    return np.asarray(np.maximum(terms.sum(axis=-1), 0.0))
+
+
+def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V D"] | None = None) -> Prediction:
+    """The next-token distribution at one row of the latents.
+
+    Parameters
+    ----------
+    latents : AnnData
+        Of one model.
+    row : int
+        Row number, from 0.
+    head : (V, D) array, optional
+        The weights of the output head, for latents that do not hold the probabilities themselves (vocabularies over
+        512 tokens): the distribution is then ``softmax(head @ h)``.
+
+    Raises
+    ------
+    LatentsError
+        No such row; no probabilities and no head; a head of another width than the latents, NaN.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> checkpoint = nlv.load("rrxor/nextlat")
+    >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(4, 6, seed=1))
+    >>> found = prediction(latents, 3)
+    >>> found.position, found.exact.round(3).tolist(), bool(found.kl < 0.05)
+    (4, [0.333, 0.667], True)
+    """
+    its = meta(latents)
+    rows = np.array([require_row(latents, row)])
+    exact = exact_probs(latents, rows)
+    model = model_probs(latents, rows, head)[0]
+    return Prediction(
+        vocabulary=token_names(latents, model.size),
+        model=model,
+        exact=None if exact is None else exact[0],
+        label=its["label"],
+        episode=int(latents.obs["episode"].iloc[rows[0]]),
+        position=int(latents.obs["position"].iloc[rows[0]]),
+    )
+
+
+def episode_predictions(latents: AnnData, episode: int, head: Float[np.ndarray, "V D"] | None = None) -> pd.DataFrame:
+    """What the model gave the token that came next, at every position of an episode.
+
+    Parameters
+    ----------
+    latents : AnnData
+        Of one model.
+    episode : int
+    head : (V, D) array, optional
+        As in `prediction`.
+
+    Returns
+    -------
+    DataFrame
+        A row per position: ``position``; the ``token`` read there and the ``next_token``; the probability ``model``
+        and ``exact`` give to the latter (NaN where there is none, or the exact one is not known); ``kl``, KL(exact ||
+        model) in nats. Where a world asks for something else than the next token (the state, for a group), that
+        is what ``next_token`` is.
+
+    Raises
+    ------
+    LatentsError
+        No such episode; else as in `prediction`.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> checkpoint = nlv.load("rrxor/nextlat")
+    >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(4, 6, seed=1))
+    >>> table = episode_predictions(latents, 2)
+    >>> table["next_token"].iloc[0] == table["token"].iloc[1], int(table["next_token"].isna().sum())
+    (True, 1)
+    """
+    rows = episode_rows(latents, episode)
+    model, exact = model_probs(latents, rows, head), exact_probs(latents, rows)
+    names = np.array(token_names(latents, model.shape[1]), dtype=object)
+    position = column(latents, "position")[rows]
+    following = _following(latents, rows, position, exact)
+    known, at = following >= 0, np.arange(rows.size)
+    unknown = np.full(rows.size, np.nan)
+
+    def given(probs: np.ndarray | None) -> np.ndarray:
+        return unknown if probs is None else np.where(known, probs[at, following], np.nan)
+
+    return pd.DataFrame(
+        {
+            "position": position,
+            "token": column(latents, "token")[rows].astype(object),
+            "next_token": np.where(known, names[following], None),
+            "model": given(model),
+            "exact": given(exact),
+            "kl": unknown if exact is None else kl(exact, model),
+        }
+    )
+
+
+def require_row(latents: AnnData, row: SupportsIndex) -> int:
+    """Return a row number, or say which there are."""
+    number = row.__index__()
+    if not 0 <= number < latents.n_obs:
+        raise LatentsError(f"row={number}: these latents have rows 0 to {latents.n_obs - 1}")
+    return number
+
+
+def token_ids(latents: AnnData, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+    """Return the ids, as the model takes them, of the tokens read at some rows."""
+    if "token_id" in latents.obs:
+        return latents.obs["token_id"].to_numpy()[rows].astype(np.int64)
+    names = latents.obs["token"].iloc[rows].astype(str)
+    return pd.Index(meta(latents)["vocabulary"]).get_indexer(names).astype(np.int64)
+
+
+def token_names(latents: AnnData, size: int) -> tuple[str, ...]:
+    """Name the tokens of ids 0 to ``size - 1``; one that the table has no name for is called by its number."""
+    vocabulary: list[str] = meta(latents)["vocabulary"]
+    if len(vocabulary) == size and "token_id" not in latents.obs:
+        return tuple(vocabulary)
+    names = [str(number) for number in range(size)]
+    if "token_id" in latents.obs:
+        read = latents.obs.drop_duplicates("token_id")
+        for number, name in zip(read["token_id"].tolist(), read["token"].astype(str).tolist(), strict=True):
+            if number < size:
+                names[number] = name
+    return tuple(names)
+
+
+def model_probs(
+    latents: AnnData, rows: Int[np.ndarray, " rows"], head: Float[np.ndarray, "V D"] | None
+) -> Float[np.ndarray, "rows V"]:
+    """The model's distributions at some rows: those of the table, or those `head` makes of the hidden states."""
+    if head is not None:
+        hidden = site(latents)[rows].astype(np.float64)
+        if head.ndim != 2 or head.shape[1] != hidden.shape[1]:
+            raise LatentsError(f"head must be (V, {hidden.shape[1]}) to read these latents, got shape {head.shape}")
+        return _finite(softmax(hidden @ head.astype(np.float64).T), rows)
+    if PROBS not in latents.obsm:
+        raise LatentsError(
+            "these latents hold no next-token probabilities, which are left out for vocabularies over 512 tokens: give "
+            "the output head's weights as head=, such as checkpoint.model.backbone.head.weight"
+        )
+    return _finite(np.asarray(latents.obsm[PROBS][rows]).astype(np.float64), rows)
+
+
+def exact_probs(latents: AnnData, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows V"] | None:
+    """The world's distributions at some rows; None where the table has none."""
+    return None if EXACT not in latents.obsm else np.asarray(latents.obsm[EXACT][rows]).astype(np.float64)
+
+
+def _finite(probs: Any, rows: Int[np.ndarray, " rows"]) -> Any:
+    bad = ~np.isfinite(probs).all(axis=1)
+    if bad.any():
+        raise LatentsError(
+            f"the next-token probabilities at row {rows[bad][0]} are NaN: was the model trained too fast?"
+        )
+    return probs
+
+
+def _following(
+    latents: AnnData, rows: Int[np.ndarray, " T"], position: Int[np.ndarray, " T"], exact: np.ndarray | None
+) -> Int[np.ndarray, " T"]:
+    """Ids of what is to be predicted at each row; -1 where the table does not say."""
+    following = np.full(rows.size, -1, dtype=np.int64)
+    if meta(latents)["world"] != NO_WORLD and not world_of(latents).predicts_next_token:
+        return following if exact is None else np.where(exact.max(axis=1) == 1, exact.argmax(axis=1), -1)
+    beside = np.flatnonzero(np.diff(position) == 1)
+    following[beside] = token_ids(latents, rows)[beside + 1]
+    return following
