@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlat_viz.analysis.measure import record
-from nextlat_viz.decoding.predictor import ModelPredictor, as_predictors
+from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, as_predictors
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.models import OBJECTIVES, Batch, LatentDynamics, NextLat, Transformer
 from nextlat_viz.models.transformer import rotation_table
@@ -70,7 +70,7 @@ def lengthened(backbone: Transformer, context: int) -> Transformer:
     return longer.requires_grad_(False)
 
 
-def row(predictor: ModelPredictor, **found: Any) -> dict[str, Any]:
+def row(predictor: Predictor, **found: Any) -> dict[str, Any]:
     """A row of a measure's table about a model."""
     return record(predictor.world.name, predictor.objective, predictor.seed, predictor.name, **found)
 

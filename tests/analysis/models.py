@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from nextlat_viz.decoding import Predictor
 from nextlat_viz.models import LatentDynamics, NextLat
 from nextlat_viz.training import Checkpoint, load
+from nextlat_viz.worlds import World
 
 
 class Given(LatentDynamics):
@@ -44,3 +47,19 @@ def last_token_only(name: str = "mess3/nextlat") -> Checkpoint:
     if isinstance(checkpoint.model, NextLat):
         checkpoint.model.psi = Given(lambda hidden, embedding: backbone.norm(embedding))
     return checkpoint
+
+
+class Scripted(Predictor):
+    """Says what is written for it, certain of every token; it knows the problems by their prompts."""
+
+    objective = "scripted"
+
+    def __init__(self, world: World, script: np.ndarray, prompt: int) -> None:
+        self.world, self.name, self.script, self.prompt = world, f"{world.name}/scripted", script, prompt
+        self.rows = {tuple(one[:prompt].tolist()): one for one in script}
+
+    def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
+        written = np.stack([self.rows[tuple(one[: self.prompt].tolist())] for one in tokens])
+        # After the last token there is nothing to say; something has to be said.
+        following = np.concatenate([written[:, 1:], written[:, -1:]], axis=1)[:, : tokens.shape[1]]
+        return np.eye(len(self.world.vocabulary))[following]

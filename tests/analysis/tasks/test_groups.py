@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nextlat_viz import worlds
+from nextlat_viz.analysis.tasks import state_tracking
+from nextlat_viz.decoding import UniformLegal
+from nextlat_viz.latents import HELDOUT_SEED
+from nextlat_viz.training import Checkpoint, load
+from nextlat_viz.training.checkpoint import build_model
+
+from ..models import Given
+
+WORLD = worlds.get("a5")
+
+
+@pytest.fixture(scope="module")
+def exact() -> Checkpoint:
+    """A transformer that repeats the token it has read, and a psi that multiplies."""
+    shipped = load("mess3/nextlat")
+    model = build_model("nextlat", shipped.card.config, WORLD, seed=0).eval()
+    backbone, size = model.backbone, len(WORLD.vocabulary)
+    table = torch.as_tensor(WORLD.table)
+    with torch.no_grad():
+        for weight in (backbone.embed.weight, backbone.head.weight):
+            weight.copy_(torch.eye(size, backbone.config.dim))
+        for block in backbone.blocks:
+            block.attention.out.weight.zero_()
+            block.mlp.down.weight.zero_()
+
+    def multiply(hidden: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        label, token = backbone.head(hidden).argmax(-1), embedding[..., :size].argmax(-1)
+        return backbone.norm(backbone.embed(table[label, token]))
+
+    model.psi = Given(multiply)
+    card = shipped.card.model_copy(update={"world": WORLD.spec, "name": "a5/nextlat/seed0"})
+    return replace(shipped, card=card, model=model)
+
+
+def test_psi_that_multiplies_knows_every_state(exact: Checkpoint) -> None:
+    found = state_tracking(exact, lengths=(1, 2, 12, 40), n=200, progress=False)
+    table = found.table.set_index(["length", "reader"])
+    episodes = WORLD.sample(200, 40, seed=HELDOUT_SEED, split="test")
+    for length in (1, 2, 12, 40):
+        assert table.loc[(length, "psi"), "value"] == 1
+        repeated = episodes.tokens[:, length - 1] == episodes.targets[:, length - 1]
+        assert table.loc[(length, "transformer"), "value"] == repeated.mean()
+    always = (episodes.tokens == episodes.targets).cumprod(axis=1).mean(axis=0)
+    assert table.loc[(2, "transformer"), "all_right"] == pytest.approx(always[1])
+    assert table.loc[(40, "psi"), "all_right"] == 1
+    assert found.table["trained"].eq(found.table["length"] <= 12).all()
+    assert found.references["chance"] == pytest.approx(1 / 60)
+
+
+def test_models_without_psi_and_controls_have_their_row(exact: Checkpoint) -> None:
+    plain = replace(exact, card=exact.card.model_copy(update={"objective": "next_token"}))
+    plain = replace(plain, model=build_model("next_token", exact.card.config, WORLD, seed=0).eval())
+    found = state_tracking([plain, UniformLegal(WORLD)], lengths=[12], n=200, progress=False).table
+    assert found["reader"].tolist() == ["transformer", "uniform legal"]
+    assert (found["value"] < 0.1).all()
+
+
+def test_wrong_arguments_are_said(exact: Checkpoint) -> None:
+    with pytest.raises(ValueError, match=r"lengths=\[0, 3\]"):
+        state_tracking(exact, lengths=(3, 0))
+    with pytest.raises(ValueError, match="state tracking is measured on GroupWorld"):
+        state_tracking(load("rrxor/nextlat"))
+    with pytest.raises(ValueError, match="n=0"):
+        state_tracking(exact, n=0)
+
+
+def test_groups_too_small_to_hold_any_out_and_short_lengths(exact: Checkpoint) -> None:
+    found = state_tracking(exact, lengths=[1], n=50, progress=False).table
+    np.testing.assert_array_equal(found["value"], 1)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from jaxtyping import Float, Int
+
+from nextlat_viz import worlds
+from nextlat_viz.analysis.tasks import path_accuracy
+from nextlat_viz.decoding import UniformLegal
+from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.latents import HELDOUT_SEED
+from nextlat_viz.training import load
+
+from ..models import Scripted
+
+WORLD = worlds.get("path_star", arms=3, nodes_per_arm=4, train_size=500, test_size=300)
+N = 300
+
+
+def problems() -> np.ndarray:
+    return WORLD.sample(N, seed=HELDOUT_SEED, split="test").tokens.copy()
+
+
+def scores(predictor, decodings=("greedy",)) -> dict:
+    found = path_accuracy(predictor, decodings, n=N, progress=False)
+    return {(row["part"], row["decoding"]): row for row in found.table.to_dict("records")}
+
+
+class Unsure(Scripted):
+    """Right after the start with probability 0.6, else along another arm; certain everywhere else."""
+
+    def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
+        probs = super().next_token_probs(tokens)
+        if tokens.shape[1] > self.prompt:
+            arms = self.world.arms_of(tokens[:, : self.prompt])
+            for row, right in enumerate(probs[:, self.prompt].argmax(axis=1)):
+                other = next(arm[1] for arm in arms[row] if arm[1] != right)
+                probs[row, self.prompt] = 0
+                probs[row, self.prompt, [right, other]] = 0.6, 0.4
+        return probs
+
+
+def test_what_is_right_wrong_and_unfinished() -> None:
+    made = problems()
+    end = len(WORLD.vocabulary) - 1
+    arms = WORLD.arms_of(made)
+    answer = slice(WORLD.prompt, WORLD.prompt + 4)
+    right = made[:, answer].copy()
+    wrong_arm = next(arm for arm in arms[0] if arm[-1] != right[0, -1])
+    made[0, answer] = wrong_arm
+    made[1, WORLD.prompt] = right[1, 1]
+    made[2, WORLD.prompt + 3] = right[2, 0]
+    made[3, -1] = right[3, 0]
+    made[4, WORLD.prompt + 2] = end
+    found = scores(Scripted(WORLD, made, WORLD.prompt))
+    path, branch = found["path", "greedy"], found["branch", "greedy"]
+    assert path["value"] == pytest.approx(1 - 4 / N)
+    assert branch["value"] == pytest.approx(1 - 1 / N)
+    assert (path["wrong_start"], path["not_ended"], path["trials"]) == (1, 1, N)
+
+
+def test_a_guess_scores_chance() -> None:
+    made = problems()
+    arms = WORLD.arms_of(made)
+    chosen = np.random.default_rng(0).integers(3, size=N)
+    made[:, WORLD.prompt : -1] = arms[np.arange(N), chosen]
+    predictor = Scripted(WORLD, made, WORLD.prompt)
+    found = scores(predictor)
+    same = np.mean(arms[np.arange(N), chosen, -1] == problems()[:, WORLD.prompt - 2])
+    assert found["path", "greedy"]["value"] == found["branch", "greedy"]["value"] == pytest.approx(same)
+    assert path_accuracy(predictor, n=9, progress=False).references == {"chance": pytest.approx(1 / 3)}
+    assert same == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_decodings_differ() -> None:
+    found = scores(Unsure(WORLD, problems(), WORLD.prompt), ("greedy", "sampled"))
+    assert found["path", "greedy"]["value"] == 1
+    assert found["branch", "sampled"]["value"] == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / N))
+    again = scores(Unsure(WORLD, problems(), WORLD.prompt), "sampled")
+    assert again["path", "sampled"] == found["path", "sampled"]
+
+
+def test_what_is_legal_is_the_way() -> None:
+    assert path_accuracy(UniformLegal(WORLD), n=20, progress=False).summary()["solved"].tolist() == [1] * 4
+
+
+def test_wrong_arguments_are_said() -> None:
+    with pytest.raises(UnknownNameError, match="greedy"):
+        path_accuracy(UniformLegal(WORLD), "gredy")
+    with pytest.raises(ValueError, match=r"path accuracy is measured on PathStar.*'path_star'"):
+        path_accuracy(load("rrxor/nextlat"))
+    with pytest.raises(ValueError, match="n=0"):
+        path_accuracy(UniformLegal(WORLD), n=0)
