@@ -27,6 +27,7 @@ class Panel(ipywidgets.VBox):
     # What could not be made has nothing to close; ipywidgets closes it all the same.
     _closed = True
     children: Any
+    _dom_classes: Any
 
     def __init__(self) -> None:
         self._loop = _running_loop()

@@ -92,7 +92,10 @@ class Plot(go.FigureWidget):
                     old[path] = value
                     if path in ("x", "y") and (new.meta or {}).get("role") != "cursor":
                         moved |= {f"xaxis{(new.xaxis or 'x')[1:]}", f"yaxis{(new.yaxis or 'y')[1:]}"}
-            for path, value in changes(self.layout._props, figure.layout._props, skip=_VIEW, whole={"template"}):
+            # plotly knows a second axis only once it is there.
+            new = {key for key in figure.layout._props if "axis" in key and key not in self.layout._props}
+            whole = {"template", *new}
+            for path, value in changes(self.layout._props, figure.layout._props, skip=_VIEW, whole=whole):
                 self.layout[path] = value
             for axis in moved:
                 if figure.layout[axis].range is None:

@@ -1,0 +1,159 @@
+"""The studio: models side by side at one cursor, each panel the answer to one question."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+
+from nextlat_viz.errors import unknown
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.widgets import controls
+from nextlat_viz.widgets.base import Linked
+from nextlat_viz.widgets.state import ViewState
+from nextlat_viz.widgets.studio import export
+from nextlat_viz.widgets.studio.card import Card
+from nextlat_viz.widgets.studio.cursor import Cursor
+from nextlat_viz.widgets.studio.export import Export
+from nextlat_viz.widgets.studio.filters import Filter
+from nextlat_viz.widgets.studio.space import SpaceCard
+from nextlat_viz.widgets.studio.turns import Turns
+from nextlat_viz.widgets.studio.world import WorldCard
+
+DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
+CARDS: tuple[type[Card], ...] = (WorldCard, SpaceCard)
+
+
+class Studio(Linked):
+    """Two or more models at one cursor: a panel for each question one can ask them.
+
+    Click a point, a token or a pair, drag over points, press an arrow key: all panels follow. Every panel folds by
+    its question, and computes nothing while it is folded. `studio` is the way in.
+
+    Parameters
+    ----------
+    *what
+        Models of one world: checkpoints, their names, or latents; or one dict ``{world name: models}``.
+    state : ViewState, optional
+        In place of models, to link the studio with other widgets.
+    theme : {"auto", "light", "dark"}, optional
+
+    Attributes
+    ----------
+    state : ViewState
+        Cursor, selection, filter, colour, layer, training step: to read, to set and to share.
+    selection : DataFrame
+        The selected rows.
+    panels : dict of {name: panel}
+    """
+
+    def __init__(self, *what: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*what, state=state, theme=theme)
+        if state is None and len(self.state.worlds) > 1 and not isinstance(what[0], Mapping):
+            raise ValueError(
+                f"these models are of several worlds ({', '.join(self.state.worlds)}), which have no episode in "
+                "common: give models of one world, or say which belong together: studio({world name: [models]})"
+            )
+        self._dom_classes = ("nextlat-viz", "nlv-studio")
+        self._turns = Turns()
+        self.cursor, self.filter = Cursor(self.state), Filter(self.state)
+        self.panels: dict[str, Card] = {card.name: card(self.state, self._turns) for card in CARDS}
+        questions = {name: card.question for name, card in self.panels.items()}
+        grid = ipywidgets.GridBox(list(self.panels.values()), layout={"width": "100%"})
+        grid.add_class("nlv-grid")
+        shared = controls.row(
+            controls.world(self), controls.color(self), controls.site(self), controls.step(self), controls.theme(self)
+        )
+        exports = Export(self.state, questions, lambda name, path, over: self.export(name, path, overwrite=over))
+        self.children = [shared, self._alert, self.filter, self.cursor, grid, exports]
+
+    def __dir__(self) -> list[str]:
+        return ["close", "export", "panels", "selection", "state"]
+
+    def __repr__(self) -> str:
+        state = self.state
+        return f"<Studio of {', '.join(state.labels)} at episode {state.episode}, position {state.position}>"
+
+    def export(self, panel: str, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write what a panel shows now to a file, with a JSON beside it that says what it was made from.
+
+        Parameters
+        ----------
+        panel : str
+            One of `panels`, such as ``"space"``.
+        path : path
+            Ends in ``.png``, ``.svg``, ``.pdf`` or ``.html``.
+        overwrite : bool
+            Whether a file that is there already may be replaced.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        UnknownNameError
+            For a panel or an ending that does not exist.
+        FileExistsError
+            When a file is there already.
+        ValueError
+            When the panel shows no figure.
+        """
+        if panel not in self.panels:
+            raise unknown("panel", panel, self.panels)
+        self._turns.flush()
+        return export.write(self.panels[panel], path, overwrite)
+
+    def close(self) -> None:
+        """Take the studio off the page and out of memory, with every panel."""
+        if not self._closed:
+            self._turns.forget()
+            for part in (self.cursor, self.filter, *self.panels.values()):
+                part.close()
+        super().close()
+
+
+def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = None) -> Studio:
+    """Open models side by side, with linked panels that each answer one question.
+
+    Where are we? Where does the model think we are? What comes next? Can it see ahead? What does it know? What does
+    it keep apart that is the same? What if it believed something else?
+
+    Parameters
+    ----------
+    *models
+        Checkpoints, their names, or latents, all of one world; or one dict ``{world name: models}``. By default the
+        shipped pair of RRXOR, with and without next-latent prediction.
+    state : ViewState, optional
+        In place of models, to link the studio with other widgets.
+    theme : {"auto", "light", "dark"}, optional
+        "auto" leaves the page's own background.
+
+    Returns
+    -------
+    Studio
+
+    Raises
+    ------
+    ValueError
+        For models of several worlds that are not sorted by world.
+    LatentsError
+        For models that did not read the same episodes.
+
+    Examples
+    --------
+    >>> opened = studio("rrxor/next_token", "rrxor/nextlat")
+    >>> opened.state.go_to(3, 5)
+    >>> opened
+    <Studio of next-token, NextLat at episode 3, position 5>
+    >>> opened.state.select(range(2))
+    >>> opened.selection["position"].tolist()
+    [1, 2]
+    >>> opened.close()
+    """
+    what = models or (DEFAULT if state is None else ())
+    return Studio(*what, state=state, theme=theme)
