@@ -1,0 +1,145 @@
+"""The cloud in a real JupyterLab: drawn, selected, clicked, pointed at, and drawn without WebGL where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import nbformat
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from .lab import Notebook, Plot, Server, box, difference, wait_for
+
+SETUP = """
+import numpy as np
+from nextlat_viz.widgets.cloud import Cloud
+places = np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)], dtype="f4")
+heard = []
+cloud = Cloud(
+    places, np.arange(9) % 3, ["#009E73", "#E69F00", "#CC79A7"], lambda row: f"<b>row {row}</b> 😀 עברית",
+    key={"<i>first</i>": "#009E73"}, title="<u>nine</u>", height=300, cursor=[0, 4],
+    on_select=lambda rows: heard.append(rows.tolist()), on_click=lambda row: heard.append(row),
+)
+"""
+LOSE = "() => (window.taken = nextlat_viz_painter_1.gl.getExtension('WEBGL_lose_context')).loseContext()"
+# As in a browser that has none: the page's own context is forgotten, and no other is given.
+NO_WEBGL = """() => {
+    delete window.nextlat_viz_painter_1;
+    const get = HTMLCanvasElement.prototype.getContext;
+    HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+        return /webgl/.test(kind) ? null : get.call(this, kind, ...rest);
+    };
+}"""
+
+
+@pytest.fixture(scope="module")
+def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    source = tmp_path_factory.mktemp("cloud") / "cloud.ipynb"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(SETUP + "cloud")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), source)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    notebook = Notebook(context.new_page(), server, source, "cloud")
+    yield notebook
+    notebook.screenshot("end")
+    errors = notebook.errors()
+    notebook.close()
+    context.close()
+    assert not errors, "\n\n".join(errors)
+
+
+@pytest.fixture
+def notebook(opened: Notebook) -> Notebook:
+    """The notebook with a new cloud, drawn."""
+    run_afresh(opened)
+    expect(opened.page.locator(".nlv-cloud[data-draws]")).to_be_visible()
+    wait_for(lambda: stage(opened).pixels().std() > 3, "the points")
+    return opened
+
+
+def run_afresh(notebook: Notebook) -> None:
+    # What ran before would look finished at once.
+    notebook.execute("notebook:clear-all-cell-outputs")
+    notebook.run_all()
+
+
+def stage(notebook: Notebook) -> Plot:
+    found: Locator = notebook.page.locator(".nlv-cloud-stage")
+    found.scroll_into_view_if_needed()
+    return Plot(notebook.page, found)
+
+
+def place(shown: Plot, x: float, y: float) -> tuple[float, float]:
+    """Page coordinates of data coordinates: the points span -1..1, and 5% is free on each side."""
+    frame = box(shown.locator)
+    scale = 0.9 * (frame["height"] - 2) / 2
+    return frame["x"] + frame["width"] / 2 + x * scale, frame["y"] + frame["height"] / 2 - y * scale
+
+
+def draws(notebook: Notebook) -> int:
+    return int(notebook.page.locator(".nlv-cloud").get_attribute("data-draws") or 0)
+
+
+def test_a_cloud_is_drawn_and_answers_the_mouse(notebook: Notebook) -> None:
+    page = notebook.page
+    shown = stage(notebook)
+    expect(page.locator(".nlv-cloud-title")).to_have_text("<u>nine</u>")
+    expect(page.locator(".nlv-cloud-entry")).to_have_text("<i>first</i>")
+    expect(page.locator(".nlv-cloud")).to_have_attribute("data-by", "webgl")
+
+    page.mouse.click(*place(shown, 1, 1))
+    notebook.wait_for_kernel("heard == [8]")
+    page.mouse.move(*place(shown, -0.5, -1.04))
+    page.mouse.down()
+    page.mouse.move(*place(shown, 1.04, 0.5), steps=5)
+    page.mouse.up()
+    notebook.wait_for_kernel("heard[1:] == [[3, 4, 6, 7]]")
+    expect(page.locator(".nlv-cloud-status")).to_have_text("4 of 9 points selected")
+    shown.locator.press("Escape")
+    notebook.wait_for_kernel("heard[2:] == [[]] and not len(cloud.selection)")
+
+    page.mouse.move(*place(shown, -1, 0))
+    label = page.locator(".nlv-cloud-label")
+    expect(label).to_have_text("<b>row 1</b> 😀 עברית")
+    page.mouse.move(1, 1)
+    expect(label).to_be_hidden()
+
+
+def test_a_step_of_the_cursor_draws_no_point_again(notebook: Notebook) -> None:
+    shown = stage(notebook)
+    before, drawn = shown.pixels(), draws(notebook)
+    notebook.kernel("None", setup="cloud.cursor = [0, 4, 5]")
+    assert shown.wait_for_change(before) > 0
+    assert draws(notebook) == drawn
+    before = shown.pixels()
+    notebook.kernel("None", setup="cloud.recolor(np.full(9, 1))")
+    shown.wait_for_change(before)
+    notebook.kernel("None", setup="cloud.move(places * [2, 1])")
+    wait_for(lambda: draws(notebook) == drawn + 2, "one drawing for each change")
+
+
+def test_a_lost_context_is_done_without_until_it_is_back(notebook: Notebook) -> None:
+    shown = stage(notebook)
+    before, cloud = shown.pixels(), notebook.page.locator(".nlv-cloud")
+    notebook.page.evaluate(
+        "() => (window.taken = nextlat_viz_painter_1.gl.getExtension('WEBGL_lose_context')).loseContext()"
+    )
+    expect(cloud).to_have_attribute("data-by", "processor")
+    expect(notebook.page.locator(".nlv-cloud-status")).to_contain_text("No WebGL")
+    notebook.page.evaluate("() => window.taken.restoreContext()")
+    expect(cloud).to_have_attribute("data-by", "webgl")
+    wait_for(lambda: difference(before, shown.pixels()) < 0.001, "the same picture again")
+
+
+def test_without_webgl_it_is_drawn_and_says_so(notebook: Notebook) -> None:
+    notebook.page.evaluate(NO_WEBGL)
+    run_afresh(notebook)
+    shown = stage(notebook)
+    expect(notebook.page.locator(".nlv-cloud")).to_have_attribute("data-by", "processor")
+    expect(notebook.page.locator(".nlv-cloud-status")).to_contain_text("No WebGL in this browser")
+    notebook.page.mouse.click(*place(shown, 0, 0))
+    notebook.wait_for_kernel("heard == [4]")
+    pixels = shown.pixels()
+    orange = np.abs(pixels.astype(int) - [0xE6, 0x9F, 0]).max(axis=-1) < 60
+    assert 30 < orange.sum() < 400
