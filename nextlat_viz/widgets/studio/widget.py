@@ -19,12 +19,13 @@ from nextlat_viz.widgets.studio.card import Card
 from nextlat_viz.widgets.studio.cursor import Cursor
 from nextlat_viz.widgets.studio.export import Export
 from nextlat_viz.widgets.studio.filters import Filter
+from nextlat_viz.widgets.studio.pairs import PairsCard
 from nextlat_viz.widgets.studio.space import SpaceCard
 from nextlat_viz.widgets.studio.turns import Turns
 from nextlat_viz.widgets.studio.world import WorldCard
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
-CARDS: tuple[type[Card], ...] = (WorldCard, SpaceCard)
+CARDS: tuple[type[Card], ...] = (WorldCard, SpaceCard, PairsCard)
 
 
 class Studio(Linked):
