@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nextlat_viz.decoding import Predictor
 from nextlat_viz.models import LatentDynamics, NextLat
 from nextlat_viz.training import Checkpoint, load
+from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.worlds import World
 
 
@@ -47,6 +48,17 @@ def last_token_only(name: str = "mess3/nextlat") -> Checkpoint:
     if isinstance(checkpoint.model, NextLat):
         checkpoint.model.psi = Given(lambda hidden, embedding: backbone.norm(embedding))
     return checkpoint
+
+
+def fresh(world: World, objective: str = "nextlat", **changes) -> Checkpoint:
+    """An untrained tiny model of any world, as a checkpoint."""
+    shipped = load("mess3/nextlat")
+    config = shipped.card.config.model_copy(update=changes)
+    name = f"{world.name}/{objective}/seed0"
+    card = shipped.card.model_copy(
+        update={"world": world.spec, "name": name, "objective": objective, "config": config, "seed": 0}
+    )
+    return replace(shipped, card=card, model=build_model(objective, config, world, seed=0).eval())
 
 
 class Scripted(Predictor):

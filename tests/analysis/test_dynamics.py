@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,9 @@ from nextlat_viz.analysis.dynamics import psi_rollout, rollout_divergence, trans
 from nextlat_viz.analysis.layers import layer_contributions
 from nextlat_viz.analysis.lengths import length_generalisation
 from nextlat_viz.decoding import UniformLegal
-from nextlat_viz.models import Batch
 from nextlat_viz.training import Checkpoint, load
 
-from .models import changed, last_token_only
+from .models import changed, fresh, last_token_only
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +79,41 @@ def test_the_rollout_is_the_literal_one(nextlat: Checkpoint) -> None:
 
 def test_prompts_count_for_states_and_not_for_predictions() -> None:
     """Path-Star scores its answer alone; what psi misses on the prompt is missed all the same."""
-    world = worlds.get("path_star:arms=2,nodes_per_arm=2,node_ids=8,train_size=50,test_size=20")
-    episodes = world.sample(4, seed=0, split="test")
-    assert episodes.loss_mask.sum() == 4 * 3
-    batch = Batch.from_episodes(episodes)
-    assert int((batch.inside(1) & batch.target_mask[:, 1:]).sum()) == 4 * 3
-    assert int(batch.inside(1).sum()) == 4 * (world.length - 2)
+    world = worlds.get("path_star", arms=2, nodes_per_arm=2, node_ids=8, train_size=50, test_size=20)
+    checkpoint, n = fresh(world, context=world.length), 5
+    episodes = world.sample(n, seed=_models.HELDOUT_SEED, split="test")
+    model, tokens = checkpoint.model, torch.as_tensor(episodes.tokens[:, :-1])
+    divergences, missed, moved = [], 0.0, 0.0
+    with torch.no_grad():
+        states = model.backbone.states(tokens)
+        for row in range(n):
+            for t in range(1, tokens.shape[1]):
+                before, true = states["hidden"][row, t - 1], states["hidden"][row, t]
+                guess = model.psi(before, states["embed"][row, t])
+                missed += float((guess - true).square().sum())
+                moved += float((true - before).square().sum())
+                if episodes.loss_mask[row, t + 1]:
+                    p, q = (model.logits(h).softmax(-1).double() for h in (true, guess))
+                    divergences.append(float((p * (p / q).log()).sum()))
+    assert len(divergences) == n * 3
+    found = rollout_divergence(checkpoint, steps=1, n=n, progress=False)
+    assert value(found, quantity="kl") == pytest.approx(np.mean(divergences), rel=1e-3)
+    assert value(found, quantity="relative") == pytest.approx(missed / moved, rel=1e-5)
+
+
+def test_padding_counts_for_nothing() -> None:
+    """Rides of the taxi end at different places; what lies behind is no state."""
+    world = worlds.get("taxi")
+    found = rollout_divergence(fresh(world, context=world.length), steps=2, n=6, progress=False)
+    episodes = world.sample(6, seed=_models.HELDOUT_SEED, split="test")
+    model = fresh(world, context=world.length).model
+    distances = []
+    with torch.no_grad():
+        for tokens, length in zip(episodes.tokens, episodes.length, strict=True):
+            states = model.backbone.states(torch.as_tensor(tokens[None, : min(length, world.length - 1)]))
+            rolled = model.psi.rollout(states["hidden"], states["embed"], 2)[1]
+            distances += (rolled - states["hidden"][:, 2:]).norm(dim=-1)[0].tolist()
+    assert value(found, k=2, quantity="distance") == pytest.approx(np.mean(distances), rel=1e-4)
 
 
 def test_psi_goes_on_from_any_true_state(nextlat: Checkpoint) -> None:
@@ -132,6 +162,39 @@ def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     first = table.query("objective == 'nextlat' and position == 1").set_index("reader")["value"]
     assert first["psi"] == pytest.approx(first["transformer"])
     assert (table["kl"] > -1e-12).all()
+
+
+def test_labels_in_place_of_next_tokens() -> None:
+    world = worlds.get("a5")
+    found = length_generalisation(fresh(world), length=20, n=8, progress=False).table
+    assert found["position"].max() == 20
+    truth = found[found["reader"] == "true world"]
+    np.testing.assert_array_equal(truth["value"], 0)
+    np.testing.assert_allclose(found["kl"], found["value"])
+
+
+def test_positions_that_are_not_scored_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = worlds.get("path_star", arms=2, nodes_per_arm=3, node_ids=8, train_size=50, test_size=20)
+    checkpoint = fresh(world, "next_token", context=world.length)
+    found = length_generalisation(checkpoint, n=8, progress=False).table.query("reader == 'transformer'")
+    assert len(found) == world.length - 1
+    scored = found["position"] >= world.prompt
+    assert found["trials"].tolist() == np.where(scored, 8, 0).tolist()
+    assert found["value"].notna().eq(scored).all()
+    monkeypatch.setattr(type(world), "next_token_probs", lambda self, tokens: None)
+    unknown = length_generalisation(checkpoint, n=8, progress=False).table
+    assert set(unknown["reader"]) == {"transformer"}
+    assert unknown["kl"].isna().all()
+    with pytest.raises(ValueError, match=f"length=40 must be at most {world.length - 1}"):
+        length_generalisation(checkpoint, length=40)
+
+
+def test_packed_documents_are_refused(nextlat: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    episodes = nextlat.world.sample(4, 13, seed=0)
+    packed = replace(episodes, states={"document": np.zeros_like(episodes.tokens)})
+    monkeypatch.setattr(_models, "heldout_episodes", lambda *args: packed)
+    with pytest.raises(ValueError, match="packs several documents"):
+        length_generalisation(nextlat, length=12)
 
 
 def test_exact_dynamics_read_on_for_ever() -> None:

@@ -10,7 +10,7 @@ from nextlat_viz.analysis.tasks import equation_validity
 from nextlat_viz.latents import HELDOUT_SEED
 from nextlat_viz.training import load
 
-from ..models import Scripted
+from ..models import Scripted, fresh
 
 WORLD = worlds.get("countdown", numbers=3, largest=20, targets=(10, 60), limit=500)
 N = 6
@@ -95,3 +95,11 @@ def test_another_world_is_refused() -> None:
         equation_validity(load("rrxor/nextlat"))
     with pytest.raises(ValueError, match="n=0 must be at least 1"):
         equation_validity(Scripted(WORLD, script(), WORLD.prompt), n=0)
+
+
+def test_an_untrained_model_writes_nothing_that_holds() -> None:
+    model = fresh(WORLD, "next_token", context=WORLD.length, layers=1)
+    found = equation_validity(model, n=20, progress=False)
+    assert (found.table["value"] == 0).all()
+    first = values(found, "equation 1")
+    assert first["malformed"] + first["unavailable"] + first["untrue"] == 20

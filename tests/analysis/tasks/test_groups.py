@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,9 +9,8 @@ from nextlat_viz.analysis.tasks import state_tracking
 from nextlat_viz.decoding import UniformLegal
 from nextlat_viz.latents import HELDOUT_SEED
 from nextlat_viz.training import Checkpoint, load
-from nextlat_viz.training.checkpoint import build_model
 
-from ..models import Given
+from ..models import Given, fresh
 
 WORLD = worlds.get("a5")
 
@@ -21,9 +18,8 @@ WORLD = worlds.get("a5")
 @pytest.fixture(scope="module")
 def exact() -> Checkpoint:
     """A transformer that repeats the token it has read, and a psi that multiplies."""
-    shipped = load("mess3/nextlat")
-    model = build_model("nextlat", shipped.card.config, WORLD, seed=0).eval()
-    backbone, size = model.backbone, len(WORLD.vocabulary)
+    checkpoint = fresh(WORLD)
+    backbone, size = checkpoint.model.backbone, len(WORLD.vocabulary)
     table = torch.as_tensor(WORLD.table)
     with torch.no_grad():
         for weight in (backbone.embed.weight, backbone.head.weight):
@@ -36,9 +32,8 @@ def exact() -> Checkpoint:
         label, token = backbone.head(hidden).argmax(-1), embedding[..., :size].argmax(-1)
         return backbone.norm(backbone.embed(table[label, token]))
 
-    model.psi = Given(multiply)
-    card = shipped.card.model_copy(update={"world": WORLD.spec, "name": "a5/nextlat/seed0"})
-    return replace(shipped, card=card, model=model)
+    checkpoint.model.psi = Given(multiply)
+    return checkpoint
 
 
 def test_psi_that_multiplies_knows_every_state(exact: Checkpoint) -> None:
@@ -56,10 +51,9 @@ def test_psi_that_multiplies_knows_every_state(exact: Checkpoint) -> None:
     assert found.references["chance"] == pytest.approx(1 / 60)
 
 
-def test_models_without_psi_and_controls_have_their_row(exact: Checkpoint) -> None:
-    plain = replace(exact, card=exact.card.model_copy(update={"objective": "next_token"}))
-    plain = replace(plain, model=build_model("next_token", exact.card.config, WORLD, seed=0).eval())
-    found = state_tracking([plain, UniformLegal(WORLD)], lengths=[12], n=200, progress=False).table
+def test_models_without_psi_and_controls_have_their_row() -> None:
+    models = [fresh(WORLD, "next_token"), UniformLegal(WORLD)]
+    found = state_tracking(models, lengths=[12], n=200, progress=False).table
     assert found["reader"].tolist() == ["transformer", "uniform legal"]
     assert (found["value"] < 0.1).all()
 
@@ -73,6 +67,7 @@ def test_wrong_arguments_are_said(exact: Checkpoint) -> None:
         state_tracking(exact, n=0)
 
 
-def test_groups_too_small_to_hold_any_out_and_short_lengths(exact: Checkpoint) -> None:
+def test_one_token_is_enough_to_ask_for(exact: Checkpoint) -> None:
     found = state_tracking(exact, lengths=[1], n=50, progress=False).table
+    assert len(found) == 2
     np.testing.assert_array_equal(found["value"], 1)

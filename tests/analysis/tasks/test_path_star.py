@@ -11,7 +11,7 @@ from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.latents import HELDOUT_SEED
 from nextlat_viz.training import load
 
-from ..models import Scripted
+from ..models import Scripted, fresh
 
 WORLD = worlds.get("path_star", arms=3, nodes_per_arm=4, train_size=500, test_size=300)
 N = 300
@@ -78,6 +78,14 @@ def test_decodings_differ() -> None:
     assert found["branch", "sampled"]["value"] == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / N))
     again = scores(Unsure(WORLD, problems(), WORLD.prompt), "sampled")
     assert again["path", "sampled"] == found["path", "sampled"]
+
+
+def test_an_untrained_model_does_not_find_the_way() -> None:
+    model = fresh(WORLD, "next_token", context=WORLD.length, layers=1)
+    found = path_accuracy(model, n=50, progress=False)
+    assert (found.table.query("part == 'path'")["value"] == 0).all()
+    assert (found.table["wrong_start"] > 25).all()
+    assert found.summary()["solved"].tolist() == [0] * 4
 
 
 def test_what_is_legal_is_the_way() -> None:
