@@ -23,7 +23,7 @@ from nextlat_viz.models import NextLat, Objective
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import HiddenMarkovWorld, World
 
-Metric = Literal["euclidean", "covariance"]
+Metric = Literal["covariance", "euclidean"]
 CONTROLS = 32
 # A class counts as read once its odds are this many to one against each other class.
 ODDS = 9.0
@@ -56,8 +56,8 @@ class Injection:
         What the world would predict at the target, where it says.
     probs_control : (c, V) array
         After c random edits of the same size.
-    tokens : tuple of str
-        What is read after the edit, s tokens.
+    tokens, token_ids : tuple of str, (s,) int array
+        What is read after the edit.
     rollout_before, rollout_after : (s, V) arrays or None
         Next-token distributions after each of them by psi's rollout; None for a model without psi.
     exact_rollout : (s, V) array or None
@@ -83,6 +83,7 @@ class Injection:
     exact: Float[np.ndarray, " V"] | None = field(repr=False)
     probs_control: Float[np.ndarray, "c V"] = field(repr=False)
     tokens: tuple[str, ...]
+    token_ids: Int[np.ndarray, " s"] = field(repr=False)
     rollout_before: Float[np.ndarray, "s V"] | None = field(repr=False)
     rollout_after: Float[np.ndarray, "s V"] | None = field(repr=False)
     exact_rollout: Float[np.ndarray, "s V"] | None = field(repr=False)
@@ -143,16 +144,16 @@ def inject(
     target: ArrayLike | str,
     steps: int = 0,
     tokens: Sequence[int] | None = None,
-    metric: Metric = "euclidean",
+    metric: Metric = "covariance",
     seed: int = 0,
 ) -> Injection:
     """Make the smallest edit of a hidden state that lets a linear probe read a target, and see what follows.
 
-    A probe that reads ``W h + b`` reads the target exactly after the least-norm edit ``e = W^+ (target - W h - b)``.
-    With ``metric="covariance"`` the norm is Mahalanobis', ``e' C^-1 e`` for the covariance C of the latents: the edit
-    then keeps to directions in which latents do differ. A probe of classes is made to name the target class with odds
-    of 9 to 1 or more against each other class, by the least such edit (least distance programming; Lawson & Hanson
-    1974, chapter 23).
+    A probe that reads ``W h + b`` reads the target exactly after the edit ``e = C W' (W C W')^+ (target - W h - b)``,
+    which is the least in the Mahalanobis norm ``e' C^-1 e`` for the covariance C of the latents: it keeps to
+    directions in which latents do differ. With ``metric="euclidean"`` C is the identity. A probe of classes is made to
+    name the target class with odds of 9 to 1 or more against each other class, by the least such edit (least distance
+    programming; Lawson & Hanson 1974, chapter 23).
 
     Parameters
     ----------
@@ -169,15 +170,17 @@ def inject(
         Let psi read this many of the episode's next tokens after the edit, as far as there are any.
     tokens : sequence of int, optional
         Let psi read these token ids in their place.
-    metric : {"euclidean", "covariance"}
+    metric : {"covariance", "euclidean"}
+        What "smallest" means. A Euclidean edit is smaller by far and fools the probe alone: it goes where latents
+        hardly differ, which a probe may lean on and the model does not.
     seed : int
         Of the random edits, and of the rows that sizes are measured on.
 
     Returns
     -------
     Injection
-        Has the probe cause, or only correlation, in the model? If the model predicts by what the probe reads,
-        ``kl_after`` is far below ``kl_before`` and ``kl_control``.
+        If the model predicts by what the probe reads, ``kl_after`` is far below ``kl_before`` and ``kl_control``.
+        Where it stays near ``kl_before``, the probe reads what the model has but does not use.
 
     Raises
     ------
@@ -249,6 +252,7 @@ def inject(
         exact=None if exact is None else exact[0],
         probs_control=probs[2:],
         tokens=tuple(names[token] for token in read.tolist()),
+        token_ids=read,
         rollout_before=None if psi is None else read_head(psi, roll(psi, before, read)),
         rollout_after=None if psi is None else read_head(psi, roll(psi, after, read)),
         exact_rollout=None if exact is None or psi is None else exact[1:],
