@@ -20,6 +20,8 @@ from nextlat_viz.training.presets import episode_length
 from nextlat_viz.worlds import Episodes
 
 BATCH = 64
+# What a measure of several quantities is in.
+OWN_UNITS = "each in its own unit"
 TRANSFORMER, PSI = "transformer", "psi"
 
 

@@ -174,10 +174,11 @@ def rollout_divergence(
         "rollout divergence",
         pd.DataFrame(rows),
         by=("k", "quantity"),
-        unit="relative: of no change; distance: of latents; kl: nats",
+        unit=_models.OWN_UNITS,
         better="lower",
         note="psi rolled k steps over the true tokens from every true state, against the transformer's own states and "
-        "predictions. NextLat (arXiv:2511.05963), section 3.",
+        "predictions: relative to the error of no change, as a distance of latents, and in nats. NextLat "
+        "(arXiv:2511.05963), section 3.",
     )
 
 

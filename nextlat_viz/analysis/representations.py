@@ -104,10 +104,10 @@ def latent_geometry(
         "latent geometry",
         pd.DataFrame(rows),
         by=("site", "quantity") if snapshots is None else ("step", "site", "quantity"),
-        unit="rank: directions; curvature: radians; others: ratios",
-        note="Of held-out episodes. Effective rank is not centred; spread and merge distance are near 0 where "
-        "histories of one state are one latent; path length is in root mean square radii of the cloud. NextLat "
-        "(arXiv:2511.05963), section 5; Roy & Vetterli 2007; Hénaff et al. 2019.",
+        unit=_models.OWN_UNITS,
+        note="Of held-out episodes. Effective rank, in directions, is not centred; spread and merge distance are "
+        "near 0 where histories of one state are one latent; curvature is in radians, path length in root mean square "
+        "radii of the cloud. NextLat (arXiv:2511.05963), section 5; Roy & Vetterli 2007; Hénaff et al. 2019.",
     )
 
 
