@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 
-from nextlat_viz.decoding.predictor import Predictor, as_predictor
+from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
+
+Prompts = Int[np.ndarray, "n t"] | Sequence[ArrayLike] | ArrayLike
+"""Of one length as an array, or of any as a list of 1-D arrays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,25 +27,35 @@ class Generated:
     length : (n,) int array
         Tokens in each, the prompt and a stop token included.
     prompt : int
-        Tokens of the prompt.
+        Tokens of the prompt; of the longest, where they differ.
     stopped : (n,) bool array
         Whether a stop token came before `max_tokens` ran out.
+    prompts : (n,) int array
+        Tokens of each prompt.
     """
 
     tokens: Int[np.ndarray, "n t"]
     length: Int[np.ndarray, " n"]
     prompt: int
     stopped: Bool[np.ndarray, " n"]
+    prompts: Int[np.ndarray, " n"]
 
     @property
     def continuation(self) -> Int[np.ndarray, "n s"]:
-        """What came after the prompt."""
-        return self.tokens[:, self.prompt :]
+        """What came after each prompt, from the first column on."""
+        if not (self.prompts != self.prompt).any():
+            return self.tokens[:, self.prompt :]
+        made = self.length - self.prompts
+        columns = np.arange(made.max(initial=0))
+        found = np.take_along_axis(
+            self.tokens, np.minimum(self.prompts[:, None] + columns, self.tokens.shape[1] - 1), axis=1
+        )
+        return np.where(columns < made[:, None], found, -1)
 
 
 def generate(
     model: Any,
-    prompts: Int[np.ndarray, "n t"],
+    prompts: Prompts,
     max_tokens: int,
     *,
     temperature: float = 0.0,
@@ -53,8 +67,7 @@ def generate(
     Parameters
     ----------
     model : Checkpoint or Predictor
-    prompts : (n, t) ints
-        Of one length; group others by theirs.
+    prompts : (n, t) ints, or a list of 1-D arrays of any lengths
     max_tokens : int
         Most tokens to add; as many as fit the model's context where that is fewer.
     temperature : float
@@ -67,7 +80,8 @@ def generate(
     Raises
     ------
     ValueError
-        Prompts of no token, or longer than the model's context; a negative temperature.
+        Prompts of no token, with no token of the vocabulary, or longer than the model's context; a negative
+        temperature or `max_tokens`.
 
     Examples
     --------
@@ -76,49 +90,112 @@ def generate(
     >>> made = generate(UniformLegal(worlds.get("golden_mean")), np.array([[1], [0]]), 4, temperature=1.0, seed=1)
     >>> made.tokens.shape, bool(worlds.get("golden_mean").legal(made.tokens).all())
     ((2, 5), True)
+    >>> made = generate(UniformLegal(worlds.get("golden_mean")), [np.array([1, 0, 1]), np.array([0])], 2)
+    >>> made.tokens.tolist(), made.continuation.tolist()
+    ([[1, 0, 1, 0, 0], [0, 0, 0, -1, -1]], [[0, 0], [0, 0]])
     """
     predictor = as_predictor(model)
-    prompts = check_prompts(predictor, prompts)
-    if temperature < 0:
-        raise ValueError(f"temperature={temperature} must be at least 0, which is greedy")
-    n, width = prompts.shape
-    if predictor.context is not None:
-        max_tokens = min(max_tokens, predictor.context + 1 - width)
-    stops = np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
-    tokens = np.full((n, width + max_tokens), -1, dtype=np.int64)
-    tokens[:, :width] = prompts
-    length, stopped, going = np.full(n, width), np.zeros(n, bool), np.arange(n)
+    read = read_prompts(predictor, prompts)
+    check_temperature(temperature)
+    tokens, length, limit = read.room(max_tokens, predictor.context)
+    stops, stopped = stop_tokens(stop), np.zeros(len(length), bool)
     rng = np.random.default_rng(seed)
-    reader = predictor.reader(prompts) if n and max_tokens > 0 else None
-    for t in range(width, width + max_tokens):
-        if reader is None or going.size == 0:
-            break
+    going = np.flatnonzero(length < limit)
+    if going.size:
+        reader = read.reader(predictor)
+    while going.size:
         chosen = choose(reader.probs, temperature, rng)
-        tokens[going, t] = chosen
+        tokens[going, length[going]] = chosen
         length[going] += 1
         ended = np.isin(chosen, stops)
         stopped[going[ended]] = True
-        going, chosen = going[~ended], chosen[~ended]
-        if t + 1 < width + max_tokens and going.size:
-            if ended.any():
-                reader.keep(~ended)
+        on = ~ended & (length[going] < limit[going])
+        going, chosen = going[on], chosen[on]
+        if going.size:
+            if not on.all():
+                reader.keep(on)
             reader.read(chosen)
-    return Generated(tokens[:, : int(length.max(initial=width))], length, width, stopped)
+    return Generated(tokens[:, : int(length.max(initial=read.width))], length, read.width, stopped, read.lengths)
 
 
-def check_prompts(predictor: Predictor, prompts: Any) -> Int[np.ndarray, "n t"]:
-    """The prompts as an array, if the model can read them."""
-    prompts = np.asarray(prompts)
-    if prompts.ndim != 2 or prompts.shape[1] == 0 or prompts.dtype.kind not in "iu":
+@dataclass(frozen=True, eq=False)
+class PromptRows:
+    """Prompts as one array, each from the first column on, 0 behind it."""
+
+    tokens: Int[np.ndarray, "n t"]
+    lengths: Int[np.ndarray, " n"]
+
+    @property
+    def width(self) -> int:
+        return self.tokens.shape[1]
+
+    def room(
+        self, max_tokens: int, context: int | None
+    ) -> tuple[Int[np.ndarray, "n s"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+        """What is there and what may come: tokens with -1 where none is yet, how many are known, how many may be."""
+        if max_tokens < 0:
+            raise ValueError(f"max_tokens={max_tokens} must be at least 0")
+        limit = self.lengths + max_tokens
+        if context is not None:
+            # The last token is predicted, and read by nobody.
+            limit = np.minimum(limit, context + 1)
+        tokens = np.full((len(limit), int(limit.max(initial=self.width))), -1, dtype=np.int64)
+        tokens[:, : self.width] = np.where(np.arange(self.width) < self.lengths[:, None], self.tokens, -1)
+        return tokens, self.lengths.copy(), limit
+
+    def reader(self, predictor: Predictor) -> Reader:
+        # A predictor of someone's own need not know about lengths until they differ.
+        if (self.lengths == self.width).all():
+            return predictor.reader(self.tokens)
+        return predictor.reader(self.tokens, self.lengths)
+
+
+def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
+    """The prompts, if the model can read them."""
+    if isinstance(prompts, np.ndarray) and prompts.ndim == 2 and prompts.shape[1] and prompts.dtype.kind in "iu":
+        tokens, lengths = prompts.astype(np.int64), np.full(len(prompts), prompts.shape[1])
+    else:
+        tokens, lengths = _stacked([np.asarray(row) for row in cast(Sequence[ArrayLike], prompts)])
+    width = tokens.shape[1]
+    size = len(predictor.world.vocabulary)
+    wrong = (tokens < 0) | (tokens >= size)
+    if wrong.any():
         raise ValueError(
-            f"prompts must be integers (n, t) of at least one token each, got {prompts.dtype} of shape {prompts.shape}"
+            f"prompts hold {tokens[wrong][0]}, which is no token of world {predictor.world.name!r}: they are numbered "
+            f"0 to {size - 1}"
         )
-    if predictor.context is not None and prompts.shape[1] > predictor.context:
+    if predictor.context is not None and width > predictor.context:
         raise ValueError(
-            f"prompts of {prompts.shape[1]} tokens are longer than the context of {predictor.name}, "
-            f"{predictor.context}: shorten them"
+            f"prompts of {width} tokens are longer than the context of {predictor.name}, {predictor.context}: shorten "
+            "them"
         )
-    return prompts
+    return PromptRows(tokens, lengths)
+
+
+def _stacked(rows: list[np.ndarray]) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
+    """Rows of any lengths as one array, and their lengths."""
+    for row in rows:
+        if row.ndim != 1 or row.size == 0 or row.dtype.kind not in "iu":
+            raise ValueError(
+                "prompts must be integers (n, t), or a list of 1-D arrays of integers, of at least one token each, got "
+                f"{row.dtype} of shape {row.shape}"
+            )
+    lengths = np.array([row.size for row in rows], dtype=np.int64)
+    tokens = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int64)
+    for row, its in zip(tokens, rows, strict=True):
+        row[: its.size] = its
+    return tokens, lengths
+
+
+def stop_tokens(stop: int | Collection[int]) -> Int[np.ndarray, " stops"]:
+    """One stop token or several as an array."""
+    return np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise where it is no temperature."""
+    if not temperature >= 0:
+        raise ValueError(f"temperature={temperature} must be at least 0, which is greedy")
 
 
 def choose(probs: Float[np.ndarray, "n v"], temperature: float, rng: np.random.Generator) -> Int[np.ndarray, " n"]:

@@ -52,9 +52,9 @@ class Predictor(ABC):
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
         """Distribution of the next token after each token, given all so far."""
 
-    def reader(self, tokens: Int[np.ndarray, "n t"]) -> Reader:
-        """Start reading: n sequences of t tokens each, at least one."""
-        return Rereader(self, np.asarray(tokens))
+    def reader(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None = None) -> Reader:
+        """Start reading: n sequences of t tokens each, or of the first `lengths` of them; at least one."""
+        return Rereader(self, np.asarray(tokens), lengths)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -83,16 +83,36 @@ class Reader(ABC):
 class Rereader(Reader):
     """Reads everything again for every token: right for any predictor, and slow."""
 
-    def __init__(self, predictor: Predictor, tokens: Int[np.ndarray, "n t"]) -> None:
+    def __init__(
+        self, predictor: Predictor, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None = None
+    ) -> None:
         self._predictor, self._tokens = predictor, tokens
-        self.probs = predictor.next_token_probs(tokens)[:, -1]
+        self._lengths = np.full(len(tokens), tokens.shape[1]) if lengths is None else np.asarray(lengths)
+        self._look()
 
     def read(self, tokens: Int[np.ndarray, " n"]) -> None:
-        self._tokens = np.concatenate([self._tokens, np.asarray(tokens)[:, None]], axis=1)
-        self.probs = self._predictor.next_token_probs(self._tokens)[:, -1]
+        if (self._lengths == self._tokens.shape[1]).any():
+            self._tokens = np.pad(self._tokens, ((0, 0), (0, 1)))
+        self._tokens[np.arange(len(tokens)), self._lengths] = tokens
+        self._lengths = self._lengths + 1
+        self._look()
 
     def keep(self, rows: Any) -> None:
-        self._tokens, self.probs = self._tokens[rows], self.probs[rows]
+        self._lengths, self.probs = self._lengths[rows], self.probs[rows]
+        self._tokens = self._tokens[rows][:, : int(self._lengths.max(initial=1))]
+
+    def _look(self) -> None:
+        # What lies behind a sequence may be impossible there, which a world need not put up with: one length at a time.
+        found = {
+            length: self._predictor.next_token_probs(self._tokens[self._lengths == length, :length])[:, -1]
+            for length in np.unique(self._lengths).tolist()
+        }
+        if len(found) == 1:
+            (self.probs,) = found.values()
+            return
+        self.probs = np.empty((len(self._tokens), len(self._predictor.world.vocabulary)))
+        for length, probs in found.items():
+            self.probs[self._lengths == length] = probs
 
 
 class ModelPredictor(Predictor):
@@ -121,29 +141,32 @@ class ModelPredictor(Predictor):
             parts.append(_probs(self.model.logits(self.model.backbone(batch))))
         return np.concatenate(parts)
 
-    def reader(self, tokens: Int[np.ndarray, "n t"]) -> Reader:
-        return _CachedReader(self, np.asarray(tokens))
+    def reader(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None = None) -> Reader:
+        return _CachedReader(self, np.asarray(tokens), lengths)
 
 
 class _CachedReader(Reader):
-    def __init__(self, predictor: ModelPredictor, tokens: Int[np.ndarray, "n t"]) -> None:
+    def __init__(
+        self, predictor: ModelPredictor, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None
+    ) -> None:
         self._predictor = predictor
         backbone = predictor.model.backbone
         self._cache = KVCache(backbone.config, len(tokens), backbone.head.weight)
-        self._advance(tokens)
+        self._advance(tokens, None if lengths is None else torch.as_tensor(lengths))
 
     def read(self, tokens: Int[np.ndarray, " n"]) -> None:
         self._advance(np.asarray(tokens)[:, None])
 
     @torch.no_grad()
-    def _advance(self, tokens: Int[np.ndarray, "n t"]) -> None:
+    def _advance(self, tokens: Int[np.ndarray, "n t"], counts: Int[torch.Tensor, " n"] | None = None) -> None:
         model = self._predictor.model
-        hidden = model.backbone(self._predictor.tensor(tokens), cache=self._cache)
-        self.probs = _probs(model.logits(hidden[:, -1]))
+        hidden = model.backbone(self._predictor.tensor(tokens), cache=self._cache, counts=counts)
+        last = hidden[:, -1] if counts is None else hidden[torch.arange(len(counts)), counts - 1]
+        self.probs = _probs(model.logits(last))
 
     def keep(self, rows: Any) -> None:
         rows = np.arange(len(self.probs))[rows]
-        self._cache.buffers = self._cache.buffers[:, :, torch.as_tensor(rows)]
+        self._cache.keep(torch.as_tensor(rows))
         self.probs = self.probs[rows]
 
 

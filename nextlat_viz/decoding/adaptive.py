@@ -1,0 +1,204 @@
+"""How many tokens to draft: until another costs more than it saves."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from nextlat_viz.decoding.drafters import drafter_name, make_drafter
+from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
+from nextlat_viz.models import KVCache
+
+MOST = 16
+_EDGES = np.array([0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995])
+_HOPED, _WEIGHT = 0.8, 2.0
+
+
+@dataclass(frozen=True)
+class DraftCosts:
+    """What drafting costs, in passes of the transformer over one token.
+
+    Attributes
+    ----------
+    draft : float
+        Guessing one token.
+    verify : float
+        Reading one more token in a pass that is made anyway.
+
+    Examples
+    --------
+    >>> from nextlat_viz.training import load
+    >>> costs = DraftCosts.by_weights(ModelPredictor(load("rrxor/nextlat")))
+    >>> 0 < costs.draft < 1
+    True
+    """
+
+    draft: float
+    verify: float
+
+    def __post_init__(self) -> None:
+        for name in ("draft", "verify"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a cost of at least 0, in passes over one token")
+
+    @classmethod
+    def by_weights(cls, predictor: ModelPredictor, drafter: str | None = None) -> DraftCosts:
+        """Guessing costs its share of the weights, which is what decoding few rows spends its time on reading.
+
+        Another token in a pass reads none, and is taken to cost 5 % of one. :func:`measure_costs` says what they cost
+        here, but not twice the same.
+        """
+        its = make_drafter(predictor, drafter_name(predictor, drafter), 1)
+        backbone = predictor.model.backbone
+        drafted, read = (
+            sum(weights.numel() for part in parts for weights in part.parameters())
+            for parts in (its.parts(), [backbone.blocks, backbone.head])
+        )
+        return cls(drafted / read, 0.05)
+
+
+@torch.inference_mode()
+def measure_costs(
+    model: Any, drafter: str | None = None, *, tokens: int = 4, rows: int = 1, repeats: int = 20
+) -> DraftCosts:
+    """Time what drafting costs on this machine, for so many rows at once.
+
+    Parameters
+    ----------
+    model : Checkpoint or ModelPredictor
+    drafter : str, optional
+        Its own unless said.
+    tokens : int
+        Drafts timed at once.
+    rows : int
+        Sequences read at once.
+    repeats : int
+        Of which the median counts.
+
+    Raises
+    ------
+    ValueError
+        If the model has no drafter, or reads fewer than ``tokens + 2`` tokens.
+
+    Examples
+    --------
+    >>> from nextlat_viz.training import load
+    >>> measure_costs(load("rrxor/nextlat"), repeats=3).draft > 0
+    True
+    """
+    predictor = as_predictor(model)
+    if not isinstance(predictor, ModelPredictor):
+        raise ValueError(f"{predictor.name} is no trained model, so it has nothing to draft with")
+    backbone = predictor.model.backbone
+    if tokens < 1 or tokens + 2 > backbone.config.context:
+        raise ValueError(
+            f"tokens={tokens} must be at least 1, and with two more fit the context, {backbone.config.context}"
+        )
+    name = drafter_name(predictor, drafter)
+    tokens = min(tokens, make_drafter(predictor, name, rows).longest or tokens)
+    like = backbone.head.weight
+    cache, read = KVCache(backbone.config, rows, like), torch.zeros(rows, tokens + 1, dtype=torch.long).to(like.device)
+    start = max(1, (backbone.config.context - tokens - 1) // 2)
+    backbone(read[:, :1].expand(rows, start), cache=cache)
+
+    def taken(call: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(repeats + 1):
+            started = time.perf_counter()
+            # Looking at a number waits for the device.
+            float(call().flatten()[0])
+            times.append(time.perf_counter() - started)
+        return statistics.median(times[1:])
+
+    def passes(t: int) -> torch.Tensor:
+        hidden = backbone(read[:, :t], cache=cache)
+        cache.truncate(start)
+        return predictor.model.logits(hidden)
+
+    hidden = backbone(read[:, :1])
+    ones = torch.ones(rows, dtype=torch.long)
+
+    def guesses() -> torch.Tensor:
+        its = make_drafter(predictor, name, rows)
+        its.read(hidden, ones)
+        logits = its.begin(hidden[:, 0], read[:, 0])
+        for _ in range(tokens - 1):
+            logits = its.go_on(logits.argmax(dim=-1))
+        return logits
+
+    one, more, guessed = taken(lambda: passes(1)), taken(lambda: passes(tokens + 1)), taken(guesses)
+    return DraftCosts(guessed / tokens / one, max(0.0, more / one - 1) / tokens)
+
+
+class Adaptive:
+    """Decides for every row and draft whether it pays.
+
+    A pass costs 1 and gives one token, and one more for each draft that is accepted; guessing a token costs
+    ``costs.draft`` and verifying it ``costs.verify``. With r the tokens per unit of cost so far, another draft pays
+    as long as
+
+        P(it and all before it are accepted) >= r (cost of the draft),
+
+    which is the rule that maximises r (marginal value theorem; Charnov 1976): time spent on a draft must earn what
+    time earns on average. The probability is that of the drafts before, times an estimate for this one: of the drafts
+    so far at this place, and with as high a largest probability under the drafter, the share that was accepted, shrunk
+    to that at all places. Before a token is guessed, its largest probability is not known, and all of its place count.
+
+    Whether draft i is made depends on what is before it, never on what it is, so the law of what comes out stays the
+    model's own.
+    """
+
+    def __init__(self, costs: DraftCosts, most: int) -> None:
+        self.costs = costs
+        self._tested, self._accepted = (np.zeros((most, len(_EDGES) + 1)) for _ in range(2))
+        self._made = self._spent = 1.0
+        self._estimate()
+
+    @property
+    def rate(self) -> float:
+        """Tokens made per unit of cost."""
+        return self._made / self._spent
+
+    def worth_guessing(self, place: int, reach: Float[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
+        """Whether to ask the drafter for the draft at a place that is reached with this probability."""
+        return reach * self._at[place] >= self.rate * (self.costs.draft + self.costs.verify)
+
+    def worth_verifying(self, chance: Float[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
+        """Whether to keep a draft, already guessed, that is accepted with this probability."""
+        return chance >= self.rate * self.costs.verify
+
+    def chance(self, place: int, confidence: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
+        """Probability that the draft at a place is accepted when those before it are."""
+        return self._cells[place, np.searchsorted(_EDGES, confidence)]
+
+    def learn(
+        self,
+        confidence: Float[np.ndarray, "b k"],
+        counts: Int[np.ndarray, " b"],
+        kept: Int[np.ndarray, " b"],
+        guessed: int,
+    ) -> None:
+        """Take in one step: the drafts of each row and how many were kept, and how many places were guessed."""
+        rows, places = np.nonzero(np.arange(confidence.shape[1]) < np.minimum(counts, kept + 1)[:, None])
+        cells = places, np.searchsorted(_EDGES, confidence[rows, places])
+        np.add.at(self._tested, cells, 1)
+        np.add.at(self._accepted, cells, places < kept[rows])
+        self._made += float(kept.sum()) + len(kept)
+        self._spent += len(kept) * (1 + guessed * self.costs.draft) + float(counts.sum()) * self.costs.verify
+        self._estimate()
+
+    def _estimate(self) -> None:
+        def shrunk(hits: Any, trials: Any, to: Any) -> Any:
+            return (hits + _WEIGHT * to) / (trials + _WEIGHT)
+
+        anywhere = shrunk(self._accepted.sum(axis=0), self._tested.sum(axis=0), _HOPED)
+        self._cells = shrunk(self._accepted, self._tested, anywhere)
+        overall = shrunk(self._accepted.sum(), self._tested.sum(), _HOPED)
+        self._at = shrunk(self._accepted.sum(axis=1), self._tested.sum(axis=1), overall)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nextlat_viz import worlds
+from nextlat_viz.decoding import ModelPredictor, Predictor, UniformLegal, WorldPredictor, generate
+
+from .models import random_model
+
+PROMPTS = [np.array([0, 1, 2, 1]), np.array([2]), np.array([1, 1, 0])]
+
+
+def literally(predictor: Predictor, prompt: np.ndarray, max_tokens: int, stops=()) -> list[int]:
+    """Greedy generation by reading everything again for every token."""
+    tokens = prompt.tolist()
+    for _ in range(max_tokens):
+        if predictor.context is not None and len(tokens) > predictor.context:
+            break
+        tokens.append(int(predictor.next_token_probs(np.array([tokens]))[0, -1].argmax()))
+        if tokens[-1] in stops:
+            break
+    return tokens
+
+
+@pytest.mark.parametrize("objective", ["next_token", "nextlat", "bst"])
+@pytest.mark.parametrize("sizes", [{}, {"kv_heads": 1, "sharing": "k=v"}], ids=["full", "lean"])
+@pytest.mark.parametrize("stops", [(), (2,)])
+def test_prompts_of_different_lengths_go_on_as_alone(objective, sizes, stops):
+    predictor = ModelPredictor(random_model(objective, **sizes))
+    made = generate(predictor, PROMPTS, 20, stop=stops)
+    for row, prompt in enumerate(PROMPTS):
+        expected = literally(predictor, prompt, 20, stops)
+        assert made.tokens[row, : made.length[row]].tolist() == expected
+        assert (made.tokens[row, made.length[row] :] == -1).all()
+        assert made.stopped[row] == (expected[-1] in stops)
+        came = made.continuation[row]
+        assert came[came >= 0].tolist() == expected[len(prompt) :]
+    assert made.prompts.tolist() == [4, 1, 3]
+    assert made.prompt == 4
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 8), st.integers(0, 3))
+@settings(max_examples=10)
+def test_any_lengths(lengths, max_tokens, seed):
+    """What knows the world generates what is legal, wherever the prompts end."""
+    world = worlds.get("golden_mean")
+    drawn = world.sample(len(lengths), 6, seed=seed).tokens
+    prompts = [row[:length] for row, length in zip(drawn, lengths, strict=True)]
+    for predictor in (UniformLegal(world), WorldPredictor(world)):
+        made = generate(predictor, prompts, max_tokens, temperature=1.0, seed=seed)
+        assert (made.length == np.array(lengths) + max_tokens).all()
+        for row, prompt in enumerate(prompts):
+            tokens = made.tokens[row, : made.length[row]]
+            assert (tokens[: len(prompt)] == prompt).all()
+            assert world.legal(tokens[None]).all()
+
+
+def test_an_array_and_a_list_of_its_rows_are_the_same():
+    prompts = np.array([[0, 1], [2, 2]])
+    for temperature in (0.0, 1.0):
+        one, other = (generate(random_model(), given, 5, temperature=temperature) for given in (prompts, list(prompts)))
+        assert (one.tokens == other.tokens).all()
+
+
+def test_sampling_is_seeded_and_follows_the_model():
+    checkpoint = random_model(std=0.3)
+    prompts = [np.array([0, 1])] * 4_000 + [np.array([2])] * 4_000
+    made = generate(checkpoint, prompts, 1, temperature=1.0, seed=3)
+    again = generate(checkpoint, prompts, 1, temperature=1.0, seed=3)
+    assert (made.tokens == again.tokens).all()
+    for half, prompt in ((slice(4_000), prompts[0]), (slice(4_000, None), prompts[-1])):
+        law = ModelPredictor(checkpoint).next_token_probs(prompt[None])[0, -1]
+        share = np.bincount(made.continuation[half, 0], minlength=3) / 4_000
+        np.testing.assert_allclose(share, law, atol=0.03)
+
+
+def test_nothing_to_do():
+    made = generate(random_model(), PROMPTS, 0)
+    assert made.length.tolist() == [4, 1, 3]
+    assert made.continuation.shape == (3, 0)
+    empty = generate(random_model(), np.zeros((0, 3), dtype=np.int64), 4)
+    assert (empty.tokens.shape, empty.continuation.shape) == ((0, 3), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([np.array([0]), np.array([], dtype=int)], {}, "at least one token each"),
+        ([np.array([0.5])], {}, "prompts must be integers"),
+        ([np.array([[0]])], {}, r"int64 of shape \(1, 1\)"),
+        ([np.array([0, 3])], {}, "prompts hold 3, which is no token of world 'mess3': they are numbered 0 to 2"),
+        ([np.zeros(13, dtype=int)], {}, "prompts of 13 tokens are longer than the context of random/nextlat, 12"),
+        ([np.array([0])], {"temperature": -1.0}, "temperature=-1.0 must be at least 0"),
+        ([np.array([0])], {"temperature": float("nan")}, "temperature=nan must be at least 0"),
+        ([np.array([0])], {"max_tokens": -1}, "max_tokens=-1 must be at least 0"),
+    ],
+)
+def test_what_cannot_be_continued(prompts, options, message):
+    with pytest.raises(ValueError, match=message):
+        generate(random_model(), prompts, **({"max_tokens": 2} | options))

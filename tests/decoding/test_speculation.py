@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from nextlat_viz import worlds
+from nextlat_viz.decoding import DraftCosts, ModelPredictor, WorldPredictor, generate, speculation, speculative_generate
+from nextlat_viz.decoding.drafters import DRAFTERS, drafter_name, make_drafter
+from nextlat_viz.decoding.rejection import acceptance_probs, replacement
+from nextlat_viz.training import load
+
+from .models import DRAFTING, random_model
+
+PROMPTS = [np.array([0, 1, 2, 1]), np.array([2]), np.array([1, 1, 0]), np.array([0, 0, 0, 0, 0, 0, 1])]
+CHEAP = DraftCosts(draft=0.05, verify=0.02)
+
+
+def of_equal(one, other):
+    assert (one.tokens == other.tokens).all()
+    assert (one.length == other.length).all()
+    assert (one.stopped == other.stopped).all()
+    assert (one.continuation == other.continuation).all()
+
+
+@pytest.mark.parametrize("objective", DRAFTING)
+@pytest.mark.parametrize("sizes", [{}, {"kv_heads": 1, "sharing": "k=v"}], ids=["full", "lean"])
+def test_greedy_is_what_generate_gives(objective, sizes):
+    checkpoint = random_model(objective, **sizes)
+    for max_tokens, stop in ((1, ()), (6, ()), (40, ()), (40, (1,))):
+        expected = generate(checkpoint, PROMPTS, max_tokens, stop=stop)
+        for draft in (1, 3, "adaptive"):
+            made = speculative_generate(checkpoint, PROMPTS, max_tokens, draft=draft, stop=stop, costs=CHEAP)
+            of_equal(made, expected)
+            counted(made)
+
+
+def counted(made):
+    """Every token came of a prompt, of a draft or of a step; every draft is at one place."""
+    came = (made.length - made.prompts).sum()
+    cut = (made.length > made.prompts).sum() + made.accepted.sum() + made.steps.sum() - came
+    # An accepted stop token ends a sequence: the token its step gave besides is not wanted.
+    assert 0 <= cut <= made.stopped.sum()
+    assert made.proposed.sum() == made.drafted.sum()
+    assert made.kept.sum() == made.accepted.sum()
+    assert (made.kept <= made.tested).all()
+    assert (made.tested <= made.proposed).all()
+    if len(made.proposed):
+        assert made.tested[0] == made.proposed[0]
+    assert (made.tested[1:] <= made.kept[:-1]).all()
+
+
+@pytest.mark.parametrize("name", ["rrxor/nextlat", "mess3/nextlat"])
+def test_greedy_of_trained_models(name):
+    checkpoint = load(name)
+    prompts = [row[: 1 + i % 6] for i, row in enumerate(checkpoint.world.sample(32, 6, seed=5).tokens)]
+    expected = generate(checkpoint, prompts, 20)
+    for draft in (1, 4, 9, "adaptive"):
+        of_equal(speculative_generate(checkpoint, prompts, 20, draft=draft), expected)
+
+
+def test_a_perfect_drafter_is_always_right():
+    """psi given the very states that the transformer will have."""
+    checkpoint = random_model(layers=1)
+    backbone = checkpoint.model.backbone
+    with torch.no_grad():
+        for block in backbone.blocks:
+            block.attention.out.weight.zero_()
+            block.mlp.down.weight.zero_()
+    checkpoint.model.psi.forward = lambda hidden, embedding: backbone.norm(embedding)
+    for draft, temperature in itertools.product((1, 3, 5, "adaptive"), (0.0, 1.0)):
+        made = speculative_generate(checkpoint, np.array([[0], [1]]), 11, draft=draft, temperature=temperature)
+        assert (made.acceptance == 1).all()
+        if draft == 5:
+            # The prompt's pass gives 1; then 5 drafts and 1; of the 4 that are left, 3 drafts and 1.
+            assert made.steps.tolist() == [2, 2]
+            assert made.accepted_per_step == 4
+            assert made.saved == pytest.approx(1 - 3 / 11)
+            assert made.proposed.tolist() == [4, 4, 4, 2, 2]
+
+
+def test_psi_drafts_past_the_horizon_it_was_trained_for():
+    checkpoint = random_model("nextlat", horizon=1)
+    made = speculative_generate(checkpoint, PROMPTS, 8, draft=7)
+    of_equal(made, generate(checkpoint, PROMPTS, 8))
+    # The first of the eight is the prompt's, and the last is every step's own.
+    assert len(made.proposed) == 6
+
+
+@pytest.mark.parametrize("objective", DRAFTING)
+def test_drafters_predict_as_in_training(objective):
+    """Drafts' logits are those the objective's loss reads, however the states were come by."""
+    checkpoint = random_model(objective)
+    model, tokens = checkpoint.model, torch.as_tensor(np.random.default_rng(0).integers(3, size=(4, 9)))
+    hidden, embed = model.backbone(tokens), model.backbone.embed(tokens)
+    t = 4  # the last true state has read tokens 0..4, and token 5 is known
+    guess = make_drafter(ModelPredictor(checkpoint), drafter_name(ModelPredictor(checkpoint)), 4)
+    guess.read(hidden[:, :2], torch.full((4,), 2))
+    guess.read(hidden[:, 2:], torch.full((4,), t - 1))
+    found = [guess.begin(hidden[:, t], tokens[:, t + 1]), *(guess.go_on(tokens[:, t + i]) for i in (2, 3))]
+    if objective == "nextlat":
+        expected = [model.logits(rolled[:, t]) for rolled in model.psi.rollout(hidden, embed, 3)]
+    elif objective == "mtp":
+        mask, rotation = model.backbone.geometry(9, 0, None)
+        expected = [
+            model.logits(norm(head(hidden, rotation, mask, None, 0))[:, t])
+            for head, norm in zip(model.heads, model.norms, strict=True)
+        ]
+    else:
+        window = torch.cat([hidden[:, t : t + 1], embed[:, t + 1 : t + 4]], dim=1)
+        rotation = model.backbone.geometry(4, 0, None)[1]
+        fetched = model.norm_out(window + model.fetch(model.norm_in(window), rotation, None, None, 0))
+        expected = list(model.logits(fetched[:, 1:]).unbind(1))
+    torch.testing.assert_close(found, expected)
+
+
+def own_law(predictor, prompt, n):
+    """Probability of every continuation by n tokens."""
+    size = len(predictor.world.vocabulary)
+    every = np.array(list(itertools.product(range(size), repeat=n)))
+    whole = np.concatenate([np.tile(prompt, (len(every), 1)), every], axis=1)
+    probs = predictor.next_token_probs(whole)[:, len(prompt) - 1 : -1]
+    return dict(
+        zip(map(tuple, every.tolist()), np.take_along_axis(probs, every[..., None], 2)[..., 0].prod(1), strict=True)
+    )
+
+
+def speculated_law(predictor, prompt, n, draft):
+    """The same of speculative decoding: a sum over every draft, every acceptance and every replacement."""
+    model, size = predictor.model, len(predictor.world.vocabulary)
+    memory = {}
+
+    def going_on(tokens):
+        """Law of what comes after the tokens, the last of which the transformer has not read."""
+        if len(tokens) == len(prompt) + n:
+            return {(): 1.0}
+        if tokens not in memory:
+            memory[tokens] = step(tokens)
+        return memory[tokens]
+
+    def step(tokens):
+        k = min(draft, len(prompt) + n - len(tokens) - 1)
+        drafts = torch.tensor(list(itertools.product(range(size), repeat=k)), dtype=torch.long).view(size**k, k)
+        rows = len(drafts)
+        known = torch.tensor(tokens).expand(rows, -1)
+        hidden = model.backbone(torch.cat([known, drafts], dim=1))
+        p = model.logits(hidden[:, len(tokens) - 1 :]).softmax(-1)
+        guess = make_drafter(predictor, drafter_name(predictor), rows)
+        guess.read(hidden[:, : len(tokens) - 1], torch.full((rows,), len(tokens) - 1))
+        logits = []
+        for i in range(k):
+            last = hidden[:, len(tokens) - 2], known[:, -1]
+            logits.append(guess.begin(*last) if i == 0 else guess.go_on(drafts[:, i - 1]))
+        q = torch.stack(logits, 1).softmax(-1) if k else torch.zeros(rows, 0, size, dtype=p.dtype)
+        drawn = q.gather(2, drafts[..., None])[..., 0].prod(1)
+        chances, counts = acceptance_probs(p, q, drafts), torch.full((rows,), k)
+        law = {}
+        for kept in range(k + 1):
+            end = replacement(p, q, counts, torch.full((rows,), kept))
+            weight = drawn * chances[:, :kept].prod(1) * (1 - chances[:, kept] if kept < k else 1)
+            for row, token in itertools.product(range(rows), range(size)):
+                came = (*drafts[row, :kept].tolist(), token)
+                for rest, probability in going_on(tokens + came).items():
+                    law[came + rest] = law.get(came + rest, 0.0) + float(weight[row] * end[row, token]) * probability
+        return law
+
+    first = predictor.next_token_probs(np.array([prompt]))[0, -1]
+    law = {}
+    for token in range(size):
+        for rest, probability in going_on((*prompt, token)).items():
+            law[(token, *rest)] = law.get((token, *rest), 0.0) + first[token] * probability
+    return law
+
+
+@pytest.mark.parametrize("objective", DRAFTING)
+@pytest.mark.parametrize(("world", "n", "draft"), [("rrxor", 5, 3), ("mess3", 4, 2), ("rrxor", 4, 1)])
+@torch.no_grad()
+def test_the_law_is_the_models_own_by_enumeration(objective, world, n, draft):
+    predictor = ModelPredictor(random_model(objective, world))
+    expected = own_law(predictor, (0, 1), n)
+    found = speculated_law(predictor, (0, 1), n, draft)
+    assert found.keys() == expected.keys()
+    assert sum(found.values()) == pytest.approx(1, abs=1e-12)
+    for sequence, probability in expected.items():
+        assert found[sequence] == pytest.approx(probability, abs=1e-9)
+
+
+def drawn_law(checkpoint, prompt, n, rows, **options):
+    """How often every continuation is drawn, and how often it should be."""
+    size = len(checkpoint.world.vocabulary)
+    prompts = np.tile(prompt, (rows, 1))
+    made = speculative_generate(checkpoint, prompts, n, **options)
+    codes = made.continuation @ size ** np.arange(n)[::-1]
+    expected = np.array(list(own_law(ModelPredictor(checkpoint), prompt, n).values()))
+    return np.bincount(codes, minlength=size**n), expected, made
+
+
+@pytest.mark.parametrize(
+    ("objective", "draft"), [("nextlat", 2), ("nextlat", "adaptive"), ("mtp", 2), ("mtp", "adaptive"), ("jtp", 3)]
+)
+def test_what_is_drawn_fits_the_law(objective, draft):
+    checkpoint, rows = random_model(objective, std=0.35, layers=1, dim=8, mlp_dim=8), 10_000
+    observed, law, made = drawn_law(
+        checkpoint, (0, 1), 4, rows, draft=draft, temperature=1.0, seed=1, costs=DraftCosts(0.3, 0.3)
+    )
+    counted(made)
+    assert 0.02 < made.accepted.sum() / made.drafted.sum() < 0.98
+    assert fit(observed, law) > 1e-3
+
+
+def fit(observed, law):
+    """Probability of a chi-squared so large, what is expected less than 5 times taken together."""
+    often = law * observed.sum() >= 5
+    observed, law = (np.append(its[often], its[~often].sum()) for its in (observed, law))
+    possible = law > 0
+    assert observed[~possible].sum() == 0
+    return chisquare(observed[possible], law[possible] / law.sum() * observed.sum()).pvalue
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draft", [2, "adaptive"])
+def test_a_million_draws_fit_the_law(draft):
+    checkpoint = random_model("nextlat", std=0.35, layers=1, dim=8, mlp_dim=8)
+    checkpoint = replace(checkpoint, model=checkpoint.model.float())
+    total = 0
+    for seed in range(10):
+        observed, law, _ = drawn_law(checkpoint, (0, 1), 3, 100_000, draft=draft, temperature=1.0, seed=seed)
+        total = total + observed
+    assert total.sum() == 1_000_000
+    assert fit(total, law) > 1e-3
+
+
+@pytest.mark.parametrize("wrong", ["always accepted", "p instead of what is left"])
+def test_the_fit_would_show_a_wrong_law(wrong, monkeypatch):
+    checkpoint = random_model("nextlat", std=0.35, layers=1, dim=8, mlp_dim=8)
+    if wrong == "always accepted":
+        monkeypatch.setattr(speculation, "acceptance_probs", lambda p, q, drafts: torch.ones_like(drafts).double())
+    else:
+        monkeypatch.setattr(speculation, "replacement", lambda p, q, counts, kept: p[torch.arange(len(p)), kept])
+    observed, law, _ = drawn_law(checkpoint, (0, 1), 4, 10_000, draft=2, temperature=1.0, seed=1)
+    assert fit(observed, law) < 1e-6
+
+
+def test_temperature_is_the_transformers_own():
+    checkpoint = random_model("nextlat", std=0.35)
+    made = speculative_generate(checkpoint, np.zeros((5_000, 2), int), 2, draft=1, temperature=0.5, seed=2)
+    law = ModelPredictor(checkpoint).next_token_probs(np.array([[0, 0]]))[0, -1] ** 2
+    share = np.bincount(made.continuation[:, 0], minlength=3) / 5_000
+    np.testing.assert_allclose(share, law / law.sum(), atol=0.03)
+
+
+def test_sampling_is_seeded():
+    checkpoint = random_model()
+    for draft in (3, "adaptive"):
+        one, same, other = (
+            speculative_generate(checkpoint, PROMPTS, 8, draft=draft, temperature=1.0, seed=seed) for seed in (1, 1, 2)
+        )
+        of_equal(one, same)
+        assert not (one.tokens == other.tokens).all()
+
+
+def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
+    checkpoint = random_model()
+    prompts = np.random.default_rng(0).integers(3, size=(64, 1))
+
+    def drafted(**costs):
+        made = speculative_generate(checkpoint, prompts, 11, draft="adaptive", costs=DraftCosts(**costs))
+        return made.drafted.sum() / made.steps.sum()
+
+    assert drafted(draft=50.0, verify=0.0) == 0
+    assert drafted(draft=0.0, verify=50.0) == 0
+    free, dear = drafted(draft=0.0, verify=0.0), drafted(draft=0.3, verify=0.1)
+    assert free > dear > 0
+
+
+def test_results_show_themselves():
+    made = speculative_generate(random_model(), PROMPTS, 8, draft=2)
+    frame = made.to_frame()
+    assert frame["place"].tolist() == [1, 2]
+    np.testing.assert_allclose(frame["acceptance"], frame["accepted"] / frame["proposed"])
+    np.testing.assert_allclose(frame["given_before"], frame["accepted"] / frame["tested"])
+    assert "psi, 2 tokens" in repr(made)
+    assert "passes saved" in made._repr_html_()
+    nothing = speculative_generate(random_model(), PROMPTS, 0)
+    assert (nothing.saved, nothing.accepted_per_step, len(nothing.to_frame())) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "message"),
+    [
+        ("next_token", {}, r"next_token, which brings nothing to draft tokens with.*nextlat \(psi\), mtp \(mtp\), jtp"),
+        ("bst", {}, "which brings nothing to draft"),
+        (
+            "mtp",
+            {"draft": 4},
+            "draft=4 is more than the 3 tokens after the next that random/mtp was trained to",
+        ),
+        ("jtp", {"draft": 4}, "draft=4 is more than the 3 tokens after the next"),
+        ("nextlat", {"draft": 12}, "draft=12 does not fit the context of random/nextlat, 12.*at most 11"),
+        ("nextlat", {"draft": 0}, "draft=0 must be at least 1 token, or 'adaptive'"),
+        ("nextlat", {"drafter": "mtp"}, "drafter='mtp' needs a model trained by mtp.*say 'psi'"),
+        ("nextlat", {"drafter": "pse"}, "unknown drafter 'pse'. Did you mean 'psi'"),
+        ("nextlat", {"temperature": -0.1}, "temperature=-0.1"),
+    ],
+)
+def test_what_cannot_be_drafted(objective, options, message):
+    with pytest.raises(ValueError, match=message):
+        speculative_generate(random_model(objective), PROMPTS, 4, **options)
+
+
+def test_a_world_drafts_nothing():
+    with pytest.raises(ValueError, match="is no trained model"):
+        speculative_generate(WorldPredictor(worlds.get("mess3")), PROMPTS, 4)
+
+
+def test_drafters_are_named_after_what_they_are():
+    for name, (kind, _) in DRAFTERS.items():
+        assert drafter_name(ModelPredictor(random_model(kind.name)), name) == name
