@@ -1,0 +1,319 @@
+"""Many linear maps of the same rows, fitted together: what a sweep of probes spends its time on.
+
+Softmax regressions of one table share everything but their targets. Their weights stand side by side, so that one
+matrix product gives the logits of all, and one more all gradients; rows pass through in pieces that stay in the
+processor's cache. Ridge regressions need second moments only, which folds and penalties share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+BATCH, EPOCHS, STEPS, RATE = 512, 6, 300, 0.1
+# Fewer rows than these are fitted by whole passes alone, which are cheap then.
+SMALL = 8 * BATCH
+MEMORY, TRIES = 10, 20
+PIECE = 1 << 18
+WORTH_THREADS = 4_000_000
+# A class that no row has: its probability starts so low that nothing moves it.
+ABSENT = -30.0
+
+
+class Fits(NamedTuple):
+    """``logits = X @ coef[i].T + intercept[i]`` for problem i.
+
+    ``gradient`` is the largest entry of the objective's gradient, 0 at the optimum; ``passes`` counts whole passes of
+    L-BFGS over the rows.
+    """
+
+    coef: Float[Tensor, "problems k dim"]
+    intercept: Float[Tensor, "problems k"]
+    gradient: Float[Tensor, " problems"]
+    passes: int
+
+
+def fit_softmax(
+    X: Float[Tensor, "n dim"],
+    targets: Int[Tensor, "n problems"],
+    k: int,
+    C: float = 1.0,
+    tol: float = 1e-4,
+    max_iter: int = 200,
+    seed: int = 0,
+) -> Fits:
+    """Fit multinomial logistic regressions of the same rows, one for each column of `targets`, all at once.
+
+    Each minimises what scikit-learn's ``LogisticRegression(C=C)`` does: the mean cross-entropy over its own rows plus
+    ``|coef|^2 / (2 C rows)``, in the precision of `X`. Columns should be of like size; they are decorrelated inside.
+
+    Many rows are read first in shuffled batches, by Adam under a rate that falls to zero along a cosine: six passes
+    come as close as fifty of a batch method. L-BFGS over all rows then takes whatever is left of the gradient.
+
+    Parameters
+    ----------
+    X : (n, dim) tensor
+    targets : (n, problems) int tensor
+        Class of each row in each problem, below `k`; -1 where the problem leaves the row out.
+    k : int
+        Classes. One that a problem never sees keeps a probability of almost zero.
+    C : float
+        Inverse penalty, as in scikit-learn.
+    tol : float
+        A problem is done when no entry of its gradient is larger.
+    max_iter : int
+        Most iterations of L-BFGS.
+    seed : int
+        Order of the batches.
+    """
+    n, dim = X.shape
+    problem = _Problem(X, targets, k, C)
+    V = problem.start()
+    with _few_threads(n * targets.shape[1] * k):
+        if n >= SMALL:
+            V = _adam(problem, V, seed)
+        V, gradient, passes = _lbfgs(problem, V, tol, max_iter)
+    W = (problem.back @ V.reshape(dim + 1, -1)).reshape(dim + 1, -1, k).permute(1, 2, 0)
+    return Fits(W[..., :dim] + 0.0, W[..., dim] - W[..., :dim] @ problem.centre, gradient, passes)
+
+
+class _Problem:
+    """The objective in decorrelated coordinates V: ``W = back @ V``, rows ``Z = [X - centre, 1] @ back``."""
+
+    def __init__(self, X: Tensor, targets: Tensor, k: int, C: float) -> None:
+        self.k, self.targets = k, targets
+        self.counts = (targets >= 0).sum(0)
+        self.complete = bool((self.counts == len(X)).all())
+        # Two classes are one vector to scikit-learn, whose penalty is twice that of its two halves.
+        two = (self.seen() > 0).sum(1) == 2
+        self.decay = torch.where(two, 2, 1) / (C * self.counts.double())
+        wide = X.double()
+        centre = wide.mean(0)
+        wide = torch.cat([wide - centre, torch.ones_like(wide[:, :1])], 1)
+        moments = wide.T @ wide / len(wide)
+        # Directions that hardly vary must not be blown up, nor those that the penalty keeps small anyway.
+        moments.diagonal().add_(1e-5 * moments.diagonal()[:-1].mean() + self.decay.min())
+        # Cholesky of the inverse by way of the inverse of Cholesky: back @ back.T = inverse of the moments.
+        self.ahead = torch.linalg.cholesky(moments).T
+        one = torch.eye(len(moments), dtype=wide.dtype, device=X.device)
+        back = torch.linalg.solve_triangular(self.ahead, one, upper=True)
+        self.Z = (wide @ back).to(X.dtype)
+        self.penalty = (back[:-1].T @ back[:-1]).to(X.dtype)
+        self.back, self.ahead, self.centre = back.to(X.dtype), self.ahead.to(X.dtype), centre.to(X.dtype)
+        self.decay = self.decay.to(X.dtype)
+
+    def seen(self) -> Tensor:
+        """Rows of each class, (problems, k)."""
+        return torch.stack([torch.bincount(column[column >= 0], minlength=self.k) for column in self.targets.T])
+
+    def start(self) -> Tensor:
+        """No weights; intercepts that give the classes their frequencies."""
+        seen = self.seen()
+        logits = torch.where(seen > 0, seen.double().clamp(min=1).log() - seen.sum(1, keepdim=True).log(), ABSENT)
+        W = torch.zeros(len(self.back), len(seen), self.k, dtype=self.Z.dtype, device=self.Z.device)
+        W[-1] = logits.to(W.dtype)
+        return (self.ahead @ W.flatten(1)).view(W.shape)
+
+    def residuals(self, Z: Tensor, V: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities minus truth, zero in rows that a problem leaves out; and the truth's probability."""
+        p = torch.softmax((Z @ V.flatten(1)).view(len(Z), -1, self.k), 2)
+        true = targets.clamp(min=0).unsqueeze(2)
+        hit = p.gather(2, true)
+        if self.complete:
+            p.scatter_add_(2, true, torch.full_like(hit, -1))
+        else:
+            used = (targets >= 0).unsqueeze(2).to(p.dtype)
+            hit = hit * used + (1 - used)
+            p.mul_(used).scatter_add_(2, true, -used)
+        return p, hit.squeeze(2)
+
+    def __call__(self, V: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Value (float64) and gradient of some of the problems, over all rows."""
+        loss = torch.zeros(len(which), dtype=torch.float64, device=V.device)
+        gradient = torch.zeros_like(V)
+        flat = gradient.view(len(V), -1)
+        for at in torch.arange(len(self.Z), device=V.device).split(max(256, PIECE // flat.shape[1])):
+            rows = slice(int(at[0]), int(at[-1]) + 1)
+            p, hit = self.residuals(self.Z[rows], V, self.targets[rows][:, which])
+            loss -= hit.clamp(min=1e-30).log().sum(0, dtype=torch.float64)
+            flat.addmm_(self.Z[rows].T, p.flatten(1))
+        gradient /= self.counts[which, None]
+        shrunk = (self.penalty @ V.flatten(1)).view(V.shape) * self.decay[which, None]
+        return loss / self.counts[which] + _dot(V, shrunk).double() / 2, gradient + shrunk
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Largest entry of each problem's gradient, in the columns' own units."""
+        return (self.ahead.T @ gradient.flatten(1)).view(gradient.shape).abs().amax((0, 2))
+
+
+def _few_threads(logits: int) -> contextlib.AbstractContextManager[object]:
+    """Threads that wait for each other over small products cost more than they save."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    return threadpool_limits(1) if logits < WORTH_THREADS else contextlib.nullcontext()
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum((0, 2))
+
+
+def _adam(problem: _Problem, V: Tensor, seed: int) -> Tensor:
+    order = torch.Generator().manual_seed(seed)
+    n = len(problem.Z)
+    share = (n / problem.counts.to(V.dtype) / BATCH)[:, None]
+    mean, square = torch.zeros_like(V), torch.zeros_like(V)
+    epochs = max(EPOCHS, math.ceil(STEPS / (n // BATCH)))
+    steps, step = epochs * (n // BATCH), 0
+    for _ in range(epochs):
+        shuffled = torch.randperm(n, generator=order).to(V.device)
+        for rows in shuffled[: n // BATCH * BATCH].split(BATCH):
+            step += 1
+            Z = problem.Z[rows]
+            p, _ = problem.residuals(Z, V, problem.targets[rows])
+            gradient = (Z.T @ p.flatten(1)).view(V.shape) * share
+            gradient += (problem.penalty @ V.flatten(1)).view(V.shape) * problem.decay[:, None]
+            mean.lerp_(gradient, 0.1)
+            square.lerp_(gradient.square(), max(0.02, 1 / step))
+            rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+            V = V.addcdiv(mean / (1 - 0.9**step), square.sqrt() + 1e-4, value=-rate)
+    return V
+
+
+def _lbfgs(problem: _Problem, V: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor, int]:
+    """Minimise all problems side by side, each with a step length of its own; those that are done leave."""
+    which = torch.arange(V.shape[1], device=V.device)
+    result, steepest = V.clone(), torch.zeros(V.shape[1], dtype=V.dtype, device=V.device)
+    value, gradient = problem(V, which)
+    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+    stuck = torch.zeros_like(which, dtype=torch.bool)
+    for passes in range(max_iter + 1):
+        steepest[which], result[:, which] = problem.steepest(gradient), V
+        going = (steepest[which] > tol) & ~stuck
+        if passes == max_iter or not going.any():
+            break
+        if not going.all():
+            which, V, value, gradient = which[going], V[:, going], value[going], gradient[:, going]
+            pairs = [(s[:, going], y[:, going], r[going]) for s, y, r in pairs]
+        step = _direction(gradient, pairs)
+        # Rounding can spoil a direction; the gradient's own never fails.
+        uphill = _dot(gradient, step) >= 0
+        step[:, uphill] = -gradient[:, uphill]
+        length, after, slopes = _search(problem, which, V, value, gradient, step)
+        moved, turned = length[:, None] * step, slopes - gradient
+        curved = _dot(moved, turned)
+        pairs = [*pairs, (moved, turned, torch.where(curved > 1e-20, 1 / curved.clamp(min=1e-20), 0))][-MEMORY:]
+        stuck = length == 0
+        V, value, gradient = V + moved, after, slopes
+    return result, steepest, passes
+
+
+def _direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """Two loops over the last steps and what they did to the gradient (Nocedal & Wright, algorithm 7.4)."""
+    d, along = gradient.clone(), []
+    for s, y, r in reversed(pairs):
+        along.append(r * _dot(s, d))
+        d -= along[-1][:, None] * y
+    if pairs:
+        s, y, r = pairs[-1]
+        # Where the last pair says nothing, Boehning's bound on the curvature does.
+        d *= torch.where(r > 0, _dot(s, y) / _dot(y, y).clamp(min=1e-30), 2)[:, None]
+    else:
+        d *= 2
+    for (s, y, r), a in zip(pairs, reversed(along), strict=True):
+        d += (a - r * _dot(y, d))[:, None] * s
+    return -d
+
+
+def _search(
+    problem: _Problem, which: Tensor, V: Tensor, value: Tensor, gradient: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Shorten each problem's step until its value falls enough; length 0 where it never does."""
+    slope = _dot(gradient, step).double()
+    noise = 4 * torch.finfo(V.dtype).eps * value.abs()
+    length = torch.zeros(len(value), dtype=V.dtype, device=V.device)
+    after, slopes = value.clone(), gradient.clone()
+    left, t = torch.arange(len(value), device=V.device), 1.0
+    for _ in range(TRIES):
+        reached, found = problem(V[:, left] + t * step[:, left], which[left])
+        good = reached <= value[left] + 1e-4 * t * slope[left] + noise[left]
+        here = left[good]
+        length[here], after[here], slopes[:, here] = t, reached[good], found[:, good]
+        left = left[~good]
+        if not len(left):
+            break
+        t *= 0.4
+    return length, after, slopes
+
+
+class Ridges(NamedTuple):
+    """``values = X @ coef[i].T + intercept[i]`` for problem i, with the penalty that cross-validation chose for it."""
+
+    coef: Float64[Tensor, "problems m dim"]
+    intercept: Float64[Tensor, "problems m"]
+    alpha: Float64[Tensor, " problems"]
+
+
+def fit_ridges(
+    X: Float[Tensor, "n dim"],
+    targets: Float[Tensor, "n problems m"],
+    fold: Int[Tensor, " n"],
+    alphas: tuple[float, ...],
+) -> Ridges:
+    """Fit ridge regressions of the same rows on standardised columns, each with the alpha that its folds prefer.
+
+    Each is ``make_pipeline(StandardScaler(), Ridge(alpha))`` of scikit-learn; rows where a problem's target is NaN are
+    left out. Folds, penalties and scores are all worked out from second moments, so the rows are read once.
+    """
+    folds = int(fold.max()) + 1
+    wide = X.double()
+    centre = wide.mean(0)
+    wide = torch.cat([wide - centre, torch.ones_like(wide[:, :1])], 1)
+    dim = X.shape[1]
+    coefs, intercepts, chosen = [], [], []
+    for Y in targets.double().unbind(1):
+        used = ~Y.isnan().any(1)
+        both = torch.cat([wide[used], Y[used]], 1)
+        its = fold[used]
+        parts = torch.stack([(rows := both[its == f]).T @ rows for f in range(folds)])
+        total = parts.sum(0)
+        mean = total[:dim, dim] / total[dim, dim]
+        spread = (total.diagonal()[:dim] / total[dim, dim] - mean.square()).clamp(min=0).sqrt()
+        scale = torch.where(spread > 1e-10 * centre.abs().clamp(min=1), spread, 1.0)
+        errors = torch.zeros(len(alphas), dtype=torch.float64, device=X.device)
+        if len(alphas) > 1:
+            for part in parts:
+                for i, (B, b) in enumerate(_ridge_path(total - part, dim, scale, alphas)):
+                    errors[i] += _squares(part, dim, B, b)
+        alpha = alphas[int(errors.argmin())]
+        ((B, b),) = _ridge_path(total, dim, scale, (alpha,))
+        coefs.append(B.T)
+        intercepts.append(b - centre @ B)
+        chosen.append(alpha)
+    return Ridges(torch.stack(coefs), torch.stack(intercepts), torch.tensor(chosen, dtype=torch.float64))
+
+
+def _ridge_path(moments: Tensor, dim: int, scale: Tensor, alphas: tuple[float, ...]) -> list[tuple[Tensor, Tensor]]:
+    """Slopes (dim, m) and intercepts in raw units, for each alpha, from the moments of ``[X, 1, Y]``."""
+    count = moments[dim, dim]
+    x, y = moments[dim, :dim] / count, moments[dim, dim + 1 :] / count
+    XX = (moments[:dim, :dim] - count * torch.outer(x, x)) / torch.outer(scale, scale)
+    XY = (moments[:dim, dim + 1 :] - count * torch.outer(x, y)) / scale[:, None]
+    values, vectors = torch.linalg.eigh(XX)
+    projected = vectors.T @ XY
+    path = []
+    for alpha in alphas:
+        B = vectors @ (projected / (values.clamp(min=0) + alpha)[:, None]) / scale[:, None]
+        path.append((B, y - x @ B))
+    return path
+
+
+def _squares(moments: Tensor, dim: int, B: Tensor, b: Tensor) -> Tensor:
+    """Sum of squared errors of ``X @ B + b`` over the rows behind the moments."""
+    m = len(b)
+    map_ = torch.cat([-B, -b[None], torch.eye(m, dtype=B.dtype, device=B.device)])
+    return (map_ * (moments @ map_)).sum()
