@@ -200,12 +200,16 @@ def _divergence(
     for rows, batch in _models.batches(predictor, episodes):
         states = model.backbone.states(batch.inputs, batch.documents)
         hidden = states["hidden"]
+        # With a vocabulary of thousands nearly all time goes into softmaxes: only where they count, the true ones once.
+        taught = _log_probs(predictor, hidden[batch.target_mask])
+        place = batch.target_mask.flatten().cumsum(dim=0).view_as(batch.target_mask) - 1
         for i, guess in enumerate(psi.rollout(hidden, states["embed"], steps)):
             true, inside = hidden[:, i + 1 :], batch.inside(i + 1)
             scored = inside & batch.target_mask[:, i + 1 :]
             missed = (guess - true).double().square().sum(-1)
             moved = (true - hidden[:, : -i - 1]).double().square().sum(-1)
-            kl = _kl(model.logits(true), model.logits(guess))
+            kl = torch.zeros_like(missed)
+            kl[scored] = _kl(taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored]))
             found = (missed, moved, missed.sqrt(), torch.ones_like(missed), kl, torch.ones_like(kl))
             for name, values in zip(names, found, strict=True):
                 mask = scored if name in ("kl", "scored") else inside
@@ -213,6 +217,9 @@ def _divergence(
     return cast(NextLat, model).horizon, sums
 
 
-def _kl(taught: Float[Tensor, "*b v"], learned: Float[Tensor, "*b v"]) -> Float[Tensor, "*b"]:
-    p, q = taught.double().log_softmax(-1), learned.double().log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
+def _log_probs(predictor: ModelPredictor, hidden: Float[Tensor, "m dim"]) -> Float[Tensor, "m v"]:
+    return predictor.model.logits(hidden).double().log_softmax(dim=-1)
+
+
+def _kl(log_p: Float[Tensor, "m v"], log_q: Float[Tensor, "m v"]) -> Float[Tensor, " m"]:
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
