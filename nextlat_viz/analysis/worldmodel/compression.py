@@ -37,7 +37,7 @@ def compression_vafa(
 ) -> Measure:
     """Share of same-state prefix pairs after whose second prefix everything sampled after the first is accepted.
 
-    The sequence compression of Vafa et al. 2024, arXiv:2406.03689, section 2.3: of two different prefixes of equal
+    The sequence compression of Vafa et al. 2024, arXiv:2406.03689: of two different prefixes of equal
     length that end in one state, sample `suffixes` after the first, at temperature 1 with tokens under `eps` cut. The
     pair scores 1 if every suffix is accepted after the second prefix, which means that each of its tokens has a
     probability above `eps` there, and 0 otherwise. ``compression_greedy`` is another number.
@@ -101,7 +101,7 @@ def compression_vafa(
         better="higher",
         references={"true world": 1.0},
         note=f"Pairs of different prefixes in one state where all {suffixes} suffixes sampled after the first are "
-        f"accepted (every token above {eps:g}) after the second. Vafa et al. 2024, section 2.3.",
+        f"accepted (every token above {eps:g}) after the second. Vafa et al. 2024.",
     )
 
 
@@ -116,7 +116,7 @@ def compression_greedy(
 ) -> Measure:
     """Share of same-state prefix pairs that a model continues greedily by the same tokens.
 
-    The sequence compression reported for NextLat (Teoh et al. 2025, arXiv:2511.05963, section 4.1), which is not that
+    The sequence compression reported for NextLat (Teoh et al. 2025, arXiv:2511.05963), which is not that
     of Vafa et al.: a model that knows both prefixes to be in one state, and what is legal there, may still prefer
     different tokens.
 

@@ -35,7 +35,7 @@ def detour_robustness(
 
     The model drives greedily. Before each turn until the destination, with probability `p`, its choice is replaced by
     a turn after which the destination can still be reached in the moves left, so that whoever knows the streets
-    always arrives (Vafa et al. 2024, arXiv:2406.03689, section 4.2):
+    always arrives (Vafa et al. 2024, arXiv:2406.03689):
 
     ``"random"``
         any of those turns but the model's own, uniformly;
@@ -44,9 +44,10 @@ def detour_robustness(
     ``"adversarial"``
         the one of them that it finds least likely.
 
-    A detour is always a right turn to take, so that a model which mostly loses its way by itself arrives more often
-    with detours: see a value beside that at `p` 0. Where there is no such turn the model's choice stands. Whether a step is a detour is drawn once for each prompt and
-    step: all models, kinds and `p` meet the same draws, and a larger `p` only adds detours.
+    Where there is no such turn the model's choice stands. Whether a step is a detour is drawn once for each prompt and
+    step: all models, kinds and `p` meet the same draws, and a larger `p` only adds detours. A detour is always a turn
+    that can be taken, so that a model which mostly loses its way by itself arrives more often with detours: see each
+    value beside the one at `p` 0.
 
     Parameters
     ----------

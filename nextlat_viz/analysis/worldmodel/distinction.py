@@ -45,7 +45,7 @@ def distinction(
 ) -> Measure:
     """Precision and recall of what tells two states apart: the Myhill-Nerode boundary between them.
 
-    As defined by Vafa et al. 2024, arXiv:2406.03689, section 2.3, for prefixes s1 and s2 that end in different states
+    As defined by Vafa et al. 2024, arXiv:2406.03689, for prefixes s1 and s2 that end in different states
     q1 and q2. The world's boundary holds the shortest sequences, of at most `depth` tokens, that can follow q1 and not
     q2; the model's, the shortest beginnings of suffixes sampled after s1 that it rejects after s2.
 

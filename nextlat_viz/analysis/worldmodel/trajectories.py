@@ -85,8 +85,7 @@ def next_token_test(
 ) -> Measure:
     """Share of positions on true prefixes where the likeliest next token is a legal one.
 
-    Nearly every model passes: it says little about whether a world was learned (Vafa et al. 2024, arXiv:2406.03689,
-    section 2).
+    Nearly every model passes: it says little about whether a world was learned (Vafa et al. 2024, arXiv:2406.03689).
 
     Parameters
     ----------
@@ -158,7 +157,7 @@ def valid_trajectories(
 
     In the taxi world a prompt is a pair of origin and destination that is not in train, every turn must follow a
     street, and ``end`` must come at the destination, in as many moves as a ride may take (Vafa et al. 2024,
-    arXiv:2406.03689, section 4).
+    arXiv:2406.03689).
 
     Parameters
     ----------

@@ -1,0 +1,187 @@
+"""The map that a model's rides imply, on the true one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.rows import escape
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.plotting import Figure
+from nextlat_viz.worlds.taxi.map import draw_map
+from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
+
+if TYPE_CHECKING:
+    from nextlat_viz.analysis.worldmodel import MapReconstruction
+    from nextlat_viz.worlds import World
+
+# Told apart by width and dash too: they must be where there is no colour.
+_LOOKS: dict[str, dict[str, Any]] = {
+    "true": {"color": themes.MODELS["nextlat"], "width": 3},
+    "unused": {"color": themes.MISSING, "width": 1.5, "dash": "dot"},
+    "invented": {"color": themes.MODELS["nexttoken"], "width": 1.5, "dash": "dash"},
+}
+_LEGIBLE_HEADS = 1500  # invented streets
+
+
+def reconstruction(
+    result: MapReconstruction,
+    world: World,
+    *,
+    title: str | None = None,
+    width: int = 720,
+    height: int | None = None,
+    theme: Theme = "auto",
+) -> Figure:
+    """Draw which true streets rides take, which they do not, and which they would need that do not exist.
+
+    True streets that are used are solid and wide, unused ones dotted, invented ones thin and dashed, with a head that
+    says where they lead; of a street open both ways, each half is the way that leaves its end. Invented streets tell
+    on hover by which direction they leave.
+
+    Parameters
+    ----------
+    result : MapReconstruction
+        Or its ``control``.
+    world : Taxi
+        The world it was made in; its map is the ground.
+    title : str, optional
+        By default whose rides they were.
+    width, height : int
+        Pixels. The height follows from the shape of the city by default.
+    theme : {"auto", "light", "dark"}
+
+    Returns
+    -------
+    plotly Figure
+        In traces whose ``meta["role"]`` is "true", "unused" or "invented", streets are lines with gaps between them;
+        "heads" are the ends of invented ones. East is right and north is up, one unit as long across as up.
+
+    Raises
+    ------
+    ValueError
+        If the result is not of this world's streets.
+    UnknownNameError
+        For another theme.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> from nextlat_viz.analysis.worldmodel import map_from_rides
+    >>> world = worlds.get("taxi", width=3, height=3)
+    >>> rides = world.sample(20)
+    >>> figure = reconstruction(map_from_rides(world, rides.tokens, rides.length), world)
+    >>> [trace.name for trace in figure.data if trace.name]
+    ['unused: 2', 'true: 24', 'invented: 0']
+    """
+    streets: Streets | None = getattr(world, "streets", None)
+    if streets is None:
+        raise ValueError(f"world {world.name!r} has no streets to draw a map of: give the taxi world of the result")
+    if len(result.used) != streets.n_edges or (result.invented[:, [0, 2]] >= len(streets.nodes)).any():
+        raise ValueError(
+            f"result has {len(result.used)} true streets and world {world.name!r} {streets.n_edges}: give the world it "
+            "was made in"
+        )
+    ground = draw_map(streets, width=width, height=height)
+    # The city's own picture gives frame, names and what it is owed to; its streets come back below, told apart.
+    figure = Figure(
+        data=[trace for trace in ground.data if trace.mode == "markers" and trace.hoverinfo == "text"],
+        layout=ground.layout,
+    )
+    lines = {
+        "unused": _leaving(streets, ~result.used),
+        "true": _leaving(streets, result.used),
+        "invented": _lines(streets, result.invented[:, 0], result.invented[:, 2], np.ones(len(result.invented))),
+    }
+    counts = {part: count for part, (count, _) in result.counts.items()}
+    for part, (x, y) in lines.items():
+        figure.add_scatter(
+            # A part without a street keeps its line in the legend: a trace without a point would lose it.
+            x=x if len(x) else [None],
+            y=y if len(y) else [None],
+            mode="lines",
+            line=_LOOKS[part],
+            name=f"{part}: {counts[part]:,}",
+            meta={"role": part},
+            hoverinfo="skip",
+            showlegend=True,
+        )
+    if len(result.invented) <= _LEGIBLE_HEADS:
+        _draw_heads(figure, streets, result.invented)
+    rides = len(result.placed)
+    said = f"{counts['unplaced']:,} of {rides:,} rides could not be placed."
+    figure.update_layout(
+        title_text=escape(f"Streets implied by {rides:,} rides of {result.name}" if title is None else title),
+        paper_bgcolor=themes.template(theme).layout.paper_bgcolor,
+        font_color=themes.ink(theme),
+        showlegend=True,
+        legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "top", "itemsizing": "trace"},
+        margin_b=72,
+    )
+    # The ground's own note is about how it draws streets; what it owes the map to is said again.
+    figure.layout.annotations = ()
+    figure.add_annotation(
+        text=escape(f"{said} {streets.attribution}." if streets.attribution else said),
+        x=0.5,
+        y=0,
+        yshift=-56,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        font_size=11,
+    )
+    return figure
+
+
+def _leaving(
+    streets: Streets, chosen: Bool[np.ndarray, " edges"]
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """Some of the true streets: whole where they are one way, else the half on the side that they leave from."""
+    source, target = streets.edges.T
+    nodes = len(streets.nodes)
+    both_ways = np.isin(target * nodes + source, source * nodes + target)
+    share = np.where(both_ways, 0.5, 1.0)[chosen]
+    source, target = source[chosen], target[chosen]
+    return _lines(streets, source, target, share)
+
+
+def _lines(
+    streets: Streets,
+    source: Int[np.ndarray, " lines"],
+    target: Int[np.ndarray, " lines"],
+    share: Float[np.ndarray, " lines"],
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """A share of each straight line, from its source on, with gaps between them."""
+    gap = np.full(len(source), np.nan)
+    x, y = (
+        np.stack([at[source], at[source] + share * (at[target] - at[source]), gap], axis=1).ravel()
+        for at in (streets.x, streets.y)
+    )
+    return x, y
+
+
+def _draw_heads(figure: Figure, streets: Streets, invented: Int[np.ndarray, "streets 3"]) -> None:
+    """Where invented streets lead: a head a little before their end, and names on hover."""
+    source, target = invented[:, 0], invented[:, 2]
+    east, north = streets.x[target] - streets.x[source], streets.y[target] - streets.y[source]
+    figure.add_scatter(
+        x=streets.x[source] + 0.85 * east,
+        y=streets.y[source] + 0.85 * north,
+        mode="markers",
+        marker={
+            "symbol": "triangle-up",
+            "size": 7,
+            "angle": np.rad2deg(np.arctan2(east, north)),
+            "color": _LOOKS["invented"]["color"],
+        },
+        hovertext=[
+            escape(f"invented: {COMPASS[d]} from {streets.nodes[a]} to {streets.nodes[b]}")
+            for a, d, b in invented.tolist()
+        ],
+        hoverinfo="text",
+        meta={"role": "heads"},
+        showlegend=False,
+    )
