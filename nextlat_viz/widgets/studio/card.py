@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import ipywidgets
-import plotly.graph_objects as go
 
 from nextlat_viz.widgets.base import View
 from nextlat_viz.widgets.plot import Plot
@@ -32,6 +31,7 @@ class Card(View):
 
     name: ClassVar[str]
     question: ClassVar[str]
+    plot: Any = None
 
     def __init__(self, state: ViewState, turns: Turns) -> None:
         super().__init__(state=state)
@@ -71,14 +71,13 @@ class Card(View):
     def _show(
         self, above: Sequence[Any] = (), below: Sequence[Any] = (), on_click: Any = None, on_select: Any = None
     ) -> None:
-        """Put the question, controls and an empty figure on the page; it is drawn when its turn comes."""
-        calls = (None if call is None else self._guarded(call) for call in (on_click, on_select))
-        self.plot = Plot(go.Figure(layout={"height": 240}), *calls)
-        self._open(above, self.plot, below)
+        """Put the question and controls on the page; the figure follows when its turn comes."""
+        self._calls = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select))
+        self._open(above, below)
 
-    def _open(self, above: Sequence[Any], answer: ipywidgets.Widget, below: Sequence[Any] = ()) -> None:
+    def _open(self, above: Sequence[Any], below: Sequence[Any] = (), answer: Sequence[Any] = ()) -> None:
         """Put the question on the page, with what answers it, and follow the state."""
-        self._stage = ipywidgets.VBox([answer], layout={"width": "100%", "overflow": "hidden"})
+        self._stage = ipywidgets.VBox(answer, layout={"width": "100%", "overflow": "hidden"})
         self._body = ipywidgets.VBox(
             [*above, self._alert, self._words, self._stage, *below], layout={"width": "100%", "overflow": "hidden"}
         )
@@ -118,7 +117,12 @@ class Card(View):
         if isinstance(figure, str):
             self._say(figure)
         else:
-            self.plot.become(figure)
+            if self.plot is None:
+                # Made with its first figure: a page that is still loading plotly might not hear of another.
+                self.plot = Plot(figure, *self._calls)
+                self._stage.children = (self.plot,)
+            else:
+                self.plot.become(figure)
             self._say("")
 
     def _say(self, words: str) -> None:

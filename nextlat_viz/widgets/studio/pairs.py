@@ -22,7 +22,7 @@ from nextlat_viz.widgets.studio.turns import Turns
 if TYPE_CHECKING:
     import pandas as pd
 
-_RANKED, _MOST, _ROWS = 2000, 50, 9
+_RANKED, _MOST, _ROWS = 400, 50, 9
 _NOT_A_STATE = ("episode", "position", "token", "token_id")
 _LABEL = {"description_width": "auto"}
 _ROOM = {"width": "auto", "max_width": "220px", "margin": "2px 10px 2px 0"}
@@ -42,7 +42,8 @@ class PairsCard(Card):
             description="Farthest in", tooltip="Whose distances rank the pairs", style=_LABEL, layout=_ROOM
         )
         self._heading = ipywidgets.HTML()
-        self.list = ipywidgets.Select(options=[], rows=_ROWS, layout={"width": "100%"}, tooltip="Choose a pair")
+        self._heading.add_class("nlv-words")
+        self.list = ipywidgets.Select(options=[], rows=_ROWS, layout={"width": "auto"}, tooltip="Choose a pair")
         self.list.add_class("nlv-list")
         self._about = ipywidgets.HTML()
         self._about.add_class("nlv-words")
@@ -51,8 +52,7 @@ class PairsCard(Card):
         )
         self.other.on_click(self._guarded(lambda button: self._cross()))
         self._offer(None)
-        answer = ipywidgets.VBox([self._heading, self.list, self._about, self.other], layout={"width": "100%"})
-        self._open([controls.row(self.by, self.model)], answer)
+        self._open([controls.row(self.by, self.model)], answer=[self._heading, self.list, self._about, self.other])
         self._link(state, self._offer, "world")
         for control in (self.by, self.model):
             self._link(control, lambda change: self._ask())
@@ -69,7 +69,8 @@ class PairsCard(Card):
     def _compare(self, first: int) -> pd.DataFrame:
         """The pairs ranked by one model, and how far apart every model holds them."""
         scene, where = self.state.scene, self.state.site
-        ranked = [same_state_pairs(one, self.by.value, where, n=_RANKED) for one in scene.latents]
+        sizes = [_RANKED if i == first else 1 for i in range(len(scene.latents))]
+        ranked = [same_state_pairs(one, self.by.value, where, n) for one, n in zip(scene.latents, sizes, strict=True)]
         pairs = _once_each(ranked[first]).head(_MOST).copy()
         ends = [scene.rows(list(zip(pairs[f"episode_{e}"], pairs[f"position_{e}"], strict=True))) for e in "ab"]
         for i, (label, own) in enumerate(zip(scene.labels, ranked, strict=True)):
@@ -108,11 +109,12 @@ class PairsCard(Card):
             self._say(f"No two histories of one {self.by.value} are among these episodes.")
             return
         self._say("")
+        same = html.escape(self.by.value)
         names = "".join(
             f'<b style="color:{color};margin-right:12px">{html.escape(clipped(label))}</b>'
             for label, color in zip(labels, model_colors(labels), strict=True)
         )
-        self._heading.value = f"{names}distance over that of different ones; last tokens read; what is the same"
+        self._heading.value = f"{names}distance over that of two different ones, the last tokens read, the {same}"
         self.list.options = [self._line(pair, labels) for _, pair in pairs.iterrows()]
         self.list.index = None
         self._about.value = ""

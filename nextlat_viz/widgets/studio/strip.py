@@ -108,7 +108,7 @@ _CSS = """
   overflow: visible;
 }
 .nlv-words { padding: 2px 0 6px; line-height: 1.45; overflow-wrap: anywhere; }
-.nlv-words .widget-html-content { white-space: normal; }
+.nlv-words .widget-html-content { white-space: normal; line-height: 1.45; }
 /* What is done at once needs no word. */
 .nlv-busy { visibility: hidden; animation: nlv-appear 0s linear 0.4s forwards; font-size: 12px; opacity: 0.8; }
 @keyframes nlv-appear { to { visibility: visible; } }
@@ -126,8 +126,8 @@ _CSS = """
 .nlv-list select { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 12px; }
 @container (min-width: 640px) {
   .nlv-grid {
-    grid-template-columns: repeat(2, minmax(0, 1fr));
-    grid-template-areas: "world next" "space space" "ahead knows" "pairs what_if";
+    grid-template-columns: repeat(2, minmax(0, 1fr)); grid-template-rows: auto auto auto 1fr;
+    grid-template-areas: "world next" "space space" "ahead knows" "ahead pairs" "what_if what_if";
   }
   AREAS
 }

@@ -6,12 +6,19 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from nextlat_viz.widgets.studio.beside import Beside
+
 
 class Turns:
     """Calls waiting for their turn, each at most once however often it was asked for.
 
     Under an event loop one call is made per round of the loop, so that messages are read between two, and a panel
     that is asked for three times before its turn comes draws once, the last. Without a loop every call is made at once.
+
+    Attributes
+    ----------
+    beside : Beside
+        For what takes too long for a turn.
 
     Examples
     --------
@@ -25,6 +32,7 @@ class Turns:
         self._loop: asyncio.AbstractEventLoop | None = None
         with contextlib.suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
+        self.beside = Beside(self._loop)
         self._waiting: dict[Callable[[], None], None] = {}
 
     def ask(self, call: Callable[[], None]) -> None:
@@ -44,6 +52,7 @@ class Turns:
     def forget(self) -> None:
         """Make none of them."""
         self._waiting.clear()
+        self.beside.forget()
 
     def _next(self) -> None:
         if self._waiting:

@@ -15,17 +15,22 @@ from nextlat_viz.widgets import controls
 from nextlat_viz.widgets.base import Linked
 from nextlat_viz.widgets.state import ViewState
 from nextlat_viz.widgets.studio import export
+from nextlat_viz.widgets.studio.ahead import AheadCard
 from nextlat_viz.widgets.studio.card import Card
 from nextlat_viz.widgets.studio.cursor import Cursor
 from nextlat_viz.widgets.studio.export import Export
 from nextlat_viz.widgets.studio.filters import Filter
 from nextlat_viz.widgets.studio.pairs import PairsCard
+from nextlat_viz.widgets.studio.prediction import NextCard
+from nextlat_viz.widgets.studio.probing import KnowsCard, WhatIfCard
 from nextlat_viz.widgets.studio.space import SpaceCard
 from nextlat_viz.widgets.studio.turns import Turns
 from nextlat_viz.widgets.studio.world import WorldCard
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
-CARDS: tuple[type[Card], ...] = (WorldCard, SpaceCard, PairsCard)
+CARDS: tuple[type[Card], ...] = (
+    WorldCard, SpaceCard, NextCard, AheadCard, KnowsCard, PairsCard, WhatIfCard,
+)  # fmt: skip
 
 
 class Studio(Linked):

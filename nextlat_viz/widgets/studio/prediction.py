@@ -1,0 +1,38 @@
+"""What comes next: each model's next-token distribution at the cursor, beside the exact one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nextlat_viz.analysis.prediction import Prediction, prediction
+from nextlat_viz.figures.prediction import prediction_bars
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.latents.table import PROBS
+from nextlat_viz.widgets.studio.asked import AskedCard
+
+# The card is narrow: more bars than this are no longer told apart.
+_MOST = 12
+
+
+class NextCard(AskedCard):
+    """Bars of the likeliest tokens, and how many nats each model is from the exact distribution."""
+
+    name, question = "next", "What comes next?"
+
+    def _answer(self, model: int, row: int) -> Prediction:
+        latents = self.state.scene.latents[model]
+        head = None
+        if PROBS not in latents.obsm:
+            head = self._checkpoint(model).model.backbone.head.weight.detach().cpu().numpy()
+        return prediction(latents, row, head)
+
+    def _picture(self, answers: Mapping[str, Any], theme: Theme) -> Any:
+        figure = prediction_bars(answers, most=_MOST, theme=theme)
+        # In a narrow card a line for each model, and the names below, or they run into each other.
+        heading = figure.layout.annotations[0]
+        heading.text = heading.text.replace(" nats, ", " nats,<br>")
+        figure.layout.margin.t += 15 * heading.text.count(" nats,<br>")
+        figure.layout.margin.b += 26
+        figure.update_layout(height=330, legend={"x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top"})
+        return figure
