@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,6 @@ from nextlat_viz.training.presets import episode_length
 from nextlat_viz.worlds import Episodes
 
 BATCH = 64
-# What a measure of several quantities is in.
-OWN_UNITS = "each in its own unit"
 TRANSFORMER, PSI = "transformer", "psi"
 
 
@@ -121,13 +119,15 @@ def roll(predictor: ModelPredictor, tokens: Int[Tensor, "n t"], start: int = 1) 
     return torch.stack(states, dim=1)
 
 
-def read_past(
-    predictor: ModelPredictor, tokens: Int[Tensor, "n t"], start: int = 1
-) -> Iterator[tuple[str, Float[Tensor, "n t dim"]]]:
-    """Hidden states after each token, however many: of the transformer and, where there is one, of psi from `start`."""
-    yield TRANSFORMER, lengthened(predictor.model.backbone, tokens.shape[1])(tokens)
+def readers(predictor: ModelPredictor, length: int, start: int = 1) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What gives hidden states after each of up to `length` tokens: the transformer and, where there is one, psi.
+
+    Tokens (n, t) become states (n, t, dim); psi goes on from the transformer's state after `start` tokens.
+    """
+    found: dict[str, Callable[[Tensor], Tensor]] = {TRANSFORMER: lengthened(predictor.model.backbone, length)}
     if isinstance(predictor.model, NextLat):
-        yield PSI, roll(predictor, tokens, start)
+        found[PSI] = lambda tokens: roll(predictor, tokens, start)
+    return found
 
 
 def clustered(sums: Float[np.ndarray, " n"], counts: Float[np.ndarray, " n"]) -> dict[str, float | int]:

@@ -117,18 +117,19 @@ class _Scores(NamedTuple):
 def _losses(predictor: ModelPredictor, episodes: Episodes, start: int) -> dict[str, _Scores]:
     """What each reader's predictions cost; the KL is NaN where the law is not known."""
     parts: dict[str, list[list[np.ndarray]]] = {}
+    readers = _models.readers(predictor, episodes.tokens.shape[1], start)
     for rows, batch in _models.batches(predictor, episodes):
         law = predictor.world.next_token_probs(episodes.tokens[rows])
-        readers = {
-            reader: predictor.model.logits(hidden).double().log_softmax(dim=-1)
-            for reader, hidden in _models.read_past(predictor, batch.inputs, start)
+        predicted = {
+            reader: predictor.model.logits(read(batch.inputs)).double().log_softmax(dim=-1)
+            for reader, read in readers.items()
         }
         exact = None
         if law is not None:
             exact = torch.as_tensor(law, device=batch.inputs.device)[:, : batch.inputs.shape[1]]
-            readers[TRUE_WORLD] = exact.log()
+            predicted[TRUE_WORLD] = exact.log()
         scored = batch.target_mask & batch.valid
-        for reader, log_q in readers.items():
+        for reader, log_q in predicted.items():
             loss = F.nll_loss(log_q.flatten(0, 1), batch.targets.flatten(), reduction="none").view(scored.shape)
             kl = torch.full_like(loss, torch.nan) if exact is None else _kl(exact, log_q)
             found = [torch.where(scored, one, 0.0) for one in (loss, kl)] + [scored.double()]

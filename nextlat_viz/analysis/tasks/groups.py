@@ -99,8 +99,9 @@ def _right(predictor: Predictor, episodes: Episodes) -> dict[str, Bool[np.ndarra
     if not isinstance(predictor, ModelPredictor):
         return {predictor.objective: predictor.next_token_probs(episodes.tokens).argmax(axis=-1) == episodes.targets}
     parts: dict[str, list[np.ndarray]] = {}
+    readers = _models.readers(predictor, episodes.tokens.shape[1])
     for _, batch in _models.batches(predictor, episodes):
-        for reader, hidden in _models.read_past(predictor, batch.inputs):
-            right = predictor.model.logits(hidden).argmax(dim=-1) == batch.targets
+        for reader, read in readers.items():
+            right = predictor.model.logits(read(batch.inputs)).argmax(dim=-1) == batch.targets
             parts.setdefault(reader, []).append(right.cpu().numpy())
     return {reader: np.concatenate(its) for reader, its in parts.items()}
