@@ -25,8 +25,8 @@ from nextlat_viz.worlds import HiddenMarkovWorld, World
 
 Metric = Literal["covariance", "euclidean"]
 CONTROLS = 32
-# A class counts as read once its odds are this many to one against each other class.
-ODDS = 9.0
+# A class counts as read once the probe gives it this probability.
+SURE = 0.9
 # What the probe cannot see: directions this much weaker than its strongest are rounding.
 _RANK = 1e-7
 _REACHED = 1e-4
@@ -152,8 +152,8 @@ def inject(
     A probe that reads ``W h + b`` reads the target exactly after the edit ``e = C W' (W C W')^+ (target - W h - b)``,
     which is the least in the Mahalanobis norm ``e' C^-1 e`` for the covariance C of the latents: it keeps to
     directions in which latents do differ. With ``metric="euclidean"`` C is the identity. A probe of classes is made to
-    name the target class with odds of 9 to 1 or more against each other class, by the least such edit (least distance
-    programming; Lawson & Hanson 1974, chapter 23).
+    give the target class a probability of at least 0.9, each other class an equal part of the rest at most, by the
+    least such edit (least distance programming; Lawson & Hanson 1974, chapter 23).
 
     Parameters
     ----------
@@ -330,9 +330,9 @@ def _to_class(
         raise unknown(f"class of {probe.target!r}", target, probe.names)
     chosen = probe.names.index(target)
     logits = probe.coef @ before + probe.intercept
-    # Least z with G z >= h: each other class at least ODDS behind, for an edit `root @ z`.
+    # Least z with G z >= h: each other class is left at most its part of the rest, for an edit `root @ z`.
     G = np.delete(probe.coef[chosen] - probe.coef, chosen, axis=0) @ root
-    h = np.log(ODDS) - np.delete(logits[chosen] - logits, chosen)
+    h = np.log(SURE / (1 - SURE) * len(G)) - np.delete(logits[chosen] - logits, chosen)
     unit = np.append(np.zeros(G.shape[1]), 1.0)
     dual, _ = nnls(np.vstack([G.T, h]), unit)
     residual = np.vstack([G.T, h]) @ dual - unit

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 
-from nextlat_viz.analysis._rows import features, prefixes
+from nextlat_viz.analysis._rows import episode_index, features, prefixes
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents.table import column, episode_rows, meta
+from nextlat_viz.latents.table import column, meta, tokens_of
 
 MOST_OF_A_STATE = 512
 _SAMPLED_PAIRS = 4096
 
 
 def same_state_pairs(
-    latents: AnnData, by: str = "belief", site: str = "hidden", n: int = 50, min_position: int = 1, seed: int = 0
+    latents: AnnData,
+    by: str | Sequence[str] = "belief",
+    site: str = "hidden",
+    n: int = 50,
+    min_position: int = 1,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Rank pairs of different histories of one true state by how far apart the model holds them.
 
@@ -27,9 +35,10 @@ def same_state_pairs(
     ----------
     latents : AnnData
         Of one model.
-    by : str
+    by : str or several
         What makes a state: a column of ``obs``, or an exact array of ``obsm`` ("belief": rows equal to 8 decimals
-        are one belief). Rows where it is missing are of no state.
+        are one belief); or several that must all agree, such as ``("node", "destination")``. Rows where one is missing
+        are of no state.
     site : str
         Which latents: one of `latents.sites`, or "all".
     n : int
@@ -71,14 +80,18 @@ def same_state_pairs(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     meta(latents)
-    values = column(latents, by)
-    use = np.flatnonzero((column(latents, "position") >= min_position) & _known(latents, by, values))
+    names = [by] if isinstance(by, str) else list(by)
+    if not names:
+        raise ValueError("by is empty: name a column that makes a state, such as 'belief'")
+    values = {name: column(latents, name) for name in names}
+    known = np.logical_and.reduce([_known(latents, name, its) for name, its in values.items()])
+    use = np.flatnonzero((column(latents, "position") >= min_position) & known)
     if use.size == 0:
         raise LatentsError(f"no row from position {min_position} on has a value of {by!r}: lower min_position")
     prefix = prefixes(latents)
     # Rows that read the same tokens hold the same latent: the first stands for all.
     rows = np.sort(use[np.unique(prefix[use], return_index=True)[1]])
-    states = _numbered(values[rows])
+    states = _numbered(np.stack([_numbered(its[rows]) for its in values.values()], axis=1))
     if states.max() == 0:
         raise LatentsError(f"all rows are of one state by {by!r}: there is no distance between states to compare with")
     X = features(latents, site)[rows].astype(np.float64)
@@ -89,15 +102,15 @@ def same_state_pairs(
     episode, position = column(latents, "episode"), column(latents, "position")
     return pd.DataFrame(
         {
-            "state": [_said(latents, by, values[row]) for row in a.tolist()],
+            "state": ["; ".join(_said(latents, name, its[row]) for name, its in values.items()) for row in a.tolist()],
             "episode_a": episode[a],
             "position_a": position[a],
             "episode_b": episode[b],
             "position_b": position[b],
             "distance": distance,
             "relative": distance / apart,
-            "prefix_a": [_prefix(latents, row) for row in a.tolist()],
-            "prefix_b": [_prefix(latents, row) for row in b.tolist()],
+            "prefix_a": _read(latents, a),
+            "prefix_b": _read(latents, b),
         }
     )
 
@@ -171,9 +184,9 @@ def _squared(X: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "rows rows"]:
     return size[:, None] + size[None, :] - 2 * X @ X.T
 
 
-def _said(latents: AnnData, by: str, value: object) -> str:
-    if np.ndim(value) == 0:  # type: ignore[arg-type]
-        return str(value)
+def _said(latents: AnnData, by: str, value: Any) -> str:
+    if np.ndim(value) == 0:
+        return f"{value:.6g}" if isinstance(value, np.floating) else str(value)
     numbers = np.asarray(value)
     names = meta(latents)["state_names"] if by == "belief" else []
     if len(names) != numbers.size:
@@ -182,7 +195,8 @@ def _said(latents: AnnData, by: str, value: object) -> str:
     return ", ".join(f"{name} {p:.3g}" for name, p in zip(names, numbers.tolist(), strict=True) if abs(p) > 5e-9)
 
 
-def _prefix(latents: AnnData, row: int) -> str:
-    rows = episode_rows(latents, int(latents.obs["episode"].iloc[row]))
-    read = rows[column(latents, "position")[rows] <= latents.obs["position"].iloc[row]]
-    return " ".join(latents.obs["token"].iloc[read].astype(str))
+def _read(latents: AnnData, rows: Int[np.ndarray, " pairs"]) -> list[str]:
+    """The tokens read up to each row; ``?`` for one that is not in the table."""
+    names = [*meta(latents)["vocabulary"], "?"]
+    tokens, episode, position = tokens_of(latents), episode_index(latents), column(latents, "position")
+    return [" ".join(names[token] for token in tokens[episode[row], : position[row]].tolist()) for row in rows.tolist()]

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from nextlat_viz import worlds
+from nextlat_viz.analysis import ProbeResult, probe
+from nextlat_viz.analysis.injection import SURE, belief_target, inject
+from nextlat_viz.analysis.prediction import kl
+from nextlat_viz.errors import LatentsError, UnknownNameError
+from nextlat_viz.latents import extract
+from nextlat_viz.training.checkpoint import Checkpoint, load
+
+TARGET = [0.1, 0.8, 0.1]
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return load("mess3/nextlat")
+
+
+@pytest.fixture(scope="module")
+def latents(checkpoint: Checkpoint) -> AnnData:
+    return extract(checkpoint, checkpoint.world.sample(80, 10, seed=1), progress=False)
+
+
+@pytest.fixture(scope="module")
+def belief(latents: AnnData) -> ProbeResult:
+    return probe(latents, "belief", n_bootstrap=10)
+
+
+@pytest.fixture(scope="module")
+def state(latents: AnnData) -> ProbeResult:
+    return probe(latents, "state", n_bootstrap=10)
+
+
+@pytest.mark.parametrize("metric", ["covariance", "euclidean"])
+def test_the_probe_reads_the_target(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult, metric: str) -> None:
+    found = inject(checkpoint, latents, belief, 25, TARGET, metric=metric)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.read_after, TARGET, atol=1e-6)
+    np.testing.assert_allclose(found.read_before, belief.predict(latents)[25])
+    np.testing.assert_allclose(found.hidden_before, latents.X[25])
+    np.testing.assert_allclose(found.hidden_after - found.edit, found.hidden_before, atol=1e-12)
+    assert found.size == pytest.approx(float(np.linalg.norm(found.edit)))
+    with torch.no_grad():
+        logits = checkpoint.model.logits(torch.as_tensor(found.hidden_after, dtype=torch.float32))
+    np.testing.assert_allclose(found.probs_after, logits.softmax(-1), atol=1e-6)
+    np.testing.assert_allclose(found.probs_before, latents.obsm["next_token_probs"][25], atol=1e-5)
+
+
+def test_the_edit_is_the_least(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+    # Two of three probabilities say all: the third follows.
+    read = belief.coef[:2]
+    for metric, spread in (("euclidean", np.eye(64)), ("covariance", np.cov(latents.X.astype(float), rowvar=False))):
+        found = inject(checkpoint, latents, belief, 25, TARGET, metric=metric)  # type: ignore[arg-type]
+        missing = np.array(TARGET[:2]) - found.read_before[:2]
+        expected = spread @ read.T @ np.linalg.solve(read @ spread @ read.T, missing)
+        np.testing.assert_allclose(found.edit, expected, atol=1e-4 * found.size)
+
+
+def test_no_other_edit_with_that_reading_is_smaller(
+    checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult
+) -> None:
+    found = inject(checkpoint, latents, belief, 25, TARGET, metric="euclidean")
+    blind = np.linalg.svd(belief.coef)[2][3:]
+    for other in np.random.default_rng(0).normal(size=(50, len(blind))) @ blind * 0.01:
+        np.testing.assert_allclose(belief.read((found.hidden_after + other)[None])[0], TARGET, atol=1e-6)
+        assert np.linalg.norm(found.edit + other) >= found.size
+
+
+def test_what_the_world_predicts_there(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+    found = inject(checkpoint, latents, belief, 25, TARGET, steps=3)
+    world = worlds.get("mess3")
+    current = np.array(TARGET)
+    exact = [current @ world.transitions.sum(2).T]
+    for token in latents.obs["token"].iloc[26:29].map(world.vocabulary.index):
+        current = current @ world.transitions[token]
+        current /= current.sum()
+        exact.append(current @ world.transitions.sum(2).T)
+    assert found.exact is not None
+    np.testing.assert_allclose(found.exact, exact[0])
+    np.testing.assert_allclose(found.exact_rollout, exact[1:])
+    frame = found.to_frame()
+    assert frame["before"][0] == found.kl_before == pytest.approx(float(kl(exact[0], found.probs_before)))
+    assert found.rollout_after is not None
+    assert frame["after"][2] == pytest.approx(float(kl(exact[2], found.rollout_after[1])))
+    assert frame["token"].tolist() == [None, *found.tokens]
+
+
+def test_the_model_predicts_by_what_the_probe_reads(
+    checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult
+) -> None:
+    found = inject(checkpoint, latents, belief, 25, TARGET, steps=2)
+    assert found.kl_before is not None
+    assert found.kl_after is not None
+    assert found.kl_control is not None
+    assert found.kl_after < 0.1 * min(found.kl_before, found.kl_control)
+    # The least Euclidean edit goes where latents do not differ: the probe is moved, the model is not.
+    small = inject(checkpoint, latents, belief, 25, TARGET, metric="euclidean")
+    assert small.size < 0.1 * found.size
+    assert small.kl_after == pytest.approx(small.kl_before, rel=0.1)
+
+
+def test_random_edits_have_the_same_size(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+    one, same, other = (inject(checkpoint, latents, belief, 25, TARGET, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.probs_control, same.probs_control)
+    assert not np.array_equal(one.probs_control, other.probs_control)
+    assert one.probs_control.shape == (32, 3)
+    np.testing.assert_allclose(one.edit, other.edit)
+
+
+def test_the_rollout_goes_on_from_the_edit(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+    found = inject(checkpoint, latents, belief, 25, TARGET, tokens=[2, 0])
+    model = checkpoint.model
+    with torch.no_grad():
+        for start, rolled in ((found.hidden_before, found.rollout_before), (found.hidden_after, found.rollout_after)):
+            assert rolled is not None
+            current = torch.as_tensor(start, dtype=torch.float32)
+            for i, token in enumerate([2, 0]):
+                current = model.psi(current, model.backbone.embed(torch.tensor(token)))  # type: ignore[operator]
+                np.testing.assert_allclose(rolled[i], model.logits(current).softmax(-1), atol=1e-5)
+    assert found.tokens == ("c", "a")
+    assert len(inject(checkpoint, latents, belief, 28, TARGET, steps=5).tokens) == 1
+
+
+def test_no_edit_where_the_probe_reads_the_target_already(
+    checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult
+) -> None:
+    found = inject(checkpoint, latents, belief, 25, belief.predict(latents)[25])
+    assert found.size == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(found.probs_after, found.probs_before, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["covariance", "euclidean"])
+def test_a_class_is_named(checkpoint: Checkpoint, latents: AnnData, state: ProbeResult, metric: str) -> None:
+    found = inject(checkpoint, latents, state, 25, "B", metric=metric)  # type: ignore[arg-type]
+    at = state.names.index("B")
+    assert found.read_after[at] >= SURE - 1e-6
+    assert found.target.tolist() == np.eye(3)[at].tolist()
+    world = worlds.get("mess3")
+    np.testing.assert_allclose(found.exact, world.predict(np.eye(3)[1]))
+
+
+def test_the_edit_to_a_class_is_the_least(checkpoint: Checkpoint, latents: AnnData, state: ProbeResult) -> None:
+    found = inject(checkpoint, latents, state, 25, "B", metric="euclidean")
+    at = state.names.index("B")
+    gaps = np.delete(state.coef[at] - state.coef, at, axis=0)
+    logits = state.coef @ found.hidden_before + state.intercept
+    need = np.log(SURE / (1 - SURE) * 2) - np.delete(logits[at] - logits, at)
+    slow = minimize(
+        lambda edit: edit @ edit, np.zeros(64), jac=lambda edit: 2 * edit, method="SLSQP", options={"ftol": 1e-12},
+        constraints={"type": "ineq", "fun": lambda edit: gaps @ edit - need, "jac": lambda _: gaps},
+    )  # fmt: skip
+    assert found.size == pytest.approx(float(np.linalg.norm(slow.x)), rel=1e-3)
+
+
+@given(st.integers(0, 799), st.integers(0, 2), st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_any_state_can_be_moved(row: int, to: int, seed: int) -> None:
+    checkpoint = load_once("mess3/nextlat")
+    target = np.random.default_rng(seed).dirichlet(np.ones(3))
+    latents, belief, state = read_once()
+    np.testing.assert_allclose(inject(checkpoint, latents, belief, row, target).read_after, target, atol=1e-5)
+    assert inject(checkpoint, latents, state, row, "ABC"[to]).read_after[state.names.index("ABC"[to])] > SURE - 1e-5
+
+
+_KEPT: dict[str, Checkpoint] = {}
+_READ: list[tuple[AnnData, ProbeResult, ProbeResult]] = []
+
+
+def load_once(name: str) -> Checkpoint:
+    return _KEPT.setdefault(name, load(name))
+
+
+def read_once() -> tuple[AnnData, ProbeResult, ProbeResult]:
+    if not _READ:
+        checkpoint = load_once("mess3/nextlat")
+        latents = extract(checkpoint, checkpoint.world.sample(80, 10, seed=1), progress=False)
+        _READ.append((latents, probe(latents, n_bootstrap=10), probe(latents, "state", n_bootstrap=10)))
+    return _READ[0]
+
+
+def test_a_model_without_psi_has_no_rollout() -> None:
+    checkpoint = load("mess3/next_token")
+    latents = extract(checkpoint, checkpoint.world.sample(80, 10, seed=1), progress=False)
+    found = inject(checkpoint, latents, probe(latents, n_bootstrap=10), 25, TARGET, steps=3)
+    assert found.rollout_before is found.rollout_after is found.exact_rollout is None
+    assert found.exact is not None
+    assert len(found.to_frame()) == 1
+    assert "random edits" in found._repr_html_()
+
+
+def test_a_token_that_cannot_come_at_the_target_ends_what_is_exact() -> None:
+    checkpoint = load("rrxor/nextlat")
+    latents = extract(checkpoint, checkpoint.world.sample(80, 10, seed=1), progress=False)
+    fitted = probe(latents, min_position=3, n_bootstrap=10)
+    # State T shows nothing but a 1.
+    found = inject(checkpoint, latents, fitted, 25, belief_target(checkpoint.world, "T"), tokens=[1, 0, 1, 0, 0])
+    assert found.exact_rollout is not None
+    known = np.isfinite(found.exact_rollout).all(axis=1)
+    assert known[0]
+    impossible = inject(checkpoint, latents, fitted, 25, belief_target(checkpoint.world, "T"), tokens=[0, 1])
+    assert impossible.exact_rollout is not None
+    assert np.isnan(impossible.exact_rollout).all()
+    assert impossible.to_frame()["after"].isna().tolist() == [False, True, True]
+
+
+def test_outside_the_simplex_nothing_is_exact(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+    found = inject(checkpoint, latents, belief, 25, [-0.2, 1.4, -0.2], steps=1)
+    assert found.exact is found.kl_after is found.kl_control is None
+    assert found.rollout_after is not None
+    assert "exact" not in found._repr_html_()
+
+
+def test_other_columns_have_no_exact_prediction(checkpoint: Checkpoint, latents: AnnData) -> None:
+    found = inject(checkpoint, latents, probe(latents, "token", n_bootstrap=10), 25, "c")
+    assert found.exact is None
+    np.testing.assert_allclose(found.target, [0, 0, 1])
+
+
+def test_targets_that_cannot_be_read(
+    checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult, state: ProbeResult
+) -> None:
+    def refused(error: type[Exception], match: str, fitted: ProbeResult, target: object, **options: object) -> None:
+        with pytest.raises(error, match=match):
+            inject(checkpoint, latents, fitted, 25, target, **options)  # type: ignore[arg-type]
+
+    refused(ValueError, r"no edit makes the probe read it, the nearest misses by 0.33", belief, [1.0, 1.0, 0.0])
+    refused(ValueError, "target must be 3 finite numbers, one for each of A, B, C", belief, [0.5, 0.5])
+    refused(ValueError, "target must be 3 finite numbers", belief, [np.nan, 0.5, 0.5])
+    refused(ValueError, "this probe reads numbers, give 3", belief, "B")
+    refused(ValueError, "must be the name of a class", state, [0.0, 1.0, 0.0])
+    refused(UnknownNameError, "unknown class of 'state' 'D'", state, "D")
+    refused(ValueError, "tokens must be ids from 0 to 2", belief, TARGET, tokens=[3])
+    refused(ValueError, "not both", belief, TARGET, tokens=[1], steps=2)
+    refused(ValueError, "steps=-1", belief, TARGET, steps=-1)
+    same = replace(state, coef=np.zeros_like(state.coef))
+    refused(ValueError, "cannot be told apart", same, "B")
+    with pytest.raises(UnknownNameError, match="unknown metric 'euclid'"):
+        inspect.unwrap(inject)(checkpoint, latents, belief, 25, TARGET, metric="euclid")  # type: ignore[arg-type]
+
+
+def test_probes_and_latents_that_do_not_fit(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+    with pytest.raises(LatentsError, match="reads site 'block0'"):
+        inject(checkpoint, latents, probe(latents, site="block0", n_bootstrap=10), 25, TARGET)
+    with pytest.raises(LatentsError, match="row=800"):
+        inject(checkpoint, latents, belief, 800, TARGET)
+    with pytest.raises(LatentsError, match="a probe holds for one model"):
+        inject(checkpoint, latents, replace(belief, weights_sha256="0" * 64), 25, TARGET)
+    with pytest.raises(LatentsError, match="reads other next tokens"):
+        inject(checkpoint.untrained().model, latents, belief, 25, TARGET)
+
+
+def test_targets_by_name() -> None:
+    rrxor = worlds.get("rrxor")
+    assert belief_target(rrxor, "T").tolist() == [0, 0, 0, 1, 0]
+    assert belief_target(rrxor, [0.5, 0.5, 0, 0, 0]).tolist() == [0.5, 0.5, 0, 0, 0]
+    with pytest.raises(UnknownNameError, match="unknown state 'X'"):
+        belief_target(rrxor, "X")
+    with pytest.raises(ValueError, match="sum to 1"):
+        belief_target(rrxor, [1, 1, 0, 0, 0])
+    with pytest.raises(ValueError, match="'a5' has no beliefs to inject"):
+        belief_target(worlds.get("a5"), "B")
