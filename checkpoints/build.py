@@ -80,9 +80,9 @@ def main() -> None:
     from nextlat_viz import evaluation
     from nextlat_viz.training.checkpoint import write_atomically
 
-    results = evaluation.evaluate()
-    write_atomically(HERE / evaluation.RESULTS, results.to_csv(index=False, float_format="%.6g").encode())
-    print(evaluation.by_objective(results).to_string(index=False))
+    found = evaluation.evaluate(out=RUNS / "evaluation")
+    write_atomically(HERE / evaluation.RESULTS, evaluation.csv_bytes(found.table))
+    print(evaluation.by_objective(evaluation.belief_table(found.table)).to_string(index=False))
     lay_out()
 
 

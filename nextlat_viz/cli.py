@@ -138,23 +138,30 @@ class Extract(BaseModel):
 
 
 class Evaluate(BaseModel):
-    """Score checkpoints: loss against its floor, belief read by a linear probe, every control, every seed."""
+    """Take every measure that fits of checkpoints: one tidy table, and a page with a figure of each.
+
+    Run again, the command goes on after a killed evaluation.
+    """
 
     checkpoints: tyro.conf.Positional[tuple[str, ...]] = Field(
         (), description="names or folders; all shipped ones when none are given"
     )
-    out: Path | None = Field(None, description="CSV file to write the table to")
+    measures: tuple[str, ...] = Field(
+        (), description="names of measures, such as loss belief; all that fit when none are given"
+    )
+    out: Path = Field(Path("evaluation"), description="folder for the table, the page and the parts to go on from")
+    table: str = Field("results.csv", description="name of the table; .csv or .parquet, which needs pyarrow")
+    images: tuple[Literal["png", "svg", "pdf"], ...] = Field((), description="kinds of image to write of each figure")
 
     def run(self) -> None:
         from nextlat_viz import evaluation
-        from nextlat_viz.training.checkpoint import write_atomically
 
-        results = evaluation.evaluate(self.checkpoints or None)
-        show(results.drop(columns="weights_sha256"))
-        print(evaluation.markdown(results))
-        if self.out is not None:
-            write_atomically(self.out, results.to_csv(index=False, float_format="%.6g").encode())
-            print(self.out)
+        found = evaluation.evaluate(self.checkpoints or None, self.measures or None, out=self.out)
+        for path in evaluation.write(found, self.out, table=self.table, images=self.images):
+            print(path)
+        beliefs = evaluation.belief_table(found.table)
+        if len(beliefs):
+            print(evaluation.markdown(beliefs))
 
 
 class Demo(BaseModel):

@@ -42,7 +42,7 @@ def demo(
     Returns
     -------
     DataFrame
-        One row per model, as :func:`nextlat_viz.evaluate` gives it.
+        One row per model, as :func:`nextlat_viz.evaluation.belief_table` gives it.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def demo(
             for objective in OBJECTIVES
         ]
     folder.mkdir(parents=True, exist_ok=True)
-    table = evaluation.evaluate(pair)
+    table = evaluation.belief_table(evaluation.evaluate(pair, ["loss", "belief"]).table)
     tables, drawn, notes = {"What they score and what they know": table.drop(columns="weights_sha256")}, {}, {}
     notes["What they score and what they know"] = (
         "Losses in nats per token. belief_r2: share of the exact belief's variance that a linear map recovers from the "
@@ -74,7 +74,7 @@ def demo(
     for heading, figure, note in pictures(pair, read):
         drawn[heading], notes[heading] = figure, note
     if shipped:
-        everyone = evaluation.results().query("world == @world")
+        everyone = evaluation.belief_table(evaluation.results()).query("world == @world")
         drawn["Every seed"] = figures.every_seed(everyone)
         notes["Every seed"] = "Every shipped model of this world; bad seeds stay in."
 
@@ -142,7 +142,10 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     read = [latents.extract(one, progress=False) for one in pair]
     provenance = {"command": "nextlat-viz figures", **figures.provenance_of(*read)}
     drawn = {heading: figure for heading, figure, _ in pictures(pair, read)}
-    chosen = {"rrxor": drawn["Latents"], "every_seed": figures.every_seed(evaluation.results())}
+    chosen = {
+        "rrxor": drawn["Latents"],
+        "every_seed": figures.every_seed(evaluation.belief_table(evaluation.results())),
+    }
     written = []
     with figures.one_browser():
         for name, figure in chosen.items():

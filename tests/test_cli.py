@@ -41,9 +41,11 @@ def test_sweep_shows_and_keeps_every_run(tmp_path, capsys):
 
 
 def test_evaluate_writes_the_table(tmp_path, capsys):
-    main(["evaluate", "mess3/nextlat", "--out", str(tmp_path / "results.csv")])
+    main(["evaluate", "mess3/nextlat", "--measures", "loss", "belief", "--out", str(tmp_path)])
     assert "| mess3 | nextlat |" in capsys.readouterr().out
-    assert pd.read_csv(tmp_path / "results.csv")["belief_r2"].iloc[0] > 0.9
+    table = pd.read_csv(tmp_path / "results.csv")
+    assert table.query("reader == 'hidden state'")["value"].item() > 0.9
+    assert "Share of the exact belief" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_list_names_everything(capsys):

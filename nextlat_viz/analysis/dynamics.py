@@ -174,7 +174,7 @@ def rollout_divergence(
         "rollout divergence",
         pd.DataFrame(rows),
         by=("k", "quantity"),
-        unit=_models.OWN_UNITS,
+        unit={"relative": "of no change", "distance": "latent units", "kl": "nats"},
         better="lower",
         note="psi rolled k steps over the true tokens from every true state, against the transformer's own states and "
         "predictions: relative to the error of no change, as a distance of latents, and in nats. NextLat "

@@ -60,7 +60,7 @@ def layer_contributions(models: Any, n: int = 256, *, seed: int = HELDOUT_SEED, 
         "layer contributions",
         pd.DataFrame(rows),
         by=("site", "quantity"),
-        unit=_models.OWN_UNITS,
+        unit={"loss": "nats", "norm": "of the stream before", "cosine": "cosine"},
         note="What each block adds to the residual stream: its norm over that of the stream before it, its cosine with "
         "that, and the loss in nats of the head read there (logit lens). A block that writes little, or an "
         "early low loss, says that the depth is not needed.",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WHO = ("model", "world", "objective", "seed")
 FOUND = ("value", "error", "trials")
+QUANTITY = "quantity"
 CONFIDENCE = 0.95
 
 
@@ -35,8 +36,9 @@ class Measure:
         the measure counts. Nothing is left out: every seed, and every trial that failed.
     by : tuple of str
         Names of the settings, the one drawn along the axis first, such as ``("p", "kind")``.
-    unit : str
-        What ``value`` is in: ``"share"``, ``"nats"``, ``"directions"``.
+    unit : str or dict of str to str
+        What ``value`` is in: ``"share"``, ``"nats"``, ``"directions"``. Of several quantities, one each by its name in
+        the setting ``quantity``.
     better : {"higher", "lower", ""}
         Which way is good; "" where neither is.
     references : dict of str to float
@@ -60,7 +62,7 @@ class Measure:
     name: str
     table: pd.DataFrame
     by: tuple[str, ...] = ()
-    unit: str = "share"
+    unit: str | Mapping[str, str] = "share"
     better: Literal["higher", "lower", ""] = ""
     references: Mapping[str, float] = field(default_factory=dict)
     solved: float | None = None
@@ -82,7 +84,8 @@ class Measure:
         """Return the table, the measure's name and unit beside every row; of several measures it can be stacked."""
         table = self.table.copy()
         table.insert(0, "measure", self.name)
-        table.insert(table.columns.get_loc("value") + 1, "unit", self.unit)
+        unit = self.unit if isinstance(self.unit, str) else table[QUANTITY].map(self.unit)
+        table.insert(table.columns.get_loc("value") + 1, "unit", unit)
         return table
 
     def summary(self, confidence: float = CONFIDENCE) -> pd.DataFrame:
@@ -165,7 +168,8 @@ class Measure:
         return f"{self.name} ({self._said()})\n{shown}"
 
     def _said(self) -> str:
-        return self.unit + (f", {self.better} is better" if self.better else "")
+        unit = self.unit if isinstance(self.unit, str) else "each in its own unit"
+        return unit + (f", {self.better} is better" if self.better else "")
 
     def _repr_html_(self) -> str:
         summary = self.summary()

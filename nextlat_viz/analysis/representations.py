@@ -27,6 +27,15 @@ By = str | Sequence[str] | None
 Found = dict[str, float | int]
 
 
+_UNITS = {
+    "effective_rank": "directions",
+    "same_state_spread": "of the variance",
+    "merge_distance": "of different states",
+    "curvature": "radians",
+    "path_length": "radii of the cloud",
+}
+
+
 def latent_geometry(
     models: Any,
     quantities: Sequence[str] = ("effective_rank", "same_state_spread", "merge_distance", "curvature", "path_length"),
@@ -104,7 +113,7 @@ def latent_geometry(
         "latent geometry",
         pd.DataFrame(rows),
         by=("site", "quantity") if snapshots is None else ("step", "site", "quantity"),
-        unit=_models.OWN_UNITS,
+        unit=_UNITS,
         note="Of held-out episodes. Effective rank, in directions, is not centred; spread and merge distance are "
         "near 0 where histories of one state are one latent; curvature is in radians, path length in root mean square "
         "radii of the cloud. NextLat (arXiv:2511.05963), section 5; Roy & Vetterli 2007; Hénaff et al. 2019.",

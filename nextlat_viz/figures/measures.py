@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from nextlat_viz.analysis.measure import QUANTITY
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.probes import OBJECTIVES
 from nextlat_viz.figures.rows import escape
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
 
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "hexagon", "x")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-_GAP = 0.05
 _SPREAD = 0.14
+_COLUMNS = 3
+# Pixels: of a view, above a row of views for its heading, below it for its axis, and of all around.
+_HEIGHT, _ABOVE, _BELOW, _TOP = 240, 34, 50, 56
+_LEFT, _RIGHT = 64, 16
 
 
 def measure(found: Measure, *, title: str | None = None, theme: Theme = "auto") -> Figure:
     """Draw a measure: one mark per run with its standard error, and the mean over the seeds of each objective.
 
     Objectives differ in symbol and dash as well as in colour. A first setting of numbers is a horizontal axis;
-    otherwise settings, or without any the objectives themselves, stand side by side. A second setting makes a view of
-    its own for each of its values.
+    otherwise its values, or without any the objectives themselves, stand side by side. Further settings make a view of
+    its own for each of their values; views of one unit share a scale, and each ``quantity`` has its own.
 
     Parameters
     ----------
@@ -62,20 +66,17 @@ def measure(found: Measure, *, title: str | None = None, theme: Theme = "auto") 
             look = {"color": colors[objective], "symbol": SYMBOLS[j % len(SYMBOLS)], "dash": DASHES[j % len(DASHES)]}
             ours = its[its["objective"] == objective]
             figure.add_traces(_objective(ours, x, numeric, labels[j], j, len(objectives), i, look, objectives))
-    height = 380
+    grid = _Grid(len(views))
     figure.update_layout(
         template=themes.template(theme),
-        title={"text": escape(found.name if title is None else title)},
-        height=height,
-        margin={"l": 64, "r": 16, "t": 84, "b": 56},
+        title={"text": escape(found.name if title is None else title), "y": 1, "yanchor": "top", "pad": {"t": 14}},
+        height=grid.height,
+        margin={"l": _LEFT, "r": _RIGHT, "t": 0, "b": 0},
         hovermode="closest",
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "yref": "paper",
-                "tracegroupgap": 4},
-        annotations=[_heading(i, len(views), name) for i, (name, _) in enumerate(views) if name],
-        **_axes(found, views, x, numeric, objectives, labels),
-    )  # fmt: skip
-    if len(views) > 1:
-        figure.update_layout(legend={"y": 1.1})
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1 - 12 / grid.height, "yanchor": "top"},
+        annotations=[grid.heading(i, name) for i, (name, _) in enumerate(views) if name],
+        **_axes(found, views, grid, x, numeric, labels),
+    )
     for name, value in found.references.items():
         for i in range(len(views)):
             figure.add_shape(
@@ -83,10 +84,36 @@ def measure(found: Measure, *, title: str | None = None, theme: Theme = "auto") 
                 line={"color": themes.EXACT, "width": 1.4, "dash": "dot"},
             )  # fmt: skip
         figure.add_annotation(
-            text=escape(name), x=1, xref=f"x{_number(len(views) - 1)} domain", y=value,
-            yref=f"y{_number(len(views) - 1)}", xanchor="right", yanchor="bottom", showarrow=False, font={"size": 11},
+            text=escape(name), x=1, xref="x domain", y=value, yref="y", xanchor="right", yanchor="bottom",
+            showarrow=False, font={"size": 11},
         )  # fmt: skip
     return figure
+
+
+class _Grid:
+    """Where views are: in rows of at most three."""
+
+    def __init__(self, views: int) -> None:
+        self.columns = min(views, _COLUMNS)
+        self.rows = -(-views // self.columns)
+        self.height = _TOP + self.rows * (_ABOVE + _HEIGHT + _BELOW)
+
+    def domains(self, i: int) -> tuple[list[float], list[float]]:
+        """Across and up, of a view."""
+        row, column = divmod(i, self.columns)
+        gap = 0.075
+        width = (1 - gap * (self.columns - 1)) / self.columns
+        left = column * (width + gap)
+        top = 1 - (_TOP + row * (_ABOVE + _HEIGHT + _BELOW) + _ABOVE) / self.height
+        return [left, left + width], [top - _HEIGHT / self.height, top]
+
+    def heading(self, i: int, text: str) -> dict[str, Any]:
+        """What a view is of, above it."""
+        across, up = self.domains(i)
+        return {
+            "xref": "paper", "yref": "paper", "x": across[0], "y": up[1], "yshift": 4, "xanchor": "left",
+            "yanchor": "bottom", "showarrow": False, "text": f"<b>{escape(text)}</b>",
+        }  # fmt: skip
 
 
 def _views(found: Measure) -> list[tuple[str, pd.DataFrame]]:
@@ -95,10 +122,11 @@ def _views(found: Measure) -> list[tuple[str, pd.DataFrame]]:
     settings = list(found.by[1:])
     views = []
     for values, its in found.table.groupby(settings, sort=False, dropna=False):
-        name = ", ".join(
-            f"{setting} {value:.4g}" if isinstance(value, float) else f"{setting} {value}"
+        said = {
+            setting: f"{value:.4g}" if isinstance(value, float) else str(value)
             for setting, value in zip(settings, values, strict=True)
-        )
+        }
+        name = ", ".join(text if setting == QUANTITY else f"{setting} {text}" for setting, text in said.items())
         views.append((name, its))
     return views
 
@@ -161,35 +189,30 @@ def _objective(
 
 
 def _axes(
-    found: Measure, views: list[tuple[str, pd.DataFrame]], x: str, numeric: bool, objectives: list[str],
-    labels: list[str],
-) -> dict[str, Any]:  # fmt: skip
+    found: Measure, views: list[tuple[str, pd.DataFrame]], grid: _Grid, x: str, numeric: bool, labels: list[str]
+) -> dict[str, Any]:
     layout: dict[str, Any] = {}
-    width = (1 - _GAP * (len(views) - 1)) / len(views)
     for i, (_, its) in enumerate(views):
-        left = i * (width + _GAP)
-        across: dict[str, Any] = {"domain": [left, left + width], "anchor": f"y{_number(i)}"}
+        wide, high = grid.domains(i)
+        across: dict[str, Any] = {"domain": wide, "anchor": f"y{_number(i)}"}
         if numeric:
             across["title"] = {"text": escape(x)}
         else:
             names = labels if x == "objective" else [escape(name) for name in dict.fromkeys(its[x])]
             across |= {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.6, len(names) - 0.4]}
             across |= {"showgrid": False, "title": {"text": "" if x == "objective" else escape(x)}}
-        up: dict[str, Any] = {"anchor": f"x{_number(i)}", "title": {"text": escape(found.unit) if i == 0 else ""}}
-        if i:
-            up |= {"matches": "y", "showticklabels": False}
+        up: dict[str, Any] = {"domain": high, "anchor": f"x{_number(i)}", "automargin": False}
         if found.unit == "share":
             up["range"] = [-0.04, 1.06]
+        if QUANTITY in found.by[1:]:
+            unit = found.unit if isinstance(found.unit, str) else found.unit[its[QUANTITY].iloc[0]]
+            up["title"] = {"text": escape(unit)}
+        elif i % grid.columns == 0:
+            up["title"] = {"text": escape(str(found.unit))}
+        if i and QUANTITY not in found.by[1:]:
+            up |= {"matches": "y", "showticklabels": i % grid.columns == 0}
         layout |= {f"xaxis{_number(i)}": across, f"yaxis{_number(i)}": up}
     return layout
-
-
-def _heading(i: int, views: int, text: str) -> dict[str, Any]:
-    width = (1 - _GAP * (views - 1)) / views
-    return {
-        "xref": "paper", "yref": "paper", "x": i * (width + _GAP), "y": 1, "yshift": 4, "xanchor": "left",
-        "yanchor": "bottom", "showarrow": False, "text": f"<b>{escape(text)}</b>",
-    }  # fmt: skip
 
 
 def _number(i: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import FSDPStrategy
+from lightning_fabric.strategies.fsdp import FSDPStrategy
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 

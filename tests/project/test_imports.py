@@ -51,9 +51,10 @@ MAY_IMPORT = {
     "analysis": FOUNDATION | {"worlds", "models", "training", "decoding", "latents"},
     "figures": FOUNDATION | {"worlds", "latents", "analysis"},
     "widgets": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
-    "evaluation": FOUNDATION | {"worlds", "training", "decoding", "latents", "analysis"},
+    "evaluation": FOUNDATION | {"worlds", "training", "decoding", "latents", "analysis", "figures"},
     "demo": FOUNDATION | {"worlds", "training", "latents", "analysis", "evaluation", "figures"},
-    "cli": FOUNDATION | {"worlds", "models", "training", "decoding", "latents", "evaluation", "demo"},
+    "serving": FOUNDATION | {"training", "widgets"},
+    "cli": FOUNDATION | {"worlds", "models", "training", "decoding", "latents", "evaluation", "demo", "serving"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
