@@ -17,8 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nextlat_viz.analysis import _batched
-from nextlat_viz.analysis._batched import fit_ridges, fit_softmax
+from nextlat_viz.analysis._batched import fit_softmax
 from nextlat_viz.analysis._linear import ALPHAS, FOLDS, fit_ridge, softmax
+from nextlat_viz.analysis._ridges import fit_ridges
 from nextlat_viz.analysis.torch_probe import TorchLogisticProbe, TorchRidgeProbe
 
 

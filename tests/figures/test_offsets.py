@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nextlat_viz.analysis.measure import Measure, record
+from nextlat_viz.analysis.probe_sweep import ProbeSweep
+from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.figures.offsets import probe_offsets
+
+
+@pytest.fixture(scope="module")
+def swept() -> ProbeSweep:
+    rng = np.random.default_rng(0)
+    rows = [
+        record(
+            "story", objective, seed, offset=offset, site=site, value=1 + 0.1 * offset + rng.random() / 10, error=0.01,
+            trials=500, shuffled=3.0, prior=2.9, accuracy=0.4, chance=0.2,
+        )
+        for objective in ("next_token", "nextlat", "mtp") for seed in range(3) for site in ("block0", "hidden")
+        for offset in (1, 2, 5)
+    ]  # fmt: skip
+    return ProbeSweep("token read ahead", pd.DataFrame(rows), ("offset", "site"), unit="nats", better="lower")
+
+
+def having(figure: Any, role: str, **meta: Any) -> list[Any]:
+    return [one for one in figure.data if one.meta["role"] == role and meta.items() <= one.meta.items()]
+
+
+def test_every_seed_of_every_site_is_drawn(swept: ProbeSweep) -> None:
+    figure = probe_offsets(swept)
+    runs = having(figure, "run")
+    assert len(runs) == 3 * 3 * 2
+    (one, *_) = having(figure, "run", objective="nextlat", view=1)
+    its = swept.table.query("objective == 'nextlat' and seed == 0 and site == 'hidden'")
+    np.testing.assert_allclose(one.y, its["value"])
+    assert list(one.x) == [1, 2, 5]
+    (mean,) = having(figure, "mean", objective="mtp", view=0)
+    np.testing.assert_allclose(
+        mean.y, swept.table.query("objective == 'mtp' and site == 'block0'").groupby("offset")["value"].mean()
+    )
+    assert figure.layout.xaxis2.title.text == "steps ahead"
+    assert figure.layout.yaxis.title.text == "cross-entropy, nats"
+
+
+def test_objectives_differ_without_colour(swept: ProbeSweep) -> None:
+    means = having(probe_offsets(swept), "mean", view=0)
+    assert len({one.line.dash for one in means}) == len({one.marker.symbol for one in means}) == 3
+
+
+def test_controls_stand_beside_absolute_scores_only(swept: ProbeSweep) -> None:
+    controls = having(probe_offsets(swept), "control")
+    assert [one.name for one in controls] == ["shuffled targets", "frequencies alone"] * 2
+    assert list(controls[0].y) == [3.0, 3.0, 3.0]
+    assert [one.showlegend for one in controls] == [True, True, False, False]
+    accuracies = having(probe_offsets(swept.scored_by("accuracy")), "control")
+    assert [one.name for one in accuracies] == ["frequencies alone"] * 2
+    assert list(accuracies[0].y) == [0.2, 0.2, 0.2]
+    assert not having(probe_offsets(swept.scored_by("chance")), "control")
+    figure = probe_offsets(swept.relative_to("next_token"), title="ahead of <b>")
+    assert not having(figure, "control")
+    assert {one.meta["objective"] for one in figure.data} == {"nextlat", "mtp"}
+    assert figure.layout.yaxis.title.text == "cross-entropy, nats<br>minus next_token's"
+    assert [shape.y0 for shape in figure.layout.shapes] == [0.0, 0.0]
+    assert figure.layout.title.text == "ahead of &lt;b&gt;"
+
+
+def test_only_sweeps_are_drawn() -> None:
+    other = Measure("m", pd.DataFrame([record("w", "nextlat", 0, value=1.0, p=0.5)]), by=("p",))
+    with pytest.raises(UnknownNameError, match=r"'p'\. Known: offset"):
+        probe_offsets(other)
