@@ -1,0 +1,150 @@
+"""Pages without a kernel: complete, inert, small where little changes, and for paper the right size."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from nextlat_viz import worlds
+from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.figures.export import write
+from nextlat_viz.figures.gallery import stand_alone, write_page
+from nextlat_viz.figures.print import SIZES, for_print, print_options
+from nextlat_viz.figures.story_page import Step, story_page
+from nextlat_viz.worlds import Episodes
+
+NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def world() -> worlds.World:
+    return worlds.get("rrxor")
+
+
+@pytest.fixture(scope="module")
+def episode(world: worlds.World) -> Episodes:
+    return world.sample(1, 6, seed=0)
+
+
+def story(page: str) -> dict[str, Any]:
+    """What the page holds for its script."""
+    (text,) = re.findall(r'<script type="application/json" id="story">(.*?)</script>', page, flags=re.DOTALL)
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def own(page: str) -> str:
+    """The page without plotly's code."""
+    return re.sub(r"<script>/\*\*.*?</script>", "", page, count=1, flags=re.DOTALL)
+
+
+def test_every_step_has_its_figures_and_its_facts(world: worlds.World, episode: Episodes) -> None:
+    probs = np.full((6, 2), 0.5)
+    page = stand_alone(world, episode, {"coin": probs})
+    told = story(page)
+    assert len(told["steps"]) == 6
+    for position, step in enumerate(told["steps"], start=1):
+        assert dict(step["facts"])["state"] == world.state_names[episode.states["state"][0, position - 1]]
+        picture, bars = step["figures"]
+        assert len(picture["data"]) == len(world.draw("machine", episode=episode, position=position).data)
+        assert [told["pool"][one]["name"] for one in bars["data"]] == ["exact", "coin"]
+        assert f"after position {position}" in json.dumps(told["pool"][bars["layout"]])
+    assert page == stand_alone(world, episode, {"coin": probs})
+
+
+def test_a_page_asks_nobody_for_anything(world: worlds.World, episode: Episodes) -> None:
+    page = stand_alone(world, episode)
+    assert "Plotly.react" in page
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", own(page))
+
+
+def test_what_stays_is_kept_once(world: worlds.World) -> None:
+    figure = go.Figure([go.Scatter(x=np.arange(5_000.0)), go.Scatter(x=[0])])
+    steps = [Step("a", {"P": go.Figure([figure.data[0], go.Scatter(x=[i])])}) for i in range(50)]
+    told = story(story_page(steps, "t"))
+    assert len(told["pool"]) == 1 + 50 + 1
+    assert len({step["figures"][0]["data"][0] for step in told["steps"]}) == 1
+
+
+def test_text_from_data_stays_text() -> None:
+    step = Step(NASTY, {NASTY: go.Figure().update_layout(title=NASTY)}, {NASTY: NASTY}, given=True)
+    page = own(story_page([step], NASTY, NASTY, {"note": NASTY}))
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert story(page)["steps"][0]["facts"] == [[NASTY, NASTY]]
+    for way in ("innerHTML", "insertAdjacentHTML", "document.write"):
+        assert way not in page
+
+
+def test_long_names_and_prompts(world: worlds.World) -> None:
+    class Long(type(world)):  # type: ignore[misc]
+        vocabulary = ("x" * 10_000, "שלום 😀")
+
+    long = Long.__new__(Long)
+    long.__dict__.update(world.__dict__)
+    long.__dict__.pop("vocabulary", None)
+    tokens = np.array([[0, 1, 1]])
+    mask = np.array([[False, True, True]])
+    page = own(stand_alone(long, Episodes(tokens, {}, mask), kind="machine"))
+    words = re.findall(r'<button type="button" dir="auto"( class=given)?>(.*?)</button>', page)
+    assert [(bool(given), len(word)) for given, word in words] == [(True, 120), (False, 6), (False, 6)]
+
+
+def test_what_cannot_be_stepped_through_is_refused(world: worlds.World, episode: Episodes) -> None:
+    with pytest.raises(ValueError, match="episode must hold one episode, got 2"):
+        stand_alone(world, world.sample(2, 6))
+    with pytest.raises(ValueError, match=r"episode has 401 tokens, a page holds 1 to 400"):
+        stand_alone(world, world.sample(1, 401))
+    with pytest.raises(ValueError, match=r"predictions\['m'\] must have a row for each of 6 tokens.*shape \(5, 2\)"):
+        stand_alone(world, episode, {"m": np.ones((5, 2))})
+    with pytest.raises(UnknownNameError, match="kind of picture 'map'"):
+        stand_alone(world, episode, kind="map")
+    with pytest.raises(ValueError, match="steps is empty"):
+        story_page([], "t")
+    with pytest.raises(ValueError, match=r"every step must have the figures \['A'\], step 1 has \['B'\]"):
+        story_page([Step("a", {"A": go.Figure()}), Step("b", {"B": go.Figure()})], "t")
+
+
+def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
+    path = write_page("<!doctype html>é", tmp_path / "new" / "page.html", {"world": "rrxor", "rows": np.arange(2)})
+    assert path.read_text(encoding="utf-8") == "<!doctype html>é"
+    note = json.loads(path.with_suffix(".json").read_text())
+    assert (note["figure"], note["parameters"]) == ("page.html", {"world": "rrxor", "rows": [0, 1]})
+    with pytest.raises(ValueError, match=r"ends in \.html"):
+        write_page("", tmp_path / "page.png")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_figure_for_print_is_light_opaque_and_as_wide_as_said(size: str) -> None:
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(title="drawn", width=1100, height=300)
+    before = figure.to_json()
+    paper = for_print(figure, size)
+    assert (paper.layout.width, paper.layout.height) == (SIZES[size].pixels, 300)
+    assert paper.layout.paper_bgcolor == "white"
+    assert paper.layout.template.layout.font.color == "#2b2f36"
+    assert figure.to_json() == before
+    assert print_options(size)["width"] == SIZES[size].pixels
+
+
+def test_print_sizes_are_the_ones_of_paper() -> None:
+    assert {name: round(size.inches, 2) for name, size in SIZES.items()} == {"column": 3.3, "text": 6.9, "slide": 13.33}
+    # 300 dots an inch on paper; a slide fills a screen of 1,920 pixels.
+    dots = {name: print_options(name)["width"] * print_options(name)["scale"] for name in SIZES}
+    assert {name: round(value) for name, value in dots.items()} == {"column": 990, "text": 2070, "slide": 1920}
+    with pytest.raises(UnknownNameError, match=r"unknown print size 'colum'. Did you mean 'column'"):
+        print_options("colum")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
+def test_a_column_as_a_picture(tmp_path: Path) -> None:
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(height=200)
+    path = write(for_print(figure), tmp_path / "a.png", {"size": "column"}, **print_options())
+    width, height = struct.unpack(">II", path.read_bytes()[16:24])
+    assert (width, height) == (990, 624)
