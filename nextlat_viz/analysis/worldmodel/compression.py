@@ -38,9 +38,12 @@ def compression_vafa(
     """Share of same-state prefix pairs after whose second prefix everything sampled after the first is accepted.
 
     The sequence compression of Vafa et al. 2024, arXiv:2406.03689: of two different prefixes of equal
-    length that end in one state, sample `suffixes` after the first, at temperature 1 with tokens under `eps` cut. The
-    pair scores 1 if every suffix is accepted after the second prefix, which means that each of its tokens has a
-    probability above `eps` there, and 0 otherwise. ``compression_greedy`` is another number.
+    length that end in one state, sample `suffixes` after the first, at temperature 1 without tokens of probability at
+    most `eps`. The pair scores 1 if every suffix is accepted after the second prefix, which means that each of its
+    tokens has a probability above `eps` there, and 0 otherwise. Where no token is likelier than `eps` a suffix ends;
+    the published code goes on with the likeliest, which no prefix accepts. ``compression_greedy`` is another number.
+
+    A model that says the same after whatever came before compresses everything: see ``distinction`` beside it.
 
     Parameters
     ----------
@@ -118,7 +121,8 @@ def compression_greedy(
 
     The sequence compression reported for NextLat (Teoh et al. 2025, arXiv:2511.05963), which is not that
     of Vafa et al.: a model that knows both prefixes to be in one state, and what is legal there, may still prefer
-    different tokens.
+    different tokens. Where the world's own law has ties, as that of rides whose turns are drawn uniformly, the least
+    error of a model decides between them, and one wrong tie sets two continuations apart.
 
     Parameters
     ----------

@@ -55,7 +55,8 @@ def distinction(
         share of the world's boundary that the model accepts after s1 and rejects after s2.
 
     What *can* follow is what is legal and, in a taxi world, leaves the destination within the moves left: the state of
-    a ride includes them. A share of nothing is 1, and counted.
+    a ride includes them. It is what the streets allow, whatever law the rides of the world follow: of shortest rides
+    not even the true law scores 1. A share of nothing is 1, and counted.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def distinction(
     n : int
         Pairs of prefixes of equal length, of true episodes.
     suffixes : int
-        Sampled after each s1 at temperature 1, tokens under `eps` cut; 5 in the published code.
+        Sampled after each s1, as in ``compression_vafa``; 5 in the published code.
     depth : int
         Tokens in the longest sequence of the world's boundary.
     largest : int

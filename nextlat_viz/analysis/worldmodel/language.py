@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from nextlat_viz.decoding import Predictor, Reader
 from nextlat_viz.decoding.generation import choose
@@ -64,17 +64,6 @@ def possible(
     return fine
 
 
-def cut(probs: Float[np.ndarray, "n v"], eps: float) -> Float[np.ndarray, "n v"]:
-    """Probabilities with those under `eps` at 0; the largest stays (Hewitt et al. 2022, epsilon sampling).
-
-    Examples
-    --------
-    >>> cut(np.array([[0.5, 0.45, 0.05], [0.3, 0.4, 0.3]]), 0.4).tolist()
-    [[0.5, 0.45, 0.0], [0.0, 0.4, 0.0]]
-    """
-    return np.where(probs >= np.minimum(eps, probs.max(axis=1, keepdims=True)), probs, 0.0)
-
-
 def sample_suffixes(
     predictor: Predictor,
     prefixes: Int[np.ndarray, "n k"],
@@ -84,17 +73,30 @@ def sample_suffixes(
     end: int | None,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "n most"]:
-    """Sample one continuation of each prefix, tokens under `eps` cut, up to `end` or `most` tokens; -1 behind it.
+    """Sample one continuation of each prefix, without tokens of probability at most `eps`; -1 behind its end.
 
-    Prefixes may repeat: each is read once.
+    It ends with `end`, after `most` tokens, or where no token is likelier than `eps`: all of it is accepted there, in
+    the sense of ``first_rejected``. Prefixes may repeat: each is read once.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> from nextlat_viz.decoding import WorldPredictor
+    >>> world, prefixes = worlds.get("golden_mean"), np.zeros((3, 1), np.int64)
+    >>> some = sample_suffixes(WorldPredictor(world), prefixes, 4, eps=0.01, end=None, rng=np.random.default_rng(0))
+    >>> some.shape, bool(possible(world, prefixes, some).all())
+    ((3, 4), True)
     """
     suffixes = np.full((len(prefixes), most), -1, np.int64)
     reader, going = _start(predictor, prefixes), np.arange(len(prefixes))
     for step in range(most):
-        chosen = choose(cut(reader.probs, eps), 1.0, rng)
+        likely = np.where(reader.probs > eps, reader.probs, 0.0)
+        on = np.asarray(likely.any(axis=1))
+        going, chosen = going[on], choose(likely[on], 1.0, rng)
         suffixes[going, step] = chosen
-        on = np.ones(len(chosen), bool) if end is None else chosen != end
-        going, chosen = going[on], chosen[on]
+        if end is not None:
+            on[on] = chosen != end
+            going, chosen = going[chosen != end], chosen[chosen != end]
         if not going.size or step + 1 == most:
             break
         if not on.all():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nextlat_viz import worlds
 from nextlat_viz.analysis.worldmodel import compression_greedy, compression_vafa, distinction
 from nextlat_viz.analysis.worldmodel.distinction import model_boundary, world_boundary
-from nextlat_viz.analysis.worldmodel.language import cut, first_rejected, possible, possible_next, sample_suffixes
+from nextlat_viz.analysis.worldmodel.language import first_rejected, possible, possible_next, sample_suffixes
 from nextlat_viz.analysis.worldmodel.states import different_state_pairs, same_state_pairs, state_of
 from nextlat_viz.decoding import Predictor, UniformLegal, WorldPredictor
 from nextlat_viz.errors import UnknownNameError
@@ -62,9 +62,29 @@ def test_pairs_that_are_not_there() -> None:
         different_state_pairs(worlds.get("rrxor"), 3, length=5, room=5)
 
 
-def test_cut_keeps_the_largest_of_many_small() -> None:
-    assert cut(np.full((1, 200), 0.005), 0.01).tolist() == np.full((1, 200), 0.005).tolist()
-    np.testing.assert_array_equal(cut(np.array([[0.985, 0.01, 0.005]]), 0.01), [[0.985, 0.01, 0.0]])
+def test_suffixes_hold_nothing_unlikely_and_end_where_nothing_is_likely(ring: Ring) -> None:
+    prefixes = np.array([[BELL]] * 50)
+    rare = Forgetful(ring, np.array([0.99, 0.01]))
+    some = sample_suffixes(rare, prefixes, 6, eps=0.01, end=None, rng=np.random.default_rng(0))
+    assert (some == STEP).all()
+    flat = Forgetful(tiny_taxi(), np.full(18, 1 / 18))
+    options: dict[str, Any] = {"end": 17, "rng": np.random.default_rng(0)}
+    assert (sample_suffixes(flat, prefixes, 6, eps=0.06, **options) == -1).all()
+    assert (sample_suffixes(flat, prefixes, 6, eps=0.05, **options)[:, 0] >= 0).all()
+
+
+def test_what_follows_states_alone_compresses_wholly() -> None:
+    # It goes astray, to where nothing is legal and no token likelier than another.
+    model = UniformLegal(tiny_taxi(10, 10))
+    assert len(model.world.vocabulary) > 100
+    row = one_row(compression_vafa(model, n=20, suffixes=10, progress=False))
+    assert (row["value"], row["accepted"]) == (1, 1)
+
+
+def test_shortest_rides_are_less_than_the_streets_allow() -> None:
+    law = WorldPredictor(tiny_taxi(8, 8, rides="shortest"))
+    assert one_row(compression_vafa(law, n=5, progress=False))["value"] == 1
+    assert (distinction(law, n=20, progress=False).table["value"] < 1).all()
 
 
 def accepts(model: Predictor, prefix: tuple[int, ...], suffix: tuple[int, ...], eps: float = 0.01) -> bool:
