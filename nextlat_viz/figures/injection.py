@@ -140,9 +140,10 @@ def _rollout(i: int, label: str, one: Injection, exact: bool, color: str, place:
             "before": np.vstack([one.probs_before, one.rollout_before])[steps, read],
             "after": np.vstack([one.probs_after, one.rollout_after])[steps, read],
         }
+    symbol = SYMBOLS[i % len(SYMBOLS)]
     looks = {
-        "before": {"line": {"color": color, "width": 1.5, "dash": "dot"}, "marker": {"symbol": "x-thin-open"}},
-        "after": {"line": {"color": color, "width": 2.2}, "marker": {"symbol": SYMBOLS[i % len(SYMBOLS)]}},
+        "before": {"line": {"color": color, "width": 1.5, "dash": "dot"}, "marker": {"symbol": f"{symbol}-open"}},
+        "after": {"line": {"color": color, "width": 2.2}, "marker": {"symbol": symbol}},
     }
     return [
         go.Scatter(

@@ -143,8 +143,12 @@ def _divergence(i: int, last: int, label: str, one: LookAhead, color: str) -> li
             meta={"role": role, "model": i}, **style,
         )  # fmt: skip
 
-    own = {"line": {"color": color, "dash": DASHES[i % len(DASHES)]}, "marker": {"symbol": SYMBOLS[i % len(SYMBOLS)]}}
-    still = {"line": {"color": color, "width": 1.2, "dash": "dot"}, "marker": {"symbol": "x-thin-open", "color": color}}
+    symbol = SYMBOLS[i % len(SYMBOLS)]
+    own = {"line": {"color": color, "dash": DASHES[i % len(DASHES)]}, "marker": {"symbol": symbol, "color": color}}
+    still = {
+        "line": {"color": color, "width": 1, "dash": "dot"},
+        "marker": {"symbol": f"{symbol}-open", "color": color},
+    }
     return [
         line("distance", one.distance, f"{name}: psi", _number(last), **own),
         line("no_change", one.no_change, f"{name}: no change", _number(last), **still),

@@ -80,6 +80,19 @@ def test_an_episode_position_by_position(trained: AnnData) -> None:
     assert np.isfinite(table["kl"][9])
 
 
+def test_tokens_without_a_name_are_called_by_their_number(trained: AnnData) -> None:
+    few = trained.copy()
+    few.obs["token_id"] = np.where(few.obs["token"].astype(str) == "1", 3, 1)
+    head = np.random.default_rng(0).normal(size=(5, 16))
+    found = prediction(few, 23, head)
+    assert found.vocabulary == ("0", "0", "2", "1", "4")
+    table = episode_predictions(few, 2, head)
+    ids = few.obs["token_id"].to_numpy()[20:30]
+    logits = few.X[20:30].astype(float) @ head.T
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(table["model"][:9], probs[np.arange(9), ids[1:]], rtol=1e-6)
+
+
 def test_an_episode_with_gaps_says_nothing_across_them(trained: AnnData) -> None:
     table = episode_predictions(select(trained, position=[1, 2, 5, 6]), 7)
     assert table["model"].notna().tolist() == [True, False, True, False]
