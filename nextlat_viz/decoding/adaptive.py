@@ -18,7 +18,7 @@ from nextlat_viz.models import KVCache
 
 MOST = 16
 _EDGES = np.array([0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995])
-_HOPED, _WEIGHT = 0.8, 2.0
+_HOPED, _WEIGHT, _FADING = 0.8, 2.0, 0.995
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class DraftCosts:
         Guessing one token.
     verify : float
         Reading one more token in a pass that is made anyway.
+    start : float
+        What a pass over several tokens costs more than that, however many: on a processor, a product of matrices over
+        one of a matrix and a vector.
 
     Examples
     --------
@@ -42,9 +45,10 @@ class DraftCosts:
 
     draft: float
     verify: float
+    start: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("draft", "verify"):
+        for name in ("draft", "verify", "start"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be a cost of at least 0, in passes over one token")
 
@@ -66,7 +70,7 @@ class DraftCosts:
 
 @torch.inference_mode()
 def measure_costs(
-    model: Any, drafter: str | None = None, *, tokens: int = 4, rows: int = 1, repeats: int = 20
+    model: Any, drafter: str | None = None, *, tokens: int = 8, rows: int = 1, repeats: int = 20
 ) -> DraftCosts:
     """Time what drafting costs on this machine, for so many rows at once.
 
@@ -76,7 +80,7 @@ def measure_costs(
     drafter : str, optional
         Its own unless said.
     tokens : int
-        Drafts timed at once.
+        Drafts verified at once, and guessed where the drafter can guess so many.
     rows : int
         Sequences read at once.
     repeats : int
@@ -85,7 +89,7 @@ def measure_costs(
     Raises
     ------
     ValueError
-        If the model has no drafter, or reads fewer than ``tokens + 2`` tokens.
+        If the model has no drafter, `tokens` is under 2, or ``tokens + 2`` do not fit the context.
 
     Examples
     --------
@@ -97,12 +101,12 @@ def measure_costs(
     if not isinstance(predictor, ModelPredictor):
         raise ValueError(f"{predictor.name} is no trained model, so it has nothing to draft with")
     backbone = predictor.model.backbone
-    if tokens < 1 or tokens + 2 > backbone.config.context:
+    if tokens < 2 or tokens + 2 > backbone.config.context:
         raise ValueError(
-            f"tokens={tokens} must be at least 1, and with two more fit the context, {backbone.config.context}"
+            f"tokens={tokens} must be at least 2, and with two more fit the context, {backbone.config.context}"
         )
     name = drafter_name(predictor, drafter)
-    tokens = min(tokens, make_drafter(predictor, name, rows).longest or tokens)
+    ahead = min(tokens, make_drafter(predictor, name, rows).longest or tokens)
     like = backbone.head.weight
     cache, read = KVCache(backbone.config, rows, like), torch.zeros(rows, tokens + 1, dtype=torch.long).to(like.device)
     start = max(1, (backbone.config.context - tokens - 1) // 2)
@@ -129,30 +133,46 @@ def measure_costs(
         its = make_drafter(predictor, name, rows)
         its.read(hidden, ones)
         logits = its.begin(hidden[:, 0], read[:, 0])
-        for _ in range(tokens - 1):
+        for _ in range(ahead - 1):
             logits = its.go_on(logits.argmax(dim=-1))
         return logits
 
-    one, more, guessed = taken(lambda: passes(1)), taken(lambda: passes(tokens + 1)), taken(guesses)
-    return DraftCosts(guessed / tokens / one, max(0.0, more / one - 1) / tokens)
+    one, two, more = (taken(lambda t=t: passes(t)) for t in (1, 2, tokens + 1))  # type: ignore[misc]
+    verify = max(0.0, more - two) / (tokens - 1) / one
+    return DraftCosts(taken(guesses) / ahead / one, verify, max(0.0, two / one - 1 - verify))
 
 
 class Adaptive:
     """Decides for every row and draft whether it pays.
 
     A pass costs 1 and gives one token, and one more for each draft that is accepted; guessing a token costs
-    ``costs.draft`` and verifying it ``costs.verify``. With r the tokens per unit of cost so far, another draft pays
-    as long as
+    ``costs.draft``, verifying it ``costs.verify``, and the first draft of a step ``costs.start`` besides. With r the
+    tokens per unit of cost so far, another draft pays as long as
 
         P(it and all before it are accepted) >= r (cost of the draft),
 
     which is the rule that maximises r (marginal value theorem; Charnov 1976): time spent on a draft must earn what
-    time earns on average. The probability is that of the drafts before, times an estimate for this one: of the drafts
-    so far at this place, and with as high a largest probability under the drafter, the share that was accepted, shrunk
-    to that at all places. Before a token is guessed, its largest probability is not known, and all of its place count.
+    time earns on average. The first has to pay for the start together with those that follow.
+
+    The probability is that of the drafts before, times an estimate for this one: of the drafts so far at this place,
+    and with as high a largest probability under the drafter, the share that was accepted, shrunk to that at all places.
+    Before a token is guessed its largest probability is not known, and all of its place count. Drafts count less as
+    steps go by, so that what did not pay is tried again.
 
     Whether draft i is made depends on what is before it, never on what it is, so the law of what comes out stays the
     model's own.
+
+    Parameters
+    ----------
+    costs : DraftCosts
+    most : int
+        Most drafts in a step.
+
+    Examples
+    --------
+    >>> policy = Adaptive(DraftCosts(draft=0.1, verify=0.05), most=2)
+    >>> bool(policy.worth_guessing(0, np.ones(1))[0]), bool(policy.worth_guessing(1, np.full(1, 0.1))[0])
+    (True, False)
     """
 
     def __init__(self, costs: DraftCosts, most: int) -> None:
@@ -168,7 +188,11 @@ class Adaptive:
 
     def worth_guessing(self, place: int, reach: Float[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
         """Whether to ask the drafter for the draft at a place that is reached with this probability."""
-        return reach * self._at[place] >= self.rate * (self.costs.draft + self.costs.verify)
+        each = self.rate * (self.costs.draft + self.costs.verify)
+        if place == 0:
+            gained = np.cumsum(np.cumprod(self._at) - each).max()
+            return np.full(len(reach), gained >= self.rate * self.costs.start)
+        return reach * self._at[place] >= each
 
     def worth_verifying(self, chance: Float[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
         """Whether to keep a draft, already guessed, that is accepted with this probability."""
@@ -187,11 +211,14 @@ class Adaptive:
     ) -> None:
         """Take in one step: the drafts of each row and how many were kept, and how many places were guessed."""
         rows, places = np.nonzero(np.arange(confidence.shape[1]) < np.minimum(counts, kept + 1)[:, None])
+        for seen in (self._tested, self._accepted):
+            seen *= _FADING
         cells = places, np.searchsorted(_EDGES, confidence[rows, places])
         np.add.at(self._tested, cells, 1)
         np.add.at(self._accepted, cells, places < kept[rows])
         self._made += float(kept.sum()) + len(kept)
-        self._spent += len(kept) * (1 + guessed * self.costs.draft) + float(counts.sum()) * self.costs.verify
+        self._spent += len(kept) * (1 + guessed * self.costs.draft)
+        self._spent += float(counts.sum()) * self.costs.verify + float((counts > 0).sum()) * self.costs.start
         self._estimate()
 
     def _estimate(self) -> None:
