@@ -25,6 +25,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "invented": {"color": themes.MODELS["nexttoken"], "width": 1.5, "dash": "dash"},
 }
 _LEGIBLE_HEADS = 1500  # invented streets
+_BOW = 0.06  # of a street's length
 
 
 def reconstruction(
@@ -38,9 +39,9 @@ def reconstruction(
 ) -> Figure:
     """Draw which true streets rides take, which they do not, and which they would need that do not exist.
 
-    True streets that are used are solid and wide, unused ones dotted, invented ones thin and dashed, with a head that
-    says where they lead; of a street open both ways, each half is the way that leaves its end. Invented streets tell
-    on hover by which direction they leave.
+    True streets that are used are solid and wide, unused ones dotted, invented ones thin, dashed and bent, with a head
+    that says where they lead; of a street open both ways, each half is the way that leaves its end. An invented street
+    tells on hover by which direction it leaves.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ def reconstruction(
     lines = {
         "unused": _leaving(streets, ~result.used),
         "true": _leaving(streets, result.used),
-        "invented": _lines(streets, result.invented[:, 0], result.invented[:, 2], np.ones(len(result.invented))),
+        "invented": _bowed(streets, result.invented),
     }
     counts = {part: count for part, (count, _) in result.counts.items()}
     for part, (x, y) in lines.items():
@@ -163,13 +164,27 @@ def _lines(
     return x, y
 
 
-def _draw_heads(figure: Figure, streets: Streets, invented: Int[np.ndarray, "streets 3"]) -> None:
-    """Where invented streets lead: a head a little before their end, and names on hover."""
+def _bowed(
+    streets: Streets, invented: Int[np.ndarray, "streets 3"]
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """Invented streets by way of a point to the right of their middle: some join places that a true street joins."""
     source, target = invented[:, 0], invented[:, 2]
     east, north = streets.x[target] - streets.x[source], streets.y[target] - streets.y[source]
+    gap = np.full(len(source), np.nan)
+    x, y = (
+        np.stack([at[source], at[source] + along / 2 + _BOW * aside, at[target], gap], axis=1).ravel()
+        for at, along, aside in ((streets.x, east, north), (streets.y, north, -east))
+    )
+    return x, y
+
+
+def _draw_heads(figure: Figure, streets: Streets, invented: Int[np.ndarray, "streets 3"]) -> None:
+    """Where invented streets lead: a head on the second half of each, and names on hover."""
+    x, y = (points.reshape(-1, 4) for points in _bowed(streets, invented))
+    east, north = x[:, 2] - x[:, 1], y[:, 2] - y[:, 1]
     figure.add_scatter(
-        x=streets.x[source] + 0.85 * east,
-        y=streets.y[source] + 0.85 * north,
+        x=x[:, 1] + 0.7 * east,
+        y=y[:, 1] + 0.7 * north,
         mode="markers",
         marker={
             "symbol": "triangle-up",
