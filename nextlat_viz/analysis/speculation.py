@@ -108,7 +108,7 @@ def acceptance(
         "acceptance of drafts",
         pd.DataFrame(rows),
         by=("draft", "quantity"),
-        unit=_models.OWN_UNITS,
+        unit={PER_STEP: "tokens", SHARE: "share", SAVED: "share"},
         better="higher",
         note="The model drafts tokens and its transformer verifies them in one pass, which leaves what comes out, or "
         "its law, unchanged. A share of the passes saved is one of the time where a pass over some tokens takes as "
