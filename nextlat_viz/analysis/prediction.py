@@ -112,8 +112,8 @@ def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V 
     """
     its = meta(latents)
     rows = np.array([require_row(latents, row)])
-    exact = exact_probs(latents, rows)
     model = model_probs(latents, rows, head)[0]
+    exact = exact_probs(latents, rows, model.size)
     return Prediction(
         vocabulary=token_names(latents, model.size),
         model=model,
@@ -158,7 +158,8 @@ def episode_predictions(latents: AnnData, episode: int, head: Float[np.ndarray, 
     (True, 1)
     """
     rows = episode_rows(latents, episode)
-    model, exact = model_probs(latents, rows, head), exact_probs(latents, rows)
+    model = model_probs(latents, rows, head)
+    exact = exact_probs(latents, rows, model.shape[1])
     names = np.array(token_names(latents, model.shape[1]), dtype=object)
     position = column(latents, "position")[rows]
     following = _following(latents, rows, position, exact)
@@ -227,9 +228,11 @@ def model_probs(
     return _finite(np.asarray(latents.obsm[PROBS][rows]).astype(np.float64), rows)
 
 
-def exact_probs(latents: AnnData, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows V"] | None:
-    """The world's distributions at some rows; None where the table has none."""
-    return None if EXACT not in latents.obsm else np.asarray(latents.obsm[EXACT][rows]).astype(np.float64)
+def exact_probs(latents: AnnData, rows: Int[np.ndarray, " rows"], size: int) -> Float[np.ndarray, "rows V"] | None:
+    """The world's distributions at some rows; None where the table has none over `size` tokens, as the model has."""
+    if EXACT not in latents.obsm or latents.obsm[EXACT].shape[1] != size:
+        return None
+    return np.asarray(latents.obsm[EXACT][rows]).astype(np.float64)
 
 
 def _finite(probs: Any, rows: Int[np.ndarray, " rows"]) -> Any:

@@ -86,6 +86,8 @@ def test_tokens_without_a_name_are_called_by_their_number(trained: AnnData) -> N
     head = np.random.default_rng(0).normal(size=(5, 16))
     found = prediction(few, 23, head)
     assert found.vocabulary == ("0", "0", "2", "1", "4")
+    # What the world says of two tokens cannot be held against a distribution over five.
+    assert found.exact is None
     table = episode_predictions(few, 2, head)
     ids = few.obs["token_id"].to_numpy()[20:30]
     logits = few.X[20:30].astype(float) @ head.T
