@@ -10,7 +10,17 @@ import plotly.graph_objects as go
 
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.measures import SYMBOLS
-from nextlat_viz.figures.prediction import MOST_NAMES, distributions, hatched, heading, likeliest, name_axis, short
+from nextlat_viz.figures.prediction import (
+    LEGEND,
+    MOST_NAMES,
+    below,
+    distributions,
+    hatched,
+    heading,
+    likeliest,
+    name_axis,
+    short,
+)
 from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -18,7 +28,7 @@ from nextlat_viz.plotting import Figure
 if TYPE_CHECKING:
     from nextlat_viz.analysis.injection import Injection
 
-_GAP = 0.07
+_GAP, _TOP = 0.07, 138
 
 
 def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
@@ -67,12 +77,16 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     colors = themes.model_colors(list(injections))
     width = (1 - _GAP * (len(injections) - 1)) / len(injections)
     figure, notes, layout = Figure(), [], {}
-    up = [0.56, 1.0] if rolled else [0.0, 1.0]
+    axis = name_axis([next(iter(injections.values())).vocabulary[token] for token in chosen])
+    foot = below(axis)
+    # In pixels: the bars, the names under them, the rollouts.
+    inside = 180 + (foot + 30 + 130 if rolled else 0)
+    up = [(inside - 180) / inside, 1.0]
     for i, (label, one) in enumerate(injections.items()):
         left, n = i * (width + _GAP), "" if i == 0 else str(i + 1)
         figure.add_traces(_bars(i, one, chosen, colors[i], {"xaxis": f"x{n}", "yaxis": f"y{n}"}))
         notes.append(heading(escape(short(label)), _said(one), left))
-        layout[f"xaxis{n}"] = name_axis([one.vocabulary[t] for t in chosen]) | {
+        layout[f"xaxis{n}"] = axis | {
             "domain": [left, left + width], "anchor": f"y{n}", "title": {"text": "next token"},
         }  # fmt: skip
         layout[f"yaxis{n}"] = {
@@ -85,17 +99,17 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
             figure.add_traces(_rollout(i, short(label), one, exact, colors[i], place))
         layout[f"xaxis{place}"] = _steps_axis(list(injections.values()), place, exact)
         layout[f"yaxis{place}"] = {
-            "domain": [0.0, 0.3], "anchor": f"x{place}", "rangemode": "tozero",
+            "domain": [0.0, 130 / inside], "anchor": f"x{place}", "rangemode": "tozero",
             "title": {"text": "KL from exact (nats)" if exact else "probability of the token"},
         }  # fmt: skip
     figure.update_layout(
         template=themes.template(theme),
-        height=620 if rolled else 380,
+        height=_TOP + inside + (52 if rolled else foot),
         barmode="group",
         bargap=0.25,
-        margin={"l": 60, "r": 14, "t": 104, "b": 96},
+        margin={"l": 60, "r": 14, "t": _TOP, "b": 52 if rolled else foot},
         hovermode="closest",
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.13 if rolled else -0.24, "yanchor": "top"},
+        legend=LEGEND | {"x": 0, "xanchor": "left"},
         annotations=notes,
         **layout,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 # Bars are told apart in greyscale by their hatching; the exact distribution's are plain.
 PATTERNS = ("/", "\\", ".", "x", "-", "|", "+")
 MOST_NAMES = 24
+# Where not all tokens can be shown, those are that some distribution gives this probability or more.
+LEAST = 0.005
+# In a line of its own on top, whatever stands in the headings under it.
+LEGEND = {"orientation": "h", "x": 1, "xanchor": "right", "yref": "container", "y": 0.99, "yanchor": "top"}
 _LONGEST = 18
+# Letters that fit side by side under a narrow figure.
+_ACROSS = 48
 
 
 def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
@@ -31,7 +38,8 @@ def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_N
     predictions : dict of label to Prediction
         One per model, at one place, over one vocabulary.
     most : int
-        Of larger vocabularies the tokens that any distribution holds likeliest, in the order of their ids.
+        Of larger vocabularies the tokens that some distribution gives 0.005 or more, the likeliest where they are
+        still too many, in the order of their ids.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -65,25 +73,29 @@ def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_N
     chosen = likeliest([*shown.values(), *([] if exact is None else [exact])], most)
     figure = Figure(distributions(shown, exact, chosen, first.vocabulary))
     left_out = len(first.vocabulary) - chosen.size
+    more = f" ({left_out} less likely ones left out)" if left_out else ""
+    axis = name_axis([first.vocabulary[i] for i in chosen])
     figure.update_layout(
         template=themes.template(theme),
-        height=300,
+        height=236 + below(axis),
         barmode="group",
         bargap=0.25,
-        margin={"l": 56, "r": 14, "t": 70, "b": 64 if chosen.size <= 8 else 96},
-        xaxis=name_axis([first.vocabulary[i] for i in chosen])
-        | {"title": {"text": "next token" + (f" ({left_out} less likely ones left out)" if left_out else "")}},
+        margin={"l": 56, "r": 14, "t": 70, "b": below(axis)},
+        xaxis=axis | {"title": {"text": f"next token{more}"}},
         yaxis={"title": {"text": "probability"}, "range": [0, 1.02]},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+        legend=LEGEND,
         annotations=[heading(f"Next token after position {first.position}", said_gaps(gaps))],
     )
     return figure
 
 
 def likeliest(distributions: Sequence[Float[np.ndarray, " V"]], most: int) -> Any:
-    """Ids, ascending, of the tokens that some distribution holds likeliest: at most `most`."""
+    """Ids, ascending, of all tokens where there are no more than `most`; else of those that matter."""
     highest = np.max(np.stack(list(distributions)), axis=0)
-    return np.sort(np.argsort(-highest, kind="stable")[:most])
+    if highest.size <= most:
+        return np.arange(highest.size)
+    matter = max(2, int((highest >= LEAST).sum()))
+    return np.sort(np.argsort(-highest, kind="stable")[: min(most, matter)])
 
 
 def distributions(
@@ -118,14 +130,19 @@ def hatched(color: str, shape: str) -> dict[str, Any]:
 def name_axis(names: Sequence[str]) -> dict[str, Any]:
     """An axis of names at 0, 1, ...: by number, since two names may be alike once they are shortened."""
     texts = [escape(short(name)) for name in names]
-    slanted = len(texts) > 8 and max(map(len, texts)) > 2
     return {
         "tickvals": list(range(len(texts))),
         "ticktext": texts,
         "range": [-0.6, len(texts) - 0.4],
-        "tickangle": -60 if slanted else 0,
+        "tickangle": -60 if sum(map(len, texts)) > _ACROSS else 0,
         "showgrid": False,
     }
+
+
+def below(axis: Mapping[str, Any]) -> int:
+    """Room in pixels for an axis of names and its title: slanted names need more."""
+    longest = max(len(html.unescape(text)) for text in axis["ticktext"])
+    return 52 + (int(5.4 * longest) if axis["tickangle"] else 0)
 
 
 def heading(text: str, more: str = "", x: float = 0.0, y: float = 1.0) -> dict[str, Any]:

@@ -9,7 +9,17 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.prediction import MOST_NAMES, PATTERNS, hatched, heading, name_axis, short
+from nextlat_viz.figures.prediction import (
+    LEGEND,
+    MOST_NAMES,
+    PATTERNS,
+    below,
+    hatched,
+    heading,
+    likeliest,
+    name_axis,
+    short,
+)
 from nextlat_viz.figures.probes import METRICS
 from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
@@ -28,7 +38,7 @@ def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: 
     readings : dict of label to ReadOut
         One per model, of one target at one place, as `analysis.readout.read_out` gives them.
     most : int
-        Of more classes those that are true or read likeliest; of more numbers the first.
+        Of more classes those that are true, or read with a probability of 0.005 or more; of more numbers the first.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -64,9 +74,9 @@ def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: 
             raise ValueError("readings must be of one episode and position")
     classes = first.probe.metric == "accuracy"
     chosen = np.arange(len(names))[:most]
-    if classes and len(names) > most:
-        highest = np.max(np.stack([2 * np.nan_to_num(first.truth), *(one.read for one in readings.values())]), axis=0)
-        chosen = np.sort(np.argsort(-highest, kind="stable")[:most])
+    if classes:
+        # The true class is always shown, however unlikely it is read.
+        chosen = likeliest([2 * np.nan_to_num(first.truth), *(one.read for one in readings.values())], most)
     shown = [escape(short(names[i], 60)) for i in chosen]
     places = list(range(len(shown)))
     figure = Figure()
@@ -84,17 +94,18 @@ def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: 
         )  # fmt: skip
     lines = [f"{escape(short(label))}: {_score(one.probe, one.held_out)}" for label, one in readings.items()]
     left_out = len(names) - chosen.size
+    axis = name_axis([names[i] for i in chosen])
     figure.update_layout(
         template=themes.template(theme),
-        height=300 + 18 * len(lines),
+        height=230 + 18 * len(lines) + below(axis),
         barmode="group",
         bargap=0.25,
-        margin={"l": 60, "r": 14, "t": 54 + 18 * len(lines), "b": 64 if chosen.size <= 8 else 96},
-        xaxis=name_axis([names[i] for i in chosen])
+        margin={"l": 60, "r": 14, "t": 64 + 18 * len(lines), "b": below(axis)},
+        xaxis=axis
         | {"title": {"text": ("class" if classes else "component") + (f" ({left_out} more)" if left_out else "")}},
         yaxis={"title": {"text": f"probability of {escape(short(target))}" if classes else escape(short(target))}}
         | ({"range": [0, 1.02]} if classes else {"zeroline": True}),
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": -0.18, "yanchor": "top"},
+        legend=LEGEND,
         annotations=[
             heading(
                 f"{escape(short(target))} after position {first.position}, read by a linear probe", "<br>".join(lines)
@@ -110,7 +121,7 @@ def _score(probe: ProbeResult, held_out: bool | None) -> str:
     if probe.untrained is not None:
         parts.append(f"untrained {probe.untrained:.2f}")
     if probe.chance is not None:
-        parts.append(f"commonest class {probe.chance:.2f}")
+        parts.append(f"chance {probe.chance:.2f}")
     if held_out is False:
         parts.append("fitted on this episode")
     return ", ".join(parts).replace("-0.00", "0.00").replace(" -", " −")

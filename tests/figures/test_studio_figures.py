@@ -161,6 +161,8 @@ def test_bars_of_a_prediction() -> None:
     assert models[1].marker.color == themes.MODELS["nextlat"]
     assert "(90 less likely ones left out)" in figure.layout.xaxis.title.text
     assert "NextLat 0.0000 nats" in figure.layout.annotations[0].text
+    sure = prediction_bars({"NextLat": replace(one, model=exact)})
+    assert list(sure.layout.xaxis.ticktext) == ["t7", "t90"]
     blind = prediction_bars({"NextLat": replace(one, exact=None)})
     assert [trace.meta["role"] for trace in blind.data] == ["model"]
     assert "KL" not in blind.layout.annotations[0].text
@@ -204,7 +206,7 @@ def test_a_reading_beside_the_truth(latents: AnnData, reading: ReadOut) -> None:
     assert ("fitted on this episode" in said) == (not reading.held_out)
     state = read_at(latents, probe(latents, "state", n_bootstrap=10), ROW)
     classes = read_out({"NextLat": state}, most=2)
-    assert "commonest class" in classes.layout.annotations[0].text
+    assert "chance" in classes.layout.annotations[0].text
     assert latents.obs["state"].iloc[ROW] in classes.layout.xaxis.ticktext
     assert classes.layout.xaxis.title.text == "class (1 more)"
     assert classes.layout.yaxis.title.text == "probability of state"
