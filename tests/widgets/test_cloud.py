@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nextlat_viz.figures import color_options
 from nextlat_viz.widgets.cloud import Cloud
+from nextlat_viz.widgets.cloud_latents import latent_cloud, paint
 
 N = 21
 PLACES = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
@@ -196,3 +199,47 @@ def test_a_closed_cloud_has_no_page_any_more(cloud: Cloud) -> None:
 def test_no_text_is_ever_set_as_markup() -> None:
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert way not in Cloud._esm
+
+
+def test_a_cloud_of_latents_has_the_rows_of_the_table(rrxor: list[AnnData]) -> None:
+    latents = rrxor[0]
+    places = np.asarray(latents.X[:, :2])
+    heard: list[Any] = []
+    cloud = latent_cloud(latents, places, on_click=heard.append, title="<b>")
+    np.testing.assert_array_equal(cloud.positions, places)
+    row = 11
+    (code,) = cloud.codes[[row]]
+    state = latents.obs["state"].iloc[row]
+    assert dict(cloud._key)[state] == cloud.palette[code]
+    read = latents.obs["position"].iloc[row]
+    assert callable(cloud._labels)
+    first, second, third = cloud._labels(row).splitlines()
+    assert len(first.split()) == 1 + min(read, 25)
+    assert second == f"episode {latents.obs['episode'].iloc[row]}, position {read}"
+    assert third == f"true state {state}"
+    cloud.close()
+
+
+def test_every_column_can_be_painted(rrxor: list[AnnData]) -> None:
+    latents = rrxor[0]
+    cloud = latent_cloud(latents, np.asarray(latents.X[:, :2]))
+    for name in color_options(latents).values():
+        found = paint(latents, name)
+        cloud.recolor(**found)
+        assert set(found["key"].values()) <= set(found["palette"]) or name == "belief"
+    ends = paint(latents, "position")["key"]
+    assert list(ends) == ["position 1", "8"]
+    assert len(set(ends.values())) == 2
+    cloud.close()
+
+
+def test_names_of_states_stay_text_in_the_key(rrxor: list[AnnData]) -> None:
+    latents = rrxor[0].copy()
+    names = {one: f"<b>{one}</b> & $x$" for one in latents.obs["state"].cat.categories}
+    latents.obs["state"] = latents.obs["state"].cat.rename_categories(names)
+    assert set(paint(latents, "state")["key"]) == set(names.values())
+
+
+def test_a_sample_of_places_is_refused(rrxor: list[AnnData]) -> None:
+    with pytest.raises(ValueError, match="one place for each of 320 rows, got 20"):
+        latent_cloud(rrxor[0], np.zeros((20, 2)))
