@@ -69,6 +69,23 @@ def test_it_does_not_jump_gaps_or_documents(latents: AnnData) -> None:
     assert packed.obs["position"].iloc[next_rows(packed, 36, 8)].tolist() == [8, 9, 10]
 
 
+@pytest.mark.slow
+def test_psi_added_to_a_pretrained_model() -> None:
+    transformers = pytest.importorskip("transformers")
+    from nextlat_viz.models.posthoc import PostHoc, Pretrained
+
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=30, n_positions=16, n_embd=16, n_layer=2, n_head=2)
+    module = transformers.GPT2LMHeadModel(config).eval()
+    model = PostHoc(Pretrained(module), horizon=2, lambda_h=1.0, lambda_kl=1.0, psi_width=8)
+    latents = extract(module, np.random.default_rng(0).integers(5, 25, size=(3, 8)), progress=False)
+    found = look_ahead(model, latents, 1, 3, steps=4)
+    # psi starts as "no change".
+    np.testing.assert_allclose(found.rolled, np.tile(found.start, (4, 1)), atol=1e-6)
+    np.testing.assert_allclose(found.distance, found.no_change, rtol=1e-5)
+    assert found.tokens == tuple(latents.obs["token"].iloc[11:15])
+
+
 def test_what_cannot_look_ahead(checkpoint: Checkpoint, latents: AnnData) -> None:
     plain = load("rrxor/next_token")
     its = extract(plain, plain.world.sample(6, 10, seed=2), progress=False)
