@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from nextlat_viz.decoding import Predictor
+from nextlat_viz.decoding.predictor import as_predictors
 from nextlat_viz.worlds import Episodes, World
 from nextlat_viz.worlds.taxi.world import Taxi
 
@@ -15,6 +17,26 @@ END = "end"
 """The token that ends an episode, in the worlds whose episodes end."""
 
 _DRAWS_PER_PROMPT = 4
+
+
+def measured(models: Any) -> list[Predictor]:
+    """The predictors to measure, of one world, if each predicts numbers.
+
+    Raises
+    ------
+    ValueError
+        If there are none, they are of different worlds, or one predicts NaN: it would just seem to know nothing.
+    """
+    predictors = as_predictors(models)
+    world = predictors[0].world
+    one = world.sample(1, 2 if world.length is None else None, states=False)
+    opening = one.tokens[:, : 1 + int(one.loss_mask[0, 1:].argmax())]
+    for predictor in predictors:
+        if not np.isfinite(predictor.next_token_probs(opening)).all():
+            raise ValueError(
+                f"{predictor.name} predicts NaN or infinity: was it trained too fast? Measure another checkpoint"
+            )
+    return predictors
 
 
 def held_out_split(world: World) -> str:

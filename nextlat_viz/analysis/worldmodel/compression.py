@@ -13,6 +13,7 @@ from nextlat_viz.analysis.measure import Measure, record, share
 from nextlat_viz.analysis.worldmodel._episodes import (
     end_token,
     episode_length,
+    measured,
     positive,
     require_next_token,
     threshold,
@@ -21,7 +22,6 @@ from nextlat_viz.analysis.worldmodel._episodes import (
 from nextlat_viz.analysis.worldmodel.language import first_rejected, sample_suffixes
 from nextlat_viz.analysis.worldmodel.states import PrefixPairs, same_state_pairs
 from nextlat_viz.decoding import Predictor, generate
-from nextlat_viz.decoding.predictor import as_predictors
 
 
 def compression_vafa(
@@ -178,7 +178,7 @@ def compression_greedy(
 def _setting(
     models: Any, n: int, length: int | None, state: Sequence[str] | None, seed: int, measure: str
 ) -> tuple[list[Predictor], PrefixPairs]:
-    predictors = as_predictors(models)
+    predictors = measured(models)
     world = predictors[0].world
     require_next_token(world, measure)
     pairs = same_state_pairs(world, n, length=episode_length(predictors, length), seed=seed, state=state)

@@ -11,10 +11,9 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from nextlat_viz.analysis.measure import Measure, record, share
-from nextlat_viz.analysis.worldmodel._episodes import episode_length, prompts, require_end, require_taxi
+from nextlat_viz.analysis.worldmodel._episodes import episode_length, measured, prompts, require_end, require_taxi
 from nextlat_viz.analysis.worldmodel.trajectories import judge
 from nextlat_viz.decoding import Predictor
-from nextlat_viz.decoding.predictor import as_predictors
 from nextlat_viz.errors import unknown
 from nextlat_viz.worlds.taxi.world import Taxi
 
@@ -84,7 +83,7 @@ def detour_robustness(
     >>> found.table[["p", "value"]].values.tolist()
     [[0.0, 1.0], [0.5, 1.0]]
     """
-    predictors = as_predictors(models)
+    predictors = measured(models)
     world = require_taxi(predictors[0].world, "detour robustness")
     for kind in kinds:
         if kind not in KINDS:

@@ -14,6 +14,7 @@ from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.analysis.worldmodel._episodes import (
     end_token,
     episode_length,
+    measured,
     positive,
     require_next_token,
     threshold,
@@ -22,7 +23,6 @@ from nextlat_viz.analysis.worldmodel._episodes import (
 from nextlat_viz.analysis.worldmodel.language import first_rejected, possible, possible_next, sample_suffixes
 from nextlat_viz.analysis.worldmodel.states import different_state_pairs
 from nextlat_viz.decoding import Predictor
-from nextlat_viz.decoding.predictor import as_predictors
 from nextlat_viz.worlds import World
 
 PARTS = ("precision", "recall")
@@ -100,7 +100,7 @@ def distinction(
     >>> distinction(WorldPredictor(world), n=10, progress=False).table[["part", "value"]].values.tolist()
     [['precision', 1.0], ['recall', 1.0]]
     """
-    predictors = as_predictors(models)
+    predictors = measured(models)
     world = predictors[0].world
     require_next_token(world, "distinction")
     for argument, value in (("suffixes", suffixes), ("depth", depth), ("largest", largest)):

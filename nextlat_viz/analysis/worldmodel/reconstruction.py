@@ -11,11 +11,10 @@ from jaxtyping import Bool, Int
 from tqdm.auto import tqdm
 
 from nextlat_viz.analysis.measure import Measure, record, share
-from nextlat_viz.analysis.worldmodel._episodes import held_out_split, positive, require_end, require_taxi
+from nextlat_viz.analysis.worldmodel._episodes import held_out_split, measured, positive, require_end, require_taxi
 from nextlat_viz.analysis.worldmodel.placement import Placement
 from nextlat_viz.analysis.worldmodel.trajectories import judge
 from nextlat_viz.decoding import generate
-from nextlat_viz.decoding.predictor import as_predictor, as_predictors
 from nextlat_viz.worlds import World
 from nextlat_viz.worlds.taxi.follow import PROMPT
 from nextlat_viz.worlds.taxi.world import Taxi
@@ -184,7 +183,7 @@ def reconstruct_map(
     >>> reconstruct_map(WorldPredictor(worlds.get("taxi", width=3, height=3)), 200)
     <MapReconstruction taxi, true world: 26 true, 0 invented, 0 unused, 0 unplaced of 200 rides>
     """
-    predictor = as_predictor(model)
+    (predictor,) = measured([model])
     world = require_taxi(predictor.world, "map reconstruction")
     true = world.sample(positive("n_rides", n_rides), seed=seed, split=held_out_split(world), states=False)
     end, most = require_end(world, "map reconstruction"), world.rides.max_turns + 1
@@ -232,7 +231,7 @@ def map_reconstruction(
     [['invented', 'model', 0.0], ['unused', 'model', 0.0]]
     """
     rows = []
-    for predictor in tqdm(as_predictors(models), desc="map reconstruction", unit="model", disable=not progress):
+    for predictor in tqdm(measured(models), desc="map reconstruction", unit="model", disable=not progress):
         found = reconstruct_map(predictor, n_rides, temperature=temperature, seed=seed)
         assert found.control is not None
         for rides, its in (("model", found), ("control", found.control)):

@@ -13,6 +13,7 @@ from nextlat_viz.analysis.measure import Measure, record, share
 from nextlat_viz.analysis.worldmodel._episodes import (
     episode_length,
     held_out_split,
+    measured,
     positive,
     prompts,
     require_end,
@@ -20,7 +21,6 @@ from nextlat_viz.analysis.worldmodel._episodes import (
     within_context,
 )
 from nextlat_viz.decoding import generate
-from nextlat_viz.decoding.predictor import as_predictors
 from nextlat_viz.worlds import Episodes, World
 
 _AT_ONCE = 128  # episodes: what is legal next is an array of episodes x positions x vocabulary
@@ -118,7 +118,7 @@ def next_token_test(
     >>> found.table["value"].tolist()
     [1.0]
     """
-    predictors = as_predictors(models)
+    predictors = measured(models)
     world = predictors[0].world
     require_next_token(world, "the next-token test")
     if episodes is None:
@@ -191,7 +191,7 @@ def valid_trajectories(
     >>> found.table["value"].tolist()[0], int(found.table["illegal"].sum())
     (1.0, 0)
     """
-    predictors = as_predictors(models)
+    predictors = measured(models)
     world = predictors[0].world
     asked = prompts(world, n, seed, "valid trajectories")
     end, most = require_end(world, "valid trajectories"), episode_length(predictors, None) - asked.shape[1]

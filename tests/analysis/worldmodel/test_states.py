@@ -158,7 +158,7 @@ def test_boundaries_are_those_of_a_literal_search(vocabulary: str) -> None:
     world = Ring() if vocabulary == "ring" else tiny_taxi(2, 2)
     total = world.length or 9
     depth = 4 if vocabulary == "ring" else 2
-    pairs = different_state_pairs(world, 5, length=total, room=depth, seed=2, state=ROOM if total == 9 else None)
+    pairs = different_state_pairs(world, 4, length=total, room=depth, seed=2, state=ROOM if total == 9 else None)
     model = Merged(world) if isinstance(world, Ring) else UniformLegal(world)
     for _, first, second in pairs.by_length():
         pair, found = world_boundary(world, first, second, depth)

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis.worldmodel import detour_robustness, next_token_test, valid_trajectories
+from nextlat_viz.analysis.worldmodel import (
+    compression_vafa,
+    detour_robustness,
+    map_reconstruction,
+    next_token_test,
+    valid_trajectories,
+)
 from nextlat_viz.analysis.worldmodel._episodes import prompts
 from nextlat_viz.analysis.worldmodel.detours import KINDS, detour, drive
 from nextlat_viz.analysis.worldmodel.trajectories import judge
@@ -32,7 +38,7 @@ def test_the_true_world_passes_everywhere_and_is_left_as_it_was() -> None:
 
 def test_next_token_test_counts_the_positions_by_hand() -> None:
     world = tiny_taxi()
-    rides = world.sample(30, seed=5, split="test")
+    rides = world.sample(15, seed=5, split="test")
     for token in range(len(world.vocabulary)):
         model = Forgetful(world, np.eye(len(world.vocabulary))[token])
         hits = trials = 0
@@ -213,3 +219,13 @@ def test_detours_share_their_draws_and_repeat() -> None:
         detour_robustness(model, p=(1.5,), progress=False)
     with pytest.raises(ValueError, match="at least one setting"):
         detour_robustness(model, p=(), progress=False)
+
+
+def test_a_model_of_nan_is_refused_rather_than_scored() -> None:
+    world = tiny_taxi()
+    broken = Forgetful(world, np.full(len(world.vocabulary), np.nan))
+    for measure in (next_token_test, valid_trajectories, detour_robustness, compression_vafa, map_reconstruction):
+        with pytest.raises(ValueError, match="forgetful predicts NaN"):
+            measure([WorldPredictor(world), broken], progress=False)
+    with pytest.raises(ValueError, match="models is empty"):
+        valid_trajectories([], progress=False)
