@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.measures import measure
+from nextlat_viz.figures.probes import OBJECTIVES
 from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -64,7 +65,7 @@ def probe_offsets(found: Measure, *, title: str | None = None, theme: Theme = "a
     views = [its for _, its in found.table.groupby(list(found.by[1:]), sort=False)] if found.by[1:] else [found.table]
     score = _SCORES.get(str(found.unit), escape(str(found.unit)))
     for baseline in found.references:
-        score += f"<br>minus {escape(baseline)}'s"
+        score = f"{score.split(', ')[-1]} minus {escape(OBJECTIVES.get(baseline, baseline))}'s"
     for i, its in enumerate(views):
         number = "" if i == 0 else str(i + 1)
         figure.update_layout({f"xaxis{number}": {"title": {"text": "steps ahead"}, "tickformat": "d"}})

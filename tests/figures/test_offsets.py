@@ -63,7 +63,7 @@ def test_controls_stand_beside_absolute_scores_only(swept: ProbeSweep) -> None:
     figure = probe_offsets(swept.relative_to("next_token"), title="ahead of <b>")
     assert not having(figure, "control")
     assert {one.meta["objective"] for one in figure.data} == {"nextlat", "mtp"}
-    assert figure.layout.yaxis.title.text == "cross-entropy, nats<br>minus next_token's"
+    assert figure.layout.yaxis.title.text == "nats minus next-token's"
     assert [shape.y0 for shape in figure.layout.shapes] == [0.0, 0.0]
     assert figure.layout.title.text == "ahead of &lt;b&gt;"
 
