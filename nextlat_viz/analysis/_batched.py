@@ -78,7 +78,7 @@ def fit_softmax(
             V = _adam(problem, V, seed)
         V, gradient, passes = _lbfgs(problem, V, tol, max_iter)
     W = (problem.back @ V.reshape(dim + 1, -1)).reshape(dim + 1, -1, k).permute(1, 2, 0)
-    return Fits(W[..., :dim] + 0.0, W[..., dim] - W[..., :dim] @ problem.centre, gradient, passes)
+    return Fits(W[..., :dim], W[..., dim] - W[..., :dim] @ problem.centre, gradient, passes)
 
 
 class _Problem:
