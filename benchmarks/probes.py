@@ -18,7 +18,9 @@ The floor is arithmetic: the two matrix products, for logits and gradient, of as
 makes at least (six), at the speed this machine reaches on one of that shape, measured in between. Above it are the
 softmax over the vocabulary, which reads and writes every logit, and the last passes that settle the gradient.
 
-Goals: 20 times as fast, and accuracies within 0.5 points of scikit-learn's.
+Goals: 20 times as fast, and accuracies within 0.5 points of scikit-learn's. Both are met against fits that converge (69
+times by processor time, accuracies 0.3 points below to 0.1 above, cross-entropies up to 0.02 nats above). Against fits
+that stop at 100 iterations it is 15 to 18 times, and the sweep reads better, by up to 0.8 points and 0.04 nats.
 """
 
 from __future__ import annotations
