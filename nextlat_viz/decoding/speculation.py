@@ -240,16 +240,18 @@ class _Run:
         # A draft is made or not by what is before it alone: what it is itself must not matter to the law.
         counts, going, reach = np.zeros_like(most), most > 0, np.ones(len(most))
         uniforms = self._uniforms(int(most.max()), len(most))
-        token = self._pending
+        token, fewest = self._pending, int(most.min())
         for place in range(int(most.max())):
             if self._policy is not None:
-                going = going & (place < most) & self._policy.worth_guessing(place, reach)
+                going = going & self._policy.worth_guessing(place, reach)
+                if place >= fewest:
+                    going = going & (place < most)
                 if not going.any():
                     break
             logits = self._guess.begin(self._hidden, token) if place == 0 else self._guess.go_on(token)
             guessed += 1
             if self._policy is not None:
-                confidence = logits.softmax(dim=-1).amax(dim=-1).double().cpu().numpy()
+                confidence = logits.softmax(dim=-1).amax(dim=-1).cpu().numpy()
                 reach = reach * self._policy.chance(place, confidence)
                 going = going & self._policy.worth_verifying(reach)
                 if not going.any():
