@@ -3,9 +3,9 @@
     python benchmarks/decode.py [repeats]
 
 One row at a time, as a user waits for it, on one core, greedily and sampled. The model is NextLat of 8 layers of width
-256 (7 million weights) on stories, whose words are half of them certain; it is trained on the first call, ten minutes
-or so, and kept in runs/bench. Hugging Face gets the same weights: a Llama of the same sizes is the same function, which
-is checked.
+256 (6 million weights) on stories, whose words are half of them certain; it is trained on the first call, ten minutes
+on a busy core, and kept in runs/bench. Hugging Face gets the same weights: a Llama of the same sizes is the same
+function, which is checked.
 
 Time is the process's own on its core, so that another process which takes turns on it is not counted. Everything is
 run in turn; medians and quartiles are over repeats of the same prompts.
@@ -13,7 +13,10 @@ run in turn; medians and quartiles are over repeats of the same prompts.
 The floor of a run is what its passes would take if drafts cost nothing and a pass over several tokens as much as over
 one: the bare transformer, one token at a time, as often as there were passes.
 
-Goals: twice as fast as our own decoding without drafts, and adaptive drafting as fast as the best fixed length.
+Goals: twice as fast as our own decoding without drafts, and adaptive drafting as fast as the best fixed length. The
+first is met from 3 drafts on, with 4 to 5 times at the best length. The second needs no trying of lengths: 0.96 of the
+best greedily, which is within the noise of three repeats, and 1.06 sampled, on one slow and busy core. What keeps them
+from the floor is that a pass over several tokens costs 1.4 to 2 of one here, and drafts are not free.
 """
 
 from __future__ import annotations
