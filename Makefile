@@ -46,6 +46,8 @@ bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user 
 	$(BIN)/python benchmarks/worlds.py
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/probes.py
+	$(BIN)/python benchmarks/decode.py
 
 lock: pyproject.toml  ## resolve the newest versions afresh into requirements.lock
 	rm -rf build/lock

@@ -10,12 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "MapReconstruction": "worldmodel.reconstruction",
     "Measure": "measure",
     "ProbeResult": "probe_result",
+    "ProbeSweep": "sweeps",
     "Projection": "projection",
     "ProjectionCache": "cache",
+    "TorchLogisticProbe": "torch_probe",
+    "TorchRidgeProbe": "torch_probe",
     "Trajectory": "trajectories",
     "UmapJob": "background",
+    "acceptance": "speculation",
     "aligned": "projection",
     "compare_trajectories": "trajectories",
     "compression_greedy": "worldmodel.compression",
@@ -23,6 +28,7 @@ _HOME = {
     "curvature": "shape",
     "default_cache": "cache",
     "detour_robustness": "worldmodel.detours",
+    "different_histories": "shape",
     "distinction": "worldmodel.distinction",
     "effective_rank": "geometry",
     "episode_predictions": "prediction",
@@ -33,6 +39,8 @@ _HOME = {
     "length_generalisation": "lengths",
     "linear_cka": "geometry",
     "look_ahead": "lookahead",
+    "map_from_rides": "worldmodel.reconstruction",
+    "map_reconstruction": "worldmodel.reconstruction",
     "mean_trajectory_error": "trajectories",
     "merge_distance": "shape",
     "next_token_test": "worldmodel.trajectories",
@@ -41,16 +49,19 @@ _HOME = {
     "probe": "probes",
     "probe_positions": "probes",
     "probe_sites": "probes",
+    "probe_sweep": "sweeps",
     "procrustes": "geometry",
     "project": "projections",
     "project_in_background": "background",
     "psi_rollout": "dynamics",
     "read_trajectory": "trajectories",
+    "reconstruct_map": "worldmodel.reconstruction",
     "rollout_divergence": "dynamics",
     "same_state_pairs": "pairs",
     "same_state_spread": "geometry",
     "similarity": "representations",
     "split_episodes": "probes",
+    "state_numbers": "geometry",
     "state_tracking": "tasks.groups",
     "trajectory_shapes": "shape",
     "transition_consistency": "dynamics",
@@ -60,12 +71,17 @@ _HOME = {
 }
 
 __all__ = [
+    "MapReconstruction",
     "Measure",
     "ProbeResult",
+    "ProbeSweep",
     "Projection",
     "ProjectionCache",
+    "TorchLogisticProbe",
+    "TorchRidgeProbe",
     "Trajectory",
     "UmapJob",
+    "acceptance",
     "aligned",
     "compare_trajectories",
     "compression_greedy",
@@ -73,6 +89,7 @@ __all__ = [
     "curvature",
     "default_cache",
     "detour_robustness",
+    "different_histories",
     "distinction",
     "effective_rank",
     "episode_predictions",
@@ -83,6 +100,8 @@ __all__ = [
     "length_generalisation",
     "linear_cka",
     "look_ahead",
+    "map_from_rides",
+    "map_reconstruction",
     "mean_trajectory_error",
     "merge_distance",
     "next_token_test",
@@ -91,16 +110,19 @@ __all__ = [
     "probe",
     "probe_positions",
     "probe_sites",
+    "probe_sweep",
     "procrustes",
     "project",
     "project_in_background",
     "psi_rollout",
     "read_trajectory",
+    "reconstruct_map",
     "rollout_divergence",
     "same_state_pairs",
     "same_state_spread",
     "similarity",
     "split_episodes",
+    "state_numbers",
     "state_tracking",
     "trajectory_shapes",
     "transition_consistency",
@@ -113,7 +135,14 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.background import UmapJob, project_in_background
     from nextlat_viz.analysis.cache import ProjectionCache, default_cache
     from nextlat_viz.analysis.dynamics import psi_rollout, rollout_divergence, transition_consistency
-    from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes, same_state_spread, trustworthiness
+    from nextlat_viz.analysis.geometry import (
+        effective_rank,
+        linear_cka,
+        procrustes,
+        same_state_spread,
+        state_numbers,
+        trustworthiness,
+    )
     from nextlat_viz.analysis.injection import inject
     from nextlat_viz.analysis.layers import layer_contributions
     from nextlat_viz.analysis.lengths import length_generalisation
@@ -126,10 +155,19 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.projection import Projection, aligned, with_projection
     from nextlat_viz.analysis.projections import project
     from nextlat_viz.analysis.representations import latent_geometry, similarity
-    from nextlat_viz.analysis.shape import curvature, merge_distance, path_length, trajectory_shapes
+    from nextlat_viz.analysis.shape import (
+        curvature,
+        different_histories,
+        merge_distance,
+        path_length,
+        trajectory_shapes,
+    )
+    from nextlat_viz.analysis.speculation import acceptance
+    from nextlat_viz.analysis.sweeps import ProbeSweep, probe_sweep
     from nextlat_viz.analysis.tasks.countdown import equation_validity
     from nextlat_viz.analysis.tasks.groups import state_tracking
     from nextlat_viz.analysis.tasks.path_star import path_accuracy
+    from nextlat_viz.analysis.torch_probe import TorchLogisticProbe, TorchRidgeProbe
     from nextlat_viz.analysis.trajectories import (
         Trajectory,
         compare_trajectories,
@@ -139,6 +177,12 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.worldmodel.compression import compression_greedy, compression_vafa
     from nextlat_viz.analysis.worldmodel.detours import detour_robustness
     from nextlat_viz.analysis.worldmodel.distinction import distinction
+    from nextlat_viz.analysis.worldmodel.reconstruction import (
+        MapReconstruction,
+        map_from_rides,
+        map_reconstruction,
+        reconstruct_map,
+    )
     from nextlat_viz.analysis.worldmodel.trajectories import next_token_test, valid_trajectories
 
 

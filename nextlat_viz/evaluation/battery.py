@@ -50,6 +50,10 @@ def _psi(checkpoint: Checkpoint) -> bool:
     return hasattr(checkpoint.model, "psi")
 
 
+def _drafts(checkpoint: Checkpoint) -> bool:
+    return checkpoint.world.predicts_next_token and checkpoint.card.objective in ("nextlat", "mtp", "jtp")
+
+
 def _of(*names: str) -> Callable[[Checkpoint], bool]:
     return lambda checkpoint: checkpoint.world.name in names
 
@@ -65,6 +69,7 @@ BATTERY: dict[str, Entry] = {
     "compression_vafa": Entry("analysis", "compression_vafa", _taxi, _QUIET),
     "compression_greedy": Entry("analysis", "compression_greedy", _taxi, _QUIET),
     "distinction": Entry("analysis", "distinction", _taxi, _QUIET),
+    "map_reconstruction": Entry("analysis", "map_reconstruction", _taxi, _QUIET),
     "equation_validity": Entry("analysis", "equation_validity", _of("countdown"), _QUIET),
     "path_accuracy": Entry("analysis", "path_accuracy", _of("path_star"), _QUIET),
     "state_tracking": Entry("analysis", "state_tracking", _of("a5", "s5", "a4xz5", "z60"), _QUIET),
@@ -73,6 +78,7 @@ BATTERY: dict[str, Entry] = {
     "transition_consistency": Entry("analysis", "transition_consistency", _psi, {}),
     "rollout_divergence": Entry("analysis", "rollout_divergence", _psi, _QUIET),
     "length_generalisation": Entry("analysis", "length_generalisation", _hidden_states, _QUIET),
+    "acceptance": Entry("analysis", "acceptance", _drafts, _QUIET),
 }
 
 

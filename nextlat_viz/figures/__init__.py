@@ -6,7 +6,9 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 from nextlat_viz.figures.clouds import clouds
 from nextlat_viz.figures.export import one_browser, provenance_of, write
 from nextlat_viz.figures.measures import measure
+from nextlat_viz.figures.offsets import probe_offsets
 from nextlat_viz.figures.probes import every_seed, probe_overview
+from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.report import report
 from nextlat_viz.figures.rows import color_options, escape
 from nextlat_viz.figures.theme import template
@@ -21,8 +23,10 @@ __all__ = [
     "loss_curves",
     "measure",
     "one_browser",
+    "probe_offsets",
     "probe_overview",
     "provenance_of",
+    "reconstruction",
     "report",
     "template",
     "trajectories",

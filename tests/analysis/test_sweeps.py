@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from nextlat_viz.analysis import probe, split_episodes
 from nextlat_viz.analysis._ahead import ratio_error
-from nextlat_viz.analysis.probe_sweep import ProbeSweep, probe_sweep
+from nextlat_viz.analysis.sweeps import ProbeSweep, probe_sweep
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from tests.synthetic import make_latents
 
