@@ -15,7 +15,7 @@ import pytest
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.export import write
-from nextlat_viz.figures.gallery import stand_alone, write_page
+from nextlat_viz.figures.gallery import stand_alone, write_gallery, write_page
 from nextlat_viz.figures.print import SIZES, for_print, print_options
 from nextlat_viz.figures.story_page import Step, story_page
 from nextlat_viz.worlds import Episodes
@@ -118,6 +118,19 @@ def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
     assert (note["figure"], note["parameters"]) == ("page.html", {"world": "rrxor", "rows": [0, 1]})
     with pytest.raises(ValueError, match=r"ends in \.html"):
         write_page("", tmp_path / "page.png")
+
+
+def test_a_gallery_leads_to_its_pages(tmp_path: Path) -> None:
+    written = write_gallery({NASTY: "<p>one", "Ωmega 2": "<p>two", "😀": "<p>three"}, tmp_path, "A & B", {"seed": 0})
+    assert [path.name for path in written[2:]] == ["mega-2.html", "page.html"]
+    index = written[0].read_text(encoding="utf-8")
+    assert "<script" not in index
+    assert re.findall('href="(.*?)"', index) == [path.name for path in written[1:]]
+    assert len(list(tmp_path.iterdir())) == 8
+    for pages in ({}, {"a": "", "A!": ""}, {"index": ""}):
+        with pytest.raises(ValueError, match="names that make different files"):
+            write_gallery(pages, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("size", SIZES)
