@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.widgets.state import ViewState
 from nextlat_viz.widgets.studio.card import Card
@@ -65,7 +65,7 @@ class AskedCard(Card):
         if not answers:
             return " ".join(reasons)
         if reasons:
-            self._without.value = "<br>".join(html.escape(reason) for reason in reasons)
+            self._without.value = "<br>".join(escape(reason) for reason in reasons)
         return _fitted(self._picture(answers, state.theme))
 
     def _checkpoint(self, model: int) -> Checkpoint:

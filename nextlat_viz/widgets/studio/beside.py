@@ -8,6 +8,9 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
+# Seconds: what is done in this time is not worth saying that it is being computed.
+_AT_ONCE = 1.5
+
 
 class Waiting(ValueError):
     """What was asked for is being computed."""
@@ -56,7 +59,9 @@ class Beside:
             self._jobs.append((key, compute))
         self._told.setdefault(key, []).append(done)
         if self._thread is None:
-            self._start()
+            self._start().join(_AT_ONCE)
+        if key in self._known:
+            return self.ask(key, what, compute, done)
         raise Waiting(f"{what} is being computed …")
 
     def forget(self) -> None:
@@ -64,10 +69,11 @@ class Beside:
         self._jobs.clear()
         self._told.clear()
 
-    def _start(self) -> None:
+    def _start(self) -> threading.Thread:
         # A daemon, so that a kernel can leave while it computes.
         self._thread = threading.Thread(target=self._work, args=self._jobs.popleft(), daemon=True)
         self._thread.start()
+        return self._thread
 
     def _work(self, key: Hashable, compute: Callable[[], Any]) -> None:
         self._compute(key, compute)

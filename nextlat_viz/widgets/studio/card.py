@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import ipywidgets
 
-from nextlat_viz.widgets.base import View
+from nextlat_viz.figures.rows import escape
+from nextlat_viz.widgets.base import Linked
 from nextlat_viz.widgets.plot import Plot
 from nextlat_viz.widgets.state import ViewState
 from nextlat_viz.widgets.studio.turns import Turns
@@ -16,7 +16,7 @@ from nextlat_viz.widgets.studio.turns import Turns
 _OPEN, _FOLDED = "▾", "▸"
 
 
-class Card(View):
+class Card(Linked):
     """One question about the models at the cursor, answered by a figure.
 
     Subclasses make their controls, call `_show`, and write `_figure`, which returns a figure, or in words why there
@@ -31,7 +31,8 @@ class Card(View):
 
     name: ClassVar[str]
     question: ClassVar[str]
-    plot: Any = None
+    _plot: Plot | None = None
+    _drawn: Any = None
 
     def __init__(self, state: ViewState, turns: Turns) -> None:
         super().__init__(state=state)
@@ -45,8 +46,25 @@ class Card(View):
         self._words = ipywidgets.HTML(layout={"width": "100%"})
         self._words.add_class("nlv-words")
 
+    def __dir__(self) -> list[str]:
+        return ["close", "drawn", "folded", "plot", "refresh", "selection", "state", "words"]
+
     def __repr__(self) -> str:
         return f"<{self.question}>"
+
+    def _looks_at(self) -> Any:
+        """Everything `_figure` depends on; nothing is drawn again while it stays the same."""
+        raise NotImplementedError
+
+    def _figure(self) -> Any:
+        """Build the figure of the state as it is now, or say in words why there is none."""
+        raise NotImplementedError
+
+    @property
+    def plot(self) -> Any:
+        """The figure as the state is now, drawn before its turn if need be; None where there is none."""
+        self.refresh()
+        return self._plot
 
     @property
     def folded(self) -> bool:
@@ -117,18 +135,18 @@ class Card(View):
         if isinstance(figure, str):
             self._say(figure)
         else:
-            if self.plot is None:
+            if self._plot is None:
                 # Made with its first figure: a page that is still loading plotly might not hear of another.
-                self.plot = Plot(figure, *self._calls)
-                self._stage.children = (self.plot,)
+                self._plot = Plot(figure, *self._calls)
+                self._stage.children = (self._plot,)
             else:
-                self.plot.become(figure)
+                self._plot.become(figure)
             self._say("")
 
     def _say(self, words: str) -> None:
         """Show words in place of the figure; none, to show the figure."""
         self._said = words
-        self._words.value = html.escape(words)
+        self._words.value = escape(words)
         self._stage.layout.display = "none" if words else None
 
     def _fail(self, error: Exception) -> None:

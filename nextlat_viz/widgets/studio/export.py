@@ -36,6 +36,8 @@ def write(card: Card, path: str | os.PathLike[str], overwrite: bool) -> Path:
     for one in (target, target.with_suffix(".json")):
         if one.exists() and not overwrite:
             raise FileExistsError(f"{one} exists: choose another name, or say overwrite=True")
+    if card.plot is None and card.drawn:
+        raise ValueError(f"panel {card.name!r} shows a table: it is studio.panels[{card.name!r}].table")
     if not card.drawn:
         raise ValueError(f"panel {card.name!r} shows no figure now: {card.words}")
     state = card.state
@@ -55,6 +57,7 @@ class Export(Linked):
     ----------
     state : ViewState
     panels : dict of {name: question}
+        Those that draw figures.
     export : callable
         ``export(panel, path, overwrite)`` writes the file and returns where.
     """

@@ -63,6 +63,8 @@ class Filter(Linked):
                 self.column.options = [_NOTHING, *columns]
             if wanted is not None:
                 self.column.value = wanted
+            elif change is not None and change["name"] == "world":
+                self.column.value = _NOTHING
             self._offer()
         self._tell()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -10,7 +9,7 @@ import numpy as np
 
 from nextlat_viz.analysis.pairs import same_state_pairs
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.figures.rows import BELIEF
+from nextlat_viz.figures.rows import BELIEF, escape
 from nextlat_viz.figures.theme import model_colors
 from nextlat_viz.latents import site
 from nextlat_viz.widgets import controls
@@ -109,9 +108,9 @@ class PairsCard(Card):
             self._say(f"No two histories of one {self.by.value} are among these episodes.")
             return
         self._say("")
-        same = html.escape(self.by.value)
+        same = escape(self.by.value)
         names = "".join(
-            f'<b style="color:{color};margin-right:12px">{html.escape(clipped(label))}</b>'
+            f'<b style="color:{color};margin-right:12px">{escape(clipped(label))}</b>'
             for label, color in zip(labels, model_colors(labels), strict=True)
         )
         self._heading.value = f"{names}distance over that of two different ones, the last tokens read, the {same}"
@@ -131,14 +130,13 @@ class PairsCard(Card):
         pair, labels = self.table.iloc[self.list.index], self.state.scene.labels
         ends = [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
         said = [
-            f"<code>{html.escape(clipped(str(pair[f'prefix_{end}']), 80))}</code> (episode {where[0]}, position "
-            f"{where[1]})"
+            f"<code>{escape(clipped(str(pair[f'prefix_{end}']), 80))}</code> (episode {where[0]}, position {where[1]})"
             for end, where in zip("ab", ends, strict=True)
         ]
-        far = ", ".join(f"{html.escape(clipped(label))} {pair[f'relative, {label}']:.2f}" for label in labels)
-        state = html.escape(clipped(str(pair["state"]), 80))
+        far = ", ".join(f"{escape(clipped(label))} {pair[f'relative, {label}']:.2f}" for label in labels)
+        state = escape(clipped(str(pair["state"]), 80))
         self._about.value = (
-            f"{said[0]} and {said[1]} lead to the same {html.escape(self.by.value)} ({state}). Distance between them "
+            f"{said[0]} and {said[1]} lead to the same {escape(self.by.value)} ({state}). Distance between them "
             f"over that of two different ones: {far}."
         )
         self.other.layout.display = None
@@ -161,9 +159,9 @@ def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:
         keep.append(seen.isdisjoint(pair))
         if keep[-1]:
             seen.update(pair)
-    return pairs[keep]
+    return pairs[np.array(keep, dtype=bool)]
 
 
 def _tail(prefix: str, most: int = 16) -> str:
     """The last tokens of a history."""
-    return prefix if len(prefix) <= most else f"…{prefix[-most:]}"
+    return clipped(prefix if len(prefix) <= most else f"…{prefix[-most:]}", most + 1)

@@ -79,7 +79,7 @@ class WhatIfCard(ProbingCard):
             description="to", tooltip="What it is to read instead", style=_LABEL, layout=_ROOM
         )
         self.metric = ipywidgets.Dropdown(
-            options=[("by the least distance", "euclidean"), ("along directions states differ in", "covariance")],
+            options=[("along directions states differ in", "covariance"), ("by the least distance", "euclidean")],
             description="moving", tooltip="Which edit of the state is the smallest", style=_LABEL, layout=_ROOM,
         )  # fmt: skip
         self._offer(None)

@@ -17,9 +17,12 @@ from nextlat_viz.widgets.layouts import UmapQueue
 from nextlat_viz.widgets.plot import Points
 from nextlat_viz.widgets.state import ViewState
 from nextlat_viz.widgets.studio.card import Card
+from nextlat_viz.widgets.studio.strip import clipped
 from nextlat_viz.widgets.studio.turns import Turns
 
 _PLACE = ("x", "y")
+# Characters of a label that fit beside its row of views.
+_LONGEST = 32
 
 
 class SpaceCard(Card):
@@ -72,7 +75,7 @@ class SpaceCard(Card):
             planes,
             [self._reading(i) for i in models],
             state.color,
-            labels=scene.labels,
+            labels=[clipped(label, _LONGEST) for label in scene.labels],
             rows=scene.shown,
             selection=self._standing_out(),
             cursor=(state.episode, state.position),
@@ -126,11 +129,12 @@ class SpaceCard(Card):
         """Send the cursor and nothing else, as `figures.clouds` draws it: every point stays where it is."""
         path = self._path()
         marks: dict[Any, dict[Any, Any]] = {}
-        drawn: Any = self.plot.data
+        assert self._plot is not None
+        drawn: Any = self._plot.data
         for trace in drawn:
             about = trace.meta or {}
             marks.setdefault((about.get("model"), about.get("column")), {})[about.get("role")] = trace
-        with self.plot.batch_update():
+        with self._plot.batch_update():
             for view in marks.values():
                 if "cursor" in view and view["points"].x is not None:
                     points, cursor = view["points"], view["cursor"]
@@ -154,8 +158,9 @@ class SpaceCard(Card):
         self.state.select(row for row in self._rows(points) if kept[row])
 
     def _rows(self, points: Points | None) -> list[int]:
+        assert self._plot is not None
         shown = self.state.scene.shown
-        return sorted({int(shown[point]) for _, point in self.plot.points(points, "points")})
+        return sorted({int(shown[point]) for _, point in self._plot.points(points, "points")})
 
     def close(self) -> None:
         """Take the card off the page and out of memory; a UMAP under way is stopped."""

@@ -150,8 +150,8 @@ def clipped(text: str, most: int = _LONGEST) -> str:
     >>> clipped("never" * 10, 8)
     'neverne…'
     """
-    line = " ".join(text.split("\n"))
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    line = "".join(letter if letter.isprintable() else " " for letter in text[: most + 1])
+    return line if len(text) <= most else f"{line[: most - 1]}…"
 
 
 class Strip(anywidget.AnyWidget):

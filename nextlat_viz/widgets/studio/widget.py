@@ -67,7 +67,9 @@ class Studio(Linked):
         self._turns = Turns()
         self.cursor, self.filter = Cursor(self.state), Filter(self.state)
         self.panels: dict[str, Card] = {card.name: card(self.state, self._turns) for card in CARDS}
-        questions = {name: card.question for name, card in self.panels.items()}
+        questions = {name: card.question for name, card in self.panels.items() if name != PairsCard.name}
+        # Figures that come while a page draws others can be too late for it, so the first of each are made before.
+        self._turns.flush()
         grid = ipywidgets.GridBox(list(self.panels.values()), layout={"width": "100%"})
         grid.add_class("nlv-grid")
         shared = controls.row(

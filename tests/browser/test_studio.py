@@ -1,0 +1,274 @@
+"""The studio in a real JupyterLab: whatever is pointed at, every panel follows, also with a second browser looking on.
+
+One opened notebook serves the module, because opening and running it is most of the time; every test begins from the
+same state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from .lab import Notebook, Plot, Server, box, settle, wait_for
+
+STUDIO = Path(__file__).parents[2] / "notebooks" / "04_studio.ipynb"
+LIMIT = 240.0
+LAST = 12
+FIGURES = ("world", "space", "next", "ahead", "knows", "what_if")
+CARDS = (*FIGURES, "pairs")
+RESET = """
+state = studio.state
+state.world, state.color, state.site, state.step, state.filter = "rrxor", "state", "hidden", None, {}
+state.selection = ()
+state.go_to(3, 5)
+studio.panels["pairs"].list.index = None
+"""
+# One cell of the page's notebook shows the studio that the kernel has already.
+SHOW = """
+async () => {
+    const {app, panel} = window.lab, cells = panel.content.model.sharedModel.cells;
+    const place = cells.findIndex(cell => cell.cell_type === "code");
+    cells[place].setSource("studio");
+    panel.content.activeCellIndex = place;
+    await app.commands.execute("notebook:run-cell");
+}
+"""
+
+
+class Opened(NamedTuple):
+    notebook: Notebook
+    seconds: float
+
+    @property
+    def studio(self) -> Locator:
+        return self.notebook.page.locator(".nlv-studio").first
+
+    def card(self, name: str) -> Locator:
+        return self.studio.locator(f".nlv-card-{name}")
+
+    def plot(self, name: str) -> Plot:
+        figure = self.card(name).locator(".js-plotly-plot")
+        figure.scroll_into_view_if_needed()
+        expect(figure.locator(".main-svg").first).to_be_visible()
+        return Plot(self.notebook.page, figure)
+
+    def at(self, position: int) -> None:
+        """Wait until every panel on the page stands at a position."""
+        self.notebook.wait_for_kernel(f"studio.state.position == {position}")
+        for name in ("next", "knows"):
+            expect(self.card(name)).to_contain_text(f"after position {position}")
+        # There is nothing ahead of the last position.
+        if position < LAST:
+            expect(self.card("ahead")).to_contain_text(f"from position {position} of")
+        expect(self.studio.locator(".nlv-tokens [aria-current]")).to_have_attribute(
+            "title", re.compile(rf"^position {position}:")
+        )
+        assert self.notebook.slider_value("Position") == position
+        space = self.plot("space")
+        wait_for(
+            lambda: set(space.evaluate(LENGTHS.format(role="cursor", axis="x"))) == {position},
+            f"the cursor of every view at position {position}",
+        )
+
+
+LENGTHS = "plot._fullData.filter(t => t.meta?.role === '{role}').map(t => t.{axis}.length)"
+
+
+@pytest.fixture(scope="module")
+def notebook(server: Server, browser: Browser) -> Iterator[Opened]:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    book = Notebook(context.new_page(), server, STUDIO, "studio")
+    seconds = book.run_all(LIMIT)
+    yield Opened(book, seconds)
+    print("\n".join(book.console))
+    book.close()
+    context.close()
+
+
+@pytest.fixture
+def opened(notebook: Opened, request: pytest.FixtureRequest) -> Iterator[Opened]:
+    notebook.notebook.kernel("None", setup=RESET)
+    notebook.at(5)
+    yield notebook
+    book = notebook.notebook
+    errors = book.errors()
+    book.page_errors.clear()
+    book.page.evaluate("() => { window.lab.errors.length = 0; }")
+    if errors:
+        book.screenshot(request.node.name)
+    assert not errors, "\n\n".join(errors)
+    alerts = book.page.locator(".nlv-studio [role=alert]").all_inner_texts()
+    assert not alerts, alerts
+
+
+def test_runs_by_itself(notebook: Opened) -> None:
+    print(f"studio: {notebook.seconds:.0f} s from the first cell to the last")
+    assert notebook.seconds < LIMIT
+    assert notebook.notebook.errors() == []
+    for name in FIGURES:
+        notebook.plot(name)
+    assert notebook.card("pairs").locator("option").count() > 5
+    for name in CARDS:
+        expect(notebook.card(name).locator(".nlv-fold")).to_contain_text("?")
+
+
+def test_arrow_keys_the_slider_and_tokens_move_everything(opened: Opened) -> None:
+    page = opened.notebook.page
+    # A click on a heading gives the studio the focus, and folds nothing.
+    opened.studio.locator(".nlv-tokens button").nth(1).click()
+    opened.at(2)
+    opened.studio.focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    opened.at(4)
+    page.keyboard.press("ArrowLeft")
+    opened.at(3)
+    opened.notebook.keys("Position", "ArrowRight", "ArrowRight", "ArrowRight")
+    opened.at(6)
+
+
+def test_it_plays(opened: Opened) -> None:
+    page = opened.notebook.page
+    play = opened.studio.locator(".widget-play button")
+    play.first.click()
+    opened.notebook.wait_for_kernel("studio.state.position >= 7")
+    expect(page.locator(".nlv-studio [role=alert]")).to_have_count(0)
+    if not opened.notebook.kernel("studio.state.position == 12"):
+        play.first.click()
+
+
+def test_a_box_is_seen_in_every_view(opened: Opened) -> None:
+    book, plot = opened.notebook, opened.plot("space").wait_for_webgl()
+    settle(plot)
+    (left, right), (bottom, top) = plot.range()
+    plot.drag(
+        [
+            (left + 0.02 * (right - left), bottom + 0.03 * (top - bottom)),
+            (left + 0.98 * (right - left), bottom + 0.4 * (top - bottom)),
+        ]
+    )
+    n = book.wait_for_kernel("len(studio.state.selection)")
+    assert n < book.kernel("studio.state.latents[0].n_obs")
+    expect(opened.studio).to_contain_text(f"{n:,} selected")
+    selected = LENGTHS.format(role="points", axis="selectedpoints")
+    wait_for(lambda: set(plot.evaluate(selected)) == {n}, "the selection in all six views")
+    assert book.kernel("len(studio.selection)") == n
+    book.screenshot("box")
+
+
+def test_a_click_on_a_point_and_on_a_pair_fly_there(opened: Opened) -> None:
+    book, plot = opened.notebook, opened.plot("space").wait_for_webgl()
+    settle(plot)
+    role = "plot._fullData.findIndex(t => t.meta?.role === 'points')"
+    x, y = plot.evaluate(f"(i => ['x', 'y'].map(a => Array.from(plot._fullData[i][a]).at(-1)))({role})")
+    left, top = plot.at(x, y)
+    plot.page.mouse.move(left - 3, top)
+    plot.page.mouse.click(left, top)
+    book.wait_for_kernel("studio.state.episode != 3")
+
+    opened.card("pairs").locator("select.widget-select, .widget-select select").last.select_option(index=2)
+    book.wait_for_kernel("len(studio.state.selection) == 2")
+    first = book.kernel("[studio.state.episode, studio.state.position]")
+    assert first in book.kernel("[list(one) for one in studio.state.selection]")
+    expect(opened.card("pairs")).to_contain_text("lead to the same belief")
+    opened.card("pairs").get_by_role("button", name="Go to the other").click()
+    book.wait_for_kernel(f"[studio.state.episode, studio.state.position] != {first}")
+    opened.at(book.kernel("studio.state.position"))
+    book.screenshot("pair")
+
+
+def test_a_filter_fades_the_rest(opened: Opened) -> None:
+    book, plot = opened.notebook, opened.plot("space").wait_for_webgl()
+    before = settle(plot)
+    book.choose("Filter by", "state")
+    keep = book.control("Keep").locator("select")
+    keep.select_option(label=["T", "F"])
+    kept = book.wait_for_kernel("studio.state.filter and int(studio.state.kept.sum())")
+    assert book.kernel("sorted(studio.state.filter['state'])") == ["F", "T"]
+    expect(opened.studio).to_contain_text(f"keeps {kept:,}")
+    assert plot.wait_for_change(before) > 0.01
+    book.screenshot("filter")
+
+
+def test_another_world_and_an_earlier_step(opened: Opened) -> None:
+    book = opened.notebook
+    book.choose("World", "mess3")
+    book.wait_for_kernel("studio.state.world == 'mess3'")
+    expect(opened.card("world")).to_contain_text("mess3")
+    expect(book.control("Filter by").locator("select")).to_have_value("nothing")
+    opened.at(5)
+    settle(opened.plot("world"))
+    book.screenshot("mess3")
+    book.choose("World", "rrxor")
+    book.wait_for_kernel("studio.state.world == 'rrxor'")
+    expect(opened.card("world")).to_contain_text("rrxor")
+    book.keys("Training step", "Home")
+    book.wait_for_kernel("studio.state.step == 0")
+    expect(opened.card("knows")).to_contain_text("untrained")
+
+
+def test_a_panel_folds_by_its_question(opened: Opened) -> None:
+    card = opened.card("what_if")
+    tall = box(card)["height"]
+    card.locator(".nlv-fold").click()
+    expect(card.locator(".js-plotly-plot")).to_be_hidden()
+    assert box(card)["height"] < 0.3 * tall
+    card.locator(".nlv-fold").click()
+    expect(card.locator(".js-plotly-plot")).to_be_visible()
+
+
+def test_export_by_hand(opened: Opened, server: Server) -> None:
+    book = opened.notebook
+    book.choose("Export", "What comes next?")
+    field = book.control("to", -1).locator("input")
+    expect(field).to_have_value("next.png")
+    field.fill("next.svg")
+    field.press("Enter")
+    opened.studio.get_by_role("button", name="Export").click()
+    expect(opened.studio).to_contain_text("wrote ")
+    for name in ("next.svg", "next.json"):
+        assert (server.notebooks / name).stat().st_size > 500
+
+
+def test_a_second_browser_sees_it_and_breaks_nothing(opened: Opened, server: Server, browser: Browser) -> None:
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
+    other = Opened(Notebook(context.new_page(), server, STUDIO, "studio"), 0)
+    other.notebook.page.evaluate(SHOW)
+    other.at(5)
+    other.studio.locator(".nlv-tokens button").nth(6).click()
+    for one in (opened, other):
+        one.at(7)
+    context.close()
+    opened.notebook.keys("Position", "ArrowRight")
+    opened.at(8)
+    assert other.notebook.page_errors == []
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1280, 2), (1920, 3)])
+def test_seen_light_and_dark(opened: Opened, width: int, columns: int) -> None:
+    book, page = opened.notebook, opened.notebook.page
+    page.set_viewport_size({"width": width, "height": 2700 if width == 1280 else 2200})
+    brightness = {}
+    for theme in ("Light", "Dark"):
+        book.theme(f"JupyterLab {theme}")
+        opened.studio.evaluate("element => element.scrollIntoView({block: 'start'})")
+        for name in FIGURES:
+            pixels = settle(opened.plot(name))
+            assert pixels.std() > 5, f"{name} is blank"
+            brightness[name, theme] = float(np.median(pixels))
+            figure, card = box(opened.card(name).locator(".js-plotly-plot")), box(opened.card(name))
+            assert figure["width"] <= card["width"], f"{name} is wider than its card"
+        lefts = {round(box(opened.card(name))["x"]) for name in CARDS}
+        assert len(lefts) == columns
+        opened.studio.evaluate("element => element.scrollIntoView({block: 'start'})")
+        book.screenshot(f"{width}-{theme.lower()}")
+    book.theme("JupyterLab Light")
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    for name in FIGURES:
+        assert brightness[name, "Light"] > 200 > 60 > brightness[name, "Dark"], (name, brightness)
