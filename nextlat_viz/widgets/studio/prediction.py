@@ -29,10 +29,11 @@ class NextCard(AskedCard):
 
     def _picture(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = prediction_bars(answers, most=_MOST, theme=theme)
-        # In a narrow card a line for each model, and the names below, or they run into each other.
+        # In a narrow card a line for each model, or the heading runs out of it.
         heading = figure.layout.annotations[0]
+        lines = heading.text.count(" nats, ")
         heading.text = heading.text.replace(" nats, ", " nats,<br>")
-        figure.layout.margin.t += 15 * heading.text.count(" nats,<br>")
-        figure.layout.margin.b += 26
-        figure.update_layout(height=330, legend={"x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top"})
+        figure.update_layout(
+            height=figure.layout.height + 15 * lines, margin={"t": figure.layout.margin.t + 15 * lines}
+        )
         return figure
