@@ -10,18 +10,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "Injection": "injection",
+    "LookAhead": "lookahead",
     "MapReconstruction": "worldmodel.reconstruction",
     "Measure": "measure",
+    "Prediction": "prediction",
     "ProbeResult": "probe_result",
     "ProbeSweep": "sweeps",
     "Projection": "projection",
     "ProjectionCache": "cache",
+    "ReadOut": "readout",
     "TorchLogisticProbe": "torch_probe",
     "TorchRidgeProbe": "torch_probe",
     "Trajectory": "trajectories",
     "UmapJob": "background",
     "acceptance": "speculation",
     "aligned": "projection",
+    "belief_target": "injection",
     "compare_trajectories": "trajectories",
     "compression_greedy": "worldmodel.compression",
     "compression_vafa": "worldmodel.compression",
@@ -54,6 +59,7 @@ _HOME = {
     "project": "projections",
     "project_in_background": "background",
     "psi_rollout": "dynamics",
+    "read_out": "readout",
     "read_trajectory": "trajectories",
     "reconstruct_map": "worldmodel.reconstruction",
     "rollout_divergence": "dynamics",
@@ -71,18 +77,23 @@ _HOME = {
 }
 
 __all__ = [
+    "Injection",
+    "LookAhead",
     "MapReconstruction",
     "Measure",
+    "Prediction",
     "ProbeResult",
     "ProbeSweep",
     "Projection",
     "ProjectionCache",
+    "ReadOut",
     "TorchLogisticProbe",
     "TorchRidgeProbe",
     "Trajectory",
     "UmapJob",
     "acceptance",
     "aligned",
+    "belief_target",
     "compare_trajectories",
     "compression_greedy",
     "compression_vafa",
@@ -115,6 +126,7 @@ __all__ = [
     "project",
     "project_in_background",
     "psi_rollout",
+    "read_out",
     "read_trajectory",
     "reconstruct_map",
     "rollout_divergence",
@@ -143,17 +155,18 @@ if TYPE_CHECKING:
         state_numbers,
         trustworthiness,
     )
-    from nextlat_viz.analysis.injection import inject
+    from nextlat_viz.analysis.injection import Injection, belief_target, inject
     from nextlat_viz.analysis.layers import layer_contributions
     from nextlat_viz.analysis.lengths import length_generalisation
-    from nextlat_viz.analysis.lookahead import look_ahead
+    from nextlat_viz.analysis.lookahead import LookAhead, look_ahead
     from nextlat_viz.analysis.measure import Measure
     from nextlat_viz.analysis.pairs import same_state_pairs
-    from nextlat_viz.analysis.prediction import episode_predictions
+    from nextlat_viz.analysis.prediction import Prediction, episode_predictions
     from nextlat_viz.analysis.probe_result import ProbeResult
     from nextlat_viz.analysis.probes import probe, probe_positions, probe_sites, split_episodes
     from nextlat_viz.analysis.projection import Projection, aligned, with_projection
     from nextlat_viz.analysis.projections import project
+    from nextlat_viz.analysis.readout import ReadOut, read_out
     from nextlat_viz.analysis.representations import latent_geometry, similarity
     from nextlat_viz.analysis.shape import (
         curvature,

@@ -5,9 +5,13 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 
 from nextlat_viz.figures.clouds import clouds
 from nextlat_viz.figures.export import one_browser, provenance_of, write
+from nextlat_viz.figures.injection import injection_figure
+from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.measures import measure
 from nextlat_viz.figures.offsets import probe_offsets
+from nextlat_viz.figures.prediction import prediction_bars
 from nextlat_viz.figures.probes import every_seed, probe_overview
+from nextlat_viz.figures.readout import read_out
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.report import report
 from nextlat_viz.figures.rows import color_options, escape
@@ -20,12 +24,16 @@ __all__ = [
     "color_options",
     "escape",
     "every_seed",
+    "injection_figure",
+    "look_ahead_path",
     "loss_curves",
     "measure",
     "one_browser",
+    "prediction_bars",
     "probe_offsets",
     "probe_overview",
     "provenance_of",
+    "read_out",
     "reconstruction",
     "report",
     "template",

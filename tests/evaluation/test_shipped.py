@@ -24,7 +24,9 @@ def of(results, world, objective):
 
 def test_every_shipped_checkpoint_is_in_the_table(results):
     shipped = nlv.list_checkpoints()
-    assert len(shipped) == len(results) == 16
+    assert shipped["world"].value_counts().to_dict() == {"rrxor": 10, "mess3": 6, "taxi": 4}
+    assert set(shipped["name"]) == set(evaluation.results()["model"])
+    shipped = shipped[shipped["world"] != "taxi"]
     by_name = shipped.set_index(["world", "objective", "seed"])["loss"].sort_index()
     measured = results.set_index(["world", "objective", "seed"])["loss"].sort_index()
     pd.testing.assert_series_equal(by_name, measured, rtol=1e-5)
@@ -65,7 +67,7 @@ def test_shipped_weights_give_the_numbers_in_the_table(results, name):
 def test_shipped_checkpoints_are_small():
     from nextlat_viz.paths import checkpoints_dir
 
-    assert sum(path.stat().st_size for path in checkpoints_dir().rglob("*") if path.is_file()) < 10_000_000
+    assert sum(path.stat().st_size for path in checkpoints_dir().rglob("*") if path.is_file()) < 12_000_000
 
 
 @pytest.mark.parametrize("objective", ["next_token", "nextlat"])
