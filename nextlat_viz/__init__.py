@@ -39,6 +39,9 @@ _PUBLIC = {
     "TrajectoryCompare": "widgets.TrajectoryCompare",
     "LossMonitor": "widgets.LossMonitor",
     "EpisodeStepper": "widgets.EpisodeStepper",
+    "Cloud": "widgets.cloud.Cloud",
+    "studio": "widgets.studio.studio",
+    "serve": "serving.serve",
 }
 _SUBPACKAGES = ("worlds", "models", "training", "decoding", "latents", "analysis", "evaluation", "figures", "widgets")
 
@@ -47,13 +50,17 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis import probe, project
     from nextlat_viz.evaluation import evaluate, results
     from nextlat_viz.latents import concatenate, extract, load_latents, save_latents
+    from nextlat_viz.serving import serve
     from nextlat_viz.training import Checkpoint, list_checkpoints, load, sweep, train
     from nextlat_viz.training.finetune import finetune
     from nextlat_viz.training.finetuned import load_finetuned
     from nextlat_viz.widgets import EpisodeStepper, LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
+    from nextlat_viz.widgets.cloud import Cloud
+    from nextlat_viz.widgets.studio import studio
 
 __all__ = [
     "Checkpoint",
+    "Cloud",
     "EpisodeStepper",
     "LatentExplorer",
     "LossMonitor",
@@ -79,6 +86,8 @@ __all__ = [
     "project",
     "results",
     "save_latents",
+    "serve",
+    "studio",
     "sweep",
     "train",
     "training",
