@@ -95,7 +95,7 @@ def stand_alone(
             shown["What comes next?"] = predicted[position - 1]
         token = world.vocabulary[int(episode.tokens[0, position - 1])]
         given = not bool(episode.loss_mask[0, position - 1])
-        steps.append(Step(_short(token), shown, _facts(world, episode, position), given))
+        steps.append(Step(_short(token), shown, facts(world, episode, position), given))
     about = {"world": world.spec, "episode": episode.sha256, "models": list(predictions or {}), **(provenance or {})}
     note = "Press play, drag the slider, or press a token: the picture is of the moment after it was read."
     return story_page(steps, title or world.name, note, _plain(about))
@@ -221,7 +221,16 @@ def _predictions(world: World, episode: Episodes, predictions: Mapping[str, np.n
     return figures
 
 
-def _facts(world: World, episode: Episodes, position: int) -> dict[str, str]:
+def facts(world: World, episode: Episodes, position: int) -> dict[str, str]:
+    """What is true after so many tokens of one episode, in words, by the names of the world's states.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> world = worlds.get("rrxor")
+    >>> facts(world, world.sample(1, 6, seed=1), 3)["state"]
+    '1'
+    """
     names = world.state_values
     return {name: _said(values[0, position - 1], names.get(name)) for name, values in episode.states.items()}
 

@@ -94,8 +94,10 @@ class Scene:
     def targets(self) -> list[str]:
         """What a probe can be asked to read."""
         first = self.latents[0]
-        arrays = [str(name) for name in first.obsm if not str(name).startswith("X_") and name != "next_token_probs"]
-        return [*arrays, *(str(name) for name in first.obs if name != "episode")]
+        arrays = [str(name) for name in first.obsm if not str(name).startswith(("X_", "next_token_probs"))]
+        exact = [str(name) for name in first.obsm if name == "next_token_probs_exact"]
+        # The first is what is read until something else is asked for: not hundreds of probabilities.
+        return [*arrays, *(str(name) for name in first.obs if name != "episode"), *exact]
 
     @cached_property
     def episodes(self) -> Int[np.ndarray, " episodes"]:

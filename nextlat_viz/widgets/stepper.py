@@ -9,6 +9,7 @@ import numpy as np
 
 from nextlat_viz import worlds
 from nextlat_viz.figures import escape
+from nextlat_viz.figures.gallery import facts
 from nextlat_viz.widgets import controls
 from nextlat_viz.widgets.base import Panel
 from nextlat_viz.widgets.plot import Plot
@@ -18,7 +19,6 @@ _LABEL = {"description_width": "auto"}
 _ROOM = {"width": "auto", "margin": "2px 12px 2px 0"}
 # Pixels: what is said fits beside it in a notebook on a small screen.
 _PICTURE = 540
-_MOST_VALUES = 12
 _MOST_NEXT = 5
 _TOKEN = "display:inline-block;padding:0 5px;margin:1px;border-radius:4px;line-height:1.5"
 
@@ -114,9 +114,7 @@ class EpisodeStepper(Panel):
     @property
     def facts(self) -> dict[str, str]:
         """What is true now, by the names of the world's states."""
-        names = self.world.state_values
-        states = self.episode.states.items()
-        return {name: _said(values[0, self.position - 1], names.get(name)) for name, values in states}
+        return facts(self.world, self.episode, self.position)
 
     def _drawn(self, seed: int) -> Episodes:
         return self.world.sample(1, self._length, seed=seed)
@@ -192,16 +190,3 @@ class EpisodeStepper(Panel):
         if not self._closed:
             self._jslink.unlink()
         super().close()
-
-
-def _said(value: np.ndarray | np.generic, names: tuple[str, ...] | None) -> str:
-    values = np.ravel(value)
-    if values.size > _MOST_VALUES:
-        return f"{values.size} values"
-    words = []
-    for one in values.tolist():
-        if names is not None and isinstance(one, int):
-            words.append(names[one] if one >= 0 else "not known yet")
-        else:
-            words.append(f"{one:.3g}" if isinstance(one, float) else str(one))
-    return ", ".join(words)

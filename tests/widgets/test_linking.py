@@ -78,7 +78,11 @@ def test_a_click_in_the_explorer_moves_the_cursor_and_the_trajectory(linked: Any
     point = traces(linked.explorer.plot, "points")[1]
     touch(linked.explorer.plot, "click", {point: [3 * LENGTH + 4]})
     assert (linked.state.episode, linked.state.position) == (3, 5)
-    assert (linked.compare._episode.value, linked.compare._slider.value, linked.compare._play.value) == (3, 5, 5)
+    assert (
+        linked.compare._controls.episode.value,
+        linked.compare._controls.position.value,
+        linked.compare._controls.play.value,
+    ) == (3, 5, 5)
     assert {path.episode for path in linked.compare.paths} == {3}
     path = linked.compare.plot.data[traces(linked.compare.plot, "cursor")[0]]
     assert len(path.x) == 5
@@ -86,7 +90,7 @@ def test_a_click_in_the_explorer_moves_the_cursor_and_the_trajectory(linked: Any
 
 
 def test_the_slider_moves_the_explorers_cursor(linked: Any) -> None:
-    linked.compare._slider.value = 6
+    linked.compare._controls.position.value = 6
     assert linked.state.position == 6
     cursor = linked.explorer.plot.data[traces(linked.explorer.plot, "cursor")[0]]
     assert len(cursor.x) == 6
@@ -98,7 +102,7 @@ def test_the_slider_moves_the_explorers_cursor(linked: Any) -> None:
 def test_a_click_on_the_trajectory_moves_the_cursor(linked: Any) -> None:
     for role, place in (("strip", 2), ("error", 5), ("path", 0)):
         touch(linked.compare.plot, "click", {traces(linked.compare.plot, role)[-1]: [place]})
-        assert linked.state.position == linked.compare._slider.value == place + 1
+        assert linked.state.position == linked.compare._controls.position.value == place + 1
 
 
 def test_a_box_over_the_trajectory_selects_its_rows(linked: Any) -> None:
@@ -191,13 +195,13 @@ def test_the_theme_of_all(linked: Any) -> None:
 def test_next_held_out_goes_round(linked: Any) -> None:
     its = linked.state.scene.held_out_episodes.tolist()
     linked.state.episode = its[-2]
-    linked.compare._next.click()
+    linked.compare._controls.next.click()
     assert linked.state.episode == its[-1]
-    assert "held out" in linked.compare._side.value
-    linked.compare._next.click()
+    assert "held out" in linked.compare._controls.side.value
+    linked.compare._controls.next.click()
     assert linked.state.episode == its[0]
     linked.state.episode = next(one for one in range(N) if one not in its)
-    assert "fitted" in linked.compare._side.value
+    assert "fitted" in linked.compare._controls.side.value
 
 
 @pytest.mark.parametrize("view", [LatentExplorer, ProbeLab, TrajectoryCompare])

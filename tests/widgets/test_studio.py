@@ -79,9 +79,9 @@ def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
 
 
 def test_a_step_of_the_slider_moves_every_panel(opened: Studio) -> None:
-    opened.cursor.position.value = 5
+    opened.cursor.controls.position.value = 5
     state = opened.state
-    assert (state.position, opened.cursor.play.value, opened.cursor.strip.position) == (5, 5, 5)
+    assert (state.position, opened.cursor.controls.play.value, opened.cursor.strip.position) == (5, 5, 5)
     assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {5}
     assert "after position 5" in opened.panels["next"].plot.layout.annotations[0].text
     assert "after position 5" in opened.panels["knows"].plot.layout.annotations[0].text
@@ -91,7 +91,7 @@ def test_a_step_of_the_slider_moves_every_panel(opened: Studio) -> None:
 
 def test_a_key_or_a_click_on_a_token_moves_the_cursor(opened: Studio) -> None:
     opened.cursor.strip.set_state({"position": 4})
-    assert opened.state.position == opened.cursor.position.value == 4
+    assert opened.state.position == opened.cursor.controls.position.value == 4
     opened.cursor.strip.set_state({"position": 99})
     assert opened.state.position == opened.cursor.strip.position == LENGTH
 
@@ -100,7 +100,7 @@ def test_a_click_on_a_point_goes_to_its_episode(opened: Studio) -> None:
     plot = opened.panels["space"].plot
     touch(plot, "click", {traces(plot, "points")[3]: [7 * LENGTH + 2]})
     assert (opened.state.episode, opened.state.position) == (7, 3)
-    assert opened.cursor.episode.value == 7
+    assert opened.cursor.controls.episode.value == 7
     tokens = opened.state.scene.tokens[7]
     assert opened.cursor.strip.tokens == [opened.state.scene.vocabulary[token] for token in tokens]
     drawn_as_new(opened)
@@ -215,7 +215,7 @@ def test_thousands_of_events_are_all_heard_and_leave_nothing_behind(opened: Stud
                 touch(plot, "click", {points[0]: [episode * LENGTH + position - 1]})
                 assert (state.episode, state.position) == (episode, position)
             elif kind == 1:
-                studio_.cursor.position.value = position
+                studio_.cursor.controls.position.value = position
                 assert state.position == position
             elif kind == 2:
                 studio_.cursor.strip.set_state({"position": position})
@@ -326,8 +326,8 @@ def test_a_name_is_cut_to_one_short_line() -> None:
 def test_two_studios_on_one_state(opened: Studio) -> None:
     other = Studio(state=opened.state)
     explorer = LatentExplorer(state=opened.state)
-    other.cursor.position.value = 6
-    assert opened.cursor.position.value == 6
+    other.cursor.controls.position.value = 6
+    assert opened.cursor.controls.position.value == 6
     touch(explorer.plot, "selected", {traces(explorer.plot, "points")[0]: [3]})
     assert opened.selection.equals(other.selection)
     plots = [made.panels["space"].plot for made in (opened, other)]
