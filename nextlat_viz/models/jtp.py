@@ -46,7 +46,7 @@ class JointToken(Objective):
         padded = torch.cat([embeddings, embeddings.new_zeros(b, d, dim)], dim=1)
         following = padded[:, 1:].unfold(1, d, 1).transpose(2, 3)
         window = torch.cat([hidden[:, :, None], following], dim=2).flatten(0, 1)
-        _, rotation = self.backbone.geometry(d + 1, 0, None)
+        _, rotation = self.backbone.geometry(d + 1, None)
         fetched = window + self.fetch(self.norm_in(window), rotation, None, None, 0)
         fetched = self.norm_out(fetched).view(b, t, d + 1, dim)
         total, count = hidden.new_zeros(()), batch.targets.new_zeros(())

@@ -36,7 +36,7 @@ class MultiToken(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         hidden = self.backbone(batch.inputs, batch.documents)
-        mask, rotation = self.backbone.geometry(batch.inputs.shape[1], 0, batch.documents)
+        mask, rotation = self.backbone.geometry(batch.inputs.shape[1], batch.documents)
         total, count = hidden.new_zeros(()), batch.targets.new_zeros(())
         for i, (head, norm) in enumerate(zip(self.heads, self.norms, strict=True), start=1):
             ahead = norm(head(hidden, rotation, mask, None, 0))[:, :-i]

@@ -130,7 +130,7 @@ class Transformer(nn.Module):
             if counts is not None:
                 raise ValueError("counts say what a cache grows by: without a cache, padding at the end needs no mark")
             fits(t, self.config.context)
-            mask, rotation = self.geometry(t, 0, documents)
+            mask, rotation = self.geometry(t, documents)
         else:
             if documents is not None:
                 raise ValueError("documents cannot be combined with a cache: generation continues a single document")
@@ -149,18 +149,14 @@ class Transformer(nn.Module):
         return self.head(hidden)
 
     def geometry(
-        self, t: int, start: int, documents: Int[Tensor, "b t"] | None
-    ) -> tuple[Bool[Tensor, "..."] | None, Float[Tensor, "2 s half"]]:
-        """What a block needs to know of places: who attends to whom (None: all before), and all rotations so far."""
-        return self._mask(t, start, documents), self.rotation[:, : start + t]
-
-    def _mask(self, t: int, start: int, documents: Int[Tensor, "b t"] | None) -> Bool[Tensor, "..."] | None:
-        if start == 0 and documents is None:
-            return None
-        before = causal(start, t, self.rotation.device)
+        self, t: int, documents: Int[Tensor, "b t"] | None
+    ) -> tuple[Bool[Tensor, "b 1 t t"] | None, Float[Tensor, "2 t half"]]:
+        """What a block needs to know of places: who attends to whom (None: all before), and their rotations."""
+        rotation = self.rotation[:, :t]
         if documents is None:
-            return before
-        return (documents[:, None, :, None] == documents[:, None, None, :]) & before
+            return None, rotation
+        together = documents[:, None, :, None] == documents[:, None, None, :]
+        return together & causal(0, t, self.rotation.device), rotation
 
 
 def rotation_table(config: TransformerConfig) -> Float[Tensor, "2 context half"]:
