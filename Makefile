@@ -38,7 +38,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
 	$(BIN)/pytest
 
-checkpoints: $(VENV)/.installed  ## train everything that is shipped again (half an hour of training on one core)
+checkpoints: $(VENV)/.installed  ## train everything that is shipped again (an hour of training on one core)
 	$(BIN)/python checkpoints/build.py
 
 bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user would use instead

@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     try:
         command.run()
-    except (ValueError, OSError, TrainingError) as error:
+    except (ValueError, OSError, ImportError, TrainingError) as error:
         print(f"nextlat-viz: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 

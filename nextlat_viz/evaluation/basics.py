@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.training.checkpoint import Checkpoint
 
 _RESAMPLES = 200
+AHEAD = (1, 2, 3, 4, 6, 8, 12)
 
 
 def loss(checkpoint: Checkpoint) -> Measure:
@@ -73,6 +75,33 @@ def belief(checkpoint: Checkpoint, min_position: int = 1) -> Measure:
         note="Share of the exact belief's variance that a ridge probe recovers on held-out episodes, at all positions. "
         "Shuffled labels are the beliefs of other episodes; the error is of the bootstrap over held-out episodes.",
     )  # fmt: skip
+
+
+def tokens_ahead(checkpoint: Checkpoint, offsets: Sequence[int] = AHEAD, episodes: int = 1000) -> Measure:
+    """How much a linear probe of the final hidden state knows of the tokens ahead (NextLat, figure 8).
+
+    Parameters
+    ----------
+    checkpoint : of a world whose tokens are predicted.
+    offsets : steps ahead; those beyond the episodes are left out.
+    episodes : held-out episodes that probes are fitted and scored on, of different token sequences each.
+
+    Examples
+    --------
+    >>> from nextlat_viz.training.checkpoint import load
+    >>> found = tokens_ahead(load("mess3/nextlat"), [1, 2], 60)
+    >>> found.table["offset"].tolist(), bool((found.table["value"] < found.table["shuffled"]).all())
+    ([1, 2], True)
+    """
+    read = latents.heldout(checkpoint, episodes)
+    longest = int(read.length.max())
+    # A prompt is given, not foretold: the first state that predicts is the one before the first token that is scored.
+    first = max(1, int(read.loss_mask.any(axis=0).argmax()))
+    tables = [latents.extract(one, read, ["hidden"], progress=False) for one in (checkpoint, checkpoint.untrained())]
+    ahead = [offset for offset in offsets if offset < longest - first]
+    return analysis.probe_sweep(
+        tables[0], "token", "hidden", ahead, positions=range(first, longest), untrained=tables[1], progress=False
+    )
 
 
 def _who(checkpoint: Checkpoint) -> dict[str, Any]:

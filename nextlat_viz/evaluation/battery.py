@@ -46,6 +46,11 @@ def _next_token(checkpoint: Checkpoint) -> bool:
     return checkpoint.world.predicts_next_token
 
 
+def _few_tokens(checkpoint: Checkpoint) -> bool:
+    """Whether a probe of every token is one of a thousand classes at most."""
+    return checkpoint.world.predicts_next_token and len(checkpoint.world.vocabulary) <= 1000
+
+
 def _psi(checkpoint: Checkpoint) -> bool:
     return hasattr(checkpoint.model, "psi")
 
@@ -63,6 +68,7 @@ _QUIET = {"progress": False}
 BATTERY: dict[str, Entry] = {
     "loss": Entry("evaluation.basics", "loss", _any, {}),
     "belief": Entry("evaluation.basics", "belief", _hidden_states, {}),
+    "tokens_ahead": Entry("evaluation.basics", "tokens_ahead", _few_tokens, {}),
     "next_token_test": Entry("analysis", "next_token_test", _next_token, _QUIET),
     "valid_trajectories": Entry("analysis", "valid_trajectories", _taxi, _QUIET),
     "detour_robustness": Entry("analysis", "detour_robustness", _taxi, _QUIET),
@@ -89,6 +95,6 @@ def battery(checkpoint: Checkpoint | None = None) -> list[str]:
     --------
     >>> from nextlat_viz.training.checkpoint import load
     >>> battery(load("rrxor/next_token"))[:3]
-    ['loss', 'belief', 'next_token_test']
+    ['loss', 'belief', 'tokens_ahead']
     """
     return [name for name, entry in BATTERY.items() if checkpoint is None or entry.fits(checkpoint)]

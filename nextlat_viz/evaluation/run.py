@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,14 @@ class Evaluation:
     measures: Mapping[tuple[str, str], Measure]
     table: pd.DataFrame
 
-    def __getitem__(self, name: str) -> Measure:
+    def __getitem__(self, name: str | tuple[str, str]) -> Measure:
         """The measure of a name; of several worlds give ``(name, world)``."""
         found = [key for key in self.measures if name in (key, key[0])]
         if not found:
             raise unknown("measure", name, dict.fromkeys(one for one, _ in self.measures))
         if len(found) > 1:
             raise ValueError(
-                f"{name!r} was taken of several worlds: ask for evaluation.measures[{name!r}, world], where world is "
+                f"{name!r} was taken of several worlds: ask for [{name!r}, world], where world is "
                 f"one of {', '.join(world for _, world in found)}"
             )
         return self.measures[found[0]]
@@ -143,6 +144,7 @@ def _part(name: str, checkpoint: Checkpoint, folder: Path | None) -> Measure:
         return BATTERY[name](checkpoint)
     asked = {
         "measure": name,
+        "version": metadata.version("nextlat-viz"),
         "options": BATTERY[name].options,
         "weights_sha256": checkpoint.weights_sha256,
         "world": checkpoint.card.world,
