@@ -105,14 +105,14 @@ def test_drafters_predict_as_in_training(objective):
     if objective == "nextlat":
         expected = [model.logits(rolled[:, t]) for rolled in model.psi.rollout(hidden, embed, 3)]
     elif objective == "mtp":
-        mask, rotation = model.backbone.geometry(9, 0, None)
+        mask, rotation = model.backbone.geometry(9, None)
         expected = [
             model.logits(norm(head(hidden, rotation, mask, None, 0))[:, t])
             for head, norm in zip(model.heads, model.norms, strict=True)
         ]
     else:
         window = torch.cat([hidden[:, t : t + 1], embed[:, t + 1 : t + 4]], dim=1)
-        rotation = model.backbone.geometry(4, 0, None)[1]
+        rotation = model.backbone.geometry(4, None)[1]
         fetched = model.norm_out(window + model.fetch(model.norm_in(window), rotation, None, None, 0))
         expected = list(model.logits(fetched[:, 1:]).unbind(1))
     torch.testing.assert_close(found, expected)
