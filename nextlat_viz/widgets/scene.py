@@ -119,20 +119,28 @@ class Scene:
         return np.flatnonzero(np.isin(column(self.latents[0], "episode"), self.episodes[:keep]))
 
     @cached_property
-    def _row_of(self) -> dict[Row, int]:
+    def _lookup(self) -> tuple[int, Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+        """What an episode counts in, each row's (episode, position) as one number, ascending, and the rows of these."""
         first = self.latents[0]
-        keys = zip(column(first, "episode").tolist(), column(first, "position").tolist(), strict=True)
-        return {key: row for row, key in enumerate(keys)}
+        episode, position = column(first, "episode").astype(np.int64), column(first, "position").astype(np.int64)
+        base = int(position.max()) + 1
+        numbers = episode * base + position
+        order = np.argsort(numbers, kind="stable")
+        return base, numbers[order], order
 
     def rows(self, keys: Sequence[Row]) -> Int[np.ndarray, " keys"]:
         """Row numbers of (episode, position) pairs; those that are not there are left out."""
-        return np.array([self._row_of[key] for key in keys if key in self._row_of], dtype=np.int64)
+        base, numbers, order = self._lookup
+        pairs = np.array(keys, dtype=np.int64).reshape(-1, 2)
+        wanted = (pairs[:, 0] * base + pairs[:, 1])[(pairs[:, 1] >= 0) & (pairs[:, 1] < base)]
+        at = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+        return order[at[numbers[at] == wanted]]
 
     def keys(self, rows: Sequence[int]) -> tuple[Row, ...]:
         """(episode, position) of rows."""
-        first = self.latents[0]
-        episode, position = column(first, "episode"), column(first, "position")
-        return tuple((int(episode[row]), int(position[row])) for row in rows)
+        first, at = self.latents[0], np.asarray(rows, dtype=np.int64)
+        episode, position = column(first, "episode")[at], column(first, "position")[at]
+        return tuple(zip(episode.tolist(), position.tolist(), strict=True))
 
     def positions(self, episode: int) -> list[int]:
         """The positions an episode has, ascending."""
