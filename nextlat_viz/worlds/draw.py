@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,25 @@ def draw(
     560
     """
     checks.picture(world, kind, options, _OPTIONS.get(kind, ()))
-    figure = Figure(_KINDS[kind](world, **options))
+    for name in options:
+        if options[name] is not None:
+            options[name] = checks.positive(name, options[name])
+    # What was checked when it was drawn first: plotly would check thousands of colours again.
+    figure = Figure(_bare(world, kind, **options), _validate=False)
+    for part in (figure, figure.layout, *figure.data):
+        part._validate = True
     if episode is not None:
         at = checks.one_episode(episode, position)
         _MARK[kind](figure, world, episode, at)
     return figure
+
+
+@lru_cache(maxsize=8)
+def _bare(world: HiddenMarkovWorld, kind: str, **options: Any) -> dict[str, Any]:
+    """The picture without an episode, as a plotly dictionary: the same at every step of every episode."""
+    figure = _KINDS[kind](world, **options)
+    # A figure's own dictionary holds arrays as text; its parts' hold arrays.
+    return {"data": [trace.to_plotly_json() for trace in figure.data], "layout": figure.layout.to_plotly_json()}
 
 
 def _mark_state(figure: go.Figure, world: HiddenMarkovWorld, episode: Episodes, position: int) -> None:
@@ -94,7 +109,7 @@ def _beliefs(
     world: HiddenMarkovWorld, depth: int | None = None, width: int = 560, height: int | None = None
 ) -> go.Figure:
     """Reachable beliefs in picture coordinates; a larger dot is held more often."""
-    tree = world.reachable_beliefs(_fitting_depth(world) if depth is None else checks.positive("depth", depth))
+    tree = world.reachable_beliefs(_fitting_depth(world) if depth is None else depth)
     places = world.belief_coordinates(tree.beliefs)
     figure = go.Figure(layout=style.layout(width, _height(world) if height is None else height))
     _frame(figure, world)

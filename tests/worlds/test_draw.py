@@ -131,6 +131,22 @@ def test_two_states_lie_on_a_line() -> None:
     assert worlds.get("even").belief_coordinates([[1, 0], [0.25, 0.75], [0, 1]]).tolist() == [[0, 0], [0.75, 0], [1, 0]]
 
 
+def test_a_picture_drawn_again_is_a_figure_of_its_own() -> None:
+    world = worlds.get("mess3")
+    first = world.draw("beliefs", width=400)
+    before = first.to_json()
+    first.data[1].marker.opacity = 0.1
+    first.update_layout(title_text="mine")
+    with pytest.raises(ValueError, match="not-a-mode"):
+        first.data[1].mode = "not-a-mode"
+    second = world.draw("beliefs", width=400)
+    assert second.to_json() == before
+    with pytest.raises(ValueError, match="width must be an integer of at least 1, got 0"):
+        world.draw("beliefs", width=0)
+    with pytest.raises(ValueError, match=r"depth must be an integer of at least 1, got -1"):
+        world.draw("beliefs", depth=-1)
+
+
 def test_dots_lie_where_their_beliefs_are() -> None:
     world = worlds.get("z1r")
     dots = next(trace for trace in world.draw("beliefs").data if trace.mode == "markers")
