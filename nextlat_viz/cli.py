@@ -1,9 +1,12 @@
-"""The command line: ``nextlat-viz train | sweep | extract | evaluate | demo | figures | list``."""
+"""The command line: ``nextlat-viz train | sweep | extract | evaluate | demo | studio | figures | list``."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -182,6 +185,36 @@ class Demo(BaseModel):
         print(f"open {self.out / 'report.html'}")
 
 
+class Studio(BaseModel):
+    """Open models side by side in a browser, without a notebook. Serves until Ctrl-C, to this computer alone."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = Field(
+        (), description="shipped names or runs' folders, all of one world; the shipped RRXOR pair when none are given"
+    )
+    port: int = Field(0, description="where to serve; 0 for one that is free")
+    no_browser: bool = Field(False, description="leave the default browser closed")
+
+    def run(self) -> None:
+        from nextlat_viz.serving import PAIR, serve
+
+        with _ended_by_any_signal(), serve(self.runs or PAIR, port=self.port, open_browser=not self.no_browser) as app:
+            print(f"The studio is at {app.url}\nCtrl-C ends it.", flush=True)
+            app.wait()
+
+
+@contextlib.contextmanager
+def _ended_by_any_signal() -> Iterator[None]:
+    """End quietly by Ctrl-C; a kill and a closed terminal are heard as one, for a server must be taken along."""
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(name, signal.default_int_handler) for name in names}
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
 class Figures(BaseModel):
     """Write the figures of the README from the shipped checkpoints, with their provenance."""
 
@@ -221,6 +254,7 @@ COMMANDS: dict[str, Any] = {
     "extract": Extract,
     "evaluate": Evaluate,
     "demo": Demo,
+    "studio": Studio,
     "figures": Figures,
     "list": List,
 }

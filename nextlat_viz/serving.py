@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nextlat_viz.training.checkpoint import find
+from nextlat_viz.training.checkpoint import load
 
 HOST = "127.0.0.1"
 PAIR = ("rrxor/next_token", "rrxor/nextlat")
@@ -109,10 +109,10 @@ def serve(
     UnknownNameError, CheckpointError
         For a checkpoint that is not there.
     ValueError
-        For no models, or a port that is none.
+        For no models, models of several worlds, or a port that is none.
     OSError
         When the port is taken.
-    RuntimeError
+    ChildProcessError
         When the server does not start.
 
     Examples
@@ -163,8 +163,12 @@ def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     names = [models] if isinstance(models, (str, os.PathLike)) else list(models)
     if not names:
         raise ValueError("models is empty: name at least one checkpoint, such as 'rrxor/nextlat'")
+    found = [load(name) for name in names]
+    if any(one.card.world != found[0].card.world for one in found):
+        said = ", ".join(f"{one.name} of {one.card.world['name']}" for one in found)
+        raise ValueError(f"models must be of one world, which their episodes are of, got {said}")
     # The kernel runs elsewhere, where a relative path would mean another folder.
-    folders = [find(name).resolve().as_posix() for name in names]
+    folders = [one.folder.resolve().as_posix() for one in found]
     source = f"from nextlat_viz.widgets.studio import studio\nstudio(*{json.dumps(folders)})"
     cell: dict[str, Any] = {
         "cell_type": "code", "id": "studio", "execution_count": None, "metadata": {}, "outputs": [], "source": source,
@@ -211,7 +215,7 @@ def _await(app: App, port: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         if not app.running:
-            raise RuntimeError(f"the server stopped before it answered; it said:\n{app.log.strip()[-2000:]}")
+            raise ChildProcessError(f"the server stopped before it answered; it said:\n{app.log.strip()[-2000:]}")
         try:
             with urllib.request.urlopen(f"http://{HOST}:{port}/api/kernels", timeout=5):
                 return
@@ -219,4 +223,4 @@ def _await(app: App, port: int) -> None:
             return
         except OSError:
             time.sleep(0.1)
-    raise RuntimeError(f"the server did not answer within {_PATIENCE:.0f} s; it said:\n{app.log.strip()[-2000:]}")
+    raise ChildProcessError(f"the server did not answer within {_PATIENCE:.0f} s; it said:\n{app.log.strip()[-2000:]}")

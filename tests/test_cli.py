@@ -1,4 +1,10 @@
+import http.client
+import importlib.util
 import json
+import signal
+import subprocess
+import sys
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
@@ -65,6 +71,9 @@ def test_list_names_everything(capsys):
         (["train", "z1r", "--strategy", "dpp", "--out", "{tmp}"], "unknown strategy 'dpp'. Did you mean 'ddp'"),
         (["demo", "taxi", "--out", "{tmp}"], "world='taxi' has no hidden states, so there are no beliefs to compare"),
         (["demo", "z1r", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'z1r/next_token'"),
+        (["studio", "rrxor/nextlt"], "unknown checkpoint 'rrxor/nextlt'. Did you mean 'rrxor/nextlat'?"),
+        (["studio", "rrxor/nextlat", "mess3/nextlat"], "models must be of one world"),
+        (["studio", "--port", "70000"], "port must be in 1..65535"),
     ],
 )
 def test_mistakes_are_said_in_one_line(arguments, message, tmp_path, capsys):
@@ -88,3 +97,34 @@ def test_demo_writes_report_and_figures_with_provenance(tmp_path, capsys):
     weights = {model["weights_sha256"] for model in sidecar["parameters"]["models"]}
     assert weights == {nlv.load(f"rrxor/{name}").weights_sha256 for name in ("next_token", "nextlat")}
     assert "0.94" in capsys.readouterr().out
+
+
+def test_studio_without_voila_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["studio", "--no-browser"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'pip install "nextlat-viz[app]"' in line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal ends another process there as Ctrl-C does")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_studio_serves_until_it_is_ended(end):
+    command = [sys.executable, "-m", "nextlat_viz.cli", "studio", "rrxor/nextlat", "--no-browser"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = urlsplit(process.stdout.readline().split()[-1])
+        connection = http.client.HTTPConnection(address.netloc, timeout=60)
+        connection.request("GET", f"/login?{address.query}")
+        assert connection.getresponse().headers["Location"] == "/"
+        connection.close()
+        process.send_signal(end)
+        _, error = process.communicate(timeout=60)
+        assert (process.returncode, error) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection(address.netloc, timeout=5).connect()

@@ -46,6 +46,8 @@ def test_what_is_not_there_is_refused_before_anything_starts(tmp_path: Path, mon
         serving.serve([tmp_path])
     with pytest.raises(ValueError, match="models is empty"):
         serving.serve([])
+    with pytest.raises(ValueError, match=r"of one world.*got rrxor/nextlat/seed0 of rrxor, mess3"):
+        serving.serve(["rrxor/nextlat", "mess3/nextlat"])
     with pytest.raises(ValueError, match=r"port must be in 1\.\.65535.*got 70000"):
         serving.serve(port=70_000)
     with socket.socket() as taken:
@@ -68,7 +70,7 @@ def test_a_server_that_stops_is_quoted_and_leaves_nothing(tmp_path: Path, monkey
     script.write_text("#!/bin/sh\necho no such module >&2\nexit 3\n")
     script.chmod(0o755)
     monkeypatch.setattr(serving.sys, "executable", str(script))
-    with pytest.raises(RuntimeError, match=r"stopped before it answered.*\n.*no such module"):
+    with pytest.raises(ChildProcessError, match=r"stopped before it answered.*\n.*no such module"):
         serving.serve(open_browser=False)
     assert not (tmp_path / "app").exists()
 
