@@ -4,27 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, SupportsFloat, TypeAlias
 
 import anywidget
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import ArrayLike
-from traitlets import Bytes, List, Unicode, validate
+from traitlets import Bytes, List, Tuple, Unicode, validate
+from traitlets import Float as Number
 from traitlets import Int as Whole
 
 from nextlat_viz.figures.theme import CATEGORICAL, CURSOR
+from nextlat_viz.widgets.cloud_checks import (
+    LONGEST_LABEL,
+    LONGEST_NAME,
+    check_rows,
+    checked_positions,
+    entries,
+    named_places,
+    packed_colors,
+    packed_lines,
+    point,
+    short,
+)
 
 # The first is what is meant; anything else array-like is let through to one error that says so in words.
 Positions: TypeAlias = Float[np.ndarray, "rows 2"] | ArrayLike
 Codes: TypeAlias = UInt8[np.ndarray, " rows"] | ArrayLike
 Rows: TypeAlias = Int[np.ndarray, " selected"] | ArrayLike
 Labels: TypeAlias = Sequence[str] | Callable[[int], str]
+Point: TypeAlias = Sequence[SupportsFloat] | np.ndarray
 
 _HERE = Path(__file__).parent
-_MOST_COLORS = 256
-_MOST_ENTRIES = 24
-_LONGEST_LABEL, _LONGEST_NAME = 400, 80
 
 
 class Cloud(anywidget.AnyWidget):
@@ -34,6 +45,10 @@ class Cloud(anywidget.AnyWidget):
     for the whole. Positions, codes, palette, selection and cursor travel each by itself: nothing is sent again that
     did not change, and a step of the cursor draws no point again. It draws by WebGL; where a browser has none it
     draws without, and says so.
+
+    With a `handle` there is a marker to drag, by mouse, touch or arrow keys (with shift, farther), or by pressing where
+    it is to go. Where it is travels while it is dragged, one place at a time: the next is sent once the one before has
+    been answered, so that a slow kernel is never flooded, and the last always is.
 
     Parameters
     ----------
@@ -56,6 +71,16 @@ class Cloud(anywidget.AnyWidget):
         Rows the cursor came through; the last has a ring.
     height : int
         Of the picture, in pixels; it is as wide as its cell.
+    handle : (float, float), optional
+        Where the marker is, in the coordinates of `positions`, free of any row.
+    on_move : callable taking two floats, optional
+        Called with x and y while the reader drags the handle; may set `handle` to where it shall be instead.
+    axes : (str, str), optional
+        Titles of the axes, with their units; numbers along the edges come with them.
+    outline : sequence of (points, 2) arrays, optional
+        Polylines drawn over the points, in their coordinates, such as a map.
+    landmarks : {name: (x, y)}, optional
+        Names drawn over the points, each a little outwards of its place.
 
     Attributes
     ----------
@@ -65,12 +90,16 @@ class Cloud(anywidget.AnyWidget):
     selection : int array
         The rows selected.
     cursor : list of int
+    handle : (float, float) or None
+        Where the marker is; setting it moves it on the page and calls nobody.
+    ring : (float, float) or None
+        A place that is marked, joined to the handle by a line.
 
     Raises
     ------
     ValueError
         Positions that are not (rows, 2) finite numbers, codes that do not fit them or the palette, rows that are not
-        there, and colours that are none.
+        there, colours that are none, and places that are not two finite numbers.
 
     Examples
     --------
@@ -80,15 +109,27 @@ class Cloud(anywidget.AnyWidget):
     [1]
     >>> cloud.cursor = [0, 1]
     >>> cloud.close()
+
+    A marker that is dragged along the horizontal axis alone:
+
+    >>> cloud = Cloud(np.zeros((1, 2)), handle=(0.5, 0.0), on_move=lambda x, y: setattr(cloud, "handle", (x, 0.0)))
+    >>> cloud.handle
+    (0.5, 0.0)
+    >>> cloud.close()
     """
 
-    _esm = "".join((_HERE / f"cloud_{part}.js").read_text(encoding="utf-8") for part in ("points", "view"))
+    _esm = "".join((_HERE / f"cloud_{part}.js").read_text(encoding="utf-8") for part in ("points", "marks", "view"))
     _css = (_HERE / "cloud.css").read_text(encoding="utf-8")
     _places = Bytes().tag(sync=True)
     _codes = Bytes().tag(sync=True)
     _palette = Bytes().tag(sync=True)
     _selection = Bytes().tag(sync=True)
     cursor = List(Whole()).tag(sync=True)
+    handle = Tuple(Number(), Number(), default_value=None, allow_none=True).tag(sync=True)
+    ring = Tuple(Number(), Number(), default_value=None, allow_none=True).tag(sync=True)
+    _outline = Bytes().tag(sync=True)
+    _landmarks: Any = List().tag(sync=True)
+    _axes: Any = List().tag(sync=True)
     _title = Unicode().tag(sync=True)
     _key: Any = List().tag(sync=True)
     _height = Whole().tag(sync=True)
@@ -107,29 +148,41 @@ class Cloud(anywidget.AnyWidget):
         on_click: Callable[[int], None] | None = None,
         cursor: Sequence[int] = (),
         height: int = 420,
+        handle: Point | None = None,
+        on_move: Callable[[float, float], None] | None = None,
+        axes: Sequence[str] | None = None,
+        outline: Sequence[ArrayLike] = (),
+        landmarks: Mapping[str, Point] | None = None,
     ) -> None:
         if height < 1:
             raise ValueError(f"height must be pixels, at least 1, got {height}")
-        places = _checked_positions(positions, None)
+        places = checked_positions(positions, None)
         self._n = len(places)
         if labels is not None and not callable(labels) and len(labels) != self._n:
             raise ValueError(f"labels must hold one text per row of positions: {self._n}, got {len(labels)}")
-        self._labels, self._on_select, self._on_click = labels, on_select, on_click
+        if axes is not None and len(axes) != 2:
+            raise ValueError(f"axes must be two titles, of x and of y, got {len(axes)}")
+        self._labels, self._on_select, self._on_click, self._on_move = labels, on_select, on_click, on_move
         self._colors = list(palette)
         given = np.zeros(self._n, np.uint8) if codes is None else codes
         super().__init__(
             _places=places.tobytes(),
-            _title=_short(title, _LONGEST_NAME),
-            _key=_entries(key or {}),
+            _title=short(title, LONGEST_NAME),
+            _key=entries(key or {}),
             _height=height,
             cursor=list(cursor),
-            **_paint(given, palette, self._n),
+            handle=None if handle is None else point("handle", handle),
+            _axes=[short(title, LONGEST_NAME) for title in axes or ()],
+            _outline=packed_lines(outline),
+            _landmarks=named_places(landmarks or {}),
+            **packed_colors(given, palette, self._n),
         )
         self.add_class("nlv-cloud")
         self.on_msg(self._hear)
 
     def __dir__(self) -> list[str]:
-        return ["close", "codes", "cursor", "move", "palette", "positions", "recolor", "select", "selection"]
+        own = ["close", "codes", "cursor", "handle", "move", "palette", "positions", "recolor", "ring"]
+        return [*own, "select", "selection"]
 
     def __repr__(self) -> str:
         return f"<Cloud of {self._n:,} points, {len(self.selection):,} selected>"
@@ -143,6 +196,15 @@ class Cloud(anywidget.AnyWidget):
     def codes(self) -> UInt8[np.ndarray, " rows"]:
         """Which colour of the palette each row has."""
         return np.frombuffer(self._codes, np.uint8)
+
+    @property
+    def title(self) -> str:
+        """What stands above the points; can be set."""
+        return self._title
+
+    @title.setter
+    def title(self, text: str) -> None:
+        self.set_trait("_title", short(text, LONGEST_NAME))
 
     @property
     def palette(self) -> list[str]:
@@ -171,13 +233,13 @@ class Cloud(anywidget.AnyWidget):
             For codes or colours that do not fit; the cloud then stays as it was.
         """
         colors = self._colors if palette is None else list(palette)
-        painted, entries = _paint(codes, colors, self._n), None if key is None else _entries(key)
+        painted, listed = packed_colors(codes, colors, self._n), None if key is None else entries(key)
         self._colors = colors
         with self.hold_sync():
             self.set_trait("_codes", painted["_codes"])
             self.set_trait("_palette", painted["_palette"])
-            if entries is not None:
-                self.set_trait("_key", entries)
+            if listed is not None:
+                self.set_trait("_key", listed)
 
     def move(self, positions: Positions) -> None:
         """Put the same points elsewhere, all of them in view; colours, selection and cursor stay theirs.
@@ -187,7 +249,7 @@ class Cloud(anywidget.AnyWidget):
         ValueError
             For another number of points, or places that are no numbers.
         """
-        self.set_trait("_places", _checked_positions(positions, self._n).tobytes())
+        self.set_trait("_places", checked_positions(positions, self._n).tobytes())
 
     def select(self, rows: Rows) -> None:
         """Select rows by number; none for no selection. `on_select` is for the mouse and is not called.
@@ -198,15 +260,19 @@ class Cloud(anywidget.AnyWidget):
             For rows that are not there.
         """
         chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
-        _check_rows("rows", chosen, self._n)
+        check_rows("rows", chosen, self._n)
         mask = np.zeros(self._n, bool)
         mask[chosen] = True
         self.set_trait("_selection", np.packbits(mask, bitorder="little").tobytes() if len(chosen) else b"")
 
     @validate("cursor")
     def _known_rows(self, proposal: Any) -> list[int]:
-        _check_rows("cursor", np.asarray(proposal["value"], dtype=np.int64), self._n)
+        check_rows("cursor", np.asarray(proposal["value"], dtype=np.int64), self._n)
         return list(proposal["value"])
+
+    @validate("handle", "ring")
+    def _somewhere(self, proposal: Any) -> tuple[float, float] | None:
+        return None if proposal["value"] is None else point(proposal["trait"].name, proposal["value"])
 
     def _hear(self, widget: Any, message: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         """Answer the mouse."""
@@ -218,64 +284,17 @@ class Cloud(anywidget.AnyWidget):
                 self._on_select(self.selection)
         elif kind == "click" and self._on_click:
             self._on_click(int(message["row"]))
+        elif kind == "move":
+            x, y = point("handle", message["at"])
+            try:
+                with self.hold_sync():
+                    self.handle = x, y
+                    if self._on_move:
+                        self._on_move(x, y)
+            finally:
+                # Only then is the next place sent, also where this one could not be answered.
+                self.send({"kind": "moved"})
         elif kind == "label" and self._labels is not None:
             row = int(message["row"])
             text = self._labels(row) if callable(self._labels) else self._labels[row]
-            self.send({"kind": "label", "row": row, "text": _short(text, _LONGEST_LABEL)})
-
-
-def _checked_positions(positions: Any, n: int | None) -> np.ndarray:
-    # What is too large becomes infinite, which is refused below in words.
-    with np.errstate(over="ignore"):
-        places = np.ascontiguousarray(positions, dtype="<f4")
-    if places.ndim != 2 or places.shape[1] != 2 or not len(places):
-        raise ValueError(f"positions must have shape (rows, 2) with at least one row, got {places.shape}")
-    if n is not None and len(places) != n:
-        raise ValueError(f"positions must keep their {n:,} rows, got {len(places):,}: other points need a new Cloud")
-    bad = np.flatnonzero(~np.isfinite(places).all(axis=1))
-    if len(bad):
-        raise ValueError(f"positions must be finite in float32: {len(bad):,} rows are not, row {bad[0]} first")
-    return places
-
-
-def _paint(codes: Any, palette: Sequence[str], n: int) -> dict[str, bytes]:
-    given = np.asarray(codes)
-    if given.shape != (n,) or given.dtype.kind not in "iub":
-        raise ValueError(f"codes must be integers of shape ({n},), one per row, got {given.dtype} of {given.shape}")
-    if not 1 <= len(palette) <= _MOST_COLORS:
-        raise ValueError(f"palette must hold 1 to {_MOST_COLORS} colours, got {len(palette)}")
-    if given.min() < 0 or given.max() >= len(palette):
-        worst = given.min() if given.min() < 0 else given.max()
-        raise ValueError(f"codes must be in 0..{len(palette) - 1}, the palette's colours, got {worst}")
-    table = np.array([_rgba(one) for one in palette], dtype=np.uint8)
-    table = np.concatenate([table, np.repeat(table[-1:], _MOST_COLORS - len(table), axis=0)])
-    return {"_codes": given.astype(np.uint8).tobytes(), "_palette": table.tobytes()}
-
-
-def _rgba(text: str) -> tuple[int, int, int, int]:
-    try:
-        if len(text) != 7 or text[0] != "#":
-            raise ValueError
-        value = int(text[1:], 16)
-    except ValueError:
-        raise ValueError(f"a colour must be written #rrggbb, got {text!r}") from None
-    return value >> 16, value >> 8 & 255, value & 255, 255
-
-
-def _check_rows(name: str, rows: np.ndarray, n: int) -> None:
-    outside = rows[(rows < 0) | (rows >= n)]
-    if len(outside):
-        raise ValueError(f"{name} must be row numbers in 0..{n - 1}, got {outside[0]}")
-
-
-def _entries(key: Mapping[str, str]) -> list[list[str]]:
-    entries = [[_short(text, _LONGEST_NAME), color] for text, color in key.items()]
-    for _, color in entries:
-        _rgba(color)
-    more = len(entries) - _MOST_ENTRIES
-    return [*entries[:_MOST_ENTRIES], [f"and {more:,} more", ""]] if more > 0 else entries
-
-
-def _short(text: object, most: int) -> str:
-    said = str(text)
-    return said if len(said) <= most else f"{said[: most - 1]}…"
+            self.send({"kind": "label", "row": row, "text": short(text, LONGEST_LABEL)})

@@ -67,6 +67,26 @@ function link(made) {
   made.uniform = name => gl.getUniformLocation(program, name);
 }
 
+// Copied, because a message's buffers begin anywhere and numbers do not.
+function bytes({buffer, byteOffset, byteLength}) {
+  return new Uint8Array(buffer.slice(byteOffset, byteOffset + byteLength));
+}
+
+const floats = sent => new Float32Array(bytes(sent).buffer);
+
+// Left, right, low and high of x and y in turns; what is no number ends a line, and has no place.
+function ends(places) {
+  let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
+  for (let i = 0; i < places.length; i += 2) {
+    const x = places[i], y = places[i + 1];
+    if (x < left) left = x;
+    if (x > right) right = x;
+    if (y < low) low = y;
+    if (y > high) high = y;
+  }
+  return [left, right, low, high];
+}
+
 // What the kernel sent, as arrays, and what of it the graphics memory does not have yet.
 class Cloud {
   constructor(model) {
@@ -81,36 +101,68 @@ class Cloud {
         this.views.forEach(view => (part === "place" ? view.fit() : view.draw()));
       });
     }
+    this.underway = this.grabbed = false;
+    this.unsent = null;
+    this.outline = floats(model.get("_outline"));
+    [this.handle, this.ring] = [model.get("handle"), model.get("ring")];
+    model.on("change:handle", () => this.rest());
+    model.on("change:ring", () => {
+      this.ring = model.get("ring");
+      this.views.forEach(view => view.point());
+    });
     model.on("change:cursor", () => this.views.forEach(view => view.point()));
     for (const trait of ["_title", "_key"]) model.on(`change:${trait}`, () => this.views.forEach(view => view.say()));
     model.on("msg:custom", message => {
       if (message.kind === "label") this.views.forEach(view => view.tell(message));
+      if (message.kind === "moved") this.answered();
     });
   }
 
   read(trait, part) {
-    // Copied, because a message's buffers begin anywhere and numbers do not.
-    const {buffer, byteOffset, byteLength} = this.model.get(trait);
-    const bytes = buffer.slice(byteOffset, byteOffset + byteLength);
-    if (part === "picked") return this.pick(new Uint8Array(bytes));
-    this[part] = part === "place" ? new Float32Array(bytes) : new Uint8Array(bytes);
+    const sent = this.model.get(trait);
+    if (part === "picked") return this.pick(bytes(sent));
+    this[part] = part === "place" ? floats(sent) : bytes(sent);
     this.stale.add(part);
     if (part === "place") this.measure();
   }
 
   measure() {
-    const {place} = this;
-    let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
-    for (let i = 0; i < place.length; i += 2) {
-      const x = place[i], y = place[i + 1];
-      if (x < left) left = x;
-      if (x > right) right = x;
-      if (y < low) low = y;
-      if (y > high) high = y;
-    }
-    this.n = place.length / 2;
-    this.middle = [(left + right) / 2, (low + high) / 2];
-    this.span = [right - left, high - low];
+    this.n = this.place.length / 2;
+    this.ends = ends(this.place);
+  }
+
+  // What is to be in view: the points, the outline, the ring, the handle.
+  extent() {
+    const over = ends([...this.outline, ...(this.ring ?? []), ...(this.handle ?? [])]);
+    const [left, right, low, high] = this.ends.map((end, i) => (i % 2 ? Math.max : Math.min)(end, over[i]));
+    return {middle: [(left + right) / 2, (low + high) / 2], span: [right - left, high - low]};
+  }
+
+  // One place of the handle is under way at a time; of those that it is dragged through meanwhile, the last follows.
+  put(at) {
+    this.handle = this.unsent = at;
+    this.views.forEach(view => view.point());
+    this.tell();
+  }
+
+  tell() {
+    if (this.underway || !this.unsent) return;
+    this.model.send({kind: "move", at: this.unsent});
+    this.unsent = null;
+    this.underway = true;
+  }
+
+  answered() {
+    this.underway = false;
+    this.tell();
+    this.rest();
+  }
+
+  // Where the kernel has it, once nobody holds it any more and all has been answered.
+  rest() {
+    if (this.grabbed || this.underway) return;
+    this.handle = this.model.get("handle");
+    this.views.forEach(view => view.point());
   }
 
   pick(bits) {

@@ -1,8 +1,9 @@
-// One showing of a cloud, behind cloud_points.js in one module. Every part of a cloud travels by itself (places, codes,
+// One showing of a cloud, behind cloud_points.js and cloud_marks.js in one module. Every part of a cloud travels by itself (places, codes,
 // palette, selection, cursor), and what moves often, the cursor and the box being drawn, is on a canvas of its own: a
 // step draws no point again.
 
 const ROOM = 0.05; // share of the view left free around the points
+const NAMED = 0.11; // and where names stand around them
 const NEAR = 14; // pixels from a point that still count as on it
 const STILL = 4; // pixels a mouse may move in a click
 const QUIET = 90; // milliseconds over one point before its label is asked for
@@ -22,22 +23,23 @@ class View {
     this.title = make("div", "title", el, {dir: "auto"});
     const bar = make("div", "bar", el, {role: "toolbar", "aria-label": "What dragging does"});
     this.buttons = Object.fromEntries(
-      [["select", "Select"], ["move", "Move"], ["fit", "Fit"]].map(([name, text]) => {
+      [["drag", "Drag"], ["select", "Select"], ["move", "Move"], ["fit", "Fit"]].map(([name, text]) => {
         const button = make("button", "button", bar, {type: "button"});
         button.textContent = text;
         button.onclick = () => (name === "fit" ? this.fit() : this.use(name));
         return [name, button];
       }),
     );
-    this.stage = make("div", "stage", el, {tabindex: 0, role: "img"});
+    this.stage = make("div", "stage", el, {tabindex: 0, role: cloud.handle ? "group" : "img"});
     this.stage.style.height = `${cloud.model.get("_height")}px`;
     this.points = make("canvas", "points", this.stage);
     this.over = make("canvas", "over", this.stage);
     this.label = make("div", "label", this.stage, {dir: "auto", role: "tooltip", hidden: ""});
     this.key = make("ul", "key", el, {"aria-label": "Colours"});
     this.status = make("div", "status", el, {role: "status", "aria-live": "polite"});
+    this.handle = new Handle(this);
     this.listen();
-    this.use("select");
+    this.use(cloud.handle ? "drag" : "select");
     this.say();
     this.sized = new ResizeObserver(() => this.resize());
     this.sized.observe(this.stage);
@@ -50,6 +52,10 @@ class View {
     const on = (name, call) => this.over.addEventListener(name, call);
     on("pointerdown", event => {
       if (event.button) return;
+      if (this.mode === "drag") {
+        this.handle.grab(event);
+        return this.handle.drag(event);
+      }
       this.over.setPointerCapture(event.pointerId);
       this.from = this.last = [event.offsetX, event.offsetY];
     });
@@ -78,7 +84,8 @@ class View {
   use(mode) {
     this.mode = mode;
     this.over.style.cursor = mode === "move" ? "grab" : "crosshair";
-    for (const name of ["select", "move"]) this.buttons[name].setAttribute("aria-pressed", name === mode);
+    for (const name of ["drag", "select", "move"]) this.buttons[name].setAttribute("aria-pressed", name === mode);
+    this.count();
   }
 
   get ratio() { return globalThis.devicePixelRatio || 1; }
@@ -89,6 +96,12 @@ class View {
     return [this.x + (px * ratio - width / 2) / this.zoom, this.y + (height / 2 - py * ratio) / this.zoom];
   }
 
+  // Where data coordinates are on the canvases, in their pixels.
+  at(x, y) {
+    const {width, height} = this.over;
+    return [width / 2 + (x - this.x) * this.zoom, height / 2 - (y - this.y) * this.zoom];
+  }
+
   resize() {
     const width = Math.round(this.stage.clientWidth * this.ratio), height = Math.round(this.stage.clientHeight * this.ratio);
     if (!width || !height || (this.points.width === width && this.points.height === height && this.zoom)) return;
@@ -97,8 +110,8 @@ class View {
   }
 
   fit() {
-    const {width, height} = this.points, {span, middle} = this.cloud;
-    const free = 1 - 2 * ROOM, whole = Math.min((width * free) / span[0], (height * free) / span[1]);
+    const {width, height} = this.points, {span, middle} = this.cloud.extent();
+    const free = 1 - 2 * (this.cloud.model.get("_landmarks").length ? NAMED : ROOM), whole = Math.min((width * free) / span[0], (height * free) / span[1]);
     // A single point has no extent: any scale shows it.
     this.whole = Number.isFinite(whole) ? whole : 1;
     [this.x, this.y] = middle;
@@ -201,7 +214,7 @@ class View {
       by ? this.cloud.paint(this.painter, this.points, this) : this.cloud.plot(this.points, this);
       this.el.dataset.draws = this.draws += 1;
       this.el.dataset.by = by ? "webgl" : "processor";
-      this.count(by);
+      this.count();
       this.mark();
     });
   }
@@ -211,15 +224,17 @@ class View {
     this.pointing = requestAnimationFrame(() => this.mark());
   }
 
-  // The cursor with the way to it, and the box being drawn.
+  // Everything over the points: what stands still, the cursor with the way to it, the ring, the handle, the box.
   mark() {
     const pen = this.over.getContext("2d"), {width, height} = this.over, {ratio, cloud} = this;
     pen.clearRect(0, 0, width, height);
     if (!this.zoom) return;
-    const path = cloud.model.get("cursor").map(row => [
-      width / 2 + (cloud.place[2 * row] - this.x) * this.zoom,
-      height / 2 - (cloud.place[2 * row + 1] - this.y) * this.zoom,
-    ]);
+    pen.strokeStyle = pen.fillStyle = getComputedStyle(this.el).color;
+    drawOutline(this, pen);
+    drawLandmarks(this, pen);
+    drawAxes(this, pen);
+    pen.globalAlpha = 1;
+    const path = cloud.model.get("cursor").map(row => this.at(cloud.place[2 * row], cloud.place[2 * row + 1]));
     pen.strokeStyle = cloud.model.get("_cursor_color");
     if (path.length) {
       pen.lineWidth = 1.5 * ratio;
@@ -233,6 +248,8 @@ class View {
       pen.arc(...path.at(-1), 8 * ratio, 0, 2 * Math.PI);
       pen.stroke();
     }
+    drawRing(this, pen);
+    this.handle.show();
     if (this.box) {
       const [x0, y0, x1, y1] = this.box.map(one => one * ratio);
       pen.lineWidth = 1.5 * ratio;
@@ -255,10 +272,11 @@ class View {
     }
   }
 
-  count(by) {
-    const {n, count} = this.cloud, said = one => one.toLocaleString("en");
-    const rows = count ? `${said(count)} of ${said(n)} points selected` : `${said(n)} points; drag to select`;
-    const how = by ? "" : ". No WebGL in this browser: drawn without the graphics card";
+  count() {
+    const {n, count} = this.cloud, by = this.el.dataset.by === "webgl";
+    const todo = {drag: "drag the marker, or press where it is to go", select: "drag to select", move: "drag to move"};
+    const rows = count ? `${said(count)} of ${said(n)} points selected` : `${said(n)} points; ${todo[this.mode]}`;
+    const how = by || !this.draws ? "" : ". No WebGL in this browser: drawn without the graphics card";
     if (this.status.textContent !== rows + how) this.status.textContent = rows + how;
   }
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from .lab import Notebook, Plot, Server, box, difference, wait_for
+from .lab import Notebook, Plot, Server, box, difference, settle, wait_for
 
 SETUP = """
 import numpy as np
@@ -21,6 +21,29 @@ cloud = Cloud(
     key={"<i>first</i>": "#009E73"}, title="<u>nine</u>", height=300, cursor=[0, 4],
     on_select=lambda rows: heard.append(rows.tolist()), on_click=lambda row: heard.append(row),
 )
+"""
+CELL = SETUP + "cloud"
+HANDLE = """
+import time
+moves, limit = [], [9.0]
+def moved(x, y):
+    time.sleep(0.1)
+    marked.handle = min(x, limit[0]), y
+    moves.append(marked.handle)
+marked = Cloud(
+    places, height=300, handle=(0.5, 0.0), on_move=moved, axes=("across (m)", "up (m)"),
+    outline=[[[-1, -1], [1, -1], [0, 1], [-1, -1]]],
+    landmarks={"<b>left</b>": (-1, -1), "right": (1, -1), "עברית 😀": (0, 1)},
+)
+marked.ring = (-0.5, -0.5)
+"""
+SHOW = """
+async source => {
+    const {app, panel} = window.lab, cells = panel.content.model.sharedModel.cells;
+    cells[0].setSource(source);
+    panel.content.activeCellIndex = 0;
+    await app.commands.execute("notebook:run-cell");
+}
 """
 LOSE = "() => (window.taken = nextlat_viz_painter_1.gl.getExtension('WEBGL_lose_context')).loseContext()"
 # As in a browser that has none: the page's own context is forgotten, and no other is given.
@@ -37,7 +60,7 @@ NO_WEBGL = """() => {
 def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
     source = tmp_path_factory.mktemp("cloud") / "cloud.ipynb"
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(SETUP + "cloud")]
+    cells = [nbformat.v4.new_code_cell(CELL)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), source)
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     notebook = Notebook(context.new_page(), server, source, "cloud")
@@ -59,6 +82,7 @@ def notebook(opened: Notebook) -> Notebook:
 
 
 def run_afresh(notebook: Notebook) -> None:
+    notebook.page.evaluate("([source]) => lab.panel.content.model.sharedModel.cells[0].setSource(source)", [CELL])
     # What ran before would look finished at once.
     notebook.execute("notebook:clear-all-cell-outputs")
     notebook.run_all()
@@ -117,6 +141,55 @@ def test_a_step_of_the_cursor_draws_no_point_again(notebook: Notebook) -> None:
     shown.wait_for_change(before)
     notebook.kernel("None", setup="cloud.move(places * [2, 1])")
     wait_for(lambda: draws(notebook) == drawn + 2, "one drawing for each change")
+
+
+def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> None:
+    run_afresh(opened)
+    opened.kernel("None", setup=HANDLE)
+    # The page shows what the kernel has already: one cell asks for it again.
+    opened.page.evaluate(SHOW, "marked")
+    handle = opened.page.locator(".nlv-cloud-handle:visible")
+    expect(handle).to_be_visible()
+    shown = Plot(opened.page, opened.page.locator(".nlv-cloud-stage").last)
+    cloud = opened.page.locator(".nlv-cloud").last
+    wait_for(lambda: cloud.get_attribute("data-draws"), "the points")
+    settle(shown)
+    opened.screenshot("handle")
+    drawn, page = cloud.get_attribute("data-draws"), opened.page
+    middle = box(handle)
+    page.mouse.move(middle["x"] + 12, middle["y"] + 8)
+    page.mouse.down()
+    for step in range(1, 31):
+        page.mouse.move(middle["x"] + 12 + 3 * step, middle["y"] + 8)
+    page.mouse.up()
+    x, y = opened.wait_for_kernel("len(moves) > 1 and marked.handle == moves[-1] and marked.handle")
+    scale = (x - 0.5) / 90
+    assert 0 < scale < 0.1
+    assert abs(y) < 0.01
+    # A slow kernel gets few of the places on the way, and never two at once.
+    told = opened.kernel("moves")
+    assert len(told) < 12
+    assert box(handle)["x"] == pytest.approx(middle["x"] + 90, abs=1)
+
+    # By the arrow keys, a step and a leap.
+    opened.kernel("None", setup="marked.handle = (0.0, 0.0); moves.clear()")
+    wait_for(lambda: handle.get_attribute("aria-valuetext") == "across (m) 0, up (m) 0", "the handle to follow Python")
+    assert opened.kernel("moves") == []
+    handle.focus()
+    page.keyboard.press("ArrowUp")
+    step = opened.wait_for_kernel("marked.handle[1]")
+    page.keyboard.press("Shift+ArrowUp")
+    opened.wait_for_kernel(f"abs(marked.handle[1] - {6 * step}) < 1e-6")
+    assert handle.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
+    opened.screenshot("handle-focus")
+
+    # By a press where it is to go, also by touch; and the kernel has the last word.
+    opened.kernel("None", setup="limit[0] = 0.2")
+    frame = box(shown.locator)
+    page.mouse.click(frame["x"] + 0.9 * frame["width"], frame["y"] + frame["height"] / 2)
+    opened.wait_for_kernel("marked.handle[0] == 0.2")
+    wait_for(lambda: (handle.get_attribute("aria-valuetext") or "").startswith("across (m) 0.2"), "it to go back")
+    assert cloud.get_attribute("data-draws") == drawn
 
 
 def test_a_lost_context_is_done_without_until_it_is_back(notebook: Notebook) -> None:

@@ -170,11 +170,79 @@ def test_one_point_is_a_cloud() -> None:
         ({"labels": ["a"]}, "labels must hold one text per row of positions: 21, got 1"),
         ({"cursor": [21]}, r"cursor must be row numbers in 0\.\.20, got 21"),
         ({"height": 0}, "height must be pixels"),
+        ({"handle": (0.0, np.nan)}, "handle must be finite"),
+        ({"handle": (0.0,)}, r"handle must be two numbers \(x, y\), got \(0.0,\)"),
+        ({"axes": ("x",)}, "axes must be two titles, of x and of y, got 1"),
+        ({"outline": [[1.0, 2.0]]}, r"outline must hold polylines of shape \(points, 2\)"),
+        ({"landmarks": {"S": (0.0, np.inf)}}, "landmarks must be finite"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Cloud(**{"positions": PLACES, **wrong})
+
+
+def drag(cloud: Cloud, x: float, y: float) -> None:
+    cloud._handle_custom_msg({"kind": "move", "at": [x, y]}, [])
+
+
+def test_a_dragged_handle_is_told_and_answered_once_each(sent: list[dict[str, int]]) -> None:
+    heard: list[Any] = []
+    cloud = Cloud(PLACES, handle=(0.5, -0.5), on_move=lambda x, y: heard.append((x, y)))
+    cloud._send = lambda message, buffers=None: sent.append(message.get("state") or message["content"])  # type: ignore[method-assign,assignment]
+    drag(cloud, 0.25, 1.0)
+    drag(cloud, 0.25, 1.0)
+    assert heard == [(0.25, 1.0), (0.25, 1.0)]
+    assert cloud.handle == (0.25, 1.0)
+    assert sent == [{"handle": (0.25, 1.0)}, {"kind": "moved"}, {"kind": "moved"}]
+    cloud.handle = (np.float64(1), 2)
+    assert cloud.handle == (1.0, 2.0)
+    assert len(heard) == 2
+    cloud.close()
+
+
+def test_who_hears_of_a_move_may_put_the_handle_elsewhere() -> None:
+    cloud = Cloud(PLACES, handle=(0.0, 0.0), on_move=lambda x, y: setattr(cloud, "handle", (min(x, 1.0), 0.0)))
+    told: list[Any] = []
+    cloud._send = lambda message, buffers=None: told.append(message.get("state") or message["content"])  # type: ignore[method-assign,assignment]
+    drag(cloud, 3.0, 2.0)
+    assert cloud.handle == (1.0, 0.0)
+    # Where it was for a moment does not travel.
+    assert told == [{"handle": (1.0, 0.0)}, {"kind": "moved"}]
+    cloud.close()
+
+
+def test_an_error_on_the_way_does_not_end_the_drag() -> None:
+    def refuse(x: float, y: float) -> None:
+        raise ValueError("no")
+
+    cloud = Cloud(PLACES, handle=(0.0, 0.0), on_move=refuse)
+    told: list[Any] = []
+    cloud._send = lambda message, buffers=None: told.append(message.get("content"))  # type: ignore[method-assign,assignment]
+    # ipywidgets would write the error to the log, and go on.
+    with pytest.raises(ValueError, match="no"):
+        cloud._hear(cloud, {"kind": "move", "at": [1, 2]}, [])
+    assert told[-1] == {"kind": "moved"}
+    cloud.close()
+
+
+def test_a_step_of_the_handle_is_a_few_bytes(cloud: Cloud, sent: list[dict[str, int]]) -> None:
+    cloud.handle = (0.5, 0.5)
+    cloud.ring = (0.0, 0.1)
+    assert sent == [{"handle": 0}, {"ring": 0}]
+    cloud.handle = cloud.ring = None
+    assert sent[2:] == [{"ring": 0}, {"handle": 0}] or sent[2:] == [{"handle": 0}, {"ring": 0}]
+
+
+def test_outline_landmarks_and_axes_travel_once() -> None:
+    names = {"<b>S</b>": (0, 1), "ש" * 10_000: (1.0, 0.5)}
+    cloud = Cloud(PLACES, axes=("x (m)", "y" * 200), outline=[[[0, 0], [1, 1]], [[2, 2]]], landmarks=names)
+    line = np.frombuffer(cloud._outline, "<f4").reshape(-1, 2)
+    np.testing.assert_array_equal(line, [[0, 0], [1, 1], [np.nan] * 2, [2, 2], [np.nan] * 2])
+    assert cloud._landmarks[0] == ["<b>S</b>", 0.0, 1.0]
+    assert len(cloud._landmarks[1][0]) == 24
+    assert cloud._axes == ["x (m)", "y" * 79 + "…"]
+    cloud.close()
 
 
 def test_what_is_refused_later_leaves_the_cloud_as_it_was(cloud: Cloud, sent: list[dict[str, int]]) -> None:

@@ -1,0 +1,101 @@
+"""What a cloud may be given, checked and packed as it travels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+LONGEST_LABEL, LONGEST_NAME, LONGEST_LANDMARK = 400, 80, 24
+_MOST_COLORS = 256
+_MOST_ENTRIES = 24
+
+
+def checked_positions(positions: Any, n: int | None) -> np.ndarray:
+    """Places as float32; of as many rows as there were, where that is fixed."""
+    # What is too large becomes infinite, which is refused below in words.
+    with np.errstate(over="ignore"):
+        places = np.ascontiguousarray(positions, dtype="<f4")
+    if places.ndim != 2 or places.shape[1] != 2 or not len(places):
+        raise ValueError(f"positions must have shape (rows, 2) with at least one row, got {places.shape}")
+    if n is not None and len(places) != n:
+        raise ValueError(f"positions must keep their {n:,} rows, got {len(places):,}: other points need a new Cloud")
+    bad = np.flatnonzero(~np.isfinite(places).all(axis=1))
+    if len(bad):
+        raise ValueError(f"positions must be finite in float32: {len(bad):,} rows are not, row {bad[0]} first")
+    return places
+
+
+def packed_colors(codes: Any, palette: Sequence[str], n: int) -> dict[str, bytes]:
+    """Codes and palette as the page gets them: a byte for each row, four for each of 256 colours."""
+    given = np.asarray(codes)
+    if given.shape != (n,) or given.dtype.kind not in "iub":
+        raise ValueError(f"codes must be integers of shape ({n},), one per row, got {given.dtype} of {given.shape}")
+    if not 1 <= len(palette) <= _MOST_COLORS:
+        raise ValueError(f"palette must hold 1 to {_MOST_COLORS} colours, got {len(palette)}")
+    if given.min() < 0 or given.max() >= len(palette):
+        worst = given.min() if given.min() < 0 else given.max()
+        raise ValueError(f"codes must be in 0..{len(palette) - 1}, the palette's colours, got {worst}")
+    table = np.array([_rgba(one) for one in palette], dtype=np.uint8)
+    table = np.concatenate([table, np.repeat(table[-1:], _MOST_COLORS - len(table), axis=0)])
+    return {"_codes": given.astype(np.uint8).tobytes(), "_palette": table.tobytes()}
+
+
+def _rgba(text: str) -> tuple[int, int, int, int]:
+    try:
+        if len(text) != 7 or text[0] != "#":
+            raise ValueError
+        value = int(text[1:], 16)
+    except ValueError:
+        raise ValueError(f"a colour must be written #rrggbb, got {text!r}") from None
+    return value >> 16, value >> 8 & 255, value & 255, 255
+
+
+def packed_lines(lines: Sequence[Any]) -> bytes:
+    """Polylines one after another as float32, a pair of NaN after each."""
+    parts = []
+    for line in lines:
+        found = np.asarray(line, dtype="<f4")
+        if found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all():
+            raise ValueError(f"outline must hold polylines of shape (points, 2), finite, got {found.shape}")
+        parts += [found, np.full((1, 2), np.nan, "<f4")]
+    return np.concatenate(parts).tobytes() if parts else b""
+
+
+def named_places(landmarks: Mapping[str, Any]) -> list[list[Any]]:
+    """Names and where they stand, as the page gets them."""
+    return [[short(name, LONGEST_LANDMARK), *point("landmarks", place)] for name, place in landmarks.items()]
+
+
+def point(name: str, value: Any) -> tuple[float, float]:
+    """Two finite numbers."""
+    try:
+        x, y = (float(one) for one in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be two numbers (x, y), got {value!r}") from None
+    if not (np.isfinite(x) and np.isfinite(y)):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return x, y
+
+
+def check_rows(name: str, rows: np.ndarray, n: int) -> None:
+    """Raise unless there are such rows."""
+    outside = rows[(rows < 0) | (rows >= n)]
+    if len(outside):
+        raise ValueError(f"{name} must be row numbers in 0..{n - 1}, got {outside[0]}")
+
+
+def entries(key: Mapping[str, str]) -> list[list[str]]:
+    """The key as it is shown: so many entries, none of them long."""
+    found = [[short(text, LONGEST_NAME), color] for text, color in key.items()]
+    for _, color in found:
+        _rgba(color)
+    more = len(found) - _MOST_ENTRIES
+    return [*found[:_MOST_ENTRIES], [f"and {more:,} more", ""]] if more > 0 else found
+
+
+def short(text: object, most: int) -> str:
+    """Text cut to a length."""
+    said = str(text)
+    return said if len(said) <= most else f"{said[: most - 1]}…"
