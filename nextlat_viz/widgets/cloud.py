@@ -18,6 +18,7 @@ from nextlat_viz.figures.theme import CATEGORICAL, CURSOR
 from nextlat_viz.widgets.cloud_checks import (
     LONGEST_LABEL,
     LONGEST_NAME,
+    LONGEST_TITLE,
     check_rows,
     checked_positions,
     entries,
@@ -167,7 +168,7 @@ class Cloud(anywidget.AnyWidget):
         given = np.zeros(self._n, np.uint8) if codes is None else codes
         super().__init__(
             _places=places.tobytes(),
-            _title=short(title, LONGEST_NAME),
+            _title=short(title, LONGEST_TITLE),
             _key=entries(key or {}),
             _height=height,
             cursor=list(cursor),
@@ -204,7 +205,7 @@ class Cloud(anywidget.AnyWidget):
 
     @title.setter
     def title(self, text: str) -> None:
-        self.set_trait("_title", short(text, LONGEST_NAME))
+        self.set_trait("_title", short(text, LONGEST_TITLE))
 
     @property
     def palette(self) -> list[str]:

@@ -138,7 +138,7 @@ def test_without_labels_or_callbacks_the_mouse_is_let_be() -> None:
 def test_long_names_are_cut_for_display() -> None:
     names = {f"{i} " + "é" * 10_000: "#112233" for i in range(30)}
     cloud = Cloud(PLACES, title="t" * 10_000, key=names)
-    assert len(cloud._title) == 80
+    assert len(cloud._title) == 160
     assert len(cloud._key) == 25
     assert cloud._key[-1] == ["and 6 more", ""]
     assert max(len(text) for text, _ in cloud._key) == 80
