@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,6 @@ from jaxtyping import Float
 
 from nextlat_viz.figures.export import _plain, _sidecar, writable
 from nextlat_viz.figures.prediction import prediction_bars
-from nextlat_viz.figures.report import _STYLE
 from nextlat_viz.figures.story_page import Step, story_page
 from nextlat_viz.worlds import checks
 
@@ -38,6 +35,7 @@ def stand_alone(
     kind: str | None = None,
     title: str | None = None,
     provenance: Mapping[str, Any] | None = None,
+    gallery: bool = False,
     **options: Any,
 ) -> str:
     """Return one HTML page in which an episode can be stepped through, offline and without a kernel.
@@ -56,6 +54,8 @@ def stand_alone(
         Default the world's name.
     provenance : dict, optional
         Shown folded at the end of the page, such as `provenance_of` the latents.
+    gallery : bool
+        Whether it is one of a gallery's pages: it then needs ``plotly.min.js`` beside it, and leads to ``index.html``.
     **options
         Handed to the world's ``draw``.
 
@@ -98,7 +98,7 @@ def stand_alone(
         steps.append(Step(_short(token), shown, facts(world, episode, position), given))
     about = {"world": world.spec, "episode": episode.sha256, "models": list(predictions or {}), **(provenance or {})}
     note = "Press play, drag the slider, or press a token: the picture is of the moment after it was read."
-    return story_page(steps, title or world.name, note, _plain(about))
+    return story_page(steps, title or world.name, note, _plain(about), gallery=gallery)
 
 
 def write_page(page: str, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> Path:
@@ -140,57 +140,6 @@ def write_page(page: str, path: str | os.PathLike[str], provenance: Mapping[str,
         draft.write_text(page, encoding="utf-8")
         beside.write_text(note, encoding="utf-8")
     return path
-
-
-def write_gallery(
-    pages: Mapping[str, str],
-    folder: str | os.PathLike[str],
-    title: str = "Episodes to step through",
-    provenance: Mapping[str, Any] | None = None,
-) -> list[Path]:
-    """Write pages into a folder, each with its provenance, and an ``index.html`` that leads to them.
-
-    Parameters
-    ----------
-    pages : {name: HTML}
-        Names are what the index says; a file's name is made of the letters and digits of it.
-    folder : path
-    title : str
-        Of the index.
-    provenance : dict, optional
-        The same for every page.
-
-    Returns
-    -------
-    list of Path
-        The index, then the pages.
-
-    Raises
-    ------
-    ValueError
-        For no pages, or names that would be the same file.
-    OSError
-        When the folder cannot be written to.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     [path.name for path in write_gallery({"RRXOR & co": "<p>"}, folder)]
-    ['index.html', 'rrxor-co.html']
-    """
-    files = {name: f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'page'}.html" for name in pages}
-    if not files or len({"index.html", *files.values()}) <= len(files):
-        raise ValueError(f"pages must have names that make different files, got {list(files.values())}")
-    links = "".join(f'<li><a href="{file}">{html.escape(_short(name))}</a></li>' for name, file in files.items())
-    index = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE} a {{ color: inherit }}</style></head>"
-        f"<body><main><h1>{html.escape(title)}</h1><ul>{links}</ul></main></body></html>\n"
-    )
-    written = [write_page(page, Path(folder) / files[name], provenance) for name, page in pages.items()]
-    return [write_page(index, Path(folder) / "index.html", provenance), *written]
 
 
 def _predictions(world: World, episode: Episodes, predictions: Mapping[str, np.ndarray], last: int) -> list[go.Figure]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,29 +11,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
-from plotly.offline import get_plotlyjs
 
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.export import _sidecar, writable
+from nextlat_viz.figures.page import document
 from nextlat_viz.plotting import CONFIG
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #23272e; --soft: #6b7078; --paper: #ffffff; --card: #f6f7f9; --rule: #dfe2e7 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6ea; --soft: #9aa0a8; --paper: #111214; --card: #1a1c20; --rule: #33373d }
-}
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI",
-  Roboto, sans-serif }
-main { max-width: 1140px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem } h2 { font-size: 1.2rem; margin: 2.6rem 0 .5rem }
-p, .made { color: var(--soft); max-width: 46rem; margin: .3rem 0 .9rem }
-.wide { overflow-x: auto } figure { margin: 0; overflow-x: auto }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums }
-th, td { padding: .38rem .9rem .38rem 0; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap }
-th:first-child, td:first-child { text-align: left } thead th { color: var(--soft); font-weight: 600 }
-details { margin-top: 3rem; color: var(--soft) } summary { cursor: pointer }
-pre { background: var(--card); padding: 1rem; border-radius: 8px; overflow-x: auto; font-size: .82rem }
-"""
 
 
 def report(
@@ -84,19 +65,10 @@ def report(
     notes = notes or {}
     sections = [_section(heading, _table(table), notes) for heading, table in tables.items()]
     for number, (heading, figure) in enumerate(figures.items()):
-        sections.append(_section(heading, f"<figure>{_div(figure, number)}</figure>", notes))
+        sections.append(_section(heading, f"<figure>{div(figure, number)}</figure>", notes))
     made = _sidecar(path.name, provenance or {})
-    origin = html.escape(json.dumps(made, indent=2))
-    text = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>"
-        f"{f'<script>{get_plotlyjs()}</script>' if figures else ''}</head>\n<body><main>\n"
-        f"<h1>{html.escape(title)}</h1><div class='made'>Made with nextlat_viz, {made['created']}</div>\n"
-        f"{''.join(sections)}"
-        f"<details><summary>Where this came from</summary><pre>{origin}</pre></details>"
-        "\n</main></body></html>\n"
-    )
+    body = f"<div class='made'>Made with nextlat_viz, {made['created']}</div>\n{''.join(sections)}"
+    text = document(title, body, plotly=bool(figures), provenance=made)
     with writable(path) as draft:
         draft.write_text(text, encoding="utf-8")
     return path
@@ -113,7 +85,8 @@ def _table(table: pd.DataFrame) -> str:
     return f'<div class="wide">{text}</div>'
 
 
-def _div(figure: go.Figure, number: int) -> str:
+def div(figure: go.Figure, number: int) -> str:
+    """Return a figure as part of a page that has plotly.js, on the page's own background."""
     shown = go.Figure(figure).update_layout(template=themes.template("auto"))
     text: str = plotly.io.to_html(
         shown, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=f"figure-{number}"

@@ -10,9 +10,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io
-from plotly.offline import get_plotlyjs
 
-from nextlat_viz.figures.report import _STYLE
+from nextlat_viz.figures.page import document
 from nextlat_viz.plotting import CONFIG
 
 _OWN_STYLE = """
@@ -99,7 +98,14 @@ class Step:
     given: bool = False
 
 
-def story_page(steps: Sequence[Step], title: str, note: str = "", provenance: Mapping[str, Any] | None = None) -> str:
+def story_page(
+    steps: Sequence[Step],
+    title: str,
+    note: str = "",
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    gallery: bool = False,
+) -> str:
     """Write steps as one HTML page: a slider, play, the tokens to press, and the figures of the step.
 
     Parameters
@@ -109,6 +115,8 @@ def story_page(steps: Sequence[Step], title: str, note: str = "", provenance: Ma
         A heading and a sentence below it.
     provenance : dict, optional
         What JSON can hold; shown folded at the end.
+    gallery : bool
+        Whether it is one of a gallery's pages, with ``plotly.min.js`` and ``index.html`` beside it.
 
     Returns
     -------
@@ -142,12 +150,8 @@ def story_page(steps: Sequence[Step], title: str, note: str = "", provenance: Ma
         f'<section><h2>{html.escape(heading)}</h2><figure id="figure-{i}"></figure></section>'
         for i, heading in enumerate(headings)
     )
-    origin = html.escape(json.dumps(provenance or {}, indent=2))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}{_OWN_STYLE}</style><script>{get_plotlyjs()}</script></head>\n"
-        f"<body><main><h1>{html.escape(title)}</h1>{f'<p>{html.escape(note)}</p>' if note else ''}\n"
+    body = (
+        f"{f'<p>{html.escape(note)}</p>' if note else ''}\n"
         '<div class="bar"><button type="button" id="play">Play</button>'
         '<button type="button" id="back" aria-label="One step back">‹</button>'
         '<button type="button" id="on" aria-label="One step on">›</button>'
@@ -155,9 +159,9 @@ def story_page(steps: Sequence[Step], title: str, note: str = "", provenance: Ma
         '<span id="said" role="status" aria-live="polite"></span></div>\n'
         f'<div class="tokens">{tokens}</div><div class="panels">{panels}'
         '<section><h2>What is true now</h2><div class="wide"><table id="facts"></table></div></section></div>\n'
-        f"<details><summary>Where this came from</summary><pre>{origin}</pre></details></main>\n"
-        f'<script type="application/json" id="story">{story}</script><script>{_SCRIPT}</script></body></html>\n'
     )
+    end = f'<script type="application/json" id="story">{story}</script><script>{_SCRIPT}</script>'
+    return document(title, body, style=_OWN_STYLE, gallery=gallery, provenance=provenance or {}, end=end)
 
 
 def _packed(steps: Sequence[Step]) -> dict[str, Any]:

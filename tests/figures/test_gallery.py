@@ -15,7 +15,8 @@ import pytest
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.export import write
-from nextlat_viz.figures.gallery import stand_alone, write_gallery, write_page
+from nextlat_viz.figures.gallery import stand_alone, write_page
+from nextlat_viz.figures.index_page import Card, figure_page, index_page
 from nextlat_viz.figures.print import SIZES, for_print, print_options
 from nextlat_viz.figures.story_page import Step, story_page
 from nextlat_viz.worlds import Episodes
@@ -120,17 +121,24 @@ def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
         write_page("", tmp_path / "page.png")
 
 
-def test_a_gallery_leads_to_its_pages(tmp_path: Path) -> None:
-    written = write_gallery({NASTY: "<p>one", "Ωmega 2": "<p>two", "😀": "<p>three"}, tmp_path, "A & B", {"seed": 0})
-    assert [path.name for path in written[2:]] == ["mega-2.html", "page.html"]
-    index = written[0].read_text(encoding="utf-8")
-    assert "<script" not in index
-    assert re.findall('href="(.*?)"', index) == [path.name for path in written[1:]]
-    assert len(list(tmp_path.iterdir())) == 8
-    for pages in ({}, {"a": "", "A!": ""}, {"index": ""}):
-        with pytest.raises(ValueError, match="names that make different files"):
-            write_gallery(pages, tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+def test_an_index_leads_to_its_pages_and_says_what_is_missing() -> None:
+    cards = [Card(NASTY, NASTY, "a b.html", "a b.svg", ("a b.svg", "a b.json")), Card("Ωmega", "", "o.html")]
+    page = index_page(NASTY, NASTY, {NASTY: cards, "none": []}, {NASTY: NASTY}, {"note": NASTY})
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert re.findall('href="(.*?)"', page) == ["a%20b.html", "a%20b.html", "a%20b.svg", "a%20b.json", "o.html"]
+    assert re.findall('<img src="(.*?)"', page) == ["a%20b.svg"]
+    assert "What is not here" not in index_page("t", "n", {}, {})
+
+
+def test_pages_of_a_gallery_share_plotly(world: worlds.World, episode: Episodes) -> None:
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0]))
+    for page in (stand_alone(world, episode, gallery=True), figure_page(figure, NASTY, NASTY, {"note": NASTY})):
+        assert len(page) < 300_000
+        assert re.findall('<script src="(.*?)"', page) == ["plotly.min.js"]
+        assert 'href="index.html"' in page
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
 
 
 @pytest.mark.parametrize("size", SIZES)
