@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "Injection": "injection",
+    "Injection": "injection_result",
+    "InjectionPlane": "injection_planes",
+    "JointProbe": "joint_probe",
     "LookAhead": "lookahead",
     "MapReconstruction": "worldmodel.reconstruction",
     "Measure": "measure",
@@ -39,6 +41,7 @@ _HOME = {
     "episode_predictions": "prediction",
     "equation_validity": "tasks.countdown",
     "inject": "injection",
+    "injection_plane": "injection_planes",
     "latent_geometry": "representations",
     "layer_contributions": "layers",
     "length_generalisation": "lengths",
@@ -78,6 +81,8 @@ _HOME = {
 
 __all__ = [
     "Injection",
+    "InjectionPlane",
+    "JointProbe",
     "LookAhead",
     "MapReconstruction",
     "Measure",
@@ -106,6 +111,7 @@ __all__ = [
     "episode_predictions",
     "equation_validity",
     "inject",
+    "injection_plane",
     "latent_geometry",
     "layer_contributions",
     "length_generalisation",
@@ -155,7 +161,10 @@ if TYPE_CHECKING:
         state_numbers,
         trustworthiness,
     )
-    from nextlat_viz.analysis.injection import Injection, belief_target, inject
+    from nextlat_viz.analysis.injection import belief_target, inject
+    from nextlat_viz.analysis.injection_planes import InjectionPlane, injection_plane
+    from nextlat_viz.analysis.injection_result import Injection
+    from nextlat_viz.analysis.joint_probe import JointProbe
     from nextlat_viz.analysis.layers import layer_contributions
     from nextlat_viz.analysis.lengths import length_generalisation
     from nextlat_viz.analysis.lookahead import LookAhead, look_ahead

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, SupportsIndex, get_args
+from typing import SupportsIndex, get_args
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.analysis._report import html_table
 from nextlat_viz.analysis._rows import features, require_model
+from nextlat_viz.analysis.injection_exact import exact_after
+from nextlat_viz.analysis.injection_result import Injection, Metric
+from nextlat_viz.analysis.joint_probe import JointProbe
 from nextlat_viz.analysis.lookahead import next_rows, objective_of, read_head, require_head, roll
-from nextlat_viz.analysis.prediction import kl, require_row, token_ids, token_names
+from nextlat_viz.analysis.prediction import require_row, token_ids, token_names
 from nextlat_viz.analysis.probe_result import ProbeResult
 from nextlat_viz.errors import LatentsError, unknown
-from nextlat_viz.latents.table import HIDDEN, NO_WORLD, meta, world_of
+from nextlat_viz.latents.table import HIDDEN, meta
 from nextlat_viz.models import NextLat, Objective
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import HiddenMarkovWorld, World
 
-Metric = Literal["covariance", "euclidean"]
 CONTROLS = 32
 # A class counts as read once the probe gives it this probability.
 SURE = 0.9
@@ -33,113 +32,10 @@ _REACHED = 1e-4
 _SAMPLED = 4096
 
 
-@dataclass(frozen=True, eq=False)
-class Injection:
-    """A hidden state before and after the smallest edit that makes the probe read the target, and what follows.
-
-    Attributes
-    ----------
-    hidden_before, hidden_after, edit : (D,) arrays
-    size : float
-        Euclidean norm of the edit, in the units of the hidden state.
-    relative_size : float
-        `size` over the mean distance between two rows of the latents: at 1, the state was moved as far as to another
-        row.
-    target, read_before, read_after : (k,) arrays
-        What the probe was to read, reads before, and reads after: numbers, or class probabilities.
-    names : tuple of str
-        What the k are called.
-    vocabulary : tuple of str
-    probs_before, probs_after : (V,) arrays
-        Next-token distributions that the head reads.
-    exact : (V,) array or None
-        What the world would predict at the target, where it says.
-    probs_control : (c, V) array
-        After c random edits of the same size.
-    tokens, token_ids : tuple of str, (s,) int array
-        What is read after the edit.
-    rollout_before, rollout_after : (s, V) arrays or None
-        Next-token distributions after each of them by psi's rollout; None for a model without psi.
-    exact_rollout : (s, V) array or None
-        What the world would predict there; NaN from the first token on that cannot come at the target.
-    metric : str
-        What "smallest" means.
-    label, episode, position
-        Whose state it is, and where.
-    """
-
-    hidden_before: Float[np.ndarray, " D"] = field(repr=False)
-    hidden_after: Float[np.ndarray, " D"] = field(repr=False)
-    edit: Float[np.ndarray, " D"] = field(repr=False)
-    size: float
-    relative_size: float
-    target: Float[np.ndarray, " k"]
-    read_before: Float[np.ndarray, " k"]
-    read_after: Float[np.ndarray, " k"]
-    names: tuple[str, ...] = field(repr=False)
-    vocabulary: tuple[str, ...] = field(repr=False)
-    probs_before: Float[np.ndarray, " V"] = field(repr=False)
-    probs_after: Float[np.ndarray, " V"] = field(repr=False)
-    exact: Float[np.ndarray, " V"] | None = field(repr=False)
-    probs_control: Float[np.ndarray, "c V"] = field(repr=False)
-    tokens: tuple[str, ...]
-    token_ids: Int[np.ndarray, " s"] = field(repr=False)
-    rollout_before: Float[np.ndarray, "s V"] | None = field(repr=False)
-    rollout_after: Float[np.ndarray, "s V"] | None = field(repr=False)
-    exact_rollout: Float[np.ndarray, "s V"] | None = field(repr=False)
-    metric: Metric
-    label: str
-    episode: int
-    position: int
-
-    @property
-    def kl_before(self) -> float | None:
-        """KL(exact at the target || before) in nats; None where the exact one is not known."""
-        return None if self.exact is None else float(kl(self.exact, self.probs_before))
-
-    @property
-    def kl_after(self) -> float | None:
-        """KL(exact at the target || after) in nats: 0 where the model now predicts what the world would."""
-        return None if self.exact is None else float(kl(self.exact, self.probs_after))
-
-    @property
-    def kl_control(self) -> float | None:
-        """Mean KL(exact at the target || after a random edit of the same size) in nats."""
-        if self.exact is None:
-            return None
-        return float(kl(np.broadcast_to(self.exact, self.probs_control.shape), self.probs_control).mean())
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per token read, the first before any: ``step, token``, and KL(exact || ...) ``before, after``."""
-        rows: list[dict[str, Any]] = [{"step": 0, "token": None, "before": self.kl_before, "after": self.kl_after}]
-        if self.rollout_before is not None and self.rollout_after is not None:
-            for i, token in enumerate(self.tokens):
-                known = self.exact_rollout is not None and bool(np.isfinite(self.exact_rollout[i]).all())
-                gaps = {"before": np.nan, "after": np.nan}
-                if known and self.exact_rollout is not None:
-                    gaps["before"] = float(kl(self.exact_rollout[i], self.rollout_before[i]))
-                    gaps["after"] = float(kl(self.exact_rollout[i], self.rollout_after[i]))
-                rows.append({"step": i + 1, "token": token, **gaps})
-        return pd.DataFrame(rows).astype({"before": float, "after": float})
-
-    def _repr_html_(self) -> str:
-        rows = {
-            "size of the edit": f"{self.size:.3f}, {self.relative_size:.0%} of the mean distance between rows",
-            "read before": _listed(self.names, self.read_before),
-            "read after": _listed(self.names, self.read_after),
-        }
-        if self.exact is not None:
-            rows["KL from the exact prediction at the target"] = (
-                f"{self.kl_before:.4f} nats before, {self.kl_after:.4f} after, "
-                f"{self.kl_control:.4f} after random edits of the same size"
-            )
-        return html_table(f"{self.label}: episode {self.episode}, position {self.position}", rows)
-
-
 def inject(
     model: Objective | Checkpoint,
     latents: AnnData,
-    probe: ProbeResult,
+    probe: ProbeResult | JointProbe,
     row: SupportsIndex,
     target: ArrayLike | str,
     steps: int = 0,
@@ -160,7 +56,7 @@ def inject(
     model : Objective or Checkpoint
         The model the latents are of.
     latents : AnnData
-    probe : ProbeResult
+    probe : ProbeResult or JointProbe
         Of site "hidden", fitted on latents of this model.
     row : int
         Which hidden state to edit.
@@ -234,8 +130,7 @@ def inject(
     names = token_names(latents, probs.shape[1])
     read = token_ids(latents, next_rows(latents, at, steps)) if tokens is None else _ids(tokens, len(names))
     psi = objective if isinstance(objective, NextLat) and read.size else None
-    world = None if meta(latents)["world"] == NO_WORLD else world_of(latents)
-    exact = _exact(world, probe, wanted, read)
+    exact = exact_after(latents, at, probe.target, probe.names, wanted, read)
     return Injection(
         hidden_before=before,
         hidden_after=after,
@@ -294,7 +189,7 @@ def belief_target(world: World, state: str | ArrayLike) -> Float[np.ndarray, " s
 
 
 def _to(
-    probe: ProbeResult, before: Float[np.ndarray, " D"], target: ArrayLike, root: Float[np.ndarray, "D D"]
+    probe: ProbeResult | JointProbe, before: Float[np.ndarray, " D"], target: ArrayLike, root: Float[np.ndarray, "D D"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " D"]]:
     """The target as an array, and the least edit after which the probe reads it."""
     wanted = np.asarray(target, dtype=np.float64)
@@ -319,7 +214,7 @@ def _to(
 
 
 def _to_class(
-    probe: ProbeResult, before: Float[np.ndarray, " D"], target: str, root: Float[np.ndarray, "D D"]
+    probe: ProbeResult | JointProbe, before: Float[np.ndarray, " D"], target: str, root: Float[np.ndarray, "D D"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " D"]]:
     """The class as a one-hot array, and the least edit after which the probe names it."""
     from scipy.optimize import nnls
@@ -362,32 +257,3 @@ def _ids(tokens: Sequence[int], known: int) -> Int[np.ndarray, " s"]:
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= known:
         raise ValueError(f"tokens must be ids from 0 to {known - 1}, got {list(tokens)}")
     return ids.astype(np.int64)
-
-
-def _exact(
-    world: World | None, probe: ProbeResult, target: Float[np.ndarray, " k"], tokens: Int[np.ndarray, " s"]
-) -> Float[np.ndarray, "s1 V"] | None:
-    """What the world would predict at the target, then after each token; None where the target is no belief of it."""
-    if not isinstance(world, HiddenMarkovWorld) or probe.target not in ("belief", "state"):
-        return None
-    belief = target
-    if probe.target == "state":
-        belief = np.array([target[probe.names.index(s)] if s in probe.names else 0.0 for s in world.state_names])
-    try:
-        now = world.predict(belief)
-    except ValueError:
-        # A probe may be asked for what is no belief, such as a point outside the simplex.
-        return None
-    known = [now]
-    for t in range(1, tokens.size + 1):
-        try:
-            known.append(world.predict(world.belief(tokens[None, :t], start=belief)[0, -1]))
-        except ValueError:
-            break
-    unknown_ = np.full((tokens.size + 1 - len(known), now.size), np.nan)
-    return np.concatenate([np.stack(known), unknown_])
-
-
-def _listed(names: tuple[str, ...], values: Any) -> str:
-    shown = [f"{name} {value:.2f}" for name, value in zip(names[:8], values.tolist(), strict=False)]
-    return ", ".join(shown + ["…"] * (len(names) > 8))

@@ -26,7 +26,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
-    from nextlat_viz.analysis.injection import Injection
+    from nextlat_viz.analysis.injection_result import Injection
 
 _GAP, _TOP = 0.07, 138
 
