@@ -216,15 +216,29 @@ def _ended_by_any_signal() -> Iterator[None]:
 
 
 class Figures(BaseModel):
-    """Write the figures of the README from the shipped checkpoints, with their provenance."""
+    """Write a gallery: every figure that fits, of the shipped runs or of your own, and a page that leads to them."""
 
-    out: Path = Field(Path("docs/images"), description="folder for the figures")
+    runs: tyro.conf.Positional[tuple[str, ...]] = Field(
+        (), description="names or folders of runs, measured first; the shipped runs and results when none are given"
+    )
+    out: Path | None = Field(None, description="folder to write to; gallery when not given")
+    images: tuple[Literal["svg", "png", "pdf"], ...] = Field(
+        ("svg",), description="kinds of image beside each page; they need a Chromium-based browser"
+    )
+    readme: bool = Field(False, description="draw the two pictures of the README instead, into docs/images or --out")
 
     def run(self) -> None:
-        from nextlat_viz.demo import readme_figures
+        if self.readme:
+            from nextlat_viz.demo import readme_figures
 
-        for path in readme_figures(self.out):
-            print(path)
+            if self.runs:
+                raise ValueError(f"--readme draws the shipped runs: leave out {' '.join(self.runs)}, or --readme")
+            for path in readme_figures(self.out or Path("docs/images")):
+                print(path)
+            return
+        from nextlat_viz.gallery import write_gallery
+
+        print(f"open {write_gallery(self.runs, self.out or Path('gallery'), images=self.images)}")
 
 
 class List(BaseModel):

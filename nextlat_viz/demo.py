@@ -140,7 +140,7 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     """
     pair = [load(f"rrxor/{objective}") for objective in OBJECTIVES]
     read = [latents.extract(one, progress=False) for one in pair]
-    provenance = {"command": "nextlat-viz figures", **figures.provenance_of(*read)}
+    provenance = {"command": "nextlat-viz figures --readme", **figures.provenance_of(*read)}
     drawn = {heading: figure for heading, figure, _ in pictures(pair, read)}
     chosen = {
         "rrxor": drawn["Latents"],

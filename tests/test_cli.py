@@ -73,6 +73,8 @@ def test_list_names_everything(capsys):
         (["demo", "z1r", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'z1r/next_token'"),
         (["studio", "rrxor/nextlt"], "unknown checkpoint 'rrxor/nextlt'. Did you mean 'rrxor/nextlat'?"),
         (["studio", "rrxor/nextlat", "mess3/nextlat"], "models must be of one world"),
+        (["figures", "rrxor/nextlt", "--out", "{tmp}"], "unknown checkpoint 'rrxor/nextlt'. Did you mean"),
+        (["figures", "rrxor/nextlat", "--readme"], "--readme draws the shipped runs: leave out rrxor/nextlat"),
         (["studio", "--port", "70000"], "port must be in 1..65535"),
     ],
 )

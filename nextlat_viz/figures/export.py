@@ -91,7 +91,7 @@ def one_browser() -> Iterator[None]:
 
     Where none is found nothing is kept open, and `write` says what to install.
     """
-    if not _browser():
+    if not browser():
         yield
         return
     import kaleido
@@ -103,7 +103,7 @@ def one_browser() -> Iterator[None]:
         kaleido.stop_sync_server(silence_warnings=True)
 
 
-def _browser() -> str | None:
+def browser() -> str | None:
     try:
         from choreographer.browsers.chromium import Chromium
     except ImportError:

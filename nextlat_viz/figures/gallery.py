@@ -166,7 +166,9 @@ def _predictions(world: World, episode: Episodes, predictions: Mapping[str, np.n
     ]
     for figure in figures:
         # Below, because in half a page it would lie on the heading.
-        figure.update_layout(height=380, margin_b=140, legend={"x": 0, "xanchor": "left", "y": -0.4, "yanchor": "top"})
+        figure.update_layout(
+            height=380, margin_b=140, legend={"x": 0, "xanchor": "left", "yref": "paper", "y": -0.4, "yanchor": "top"}
+        )
     return figures
 
 

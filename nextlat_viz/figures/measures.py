@@ -158,7 +158,7 @@ def _objective(
         return [categories.index(value) + shift for value in values]
 
     traces = []
-    for (model, seed), run in its.groupby(["model", "seed"], sort=False, dropna=False):
+    for i, ((model, seed), run) in enumerate(its.groupby(["model", "seed"], sort=False, dropna=False)):
         run = run.sort_values(x) if numeric else run
         said = escape(model) if pd.isna(seed) else f"{name}, seed {seed}"
         traces.append(
@@ -171,7 +171,8 @@ def _objective(
                          "visible": bool(run["error"].notna().any())},
                 customdata=run["trials"].tolist(),
                 hovertemplate=f"{said}<br>%{{y:.4g}}, %{{customdata}} trials<extra></extra>",
-                meta={"role": "run", **meta}, **group, **axes,
+                # Where means are strokes, which are alike without colour, the key shows the mark of a run.
+                meta={"role": "run", **meta}, **{**group, "showlegend": view == i == 0 and not numeric}, **axes,
             )
         )  # fmt: skip
     mean = its.groupby(x, sort=numeric)["value"].mean()
@@ -182,7 +183,7 @@ def _objective(
             x=at(mean.index.to_series()), y=mean.tolist(), mode="lines+markers" if numeric else "markers", name=name,
             line={"color": look["color"], "width": 2.6, "dash": look["dash"]}, marker=marker,
             hovertemplate=f"{name}, mean over seeds<br>%{{y:.4g}}<extra></extra>",
-            meta={"role": "mean", **meta}, **{**group, "showlegend": view == 0}, **axes,
+            meta={"role": "mean", **meta}, **{**group, "showlegend": view == 0 and numeric}, **axes,
         )
     )  # fmt: skip
     return traces

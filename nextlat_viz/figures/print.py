@@ -73,9 +73,19 @@ def for_print(figure: go.Figure, size: str = "column") -> go.Figure:
     >>> paper.layout.width, paper.layout.paper_bgcolor
     (317, 'white')
     """
-    width = print_options(size)["width"]
+    return on_white(figure).update_layout(width=print_options(size)["width"])
+
+
+def on_white(figure: go.Figure) -> go.Figure:
+    """Return a copy with dark text on white, whatever theme it was drawn for.
+
+    Examples
+    --------
+    >>> on_white(go.Figure()).layout.paper_bgcolor
+    'white'
+    """
     paper = go.Figure(figure)
-    paper.update_layout(template=themes.template("light"), paper_bgcolor="white", width=width)
+    paper.update_layout(template=themes.template("light"), paper_bgcolor="white", font_color=themes.ink("light"))
     return paper
 
 

@@ -73,7 +73,8 @@ def template(theme: Theme = "auto") -> go.layout.Template:
     return go.layout.Template(
         layout={
             "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": ink},
-            "title": {"font": {"size": 15}, "x": 0.01, "xanchor": "left"},
+            # Without an anchor, which would push a title that a picture puts in its middle out of it.
+            "title": {"font": {"size": 15}, "x": 0.01},
             "paper_bgcolor": _PAPER[theme],
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": list(CATEGORICAL),

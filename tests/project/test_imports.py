@@ -53,8 +53,10 @@ MAY_IMPORT = {
     "widgets": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
     "evaluation": FOUNDATION | {"worlds", "training", "decoding", "latents", "analysis", "figures"},
     "demo": FOUNDATION | {"worlds", "training", "latents", "analysis", "evaluation", "figures"},
+    "gallery": FOUNDATION | {"worlds", "training", "latents", "analysis", "evaluation", "figures"},
     "serving": FOUNDATION | {"training", "widgets"},
-    "cli": FOUNDATION | {"worlds", "models", "training", "decoding", "latents", "evaluation", "demo", "serving"},
+    "cli": FOUNDATION
+    | {"worlds", "models", "training", "decoding", "latents", "evaluation", "demo", "gallery", "serving"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -1,0 +1,118 @@
+"""A gallery: every figure that fits, whole, with where it came from; and an index that owns up to the rest."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nextlat_viz as nlv
+from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.gallery import plates, write, write_gallery
+from nextlat_viz.gallery.plates import PLATES, Plate, Shown
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> nlv.Checkpoint:
+    out = tmp_path_factory.mktemp("runs") / "own <b>"
+    size: dict[str, Any] = {"steps": 2, "layers": 1, "validation_episodes": 8, "snapshots": ()}
+    return nlv.train("z1r", "nextlat", seed=4, out=out, progress=False, **size)
+
+
+def links(index: Path) -> set[str]:
+    return set(re.findall('(?:href|src)="([^"]+)"', index.read_text(encoding="utf-8")))
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_gallery_of_ones_own(run: nlv.Checkpoint, tmp_path: Path) -> None:
+    index = write_gallery([run.folder], tmp_path, images=(), progress=False)
+    page = index.read_text(encoding="utf-8")
+    assert files(tmp_path) == links(index) | {"index.html", "index.json", "plotly.min.js"}
+    drawn = {"every_seed", "beliefs_z1r", "belief_read_z1r", "probe_loss_by_offset_z1r", "acceptance_z1r"}
+    for name in drawn | {"rank_z1r", "episode_z1r"}:
+        about = json.loads((tmp_path / f"{name}.json").read_text())["parameters"]
+        assert about["runs"] == [{"name": run.name, "step": 2, "weights_sha256": run.weights_sha256}]
+        assert 'src="plotly.min.js"' in (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+    assert "1 run of yours" in page
+    for title in ("Maps as reconstructed", "The running product by length"):
+        assert f"<b>{title}</b>: needs runs of a" in page
+    assert list((tmp_path / "parts").iterdir())
+
+
+def test_one_figure_that_fails_is_said_and_the_others_are_there(
+    run: nlv.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(group: Any) -> Iterator[Shown]:
+        raise ValueError("no <such> thing")
+        yield
+
+    chosen = (
+        Plate("Odd", "", (), lambda group: True, fails),
+        *(one for one in PLATES if one.title == "Belief simplex"),
+    )
+    monkeypatch.setattr(write, "PLATES", chosen)
+    index = write_gallery([run], tmp_path, images=(), progress=False)
+    assert "<b>Odd, z1r</b>: ValueError: no &lt;such&gt; thing" in index.read_text(encoding="utf-8")
+    assert "beliefs_z1r.html" in links(index)
+
+
+def test_what_is_stopped_half_way_leaves_whole_files_and_no_index(
+    run: nlv.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(group: Any) -> Iterator[Shown]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(write, "PLATES", (*PLATES[:1], Plate("Stops", "", (), lambda group: True, stops)))
+    with pytest.raises(KeyboardInterrupt):
+        write_gallery([run], tmp_path, images=(), progress=False)
+    whole = {"every_seed.html", "every_seed.json", "beliefs_z1r.html", "beliefs_z1r.json", "plotly.min.js"}
+    assert files(tmp_path) == whole
+
+
+def test_without_a_browser_there_are_pages_and_the_index_says_so(
+    run: nlv.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "browser", lambda: None)
+    monkeypatch.setattr(write, "PLATES", PLATES[:1])
+    index = write_gallery([run], tmp_path, progress=False)
+    assert "no Chrome or Chromium was found" in index.read_text(encoding="utf-8")
+    assert not list(tmp_path.glob("*.svg"))
+
+
+def test_mistakes_are_found_before_anything_is_written(run: nlv.Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"kind of image 'pgn'\. Did you mean 'png'"):
+        write_gallery([run], tmp_path, images=["pgn"])
+    with pytest.raises(UnknownNameError, match="unknown checkpoint 'rrxor/nextlt'"):
+        write_gallery(["rrxor/nextlt"], tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("here first")
+    with pytest.raises(OSError, match="file"):
+        write_gallery([run], tmp_path / "file", images=(), progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
+def test_the_shipped_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plates.reconstruct_map
+    monkeypatch.setattr(plates, "reconstruct_map", lambda run: made(run, 50))
+    monkeypatch.setattr(write.worlds, "names", lambda: ["rrxor", "mess3", "taxi", "even", "a5"])
+    index = write_gallery(out=tmp_path, progress=False)
+    page = index.read_text(encoding="utf-8")
+    (reason,) = re.findall("<li><b>(.*?)</b>: (.*?)</li>", page)
+    assert reason[0] == "The running product by length"
+    assert "none is shipped" in reason[1]
+    assert files(tmp_path) == links(index) | {"index.html", "index.json", "plotly.min.js"}
+    for world in ("rrxor", "mess3", "taxi", "even", "a5"):
+        assert f"episode_{world}.html" in links(index)
+    names = {path.stem for path in tmp_path.glob("*.svg")}
+    assert {path.stem for path in tmp_path.glob("*.html")} == names | {"index"}
+    assert {f"map_taxi_{one}_seed0{two}" for one in ("nextlat", "next_token") for two in ("", "_control")} <= names
+    assert all(path.read_text(encoding="utf-8").startswith("<svg") for path in tmp_path.glob("*.svg"))
