@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ def extract(
     sites: str | Sequence[str] = "all",
     batch_size: int = 256,
     device: torch.device | str | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[int, int], None] = True,
     *,
     hidden: str | None = None,
     lengths: Any = None,
@@ -78,8 +78,9 @@ def extract(
         Episodes per forward pass; it changes speed and memory only.
     device : torch device, optional
         Where to run; default where the model is. The model goes back there afterwards.
-    progress : bool
-        Show a bar when it takes more than half a second.
+    progress : bool or callable
+        Show a bar when it takes more than half a second; or ``progress(read, total)`` is called with episodes after
+        every batch, and what it raises ends the reading.
     hidden : str, optional
         Of any module: which site becomes ``X``; default the last of `sites`, or what the output head of a Hugging
         Face model reads.
@@ -202,7 +203,7 @@ def _run(
     into: _Memory | Growing,
     batch_size: int,
     device: torch.device | str | None,
-    progress: bool,
+    progress: bool | Callable[[int, int], None],
     dtype: str,
 ) -> None:
     """Read all batches that are not done yet."""
@@ -213,7 +214,7 @@ def _run(
         desc=f"latents of {reader.meta['name']}",
         unit="episode",
         delay=0.5,
-        disable=not progress,
+        disable=not progress or callable(progress),
     )
     try:
         with bar, reader.ready(device) as where:
@@ -225,6 +226,8 @@ def _run(
                 done = min(first + batch_size, n)
                 into.write(arrays, done)
                 bar.update(done - first)
+                if callable(progress):
+                    progress(done, n)
     except BaseException:
         if started:
             into.stop()

@@ -22,6 +22,7 @@ def bound(
     options: Callable[[], Sequence[Any]],
     tooltip: str,
     hide_single: bool = False,
+    choose: Callable[[Any], None] | None = None,
     **more: Any,
 ) -> Any:
     """Make a selection control that follows and leads one trait of a view's state.
@@ -38,6 +39,8 @@ def bound(
         Returns what there is to choose from in the present world: values, or (label, value).
     hide_single : bool
         Do not show the control while there is nothing to choose.
+    choose : callable, optional
+        Called with what the reader chooses, in place of setting the state; the control follows the state all the same.
     **more
         Handed to the control.
     """
@@ -76,8 +79,12 @@ def bound(
         # New options put the first of them on show for a moment, which nobody chose.
         if following:
             return
+        value = None if change["new"] == _NONE else change["new"]
         try:
-            setattr(view.state, trait, None if change["new"] == _NONE else change["new"])
+            if choose is None:
+                setattr(view.state, trait, value)
+            else:
+                choose(value)
         finally:
             # What the state refused must not stay on show.
             follow(None)
@@ -89,8 +96,8 @@ def bound(
     return control
 
 
-def world(view: Linked) -> Any:
-    """Which world's models are shown."""
+def world(view: Linked, choose: Callable[[Any], None] | None = None) -> Any:
+    """Which world's models are shown; `choose` as in `bound`."""
     return bound(
         ipywidgets.Dropdown,
         view,
@@ -99,6 +106,7 @@ def world(view: Linked) -> Any:
         lambda: view.state.worlds,
         "The world the models were trained on",
         True,
+        choose,
     )
 
 
@@ -135,8 +143,8 @@ def target(view: Linked) -> Any:
     )
 
 
-def step(view: Linked) -> Any:
-    """Which training step is looked at."""
+def step(view: Linked, choose: Callable[[Any], None] | None = None) -> Any:
+    """Which training step is looked at; `choose` as in `bound`."""
 
     def options() -> list[tuple[str, int | None]]:
         steps = view.state.steps
@@ -145,7 +153,7 @@ def step(view: Linked) -> Any:
 
     kind = ipywidgets.SelectionSlider
     slider = bound(
-        kind, view, "step", "Training step", options, "See the models earlier", True, continuous_update=False
+        kind, view, "step", "Training step", options, "See the models earlier", True, choose, continuous_update=False
     )
     # Unlike a dropdown it has no width of its own: the track would be a point.
     slider.layout.width = "300px"

@@ -1,4 +1,4 @@
-"""Everything that is known about the models of one world at one training step, each computed once."""
+"""Everything that is known about the models of one world at one training step, each computed once, in any thread."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from nextlat_viz import analysis
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import column, episode_rows, meta, sites, tokens_of, world_of
+from nextlat_viz.widgets.once import Once
 from nextlat_viz.widgets.sources import Source
 from nextlat_viz.worlds import Episodes
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Row = tuple[int, int]
 T = TypeVar("T")
+# Paths of episodes that are kept: whoever steps through thousands looks back at the last few.
+_PATHS = 64
 
 
 class Scene:
@@ -54,7 +57,8 @@ class Scene:
         self._max_points = max_points
         self._reference = reference or self
         self._models = range(len(sources))
-        self._known: dict[Hashable, Any] = {}
+        self._known = Once()
+        self._paths = Once(most=_PATHS)
         self.latents: list[AnnData] = [source.latents(step) for source in sources]
         first = self.latents[0]
         for one in self.latents[1:]:
@@ -195,10 +199,7 @@ class Scene:
         return self._sources[model].at(self._step)
 
     def _once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        if key not in self._known:
-            self._known[key] = compute()
-        value: T = self._known[key]
-        return value
+        return self._known.get(key, compute)
 
     def untrained(self, model: int) -> AnnData | None:
         """The untrained model's latents on the same rows."""
@@ -233,9 +234,9 @@ class Scene:
 
     def umap(self, site: str) -> list[Projection | str]:
         """The UMAP of every model at a layer where there is one, laid over the reference's, else what to say."""
-        found = [self._known.get(("umap", model, site), "UMAP is being computed …") for model in self._models]
+        found = [self._known.peek(("umap", model, site), "UMAP is being computed …") for model in self._models]
         # A layout, once there, stays, so its identity says which it is; the same ones give the same planes.
-        fixed = self._reference._known.get(("umap", 0, self._reference.sites[-1]))
+        fixed = self._reference._known.peek(("umap", 0, self._reference.sites[-1]))
         key = [one if isinstance(one, str) else id(one) for one in (*found, fixed)]
 
         def compute() -> list[Projection | str]:
@@ -246,7 +247,7 @@ class Scene:
 
     def keep_umap(self, model: int, site: str, umap: Projection | str) -> None:
         """Keep a layout, or say why there is none."""
-        self._known["umap", model, site] = umap
+        self._known.keep(("umap", model, site), umap)
 
     def without_umap(self, site: str) -> list[int]:
         """Which models have neither a layout at a layer nor a reason for having none."""
@@ -255,13 +256,13 @@ class Scene:
     def drop_messages(self, site: str) -> None:
         """Forget the reasons, so that the layouts are missing again."""
         for model in self._models:
-            if isinstance(self._known.get(("umap", model, site)), str):
-                del self._known["umap", model, site]
+            if isinstance(self._known.peek(("umap", model, site)), str):
+                self._known.drop(("umap", model, site))
 
     def _laid_over(self, method: str, planes: list[Projection]) -> list[Projection]:
         """Axes of two planes have nothing to do with each other until one is laid over the other."""
         last = self._reference.sites[-1]
-        fixed = self._reference._pca(0, last) if method == "pca" else self._reference._known.get(("umap", 0, last))
+        fixed = self._reference._pca(0, last) if method == "pca" else self._reference._known.peek(("umap", 0, last))
         if not planes or isinstance(fixed, str):
             return planes
         if fixed is None or fixed is planes[0]:
@@ -282,8 +283,8 @@ class Scene:
 
     def path(self, model: int, site: str, episode: int) -> Trajectory:
         """One episode's way through belief space, as the model's probe reads it."""
-        return self._once(
-            ("path", model, site, episode),
+        return self._paths.get(
+            (model, site, episode),
             lambda: analysis.read_trajectory(self.latents[model], self.probe(model, "belief", site), episode),
         )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from anndata import AnnData
 
 from nextlat_viz.latents import meta
+from nextlat_viz.widgets.once import Once
 
 if TYPE_CHECKING:
     from nextlat_viz.training import Checkpoint
@@ -34,8 +35,7 @@ class Source:
             )
         self._what = what
         self._untrained = untrained
-        self._latents: dict[int | None, AnnData] = {}
-        self._at: dict[int | None, Checkpoint] = {}
+        self._made = Once()
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -45,8 +45,15 @@ class Source:
         if isinstance(self._what, (str, os.PathLike)):
             from nextlat_viz.training import load
 
-            self._what = load(self._what)
+            name = self._what
+            return self._made.get("checkpoint", lambda: load(name))
         return self._what
+
+    @property
+    def label(self) -> str:
+        """What the model is called."""
+        checkpoint = self.checkpoint
+        return str(meta(self._what)["label"]) if checkpoint is None else checkpoint.label
 
     @property
     def world_name(self) -> str:
@@ -65,32 +72,45 @@ class Source:
     def at(self, step: int | None = None) -> Checkpoint | None:
         """The checkpoint at a step, None for the end of training; None for latents at hand."""
         checkpoint = self.checkpoint
-        if checkpoint is not None and step not in self._at:
-            self._at[step] = checkpoint if step is None else checkpoint.at(step)
-        return self._at.get(step)
+        if checkpoint is None or step is None:
+            return checkpoint
+        return self._made.get(("checkpoint", step), lambda: checkpoint.at(step))
 
-    def latents(self, step: int | None = None) -> AnnData:
-        """Return the latents at a step, None for the end of training; extracted once."""
-        if step not in self._latents:
+    def has(self, step: int | None = None) -> bool:
+        """Whether the latents at a step are there already."""
+        return isinstance(self._what, AnnData) or ("latents", step) in self._made
+
+    def latents(self, step: int | None = None, progress: Callable[[int, int], None] | None = None) -> AnnData:
+        """Return the latents at a step, None for the end of training; extracted once.
+
+        Parameters
+        ----------
+        step : int, optional
+        progress : callable, optional
+            Told how many episodes are read, of how many; what it raises ends the reading.
+        """
+        if isinstance(self._what, AnnData):
+            return self._what
+
+        def extracted() -> AnnData:
             checkpoint = self.at(step)
-            if checkpoint is None:
-                assert isinstance(self._what, AnnData)
-                self._latents[step] = self._what
-            else:
-                self._latents[step] = _extract(checkpoint)
-        return self._latents[step]
+            assert checkpoint is not None
+            return _extract(checkpoint, progress)
+
+        return self._made.get(("latents", step), extracted)
 
     def untrained(self) -> AnnData | None:
         """Return the untrained model's latents, where they can be had."""
-        if self._untrained is None and self.checkpoint is not None:
-            self._untrained = _extract(self.checkpoint.untrained())
-        return self._untrained
+        checkpoint = self.checkpoint
+        if self._untrained is not None or checkpoint is None:
+            return self._untrained
+        return self._made.get("untrained", lambda: _extract(checkpoint.untrained()))
 
 
-def _extract(checkpoint: Checkpoint) -> AnnData:
+def _extract(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> AnnData:
     from nextlat_viz.latents import extract
 
-    return extract(checkpoint, progress=False)
+    return extract(checkpoint, progress=progress or False)
 
 
 def by_world(what: Sequence[Any], untrained: Sequence[AnnData | None] | None = None) -> dict[str, list[Source]]:

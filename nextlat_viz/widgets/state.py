@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,33 @@ class ViewState(HasTraits):
         with self.hold_trait_notifications():
             self.episode = episode
             self.position = position
+
+    def lacks(self, world: str, step: int | None) -> bool:
+        """Whether latents must be extracted before a world can be seen at a training step."""
+        return not all(source.has(step) for source in self._sources[world])
+
+    def extract(self, world: str, step: int | None, progress: Callable[[float, int, str], None] | None = None) -> None:
+        """Extract the latents a world lacks at a training step, and go nowhere: from any thread.
+
+        Parameters
+        ----------
+        world : str
+        step : int or None
+        progress : callable, optional
+            ``progress(done, total, said)``: how many models are done, of how many, and in words; what it raises ends
+            the extraction.
+        """
+        lacking = [source for source in self._sources[world] if not source.has(step)]
+        when = "" if step is None else f" at step {step:,}"
+        for i, source in enumerate(lacking):
+            said = f"Extracting {source.label}{when} … {i + 1} of {len(lacking)}"
+
+            def tell(read: int, episodes: int, i: int = i, said: str = said) -> None:
+                if progress is not None:
+                    progress(i + read / episodes, len(lacking), said)
+
+            tell(0, 1)
+            source.latents(step, tell)
 
     def _scene(self, world: str, step: int | None) -> Scene:
         if (world, step) not in self._scenes:

@@ -103,6 +103,22 @@ def test_progress_can_be_seen_and_silenced(checkpoint: Checkpoint, capfd: pytest
     assert capfd.readouterr().err == ""
 
 
+def test_progress_is_told_and_can_end_the_reading(checkpoint: Checkpoint) -> None:
+    episodes, told = checkpoint.world.sample(5, 3, seed=0), []
+    nl.extract(checkpoint, episodes, batch_size=2, progress=lambda read, total: told.append((read, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+    def stop(read: int, total: int) -> None:
+        told.append((read, total))
+        raise InterruptedError("enough")
+
+    told.clear()
+    with pytest.raises(InterruptedError, match="enough"):
+        nl.extract(checkpoint, episodes, batch_size=2, progress=stop)
+    assert told == [(2, 5)]
+    assert not checkpoint.model.backbone.training
+
+
 def test_bad_input(checkpoint: Checkpoint) -> None:
     world = checkpoint.world
     good = world.sample(3, 4, seed=0)

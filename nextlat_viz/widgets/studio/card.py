@@ -45,6 +45,11 @@ class Card(Linked):
         self._said = ""
         self._words = ipywidgets.HTML(layout={"width": "100%"})
         self._words.add_class("nlv-words")
+        self._again = ipywidgets.Button(
+            description="Compute again", tooltip="Compute what was cancelled", layout={"width": "auto"}
+        )
+        self._again.layout.display = "none"
+        self._again.on_click(self._guarded(lambda button: self._turns.beside.again()))
 
     def __dir__(self) -> list[str]:
         return ["close", "drawn", "folded", "plot", "refresh", "selection", "state", "words"]
@@ -97,7 +102,8 @@ class Card(Linked):
         """Put the question on the page, with what answers it, and follow the state."""
         self._stage = ipywidgets.VBox(answer, layout={"width": "100%", "overflow": "hidden"})
         self._body = ipywidgets.VBox(
-            [*above, self._alert, self._words, self._stage, *below], layout={"width": "100%", "overflow": "hidden"}
+            [*above, self._alert, self._words, self._again, self._stage, *below],
+            layout={"width": "100%", "overflow": "hidden"},
         )
         head = ipywidgets.HBox([self._fold, self._busy], layout={"width": "100%"})
         head.add_class("nlv-head")
@@ -113,19 +119,25 @@ class Card(Linked):
         """Look like the state as it is now."""
         if self._closed or self.folded:
             return
+        before = self._drawn
+        self._turns.beside.refused(self._ask)
         try:
             self._prepare()
             looks = self._looks_at()
         except Exception as error:
             self._fail(error)
             return
-        if looks != self._drawn:
+        if looks != before:
             with self._working():
                 try:
                     self._draw(looks)
                     self._drawn = looks
                 except Exception as error:
                     self._fail(error)
+        if self._turns.beside.refused(self._ask):
+            self._again.layout.display = None
+        elif looks != before:
+            self._again.layout.display = "none"
 
     def _prepare(self) -> None:
         """Ask for what takes long, before anything is drawn."""

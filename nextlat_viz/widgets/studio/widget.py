@@ -24,6 +24,8 @@ from nextlat_viz.widgets.studio.pairs import PairsCard
 from nextlat_viz.widgets.studio.prediction import NextCard
 from nextlat_viz.widgets.studio.probing import KnowsCard, WhatIfCard
 from nextlat_viz.widgets.studio.space import SpaceCard
+from nextlat_viz.widgets.studio.status import Status
+from nextlat_viz.widgets.studio.travel import Travel
 from nextlat_viz.widgets.studio.turns import Turns
 from nextlat_viz.widgets.studio.world import WorldCard
 
@@ -65,6 +67,8 @@ class Studio(Linked):
             )
         self._dom_classes = ("nextlat-viz", "nlv-studio")
         self._turns = Turns()
+        self.status = Status(self._turns.beside)
+        self._travel = Travel(self.state, self._turns.beside, self.status.say, self.status._guarded)
         self.cursor, self.filter = Cursor(self.state), Filter(self.state)
         self.panels: dict[str, Card] = {card.name: card(self.state, self._turns) for card in CARDS}
         questions = {name: card.question for name, card in self.panels.items() if name != PairsCard.name}
@@ -73,10 +77,11 @@ class Studio(Linked):
         grid = ipywidgets.GridBox(list(self.panels.values()), layout={"width": "100%"})
         grid.add_class("nlv-grid")
         shared = controls.row(
-            controls.world(self), controls.color(self), controls.site(self), controls.step(self), controls.theme(self)
-        )
+            controls.world(self, lambda world: self._travel.to(world, None)), controls.color(self), controls.site(self),
+            controls.step(self, lambda step: self._travel.to(self.state.world, step)), controls.theme(self),
+        )  # fmt: skip
         exports = Export(self.state, questions, lambda name, path, over: self.export(name, path, overwrite=over))
-        self.children = [shared, self._alert, self.filter, self.cursor, grid, exports]
+        self.children = [shared, self.status, self._alert, self.filter, self.cursor, grid, exports]
 
     def __dir__(self) -> list[str]:
         return ["close", "export", "panels", "selection", "state"]
@@ -119,8 +124,9 @@ class Studio(Linked):
     def close(self) -> None:
         """Take the studio off the page and out of memory, with every panel."""
         if not self._closed:
+            self._travel.close()
             self._turns.forget()
-            for part in (self.cursor, self.filter, *self.panels.values()):
+            for part in (self.status, self.cursor, self.filter, *self.panels.values()):
                 part.close()
         super().close()
 
