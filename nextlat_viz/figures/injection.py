@@ -28,7 +28,9 @@ from nextlat_viz.plotting import Figure
 if TYPE_CHECKING:
     from nextlat_viz.analysis.injection_result import Injection
 
-_GAP, _TOP = 0.07, 138
+_GAP, _TOP = 0.07, 122
+# What SYMBOLS look like, in text.
+_SIGNS = "●◆■✚▲★⬢✖"
 
 
 def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
@@ -80,7 +82,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     axis = name_axis([next(iter(injections.values())).vocabulary[token] for token in chosen])
     foot = below(axis)
     # In pixels: the bars, the names under them, the rollouts.
-    inside = 180 + (foot + 30 + 130 if rolled else 0)
+    inside = 180 + (foot + 54 + 130 if rolled else 0)
     up = [(inside - 180) / inside, 1.0]
     for i, (label, one) in enumerate(injections.items()):
         left, n = i * (width + _GAP), "" if i == 0 else str(i + 1)
@@ -97,6 +99,14 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
         place = str(len(injections) + 1)
         for i, (label, one) in enumerate(injections.items()):
             figure.add_traces(_rollout(i, short(label), one, exact, colors[i], place))
+        # In words: a legend of two entries for each model does not fit into a narrow figure.
+        rolling = [
+            f'<span style="color:{color}">{_SIGNS[i % len(_SIGNS)]}</span> {escape(short(label))}'
+            for i, (color, (label, one)) in enumerate(zip(colors, injections.items(), strict=True))
+            if one.rollout_after is not None
+        ]
+        said = f"{', '.join(rolling)}: dotted before the edit, solid after"
+        notes.append(heading("Rollout by psi", said, 0.0, 130 / inside))
         layout[f"xaxis{place}"] = _steps_axis(list(injections.values()), place, exact)
         layout[f"yaxis{place}"] = {
             "domain": [0.0, 130 / inside], "anchor": f"x{place}", "rangemode": "tozero",
@@ -118,10 +128,12 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
 
 def _said(one: Injection) -> str:
     """The size of the edit and what it did to the gap, in short lines: two models stand side by side."""
-    lines = [f"moved by {one.size:.2f}, {one.relative_size:.0%} of the mean distance"]
-    if one.exact is not None:
+    lines = [f"size {one.size:.2f}, {one.relative_size:.0%} of mean distance"]
+    if one.exact is None:
+        lines.append("no exact prediction is known")
+    else:
         lines.append(f"KL from exact: {one.kl_before:.3f} → <b>{one.kl_after:.3f}</b> nats")
-        lines.append(f"after random edits of this size: {one.kl_control:.3f}")
+        lines.append(f"after random edits: {one.kl_control:.3f} nats")
     return "<br>".join(lines)
 
 
@@ -162,7 +174,7 @@ def _rollout(i: int, label: str, one: Injection, exact: bool, color: str, place:
     return [
         go.Scatter(
             x=list(range(len(found))) if exact else list(range(1, len(found) + 1)), y=found, mode="lines+markers",
-            name=f"{escape(label)}: rollout {when} the edit", xaxis=f"x{place}", yaxis=f"y{place}",
+            name=f"{escape(label)}: rollout {when} the edit", showlegend=False, xaxis=f"x{place}", yaxis=f"y{place}",
             hovertemplate=f"<b>{escape(label)}, {when}</b><br>%{{x}} tokens: %{{y:.4f}}<extra></extra>",
             meta={"role": f"rollout_{when}", "model": i}, **looks[when],
         )

@@ -16,7 +16,7 @@ const said = number => Number(number.toPrecision(6)).toLocaleString("en").replac
 
 function drawOutline(view, pen) {
   const {outline} = view.cloud;
-  pen.globalAlpha = 0.4;
+  pen.globalAlpha = 0.55;
   pen.lineWidth = view.ratio;
   pen.beginPath();
   for (let i = 0, first = true; i < outline.length; i += 2) {

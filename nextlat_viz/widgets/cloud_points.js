@@ -1,6 +1,7 @@
 // The points of a cloud: what the kernel sent, who is where, and how they get onto a canvas.
 
 const FAINT = 0.07;
+const FAR_OUT = 0.25; // of the outline's extent: how far outside of it points are still in view
 
 const VERTEX = `
 precision highp float;
@@ -131,10 +132,16 @@ class Cloud {
     this.ends = ends(this.place);
   }
 
-  // What is to be in view: the points, the outline, the ring, the handle.
+  // What is to be in view: the points, the ring, the handle, the outline. Where there is an outline, it is what is
+  // looked at, and points far outside of it would make it small.
   extent() {
+    const drawn = ends(this.outline), away = [drawn[1] - drawn[0], drawn[3] - drawn[2]].map(span => FAR_OUT * span);
+    const near = this.ends.map((end, i) => {
+      if (!this.outline.length) return end;
+      return i % 2 ? Math.min(end, drawn[i] + away[i >> 1]) : Math.max(end, drawn[i] - away[i >> 1]);
+    });
     const over = ends([...this.outline, ...(this.ring ?? []), ...(this.handle ?? [])]);
-    const [left, right, low, high] = this.ends.map((end, i) => (i % 2 ? Math.max : Math.min)(end, over[i]));
+    const [left, right, low, high] = near.map((end, i) => (i % 2 ? Math.max : Math.min)(end, over[i]));
     return {middle: [(left + right) / 2, (low + high) / 2], span: [right - left, high - low]};
   }
 
@@ -248,7 +255,7 @@ class Cloud {
     const pixels = new Uint32Array(image.data.buffer), {place, code, palette, picked, n} = this;
     const half = Math.floor(view.size / 2), side = Math.max(1, Math.round(view.size));
     for (const only of this.count ? [0, 1] : [-1]) {
-      const alpha = Math.round(255 * (only === 0 ? FAINT : only === 1 ? 0.95 : 0.8)) * 2 ** 24;
+      const alpha = Math.round(255 * (only === 0 ? FAINT : only === 1 ? 0.95 : this.handle ? 0.4 : 0.8)) * 2 ** 24;
       for (let i = 0; i < n; i++) {
         if (only >= 0 && picked[i] !== only) continue;
         const x = Math.round(width / 2 + (place[2 * i] - view.x) * view.zoom) - half;

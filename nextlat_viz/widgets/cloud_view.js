@@ -211,6 +211,8 @@ class View {
       this.size = Math.min(usual * near, 9) * this.ratio;
       // Many points are fainter, so that where they are dense is seen; close by they are not.
       this.opacity = Math.min(Math.max(0.8 * (20000 / this.cloud.n) ** 0.25, 0.3) * near, 0.8);
+      // Where there is a handle it is what is looked at, and the points are what it moves among.
+      if (this.cloud.handle) this.opacity /= 2;
       by ? this.cloud.paint(this.painter, this.points, this) : this.cloud.plot(this.points, this);
       this.el.dataset.draws = this.draws += 1;
       this.el.dataset.by = by ? "webgl" : "processor";

@@ -22,11 +22,12 @@ from nextlat_viz.widgets.studio.export import Export
 from nextlat_viz.widgets.studio.filters import Filter
 from nextlat_viz.widgets.studio.pairs import PairsCard
 from nextlat_viz.widgets.studio.prediction import NextCard
-from nextlat_viz.widgets.studio.probing import KnowsCard, WhatIfCard
+from nextlat_viz.widgets.studio.probing import KnowsCard
 from nextlat_viz.widgets.studio.space import SpaceCard
 from nextlat_viz.widgets.studio.status import Status
 from nextlat_viz.widgets.studio.travel import Travel
 from nextlat_viz.widgets.studio.turns import Turns
+from nextlat_viz.widgets.studio.what_if import WhatIfCard
 from nextlat_viz.widgets.studio.world import WorldCard
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
