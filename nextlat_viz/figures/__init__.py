@@ -10,6 +10,7 @@ from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.measures import measure
 from nextlat_viz.figures.offsets import probe_offsets
 from nextlat_viz.figures.prediction import prediction_bars
+from nextlat_viz.figures.print import for_print, print_options
 from nextlat_viz.figures.probes import every_seed, probe_overview
 from nextlat_viz.figures.readout import read_out
 from nextlat_viz.figures.reconstruction import reconstruction
@@ -24,12 +25,14 @@ __all__ = [
     "color_options",
     "escape",
     "every_seed",
+    "for_print",
     "injection_figure",
     "look_ahead_path",
     "loss_curves",
     "measure",
     "one_browser",
     "prediction_bars",
+    "print_options",
     "probe_offsets",
     "probe_overview",
     "provenance_of",

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.narrow import narrowed, side_by_side
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ class Size:
 
 
 SIZES = {
-    # Text of 12 pixels is 9 points here: a column of two, and the text of a page of one.
-    "column": Size(3.3, 317, 990),
+    # A column of two. Text of 12 pixels is 6.5 points here, with room for a heading over two views.
+    "column": Size(3.3, 440, 990),
+    # The text of a page, where it is 9 points.
     "text": Size(6.9, 662, 2070),
     # Laid out at half its width, so that the same text is 18 points.
     "slide": Size(13.33, 640, 1920),
 }
 """Widths by name."""
+_MOST_VIEWS = {"column": 2}
 
 
 class Options(TypedDict):
@@ -50,7 +53,7 @@ class Options(TypedDict):
 def for_print(figure: go.Figure, size: str = "column") -> go.Figure:
     """Return a copy for print: dark text on white, as wide as a column, the text of a page, or a slide.
 
-    A figure of one view fits a column; views side by side need ``"text"`` or ``"slide"``.
+    Headings are broken into more lines where they need them, for which the figure becomes higher.
 
     Parameters
     ----------
@@ -60,20 +63,27 @@ def for_print(figure: go.Figure, size: str = "column") -> go.Figure:
     Returns
     -------
     plotly Figure
-        Its height is its own. Write it with the size's `print_options`.
+        Write it with the size's `print_options`.
 
     Raises
     ------
     UnknownNameError
         For another size.
+    ValueError
+        For more than two views side by side in a column, where nobody could read them.
 
     Examples
     --------
     >>> paper = for_print(go.Figure(), "column")
     >>> paper.layout.width, paper.layout.paper_bgcolor
-    (317, 'white')
+    (440, 'white')
     """
-    return on_white(figure).update_layout(width=print_options(size)["width"])
+    width = print_options(size)["width"]
+    views = side_by_side(figure)
+    if views > _MOST_VIEWS.get(size, views):
+        wider = " or ".join(repr(name) for name in SIZES if name not in _MOST_VIEWS)
+        raise ValueError(f"size={size!r}: {views} views side by side cannot be read as narrow as that; take {wider}")
+    return narrowed(on_white(figure), width)
 
 
 def on_white(figure: go.Figure) -> go.Figure:

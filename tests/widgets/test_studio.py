@@ -445,6 +445,7 @@ def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, 
     path.unlink()
     with pytest.raises(FileExistsError, match=r"next\.json"):
         opened.export("next", path)
+    assert about["size"] == "as shown"
     with pytest.raises(UnknownNameError, match=r"panel 'nxt'\. Did you mean 'next'"):
         opened.export("nxt", tmp_path / "a.html")
     with pytest.raises(ValueError, match=r"'ahead' shows no figure now: .*latents alone"):
@@ -453,10 +454,27 @@ def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, 
         opened.export("pairs", tmp_path / "c.html")
 
 
+@pytest.mark.parametrize("size", ["column", "text", "slide"])
+def test_export_fits_a_paper_or_a_slide(opened: Studio, tmp_path: Path, size: str) -> None:
+    path = opened.export("next", tmp_path / "next.html", size=size)
+    assert json.loads(path.with_suffix(".json").read_text())["parameters"]["size"] == size
+    width = {"column": 440, "text": 662, "slide": 640}[size]
+    assert f'"width":{width}' in path.read_text()
+
+
+def test_export_refuses_sizes_that_are_none_or_too_small(opened: Studio, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"print size 'colum'\. Did you mean 'column'"):
+        opened.export("next", tmp_path / "a.html", size="colum")
+    with pytest.raises(ValueError, match=r"3 views side by side .* take 'text' or 'slide'"):
+        opened.export("space", tmp_path / "a.html", size="column")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_export_button(opened: Studio, tmp_path: Path) -> None:
     export = opened.children[-1]
     assert "pairs" not in dict(export.panel.options).values()
-    export.panel.value = "space"
+    assert [label for label, _ in export.size.options] == ["as shown", "paper column", "paper width", "slide"]
+    export.panel.value, export.size.value = "space", "text"
     assert export.path.value == "space.png"
     export.path.value = str(tmp_path / "space.html")
     export.button.click()

@@ -81,7 +81,7 @@ class Studio(Linked):
             controls.world(self, lambda world: self._travel.to(world, None)), controls.color(self), controls.site(self),
             controls.step(self, lambda step: self._travel.to(self.state.world, step)), controls.theme(self),
         )  # fmt: skip
-        exports = Export(self.state, questions, lambda name, path, over: self.export(name, path, overwrite=over))
+        exports = Export(self.state, questions, self._exported)
         self.children = [shared, self.status, self._alert, self.filter, self.cursor, grid, exports]
 
     def __dir__(self) -> list[str]:
@@ -91,7 +91,12 @@ class Studio(Linked):
         state = self.state
         return f"<Studio of {', '.join(state.labels)} at episode {state.episode}, position {state.position}>"
 
-    def export(self, panel: str, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def _exported(self, panel: str, path: str, size: str | None, overwrite: bool) -> Path:
+        return self.export(panel, path, size=size, overwrite=overwrite)
+
+    def export(
+        self, panel: str, path: str | os.PathLike[str], *, size: str | None = None, overwrite: bool = False
+    ) -> Path:
         """Write what a panel shows now to a file, with a JSON beside it that says what it was made from.
 
         Parameters
@@ -100,6 +105,9 @@ class Studio(Linked):
             One of `panels`, such as ``"space"``.
         path : path
             Ends in ``.png``, ``.svg``, ``.pdf`` or ``.html``.
+        size : {"column", "text", "slide"}, optional
+            As wide as a column, the text of a paper's page or a slide, with text fitted to it, dark on white. As shown
+            when not given.
         overwrite : bool
             Whether a file that is there already may be replaced.
 
@@ -111,16 +119,16 @@ class Studio(Linked):
         Raises
         ------
         UnknownNameError
-            For a panel or an ending that does not exist.
+            For a panel, a size or an ending that does not exist.
         FileExistsError
             When a file is there already.
         ValueError
-            When the panel shows no figure.
+            When the panel shows no figure, or one with more views side by side than the size has room for.
         """
         if panel not in self.panels:
             raise unknown("panel", panel, self.panels)
         self._turns.flush()
-        return export.write(self.panels[panel], path, overwrite)
+        return export.write(self.panels[panel], path, overwrite, size)
 
     def close(self) -> None:
         """Take the studio off the page and out of memory, with every panel."""
