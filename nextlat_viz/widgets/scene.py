@@ -27,6 +27,8 @@ Row = tuple[int, int]
 T = TypeVar("T")
 # Paths of episodes that are kept: whoever steps through thousands looks back at the last few.
 _PATHS = 64
+# Episodes, and tokens of those that have no length of their own, that show where a prompt ends.
+_FEW = 8
 
 
 class Scene:
@@ -74,6 +76,17 @@ class Scene:
     def world(self) -> World:
         """The world the models were trained on."""
         return world_of(self.latents[0])
+
+    @cached_property
+    def prompt(self) -> int:
+        """How many tokens every episode begins with that are given: no model is trained to predict them."""
+        try:
+            world = self.world
+        except LatentsError:
+            return 0
+        # The table holds what was read, not what was scored; of that a world is the same way in every episode.
+        mask = world.sample(_FEW, world.length or _FEW, seed=0).loss_mask
+        return int(np.argmax(mask.any(axis=0)))
 
     @cached_property
     def vocabulary(self) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ import psutil
 import pytest
 from anndata import AnnData
 
+from nextlat_viz import worlds
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.widgets import LatentExplorer, ViewState
 from nextlat_viz.widgets.plot import changes
+from nextlat_viz.widgets.scene import Scene
 from nextlat_viz.widgets.studio import Studio, studio
 from nextlat_viz.widgets.studio.beside import Beside, Waiting
 from nextlat_viz.widgets.studio.strip import NAMES, clipped
@@ -362,6 +365,22 @@ def test_a_folded_panel_computes_nothing(opened: Studio, monkeypatch: pytest.Mon
     knows._fold.click()
     assert len(calls) == 1
     assert "after position 3" in knows.plot.layout.annotations[0].text
+
+
+@pytest.mark.parametrize(("name", "prompt"), [("taxi", 2), ("countdown", 13), ("path_star", 27), ("rrxor", 0)])
+def test_a_scene_knows_which_tokens_are_given(name: str, prompt: int) -> None:
+    assert Scene.prompt.func(SimpleNamespace(world=worlds.get(name))) == prompt
+
+
+def test_a_place_in_the_prompt_says_that_nothing_was_trained_there(
+    opened: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vars(opened.state.scene), "prompt", 3)
+    card = opened.panels["next"]
+    for position, told in ((2, True), (3, False)):
+        opened.state.position = position
+        text = card.plot.layout.annotations[0].text
+        assert (f"Position {position} lies in the prompt, which the<br>model is not trained to predict" in text) == told
 
 
 def test_latents_alone_say_what_is_missing(opened: Studio) -> None:

@@ -31,8 +31,12 @@ class NextCard(AskedCard):
         figure = prediction_bars(answers, most=_MOST, theme=theme)
         # In a narrow card a line for each model, or the heading runs out of it.
         heading = figure.layout.annotations[0]
-        lines = heading.text.count(" nats, ")
-        heading.text = heading.text.replace(" nats, ", " nats,<br>")
+        text = heading.text.replace(" nats, ", " nats,<br>")
+        at = self.state.position
+        if at < self.state.scene.prompt:
+            text += f"<br>Position {at} lies in the prompt, which the<br>model is not trained to predict"
+        lines = text.count("<br>") - heading.text.count("<br>")
+        heading.text = text
         figure.update_layout(
             height=figure.layout.height + 15 * lines, margin={"t": figure.layout.margin.t + 15 * lines}
         )
