@@ -9,7 +9,6 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.measures import SYMBOLS
 from nextlat_viz.figures.prediction import (
     LEGEND,
     MOST_NAMES,
@@ -22,7 +21,7 @@ from nextlat_viz.figures.prediction import (
     short,
 )
 from nextlat_viz.figures.rows import escape
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.theme import SYMBOLS, Theme
 from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:

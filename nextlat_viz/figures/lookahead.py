@@ -10,10 +10,9 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.measures import DASHES, SYMBOLS
 from nextlat_viz.figures.prediction import heading, short
 from nextlat_viz.figures.rows import escape
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.theme import DASHES, SYMBOLS, Theme
 from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:

@@ -11,14 +11,12 @@ from nextlat_viz.analysis.measure import QUANTITY
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.probes import OBJECTIVES
 from nextlat_viz.figures.rows import escape
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.theme import DASHES, SYMBOLS, Theme
 from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import Measure
 
-SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "hexagon", "x")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _SPREAD = 0.14
 _COLUMNS = 3
 # Pixels: of a view, above a row of views for its heading, below it for its axis, and of all around.

@@ -147,7 +147,12 @@ def _score(one: ProbeResult, label: str, row: int, color: str, theme: Theme) -> 
         mark(one.ceiling, "ceiling", tall, **first),
         mark(one.shuffled, "shuffled labels", {**grey, "symbol": "x-thin-open", "line": {"width": 2}}, **first),
         mark(one.untrained, "untrained model", {**grey, "symbol": "circle-open", "line": {"width": 2}}, **first),
-        mark(one.score, name, {"size": 14, "color": color}, error_x={**reach, "thickness": 2, "width": 6}),
+        mark(
+            one.score,
+            name,
+            {"size": 14, "color": color, "symbol": themes.SYMBOLS[row % len(themes.SYMBOLS)]},
+            error_x={**reach, "thickness": 2, "width": 6},
+        ),
     ]
 
 
@@ -165,10 +170,23 @@ def _lines(model_label: str, table: pd.DataFrame | None, column: str, model: int
         )  # fmt: skip
 
     grey = {"color": themes.MISSING}
+    dash, symbol = themes.DASHES[model % len(themes.DASHES)], themes.SYMBOLS[model % len(themes.SYMBOLS)]
     return [
-        line("score", "", "lines+markers", {"width": 2.2}, {"size": 8}),
-        line("untrained", ", untrained", "lines+markers", {"width": 1, **grey}, {"symbol": "circle-open", **grey}),
-        line("shuffled", ", shuffled", "lines+markers", {"width": 1, **grey}, {"symbol": "x-thin-open", **grey}),
+        line("score", "", "lines+markers", {"width": 2.2, "dash": dash}, {"size": 8, "symbol": symbol}),
+        line(
+            "untrained",
+            ", untrained",
+            "lines+markers",
+            {"width": 1, "dash": dash, **grey},
+            {"symbol": "circle-open", **grey},
+        ),
+        line(
+            "shuffled",
+            ", shuffled",
+            "lines+markers",
+            {"width": 1, "dash": dash, **grey},
+            {"symbol": "x-thin-open", **grey},
+        ),
     ]
 
 

@@ -20,6 +20,9 @@ Theme = Literal["auto", "light", "dark"]
 CATEGORICAL = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#999999", "#0072B2", "#D55E00")
 # Cividis without its ends, which vanish on a dark and on a light page.
 SEQUENTIAL = tuple(sample_colorscale("Cividis", [float(x) for x in np.linspace(0.12, 0.94, 16)], colortype="rgb"))
+# Models differ in these too, for who sees no colour.
+SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "hexagon", "x")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MISSING = "#8a8a8a"
 EXACT = "#8a8a8a"
 CURSOR = "#DC267F"

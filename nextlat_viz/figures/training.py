@@ -50,11 +50,13 @@ def loss_curves(
             if column not in table:
                 raise unknown("column of the metrics", column, map(str, table.columns))
     figure = Figure()
-    for (label, table), color in zip(metrics.items(), themes.model_colors(list(metrics)), strict=True):
+    for i, ((label, table), color) in enumerate(zip(metrics.items(), themes.model_colors(list(metrics)), strict=True)):
+        dash = themes.DASHES[i % len(themes.DASHES)]
         name = escape(label)
         figure.add_trace(
             go.Scatter(
-                x=table["step"], y=table["loss"], mode="lines", name=name, line={"color": color, "width": 2.2},
+                x=table["step"], y=table["loss"], mode="lines", name=name,
+                line={"color": color, "width": 2.2, "dash": dash},
                 hovertemplate="step %{x:,}<br>%{y:.4f} nats per token<extra>" + name + "</extra>",
             )
         )  # fmt: skip
@@ -63,7 +65,7 @@ def loss_curves(
         figure.add_trace(
             go.Scatter(
                 x=[its.min(), its.max()], y=[level, level], mode="lines", name="floor: no model can be lower",
-                legendgroup="floor", showlegend=i == 0, line={"color": themes.EXACT, "width": 1.6, "dash": "dash"},
+                legendgroup="floor", showlegend=i == 0, line={"color": themes.EXACT, "width": 1.2, "dash": "6px,2px"},
                 hovertemplate="floor %{y:.4f} nats per token<extra></extra>",
             )
         )  # fmt: skip

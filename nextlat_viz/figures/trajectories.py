@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.prediction import PATTERNS, hatched
 from nextlat_viz.figures.rows import escape, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -85,11 +86,11 @@ def trajectories(
 
     figure = Figure(simplex.edges(world, meta={"role": "simplex"}, **_PLANE))
     for i, (name, color, place) in enumerate(zip(names, colors, places, strict=True)):
-        figure.add_traces(_path(name, color, place, at, texts, exact=i == 0))
-    for name, color, chance in zip(names, colors, chances, strict=True):
-        figure.add_trace(_bars(name, color, chance[rows[at]], vocabulary))
-    for name, color, path in zip(names[1:], colors[1:], paths, strict=True):
-        figure.add_trace(_error(name, color, path, texts))
+        figure.add_traces(_path(name, color, place, at, texts, i))
+    for i, (name, color, chance) in enumerate(zip(names, colors, chances, strict=True)):
+        figure.add_trace(_bars(name, color, chance[rows[at]], vocabulary, i))
+    for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
+        figure.add_trace(_error(name, color, path, texts, i))
     figure.add_trace(_strip(codes, vocabulary, first.positions, at, selection, theme))
     figure.update_layout(
         template=themes.template(theme),
@@ -155,43 +156,54 @@ def _axes(positions: Int[np.ndarray, " T"], vocabulary: list[str]) -> dict[str, 
 
 
 def _path(
-    name: str, color: str, place: Float[np.ndarray, "T 2"], at: int, texts: list[str], exact: bool
+    name: str, color: str, place: Float[np.ndarray, "T 2"], at: int, texts: list[str], which: int
 ) -> list[go.Scatter]:
     """The whole way faintly, what has been walked in full, and where the cursor is."""
+    exact, (dash, symbol) = which == 0, _look(which)
     group = {"legendgroup": name, **_PLANE}
     width = 6 if exact else 2.2
     hover = {"text": texts, "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>"}
     quiet = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 1}}}
     return [
         go.Scatter(
-            x=place[:, 0], y=place[:, 1], mode="lines+markers", line={"color": themes.rgba(color, 0.3), "width": width},
-            marker={"size": 9, "color": themes.rgba(color, 0.3)}, name=name, showlegend=False,
+            x=place[:, 0], y=place[:, 1], mode="lines+markers",
+            line={"color": themes.rgba(color, 0.3), "width": width, "dash": dash},
+            marker={"size": 9, "color": themes.rgba(color, 0.3), "symbol": symbol}, name=name, showlegend=False,
             meta={"role": "path"}, **hover, **group, **quiet,
         ),
         go.Scatter(
             x=place[: at + 1, 0], y=place[: at + 1, 1], mode="lines+markers", hoverinfo="skip", name=name,
-            line={"color": themes.rgba(color, 0.55) if exact else color, "width": width},
-            marker={"size": 6, "color": color}, meta={"role": "cursor"}, **group, **quiet,
+            line={"color": themes.rgba(color, 0.55) if exact else color, "width": width, "dash": dash},
+            marker={"size": 6, "color": color, "symbol": symbol}, meta={"role": "cursor"}, **group, **quiet,
         ),
         go.Scatter(
             x=place[at : at + 1, 0], y=place[at : at + 1, 1], mode="markers", hoverinfo="skip", showlegend=False,
-            marker={"size": 24 if exact else 15, "color": color, "opacity": 0.45 if exact else 1, "line": {"width": 0}},
+            marker={"size": 24 if exact else 15, "color": color, "opacity": 0.45 if exact else 1, "line": {"width": 0},
+                    "symbol": symbol},
             name=name, meta={"role": "cursor"}, **group, **({} if exact else quiet),
         ),
     ]  # fmt: skip
 
 
-def _bars(name: str, color: str, chance: Float[np.ndarray, " V"], vocabulary: list[str]) -> go.Bar:
+def _look(which: int) -> tuple[str, str]:
+    """Dash and mark of a path: the exact one is number 0."""
+    model = max(which - 1, 0)
+    return themes.DASHES[model % len(themes.DASHES)], themes.SYMBOLS[model % len(themes.SYMBOLS)]
+
+
+def _bars(name: str, color: str, chance: Float[np.ndarray, " V"], vocabulary: list[str], which: int) -> go.Bar:
+    marker = hatched(color, PATTERNS[(which - 1) % len(PATTERNS)]) if which else {"color": color}
     return go.Bar(
-        x=vocabulary, y=chance, name=name, marker={"color": color}, showlegend=False, legendgroup=name,
+        x=vocabulary, y=chance, name=name, marker=marker, showlegend=False, legendgroup=name,
         hovertemplate=f"<b>{name}</b><br>token %{{x}}: %{{y:.3f}}<extra></extra>", meta={"role": "next"}, **_NEXT,
     )  # fmt: skip
 
 
-def _error(name: str, color: str, path: Trajectory, texts: list[str]) -> go.Scatter:
+def _error(name: str, color: str, path: Trajectory, texts: list[str], which: int) -> go.Scatter:
+    dash, symbol = _look(which)
     return go.Scatter(
         x=path.positions, y=path.distance, mode="lines+markers", name=name, showlegend=False, legendgroup=name,
-        line={"color": color, "width": 2}, marker={"size": 7}, text=texts,
+        line={"color": color, "width": 2, "dash": dash}, marker={"size": 7, "symbol": symbol}, text=texts,
         hovertemplate=f"<b>{name}</b><br>%{{text}}<br>distance %{{y:.3f}}<extra></extra>",
         meta={"role": "error"}, **_ERROR,
     )  # fmt: skip

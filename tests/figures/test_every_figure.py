@@ -1,0 +1,202 @@
+"""What holds for every public figure: the same bytes again, named axes, and looks that need no colour."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextlat_viz as nlv
+from nextlat_viz import analysis, figures, worlds
+from nextlat_viz.analysis.injection import inject
+from nextlat_viz.analysis.lookahead import look_ahead
+from nextlat_viz.analysis.measure import Measure, record
+from nextlat_viz.analysis.prediction import Prediction
+from nextlat_viz.analysis.readout import read_out as read_at
+from nextlat_viz.analysis.worldmodel import map_from_rides
+from nextlat_viz.figures import theme as themes
+from tests.synthetic import make_latents
+
+HELPERS = {"color_options", "escape", "for_print", "one_browser", "print_options", "provenance_of", "report"}
+HELPERS |= {"template", "write"}
+NAMES = ("next-token", "NextLat")
+# Of two colours that stand for models, or for one of five states, in CIE 1976 L*a*b*; 2.3 can just be told apart.
+LEAST_DISTANCE = 10.0
+# Machado, Oliveira & Fernandes 2009, severity 1, for linear RGB.
+BLINDNESS = {
+    "none": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def _latents() -> list[Any]:
+    return [make_latents(label=label, n=30, length=8) for label in NAMES]
+
+
+def _probes() -> list[Any]:
+    return [analysis.probe(one, n_bootstrap=10) for one in _latents()]
+
+
+def _clouds() -> Any:
+    return figures.clouds(_latents(), [{"pca": analysis.project(one, "pca")} for one in _latents()], _probes())
+
+
+def _runs(by: dict[str, tuple[Any, ...]], **more: Any) -> pd.DataFrame:
+    rows = []
+    for values in itertools.product(*by.values()):
+        more |= dict(zip(by, values, strict=True)) | {"error": 0.02}
+        rows += [record("w", name, i, value=0.3 + i, **more) for name in ("next_token", "nextlat") for i in range(2)]
+    return pd.DataFrame(rows)
+
+
+def _every_seed() -> Any:
+    numbers = {"belief_r2": 0.8, "belief_r2_shuffled": 0.0, "belief_r2_untrained": 0.3, "loss": 0.6, "floor": 0.5}
+    return figures.every_seed(_runs({}).assign(**numbers))
+
+
+@cache
+def _shipped() -> tuple[Any, Any, Any]:
+    checkpoint = nlv.load("mess3/nextlat")
+    latents = nlv.extract(checkpoint, checkpoint.world.sample(40, 10, seed=1), progress=False)
+    return checkpoint, latents, analysis.probe(latents, n_bootstrap=10)
+
+
+def _injection() -> Any:
+    one = inject(*_shipped(), 25, [0.1, 0.8, 0.1], steps=3)
+    return figures.injection_figure(dict.fromkeys(NAMES, one))
+
+
+def _look_ahead() -> Any:
+    one = look_ahead(*_shipped()[:2], 2, 4, steps=4)
+    return figures.look_ahead_path(dict.fromkeys(NAMES, (one, lambda hidden: hidden[:, :2])), axes=("PCA 1", "PCA 2"))
+
+
+def _overview() -> Any:
+    by_site, by_position = [analysis.probe_sites(one) for one in _latents()], []
+    by_position = [analysis.probe_positions(one, probe) for one, probe in zip(_latents(), _probes(), strict=True)]
+    return figures.probe_overview(_probes(), by_site, by_position)
+
+
+def _reconstruction() -> Any:
+    world = worlds.get("taxi", width=3, height=3)
+    rides = world.sample(5, seed=0)
+    return figures.reconstruction(map_from_rides(world, rides.tokens, rides.length), world)
+
+
+def _trajectories() -> Any:
+    paths = [analysis.read_trajectory(one, probe, 4) for one, probe in zip(_latents(), _probes(), strict=True)]
+    return figures.trajectories(_latents(), paths, 3)
+
+
+def _prediction() -> Any:
+    one = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
+    return figures.prediction_bars(dict.fromkeys(NAMES, one))
+
+
+def _curves() -> Any:
+    table = pd.DataFrame({"step": [100, 200], "loss": [0.6, 0.5], "floor": 0.4})
+    return figures.loss_curves(dict.fromkeys(NAMES, table))
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    "clouds": _clouds,
+    "every_seed": _every_seed,
+    "injection_figure": _injection,
+    "look_ahead_path": _look_ahead,
+    "loss_curves": _curves,
+    "measure": lambda: figures.measure(Measure("m", _runs({"p": (0.0, 0.5)}), by=("p",))),
+    "prediction_bars": _prediction,
+    "probe_offsets": lambda: figures.probe_offsets(
+        Measure("m", _runs({"offset": (1, 2), "site": ("hidden",)}, prior=0.9), by=("offset", "site"), unit="nats")
+    ),
+    "probe_overview": _overview,
+    "read_out": lambda: figures.read_out(dict.fromkeys(NAMES, read_at(*_shipped()[1:], 25))),
+    "reconstruction": _reconstruction,
+    "trajectories": _trajectories,
+}
+# Pictures of a plane, whose axes have no numbers and say in words what they are.
+PLANES = {"clouds", "reconstruction"}
+SAID = {
+    "every_seed": ["nats per token", "R²"], "loss_curves": ["training step", "nats per token"],
+    "look_ahead_path": ["steps ahead", "KL (nats)"], "probe_offsets": ["steps ahead", "nats"],
+    "injection_figure": ["KL from exact (nats)", "probability"], "probe_overview": ["tokens read", "R²"],
+    "prediction_bars": ["probability"], "trajectories": ["probability", "position"],
+}  # fmt: skip
+
+
+@cache
+def drawn(name: str) -> Any:
+    return CASES[name]()
+
+
+def digest(name: str) -> str:
+    return hashlib.sha256(CASES[name]().to_json().encode()).hexdigest()
+
+
+def test_every_public_figure_has_a_case() -> None:
+    assert set(figures.__all__) == HELPERS | set(CASES)
+
+
+@pytest.mark.slow
+def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
+    code = "from tests.figures.test_every_figure import CASES, digest\nfor name in CASES: print(name, digest(name))"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert dict(line.split() for line in found.stdout.splitlines()) == {name: digest(name) for name in CASES}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in PLANES])
+def test_axes_say_what_they_are_with_their_units(name: str) -> None:
+    layout = drawn(name).layout
+    titles = [layout[axis].title.text or "" for axis in layout if axis.startswith(("xaxis", "yaxis"))]
+    assert any(titles)
+    for words in SAID.get(name, []):
+        assert any(words in title for title in titles), words
+
+
+def look(trace: Any) -> tuple[Any, ...]:
+    """What a trace looks like without its colour."""
+    if trace.type == "bar":
+        return ("bar", trace.marker.pattern.shape, trace.marker.color == "rgba(0,0,0,0)")
+    lines, marks = "lines" in (trace.mode or ""), "markers" in (trace.mode or "")
+    row = tuple(trace.y) if trace.y is not None and len(trace.y) == 1 else None
+    return (lines and (trace.line.dash, trace.line.width), marks and (trace.marker.symbol, trace.marker.size), row)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in {"clouds", "every_seed"}])
+def test_models_are_told_apart_without_colour(name: str) -> None:
+    views: dict[Any, dict[str, set[Any]]] = {}
+    for trace in drawn(name).data:
+        if trace.name and trace.type in ("bar", "scatter") and trace.name in NAMES:
+            views.setdefault((trace.xaxis, trace.yaxis), {}).setdefault(trace.name, set()).add(look(trace))
+    for its in views.values():
+        for one, other in itertools.combinations(its.values(), 2):
+            assert not one & other
+
+
+def lab(color: str, blindness: str) -> np.ndarray:
+    parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.asarray(BLINDNESS[blindness]) @ linear, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(to_xyz @ seen / to_xyz.sum(axis=1))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+@pytest.mark.parametrize("palette", [themes.CATEGORICAL[:5], tuple(themes.MODELS.values())[:2]])
+def test_colours_differ_to_the_colour_blind(blindness: str, palette: tuple[str, ...]) -> None:
+    places = [lab(color, blindness) for color in palette]
+    for one, other in itertools.combinations(places, 2):
+        assert np.linalg.norm(one - other) >= LEAST_DISTANCE
