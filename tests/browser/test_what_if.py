@@ -1,0 +1,100 @@
+"""A belief and a place are dragged by mouse in a real JupyterLab, and what the models predict follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from .lab import Notebook, Server, box, wait_for
+
+# The other panels are folded: here it is this one that is looked at.
+SETUP = """
+from nextlat_viz.widgets.studio import studio
+opened = studio({models})
+for name, panel in opened.panels.items():
+    panel._set_folded(name != "what_if")
+opened.state.target = {target!r}
+opened.state.go_to(3, 5)
+card = opened.panels["what_if"]
+opened
+"""
+HANDLE = "list(card.plane.cloud.handle)"
+
+
+def written(folder: Path, models: str, target: str) -> Path:
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(SETUP.format(models=models, target=target))]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "what_if.ipynb")
+    return folder / "what_if.ipynb"
+
+
+def shares(plot: Locator) -> Any:
+    """The bars after the edit, as the page has them."""
+    return plot.evaluate("one => one._fullData.filter(t => t.meta?.role === 'after').map(t => [...t.y])")
+
+
+@pytest.mark.parametrize(
+    ("name", "models", "target", "said"),
+    [
+        ("rrxor", '"rrxor/next_token", "rrxor/nextlat"', "belief", "KL from exact"),
+        ("taxi", '"taxi/next_token", "taxi/nextlat"', "x", "no exact prediction"),
+    ],
+)
+def test_dragged(
+    name: str, models: str, target: str, said: str, server: Server, browser: Browser, tmp_path: Path
+) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    book = Notebook(context.new_page(), server, written(tmp_path, models, target), f"what-if-{name}")
+    book.run_all(240)
+    page = book.page
+    card = page.locator(".nlv-card-what_if")
+    plot, handle = card.locator(".js-plotly-plot"), card.locator(".nlv-cloud-handle")
+    expect(plot.locator(".main-svg").first).to_be_visible()
+    cloud = card.locator(".nlv-cloud")
+    handle.scroll_into_view_if_needed()
+    wait_for(lambda: cloud.get_attribute("data-draws"), "the points")
+    wait_for(lambda: shares(plot), "the bars")
+    before, drawn, start = shares(plot), cloud.get_attribute("data-draws"), box(handle)
+    stage = box(card.locator(".nlv-cloud-stage"))
+    page.mouse.move(start["x"] + 8, start["y"] + 8)
+    page.mouse.down()
+    # Through the middle of the picture to a little beside it, off every crossing.
+    page.mouse.move(stage["x"] + 0.4 * stage["width"], stage["y"] + 0.3 * stage["height"], steps=12)
+    page.mouse.up()
+    book.wait_for_kernel("card.to.value.endswith('dragged')")
+    wait_for(lambda: shares(plot) != before, "other bars", 20)
+    expect(card).to_contain_text(said)
+    # Where the reader left it is where the kernel has it, or the nearest place that can be read.
+    wait_for(
+        lambda: abs(box(handle)["y"] - start["y"]) + abs(box(handle)["x"] - start["x"]) > 5, "the marker to move", 20
+    )
+    assert cloud.get_attribute("data-draws") == drawn
+
+    # By key, and one step back moves it again.
+    place = book.kernel(HANDLE)
+    handle.focus()
+    page.keyboard.press("Shift+ArrowDown")
+    book.wait_for_kernel(f"{HANDLE} != {place}")
+    # The studio's own arrow keys move the cursor; the marker's do not.
+    assert book.kernel("opened.state.position") == 5
+    assert book.kernel("card._alert.value + card.words") == ""
+
+    for width in (1280, 1920):
+        page.set_viewport_size({"width": width, "height": 1000})
+        for theme in ("Light", "Dark"):
+            book.theme(f"JupyterLab {theme}")
+            card.scroll_into_view_if_needed()
+            wait_for(
+                lambda: box(plot)["x"] + box(plot)["width"] > box(card)["x"] + 0.9 * box(card)["width"],
+                "the figure to be as wide as its cell",
+                20,
+            )
+            book.screenshot(f"{width}-{theme.lower()}")
+    errors = book.errors()
+    book.close()
+    context.close()
+    assert not errors, "\n\n".join(errors)
