@@ -78,7 +78,7 @@ def _simplex(group: Group) -> Iterator[Shown]:
     yield Shown(
         f"beliefs_{group.name}",
         f"Belief simplex of {group.name}",
-        "Every belief that an ideal observer can come to hold, and the tokens that lead from one to the next.",
+        "Every belief that an ideal observer can come to hold; within a few tokens, where there are endlessly many.",
         lambda theme: world.draw("beliefs"),
     )
 
