@@ -88,8 +88,8 @@ class WhatIfCard(ProbingCard):
         named = self._named()
         drawn = self._chosen is not None or self.slider.layout.display is None
         self.to.options = [
-            *named, ("what is true at the selected row", _SELECTED),
-            *([("where it was dragged", _DRAGGED)] if drawn else []),
+            *named, *([("where it was dragged", _DRAGGED)] if drawn else []),
+            ("what is true at the selected row", _SELECTED),
         ]  # fmt: skip
         # Of a few states the first is where many episodes begin, and would change nothing.
         self.to.value = named[-1][1] if named else _SELECTED
