@@ -89,7 +89,7 @@ class Plot(go.FigureWidget):
         with self.batch_update():
             moved = set()
             for old, new in zip(shown, figure.data, strict=True):
-                for path, value in changes(old._props, new._props, skip={"uid"}):
+                for path, value in changes(old._props, new._props, skip={"uid"}, whole={"meta"}):
                     old[path] = value
                     if path in ("x", "y") and (new.meta or {}).get("role") != "cursor":
                         moved |= {f"xaxis{(new.xaxis or 'x')[1:]}", f"yaxis{(new.yaxis or 'y')[1:]}"}

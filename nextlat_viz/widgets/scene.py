@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from nextlat_viz.worlds import World
 
 Row = tuple[int, int]
+_OF_THE_TEXT = ("position", "token", "token_id")
+# More names than a key can tell apart by colour.
+_MANY_NAMES = 20
 T = TypeVar("T")
 # Paths of episodes that are kept: whoever steps through thousands looks back at the last few.
 _PATHS = 64
@@ -108,13 +111,26 @@ class Scene:
         return [name for name in sites(self.latents[0]) if all(name in sites(one) for one in self.latents)]
 
     @cached_property
+    def columns(self) -> list[str]:
+        """The columns of ``obs`` but for the episode: what is true of the world first, of that many names last."""
+        obs = self.latents[0].obs
+
+        def place(name: str) -> int:
+            if name in _OF_THE_TEXT:
+                return 2
+            many = not pd.api.types.is_numeric_dtype(obs[name]) and obs[name].nunique() > _MANY_NAMES
+            return int(many)
+
+        return sorted((str(name) for name in obs if name != "episode"), key=place)
+
+    @cached_property
     def targets(self) -> list[str]:
         """What a probe can be asked to read."""
         first = self.latents[0]
         arrays = [str(name) for name in first.obsm if not str(name).startswith(("X_", "next_token_probs"))]
         exact = [str(name) for name in first.obsm if name == "next_token_probs_exact"]
         # The first is what is read until something else is asked for: not hundreds of probabilities.
-        return [*arrays, *(str(name) for name in first.obs if name != "episode"), *exact]
+        return [*arrays, *self.columns, *exact]
 
     @cached_property
     def episodes(self) -> Int[np.ndarray, " episodes"]:
@@ -183,10 +199,11 @@ class Scene:
         return Episodes(tokens, states)
 
     def _states(self, rows: Int[np.ndarray, " positions"]) -> dict[str, np.ndarray]:
-        first, names = self.latents[0], self.world.state_values
+        # Of these rows alone: a column of a million takes longer than the picture.
+        some, names = self.latents[0][rows], self.world.state_values
         found = {}
-        for name in (*map(str, first.obs), *(one for one in map(str, first.obsm) if one == "belief")):
-            values = column(first, name)[rows]
+        for name in (*map(str, some.obs), *(one for one in map(str, some.obsm) if one == "belief")):
+            values = column(some, name)
             if name in names:
                 values = pd.Index(names[name]).get_indexer(values)
             if values.dtype.kind in "iufb" and name not in ("episode", "position", "token_id"):

@@ -153,7 +153,7 @@ class ViewState(HasTraits):
 
     def select(self, rows: Iterable[int]) -> None:
         """Select rows by number."""
-        self.selection = self.scene.keys(sorted({int(row) for row in rows}))
+        self.selection = self.scene.keys(np.unique(np.fromiter(rows, dtype=np.int64)).tolist())
 
     def go_to(self, episode: int, position: int) -> None:
         """Move the cursor, with one notice to those who watch."""
@@ -241,7 +241,7 @@ class ViewState(HasTraits):
 
     @validate("selection")
     def _known_rows(self, proposal: Any) -> tuple[tuple[int, int], ...]:
-        keys = tuple((int(episode), int(position)) for episode, position in proposal["value"])
+        keys = proposal["value"]
         rows = self.scene.rows(keys)
         if len(rows) != len(keys):
             raise ValueError(f"selection holds {len(keys) - len(rows)} (episode, position) pairs that are not there")
@@ -267,11 +267,12 @@ class ViewState(HasTraits):
         """Keep what the new world has too, and start afresh with the rest."""
         scene = self.scene
         colors = list(color_options(scene.latents[0]).values())
+        telling = [name for name in scene.columns if name in colors]
         with self.hold_trait_notifications():
             self.step = None
             self.selection = ()
             self.filter = {}
-            self.color = self.color if self.color in colors else colors[0]
+            self.color = self.color if self.color in colors else [*telling, *colors][0]
             self.site = self.site if self.site in scene.sites else scene.sites[-1]
             self.target = self.target if self.target in scene.targets else scene.targets[0]
             if self.episode not in scene.episodes:

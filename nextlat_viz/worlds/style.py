@@ -39,7 +39,8 @@ def safe(text: str) -> str:
 
 def layout(width: int, height: int) -> dict[str, Any]:
     """Transparent, without axes, one unit as long across as up."""
-    hidden = {"visible": False, "fixedrange": False}
+    # Of a page that is still finding its size the range must not remember anything.
+    hidden = {"visible": False, "fixedrange": False, "constrain": "domain"}
     return {
         "width": width,
         "height": height,

@@ -73,6 +73,13 @@ def test_other_kinds_of_traces_replace_all(plot: Plot) -> None:
     assert plot.data[0].x == ("a",)
 
 
+def test_what_a_trace_is_about_can_change() -> None:
+    plot = Plot(picture([0, 1], column="Place"))
+    plot.become(picture([0, 1], column="Place: R² 0.9"))
+    assert plot.data[0].meta == {"column": "Place: R² 0.9"}
+    plot.close()
+
+
 def test_changes_compare_arrays_and_see_what_is_gone() -> None:
     nan = np.array([1.0, np.nan])
     assert list(changes({"x": nan}, {"x": nan.copy()}, skip=set())) == []

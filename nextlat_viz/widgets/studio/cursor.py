@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from nextlat_viz.widgets import controls
 from nextlat_viz.widgets.base import Linked
 from nextlat_viz.widgets.episodes import EpisodeControls
@@ -35,7 +37,8 @@ class Cursor(Linked):
         if self._read != (id(scene), state.episode):
             self._read = (id(scene), state.episode)
             self._write(places)
-        self.strip.selected = [place for episode, place in state.selection if episode == state.episode]
+        own = scene.rows([(state.episode, place) for place in places])
+        self.strip.selected = [place for place, is_in in zip(places, np.isin(own, state.rows), strict=True) if is_in]
         self.strip.position = state.position
 
     def _write(self, places: list[int]) -> None:

@@ -202,14 +202,17 @@ class SpaceCard(Card):
             return {}
         found = places(scene, model, "place", site, self._readings[model])
         if isinstance(found, str):
-            return {"place": found}
+            return {VIEWS["place"]: found}
         plane = scene.pca(site)[model]
         read = found.coordinates[scene.shown].astype(np.float32)
+        probes: Any = self._readings[model]
+        scores = ", ".join(f"{probes[name].score:.2f}".replace("-", "−") for name in PLACE)
         return {
-            found.title: replace(
-                plane, coordinates=read, explained_variance=None, trustworthiness=None, note=found.note
+            f"{VIEWS['place']}: R² {scores}": replace(
+                plane, coordinates=read, explained_variance=None, trustworthiness=None,
+                note=f"{found.title}. {found.note}",
             )
-        }
+        }  # fmt: skip
 
     def _way(self) -> Int[np.ndarray, " positions"]:
         """The rows of the cursor's episode, up to the cursor, in reading order."""
