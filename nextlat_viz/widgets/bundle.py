@@ -14,7 +14,7 @@ from traitlets import Unicode
 
 from nextlat_viz.widgets._plotly import basewidget
 
-# Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes. It does not send every
+# Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes, or its own height does. It does not send every
 # computed attribute of every trace back after each change, which plotly then deletes from the figure's own. And the
 # outline of a selection goes when it has been reported: it would overrule at every redraw what is selected elsewhere.
 # There is one slot for what the mouse does, and what a busy kernel has not read yet is overwritten in it; so hovering
@@ -24,7 +24,16 @@ _PATCH = """
   const draw = view.perform_render, remove = view.remove;
   view.perform_render = function () {
     draw.call(this);
-    this.fit = new ResizeObserver(() => { if (this.el._fullLayout && this.el.offsetWidth) this.autosizeFigure(); });
+    this.fit = new ResizeObserver(() => {
+      const {layout, _fullLayout, offsetWidth} = this.el;
+      if (!_fullLayout || !offsetWidth) return;
+      // With a new height plotly keeps the width it has just then.
+      if (!this.model.get("_widget_layout")?.width) {
+        delete layout.width;
+        layout.autosize = true;
+      }
+      this.autosizeFigure();
+    });
     this.fit.observe(this.el);
   };
   view.remove = function () { this.fit.disconnect(); remove.call(this); };

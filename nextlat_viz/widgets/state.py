@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from jaxtyping import Integer
 from traitlets import Bool, Dict, HasTraits, Int, Tuple, Unicode, observe, validate
 
 from nextlat_viz.errors import unknown
@@ -151,7 +152,7 @@ class ViewState(HasTraits):
             table[f"error, {label}"] = scene.mistakes(i, self.target, self.site)[rows]
         return table
 
-    def select(self, rows: Iterable[int]) -> None:
+    def select(self, rows: Iterable[int] | Integer[np.ndarray, " rows"]) -> None:
         """Select rows by number."""
         self.selection = self.scene.keys(np.unique(np.fromiter(rows, dtype=np.int64)).tolist())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,11 @@ class Opened(NamedTuple):
             lambda: set(space.evaluate(LENGTHS.format(role="cursor", axis="x"))) == {position},
             f"the cursor of every view at position {position}",
         )
+
+
+def fits(plot: Plot) -> bool:
+    """Whether a figure is drawn as wide as its place."""
+    return bool(plot.evaluate("Math.abs(plot._fullLayout.width - plot.clientWidth) <= 2"))
 
 
 LENGTHS = "plot._fullData.filter(t => t.meta?.role === '{role}').map(t => t.{axis}.length)"
@@ -213,6 +219,40 @@ def test_another_world_and_an_earlier_step(opened: Opened) -> None:
     expect(opened.card("knows")).to_contain_text("untrained")
 
 
+def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
+    book, page = opened.notebook, opened.notebook.page
+    book.choose("World", "taxi")
+    book.wait_for_kernel("studio.state.world == 'taxi'", 60)
+    expect(opened.card("world")).to_contain_text("helsinki")
+    rows = book.kernel("studio.state.latents[0].n_obs")
+    book.choose("Draw", f"all {rows:,} rows, one view")
+    book.choose("View", "Place, by linear probes")
+    clouds = opened.card("space").locator(".nlv-cloud")
+    expect(clouds).to_have_count(2, timeout=60_000)
+    for cloud in clouds.all():
+        expect(cloud).to_contain_text(f"{rows:,} points")
+        expect(cloud).to_have_attribute("data-draws", re.compile(r"\d+"))
+    stage = clouds.first.locator(".nlv-cloud-stage")
+    stage.scroll_into_view_if_needed()
+    place = box(stage)
+    corners = [[place["x"] + share * place["width"], place["y"] + share * place["height"]] for share in (0.4, 0.6)]
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    page.mouse.move(*corners[1], steps=5)
+    page.mouse.up()
+    chosen = book.wait_for_kernel("len(studio.state.selection)")
+    assert 0 < chosen < rows
+    for cloud in clouds.all():
+        expect(cloud).to_contain_text(f"{chosen:,} of {rows:,} points selected")
+    expect(opened.studio).to_contain_text(f"{chosen:,} selected")
+    drawn = [cloud.get_attribute("data-draws") for cloud in clouds.all()]
+    book.keys("Position", "ArrowRight")
+    book.wait_for_kernel("studio.state.position == 6 and len(studio.panels['space'].clouds[0].cursor) == 6")
+    expect(opened.card("next")).to_contain_text("after position 6")
+    assert [cloud.get_attribute("data-draws") for cloud in clouds.all()] == drawn
+    book.screenshot("taxi")
+
+
 def test_a_panel_folds_by_its_question(opened: Opened) -> None:
     card = opened.card("what_if")
     tall = box(card)["height"]
@@ -264,6 +304,7 @@ def test_seen_light_and_dark(opened: Opened, width: int, columns: int) -> None:
             brightness[name, theme] = float(np.median(pixels))
             figure, card = box(opened.card(name).locator(".js-plotly-plot")), box(opened.card(name))
             assert figure["width"] <= card["width"], f"{name} is wider than its card"
+            wait_for(partial(fits, opened.plot(name)), f"{name} to be drawn as wide as there is room")
         lefts = {round(box(opened.card(name))["x"]) for name in CARDS}
         assert len(lefts) == columns
         opened.studio.evaluate("element => element.scrollIntoView({block: 'start'})")

@@ -22,6 +22,11 @@ opened.state.go_to(3, 5)
 card = opened.panels["what_if"]
 opened
 """
+# The figure fills its place, and that goes to the right edge of the card.
+WIDE = """
+(plot, card) => Math.abs(plot._fullLayout.width - plot.clientWidth) <= 2
+    && plot.getBoundingClientRect().right > card.getBoundingClientRect().right - 0.1 * card.offsetWidth
+"""
 HANDLE = "list(card.plane.cloud.handle)"
 
 
@@ -89,7 +94,7 @@ def test_dragged(
             book.theme(f"JupyterLab {theme}")
             card.scroll_into_view_if_needed()
             wait_for(
-                lambda: box(plot)["x"] + box(plot)["width"] > box(card)["x"] + 0.9 * box(card)["width"],
+                lambda: plot.evaluate(WIDE, card.element_handle()),
                 "the figure to be as wide as its cell",
                 20,
             )

@@ -262,7 +262,7 @@ class SpaceCard(Card):
 
     def _pick(self, rows: Int[np.ndarray, " rows"]) -> None:
         """Select what the filter keeps of some rows."""
-        self.state.select(rows[self.state.kept[rows]].tolist())
+        self.state.select(rows[self.state.kept[rows]])
 
     def _rows(self, points: Points | None) -> list[int]:
         assert self._plot is not None
