@@ -14,7 +14,7 @@ from traitlets import Unicode
 
 from nextlat_viz.widgets._plotly import basewidget
 
-# Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes, or its own height does. It does not send every
+# Appended to plotly's bundle. A figure takes the width of its cell, now and when that changes. It does not send every
 # computed attribute of every trace back after each change, which plotly then deletes from the figure's own. And the
 # outline of a selection goes when it has been reported: it would overrule at every redraw what is selected elsewhere.
 # There is one slot for what the mouse does, and what a busy kernel has not read yet is overwritten in it; so hovering
@@ -23,7 +23,15 @@ _PATCH = """
 ;(view => {
   const draw = view.perform_render, remove = view.remove;
   view.perform_render = function () {
+    // The page's model keeps every outline, also one that was reported long ago and is gone; it hands out copies.
+    const {model} = this, {get} = model;
+    model.get = name => {
+      const value = get.call(model, name);
+      if (name === "_widget_layout") delete value?.selections;
+      return value;
+    };
     draw.call(this);
+    delete model.get;
     this.fit = new ResizeObserver(() => {
       const {layout, _fullLayout, offsetWidth} = this.el;
       if (!_fullLayout || !offsetWidth) return;

@@ -82,12 +82,14 @@ class Plot(go.FigureWidget):
         kinds or number, all are replaced.
         """
         shown = list(self.select_traces())
+        moved = set()
         if [trace.type for trace in shown] != [trace.type for trace in figure.data]:
             self.data = ()
             self.add_traces(figure.data)
             shown = list(self.select_traces())
+            every = {*self.layout._props, *figure.layout._props}
+            moved = {key for key in every if key.startswith(("xaxis", "yaxis"))}
         with self.batch_update():
-            moved = set()
             for old, new in zip(shown, figure.data, strict=True):
                 for path, value in changes(old._props, new._props, skip={"uid"}, whole={"meta"}):
                     old[path] = value
@@ -99,10 +101,9 @@ class Plot(go.FigureWidget):
             for path, value in changes(self.layout._props, figure.layout._props, skip=_VIEW, whole=whole):
                 self.layout[path] = value
             for axis in moved:
-                if figure.layout[axis].range is None:
-                    self.layout[axis].autorange = True
-                else:
-                    self.layout[axis].range = figure.layout[axis].range
+                its_range = (figure.layout._props.get(axis) or {}).get("range")
+                # That a range ends autorange plotly knows on the page alone: True would be no news later.
+                self.layout[axis].update(range=its_range, autorange=its_range is None)
         if not self._drawn:
             self.send_state(list(_STATE))
 

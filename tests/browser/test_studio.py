@@ -252,6 +252,15 @@ def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
     assert [cloud.get_attribute("data-draws") for cloud in clouds.all()] == drawn
     book.screenshot("taxi")
 
+    # Back home nothing is left of it: not the size of a city, and no outline of an earlier box.
+    book.choose("World", "rrxor")
+    book.wait_for_kernel("studio.state.world == 'rrxor'")
+    expect(opened.card("world")).to_contain_text("rrxor")
+    world = opened.plot("world")
+    wait_for(lambda: np.ptp(world.range()[0]) < 10, "the picture of the beliefs to fill its panel")
+    opened.plot("space").wait_for_webgl()
+    expect(opened.card("space").locator(".selectionlayer path")).to_have_count(0)
+
 
 def test_a_panel_folds_by_its_question(opened: Opened) -> None:
     card = opened.card("what_if")

@@ -59,6 +59,15 @@ def test_zoom_and_tool_stay_until_the_points_move(plot: Plot, sent: list[Any]) -
     assert (plot.layout.xaxis.autorange, plot.layout.dragmode) == (True, "lasso")
 
 
+def test_other_traces_have_a_range_of_their_own(plot: Plot) -> None:
+    plot.layout.xaxis.range = [0, 900]
+    plot.become(go.Figure(go.Bar(x=[1, 2], y=[3, 4])).update_layout(xaxis_range=[0, 3], yaxis_title="y"))
+    assert plot.layout.xaxis.range == (0, 3)
+    assert (plot.layout.xaxis.autorange, plot.layout.yaxis.autorange) == (False, True)
+    plot.become(picture([0, 1]))
+    assert plot.layout.xaxis.autorange is True
+
+
 def test_a_cursor_that_moves_does_not_reset_the_zoom() -> None:
     plot = Plot(picture([0, 1], role="cursor"))
     plot.layout.xaxis.range = [0, 0.1]
