@@ -138,6 +138,14 @@ def test_an_export_of_clouds_is_a_figure(opened: Studio, clouds: list[Cloud], tm
     assert path.stat().st_size > 1000
 
 
+def test_clouds_are_painted_as_the_figures(opened: Studio) -> None:
+    painted = []
+    for dark in (None, True, False):
+        opened.state.dark = dark
+        painted.append([name for name in opened._dom_classes if name.startswith("nlv-on")])
+    assert painted == [[], ["nlv-on-dark"], ["nlv-on-light"]]
+
+
 def test_closed_for_good(opened: Studio, clouds: list[Cloud]) -> None:
     opened.close()
     assert all(cloud.comm is None for cloud in clouds)

@@ -83,6 +83,8 @@ class Studio(Linked):
         )  # fmt: skip
         exports = Export(self.state, questions, self._exported)
         self.children = [shared, self.status, self._alert, self.filter, self.cursor, grid, exports]
+        self._link(self.state, self._paint, "dark")
+        self._paint(None)
 
     def __dir__(self) -> list[str]:
         return ["close", "export", "panels", "selection", "state"]
@@ -90,6 +92,11 @@ class Studio(Linked):
     def __repr__(self) -> str:
         state = self.state
         return f"<Studio of {', '.join(state.labels)} at episode {state.episode}, position {state.position}>"
+
+    def _paint(self, change: Any) -> None:
+        """Say to what is no figure, and has no template, on what it is painted."""
+        for name, wanted in (("nlv-on-light", False), ("nlv-on-dark", True)):
+            (self.add_class if self.state.dark is wanted else self.remove_class)(name)
 
     def _exported(self, panel: str, path: str, size: str | None, overwrite: bool) -> Path:
         return self.export(panel, path, size=size, overwrite=overwrite)
