@@ -33,10 +33,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     In several processes what takes longest comes first instead, or one would be left alone with it. A file stays in one
     process with its fixtures, and all browser tests in one: two Chromiums on two cores wait for each other.
     """
-    items.sort(key=lambda item: "browser" in item.keywords)
+    browser = Path(__file__).parent / "browser"
+    items.sort(key=lambda item: browser in item.path.parents)
     if not config.pluginmanager.hasplugin("dsession") and not hasattr(config, "workerinput"):
         return
-    items.sort(key=lambda item: ("browser" not in item.keywords, item.path.suffix != ".ipynb"))
+    items.sort(key=lambda item: (browser not in item.path.parents, item.path.suffix != ".ipynb"))
     for item in items:
-        group = "browser" if "browser" in item.keywords else item.nodeid.partition("::")[0]
+        group = "browser" if browser in item.path.parents else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))

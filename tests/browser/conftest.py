@@ -1,4 +1,4 @@
-"""One JupyterLab and one Chromium for the run; a tab, a copied notebook and a kernel for each test."""
+"""One JupyterLab and one Chromium for this folder; a tab, a copied notebook and a kernel for each test."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("lab"))
     yield server
     server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """Closed when the last test in this folder is done: until then an event loop runs in whoever drives a browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium(),

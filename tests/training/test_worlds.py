@@ -115,5 +115,5 @@ def test_a_world_from_outside_goes_down_the_whole_road(tmp_path: Path, monkeypat
     latents = nlv.extract(again, progress=False)
     assert nlv.probe(latents, "digit").score > 0.9
     explorer = nlv.LatentExplorer(latents)
-    assert explorer.state.color == "position"
+    assert explorer.state.color == "digit"
     explorer.close()
