@@ -363,6 +363,10 @@ def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], m
         await until(lambda: knows.drawn)
         assert knows._again.layout.display == "none"
         assert "after position 3" in knows.plot.layout.annotations[0].text
+        left = made._turns.beside._thread
         made.close()
+        if left is not None:
+            # What cannot stop half-way would go on into the next test.
+            left.join(60)
 
     asyncio.run(run())
