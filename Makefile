@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest
 
 checkpoints: $(VENV)/.installed  ## train everything that is shipped again (an hour of training on one core)
 	$(BIN)/python checkpoints/build.py

@@ -27,17 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["XDG_CACHE_HOME"] = before
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Browser tests come last: what fails in milliseconds should fail first.
-
-    In several processes what takes longest comes first instead, or one would be left alone with it. A file stays in one
-    process with its fixtures, and all browser tests in one: two Chromiums on two cores wait for each other.
-    """
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests come last: what fails in milliseconds should fail first."""
     browser = Path(__file__).parent / "browser"
     items.sort(key=lambda item: browser in item.path.parents)
-    if not config.pluginmanager.hasplugin("dsession") and not hasattr(config, "workerinput"):
-        return
-    items.sort(key=lambda item: (browser not in item.path.parents, item.path.suffix != ".ipynb"))
-    for item in items:
-        group = "browser" if browser in item.path.parents else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
