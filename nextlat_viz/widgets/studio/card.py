@@ -150,10 +150,14 @@ class Card(Linked):
             if self._plot is None:
                 # Made with its first figure: a page that is still loading plotly might not hear of another.
                 self._plot = Plot(figure, *self._calls)
-                self._stage.children = (self._plot,)
+                self._place(self._plot)
             else:
                 self._plot.become(figure)
             self._say("")
+
+    def _place(self, plot: Plot) -> None:
+        """Put the figure where the answer is, once: one that is shown again does not hear what comes next."""
+        self._stage.children = (plot,)
 
     def _say(self, words: str) -> None:
         """Show words in place of the figure; none, to show the figure."""

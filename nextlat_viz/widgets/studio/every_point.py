@@ -91,6 +91,7 @@ class EveryPoint:
             if cloud is not None:
                 cloud.close()
         self.clouds, self._places = [], []
+        self._row.children = ()
 
     def _cloud(self, old: Cloud | None, i: int, label: str, table: AnnData, found: Places, color: str) -> Cloud:
         before = self._places[i] if old is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.widgets import controls
 from nextlat_viz.widgets.layouts import UmapQueue
-from nextlat_viz.widgets.plot import Points
+from nextlat_viz.widgets.plot import Plot, Points
 from nextlat_viz.widgets.state import ViewState
 from nextlat_viz.widgets.studio.card import Card
 from nextlat_viz.widgets.studio.every_point import EveryPoint
@@ -43,6 +44,7 @@ class SpaceCard(Card):
         super().__init__(state, turns)
         self._readings: list[Readings] = []
         self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick))
+        self._frame = ipywidgets.VBox(layout={"width": "100%"})
         self.points = ipywidgets.Dropdown(
             description="Draw", tooltip="A figure of some rows in all views, or every row in one", style=_LABEL,
             layout=_ROOM,
@@ -62,6 +64,17 @@ class SpaceCard(Card):
         )  # fmt: skip
         for control in (self.points, self.view):
             self._link(control, lambda change: self._ask())
+
+    def _open(self, above: Sequence[Any], below: Sequence[Any] = (), answer: Sequence[Any] = ()) -> None:
+        super()._open(above, below, answer=(self._frame, self._points.box))
+
+    def _place(self, plot: Plot) -> None:
+        self._frame.children = (plot,)
+
+    def _bring(self, wanted: Any) -> None:
+        """Show the figure or the clouds. The other is hidden, not taken away."""
+        for one in (self._frame, self._points.box):
+            one.layout.display = None if one is wanted else "none"
 
     @property
     def clouds(self) -> list[Any]:
@@ -142,9 +155,9 @@ class SpaceCard(Card):
         elif self._drawn is not None and looks[0] == self._drawn[0]:
             self._move_cursor()
         else:
-            self._points.close()
             super()._draw(looks)
-            self._stage.children = (self._plot,)
+            self._points.close()
+            self._bring(self._frame)
 
     def _draw_clouds(self, looks: Any) -> None:
         state, scene = self.state, self.state.scene
@@ -156,7 +169,7 @@ class SpaceCard(Card):
                 places(scene, model, self.view.value, state.site, read) for model, read in enumerate(self._readings)
             ]
             self._points.draw([clipped(label, _LONGEST) for label in scene.labels], scene.latents, found, color)
-            self._stage.children = (self._points.box,)
+            self._bring(self._points.box)
         elif color != before[1]:
             self._points.recolor(scene.latents, color)
         if (where, marks) != (before[0], before[2]):
