@@ -169,23 +169,14 @@ def _lines(model_label: str, table: pd.DataFrame | None, column: str, model: int
             **axes,
         )  # fmt: skip
 
-    grey = {"color": themes.MISSING}
     dash, symbol = themes.DASHES[model % len(themes.DASHES)], themes.SYMBOLS[model % len(themes.SYMBOLS)]
+    grey = {"color": themes.MISSING}
+    controls = (("untrained", "circle-open"), ("shuffled", "x-thin-open"))
     return [
         line("score", "", "lines+markers", {"width": 2.2, "dash": dash}, {"size": 8, "symbol": symbol}),
-        line(
-            "untrained",
-            ", untrained",
-            "lines+markers",
-            {"width": 1, "dash": dash, **grey},
-            {"symbol": "circle-open", **grey},
-        ),
-        line(
-            "shuffled",
-            ", shuffled",
-            "lines+markers",
-            {"width": 1, "dash": dash, **grey},
-            {"symbol": "x-thin-open", **grey},
+        *(
+            line(name, f", {name}", "lines+markers", {"width": 1, "dash": dash, **grey}, {"symbol": mark, **grey})
+            for name, mark in controls
         ),
     ]
 

@@ -243,6 +243,8 @@ class ViewState(HasTraits):
     @validate("selection")
     def _known_rows(self, proposal: Any) -> tuple[tuple[int, int], ...]:
         keys = proposal["value"]
+        if not all(isinstance(key, (tuple, list)) and len(key) == 2 for key in keys):
+            raise ValueError(f"selection must hold (episode, position) pairs, such as [(0, 1)], got {keys!r:.100}")
         rows = self.scene.rows(keys)
         if len(rows) != len(keys):
             raise ValueError(f"selection holds {len(keys) - len(rows)} (episode, position) pairs that are not there")

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from nextlat_viz.widgets import ViewState
 from nextlat_viz.widgets.cloud import Cloud
+from nextlat_viz.widgets.cloud_latents import paint
 from nextlat_viz.widgets.studio import Studio
 from nextlat_viz.widgets.studio.places import VIEWS
 from tests.widgets.conftest import LENGTH, FakeJob, N
@@ -101,6 +102,34 @@ def test_an_event_sends_what_it_changed(opened: Studio, clouds: list[Cloud], mon
     assert "_places" in sent
     assert "_codes" not in sent
     assert opened.panels["space"].clouds == clouds
+
+
+def test_another_world_of_as_many_rows_is_not_taken_for_the_same(
+    rrxor: list[AnnData], mess3: list[AnnData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nextlat_viz.widgets.studio.space._MANY", N * LENGTH - 1)
+    made = Studio(state=ViewState({"rrxor": rrxor, "mess3": mess3}, max_points=FEW))
+    before = made.panels["space"].clouds
+    made.state.world = "mess3"
+    after = made.panels["space"].clouds
+    assert not set(before) & set(after)
+    assert after[0]._labels(0).endswith(f"true state {mess3[0].obs['state'].iloc[0]}")
+    made.close()
+
+
+def test_a_layer_and_a_colour_at_once_are_both_seen(opened: Studio, clouds: list[Cloud]) -> None:
+    with opened.state.hold_trait_notifications():
+        opened.state.site, opened.state.color = "embed", "position"
+    (first, _) = opened.panels["space"].clouds
+    assert first is clouds[0]
+    assert first.codes.tolist() == paint(opened.state.latents[0], "position")["codes"].tolist()
+
+
+@pytest.mark.parametrize("wrong", [[(0, 1, 2), (3, 4, 5)], ["e0p1"], [7]])
+def test_a_selection_of_no_pairs_is_refused(opened: Studio, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"selection must hold \(episode, position\) pairs"):
+        opened.state.selection = wrong
+    assert opened.state.selection == ()
 
 
 def test_every_view_has_its_places(opened: Studio, clouds: list[Cloud]) -> None:

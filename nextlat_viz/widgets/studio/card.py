@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ipywidgets
 
@@ -12,6 +12,9 @@ from nextlat_viz.widgets.base import Linked
 from nextlat_viz.widgets.plot import Plot
 from nextlat_viz.widgets.state import ViewState
 from nextlat_viz.widgets.studio.turns import Turns
+
+if TYPE_CHECKING:
+    from nextlat_viz.analysis import ProbeResult
 
 _OPEN, _FOLDED = "▾", "▸"
 
@@ -138,6 +141,17 @@ class Card(Linked):
             self._again.layout.display = None
         elif looks != before:
             self._again.layout.display = "none"
+
+    def _probe(self, model: int, target: str, site: str) -> ProbeResult:
+        """The probe of a model, fitted beside the kernel's thread; raises, in words, while it is not there."""
+        scene = self.state.scene
+        result: ProbeResult = self._turns.beside.ask(
+            (scene, model, target, site),
+            f"The probe of {scene.labels[model]} for {target}",
+            lambda: scene.probe(model, target, site),
+            self._ask,
+        )
+        return result
 
     def _prepare(self) -> None:
         """Ask for what takes long, before anything is drawn."""

@@ -10,6 +10,7 @@ from anndata import AnnData
 from jaxtyping import Int
 
 from nextlat_viz.figures import escape
+from nextlat_viz.latents import meta
 from nextlat_viz.widgets.cloud import Cloud
 from nextlat_viz.widgets.cloud_latents import latent_cloud, paint
 from nextlat_viz.widgets.studio.places import Places
@@ -42,11 +43,12 @@ class EveryPoint:
         self.box = ipywidgets.VBox([self._row, self._note], layout={"width": "100%"})
         self.clouds: list[Cloud | None] = []
         self._places: list[Places | str] = []
+        self._read: list[str] = []
 
     def draw(
         self, labels: Sequence[str], latents: Sequence[AnnData], where: Sequence[Places | str], color: str
     ) -> None:
-        """Put the points where they are now; clouds whose rows are the same as before are moved."""
+        """Put the points where they are now; clouds of the same rows of the same episodes are moved."""
         parts, clouds = [], []
         for i, (label, table, found) in enumerate(zip(labels, latents, where, strict=True)):
             old = self.clouds[i] if i < len(self.clouds) else None
@@ -62,6 +64,7 @@ class EveryPoint:
             if gone is not None:
                 gone.close()
         self.clouds, self._places = clouds, list(where)
+        self._read = [meta(table)["episodes_sha256"] for table in latents]
         self._row.children = parts
         notes = dict.fromkeys(one.note for one in where if isinstance(one, Places) and one.note)
         self._note.value = "<br>".join(escape(note) for note in notes)
@@ -94,11 +97,14 @@ class EveryPoint:
         self._row.children = ()
 
     def _cloud(self, old: Cloud | None, i: int, label: str, table: AnnData, found: Places, color: str) -> Cloud:
-        before = self._places[i] if old is not None else None
+        before = None
+        if old is not None and self._read[i] == meta(table)["episodes_sha256"]:
+            before = self._places[i]
         title = f"{label}: {found.title}"
         if old is not None and isinstance(before, Places) and np.array_equal(before.rows, found.rows):
             old.move(found.coordinates)
             old.title = title
+            old.recolor(**paint(_taken(table, found), color))
             return old
         return latent_cloud(
             _taken(table, found), found.coordinates, color, title=title, height=_HEIGHT,

@@ -135,19 +135,13 @@ class SpaceCard(Card):
             return {}
         if self.points.value:
             wanted = {BELIEF: (BELIEF,), "place": PLACE}.get(self.view.value, ())
-        return {name: self._probe(model, name, site) for name in wanted}
-
-    def _probe(self, model: int, name: str, site: str) -> Any:
-        scene = self.state.scene
-        try:
-            return self._turns.beside.ask(
-                (scene, model, name, site),
-                f"The probe of {scene.labels[model]} for {name}",
-                lambda: scene.probe(model, name, site),
-                self._ask,
-            )
-        except (LatentsError, ValueError) as error:
-            return str(error)
+        found: dict[str, Any] = {}
+        for name in wanted:
+            try:
+                found[name] = self._probe(model, name, site)
+            except (LatentsError, ValueError) as error:
+                found[name] = str(error)
+        return found
 
     def _draw(self, looks: Any) -> None:
         if self.points.value:

@@ -174,8 +174,8 @@ class WhatIfCard(ProbingCard):
     def _reader(self, model: int) -> ProbeResult | JointProbe:
         """The probe, or those of the plane as one."""
         if self._chosen is None or len(self._chosen.targets) == 1:
-            return self._probe(model, HIDDEN)
-        return JointProbe(tuple(self._probe(model, HIDDEN, target) for target in self._chosen.targets))
+            return self._probe(model, self.state.target, HIDDEN)
+        return JointProbe(tuple(self._probe(model, target, HIDDEN) for target in self._chosen.targets))
 
     def _answer(self, model: int, row: int) -> Any:
         checkpoint, scene = self._checkpoint(model), self.state.scene
