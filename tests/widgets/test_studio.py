@@ -6,7 +6,9 @@ import asyncio
 import gc
 import json
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -566,6 +568,36 @@ def test_panels_draw_in_turns_and_each_the_last(rrxor: list[AnnData]) -> None:
         assert len(calls) == 3
 
     asyncio.run(run())
+
+
+def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
+    """Widgets are heard in another thread than the loop's, which may be asleep."""
+    drawn: list[tuple[int, int]] = []
+
+    async def run() -> None:
+        turns, finished = Turns(), asyncio.get_running_loop().create_future()
+
+        def hear(who: int) -> None:
+            # The loop has gone to sleep by now.
+            time.sleep(0.2)
+            for i in range(200):
+                turns.ask(partial(drawn.append, (who, i)))
+
+        threads = [threading.Thread(target=hear, args=(who,)) for who in range(3)]
+
+        def end() -> None:
+            for thread in threads:
+                thread.join()
+            turns.ask(lambda: finished.set_result(None))
+
+        for thread in [*threads, threading.Thread(target=end)]:
+            thread.start()
+        # Longer than a loop that nobody woke may sleep, and nothing else wakes this one.
+        await asyncio.wait_for(finished, 20)
+        assert not turns._waiting
+
+    asyncio.run(run())
+    assert sorted(drawn) == [(who, i) for who in range(3) for i in range(200)]
 
 
 def test_what_takes_long_is_computed_beside(rrxor: list[AnnData]) -> None:

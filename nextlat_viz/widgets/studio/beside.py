@@ -7,7 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Seconds: what is done in this time is not worth saying that it is being computed.
 _AT_ONCE = 1.5
@@ -61,6 +65,17 @@ class _Job:
     result: Any = None
 
 
+def _locked(method: Callable[Concatenate[Beside, P], R]) -> Callable[Concatenate[Beside, P], R]:
+    """One thread at a time."""
+
+    @wraps(method)
+    def locked(self: Beside, *arguments: P.args, **options: P.kwargs) -> R:
+        with self._lock:
+            return method(self, *arguments, **options)
+
+    return locked
+
+
 class Beside:
     """Results by name, computed one after another in a thread; without an event loop, at once.
 
@@ -91,8 +106,11 @@ class Beside:
         self._done = 0
         self._said, self._patience = 0.0, _AT_ONCE
         self._watchers: list[Callable[[], None]] = []
+        # Panels ask in the thread of the loop, a reader's choice and Cancel come in the one that hears widgets.
+        self._lock = threading.RLock()
         self.finished = 0
 
+    @_locked
     def ask(
         self,
         key: Hashable,
@@ -178,6 +196,7 @@ class Beside:
         """Have a call made whenever `progress` changes."""
         self._watchers.append(call)
 
+    @_locked
     def cancel(self) -> None:
         """Compute nothing of what was asked for: what is under way stops where it can, else its result is dropped."""
         jobs = [*([self._running] if self._running and not self._running.stop else []), *self._jobs.values()]
@@ -189,6 +208,7 @@ class Beside:
         self.finished += len(jobs)
         self._tell(jobs)
 
+    @_locked
     def again(self) -> None:
         """Tell those who asked for what was cancelled to ask once more."""
         jobs, self._cancelled = list(self._cancelled.values()), {}
@@ -198,6 +218,7 @@ class Beside:
         self._refused.clear()
         self._tell(jobs)
 
+    @_locked
     def drop(self, key: Hashable) -> None:
         """Forget a result, or that there will be none; what is under way for it stops where it can, and is dropped."""
         self._known.pop(key, None)
@@ -207,12 +228,14 @@ class Beside:
             self._running.stop = True
         self._say()
 
+    @_locked
     def refused(self, done: Callable[[], None]) -> bool:
         """Whether something that was cancelled has been asked for with this call, since this was asked last."""
         found = done in self._refused
         self._refused.discard(done)
         return found
 
+    @_locked
     def forget(self) -> None:
         """Compute nothing that has not begun, and tell nobody."""
         self._watchers.clear()
@@ -239,7 +262,7 @@ class Beside:
         """Wait a little for what has just begun, but not for one after another."""
         assert self._loop is not None
         if self._patience == _AT_ONCE:
-            self._loop.call_later(_AT_ONCE, self._rest)
+            self._loop.call_soon_threadsafe(self._loop.call_later, _AT_ONCE, self._rest)
         begun = time.monotonic()
         thread.join(self._patience)
         self._patience = max(0.0, self._patience - (time.monotonic() - begun))
@@ -255,6 +278,7 @@ class Beside:
         _finished(job)
         self._call(self._end, job)
 
+    @_locked
     def _end(self, job: _Job) -> None:
         """Back on the kernel's thread: go on with the next, and tell those who asked."""
         if self._running is not job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 
 from nextlat_viz.widgets.studio.beside import Beside
@@ -34,33 +35,48 @@ class Turns:
             self._loop = asyncio.get_running_loop()
         self.beside = Beside(self._loop)
         self._waiting: dict[Callable[[], None], None] = {}
+        # Jupyter hears widgets in another thread than the one that runs cells and this loop.
+        self._lock = threading.Lock()
+        self._scheduled = False
 
     def ask(self, call: Callable[[], None]) -> None:
-        """Have a call made when it is its turn."""
+        """Have a call made when it is its turn; from any thread."""
         if self._loop is None or self._loop.is_closed():
             call()
             return
-        if not self._waiting:
-            self._loop.call_soon(self._next)
-        self._waiting[call] = None
+        with self._lock:
+            self._waiting[call] = None
+            first, self._scheduled = not self._scheduled, True
+        if first:
+            self._loop.call_soon_threadsafe(self._next)
 
     def flush(self) -> None:
         """Make every call that waits now."""
-        while self._waiting:
-            self._pop()
+        while self._pop():
+            pass
 
     def forget(self) -> None:
         """Make none of them."""
-        self._waiting.clear()
+        with self._lock:
+            self._waiting.clear()
         self.beside.forget()
 
     def _next(self) -> None:
-        if self._waiting:
+        try:
             self._pop()
-        if self._waiting and self._loop is not None:
-            self._loop.call_soon(self._next)
+        finally:
+            with self._lock:
+                self._scheduled = bool(self._waiting)
+                more = self._scheduled
+            if more and self._loop is not None:
+                self._loop.call_soon(self._next)
 
-    def _pop(self) -> None:
-        call = next(iter(self._waiting))
-        del self._waiting[call]
+    def _pop(self) -> bool:
+        """Make the call that has waited longest, if any does."""
+        with self._lock:
+            call = next(iter(self._waiting), None)
+            if call is None:
+                return False
+            del self._waiting[call]
         call()
+        return True
