@@ -46,7 +46,7 @@ def answered(*what):
 # Each defines show(), recolour(i) and step(i); a box or a click calls answered().
 WIDGETS = {
     "Cloud": """
-from nextlat_viz.widgets.cloud import Cloud
+from nextlat_viz.notebook.cloud import Cloud
 def show():
     global widget
     widget = Cloud(places, codes, palette, on_select=answered, on_click=answered)

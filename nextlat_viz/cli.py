@@ -137,7 +137,9 @@ class Extract(BaseModel):
         if self.episodes is not None:
             episodes = latents.heldout(checkpoint, self.episodes, self.seed)
         table = latents.extract(checkpoint, episodes)
-        print(f"{latents.save(table, self.out, overwrite=self.overwrite)}: {table.n_obs:,} rows of {table.n_vars}")
+        print(
+            f"{latents.save_latents(table, self.out, overwrite=self.overwrite)}: {table.n_obs:,} rows of {table.n_vars}"
+        )
 
 
 class Evaluate(BaseModel):
@@ -195,7 +197,7 @@ class Studio(BaseModel):
     no_browser: bool = Field(False, description="leave the default browser closed")
 
     def run(self) -> None:
-        from nextlat_viz.serving import PAIR, serve
+        from nextlat_viz.notebook.serve import PAIR, serve
 
         with _ended_by_any_signal(), serve(self.runs or PAIR, port=self.port, open_browser=not self.no_browser) as app:
             print(f"The studio is at {app.url}\nCtrl-C ends it.", flush=True)

@@ -1,4 +1,4 @@
-"""The plotly figure that everything here draws into."""
+"""The plotly figure that everything here draws into, and the colours all pictures share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io
+from plotly.colors import sample_colorscale
+
+# Okabe & Ito (2008), told apart with any colour vision. The two that stand for the models of the main comparison come
+# last, so that a picture with few categories never uses a model's colour for something else.
+CATEGORICAL = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#999999", "#0072B2", "#D55E00")
+# Cividis without its ends, which vanish on a dark and on a light page.
+SEQUENTIAL = tuple(sample_colorscale("Cividis", [k / 20 for k in range(3, 19)], colortype="rgb"))
+# Mid-grey text has a contrast of 4.3 on white and on Jupyter's dark grey: it reads on either.
+INK = "#797979"
+MISSING = "#8a8a8a"
+CURSOR = "#DC267F"
+"""Where the cursor is: the current token, state or place, in every picture."""
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,

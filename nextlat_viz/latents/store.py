@@ -28,7 +28,7 @@ BLOCK = 512  # the smallest user block HDF5 allows, in bytes
 _FAMILY, _, _VERSION = FORMAT.rpartition("/")
 
 
-def save(latents: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
+def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write latents to one ``.h5ad`` file, which ``anndata.read_h5ad`` reads too.
 
     The file appears whole or not at all: it is written beside its place and moved there.
@@ -58,7 +58,7 @@ def save(latents: AnnData, path: str | Path, *, overwrite: bool = False) -> Path
     >>> checkpoint = nlv.load("rrxor/nextlat")
     >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(4, 6, seed=1))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     load(save(latents, Path(folder, "latents.h5ad"))).shape
+    ...     load_latents(save_latents(latents, Path(folder, "latents.h5ad"))).shape
     (24, 64)
     """
     metas(latents)
@@ -85,16 +85,16 @@ def save(latents: AnnData, path: str | Path, *, overwrite: bool = False) -> Path
     return path
 
 
-def load(path: str | Path) -> AnnData:
-    """Read latents written by `save`, after checking that every byte is as it was written.
+def load_latents(path: str | Path) -> AnnData:
+    """Read latents written by `save_latents`, after checking that every byte is as it was written.
 
     Nothing in the file is executed. A file that another program wrote from a table of ours is refused, because
-    nothing vouches for it: read it with ``anndata.read_h5ad`` and `save` it if you trust it.
+    nothing vouches for it: read it with ``anndata.read_h5ad`` and `save_latents` it if you trust it.
 
     Raises
     ------
     LatentsError
-        No such file, not written by `save`, truncated, altered, or of another or newer format.
+        No such file, not written by `save_latents`, truncated, altered, or of another or newer format.
     """
     path = Path(path)
     try:
@@ -105,9 +105,9 @@ def load(path: str | Path) -> AnnData:
     stated = re.match(rb"nextlat_viz\.latents/(\d+)\nbytes (\d+)\n", found)
     if not stated:
         if found.startswith(b"\x89HDF\r\n\x1a\n"):
-            raise LatentsError(f"{path} is HDF5, but was not written by latents.save: extract the latents again")
+            raise LatentsError(f"{path} is HDF5, but was not written by nlv.save_latents: extract the latents again")
         what = "is empty" if not found else "is not an .h5ad file of latents"
-        raise LatentsError(f"{path} {what}: such files are written by latents.save")
+        raise LatentsError(f"{path} {what}: such files are written by nlv.save_latents")
     version, size = stated.groups()
     if version.decode() != _VERSION:
         newer = int(version) > int(_VERSION)

@@ -13,7 +13,7 @@ from .lab import Notebook, Plot, Server, box, difference, settle, wait_for
 
 SETUP = """
 import numpy as np
-from nextlat_viz.widgets.cloud import Cloud
+from nextlat_viz.notebook.cloud import Cloud
 places = np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)], dtype="f4")
 heard = []
 cloud = Cloud(

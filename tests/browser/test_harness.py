@@ -14,7 +14,7 @@ WIDGETS = """
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
-from nextlat_viz.widgets.plot import Plot
+from nextlat_viz.notebook.plot import Plot
 
 rng = np.random.default_rng(0)
 points = rng.uniform(size=(500, 2))

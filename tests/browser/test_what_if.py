@@ -13,7 +13,7 @@ from .lab import Notebook, Server, box, wait_for
 
 # The other panels are folded: here it is this one that is looked at.
 SETUP = """
-from nextlat_viz.widgets.studio import studio
+from nextlat_viz.notebook.studio import studio
 opened = studio({models})
 for name, panel in opened.panels.items():
     panel._set_folded(name != "what_if")

@@ -22,7 +22,7 @@ from tests.synthetic import make_latents
 
 @pytest.fixture
 def saved(latents: AnnData, tmp_path: Path) -> Path:
-    return nl.save(latents, tmp_path / "latents.h5ad")
+    return nl.save_latents(latents, tmp_path / "latents.h5ad")
 
 
 def assert_same(a: AnnData, b: AnnData) -> None:
@@ -38,18 +38,18 @@ def assert_same(a: AnnData, b: AnnData) -> None:
 
 
 def test_comes_back_as_it_was(latents: AnnData, saved: Path) -> None:
-    assert_same(nl.load(saved), latents)
+    assert_same(nl.load_latents(saved), latents)
     assert_same(anndata.read_h5ad(saved), latents)
-    assert list(nl.load(saved).obs["state"].cat.categories) == list("S01TF")
+    assert list(nl.load_latents(saved).obs["state"].cat.categories) == list("S01TF")
 
 
 def test_slices_and_stacks_come_back(latents: AnnData, tmp_path: Path) -> None:
     part = latents[(latents.obs["position"] >= 3).to_numpy()]
     both = nl.concatenate([latents, make_latents(n=6, length=5, dim=4, label="a/b <i>")])
     for i, table in enumerate([part, both, nl.select(both, model="a/b <i>")]):
-        loaded = nl.load(nl.save(table, tmp_path / f"{i}.h5ad"))
+        loaded = nl.load_latents(nl.save_latents(table, tmp_path / f"{i}.h5ad"))
         assert_same(loaded, table)
-        assert_same(nl.load(nl.save(loaded, tmp_path / f"{i} again.h5ad")), table)
+        assert_same(nl.load_latents(nl.save_latents(loaded, tmp_path / f"{i} again.h5ad")), table)
         assert nl.world_of(loaded).name == "rrxor"
         np.testing.assert_array_equal(nl.tokens_of(loaded), nl.tokens_of(table))
 
@@ -59,7 +59,7 @@ def test_what_was_added_comes_back(latents: AnnData, tmp_path: Path) -> None:
     latents.obs["note"] = ["a", "b", "b"] * 10
     latents.uns["X_pca"] = {"site": "hidden", "variance": np.array([0.5, 0.25]), "seed": 3, "nested": {"trust": 0.9}}
     before = latents.copy()
-    loaded = nl.load(nl.save(latents, tmp_path / "a.h5ad"))
+    loaded = nl.load_latents(nl.save_latents(latents, tmp_path / "a.h5ad"))
     assert_same(loaded, latents)
     assert loaded.uns["X_pca"]["nested"]["trust"] == 0.9
     assert_same(latents, before)  # saving does not touch what it saves
@@ -70,7 +70,7 @@ def test_reloads_in_a_process_that_has_no_torch(saved: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from nextlat_viz import latents\n"
-        f"table = latents.load({str(saved)!r})\n"
+        f"table = latents.load_latents({str(saved)!r})\n"
         "print(table.n_obs, latents.world_of(table).name, latents.tokens_of(table).shape)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -78,7 +78,7 @@ def test_reloads_in_a_process_that_has_no_torch(saved: Path) -> None:
 
 
 def test_the_same_table_gives_the_same_bytes(latents: AnnData, saved: Path) -> None:
-    again = nl.save(latents, saved.with_name("again.h5ad"))
+    again = nl.save_latents(latents, saved.with_name("again.h5ad"))
     assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(saved.read_bytes()).digest()
 
 
@@ -89,17 +89,17 @@ def test_any_altered_byte_is_found(saved: Path) -> None:
         altered[where] ^= 0x10
         saved.write_bytes(altered)
         with pytest.raises(LatentsError):
-            nl.load(saved)
+            nl.load_latents(saved)
     saved.write_bytes(whole + b"\0")
     with pytest.raises(LatentsError, match="altered or damaged"):
-        nl.load(saved)
+        nl.load_latents(saved)
 
 
 def test_altered_through_hdf5_is_found(saved: Path) -> None:
     with h5py.File(saved, "r+") as file:
         file["obsm/belief"][0, 0] += 0.1
     with pytest.raises(LatentsError, match="altered or damaged"):
-        nl.load(saved)
+        nl.load_latents(saved)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
@@ -107,22 +107,22 @@ def test_truncated(saved: Path, share: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(LatentsError, match=r"truncated: it has [\d,]+ of [\d,]+ bytes"):
-        nl.load(saved)
+        nl.load_latents(saved)
 
 
 def test_not_ours(tmp_path: Path, saved: Path) -> None:
     path = tmp_path / "other.h5ad"
     with pytest.raises(LatentsError, match=r"cannot read .*No such file"):
-        nl.load(path)
+        nl.load_latents(path)
     path.write_bytes(b"")
     with pytest.raises(LatentsError, match="is empty"):
-        nl.load(path)
+        nl.load_latents(path)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(LatentsError, match=r"not an \.h5ad file of latents"):
-        nl.load(path)
+        nl.load_latents(path)
     AnnData(np.zeros((2, 2), dtype=np.float32)).write_h5ad(path)
     with pytest.raises(LatentsError, match=r"HDF5, but was not written by latents\.save"):
-        nl.load(path)
+        nl.load_latents(path)
 
 
 @pytest.mark.parametrize(("version", "advice"), [(2, "upgrade it"), (0, "extract the latents again")])
@@ -130,30 +130,30 @@ def test_other_versions(saved: Path, version: int, advice: str) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole.replace(b"latents/1\n", f"latents/{version}\n".encode(), 1))
     with pytest.raises(LatentsError, match=rf"has format nextlat_viz\.latents/{version}.*{advice}"):
-        nl.load(saved)
+        nl.load_latents(saved)
 
 
 def test_replaces_only_when_told(latents: AnnData, saved: Path) -> None:
     before = saved.read_bytes()
     other = nl.select(latents, position=5)
     with pytest.raises(LatentsError, match="already there: pass overwrite=True"):
-        nl.save(other, saved)
+        nl.save_latents(other, saved)
     assert saved.read_bytes() == before
-    nl.save(other, saved, overwrite=True)
-    assert_same(nl.load(saved), other)
+    nl.save_latents(other, saved, overwrite=True)
+    assert_same(nl.load_latents(saved), other)
 
 
 def test_refuses_what_it_could_not_reload(latents: AnnData, tmp_path: Path) -> None:
     with pytest.raises(LatentsError, match=r"must end in \.h5ad"):
-        nl.save(latents, tmp_path / "latents.csv")
+        nl.save_latents(latents, tmp_path / "latents.csv")
     with pytest.raises(LatentsError, match="not a latents table"):
-        nl.save(AnnData(np.zeros((2, 2), dtype=np.float32)), tmp_path / "a.h5ad")
+        nl.save_latents(AnnData(np.zeros((2, 2), dtype=np.float32)), tmp_path / "a.h5ad")
     assert not list(tmp_path.iterdir())
 
 
 def test_folder_that_is_a_file(latents: AnnData, saved: Path) -> None:
     with pytest.raises(LatentsError, match=r"cannot write .*Choose a folder you may write to"):
-        nl.save(latents, saved / "inside.h5ad")
+        nl.save_latents(latents, saved / "inside.h5ad")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders have no write bit")
@@ -162,7 +162,7 @@ def test_folder_that_may_not_be_written(latents: AnnData, tmp_path: Path, monkey
         monkeypatch.setattr(Path, "touch", lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     tmp_path.chmod(0o500)
     with pytest.raises(LatentsError, match=r"cannot write .*Permission denied"):
-        nl.save(latents, tmp_path / "a.h5ad")
+        nl.save_latents(latents, tmp_path / "a.h5ad")
     tmp_path.chmod(0o700)
     assert not list(tmp_path.iterdir())
 
@@ -178,7 +178,7 @@ def test_interrupted_saves_leave_the_old_file(
 
     monkeypatch.setattr(store, "_block", fail)
     with pytest.raises((LatentsError, KeyboardInterrupt)):
-        nl.save(nl.select(latents, position=5), saved, overwrite=True)
+        nl.save_latents(nl.select(latents, position=5), saved, overwrite=True)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 

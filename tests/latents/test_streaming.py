@@ -60,9 +60,9 @@ def test_on_disk_is_as_in_memory(options: dict[str, Any], tmp_path: Path) -> Non
     assert on_disk.isbacked
     assert_same(on_disk, nl.extract(model(), TOKENS, **OPTIONS, **options))
     on_disk.file.close()
-    assert_same(nl.load(out), anndata.read_h5ad(out))
+    assert_same(nl.load_latents(out), anndata.read_h5ad(out))
     assert [path.name for path in out.parent.iterdir()] == ["a.h5ad"]
-    assert nl.load(out).X.dtype == options.get("dtype", "float32")
+    assert nl.load_latents(out).X.dtype == options.get("dtype", "float32")
 
 
 def test_a_backed_table_can_be_worked_with(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_backed_table_can_be_worked_with(tmp_path: Path) -> None:
     chosen = nl.select(on_disk, position=[2, 3])
     np.testing.assert_array_equal(chosen.X, nl.select(whole, position=[2, 3]).X)
     np.testing.assert_array_equal(nl.site(on_disk[5:9], "1"), nl.site(whole, "1")[5:9])
-    again = nl.load(nl.save(on_disk, tmp_path / "b.h5ad"))
+    again = nl.load_latents(nl.save_latents(on_disk, tmp_path / "b.h5ad"))
     assert_same(again, whole)
     assert nl.concatenate([on_disk, on_disk], names=["x", "y"]).n_obs == 2 * whole.n_obs
     on_disk.file.close()

@@ -11,7 +11,8 @@ from rattler import MatchSpec
 
 from .pyproject import PROJECT, ROOT, requirements
 
-CONDA_NAMES = {"torch": "pytorch", "kaleido": "python-kaleido"}  # the rest are called the same
+# The rest are called the same.
+CONDA_NAMES = {"torch": "pytorch", "kaleido": "python-kaleido", "lazy-loader": "lazy_loader"}
 PIP_ONLY = {"lightning-fabric"}  # conda-forge has it only inside the whole of lightning
 
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))

@@ -38,25 +38,26 @@ HEAVY = {
 }
 
 # Which rooms a room may import from. __init__.py only opens doors, so it is not in the list.
-FOUNDATION = {"errors", "paths", "plotting"}
+FOUNDATION = {"display", "errors", "io", "paths", "plotting"}
 MAY_IMPORT = {
+    "display": set(),
     "errors": set(),
+    "io": set(),
     "paths": set(),
     "plotting": set(),
-    "worlds": {"errors", "plotting"},
-    "models": {"errors", "worlds"},
+    "worlds": FOUNDATION,
+    "models": FOUNDATION | {"worlds"},
     "training": FOUNDATION | {"worlds", "models"},
     "decoding": FOUNDATION | {"worlds", "models", "training"},
     "latents": FOUNDATION | {"worlds", "models", "training"},
     "analysis": FOUNDATION | {"worlds", "models", "training", "decoding", "latents"},
     "figures": FOUNDATION | {"worlds", "latents", "analysis"},
-    "widgets": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
+    "notebook": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
     "evaluation": FOUNDATION | {"worlds", "training", "decoding", "latents", "analysis", "figures"},
     "demo": FOUNDATION | {"worlds", "training", "latents", "analysis", "evaluation", "figures"},
     "gallery": FOUNDATION | {"worlds", "training", "latents", "analysis", "evaluation", "figures"},
-    "serving": FOUNDATION | {"training", "widgets"},
     "cli": FOUNDATION
-    | {"worlds", "models", "training", "decoding", "latents", "evaluation", "demo", "gallery", "serving"},
+    | {"worlds", "models", "training", "decoding", "latents", "evaluation", "demo", "gallery", "notebook"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

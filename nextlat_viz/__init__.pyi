@@ -1,0 +1,35 @@
+from . import analysis as analysis
+from . import decoding as decoding
+from . import evaluation as evaluation
+from . import figures as figures
+from . import latents as latents
+from . import models as models
+from . import notebook as notebook
+from . import training as training
+from . import worlds as worlds
+from .analysis.probes import probe as probe
+from .analysis.projections import project as project
+from .evaluation.run import evaluate as evaluate
+from .evaluation.tables import results as results
+from .latents.combine import concatenate as concatenate
+from .latents.extraction import extract as extract
+from .latents.store import load_latents as load_latents
+from .latents.store import save_latents as save_latents
+from .notebook.cloud import Cloud as Cloud
+from .notebook.compare import TrajectoryCompare as TrajectoryCompare
+from .notebook.explorer import LatentExplorer as LatentExplorer
+from .notebook.monitor import LossMonitor as LossMonitor
+from .notebook.probelab import ProbeLab as ProbeLab
+from .notebook.serve import serve as serve
+from .notebook.state import ViewState as ViewState
+from .notebook.stepper import EpisodeStepper as EpisodeStepper
+from .notebook.studio import studio as studio
+from .training.checkpoint import Checkpoint as Checkpoint
+from .training.checkpoint import list_checkpoints as list_checkpoints
+from .training.checkpoint import load as load
+from .training.finetune import finetune as finetune
+from .training.finetuned import load_finetuned as load_finetuned
+from .training.loop import train as train
+from .training.sweeps import sweep as sweep
+
+__version__: str

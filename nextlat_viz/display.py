@@ -1,0 +1,57 @@
+"""Text for notebooks, figures and pages: escaped once, shortened once, one kind of table."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+
+LONGEST = 24
+"""Characters of a name that a label shows."""
+
+# Characters that change the direction of the text around them: an override in a name would mirror the whole label.
+_DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C])
+
+
+def escape(text: object) -> str:
+    """Escape text from data for HTML and for plotly, which reads some HTML tags, all entities, and LaTeX.
+
+    Characters that only set the direction of text are removed.
+
+    Examples
+    --------
+    >>> escape("<b>A & B</b> $x$")
+    '&lt;b&gt;A &amp; B&lt;/b&gt; &#36;x&#36;'
+    """
+    # Quotes by number: plotly knows few entities by name.
+    return html.escape(str(text).translate(_DIRECTIONS), quote=False).translate({34: "&#34;", 36: "&#36;", 39: "&#39;"})
+
+
+def shorten(text: object, longest: int = LONGEST) -> str:
+    """Cut text to a number of characters, the last of them an ellipsis.
+
+    Examples
+    --------
+    >>> shorten("next-token"), shorten("next-token", 6)
+    ('next-token', 'next-…')
+    """
+    shown = str(text)
+    return shown if len(shown) <= longest else shown[: max(longest - 1, 0)].rstrip() + "…"
+
+
+def table(title: str, rows: Mapping[str, object], note: str = "") -> str:
+    """Return a titled two-column HTML table; every text is escaped.
+
+    Parameters
+    ----------
+    title : str
+    rows : dict of {name: value}
+    note : str
+        A paragraph below the table.
+    """
+    body = "".join(
+        f'<tr><th style="text-align:left;font-weight:normal;padding-right:1em">{escape(key)}</th>'
+        f'<td style="text-align:left">{escape(value)}</td></tr>'
+        for key, value in rows.items()
+    )
+    below = f'<div style="opacity:.75;max-width:42em">{escape(note)}</div>' if note else ""
+    return f"<div><b>{escape(title)}</b><table>{body}</table>{below}</div>"

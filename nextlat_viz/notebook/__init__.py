@@ -1,0 +1,20 @@
+"""Widgets: live figures with controls, linked through a shared `ViewState`. No mathematics in here.
+
+Examples
+--------
+>>> state = ViewState("rrxor/next_token", "rrxor/nextlat")
+>>> explorer, lab = LatentExplorer(state=state), ProbeLab(state=state)
+>>> explorer.state is lab.state
+True
+>>> explorer.close(), lab.close()
+(None, None)
+"""
+
+from nextlat_viz.notebook.compare import TrajectoryCompare
+from nextlat_viz.notebook.explorer import LatentExplorer
+from nextlat_viz.notebook.monitor import LossMonitor
+from nextlat_viz.notebook.probelab import ProbeLab
+from nextlat_viz.notebook.state import ViewState
+from nextlat_viz.notebook.stepper import EpisodeStepper
+
+__all__ = ["EpisodeStepper", "LatentExplorer", "LossMonitor", "ProbeLab", "TrajectoryCompare", "ViewState"]

@@ -1,0 +1,112 @@
+"""One episode, stepped through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from nextlat_viz import figures
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.base import View
+from nextlat_viz.notebook.episodes import EpisodeControls
+from nextlat_viz.notebook.plot import Points
+from nextlat_viz.notebook.state import ViewState
+
+
+class TrajectoryCompare(View):
+    """How each model's belief moves through an episode, beside how it should, token by token.
+
+    Press play or drag the slider; click a token, a point of a path or of an error curve to go there; drag over them
+    to select.
+
+    Parameters
+    ----------
+    *what
+        Models side by side: checkpoints, their names, or latents; or ``{world name: models}``.
+    state : ViewState, optional
+        In place of models, to link this widget with others; world, layer and training step are then chosen there.
+    theme : {"auto", "light", "dark"}, optional
+
+    Attributes
+    ----------
+    state : ViewState
+    selection : DataFrame
+        The selected rows.
+    paths : list of Trajectory
+        What is drawn, one per model.
+
+    Examples
+    --------
+    >>> compare = TrajectoryCompare("rrxor/next_token", "rrxor/nextlat")
+    >>> compare.state.position = 3
+    >>> len(compare.paths), compare.state.position
+    (2, 3)
+    >>> compare.close()
+    """
+
+    def __init__(self, *what: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*what, state=state, theme=theme)
+        self._controls = EpisodeControls(self)
+        own = [] if self._shares else [controls.world(self), controls.site(self), controls.step(self)]
+        last = [] if self._shares else [controls.theme(self)]
+        self._show(
+            above=[
+                *([controls.row(*own, *last)] if own else []),
+                controls.row(*self._controls.row),
+            ],
+            below=[],
+            on_click=self._click,
+            on_select=self._select,
+        )
+        for name in ("world", "step", "site", "episode", "position"):
+            self._link(self.state, self._follow, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted([*super().__dir__(), "paths"])
+
+    @property
+    def paths(self) -> list[Any]:
+        """The episode's path in each model, as `analysis.read_trajectory` gives it."""
+        state = self.state
+        return [state.scene.path(i, state.site, state.episode) for i in range(len(state.latents))]
+
+    def _looks_at(self) -> Any:
+        state = self.state
+        return id(state.scene), state.site, state.episode, state.position, self._selected(), state.dark
+
+    def _selected(self) -> tuple[int, ...]:
+        return tuple(position for episode, position in self.state.selection if episode == self.state.episode)
+
+    def _figure(self) -> go.Figure:
+        state = self.state
+        return figures.trajectories(
+            state.latents,
+            self.paths,
+            state.position,
+            labels=state.labels,
+            selection=self._selected(),
+            theme=state.theme,
+        )
+
+    def _follow(self, change: Any) -> None:
+        self._controls.follow()
+
+    def _click(self, points: Points) -> None:
+        touched = self._positions(points)
+        if touched:
+            self.state.position = touched[0]
+
+    def _select(self, points: Points | None) -> None:
+        self.state.selection = tuple((self.state.episode, position) for position in self._positions(points))
+
+    def _positions(self, points: Points | None) -> list[int]:
+        places = self.state.scene.positions(self.state.episode)
+        return sorted({places[point] for _, point in self.plot.points(points, "path", "error", "strip")})
+
+    def close(self) -> None:
+        """Take the widget off the page and out of memory."""
+        if not self._closed:
+            self._controls.close()
+        super().close()

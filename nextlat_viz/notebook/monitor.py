@@ -1,0 +1,67 @@
+"""A live picture of training: each model's loss coming down on the floor that no model can pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.training import loss_curves
+from nextlat_viz.notebook.plot import Plot
+
+
+class LossMonitor(ipywidgets.VBox):
+    """Validation losses against the Bayes floor, drawn while models train.
+
+    Parameters
+    ----------
+    theme : {"auto", "light", "dark"}
+
+    Examples
+    --------
+    >>> monitor = LossMonitor()
+    >>> report = monitor.watch("NextLat")
+    >>> report({"step": 100, "loss": 0.58, "floor": 0.56})
+    >>> monitor.metrics["NextLat"]["loss"].tolist()
+    [0.58]
+    """
+
+    def __init__(self, theme: Theme = "auto") -> None:
+        self._rows: dict[str, list[dict[str, float | int]]] = {}
+        self._theme: Theme = theme
+        self.plot = Plot(self._figure())
+        super().__init__([self.plot], layout={"width": "100%", "overflow": "hidden"})
+        self._dom_classes = ("nextlat-viz",)
+
+    @property
+    def metrics(self) -> dict[str, pd.DataFrame]:
+        """What has been measured so far, a table per model."""
+        return {label: pd.DataFrame(rows) for label, rows in self._rows.items()}
+
+    def watch(self, label: str) -> Callable[[Mapping[str, float | int]], None]:
+        """A callback for ``nextlat_viz.train(..., on_validation=...)`` that draws this model's curve."""
+        rows = self._rows.setdefault(label, [])
+
+        def add(row: Mapping[str, float | int]) -> None:
+            rows.append(dict(row))
+            self.plot.become(self._figure())
+
+        return add
+
+    def close(self) -> None:
+        """Free the figure too."""
+        self.plot.close()
+        super().close()
+
+    def __dir__(self) -> list[str]:
+        return ["close", "metrics", "plot", "watch"]
+
+    def _figure(self) -> Any:
+        measured = {label: table for label, table in self.metrics.items() if len(table)}
+        if measured:
+            return loss_curves(measured, title="Loss while training", theme=self._theme)
+        figure = loss_curves({"waiting": pd.DataFrame({"step": [], "loss": [], "floor": []})}, theme=self._theme)
+        return figure.update_layout(title="Loss while training: nothing measured yet", showlegend=False)

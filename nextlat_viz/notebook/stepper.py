@@ -1,0 +1,192 @@
+"""One episode of a world, stepped through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets
+import numpy as np
+
+from nextlat_viz import worlds
+from nextlat_viz.figures import escape
+from nextlat_viz.figures.gallery import facts
+from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.base import Panel
+from nextlat_viz.notebook.plot import Plot
+from nextlat_viz.worlds import Episodes, World, checks
+
+_LABEL = {"description_width": "auto"}
+_ROOM = {"width": "auto", "margin": "2px 12px 2px 0"}
+# Pixels: what is said fits beside it in a notebook on a small screen.
+_PICTURE = 540
+_MOST_NEXT = 5
+_TOKEN = "display:inline-block;padding:0 5px;margin:1px;border-radius:4px;line-height:1.5"
+
+
+class EpisodeStepper(Panel):
+    """A world drawn, one of its episodes on it, and beside it what is true after every token.
+
+    Press play or drag the slider; choose another picture or another episode.
+
+    Parameters
+    ----------
+    world : World or str
+    episode : Episodes, optional
+        The one to step through; by default one is drawn.
+    length : int, optional
+        Tokens in the episode, where the world does not say.
+    seed : int
+        Of the episode drawn first.
+    **options
+        Handed to the world's ``draw``, such as ``width`` in pixels.
+
+    Attributes
+    ----------
+    episode : Episodes
+        The episode on show.
+    position : int
+        How many of its tokens have been read.
+
+    Examples
+    --------
+    >>> stepper = EpisodeStepper("rrxor", length=6, seed=1)
+    >>> stepper.position = 3
+    >>> stepper.facts["state"]
+    '1'
+    >>> stepper.close()
+    """
+
+    def __init__(
+        self,
+        world: World | str,
+        episode: Episodes | None = None,
+        *,
+        length: int | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        self.world = worlds.get(world) if isinstance(world, str) else world
+        self._length = length if length is not None or self.world.length is not None else 16
+        self._options = {"width": _PICTURE, **options}
+        self.episode = self._drawn(seed) if episode is None else episode
+        checks.one_episode(self.episode, None)
+        super().__init__()
+        self._picture = ipywidgets.Dropdown(
+            options=self.world.pictures, description="Picture", tooltip="How the world is drawn", style=_LABEL,
+            layout=_ROOM,
+        )  # fmt: skip
+        self._seed = ipywidgets.BoundedIntText(
+            value=seed, min=0, max=2**31 - 1, description="Episode", tooltip="Seed of the episode", style=_LABEL,
+            layout={"width": "150px", "display": None if episode is None else "none"},
+        )  # fmt: skip
+        self._play = ipywidgets.Play(interval=800, min=1, tooltip="Step through the episode")
+        self._slider = ipywidgets.IntSlider(
+            description="Position", tooltip="How many tokens have been read", min=1, continuous_update=False,
+            style=_LABEL, layout={"width": "320px"},
+        )  # fmt: skip
+        self._span()
+        # Linked in the page, so that playing does not wait for the kernel.
+        self._jslink = ipywidgets.jslink((self._play, "value"), (self._slider, "value"))
+        self.plot = Plot(self._figure())
+        self._beside = ipywidgets.HTML(self._text(), layout={"flex": "1 1 280px", "min_width": "280px"})
+        pair = ipywidgets.HBox([self.plot, self._beside], layout={"flex_flow": "row wrap", "width": "100%"})
+        above = controls.row(self._picture, self._seed, self._play, self._slider)
+        self.children = [above, self._busy, self._alert, pair]
+        self._link(self._picture, lambda change: self._redraw())
+        self._link(self._slider, lambda change: self._redraw())
+        self._link(self._seed, self._another)
+
+    def __dir__(self) -> list[str]:
+        return ["close", "episode", "facts", "plot", "position", "world"]
+
+    def __repr__(self) -> str:
+        return f"<EpisodeStepper of {self.world.name}>"
+
+    @property
+    def position(self) -> int:
+        """How many tokens have been read."""
+        return int(self._slider.value)
+
+    @position.setter
+    def position(self, value: int) -> None:
+        self._slider.value = checks.one_episode(self.episode, value)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is true now, by the names of the world's states."""
+        return facts(self.world, self.episode, self.position)
+
+    def _drawn(self, seed: int) -> Episodes:
+        return self.world.sample(1, self._length, seed=seed)
+
+    def _another(self, change: Any) -> None:
+        self.episode = self._drawn(self._seed.value)
+        self._span()
+        self._redraw()
+
+    def _span(self) -> None:
+        last = int(self.episode.length[0])
+        for control in (self._slider, self._play):
+            control.max = last
+            control.value = 1
+
+    def _figure(self) -> Any:
+        kind = self._picture.value
+        return self.world.draw(kind, episode=self.episode, position=self.position, **self._options)
+
+    def _redraw(self) -> None:
+        with self._working():
+            self.plot.become(self._figure())
+            self._beside.value = self._text()
+
+    def _text(self) -> str:
+        rows = "".join(
+            f'<tr><th style="text-align:left;padding-right:12px">{escape(name)}</th>'
+            f'<td style="text-align:left">{escape(value)}</td></tr>'
+            for name, value in self.facts.items()
+        )
+        title = f"<b>true after {self.position} tokens</b>"
+        caption = f'<caption style="text-align:left;white-space:nowrap">{title}</caption>'
+        return (
+            f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>'
+            f'<table style="margin:8px 0">{caption}{rows}</table>{self._next()}'
+        )
+
+    def _tokens(self) -> str:
+        """The tokens, those not read yet faint, the last one read marked; what is given is in italics."""
+        words = []
+        length = int(self.episode.length[0])
+        for place, token in enumerate(self.episode.tokens[0, :length].tolist(), start=1):
+            look = _TOKEN
+            if place == self.position:
+                look += ";outline:2px solid #E0393E"
+            if place > self.position:
+                look += ";opacity:.4"
+            if not self.episode.loss_mask[0, place - 1]:
+                look += ";font-style:italic"
+            words.append(f'<span style="{look}">{escape(self.world.vocabulary[token])}</span>')
+        return "".join(words)
+
+    def _next(self) -> str:
+        """What may come next, and how likely it is where the world knows."""
+        read = self.episode.tokens[:, : self.position]
+        law = self.world.next_token_probs(read)
+        what = "comes next" if self.world.predicts_next_token else "is to be predicted"
+        if law is None:
+            legal = np.flatnonzero(self.world.legal_next(read)[0, -1])
+            names = [self.world.vocabulary[token] for token in legal[:_MOST_NEXT]]
+            more = f" and {len(legal) - len(names):,} more" if len(legal) > len(names) else ""
+            return f"<div>may come next: {escape(', '.join(names))}{more}</div>"
+        chances = law[0, -1]
+        order = np.argsort(-chances, kind="stable")[:_MOST_NEXT]
+        said = ", ".join(
+            f"{self.world.vocabulary[token]} {chances[token]:.3g}" for token in order if chances[token] > 0
+        )
+        more = ", …" if (chances > 0).sum() > _MOST_NEXT else ""
+        return f"<div>what {what}: {escape(said)}{more}</div>"
+
+    def close(self) -> None:
+        """Take the widget off the page and out of memory."""
+        if not self._closed:
+            self._jslink.unlink()
+        super().close()

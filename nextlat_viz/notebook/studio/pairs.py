@@ -1,0 +1,167 @@
+"""What is kept apart that is the same: histories of one true state, and how far apart each model holds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+import numpy as np
+
+from nextlat_viz.analysis.pairs import same_state_pairs
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.rows import BELIEF, escape
+from nextlat_viz.figures.theme import model_colors
+from nextlat_viz.latents import site
+from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.state import ViewState
+from nextlat_viz.notebook.studio.card import Card
+from nextlat_viz.notebook.studio.strip import clipped
+from nextlat_viz.notebook.studio.turns import Turns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RANKED, _MOST, _ROWS = 400, 50, 9
+_NOT_A_STATE = ("episode", "position", "token", "token_id")
+_LABEL = {"description_width": "auto"}
+_ROOM = {"width": "auto", "max_width": "220px", "margin": "2px 10px 2px 0"}
+
+
+class PairsCard(Card):
+    """A list of pairs, the farthest apart first; choosing one selects both and puts the cursor on the first."""
+
+    name, question = "pairs", "What does it keep apart that is the same?"
+
+    def __init__(self, state: ViewState, turns: Turns) -> None:
+        super().__init__(state, turns)
+        self.by = ipywidgets.Dropdown(
+            description="Same", tooltip="What makes two histories the same", style=_LABEL, layout=_ROOM
+        )
+        self.model = ipywidgets.Dropdown(
+            description="Farthest in", tooltip="Whose distances rank the pairs", style=_LABEL, layout=_ROOM
+        )
+        self._heading = ipywidgets.HTML()
+        self._heading.add_class("nlv-words")
+        self.list = ipywidgets.Select(options=[], rows=_ROWS, layout={"width": "auto"}, tooltip="Choose a pair")
+        self.list.add_class("nlv-list")
+        self._about = ipywidgets.HTML()
+        self._about.add_class("nlv-words")
+        self.other = ipywidgets.Button(
+            description="Go to the other", tooltip="Put the cursor on the other history", layout={"width": "auto"}
+        )
+        self.other.on_click(self._guarded(lambda button: self._cross()))
+        self._offer(None)
+        self._open([controls.row(self.by, self.model)], answer=[self._heading, self.list, self._about, self.other])
+        self._link(state, self._offer, "world")
+        for control in (self.by, self.model):
+            self._link(control, lambda change: self._ask())
+        self._link(self.list, lambda change: self._fly(), "index")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The pairs as a table, as `analysis.pairs.same_state_pairs` gives it, with a column per model."""
+        state, scene = self.state, self.state.scene
+        first = self.model.value
+        key = ("pairs", first, self.by.value, state.site)
+        return scene._once(key, lambda: self._compare(first)).copy()
+
+    def _compare(self, first: int) -> pd.DataFrame:
+        """The pairs ranked by one model, and how far apart every model holds them."""
+        scene, where = self.state.scene, self.state.site
+        sizes = [_RANKED if i == first else 1 for i in range(len(scene.latents))]
+        ranked = [same_state_pairs(one, self.by.value, where, n) for one, n in zip(scene.latents, sizes, strict=True)]
+        pairs = _once_each(ranked[first]).head(_MOST).copy()
+        ends = [scene.rows(list(zip(pairs[f"episode_{e}"], pairs[f"position_{e}"], strict=True))) for e in "ab"]
+        for i, (label, own) in enumerate(zip(scene.labels, ranked, strict=True)):
+            if len(own):
+                X = site(scene.latents[i], where).astype(np.float64)
+                distance = np.linalg.norm(X[ends[0]] - X[ends[1]], axis=1)
+                pairs[f"relative, {label}"] = distance * (own["relative"] / own["distance"]).iloc[0]
+        return pairs
+
+    def _offer(self, change: Any) -> None:
+        """What there is to be the same, and which models there are."""
+        scene = self.state.scene
+        obs = scene.latents[0].obs
+        columns = [str(name) for name in obs if name not in _NOT_A_STATE and obs[name].nunique() > 1]
+        self.by.options = [BELIEF, *columns] if BELIEF in scene.latents[0].obsm else columns
+        self.by.value = self.by.options[0] if self.by.options else None
+        self.model.options = [(clipped(label), i) for i, label in enumerate(scene.labels)]
+        self.model.value = 0
+        self.model.layout.display = None if len(scene.labels) > 1 else "none"
+
+    def _looks_at(self) -> Any:
+        state = self.state
+        return id(state.scene), state.site, self.by.value, self.model.value
+
+    def _draw(self, looks: Any) -> None:
+        if self.by.value is None:
+            self._say("Nothing is known of the true state here, so nothing can be the same.")
+            return
+        try:
+            pairs = self.table
+        except LatentsError as error:
+            self._say(f"{error}.")
+            return
+        labels = self.state.scene.labels
+        if pairs.empty:
+            self._say(f"No two histories of one {self.by.value} are among these episodes.")
+            return
+        self._say("")
+        same = escape(self.by.value)
+        names = "".join(
+            f'<b style="color:{color};margin-right:12px">{escape(clipped(label))}</b>'
+            for label, color in zip(labels, model_colors(labels), strict=True)
+        )
+        self._heading.value = f"{names}distance over that of two different ones, the last tokens read, the {same}"
+        self.list.options = [self._line(pair, labels) for _, pair in pairs.iterrows()]
+        self.list.index = None
+        self._about.value = ""
+        self.other.layout.display = "none"
+
+    def _line(self, pair: pd.Series, labels: list[str]) -> str:
+        far = " ".join(f"{pair[f'relative, {label}']:5.2f}" for label in labels)
+        return f"{far}  {_tail(pair['prefix_a'])} ~ {_tail(pair['prefix_b'])}  {clipped(str(pair['state']), 40)}"
+
+    def _fly(self) -> None:
+        """Select both histories, and put the cursor on the first."""
+        if self.list.index is None:
+            return
+        pair, labels = self.table.iloc[self.list.index], self.state.scene.labels
+        ends = [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
+        said = [
+            f"<code>{escape(clipped(str(pair[f'prefix_{end}']), 80))}</code> (episode {where[0]}, position {where[1]})"
+            for end, where in zip("ab", ends, strict=True)
+        ]
+        far = ", ".join(f"{escape(clipped(label))} {pair[f'relative, {label}']:.2f}" for label in labels)
+        state = escape(clipped(str(pair["state"]), 80))
+        self._about.value = (
+            f"{said[0]} and {said[1]} lead to the same {escape(self.by.value)} ({state}). Distance between them "
+            f"over that of two different ones: {far}."
+        )
+        self.other.layout.display = None
+        with self.state.hold_trait_notifications():
+            self.state.selection = tuple(ends)
+            self.state.episode, self.state.position = ends[0]
+
+    def _cross(self) -> None:
+        pair = self.table.iloc[self.list.index]
+        ends = [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
+        here = (self.state.episode, self.state.position)
+        self.state.go_to(*(ends[0] if here == ends[1] else ends[1]))
+
+
+def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs that share no history: one that lies far off would fill the whole list."""
+    seen: set[str] = set()
+    keep = []
+    for pair in zip(pairs["prefix_a"], pairs["prefix_b"], strict=True):
+        keep.append(seen.isdisjoint(pair))
+        if keep[-1]:
+            seen.update(pair)
+    return pairs[np.array(keep, dtype=bool)]
+
+
+def _tail(prefix: str, most: int = 16) -> str:
+    """The last tokens of a history."""
+    return clipped(prefix if len(prefix) <= most else f"…{prefix[-most:]}", most + 1)

@@ -1,0 +1,285 @@
+"""Busy lines, errors in sight, controls of probes, text from data, and a close that leaves nothing."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import nextlat_viz as nlv
+from nextlat_viz.notebook import LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
+from nextlat_viz.notebook.plot import Plot
+from tests.notebook.conftest import FakeJob, living_plots, touch, traces
+
+
+def said(plot: Any) -> str:
+    return " ".join(note.text for note in plot.layout.annotations)
+
+
+def test_umap_of_every_model_in_turn(state: ViewState, jobs: list[FakeJob]) -> None:
+    explorer = LatentExplorer(state=state)
+    assert len(jobs) == 1
+    assert "UMAP of NextLat: starting" in explorer._umap_line.value
+    assert explorer._umap_button.description == "Cancel UMAP"
+    assert said(explorer.plot).count("UMAP is being computed") == 2
+    jobs[0].report("laying out", 30, 200)
+    assert "UMAP of NextLat: laying out, epoch 30 of 200" in explorer._umap_line.value
+    jobs[0].finish()
+    assert said(explorer.plot).count("UMAP is being computed") == 1
+    assert jobs[1].latents is state.latents[1]
+    jobs[1].finish()
+    assert "UMAP is being computed" not in said(explorer.plot)
+    assert explorer._umap_line.value == ""
+    assert explorer._umap_button.layout.display == "none"
+    assert all(len(explorer.plot.data[trace].x) == 320 for trace in traces(explorer.plot, "points"))
+    assert len(jobs) == 2
+    state.color = "token"
+    assert len(jobs) == 2
+    explorer.close()
+
+
+def test_cancel_and_again(state: ViewState, jobs: list[FakeJob]) -> None:
+    explorer = LatentExplorer(state=state)
+    explorer._umap_button.click()
+    assert jobs[0].cancelled
+    assert said(explorer.plot).count("UMAP was cancelled.") == 2
+    assert explorer._umap_line.value == ""
+    assert explorer._umap_button.description == "Compute UMAP"
+    explorer._umap_button.click()
+    assert len(jobs) == 2
+    assert explorer._umap_button.description == "Cancel UMAP"
+    jobs[1].finish()
+    assert said(explorer.plot).count("being computed") == 1
+    explorer.close()
+    assert jobs[2].cancelled
+
+
+def test_another_layer_stops_the_umap_under_way(state: ViewState, jobs: list[FakeJob]) -> None:
+    explorer = LatentExplorer(state=state)
+    state.site = "block0"
+    assert [job.options["site"] for job in jobs] == ["hidden", "block0"]
+    assert jobs[0].cancelled
+    # Too late: what was stopped must not disturb what is shown.
+    jobs[0].report("laying out", 1, 2)
+    assert "epoch 1 of 2" not in explorer._umap_line.value
+    explorer.close()
+
+
+def test_a_umap_that_fails_is_shown(state: ViewState, jobs: list[FakeJob]) -> None:
+    explorer = LatentExplorer(state=state)
+    jobs[0].fail("no memory for <script>alert(1)</script>")
+    assert "no memory for &lt;script&gt;" in explorer._alert.value
+    assert "<script>" not in explorer._alert.value + said(explorer.plot)
+    assert "UMAP failed" in said(explorer.plot)
+    assert len(jobs) == 2
+    jobs[1].finish()
+    assert explorer._umap_button.description == "Compute UMAP"
+    explorer.close()
+
+
+def test_an_error_in_a_callback_is_shown_in_the_widget(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = LatentExplorer(state=state)
+
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("out of <b>ink</b>")
+
+    monkeypatch.setattr(explorer, "_figure", broken)
+    state.color = "position"
+    assert 'role="alert"' in explorer._alert.value
+    assert "out of &lt;b&gt;ink&lt;/b&gt;" in explorer._alert.value
+    assert explorer._busy.value == ""
+    monkeypatch.undo()
+    monkeypatch.setattr(type(explorer), "_rows", broken)
+    touch(explorer.plot, "click", {traces(explorer.plot, "points")[0]: [0]})
+    assert "RuntimeError" in explorer._alert.value
+    monkeypatch.undo()
+    state.color = "token"
+    assert explorer._alert.value == ""
+    explorer.close()
+
+
+def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = ProbeLab(state=state)
+    seen: list[str] = []
+    draw = lab._figure
+
+    def watched() -> Any:
+        seen.append(lab._busy.value)
+        return draw()
+
+    monkeypatch.setattr(lab, "_figure", watched)
+    state.target = "state"
+    assert len(seen) == 1
+    assert 'role="status"' in seen[0]
+    assert "Computing" in seen[0]
+    assert lab._busy.value == ""
+    lab.close()
+
+
+def test_a_choice_that_is_refused_goes_back(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = LatentExplorer(state=state)
+    (color,) = [control for control in explorer.children[0].children if control.description == "Colour by"]
+    monkeypatch.setattr("nextlat_viz.notebook.state.color_options", lambda latents: {"token": "token"})
+    color.value = "position"
+    assert "unknown colour" in explorer._alert.value
+    assert (color.value, state.color) == ("state", "state")
+    explorer.close()
+
+
+def test_controls_of_the_probe_are_in_the_figure_and_lower(state: ViewState) -> None:
+    lab = ProbeLab(state=state)
+    good, other = lab.results
+    assert good.score > 0.9
+    assert max(good.shuffled, good.untrained) < 0.5
+    assert other.untrained is None
+    assert good.score > other.score
+    names = [trace.name for trace in lab.plot.data]
+    assert {"shuffled labels", "untrained model", "ceiling", "NextLat", "next-token"} <= set(names)
+    drawn = {trace.name: trace.x[0] for trace in lab.plot.data if (trace.meta or {}) == {"role": "score", "model": 0}}
+    assert drawn["NextLat"] == pytest.approx(good.score)
+    assert drawn["untrained model"] == pytest.approx(good.untrained)
+    assert drawn["shuffled labels"] == pytest.approx(good.shuffled)
+    lab.close()
+
+
+def test_probelab_compares_the_selection_with_the_rest(state: ViewState) -> None:
+    lab = ProbeLab(state=state)
+    state.select(range(state.latents[0].n_obs))
+    assert "no rows" in lab._table.value
+    state.select([])
+    assert "Select rows" in lab._table.value
+    lab.close()
+
+
+EVIL = "<img src=x onerror=alert(1)>&"
+
+
+@pytest.fixture
+def evil(rrxor: list[AnnData]) -> AnnData:
+    """Latents whose label, tokens and states are HTML."""
+    latents = rrxor[0].copy()
+    about = dict(latents.uns["nextlat_viz"])
+    about["label"] = EVIL
+    vocabulary, states = ([f"{EVIL}{name}" for name in about[key]] for key in ("vocabulary", "state_names"))
+    about["vocabulary"], about["state_names"] = vocabulary, states
+    latents.uns["nextlat_viz"] = about
+    for column in ("token", "state"):
+        its = latents.obs[column].cat
+        latents.obs[column] = its.rename_categories([f"{EVIL}{name}" for name in its.categories])
+    return latents
+
+
+def test_text_from_data_is_escaped(evil: AnnData) -> None:
+    state = ViewState(evil)
+    views = [LatentExplorer(state=state), ProbeLab(state=state), TrajectoryCompare(state=state)]
+    state.target = "state"
+    state.select([0, 1])
+    for view in views:
+        assert view._alert.value == ""
+        assert "<img" not in view.plot.to_json().replace("\\u003c", "<")
+        assert "&lt;img" in view.plot.to_json()
+    assert "<img" not in views[0]._where.value
+    assert "<img" not in views[1]._table.value
+    for view in views:
+        view.close()
+
+
+@pytest.fixture(scope="module")
+def pair() -> ViewState:
+    return ViewState("rrxor/next_token", "rrxor/nextlat")
+
+
+def test_shipped_checkpoints_bring_their_controls(pair: ViewState) -> None:
+    lab = ProbeLab(state=pair)
+    assert all(one.untrained is not None and max(one.shuffled, one.untrained) < one.score for one in lab.results)
+    lab.close()
+
+
+def test_training_steps(pair: ViewState) -> None:
+    explorer, lab = LatentExplorer(state=pair), ProbeLab(state=pair)
+    (step,) = [control for control in explorer.children[0].children if control.description == "Training step"]
+    end = lab.results[1].score
+    step.value = 0
+    assert (pair.step, pair.latents[1].uns["nextlat_viz"]["step"]) == (0, 0)
+    assert lab.results[1].score < end
+    assert lab.plot.data[0].x[0] == pytest.approx(lab.results[0].ceiling)
+    with pytest.raises(ValueError, match="unknown training step 3"):
+        pair.step = 3
+    step.index = len(step.options) - 1
+    assert lab.results[1].score == end
+    assert explorer._alert.value == ""
+    explorer.close()
+    lab.close()
+
+
+def test_closed_widgets_leave_nothing(rrxor: list[AnnData]) -> None:
+    state = ViewState(*rrxor)
+    LatentExplorer(state=state).close()
+    before = living_plots()
+    ghosts = []
+    for view in [LatentExplorer, ProbeLab, TrajectoryCompare] * 5:
+        one = view(state=state)
+        ghosts += [weakref.ref(one.plot), weakref.ref(one)]
+        one.close()
+        one.close()
+        del one
+    assert living_plots() == before
+    assert not [ghost for ghost in ghosts if ghost() is not None]
+    # Only the state watches itself.
+    assert not [call for calls in state._trait_notifiers.get("selection", {}).values() for call in calls]
+
+
+def test_close_closes_every_control(state: ViewState) -> None:
+    from ipywidgets.widgets.widget import _instances
+
+    before = set(_instances)
+    for view in (LatentExplorer, ProbeLab, TrajectoryCompare):
+        one = view(state=state)
+        assert set(_instances) - before
+        one.close()
+    assert set(_instances) == before
+
+
+def test_a_closed_widget_does_not_answer(state: ViewState, jobs: list[FakeJob]) -> None:
+    explorer = LatentExplorer(state=state)
+    plot = explorer.plot
+    explorer.close()
+    jobs[0].finish()
+    state.color = "position"
+    touch(plot, "selected", {0: [0]})
+    assert state.selection == ()
+
+
+def test_monitor_draws_curves_as_they_come() -> None:
+    assert nlv.LossMonitor is LossMonitor
+    monitor = nlv.LossMonitor(theme="dark")
+    assert "nothing measured yet" in monitor.plot.layout.title.text
+    first, second = monitor.watch("next-token"), monitor.watch("<b>mine</b>")
+    for step in (100, 200, 300):
+        first({"step": step, "loss": 0.7 - step / 2000, "floor": 0.5})
+    second({"step": 100, "loss": 0.6, "floor": 0.5})
+    assert monitor.metrics["next-token"]["step"].tolist() == [100, 200, 300]
+    assert [trace.name for trace in monitor.plot.data][:2] == ["next-token", "&lt;b&gt;mine&lt;/b&gt;"]
+    np.testing.assert_allclose(monitor.plot.data[0].y, [0.65, 0.6, 0.55])
+    np.testing.assert_allclose(monitor.plot.data[-1].y, [0.5, 0.5])
+    assert monitor.plot.layout.title.text == "Loss while training"
+    assert monitor.plot.layout.showlegend is not False
+    assert isinstance(monitor.metrics["<b>mine</b>"], pd.DataFrame)
+    ghost = weakref.ref(monitor.plot)
+    monitor.close()
+    del monitor, first, second
+    living_plots()
+    assert ghost() is None
+
+
+def test_a_plot_is_sent_as_it_is_now(rrxor: list[AnnData]) -> None:
+    lab = ProbeLab(*rrxor)
+    lab.state.target = "token"
+    sent = lab.plot.get_state()
+    assert sent["_widget_layout"]["xaxis"]["title"]["text"] == "held-out accuracy"
+    assert isinstance(lab.plot, Plot)
+    lab.close()

@@ -1,0 +1,184 @@
+"""The studio draws every row of a table, however many, and each event sends what it changed and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from nextlat_viz.notebook import ViewState
+from nextlat_viz.notebook.cloud import Cloud
+from nextlat_viz.notebook.cloud_latents import paint
+from nextlat_viz.notebook.studio import Studio
+from nextlat_viz.notebook.studio.places import VIEWS
+from tests.notebook.conftest import LENGTH, FakeJob, N
+
+FEW = 10 * LENGTH
+
+
+@pytest.fixture
+def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
+    """A studio of which a figure shows a part."""
+    made = Studio(state=ViewState(*rrxor, max_points=FEW))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clouds(opened: Studio) -> list[Cloud]:
+    opened.panels["space"].points.value = True
+    return list(opened.panels["space"].clouds)
+
+
+def test_a_part_is_drawn_as_a_figure_until_all_are_asked_for(opened: Studio) -> None:
+    space = opened.panels["space"]
+    assert [label for label, _ in space.points.options] == [
+        f"{FEW} of {N * LENGTH} rows, all views",
+        f"all {N * LENGTH} rows, one view",
+    ]
+    assert space.clouds == []
+    assert len(space.plot.data[0].x) == FEW
+    space.points.value = True
+    assert [len(cloud.positions) for cloud in space.clouds] == [N * LENGTH] * 2
+    space.points.value = False
+    assert space.clouds == []
+    assert space.drawn
+
+
+def test_where_a_figure_shows_all_there_is_no_choice(rrxor: list[AnnData]) -> None:
+    made = Studio(*rrxor)
+    assert made.panels["space"].points.layout.display == "none"
+    made.close()
+
+
+def test_very_many_rows_are_all_drawn(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nextlat_viz.notebook.studio.space._MANY", N * LENGTH - 1)
+    made = Studio(state=ViewState(*rrxor, max_points=FEW))
+    assert len(made.panels["space"].clouds) == 2
+    made.close()
+
+
+def test_the_cursor_and_the_selection_are_every_clouds(opened: Studio, clouds: list[Cloud]) -> None:
+    state = opened.state
+    last = N - 1
+    state.go_to(last, 3)
+    state.select([5, 6, N * LENGTH - 1])
+    opened._turns.flush()
+    for cloud in clouds:
+        assert cloud.cursor == [last * LENGTH, last * LENGTH + 1, last * LENGTH + 2]
+        assert cloud.selection.tolist() == [5, 6, N * LENGTH - 1]
+    clouds[0]._on_click(17)
+    assert (state.episode, state.position) == state.scene.keys([17])[0]
+    clouds[1]._on_select(np.array([8, 9]))
+    assert state.selection == state.scene.keys([8, 9])
+    assert clouds[0].selection.tolist() == [8, 9]
+
+
+def test_a_filter_lets_rows_stand_out(opened: Studio, clouds: list[Cloud]) -> None:
+    opened.state.filter = {"position": (2,)}
+    assert clouds[0].selection.tolist() == list(range(1, N * LENGTH, LENGTH))
+    clouds[0]._on_select(np.arange(4))
+    assert opened.state.rows.tolist() == [1]
+
+
+def test_an_event_sends_what_it_changed(opened: Studio, clouds: list[Cloud], monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    for cloud in clouds:
+        cloud.observe(lambda change: sent.append(change["name"]))
+    state = opened.state
+    state.position = 4
+    assert set(sent) == {"cursor"}
+    sent.clear()
+    state.color = "position"
+    assert set(sent) <= {"_codes", "_palette", "_key"}
+    sent.clear()
+    state.select([1])
+    assert set(sent) == {"_selection"}
+    sent.clear()
+    state.site = "embed"
+    assert "_places" in sent
+    assert "_codes" not in sent
+    assert opened.panels["space"].clouds == clouds
+
+
+def test_another_world_of_as_many_rows_is_not_taken_for_the_same(
+    rrxor: list[AnnData], mess3: list[AnnData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nextlat_viz.notebook.studio.space._MANY", N * LENGTH - 1)
+    made = Studio(state=ViewState({"rrxor": rrxor, "mess3": mess3}, max_points=FEW))
+    before = made.panels["space"].clouds
+    made.state.world = "mess3"
+    after = made.panels["space"].clouds
+    assert not set(before) & set(after)
+    assert after[0]._labels(0).endswith(f"true state {mess3[0].obs['state'].iloc[0]}")
+    made.close()
+
+
+def test_a_layer_and_a_colour_at_once_are_both_seen(opened: Studio, clouds: list[Cloud]) -> None:
+    with opened.state.hold_trait_notifications():
+        opened.state.site, opened.state.color = "embed", "position"
+    (first, _) = opened.panels["space"].clouds
+    assert first is clouds[0]
+    assert first.codes.tolist() == paint(opened.state.latents[0], "position")["codes"].tolist()
+
+
+@pytest.mark.parametrize("wrong", [[(0, 1, 2), (3, 4, 5)], ["e0p1"], [7]])
+def test_a_selection_of_no_pairs_is_refused(opened: Studio, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"selection must hold \(episode, position\) pairs"):
+        opened.state.selection = wrong
+    assert opened.state.selection == ()
+
+
+def test_every_view_has_its_places(opened: Studio, clouds: list[Cloud]) -> None:
+    space = opened.panels["space"]
+    assert [value for _, value in space.view.options] == ["pca", "umap", "belief"]
+    assert np.allclose(clouds[0].positions[:FEW, 0], space.plot.data[0].x, atol=1e-4)
+    space.view.value = "belief"
+    belief = next(one for one in space.plot.data if (one.meta or {}).get("role") == "points")
+    assert np.allclose(clouds[0].positions[:FEW, 0], belief.x, atol=1e-4)
+    assert ": R²" in clouds[0].title
+    assert "shuffled" in clouds[0].title
+    assert "Fitted on" in space._points._note.value
+
+
+def test_a_umap_is_of_the_rows_it_was_made_of(rrxor: list[AnnData], jobs: list[FakeJob]) -> None:
+    made = Studio(state=ViewState(*rrxor, max_points=FEW))
+    space = made.panels["space"]
+    space.points.value = True
+    space.view.value = "umap"
+    assert space.clouds == []
+    assert "UMAP is being computed" in space._points._row.children[0].value
+    for i in range(2):
+        jobs[i].finish()
+    first, second = space.clouds
+    assert len(first.positions) == len(second.positions) == FEW
+    made.state.select([0, FEW + 3])
+    assert first.selection.tolist() == [0]
+    made.state.go_to(N - 1, 2)
+    assert first.cursor == []
+    made.close()
+
+
+def test_an_export_of_clouds_is_a_figure(opened: Studio, clouds: list[Cloud], tmp_path: Any) -> None:
+    path = opened.export("space", tmp_path / "space.html")
+    assert path.stat().st_size > 1000
+
+
+def test_clouds_are_painted_as_the_figures(opened: Studio) -> None:
+    painted = []
+    for dark in (None, True, False):
+        opened.state.dark = dark
+        painted.append([name for name in opened._dom_classes if name.startswith("nlv-on")])
+    assert painted == [[], ["nlv-on-dark"], ["nlv-on-light"]]
+
+
+def test_closed_for_good(opened: Studio, clouds: list[Cloud]) -> None:
+    opened.close()
+    assert all(cloud.comm is None for cloud in clouds)
+
+
+def test_views_have_names() -> None:
+    assert set(VIEWS) == {"pca", "umap", "belief", "place"}

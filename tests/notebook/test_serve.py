@@ -1,0 +1,125 @@
+"""The studio as an app: what it opens, who is let in, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import os
+import shlex
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from nextlat_viz.errors import CheckpointError, UnknownNameError
+from nextlat_viz.notebook import serve as serving
+from nextlat_viz.training.checkpoint import find
+
+
+def test_the_notebook_is_valid_and_names_whole_paths() -> None:
+    page = serving.app_notebook(["rrxor/next_token", find("rrxor/nextlat")])
+    nbformat.validate(nbformat.from_dict(page))
+    (cell,) = page["cells"]
+    scope: dict[str, Any] = {"studio": lambda *models: models}
+    opened = eval(cell["source"].splitlines()[1], scope)
+    assert [Path(one).is_absolute() for one in opened] == [True, True]
+    assert [Path(one) for one in opened] == [find(f"rrxor/{name}").resolve() for name in ("next_token", "nextlat")]
+
+
+def test_a_folder_name_is_text_in_the_notebook(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s "here"; print(1) é'
+    folder.symlink_to(find("rrxor/nextlat"))
+    source = serving.app_notebook([tmp_path / 'it\'s "here"; print(1) é'])["cells"][0]["source"]
+    (opened,) = eval(source.splitlines()[1], {"studio": lambda *models: models})
+    assert Path(opened) == find("rrxor/nextlat").resolve()
+
+
+def test_what_is_not_there_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.subprocess, "Popen", None)
+    with pytest.raises(UnknownNameError, match="Did you mean 'rrxor/nextlat'"):
+        serving.serve("rrxor/nextlt")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        serving.serve([tmp_path])
+    with pytest.raises(ValueError, match="models is empty"):
+        serving.serve([])
+    with pytest.raises(ValueError, match=r"of one world.*got rrxor/nextlat/seed0 of rrxor, mess3"):
+        serving.serve(["rrxor/nextlat", "mess3/nextlat"])
+    with pytest.raises(ValueError, match=r"port must be in 1\.\.65535.*got 70000"):
+        serving.serve(port=70_000)
+    with socket.socket() as taken:
+        taken.bind((serving.HOST, 0))
+        taken.listen()
+        with pytest.raises(OSError, match=r"port=\d+ cannot be had .*choose another, or 0"):
+            serving.serve(port=taken.getsockname()[1])
+
+
+def test_without_voila_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "nextlat-viz\[app\]"'):
+        serving.serve()
+
+
+def test_a_server_that_stops_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "app"))
+    (tmp_path / "app").mkdir()
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho no such module >&2\nexit 3\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(serving.sys, "executable", str(script))
+    with pytest.raises(ChildProcessError, match=r"stopped before it answered.*\n.*no such module"):
+        serving.serve(open_browser=False)
+    assert not (tmp_path / "app").exists()
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[serving.App]:
+    with serving.serve("rrxor/nextlat", open_browser=False) as app:
+        yield app
+    assert not app.running
+    assert repr(app) == "<App, closed>"
+
+
+def ask(app: serving.App, path: str, token: str = "") -> http.client.HTTPResponse:
+    """What the server answers at once, without going where it points."""
+    port = int(app.url.split(":")[2].split("/")[0])
+    connection = http.client.HTTPConnection(serving.HOST, port, timeout=60)
+    connection.request("GET", f"{path}?token={token}" if token else path)
+    reply = connection.getresponse()
+    reply.read()
+    connection.close()
+    return reply
+
+
+@pytest.mark.slow
+def test_only_who_has_the_token_is_let_in(app: serving.App) -> None:
+    token = app.url.partition("?token=")[2]
+    assert len(token) >= 32
+    for path in ("/", "/api/kernels"):
+        for given in ("", "wrong"):
+            reply = ask(app, path, given)
+            assert reply.status == 302
+            assert reply.headers["Location"].startswith("/login")
+    assert ask(app, "/login", token).headers["Location"] == "/"
+
+
+@pytest.mark.slow
+def test_a_page_stays_on_this_computer_and_its_files_in_their_folder(app: serving.App) -> None:
+    token = app.url.partition("?token=")[2]
+    assert "default-src 'self'" in ask(app, "/login").headers["Content-Security-Policy"]
+    for name in ("voila.json", "studio.ipynb", "voila.log"):
+        assert ask(app, f"/voila/files/{name}", token).status == 403
+
+
+@pytest.mark.slow
+def test_it_listens_here_alone_and_keeps_its_token_to_itself(app: serving.App) -> None:
+    token = app.url.partition("?token=")[2]
+    assert token not in shlex.join(map(str, app._process.args))  # type: ignore[arg-type]
+    assert stat.S_IMODE(app._folder.stat().st_mode) == 0o700 or os.name == "nt"
+    port = int(app.url.split(":")[2].split("/")[0])
+    with socket.socket() as other:
+        # Bound to one address, the port is still free on every other.
+        other.bind(("127.0.0.2", port))

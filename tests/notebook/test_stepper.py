@@ -1,0 +1,74 @@
+"""One episode of a world, stepped through, without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from nextlat_viz import worlds
+from nextlat_viz.notebook import EpisodeStepper
+from nextlat_viz.worlds import HiddenMarkovWorld
+
+
+@pytest.fixture
+def stepper() -> Iterator[EpisodeStepper]:
+    stepper = EpisodeStepper("rrxor", length=8, seed=3)
+    yield stepper
+    stepper.close()
+
+
+def test_what_is_said_is_what_is_true(stepper: EpisodeStepper) -> None:
+    world, episode = stepper.world, stepper.episode
+    for position in (1, 5, 8):
+        stepper.position = position
+        assert stepper.facts["state"] == world.state_names[episode.states["state"][0, position - 1]]
+        text = stepper._beside.value
+        assert f"true after {position} tokens" in text
+        law = world.next_token_probs(episode.tokens[:, :position])[0, -1]
+        likely = int(law.argmax())
+        assert f"{world.vocabulary[likely]} {law[likely]:.3g}" in text
+
+
+def test_the_picture_follows(stepper: EpisodeStepper) -> None:
+    stepper._picture.value = "beliefs"
+    stepper.position = 2
+    there = [np.asarray(trace.x) for trace in stepper.plot.data]
+    stepper.position = 6
+    now = [np.asarray(trace.x) for trace in stepper.plot.data]
+    assert len(there) == len(now)
+    assert len(now[-2]) == 7
+    assert not np.array_equal(there[-1], now[-1])
+
+
+def test_another_episode(stepper: EpisodeStepper) -> None:
+    stepper.position = 8
+    stepper._seed.value = 4
+    assert stepper.episode.sha256 == stepper.world.sample(1, 8, seed=4).sha256
+    assert stepper.position == 1
+
+
+def test_an_episode_of_ones_own() -> None:
+    world = worlds.get("z1r")
+    own = world.sample(5, 6, seed=2)[3]
+    stepper = EpisodeStepper(world, own)
+    assert stepper.episode is own
+    assert stepper._seed.layout.display == "none"
+    stepper.close()
+    with pytest.raises(ValueError, match=r"episode must hold one episode, got 5: pass episodes\[i\]"):
+        EpisodeStepper(world, world.sample(5, 6, seed=2))
+
+
+def test_a_position_outside_is_refused(stepper: EpisodeStepper) -> None:
+    with pytest.raises(ValueError, match="position must be an integer from 1 to 8, got 9"):
+        stepper.position = 9
+
+
+def test_names_are_text_not_markup() -> None:
+    world = HiddenMarkovWorld("mine", [[[0.5]], [[0.5]]], ["<b>a</b>", "<i>b</i>"], ["<script>"])
+    stepper = EpisodeStepper(world, length=4)
+    assert "<script>" not in stepper._beside.value
+    assert "<b>a" not in stepper._beside.value
+    assert "&lt;script&gt;" in stepper._beside.value
+    stepper.close()

@@ -1,0 +1,626 @@
+"""The studio: one cursor and one selection in every panel, and what goes wrong in one stays there."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from anndata import AnnData
+
+from nextlat_viz import worlds
+from nextlat_viz.errors import LatentsError, UnknownNameError
+from nextlat_viz.notebook import LatentExplorer, ViewState
+from nextlat_viz.notebook.plot import changes
+from nextlat_viz.notebook.scene import Scene
+from nextlat_viz.notebook.studio import Studio, studio
+from nextlat_viz.notebook.studio.beside import Beside, Waiting
+from nextlat_viz.notebook.studio.strip import NAMES, clipped
+from nextlat_viz.notebook.studio.turns import Turns
+from tests.notebook.conftest import LENGTH, N, living_plots, touch, traces
+from tests.synthetic import make_latents
+
+EVENTS = 2_000
+
+
+@pytest.fixture
+def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
+    made = studio(*rrxor)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Studio]:
+    """The shipped pair, whose models are at hand, with fewer rows drawn."""
+    made = studio(state=ViewState("rrxor/next_token", "rrxor/nextlat", max_points=600))
+    yield made
+    made.close()
+
+
+def alerts(made: Studio) -> dict[str, str]:
+    return {name: card._alert.value for name, card in made.panels.items() if card._alert.value}
+
+
+def cursor_of(made: Studio) -> list[Any]:
+    plot = made.panels["space"].plot
+    return [plot.data[i] for i in traces(plot, "cursor")]
+
+
+def drawn_as_new(made: Studio) -> None:
+    """Every figure looks as it would in a studio that opens here: steps have not led it astray."""
+    other = Studio(state=made.state)
+    for name, card in made.panels.items():
+        if card.drawn and card.plot is not None:
+            for old, new in zip(card.plot.data, other.panels[name].plot.data, strict=True):
+                for axis in "xy":
+                    # A cursor that was moved has the points' own precision.
+                    one, two = (np.asarray(trace[axis]) for trace in (old, new))
+                    assert np.allclose(one, two, atol=1e-5) if one.dtype.kind == "f" else (one == two).all(), name
+                said = [{k: v for k, v in trace.to_plotly_json().items() if k not in "xy"} for trace in (old, new)]
+                assert not list(changes(*said, skip={"uid"})), name
+    other.close()
+
+
+def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
+    assert tuple(opened.panels) == NAMES
+    for card in opened.panels.values():
+        assert card._fold.description == f"▾ {card.question}"
+        assert card.question.endswith("?")
+    assert alerts(opened) == {}
+    assert [name for name, card in opened.panels.items() if card.drawn] == ["world", "space", "next", "knows", "pairs"]
+    assert repr(opened) == f"<Studio of NextLat, next-token at episode {opened.state.episode}, position 1>"
+    assert set(dir(opened)) >= {"export", "panels", "selection", "state"}
+
+
+def test_a_step_of_the_slider_moves_every_panel(opened: Studio) -> None:
+    opened.cursor.controls.position.value = 5
+    state = opened.state
+    assert (state.position, opened.cursor.controls.play.value, opened.cursor.strip.position) == (5, 5, 5)
+    assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {5}
+    assert "after position 5" in opened.panels["next"].plot.layout.annotations[0].text
+    assert "after position 5" in opened.panels["knows"].plot.layout.annotations[0].text
+    assert len(opened.panels["world"].plot.data[-2].x) == 6
+    drawn_as_new(opened)
+
+
+def test_a_key_or_a_click_on_a_token_moves_the_cursor(opened: Studio) -> None:
+    opened.cursor.strip.set_state({"position": 4})
+    assert opened.state.position == opened.cursor.controls.position.value == 4
+    opened.cursor.strip.set_state({"position": 99})
+    assert opened.state.position == opened.cursor.strip.position == LENGTH
+
+
+def test_a_click_on_a_point_goes_to_its_episode(opened: Studio) -> None:
+    plot = opened.panels["space"].plot
+    touch(plot, "click", {traces(plot, "points")[3]: [7 * LENGTH + 2]})
+    assert (opened.state.episode, opened.state.position) == (7, 3)
+    assert opened.cursor.controls.episode.value == 7
+    tokens = opened.state.scene.tokens[7]
+    assert opened.cursor.strip.tokens == [opened.state.scene.vocabulary[token] for token in tokens]
+    drawn_as_new(opened)
+
+
+def test_a_selection_is_everyones(opened: Studio) -> None:
+    plot = opened.panels["space"].plot
+    touch(plot, "selected", {traces(plot, "points")[0]: [0, 9]})
+    assert opened.state.selection == ((0, 1), (1, 2))
+    assert opened.selection[["episode", "position"]].to_numpy().tolist() == [[0, 1], [1, 2]]
+    opened.state.episode = 1
+    assert opened.cursor.strip.selected == [2]
+    assert "2 selected" in opened.filter._said.value
+    assert all(plot.data[i].selectedpoints == (0, 9) for i in traces(plot, "points"))
+    opened.filter.clear.click()
+    assert opened.state.selection == ()
+    assert opened.cursor.strip.selected == []
+
+
+def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> None:
+    plot, state = opened.panels["space"].plot, opened.state
+    opened.filter.column.value = "position"
+    assert opened.filter.values.options[0] == ("1", 1)
+    opened.filter.values.value = (2, 3)
+    assert state.filter == {"position": (2, 3)}
+    kept = np.flatnonzero(state.latents[0].obs["position"].isin([2, 3]))
+    assert plot.data[traces(plot, "points")[0]].selectedpoints == tuple(kept)
+    assert f"keeps {kept.size}" in opened.filter._said.value
+    touch(plot, "selected", {traces(plot, "points")[0]: [0, 1, 2]})
+    assert state.selection == ((0, 2), (0, 3))
+    state.filter = {"state": ["S"], "position": 4}
+    assert (opened.filter.column.value, opened.filter.values.value) == ("state", ("S",))
+    assert "state is S; position is 4" in opened.filter._said.value
+    assert plot.data[traces(plot, "points")[0]].selectedpoints == ()
+    opened.filter.column.value = "nothing"
+    assert state.filter == {}
+    assert opened.filter.values.layout.display == "none"
+    assert alerts(opened) == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [({"stat": ["S"]}, "Did you mean 'state'"), ({"state": ["Q"]}, "value of column 'state': 'Q'")],
+)
+def test_a_filter_of_what_is_not_there_is_refused(opened: Studio, wrong: Any, hint: str) -> None:
+    with pytest.raises(UnknownNameError, match=hint):
+        opened.state.filter = wrong
+    assert opened.state.filter == {}
+
+
+def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    made = studio({"rrxor": rrxor, "mess3": mess3})
+    state = made.state
+    state.color, state.site, state.filter = "position", "block1", {"state": "S"}
+    assert alerts(made) == {}
+    drawn_as_new(made)
+    state.world = "mess3"
+    assert alerts(made) == {}
+    assert state.filter == {}
+    assert made.filter.column.value == "nothing"
+    assert "mess3" in made.panels["world"].plot.layout.title.text
+    assert made.panels["what_if"].to.options[0] == ("certainty of A", "A")
+    drawn_as_new(made)
+    state.world = "rrxor"
+    assert alerts(made) == {}
+    made.close()
+
+
+def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    for card in opened.panels.values():
+        if card.plot is not None:
+            card.plot._drawn = True
+    sent: list[int] = []
+    kind_of_comm = type(opened.comm)
+    send = kind_of_comm.publish_msg
+
+    def count(self: Any, kind: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any) -> Any:
+        sizes = [memoryview(one).nbytes for one in buffers or ()]
+        sent.append(len(json.dumps(data, default=str)) + sum(sizes))
+        return send(self, kind, data, metadata, buffers, **keys)
+
+    monkeypatch.setattr(kind_of_comm, "publish_msg", count)
+    opened.panels["space"]._set_folded(False)
+    sent.clear()
+    opened.state.position = 4
+    step = sum(sent)
+    sent.clear()
+    opened.state.color = "position"
+    clouds = sum(sent)
+    print(f"a step sends {step:,} bytes, another colour {clouds:,}")
+    space = [len(one.x) for one in cursor_of(opened) if one.x is not None]
+    assert set(space) <= {0, 4}
+    # Of all seven panels; the clouds of this small table alone are six times eight bytes a row.
+    assert 0 < step < 25_000
+
+
+@pytest.mark.slow
+def test_thousands_of_events_are_all_heard_and_leave_nothing_behind(opened: Studio) -> None:
+    state, rng = opened.state, np.random.default_rng(0)
+    heard: list[Any] = []
+    state.observe(lambda change: heard.append(change["new"]), ["episode", "position", "selection"])
+
+    async def play(studio_: Studio, events: int) -> None:
+        plot = studio_.panels["space"].plot
+        points = traces(plot, "points")
+        for _ in range(events):
+            episode, position = int(rng.integers(N)), int(rng.integers(1, LENGTH + 1))
+            kind = rng.integers(4)
+            before = (state.episode, state.position, state.selection)
+            n = len(heard)
+            if kind == 0:
+                touch(plot, "click", {points[0]: [episode * LENGTH + position - 1]})
+                assert (state.episode, state.position) == (episode, position)
+            elif kind == 1:
+                studio_.cursor.controls.position.value = position
+                assert state.position == position
+            elif kind == 2:
+                studio_.cursor.strip.set_state({"position": position})
+                assert state.position == position
+            else:
+                touch(plot, "selected", {points[1]: [episode * LENGTH + position - 1]})
+                assert state.selection == ((episode, position),)
+            assert (len(heard) > n) == (before != (state.episode, state.position, state.selection))
+            await asyncio.sleep(0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def whole() -> tuple[int, int]:
+        made = Studio(state=state)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await play(made, EVENTS // 4)
+        gc.collect()
+        before = psutil.Process().memory_info().rss
+        await play(made, EVENTS)
+        gc.collect()
+        after = psutil.Process().memory_info().rss
+        assert alerts(made) == {}
+        # Panels that drew in turns show the last of it.
+        assert {len(one.x) for one in cursor_of(made) if one.x is not None and len(one.x)} == {state.position}
+        made.close()
+        return before, after
+
+    for card in opened.panels.values():
+        card._set_folded(True)
+    before, after = asyncio.run(whole())
+    print(f"{before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after")
+    assert after < 1.05 * before
+
+
+def test_an_error_in_one_panel_leaves_the_others_alive(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> Any:
+        raise RuntimeError("<script>no picture today</script>")
+
+    next_card = opened.panels["next"]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(next_card), "_figure", broken)
+        opened.state.position = 3
+        assert list(alerts(opened)) == ["next"]
+        assert "&lt;script&gt;no picture today" in next_card._alert.value
+        assert next_card._stage.layout.display == "none"
+        assert not next_card.drawn
+        opened.state.position = 4
+        assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {4}
+        assert "after position 4" in opened.panels["knows"].plot.layout.annotations[0].text
+    opened.state.position = 5
+    assert alerts(opened) == {}
+    assert "after position 5" in next_card.plot.layout.annotations[0].text
+    assert next_card._stage.layout.display is None
+
+
+EVIL = {
+    "html": "<img src=x onerror=alert(1)><b>bold</b> & $x^2$",
+    "rtl": "مرحبا בעולם",
+    "emoji": "👩‍👩‍👧‍👦🏳️‍🌈",
+    "long": "x" * 10_000,
+    "lines": "one\ntwo\r\nthree",
+}
+
+
+def renamed(latents: AnnData, name: str) -> AnnData:
+    """The same latents, where a token, a state and the model are called something else."""
+    other = latents.copy()
+    about = dict(other.uns["nextlat_viz"])
+    about["vocabulary"] = [name, *about["vocabulary"][1:]]
+    about["label"] = f"{about['label']} {name}"
+    other.uns["nextlat_viz"] = about
+    for column, old in (("token", "0"), ("state", "S")):
+        other.obs[column] = other.obs[column].cat.rename_categories({old: name})
+    other.obs["note"] = name
+    return other
+
+
+@pytest.mark.parametrize("kind", EVIL)
+def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> None:
+    made = studio(*(renamed(one, EVIL[kind]) for one in rrxor))
+    assert set(alerts(made)) <= {"world"}
+    made.state.position = 5
+    made.state.color = "note"
+    made.filter.column.value = "note"
+    made.filter.values.value = (EVIL[kind],)
+    made.state.target = "state"
+    pairs = made.panels["pairs"]
+    pairs.list.index = 0
+    assert set(alerts(made)) <= {"world"}
+    written = [made.filter._said.value, pairs._heading.value, pairs._about.value]
+    written += [note.text for card in made.panels.values() if card.plot for note in card.plot.layout.annotations]
+    for text in written:
+        assert "<img" not in text
+        assert "$" not in text
+        assert len(text) < 3_000
+    # A list shows its options as text.
+    assert all(len(line) < 200 and "\n" not in line for line in pairs.list.options)
+    assert all(len(token) <= 24 and "\n" not in token for token in made.cursor.strip.tokens)
+    made.close()
+
+
+def test_a_name_is_cut_to_one_short_line() -> None:
+    assert clipped("a\nb") == "a b"
+    assert clipped("x" * 10_000) == "x" * 23 + "…"
+
+
+def test_two_studios_on_one_state(opened: Studio) -> None:
+    other = Studio(state=opened.state)
+    explorer = LatentExplorer(state=opened.state)
+    other.cursor.controls.position.value = 6
+    assert opened.cursor.controls.position.value == 6
+    touch(explorer.plot, "selected", {traces(explorer.plot, "points")[0]: [3]})
+    assert opened.selection.equals(other.selection)
+    plots = [made.panels["space"].plot for made in (opened, other)]
+    assert [plot.data[traces(plot, "points")[0]].selectedpoints for plot in plots] == [(3,), (3,)]
+    other.close()
+    explorer.close()
+    opened.state.position = 2
+    assert alerts(opened) == {}
+    assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {2}
+
+
+def test_a_closed_studio_leaves_nothing(rrxor: list[AnnData]) -> None:
+    before = living_plots()
+    state = ViewState(*rrxor)
+    made = Studio(state=state)
+    made.close()
+    made.close()
+    state.position = 4
+    del made
+    assert living_plots() == before
+
+
+def test_a_folded_panel_computes_nothing(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    knows, calls = opened.panels["knows"], []
+    draw = type(knows)._figure
+    monkeypatch.setattr(type(knows), "_figure", lambda self: calls.append(self) or draw(self))
+    knows._fold.click()
+    assert knows.folded
+    assert knows._fold.description.startswith("▸")
+    opened.state.position = 3
+    assert not calls
+    knows._fold.click()
+    assert len(calls) == 1
+    assert "after position 3" in knows.plot.layout.annotations[0].text
+
+
+@pytest.mark.parametrize(("name", "prompt"), [("taxi", 2), ("countdown", 13), ("path_star", 27), ("rrxor", 0)])
+def test_a_scene_knows_which_tokens_are_given(name: str, prompt: int) -> None:
+    assert Scene.prompt.func(SimpleNamespace(world=worlds.get(name))) == prompt
+
+
+def test_a_place_in_the_prompt_says_that_nothing_was_trained_there(
+    opened: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vars(opened.state.scene), "prompt", 3)
+    card = opened.panels["next"]
+    for position, told in ((2, True), (3, False)):
+        opened.state.position = position
+        text = card.plot.layout.annotations[0].text
+        assert (f"Position {position} lies in the prompt, which the<br>model is not trained to predict" in text) == told
+
+
+def test_latents_alone_say_what_is_missing(opened: Studio) -> None:
+    for name in ("ahead", "what_if"):
+        card = opened.panels[name]
+        assert not card.drawn
+        assert "NextLat is here as latents alone" in card.words
+        assert "open the studio with its checkpoint" in card.words
+        assert card._stage.layout.display == "none"
+
+
+def test_latents_of_no_known_world(rrxor: list[AnnData]) -> None:
+    tables = []
+    for one in rrxor:
+        other = one.copy()
+        other.uns["nextlat_viz"] = {key: v for key, v in other.uns["nextlat_viz"].items() if key != "world"}
+        del other.obsm["belief"], other.obsm["next_token_probs_exact"], other.obs["state"]
+        tables.append(other)
+    made = studio(*tables, state=None)
+    made.state.position = 4
+    assert alerts(made) == {}
+    assert "no known world" in made.panels["world"].words
+    assert "Nothing is known of the true state" in made.panels["pairs"].words
+    assert made.panels["next"].drawn
+    assert {len(one.x) for one in cursor_of(made) if one.x is not None and len(one.x)} == {4}
+    made.close()
+
+
+def test_a_world_without_a_picture(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(opened.state.scene.world), "pictures", ())
+    other = Studio(state=opened.state)
+    assert "has no picture of itself" in other.panels["world"].words
+    assert alerts(other) == {}
+    other.close()
+
+
+def test_models_that_do_not_belong_together_are_refused(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    with pytest.raises(ValueError, match=r"of several worlds \(rrxor, mess3\).*\{world name"):
+        studio(rrxor[0], mess3[0])
+    with pytest.raises(LatentsError, match="same episodes"):
+        studio(rrxor[0], make_latents(label="other", n=N, length=LENGTH, seed=5))
+    with pytest.raises(ValueError, match="not both"):
+        studio(rrxor[0], state=ViewState(*rrxor))
+
+
+def test_a_pair_is_flown_to(opened: Studio) -> None:
+    pairs, state = opened.panels["pairs"], opened.state
+    table = pairs.table
+    assert (table["prefix_a"] != table["prefix_b"]).all()
+    assert not set(table["prefix_a"]) & set(table["prefix_b"])
+    assert table["relative"].is_monotonic_decreasing
+    first = table[f"relative, {state.labels[0]}"]
+    assert np.allclose(first, table["relative"])
+    pairs.list.index = 2
+    ends = [tuple(int(table[f"{name}_{end}"].iloc[2]) for name in ("episode", "position")) for end in "ab"]
+    assert set(state.selection) == set(ends)
+    assert (state.episode, state.position) == ends[0]
+    pairs.other.click()
+    assert (state.episode, state.position) == ends[1]
+    pairs.other.click()
+    assert (state.episode, state.position) == ends[0]
+    assert "lead to the same belief" in pairs._about.value
+    pairs.by.value = "state"
+    assert pairs.list.index is None
+    pairs.model.value = 1
+    ranked = pairs.table
+    assert np.allclose(ranked[f"relative, {state.labels[1]}"], ranked["relative"])
+    assert alerts(opened) == {}
+
+
+def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, tmp_path: Path) -> None:
+    opened.state.go_to(3, 5)
+    path = opened.export("next", tmp_path / "next.html")
+    about = json.loads(path.with_suffix(".json").read_text())["parameters"]
+    assert (about["panel"], about["episode"], about["position"]) == ("next", 3, 5)
+    assert [one["label"] for one in about["models"]] == opened.state.labels
+    assert "after position 5" in path.read_text()
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        opened.export("space", path)
+    opened.export("space", path, overwrite=True)
+    path.unlink()
+    with pytest.raises(FileExistsError, match=r"next\.json"):
+        opened.export("next", path)
+    assert about["size"] == "as shown"
+    with pytest.raises(UnknownNameError, match=r"panel 'nxt'\. Did you mean 'next'"):
+        opened.export("nxt", tmp_path / "a.html")
+    with pytest.raises(ValueError, match=r"'ahead' shows no figure now: .*latents alone"):
+        opened.export("ahead", tmp_path / "b.html")
+    with pytest.raises(ValueError, match=r"'pairs' shows a table: .*\.table"):
+        opened.export("pairs", tmp_path / "c.html")
+
+
+@pytest.mark.parametrize("size", ["column", "text", "slide"])
+def test_export_fits_a_paper_or_a_slide(opened: Studio, tmp_path: Path, size: str) -> None:
+    path = opened.export("next", tmp_path / "next.html", size=size)
+    assert json.loads(path.with_suffix(".json").read_text())["parameters"]["size"] == size
+    width = {"column": 440, "text": 662, "slide": 640}[size]
+    assert f'"width":{width}' in path.read_text()
+
+
+def test_export_refuses_sizes_that_are_none_or_too_small(opened: Studio, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"print size 'colum'\. Did you mean 'column'"):
+        opened.export("next", tmp_path / "a.html", size="colum")
+    with pytest.raises(ValueError, match=r"3 views side by side .* take 'text' or 'slide'"):
+        opened.export("space", tmp_path / "a.html", size="column")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_export_button(opened: Studio, tmp_path: Path) -> None:
+    export = opened.children[-1]
+    assert "pairs" not in dict(export.panel.options).values()
+    assert [label for label, _ in export.size.options] == ["as shown", "paper column", "paper width", "slide"]
+    export.panel.value, export.size.value = "space", "text"
+    assert export.path.value == "space.png"
+    export.path.value = str(tmp_path / "space.html")
+    export.button.click()
+    assert str(tmp_path) in export._said.value
+    export.button.click()
+    assert "FileExistsError" in export._alert.value
+    export.overwrite.value = True
+    export.button.click()
+    assert export._alert.value == ""
+
+
+def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
+    state = shipped.state
+    state.go_to(3, 5)
+    ahead, what_if = shipped.panels["ahead"], shipped.panels["what_if"]
+    assert alerts(shipped) == {}
+    assert "has no latent dynamics psi" in ahead._without.value
+    assert len(ahead.plot.data[0].x) == LENGTH
+    assert len(traces(what_if.plot, "after")) == 2
+    before = [what_if.plot.data[i].y for i in traces(what_if.plot, "after")]
+    what_if.to.value = "0"
+    assert not np.array_equal(before, [what_if.plot.data[i].y for i in traces(what_if.plot, "after")])
+    what_if.metric.value = "covariance"
+    what_if.to.value = what_if.to.options[-1][1]
+    assert "No row is selected" in what_if.words
+    state.select([17])
+    assert what_if.drawn
+    state.position = 12
+    assert "there is nothing to look ahead to" in ahead.words
+    assert what_if.drawn
+    state.target = "state"
+    assert what_if.to.options[0] == ("S", "S")
+    assert alerts(shipped) == {}
+    state.target, state.selection = "belief", ()
+
+
+def test_an_earlier_step_asks_the_model_of_that_step(shipped: Studio) -> None:
+    shipped.state.go_to(3, 5)
+    shipped.state.step = 200
+    assert alerts(shipped) == {}
+    assert shipped.panels["ahead"].drawn
+    assert shipped.state.scene.checkpoint(1).step == 200
+    shipped.state.step = None
+    assert alerts(shipped) == {}
+
+
+def test_panels_draw_in_turns_and_each_the_last(rrxor: list[AnnData]) -> None:
+    calls: list[str] = []
+
+    def first() -> None:
+        calls.append("first")
+
+    def second() -> None:
+        calls.append("second")
+
+    async def run() -> None:
+        turns = Turns()
+        for _ in range(3):
+            turns.ask(first)
+            turns.ask(second)
+        assert calls == []
+        await asyncio.sleep(0)
+        assert calls == ["first"]
+        turns.ask(first)
+        turns.flush()
+        assert calls == ["first", "second", "first"]
+        turns.ask(first)
+        turns.forget()
+        await asyncio.sleep(0.01)
+        assert len(calls) == 3
+
+    asyncio.run(run())
+
+
+def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
+    """Widgets are heard in another thread than the loop's, which may be asleep."""
+    drawn: list[tuple[int, int]] = []
+
+    async def run() -> None:
+        turns, finished = Turns(), asyncio.get_running_loop().create_future()
+
+        def hear(who: int) -> None:
+            # The loop has gone to sleep by now.
+            time.sleep(0.2)
+            for i in range(200):
+                turns.ask(partial(drawn.append, (who, i)))
+
+        threads = [threading.Thread(target=hear, args=(who,)) for who in range(3)]
+
+        def end() -> None:
+            for thread in threads:
+                thread.join()
+            turns.ask(lambda: finished.set_result(None))
+
+        for thread in [*threads, threading.Thread(target=end)]:
+            thread.start()
+        # Longer than a loop that nobody woke may sleep, and nothing else wakes this one.
+        await asyncio.wait_for(finished, 20)
+        assert not turns._waiting
+
+    asyncio.run(run())
+    assert sorted(drawn) == [(who, i) for who in range(3) for i in range(200)]
+
+
+def test_what_takes_long_is_computed_beside(rrxor: list[AnnData]) -> None:
+    go, told = threading.Event(), []
+
+    def slow() -> int:
+        go.wait(30)
+        return 7
+
+    def broken() -> int:
+        raise ValueError("no such probe")
+
+    async def run() -> None:
+        beside = Beside(asyncio.get_running_loop())
+        for name, compute in (("slow", slow), ("broken", broken), ("slow", slow)):
+            with pytest.raises(Waiting, match="is being computed"):
+                beside.ask(name, name, compute, lambda: told.append("done"))
+        go.set()
+        while len(told) < 3:
+            await asyncio.sleep(0.01)
+        assert beside.ask("slow", "slow", slow, lambda: None) == 7
+        with pytest.raises(ValueError, match="no such probe"):
+            beside.ask("broken", "broken", broken, lambda: None)
+        assert beside.finished == 2
+
+    asyncio.run(run())
