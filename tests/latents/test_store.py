@@ -121,7 +121,7 @@ def test_not_ours(tmp_path: Path, saved: Path) -> None:
     with pytest.raises(LatentsError, match=r"not an \.h5ad file of latents"):
         nl.load_latents(path)
     AnnData(np.zeros((2, 2), dtype=np.float32)).write_h5ad(path)
-    with pytest.raises(LatentsError, match=r"HDF5, but was not written by latents\.save"):
+    with pytest.raises(LatentsError, match=r"HDF5, but was not written by nlv.save_latents"):
         nl.load_latents(path)
 
 
