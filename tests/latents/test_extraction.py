@@ -58,7 +58,8 @@ def test_padding_changes_nothing(checkpoint: Checkpoint) -> None:
     assert list(padded.obs_names) == list(plain.obs_names)
     for name in nl.sites(plain):
         np.testing.assert_allclose(nl.site(padded, name), nl.site(plain, name), atol=1e-6)
-    np.testing.assert_array_equal(nl.column(padded, "belief"), nl.column(plain, "belief"))
+    # Products of other shapes round the last bit in another way on some processors.
+    np.testing.assert_allclose(nl.column(padded, "belief"), nl.column(plain, "belief"), atol=1e-12)
 
 
 def test_without_episodes_every_model_reads_the_same(
