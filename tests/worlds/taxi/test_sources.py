@@ -222,7 +222,7 @@ def test_a_place_without_a_network_names_what_works_offline(monkeypatch: pytest.
 
 def test_a_city_the_size_of_manhattan_is_read_with_its_distances(tmp_path: Path) -> None:
     """Gothenburg where its tables lie beside the checkout; else a large grid written to such tables."""
-    tables = (NODES, EDGES) if NODES.exists() else write_tables(grid(72, 66), tmp_path)
+    tables = (NODES, EDGES) if NODES.exists() else write_tables(grid(75, 70), tmp_path)
     city = streets(tables)
     assert len(city.nodes) > 4000
     assert city.n_edges > 9000
