@@ -84,11 +84,10 @@ def main() -> None:
             print("trained", run.relative_to(RUNS), flush=True)
             copy(run)
 
-    from nextlat_viz import evaluation
-    from nextlat_viz.training.checkpoint import write_atomically
+    from nextlat_viz import evaluation, io
 
     found = evaluation.evaluate(out=RUNS / "evaluation")
-    write_atomically(HERE / evaluation.RESULTS, evaluation.csv_bytes(found.table))
+    io.write(HERE / evaluation.RESULTS, evaluation.csv_bytes(found.table))
     print(evaluation.by_objective(evaluation.belief_table(found.table)).to_string(index=False))
     lay_out()
 

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from nextlat_viz import io
 from nextlat_viz.analysis._report import html_table
 from nextlat_viz.analysis.measure import Measure
 from nextlat_viz.errors import unknown
 from nextlat_viz.evaluation.battery import BATTERY
-from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders, write_atomically
+from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders
 
 PARTS = "parts"
 _FIELDS = ("name", "by", "unit", "better", "references", "solved", "note")
@@ -157,7 +158,7 @@ def _part(name: str, checkpoint: Checkpoint, folder: Path | None) -> Measure:
             return _from_plain(kept["found"])
     found = BATTERY[name](checkpoint)
     text = json.dumps({"asked": asked, "found": _plain(found)}, default=_number)
-    write_atomically(path, text.encode())
+    io.write(path, text)
     return found
 
 
@@ -213,7 +214,7 @@ def write(
         raise ValueError(f"table={table!r} must end in .csv or .parquet")
     content = csv_bytes(evaluation.table) if kind == ".csv" else _parquet_bytes(evaluation.table)
     written = [folder / table, folder / "report.html"]
-    write_atomically(written[0], content)
+    io.write(written[0], content)
     drawn = {f"{found.name}, {world}": found for (_, world), found in evaluation.measures.items()}
     models = evaluation.table[["model", "weights_sha256"]].drop_duplicates().to_dict("records")
     provenance = {"command": "nextlat-viz evaluate", "models": models}

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +16,7 @@ import anndata
 import h5py
 from anndata import AnnData
 
+from nextlat_viz import io
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import FORMAT, metas
 
@@ -67,22 +66,22 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
         raise LatentsError(f"path must end in .h5ad, got {path}")
     if path.exists() and not overwrite:
         raise LatentsError(f"{path} is already there: pass overwrite=True to replace it, or choose another path")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # says what is wrong with the folder better than HDF5 does
-        with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
-            anndata.io.write_elem(file, "/", latents)
-        seal(temporary)
-        temporary.replace(path)
+        with io.draft(path) as temporary:
+            with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
+                anndata.io.write_elem(file, "/", latents)
+            seal_file(temporary)
     except OSError as error:
-        reason = error.strerror or error
-        raise LatentsError(f"cannot write {path}: {reason}. Choose a folder you may write to") from error
-    finally:
-        # A folder that refused the file refuses this too, and has nothing to remove.
-        with suppress(OSError):
-            temporary.unlink()
+        raise unwritable(path, error) from error
     return path
+
+
+def unwritable(path: Path, error: OSError) -> LatentsError:
+    """Build the error for a file that cannot be written."""
+    reason = str(error)
+    if not reason.startswith("cannot write"):
+        reason = f"cannot write {path}: {error.strerror or reason}. Choose a folder you can write to"
+    return LatentsError(f"{reason}, with free space")
 
 
 def load_latents(path: str | Path) -> AnnData:
@@ -126,7 +125,7 @@ def load_latents(path: str | Path) -> AnnData:
     return latents
 
 
-def seal(path: Path) -> None:
+def seal_file(path: Path) -> None:
     """State at the start of a finished file what the rest of it is, and wait until the disk has it."""
     block = _block(path)
     with path.open("rb+") as raw:

@@ -22,11 +22,11 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from nextlat_viz import io
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.facts import Reading, facts, index_of
-from nextlat_viz.latents.store import BLOCK, seal
+from nextlat_viz.latents.store import BLOCK, seal_file, unwritable
 from nextlat_viz.latents.table import HIDDEN, KEY, PROBS, features_of, place
-from nextlat_viz.training.checkpoint import write_atomically
 
 # Seconds of work that a cut can cost at most: the journal waits for the disk, which would be slow after every batch.
 SYNC_EVERY = 1.0
@@ -67,7 +67,7 @@ class Growing:
         self._begun = self._open = False
         if self.finished:
             _require_same(_stated(out), self.identity, out, f"choose another path, or delete {out} first")
-        elif self.journal.exists() and self.part.exists():
+        elif self.journal.exists() and self.part.exists() and not self.part.is_symlink():
             first, *lines = self.journal.read_text(encoding="utf-8").split("\n")
             advice = f"run that call again to finish it, choose another path, or delete {self.journal} to start over"
             _require_same(json.loads(first), self.identity, self.journal, advice)
@@ -90,7 +90,10 @@ class Growing:
         try:
             if not self._begun:
                 self.part.parent.mkdir(parents=True, exist_ok=True)
-                self.part.touch()
+                # The name is known beforehand, for the next call to find the file: a link planted under it is removed
+                # and not followed.
+                self.part.unlink(missing_ok=True)
+                self.part.touch(exist_ok=False)
                 _require_room(self.part, read.rows, widths, dtype)
                 stored = {**uns, KEY: {**uns[KEY], "extraction": json.dumps(self.identity)}}
                 _lay_out(self.part, read, stored, widths, dtype)
@@ -100,7 +103,7 @@ class Growing:
             self._file: BinaryIO = self.part.open("rb+", buffering=0)
             # Begun afresh each time: a line that was cut must never be taken for a whole one.
             said = f"{json.dumps(self.identity)}\n{self.episodes} {self.row}\n"
-            write_atomically(self.journal, said.encode())
+            io.write(self.journal, said)
             self._lines = self.journal.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise self._unwritable(error) from error
@@ -136,7 +139,7 @@ class Growing:
         if self._open:
             self.stop()
         try:
-            seal(self.part)
+            seal_file(self.part)
             self.part.replace(self.out)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -152,10 +155,7 @@ class Growing:
         self._synced = time.monotonic()
 
     def _unwritable(self, error: OSError) -> LatentsError:
-        return LatentsError(
-            f"cannot write {self.out}: {error.strerror or error}. Make room or choose a folder you may write to; the "
-            "same call goes on from there"
-        )
+        return LatentsError(f"{unwritable(self.out, error)}. The same call continues from the last saved batch")
 
 
 def _stated(path: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import html
 import inspect
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -315,19 +314,3 @@ def weights_bytes(model: torch.nn.Module, storage: str) -> bytes:
     """The model's weights as a safetensors file of the given precision."""
     dtype = DTYPES[storage]
     return save_tensors({name: tensor.detach().cpu().to(dtype) for name, tensor in model.state_dict().items()})
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -21,12 +21,13 @@ from lightning_fabric import Fabric
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from nextlat_viz import io
 from nextlat_viz.errors import TrainingError
 from nextlat_viz.models import Batch
 from nextlat_viz.models.posthoc import PostHoc, Pretrained, pretrained, quiet, weights_sha256
 from nextlat_viz.training import resume
 from nextlat_viz.training.card import sha256_of
-from nextlat_viz.training.checkpoint import CARD, METRICS, write_atomically
+from nextlat_viz.training.checkpoint import CARD, METRICS
 from nextlat_viz.training.corpus import Sequences, sequences
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.feed import Piece
@@ -286,8 +287,8 @@ class _Run:
             # One left by a run that was killed right here.
             shutil.rmtree(self.folder / MODEL, ignore_errors=True)
             written.replace(self.folder / MODEL)
-        write_atomically(self.folder / PSI, save_tensors(model.psi.state_dict()))
-        write_atomically(self.folder / METRICS, csv_bytes(done.history))
+        io.write(self.folder / PSI, save_tensors(model.psi.state_dict()))
+        io.write(self.folder / METRICS, csv_bytes(done.history))
         files = [*sorted((self.folder / MODEL).iterdir()), self.folder / PSI, self.folder / METRICS]
         card = FinetuneCard(
             model=self.about,
@@ -302,7 +303,7 @@ class _Run:
             before=rows[0],
             metrics=rows[-1],
         ).signed()
-        write_atomically(self.folder / CARD, card.model_dump_json(indent=2).encode())
+        io.write(self.folder / CARD, card.model_dump_json(indent=2))
         (self.folder / TRAIN_STATE).unlink(missing_ok=True)
 
 

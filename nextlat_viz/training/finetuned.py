@@ -26,11 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from nextlat_viz import io
 from nextlat_viz.errors import CheckpointError, invalid, unknown
 from nextlat_viz.models import LatentDynamics
 from nextlat_viz.models.posthoc import Pretrained, load_module
 from nextlat_viz.training.card import sha256_of
-from nextlat_viz.training.checkpoint import CARD, METRICS, write_atomically
+from nextlat_viz.training.checkpoint import CARD, METRICS
 from nextlat_viz.worlds.base import html_table
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Finetuned:
             raise CheckpointError(f"folder={str(target)!r} holds another model: choose another folder, or delete it")
         _check_files(self.folder, self.card)
         for name in (*self.card.files, CARD):
-            write_atomically(target / name, (self.folder / name).read_bytes())
+            io.write(target / name, (self.folder / name).read_bytes())
         return target
 
     @cached_property

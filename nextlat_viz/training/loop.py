@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from nextlat_viz import worlds
+from nextlat_viz import io, worlds
 from nextlat_viz.errors import TrainingError, unknown
 from nextlat_viz.models import OBJECTIVES, Objective
 from nextlat_viz.training import resume
@@ -29,7 +29,6 @@ from nextlat_viz.training.checkpoint import (
     build_model,
     load,
     weights_bytes,
-    write_atomically,
 )
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.feed import Feed
@@ -259,7 +258,7 @@ class _Run:
 
     def _write_snapshot(self, model: Objective, step: int) -> str:
         content = weights_bytes(model, self.config.storage)
-        write_atomically(self.folder / "snapshots" / f"step{step:06d}.safetensors", content)
+        io.write(self.folder / "snapshots" / f"step{step:06d}.safetensors", content)
         return hashlib.sha256(content).hexdigest()
 
     def _finish(
@@ -293,9 +292,9 @@ class _Run:
             device=device_name(device),
             metrics=validation(model) | {"train_seconds": round(done.seconds, 1)},
         ).signed()
-        write_atomically(self.folder / WEIGHTS, content)
-        write_atomically(self.folder / METRICS, csv_bytes(done.history))
-        write_atomically(self.folder / CARD, card.model_dump_json(indent=2).encode())
+        io.write(self.folder / WEIGHTS, content)
+        io.write(self.folder / METRICS, csv_bytes(done.history))
+        io.write(self.folder / CARD, card.model_dump_json(indent=2))
         (self.folder / TRAIN_STATE).unlink(missing_ok=True)
 
     def _command(self) -> str:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from nextlat_viz import io
 from nextlat_viz.errors import CheckpointError
-from nextlat_viz.training.checkpoint import write_atomically
 
 TRAIN_STATE = "train_state.safetensors"
 # By the parameter's place in the optimiser: tensors such as "exp_avg".
@@ -65,7 +65,7 @@ def write(folder: Path, identity: dict[str, Any], progress: Progress, model: nn.
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     header = {"run": json.dumps({"identity": identity, "progress": asdict(progress)})}
     content = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
-    write_atomically(folder / TRAIN_STATE, content)
+    io.write(folder / TRAIN_STATE, content)
 
 
 def read(folder: Path) -> Saved | None:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextlat_viz import worlds
+from nextlat_viz import io, worlds
 from nextlat_viz.errors import unknown
 from nextlat_viz.models import OBJECTIVES
-from nextlat_viz.training.checkpoint import write_atomically
 from nextlat_viz.training.loop import folder_name, train
 from nextlat_viz.training.presets import resolve
 
@@ -125,7 +124,7 @@ def sweep(
         rows.append(row | {"folder": str(home / entry.folder)})
         table = _in_order(pd.DataFrame(rows), list(grid or {}))
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            write_atomically(home / TABLE, table.to_csv(index=False).encode())
+            io.write(home / TABLE, table.to_csv(index=False))
     return table
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,14 +153,15 @@ def test_refuses_what_it_could_not_reload(latents: AnnData, tmp_path: Path) -> N
 
 
 def test_folder_that_is_a_file(latents: AnnData, saved: Path) -> None:
-    with pytest.raises(LatentsError, match=r"cannot write .*Choose a folder you may write to"):
+    with pytest.raises(LatentsError, match=r"cannot write .*Choose a folder you can write to"):
         nl.save_latents(latents, saved / "inside.h5ad")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders have no write bit")
 def test_folder_that_may_not_be_written(latents: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:  # nothing is forbidden to root
-        monkeypatch.setattr(Path, "touch", lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        refuse = lambda **_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))  # noqa: E731
+        monkeypatch.setattr(tempfile, "mkstemp", refuse)
     tmp_path.chmod(0o500)
     with pytest.raises(LatentsError, match=r"cannot write .*Permission denied"):
         nl.save_latents(latents, tmp_path / "a.h5ad")

@@ -217,3 +217,20 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(streaming.shutil, "disk_usage", full)
     with pytest.raises(LatentsError, match=r"rows need .* GiB .* are free: take fewer sites"):
         nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.h5ad")
+
+
+def test_a_link_planted_under_the_name_of_the_part_is_not_followed(tmp_path: Path) -> None:
+    out, target = tmp_path / "a.h5ad", tmp_path / "precious"
+    target.write_text("mine")
+    part = out.with_name(".a.h5ad.part")
+    part.symlink_to(target)
+    on_disk = nl.extract(model(), TOKENS, **OPTIONS, out=out)
+    on_disk.file.close()
+    assert target.read_text() == "mine"
+    # Also where a journal says that the part was begun.
+    identity = streaming._stated(out)
+    out.unlink()
+    part.symlink_to(target)
+    out.with_name(".a.h5ad.journal").write_text(f"{json.dumps(identity)}\n40 300\n")
+    nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
+    assert target.read_text() == "mine"
