@@ -10,10 +10,10 @@ from nextlat_viz.worlds.base import World as World
 from nextlat_viz.worlds.beliefs import BeliefTree as BeliefTree
 from nextlat_viz.worlds.countdown import countdown
 from nextlat_viz.worlds.groups import a4xz5, a5, s5, z60
-from nextlat_viz.worlds.hmm import HiddenMarkovWorld as HiddenMarkovWorld
+from nextlat_viz.worlds.hmm.processes import bloch_walk, even, golden_mean, hmm, mess3, rrxor, sns, z1r
+from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld as HiddenMarkovWorld
 from nextlat_viz.worlds.othello import othello
 from nextlat_viz.worlds.path_star import path_star
-from nextlat_viz.worlds.processes import bloch_walk, even, golden_mean, hmm, mess3, rrxor, sns, z1r
 from nextlat_viz.worlds.registry import from_spec as from_spec
 from nextlat_viz.worlds.registry import get as get
 from nextlat_viz.worlds.registry import names as names

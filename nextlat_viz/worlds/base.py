@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer, UInt64
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
@@ -331,6 +331,17 @@ class World(ABC):
 
     def _repr_html_(self) -> str:
         return html_table(f"World {self.name}", self.facts())
+
+
+def scrambled(keys: Integer[np.ndarray, "*keys"]) -> UInt64[np.ndarray, "*keys"]:
+    """Fixed pseudorandom 64-bit numbers, different for different keys: worlds hold content out by them.
+
+    The finaliser of SplitMix64 (Steele, Lea & Flood 2014).
+    """
+    mixed = keys.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:

@@ -18,7 +18,7 @@ from nextlat_viz.analysis.joint_probe import JointProbe
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import extract
 from nextlat_viz.training.checkpoint import Checkpoint, load
-from nextlat_viz.worlds.plane import polygon
+from nextlat_viz.worlds.hmm.plane import polygon
 
 RNG = np.random.default_rng
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.worlds import groups_draw
 from nextlat_viz.worlds.groups import GroupWorld
+from nextlat_viz.worlds.groups import draw as groups_draw
 
 NAMES = ["a5", "s5", "a4xz5", "z60"]
 SIZES = {"a5": 60, "s5": 120, "a4xz5": 60, "z60": 60}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.worlds.othello_rules import Position, count, nth_square, opening, play, squares
+from nextlat_viz.worlds.othello.rules import Position, count, nth_square, opening, play, squares
 
 WORLD = worlds.get("othello")
 END = WORLD.vocabulary.index("end")

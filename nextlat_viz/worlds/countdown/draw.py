@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.countdown.world import Countdown
 
@@ -58,7 +58,7 @@ def _equations(
         raise ValueError(f"episode must begin with a problem of world {world.name!r}, got {tokens.tolist()}")
     inputs, made, mentioned = _flow(world, tokens, upto)
     read = [number for number in made if world.prompt + 5 * number.column <= upto]
-    figure = Figure(layout=style.layout(width, 84 + 80 * world.numbers if height is None else height))
+    figure = Figure(layout=drawing.layout(width, 84 + 80 * world.numbers if height is None else height))
     figure.update_xaxes(range=[-0.4, world.equations + 0.4])
     figure.update_yaxes(range=[world.numbers - 0.35, -0.65], scaleanchor=None)
     for number in made:
@@ -78,7 +78,7 @@ def _equations(
         said = "the target" if last.value == target else f"target: {target}"
         figure.add_annotation(x=last.column, y=last.row, text=f"<b>{said}</b>", showarrow=False, yshift=-_NODE / 2 - 12)
     given = ", ".join(str(number.value) for number in inputs)
-    style.caption(figure, f"{world.name}: make {target} out of {given}", _below(world, tokens, at, len(made)))
+    drawing.caption(figure, f"{world.name}: make {target} out of {given}", _below(world, tokens, at, len(made)))
     return figure
 
 
@@ -113,7 +113,7 @@ def _join(figure: go.Figure, number: _Number, read: bool) -> None:
     """Lines from the operands to the sign, and on to the result."""
     sign = number.column - _GAP
     upper, lower = number.operands
-    line = {"width": 2.5, "color": style.INK} if read else {"width": 1, "color": style.INK, "dash": "dot"}
+    line = {"width": 2.5, "color": drawing.INK} if read else {"width": 1, "color": drawing.INK, "dash": "dot"}
     figure.add_scatter(
         x=[upper.column, sign, lower.column, None, sign, number.column],
         y=[upper.row, number.row, lower.row, None, number.row, number.row],
@@ -129,7 +129,7 @@ def _join(figure: go.Figure, number: _Number, read: bool) -> None:
             mode="markers+text",
             text=[f"<b>{number.sign}</b>"],
             textfont={"color": "#111111", "size": 15},
-            marker={"size": _SIGN, "opacity": 1, "color": "#DDDDDD", "line": {"width": 1, "color": style.INK}},
+            marker={"size": _SIGN, "opacity": 1, "color": "#DDDDDD", "line": {"width": 1, "color": drawing.INK}},
             hovertext=[said if number.true else f"{said} is false"],
             hoverinfo="text",
         )
@@ -147,7 +147,7 @@ def _dot(figure: go.Figure, number: _Number, colour: str, known: bool, named: bo
             "size": _NODE,
             "opacity": 1,
             "color": colour,
-            "line": {"width": 4 if named else 1, "color": style.MARK if named else style.INK},
+            "line": {"width": 4 if named else 1, "color": drawing.MARK if named else drawing.INK},
         },
         hovertext=[f"{name}: {number.value}" if known else f"{name}, to come"],
         hoverinfo="text",

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
-from nextlat_viz.worlds.countdown import law, oracle
+from nextlat_viz.worlds.countdown import oracle
 from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, problems
 from nextlat_viz.worlds.countdown.verdict import Verdict, judge
 
@@ -262,7 +262,7 @@ class Countdown(World):
         ValueError
             As ``replay`` does, and if a solution has gone where nothing leads to its target.
         """
-        if self.numbers > law.MOST_NUMBERS:
+        if self.numbers > oracle.MOST_NUMBERS:
             return None
         tokens = self._possible(tokens)
         probs = np.zeros((*tokens.shape, len(self.vocabulary)))

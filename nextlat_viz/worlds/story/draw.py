@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.story.world import Story
 
@@ -43,7 +43,7 @@ def draw(
     checks.picture(world, kind, options)
     rows = math.ceil(len(world.places) / _columns(world))
     width, height = options.get("width", 560), options.get("height", 124 + 160 * rows)
-    figure = Figure(layout=style.layout(width, height))
+    figure = Figure(layout=drawing.layout(width, height))
     figure.update_layout(margin={"l": 12, "r": 12, "t": 44, "b": 68})
     across, up = width - 24.0, height - 112.0
     figure.update_xaxes(range=[-1, across + 1])
@@ -51,9 +51,9 @@ def draw(
     rooms = _rooms(world, across, up)
     for name, (left, top, right, bottom) in zip(world.places, rooms, strict=True):
         figure.add_shape(
-            type="rect", x0=left, x1=right, y0=top, y1=bottom, line={"width": 1.5, "color": style.INK}, layer="below"
+            type="rect", x0=left, x1=right, y0=top, y1=bottom, line={"width": 1.5, "color": drawing.INK}, layer="below"
         )
-        _write(figure, left + 8, top + 13, f"<b>{style.safe(name)}</b>", 13)
+        _write(figure, left + 8, top + 13, f"<b>{drawing.safe(name)}</b>", 13)
     if episode is None:
         title = f"{world.name}: the places"
         people = _listed([name.capitalize() for name in world.people])
@@ -68,9 +68,9 @@ def draw(
         _fill(figure, world, rooms, now, _speaker(world, tokens[0]))
     lines = textwrap.wrap(told, max(20, int(across / 7.2)))
     lines = lines if len(lines) <= 2 else [f"… {lines[-2]}", lines[-1]]
-    figure.update_layout(title={"text": style.safe(title), "x": 0.5, "font": {"size": 15}})
+    figure.update_layout(title={"text": drawing.safe(title), "x": 0.5, "font": {"size": 15}})
     figure.add_annotation(
-        text="<br>".join(map(style.safe, lines)),
+        text="<br>".join(map(drawing.safe, lines)),
         x=0.5,
         y=0,
         xref="paper",
@@ -110,7 +110,7 @@ def _fill(
 ) -> None:
     """People, each with what they hold, and at the foot what lies about."""
     nobody = len(world.people)
-    colour = {name: style.state_colour(index) for index, name in enumerate((*world.people, *world.things))}
+    colour = {name: drawing.state_colour(index) for index, name in enumerate((*world.people, *world.things))}
     people: list[tuple[float, float, str]] = []
     things: list[tuple[float, float, str]] = []
     for place, (left, top, right, bottom) in enumerate(rooms):
@@ -128,16 +128,16 @@ def _fill(
             y = top + _HEAD + (row + 0.5) * step
             if person:
                 people.append((left + 14, y, person))
-                _write(figure, left + 24, y, style.safe(person.capitalize()), 13)
+                _write(figure, left + 24, y, drawing.safe(person.capitalize()), 13)
             things += [(left + 14 + (column + 1) * third, y, thing) for column, thing in enumerate(held)]
         for row, lying in enumerate(reversed(floor)):
             y = bottom - 5 - (row + 0.5) * step
             things += [(left + 14 + column * third, y, thing) for column, thing in enumerate(lying)]
     for x, y, thing in things:
-        _write(figure, x + 8, y, style.safe(thing), 12)
+        _write(figure, x + 8, y, drawing.safe(thing), 12)
     _mark(figure, people, {"size": 11, "color": [colour[name] for _, _, name in people]})
     _mark(figure, things, {"size": 9, "symbol": "square", "color": [colour[name] for _, _, name in things]})
-    ring = {"size": 17, "symbol": "circle-open", "color": style.MARK, "line": {"width": 3}}
+    ring = {"size": 17, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 3}}
     _mark(figure, [one for one in people if one[2] == speaker], ring)
 
 

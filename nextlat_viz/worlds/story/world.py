@@ -11,16 +11,16 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
-from nextlat_viz.worlds.base import Episodes, Tokens, World
+from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, THINGS
 from nextlat_viz.worlds.story.narrator import Narrator
-from nextlat_viz.worlds.story.openings import openings
 from nextlat_viz.worlds.story.telling import History, Telling
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _MARKS = {".", ",", "?"}
+_HELD_OUT = 0.1
 
 
 class Story(World):
@@ -313,3 +313,19 @@ def story(people: int = 4, places: int = 5, things: int = 4, hands: int = 2, que
         raise ValueError(f"questions must be a share in [0, 1], got {questions!r}")
     hands = checks.positive("hands", hands)
     return Story(Narrator(int(people), int(places), int(things), hands, float(questions)))
+
+
+def openings(people: int, places: int) -> dict[str, Int[np.ndarray, "openings people"]]:
+    """Every way for people to be in places, by split: a tenth of them, chosen by a fixed hash, is ``"test"``.
+
+    Examples
+    --------
+    >>> parts = openings(people=2, places=3)
+    >>> len(parts["train"]), parts["test"].tolist()
+    (8, [[0, 1]])
+    """
+    index = np.arange(places**people)
+    found = index[:, None] // places ** np.arange(people) % places
+    order = np.argsort(scrambled(index), kind="stable")
+    test = max(1, round(_HELD_OUT * len(index)))
+    return {"train": found[order[test:]], "test": found[order[:test]]}

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import style
+from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.taxi.streets import Streets
 
 _LEGIBLE_ARROWS = 1500  # one-way streets
@@ -68,7 +68,7 @@ def draw_map(
             raise ValueError(f"{argument} belongs to one ride, got {len(paths)}")
     if goal is not None and not 0 <= goal < len(streets.nodes):
         raise ValueError(f"goal must be an intersection from 0 to {len(streets.nodes) - 1}, got {goal!r}")
-    figure = Figure(layout=style.layout(width, _height(streets, width) if height is None else height))
+    figure = Figure(layout=drawing.layout(width, _height(streets, width) if height is None else height))
     _frame(figure, streets)
     said = []
     if use is not None:
@@ -91,7 +91,7 @@ def draw_map(
     if streets.attribution:
         said.append(f"{streets.attribution}.")
     default = f"{streets.name}: {len(streets.nodes):,} intersections, {streets.n_edges:,} directed edges"
-    style.caption(figure, default if title is None else title, " ".join(said))
+    drawing.caption(figure, default if title is None else title, " ".join(said))
     return figure
 
 
@@ -149,11 +149,11 @@ def _draw_streets(figure: go.Figure, streets: Streets, faded: bool) -> list[str]
     opacity = _FADED if faded else 1.0
     for chosen, wide in ((one_way, 1.0), (~one_way, 2.2)):
         x, y = _segments(streets, pairs[chosen])
-        look = {"width": wide if small else 0.8, "color": style.INK}
+        look = {"width": wide if small else 0.8, "color": drawing.INK}
         figure.add_scatter(x=x, y=y, mode="lines", line=look, opacity=opacity, **_QUIET)
     if not one_way.any() or one_way.sum() > _LEGIBLE_ARROWS:
         return []
-    _draw_arrows(figure, streets, pairs[one_way], {"size": 6, "color": style.INK, "opacity": opacity})
+    _draw_arrows(figure, streets, pairs[one_way], {"size": 6, "color": drawing.INK, "opacity": opacity})
     return ["An arrow is a one-way street."]
 
 
@@ -178,7 +178,7 @@ def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bo
     for band, (low, high) in enumerate(bands):
         chosen = (total >= low) & (total <= high)
         place = band / max(len(bands) - 1, 1)
-        colour = style.SEQUENTIAL[round(place * (len(style.SEQUENTIAL) - 1))] if high else style.INK
+        colour = drawing.SEQUENTIAL[round(place * (len(drawing.SEQUENTIAL) - 1))] if high else drawing.INK
         x, y = _segments(streets, pairs[chosen])
         figure.add_scatter(
             x=x,
@@ -213,8 +213,8 @@ def _draw_names(figure: go.Figure, streets: Streets) -> None:
         x=streets.x,
         y=streets.y,
         mode="markers",
-        marker={"size": 8, "color": style.INK, "opacity": 0},
-        hovertext=[style.safe(name) for name in streets.nodes],
+        marker={"size": 8, "color": drawing.INK, "opacity": 0},
+        hovertext=[drawing.safe(name) for name in streets.nodes],
         hoverinfo="text",
         showlegend=False,
     )
@@ -240,8 +240,8 @@ def _draw_ride(
         x=streets.x[path[at : at + 1]],
         y=streets.y[path[at : at + 1]],
         mode="markers",
-        marker={"size": 11, "color": style.MARK},
-        hovertext=style.safe(f"at {streets.nodes[path[at]]}"),
+        marker={"size": 11, "color": drawing.MARK},
+        hovertext=drawing.safe(f"at {streets.nodes[path[at]]}"),
         hoverinfo="text",
         showlegend=False,
     )
@@ -261,10 +261,10 @@ def _draw_way(
     for chosen, dash in ((is_street, {}), (~is_street, lost)):
         if chosen.any():
             x, y = _segments(streets, moves[chosen])
-            look = {"color": style.MARK} | line | dash
+            look = {"color": drawing.MARK} | line | dash
             figure.add_scatter(x=x, y=y, mode="lines", line=look, opacity=0.9, **_QUIET)
     if arrows and len(streets.nodes) <= _AFFORDABLE_NAMES:
-        _draw_arrows(figure, streets, moves, {"size": 11, "color": style.MARK})
+        _draw_arrows(figure, streets, moves, {"size": 11, "color": drawing.MARK})
 
 
 def _lies_below(streets: Streets, path: Int[np.ndarray, " passed"], node: int) -> bool:
@@ -279,12 +279,12 @@ def _draw_place(
 ) -> None:
     """A mark with its name above or below it, pushed inwards near the left and right ends of the map."""
     x, y = streets.x[node], streets.y[node]
-    name = style.safe(f"{label} {streets.nodes[node]}")
+    name = drawing.safe(f"{label} {streets.nodes[node]}")
     figure.add_scatter(
         x=[x],
         y=[y],
         mode="markers",
-        marker=marker | {"color": style.MARK, "line": {"width": 3, "color": style.MARK}},
+        marker=marker | {"color": drawing.MARK, "line": {"width": 3, "color": drawing.MARK}},
         hovertext=name,
         hoverinfo="text",
         showlegend=False,
@@ -298,5 +298,5 @@ def _draw_place(
         xanchor="left" if across < 0.3 else "right" if across > 0.7 else "center",
         yanchor="bottom" if above else "top",
         yshift=9 if above else -9,
-        font={"size": 13, "color": style.MARK},
+        font={"size": 13, "color": drawing.MARK},
     )

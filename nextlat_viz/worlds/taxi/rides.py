@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt8
 
+from nextlat_viz.worlds.base import scrambled
 from nextlat_viz.worlds.taxi.streets import Streets
 from nextlat_viz.worlds.taxi.traffic import Traffic, traffic
 
@@ -77,7 +78,7 @@ class Rides:
         Pairs held out for one share are held out for every larger share.
         """
         key = (origin.astype(np.uint64) << np.uint64(32)) | destination.astype(np.uint64)
-        return _scrambled(key) < np.uint64(int(self.held_out * 2**64))
+        return scrambled(key) < np.uint64(int(self.held_out * 2**64))
 
     def pairs(
         self, n: int, rng: np.random.Generator, split: str
@@ -174,11 +175,3 @@ class Rides:
 
 def _uniform(among: Bool[np.ndarray, "*at 8"]) -> Float[np.ndarray, "*at 8"]:
     return among / np.maximum(among.sum(-1, keepdims=True), 1)
-
-
-def _scrambled(key: Integer[np.ndarray, "*keys"]) -> Integer[np.ndarray, "*keys"]:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): every bit of the key sways every bit of the hash."""
-    key = key + np.uint64(0x9E3779B97F4A7C15)
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return key ^ (key >> np.uint64(31))

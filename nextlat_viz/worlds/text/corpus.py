@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import itertools
 import json
 import re
@@ -11,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from nextlat_viz.worlds.text.extra import package
 
 BOUNDARY = "<|endoftext|>"
 _FILES = {".txt", ".text", ".md", ".jsonl", ".json"}
@@ -129,6 +128,29 @@ def read_dataset(source: Source) -> tuple[list[str], str]:
             raise ValueError(f"column {source.column!r} of data set {source.name!r} must hold text, got {text!r:.60}")
     documents = _cleaned(source, texts)
     return documents, hashlib.sha256(f"\n{BOUNDARY}\n".join(documents).encode()).hexdigest()
+
+
+def package(name: str) -> Any:
+    """An optional package, imported.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; the message says how to install it.
+
+    Examples
+    --------
+    >>> package("json").dumps([1])
+    '[1]'
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if error.name != name:
+            raise
+        raise ImportError(
+            f"the world 'text' needs the package {name}: pip install \"nextlat-viz[text]\"", name=name
+        ) from None
 
 
 def in_test(document: str, share: float) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.text.world import Text
 
@@ -45,7 +45,7 @@ def _passage(
     lines = _lines(world, shown, at, max(20, int((width - 32) / _LETTER)))
     height = min(420, 92 + int(_LINE * max(len(lines), 4))) if height is None else height
     fit = max(3, int((height - 84) / _LINE))
-    figure = Figure(layout=style.layout(width, height))
+    figure = Figure(layout=drawing.layout(width, height))
     figure.update_xaxes(range=[0, 1])
     figure.update_yaxes(range=[0, 1], scaleanchor=None)
     current = next((index for index, (_, holds) in enumerate(lines) if holds), 0)
@@ -67,7 +67,7 @@ def _passage(
         document = int(world.replay(shown[None])["document"][0, at - 1])
         title = f"{world.name} after {at} tokens"
         below = f"token {world.vocabulary[shown[at - 1]]} of document {document + 1} in this window"
-    style.caption(figure, title, below)
+    drawing.caption(figure, title, below)
     return figure
 
 
@@ -94,10 +94,10 @@ def _line(pieces: list[tuple[str, int]], at: int | None) -> tuple[str, bool]:
     html, holds = "", False
     for place, (letters, index) in enumerate(pieces):
         # A line does not begin with the blank it was broken at.
-        text = style.safe(letters if place else letters.lstrip(" "))
+        text = drawing.safe(letters if place else letters.lstrip(" "))
         if at is not None and index == at - 1:
             holds = True
-            text = f'<b><span style="color:{style.MARK}">{text.replace(" ", "␣") or "↵"}</span></b>'
+            text = f'<b><span style="color:{drawing.MARK}">{text.replace(" ", "␣") or "↵"}</span></b>'
         elif at is not None and index >= at:
             text = f'<span style="color:{_AHEAD}">{text}</span>'
         html += text
@@ -119,25 +119,25 @@ def _frequencies(
     order = order[counts[order] > 0]
     share = counts[order] / counts.sum()
     rank = np.arange(1, len(order) + 1)
-    figure = Figure(layout=style.layout(width, height))
+    figure = Figure(layout=drawing.layout(width, height))
     grid = {"visible": True, "showgrid": True, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "type": "log"}
-    axis = grid | {"linecolor": style.INK, "tickfont": {"size": 12}, "dtick": 1, "scaleanchor": None}
+    axis = grid | {"linecolor": drawing.INK, "tickfont": {"size": 12}, "dtick": 1, "scaleanchor": None}
     figure.update_layout(
         margin={"l": 64, "r": 24, "t": 44, "b": 84},
         xaxis=axis | {"title": _title("rank")},
         yaxis=axis | {"title": _title("share of tokens"), "tickformat": ".0e"},
     )
-    names = [style.safe(world.vocabulary[token]) for token in order]
+    names = [drawing.safe(world.vocabulary[token]) for token in order]
     figure.add_scatter(
         x=rank,
         y=share,
         mode="markers",
-        marker={"size": 5, "color": style.state_colour(5), "opacity": 0.9},
+        marker={"size": 5, "color": drawing.state_colour(5), "opacity": 0.9},
         hovertext=[f"{name}<br>{count:,} times" for name, count in zip(names, counts[order], strict=True)],
         hoverinfo="text",
     )
     for place in sorted({int(r) for r in np.geomspace(1, len(order), 8)}):
-        _label(figure, place, share[place - 1], names[place - 1], 22, style.INK)
+        _label(figure, place, share[place - 1], names[place - 1], 22, drawing.INK)
     below = f"{len(order):,} of {len(world.vocabulary):,} tokens occur in the training documents"
     if tokens is not None and at is not None:
         token = int(tokens[at - 1])
@@ -145,10 +145,10 @@ def _frequencies(
         below = f"{world.vocabulary[token]} is token {at} of the episode"
         if where.size:
             place = int(where[0])
-            ring = {"size": 14, "symbol": "circle-open", "color": style.MARK, "line": {"width": 3}}
+            ring = {"size": 14, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 3}}
             figure.add_scatter(x=[place + 1], y=[share[place]], mode="markers", marker=ring, hoverinfo="skip")
-            _label(figure, place + 1, share[place], f"<b>{names[place]}</b>", -24, style.MARK)
-    style.caption(figure, f"{world.name}: how often each token is used", below)
+            _label(figure, place + 1, share[place], f"<b>{names[place]}</b>", -24, drawing.MARK)
+    drawing.caption(figure, f"{world.name}: how often each token is used", below)
     figure.layout.annotations[-1].update(yshift=-62)
     return figure
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-from nextlat_viz.worlds.text.corpus import BOUNDARY
-from nextlat_viz.worlds.text.extra import package
+from nextlat_viz.worlds.text.corpus import BOUNDARY, package
 
 SMALLEST = 257
 _AT_ONCE = 4096

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 if TYPE_CHECKING:
-    from nextlat_viz.worlds.hmm import HiddenMarkovWorld
+    from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
 
 @dataclass(frozen=True, eq=False)

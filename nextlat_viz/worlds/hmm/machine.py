@@ -13,11 +13,11 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from nextlat_viz.worlds import style
-from nextlat_viz.worlds.plane import around, polygon
+from nextlat_viz.worlds import drawing
+from nextlat_viz.worlds.hmm.plane import around, polygon
 
 if TYPE_CHECKING:
-    from nextlat_viz.worlds.hmm import HiddenMarkovWorld
+    from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
 _NODE = 23.0
 _HEAD = 11.0
@@ -39,7 +39,7 @@ class Arrow:
 
 def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     """States and the moves between them, each labelled by its tokens and their probabilities."""
-    figure = go.Figure(layout=style.layout(width, height))
+    figure = go.Figure(layout=drawing.layout(width, height))
     margin = figure.layout.margin
     across, up = float(width - margin.l - margin.r), float(height - margin.t - margin.b)
     places = spread(world, across, up)
@@ -53,15 +53,15 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
         x=places[:, 0],
         y=places[:, 1],
         mode="markers+text" if inside else "markers",
-        text=[f"<b>{style.safe(name)}</b>" for name in world.state_names],
+        text=[f"<b>{drawing.safe(name)}</b>" for name in world.state_names],
         textfont={"color": "#111111", "size": 15},
         marker={
             "size": 2 * _NODE,
-            "color": [style.state_colour(k) for k in range(world.n_states)],
-            "line": {"width": 1.5, "color": style.INK},
+            "color": [drawing.state_colour(k) for k in range(world.n_states)],
+            "line": {"width": 1.5, "color": drawing.INK},
         },
         hovertext=[
-            f"state {style.safe(name)}<br>{share:.1%} of the time"
+            f"state {drawing.safe(name)}<br>{share:.1%} of the time"
             for name, share in zip(world.state_names, world.stationary, strict=True)
         ],
         hoverinfo="text",
@@ -69,11 +69,11 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     if not inside:
         for place, name in zip(places, world.state_names, strict=True):
             figure.add_annotation(
-                x=place[0], y=place[1], text=f"<b>{style.safe(name)}</b>", showarrow=False, yshift=-_NODE - 10
+                x=place[0], y=place[1], text=f"<b>{drawing.safe(name)}</b>", showarrow=False, yshift=-_NODE - 10
             )
     figure.update_xaxes(range=[-across / 2, across / 2])
     figure.update_yaxes(range=[-up / 2, up / 2])
-    style.caption(
+    drawing.caption(
         figure,
         f"{world.name}: hidden states and moves",
         "An arrow is a move, labelled with the token it shows and its probability.",
@@ -103,7 +103,7 @@ def arrows_between(world: HiddenMarkovWorld, places: Float[np.ndarray, "states 2
     for source, target in np.argwhere(world.transitions.sum(0) > 0).tolist():
         tokens = world.transitions[:, source, target]
         label = tuple(
-            f"{style.safe(name)}: {chance:.2g}"
+            f"{drawing.safe(name)}: {chance:.2g}"
             for name, chance in zip(world.vocabulary, tokens, strict=True)
             if chance > 0
         )
@@ -146,12 +146,12 @@ def _draw_arrow(figure: go.Figure, world: HiddenMarkovWorld, arrow: Arrow) -> No
     back = back / np.linalg.norm(back) * _HEAD
     side = np.array([-back[1], back[0]]) * 0.42
     head = np.stack([tip, tip - back + side, tip - back - side, tip])
-    names = [style.safe(world.state_names[state]) for state in (arrow.source, arrow.target)]
+    names = [drawing.safe(world.state_names[state]) for state in (arrow.source, arrow.target)]
     figure.add_scatter(
         x=shaft[:, 0],
         y=shaft[:, 1],
         mode="lines",
-        line={"width": 1.2 + 1.8 * arrow.probability, "color": style.INK},
+        line={"width": 1.2 + 1.8 * arrow.probability, "color": drawing.INK},
         hovertext=f"{names[0]} → {names[1]}<br>" + "<br>".join(arrow.label),
         hoverinfo="text",
     )
@@ -160,8 +160,8 @@ def _draw_arrow(figure: go.Figure, world: HiddenMarkovWorld, arrow: Arrow) -> No
         y=head[:, 1],
         mode="lines",
         fill="toself",
-        fillcolor=style.INK,
-        line={"width": 0.5, "color": style.INK},
+        fillcolor=drawing.INK,
+        line={"width": 0.5, "color": drawing.INK},
         hoverinfo="skip",
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
-from nextlat_viz.worlds.othello_rules import count, legal_moves, nth_square, opening, play, squares
+from nextlat_viz.worlds.othello.rules import count, legal_moves, nth_square, opening, play, squares
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -232,7 +232,7 @@ class Othello(World):
         ValueError
             If ``episode`` holds more or fewer than one, or the position is outside it.
         """
-        from nextlat_viz.worlds.othello_draw import draw
+        from nextlat_viz.worlds.othello.draw import draw
 
         return draw(self, kind, episode, position, **options)
 

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 from jaxtyping import Int
 
 from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
-from nextlat_viz.worlds.othello import SQUARES, Othello
+from nextlat_viz.worlds.othello.world import SQUARES, Othello
 
 # The board brings its own background, so that black and white discs show on any page.
 _FELT, _GROOVE = "#4C9A78", "#2F6E54"
@@ -74,7 +74,7 @@ def _board(
     width: int = 560,
     height: int = 600,
 ) -> go.Figure:
-    figure = Figure(layout=style.layout(width, height))
+    figure = Figure(layout=drawing.layout(width, height))
     figure.add_shape(type="rect", x0=0, x1=8, y0=0, y1=8, fillcolor=_FELT, line={"width": 0}, layer="below")
     for k in range(9):
         groove = {"width": 3 if k in (0, 8) else 1.2, "color": _GROOVE}
@@ -93,7 +93,7 @@ def _board(
         )
     _dots(figure, [SQUARES.index(one) for one in can], side, 0.2 * square, note="legal move", opacity=0.75)
     counts = ", ".join(f"{(discs == value).sum()} {name}" for value, name in enumerate(_SIDES, start=1))
-    style.caption(
+    drawing.caption(
         figure,
         f"{world.name}: {situation} ({counts})",
         f"Small dots: where {side} may play." if can else "Neither side can move.",
@@ -124,9 +124,9 @@ def _mark(figure: go.Figure, played: int, flipped: Int[np.ndarray, " discs"]) ->
     """A ring around the disc just played, a dot on each that it turned over."""
     discs = figure.data[0].marker.size
     look = {"mode": "markers", "hoverinfo": "skip"}
-    ring = {"size": discs, "symbol": "circle-open", "color": style.MARK, "line": {"width": 4}}
+    ring = {"size": discs, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}}
     figure.add_scatter(**_centres([played]), marker=ring, **look)
-    figure.add_scatter(**_centres(flipped), marker={"size": discs / 5, "color": style.MARK}, **look)
+    figure.add_scatter(**_centres(flipped), marker={"size": discs / 5, "color": drawing.MARK}, **look)
     note = figure.layout.annotations[-1]
     note.text = f"Ring: the last move; red dots: the discs it turned over. {note.text}"
 

@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.beliefs import BeliefTree
-from nextlat_viz.worlds.hmm import HiddenMarkovWorld
-from nextlat_viz.worlds.machine import machine, spread
+from nextlat_viz.worlds.hmm.machine import machine, spread
+from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
 _MOST_BELIEFS = 4000
 
@@ -76,7 +76,7 @@ def _mark_state(figure: go.Figure, world: HiddenMarkovWorld, episode: Episodes, 
         x=place[:1],
         y=place[1:],
         mode="markers",
-        marker={"size": 60, "symbol": "circle-open", "color": style.MARK, "line": {"width": 4}},
+        marker={"size": 60, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}},
         hoverinfo="skip",
         showlegend=False,
     )
@@ -88,13 +88,13 @@ def _mark_path(figure: go.Figure, world: HiddenMarkovWorld, episode: Episodes, p
     path = world.belief_coordinates(beliefs)
     look = {"hoverinfo": "skip", "showlegend": False}
     figure.add_scatter(
-        x=path[:, 0], y=path[:, 1], mode="lines", line={"width": 2, "color": style.MARK}, opacity=0.7, **look
+        x=path[:, 0], y=path[:, 1], mode="lines", line={"width": 2, "color": drawing.MARK}, opacity=0.7, **look
     )
     figure.add_scatter(
         x=path[-1:, 0],
         y=path[-1:, 1],
         mode="markers",
-        marker={"size": 18, "symbol": "circle-open", "color": style.MARK, "line": {"width": 4}},
+        marker={"size": 18, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}},
         **look,
     )
 
@@ -111,26 +111,26 @@ def _beliefs(
     """Reachable beliefs in picture coordinates; a larger dot is held more often."""
     tree = world.reachable_beliefs(_fitting_depth(world) if depth is None else depth)
     places = world.belief_coordinates(tree.beliefs)
-    figure = go.Figure(layout=style.layout(width, _height(world) if height is None else height))
+    figure = go.Figure(layout=drawing.layout(width, _height(world) if height is None else height))
     _frame(figure, world)
     crowded = len(tree) > 200
     size = (3.5 if crowded else 7) + (9 if crowded else 19) * np.sqrt(tree.probability / tree.probability.max())
-    rim = {"width": 0 if crowded else 0.7, "color": style.INK}
+    rim = {"width": 0 if crowded else 0.7, "color": drawing.INK}
     # Large dots first, so that they hide no small one.
     order = np.argsort(-tree.probability, kind="stable")
     hover = np.array([_hover(world, tree, k) for k in range(len(tree))], dtype=object)
     if world.generalised:
-        colour = {"color": tree.depth[order], "colorscale": style.SEQUENTIAL, "showscale": True}
+        colour = {"color": tree.depth[order], "colorscale": drawing.SEQUENTIAL, "showscale": True}
         marker = colour | {
             "colorbar": {"title": {"text": "tokens<br>read", "font": {"size": 12}}, "thickness": 10, "len": 0.5}
         }
         groups = {"": (order, marker)}
     elif world.n_states <= 3:
-        groups = {"": (order, {"color": style.mix(tree.beliefs[order])})}
+        groups = {"": (order, {"color": drawing.mix(tree.beliefs[order])})}
     else:
         likely = tree.beliefs.argmax(1)
         groups = {
-            world.state_names[state]: (order[likely[order] == state], {"color": style.state_colour(state)})
+            world.state_names[state]: (order[likely[order] == state], {"color": drawing.state_colour(state)})
             for state in range(world.n_states)
             if (likely == state).any()
         }
@@ -140,14 +140,14 @@ def _beliefs(
             x=places[rows, 0],
             y=places[rows, 1],
             mode="markers",
-            name=style.safe(name),
+            name=drawing.safe(name),
             marker={"size": size[rows], "opacity": 0.9, "line": rim} | marker,
             hovertext=hover[rows],
             hoverinfo="text",
         )
     whole = "all" if tree.closed else "the"
     within = "" if tree.closed else f" within {tree.depth.max()} tokens"
-    style.caption(figure, f"{world.name}: {whole} {len(tree)} reachable beliefs{within}", world.belief_axes)
+    drawing.caption(figure, f"{world.name}: {whole} {len(tree)} reachable beliefs{within}", world.belief_axes)
     return figure
 
 
@@ -156,7 +156,7 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     tree = world.reachable_beliefs(max_depth=1)
     futures = world.kernel.futures(tree.beliefs)
     chances = world.kernel.chances(futures @ world.readout)
-    figure = go.Figure(layout=style.layout(width, height))
+    figure = go.Figure(layout=drawing.layout(width, height))
     _frame(figure, world)
     for token, name in enumerate(world.vocabulary):
         can = chances[:, token] > 0
@@ -167,8 +167,8 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
         aside = np.stack([-along[:, 1], along[:, 0]], axis=1)
         aside *= 0.012 / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
         starts, ends = starts + aside, ends + aside
-        look = {"name": style.safe(name), "legendgroup": str(token), "hoverinfo": "skip"}
-        line = {"width": 2, "color": style.state_colour(token)}
+        look = {"name": drawing.safe(name), "legendgroup": str(token), "hoverinfo": "skip"}
+        line = {"width": 2, "color": drawing.state_colour(token)}
         figure.add_scatter(
             x=_broken(starts[:, 0], ends[:, 0]),
             y=_broken(starts[:, 1], ends[:, 1]),
@@ -187,7 +187,7 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
         # The legend would show arrowheads at a slant of its own.
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, **look)
     figure.update_layout(showlegend=True, legend_title_text="token")
-    style.caption(
+    drawing.caption(
         figure, f"{world.name}: where the first two tokens take the belief", f"No hidden states. {world.belief_axes}"
     )
     return figure
@@ -209,13 +209,13 @@ def _frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
     if world.generalised:
         if world.n_states == 3:
             angle = np.linspace(0, 2 * np.pi, 181)
-            style.line(figure, np.cos(angle), np.sin(angle))
+            drawing.line(figure, np.cos(angle), np.sin(angle))
         return
     if world.n_states <= 2:
         figure.update_xaxes(range=[-0.2, 1.2])
         figure.update_yaxes(range=[-1, 1], scaleanchor=None)
-    ring = style.outline(corners)
-    style.line(figure, corners[ring, 0], corners[ring, 1])
+    ring = drawing.outline(corners)
+    drawing.line(figure, corners[ring, 0], corners[ring, 1])
     centre = corners.mean(0)
     for name, corner in zip(world.state_names, corners, strict=True):
         outward = (corner - centre) / (np.linalg.norm(corner - centre) + 1e-12)
@@ -223,7 +223,7 @@ def _frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
         figure.add_annotation(
             x=corner[0],
             y=corner[1],
-            text=f"<b>{style.safe(name)}</b>",
+            text=f"<b>{drawing.safe(name)}</b>",
             showarrow=False,
             xshift=shift[0],
             yshift=shift[1],
@@ -232,9 +232,9 @@ def _frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
 
 
 def _hover(world: HiddenMarkovWorld, tree: BeliefTree, place: int) -> str:
-    prefix = " ".join(style.safe(world.vocabulary[token]) for token in tree.prefixes[place]) or "(start)"
+    prefix = " ".join(drawing.safe(world.vocabulary[token]) for token in tree.prefixes[place]) or "(start)"
     belief = "<br>".join(
-        f"{style.safe(name)}: {value:.3f}" for name, value in zip(world.state_names, tree.beliefs[place], strict=True)
+        f"{drawing.safe(name)}: {value:.3f}" for name, value in zip(world.state_names, tree.beliefs[place], strict=True)
     )
     return f"after {prefix}<br>{belief}<br>held {tree.probability[place]:.2%} of the time"
 

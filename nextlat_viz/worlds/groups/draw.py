@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
 from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.groups import GroupWorld
 
@@ -106,7 +106,7 @@ def _flattened(neighbours: Int[np.ndarray, "generators elements"]) -> Float[np.n
 
 
 def _cayley(world: GroupWorld, width: int = 620, height: int = 620) -> go.Figure:
-    figure = Figure(layout=style.layout(width, height))
+    figure = Figure(layout=drawing.layout(width, height))
     where = places(world)
     for k, generator in enumerate(world.generators):
         ends = np.stack([where, where[world.table[:, generator]], np.full_like(where, np.nan)], axis=1).reshape(-1, 2)
@@ -114,31 +114,31 @@ def _cayley(world: GroupWorld, width: int = 620, height: int = 620) -> go.Figure
             x=ends[:, 0],
             y=ends[:, 1],
             mode="lines",
-            line={"width": 2, "color": style.state_colour(k)},
+            line={"width": 2, "color": drawing.state_colour(k)},
             opacity=0.75,
-            name=style.safe(f"then {world.vocabulary[generator]}"),
+            name=drawing.safe(f"then {world.vocabulary[generator]}"),
             hoverinfo="skip",
         )
     figure.add_scatter(
         x=where[:, 0],
         y=where[:, 1],
         mode="markers",
-        marker={"size": 9, "color": style.INK},
+        marker={"size": 9, "color": drawing.INK},
         showlegend=False,
         hovertext=[
-            f"{style.safe(name)}<br>order {order}" for name, order in zip(world.vocabulary, world.order, strict=True)
+            f"{drawing.safe(name)}<br>order {order}" for name, order in zip(world.vocabulary, world.order, strict=True)
         ],
         hoverinfo="text",
     )
     figure.update_xaxes(range=[-1.08, 1.08])
     figure.update_yaxes(range=[where[:, 1].min() - 0.08, where[:, 1].max() + 0.08])
-    style.caption(
+    drawing.caption(
         figure,
         f"{world.name}: {len(where)} elements and the steps between them",
         "A dot is an element; a line multiplies by the element named above, on the right.",
     )
     figure.update_layout(showlegend=True, legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.045})
-    _label(figure, where[world.identity], world.vocabulary[world.identity], style.INK)
+    _label(figure, where[world.identity], world.vocabulary[world.identity], drawing.INK)
     return figure
 
 
@@ -150,20 +150,25 @@ def _mark_way(figure: go.Figure, world: GroupWorld, episode: Episodes, position:
     recent = max(0, len(way) - 1 - _RECENT)
     for part, opacity in ((way[: recent + 1], 0.18), (way[recent:], 0.8)):
         figure.add_scatter(
-            x=part[:, 0], y=part[:, 1], mode="lines", line={"width": 2.5, "color": style.MARK}, opacity=opacity, **look
+            x=part[:, 0],
+            y=part[:, 1],
+            mode="lines",
+            line={"width": 2.5, "color": drawing.MARK},
+            opacity=opacity,
+            **look,
         )
     figure.add_scatter(
         x=way[-1:, 0],
         y=way[-1:, 1],
         mode="markers",
-        marker={"size": 18, "symbol": "circle-open", "color": style.MARK, "line": {"width": 4}},
+        marker={"size": 18, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}},
         **look,
     )
     product = world.vocabulary[labels[-1]]
     if labels[-1] != world.identity:
-        _label(figure, way[-1], product, style.MARK)
+        _label(figure, way[-1], product, drawing.MARK)
     times = "element" if position == 1 else "elements"
-    figure.layout.title.text = style.safe(f"{world.name}: {position} {times} read, they come to {product}")
+    figure.layout.title.text = drawing.safe(f"{world.name}: {position} {times} read, they come to {product}")
 
 
 def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour: str) -> None:
@@ -172,7 +177,7 @@ def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour:
         y=place[1],
         xshift=12 if place[0] < 0.6 else -12,
         xanchor="left" if place[0] < 0.6 else "right",
-        text=f"<b>{style.safe(text)}</b>",
+        text=f"<b>{drawing.safe(text)}</b>",
         font={"size": 14, "color": colour},
         showarrow=False,
     )
@@ -198,22 +203,22 @@ def _strip(
         floor -= scale * top + 1.6
     floor += 1.1
     height = round(150 - 42 * floor) if height is None else height
-    figure = Figure(layout=style.layout(width, height))
+    figure = Figure(layout=drawing.layout(width, height))
     figure.update_yaxes(range=[floor - 2.1, 0.6], scaleanchor=None, fixedrange=True)
     figure.update_xaxes(range=[first - 0.9, last + 0.6], fixedrange=True)
     for y, text in ticks:
         figure.add_annotation(x=first - 0.55, y=y, text=text, showarrow=False, font={"size": 12})
     for k, (name, line) in enumerate(tracks):
-        _track(figure, name, line, first, position, style.state_colour(k))
+        _track(figure, name, line, first, position, drawing.state_colour(k))
     for t in range(first + 1, last + 1):
         figure.add_annotation(
             x=t,
             y=floor - 0.1,
             yanchor="top",
-            text=style.safe(world.vocabulary[episode.tokens[0, t - 1]]),
+            text=drawing.safe(world.vocabulary[episode.tokens[0, t - 1]]),
             textangle=-60 if max(map(len, world.vocabulary)) > 3 else 0,
             showarrow=False,
-            font={"size": 11, "color": style.MARK if t == position else style.INK},
+            font={"size": 11, "color": drawing.MARK if t == position else drawing.INK},
         )
     figure.add_shape(
         type="rect",
@@ -221,10 +226,10 @@ def _strip(
         x1=position + 0.36,
         y0=floor + 0.1,
         y1=0.5,
-        line={"width": 2, "color": style.MARK},
+        line={"width": 2, "color": drawing.MARK},
     )
     product = world.vocabulary[labels[position - first]]
-    style.caption(
+    drawing.caption(
         figure,
         f"{world.name}: after token {position} the product is {product}",
         "A line is a thing, its height the place it is at; below, the elements read.",
@@ -256,8 +261,8 @@ def _track(
             mode="markers+text" if len(name) == 1 else "markers",
             text=[f"<b>{name}</b>"] * len(t[shown]),
             textfont={"color": "#111111", "size": 12},
-            marker={"size": 19 if len(name) == 1 else 9, "color": colour, "line": {"width": 1, "color": style.INK}},
-            hovertext=[f"{style.safe(name)} after {k} tokens" for k in t[shown]],
+            marker={"size": 19 if len(name) == 1 else 9, "color": colour, "line": {"width": 1, "color": drawing.INK}},
+            hovertext=[f"{drawing.safe(name)} after {k} tokens" for k in t[shown]],
             hoverinfo="text",
             **look,
         )

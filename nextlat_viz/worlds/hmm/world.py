@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from nextlat_viz.worlds import checks, floors
 from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World
 from nextlat_viz.worlds.beliefs import BeliefTree, reachable
+from nextlat_viz.worlds.hmm.plane import BeliefPlane
 from nextlat_viz.worlds.kernel import Kernel, invert
-from nextlat_viz.worlds.plane import BeliefPlane
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -355,6 +355,6 @@ class HiddenMarkovWorld(World):
         ValueError
             If ``episode`` holds more or fewer than one, or the position is outside it.
         """
-        from nextlat_viz.worlds.draw import draw
+        from nextlat_viz.worlds.hmm.draw import draw
 
         return draw(self, kind, episode, position, **options)

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
 from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, style
+from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.path_star import PathStar
 
@@ -37,7 +37,7 @@ def _graph(
     tokens = episode.tokens[0]
     arms = world.arms_of(tokens[None])[0]
     height = (220 if world.arms == 2 else 500) if height is None else height
-    figure = Figure(layout=style.layout(width, height))
+    figure = Figure(layout=drawing.layout(width, height))
     places, step = _places(arms, width - 110, height - 160)
     size = float(np.clip(0.7 * step, 7, _LARGEST_NODE))
     read = tokens[: 3 * ((at + 1) // 3)] if at else tokens
@@ -47,17 +47,17 @@ def _graph(
             _edge(figure, places[tail], places[head], arm, (tail, head) in edges)
     answer = [int(token) for token in tokens[world.prompt : at] if int(token) in places]
     way = np.array([places[node] for node in answer]).reshape(-1, 2)
-    figure.add_scatter(x=way[:, 0], y=way[:, 1], mode="lines", line={"width": 7, "color": style.MARK}, **_QUIET)
+    figure.add_scatter(x=way[:, 0], y=way[:, 1], mode="lines", line={"width": 7, "color": drawing.MARK}, **_QUIET)
     _nodes(figure, arms, places, size, set(answer))
     current = int(tokens[at - 1]) if at else -1
     if current in places:
-        ring = {"size": size + 9, "symbol": "circle-open", "color": style.MARK, "line": {"width": 4}}
+        ring = {"size": size + 9, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}}
         figure.add_scatter(x=places[current][:1], y=places[current][1:], mode="markers", marker=ring, **_QUIET)
     goal = places[int(tokens[world.prompt - 2])]
     away = goal / np.linalg.norm(goal) * (size / 2 + 20)
     figure.add_annotation(x=goal[0], y=goal[1], text="<b>goal</b>", showarrow=False, xshift=away[0], yshift=away[1])
     title = f"{world.name}: G({world.arms}, {world.nodes_per_arm}), the start in the middle"
-    style.caption(figure, title, _below(world, tokens, at))
+    drawing.caption(figure, title, _below(world, tokens, at))
     return figure
 
 
@@ -79,7 +79,9 @@ def _places(
 def _edge(
     figure: go.Figure, tail: Float[np.ndarray, " 2"], head: Float[np.ndarray, " 2"], arm: int, read: bool
 ) -> None:
-    line = {"width": 3, "color": style.state_colour(arm)} if read else {"width": 1, "color": style.INK, "dash": "dot"}
+    line = (
+        {"width": 3, "color": drawing.state_colour(arm)} if read else {"width": 1, "color": drawing.INK, "dash": "dot"}
+    )
     figure.add_scatter(x=[tail[0], head[0]], y=[tail[1], head[1]], mode="lines", line=line, **_QUIET)
 
 
@@ -92,7 +94,9 @@ def _nodes(
 ) -> None:
     spots = [(int(arms[0, 0]), "start", "#BBBBBB")]
     for arm, nodes in enumerate(arms[:, 1:].tolist()):
-        spots += [(node, f"arm {arm}, depth {depth + 1}", style.state_colour(arm)) for depth, node in enumerate(nodes)]
+        spots += [
+            (node, f"arm {arm}, depth {depth + 1}", drawing.state_colour(arm)) for depth, node in enumerate(nodes)
+        ]
     figure.add_scatter(
         x=[places[node][0] for node, _, _ in spots],
         y=[places[node][1] for node, _, _ in spots],
@@ -105,7 +109,7 @@ def _nodes(
             "color": [c for _, _, c in spots],
             "line": {
                 "width": [3 if node in answer else 1 for node, _, _ in spots],
-                "color": [style.MARK if node in answer else style.INK for node, _, _ in spots],
+                "color": [drawing.MARK if node in answer else drawing.INK for node, _, _ in spots],
             },
         },
         hovertext=[f"node {node}<br>{where}" for node, where, _ in spots],

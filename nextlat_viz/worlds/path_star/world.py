@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
-from nextlat_viz.worlds import path_star_graphs as graphs
 from nextlat_viz.worlds.base import Episodes, Tokens, World
+from nextlat_viz.worlds.path_star import graphs
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -246,7 +246,7 @@ class PathStar(World):
         ValueError
             If ``episode`` is not one episode, its prompt is not one of this world, or the position is outside it.
         """
-        from nextlat_viz.worlds.path_star_draw import draw
+        from nextlat_viz.worlds.path_star.draw import draw
 
         return draw(self, kind, episode, position, **options)
 

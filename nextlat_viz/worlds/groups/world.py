@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
-from nextlat_viz.worlds import groups_algebra as algebra
 from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World
+from nextlat_viz.worlds.groups import algebra
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -242,7 +242,7 @@ class GroupWorld(World):
         ValueError
             If ``episode`` holds more or fewer than one, or the position is outside it.
         """
-        from nextlat_viz.worlds.groups_draw import draw
+        from nextlat_viz.worlds.groups.draw import draw
 
         return draw(self, kind, episode, position, **options)
 

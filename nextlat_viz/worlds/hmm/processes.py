@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nextlat_viz.worlds.hmm import HiddenMarkovWorld
+from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
 
 def rrxor(p1: float = 0.5, p2: float = 0.5) -> HiddenMarkovWorld:
