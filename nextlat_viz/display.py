@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 LONGEST = 24
 """Characters of a name that a label shows."""
@@ -55,3 +57,33 @@ def table(title: str, rows: Mapping[str, object], note: str = "") -> str:
     )
     below = f'<div style="opacity:.75;max-width:42em">{escape(note)}</div>' if note else ""
     return f"<div><b>{escape(title)}</b><table>{body}</table>{below}</div>"
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_DRAWERS: dict[str, Callable[..., Any]] = {}
+
+
+def draws(kind: str) -> Callable[[_Function], _Function]:
+    """Register the decorated function as the one that draws a kind of object."""
+
+    def register(function: _Function) -> _Function:
+        _DRAWERS[kind] = function
+        return function
+
+    return register
+
+
+def drawer(kind: str, home: str) -> Callable[..., Any]:
+    """Return the function that draws a kind of object.
+
+    Objects call this instead of importing figures, so that arrows between folders point one way.
+
+    Parameters
+    ----------
+    kind : str
+    home : str
+        The module that registers the function with `draws`. It is imported when the first such object is drawn.
+    """
+    if kind not in _DRAWERS:
+        importlib.import_module(home)
+    return _DRAWERS[kind]

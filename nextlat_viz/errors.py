@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, SupportsIndex
 
 
 class UnknownNameError(ValueError):
@@ -54,3 +54,19 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     hint = f" Did you mean {close[0]!r}?" if close else ""
     ordered = close + [candidate for candidate in names if candidate not in close]
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered)}")
+
+
+def at_least(argument: str, value: int, least: int = 1, why: str = "") -> int:
+    """Return the value of an argument as an int, or raise a ValueError that names it.
+
+    Examples
+    --------
+    >>> at_least("n", 0)
+    Traceback (most recent call last):
+    ValueError: n=0 must be at least 1
+    """
+    whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    if not whole or value < least:
+        expected = f"at least {least}" if whole else f"an integer of at least {least}"
+        raise ValueError(f"{argument}={value!r} must be {expected}" + (f": {why}" if why else ""))
+    return int(value)

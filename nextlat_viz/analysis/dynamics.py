@@ -1,45 +1,44 @@
-"""Latent dynamics: how well psi predicts the states of its transformer, one step on and many."""
+"""Latent dynamics: how well psi predicts the states of its transformer, one step and several steps ahead."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from nextlat_viz.analysis import _models
-from nextlat_viz.analysis.measure import Measure
+from nextlat_viz.analysis.episodes import heldout_episodes
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure.result import clustered
+from nextlat_viz.analysis.psi import batches, psi_of, psi_states
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.models import NextLat
+from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes
 from nextlat_viz.worlds.base import Tokens
-
-QUANTITIES = ("relative", "distance", "kl")
 
 
 def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray, "episodes positions dim"]:
     """Roll psi as a recurrent network over true tokens: ``h^_{t+1} = psi(h^_t, x_{t+1})`` from the true ``h_start``.
 
-    Psi knows no positions, so there is no longest sequence (arXiv:2511.05963, section 5, the A5 word problem).
+    Psi reads no positions, so sequences may have any length (arXiv:2511.05963, section 5, the A5 word problem).
 
     Parameters
     ----------
-    model : Checkpoint or ModelPredictor
+    model : Checkpoint, name or ModelPredictor
         Of an objective with latent dynamics.
     tokens : int array (episodes, positions)
-        Of any length, past the model's context too.
+        Of any length, also past the model's context.
     start : int
-        Tokens the transformer reads, from 1; psi reads the others.
+        Tokens the transformer reads, at least 1; psi reads the others.
 
     Returns
     -------
     float32 array (episodes, positions, dim)
-        The state after each token: the transformer's up to position `start`, psi's from there on.
+        The state after each token: the transformer's up to position `start`, then psi's.
 
     Raises
     ------
@@ -53,8 +52,9 @@ def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray,
     >>> psi_rollout(checkpoint, checkpoint.world.sample(2, 40, seed=0).tokens).shape
     (2, 40, 64)
     """
-    (predictor,) = _models.trained(model)
-    _models.psi_of(predictor)
+    chosen: Models[ModelPredictor] = Models("psi_rollout", model, ModelPredictor)
+    (predictor,) = chosen.all
+    psi_of(predictor)
     tokens = np.asarray(tokens)
     known = len(predictor.world.vocabulary)
     if tokens.ndim != 2 or tokens.dtype.kind not in "iu" or tokens.shape[1] == 0:
@@ -65,20 +65,32 @@ def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray,
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < known:
         raise ValueError(f"tokens must be in 0..{known - 1}, got {tokens.min()} to {tokens.max()}")
     with torch.no_grad():
-        return _models.roll(predictor, predictor.tensor(tokens), start).float().cpu().numpy()
+        return psi_states(predictor, predictor.tensor(tokens), start).float().cpu().numpy()
 
 
-def transition_consistency(models: Any, n: int = 256, *, seed: int = HELDOUT_SEED) -> Measure:
-    """Error of ``psi(h_t, x_{t+1})`` against ``h_{t+1}``, over the error of "the state does not change".
+def _has_psi(checkpoint: Checkpoint) -> bool:
+    return hasattr(checkpoint.model, "psi")
 
-    ``sum |psi(h_t, x_{t+1}) - h_{t+1}|^2 / sum |h_{t+1} - h_t|^2`` over all positions of held-out episodes; 0 where
-    the state is a function of the one before and the token, which with a right next-token head makes it a belief state
-    (arXiv:2511.05963, theorem 3.2).
+
+@measure(
+    "transition consistency",
+    unit="of the error of no change",
+    better="lower",
+    references={"no change": 1.0},
+    note="Squared error of psi(h_t, x_{t+1}) against h_{t+1}, relative to that of predicting h_t again. NextLat "
+    "(arXiv:2511.05963), eq. 9.",
+    of=ModelPredictor,
+    fits=_has_psi,
+)
+def transition_consistency(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
+    """Error of ``psi(h_t, x_{t+1})`` against ``h_{t+1}``, over the error of predicting no change.
+
+    ``sum |psi(h_t, x_{t+1}) - h_{t+1}|^2 / sum |h_{t+1} - h_t|^2`` over all positions of held-out episodes. It is 0
+    where the state is a function of the previous state and the token; with an exact next-token head such a state is a
+    belief state (arXiv:2511.05963, theorem 3.2).
 
     Parameters
     ----------
-    models : Checkpoint or several
-        Of an objective with latent dynamics.
     n : int
         Held-out episodes.
     seed : int
@@ -87,7 +99,7 @@ def transition_consistency(models: Any, n: int = 256, *, seed: int = HELDOUT_SEE
     Returns
     -------
     Measure
-        A row per model; its error by episodes.
+        A row per model; the standard error is over episodes.
 
     Raises
     ------
@@ -96,42 +108,38 @@ def transition_consistency(models: Any, n: int = 256, *, seed: int = HELDOUT_SEE
 
     Examples
     --------
-    >>> import nextlat_viz as nlv
-    >>> found = transition_consistency(nlv.load("rrxor/nextlat"), n=32)
-    >>> bool(0 < found.table["value"].iloc[0] < 1)
+    >>> consistency = transition_consistency("rrxor/nextlat", n=32, progress=False)
+    >>> bool(0 < consistency.table["value"].iloc[0] < 1)
     True
     """
-    rows = []
-    predictors = _with_psi(models)
-    episodes = _models.heldout_episodes(predictors, n, seed=seed)
-    for predictor in predictors:
-        _, steps = _divergence(predictor, episodes, 1)
-        rows.append(_models.row(predictor, **_models.clustered(steps["missed"][0], steps["moved"][0])))
-    return Measure(
-        "transition consistency",
-        pd.DataFrame(rows),
-        unit="of the error of no change",
-        better="lower",
-        references={"no change": 1.0},
-        note="Squared error of psi(h_t, x_{t+1}) against h_{t+1}, relative to predicting h_t again. NextLat "
-        "(arXiv:2511.05963), eq. 9.",
-    )
+    episodes = _episodes(models, n, seed)
+    for model in models:
+        _, sums = _divergence(model, episodes, 1)
+        yield model, clustered(sums["missed"][0], sums["moved"][0])
 
 
+@measure(
+    "rollout divergence",
+    by=("k", "quantity"),
+    unit={"relative": "of no change", "distance": "latent units", "kl": "nats"},
+    better="lower",
+    note="psi rolled k steps over the true tokens from every true state, against the transformer's own states and "
+    "predictions: relative to the error of no change, as a distance between latents, and in nats. NextLat "
+    "(arXiv:2511.05963), section 3.",
+    of=ModelPredictor,
+    fits=_has_psi,
+)
 def rollout_divergence(
-    models: Any, steps: int = 8, n: int = 256, *, seed: int = HELDOUT_SEED, progress: bool = True
-) -> Measure:
+    models: Models[ModelPredictor], steps: int = 8, n: int = 256, *, seed: int = HELDOUT_SEED
+) -> Rows:
     """How far psi, rolled out k steps over true tokens from every true state, drifts from the transformer.
 
     Parameters
     ----------
-    models : Checkpoint or several
-        Of an objective with latent dynamics.
     steps : int
-        Largest k; it may be larger than the horizon psi was trained for.
+        Largest k; may exceed the horizon that psi was trained for.
     n, seed : int
-        Held-out episodes, and their seed.
-    progress : bool
+        Number and seed of held-out episodes.
 
     Returns
     -------
@@ -139,7 +147,7 @@ def rollout_divergence(
         By k and quantity: ``"relative"``, ``sum |h^_{t+k} - h_{t+k}|^2 / sum |h_{t+k} - h_t|^2`` (1: no better than
         no change; at k = 1 it is `transition_consistency`); ``"distance"``, the mean of ``|h^_{t+k} - h_{t+k}|`` in
         the units of the hidden states; ``"kl"``, the mean of KL(head(h_{t+k}) || head(h^_{t+k})) in nats, where
-        the prediction is scored. The column ``horizon`` is how many steps psi was trained for.
+        the prediction is scored. Column ``horizon``, the number of steps psi was trained for.
 
     Raises
     ------
@@ -148,59 +156,45 @@ def rollout_divergence(
 
     Examples
     --------
-    >>> import nextlat_viz as nlv
-    >>> found = rollout_divergence(nlv.load("rrxor/nextlat"), steps=2, n=32, progress=False)
-    >>> found.table[["k", "quantity"]].values.tolist()
+    >>> divergence = rollout_divergence("rrxor/nextlat", steps=2, n=32, progress=False)
+    >>> divergence.table[["k", "quantity"]].values.tolist()
     [[1, 'relative'], [1, 'distance'], [1, 'kl'], [2, 'relative'], [2, 'distance'], [2, 'kl']]
     """
-    predictors = _with_psi(models)
-    episodes = _models.heldout_episodes(predictors, n, seed=seed)
+    episodes = _episodes(models, n, seed)
     read = episodes.tokens.shape[1] - (episodes.targets is None)
     if not 1 <= steps < read:
         raise ValueError(f"steps={steps} must be between 1 and {read - 1}: the model reads {read} tokens of an episode")
-    rows = []
-    for predictor in tqdm(predictors, desc="rollouts", unit="model", disable=not progress):
-        horizon, sums = _divergence(predictor, episodes, steps)
+    for model in models:
+        horizon, sums = _divergence(model, episodes, steps)
         for k in range(steps):
-            found = {
+            ratios = {
                 "relative": (sums["missed"][k], sums["moved"][k]),
                 "distance": (sums["distance"][k], sums["pairs"][k]),
                 "kl": (sums["kl"][k], sums["scored"][k]),
             }
-            for quantity in QUANTITIES:
-                value = _models.clustered(*found[quantity])
-                rows.append(_models.row(predictor, k=k + 1, quantity=quantity, horizon=horizon, **value))
-    return Measure(
-        "rollout divergence",
-        pd.DataFrame(rows),
-        by=("k", "quantity"),
-        unit={"relative": "of no change", "distance": "latent units", "kl": "nats"},
-        better="lower",
-        note="psi rolled k steps over the true tokens from every true state, against the transformer's own states and "
-        "predictions: relative to the error of no change, as a distance of latents, and in nats. NextLat "
-        "(arXiv:2511.05963), section 3.",
-    )
+            for quantity, ratio in ratios.items():
+                yield model, {"k": k + 1, "quantity": quantity, "horizon": horizon, **clustered(*ratio)}
 
 
-def _with_psi(models: Any) -> list[ModelPredictor]:
-    predictors = _models.trained(models)
-    for predictor in predictors:
-        _models.psi_of(predictor)
-    return predictors
+def _episodes(models: Models[ModelPredictor], n: int, seed: int) -> Episodes:
+    for model in models.all:
+        psi_of(model)
+    return heldout_episodes(models, n, seed=seed)
 
 
 @torch.no_grad()
 def _divergence(
     predictor: ModelPredictor, episodes: Episodes, steps: int
 ) -> tuple[int, dict[str, Float[np.ndarray, "steps n"]]]:
-    """The trained horizon, and sums over positions by step and episode."""
-    model, psi = predictor.model, _models.psi_of(predictor)
+    """Return the trained horizon, and sums over positions by step and episode."""
+    model, psi = predictor.model, psi_of(predictor)
     names = ("missed", "moved", "distance", "pairs", "kl", "scored")
     sums = {name: np.zeros((steps, len(episodes))) for name in names}
-    for rows, batch in _models.batches(predictor, episodes):
+    for rows, batch in batches(predictor, episodes):
         states = model.backbone.states(batch.inputs, batch.documents)
         hidden = states["hidden"]
-        # With a vocabulary of thousands nearly all time goes into softmaxes: only where they count, the true ones once.
+        # Softmaxes over a large vocabulary take most of the time: compute them only at scored positions, and those of
+        # the transformer once for all steps.
         taught = _log_probs(predictor, hidden[batch.target_mask])
         place = batch.target_mask.flatten().cumsum(dim=0).view_as(batch.target_mask) - 1
         for i, guess in enumerate(psi.rollout(hidden, states["embed"], steps)):
@@ -210,8 +204,8 @@ def _divergence(
             moved = (true - hidden[:, : -i - 1]).double().square().sum(-1)
             kl = torch.zeros_like(missed)
             kl[scored] = _kl(taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored]))
-            found = (missed, moved, missed.sqrt(), torch.ones_like(missed), kl, torch.ones_like(kl))
-            for name, values in zip(names, found, strict=True):
+            parts = (missed, moved, missed.sqrt(), torch.ones_like(missed), kl, torch.ones_like(kl))
+            for name, values in zip(names, parts, strict=True):
                 mask = scored if name in ("kl", "scored") else inside
                 sums[name][i, rows] = (values * mask).sum(dim=1).cpu().numpy()
     return cast(NextLat, model).horizon, sums

@@ -12,9 +12,9 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nextlat_viz.analysis._report import html_table
 from nextlat_viz.analysis._rows import finite, require_model
 from nextlat_viz.analysis.prediction import kl, token_ids
+from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
 from nextlat_viz.models import OBJECTIVES, NextLat, Objective, Transformer
@@ -83,7 +83,7 @@ class LookAhead:
             for one in self.to_frame().itertuples()
         }
         title = f"{self.label}: psi's rollout from position {self.position} of episode {self.episode}"
-        return html_table(title, rows, f"trained for a horizon of {self.horizon}")
+        return table(title, rows, f"trained for a horizon of {self.horizon}")
 
 
 def look_ahead(

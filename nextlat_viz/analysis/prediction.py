@@ -11,7 +11,7 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 
 from nextlat_viz.analysis._linear import softmax
-from nextlat_viz.analysis._report import html_table
+from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import NO_WORLD, PROBS, column, episode_rows, meta, site, world_of
 
@@ -65,7 +65,7 @@ class Prediction:
             for one in self.top().itertuples()
         }
         gap = "" if self.kl is None else f"KL from the exact distribution: {self.kl:.4f} nats"
-        return html_table(f"{self.label}: next token after position {self.position}", rows, gap)
+        return table(f"{self.label}: next token after position {self.position}", rows, gap)
 
 
 def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Float[np.ndarray, "*rows"]:

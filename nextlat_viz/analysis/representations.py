@@ -12,13 +12,13 @@ from anndata import AnnData
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from nextlat_viz.analysis import _models
 from nextlat_viz.analysis._rows import features
 from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes, same_state_spread
-from nextlat_viz.analysis.measure import Measure
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure.result import clustered
 from nextlat_viz.analysis.shape import different_histories, merge_distance, trajectory_shapes
 from nextlat_viz.decoding.predictor import ModelPredictor
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.latents.extraction import HELDOUT_SEED, extract, heldout
 from nextlat_viz.latents.table import sites as sites_of
 from nextlat_viz.worlds import Episodes
@@ -36,8 +36,17 @@ _UNITS = {
 }
 
 
+@measure(
+    "latent geometry",
+    by=("site", "quantity"),
+    unit=_UNITS,
+    note="Of held-out episodes. Effective rank, in directions, is not centred; spread and merge distance are near 0 "
+    "where histories of one state have one latent; curvature is in radians, path length in root mean square radii of "
+    "the cloud. NextLat (arXiv:2511.05963), section 5; Roy & Vetterli 2007; Hénaff et al. 2019.",
+    of=ModelPredictor,
+)
 def latent_geometry(
-    models: Any,
+    models: Models[ModelPredictor],
     quantities: Sequence[str] = ("effective_rank", "same_state_spread", "merge_distance", "curvature", "path_length"),
     sites: str | Sequence[str] = ("hidden",),
     snapshots: Sequence[int] | Literal["all"] | None = None,
@@ -46,13 +55,11 @@ def latent_geometry(
     min_position: int = 1,
     n: int = 256,
     seed: int = HELDOUT_SEED,
-    progress: bool = True,
-) -> Measure:
-    """Measure the shape of latents: how many directions, how merged their states, how straight their ways.
+) -> Rows:
+    """Measure the shape of latents: their directions, how far they merge states, how straight their trajectories are.
 
     Parameters
     ----------
-    models : Checkpoint or several
     quantities : names
         - ``"effective_rank"``: `effective_rank` of the latents, not centred, in directions;
         - ``"same_state_spread"``: `same_state_spread` over `different_histories`, a share of the variance;
@@ -62,21 +69,20 @@ def latent_geometry(
     sites : "all", or names
         Layers, as in ``nlv.extract``.
     snapshots : steps or "all", optional
-        Earlier steps of the same runs, by ``checkpoint.at``; 0 is before training, "all" is that and all that was kept.
+        Earlier steps of the same runs, by ``checkpoint.at``; 0 is before training, "all" is 0 and every kept step.
     by : str or several, optional
         What makes a state; see `state_numbers`.
     min_position : int
         Leave out positions before this one.
     n, seed : int
-        Held-out episodes, and their seed; all models read the same.
-    progress : bool
+        Number and seed of held-out episodes; all models read the same.
 
     Returns
     -------
     Measure
-        By site and quantity, and by step with `snapshots`. ``trials`` are rows, histories or episodes; the errors, of
-        the means over episodes alone, by episodes. Where no state has two histories, spread and merge distance are NaN
-        from 0 trials.
+        By site and quantity, and by step with `snapshots`. ``trials`` are rows, histories or episodes; means over
+        episodes have a standard error over episodes. Where no state has two histories, spread and merge distance are
+        NaN with 0 trials.
 
     Raises
     ------
@@ -89,35 +95,24 @@ def latent_geometry(
 
     Examples
     --------
-    >>> import nextlat_viz as nlv
-    >>> found = latent_geometry(nlv.load("mess3/nextlat"), ["effective_rank"], "all", n=16, progress=False)
-    >>> found.table["site"].tolist()
+    >>> ranks = latent_geometry("mess3/nextlat", ["effective_rank"], "all", n=16, progress=False)
+    >>> ranks.table["site"].tolist()
     ['embed', 'block0', 'block1', 'hidden']
     """
     quantities = [quantities] if isinstance(quantities, str) else list(quantities)
     for quantity in quantities:
         if quantity not in _QUANTITIES:
             raise unknown("quantity", quantity, _QUANTITIES)
-    predictors = _models.trained(models)
-    episodes = _episodes(predictors, n, seed)
-    runs = [(one, step) for one in predictors for step in _steps(one, snapshots)]
-    rows = []
-    for predictor, step in tqdm(runs, desc="geometry", unit="model", disable=not progress):
-        checkpoint = predictor.checkpoint if snapshots is None else predictor.checkpoint.at(step)
+    episodes = _episodes(models, n, seed)
+    jobs = [(model, step) for model in models.all for step in _steps(model, snapshots)]
+    for model, step in models.track(jobs):
+        checkpoint = model.checkpoint if snapshots is None else model.checkpoint.at(step)
         latents = extract(checkpoint, episodes, sites, progress=False, positions=_from(min_position))
         for site in sites_of(latents) if sites == "all" else _named(sites):
             for quantity in quantities:
-                found = _QUANTITIES[quantity](latents, site, by)
-                rows.append(_models.row(predictor, step=step, site=site, quantity=quantity, **found))
-    return Measure(
-        "latent geometry",
-        pd.DataFrame(rows),
-        by=("site", "quantity") if snapshots is None else ("step", "site", "quantity"),
-        unit=_UNITS,
-        note="Of held-out episodes. Effective rank, in directions, is not centred; spread and merge distance are "
-        "near 0 where histories of one state are one latent; curvature is in radians, path length in root mean square "
-        "radii of the cloud. NextLat (arXiv:2511.05963), section 5; Roy & Vetterli 2007; Hénaff et al. 2019.",
-    )
+                score = _QUANTITIES[quantity](latents, site, by)
+                yield model, {"step": step, "site": site, "quantity": quantity, **score}
+    return {} if snapshots is None else {"by": ("step", "site", "quantity")}
 
 
 def similarity(
@@ -161,10 +156,10 @@ def similarity(
     >>> found.pivot(index="objective", columns="other_objective", values="cka").round(3).iloc[0, 0]
     np.float64(1.0)
     """
-    predictors = _models.trained(models)
-    episodes = _episodes(predictors, n, seed)
+    chosen: Models[ModelPredictor] = Models("similarity", models, ModelPredictor, progress)
+    episodes = _episodes(chosen, n, seed)
     clouds: list[tuple[dict[str, Any], np.ndarray]] = []
-    for predictor in tqdm(predictors, desc="latents", unit="model", disable=not progress):
+    for predictor in chosen:
         latents = extract(predictor.checkpoint, episodes, sites, progress=False, positions=_from(min_position))
         for site in sites_of(latents) if sites == "all" else _named(sites):
             X = features(latents, site)
@@ -188,14 +183,14 @@ def similarity(
     return pd.DataFrame(rows)
 
 
-def _episodes(predictors: list[ModelPredictor], n: int, seed: int) -> Episodes:
-    """The same for all: as long as the shortest context reads."""
-    _models.check_count("n", n, 2, "the shape of a single path says nothing of the others")
-    return heldout(min(predictors, key=lambda one: one.model.backbone.config.context).checkpoint, n, seed)
+def _episodes(models: Models[ModelPredictor], n: int, seed: int) -> Episodes:
+    """Draw the episodes that all models read: as long as the shortest context."""
+    at_least("n", n, 2, "the shape of latents needs two episodes")
+    return heldout(min(models.all, key=lambda model: model.context or 0).checkpoint, n, seed)
 
 
 def _from(min_position: int) -> slice:
-    return slice(_models.check_count("min_position", min_position, 1, "positions count from 1"), None)
+    return slice(at_least("min_position", min_position, why="positions count from 1"), None)
 
 
 def _steps(predictor: ModelPredictor, snapshots: Sequence[int] | Literal["all"] | None) -> list[int]:
@@ -235,7 +230,7 @@ def _mean(column: str) -> Callable[[AnnData, str, By], Found]:
     def of(latents: AnnData, site: str, by: By) -> Found:
         values = trajectory_shapes(latents, site)[column].to_numpy()
         values = values[~np.isnan(values)]
-        return _models.clustered(values, np.ones(len(values)))
+        return clustered(values, np.ones(len(values)))
 
     return of
 

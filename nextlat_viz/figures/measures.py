@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nextlat_viz.analysis.measure import QUANTITY
+from nextlat_viz.display import draws
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.probes import OBJECTIVES
 from nextlat_viz.figures.rows import escape
@@ -24,6 +25,7 @@ _HEIGHT, _ABOVE, _BELOW, _TOP = 240, 34, 50, 56
 _LEFT, _RIGHT = 64, 16
 
 
+@draws("measure")
 def measure(found: Measure, *, title: str | None = None, theme: Theme = "auto") -> Figure:
     """Draw a measure: one mark per run with its standard error, and the mean over the seeds of each objective.
 

@@ -15,7 +15,7 @@ from nextlat_viz.worlds.taxi.map import draw_map
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
 
 if TYPE_CHECKING:
-    from nextlat_viz.analysis.worldmodel import MapReconstruction
+    from nextlat_viz.analysis.behaviour.reconstruction import MapReconstruction
     from nextlat_viz.worlds import World
 
 # Told apart by width and dash too: they must be where there is no colour.
@@ -71,7 +71,7 @@ def reconstruction(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.analysis.worldmodel import map_from_rides
+    >>> from nextlat_viz.analysis.behaviour.reconstruction import map_from_rides
     >>> world = worlds.get("taxi", width=3, height=3)
     >>> rides = world.sample(20)
     >>> figure = reconstruction(map_from_rides(world, rides.tokens, rides.length), world)

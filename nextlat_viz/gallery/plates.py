@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nextlat_viz import analysis, evaluation, figures
-from nextlat_viz.analysis.worldmodel import reconstruct_map
+from nextlat_viz.analysis.behaviour.reconstruction import reconstruct_map
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.gallery.runs import Group, as_measure
 
@@ -173,9 +173,7 @@ def _maps(group: Group) -> Iterator[Shown]:
             yield _map(group, run.label, run.card.seed, run.card.objective, one, kind)
 
 
-def _map(
-    group: Group, label: str, seed: int, objective: str, result: analysis.worldmodel.MapReconstruction, kind: str
-) -> Shown:
+def _map(group: Group, label: str, seed: int, objective: str, result: analysis.MapReconstruction, kind: str) -> Shown:
     control = kind == "its control"
     (used, streets), (invented, _), _, (unplaced, rides) = result.counts.values()
     what = "True rides of which as many are spoilt as the model's are not valid" if control else "Rides of the model"

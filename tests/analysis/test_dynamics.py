@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis import _models
+from nextlat_viz.analysis import lengths
 from nextlat_viz.analysis.dynamics import psi_rollout, rollout_divergence, transition_consistency
 from nextlat_viz.analysis.layers import layer_contributions
 from nextlat_viz.analysis.lengths import length_generalisation
+from nextlat_viz.analysis.measure import clustered
+from nextlat_viz.analysis.psi import lengthened
 from nextlat_viz.decoding import UniformLegal
+from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.training import Checkpoint, load
 
 from .models import changed, fresh, last_token_only
@@ -53,7 +56,7 @@ def test_dynamics_that_change_nothing_score_one(nextlat: Checkpoint) -> None:
 
 def test_the_rollout_is_the_literal_one(nextlat: Checkpoint) -> None:
     n, steps, model = 6, 3, nextlat.model
-    tokens = nextlat.world.sample(n, 13, seed=_models.HELDOUT_SEED).tokens[:, :-1]
+    tokens = nextlat.world.sample(n, 13, seed=HELDOUT_SEED).tokens[:, :-1]
     squares, still, distances, divergences = (np.zeros(steps) for _ in range(4))
     with torch.no_grad():
         hidden, embed = model.backbone(torch.as_tensor(tokens)), model.backbone.embed(torch.as_tensor(tokens))
@@ -81,7 +84,7 @@ def test_prompts_count_for_states_and_not_for_predictions() -> None:
     """Path-Star scores its answer alone; what psi misses on the prompt is missed all the same."""
     world = worlds.get("path_star", arms=2, nodes_per_arm=2, node_ids=8, train_size=50, test_size=20)
     checkpoint, n = fresh(world, context=world.length), 5
-    episodes = world.sample(n, seed=_models.HELDOUT_SEED, split="test")
+    episodes = world.sample(n, seed=HELDOUT_SEED, split="test")
     model, tokens = checkpoint.model, torch.as_tensor(episodes.tokens[:, :-1])
     divergences, missed, moved = [], 0.0, 0.0
     with torch.no_grad():
@@ -105,7 +108,7 @@ def test_padding_counts_for_nothing() -> None:
     """Rides of the taxi end at different places; what lies behind is no state."""
     world = worlds.get("taxi")
     found = rollout_divergence(fresh(world, context=world.length), steps=2, n=6, progress=False)
-    episodes = world.sample(6, seed=_models.HELDOUT_SEED, split="test")
+    episodes = world.sample(6, seed=HELDOUT_SEED, split="test")
     model = fresh(world, context=world.length).model
     distances = []
     with torch.no_grad():
@@ -138,12 +141,12 @@ def test_psi_goes_on_from_any_true_state(nextlat: Checkpoint) -> None:
 
 def test_a_lengthened_transformer_is_the_same_where_it_was_trained(nextlat: Checkpoint) -> None:
     backbone = nextlat.model.backbone
-    longer = _models.lengthened(backbone, 20)
+    longer = lengthened(backbone, 20)
     tokens = torch.as_tensor(nextlat.world.sample(3, 20, seed=2).tokens)
     with torch.no_grad():
         torch.testing.assert_close(longer(tokens)[:, :12], backbone(tokens[:, :12]))
     assert (backbone.config.context, longer.config.context) == (12, 20)
-    assert _models.lengthened(backbone, 12) is backbone
+    assert lengthened(backbone, 12) is backbone
 
 
 def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
@@ -152,7 +155,7 @@ def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     assert set(table.query("objective == 'next_token'")["reader"]) == {"transformer", "true world"}
     assert table.groupby("reader")["position"].nunique().to_dict() == {"psi": 16, "transformer": 16, "true world": 16}
     assert table["trained"].eq(table["position"] <= 12).all()
-    episodes = nextlat.world.sample(64, 17, seed=_models.HELDOUT_SEED)
+    episodes = nextlat.world.sample(64, 17, seed=HELDOUT_SEED)
     law = nextlat.world.next_token_probs(episodes.tokens)[:, :16]
     exact = -np.log(np.take_along_axis(law, episodes.tokens[:, 1:, None], axis=2)).mean(axis=(0, 2))
     its = table.query("reader == 'true world' and objective == 'nextlat'")
@@ -192,8 +195,8 @@ def test_positions_that_are_not_scored_are_there(monkeypatch: pytest.MonkeyPatch
 def test_packed_documents_are_refused(nextlat: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     episodes = nextlat.world.sample(4, 13, seed=0)
     packed = replace(episodes, states={"document": np.zeros_like(episodes.tokens)})
-    monkeypatch.setattr(_models, "heldout_episodes", lambda *args: packed)
-    with pytest.raises(ValueError, match="packs several documents"):
+    monkeypatch.setattr(lengths, "heldout_episodes", lambda *args, **options: packed)
+    with pytest.raises(ValueError, match="has several documents"):
         length_generalisation(nextlat, length=12)
 
 
@@ -215,7 +218,7 @@ def test_layers_of_a_model_that_writes_nothing() -> None:
 
 def test_layers_of_a_block_that_doubles_and_of_the_whole_model(nextlat: Checkpoint) -> None:
     found = layer_contributions(nextlat, n=32, progress=False)
-    episodes = nextlat.world.sample(32, 13, seed=_models.HELDOUT_SEED)
+    episodes = nextlat.world.sample(32, 13, seed=HELDOUT_SEED)
     tokens = torch.as_tensor(episodes.tokens)
     with torch.no_grad():
         states = nextlat.model.backbone.states(tokens[:, :-1])
@@ -232,17 +235,17 @@ def test_layers_of_a_block_that_doubles_and_of_the_whole_model(nextlat: Checkpoi
 def test_means_over_episodes_and_their_errors() -> None:
     rng = np.random.default_rng(0)
     sums = rng.normal(3, 1, size=500)
-    plain = _models.clustered(sums, np.ones(500))
+    plain = clustered(sums, np.ones(500))
     assert plain["value"] == pytest.approx(sums.mean())
     assert plain["error"] == pytest.approx(sums.std(ddof=1) / np.sqrt(500))
     # What two of four episodes have nothing of is measured of the others; an error with nothing moved stays in.
-    assert _models.clustered(np.array([1.0, 0, 3, 0]), np.array([1.0, 0, 1, 0]))["trials"] == 2
-    assert _models.clustered(np.array([1.0, 1.0]), np.array([4.0, 0]))["value"] == 0.5
-    assert np.isnan(_models.clustered(np.zeros(3), np.zeros(3))["value"])
+    assert clustered(np.array([1.0, 0, 3, 0]), np.array([1.0, 0, 1, 0]))["trials"] == 2
+    assert clustered(np.array([1.0, 1.0]), np.array([4.0, 0]))["value"] == 0.5
+    assert np.isnan(clustered(np.zeros(3), np.zeros(3))["value"])
     with pytest.raises(ValueError, match="never change"):
-        _models.clustered(np.ones(2), np.zeros(2))
+        clustered(np.ones(2), np.zeros(2))
     with pytest.raises(ValueError, match="1 of 2 episodes give NaN"):
-        _models.clustered(np.array([np.nan, 1]), np.ones(2))
+        clustered(np.array([np.nan, 1]), np.ones(2))
 
 
 def test_the_error_is_what_repeating_it_varies_by() -> None:
@@ -250,7 +253,7 @@ def test_the_error_is_what_repeating_it_varies_by() -> None:
     rng = np.random.default_rng(1)
     counts = rng.integers(1, 9, size=(1000, 60)).astype(float)
     sums = counts * 2 + rng.normal(size=counts.shape)
-    found = [_models.clustered(s, c) for s, c in zip(sums, counts, strict=True)]
+    found = [clustered(s, c) for s, c in zip(sums, counts, strict=True)]
     varies = np.std([one["value"] for one in found])
     assert np.mean([one["error"] for one in found]) == pytest.approx(varies, rel=0.1)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from nextlat_viz.analysis.measure import Measure, interval, record, share
+import nextlat_viz as nlv
+from nextlat_viz.analysis import measure as measures
+from nextlat_viz.analysis.measure import Measure, Models, Rows, interval, record, share
 from nextlat_viz.errors import UnknownNameError
 
 
@@ -90,3 +94,60 @@ def test_shows_itself_with_names_as_text() -> None:
 def test_share_of_nothing_is_unknown() -> None:
     assert np.isnan(share(0, 0)["value"])
     assert share(0, 0)["trials"] == 0
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> object:
+    """A measure of the user's own, registered for this test alone."""
+    monkeypatch.setattr(measures.registry, "MEASURES", {})
+
+    @measures.measure("weights", unit="weights", by=("part",), note="By default.")
+    def weights(models: Models, parts: tuple[str, ...] = ("model", "head"), *, doubled: bool = False) -> Rows:
+        """Count weights.
+
+        Parameters
+        ----------
+        parts : names
+
+        Returns
+        -------
+        Measure
+        """
+        for model in models:
+            for part in parts:
+                yield model, {"part": part, "value": 2.0 if doubled else 1.0} | ({"heads": 4} if part == "head" else {})
+        return {"note": "Doubled."} if doubled else None
+
+    return weights
+
+
+def test_a_measure_takes_checkpoints_names_or_several(weights) -> None:
+    checkpoint = nlv.load("mess3/nextlat")
+    alone = weights(checkpoint, progress=False).table
+    pd.testing.assert_frame_equal(alone, weights("mess3/nextlat", progress=False).table)
+    several = weights([checkpoint, "mess3/next_token"], ("model",), progress=False)
+    assert several.table[["objective", "value"]].values.tolist() == [["nextlat", 1.0], ["next_token", 1.0]]
+    with pytest.raises(TypeError, match="a model to measure is a Checkpoint or a Predictor, got int"):
+        weights(3)
+    with pytest.raises(ValueError, match="measure models of one world together"):
+        weights(["mess3/nextlat", "rrxor/nextlat"])
+
+
+def test_fields_that_depend_on_options_are_returned_by_the_function(weights) -> None:
+    assert weights("mess3/nextlat", progress=False).note == "By default."
+    assert weights("mess3/nextlat", doubled=True, progress=False).note == "Doubled."
+
+
+def test_a_count_that_some_rows_lack_stays_whole(weights) -> None:
+    assert weights("mess3/nextlat", progress=False).table["heads"].dtype == "Int64"
+
+
+def test_a_measure_documents_the_arguments_of_all_measures(weights) -> None:
+    assert str(inspect.signature(weights)) == (
+        "(models: 'Any', parts: 'tuple[str, ...]' = ('model', 'head'), *, doubled: 'bool' = False, "
+        "progress: 'bool' = True) -> 'Measure'"
+    )
+    head, _, rest = weights.__doc__.partition("parts : names\n")
+    assert head.endswith("models : Checkpoint, name, Predictor, or several of one world\n")
+    assert rest.startswith("progress : bool")
+    assert list(measures.registry.MEASURES) == ["weights"]

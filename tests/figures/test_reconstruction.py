@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis.worldmodel import MapReconstruction
+from nextlat_viz.analysis.behaviour.reconstruction import MapReconstruction
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.plotting import Figure
 

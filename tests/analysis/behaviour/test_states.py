@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis.worldmodel import compression_greedy, compression_vafa, distinction
-from nextlat_viz.analysis.worldmodel.distinction import model_boundary, world_boundary
-from nextlat_viz.analysis.worldmodel.language import first_rejected, possible, possible_next, sample_suffixes
-from nextlat_viz.analysis.worldmodel.states import different_state_pairs, same_state_pairs, state_of
+from nextlat_viz.analysis import compression_greedy, compression_vafa, distinction
+from nextlat_viz.analysis.behaviour.distinction import model_boundary, world_boundary
+from nextlat_viz.analysis.behaviour.language import first_rejected, possible, possible_next, sample_suffixes
+from nextlat_viz.analysis.behaviour.states import different_state_pairs, pairs_in_one_state, state_of
 from nextlat_viz.decoding import Predictor, UniformLegal, WorldPredictor
 from nextlat_viz.errors import UnknownNameError
 
@@ -23,10 +23,10 @@ ROOM = ["room"]
 
 @pytest.mark.parametrize(("name", "length"), [("rrxor", 9), ("even", 8), ("taxi", None), ("othello", None)])
 def test_pairs_are_of_one_state_or_of_two(name: str, length: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nextlat_viz.analysis.worldmodel.states._FEWEST_EPISODES", 256)
+    monkeypatch.setattr("nextlat_viz.analysis.behaviour.states._FEWEST_EPISODES", 256)
     world = worlds.get(name, **({"width": 3, "height": 3} if name == "taxi" else {}))
     n, total = 8, world.length or length or 0
-    pairs = same_state_pairs(world, n, length=total, seed=1)
+    pairs = pairs_in_one_state(world, n, length=total, seed=1)
     others = different_state_pairs(world, n, length=total, room=4, seed=1)
     assert len(pairs) == len(others) == n
     assert (others.length <= total - 4).all()
@@ -46,14 +46,14 @@ def test_pairs_are_of_one_state_or_of_two(name: str, length: int | None, monkeyp
 
 
 def test_pairs_take_lengths_in_turn() -> None:
-    pairs = same_state_pairs(tiny_taxi(), 8, length=9)
+    pairs = pairs_in_one_state(tiny_taxi(), 8, length=9)
     assert np.bincount(pairs.length)[3:].max() <= 2
 
 
 def test_pairs_that_are_not_there() -> None:
     with pytest.raises(ValueError, match="more than the 0 found"):
         # With one token of memory lost at every step, only the last token counts; of two tokens no pair has a choice.
-        same_state_pairs(worlds.get("golden_mean"), 3, length=2)
+        pairs_in_one_state(worlds.get("golden_mean"), 3, length=2)
     with pytest.raises(ValueError, match=r"state=.*room"):
         state_of(Ring(), np.array([[0, 1]]))
     with pytest.raises(UnknownNameError, match="room"):
@@ -108,7 +108,7 @@ def test_the_first_rejected_token_is_found_literally(first: list[int], data: st.
 
 def test_suffixes_are_of_the_model_and_end() -> None:
     world = tiny_taxi()
-    pairs = same_state_pairs(world, 5, length=9)
+    pairs = pairs_in_one_state(world, 5, length=9)
     end = world.vocabulary.index("end")
     for _, first, _ in pairs.by_length():
         some = sample_suffixes(
@@ -236,7 +236,7 @@ def test_a_model_without_memory_compresses_all_and_tells_nothing_apart() -> None
 
 
 def test_a_model_that_splits_rooms_compresses_only_some_pairs(ring: Ring) -> None:
-    pairs = same_state_pairs(ring, 12, length=10, state=ROOM)
+    pairs = pairs_in_one_state(ring, 12, length=10, state=ROOM)
     model = Doubled(ring)
     alike, same = [], []
     for i, k in enumerate(pairs.length.tolist()):

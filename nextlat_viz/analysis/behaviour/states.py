@@ -1,4 +1,4 @@
-"""Prefixes of true episodes that have come to the same state, or to different ones."""
+"""Pairs of prefixes of true episodes that end in one state, or in different states."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.analysis.worldmodel._episodes import held_out_split, positive
-from nextlat_viz.errors import unknown
+from nextlat_viz.analysis.episodes import held_out_split
+from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.worlds import Episodes, HiddenMarkovWorld, World
 
-# The states of `replay` that together fix what can follow, and how likely it is.
+# The states of `replay` that together fix which tokens can follow, and how likely they are.
 _FIX_THE_FUTURE = {"taxi": ("node", "destination", "moves_left"), "othello": ("board", "turn")}
-_DECIMALS = 6  # of a belief: two ways to compute one agree to many more
-# Enough that pairs of many lengths are among them; where there are not, more are drawn.
+_DECIMALS = 6  # of a belief: rounding errors are far smaller
+# Enough for pairs of many lengths in most worlds; more are drawn where they are not.
 _FEWEST_EPISODES, _MOST_EPISODES = 1 << 12, 1 << 14
 
 
@@ -28,7 +28,7 @@ class PrefixPairs:
     first, second : (n, t) int arrays
         True episodes.
     length : (n,) int array
-        Tokens of the two that are the prefix.
+        Tokens of the prefixes.
     """
 
     first: Int[np.ndarray, "n t"]
@@ -39,7 +39,7 @@ class PrefixPairs:
         return len(self.length)
 
     def by_length(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield, for each length there is, which pairs have it and their first and second prefixes."""
+        """Yield, for each length, the rows of its pairs, their first prefixes and their second prefixes."""
         for length in np.unique(self.length).tolist():
             rows = np.flatnonzero(self.length == length)
             yield rows, self.first[rows, :length], self.second[rows, :length]
@@ -48,11 +48,10 @@ class PrefixPairs:
 def state_of(
     world: World, tokens: Int[np.ndarray, "n t"], state: Sequence[str] | None = None
 ) -> Int[np.ndarray, "n t"]:
-    """Number the states after each token: two have one number exactly when the same can follow.
+    """Number the states after each token: two prefixes get one number exactly when the same can follow them.
 
-    A state is whatever fixes the future: in the taxi world node, destination and the moves left, which decide what is
-    still in time; in a hidden Markov world the exact belief, to six decimals; in Othello the board and the side to
-    move.
+    A state is what fixes the future: in the taxi world node, destination and the moves left; in a hidden Markov world
+    the exact belief, to six decimals; in Othello the board and the side to move.
 
     Parameters
     ----------
@@ -60,18 +59,18 @@ def state_of(
     tokens : (n, t) int array
         Legal sequences.
     state : sequence of str, optional
-        Names of what ``world.replay`` returns that together fix the future, for other worlds.
+        For other worlds, names of states that ``world.replay`` returns and that together fix the future.
 
     Raises
     ------
     ValueError
-        If it is not known what fixes the future of this world.
+        If the states that fix the future of this world are unknown.
     UnknownNameError
         If the world has no such state.
 
     Examples
     --------
-    Of the golden mean only the last token counts:
+    In the golden mean the last token alone fixes the future:
 
     >>> from nextlat_viz import worlds
     >>> ids = state_of(worlds.get("golden_mean"), np.array([[0, 0, 1], [1, 0, 1]]))
@@ -92,7 +91,7 @@ def state_of(
     for name in state:
         if name not in known:
             raise unknown(f"state of world {world.name!r}:", name, known)
-    # Each state is numbered by itself, then their numbers together: numbers compare faster than rows of them.
+    # Number each state, then the tuples of numbers: comparing integers is faster than comparing rows.
     ids = np.zeros(tokens.size, np.int64)
     for name in state:
         values = np.asarray(known[name]).reshape(tokens.size, -1)
@@ -104,21 +103,22 @@ def state_of(
     return ids.reshape(tokens.shape)
 
 
-def same_state_pairs(
+def pairs_in_one_state(
     world: World, n: int, *, length: int, seed: int = 0, state: Sequence[str] | None = None
 ) -> PrefixPairs:
     """Find pairs of different prefixes of equal length that end in one state.
 
-    They are prefixes of true episodes, of the held-out split where there is one, behind the prompt, with a choice left
-    to make: at least two more tokens come. No prefix is in two pairs. Lengths are taken in turn, and of one length the
-    states, so that neither the last moves, where episodes meet most often, nor busy states crowd out the rest.
+    The prefixes are those of true episodes, of the held-out split where there is one. They are longer than the prompt,
+    and at least two more tokens follow. No prefix is in two pairs. Pairs are taken from each length in turn, and within
+    a length from each state in turn: otherwise most pairs would come from the last moves, where episodes meet most
+    often, and from the most frequent states.
 
     Parameters
     ----------
     world : World
     n : int
     length : int
-        Tokens of an episode, in worlds without a length of their own.
+        Tokens of an episode, in worlds without a fixed length.
     seed : int
     state : sequence of str, optional
         As for ``state_of``.
@@ -131,21 +131,19 @@ def same_state_pairs(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> pairs = same_state_pairs(worlds.get("taxi", width=3, height=3), 5, length=12)
+    >>> pairs = pairs_in_one_state(worlds.get("taxi", width=3, height=3), 5, length=12)
     >>> len(pairs), bool((pairs.first[:, 1] == pairs.second[:, 1]).all())  # one destination
     (5, True)
     """
-    positive("n", n)
-    found, episodes = 0, max(_FEWEST_EPISODES, 2 * n)
+    episodes = max(_FEWEST_EPISODES, 2 * at_least("n", n))
     while episodes <= max(_MOST_EPISODES, 2 * n):
         drawn = world.sample(episodes, length, seed=seed, split=held_out_split(world), states=False)
         pairs = _pair_up(world, drawn, n, np.random.default_rng(seed), state)
-        found = len(pairs)
-        if found == n:
+        if len(pairs) == n:
             return pairs
         episodes *= 4
     raise ValueError(
-        f"n={n} pairs of different prefixes that end in one state are more than the {found} found among "
+        f"n={n} pairs of different prefixes that end in one state are more than the {len(pairs)} found among "
         f"{episodes // 4} episodes of world {world.name!r}: ask for fewer, or for longer episodes"
     )
 
@@ -162,15 +160,14 @@ def _pair_up(
     order = np.argsort(cell, kind="stable")
     rank = _rank(cell[order])
     first = np.flatnonzero((rank[:-1] % 2 == 0) & (rank[1:] == rank[:-1] + 1))
-    # Of one length, states in turn; then lengths in turn.
+    # Take states in turn within a length, then lengths in turn.
     first = first[np.lexsort((rng.random(len(first)), rank[first], at[order[first]]))]
     first = first[np.argsort(_rank(at[order[first]]), kind="stable")][:n]
-    one, other = order[first], order[first + 1]
-    return PrefixPairs(tokens[episode[one]], tokens[episode[other]], at[one] + 1)
+    return _pairs_of(drawn, episode, at, order[first], order[first + 1])
 
 
 def _rank(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """How many equal values come before each, in sorted values."""
+    """Count the equal values before each of some sorted values."""
     starts = np.flatnonzero(np.diff(values, prepend=-1))
     return np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values))))
 
@@ -178,16 +175,16 @@ def _rank(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def different_state_pairs(
     world: World, n: int, *, length: int, room: int, seed: int = 0, state: Sequence[str] | None = None
 ) -> PrefixPairs:
-    """Draw pairs of prefixes of equal length that end in different states, from the same prefixes as above.
+    """Draw pairs of prefixes of equal length that end in different states, of the prefixes of `pairs_in_one_state`.
 
     Parameters
     ----------
     world : World
     n : int
     length : int
-        Tokens of an episode, in worlds without a length of their own.
+        Tokens of an episode, in worlds without a fixed length.
     room : int
-        Tokens that must fit behind a prefix.
+        Tokens that must follow a prefix.
     seed : int
     state : sequence of str, optional
         As for ``state_of``.
@@ -195,7 +192,7 @@ def different_state_pairs(
     Raises
     ------
     ValueError
-        If there are fewer pairs among so many episodes.
+        If there are fewer pairs among ``max(256, 4 n)`` episodes.
 
     Examples
     --------
@@ -204,28 +201,30 @@ def different_state_pairs(
     >>> len(pairs), bool((pairs.length <= 7).all())
     (5, True)
     """
-    drawn = world.sample(max(256, 4 * positive("n", n)), length, seed=seed, split=held_out_split(world), states=False)
+    drawn = world.sample(max(256, 4 * at_least("n", n)), length, seed=seed, split=held_out_split(world), states=False)
     rng = np.random.default_rng(seed)
-    tokens = drawn.tokens
-    open_to = eligible(drawn)
-    open_to[:, max(tokens.shape[1] - room, 0) :] = False
-    episode, at = rng.permutation(np.argwhere(open_to)).T
+    usable = eligible(drawn)
+    usable[:, max(drawn.tokens.shape[1] - room, 0) :] = False
+    episode, at = rng.permutation(np.argwhere(usable)).T
     order = np.argsort(at, kind="stable")
-    one, other = order[: len(order) // 2 * 2].reshape(-1, 2).T
-    ids = state_of(world, tokens, state)[episode, at]
-    differ = np.flatnonzero((at[one] == at[other]) & (ids[one] != ids[other]))
+    first, second = order[: len(order) // 2 * 2].reshape(-1, 2).T
+    ids = state_of(world, drawn.tokens, state)[episode, at]
+    differ = np.flatnonzero((at[first] == at[second]) & (ids[first] != ids[second]))
     if len(differ) < n:
         raise ValueError(
             f"n={n} pairs of prefixes in different states are more than the {len(differ)} found among {len(drawn)} "
             f"episodes of world {world.name!r} with room for {room} more tokens: ask for fewer, or make episodes longer"
         )
     chosen = rng.permutation(differ)[:n]
-    one, other = one[chosen], other[chosen]
-    return PrefixPairs(tokens[episode[one]], tokens[episode[other]], at[one] + 1)
+    return _pairs_of(drawn, episode, at, first[chosen], second[chosen])
+
+
+def _pairs_of(drawn: Episodes, episode: np.ndarray, at: np.ndarray, a: np.ndarray, b: np.ndarray) -> PrefixPairs:
+    return PrefixPairs(drawn.tokens[episode[a]], drawn.tokens[episode[b]], at[a] + 1)
 
 
 def eligible(drawn: Episodes) -> Bool[np.ndarray, "n t"]:
-    """After which tokens something is left to choose: the next is to be predicted, and not the last."""
+    """Mark the tokens after which the model has a choice: the next token is predicted and is not the last."""
     t = drawn.tokens.shape[1]
     after = np.zeros(drawn.tokens.shape, bool)
     after[:, :-1] = drawn.loss_mask[:, 1:]
@@ -233,7 +232,7 @@ def eligible(drawn: Episodes) -> Bool[np.ndarray, "n t"]:
 
 
 def _prefix_ids(tokens: Int[np.ndarray, "n t"]) -> Int[np.ndarray, "n t"]:
-    """Number the prefixes: two have one number exactly when they are the same."""
+    """Number the prefixes: two get one number exactly when they are equal."""
     ids, number, seen = np.empty_like(tokens), np.zeros(len(tokens), np.int64), 0
     for t in range(tokens.shape[1]):
         _, number = np.unique(number * (int(tokens.max()) + 1) + tokens[:, t], return_inverse=True)

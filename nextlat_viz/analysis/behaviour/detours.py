@@ -1,90 +1,94 @@
-"""Detours: does a model find its way when it is led astray."""
+"""Detours: whether a ride of the model still arrives when some of its turns are replaced."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int
-from tqdm.auto import tqdm
 
-from nextlat_viz.analysis.measure import Measure, record, share
-from nextlat_viz.analysis.worldmodel._episodes import episode_length, measured, prompts, require_end, require_taxi
-from nextlat_viz.analysis.worldmodel.trajectories import judge
+from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
+from nextlat_viz.analysis.episodes import heldout_prompts, require_end, require_finite, require_taxi, whole_length
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure.result import share
 from nextlat_viz.decoding import Predictor
 from nextlat_viz.errors import unknown
 from nextlat_viz.worlds.taxi.world import Taxi
 
 KINDS = ("random", "second", "adversarial")
-"""Which turn a detour is; ``detour_robustness`` says how each is chosen."""
+"""How the turn of a detour is chosen; see ``detour_robustness``."""
 
 
+@measure(
+    "detour robustness",
+    by=("p", "kind"),
+    better="higher",
+    references={"true world": 1.0},
+    note="Held-out rides that arrive although, with probability p at every turn, the model's choice is replaced by "
+    "another turn from which the destination can still be reached in time. Vafa et al. 2024.",
+    fits=lambda checkpoint: isinstance(checkpoint.world, Taxi),
+)
 def detour_robustness(
-    models: Any,
+    models: Models,
     p: Sequence[float | int] = (0, 0.01, 0.1, 0.25, 0.5, 0.75),
     kinds: Sequence[str] = KINDS,
     *,
     n: int = 200,
     seed: int = 0,
-    progress: bool = True,
-) -> Measure:
-    """Share of held-out rides that arrive although turns are taken out of the model's hands.
+) -> Rows:
+    """Share of held-out rides that arrive although some turns of the model are replaced.
 
     The model drives greedily. Before each turn until the destination, with probability `p`, its choice is replaced by
-    a turn after which the destination can still be reached in the moves left, so that whoever knows the streets
+    a turn after which the destination can still be reached in the moves left, so that a model that knows the streets
     always arrives (Vafa et al. 2024, arXiv:2406.03689):
 
     ``"random"``
-        any of those turns but the model's own, uniformly;
+        any of those turns except the model's own choice, uniformly;
     ``"second"``
-        the one of them that the model finds likeliest, its own choice apart;
+        the one that the model finds likeliest, except its own choice;
     ``"adversarial"``
-        the one of them that it finds least likely.
+        the one that it finds least likely.
 
-    Where there is no such turn the model's choice stands. Whether a step is a detour is drawn once for each prompt and
-    step: all models, kinds and `p` meet the same draws, and a larger `p` only adds detours. A detour is always a turn
-    that can be taken, so that a model which mostly loses its way by itself arrives more often with detours: see each
-    value beside the one at `p` 0.
+    Without such a turn the choice of the model stands. Whether a step is a detour is drawn once for each prompt and
+    step: all models, kinds and `p` share the draws, and a larger `p` only adds detours. A detour is always a turn that
+    can be taken, so a model that often gets lost arrives more often with detours: compare each value with that at `p`
+    0.
 
     Parameters
     ----------
-    models : Checkpoint, Predictor, or several of one taxi world
     p : sequence of numbers
         Probabilities of a detour.
     kinds : sequence of str
     n : int
-        Prompts, all different; all there are where there are fewer.
+        Prompts, all different; fewer where the world has fewer.
     seed : int
         Of prompts and detours.
-    progress : bool
-        Show a bar.
 
     Returns
     -------
     Measure
-        By ``("p", "kind")``; beside the share, the mean number of ``detours`` in a ride, and how many rides took an
-        ``illegal`` turn or were ``unfinished``, as in ``valid_trajectories``.
+        By p and kind: the share of rides. Columns ``detours``, their mean number in a ride, and ``illegal`` and
+        ``unfinished``, as in ``valid_trajectories``.
 
     Raises
     ------
     ValueError
-        If the world has no streets, or a `p` is no probability.
+        If the world has no streets, or a value of `p` is no probability.
     UnknownNameError
-        If a kind is none of the above.
+        If a kind does not exist.
 
     Examples
     --------
     >>> from nextlat_viz import worlds
     >>> from nextlat_viz.decoding import WorldPredictor
     >>> world = worlds.get("taxi", width=3, height=3)
-    >>> found = detour_robustness(WorldPredictor(world), p=[0, 0.5], kinds=["random"], n=4, progress=False)
-    >>> found.table[["p", "value"]].values.tolist()
+    >>> arrived = detour_robustness(WorldPredictor(world), p=[0, 0.5], kinds=["random"], n=4, progress=False)
+    >>> arrived.table[["p", "value"]].values.tolist()
     [[0.0, 1.0], [0.5, 1.0]]
     """
-    predictors = measured(models)
-    world = require_taxi(predictors[0].world, "detour robustness")
+    require_finite(models)
+    world = require_taxi(models.world, models.measure)
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("kind of detour", kind, KINDS)
@@ -93,27 +97,14 @@ def detour_robustness(
     for chance in p:
         if not 0 <= chance <= 1:
             raise ValueError(f"p={chance!r} must be a probability, from 0 to 1")
-    asked = prompts(world, n, seed, "detour robustness")
-    rng = np.random.default_rng(seed)
-    steps = episode_length(predictors, None) - asked.shape[1]
-    when, which = rng.random((2, len(asked), steps))
-    rows = []
-    settings = [(predictor, kind, float(chance)) for predictor in predictors for kind in kinds for chance in p]
-    for predictor, kind, chance in tqdm(settings, desc="detours", unit="setting", disable=not progress):
-        tokens, length, detours = drive(predictor, world, asked, kind, when < chance, which)
-        verdicts = judge(world, tokens, length)
-        found = share(int(verdicts.valid.sum()), len(asked)) | {"detours": float(detours.mean())} | verdicts.counts()
-        who = record(world.name, predictor.objective, predictor.seed, predictor.name)
-        rows.append(who | {"p": chance, "kind": kind} | found)
-    return Measure(
-        "detour robustness",
-        pd.DataFrame(rows),
-        by=("p", "kind"),
-        better="higher",
-        references={"true world": 1.0},
-        note="Held-out rides that arrive although, with probability p at every turn, another turn is taken from which "
-        "the destination can still be reached in time. Vafa et al. 2024.",
-    )
+    prompts = heldout_prompts(world, n, seed, models.measure)
+    steps = whole_length(models, None) - prompts.shape[1]
+    when, which = np.random.default_rng(seed).random((2, len(prompts), steps))
+    for model, kind, chance in models.track(list(itertools.product(models.all, kinds, map(float, p))), "setting"):
+        tokens, length, detours = drive(model, world, prompts, kind, when < chance, which)
+        verdicts = verdicts_of(world, tokens, length)
+        arrived = share(int(verdicts.valid.sum()), len(prompts))
+        yield model, {"p": chance, "kind": kind, **arrived, "detours": float(detours.mean()), **verdicts.counts()}
 
 
 def drive(
@@ -134,14 +125,14 @@ def drive(
     kind : str
         One of ``KINDS``.
     when : (n, steps) bool array
-        Where a detour is to be, if there is one.
+        The steps at which to take a detour where one is possible.
     which : (n, steps) array
-        From 0 to 1: which of the turns a random detour takes.
+        From 0 to 1: picks the turn of a random detour.
 
     Returns
     -------
     tuple of arrays
-        Tokens (n, prompt + steps), -1 after the end; the length of each ride; the detours in each.
+        Tokens (n, prompt + steps), -1 after the end; the length of each ride; its number of detours.
     """
     end, first = require_end(world, "a drive"), len(world.streets.nodes)
     n, width = prompts.shape
@@ -152,22 +143,24 @@ def drive(
     for step in range(when.shape[1]):
         at = width + step
         choice = reader.probs.argmax(axis=1)
-        led = np.flatnonzero(when[going, step])
-        if len(led):
-            rides = going[led]
+        replaced = np.flatnonzero(when[going, step])
+        if len(replaced):
+            rides = going[replaced]
             open_turns = world.legal_turns(tokens[rides, :at], in_time=True)[:, -1]
-            turn = detour(reader.probs[led, first:end], choice[led] - first, open_turns, kind, which[rides, step])
+            turn = detour(
+                reader.probs[replaced, first:end], choice[replaced] - first, open_turns, kind, which[rides, step]
+            )
             moved = turn >= 0
             detours[rides[moved]] += 1
-            choice[led[moved]] = first + turn[moved]
+            choice[replaced[moved]] = first + turn[moved]
         tokens[going, at] = choice
         length[going] += 1
-        on = choice != end
-        going, choice = going[on], choice[on]
+        unfinished = choice != end
+        going, choice = going[unfinished], choice[unfinished]
         if not going.size or step + 1 == when.shape[1]:
             break
-        if not on.all():
-            reader.keep(on)
+        if not unfinished.all():
+            reader.keep(unfinished)
         reader.read(choice)
     return tokens, length, detours
 
@@ -184,15 +177,15 @@ def detour(
     Parameters
     ----------
     probs : (n, turns) array
-        What the model thinks of each turn.
+        Probability of each turn by the model.
     choice : (n,) int array
-        Its own turn; whatever is no turn is outside 0..turns - 1.
+        Turn that the model chose; a choice that is no turn is outside 0..turns - 1.
     open_turns : (n, turns) bool array
         Turns from which the destination can still be reached in the moves left.
     kind : str
         One of ``KINDS``.
     which : (n,) array
-        From 0 to 1: which one, where it is random.
+        From 0 to 1: picks the turn of a random detour.
 
     Examples
     --------
@@ -210,7 +203,7 @@ def detour(
     elif kind == "second":
         chosen = np.where(among, probs, -1.0).argmax(axis=1)
     else:
-        # Its own choice may be the least likely of those that still lead there, and is then no detour.
+        # The model's own choice may be the least likely of the turns that still arrive: then there is no detour.
         worst = np.where(open_turns, probs, np.inf).argmin(axis=1)
         return np.where(open_turns.any(axis=1) & (worst != choice), worst, -1)
     return np.where(among.any(axis=1), chosen, -1)

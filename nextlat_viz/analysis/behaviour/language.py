@@ -1,4 +1,4 @@
-"""What may follow a prefix: by the world, and by a model that accepts what it finds likely enough."""
+"""Continuations of a prefix: those the world allows, and those a model accepts as likely enough."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _CELLS_AT_ONCE = 1 << 24  # of an array rows x positions x vocabulary
 
 
 def possible_next(world: World, tokens: Int[np.ndarray, "n t"]) -> Bool[np.ndarray, "n v"]:
-    """Which tokens may follow each whole sequence so that it can still be one of a true episode.
+    """Mark the tokens that may follow each sequence so that it can still become a true episode.
 
-    That is what is legal, and in the taxi world only turns from which the destination can still be reached in the
-    moves left: what puts it out of reach has no true continuation.
+    These are the legal tokens; in the taxi world only the turns from which the destination can still be reached in the
+    moves left.
 
     Parameters
     ----------
@@ -31,22 +31,22 @@ def possible_next(world: World, tokens: Int[np.ndarray, "n t"]) -> Bool[np.ndarr
     [[True, False], [True, True]]
     """
     n, t = tokens.shape
-    found = np.empty((n, len(world.vocabulary)), bool)
+    allowed = np.empty((n, len(world.vocabulary)), bool)
     at_once = max(1, _CELLS_AT_ONCE // (t * len(world.vocabulary)))
     for first in range(0, n, at_once):
         part = tokens[first : first + at_once]
-        found[first : first + at_once] = world.legal_next(part)[:, -1]
+        allowed[first : first + at_once] = world.legal_next(part)[:, -1]
         if isinstance(world, Taxi):
             nodes = len(world.streets.nodes)
             turns = world.legal_turns(part, in_time=True)[:, -1]
-            found[first : first + at_once, nodes : nodes + turns.shape[1]] = turns
-    return found
+            allowed[first : first + at_once, nodes : nodes + turns.shape[1]] = turns
+    return allowed
 
 
 def possible(
     world: World, prefixes: Int[np.ndarray, "n k"], suffixes: Int[np.ndarray, "n s"]
 ) -> Bool[np.ndarray, " n"]:
-    """Whether each suffix (-1 behind its end) may follow its prefix, in the sense of ``possible_next``.
+    """Tell whether each suffix (-1 after its end) may follow its prefix, in the sense of ``possible_next``.
 
     Examples
     --------
@@ -54,14 +54,14 @@ def possible(
     >>> possible(worlds.get("golden_mean"), np.array([[0], [0]]), np.array([[1, 0], [1, 1]])).tolist()
     [True, False]
     """
-    tokens, fine = prefixes, np.ones(len(prefixes), bool)
+    tokens, allowed = prefixes, np.ones(len(prefixes), bool)
     for suffix in suffixes.T:
-        rows = np.flatnonzero(fine & (suffix >= 0))
+        rows = np.flatnonzero(allowed & (suffix >= 0))
         if not len(rows):
             break
-        fine[rows] = possible_next(world, tokens[rows])[np.arange(len(rows)), suffix[rows]]
+        allowed[rows] = possible_next(world, tokens[rows])[np.arange(len(rows)), suffix[rows]]
         tokens = np.concatenate([tokens, np.maximum(suffix, 0)[:, None]], axis=1)
-    return fine
+    return allowed
 
 
 def sample_suffixes(
@@ -73,18 +73,19 @@ def sample_suffixes(
     end: int | None,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "n most"]:
-    """Sample one continuation of each prefix, without tokens of probability at most `eps`; -1 behind its end.
+    """Sample one continuation of each prefix, without tokens of probability at most `eps`; -1 after its end.
 
-    It ends with `end`, after `most` tokens, or where no token is likelier than `eps`: all of it is accepted there, in
-    the sense of ``first_rejected``. Prefixes may repeat: each is read once.
+    It ends with `end`, after `most` tokens, or where no token is likelier than `eps`. So the model accepts it whole, in
+    the sense of ``first_rejected``. A prefix that occurs several times is read once.
 
     Examples
     --------
     >>> from nextlat_viz import worlds
     >>> from nextlat_viz.decoding import WorldPredictor
     >>> world, prefixes = worlds.get("golden_mean"), np.zeros((3, 1), np.int64)
-    >>> some = sample_suffixes(WorldPredictor(world), prefixes, 4, eps=0.01, end=None, rng=np.random.default_rng(0))
-    >>> some.shape, bool(possible(world, prefixes, some).all())
+    >>> rng = np.random.default_rng(0)
+    >>> suffixes = sample_suffixes(WorldPredictor(world), prefixes, 4, eps=0.01, end=None, rng=rng)
+    >>> suffixes.shape, bool(possible(world, prefixes, suffixes).all())
     ((3, 4), True)
     """
     suffixes = np.full((len(prefixes), most), -1, np.int64)
@@ -108,16 +109,16 @@ def sample_suffixes(
 def first_rejected(
     predictor: Predictor, prefixes: Int[np.ndarray, "n k"], suffixes: Int[np.ndarray, "n s"], eps: float
 ) -> Int[np.ndarray, " n"]:
-    """Where each suffix has its first token of probability at most `eps`; -1 where it is accepted, having none.
+    """Return where each suffix has its first token of probability at most `eps`; -1 where it has none and is accepted.
 
-    Nothing behind a rejected token is read: the world as a model has no probabilities there.
+    Nothing after a rejected token is read: the world as a model has no probabilities there.
 
     Parameters
     ----------
     predictor : Predictor
     prefixes : (n, k) int array
     suffixes : (n, s) int array
-        -1 behind their end.
+        -1 after their end.
     eps : float
 
     Examples
@@ -136,7 +137,7 @@ def first_rejected(
         there = token[going] >= 0
         accepted = there & (reader.probs[np.arange(len(going)), np.maximum(token[going], 0)] > eps)
         rejected[going[there & ~accepted]] = step
-        # The last token of a suffix is judged, never read: it may be all that a model can be asked about.
+        # The last token of a suffix is not read: the context of the model may be full.
         on = accepted & (suffixes[going, step + 1] >= 0) if step + 1 < suffixes.shape[1] else np.zeros_like(accepted)
         if not on.any():
             break
@@ -148,7 +149,7 @@ def first_rejected(
 
 
 def _start(predictor: Predictor, prefixes: Int[np.ndarray, "n k"]) -> Reader:
-    """A reader of prefixes, of which each different one is read once."""
+    """Start reading prefixes; equal prefixes are read once."""
     different, which = np.unique(prefixes, axis=0, return_inverse=True)
     reader = predictor.reader(different)
     reader.keep(which.reshape(-1))

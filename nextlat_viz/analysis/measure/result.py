@@ -1,23 +1,23 @@
-"""What a measure found: a row per model and setting, with its uncertainty, over every seed."""
+"""Measure: a table with a row per model and setting, its uncertainty, and comparisons over seeds."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-from nextlat_viz.analysis._report import html_table
+from nextlat_viz import display
 from nextlat_viz.errors import unknown
 
 if TYPE_CHECKING:
     from nextlat_viz.plotting import Figure
 
-WHO = ("model", "world", "objective", "seed")
-FOUND = ("value", "error", "trials")
+RUN = ("model", "world", "objective", "seed")
+SCORE = ("value", "error", "trials")
 QUANTITY = "quantity"
 CONFIDENCE = 0.95
 
@@ -31,31 +31,31 @@ class Measure:
     name : str
         Such as ``"detour robustness"``.
     table : DataFrame
-        A row per model and setting: ``model, world, objective, seed`` (NA for what is no run), a column for each
-        setting in `by`, ``value``, its standard ``error`` (NaN where there is none) from ``trials``, and whatever else
-        the measure counts. Nothing is left out: every seed, and every trial that failed.
+        A row per model and setting: ``model, world, objective, seed`` (NA for a predictor that is not a run), a column
+        for each setting in `by`, ``value``, its standard ``error`` (NaN where there is none) over ``trials``, and the
+        further counts of the measure. It holds every seed and every failed trial.
     by : tuple of str
-        Names of the settings, the one drawn along the axis first, such as ``("p", "kind")``.
+        Names of the settings, the one drawn along the x axis first, such as ``("p", "kind")``.
     unit : str or dict of str to str
-        What ``value`` is in: ``"share"``, ``"nats"``, ``"directions"``. Of several quantities, one each by its name in
-        the setting ``quantity``.
+        Unit of ``value``: ``"share"``, ``"nats"``, ``"directions"``. A measure of several quantities has a unit for
+        each name in its setting ``quantity``.
     better : {"higher", "lower", ""}
-        Which way is good; "" where neither is.
+        Which direction is good; "" where neither is.
     references : dict of str to float
-        Values to see it beside: what the true world scores, chance.
+        Values to compare with: the score of the true world, chance.
     solved : float, optional
-        A run is counted as one that solves the task from this value on.
+        A run with at least this value counts as having solved the task.
     note : str
-        How to read it, and where it comes from.
+        How to read the values, and their source.
 
     Examples
     --------
     >>> rows = [record("w", "nextlat", s, value=v, trials=100) for s, v in enumerate([0.9, 1.0])]
     >>> rows += [record("w", "next_token", s, value=v, trials=100) for s, v in enumerate([0.5, 0.7])]
-    >>> found = Measure("valid trajectories", pd.DataFrame(rows), better="higher", solved=0.99)
-    >>> found.summary()[["objective", "seeds", "mean", "solved"]].values.tolist()
+    >>> valid = Measure("valid trajectories", pd.DataFrame(rows), better="higher", solved=0.99)
+    >>> valid.summary()[["objective", "seeds", "mean", "solved"]].values.tolist()
     [['nextlat', 2, 0.95, 0.5], ['next_token', 2, 0.6, 0.0]]
-    >>> round(float(found.compare("nextlat", "next_token")["difference"].iloc[0]), 3)
+    >>> round(float(valid.compare("nextlat", "next_token")["difference"].iloc[0]), 3)
     0.35
     """
 
@@ -70,18 +70,18 @@ class Measure:
 
     def __post_init__(self) -> None:
         table = self.table.reset_index(drop=True)
-        for column in (*WHO, *self.by, "value"):
+        for column in (*RUN, *self.by, "value"):
             if column not in table:
                 raise unknown("column of a measure's table", column, map(str, table.columns))
         for column, value in {"error": np.nan, "trials": 0}.items():
             if column not in table:
                 table[column] = value
         table["seed"] = table["seed"].astype("Int64")
-        rest = [column for column in table if column not in (*WHO, *self.by, *FOUND)]
-        object.__setattr__(self, "table", table[[*WHO, *self.by, *FOUND, *rest]])
+        rest = [column for column in table if column not in (*RUN, *self.by, *SCORE)]
+        object.__setattr__(self, "table", table[[*RUN, *self.by, *SCORE, *rest]])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the table, the measure's name and unit beside every row; of several measures it can be stacked."""
+        """Return the table with the measure's name and unit in every row, so that several measures can be stacked."""
         table = self.table.copy()
         table.insert(0, "measure", self.name)
         unit = self.unit if isinstance(self.unit, str) else table[QUANTITY].map(self.unit)
@@ -95,12 +95,12 @@ class Measure:
         -------
         DataFrame
             ``seeds``, ``mean``, its interval ``low`` to ``high`` by Student's t over seeds (NaN for one seed), the
-            ``lowest`` and ``highest`` seed, and, where the measure has a mark for it, the share of runs ``solved``.
+            ``lowest`` and ``highest`` seed, and, where the measure says what solves the task, the share ``solved``.
         """
         rows = []
         keys = ["world", "objective", *self.by]
-        for values, its in self.table.groupby(keys, sort=False, dropna=False):
-            scores = its["value"].to_numpy(float)
+        for values, runs in self.table.groupby(keys, sort=False, dropna=False):
+            scores = runs["value"].to_numpy(float)
             mean, low, high = interval(scores, confidence)
             row = dict(zip(keys, values, strict=True)) | {"seeds": scores.size, "mean": mean, "low": low, "high": high}
             row |= {"lowest": scores.min(), "highest": scores.max()}
@@ -112,63 +112,63 @@ class Measure:
     def compare(
         self, objective: str = "nextlat", baseline: str = "next_token", confidence: float = CONFIDENCE
     ) -> pd.DataFrame:
-        """Compare two objectives seed by seed: runs of one seed saw the same episodes from the same first weights.
+        """Compare two objectives seed by seed: runs of one seed share their episodes and their first weights.
 
         Returns
         -------
         DataFrame
-            A row per world and setting: ``seeds`` that both have, mean ``difference`` (objective minus baseline), its
-            interval ``low`` to ``high`` by Student's t over the pairs, and in how many of the seeds it is ``above``.
+            A row per world and setting: the number of ``seeds`` that both have, mean ``difference`` (objective minus
+            baseline), its interval ``low`` to ``high`` by Student's t over the pairs, and ``above``, the number of
+            seeds with a difference over 0.
 
         Raises
         ------
         UnknownNameError
-            If the measure has no run of one of the two.
+            If the measure has no run of one of the two objectives.
         ValueError
-            If they have no seed in common.
+            If the two have no seed in common.
         """
         known = self.table["objective"].unique()
         for name in (objective, baseline):
             if name not in known:
                 raise unknown("objective", name, map(str, known))
         keys = ["world", *self.by, "seed"]
-        # Of what is measured several times for a seed, such as snapshots left out of `by`, the mean is paired.
-        one, other = (
+        # A seed may have several rows, such as snapshots that are not in `by`: their mean is paired.
+        mine, other = (
             self.table[self.table["objective"] == name].groupby(keys, sort=False)["value"].mean()
             for name in (objective, baseline)
         )
-        both = pd.concat([one, other], axis=1, keys=["one", "other"], join="inner").reset_index()
+        both = pd.concat([mine, other], axis=1, keys=["mine", "other"], join="inner").reset_index()
         if both.empty:
             raise ValueError(
                 f"{objective} and {baseline} have no seed in common, so their runs cannot be paired: measure runs of "
                 "the same seeds"
             )
-        both["difference"] = both["one"] - both["other"]
+        both["difference"] = both["mine"] - both["other"]
         rows = []
-        for values, its in both.groupby(keys[:-1], sort=False, dropna=False):
-            mean, low, high = interval(its["difference"].to_numpy(float), confidence)
-            row = dict(zip(keys[:-1], values, strict=True)) | {"seeds": len(its), "difference": mean}
-            rows.append(row | {"low": low, "high": high, "above": int((its["difference"] > 0).sum())})
+        for values, pairs in both.groupby(keys[:-1], sort=False, dropna=False):
+            mean, low, high = interval(pairs["difference"].to_numpy(float), confidence)
+            row = dict(zip(keys[:-1], values, strict=True)) | {"seeds": len(pairs), "difference": mean}
+            rows.append(row | {"low": low, "high": high, "above": int((pairs["difference"] > 0).sum())})
         return pd.DataFrame(rows)
 
     def plot(self, **options: Any) -> Figure:
-        """Draw every run, and the mean of each objective; ``figures.measure`` says what can be asked for."""
-        # Figures come after analysis: the one arrow back, followed only when a result is asked to show itself.
-        figure: Figure = importlib.import_module("nextlat_viz.figures").measure(self, **options)
+        """Draw every run and the mean of each objective. Options as for ``figures.measure``."""
+        figure: Figure = display.drawer("measure", "nextlat_viz.figures.measures")(self, **options)
         return figure
 
     def __add__(self, other: Measure) -> Measure:
-        """The same measure of other models, one table."""
+        """Join two tables of the same measure."""
         if (self.name, self.by, self.unit) != (other.name, other.by, other.unit):
-            raise ValueError(f"{self.name!r} and {other.name!r} are different measures: they do not add")
+            raise ValueError(f"{self.name!r} and {other.name!r} are different measures and cannot be added")
         return replace(self, table=pd.concat([self.table, other.table], ignore_index=True))
 
     def __repr__(self) -> str:
         shown = self.table.to_string(index=False, float_format=lambda value: f"{value:.4g}", max_rows=30)
-        return f"{self.name} ({self._said()})\n{shown}"
+        return f"{self.name} ({self._units()})\n{shown}"
 
-    def _said(self) -> str:
-        unit = self.unit if isinstance(self.unit, str) else "each in its own unit"
+    def _units(self) -> str:
+        unit = self.unit if isinstance(self.unit, str) else "one unit per quantity"
         return unit + (f", {self.better} is better" if self.better else "")
 
     def _repr_html_(self) -> str:
@@ -184,11 +184,11 @@ class Measure:
                 value += f", solved by {row['solved']:.0%}"
             rows[key] = value
         rows |= {name: f"{value:.4g}" for name, value in self.references.items()}
-        return html_table(f"{self.name} ({self._said()})", rows, self.note)
+        return display.table(f"{self.name} ({self._units()})", rows, self.note)
 
 
 def interval(scores: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """Mean and its interval by Student's t; the interval of a single score is unknown, NaN.
+    """Return the mean and its confidence interval by Student's t; the interval of a single score is NaN.
 
     Examples
     --------
@@ -205,10 +205,10 @@ def interval(scores: Sequence[float] | np.ndarray, confidence: float = CONFIDENC
     return mean, mean - half, mean + half
 
 
-def record(world: str, objective: str, seed: int | None, model: str = "", **found: Any) -> dict[str, Any]:
-    """Return a row of a measure's table; the model is called by world, objective and seed unless it has a name."""
+def record(world: str, objective: str, seed: int | None, model: str = "", **values: Any) -> dict[str, Any]:
+    """Return a row of a measure's table; a model without a name is named by world, objective and seed."""
     name = model or "/".join([world, objective] + ([] if seed is None else [f"seed{seed}"]))
-    return {"model": name, "world": world, "objective": objective, "seed": pd.NA if seed is None else seed, **found}
+    return {"model": name, "world": world, "objective": objective, "seed": pd.NA if seed is None else seed, **values}
 
 
 def share(hits: int, trials: int) -> dict[str, float | int]:
@@ -219,10 +219,40 @@ def share(hits: int, trials: int) -> dict[str, float | int]:
     >>> {key: round(value, 3) for key, value in share(3, 4).items()}
     {'value': 0.75, 'error': 0.217, 'trials': 4}
     """
-    value = hits / trials if trials else float("nan")
-    return {"value": value, "error": float(np.sqrt(value * (1 - value) / trials)) if trials else float("nan")} | {
-        "trials": trials
-    }
+    if not trials:
+        return {"value": float("nan"), "error": float("nan"), "trials": 0}
+    value = hits / trials
+    return {"value": value, "error": float(np.sqrt(value * (1 - value) / trials)), "trials": trials}
+
+
+def clustered(sums: Float[np.ndarray, " n"], counts: Float[np.ndarray, " n"]) -> dict[str, float | int]:
+    """Return ``value = sum(sums) / sum(counts)`` over episodes, its standard ``error`` and the number of episodes.
+
+    Positions of one episode are not independent, so the error is that of a ratio of two sums over episodes (delta
+    method).
+
+    Examples
+    --------
+    >>> clustered(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    {'value': 2.0, 'error': 1.0, 'trials': 2}
+    """
+    if not np.isfinite(sums).all():
+        raise ValueError(
+            f"{int((~np.isfinite(sums)).sum())} of {len(sums)} episodes give NaN or infinity: was the model trained "
+            "too fast? Measure an earlier snapshot, or another run"
+        )
+    # An episode whose states never move has a count of 0, and its errors count all the same.
+    used = (counts > 0) | (sums != 0)
+    sums, counts, n = sums[used], counts[used], int(used.sum())
+    if n == 0:
+        return {"value": float("nan"), "error": float("nan"), "trials": 0}
+    if counts.sum() == 0:
+        raise ValueError("the states of this model never change, so its error cannot be compared with no change")
+    value = float(sums.sum() / counts.sum())
+    if n == 1:
+        return {"value": value, "error": float("nan"), "trials": 1}
+    spread = np.square(sums - value * counts).sum() / (n * (n - 1))
+    return {"value": value, "error": float(np.sqrt(spread) / counts.mean()), "trials": n}
 
 
 def _short(value: object) -> str:

@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis.worldmodel import (
+from nextlat_viz.analysis import (
     compression_vafa,
     detour_robustness,
     map_reconstruction,
     next_token_test,
     valid_trajectories,
 )
-from nextlat_viz.analysis.worldmodel._episodes import prompts
-from nextlat_viz.analysis.worldmodel.detours import KINDS, detour, drive
-from nextlat_viz.analysis.worldmodel.trajectories import judge
+from nextlat_viz.analysis.behaviour.detours import KINDS, detour, drive
+from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
+from nextlat_viz.analysis.episodes import heldout_prompts
 from nextlat_viz.decoding import Predictor, UniformLegal, WorldPredictor
 from nextlat_viz.errors import UnknownNameError
 
@@ -68,7 +68,7 @@ def test_next_token_test_of_worlds_without_end() -> None:
 def test_valid_trajectories_of_a_model_that_merges_two_destinations() -> None:
     world = tiny_taxi(4, 4)
     model = WrongWay(world, taken=3, for_it=9)
-    asked = prompts(world, 100, 0, "a test")
+    asked = heldout_prompts(world, 100, 0, "a test")
     assert len(np.unique(asked, axis=0)) == len(asked)
     assert world.rides.is_held_out(*asked.T).all()
     lost = model.confused(asked)
@@ -83,7 +83,7 @@ def test_valid_trajectories_follow_a_literal_drive() -> None:
     world = tiny_taxi()
     model = UniformLegal(world)
     end = world.vocabulary.index("end")
-    asked = prompts(world, 100, 1, "a test")
+    asked = heldout_prompts(world, 100, 1, "a test")
     arrived = illegal = 0
     for prompt in asked:
         ride = prompt.tolist()
@@ -104,12 +104,12 @@ def test_valid_trajectories_follow_a_literal_drive() -> None:
 def test_an_episode_that_just_stops_is_unfinished() -> None:
     world = tiny_taxi()
     rides = world.sample(4, seed=2)
-    verdicts = judge(world, rides.tokens, rides.length - 1)
+    verdicts = verdicts_of(world, rides.tokens, rides.length - 1)
     assert verdicts.unfinished.all()
     assert not verdicts.illegal.any()
     early = rides.tokens.copy()
     early[:, 2] = world.vocabulary.index("end")
-    assert judge(world, early, np.full(4, 3)).illegal.all()
+    assert verdicts_of(world, early, np.full(4, 3)).illegal.all()
 
 
 def test_other_worlds_with_an_end() -> None:
@@ -165,7 +165,7 @@ def test_a_drive_is_a_literal_drive(kind: str) -> None:
             return probs / probs.sum(axis=-1, keepdims=True)
 
     model = Opinionated()
-    asked = prompts(world, 12, 0, "a test")
+    asked = heldout_prompts(world, 12, 0, "a test")
     rng = np.random.default_rng(4)
     steps = world.length - 2
     when, which = rng.random((len(asked), steps)) < 0.5, rng.random((len(asked), steps))

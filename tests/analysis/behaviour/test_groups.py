@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis.tasks import state_tracking
+from nextlat_viz.analysis import state_tracking
 from nextlat_viz.decoding import UniformLegal
 from nextlat_viz.latents import HELDOUT_SEED
 from nextlat_viz.training import Checkpoint, load
-
-from ..models import Given, fresh
+from tests.analysis.models import Given, fresh
 
 WORLD = worlds.get("a5")
 

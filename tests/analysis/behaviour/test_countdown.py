@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis.tasks import equation_validity
+from nextlat_viz.analysis import equation_validity
 from nextlat_viz.latents import HELDOUT_SEED
 from nextlat_viz.training import load
-
-from ..models import Scripted, fresh
+from tests.analysis.models import Scripted, fresh
 
 WORLD = worlds.get("countdown", numbers=3, largest=20, targets=(10, 60), limit=500)
 N = 6

@@ -1,4 +1,4 @@
-"""A map being drawn ride by ride: streets that rides take, and those invented where there are none."""
+"""A map drawn ride by ride: streets that rides take, and streets invented where there are none."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from jaxtyping import Bool, Int
 from nextlat_viz.worlds.taxi.streets import Streets
 
 Street = tuple[int, int]
-"""An intersection and the direction in which one leaves it."""
+"""An intersection and the direction in which a street leaves it."""
 
 
 class Placement:
-    """The map so far; ``map_from_rides`` says how it is drawn.
+    """The map so far, drawn by the rules of ``map_from_rides``.
 
     Parameters
     ----------
     streets : Streets
-        The true map, which stays as it is.
+        The true map. It is not changed.
     reach : float
         The longest street that may be invented.
     max_degree : int
@@ -27,7 +27,7 @@ class Placement:
 
     Examples
     --------
-    A ring road of three on which one ride goes the wrong way:
+    A ring road of three intersections, and a ride that goes the wrong way:
 
     >>> ring = Streets("ring", ("a", "b", "c"), np.array([0.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0]),
     ...                np.array([[-1, 1] + 6 * [-1], 4 * [-1] + [2] + 3 * [-1], 6 * [-1] + [0, -1]]))
@@ -48,14 +48,14 @@ class Placement:
         self._degree = [0] * len(streets.nodes)
         far = np.hypot(streets.x[:, None] - streets.x, streets.y[:, None] - streets.y)
         np.fill_diagonal(far, np.inf)
-        # Rounding must not decide whether the longest true street is within its own length.
+        # The tolerance keeps rounding from excluding a street as long as the longest true one.
         within = (far <= reach * (1 + 1e-9)).sum(axis=1)
         near = np.argsort(far, axis=1, kind="stable")
         self._near = [near[node, :count].tolist() for node, count in enumerate(within.tolist())]
 
     @property
     def used(self) -> Bool[np.ndarray, " edges"]:
-        """Which of ``streets.edges`` some ride took."""
+        """Mark the ``streets.edges`` that some ride took."""
         leaving = np.argwhere(self._streets.turns >= 0).tolist()
         return np.array([self._taken.get((node, way)) == self._true[node, way] for node, way in leaving])
 
@@ -65,7 +65,7 @@ class Placement:
         return np.array(self._invented, np.int64).reshape(-1, 3)
 
     def place(self, origin: int, destination: int, turns: Sequence[int]) -> bool:
-        """Draw one ride; whether it could be drawn to its destination."""
+        """Draw one ride; return whether it could be drawn to its destination."""
         at, left = origin, list(turns)
         while True:
             new: dict[Street, int] = {}
@@ -90,9 +90,9 @@ class Placement:
         self._degree[street[0]] += 1
 
     def _follow(self, at: int, turns: Sequence[int], new: dict[Street, int]) -> tuple[int, int]:
-        """How many turns lead on from a place, and where to.
+        """Return how many turns can be followed from a place, and where they lead.
 
-        `new` gains the true streets that are taken for the first time; a street it holds already is tried out.
+        True streets taken for the first time are added to `new`; streets that it holds already are followed too.
         """
         for step, turn in enumerate(turns):
             street = (at, turn)
@@ -106,17 +106,17 @@ class Placement:
         return len(turns), at
 
     def _has_room(self, node: int, new: dict[Street, int]) -> bool:
-        """Whether one more street may leave an intersection."""
+        """Tell whether one more street may leave an intersection."""
         return self._degree[node] + sum(start == node for start, _ in new) < self._max_degree
 
     def _continue(self, street: Street, destination: int, left: Sequence[int]) -> int | None:
-        """Where to let an invented street lead, so that the rest is followed furthest; None if nowhere."""
+        """Choose where an invented street leads so that the rest is followed furthest; None if nowhere."""
         best, furthest = None, 0
         for to in self._near[street[0]]:
             new = {street: to}
             steps, at = self._follow(to, left, new)
             if steps == len(left):
-                # Nothing beats what arrives, and what ends elsewhere is lost.
+                # A ride that is followed to its end but ends elsewhere cannot be placed by a later street.
                 if at == destination:
                     return int(to)
             elif steps > furthest and self._has_room(at, new):

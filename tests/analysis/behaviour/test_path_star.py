@@ -5,13 +5,12 @@ import pytest
 from jaxtyping import Float, Int
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis.tasks import path_accuracy
+from nextlat_viz.analysis import path_accuracy
 from nextlat_viz.decoding import UniformLegal
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.latents import HELDOUT_SEED
 from nextlat_viz.training import load
-
-from ..models import Scripted, fresh
+from tests.analysis.models import Scripted, fresh
 
 WORLD = worlds.get("path_star", arms=3, nodes_per_arm=4, train_size=500, test_size=300)
 N = 300

@@ -1,0 +1,235 @@
+"""Distinction: whether a model tells two states apart, and by the right continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from nextlat_viz.analysis.behaviour.language import first_rejected, possible, possible_next, sample_suffixes
+from nextlat_viz.analysis.behaviour.states import different_state_pairs
+from nextlat_viz.analysis.episodes import (
+    end_token,
+    require_finite,
+    require_next_token,
+    require_probability,
+    whole_length,
+    within_context,
+)
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.decoding import Predictor
+from nextlat_viz.errors import at_least
+from nextlat_viz.worlds import World
+from nextlat_viz.worlds.taxi.world import Taxi
+
+PARTS = ("precision", "recall")
+Boundary = tuple[Int[np.ndarray, " sequences"], Int[np.ndarray, "sequences s"]]
+"""The pair that each sequence belongs to, and the sequences, -1 after their end."""
+
+
+@measure(
+    "distinction",
+    by=("part",),
+    better="higher",
+    references={"true world": 1.0},
+    note="Precision: of the continuations by which the model tells two states apart, the share that does tell them "
+    "apart. Recall: of the continuations that do, the share by which the model tells them apart. A share of nothing is "
+    "1, counted as empty. Vafa et al. 2024.",
+    fits=lambda checkpoint: isinstance(checkpoint.world, Taxi),
+)
+def distinction(
+    models: Models,
+    *,
+    n: int = 100,
+    suffixes: int = 5,
+    depth: int = 5,
+    largest: int = 200,
+    eps: float = 0.01,
+    length: int | None = None,
+    state: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Rows:
+    """Precision and recall of the continuations that tell two states apart: the Myhill-Nerode boundary.
+
+    As defined by Vafa et al. 2024, arXiv:2406.03689, for prefixes s1 and s2 that end in different states q1 and q2.
+    The boundary of the world holds the shortest sequences, of at most `depth` tokens, that can follow q1 and not q2.
+    The boundary of the model holds the shortest beginnings of suffixes sampled after s1 that it rejects after s2.
+
+    ``"precision"``
+        share of the model's boundary that can follow q1 and cannot follow q2;
+    ``"recall"``
+        share of the world's boundary that the model accepts after s1 and rejects after s2.
+
+    A sequence *can* follow if it is legal and, in a taxi world, leaves the destination within the moves left, which are
+    part of the state. This is what the streets allow, not the law of the world's rides: where rides are shortest paths,
+    even the true law scores below 1. A share of nothing is 1, and is counted.
+
+    Parameters
+    ----------
+    n : int
+        Pairs of prefixes of equal length, of true episodes.
+    suffixes : int
+        Sampled after each s1, as in ``compression_vafa``; 5 in the published code.
+    depth : int
+        Tokens in the longest sequence of the world's boundary.
+    largest : int
+        Of a larger boundary of the world, this many sequences are drawn, and the pair is counted.
+    eps : float
+        A token is accepted if its probability is above this.
+    length : int, optional
+        Tokens of an episode in a world without a fixed length; by default as many as the models can predict.
+    state : sequence of str, optional
+        Names of the states that fix the future, in a world where ``state_of`` does not know them.
+    seed : int
+        Of pairs, suffixes and draws.
+
+    Returns
+    -------
+    Measure
+        By part: the mean over pairs and its standard error. Columns ``empty``, pairs with an empty denominator, and
+        ``drawn``, pairs whose boundary was sampled.
+
+    Raises
+    ------
+    ValueError
+        If too few pairs exist, the states that fix the future are unknown, or `eps` is no probability.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> from nextlat_viz.decoding import WorldPredictor
+    >>> world = worlds.get("taxi", width=3, height=3)
+    >>> distinction(WorldPredictor(world), n=10, progress=False).table[["part", "value"]].values.tolist()
+    [['precision', 1.0], ['recall', 1.0]]
+    """
+    require_finite(models)
+    require_next_token(models.world, models.measure)
+    for argument, value in (("suffixes", suffixes), ("depth", depth), ("largest", largest)):
+        at_least(argument, value)
+    require_probability(eps)
+    whole = whole_length(models, length)
+    total = within_context(models, whole)
+    pairs = different_state_pairs(models.world, n, length=whole, room=depth + whole - total, seed=seed, state=state)
+    rng, boundaries, drawn = np.random.default_rng(seed), [], 0
+    for _, first, second in pairs.by_length():
+        boundary, cut = _at_most(world_boundary(models.world, first, second, depth), largest, rng)
+        boundaries.append(boundary)
+        drawn += cut
+    for model in models:
+        rng, parts = np.random.default_rng(seed), []
+        for (_, first, second), boundary in zip(pairs.by_length(), boundaries, strict=True):
+            precision = _precision(model, first, second, suffixes, total, eps, rng)
+            parts.append(np.stack([precision, _recall(model, first, second, boundary, eps)]))
+        shares = np.concatenate(parts, axis=1)
+        for part, values in zip(PARTS, shares, strict=True):
+            scores = np.where(np.isnan(values), 1.0, values)
+            error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
+            score = {"value": float(scores.mean()), "error": error, "trials": len(scores)}
+            counts = {"empty": int(np.isnan(values).sum()), "drawn": drawn if part == "recall" else 0}
+            yield model, {"part": part, **score, **counts}
+
+
+def world_boundary(world: World, first: Int[np.ndarray, "n k"], second: Int[np.ndarray, "n k"], depth: int) -> Boundary:
+    """Return the shortest sequences, of at most `depth` tokens, that can follow each first prefix and not the second.
+
+    The search is breadth first: a sequence that can follow both is extended by one token.
+
+    Returns
+    -------
+    pair : (sequences,) int array
+        The row of the prefixes that each sequence belongs to.
+    sequences : (sequences, depth) int array
+        -1 after their end.
+
+    Examples
+    --------
+    In the golden mean a 1 cannot follow a 1, and can follow a 0:
+
+    >>> from nextlat_viz import worlds
+    >>> pair, sequences = world_boundary(worlds.get("golden_mean"), np.array([[0]]), np.array([[1]]), 2)
+    >>> pair.tolist(), sequences.tolist()
+    ([0], [[1, -1]])
+    """
+    end = end_token(world)
+    pairs, sequences = [np.empty(0, np.int64)], [np.empty((0, depth), np.int64)]
+    pair, shared = np.arange(len(first)), np.empty((len(first), 0), np.int64)
+    for step in range(depth):
+        after_first = possible_next(world, np.concatenate([first[pair], shared], axis=1))
+        after_second = possible_next(world, np.concatenate([second[pair], shared], axis=1))
+        row, token = np.nonzero(after_first & ~after_second)
+        told_apart = np.full((len(row), depth), -1, np.int64)
+        told_apart[:, :step], told_apart[:, step] = shared[row], token
+        pairs.append(pair[row])
+        sequences.append(told_apart)
+        row, token = np.nonzero(after_first & after_second)
+        open_ended = token != (-1 if end is None else end)
+        row, token = row[open_ended], token[open_ended]
+        if not len(row):
+            break
+        pair, shared = pair[row], np.concatenate([shared[row], token[:, None]], axis=1)
+    return np.concatenate(pairs), np.concatenate(sequences)
+
+
+def model_boundary(
+    predictor: Predictor,
+    first: Int[np.ndarray, "n k"],
+    second: Int[np.ndarray, "n k"],
+    suffixes: int,
+    total: int,
+    eps: float,
+    rng: np.random.Generator,
+) -> Boundary:
+    """Return the shortest beginnings of suffixes sampled after each first prefix that are rejected after the second.
+
+    Each occurs once. Suffixes end at ``end``, or where the sequence has `total` tokens.
+    """
+    pair = np.repeat(np.arange(len(first)), suffixes)
+    sampled = sample_suffixes(
+        predictor, first[pair], total - first.shape[1], eps=eps, end=end_token(predictor.world), rng=rng
+    )
+    rejected = first_rejected(predictor, second[pair], sampled, eps)
+    told_apart = np.where(np.arange(sampled.shape[1]) <= rejected[:, None], sampled, -1)
+    each = np.unique(np.concatenate([pair[:, None], told_apart], axis=1)[rejected >= 0], axis=0)
+    return each[:, 0], each[:, 1:]
+
+
+def _precision(
+    predictor: Predictor,
+    first: np.ndarray,
+    second: np.ndarray,
+    suffixes: int,
+    total: int,
+    eps: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Precision of each pair; NaN where the model's boundary is empty."""
+    pair, sequences = model_boundary(predictor, first, second, suffixes, total, eps, rng)
+    right = possible(predictor.world, first[pair], sequences) & ~possible(predictor.world, second[pair], sequences)
+    return _share(pair, right, len(first))
+
+
+def _recall(predictor: Predictor, first: np.ndarray, second: np.ndarray, boundary: Boundary, eps: float) -> np.ndarray:
+    """Recall of each pair; NaN where the world's boundary is empty."""
+    pair, sequences = boundary
+    accepted = first_rejected(predictor, first[pair], sequences, eps) < 0
+    rejected = first_rejected(predictor, second[pair], sequences, eps) >= 0
+    return _share(pair, accepted & rejected, len(first))
+
+
+def _share(pair: np.ndarray, hits: np.ndarray, n: int) -> np.ndarray:
+    of = np.bincount(pair, minlength=n)
+    return np.where(of > 0, np.bincount(pair, weights=hits, minlength=n) / np.maximum(of, 1), np.nan)
+
+
+def _at_most(
+    boundary: tuple[np.ndarray, np.ndarray], largest: int, rng: np.random.Generator
+) -> tuple[tuple[np.ndarray, np.ndarray], int]:
+    """Keep at most `largest` sequences of each pair; return them and the number of pairs that lost some."""
+    pair, sequences = boundary
+    order = rng.permutation(len(pair))
+    order = order[np.argsort(pair[order], kind="stable")]
+    size = np.bincount(pair)
+    rank = np.arange(len(order)) - np.repeat(size.cumsum() - size, size)
+    kept = order[rank < largest]
+    return (pair[kept], sequences[kept]), int((size > largest).sum())

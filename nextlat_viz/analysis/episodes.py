@@ -1,0 +1,153 @@
+"""Held-out episodes and prompts that models are measured on, and the checks before a measurement."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+
+from nextlat_viz.analysis.measure.registry import Models
+from nextlat_viz.decoding import Predictor, generate
+from nextlat_viz.errors import at_least
+from nextlat_viz.training.presets import episode_length
+from nextlat_viz.worlds import Episodes, World
+from nextlat_viz.worlds.taxi.world import Taxi
+
+END = "end"
+"""The token that ends an episode, in worlds whose episodes end."""
+
+_DRAWS_PER_PROMPT = 4
+
+
+def held_out_split(world: World) -> str:
+    """Return the split that no model was trained on, or the first where there is none."""
+    return "test" if "test" in world.splits else world.splits[0]
+
+
+def heldout_episodes(models: Models, n: int, length: int | None = None, *, seed: int) -> Episodes:
+    """Draw held-out episodes that all models can read.
+
+    By default they are as long as in training, of which all but the last token are read. Of models with several
+    contexts the shortest counts.
+    """
+    at_least("n", n, 2, "a standard error needs two episodes")
+    if length is None:
+        assert models.context is not None
+        length = episode_length(models.world, models.context)
+    return models.world.sample(n, length, seed=seed, split=held_out_split(models.world))
+
+
+def whole_length(models: Models, length: int | None) -> int:
+    """Return the tokens of an episode: `length`, else the world's own, else as many as every model can predict."""
+    if length is not None:
+        return at_least("length", length)
+    if models.world.length is not None:
+        return models.world.length
+    if models.context is None:
+        raise ValueError(
+            f"length is needed: episodes of world {models.world.name!r} and what these models read have no limit"
+        )
+    return models.context + 1
+
+
+def within_context(models: Models, length: int) -> int:
+    """Return how many tokens of an episode every model can predict: one more than it reads, at most `length`."""
+    return length if models.context is None else min(length, models.context + 1)
+
+
+def require_finite(models: Models) -> None:
+    """Check that every model predicts numbers. One that predicts NaN would look like one that knows nothing.
+
+    Raises
+    ------
+    ValueError
+        If a model predicts NaN or infinity.
+    """
+    world = models.world
+    episode = world.sample(1, 2 if world.length is None else None, states=False)
+    opening = episode.tokens[:, : 1 + int(episode.loss_mask[0, 1:].argmax())]
+    for model in models.all:
+        if not np.isfinite(model.next_token_probs(opening)).all():
+            raise ValueError(
+                f"{model.name} predicts NaN or infinity: was it trained too fast? Measure another checkpoint"
+            )
+
+
+def require_next_token(world: World, measure: str) -> None:
+    """Raise unless models of the world predict the next token, so that a prediction is legal or not."""
+    if not world.predicts_next_token:
+        raise ValueError(
+            f"{measure} asks whether the next token is legal, but models of world {world.name!r} predict targets, not "
+            "the next token: use a world that predicts_next_token"
+        )
+
+
+def require_taxi(world: World, measure: str) -> Taxi:
+    """Return the world, which must have streets."""
+    if not isinstance(world, Taxi):
+        raise ValueError(
+            f"{measure} needs streets and a destination, which world {world.name!r} lacks: use models of a taxi world"
+        )
+    return world
+
+
+def require_probability(eps: float) -> float:
+    """Return `eps`, which must be a probability between 0 and 1."""
+    if not 0 < eps < 1:
+        raise ValueError(f"eps={eps!r} must be above 0 and below 1: a token is accepted when it is likelier than that")
+    return float(eps)
+
+
+def end_token(world: World) -> int | None:
+    """Return the id of ``end``; None where episodes have no end."""
+    return world.vocabulary.index(END) if END in world.vocabulary else None
+
+
+def require_end(world: World, measure: str) -> int:
+    """Return the id of ``end``, or raise where episodes have no end."""
+    end = end_token(world)
+    if end is None:
+        raise ValueError(
+            f"{measure} needs episodes that end, and those of world {world.name!r} have no {END!r} token: use a world "
+            "such as 'taxi'"
+        )
+    return end
+
+
+def prompt_length(episodes: Episodes, world: World) -> int:
+    """Return how many tokens come before the first that is predicted, the same number in every episode."""
+    scored = episodes.loss_mask.copy()
+    scored[:, 0] = False
+    first = scored.argmax(axis=1)
+    if not scored.any(axis=1).all() or np.ptp(first):
+        raise ValueError(f"episodes of world {world.name!r} have no prompt of one length to continue from")
+    return int(first[0])
+
+
+def heldout_prompts(world: World, n: int, seed: int, measure: str) -> Int[np.ndarray, "n prompt"]:
+    """Draw up to `n` different held-out prompts in random order; fewer where the world has no more.
+
+    Raises
+    ------
+    ValueError
+        If episodes of the world do not end, or a legal end is not a success.
+    """
+    require_end(world, measure)
+    if world.name == "countdown":
+        raise ValueError(
+            f"{measure} needs a world where every legal episode that ends has reached its goal: in world 'countdown' "
+            "true arithmetic may miss the target; ask Countdown.verify"
+        )
+    require_next_token(world, measure)
+    # In a small world many draws are the same prompt: draw more than are needed, then keep each once.
+    episodes = world.sample(_DRAWS_PER_PROMPT * at_least("n", n), seed=seed, split=held_out_split(world), states=False)
+    opening = episodes.tokens[:, : prompt_length(episodes, world)]
+    _, first = np.unique(opening, axis=0, return_index=True)
+    return opening[np.sort(first)][:n]
+
+
+def answers(
+    model: Predictor, prompts: Int[np.ndarray, "n t"], length: int, stop: int, temperature: float, seed: int
+) -> Int[np.ndarray, "n length"]:
+    """Return prompts with the tokens that the model adds to them, padded with -1 after the end."""
+    tokens = generate(model, prompts, length - prompts.shape[1], temperature=temperature, stop=stop, seed=seed).tokens
+    return np.pad(tokens, ((0, 0), (0, length - tokens.shape[1])), constant_values=-1)

@@ -1,0 +1,10 @@
+from .registry import MEASURES as MEASURES
+from .registry import Models as Models
+from .registry import Rows as Rows
+from .registry import measure as measure
+from .result import QUANTITY as QUANTITY
+from .result import Measure as Measure
+from .result import clustered as clustered
+from .result import interval as interval
+from .result import record as record
+from .result import share as share

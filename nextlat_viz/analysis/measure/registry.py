@@ -1,0 +1,200 @@
+"""The decorator that turns a function of models into a measure, and the register of all measures.
+
+A measure yields a row for each model and setting. The decorator takes one or many models, shows progress, makes the
+table, documents the arguments that all measures share, and registers the measure for `evaluate`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from nextlat_viz.analysis.measure.result import Measure, record
+from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, as_predictors
+from nextlat_viz.training.checkpoint import Checkpoint, load
+from nextlat_viz.worlds import World
+
+P = TypeVar("P", bound=Predictor)
+W = TypeVar("W", bound=World)
+T = TypeVar("T")
+
+Rows = Generator[tuple[Predictor, dict[str, Any]], None, Any]
+"""Rows of a measure: the model, and its settings, ``value``, ``error``, ``trials`` and counts.
+
+The generator may return a dict of fields of `Measure` that depend on the options, such as its ``note``.
+"""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A measure that `evaluate` can take.
+
+    Attributes
+    ----------
+    take : callable
+        The measure, called with a checkpoint and ``progress``.
+    fits : callable
+        Tells of a checkpoint whether the measure can be taken of it.
+    """
+
+    take: Callable[..., Measure]
+    fits: Callable[[Checkpoint], bool]
+
+
+MEASURES: dict[str, Registered] = {}
+"""All measures whose modules were imported, by name."""
+
+
+class Models(Generic[P]):
+    """The models that a measure is taken of, all of one world. Iterating over them shows progress.
+
+    Attributes
+    ----------
+    measure : str
+        Name of the measure, for error messages.
+    all : list of Predictor
+    world : World
+    context : int or None
+        Most tokens that every model can read; None where there is no limit.
+    """
+
+    def __init__(self, measure: str, models: Any, of: type[Any] = Predictor, progress: bool = False) -> None:
+        self.measure, self._progress = measure, progress
+        self.all: list[P] = []
+        for model in as_predictors(_loaded(models)):
+            if not isinstance(model, of):
+                raise ValueError(f"{model.name} has no hidden states: {measure} can only be measured of checkpoints")
+            self.all.append(model)
+        self.world = self.all[0].world
+        self.context = min((model.context for model in self.all if model.context is not None), default=None)
+
+    def __iter__(self) -> Iterator[P]:
+        return iter(self.track(self.all))
+
+    def track(self, jobs: Sequence[T], unit: str = "model") -> Iterable[T]:
+        """Show progress over parts of the work, such as pairs of a model and a setting."""
+        bar: Iterable[T] = tqdm(jobs, desc=self.measure, unit=unit, disable=not self._progress)
+        return bar
+
+    def world_of(self, kind: type[W], example: str) -> W:
+        """Return the world, which must be of a kind.
+
+        Raises
+        ------
+        ValueError
+            If it is of another kind.
+        """
+        if not isinstance(self.world, kind):
+            raise ValueError(
+                f"{self.measure} is measured on {kind.__name__}, and {self.all[0].name} is of world "
+                f"{self.world.name!r}: give models of a world such as {example!r}"
+            )
+        return self.world
+
+
+def _loaded(models: Any) -> Any:
+    """Load checkpoints that are given by name or folder."""
+    if isinstance(models, (str, os.PathLike)):
+        return load(models)
+    if isinstance(models, Iterable) and not isinstance(models, Predictor):
+        return [load(model) if isinstance(model, (str, os.PathLike)) else model for model in models]
+    return models
+
+
+def measure(
+    name: str,
+    *,
+    by: tuple[str, ...] = (),
+    unit: str | Mapping[str, str] = "share",
+    better: Literal["higher", "lower", ""] = "",
+    references: Mapping[str, float] | None = None,
+    solved: float | None = None,
+    note: str = "",
+    of: type[Any] = Predictor,
+    fits: Callable[[Checkpoint], bool] = lambda checkpoint: True,
+    key: str | None = None,
+) -> Callable[[Callable[..., Rows]], Callable[..., Measure]]:
+    """Turn a function that yields rows into a measure of one or many models, and register it for `evaluate`.
+
+    Parameters
+    ----------
+    name, by, unit, better, references, solved, note
+        As in `Measure`.
+    of : type
+        ``ModelPredictor`` where the measure reads hidden states. By default any predictor can be measured, the true
+        world too.
+    fits : callable, optional
+        Tells of a checkpoint whether `evaluate` can take the measure of it. By default of every one.
+    key : str, optional
+        Name in `evaluate`, by default that of the function.
+
+    Returns
+    -------
+    callable
+        Called with models, the options of the function, and ``progress``; returns a `Measure`.
+
+    Examples
+    --------
+    A measure of the number of weights:
+
+    >>> @measure("size", unit="weights", of=ModelPredictor)
+    ... def size(models: Models[ModelPredictor]) -> Rows:
+    ...     for model in models:
+    ...         yield model, {"value": sum(weight.numel() for weight in model.model.parameters())}
+    >>> size(["mess3/next_token", "mess3/nextlat"], progress=False).table[["objective", "value"]].values.tolist()
+    [['next_token', 82624], ['nextlat', 124160]]
+    >>> del MEASURES["size"]  # not for the real `evaluate`
+    """
+
+    def decorate(function: Callable[..., Rows]) -> Callable[..., Measure]:
+        @functools.wraps(function)
+        def take(models: Any, *arguments: Any, progress: bool = True, **options: Any) -> Measure:
+            fields: dict[str, Any] = {"references": references or {}, "note": note, "by": by}
+
+            def rows() -> Iterator[tuple[Predictor, dict[str, Any]]]:
+                steps = function(Models(name, models, of, progress), *arguments, **options)
+                fields.update((yield from steps) or {})
+
+            table = _table(list(rows()))
+            return Measure(name, table, unit=unit, better=better, solved=solved, **fields)
+
+        signature = inspect.signature(function)
+        first, *others = signature.parameters.values()
+        shown = inspect.Parameter("progress", inspect.Parameter.KEYWORD_ONLY, default=True, annotation="bool")
+        take.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[first.replace(annotation="Any"), *others, shown], return_annotation="Measure"
+        )
+        take.__doc__ = _documented(function.__doc__, of)
+        MEASURES[key or function.__name__] = Registered(take, fits)
+        return take
+
+    return decorate
+
+
+def _table(rows: Sequence[tuple[Predictor, dict[str, Any]]]) -> pd.DataFrame:
+    table = pd.DataFrame(
+        [record(model.world.name, model.objective, model.seed, model.name, **values) for model, values in rows]
+    )
+    for column in table.columns[table.isna().any()]:
+        # A count that only some of the rows have stays a whole number.
+        if all(isinstance(values[column], int) for _, values in rows if column in values):
+            table[column] = table[column].astype("Int64")
+    return table
+
+
+def _documented(text: str | None, of: type[Any]) -> str | None:
+    """Add the arguments that all measures share to a docstring."""
+    if text is None:
+        return None
+    kinds = "Checkpoint, name" if issubclass(of, ModelPredictor) else "Checkpoint, name, Predictor"
+    models = f"models : {kinds}, or several of one world"
+    text = re.sub(r"(Parameters\n-+\n)", rf"\1{models}\n", inspect.cleandoc(text), count=1)
+    return text.replace("\n\nReturns\n", "\nprogress : bool\n    Show a progress bar.\n\nReturns\n", 1)

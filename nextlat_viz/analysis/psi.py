@@ -1,0 +1,83 @@
+"""States of a model for measures: from its transformer, also past the training length, and from psi."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nextlat_viz.decoding.predictor import ModelPredictor
+from nextlat_viz.models import OBJECTIVES, Batch, LatentDynamics, NextLat, Transformer
+from nextlat_viz.models.transformer import rotation_table
+from nextlat_viz.worlds import Episodes
+
+BATCH = 64
+TRANSFORMER, PSI = "transformer", "psi"
+
+
+def psi_of(predictor: ModelPredictor) -> LatentDynamics:
+    """Return the latent dynamics of a model.
+
+    Raises
+    ------
+    ValueError
+        If its objective has none.
+    """
+    if not isinstance(predictor.model, NextLat):
+        objectives = ", ".join(name for name, kind in OBJECTIVES.items() if issubclass(kind, NextLat))
+        raise ValueError(
+            f"{predictor.name} was trained by {predictor.objective}, which has no latent dynamics psi: measure models "
+            f"trained by {objectives}"
+        )
+    return predictor.model.psi
+
+
+def lengthened(backbone: Transformer, context: int) -> Transformer:
+    """Return the transformer for sequences longer than it was trained on: a copy with rotations of more positions.
+
+    Rotary positions are computed by a formula and have no weights, so the copy has no new parameters.
+    """
+    if context <= backbone.config.context:
+        return backbone
+    longer = copy.deepcopy(backbone)
+    longer.config = backbone.config.model_copy(update={"context": context})
+    longer.rotation = rotation_table(longer.config).to(backbone.rotation)
+    return longer.requires_grad_(False)
+
+
+def batches(predictor: ModelPredictor, episodes: Episodes) -> Iterator[tuple[slice, Batch]]:
+    """Yield batches as in training, on the model's device, with the slice of episodes in each."""
+    device = predictor.model.backbone.head.weight.device
+    for start in range(0, len(episodes), BATCH):
+        rows = slice(start, start + BATCH)
+        yield rows, Batch.from_episodes(episodes[rows], device)
+
+
+def psi_states(predictor: ModelPredictor, tokens: Int[Tensor, "n t"], start: int = 1) -> Float[Tensor, "n t dim"]:
+    """Return the states after each token: the transformer's up to `start`, then those of psi on the true tokens."""
+    psi, backbone = psi_of(predictor), predictor.model.backbone
+    if not 1 <= start <= min(tokens.shape[1], backbone.config.context):
+        raise ValueError(
+            f"start={start} must be between 1 and {min(tokens.shape[1], backbone.config.context)}: psi starts "
+            "from a state of the transformer, which has to read that many tokens"
+        )
+    embeddings = backbone.embed(tokens)
+    states = list(backbone(tokens[:, :start]).unbind(dim=1))
+    for t in range(start, tokens.shape[1]):
+        states.append(psi(states[-1], embeddings[:, t]))
+    return torch.stack(states, dim=1)
+
+
+def readers(predictor: ModelPredictor, length: int, start: int = 1) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return functions from tokens (n, t) to states (n, t, dim), for up to `length` tokens.
+
+    One is the transformer; the other, where the model has it, is psi, which starts from the transformer's state after
+    `start` tokens.
+    """
+    functions: dict[str, Callable[[Tensor], Tensor]] = {TRANSFORMER: lengthened(predictor.model.backbone, length)}
+    if isinstance(predictor.model, NextLat):
+        functions[PSI] = lambda tokens: psi_states(predictor, tokens, start)
+    return functions
