@@ -29,15 +29,17 @@ def escape(text: object) -> str:
 
 
 def shorten(text: object, longest: int = LONGEST) -> str:
-    """Cut text to a number of characters, the last of them an ellipsis.
+    r"""Cut text to a number of characters, the last of them an ellipsis. Control characters become spaces.
 
     Examples
     --------
-    >>> shorten("next-token"), shorten("next-token", 6)
-    ('next-token', 'next-…')
+    >>> shorten("next-token"), shorten("next-token", 6), shorten("two\nlines")
+    ('next-token', 'next-…', 'two lines')
     """
-    shown = str(text)
-    return shown if len(shown) <= longest else shown[: max(longest - 1, 0)].rstrip() + "…"
+    whole = str(text)
+    # Cut before looking at each character: a name may have thousands.
+    shown = "".join(letter if letter.isprintable() else " " for letter in whole[:longest])
+    return shown if len(whole) <= longest else shown[: max(longest - 1, 0)].rstrip() + "…"
 
 
 def table(title: str, rows: Mapping[str, object], note: str = "") -> str:

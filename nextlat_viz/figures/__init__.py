@@ -15,7 +15,7 @@ from nextlat_viz.figures.probes import every_seed, probe_overview
 from nextlat_viz.figures.readout import read_out
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.report import report
-from nextlat_viz.figures.rows import color_options, escape
+from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.theme import template
 from nextlat_viz.figures.training import loss_curves
 from nextlat_viz.figures.trajectories import trajectories
@@ -23,7 +23,6 @@ from nextlat_viz.figures.trajectories import trajectories
 __all__ = [
     "clouds",
     "color_options",
-    "escape",
     "every_seed",
     "for_print",
     "injection_figure",

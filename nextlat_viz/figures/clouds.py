@@ -10,12 +10,13 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
+from nextlat_viz.display import escape
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.grid import Grid
-from nextlat_viz.figures.rows import BELIEF, coloring, escape, hover_texts
+from nextlat_viz.figures.rows import BELIEF, coloring, hover_texts
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.plotting import Figure
+from nextlat_viz.plotting import CURSOR, Figure
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -284,8 +285,8 @@ def _cursor(panel: _Panel, options: dict[str, Any], path: Int[np.ndarray, " posi
         x=at[:, 0],
         y=at[:, 1],
         mode="lines+markers",
-        line={"color": themes.rgba(themes.CURSOR, 0.45), "width": 1},
-        marker={"size": sizes, "symbol": "circle-open", "color": themes.CURSOR, "line": {"width": 3}},
+        line={"color": themes.rgba(CURSOR, 0.45), "width": 1},
+        marker={"size": sizes, "symbol": "circle-open", "color": CURSOR, "line": {"width": 3}},
         hoverinfo="skip",
         **_as("cursor", options),
     )

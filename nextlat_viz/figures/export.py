@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 import plotly.io
 
+from nextlat_viz import io
 from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import CONFIG
 
@@ -75,8 +75,8 @@ def write(
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise unknown("kind of figure file", path.suffix or path.name, [f".{one}" for one in FORMATS])
-    sidecar = json.dumps(_sidecar(path.name, provenance or {}), indent=2, sort_keys=False) + "\n"
-    with writable(path) as draft, writable(path.with_suffix(".json")) as note:
+    sidecar = json.dumps(_sidecar(path.name, provenance or {}), indent=2, allow_nan=False) + "\n"
+    with io.draft(path) as draft, io.draft(path.with_suffix(".json")) as note:
         if kind == "html":
             draft.write_text(page(figure), encoding="utf-8")
         else:
@@ -161,39 +161,7 @@ def _sidecar(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
             found[library] = version(library)
     return {
         "figure": name,
-        "parameters": _plain(parameters),
+        "parameters": io.plain(parameters),
         "versions": {"python": platform.python_version(), **found},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _plain(value: Any) -> Any:
-    """Numpy numbers and arrays, paths and cards as JSON has them."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(one) for one in value]
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-@contextlib.contextmanager
-def writable(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` that takes its place if all goes well, and vanishes if not."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}. Choose a folder you may write to.") from error
-    os.close(handle)
-    draft = Path(name)
-    try:
-        yield draft
-        draft.chmod(0o644)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise

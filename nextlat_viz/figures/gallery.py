@@ -12,7 +12,9 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from nextlat_viz.figures.export import _plain, _sidecar, writable
+from nextlat_viz import io
+from nextlat_viz.display import shorten
+from nextlat_viz.figures.export import _sidecar
 from nextlat_viz.figures.prediction import prediction_bars
 from nextlat_viz.figures.story_page import Step, story_page
 from nextlat_viz.worlds import checks
@@ -95,10 +97,10 @@ def stand_alone(
             shown["What comes next?"] = predicted[position - 1]
         token = world.vocabulary[int(episode.tokens[0, position - 1])]
         given = not bool(episode.loss_mask[0, position - 1])
-        steps.append(Step(_short(token), shown, facts(world, episode, position), given))
+        steps.append(Step(shorten(token, _LONGEST), shown, facts(world, episode, position), given))
     about = {"world": world.spec, "episode": episode.sha256, "models": list(predictions or {}), **(provenance or {})}
     note = "Press play, drag the slider, or press a token: the picture is of the moment after it was read."
-    return story_page(steps, title or world.name, note, _plain(about), gallery=gallery)
+    return story_page(steps, title or world.name, note, io.plain(about), gallery=gallery)
 
 
 def write_page(page: str, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> Path:
@@ -136,7 +138,7 @@ def write_page(page: str, path: str | os.PathLike[str], provenance: Mapping[str,
     if path.suffix.lower() != ".html":
         raise ValueError(f"path={str(path)!r}: a page is written to a file that ends in .html")
     note = json.dumps(_sidecar(path.name, provenance or {}), indent=2) + "\n"
-    with writable(path) as draft, writable(path.with_suffix(".json")) as beside:
+    with io.draft(path) as draft, io.draft(path.with_suffix(".json")) as beside:
         draft.write_text(page, encoding="utf-8")
         beside.write_text(note, encoding="utf-8")
     return path
@@ -196,8 +198,4 @@ def _said(value: np.ndarray | np.generic, names: tuple[str, ...] | None) -> str:
             words.append(names[one] if one >= 0 else "not known yet")
         else:
             words.append(f"{one:.3g}" if isinstance(one, float) else str(one))
-    return _short(", ".join(words))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return shorten(", ".join(words), _LONGEST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from nextlat_viz.figures.rows import escape
+from nextlat_viz.display import escape
 
 ROW_HEIGHT, TITLE, FOOT = 270, 62, 40
 LEFT, RIGHT = 34, 100

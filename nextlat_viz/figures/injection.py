@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.prediction import (
     LEGEND,
@@ -18,9 +19,7 @@ from nextlat_viz.figures.prediction import (
     heading,
     likeliest,
     name_axis,
-    short,
 )
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import SYMBOLS, Theme
 from nextlat_viz.plotting import Figure
 
@@ -86,7 +85,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     for i, (label, one) in enumerate(injections.items()):
         left, n = i * (width + _GAP), "" if i == 0 else str(i + 1)
         figure.add_traces(_bars(i, one, chosen, colors[i], {"xaxis": f"x{n}", "yaxis": f"y{n}"}))
-        notes.append(heading(escape(short(label)), _said(one), left))
+        notes.append(heading(escape(shorten(label)), _said(one), left))
         layout[f"xaxis{n}"] = axis | {
             "domain": [left, left + width], "anchor": f"y{n}", "title": {"text": "next token"},
         }  # fmt: skip
@@ -97,10 +96,10 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
         exact = any(one.exact_rollout is not None for one in injections.values())
         place = str(len(injections) + 1)
         for i, (label, one) in enumerate(injections.items()):
-            figure.add_traces(_rollout(i, short(label), one, exact, colors[i], place))
+            figure.add_traces(_rollout(i, shorten(label), one, exact, colors[i], place))
         # In words: a legend of two entries for each model does not fit into a narrow figure.
         rolling = [
-            f'<span style="color:{color}">{_SIGNS[i % len(_SIGNS)]}</span> {escape(short(label))}'
+            f'<span style="color:{color}">{_SIGNS[i % len(_SIGNS)]}</span> {escape(shorten(label))}'
             for i, (color, (label, one)) in enumerate(zip(colors, injections.items(), strict=True))
             if one.rollout_after is not None
         ]
@@ -183,7 +182,7 @@ def _rollout(i: int, label: str, one: Injection, exact: bool, color: str, place:
 
 def _steps_axis(injections: list[Injection], place: str, exact: bool) -> dict[str, Any]:
     tokens = max((one.tokens for one in injections), key=len)
-    names = [escape(short(token, 8)) for token in tokens]
+    names = [escape(shorten(token, 8)) for token in tokens]
     axis: dict[str, Any] = {"domain": [0.0, 1.0], "anchor": f"y{place}", "showgrid": False}
     if len(names) > MOST_NAMES:
         return {**axis, "title": {"text": "tokens read by psi"}}

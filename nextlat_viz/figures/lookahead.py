@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.prediction import heading, short
-from nextlat_viz.figures.rows import escape
+from nextlat_viz.figures.prediction import heading
 from nextlat_viz.figures.theme import DASHES, SYMBOLS, Theme
 from nextlat_viz.plotting import Figure
 
@@ -70,12 +70,12 @@ def look_ahead_path(
     for i, (label, (one, plane)) in enumerate(ahead.items()):
         left = i * (width + _GAP)
         layout |= _view(i, [left, left + width], axes)
-        figure.add_traces(_paths(i, short(label), one, plane, colors[i]))
+        figure.add_traces(_paths(i, shorten(label), one, plane, colors[i]))
         more = f"from position {one.position} of episode {one.episode}; psi was trained for {_steps(one.horizon)}"
-        notes.append(heading(escape(short(label)), more, left))
+        notes.append(heading(escape(shorten(label)), more, left))
     last = len(ahead)
     for i, (label, (one, _)) in enumerate(ahead.items()):
-        figure.add_traces(_divergence(i, last, short(label), one, colors[i]))
+        figure.add_traces(_divergence(i, last, shorten(label), one, colors[i]))
     longest = max(one.distance.size for one, _ in ahead.values())
     for n, (x, title) in enumerate((([0.0, 0.46], "distance to the true state"), ([0.56, 1.0], "KL (nats)"))):
         layout[f"xaxis{_number(last + n)}"] = {
@@ -108,7 +108,7 @@ def _view(i: int, across: list[float], axes: tuple[str, str]) -> dict[str, Any]:
 
 def _paths(i: int, label: str, one: LookAhead, plane: Plane, color: str) -> list[go.Scatter]:
     name, n = escape(label), _number(i)
-    tokens = ["the cursor", *(f"token {escape(short(token, 40))}" for token in one.tokens)]
+    tokens = ["the cursor", *(f"token {escape(shorten(token, 40))}" for token in one.tokens)]
     steps = [f"position {place}, {token}" for place, token in zip([one.position, *one.positions], tokens, strict=True)]
     read = {"xaxis": f"x{n}", "yaxis": f"y{n}", "text": steps, "mode": "lines+markers"}
     true = _placed(plane, np.vstack([one.start, one.true]))

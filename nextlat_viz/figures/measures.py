@@ -8,10 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nextlat_viz.analysis.measure import QUANTITY
-from nextlat_viz.display import draws
+from nextlat_viz.display import draws, escape
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.probes import OBJECTIVES
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import DASHES, SYMBOLS, Theme
 from nextlat_viz.plotting import Figure
 

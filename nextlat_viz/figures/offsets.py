@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
-from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.measures import measure
 from nextlat_viz.figures.probes import OBJECTIVES
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.plotting import Figure
+from nextlat_viz.plotting import MISSING, Figure
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis.measure import Measure
@@ -78,8 +77,8 @@ def probe_offsets(found: Measure, *, title: str | None = None, theme: Theme = "a
             figure.add_trace(
                 go.Scatter(
                     x=mean.index.tolist(), y=mean.tolist(), mode="lines+markers", name=name, legendgroup=name,
-                    showlegend=i == 0, line={"color": themes.MISSING, "width": 1, "dash": dash},
-                    marker={"color": themes.MISSING, "symbol": symbol, "size": 7, "line": {"width": 1.5}},
+                    showlegend=i == 0, line={"color": MISSING, "width": 1, "dash": dash},
+                    marker={"color": MISSING, "symbol": symbol, "size": 7, "line": {"width": 1.5}},
                     hovertemplate=f"{name}<br>%{{y:.4g}}<extra></extra>", meta={"role": "control", "view": i},
                     xaxis=f"x{number}", yaxis=f"y{number}",
                 )

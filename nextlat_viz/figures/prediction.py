@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 
@@ -25,7 +25,6 @@ MOST_NAMES = 24
 LEAST = 0.005
 # In a line of its own on top, whatever stands in the headings under it.
 LEGEND = {"orientation": "h", "x": 1, "xanchor": "right", "yref": "container", "y": 0.99, "yanchor": "top"}
-_LONGEST = 18
 # Letters that fit side by side under a narrow figure.
 _ACROSS = 48
 
@@ -106,10 +105,10 @@ def distributions(
     **options: Any,
 ) -> list[go.Bar]:
     """Bars of the exact distribution and of each model's, one place per chosen token."""
-    names = [escape(short(vocabulary[i], 60)) for i in chosen]
+    names = [escape(shorten(vocabulary[i], 60)) for i in chosen]
 
     def bars(label: str, values: np.ndarray, role: str, marker: dict[str, Any]) -> go.Bar:
-        name = escape(short(label))
+        name = escape(shorten(label))
         return go.Bar(
             x=list(range(len(names))), y=values[chosen].round(6), name=name, text=names, textposition="none",
             hovertemplate=f"<b>{name}</b><br>token %{{text}}: %{{y:.4f}}<extra></extra>", marker=marker,
@@ -129,7 +128,7 @@ def hatched(color: str, shape: str) -> dict[str, Any]:
 
 def name_axis(names: Sequence[str]) -> dict[str, Any]:
     """An axis of names at 0, 1, ...: by number, since two names may be alike once they are shortened."""
-    texts = [escape(short(name)) for name in names]
+    texts = [escape(shorten(name)) for name in names]
     return {
         "tickvals": list(range(len(texts))),
         "ticktext": texts,
@@ -157,17 +156,4 @@ def said_gaps(gaps: Mapping[str, float]) -> str:
     """Each model's KL from the exact distribution, in words; "" where there are none."""
     if not gaps:
         return ""
-    return "KL from exact: " + ", ".join(f"{escape(short(label))} {gap:.4f} nats" for label, gap in gaps.items())
-
-
-def short(text: str, longest: int = _LONGEST) -> str:
-    """Cut a name that is too long to be shown whole; control characters, line breaks among them, become spaces.
-
-    Examples
-    --------
-    >>> short("a name of ten thousand characters", 10)
-    'a name of…'
-    """
-    cut = text[:longest]
-    shown = "".join(letter if letter.isprintable() else " " for letter in cut)
-    return shown if len(text) <= longest else shown[: longest - 1].rstrip() + "…"
+    return "KL from exact: " + ", ".join(f"{escape(shorten(label))} {gap:.4f} nats" for label, gap in gaps.items())

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.plotting import Figure
+from nextlat_viz.plotting import MISSING, Figure
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult
@@ -132,7 +132,7 @@ def _score(one: ProbeResult, label: str, row: int, color: str, theme: Theme) -> 
     """Three marks and an interval: what was scored, what the controls scored, and the most there is to score."""
     name = escape(label)
     first = {"showlegend": row == 0}
-    grey = {"size": 11, "color": themes.MISSING}
+    grey = {"size": 11, "color": MISSING}
 
     def mark(value: float | None, label: str, marker: dict[str, Any], **more: Any) -> go.Scatter:
         return go.Scatter(
@@ -170,7 +170,7 @@ def _lines(model_label: str, table: pd.DataFrame | None, column: str, model: int
         )  # fmt: skip
 
     dash, symbol = themes.DASHES[model % len(themes.DASHES)], themes.SYMBOLS[model % len(themes.SYMBOLS)]
-    grey = {"color": themes.MISSING}
+    grey = {"color": MISSING}
     controls = (("untrained", "circle-open"), ("shuffled", "x-thin-open"))
     return [
         line("score", "", "lines+markers", {"width": 2.2, "dash": dash}, {"size": 8, "symbol": symbol}),
@@ -259,7 +259,7 @@ def _seeds(
             ("belief_r2_shuffled", "shuffled labels", "x-thin-open"),
             ("belief_r2_untrained", "untrained model", "circle-open"),
         ):
-            marker = {"size": 8, "symbol": symbol, "color": themes.MISSING, "line": {"width": 1.5}}
+            marker = {"size": 8, "symbol": symbol, "color": MISSING, "line": {"width": 1.5}}
             yield dots(its[column], shown, marker, showlegend=first)
     yield dots(value, "R²" if knowledge else "above the floor", {"size": 11, "color": color}, showlegend=False)
     yield go.Scatter(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.prediction import (
     LEGEND,
@@ -18,10 +19,8 @@ from nextlat_viz.figures.prediction import (
     heading,
     likeliest,
     name_axis,
-    short,
 )
 from nextlat_viz.figures.probes import METRICS
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 
@@ -77,13 +76,13 @@ def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: 
     if classes:
         # The true class is always shown, however unlikely it is read.
         chosen = likeliest([2 * np.nan_to_num(first.truth), *(one.read for one in readings.values())], most)
-    shown = [escape(short(names[i], 60)) for i in chosen]
+    shown = [escape(shorten(names[i], 60)) for i in chosen]
     places = list(range(len(shown)))
     figure = Figure()
     values = {"truth": first.truth, **{label: one.read for label, one in readings.items()}}
     colors = [themes.EXACT, *themes.model_colors(list(readings))]
     for i, ((label, numbers), color) in enumerate(zip(values.items(), colors, strict=True)):
-        name = escape(short(label))
+        name = escape(shorten(label))
         figure.add_trace(
             go.Bar(
                 x=places, y=numbers[chosen].round(6), name=name, text=shown, textposition="none",
@@ -92,7 +91,7 @@ def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: 
                 meta={"role": "read" if i else "truth"},
             )
         )  # fmt: skip
-    lines = [f"{escape(short(label))}: {_score(one.probe, one.held_out)}" for label, one in readings.items()]
+    lines = [f"{escape(shorten(label))}: {_score(one.probe, one.held_out)}" for label, one in readings.items()]
     left_out = len(names) - chosen.size
     axis = name_axis([names[i] for i in chosen])
     figure.update_layout(
@@ -103,12 +102,12 @@ def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: 
         margin={"l": 60, "r": 14, "t": 64 + 18 * len(lines), "b": below(axis)},
         xaxis=axis
         | {"title": {"text": ("class" if classes else "component") + (f" ({left_out} more)" if left_out else "")}},
-        yaxis={"title": {"text": f"probability of {escape(short(target))}" if classes else escape(short(target))}}
+        yaxis={"title": {"text": f"probability of {escape(shorten(target))}" if classes else escape(shorten(target))}}
         | ({"range": [0, 1.02]} if classes else {"zeroline": True}),
         legend=LEGEND,
         annotations=[
             heading(
-                f"{escape(short(target))} after position {first.position}, read by a linear probe", "<br>".join(lines)
+                f"{escape(shorten(target))} after position {first.position}, read by a linear probe", "<br>".join(lines)
             )
         ],
     )

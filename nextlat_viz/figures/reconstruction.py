@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nextlat_viz.display import escape
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.plotting import Figure
+from nextlat_viz.plotting import MISSING, Figure
 from nextlat_viz.worlds.taxi.map import draw_map
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Told apart by width and dash too: they must be where there is no colour.
 _LOOKS: dict[str, dict[str, Any]] = {
     "true": {"color": themes.MODELS["nextlat"], "width": 3},
-    "unused": {"color": themes.MISSING, "width": 1.5, "dash": "dot"},
+    "unused": {"color": MISSING, "width": 1.5, "dash": "dot"},
     "invented": {"color": themes.MODELS["nexttoken"], "width": 1.5, "dash": "dash"},
 }
 _LEGIBLE_HEADS = 1500  # invented streets

@@ -12,8 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
 
+from nextlat_viz import io
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.export import _sidecar, writable
+from nextlat_viz.figures.export import _sidecar
 from nextlat_viz.figures.page import document
 from nextlat_viz.plotting import CONFIG
 
@@ -69,8 +70,7 @@ def report(
     made = _sidecar(path.name, provenance or {})
     body = f"<div class='made'>Made with nextlat_viz, {made['created']}</div>\n{''.join(sections)}"
     text = document(title, body, plotly=bool(figures), provenance=made)
-    with writable(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+    io.write(path, text)
     return path
 
 

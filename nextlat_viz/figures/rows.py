@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
+from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme
+from nextlat_viz.plotting import MISSING, SEQUENTIAL
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,17 +22,6 @@ _HIDDEN_COLUMNS = ("episode",)
 _MOST_TOKENS = 24
 _MOST_NAMES = 24
 _SHADES = 96
-
-
-def escape(text: object) -> str:
-    """Return text from data as plotly shows it literally: plotly reads a few HTML tags, all entities, and LaTeX.
-
-    Examples
-    --------
-    >>> escape("<b>A & B</b>")
-    '&lt;b&gt;A &amp; B&lt;/b&gt;'
-    """
-    return html.escape(str(text), quote=False).replace("$", "&#36;")
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +127,14 @@ def _continuous(title: str, values: np.ndarray, limits: tuple[float, float] | No
     share = np.clip((np.where(finite, values, low) - low) / span, 0, 1)
     codes = np.where(finite, np.rint(share * (_SHADES - 1)), _SHADES)
     palette = theme.to_hex(theme.sequential_rgb(np.linspace(0, 1, _SHADES)))
-    steps = len(theme.SEQUENTIAL) - 1
+    steps = len(SEQUENTIAL) - 1
     key = {
-        "colorscale": [[i / steps, color] for i, color in enumerate(theme.SEQUENTIAL)],
+        "colorscale": [[i / steps, color] for i, color in enumerate(SEQUENTIAL)],
         "cmin": low,
         "cmax": low + span,
         "colorbar": _colorbar(title, 0.6),
     }
-    return Coloring(escape(title), codes.astype(np.uint8), [*palette, theme.MISSING], key)
+    return Coloring(escape(title), codes.astype(np.uint8), [*palette, MISSING], key)
 
 
 def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
@@ -161,7 +151,7 @@ def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
     ]
     palette = theme.to_hex(theme.belief_rgb(np.array(grid) / steps))
     key = _bands("belief in", names, theme.categorical_colors(3))
-    return Coloring("belief", np.array(codes, dtype=np.uint8), [*palette, theme.MISSING], key)
+    return Coloring("belief", np.array(codes, dtype=np.uint8), [*palette, MISSING], key)
 
 
 def _categorical(title: str, values: pd.Series) -> Coloring:
@@ -175,9 +165,9 @@ def _categorical(title: str, values: pd.Series) -> Coloring:
     codes = np.where(missing, len(palette), codes).astype(np.uint8)
     key = None
     if len(names) <= _MOST_NAMES:
-        extra = [("missing", theme.MISSING)] if missing.any() else []
+        extra = [("missing", MISSING)] if missing.any() else []
         key = _bands(title, [*names, *(name for name, _ in extra)], [*palette, *(color for _, color in extra)])
-    return Coloring(escape(title), codes, [*palette, theme.MISSING], key)
+    return Coloring(escape(title), codes, [*palette, MISSING], key)
 
 
 def _bands(title: str, names: list[str], palette: list[str]) -> dict[str, Any]:

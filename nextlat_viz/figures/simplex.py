@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.figures.rows import escape
+from nextlat_viz.display import escape
 
 if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld

@@ -9,23 +9,16 @@ from typing import Literal, get_args
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
-from plotly.colors import sample_colorscale
 
 from nextlat_viz.errors import unknown
+from nextlat_viz.plotting import CATEGORICAL, INK, MISSING, SEQUENTIAL
 
 Theme = Literal["auto", "light", "dark"]
 
-# Okabe & Ito (2008). The two that stand for the models of the main comparison come last, so that a picture with
-# few categories never uses a model's colour for something else.
-CATEGORICAL = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#999999", "#0072B2", "#D55E00")
-# Cividis without its ends, which vanish on a dark and on a light page.
-SEQUENTIAL = tuple(sample_colorscale("Cividis", [float(x) for x in np.linspace(0.12, 0.94, 16)], colortype="rgb"))
 # Models differ in these too, for who sees no colour.
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "hexagon", "x")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-MISSING = "#8a8a8a"
-EXACT = "#8a8a8a"
-CURSOR = "#DC267F"
+EXACT = MISSING
 MODELS = {
     "nexttoken": "#D55E00",
     "nextlat": "#0072B2",
@@ -35,7 +28,7 @@ MODELS = {
 }
 
 # Mid-grey text has a contrast of 4.3 on white and on Jupyter's dark grey: the page behind decides nothing.
-_INK = {"auto": "#797979", "light": "#2b2f36", "dark": "#e4e6ea"}
+_INK = {"auto": INK, "light": "#2b2f36", "dark": "#e4e6ea"}
 _PAPER = {"auto": "rgba(0,0,0,0)", "light": "#ffffff", "dark": "#111111"}
 _RULE = {"auto": "rgba(128,128,128,0.25)", "light": "rgba(0,0,0,0.10)", "dark": "rgba(255,255,255,0.14)"}
 _HOVER = {"auto": ("#2b2f36", "#ffffff"), "light": ("#ffffff", "#2b2f36"), "dark": ("#2b2f36", "#ffffff")}

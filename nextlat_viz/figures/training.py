@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
+from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 

@@ -9,12 +9,13 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
+from nextlat_viz.display import escape
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.prediction import PATTERNS, hatched
-from nextlat_viz.figures.rows import escape, prefix
+from nextlat_viz.figures.rows import prefix
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.plotting import Figure
+from nextlat_viz.plotting import CATEGORICAL, CURSOR, Figure
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -132,7 +133,7 @@ def _caption(text: str) -> dict[str, Any]:
 
 
 def _upright(position: int, xref: str, yref: str) -> dict[str, Any]:
-    line = {"color": themes.CURSOR, "width": 1.5, "dash": "dot"}
+    line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
     return {"type": "line", "xref": xref, "yref": yref, "x0": position, "x1": position, "y0": 0, "y1": 1, "line": line}
 
 
@@ -223,7 +224,7 @@ def _strip(
             "color": ["rgba(128,128,128,0.28)" if i <= at else "rgba(128,128,128,0.08)" for i in range(len(codes))],
             "line": {
                 "width": [2.5 if i == at else 2 * (place in selection) for i, place in enumerate(positions.tolist())],
-                "color": [themes.CURSOR if i == at else themes.CATEGORICAL[1] for i in range(len(codes))],
+                "color": [CURSOR if i == at else CATEGORICAL[1] for i in range(len(codes))],
             },
         },
         hovertemplate="position %{x}: token %{text}<extra></extra>", showlegend=False, meta={"role": "strip"}, **_STRIP,

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from tqdm.auto import tqdm
 
-from nextlat_viz import evaluation, figures, latents, worlds
+from nextlat_viz import evaluation, figures, io, latents, worlds
 from nextlat_viz.errors import unknown
-from nextlat_viz.figures.export import FORMATS, browser, writable
+from nextlat_viz.figures.export import FORMATS, browser
 from nextlat_viz.figures.gallery import stand_alone, write_page
 from nextlat_viz.figures.index_page import Card, figure_page, index_page
 from nextlat_viz.figures.page import INDEX, PLOTLY
@@ -79,8 +79,7 @@ def write_gallery(
     if images and browser() is None:
         missing["Images"] = "no Chrome or Chromium was found to draw them with; the pages need none"
         images = ()
-    with writable(folder / PLOTLY) as draft:
-        draft.write_text(get_plotlyjs(), encoding="utf-8")
+    io.write(folder / PLOTLY, get_plotlyjs())
     jobs = list(_jobs(groups))
     for plate in PLATES:
         if not any(plate.fits(group) for group in groups):

@@ -14,7 +14,6 @@ from traitlets import Bytes, List, Tuple, Unicode, validate
 from traitlets import Float as Number
 from traitlets import Int as Whole
 
-from nextlat_viz.figures.theme import CATEGORICAL, CURSOR
 from nextlat_viz.notebook.cloud_checks import (
     LONGEST_LABEL,
     LONGEST_NAME,
@@ -28,6 +27,7 @@ from nextlat_viz.notebook.cloud_checks import (
     point,
     short,
 )
+from nextlat_viz.plotting import CATEGORICAL, CURSOR
 
 # The first is what is meant; anything else array-like is let through to one error that says so in words.
 Positions: TypeAlias = Float[np.ndarray, "rows 2"] | ArrayLike

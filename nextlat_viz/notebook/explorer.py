@@ -8,6 +8,7 @@ import ipywidgets
 import plotly.graph_objects as go
 
 from nextlat_viz import figures
+from nextlat_viz.display import escape
 from nextlat_viz.figures.rows import BELIEF, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
@@ -120,7 +121,7 @@ class LatentExplorer(View):
         said = f"{n:,} of {total:,} rows selected{part}" if n else f"{total:,} rows{part}; drag over a view to select"
         self._count.value = f'<span role="status">{said}</span>'
         self._clear.disabled = not n
-        names = [figures.escape(name) for name in scene.vocabulary]
+        names = [escape(name) for name in scene.vocabulary]
         line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
         read = prefix(line[: state.position], names)
         self._where.value = (
@@ -131,7 +132,7 @@ class LatentExplorer(View):
         self._umap_button.layout.display = None if self._umaps.running or self._umaps.stopped else "none"
 
     def _say_umap(self, said: str) -> None:
-        self._umap_line.value = f'<span role="status" aria-live="polite">{figures.escape(said)}</span>' if said else ""
+        self._umap_line.value = f'<span role="status" aria-live="polite">{escape(said)}</span>' if said else ""
 
     def _press(self, button: Any) -> None:
         (self._umaps.cancel if self._umaps.running else self._umaps.again)()

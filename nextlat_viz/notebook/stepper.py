@@ -8,7 +8,7 @@ import ipywidgets
 import numpy as np
 
 from nextlat_viz import worlds
-from nextlat_viz.figures import escape
+from nextlat_viz.display import escape
 from nextlat_viz.figures.gallery import facts
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.base import Panel

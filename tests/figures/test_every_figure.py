@@ -24,9 +24,10 @@ from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.analysis.prediction import Prediction
 from nextlat_viz.analysis.readout import read_out as read_at
 from nextlat_viz.figures import theme as themes
+from nextlat_viz.plotting import CATEGORICAL
 from tests.synthetic import make_latents
 
-HELPERS = {"color_options", "escape", "for_print", "one_browser", "print_options", "provenance_of", "report"}
+HELPERS = {"color_options", "for_print", "one_browser", "print_options", "provenance_of", "report"}
 HELPERS |= {"template", "write"}
 NAMES = ("next-token", "NextLat")
 # Of two colours that stand for models, or for one of five states, in CIE 1976 L*a*b*; 2.3 can just be told apart.
@@ -195,7 +196,7 @@ def lab(color: str, blindness: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
-@pytest.mark.parametrize("palette", [themes.CATEGORICAL[:5], tuple(themes.MODELS.values())[:2]])
+@pytest.mark.parametrize("palette", [CATEGORICAL[:5], tuple(themes.MODELS.values())[:2]])
 def test_colours_differ_to_the_colour_blind(blindness: str, palette: tuple[str, ...]) -> None:
     places = [lab(color, blindness) for color in palette]
     for one, other in itertools.combinations(places, 2):

@@ -19,7 +19,7 @@ from nextlat_viz.analysis.readout import read_out as read_at
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
-from nextlat_viz.figures.prediction import prediction_bars, short
+from nextlat_viz.figures.prediction import prediction_bars
 from nextlat_viz.figures.readout import read_out
 from nextlat_viz.latents import extract
 from nextlat_viz.training.checkpoint import Checkpoint, load
@@ -137,13 +137,6 @@ def test_tokens_and_states_stay_text(edited: Injection, ahead: LookAhead, readin
         assert "y" * 80 not in said
         assert "\u202e" not in figure.to_json()
         assert "\\u202e" not in figure.to_json()
-
-
-def test_a_long_name_is_cut() -> None:
-    assert short("abc") == "abc"
-    assert short("a" * 18) == "a" * 18
-    assert short("a" * 19) == "a" * 17 + "…"
-    assert short("a\nb\u202ec") == "a b c"
 
 
 def test_bars_of_a_prediction() -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
+from nextlat_viz.display import escape
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.figures.rows import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.studio.card import Card

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import ipywidgets
 
-from nextlat_viz.figures.rows import escape
+from nextlat_viz.display import escape
 from nextlat_viz.notebook.base import Linked
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState

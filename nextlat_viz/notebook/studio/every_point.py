@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Int
 
-from nextlat_viz.figures import escape
+from nextlat_viz.display import escape
 from nextlat_viz.latents import meta
 from nextlat_viz.notebook.cloud import Cloud
 from nextlat_viz.notebook.cloud_latents import latent_cloud, paint

@@ -11,6 +11,7 @@ import ipywidgets
 import plotly.graph_objects as go
 
 from nextlat_viz import figures
+from nextlat_viz.display import escape
 from nextlat_viz.figures.export import FORMATS
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.base import Linked
@@ -106,4 +107,4 @@ class Export(Linked):
         self._said.value = ""
         with self._working("Writing …"):
             path = self._export(self.panel.value, self.path.value, self.size.value, self.overwrite.value)
-            self._said.value = f'<span role="status">wrote {figures.escape(path.resolve())}</span>'
+            self._said.value = f'<span role="status">wrote {escape(path.resolve())}</span>'

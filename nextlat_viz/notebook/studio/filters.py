@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets
 
-from nextlat_viz.figures import escape
+from nextlat_viz.display import escape
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.base import Linked
 from nextlat_viz.notebook.state import ViewState

@@ -8,8 +8,9 @@ import ipywidgets
 import numpy as np
 
 from nextlat_viz.analysis.pairs import same_state_pairs
+from nextlat_viz.display import escape
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.figures.rows import BELIEF, escape
+from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.theme import model_colors
 from nextlat_viz.latents import site
 from nextlat_viz.notebook import controls

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from nextlat_viz import figures
+from nextlat_viz.display import escape
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.notebook import controls
@@ -249,7 +250,7 @@ class SpaceCard(Card):
                     cursor.marker.size = [4.0] * (len(path) - 1) + [16.0] * (len(path) > 0)
 
     def _say_umap(self, said: str) -> None:
-        self._umap_line.value = f'<span role="status" aria-live="polite">{figures.escape(said)}</span>' if said else ""
+        self._umap_line.value = f'<span role="status" aria-live="polite">{escape(said)}</span>' if said else ""
 
     def _press(self, button: Any) -> None:
         (self._umaps.cancel if self._umaps.running else self._umaps.again)()

@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets
 
-from nextlat_viz.figures import escape
+from nextlat_viz.display import escape
 from nextlat_viz.notebook.base import Panel
 from nextlat_viz.notebook.studio.beside import Beside
 

@@ -9,7 +9,7 @@ import ipywidgets
 import numpy as np
 from jaxtyping import Float, Int
 
-from nextlat_viz.figures.rows import escape
+from nextlat_viz.display import escape
 from nextlat_viz.notebook.cloud import Cloud
 from nextlat_viz.notebook.cloud_latents import paint
 from nextlat_viz.notebook.state import ViewState
