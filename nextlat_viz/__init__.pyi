@@ -2,6 +2,7 @@ from . import analysis as analysis
 from . import decoding as decoding
 from . import evaluation as evaluation
 from . import figures as figures
+from . import hf as hf
 from . import latents as latents
 from . import models as models
 from . import notebook as notebook
@@ -11,6 +12,8 @@ from .analysis.probes import probe as probe
 from .analysis.projections import project as project
 from .evaluation.run import evaluate as evaluate
 from .evaluation.tables import results as results
+from .hf.finetune import finetune as finetune
+from .hf.finetuned import load_finetuned as load_finetuned
 from .latents.combine import concatenate as concatenate
 from .latents.extraction import extract as extract
 from .latents.store import load_latents as load_latents
@@ -27,8 +30,6 @@ from .notebook.studio import studio as studio
 from .training.checkpoint import Checkpoint as Checkpoint
 from .training.checkpoint import list_checkpoints as list_checkpoints
 from .training.checkpoint import load as load
-from .training.finetune import finetune as finetune
-from .training.finetuned import load_finetuned as load_finetuned
 from .training.loop import train as train
 from .training.sweeps import sweep as sweep
 

@@ -3,8 +3,8 @@ from .combine import select as select
 from .extraction import HELDOUT_SEED as HELDOUT_SEED
 from .extraction import extract as extract
 from .extraction import heldout as heldout
-from .hf import load_hf as load_hf
-from .hf import tokens_from as tokens_from
+from .extraction import load_hf as load_hf
+from .extraction import tokens_from as tokens_from
 from .store import check_same_model as check_same_model
 from .store import load_latents as load_latents
 from .store import save_latents as save_latents

@@ -13,15 +13,17 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.hf.load import PREFIX, LoadedModel, is_causal_lm, load_hf, tokens_from
 from nextlat_viz.latents import table
 from nextlat_viz.latents.facts import Positions, Reading, Truth, digest_of, valid
-from nextlat_viz.latents.hf import PREFIX, CausalLMReader, LoadedModel, is_causal_lm, load_hf
 from nextlat_viz.latents.inputs import episodes_from, reading, require_readable
-from nextlat_viz.latents.readers import Call, CheckpointReader, ModuleReader, Reader
+from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, ModuleReader, Reader
 from nextlat_viz.latents.store import open_backed
 from nextlat_viz.latents.streaming import Growing, narrow
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes, World
+
+__all__ = ["HELDOUT_EPISODES", "HELDOUT_SEED", "extract", "heldout", "load_hf", "tokens_from"]
 
 # Not a seed that training uses: each of its batches has a 64-bit seed hashed from (run seed, step), and validation
 # has a constant of its own. Where a world is so small that few sequences exist, the same sequence can still turn up

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -240,6 +241,67 @@ class ModuleReader(Reader):
         if not chosen:
             raise LatentsError("sites is empty: name at least one submodule")
         return chosen
+
+
+class CausalLMReader(ModuleReader):
+    """Reads a causal language model of Hugging Face at "embed", "block0", ... and "hidden".
+
+    "embed" is what the first block is given, "block<i>" what a block returns, and "hidden" exactly what the output
+    head is given: the state after the last norm. Names of submodules are sites too.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        sites: str | Sequence[str],
+        hidden: str | None = None,
+        call: Call | None = None,
+        name: str | None = None,
+    ) -> None:
+        config: Any = module.config
+        self._head: nn.Module = module.get_output_embeddings()  # type: ignore[operator]
+        wanted = sites if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
+        super().__init__(
+            module,
+            wanted,
+            hidden or HIDDEN,
+            call,
+            name or Path(str(getattr(config, "_name_or_path", "") or "")).name or type(module).__name__,
+        )
+        self.context = getattr(config, "max_position_embeddings", None)
+        self.vocabulary_size = int(config.vocab_size)
+        self.meta["card"] = json.dumps({"class": type(module).__name__, "config": json.loads(config.to_json_string())})
+
+    def places(self, module: nn.Module) -> dict[str, Place]:
+        layers = int(module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        stacks = [part for part in module.modules() if isinstance(part, nn.ModuleList) and len(part) == layers]
+        known: dict[str, Place] = {}
+        if stacks:
+            known["embed"] = Place(stacks[0][0], given=True)
+            known |= {f"block{i}": Place(block) for i, block in enumerate(stacks[0])}
+        known[HIDDEN] = Place(self._head, given=True)
+        return known | {name: place for name, place in super().places(module).items() if name not in known}
+
+    def default_sites(self, module: nn.Module) -> list[str]:
+        blocks = [name for name, place in self.places(module).items() if name == "embed" or name.startswith("block")]
+        layers = int(module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+        return [*blocks[: layers + 1], HIDDEN]
+
+    def call(self, module: nn.Module, tokens: Tensor, real: Tensor) -> Any:
+        """Run the model; without padding it needs no mask, which is faster."""
+        mask = None if bool(real.all()) else real.long()
+        return module(input_ids=tokens, attention_mask=mask, use_cache=False)
+
+    def read(
+        self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
+    ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
+        if self.vocabulary_size is not None and self.vocabulary_size <= MOST_TOKENS:
+            states, result = self._watched(tokens, real)
+            logits = getattr(result, "logits", None)
+            return states, logits
+        # A head of many tokens costs as much as several blocks, and nobody looks at what it gives.
+        states, _ = self._watched(tokens, real, stop=self._head)
+        return states, None
 
 
 def _hook(name: str, place: Place, keep: Callable[[str, Any], None]) -> Any:

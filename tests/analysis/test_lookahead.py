@@ -72,7 +72,7 @@ def test_it_does_not_jump_gaps_or_documents(latents: AnnData) -> None:
 @pytest.mark.slow
 def test_psi_added_to_a_pretrained_model() -> None:
     transformers = pytest.importorskip("transformers")
-    from nextlat_viz.models.posthoc import PostHoc, Pretrained
+    from nextlat_viz.hf.backbone import PostHoc, Pretrained
 
     torch.manual_seed(0)
     config = transformers.GPT2Config(vocab_size=30, n_positions=16, n_embd=16, n_layer=2, n_head=2)

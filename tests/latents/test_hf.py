@@ -174,6 +174,22 @@ def test_what_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(LatentsError, match=r"refused: its config asks for code .*evil\.Model"):
         nl.load_hf(folder)
 
+    for nested in (
+        {"text_config": {"auto_map": ["evil.Model"]}},
+        {"auto_map": "evil.Model"},
+        {"attn_implementation": "evil/Model"},
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **nested}))
+        with pytest.raises(LatentsError, match=r"refused: its config asks for code .*evil.Model"):
+            nl.load_hf(folder)
+    (folder / "config.json").write_text("[" * 200_000)
+    with pytest.raises(LatentsError, match="no readable config"):
+        nl.load_hf(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    weights.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(LatentsError, match="cannot be loaded as a causal language model in safetensors"):
+        nl.load_hf(folder)
+
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r'pip install "nextlat-viz\[hf\]"'):
         nl.load_hf(folder)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from nextlat_viz.models.posthoc import Shape
+from nextlat_viz.hf.backbone import Shape
 from nextlat_viz.worlds import Episodes, World
 
 # Of a corpus that brings no split of its own; and the seeds of what is drawn of a world.

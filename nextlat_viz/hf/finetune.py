@@ -23,15 +23,9 @@ from torch import nn
 
 from nextlat_viz import io
 from nextlat_viz.errors import TrainingError
-from nextlat_viz.models import Batch
-from nextlat_viz.models.posthoc import PostHoc, Pretrained, pretrained, quiet, weights_sha256
-from nextlat_viz.training import resume
-from nextlat_viz.training.card import sha256_of
-from nextlat_viz.training.checkpoint import CARD, METRICS
-from nextlat_viz.training.corpus import Sequences, sequences
-from nextlat_viz.training.engine import Engine
-from nextlat_viz.training.feed import Piece
-from nextlat_viz.training.finetuned import (
+from nextlat_viz.hf.backbone import PostHoc, Pretrained, pretrained, weights_sha256
+from nextlat_viz.hf.corpus import Sequences, sequences
+from nextlat_viz.hf.finetuned import (
     MODEL,
     PSI,
     FinetuneCard,
@@ -41,6 +35,13 @@ from nextlat_viz.training.finetuned import (
     load_finetuned,
     settle,
 )
+from nextlat_viz.hf.load import quiet
+from nextlat_viz.models import Batch
+from nextlat_viz.training import resume
+from nextlat_viz.training.card import sha256_of
+from nextlat_viz.training.checkpoint import CARD, METRICS
+from nextlat_viz.training.engine import Engine
+from nextlat_viz.training.feed import Piece
 from nextlat_viz.training.identity import claim, differing, refuse_another
 from nextlat_viz.training.presets import TrainConfig
 from nextlat_viz.training.reporting import Reporter, csv_bytes, device_name, versions
@@ -92,7 +93,7 @@ def finetune(
         Read from safetensors alone; a model that needs code of its own is refused. One handed in is not changed, but
         copied.
     corpus : World, Episodes, (N, T) integers, or list of token id lists or of texts
-        See :func:`nextlat_viz.training.corpus.sequences`. Where a state "document" numbers documents packed into a row,
+        See :func:`nextlat_viz.hf.corpus.sequences`. Where a state "document" numbers documents packed into a row,
         attention stays inside them and positions start over; a model that cannot do that is refused.
     mode : "psi" trains psi alone and leaves the model's weights as they are, "full" trains both.
     horizon, lambda_h, lambda_kl : d and the weights of the two latent losses (eq. 5).

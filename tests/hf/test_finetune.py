@@ -13,13 +13,14 @@ import transformers
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import CheckpointError, TrainingError, UnknownNameError
+from nextlat_viz.hf.backbone import PostHoc, Pretrained, weights_sha256
+from nextlat_viz.hf.corpus import sequences
+from nextlat_viz.hf.finetune import finetune
+from nextlat_viz.hf.finetuned import Finetuned, load_finetuned
+from nextlat_viz.hf.load import load_module
 from nextlat_viz.models import Batch
-from nextlat_viz.models.posthoc import PostHoc, Pretrained, load_module, weights_sha256
 from nextlat_viz.training import resume
-from nextlat_viz.training.corpus import sequences
 from nextlat_viz.training.engine import Engine
-from nextlat_viz.training.finetune import finetune
-from nextlat_viz.training.finetuned import Finetuned, load_finetuned
 from nextlat_viz.worlds import Episodes
 
 VOCABULARY, CONTEXT, DIM = 6, 16, 16
@@ -108,7 +109,7 @@ def test_documents_packed_into_a_row_read_as_they_do_alone(kind: str) -> None:
 
 
 def test_a_model_that_reads_across_documents_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nextlat_viz.models.posthoc._places", lambda documents: torch.arange(documents.shape[1])[None])
+    monkeypatch.setattr("nextlat_viz.hf.backbone._positions", lambda documents: torch.arange(documents.shape[1])[None])
     packed = Episodes(TOKENS, {"document": np.arange(10)[None] // 5 + 0 * TOKENS})
     with pytest.raises(ValueError, match="one document per row"):
         finetune(build("gpt2"), packed, out=tmp_path / "out", **QUICK)
@@ -422,7 +423,7 @@ def test_models_psi_cannot_be_added_to_are_refused(tmp_path: Path, monkeypatch: 
     )
     refused("auto_map: evil.Evil", str(tmp_path / "foreign"))
     (tmp_path / "empty").mkdir()
-    refused("cannot be loaded", str(tmp_path / "empty"))
+    refused("no readable config.json", str(tmp_path / "empty"))
     # Weights that are not safetensors are not read.
     build("llama").config.save_pretrained(tmp_path / "pickle")
     torch.save(build("llama").state_dict(), tmp_path / "pickle" / "pytorch_model.bin")

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from nextlat_viz import io
 from nextlat_viz.errors import CheckpointError, invalid, unknown
+from nextlat_viz.hf.backbone import Pretrained
+from nextlat_viz.hf.load import load_module
 from nextlat_viz.models import LatentDynamics
-from nextlat_viz.models.posthoc import Pretrained, load_module
 from nextlat_viz.training.card import sha256_of
 from nextlat_viz.training.checkpoint import CARD, METRICS
 from nextlat_viz.worlds.base import html_table
@@ -78,7 +79,7 @@ class FinetuneCard(BaseModel):
     files : hash of every file but the card, by its path in the folder.
     parameters : number of trained parameters.
     versions, device : what it was trained with.
-    before, metrics : what :func:`nextlat_viz.training.finetune.finetune` measures, before the first step and at the
+    before, metrics : what :func:`nextlat_viz.hf.finetune.finetune` measures, before the first step and at the
         end.
     card_sha256 : hash of all of the above.
     """
@@ -254,7 +255,7 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     psi = LatentDynamics(card.model["dim"], card.config.psi_width, card.config.psi_layers)
     try:
         psi.load_state_dict(load_tensors((folder / PSI).read_bytes()))
-        module = load_module(str(folder / MODEL))
+        module = load_module(str(folder / MODEL), dtype=torch.float32)
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder} does not hold the model its card describes: {error}") from error
     return Finetuned(module.eval(), psi.eval(), card, folder)

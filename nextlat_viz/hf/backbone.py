@@ -1,15 +1,12 @@
-"""NextLat after the fact: a pretrained causal language model of Hugging Face as the backbone, psi added to it.
+"""A pretrained causal language model of Hugging Face as the backbone of NextLat, with psi added to it.
 
-The paper names this as future work (arXiv:2511.05963): its own models are trained with the objective from the start.
+The paper names this as future work (arXiv:2511.05963): its models are trained with the objective from the start.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,14 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.models.dynamics import LatentDynamics
-from nextlat_viz.models.foreign import refuse_code, require_transformers
-from nextlat_viz.models.nextlat import NextLat
-from nextlat_viz.models.objective import Batch
+from nextlat_viz.hf.load import PREFIX, load_module, refuse_code
+from nextlat_viz.models import Batch, LatentDynamics, NextLat
 
 
 class Shape(NamedTuple):
-    """What is asked of a backbone's sizes; `context` is None where the model names no longest sequence."""
+    """Sizes of a backbone; `context` is None where the model states no longest sequence."""
 
     dim: int
     context: int | None
@@ -33,10 +28,10 @@ class Shape(NamedTuple):
 
 
 class Pretrained(nn.Module):
-    """A causal language model behind the part of :class:`Transformer` that objectives use.
+    """A causal language model with the interface of :class:`Transformer` that objectives use.
 
-    The hidden state is what the output head is given, after the last norm; the embedding is that of the token alone,
-    without its position. Dropout stays off, in training too: a state that psi is to predict must not be noise.
+    The hidden state is the input of the output head, after the last norm; the embedding is that of the token alone,
+    without its position. Dropout stays off, also in training: psi cannot predict the noise of a state.
 
     Parameters
     ----------
@@ -46,7 +41,7 @@ class Pretrained(nn.Module):
     Raises
     ------
     ValueError
-        If the model's logits are anything else, or its embeddings have another width than its states.
+        If the logits are computed in another way, or embeddings and states differ in width.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -70,21 +65,21 @@ class Pretrained(nn.Module):
         return cast(nn.Linear, self.module.get_output_embeddings())
 
     def train(self, mode: bool = True) -> Pretrained:
-        """Stay in evaluation mode whatever is asked."""
+        """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
     def states(
         self, tokens: Int[Tensor, "b t"], documents: Int[Tensor, "b t"] | None = None
     ) -> dict[str, Float[Tensor, "b t dim"]]:
-        """Embeddings and hidden states.
+        """Return the embeddings, ``"embed"``, and the hidden states, ``"hidden"``.
 
-        Where documents are packed into a row, positions start over in each, and attention stays inside: transformers
-        makes its mask from such positions. :meth:`check_documents` says whether this model follows.
+        Where documents are packed into a row, positions start again in each, and attention stays inside a document:
+        transformers makes its mask from such positions. :meth:`check_documents` tests that this model does so.
         """
         embed = self.embedding(tokens)
-        places = {} if documents is None else {"position_ids": _places(documents)}
-        read = self.module.base_model(inputs_embeds=embed, use_cache=False, **places)
-        return {"embed": embed, "hidden": read.last_hidden_state}
+        positions = {} if documents is None else {"position_ids": _positions(documents)}
+        output = self.module.base_model(inputs_embeds=embed, use_cache=False, **positions)
+        return {"embed": embed, "hidden": output.last_hidden_state}
 
     def forward(
         self, tokens: Int[Tensor, "b t"], documents: Int[Tensor, "b t"] | None = None
@@ -97,7 +92,7 @@ class Pretrained(nn.Module):
 
     @torch.no_grad()
     def check_documents(self) -> None:
-        """Raise ValueError unless a document reads the same packed behind another as it does alone."""
+        """Raise ValueError unless a document has the same states packed after another as alone."""
         tokens = torch.arange(6, device=self.head.weight.device)[None] % self.config.vocabulary_size
         packed = self(tokens, (tokens * 0 + torch.arange(6, device=tokens.device) // 3))[:, 3:]
         if not torch.allclose(packed, self(tokens[:, 3:]), rtol=1e-3, atol=1e-4):
@@ -108,7 +103,7 @@ class Pretrained(nn.Module):
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """See that the states are what the head reads, and that it does no more than multiply."""
+        """Check that the states are the input of the head, and that the head only multiplies by its matrix."""
         length = min(8, self.config.context or 8)
         tokens = torch.arange(length, device=self.head.weight.device)[None] % self.config.vocabulary_size
         expected = self.module(input_ids=tokens, use_cache=False).logits
@@ -116,7 +111,7 @@ class Pretrained(nn.Module):
         if hidden.shape[-1] != self.config.dim:
             raise ValueError(
                 f"{type(self.module).__name__} has embeddings of width {self.config.dim} and hidden states of width "
-                f"{hidden.shape[-1]}; psi needs them alike"
+                f"{hidden.shape[-1]}; psi needs equal widths"
             )
         capped = getattr(self.module.config, "final_logit_softcapping", None)
         if capped or not torch.allclose(F.linear(hidden, self.head.weight), expected, rtol=1e-4, atol=1e-5):
@@ -129,14 +124,14 @@ class Pretrained(nn.Module):
 class PostHoc(NextLat):
     """NextLat on a pretrained model. Losses are those of :class:`NextLat`, term by term.
 
-    psi starts as "no change": its last layer is zero, so that a transition error starts from 1, and the first steps
-    do not pull a trained model towards the guesses of an untrained psi.
+    psi starts as "no change": its last layer is zero. So the transition error starts at 1, and the first steps do not
+    pull a trained model towards the predictions of an untrained psi.
 
     Parameters
     ----------
     backbone : Pretrained
     horizon, lambda_h, lambda_kl, psi_width, psi_layers : as in :class:`NextLat`.
-    full : whether the model is trained too; with False psi alone is.
+    full : whether the model is trained too; False trains psi alone.
     """
 
     backbone: Pretrained  # type: ignore[assignment]
@@ -161,12 +156,12 @@ class PostHoc(NextLat):
         nn.init.zeros_(last.bias)
 
     def trained(self) -> nn.ParameterList:
-        """What is trained, each once: a head tied to the embedding is one parameter."""
+        """Return the trained parameters, each once: a head tied to the embedding is one parameter."""
         return nn.ParameterList(parameter for parameter in self.parameters() if parameter.requires_grad)
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """Mean losses of a batch, and sums of squares of what psi misses and of what "no change" misses."""
+        """Return mean losses of a batch, and summed squared errors of psi ("missed") and of "no change" ("moved")."""
         states = self.backbone.states(batch.inputs, batch.documents)
         hidden = states["hidden"]
         predicted = self.psi.rollout(hidden, states["embed"], self.horizon)
@@ -182,14 +177,14 @@ class PostHoc(NextLat):
 
 
 def pretrained(model: Any) -> tuple[Pretrained, str]:
-    """A model given as a module, or loaded by its folder or its name on the Hub; a module is copied.
+    """Return a copy of a module, or a model loaded by its folder or its name on the Hub; and its name.
 
     Raises
     ------
     ImportError
         If transformers is not installed; the message says how to install it.
     ValueError
-        If the model needs code of its own, cannot be loaded from safetensors, or is of a kind psi cannot be added to.
+        If the model needs its own code, cannot be loaded from safetensors, or is of a kind psi cannot be added to.
     """
     if not isinstance(model, str | Path):
         if not all(hasattr(model, name) for name in ("get_output_embeddings", "base_model", "save_pretrained")):
@@ -199,48 +194,12 @@ def pretrained(model: Any) -> tuple[Pretrained, str]:
         refuse_code(model.config.to_dict(), type(model).__name__)
         name = Path(str(getattr(model.config, "_name_or_path", "") or "")).name or type(model).__name__
         return Pretrained(copy.deepcopy(model)), name
-    name = str(model).removeprefix("hf:")
-    return Pretrained(load_module(name)), Path(name).name
-
-
-def load_module(name: str) -> nn.Module:
-    """Load a causal language model in float32, from safetensors and data alone."""
-    transformers = require_transformers()
-    try:
-        if Path(name).is_dir():
-            config = json.loads(Path(name, "config.json").read_text(encoding="utf-8"))
-        else:
-            config, _ = transformers.PretrainedConfig.get_config_dict(name)
-        refuse_code(config, name)
-        with quiet():
-            return cast(
-                nn.Module,
-                transformers.AutoModelForCausalLM.from_pretrained(
-                    name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-                ),
-            )
-    except OSError as error:
-        raise ValueError(
-            f"model={name!r} cannot be loaded: give a folder with config.json and safetensors, or a name on the "
-            f"Hugging Face Hub ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the bars that transformers shows for every file off the screen."""
-    logging = require_transformers().utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    name = str(model).removeprefix(PREFIX)
+    return Pretrained(load_module(name, dtype=torch.float32)), Path(name).name
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Hash of a module's weights: names, shapes, types and bytes."""
+    """Hash a module's weights: names, shapes, types and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -249,24 +208,24 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def _refuse_unusable(module: Any) -> None:
-    """Raise where psi cannot be added, before the model is run."""
+    """Raise ValueError where psi cannot be added. Does not run the model."""
     kind = type(module).__name__
     head, embedding = module.get_output_embeddings(), module.get_input_embeddings()
     if getattr(module.config, "is_encoder_decoder", False) or not isinstance(head, nn.Linear):
-        raise ValueError(f"{kind} is no causal language model with a linear output head; use one, such as GPT-2")
+        raise ValueError(f"{kind} is no causal language model with a linear output head: use another, such as GPT-2")
     if getattr(head, "bias", None) is not None:
-        raise ValueError(f"{kind} has an output head with a bias, which the KL of NextLat does not read: use another")
+        raise ValueError(f"{kind} has an output head with a bias, which the KL of NextLat ignores: use another model")
     if not isinstance(embedding, nn.Embedding):
         raise ValueError(f"{kind} has no table of token embeddings for psi to read")
-    if wrong := {str(one.dtype) for one in module.parameters()} - {"torch.float32"}:
+    if wrong := {str(parameter.dtype) for parameter in module.parameters()} - {"torch.float32"}:
         raise ValueError(
             f"{kind} has weights in {', '.join(sorted(wrong))}: call model.float() first, and train with "
             "precision='bf16-mixed' where speed matters"
         )
 
 
-def _places(documents: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
-    """Place of each token in its document, from 0."""
+def _positions(documents: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+    """Position of each token in its document, from 0."""
     at = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     starts = torch.zeros_like(at)
     starts[:, 1:] = torch.where(documents[:, 1:] != documents[:, :-1], at[:, 1:], 0)

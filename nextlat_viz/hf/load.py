@@ -1,0 +1,256 @@
+"""Load causal language models of Hugging Face from config and safetensors alone, and tokenise texts for them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.worlds import Episodes
+
+PREFIX = "hf:"
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A causal language model and its tokenizer.
+
+    Attributes
+    ----------
+    module : transformers.PreTrainedModel
+    tokenizer : transformers tokenizer or None
+        None where the folder has none.
+    name : str
+        The name or folder it was loaded by.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    name: str
+
+    def tokens(self, texts: Sequence[str], max_length: int | None = None) -> Episodes:
+        """Tokenise texts; see `tokens_from`."""
+        if self.tokenizer is None:
+            raise LatentsError(f"{self.name} has no tokenizer: give token ids instead of texts")
+        return tokens_from(texts, self.tokenizer, max_length)
+
+    def __repr__(self) -> str:
+        return f"LoadedModel({self.name!r}, {type(self.module).__name__})"
+
+
+def load_hf(name_or_path: str | Path, revision: str | None = None) -> LoadedModel:
+    """Load a causal language model from a local folder, or by its name from the Hugging Face Hub.
+
+    Weights are read from safetensors only, and no code of the model's authors is ever run.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A folder, or a name such as ``"gpt2"``; a leading ``"hf:"`` is dropped.
+    revision : str, optional
+        Which version on the Hub.
+
+    Returns
+    -------
+    LoadedModel
+        Pass it to `extract`; its ``tokens(texts)`` makes the episodes.
+
+    Raises
+    ------
+    ImportError
+        transformers is not installed; the message says how to install it.
+    LatentsError
+        The model needs its own code, does not exist, cannot be reached, or has no safetensors.
+
+    Examples
+    --------
+    >>> load_hf("./no/such/folder")
+    Traceback (most recent call last):
+    ...
+    nextlat_viz.errors.LatentsError: ./no/such/folder is not a folder with a config.json: ...
+    """
+    name = str(name_or_path).removeprefix(PREFIX)
+    is_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or "\\" in name
+    if is_path and not Path(name).expanduser().is_dir():
+        raise LatentsError(f"{name} is not a folder with a config.json: give one, or a name on the Hugging Face Hub")
+    try:
+        module, tokenizer = load_module(name, revision=revision), load_tokenizer(name, revision)
+    except ValueError as error:
+        raise LatentsError(str(error)) from error
+    return LoadedModel(module.eval(), tokenizer, name)
+
+
+def load_module(name: str, revision: str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
+    """Load a causal language model, in `dtype` or else in its own.
+
+    Raises
+    ------
+    ImportError
+        transformers is not installed.
+    ValueError
+        The model needs its own code, does not exist, cannot be reached, or has no safetensors.
+    """
+    transformers = require_transformers()
+    # Only a path is expanded: a folder of the same name in the working directory comes before the Hub.
+    place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    refuse_code(_read_config(transformers, place, revision), name)
+    options = {} if dtype is None else {"dtype": dtype}
+    try:
+        with quiet():
+            module = transformers.AutoModelForCausalLM.from_pretrained(
+                place, use_safetensors=True, trust_remote_code=False, revision=revision or "main", **options
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{name} cannot be loaded as a causal language model in safetensors: {error}") from error
+    return cast(nn.Module, module)
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """Load the tokenizer of a model; None where there is none that loads without code."""
+    try:
+        return require_transformers().AutoTokenizer.from_pretrained(
+            str(Path(name).expanduser()), trust_remote_code=False, revision=revision or "main"
+        )
+    except (OSError, ValueError, TypeError, KeyError, ImportError):
+        return None
+
+
+def _read_config(transformers: Any, place: str, revision: str | None) -> dict[str, Any]:
+    """Read a model's config as plain data, before any class of transformers interprets it."""
+    is_folder = Path(place).is_dir()
+    try:
+        if is_folder:
+            config: Any = json.loads(Path(place, "config.json").read_text(encoding="utf-8"))
+        else:
+            config, _ = transformers.PretrainedConfig.get_config_dict(place, revision=revision or "main")
+    except (OSError, ValueError, RecursionError) as error:
+        where = "in this folder" if is_folder else "by this name on the Hugging Face Hub, or no network"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"no model {place!r}: there is no readable config.json {where}. Check the name, or give a folder you "
+            f"downloaded: {reason}"
+        ) from error
+    if not config or not isinstance(config, dict):
+        raise ValueError(f"no model {place!r}: its config.json is empty or missing. Check the name")
+    return config
+
+
+def require_transformers() -> Any:
+    """Import the package transformers.
+
+    Raises
+    ------
+    ImportError
+        Where it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        if error.name != "transformers":
+            raise
+        raise ImportError(
+            'Hugging Face models need the package transformers: pip install "nextlat-viz[hf]"', name="transformers"
+        ) from None
+
+
+def refuse_code(config: Any, name: str) -> None:
+    """Raise ValueError where a model's config, or any config nested in it, names code to download and run.
+
+    Such code is a class in ``auto_map``, or an attention implementation that is a repository (``"owner/kernel"``).
+
+    Examples
+    --------
+    >>> refuse_code({"text_config": {"attn_implementation": "owner/kernel"}}, "a model")
+    Traceback (most recent call last):
+    ...
+    ValueError: a model is refused: its config asks for code to be run (attn_implementation: owner/kernel)...
+    """
+    for key, value in _nested(config):
+        code = key == "auto_map" or (key.endswith("_implementation") and "/" in str(value))
+        if code and value:
+            values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+            raise ValueError(
+                f"{name} is refused: its config asks for code to be run ({key}: "
+                f"{', '.join(sorted({str(item) for item in values}))}), and code that comes with weights is never run "
+                "here. Use a model whose class is part of transformers, or load it yourself and pass the module"
+            )
+
+
+def _nested(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key and value of a config, at any depth."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        yield str(key), value
+        yield from _nested(value)
+    for item in config if isinstance(config, list) else ():
+        yield from _nested(item)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the progress bar that transformers shows for every file."""
+    logging = require_transformers().utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def tokens_from(texts: Sequence[str], tokenizer: Any, max_length: int | None = None) -> Episodes:
+    """Tokenise texts into episodes, one per text, padded at the end.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    tokenizer : callable
+        ``tokenizer(texts)["input_ids"]`` is a list of token ids for each text, as Hugging Face tokenizers give it.
+    max_length : int, optional
+        Most tokens of a text; the rest is cut off.
+
+    Returns
+    -------
+    Episodes
+        ``tokens`` (texts, longest), ``length`` (texts,); padding is 0 and gives no row in a table of latents.
+
+    Raises
+    ------
+    LatentsError
+        No texts, or something else than a list of them.
+
+    Examples
+    --------
+    >>> by_letter = lambda texts: {"input_ids": [[ord(letter) - 97 for letter in text] for text in texts]}
+    >>> episodes = tokens_from(["abc", "c"], by_letter)
+    >>> episodes.tokens.tolist(), episodes.length.tolist()
+    ([[0, 1, 2], [2, 0, 0]], [3, 1])
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise LatentsError("texts must be a list of str, one per episode: for one text give [text]")
+    if not len(texts):
+        raise LatentsError("texts is empty: there is nothing to tokenise")
+    rows = [list(ids)[:max_length] for ids in tokenizer(list(texts))["input_ids"]]
+    length = np.array([len(ids) for ids in rows])
+    tokens = np.zeros((len(rows), max(int(length.max()), 1)), dtype=np.int64)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    return Episodes(tokens, length=length, loss_mask=np.arange(tokens.shape[1]) < length[:, None])
+
+
+def is_causal_lm(module: nn.Module) -> bool:
+    """Whether a module looks like a causal language model of transformers; does not import transformers."""
+    config, generates = getattr(module, "config", None), getattr(module, "can_generate", None)
+    if generates is None or not hasattr(config, "num_hidden_layers") or not generates():
+        return False
+    return not getattr(config, "is_encoder_decoder", False) and module.get_output_embeddings() is not None  # type: ignore[operator]
