@@ -84,11 +84,11 @@ def main() -> None:
             print("trained", run.relative_to(RUNS), flush=True)
             copy(run)
 
-    from nextlat_viz import evaluation, io
+    from nextlat_viz.analysis import measure
 
-    found = evaluation.evaluate(out=RUNS / "evaluation")
-    io.write(HERE / evaluation.RESULTS, evaluation.csv_bytes(found.table))
-    print(evaluation.by_objective(evaluation.belief_table(found.table)).to_string(index=False))
+    evaluation = measure.evaluate(out=RUNS / "evaluation")
+    measure.write_results(evaluation.table, HERE)
+    print(measure.by_objective(measure.belief_table(evaluation.table)).to_string(index=False))
     lay_out()
 
 

@@ -12,6 +12,7 @@ Examples
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import lazy_loader
@@ -20,9 +21,11 @@ __version__ = "0.1.0"
 
 _lazy_attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 # Earlier names of folders that notebooks of users may still say.
-_MOVED = {"widgets": "notebook"}
+_MOVED = {"widgets": "notebook", "evaluation": "analysis.measure"}
 __all__ = sorted([*__all__, *_MOVED, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    return _lazy_attribute(_MOVED.get(name, name))
+    if name in _MOVED:
+        return importlib.import_module(f"{__name__}.{_MOVED[name]}")
+    return _lazy_attribute(name)

@@ -1,6 +1,5 @@
 from . import analysis as analysis
 from . import decoding as decoding
-from . import evaluation as evaluation
 from . import figures as figures
 from . import hf as hf
 from . import latents as latents
@@ -8,10 +7,10 @@ from . import models as models
 from . import notebook as notebook
 from . import training as training
 from . import worlds as worlds
+from .analysis.measure.evaluation import evaluate as evaluate
+from .analysis.measure.tables import results as results
 from .analysis.probes import probe as probe
 from .analysis.projections import project as project
-from .evaluation.run import evaluate as evaluate
-from .evaluation.tables import results as results
 from .hf.finetune import finetune as finetune
 from .hf.finetuned import load_finetuned as load_finetuned
 from .latents.combine import concatenate as concatenate

@@ -159,14 +159,14 @@ class Evaluate(BaseModel):
     images: tuple[Literal["png", "svg", "pdf"], ...] = Field((), description="kinds of image to write of each figure")
 
     def run(self) -> None:
-        from nextlat_viz import evaluation
+        from nextlat_viz.analysis import measure
 
-        found = evaluation.evaluate(self.checkpoints or None, self.measures or None, out=self.out)
-        for path in evaluation.write(found, self.out, table=self.table, images=self.images):
+        evaluation = measure.evaluate(self.checkpoints or None, self.measures or None, out=self.out)
+        for path in measure.write(evaluation, self.out, table=self.table, images=self.images):
             print(path)
-        beliefs = evaluation.belief_table(found.table)
+        beliefs = measure.belief_table(evaluation.table)
         if len(beliefs):
-            print(evaluation.markdown(beliefs))
+            print(measure.markdown(beliefs))
 
 
 class Demo(BaseModel):

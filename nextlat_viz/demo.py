@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from nextlat_viz import analysis, evaluation, figures, latents, worlds
+from nextlat_viz import analysis, figures, latents, worlds
+from nextlat_viz.analysis import measure
 from nextlat_viz.training import Checkpoint, load, train
 from nextlat_viz.training.loop import folder_name
 
@@ -42,7 +43,7 @@ def demo(
     Returns
     -------
     DataFrame
-        One row per model, as :func:`nextlat_viz.evaluation.belief_table` gives it.
+        One row per model, as :func:`nextlat_viz.analysis.measure.belief_table` gives it.
 
     Raises
     ------
@@ -64,7 +65,7 @@ def demo(
             for objective in OBJECTIVES
         ]
     folder.mkdir(parents=True, exist_ok=True)
-    table = evaluation.belief_table(evaluation.evaluate(pair, ["loss", "belief"]).table)
+    table = measure.belief_table(measure.evaluate(pair, ["loss", "belief"]).table)
     tables, drawn, notes = {"What they score and what they know": table.drop(columns="weights_sha256")}, {}, {}
     notes["What they score and what they know"] = (
         "Losses in nats per token. belief_r2: share of the exact belief's variance that a linear map recovers from the "
@@ -74,7 +75,7 @@ def demo(
     for heading, figure, note in pictures(pair, read):
         drawn[heading], notes[heading] = figure, note
     if shipped:
-        everyone = evaluation.belief_table(evaluation.results()).query("world == @world")
+        everyone = measure.belief_table(measure.results()).query("world == @world")
         drawn["Every seed"] = figures.every_seed(everyone)
         notes["Every seed"] = "Every shipped model of this world; bad seeds stay in."
 
@@ -144,7 +145,7 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     drawn = {heading: figure for heading, figure, _ in pictures(pair, read)}
     chosen = {
         "rrxor": drawn["Latents"],
-        "every_seed": figures.every_seed(evaluation.belief_table(evaluation.results())),
+        "every_seed": figures.every_seed(measure.belief_table(measure.results())),
     }
     written = []
     with figures.one_browser():

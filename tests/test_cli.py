@@ -54,6 +54,11 @@ def test_evaluate_writes_the_table(tmp_path, capsys):
     assert "Share of the exact belief" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_evaluate_without_the_measures_of_the_belief_table(tmp_path, capsys):
+    main(["evaluate", "mess3/nextlat", "--measures", "loss", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "results.csv"), str(tmp_path / "report.html")]
+
+
 def test_list_names_everything(capsys):
     main(["list"])
     out = capsys.readouterr().out

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from nextlat_viz import io
 from nextlat_viz.analysis.measure import QUANTITY
 from nextlat_viz.display import draws, escape
 from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.export import one_browser, write
 from nextlat_viz.figures.probes import OBJECTIVES
+from nextlat_viz.figures.report import report
 from nextlat_viz.figures.theme import DASHES, SYMBOLS, Theme
 from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import Measure
+    from nextlat_viz.analysis.measure import Evaluation
 
 _SPREAD = 0.14
 _COLUMNS = 3
@@ -217,3 +223,20 @@ def _axes(
 
 def _number(i: int) -> str:
     return "" if i == 0 else str(i + 1)
+
+
+@draws("evaluation")
+def evaluation_report(evaluation: Evaluation, folder: Path, images: Sequence[str] = ()) -> list[Path]:
+    """Write ``report.html`` with a figure of every measure, and images of the figures; return the files."""
+    models = evaluation.table[["model", "weights_sha256"]].drop_duplicates().to_dict("records")
+    provenance = {"command": "nextlat-viz evaluate", "models": models}
+    results = {f"{result.name}, {world}": result for (_, world), result in evaluation.measures.items()}
+    figures = {heading: measure(result) for heading, result in results.items()}
+    notes = {heading: result.note for heading, result in results.items()}
+    written = [report(figures, {}, "Evaluation", folder / "report.html", provenance, notes)]
+    with one_browser():
+        for (name, world), result in evaluation.measures.items():
+            for image in images:
+                path = folder / f"{io.file_name(f'{name}_{world}')}.{image}"
+                written.append(write(measure(result, theme="light"), path, provenance | {"note": result.note}))
+    return written

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from nextlat_viz import analysis, evaluation, figures
+from nextlat_viz import analysis, figures
+from nextlat_viz.analysis import measure
 from nextlat_viz.analysis.behaviour.reconstruction import reconstruct_map
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.gallery.runs import Group, as_measure
@@ -62,7 +63,7 @@ class Plate:
 
 def every_seed(groups: Sequence[Group]) -> Shown:
     """Every run of the worlds that have beliefs, in one figure."""
-    table = evaluation.belief_table(pd.concat([group.measured("loss", "belief") for group in groups]))
+    table = measure.belief_table(pd.concat([group.measured("loss", "belief") for group in groups]))
     return Shown(
         "every_seed",
         "Every seed: loss, and the belief that can be read",
@@ -209,11 +210,11 @@ def _is_taxi(group: Group) -> bool:
 
 
 def _drafts(group: Group) -> bool:
-    return any(evaluation.BATTERY["acceptance"].fits(run) for run in group.runs)
+    return any("acceptance" in measure.battery(run) for run in group.runs)
 
 
 def _looks_ahead(group: Group) -> bool:
-    return any(evaluation.BATTERY["tokens_ahead"].fits(run) for run in group.runs)
+    return any("tokens_ahead" in measure.battery(run) for run in group.runs)
 
 
 PLATES = (

@@ -33,7 +33,7 @@ class Group:
     runs : sequence of Checkpoint
         None for a world that is shown without models.
     table : DataFrame
-        What was measured, as `nextlat_viz.evaluation.evaluate` gives it; rows of other runs do no harm.
+        What was measured, as `nextlat_viz.evaluate` gives it; rows of other runs do no harm.
     """
 
     name: str
@@ -98,8 +98,8 @@ def as_measure(rows: pd.DataFrame, name: str, by: tuple[str, ...] = (), **about:
 
     Examples
     --------
-    >>> from nextlat_viz import evaluation
-    >>> rows = evaluation.results().query("measure == 'next_token_test' and world == 'rrxor'")
+    >>> from nextlat_viz.analysis.measure import results
+    >>> rows = results().query("measure == 'next_token_test' and world == 'rrxor'")
     >>> as_measure(rows, "next-token test").unit
     'share'
     """

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from tqdm.auto import tqdm
 
-from nextlat_viz import evaluation, figures, io, latents, worlds
+from nextlat_viz import figures, io, latents, worlds
+from nextlat_viz.analysis import measure
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures.export import FORMATS, browser
 from nextlat_viz.figures.gallery import stand_alone, write_page
@@ -106,17 +107,17 @@ def write_gallery(
 
 def _shipped() -> list[Group]:
     """Groups of the shipped runs, then every other world without runs."""
-    with_runs = grouped([load(one) for one in shipped_folders()], evaluation.results())
+    with_runs = grouped([load(one) for one in shipped_folders()], measure.results())
     shown = {group.world.name for group in with_runs}
     others = [worlds.get(name) for name in worlds.names() if name not in shown]
-    return with_runs + [Group(world.name, world, (), evaluation.results()) for world in others]
+    return with_runs + [Group(world.name, world, (), measure.results()) for world in others]
 
 
 def _own(runs: Sequence[Checkpoint | str | os.PathLike[str]], folder: Path, progress: bool) -> list[Group]:
     loaded = [one if isinstance(one, Checkpoint) else load(one) for one in runs]
     wanted = [*OVERALL, *(name for plate in PLATES for name in plate.measures)]
-    fitting = [name for name in wanted if any(evaluation.BATTERY[name].fits(one) for one in loaded)]
-    return grouped(loaded, evaluation.evaluate(loaded, fitting, out=folder, progress=progress).table)
+    fitting = [name for name in wanted if any(name in measure.battery(run) for run in loaded)]
+    return grouped(loaded, measure.evaluate(loaded, fitting, out=folder, progress=progress).table)
 
 
 class _Writer:

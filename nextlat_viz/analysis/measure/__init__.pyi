@@ -1,3 +1,7 @@
+from .evaluation import Evaluation as Evaluation
+from .evaluation import battery as battery
+from .evaluation import evaluate as evaluate
+from .evaluation import write as write
 from .registry import MEASURES as MEASURES
 from .registry import Models as Models
 from .registry import Rows as Rows
@@ -8,3 +12,9 @@ from .result import clustered as clustered
 from .result import interval as interval
 from .result import record as record
 from .result import share as share
+from .tables import RESULTS as RESULTS
+from .tables import belief_table as belief_table
+from .tables import by_objective as by_objective
+from .tables import markdown as markdown
+from .tables import results as results
+from .tables import write_results as write_results

@@ -1,0 +1,297 @@
+"""Evaluation: take every measure that fits of checkpoints, and keep each result as soon as it is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from nextlat_viz import display, io
+from nextlat_viz.analysis import dynamics, layers, lengths, representations, speculation
+from nextlat_viz.analysis.behaviour import (
+    compression,
+    countdown,
+    detours,
+    distinction,
+    groups,
+    path_star,
+    reconstruction,
+    trajectories,
+)
+from nextlat_viz.analysis.measure import basics
+from nextlat_viz.analysis.measure.registry import MEASURES, Registered
+from nextlat_viz.analysis.measure.result import Measure
+from nextlat_viz.analysis.measure.tables import table_bytes
+from nextlat_viz.errors import CheckpointError, unknown
+from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders
+
+PARTS = "parts"
+_MODULES = (
+    basics,
+    trajectories,
+    detours,
+    compression,
+    distinction,
+    reconstruction,
+    countdown,
+    path_star,
+    groups,
+    representations,
+    layers,
+    dynamics,
+    lengths,
+    speculation,
+)
+
+
+def _registered() -> dict[str, Registered]:
+    """Return all measures in the order of their modules, whichever was imported first; a user's own come last."""
+    place = {module.__name__: number for number, module in enumerate(_MODULES)}
+    return dict(sorted(MEASURES.items(), key=lambda item: place.get(item[1].take.__module__, len(place))))
+
+
+def battery(checkpoint: Checkpoint | None = None) -> list[str]:
+    """Return the names of all measures, or of those that can be taken of a checkpoint.
+
+    Examples
+    --------
+    >>> from nextlat_viz.training.checkpoint import load
+    >>> battery(load("rrxor/next_token"))[:3]
+    ['loss', 'belief', 'tokens_ahead']
+    """
+    return [name for name, entry in _registered().items() if checkpoint is None or entry.fits(checkpoint)]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The results of all measures.
+
+    Attributes
+    ----------
+    measures : dict
+        A `Measure` by its name in `battery` and its world, such as ``("detour_robustness", "taxi")``.
+    table : DataFrame
+        All results, one row per model, measure and setting: ``measure, model, world, objective, seed``, the settings of
+        all measures (empty where a measure has no such setting), ``value, unit, error, trials``, and
+        ``weights_sha256``.
+    """
+
+    measures: Mapping[tuple[str, str], Measure]
+    table: pd.DataFrame
+
+    def __getitem__(self, name: str | tuple[str, str]) -> Measure:
+        """Return the measure of a name; if it was taken of several worlds, ask for ``(name, world)``."""
+        matches = [key for key in self.measures if name in (key, key[0])]
+        if not matches:
+            raise unknown("measure", name, self._ipython_key_completions_())
+        if len(matches) > 1:
+            raise ValueError(
+                f"{name!r} was taken of several worlds: ask for [{name!r}, world], where world is "
+                f"one of {', '.join(world for _, world in matches)}"
+            )
+        return self.measures[matches[0]]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self.measures))
+
+    def __repr__(self) -> str:
+        return f"<Evaluation: {len(self.measures)} measures, {self.table['model'].nunique()} models>"
+
+    def _repr_html_(self) -> str:
+        rows = {f"{name} · {world}": f"{len(result.table)} rows" for (name, world), result in self.measures.items()}
+        return display.table(f"Evaluation of {self.table['model'].nunique()} models", rows)
+
+
+def evaluate(
+    checkpoints: Any = None,
+    measures: str | Sequence[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Take every measure that fits of every checkpoint.
+
+    Parameters
+    ----------
+    checkpoints : Checkpoint, name or folder, or several
+        By default all shipped ones; of these, one that cannot be read is left out with a warning.
+    measures : name or several, optional
+        Names in `battery`. By default all that fit. A measure that fits none of the checkpoints is refused.
+    out : folder, optional
+        Where to keep each result as soon as it is known. The same call continues an interrupted evaluation. A kept
+        result that is damaged is measured again.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    UnknownNameError
+        A measure or a checkpoint that does not exist.
+    CheckpointError
+        A checkpoint that cannot be read.
+    TypeError
+        Something that is no checkpoint.
+    ValueError
+        No checkpoint, or a measure that can be taken of none of them.
+
+    Examples
+    --------
+    >>> evaluation = evaluate(["rrxor/nextlat", "rrxor/next_token"], ["loss"], progress=False)
+    >>> evaluation["loss"].compare()["quantity"].tolist()
+    ['loss', 'floor', 'excess']
+    """
+    loaded = _loaded(checkpoints)
+    registered = _registered()
+    names = [measures] if isinstance(measures, str) else measures
+    for name in names or ():
+        if name not in registered:
+            raise unknown("measure", name, registered)
+        if not any(registered[name].fits(checkpoint) for checkpoint in loaded):
+            worlds = ", ".join(dict.fromkeys(checkpoint.world.name for checkpoint in loaded))
+            raise ValueError(f"measures: {name!r} can be taken of none of these checkpoints (worlds: {worlds})")
+    jobs = [
+        (name, checkpoint)
+        for name in (registered if names is None else dict.fromkeys(names))
+        for checkpoint in loaded
+        if registered[name].fits(checkpoint)
+    ]
+    folder = None if out is None else io.resolve(out) / PARTS
+    results: dict[tuple[str, str], Measure] = {}
+    frames = []
+    with tqdm(jobs, desc="evaluate", unit="measure", disable=not progress) as bar:
+        for name, checkpoint in bar:
+            bar.set_postfix_str(f"{name} of {checkpoint.name}", refresh=False)
+            part = _part(name, registered[name], checkpoint, folder)
+            key = (name, checkpoint.world.name)
+            results[key] = results[key] + part if key in results else part
+            frames.append(part.to_frame().assign(measure=name, weights_sha256=checkpoint.weights_sha256))
+    return Evaluation(results, _stacked(frames))
+
+
+def _loaded(checkpoints: Any) -> list[Checkpoint]:
+    if checkpoints is None:
+        return _readable(shipped_folders())
+    alone = isinstance(checkpoints, (Checkpoint, str, os.PathLike)) or not isinstance(checkpoints, Iterable)
+    given = [checkpoints] if alone else list(checkpoints)
+    if not given:
+        raise ValueError("checkpoints is empty: give at least one, such as 'rrxor/nextlat'")
+    for item in given:
+        if not isinstance(item, (Checkpoint, str, os.PathLike)):
+            raise TypeError(
+                f"checkpoints must hold checkpoints, names or folders, got {type(item).__name__}: measures read a "
+                "model, such as nlv.load('rrxor/nextlat')"
+            )
+    return [item if isinstance(item, Checkpoint) else load(item) for item in given]
+
+
+def _readable(folders: Iterable[Path]) -> list[Checkpoint]:
+    """Load the checkpoints of folders, leaving out those that cannot be read."""
+    loaded = []
+    for folder in folders:
+        try:
+            loaded.append(load(folder))
+        except CheckpointError as error:
+            warnings.warn(f"left out {folder}: {error}", stacklevel=4)
+    if not loaded:
+        raise ValueError("there is no shipped checkpoint that can be read: give checkpoints=")
+    return loaded
+
+
+def _stacked(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Stack tables: first the columns of the run, then all settings and counts, then the scores."""
+    columns = dict.fromkeys(name for frame in frames for name in frame.columns)
+    first = ["measure", "model", "world", "objective", "seed"]
+    last = ["value", "unit", "error", "trials", "weights_sha256"]
+    records = [row for frame in frames for row in frame.to_dict("records")]
+    table = pd.DataFrame(records, columns=[*first, *(name for name in columns if name not in (*first, *last)), *last])
+    return table.astype({"seed": "Int64"})
+
+
+def _part(name: str, entry: Registered, checkpoint: Checkpoint, folder: Path | None) -> Measure:
+    """Take a measure of a checkpoint, or read the result kept in a folder."""
+    if folder is None or not entry.take.__module__.startswith("nextlat_viz."):
+        # The version says nothing of a measure that the user wrote and may have changed.
+        return entry.take(checkpoint, progress=False)
+    # What the result depends on: a part of another version, of other weights or of another world is not read.
+    question = {
+        "measure": name,
+        "version": metadata.version("nextlat-viz"),
+        "weights_sha256": checkpoint.weights_sha256,
+        "world": io.plain(checkpoint.card.world),
+    }
+    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / io.file_name(f"{name}-{digest}.json")
+    try:
+        part = io.read_json(path)
+        if part["question"] == question:
+            return _from_plain(part["result"])
+    except (OSError, io.SealError, KeyError):
+        pass  # not measured yet, or damaged: measure it
+    result = entry.take(checkpoint, progress=False)
+    io.write_json(path, {"question": question, "result": _plain(result)})
+    return result
+
+
+def _plain(result: Measure) -> dict[str, Any]:
+    rows = result.table.astype(object).where(result.table.notna(), None)
+    # JSON has no infinity, which a KL can be; as text it is read back by the type of its column.
+    rows = rows.map(lambda value: str(value) if value in (float("inf"), -float("inf")) else value)
+    about = {field.name: getattr(result, field.name) for field in fields(Measure) if field.name != "table"}
+    types = {name: str(dtype) for name, dtype in result.table.dtypes.items()}
+    return about | {"types": types, "table": rows.to_dict("records")}
+
+
+def _from_plain(part: dict[str, Any]) -> Measure:
+    types, rows = part.pop("types"), part.pop("table")
+    table = pd.DataFrame(rows, columns=list(types)).astype(types)
+    return Measure(table=table, **part | {"by": tuple(part["by"])})
+
+
+def write(
+    evaluation: Evaluation,
+    out: str | os.PathLike[str],
+    *,
+    table: str = "results.csv",
+    images: Sequence[str] = (),
+) -> list[Path]:
+    """Write the table, and an offline page with a figure of every measure.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    out : folder
+    table : str
+        Name of the table, ending in ``.csv`` or ``.parquet``.
+    images : strs
+        Kinds of image to write of each figure too, such as ``"svg"``; they need a Chromium-based browser.
+
+    Returns
+    -------
+    list of Path
+        The files written: the table, ``report.html``, the images.
+
+    Raises
+    ------
+    ValueError
+        A table of another kind.
+    ImportError
+        A ``.parquet`` table without pyarrow.
+    """
+    folder = io.resolve(out)
+    content = table_bytes(evaluation.table, table)
+    io.write(folder / table, content)
+    pages: list[Path] = display.drawer("evaluation", "nextlat_viz.figures.measures")(evaluation, folder, images)
+    return [folder / table, *pages]

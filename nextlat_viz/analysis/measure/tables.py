@@ -1,0 +1,167 @@
+"""Tables of an evaluation: the results of the shipped checkpoints, and losses and beliefs by run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from nextlat_viz import io
+from nextlat_viz.paths import checkpoints_dir
+
+RESULTS = "results.csv"
+_SEAL = "results.json"
+_RUN = ["world", "objective", "seed", "weights_sha256"]
+_BELIEF = {
+    "hidden state": "belief_r2",
+    "all sites": "belief_r2_all_sites",
+    "untrained model": "belief_r2_untrained",
+    "shuffled labels": "belief_r2_shuffled",
+}
+_LOSS = ["loss", "floor", "excess"]
+
+
+def results() -> pd.DataFrame:
+    """Return the tidy table of the shipped checkpoints, as measured before shipping; `evaluate` measures it again.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+
+    Examples
+    --------
+    >>> table = results()
+    >>> bool((table[table["measure"] == "belief"]["value"] < 1).all())
+    True
+    """
+    path = checkpoints_dir() / RESULTS
+    try:
+        sealed = io.read_json(path.with_name(_SEAL))["sha256"] == _sha256(path)
+    except (OSError, io.SealError, KeyError, UnicodeDecodeError):
+        sealed = False
+    if not sealed:
+        raise ValueError(
+            f"{path} is damaged: it does not match the hash in {_SEAL}. Install the package again, or measure the "
+            "table with nlv.evaluate()"
+        )
+    return pd.read_csv(path, dtype={"seed": "Int64"}, low_memory=False)
+
+
+def write_results(table: pd.DataFrame, folder: Path) -> None:
+    """Write the table of `results` to a folder, with its hash in a sealed file."""
+    io.write(folder / RESULTS, table_bytes(table, RESULTS))
+    io.write_json(folder / _SEAL, {"sha256": _sha256(folder / RESULTS)})
+
+
+def _sha256(path: Path) -> str:
+    # Of the text, because git changes the line ends of a checkout on Windows.
+    return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
+
+
+def table_bytes(table: pd.DataFrame, name: str) -> bytes:
+    """Return the content of a table's file, by its ending: CSV with six digits to a number, or Parquet.
+
+    Raises
+    ------
+    ValueError
+        For another ending.
+    ImportError
+        For ``.parquet`` without pyarrow.
+    """
+    if name.endswith(".csv"):
+        return table.to_csv(index=False, float_format="%.6g").encode()
+    if not name.endswith(".parquet"):
+        raise ValueError(f"table={name!r} must end in .csv or .parquet")
+    try:
+        import pyarrow  # type: ignore[import-untyped] # noqa: F401
+    except ImportError as error:
+        raise ImportError("a .parquet table needs pyarrow: pip install pyarrow, or take .csv") from error
+    # A setting may be a number in one measure and a word in another.
+    settings = table.select_dtypes(object).columns
+    content: bytes = table.astype(dict.fromkeys(settings, "string")).to_parquet(index=False)
+    return content
+
+
+def belief_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return losses and beliefs of a tidy table, one row per run that has both.
+
+    Returns
+    -------
+    DataFrame
+        ``world, objective, seed``; ``loss, floor, excess`` in nats per token; ``belief_r2`` of a ridge probe from the
+        final hidden state on held-out episodes with its standard error ``belief_r2_error`` (of the bootstrap over
+        episodes), its controls ``belief_r2_shuffled`` (labels of other episodes) and ``belief_r2_untrained`` (the
+        same model before training), and ``belief_r2_all_sites``, read from every site together; ``weights_sha256``. No
+        rows where the loss or the belief was not measured.
+
+    Examples
+    --------
+    >>> row = belief_table(results()).iloc[0]
+    >>> bool(row["loss"] >= row["floor"]), bool(row["belief_r2"] > row["belief_r2_untrained"])
+    (True, True)
+    """
+    beliefs, losses = (table[table["measure"] == name] for name in ("belief", "loss"))
+    wide = _wide(beliefs, "reader", list(_BELIEF)).rename(columns=_BELIEF)
+    error = _wide(beliefs, "reader", ["hidden state"], "error").rename(columns={"hidden state": "belief_r2_error"})
+    joined = _wide(losses, "quantity", _LOSS).join([wide, error], how="inner").reset_index().astype({"seed": int})
+    # In the order in which the runs were measured.
+    order = {run: number for number, run in enumerate(dict.fromkeys(beliefs[_RUN].itertuples(index=False, name=None)))}
+    place = [order[run] for run in joined[_RUN].itertuples(index=False, name=None)]
+    joined.columns.name = None
+    return joined.iloc[sorted(range(len(joined)), key=place.__getitem__)].reset_index(drop=True)
+
+
+def _wide(rows: pd.DataFrame, setting: str, names: list[str], score: str = "value") -> pd.DataFrame:
+    """Return a row per run and a column per value of a setting; empty columns for a measure that was not taken."""
+    if setting not in rows:
+        rows = rows.assign(**{setting: None})
+    return rows.pivot(index=_RUN, columns=setting, values=score).reindex(columns=names)
+
+
+def by_objective(table: pd.DataFrame) -> pd.DataFrame:
+    """Return means over seeds for each world and objective, with the number of seeds, the worst and the best.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"world": ["w", "w"], "objective": ["nextlat"] * 2, "belief_r2": [0.75, 0.25],
+    ...                       "excess": [0.01, 0.02]})
+    >>> by_objective(table)["belief_r2"].tolist()
+    [0.5]
+    """
+    grouped = table.groupby(["world", "objective"], sort=False)
+    return grouped.agg(
+        seeds=("belief_r2", "size"),
+        excess=("excess", "mean"),
+        worst_excess=("excess", "max"),
+        belief_r2=("belief_r2", "mean"),
+        lowest_belief_r2=("belief_r2", "min"),
+        highest_belief_r2=("belief_r2", "max"),
+    ).reset_index()
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return the README's table: a row per world and objective, with every seed.
+
+    Examples
+    --------
+    >>> print(markdown(belief_table(results())).splitlines()[0])
+    | world | objective | loss above the floor | belief R², mean | every seed | untrained | shuffled |
+    """
+    lines = [
+        "| world | objective | loss above the floor | belief R², mean | every seed | untrained | shuffled |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (world, objective), runs in table.groupby(["world", "objective"], sort=False):
+        cells = [
+            str(world),
+            str(objective),
+            f"{runs['excess'].min():.4f} to {runs['excess'].max():.4f}",
+            f"**{runs['belief_r2'].mean():.3f}**",
+            ", ".join(f"{score:.3f}" for score in runs.sort_values("seed")["belief_r2"]),
+            f"{runs['belief_r2_untrained'].mean():.3f}",
+            f"{runs['belief_r2_shuffled'].mean():.3f}".replace("-0.000", "0.000"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
