@@ -1,4 +1,4 @@
-"""The cloud beside plain plotly and jupyter-scatter: first draw, recolouring, a step of the cursor, a box, a click.
+"""Time the cloud, the live plot, plotly's FigureWidget and jupyter-scatter: draw, recolour, move a cursor, select.
 
 In a real JupyterLab in Chromium, each on a page and a kernel of its own, in one run:
 
@@ -43,6 +43,26 @@ answers = []
 def answered(*what):
     answers.append(time.time())
 """
+# What the two plotly widgets share.
+PLOTLY = """
+import plotly.graph_objects as go
+scale = [[edge / 8, color] for i, color in enumerate(palette) for edge in (i, i + 1)]
+def figure():
+    marker = {"color": codes, "colorscale": scale, "cmin": -0.5, "cmax": 7.5, "size": 4}
+    return go.Figure(
+        [
+            go.Scattergl(x=places[:, 0], y=places[:, 1], mode="markers", marker=marker),
+            go.Scattergl(x=[], y=[], mode="lines+markers", marker={"size": 16, "color": "#DC267F"}),
+        ],
+        {"dragmode": "select", "height": 420, "showlegend": False},
+    )
+def recolour(i):
+    widget.data[0].marker.color = others[i]
+def step(i):
+    at = places[path[10 * i : 10 * i + 10]]
+    with widget.batch_update():
+        widget.data[1].x, widget.data[1].y = at[:, 0], at[:, 1]
+"""
 # Each defines show(), recolour(i) and step(i); a box or a click calls answered().
 WIDGETS = {
     "Cloud": """
@@ -56,28 +76,20 @@ def recolour(i):
 def step(i):
     widget.cursor = path[10 * i : 10 * i + 10]
 """,
-    "plotly": """
-import plotly.graph_objects as go
-scale = [[edge / 8, color] for i, color in enumerate(palette) for edge in (i, i + 1)]
+    "Plot": """
+from nextlat_viz.notebook.plot import Plot
 def show():
     global widget
-    marker = {"color": codes, "colorscale": scale, "cmin": -0.5, "cmax": 7.5, "size": 4}
-    widget = go.FigureWidget(
-        [
-            go.Scattergl(x=places[:, 0], y=places[:, 1], mode="markers", marker=marker),
-            go.Scattergl(x=[], y=[], mode="lines+markers", marker={"size": 16, "color": "#DC267F"}),
-        ],
-        {"dragmode": "select", "height": 420, "showlegend": False},
-    )
+    widget = Plot(figure(), on_click=answered, on_select=answered)
+    return widget
+""",
+    "FigureWidget": """
+def show():
+    global widget
+    widget = go.FigureWidget(figure())
     widget.data[0].on_selection(answered)
     widget.data[0].on_click(answered)
     return widget
-def recolour(i):
-    widget.data[0].marker.color = others[i]
-def step(i):
-    at = places[path[10 * i : 10 * i + 10]]
-    with widget.batch_update():
-        widget.data[1].x, widget.data[1].y = at[:, 0], at[:, 1]
 """,
     "jupyter-scatter": """
 import jscatter, pandas as pd
@@ -166,7 +178,7 @@ def notebook(browser: Browser, server: Server, folder: Path, name: str) -> Itera
 
 def measure(opened: Notebook, kind: str, n: int, repeats: int) -> dict[str, list[float]]:
     page = opened.page
-    opened.kernel("None", setup=DATA.format(n=n) + WIDGETS[kind])
+    opened.kernel("None", setup=DATA.format(n=n) + PLOTLY + WIDGETS[kind])
     page.evaluate(LOOK)
     first = page.evaluate(FIRST, 2 * LIMIT)
     if first is None:

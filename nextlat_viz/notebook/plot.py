@@ -1,39 +1,42 @@
-"""The one live figure of a widget: made once, then changed in place to look like any other figure."""
+"""A plotly figure that is live on the page: changed in place from Python, clicked and selected by the reader."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
 
+import anywidget
+import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
-from traitlets import Unicode, observe
+import traitlets
+from plotly.basedatatypes import Undefined
+from plotly.offline import get_plotlyjs
 
-from nextlat_viz.notebook.bundle import LOADER, Library, bundle_key
-from nextlat_viz.plotting import CONFIG
+from nextlat_viz.plotting import CONFIG, Figure
 
-# What a mouse touched: {trace index: point numbers}.
+# Points of a plot: {trace index: point numbers}.
 Points = dict[int, list[int]]
 
-_STATE = ("_widget_data", "_widget_layout")
-# Set by the reader with the mouse, so never by a redraw: how far in, which tool, what is outlined. And by the page,
-# whenever it fits a figure to its cell: taken away, the figure would stay as wide as it was.
-_VIEW = {"range", "autorange", "dragmode", "selections", "hovermode", "autosize"}
+# Layout keys that belong to the reader (zoom, tool, hover mode): an update leaves them alone.
+_READERS_LAYOUT = {"range", "autorange", "dragmode", "hovermode"}
+# The same for traces: one that was switched off in the legend stays off.
+_READERS_TRACE = {"visible"}
+# What JavaScript has typed arrays for.
+_TYPED = {"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"}
 
 
-class Plot(go.FigureWidget):
-    """A plotly FigureWidget that turns into another figure in place, and can be closed for good.
+class Plot(Figure, anywidget.AnyWidget):
+    """A plotly figure drawn by `plot.js`, which calls ``Plotly.react``.
 
-    Five things are not as in plotly's own:
-
-    - `_esm` is a few lines that borrow plotly's bundle, not the bundle's file: anywidget watches files, which keeps
-      every figure ever made in memory, and each figure would send five megabytes.
-    - What a page gets when it (re)loads is the figure as it is now; plotly's is the figure as it was made.
-    - What changes before a page has drawn the figure is sent as state too, because a page that is still loading
-      plotly does not hear messages.
-    - A click or a selection is one call, not one per trace, and does not redraw by itself.
-    - It is as wide as its cell, and a change is one message each way: see `bundle`.
+    Set any property, as in plotly: ``plot.layout.title = "Loss"``. Only what changed is sent, and arrays that did not
+    change are never sent again. A page that loads later, or was loaded again, gets the figure as it is now.
 
     Parameters
     ----------
@@ -45,9 +48,18 @@ class Plot(go.FigureWidget):
         Called with {trace index: point numbers} after a lasso or a box, and with None when it is dismissed.
     """
 
-    _esm = LOADER
-    _library = Unicode().tag(sync=True)
-    _bundle = Unicode().tag(sync=True)
+    # A string: anywidget watches files, and the watch would keep every closed figure in memory.
+    _esm = (Path(__file__).parent / "plot.js").read_text(encoding="utf-8")
+    # Serialised when a page asks, so it needs no value: see `_state`.
+    _figure = traitlets.Any().tag(sync=True, to_json=lambda value, plot: plot._state())
+    _library = traitlets.Unicode().tag(sync=True)
+    _version = traitlets.Unicode().tag(sync=True)
+
+    # Rich display is the widget's, not the figure's.
+    _repr_mimebundle_ = anywidget.AnyWidget._repr_mimebundle_
+    _repr_html_: Any = None
+    _ipython_display_: Any = None
+    _ready = False
 
     def __init__(
         self,
@@ -55,99 +67,265 @@ class Plot(go.FigureWidget):
         on_click: Callable[[Points], None] | None = None,
         on_select: Callable[[Points | None], None] | None = None,
     ) -> None:
-        self._complete = self._drawn = False
         self._on_click, self._on_select = on_click, on_select
+        self._heard_from_page = False
+        # Jupyter calls widgets from another thread than the one that runs cells; numbers must follow each other.
+        self._lock = threading.RLock()
+        # Counts updates, so that a page can tell whether it missed one.
+        self._number = 0
+        # What changed since the last message, {(trace index or None for the layout, path)}; None while not collecting.
+        self._pending: dict[tuple[int | None, str], None] | None = None
+        self._all_changed = False
         super().__init__(data=figure.data, layout=figure.layout)
-        self._config = CONFIG
-        self._library, self._bundle = Library.borrow().model_id, bundle_key()
-        self._complete = True
+        self._library, self._version = PlotlyLibrary.borrow().model_id, plotly_version()
+        self.on_msg(self._hear)
+        self._ready = True
         self.open()
 
+    def __repr__(self) -> str:
+        return f"<Plot of {len(self.data)} traces>"
+
     def open(self) -> None:
-        """Tell the page about the figure, once there is one: a busy page would draw it empty."""
-        if self._complete:
+        """Announce the figure to the page; plotly's constructor calls this before there is a figure to announce."""
+        if self._ready:
             super().open()
 
     def close(self) -> None:
         """Take the figure off the page and out of memory."""
-        if self._complete:
-            self._complete = False
-            Library.give_back()
+        if self._ready:
+            self._ready = False
+            PlotlyLibrary.give_back()
         super().close()
 
     def become(self, figure: go.Figure) -> None:
-        """Look like another figure: what differs is sent, in one message.
+        """Update in place to match `figure`, sending only the differences.
 
-        The reader's zoom and tool stay, except where the points themselves have moved. Where the traces are of other
-        kinds or number, all are replaced.
+        The reader's zoom and tool stay; only axes whose points have moved get the range of the new figure. Where the
+        number or the kinds of the traces differ, all traces are replaced.
         """
-        shown = list(self.select_traces())
         moved = set()
-        if [trace.type for trace in shown] != [trace.type for trace in figure.data]:
-            self.data = ()
-            self.add_traces(figure.data)
-            shown = list(self.select_traces())
-            every = {*self.layout._props, *figure.layout._props}
-            moved = {key for key in every if key.startswith(("xaxis", "yaxis"))}
-        with self.batch_update():
-            for old, new in zip(shown, figure.data, strict=True):
-                for path, value in changes(old._props, new._props, skip={"uid"}, whole={"meta"}):
+        with self._one_message(), self.batch_update():
+            if [trace.type for trace in self.select_traces()] != [trace.type for trace in figure.data]:
+                self.data = ()
+                self.add_traces(figure.data)
+                keys = {*self.layout._props, *figure.layout._props}
+                moved = {key for key in keys if key.startswith(("xaxis", "yaxis"))}
+            for old, new in zip(self.select_traces(), figure.data, strict=True):
+                for path, value in changes(old._props, new._props, skip=_READERS_TRACE, whole={"meta"}):
                     old[path] = value
                     if path in ("x", "y") and (new.meta or {}).get("role") != "cursor":
                         moved |= {f"xaxis{(new.xaxis or 'x')[1:]}", f"yaxis{(new.yaxis or 'y')[1:]}"}
-            # plotly knows a second axis only once it is there.
-            new = {key for key in figure.layout._props if "axis" in key and key not in self.layout._props}
-            whole = {"template", *new}
-            for path, value in changes(self.layout._props, figure.layout._props, skip=_VIEW, whole=whole):
+            # plotly knows a second axis only once it is there, so a new one is set whole.
+            added = {key for key in figure.layout._props if "axis" in key and key not in self.layout._props}
+            whole = {"template", *added}
+            for path, value in changes(self.layout._props, figure.layout._props, skip=_READERS_LAYOUT, whole=whole):
                 self.layout[path] = value
             for axis in moved:
-                its_range = (figure.layout._props.get(axis) or {}).get("range")
-                # That a range ends autorange plotly knows on the page alone: True would be no news later.
-                self.layout[axis].update(range=its_range, autorange=its_range is None)
-        if not self._drawn:
-            self.send_state(list(_STATE))
+                axis_range = (figure.layout._props.get(axis) or {}).get("range")
+                self.layout[axis].update(range=axis_range, autorange=axis_range is None)
+                # Sent even where Python sees no change: the page sets a range of its own when it fits the axis.
+                self._note([(None, f"{axis}.range"), (None, f"{axis}.autorange")])
 
     def points(self, touched: Points | None, *roles: str) -> list[tuple[int, int]]:
-        """Return (trace, point) of what was touched, in traces whose ``meta["role"]`` is one of these."""
+        """Return (trace, point) of the touched points, in traces whose ``meta["role"]`` is one of `roles`."""
         data: Any = self.data
-        its = [trace for trace in touched or {} if (data[trace].meta or {}).get("role") in roles]
-        return [(trace, point) for trace in its for point in (touched or {})[trace]]
+        traces = [trace for trace in touched or {} if (data[trace].meta or {}).get("role") in roles]
+        return [(trace, point) for trace in traces for point in (touched or {})[trace]]
 
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
-        """State for a page, with the figure as it is now."""
-        state: dict[str, Any] = super().get_state(key, drop_defaults)
-        if hasattr(self, "_data"):
-            for name, current in zip(_STATE, (self._data, self._layout), strict=True):
-                if name in state:
-                    state[name] = self.trait_metadata(name, "to_json")(current, self)
-        return state
+    # -- to the page ------------------------------------------------------------------------------------------------
 
-    @observe("_js2py_traceDeltas")
-    def _note_drawn(self, change: Mapping[str, Any]) -> None:
-        self._drawn = self._drawn or bool(change["new"])
+    @contextlib.contextmanager
+    def _one_message(self, view: str = "") -> Iterator[None]:
+        """Collect all changes made inside, and send them in one message at the end.
 
-    @observe("_js2py_pointsCallback")
-    def _handler_js2py_pointsCallback(self, change: Mapping[str, Any]) -> None:
-        message = change["new"]
-        if not message:
-            return
-        points: Points = {}
-        touched = message.get("points") or {}
-        for trace, point in zip(touched.get("trace_indexes", ()), touched.get("point_indexes", ()), strict=True):
-            points.setdefault(trace, []).append(point)
-        self._js2py_pointsCallback = None
-        if message["event_type"] == "plotly_click" and self._on_click and points:
-            self._on_click(points)
-        elif message["event_type"] == "plotly_selected" and self._on_select:
-            self._on_select(points)
-        elif message["event_type"] == "plotly_deselect" and self._on_select:
-            self._on_select(None)
+        `view` names the view on the page that the changes came from, which has them already.
+        """
+        with self._lock:
+            if self._pending is not None:
+                yield
+                return
+            self._pending, self._all_changed = {}, False
+            try:
+                yield
+            finally:
+                pending, self._pending = self._pending, None
+                if self._ready and (pending or self._all_changed):
+                    self._number += 1
+                    self._send_changes(list(pending), view)
+
+    def _send_changes(self, pending: list[tuple[int | None, str]], view: str) -> None:
+        if not self._heard_from_page:
+            # A page that is still loading hears no messages, but it keeps the state.
+            self.send_state("_figure")
+        elif self._all_changed:
+            self._send_whole()
+        else:
+            buffers: list[bytes] = []
+            edits = []
+            for trace, path in pending:
+                keys = [int(key) if key.isdigit() else key for key in re.findall(r"[^.\[\]]+", path)]
+                value = _value(self._layout if trace is None else self._data[trace], keys)
+                edits.append([trace, keys, _packed(value, buffers)])
+            self.send({"kind": "edits", "number": self._number, "edits": edits, "view": view}, buffers)
+
+    def _send_whole(self) -> None:
+        state = self._state()
+        buffers = state.pop("buffers")
+        self.send({"kind": "figure", **state}, buffers)
+
+    def _state(self) -> dict[str, Any]:
+        """The figure as it is now, arrays apart."""
+        buffers: list[bytes] = []
+        with self._lock:
+            return {
+                "number": self._number,
+                "data": _packed(self._data, buffers),
+                "layout": _packed(self._layout, buffers),
+                "config": {**CONFIG, "responsive": False},
+                "buffers": buffers,
+            }
+
+    def _note(self, edits: Iterable[tuple[int | None, str]]) -> None:
+        with self._one_message():
+            assert self._pending is not None
+            self._pending.update(dict.fromkeys(edits))
+
+    def _note_all(self) -> None:
+        with self._one_message():
+            self._all_changed = True
+
+    # plotly calls the following for every change of the figure.
+
+    def _send_restyle_msg(
+        self, style: Mapping[str, Any], trace_indexes: Any = None, source_view_id: Any = None
+    ) -> None:
+        self._send_update_msg(style, {}, trace_indexes, source_view_id)
+
+    def _send_relayout_msg(self, layout: Mapping[str, Any], source_view_id: Any = None) -> None:
+        self._send_update_msg({}, layout, (), source_view_id)
+
+    def _send_update_msg(
+        self,
+        restyle_data: Mapping[str, Any],
+        relayout_data: Mapping[str, Any],
+        trace_indexes: Any = None,
+        source_view_id: Any = None,
+    ) -> None:
+        traces = self._normalize_trace_indexes(trace_indexes)
+        edits: list[tuple[int | None, str]] = [(None, path) for path in relayout_data]
+        for path, values in restyle_data.items():
+            for i, trace in enumerate(traces):
+                value = values[i % len(values)] if isinstance(values, list) and values else values
+                if value is not Undefined:
+                    edits.append((trace, path))
+        self._note(edits)
+
+    def _send_addTraces_msg(self, new_traces_data: Any) -> None:
+        self._note_all()
+
+    def _send_deleteTraces_msg(self, delete_inds: Any) -> None:
+        self._note_all()
+
+    def _send_moveTraces_msg(self, current_inds: Any, new_inds: Any) -> None:
+        self._note_all()
+
+    # -- from the page ----------------------------------------------------------------------------------------------
+
+    def _hear(self, widget: Any, message: Mapping[str, Any], buffers: Any) -> None:
+        kind = message.get("kind")
+        if kind == "start":
+            with self._lock:
+                self._heard_from_page = True
+                if message["number"] != self._number:
+                    self._send_whole()
+        elif kind == "layout":
+            with self._one_message(message["view"]):
+                self.plotly_relayout(message["edits"])
+        elif kind == "traces":
+            with self._one_message(message["view"]):
+                self.plotly_restyle(message["edits"], message["traces"])
+        elif kind == "click" and self._on_click:
+            self._on_click(_points(message["points"]))
+        elif kind == "select":
+            try:
+                if self._on_select:
+                    self._on_select(None if message["points"] is None else _points(message["points"]))
+            finally:
+                # The page then takes the outline away, which would overrule what is selected elsewhere.
+                self.send({"kind": "answered"})
+
+
+def _points(pairs: Iterable[Sequence[int]]) -> Points:
+    points: Points = {}
+    for trace, point in pairs:
+        points.setdefault(trace, []).append(point)
+    return points
+
+
+def _value(figure: Any, keys: Sequence[str | int]) -> Any:
+    """The value at a path; None where there is none."""
+    for key in keys:
+        try:
+            figure = figure[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return figure
+
+
+def _packed(value: Any, buffers: list[bytes]) -> Any:
+    """Values as JSON holds them; numeric arrays go to `buffers`, and their number stands in their place."""
+    if isinstance(value, Mapping):
+        return {key: _packed(item, buffers) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "iu" and value.dtype.itemsize == 8:
+            # JavaScript's 64-bit integers are no numbers.
+            fits = not value.size or (value.min() >= -(2**31) and value.max() < 2**31)
+            value = value.astype(np.int32 if fits else np.float64)
+        if value.dtype.name in _TYPED:
+            buffers.append(value.tobytes())
+            return {"buffer": len(buffers) - 1, "dtype": value.dtype.name, "shape": list(value.shape)}
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_packed(item, buffers) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class PlotlyLibrary(ipywidgets.Widget):
+    """Carries plotly.js, 5 MB, to the page. There is one while any `Plot` is open, however many there are."""
+
+    text = traitlets.Unicode().tag(sync=True)
+    _shared: ClassVar[PlotlyLibrary | None] = None
+    _users: ClassVar[int] = 0
+
+    @classmethod
+    def borrow(cls) -> PlotlyLibrary:
+        """Return the library; give it back with `give_back`."""
+        if cls._shared is None:
+            cls._shared = cls(text=get_plotlyjs())
+        cls._users += 1
+        return cls._shared
+
+    @classmethod
+    def give_back(cls) -> None:
+        """Close the library when the last plot is closed."""
+        cls._users -= 1
+        if cls._users == 0 and cls._shared is not None:
+            cls._shared.close()
+            cls._shared = None
+
+
+@cache
+def plotly_version() -> str:
+    """Name the plotly.js on the page, where kernels may bring different ones."""
+    return hashlib.sha256(get_plotlyjs().encode()).hexdigest()[:16]
 
 
 def changes(
     old: Mapping[str, Any], new: Mapping[str, Any], skip: set[str], whole: frozenset[str] | set[str] = frozenset()
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (dotted path, new value) of what differs between two plotly dictionaries; None for what is gone.
+    """Yield (dotted path, new value) of the differences between two plotly dictionaries; None for a key that is gone.
 
     Parameters
     ----------
@@ -166,27 +344,29 @@ def changes(
         before, after = old.get(key), new.get(key)
         if key in skip:
             continue
-        nested = [one for one in (before, after) if one is not None]
-        if nested and all(isinstance(one, Mapping) for one in nested) and key not in whole:
+        present = [value for value in (before, after) if value is not None]
+        if present and all(isinstance(value, Mapping) for value in present) and key not in whole:
             for path, value in changes(before or {}, after or {}, skip, whole):
                 yield f"{key}.{path}", value
         elif not _same(before, after):
             yield key, after
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        if one is None or other is None:
+def _same(first: Any, second: Any) -> bool:
+    if first is second:
+        return True
+    if isinstance(first, np.ndarray) or isinstance(second, np.ndarray):
+        if first is None or second is None:
             return False
-        one, other = np.asarray(one), np.asarray(other)
-        numeric = one.dtype.kind == other.dtype.kind == "f"
-        return bool(np.array_equal(one, other, equal_nan=numeric))
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        with contextlib.suppress(ValueError):  # of arrays among them
-            # Hundreds of texts that stayed what they were, compared at once.
-            if list(one) == list(other):
+        first, second = np.asarray(first), np.asarray(second)
+        numeric = first.dtype.kind == second.dtype.kind == "f"
+        return bool(np.array_equal(first, second, equal_nan=numeric))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        with contextlib.suppress(ValueError):  # raised by arrays in the lists
+            # Hundreds of texts that did not change are compared at once.
+            if list(first) == list(second):
                 return True
-        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
+        return len(first) == len(second) and all(_same(a, b) for a, b in zip(first, second, strict=True))
+    return bool(first == second)

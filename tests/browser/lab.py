@@ -177,12 +177,19 @@ class Notebook:
         page.set_default_timeout(PATIENCE * SECONDS)
         page.on("pageerror", lambda error: self.page_errors.append(f"{error.name}: {error.message}\n{error.stack}"))
         page.on("console", self._listen)
-        path = f"{name}.ipynb"
-        shutil.copyfile(source, server.notebooks / path)
+        shutil.copyfile(source, server.notebooks / f"{name}.ipynb")
         page.goto(f"{server.url}/lab/workspaces/{name}?reset")
-        page.wait_for_function("() => window.jupyterapp")
-        page.evaluate(OPEN, path)
+        self._open()
+
+    def _open(self) -> None:
+        self.page.wait_for_function("() => window.jupyterapp")
+        self.page.evaluate(OPEN, f"{self.name}.ipynb")
         self.execute("application:set-mode", mode="single-document")
+
+    def reload(self) -> None:
+        """Load the page again; the kernel stays."""
+        self.page.reload()
+        self._open()
 
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"} and not SLOW_MACHINE.search(message.text):

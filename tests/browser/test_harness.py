@@ -81,6 +81,40 @@ def test_hands_reach_page_and_kernel(open_notebook: Callable[[Path], Notebook], 
     notebook.screenshot("lasso")
 
 
+def test_a_busy_kernel_loses_no_click_and_a_reloaded_page_shows_the_figure_as_it_is(
+    open_notebook: Callable[[Path], Notebook], tmp_path: Path
+) -> None:
+    notebook = open_notebook(write(tmp_path / "busy.ipynb", WIDGETS))
+    notebook.run_all()
+    notebook.kernel("None", setup="clicked = []; plot._on_click = clicked.append; plot.layout.dragmode = 'pan'")
+    plot = notebook.plot().wait_for_webgl()
+    wait_for(lambda: plot.evaluate("plot._fullLayout.dragmode") == "pan", "the tool")
+    notebook.page.evaluate("() => { lab.kernel.requestExecute({code: 'import time; time.sleep(5)'}); }")
+    places = notebook.page.evaluate(
+        """() => {
+            const plot = document.querySelector(".js-plotly-plot"), {x, y} = plot._fullData[0];
+            return [0, 1, 2].map(i => [x[i], y[i]]);
+        }"""
+    )
+    for place in places:
+        notebook.page.mouse.move(*plot.at(*place))
+        notebook.page.wait_for_timeout(300)
+        notebook.page.mouse.click(*plot.at(*place))
+        # Two clicks in quick succession would be a double click, which resets the axes.
+        notebook.page.wait_for_timeout(600)
+    notebook.wait_for_kernel("len(clicked) == 3")
+
+    notebook.choose("Colour", "crimson")
+    notebook.wait_for_kernel("plot.data[0].marker.color == 'crimson'")
+    notebook.execute("docmanager:save")
+    notebook.reload()
+    notebook.plot().wait_for_webgl()
+    assert notebook.plot().evaluate("plot._fullData[0].marker.color") == "crimson"
+    notebook.kernel("None", setup="plot.data[0].marker.size = 20")
+    wait_for(lambda: notebook.plot().evaluate("plot._fullData[0].marker.size") == 20, "an update after the reload")
+    assert notebook.page.evaluate("() => Object.keys(nextlat_viz_plotly).length") == 1
+
+
 def test_a_cell_that_fails_is_reported(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
     notebook = open_notebook(write(tmp_path / "failing.ipynb", "1 / 0", "never = True"))
     with pytest.raises(AssertionError, match="ZeroDivisionError"):

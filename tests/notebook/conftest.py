@@ -86,15 +86,9 @@ def state(rrxor: list[AnnData], untrained: AnnData) -> ViewState:
 
 
 def touch(plot: Plot, event: str, points: Mapping[int, list[int]] | None = None) -> None:
-    """Send what a page sends when points of traces are touched."""
-    traces = [trace for trace, its in (points or {}).items() for _ in its]
-    numbers = [point for its in (points or {}).values() for point in its]
-    plot._js2py_pointsCallback = {
-        "event_type": f"plotly_{event}",
-        "points": {"trace_indexes": traces, "point_indexes": numbers, "xs": [0.0] * len(traces)},
-        "device_state": None,
-        "selector": None,
-    }
+    """Send what a page sends when points are touched: a "click" or a "select" of {trace: points}, None to dismiss."""
+    pairs = None if points is None else [[trace, point] for trace, numbers in points.items() for point in numbers]
+    plot._handle_custom_msg({"kind": event, "points": pairs}, [])
 
 
 def traces(plot: Any, role: str) -> list[int]:

@@ -250,7 +250,7 @@ def test_a_closed_widget_does_not_answer(state: ViewState, jobs: list[FakeJob]) 
     explorer.close()
     jobs[0].finish()
     state.color = "position"
-    touch(plot, "selected", {0: [0]})
+    touch(plot, "select", {0: [0]})
     assert state.selection == ()
 
 
@@ -280,6 +280,6 @@ def test_a_plot_is_sent_as_it_is_now(rrxor: list[AnnData]) -> None:
     lab = ProbeLab(*rrxor)
     lab.state.target = "token"
     sent = lab.plot.get_state()
-    assert sent["_widget_layout"]["xaxis"]["title"]["text"] == "held-out accuracy"
+    assert sent["_figure"]["layout"]["xaxis"]["title"]["text"] == "held-out accuracy"
     assert isinstance(lab.plot, Plot)
     lab.close()

@@ -34,7 +34,7 @@ def alerts(*views: Any) -> list[str]:
 
 def test_a_selection_in_the_explorer_is_everyones(linked: Any) -> None:
     points = traces(linked.explorer.plot, "points")
-    touch(linked.explorer.plot, "selected", {points[0]: [0, 2], points[4]: [2, 9]})
+    touch(linked.explorer.plot, "select", {points[0]: [0, 2], points[4]: [2, 9]})
     assert linked.state.selection == ((0, 1), (0, 3), (1, 2))
     assert linked.state.selected[["episode", "position"]].to_numpy().tolist() == [[0, 1], [0, 3], [1, 2]]
     assert linked.lab.selection.equals(linked.explorer.selection)
@@ -59,7 +59,7 @@ def test_the_table_of_a_selection_tells_each_models_error(linked: Any) -> None:
 
 def test_dismissing_and_clearing_select_nothing(linked: Any) -> None:
     linked.state.select([1, 2])
-    touch(linked.explorer.plot, "deselect")
+    touch(linked.explorer.plot, "select")
     assert linked.state.selection == ()
     assert linked.explorer.plot.data[traces(linked.explorer.plot, "points")[0]].selectedpoints is None
     assert linked.explorer._clear.disabled
@@ -70,7 +70,7 @@ def test_dismissing_and_clearing_select_nothing(linked: Any) -> None:
 
 def test_what_is_drawn_behind_cannot_be_selected(linked: Any) -> None:
     exact = traces(linked.explorer.plot, "exact")[0]
-    touch(linked.explorer.plot, "selected", {exact: [0, 1]})
+    touch(linked.explorer.plot, "select", {exact: [0, 1]})
     assert linked.state.selection == ()
 
 
@@ -107,7 +107,7 @@ def test_a_click_on_the_trajectory_moves_the_cursor(linked: Any) -> None:
 
 def test_a_box_over_the_trajectory_selects_its_rows(linked: Any) -> None:
     linked.state.go_to(7, 1)
-    touch(linked.compare.plot, "selected", {traces(linked.compare.plot, "error")[0]: [1, 3]})
+    touch(linked.compare.plot, "select", {traces(linked.compare.plot, "error")[0]: [1, 3]})
     assert linked.state.selection == ((7, 2), (7, 4))
     assert "2 of 320 rows selected" in linked.explorer._count.value
 
@@ -271,7 +271,7 @@ def test_many_rows_are_drawn_as_whole_episodes(rrxor: list[AnnData]) -> None:
     points = traces(explorer.plot, "points")[0]
     assert len(explorer.plot.data[points].x) == 96
     assert "320 rows, 96 of them drawn" in explorer._count.value
-    touch(explorer.plot, "selected", {points: [95]})
+    touch(explorer.plot, "select", {points: [95]})
     assert state.selection == ((11, LENGTH),)
     state.select([0, 319])
     assert explorer.plot.data[points].selectedpoints == (0,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from anndata import AnnData
+from ipywidgets import Widget
 
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.notebook import LatentExplorer, ViewState, bundle
-from nextlat_viz.notebook.plot import Plot, changes
+from nextlat_viz.notebook import LatentExplorer, ViewState
+from nextlat_viz.notebook.plot import Plot, PlotlyLibrary, changes
 from tests.notebook.conftest import FakeJob, touch
 
 
@@ -30,33 +31,107 @@ def plot() -> Iterator[Plot]:
 
 
 @pytest.fixture
-def sent(plot: Plot, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What differs, every time it is sent to a page that has drawn the figure."""
-    messages: list[Any] = []
-    plot._drawn = True
-    monkeypatch.setattr(
-        plot,
-        "_send_update_msg",
-        lambda restyle_data, relayout_data, **_: messages.append((restyle_data, relayout_data)),
-    )
+def sent(plot: Plot, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every message sent to a page that listens."""
+    messages: list[dict[str, Any]] = []
+    page_sends(plot, "start", number=0)
+    monkeypatch.setattr(plot, "send", lambda content, buffers=None: messages.append({**content, "buffers": buffers}))
     return messages
 
 
-def test_only_what_differs_is_sent_and_at_once(plot: Plot, sent: list[Any]) -> None:
+def page_sends(plot: Plot, kind: str, **message: Any) -> None:
+    plot._handle_custom_msg({"kind": kind, **message}, [])
+
+
+def test_only_the_differences_are_sent_in_one_message(plot: Plot, sent: list[Any]) -> None:
     plot.become(picture([0, 1]))
     assert sent == []
     plot.become(picture([0, 1], "blue").update_layout(title="Two"))
-    ((style, layout),) = sent
-    assert list(style) == ["marker.color"]
-    assert list(layout) == ["title.text"]
+    (message,) = sent
+    assert (message["kind"], message["number"], message["buffers"]) == ("edits", 1, [])
+    assert message["edits"] == [[None, ["title"], {"text": "Two"}], [0, ["marker", "color"], "blue"]] or message[
+        "edits"
+    ] == [[None, ["title", "text"], "Two"], [0, ["marker", "color"], "blue"]]
+
+
+def test_an_array_that_changed_travels_as_bytes(plot: Plot, sent: list[Any]) -> None:
+    plot.become(picture([0, 5]))
+    (message,) = sent
+    edits = {(trace, *path): value for trace, path, value in message["edits"]}
+    packed = edits[0, "y"]
+    assert (packed["dtype"], packed["shape"]) == ("int32", [2])
+    assert np.frombuffer(message["buffers"][packed["buffer"]], np.int32).tolist() == [0, 5]
+    assert edits[None, "xaxis", "range"] is None
+
+
+def test_a_property_set_by_hand_is_sent_too(plot: Plot, sent: list[Any]) -> None:
+    plot.data[0].marker.size = 9
+    plot.layout.annotations = [{"text": "here", "x": 0, "y": 0}]
+    plot.layout.annotations[0].text = "there"
+    plot.data[0].marker.size = None
+    assert [message["edits"] for message in sent] == [
+        [[0, ["marker", "size"], 9]],
+        [[None, ["annotations"], [{"text": "here", "x": 0, "y": 0}]]],
+        [[None, ["annotations", 0, "text"], "there"]],
+        [[0, ["marker", "size"], None]],
+    ]
+    assert [message["number"] for message in sent] == [1, 2, 3, 4]
+
+
+def test_numbers_that_json_lacks_are_sent_as_none(plot: Plot, sent: list[Any]) -> None:
+    plot.data[0].meta = [1.0, float("nan")]
+    plot.data[0].customdata = np.array([["a", 1], ["b", 2]], dtype=object)
+    plot.data[0].x = np.array([2**40, 1])
+    assert sent[0]["edits"][0][2] == [1.0, None]
+    assert sent[1]["edits"][0][2] == [["a", 1], ["b", 2]]
+    assert sent[2]["edits"][0][2]["dtype"] == "float64"
+    json.dumps([message["edits"] for message in sent], allow_nan=False)
+
+
+def test_a_page_that_missed_an_update_gets_the_figure(plot: Plot, sent: list[Any]) -> None:
+    plot.layout.title = "Two"
+    page_sends(plot, "start", number=1)
+    assert len(sent) == 1
+    page_sends(plot, "start", number=0)
+    message = sent[-1]
+    assert (message["kind"], message["number"], message["layout"]["title"]["text"]) == ("figure", 1, "Two")
+    assert len(message["buffers"]) == 2
+
+
+def test_before_a_page_listens_changes_are_sent_as_state(plot: Plot, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[Any] = []
+    monkeypatch.setattr(plot, "send_state", keys.append)
+    plot.layout.title = "Two"
+    assert keys == ["_figure"]
+
+
+def zoom(plot: Plot, low: float, high: float) -> None:
+    page_sends(plot, "layout", edits={"xaxis.range": [low, high], "xaxis.autorange": False}, view="one")
 
 
 def test_zoom_and_tool_stay_until_the_points_move(plot: Plot, sent: list[Any]) -> None:
-    plot.layout.xaxis.range, plot.layout.dragmode = [0, 0.1], "lasso"
+    zoom(plot, 0, 0.1)
+    page_sends(plot, "layout", edits={"dragmode": "lasso"}, view="one")
     plot.become(picture([0, 1], "blue"))
     assert (plot.layout.xaxis.range, plot.layout.dragmode) == ((0, 0.1), "lasso")
     plot.become(picture([0, 5], "blue"))
     assert (plot.layout.xaxis.autorange, plot.layout.dragmode) == (True, "lasso")
+    zoom(plot, 0, 0.2)
+    plot.become(picture([0, 6], "blue"))
+    assert [None, ["xaxis", "autorange"], True] in sent[-1]["edits"]
+
+
+def test_a_zoom_is_sent_to_the_other_pages(plot: Plot, sent: list[Any]) -> None:
+    zoom(plot, 0, 0.1)
+    assert [(message["view"], message["edits"][0]) for message in sent] == [
+        ("one", [None, ["xaxis", "range"], [0, 0.1]])
+    ]
+
+
+def test_a_trace_switched_off_in_the_legend_stays_off(plot: Plot) -> None:
+    page_sends(plot, "traces", edits={"visible": ["legendonly"]}, traces=[0], view="one")
+    plot.become(picture([0, 1], "blue"))
+    assert plot.data[0].visible == "legendonly"
 
 
 def test_other_traces_have_a_range_of_their_own(plot: Plot) -> None:
@@ -99,48 +174,40 @@ def test_changes_compare_arrays_and_see_what_is_gone() -> None:
 
 def test_a_figure_is_announced_complete_and_light(monkeypatch: pytest.MonkeyPatch) -> None:
     announced: list[dict[str, Any]] = []
-    open_ = Plot.__mro__[1].open
-    monkeypatch.setattr(Plot.__mro__[1], "open", lambda self: (announced.append(self.get_state()), open_(self)))
+    widget_open = Widget.open
+    monkeypatch.setattr(Widget, "open", lambda self: (announced.append(self.get_state()), widget_open(self)))
     plot = Plot(picture([0, 1]))
-    (state,) = announced
-    assert len(state["_widget_data"]) == 1
-    assert state["_config"]["showSendToCloud"] is False
-    assert len(state["_esm"]) < 5_000
-    assert state["_library"] == bundle.Library._shared.model_id
+    (state,) = [state for state in announced if "_figure" in state]
+    assert len(state["_figure"]["data"]) == 1
+    assert state["_figure"]["config"]["showSendToCloud"] is False
+    assert len(state["_esm"]) < 12_000
+    assert state["_library"] == PlotlyLibrary._shared.model_id
     plot.close()
 
 
-def test_the_bundle_is_carried_once_and_not_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle.Library, "_shared", None)
-    monkeypatch.setattr(bundle.Library, "_users", 0)
-    one, two = Plot(picture([0])), Plot(picture([1]))
-    assert one._library == two._library
-    one.close()
-    library = bundle.Library._shared
+def test_plotly_is_carried_once_and_not_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PlotlyLibrary, "_shared", None)
+    monkeypatch.setattr(PlotlyLibrary, "_users", 0)
+    first, second = Plot(picture([0])), Plot(picture([1]))
+    assert first._library == second._library
+    first.close()
+    library = PlotlyLibrary._shared
     assert library is not None
     assert library.comm is not None
-    two.close()
-    two.close()
-    assert bundle.Library._shared is None
+    second.close()
+    second.close()
+    assert PlotlyLibrary._shared is None
     assert library.comm is None
 
 
-def test_the_bundle_is_patched_where_the_page_will_find_it() -> None:
-    text = bundle.bundle()
-    (name,) = re.findall(r"\}\)\(([\w$]+)\.prototype\);\s*$", text)
-    assert re.search(rf"{re.escape(name)} as FigureView\b", text)
-    for method in re.findall(r"view\.(\w+) =", bundle._PATCH):
-        assert text.count(method) > bundle._PATCH.count(method), f"plotly's view has no {method} any more"
-
-
-def test_touching_is_one_call(plot: Plot) -> None:
+def test_touching_is_one_call_and_is_answered(plot: Plot, sent: list[Any]) -> None:
     heard: list[Any] = []
     plot._on_click = plot._on_select = heard.append
-    touch(plot, "selected", {0: [0, 1]})
-    touch(plot, "hover", {0: [0]})
+    touch(plot, "select", {0: [0, 1]})
     touch(plot, "click", {0: [1]})
-    touch(plot, "deselect")
+    touch(plot, "select")
     assert heard == [{0: [0, 1]}, {0: [1]}, None]
+    assert [message["kind"] for message in sent] == ["answered", "answered"]
 
 
 def test_a_umap_that_cannot_be_is_not_offered(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +236,3 @@ def test_a_view_is_drawn_again_only_for_what_it_shows(
     explorer.state.color = "token"
     assert drawn == [1]
     explorer.close()
-
-
-def test_what_the_page_set_to_fit_stays(plot: Plot) -> None:
-    """A figure that fits itself to its cell says so, and no redraw may take it back."""
-    plot._js2py_relayout = {"relayout_data": {"autosize": True}, "source_view_id": "view"}
-    assert plot.layout.autosize
-    plot.become(go.Figure(plot.data, {**plot.layout.to_plotly_json(), "autosize": None, "title": "another"}))
-    assert plot.layout.title.text == "another"
-    assert plot.layout.autosize

@@ -113,7 +113,7 @@ def test_a_click_on_a_point_goes_to_its_episode(opened: Studio) -> None:
 
 def test_a_selection_is_everyones(opened: Studio) -> None:
     plot = opened.panels["space"].plot
-    touch(plot, "selected", {traces(plot, "points")[0]: [0, 9]})
+    touch(plot, "select", {traces(plot, "points")[0]: [0, 9]})
     assert opened.state.selection == ((0, 1), (1, 2))
     assert opened.selection[["episode", "position"]].to_numpy().tolist() == [[0, 1], [1, 2]]
     opened.state.episode = 1
@@ -134,7 +134,7 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
     kept = np.flatnonzero(state.latents[0].obs["position"].isin([2, 3]))
     assert plot.data[traces(plot, "points")[0]].selectedpoints == tuple(kept)
     assert f"keeps {kept.size}" in opened.filter._said.value
-    touch(plot, "selected", {traces(plot, "points")[0]: [0, 1, 2]})
+    touch(plot, "select", {traces(plot, "points")[0]: [0, 1, 2]})
     assert state.selection == ((0, 2), (0, 3))
     state.filter = {"state": ["S"], "position": 4}
     assert (opened.filter.column.value, opened.filter.values.value) == ("state", ("S",))
@@ -177,7 +177,7 @@ def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[Ann
 def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     for card in opened.panels.values():
         if card.plot is not None:
-            card.plot._drawn = True
+            card.plot._heard_from_page = True
     sent: list[int] = []
     kind_of_comm = type(opened.comm)
     send = kind_of_comm.publish_msg
@@ -226,7 +226,7 @@ def test_thousands_of_events_are_all_heard_and_leave_nothing_behind(opened: Stud
                 studio_.cursor.strip.set_state({"position": position})
                 assert state.position == position
             else:
-                touch(plot, "selected", {points[1]: [episode * LENGTH + position - 1]})
+                touch(plot, "select", {points[1]: [episode * LENGTH + position - 1]})
                 assert state.selection == ((episode, position),)
             assert (len(heard) > n) == (before != (state.episode, state.position, state.selection))
             await asyncio.sleep(0)
@@ -333,7 +333,7 @@ def test_two_studios_on_one_state(opened: Studio) -> None:
     explorer = LatentExplorer(state=opened.state)
     other.cursor.controls.position.value = 6
     assert opened.cursor.controls.position.value == 6
-    touch(explorer.plot, "selected", {traces(explorer.plot, "points")[0]: [3]})
+    touch(explorer.plot, "select", {traces(explorer.plot, "points")[0]: [3]})
     assert opened.selection.equals(other.selection)
     plots = [made.panels["space"].plot for made in (opened, other)]
     assert [plot.data[traces(plot, "points")[0]].selectedpoints for plot in plots] == [(3,), (3,)]

@@ -86,7 +86,7 @@ def test_what_is_chosen_moves_the_handle(rrxor_studio: Studio) -> None:
 def test_a_step_of_a_drag_sends_little(rrxor_studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     card = rrxor_studio.panels["what_if"]
     drag(card, 0.0, 0.1)
-    card.plot._drawn = True
+    card.plot._heard_from_page = True
     sent: list[int] = []
 
     def note(message: Any, buffers: Any = None) -> None:

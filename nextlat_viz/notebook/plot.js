@@ -1,0 +1,229 @@
+// A live plotly figure. Python holds the figure and sends edits; a page draws it, and reports what the reader does.
+
+const ARRAYS = {
+  int8: Int8Array, int16: Int16Array, int32: Int32Array, uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array,
+  float32: Float32Array, float64: Float64Array,
+};
+
+// plotly.js is run once per page, however many figures and kernels there are. A model of its own carries the text.
+// anywidget gives a figure two seconds to start, which 5 MB exceed on a busy machine, so nothing here waits for it.
+const libraries = (globalThis.nextlat_viz_plotly ??= {});
+
+async function run(model) {
+  const library = await model.widget_manager.get_model(model.get("_library"));
+  // The file looks for a module to export to, and for AMD; a global Plotly of the page's own is put back.
+  const parts = ["const module = {exports: {}}, define = undefined;", library.get("text"), "\nexport default module.exports;"];
+  const url = URL.createObjectURL(new Blob(parts, {type: "text/javascript"})), theirs = globalThis.Plotly;
+  try {
+    return (await import(url)).default;
+  } finally {
+    URL.revokeObjectURL(url);
+    if (theirs) globalThis.Plotly = theirs;
+  }
+}
+
+function plotly(model) {
+  const version = model.get("_version");
+  if (!libraries[version]) {
+    libraries[version] = run(model);
+    libraries[version].catch(() => delete libraries[version]);
+  }
+  return libraries[version];
+}
+
+const bytes = ({buffer, byteOffset, byteLength}) => buffer.slice(byteOffset, byteOffset + byteLength);
+
+// Values as Python packed them, with their arrays. plotly.js takes an array for unchanged only if it is the same
+// object, so an array is made once, and shared by all views.
+function unpack(value, buffers) {
+  if (Array.isArray(value)) return value.map(item => unpack(item, buffers));
+  if (value === null || typeof value !== "object") return value;
+  if ("buffer" in value && "dtype" in value) {
+    const flat = new ARRAYS[value.dtype](bytes(buffers[value.buffer])), [rows, columns] = value.shape;
+    if (value.shape.length < 2) return flat;
+    return Array.from({length: rows}, (_, i) => flat.subarray(i * columns, (i + 1) * columns));
+  }
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, unpack(item, buffers)]));
+}
+
+// plotly.js writes into what it is given (ranges, selections), so each view has its own objects; arrays are shared.
+const plain = value => value !== null && typeof value === "object" && !ArrayBuffer.isView(value);
+function copy(value) {
+  if (!plain(value)) return value;
+  if (Array.isArray(value)) return value.some(plain) ? value.map(copy) : value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, copy(item)]));
+}
+
+function set(target, path, value) {
+  for (const key of path.slice(0, -1)) {
+    if (target[key] === undefined && value === null) return;
+    target = target[key] ??= {};
+  }
+  if (value === null) delete target[path.at(-1)];
+  else target[path.at(-1)] = value;
+}
+
+// The figure as Python has it.
+class Figure {
+  constructor(model) {
+    Object.assign(this, {model, views: new Set(), number: -1});
+    this.take(model.get("_figure"));
+    model.on("change:_figure", () => this.take(model.get("_figure")));
+    model.on("msg:custom", (message, buffers) => this.hear(message, buffers));
+    // Updates sent before this line were not heard: Python compares the number and sends the figure again if need be.
+    model.send({kind: "start", number: this.number});
+  }
+
+  take({number, data, layout, config, buffers}) {
+    if (number <= this.number) return;
+    this.number = number;
+    this.config = config;
+    [this.data, this.layout] = [data, layout].map(part => unpack(part, buffers));
+    this.views.forEach(view => view.begin());
+  }
+
+  hear(message, buffers) {
+    if (message.kind === "figure") this.take({...message, buffers});
+    else if (message.kind === "answered") this.views.forEach(view => view.clear());
+    // An edit that does not follow the last one belongs to a page that missed some: the whole figure is on its way.
+    else if (message.kind === "edits" && message.number === this.number + 1) {
+      this.number = message.number;
+      const edits = message.edits.map(([trace, path, value]) => [trace, path, unpack(value, buffers)]);
+      this.apply(this, edits);
+      for (const view of this.views) {
+        if (view.id === message.view) continue;
+        this.apply(view, edits);
+        view.draw();
+      }
+    }
+  }
+
+  apply(target, edits) {
+    for (const [trace, path, value] of edits) {
+      set(trace === null ? target.layout : target.data[trace], path, target === this ? value : copy(value));
+    }
+  }
+}
+
+class View {
+  constructor(figure, el) {
+    Object.assign(this, {figure, el, id: Math.random().toString(36).slice(2)});
+    this.plot = document.createElement("div");
+    this.plot.style.width = "100%";
+    el.append(this.plot);
+    this.begin();
+    figure.views.add(this);
+    // Also when the cell is shown again, as wide as before: what changed while it was hidden is not drawn yet.
+    this.sized = new ResizeObserver(() => (this.stale || this.plot.clientWidth !== this.width) && this.draw());
+    this.sized.observe(this.plot);
+    plotly(figure.model).then(
+      library => {
+        this.plotly = library;
+        this.draw();
+      },
+      error => this.complain(error),
+    );
+  }
+
+  // Take the figure as it is, for a new one or one whose traces were replaced.
+  begin() {
+    const {data, layout} = this.figure;
+    [this.data, this.layout] = [copy(data), copy(layout)];
+    // A figure without a width is as wide as its cell, and must not hold a narrower cell open.
+    Object.assign(this.el.style, layout.width ? {width: "", minWidth: ""} : {width: "100%", minWidth: "0"});
+    this.draw();
+  }
+
+  // One drawing at a time: updates that come meanwhile are drawn together.
+  async draw() {
+    if (!this.plotly || this.gone) return;
+    this.stale = true;
+    if (this.drawing) return;
+    this.drawing = true;
+    try {
+      // Nothing can be measured in a hidden cell; it is drawn when it gets a width.
+      while (this.stale && this.plot.clientWidth && !this.gone) {
+        this.stale = false;
+        await this.paint();
+      }
+    } catch (error) {
+      this.complain(error);
+    } finally {
+      this.drawing = false;
+    }
+  }
+
+  async paint() {
+    this.width = this.plot.clientWidth;
+    if (!this.figure.layout.width) this.layout.width = this.width;
+    // Config only the first time: plotly.js would compare it every time.
+    const {plot, data, layout, figure} = this;
+    await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));
+    if (!this.listens) this.listen();
+  }
+
+  listen() {
+    this.listens = true;
+    const on = (name, call) => this.plot.on(`plotly_${name}`, call), send = message => this.figure.model.send(message);
+    const pairs = ({points}) => points.map(point => [point.curveNumber, point.pointNumber]);
+    on("click", event => send({kind: "click", points: pairs(event)}));
+    on("selected", event => {
+      // Taking an outline away is announced as a selection too, of nothing and without an outline.
+      if (event?.points && this.plot.layout.selections?.length) send({kind: "select", points: pairs(event)});
+    });
+    on("deselect", () => send({kind: "select", points: null}));
+    on("relayout", event => this.report(event));
+    on("restyle", ([edits, traces]) => {
+      if ("visible" in edits) send({kind: "traces", edits: {visible: edits.visible}, traces, view: this.id});
+    });
+  }
+
+  // Where the reader has zoomed to, and with which tool; not outlines, and no size.
+  report(event) {
+    const edits = {};
+    for (const [path, value] of Object.entries(event ?? {})) {
+      const [key] = path.split(/[.[]/), axis = /^[xy]axis\d*$/.test(key) && this.plot.layout[key];
+      if (["selections", "width", "height", "autosize", "activeselection"].includes(key)) continue;
+      // plotly.js names the ends of a range one by one, and does not say that it is no longer automatic.
+      if (axis) Object.assign(edits, {[`${key}.range`]: axis.range, [`${key}.autorange`]: axis.autorange ?? false});
+      else edits[path] = value;
+    }
+    if (Object.keys(edits).length) this.figure.model.send({kind: "layout", edits, view: this.id});
+  }
+
+  // After Python has answered a selection: no outline, and selected is what Python says.
+  clear() {
+    if (!this.layout.selections?.length) return;
+    this.layout.selections = [];
+    this.figure.data.forEach((trace, i) => {
+      if (trace.selectedpoints === undefined) delete this.data[i].selectedpoints;
+      else this.data[i].selectedpoints = trace.selectedpoints;
+    });
+    this.draw();
+  }
+
+  complain(error) {
+    this.el.setAttribute("role", "alert");
+    this.el.textContent = `This figure could not be drawn: ${error.message}`;
+  }
+
+  remove() {
+    this.gone = true;
+    this.sized.disconnect();
+    this.figure.views.delete(this);
+    this.plotly?.purge(this.plot);
+  }
+}
+
+export default () => {
+  let figure;
+  return {
+    initialize({model}) {
+      figure = new Figure(model);
+    },
+    render({el}) {
+      const view = new View(figure, el);
+      return () => view.remove();
+    },
+  };
+};
