@@ -41,8 +41,8 @@ from threadpoolctl import threadpool_limits
 
 import nextlat_viz as nlv
 from nextlat_viz.analysis import split_episodes
-from nextlat_viz.analysis._batched import BATCH, EPOCHS
-from nextlat_viz.analysis.sweeps import ProbeSweep, probe_sweep
+from nextlat_viz.analysis.probes.softmax import BATCH, EPOCHS
+from nextlat_viz.analysis.probes.sweep import ProbeSweep, probe_sweep
 from nextlat_viz.latents.table import column, site, sites, tokens_of
 
 EPISODES, LENGTH, STEPS = 782, 64, 200

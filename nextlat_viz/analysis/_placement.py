@@ -72,7 +72,7 @@ def fit_pca(X: Float[np.ndarray, "rows dim"]) -> tuple[Affine, tuple[float, floa
     """
     X = X.astype(np.float64)
     mean = X.mean(0)
-    with few_threads(X):
+    with few_threads(X.size):
         values, vectors = np.linalg.eigh((X - mean).T @ (X - mean))
     axes = vectors[:, :-3:-1]
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]])

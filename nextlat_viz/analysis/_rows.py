@@ -1,4 +1,4 @@
-"""What analysis asks of a latents table: numbers that can be trusted, and which episodes are really different."""
+"""Rows of a latents table: finite numbers, equal prefixes and sequences, and checks that two tables match."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL_SITES = "all"
 
 
 def finite(X: Float[np.ndarray, "rows dim"], what: str = "the latents") -> Float[np.ndarray, "rows dim"]:
-    """Return `X`, or say how many of its rows hold NaN or infinity."""
+    """Return `X`. Raises LatentsError where it holds NaN or infinity, with the number of such rows."""
     bad = ~np.isfinite(X).all(axis=1)
     if bad.any():
         raise LatentsError(
@@ -25,16 +25,16 @@ def finite(X: Float[np.ndarray, "rows dim"], what: str = "the latents") -> Float
 
 
 def features(latents: AnnData, name: str = "hidden") -> Float[np.ndarray, "rows dim"]:
-    """Return the latents of a site, finite; the site ``"all"`` is every site side by side."""
+    """Return the latents of a site, finite; the site ``"all"`` is the concatenation of all."""
     if name == ALL_SITES:
         return finite(
-            np.concatenate([site(latents, one) for one in sites(latents)], axis=1), "the latents of all sites"
+            np.concatenate([site(latents, name) for name in sites(latents)], axis=1), "the latents of all sites"
         )
     return finite(site(latents, name), f"the latents at site {name!r}")
 
 
 def prefixes(latents: AnnData) -> Int[np.ndarray, " rows"]:
-    """Number the prefixes: two rows have one number exactly when the tokens read up to them are the same."""
+    """Number the prefixes: rows have the same number exactly when the tokens read up to them are the same."""
     tokens = tokens_of(latents)
     number, ids = np.zeros(len(tokens), dtype=np.int64), np.empty_like(tokens)
     seen = 0
@@ -47,7 +47,7 @@ def prefixes(latents: AnnData) -> Int[np.ndarray, " rows"]:
 
 
 def contents(latents: AnnData) -> Int[np.ndarray, " rows"]:
-    """Number the token sequences: the rows of two episodes have one number exactly when all their tokens agree."""
+    """Number the token sequences: rows have the same number exactly when all tokens of their episodes agree."""
     _, which = np.unique(tokens_of(latents), axis=0, return_inverse=True)
     return which.reshape(-1)[episode_index(latents)]
 
@@ -66,23 +66,25 @@ def require_same_rows(latents: AnnData, other: AnnData, what: str) -> None:
     ):
         raise LatentsError(
             f"{what} must have the same rows in the same order, got {latents.n_obs} and {other.n_obs} rows: "
-            "select from both alike"
+            "select the same rows from both"
         )
 
 
 def require_model(latents: AnnData, weights_sha256: str, what: str) -> None:
     """Raise unless the latents come from the weights that `what` was fitted on."""
-    its = meta(latents)
-    if its["weights_sha256"] != weights_sha256:
+    about = meta(latents)
+    if about["weights_sha256"] != weights_sha256:
         raise LatentsError(
             f"this {what} was fitted on the latents of weights {weights_sha256[:12]}, but these latents are of "
-            f"{its['name']!r} (weights {its['weights_sha256'][:12]}): a {what} holds for one model, fit another"
+            f"{about['name']!r} (weights {about['weights_sha256'][:12]}): a {what} holds for one model, fit another"
         )
 
 
 def picture_world(latents: AnnData) -> HiddenMarkovWorld:
-    """Return the world of the latents, which must be one whose beliefs have picture coordinates."""
+    """Return the world of the latents, which must have picture coordinates of its beliefs."""
     world = world_of(latents)
     if not isinstance(world, HiddenMarkovWorld):
-        raise LatentsError(f"world {world.name!r} has no picture of its beliefs: this needs a hidden Markov world")
+        raise LatentsError(
+            f"world {world.name!r} has no picture coordinates of its beliefs: this needs a hidden Markov world"
+        )
     return world

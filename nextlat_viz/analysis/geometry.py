@@ -218,7 +218,7 @@ def trustworthiness(
     n = len(X)
     if n < 2 * k + 2:
         return float("nan")
-    with few_threads(X):
+    with few_threads(X.size):
         far, near = _squared_distances(X), _squared_distances(Y)
     cost = 0
     for neighbour in np.argpartition(near, k, axis=1)[:, :k].T:

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 from nextlat_viz.analysis._rows import features, require_model
 from nextlat_viz.analysis.injection_exact import exact_after
 from nextlat_viz.analysis.injection_result import Injection, Metric
-from nextlat_viz.analysis.joint_probe import JointProbe
 from nextlat_viz.analysis.lookahead import next_rows, objective_of, read_head, require_head, roll
 from nextlat_viz.analysis.prediction import require_row, token_ids, token_names
-from nextlat_viz.analysis.probe_result import ProbeResult
+from nextlat_viz.analysis.probes.joint import JointProbe
+from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.errors import LatentsError, unknown
 from nextlat_viz.latents.table import HIDDEN, meta
 from nextlat_viz.models import NextLat, Objective

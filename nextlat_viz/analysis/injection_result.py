@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from nextlat_viz.analysis._report import html_table
 from nextlat_viz.analysis.prediction import kl
+from nextlat_viz.display import table
 
 Metric = Literal["covariance", "euclidean"]
 
@@ -115,7 +115,7 @@ class Injection:
                 f"{self.kl_before:.4f} nats before, {self.kl_after:.4f} after, "
                 f"{self.kl_control:.4f} after random edits of the same size"
             )
-        return html_table(f"{self.label}: episode {self.episode}, position {self.position}", rows)
+        return table(f"{self.label}: episode {self.episode}, position {self.position}", rows)
 
 
 def _listed(names: tuple[str, ...], values: Any) -> str:

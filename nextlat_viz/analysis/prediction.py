@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
-from nextlat_viz.analysis._linear import softmax
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import NO_WORLD, PROBS, column, episode_rows, meta, site, world_of
@@ -219,7 +219,7 @@ def model_probs(
         hidden = site(latents)[rows].astype(np.float64)
         if head.ndim != 2 or head.shape[1] != hidden.shape[1]:
             raise LatentsError(f"head must be (V, {hidden.shape[1]}) to read these latents, got shape {head.shape}")
-        return _finite(softmax(hidden @ head.astype(np.float64).T), rows)
+        return _finite(softmax(hidden @ head.astype(np.float64).T, axis=1), rows)
     if PROBS not in latents.obsm:
         raise LatentsError(
             "these latents hold no next-token probabilities, which are left out for vocabularies over 512 tokens: give "

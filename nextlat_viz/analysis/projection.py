@@ -12,9 +12,9 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 
 from nextlat_viz.analysis._placement import Affine, Nearest
-from nextlat_viz.analysis._report import html_table
 from nextlat_viz.analysis._rows import require_model
 from nextlat_viz.analysis.geometry import procrustes
+from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import meta
 
@@ -76,7 +76,7 @@ class Projection:
         rows = {"rows": str(len(self.rows)), **{key: str(value) for key, value in self.params.items()}}
         if self.trustworthiness is not None:
             rows["trustworthiness"] = f"{self.trustworthiness:.3f}"
-        return html_table(f"{self.label}: {self.method} of {self.site}", rows, self.note)
+        return table(f"{self.label}: {self.method} of {self.site}", rows, self.note)
 
 
 def with_projection(latents: AnnData, projection: Projection) -> AnnData:

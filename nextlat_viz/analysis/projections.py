@@ -16,7 +16,7 @@ from nextlat_viz.analysis._placement import Affine, Nearest, distinct, fit_pca
 from nextlat_viz.analysis._rows import features, picture_world, require_model
 from nextlat_viz.analysis.cache import ProjectionCache, Stored, alike, default_cache, fingerprint, key_of
 from nextlat_viz.analysis.geometry import trustworthiness
-from nextlat_viz.analysis.probe_result import ProbeResult
+from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.analysis.projection import Projection
 from nextlat_viz.analysis.umap_layout import umap_layout
 from nextlat_viz.errors import LatentsError, unknown

@@ -10,9 +10,9 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.analysis._report import html_table
 from nextlat_viz.analysis._rows import picture_world
-from nextlat_viz.analysis.probe_result import ProbeResult
+from nextlat_viz.analysis.probes.result import ProbeResult
+from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, episode_rows, meta
 
@@ -104,7 +104,7 @@ class Trajectory:
             "mean total variation": f"{self.total_variation.mean():.3f}",
         }
         side = {True: "held out", False: "fitted", None: "of other episodes"}[self.held_out]
-        return html_table(f"{self.label}: episode {self.episode} ({side})", rows)
+        return table(f"{self.label}: episode {self.episode} ({side})", rows)
 
 
 def read_trajectory(latents: AnnData, probe: ProbeResult, episode: int) -> Trajectory:

@@ -25,8 +25,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
-    from nextlat_viz.analysis.probe_result import ProbeResult
-    from nextlat_viz.analysis.readout import ReadOut
+    from nextlat_viz.analysis.probes.result import ProbeResult, ReadOut
 
 
 def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
@@ -35,7 +34,7 @@ def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: 
     Parameters
     ----------
     readings : dict of label to ReadOut
-        One per model, of one target at one place, as `analysis.readout.read_out` gives them.
+        One per model, of one target at one place, as `analysis.probes.result.read_out` gives them.
     most : int
         Of more classes those that are true, or read with a probability of 0.005 or more; of more numbers the first.
     theme : {"auto", "light", "dark"}
@@ -55,7 +54,7 @@ def read_out(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: 
     --------
     >>> import nextlat_viz as nlv
     >>> from nextlat_viz import analysis
-    >>> from nextlat_viz.analysis.readout import read_out as read
+    >>> from nextlat_viz.analysis.probes.result import read_out as read
     >>> checkpoint = nlv.load("mess3/nextlat")
     >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(60, 10, seed=1))
     >>> figure = read_out({"NextLat": read(latents, analysis.probe(latents, "belief"), row=25)})

@@ -9,7 +9,7 @@ from scipy.stats import entropy
 
 from nextlat_viz.analysis import probe
 from nextlat_viz.analysis.prediction import Prediction, episode_predictions, kl, prediction
-from nextlat_viz.analysis.readout import read_out
+from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import extract, select, tokens_of
 from nextlat_viz.training.checkpoint import load

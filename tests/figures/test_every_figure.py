@@ -22,7 +22,7 @@ from nextlat_viz.analysis.injection import inject
 from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.analysis.prediction import Prediction
-from nextlat_viz.analysis.readout import read_out as read_at
+from nextlat_viz.analysis.probes.result import read_out as read_at
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.plotting import CATEGORICAL
 from tests.synthetic import make_latents

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from nextlat_viz.analysis.measure import Measure, record
-from nextlat_viz.analysis.sweeps import ProbeSweep
+from nextlat_viz.analysis.probes.sweep import ProbeSweep
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.offsets import probe_offsets
 

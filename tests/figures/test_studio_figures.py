@@ -14,8 +14,8 @@ from nextlat_viz.analysis import ProbeResult, probe
 from nextlat_viz.analysis.injection import Injection, inject
 from nextlat_viz.analysis.lookahead import LookAhead, look_ahead
 from nextlat_viz.analysis.prediction import Prediction
-from nextlat_viz.analysis.readout import ReadOut
-from nextlat_viz.analysis.readout import read_out as read_at
+from nextlat_viz.analysis.probes.result import ReadOut
+from nextlat_viz.analysis.probes.result import read_out as read_at
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path

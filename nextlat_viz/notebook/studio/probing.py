@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nextlat_viz.analysis.readout import read_out as read
+from nextlat_viz.analysis.probes.result import read_out as read
 from nextlat_viz.figures.readout import read_out
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls

@@ -10,7 +10,7 @@ import numpy as np
 
 from nextlat_viz.analysis.injection import inject
 from nextlat_viz.analysis.injection_planes import injection_plane
-from nextlat_viz.analysis.joint_probe import JointProbe
+from nextlat_viz.analysis.probes.joint import JointProbe
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.theme import Theme

@@ -1,12 +1,11 @@
-"""Many softmax regressions of the same rows, fitted together: what a sweep of probes spends its time on.
+"""Many softmax regressions of the same rows, fitted at once: most of the work of a sweep of probes.
 
-They share everything but their targets. Their weights stand side by side, so that one matrix product gives the logits
-of all, and one more all gradients; rows pass through in pieces that stay in the processor's cache.
+The problems share everything but their targets. With their weights side by side, one matrix product gives all logits
+and one more all gradients. Rows are read in pieces small enough for the processor's cache.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import NamedTuple
 
@@ -14,13 +13,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nextlat_viz.analysis._threads import few_threads
+
+# Adam: rows of a batch, least passes and steps, and the rate at the start.
 BATCH, EPOCHS, STEPS, RATE = 512, 6, 300, 0.1
-# Fewer rows than these are fitted by whole passes alone, which are cheap then.
+# Fewer rows are fitted by L-BFGS alone, whose passes over all rows are cheap then.
 SMALL = 8 * BATCH
+# L-BFGS: steps remembered, and times a step may be shortened.
 MEMORY, TRIES = 10, 20
+# Logits computed at a time.
 PIECE = 1 << 18
-WORTH_THREADS = 4_000_000
-# A class that no row has: its probability starts so low that nothing moves it.
+# Logit of a class without a row: its probability is too low for the fit to move it.
 ABSENT = -30.0
 
 
@@ -48,11 +51,12 @@ def fit_softmax(
 ) -> Fits:
     """Fit multinomial logistic regressions of the same rows, one for each column of `targets`, all at once.
 
-    Each minimises what scikit-learn's ``LogisticRegression(C=C)`` does: the mean cross-entropy over its own rows plus
-    ``|coef|^2 / (2 C rows)``, in the precision of `X`. Columns should be of like size; they are decorrelated inside.
+    The objective is that of scikit-learn's ``LogisticRegression(C=C)``: the mean cross-entropy over the rows of the
+    problem plus ``|coef|^2 / (2 C rows)``, in the precision of `X`. Columns should be of similar size; the fit itself
+    decorrelates them.
 
-    Many rows are read first in shuffled batches, by Adam under a rate that falls to zero along a cosine: six passes
-    come as close as fifty of a batch method. L-BFGS over all rows then takes whatever is left of the gradient.
+    Many rows are first read in shuffled batches, by Adam with a rate that falls to zero along a cosine: six passes
+    come as close to the optimum as fifty of a batch method. L-BFGS over all rows then removes the rest of the gradient.
 
     Parameters
     ----------
@@ -60,20 +64,24 @@ def fit_softmax(
     targets : (n, problems) int tensor
         Class of each row in each problem, below `k`; -1 where the problem leaves the row out.
     k : int
-        Classes. One that a problem never sees keeps a probability of almost zero.
+        Number of classes. A class without a row in a problem gets a probability of almost zero there.
     C : float
         Inverse penalty, as in scikit-learn.
     tol : float
-        A problem is done when no entry of its gradient is larger.
+        A problem is solved when no entry of its gradient is larger.
     max_iter : int
         Most iterations of L-BFGS.
     seed : int
         Order of the batches.
+
+    Returns
+    -------
+    Fits
     """
     n, dim = X.shape
     problem = _Problem(X, targets, k, C)
     V = problem.start()
-    with _few_threads(n * targets.shape[1] * k):
+    with few_threads(n * targets.shape[1] * k):
         if n >= SMALL:
             V = _adam(problem, V, seed)
         V, gradient, passes = _lbfgs(problem, V, tol, max_iter)
@@ -88,30 +96,30 @@ class _Problem:
         self.k, self.targets = k, targets
         self.counts = (targets >= 0).sum(0)
         self.complete = bool((self.counts == len(X)).all())
-        # Two classes are one vector to scikit-learn, whose penalty is twice that of its two halves.
+        # scikit-learn fits two classes by one vector of weights, whose penalty is twice that of its two halves.
         two = (self.seen() > 0).sum(1) == 2
         self.decay = torch.where(two, 2, 1) / (C * self.counts.double())
         wide = X.double()
         centre = wide.mean(0)
         wide = torch.cat([wide - centre, torch.ones_like(wide[:, :1])], 1)
         moments = wide.T @ wide / len(wide)
-        # Directions that hardly vary must not be blown up, nor those that the penalty keeps small anyway.
+        # Without this, directions that hardly vary, or that the penalty keeps small anyway, would be blown up.
         moments.diagonal().add_(1e-5 * moments.diagonal()[:-1].mean() + self.decay.min())
-        # Cholesky of the inverse by way of the inverse of Cholesky: back @ back.T = inverse of the moments.
+        # The inverse of the Cholesky factor, so that back @ back.T is the inverse of the moments.
         self.ahead = torch.linalg.cholesky(moments).T
-        one = torch.eye(len(moments), dtype=wide.dtype, device=X.device)
-        back = torch.linalg.solve_triangular(self.ahead, one, upper=True)
+        identity = torch.eye(len(moments), dtype=wide.dtype, device=X.device)
+        back = torch.linalg.solve_triangular(self.ahead, identity, upper=True)
         self.Z = (wide @ back).to(X.dtype)
         self.penalty = (back[:-1].T @ back[:-1]).to(X.dtype)
         self.back, self.ahead, self.centre = back.to(X.dtype), self.ahead.to(X.dtype), centre.to(X.dtype)
         self.decay = self.decay.to(X.dtype)
 
     def seen(self) -> Tensor:
-        """Rows of each class, (problems, k)."""
+        """Number of rows of each class, (problems, k)."""
         return torch.stack([torch.bincount(column[column >= 0], minlength=self.k) for column in self.targets.T])
 
     def start(self) -> Tensor:
-        """No weights; intercepts that give the classes their frequencies."""
+        """Weights of zero, and intercepts that give each class its frequency."""
         seen = self.seen()
         logits = torch.where(seen > 0, seen.double().clamp(min=1).log() - seen.sum(1, keepdim=True).log(), ABSENT)
         W = torch.zeros(len(self.back), len(seen), self.k, dtype=self.Z.dtype, device=self.Z.device)
@@ -119,7 +127,7 @@ class _Problem:
         return (self.ahead @ W.flatten(1)).view(W.shape)
 
     def residuals(self, Z: Tensor, V: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities minus truth, zero in rows that a problem leaves out; and the truth's probability."""
+        """Probabilities minus the one-hot truth, 0 in rows a problem leaves out; and the probability of the truth."""
         p = torch.softmax((Z @ V.flatten(1)).view(len(Z), -1, self.k), 2)
         true = targets.clamp(min=0).unsqueeze(2)
         hit = p.gather(2, true)
@@ -132,7 +140,7 @@ class _Problem:
         return p, hit.squeeze(2)
 
     def __call__(self, V: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Value (float64) and gradient of some of the problems, over all rows."""
+        """Objective (float64) and gradient of some of the problems, over all rows."""
         loss = torch.zeros(len(which), dtype=torch.float64, device=V.device)
         gradient = torch.zeros_like(V)
         flat = gradient.view(len(V), -1)
@@ -148,13 +156,6 @@ class _Problem:
     def steepest(self, gradient: Tensor) -> Tensor:
         """Largest entry of each problem's gradient, in the columns' own units."""
         return (self.ahead.T @ gradient.flatten(1)).view(gradient.shape).abs().amax((0, 2))
-
-
-def _few_threads(logits: int) -> contextlib.AbstractContextManager[object]:
-    """Threads that wait for each other over small products cost more than they save."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    return threadpool_limits(1) if logits < WORTH_THREADS else contextlib.nullcontext()
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -184,7 +185,7 @@ def _adam(problem: _Problem, V: Tensor, seed: int) -> Tensor:
 
 
 def _lbfgs(problem: _Problem, V: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor, int]:
-    """Minimise all problems side by side, each with a step length of its own; those that are done leave."""
+    """Minimise all problems at once, each with its own step length; those that are solved are left out."""
     which = torch.arange(V.shape[1], device=V.device)
     result, steepest = V.clone(), torch.zeros(V.shape[1], dtype=V.dtype, device=V.device)
     value, gradient = problem(V, which)
@@ -192,14 +193,14 @@ def _lbfgs(problem: _Problem, V: Tensor, tol: float, max_iter: int) -> tuple[Ten
     stuck = torch.zeros_like(which, dtype=torch.bool)
     for passes in range(max_iter + 1):
         steepest[which], result[:, which] = problem.steepest(gradient), V
-        going = (steepest[which] > tol) & ~stuck
-        if passes == max_iter or not going.any():
+        open_ = (steepest[which] > tol) & ~stuck
+        if passes == max_iter or not open_.any():
             break
-        if not going.all():
-            which, V, value, gradient = which[going], V[:, going], value[going], gradient[:, going]
-            pairs = [(s[:, going], y[:, going], r[going]) for s, y, r in pairs]
+        if not open_.all():
+            which, V, value, gradient = which[open_], V[:, open_], value[open_], gradient[:, open_]
+            pairs = [(s[:, open_], y[:, open_], r[open_]) for s, y, r in pairs]
         step = _direction(gradient, pairs)
-        # Rounding can spoil a direction; the gradient's own never fails.
+        # Rounding can turn a direction uphill; that of steepest descent never is.
         uphill = _dot(gradient, step) >= 0
         step[:, uphill] = -gradient[:, uphill]
         length, after, slopes = _search(problem, which, V, value, gradient, step)
@@ -212,14 +213,14 @@ def _lbfgs(problem: _Problem, V: Tensor, tol: float, max_iter: int) -> tuple[Ten
 
 
 def _direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Two loops over the last steps and what they did to the gradient (Nocedal & Wright, algorithm 7.4)."""
+    """Two loops over the last steps and the changes of the gradient (Nocedal & Wright, algorithm 7.4)."""
     d, along = gradient.clone(), []
     for s, y, r in reversed(pairs):
         along.append(r * _dot(s, d))
         d -= along[-1][:, None] * y
     if pairs:
         s, y, r = pairs[-1]
-        # Where the last pair says nothing, Boehning's bound on the curvature does.
+        # Without a usable pair, scale by Boehning's bound on the curvature.
         d *= torch.where(r > 0, _dot(s, y) / _dot(y, y).clamp(min=1e-30), 2)[:, None]
     else:
         d *= 2
@@ -231,17 +232,17 @@ def _direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> 
 def _search(
     problem: _Problem, which: Tensor, V: Tensor, value: Tensor, gradient: Tensor, step: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Shorten each problem's step until its value falls enough; length 0 where it never does."""
+    """Shorten each problem's step until its objective falls enough (Armijo); length 0 where it never does."""
     slope = _dot(gradient, step).double()
     noise = 4 * torch.finfo(V.dtype).eps * value.abs()
     length = torch.zeros(len(value), dtype=V.dtype, device=V.device)
     after, slopes = value.clone(), gradient.clone()
     left, t = torch.arange(len(value), device=V.device), 1.0
     for _ in range(TRIES):
-        reached, found = problem(V[:, left] + t * step[:, left], which[left])
+        reached, descent = problem(V[:, left] + t * step[:, left], which[left])
         good = reached <= value[left] + 1e-4 * t * slope[left] + noise[left]
         here = left[good]
-        length[here], after[here], slopes[:, here] = t, reached[good], found[:, good]
+        length[here], after[here], slopes[:, here] = t, reached[good], descent[:, good]
         left = left[~good]
         if not len(left):
             break

@@ -1,4 +1,4 @@
-"""Linear probes as scikit-learn estimators that compute with torch: on a GPU where there is one, and in a pipeline."""
+"""Linear probes as scikit-learn estimators that compute with torch, for pipelines and for GPUs."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nextlat_viz.analysis._batched import fit_softmax
-from nextlat_viz.analysis._linear import softmax
+from nextlat_viz.analysis.probes.fit import ridge_path
+from nextlat_viz.analysis.probes.softmax import fit_softmax
 
 
 class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
     """Multinomial logistic regression with an L2 penalty, as scikit-learn's ``LogisticRegression``, fitted by torch.
 
-    The objective is the same one, so the fitted probabilities agree up to `tol`; arithmetic is in the precision of X,
-    float32 or float64. ``analysis.probe_sweep`` fits many of these at once.
+    The objective is the same, so the probabilities agree up to `tol`. Arithmetic is in the precision of X, float32 or
+    float64. ``analysis.probe_sweep`` fits many of these at once.
 
     Parameters
     ----------
     C : float
         Inverse of the penalty: ``1/C`` weighs ``|coef|^2 / 2`` against the sum of the rows' cross-entropies.
     tol : float
-        Largest entry of the mean loss's gradient at which the fit is done.
+        The fit ends when no entry of the gradient of the mean loss is larger.
     max_iter : int
         Most iterations of L-BFGS.
     random_state : int
-        Order in which many rows are read at first.
+        Order of the first passes over many rows.
     device : str
         ``"cpu"``, or ``"cuda"``.
 
@@ -39,7 +40,7 @@ class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : (k,) array
     coef_ : (k, dim) array
-        Logits per unit of X; for two classes too both rows are there.
+        Logits per unit of X; two rows for two classes, where scikit-learn has one.
     intercept_ : (k,) array
     n_iter_ : int
         Whole passes of L-BFGS over the rows.
@@ -53,7 +54,7 @@ class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
     (['right'], (1, 2))
     """
 
-    # scikit-learn lets a constructor take anything, and leaves it to fit to complain.
+    # By scikit-learn's convention a constructor takes anything, and `fit` checks it.
     def __init__(
         self, C: Any = 1.0, tol: Any = 1e-4, max_iter: Any = 1000, random_state: Any = 0, device: Any = "cpu"
     ) -> None:
@@ -80,7 +81,7 @@ class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"y has one class ({self.classes_[0]}), and a probe needs at least 2 classes to tell apart"
             )
-        found = fit_softmax(
+        fits = fit_softmax(
             torch.tensor(X, device=self.device),
             torch.tensor(codes[:, None], device=self.device),
             len(self.classes_),
@@ -89,11 +90,11 @@ class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
             self.max_iter,
             self.random_state,
         )
-        self.coef_, self.intercept_ = (part[0].cpu().numpy() for part in (found.coef, found.intercept))
-        self.n_iter_ = found.passes
-        if found.passes == self.max_iter and float(found.gradient) > self.tol:
+        self.coef_, self.intercept_ = (part[0].cpu().numpy() for part in (fits.coef, fits.intercept))
+        self.n_iter_ = fits.passes
+        if fits.passes == self.max_iter and float(fits.gradient) > self.tol:
             warnings.warn(
-                f"the gradient is still {float(found.gradient):.2g} after max_iter={self.max_iter} iterations: "
+                f"the gradient is still {float(fits.gradient):.2g} after max_iter={self.max_iter} iterations: "
                 "standardise the columns of X, or raise max_iter or tol",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -102,13 +103,14 @@ class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, (n, k), in the order of ``classes_``."""
-        return softmax(self._logits(X))
+        probabilities: np.ndarray = softmax(self._logits(X), axis=1)
+        return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class of each row, (n,)."""
-        likeliest = self._logits(X).argmax(1)
-        chosen: np.ndarray = self.classes_[likeliest]
-        return chosen
+        """The most probable class of each row, (n,)."""
+        chosen = self._logits(X).argmax(1)
+        classes: np.ndarray = self.classes_[chosen]
+        return classes
 
     def _logits(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -123,7 +125,7 @@ class TorchRidgeProbe(RegressorMixin, BaseEstimator):
     Parameters
     ----------
     alpha : float
-        Weighs ``|coef|^2`` against the sum of squared errors; 0 is least squares.
+        Weighs ``|coef|^2`` against the sum of squared errors; 0 for least squares.
     device : str
         ``"cpu"``, or ``"cuda"``.
 
@@ -156,18 +158,15 @@ class TorchRidgeProbe(RegressorMixin, BaseEstimator):
         if not self.alpha >= 0:
             raise ValueError(f"alpha must be 0 or more, got {self.alpha}: it is the penalty")
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
-        rows, wanted = (
+        rows, goal = (
             torch.tensor(part, dtype=torch.float64, device=self.device) for part in (X, y.reshape(len(X), -1))
         )
-        x, mean = rows.mean(0), wanted.mean(0)
-        rows, wanted = rows - x, wanted - mean
-        # By singular values: columns that depend on each other are no trouble, not even without a penalty.
-        U, s, Vt = torch.linalg.svd(rows, full_matrices=False)
-        told = s > torch.finfo(s.dtype).eps * max(rows.shape) * s.max()
-        shrunk = torch.where(told, s / (s.square() + self.alpha).clamp(min=torch.finfo(s.dtype).tiny), 0)
-        coef = Vt.T @ (shrunk[:, None] * (U.T @ wanted))
-        coef_, intercept_ = coef.T.cpu().numpy(), (mean - x @ coef).cpu().numpy()
-        self.coef_, self.intercept_ = (coef_, intercept_) if y.ndim == 2 else (coef_[0], intercept_[0])
+        x, mean = rows.mean(0), goal.mean(0)
+        rows = rows - x
+        (coef,) = ridge_path(rows.T @ rows, rows.T @ (goal - mean), (float(self.alpha),))
+        slopes, offsets = coef.T.cpu().numpy(), (mean - x @ coef).cpu().numpy()
+        self.coef_: np.ndarray = slopes if y.ndim == 2 else slopes[0]
+        self.intercept_: Any = offsets if y.ndim == 2 else offsets[0]
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nextlat_viz.analysis import probe, split_episodes
-from nextlat_viz.analysis._ahead import ratio_error
-from nextlat_viz.analysis.sweeps import ProbeSweep, probe_sweep
+from nextlat_viz.analysis.probes.ahead import ratio_error
+from nextlat_viz.analysis.probes.sweep import ProbeSweep, probe_sweep
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from tests.synthetic import make_latents
 

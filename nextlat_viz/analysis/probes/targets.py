@@ -1,4 +1,4 @@
-"""What a probe can be asked for: numbers, scored by R2, or classes, scored by accuracy."""
+"""Targets of probes: numbers, fitted by ridge regression and scored by R2, or classes, scored by accuracy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.analysis._linear import Linear, fit_logistic, fit_ridge
+from nextlat_viz.analysis.probes.fit import Linear, fit_logistic, fit_ridge
 from nextlat_viz.errors import LatentsError, unknown
 from nextlat_viz.latents.table import column, columns, meta
 
@@ -29,6 +29,7 @@ class Numbers:
     names: tuple[str, ...]
 
     def swapped(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> Numbers:
+        """Give rows `moved` the values of rows `source`."""
         values = self.values.copy()
         values[moved] = self.values[source]
         return replace(self, values=values)
@@ -57,7 +58,7 @@ class Numbers:
         resamples: int,
         seed: int,
     ) -> tuple[float, float]:
-        """Resample episodes; their sums of errors, values and squares are all that R2 needs, so nothing is refitted."""
+        """Bootstrap over episodes: R2 follows from sums over each episode, so nothing is fitted again."""
         Y = self.values[rows] - self.values[rows].mean(0)
         summed = _per_episode(episodes, np.column_stack([np.ones(rows.size), mistakes, np.square(Y).sum(1), Y]))
         drawn = _resample(summed, resamples, seed)
@@ -91,7 +92,7 @@ class Classes:
     def mistakes(
         self, fitted: Linear, X: Float[np.ndarray, "all dim"], rows: Int[np.ndarray, " n"]
     ) -> Float[np.ndarray, " n"]:
-        """Return 1 for a row named wrongly, else 0."""
+        """Return 1 for a row given the wrong class, else 0."""
         return (fitted(X[rows]).argmax(1) != self.codes[rows]).astype(np.float64)
 
     def score(self, mistakes: Float[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> float:
@@ -110,6 +111,7 @@ class Classes:
         return _percentiles(1 - drawn[:, 1] / drawn[:, 0])
 
     def chance(self, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float | None:
+        """Accuracy on the held-out rows of always giving the most frequent class of the fitted rows."""
         commonest = np.bincount(self.codes[train], minlength=len(self.names)).argmax()
         return float((self.codes[test] == commonest).mean())
 
@@ -117,7 +119,7 @@ class Classes:
 def target_of(
     latents: AnnData, name: str, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]
 ) -> Numbers | Classes:
-    """Return a column as a target, after checking that there is something to learn and to score on these rows."""
+    """Return a column as a target, after checking that it varies and has no gaps on these rows."""
     used = np.concatenate([train, test])
     if name in latents.obs:
         values = latents.obs[name]
@@ -137,30 +139,30 @@ def _classes(name: str, values: np.ndarray, train: np.ndarray) -> Classes:
     known = np.unique(values[train])
     if known.size < 2:
         raise LatentsError(
-            f"target {name!r} has one class ({known[0]}) in all {train.size} rows to fit: nothing can be told apart"
+            f"target {name!r} has one class ({known[0]}) in all {train.size} rows to fit, and a probe needs two"
         )
     codes = np.searchsorted(known, values)
-    found = known[np.minimum(codes, known.size - 1)] == values
-    return Classes(np.where(found, codes, -1), tuple(map(str, known)))
+    fitted = known[np.minimum(codes, known.size - 1)] == values
+    return Classes(np.where(fitted, codes, -1), tuple(map(str, known)))
 
 
 def _numbers(latents: AnnData, name: str, train: np.ndarray, test: np.ndarray) -> Numbers:
     values = column(latents, name).astype(np.float64).reshape(latents.n_obs, -1)
     if not np.isfinite(values[np.concatenate([train, test])]).all():
         raise LatentsError(f"target {name!r} holds NaN or infinity: select the rows where it is finite first")
-    for what, rows in {"to fit": train, "held out": test}.items():
+    for side, rows in {"to fit": train, "held out": test}.items():
         if np.square(values[rows] - values[rows].mean(0)).sum() <= ROUNDING * np.square(values[rows]).sum():
-            raise LatentsError(f"target {name!r} is constant over the {rows.size} rows {what}: R2 needs it to vary")
+            raise LatentsError(f"target {name!r} is constant over the {rows.size} rows {side}: R2 needs it to vary")
     names = tuple(meta(latents).get(_NAMED_BY.get(name, ""), ()))
     if len(names) != values.shape[1]:
         names = (name,) if values.shape[1] == 1 else tuple(f"{name}[{i}]" for i in range(values.shape[1]))
     return Numbers(values, names)
 
 
-def _per_episode(episodes: np.ndarray, columns_: np.ndarray) -> np.ndarray:
+def _per_episode(episodes: np.ndarray, values: np.ndarray) -> np.ndarray:
     _, which = np.unique(episodes, return_inverse=True)
-    summed = np.zeros((which.max() + 1, columns_.shape[1]))
-    np.add.at(summed, which, columns_)
+    summed = np.zeros((which.max() + 1, values.shape[1]))
+    np.add.at(summed, which, values)
     return summed
 
 

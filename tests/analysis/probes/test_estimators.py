@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -16,11 +17,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from nextlat_viz.analysis import _batched
-from nextlat_viz.analysis._batched import fit_softmax
-from nextlat_viz.analysis._linear import ALPHAS, FOLDS, fit_ridge, softmax
-from nextlat_viz.analysis._ridges import fit_ridges
-from nextlat_viz.analysis.torch_probe import TorchLogisticProbe, TorchRidgeProbe
+from nextlat_viz.analysis.probes import softmax as softmax_fit
+from nextlat_viz.analysis.probes.estimators import TorchLogisticProbe, TorchRidgeProbe
+from nextlat_viz.analysis.probes.fit import ALPHAS, FOLDS, fit_ridge, fit_ridges
+from nextlat_viz.analysis.probes.softmax import fit_softmax
 
 
 def blobs(n: int = 300, dim: int = 6, k: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -98,9 +98,9 @@ def test_stochastic_start_is_seeded_and_close(monkeypatch: pytest.MonkeyPatch) -
     assert not torch.equal(first.coef, other.coef)
     assert first.passes == 0
     assert float(first.gradient) < 5e-3
-    monkeypatch.setattr(_batched, "SMALL", 10**9)
+    monkeypatch.setattr(softmax_fit, "SMALL", 10**9)
     exact = fit_softmax(data[0].double(), data[1], 6, tol=1e-6, max_iter=500)
-    read, wanted = (softmax(X @ one.coef[0].numpy().T + one.intercept[0].numpy()) for one in (first, exact))
+    read, wanted = (softmax(X @ one.coef[0].numpy().T + one.intercept[0].numpy(), axis=1) for one in (first, exact))
     assert np.abs(read - wanted).mean() < 0.005
 
 

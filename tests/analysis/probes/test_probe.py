@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nextlat_viz.analysis import probe, probe_positions, probe_sites, split_episodes
-from nextlat_viz.analysis._linear import ALPHAS, fit_logistic, fit_ridge
 from nextlat_viz.analysis._rows import contents, prefixes
+from nextlat_viz.analysis.probes.fit import ALPHAS, fit_logistic, fit_ridge
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.latents import column, select, tokens_of
 from tests.synthetic import make_latents

@@ -1,0 +1,284 @@
+"""Hundreds of linear probes at once: how well latents predict targets some steps ahead, by offset, site and run.
+
+The paper trains twenty probes on the hidden state, one for each offset, and plots their cross-entropy minus that of
+the next-token model (arXiv:2511.05963, figure 8): NextLat's latents hold more of the far future. `probe_sweep` does
+this for any site and any column, with controls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from tqdm.auto import tqdm
+
+from nextlat_viz.analysis._rows import ALL_SITES, features, require_same_rows
+from nextlat_viz.analysis.measure.result import Measure, record
+from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
+from nextlat_viz.analysis.probes.targets import Classes
+from nextlat_viz.errors import unknown
+from nextlat_viz.latents.table import meta
+from nextlat_viz.latents.table import sites as sites_of
+
+CONTROLS = ("shuffled",)
+TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeSweep(Measure):
+    """The result of `probe_sweep`.
+
+    For classes, ``value`` is the held-out cross-entropy in nats, and the table has the ``accuracy`` too; for numbers it
+    is the held-out R2. Further columns: ``prior`` and ``chance``, the scores of class frequencies alone; ``shuffled``,
+    ``shuffled_accuracy``, ``untrained`` and ``untrained_accuracy``, the scores of the controls; ``selectivity``,
+    accuracy (or R2) minus that on shuffled targets (Hewitt & Liang 2019, arXiv:1909.03368); ``fitted``, rows fitted;
+    ``unseen``, held-out rows of classes that no fitted row has; ``gradient``, the largest entry of the gradient, 0 at
+    the optimum.
+    """
+
+    def relative_to(self, baseline: str = "next_token") -> Measure:
+        """Subtract the value of the baseline, seed by seed: figure 8 of the paper.
+
+        Returns
+        -------
+        Measure
+            A row for each run of another objective. The error is NaN, because runs of one seed share their held-out
+            rows.
+
+        Raises
+        ------
+        UnknownNameError
+            No run of objective `baseline`.
+        ValueError
+            Only runs of `baseline`, or none of a seed that another objective has.
+        """
+        known = list(dict.fromkeys(map(str, self.table["objective"])))
+        if baseline not in known:
+            raise unknown("objective", baseline, known)
+        keys = ["world", "seed", *self.by]
+        is_baseline = self.table["objective"] == baseline
+        reference = self.table[is_baseline].groupby(keys, dropna=False, sort=False)["value"].mean().rename("_baseline")
+        others = self.table[~is_baseline].merge(reference.reset_index(), on=keys, how="left")
+        if others.empty:
+            raise ValueError(f"all runs are of {baseline}: sweep runs of another objective too, of the same seeds")
+        unpaired = others[others["_baseline"].isna()]
+        if len(unpaired):
+            world, seed, objective = unpaired[["world", "seed", "objective"]].iloc[0]
+            raise ValueError(
+                f"{baseline} has no run of world {world!r} and seed {seed}, which {objective} has: sweep "
+                f"{baseline} with the same seeds, sites and offsets"
+            )
+        others["value"] -= others.pop("_baseline")
+        return Measure(
+            f"{self.name}, minus {baseline}",
+            others.assign(error=np.nan).drop(columns=[name for name in _CONTROL_OF if name in others]),
+            self.by,
+            self.unit if self.unit == "nats" else f"{self.unit}, difference",
+            self.better,
+            {baseline: 0.0},
+            note=f"Each run minus the run of {baseline} with its seed, on the same held-out rows. {self.note}",
+        )
+
+    def scored_by(self, column: str) -> ProbeSweep:
+        """Take another column as the value: "accuracy", "selectivity", "shuffled", ...
+
+        With "accuracy", the columns ``untrained``, ``shuffled`` and ``prior`` become accuracies too.
+
+        Raises
+        ------
+        UnknownNameError
+            No such score.
+        """
+        scores = [name for name in _SCORES if name in self.table and not self.table[name].isna().all()]
+        if column not in scores:
+            raise unknown("score", column, scores)
+        old = "cross_entropy" if self.unit == "nats" else "r2"
+        table = self.table.rename(columns={"value": old}).assign(value=self.table[column], error=np.nan)
+        # Controls keep the unit of the score they belong to.
+        table = table.drop(columns=[name for name in _CONTROL_OF if name in table])
+        for name, of in _CONTROL_OF.items():
+            if column == "accuracy" and of in table:
+                table[name] = table[of]
+        nats = self.unit == "nats" and column in _CONTROL_OF
+        unit = "nats" if nats else self.unit if self.unit == "R2" else "share"
+        name = f"{self.name}: {column.replace('_', ' ')}"
+        return replace(self, name=name, table=table, unit=unit, better="lower" if nats else "higher")
+
+
+# Columns of controls in the unit of ``value``, and their counterparts for accuracy.
+_CONTROL_OF = {"untrained": "untrained_accuracy", "shuffled": "shuffled_accuracy", "prior": "chance"}
+_SCORES = (
+    "accuracy", "selectivity", "shuffled", "shuffled_accuracy", "untrained", "untrained_accuracy", "prior", "chance",
+)  # fmt: skip
+
+
+def probe_sweep(
+    latents: Any,
+    target: str | Sequence[str] = "token",
+    sites: str | Sequence[str] | None = None,
+    offsets: Iterable[int] = range(1, 21),
+    *,
+    positions: Iterable[int] | None = None,
+    untrained: Any = None,
+    controls: Sequence[str] = CONTROLS,
+    test_size: float = 0.3,
+    tol: float = TOLERANCE,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+) -> ProbeSweep:
+    """Fit linear probes that read, from the latent at position t, the truth at position t + offset.
+
+    Classes are read by multinomial logistic regression (C = 1) and scored by cross-entropy and accuracy. Numbers are
+    read by ridge regression, its penalty from five folds over episodes, and scored by R2. Columns of the latents are
+    standardised. The split is by episode, as in `split_episodes`, and the same for all runs, sites and offsets. All
+    offsets of a site, and their controls, are fitted together.
+
+    Parameters
+    ----------
+    latents : AnnData, or several
+        One table per run; runs of one world of the same rows.
+    target : str or several
+        "token", or any column or array of the latents; several of one kind, classes or numbers.
+    sites : str or several, optional
+        Default every site of the latents; "all" is their concatenation.
+    offsets : integers
+        Steps ahead; 0 is the same position. Default 1 to 20, as in the paper.
+    positions : integers, optional
+        Read the latents at these positions only (from 1). Targets may lie past them.
+    untrained : AnnData, or several, optional
+        The same rows from each run's untrained model, for the control.
+    controls : sequence of str
+        ``"shuffled"``: the same fit to the targets of another episode. Doubles the time.
+    test_size : float
+        Share of different token sequences held out.
+    tol : float
+        Largest entry of a classifier's gradient, per standard deviation of its columns. On latents of a story model
+        the default came within 0.4 points of accuracy and 0.03 nats of ``tol=1e-4``, in a sixth of the time.
+    seed : int
+        Of split, folds, shuffle, and the order of the rows in the fit.
+    device : str
+        ``"cpu"``, or ``"cuda"``.
+    progress : bool
+
+    Returns
+    -------
+    ProbeSweep
+        By offset and site, and by target where there are several. The standard error is over held-out episodes,
+        ``trials`` are held-out rows. A held-out row of a class that no fitted row has counts as wrong. Its
+        cross-entropy is finite, because each prediction is mixed with 1 part in (fitted rows + 1) of the uniform one.
+
+    Raises
+    ------
+    LatentsError
+        Too few episodes, NaN in latents or target, a target that is constant at some offset, runs of different rows.
+    UnknownNameError
+        No such site, target or control.
+    ValueError
+        An offset beyond the episodes, or below 0; both numbers and classes among the targets; no target or offset.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> episodes = nlv.worlds.get("rrxor").sample(64, 12, seed=1)
+    >>> runs = [nlv.extract(nlv.load(f"rrxor/{name}"), episodes, []) for name in ("next_token", "nextlat")]
+    >>> sweep = probe_sweep(runs, offsets=(1, 2), progress=False)
+    >>> sweep.table[["objective", "offset", "site", "trials"]].values.tolist()[-1]
+    ['nextlat', 2, 'hidden', 200]
+    >>> sweep.relative_to("next_token").table["objective"].tolist()
+    ['nextlat', 'nextlat']
+    """
+    runs = _several(latents, "latents")
+    blanks: Sequence[AnnData | None] = [None] * len(runs) if untrained is None else _several(untrained, "untrained")
+    for name in controls:
+        if name not in CONTROLS:
+            raise unknown("control", name, CONTROLS)
+    if len(blanks) != len(runs):
+        raise ValueError(f"untrained must be one table per run, got {len(blanks)} for {len(runs)} runs")
+    targets = [target] if isinstance(target, str) else list(target)
+    steps = sorted(set(map(int, offsets)))
+    if not targets or not steps:
+        raise ValueError("target and offsets must each name at least one: offsets=range(1, 21)")
+    if steps[0] < 0:
+        raise ValueError(f"offsets count steps ahead from 0, which is now, got {steps[0]}")
+    for run, blank in zip(runs, blanks, strict=True):
+        first = next(other for other in runs if meta(other)["world"] == meta(run)["world"])
+        require_same_rows(first, run, "runs of one world")
+        if blank is not None:
+            require_same_rows(run, blank, "the trained and the untrained latents")
+    rows: list[dict[str, Any]] = []
+    kinds: dict[str, str] = {}
+    ahead: dict[str, Ahead] = {}
+    jobs = [
+        (run, blank, name, site)
+        for run, blank in zip(runs, blanks, strict=True)
+        for name in targets
+        for site in _sites(run, sites)
+    ]
+    for run, blank, name, site in tqdm(jobs, desc="probes", unit="site", disable=not progress):
+        world = meta(run)["world"]
+        if world not in ahead:
+            # Runs of one world are paired by seed, so they share rows, split and shuffle.
+            ahead[world] = rows_ahead(run, steps, positions, test_size, seed)
+        truth = ahead[world].target(run, name)
+        kinds.setdefault("classes" if isinstance(truth, Classes) else "numbers", name)
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{kinds['numbers']!r} is read as numbers and {kinds['classes']!r} as classes: their scores have no "
+                "unit in common, sweep one after the other"
+            )
+        scores = probe_ahead(features(run, site), truth, name, ahead[world], "shuffled" in controls, tol, device)
+        if blank is not None:
+            control = probe_ahead(features(blank, site), truth, name, ahead[world], False, tol, device)
+            scores = [score | _as_control(other) for score, other in zip(scores, control, strict=True)]
+        place = {"site": site} | ({"target": name} if len(targets) > 1 else {})
+        rows += [_row(run, {"offset": offset, **place, **score}) for offset, score in zip(steps, scores, strict=True)]
+    classes = "classes" in kinds
+    return ProbeSweep(
+        f"{' and '.join(targets)} read ahead",
+        pd.DataFrame(rows),
+        ("offset", "site", "target") if len(targets) > 1 else ("offset", "site"),
+        unit="nats" if classes else "R2",
+        better="lower" if classes else "higher",
+        note="Linear probes on frozen latents that read the truth offset steps ahead, on held-out episodes. "
+        "NextLat (arXiv:2511.05963), figure 8.",
+    )
+
+
+def _several(tables: Any, argument: str) -> list[AnnData]:
+    several = [tables] if isinstance(tables, AnnData) else list(tables)
+    if not several:
+        raise ValueError(f"{argument} is empty: give at least one table of latents")
+    for table in several:
+        if not isinstance(table, AnnData):
+            raise TypeError(
+                f"{argument} must be tables of latents, got {type(table).__name__}: make them with nlv.extract"
+            )
+    return several
+
+
+def _sites(run: AnnData, sites: str | Sequence[str] | None) -> list[str]:
+    chosen = sites_of(run) if sites is None else [sites] if isinstance(sites, str) else list(sites)
+    if not chosen:
+        raise ValueError("sites is empty: name at least one site, or leave it out for all")
+    for site in chosen:
+        if site not in (ALL_SITES, *sites_of(run)):
+            raise unknown("site", site, sites_of(run))
+    return chosen
+
+
+def _row(run: AnnData, scores: dict[str, Any]) -> dict[str, Any]:
+    about = meta(run)
+    card = json.loads(about["card"])
+    objective = str(card.get("objective", about["label"]))
+    return record(json.loads(about["world"])["name"], objective, card.get("seed"), about["name"], **scores)
+
+
+def _as_control(scores: Scores) -> Scores:
+    control = {"untrained": scores["value"]}
+    return control | ({"untrained_accuracy": scores["accuracy"]} if "accuracy" in scores else {})
