@@ -1,4 +1,4 @@
-"""Looking ahead: where psi's rollout from one true state goes, beside where the transformer's states went."""
+"""Look-ahead: psi's rollout from one true state, compared with the transformer's states at the same positions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor
 from nextlat_viz.analysis._rows import finite, require_model
 from nextlat_viz.analysis.prediction import kl, token_ids
 from nextlat_viz.display import table
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
 from nextlat_viz.models import OBJECTIVES, NextLat, Objective, Transformer
 from nextlat_viz.training.checkpoint import Checkpoint
 
-# Probabilities kept in a table and those read again agree better than this, half-precision latents included.
+# Probabilities kept in a table and those computed again differ by less, also with half-precision latents.
 _SAME = 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class LookAhead:
-    """Psi's rollout from one true state, reading the episode's own next tokens, over k steps.
+    """Psi's rollout from one true state over the next k tokens of the episode.
 
     Attributes
     ----------
@@ -37,17 +37,17 @@ class LookAhead:
     distance : (k,) array
         Euclidean distance between the two, in the units of the hidden state.
     no_change : (k,) array
-        Distance of the state at the cursor from the true one: what predicting "nothing changes" would miss by.
+        Distance of the state at the cursor from the true one: the error of predicting no change.
     kl : (k,) array
-        KL in nats of the next-token distribution read from `rolled`, from the one read from `true`.
+        KL(head(true) || head(rolled)) of next-token distributions, in nats.
     tokens : tuple of str
-        What psi read at each step.
+        The token that psi read at each step.
     positions : (k,) int array
-        Where each step is, from ``position + 1``.
+        Position of each step, from ``position + 1``.
     horizon : int
-        How many steps psi was trained for.
+        Steps that psi was trained for.
     label, episode, position
-        Whose it is, and where it starts.
+        The model, and where the rollout starts.
     """
 
     start: Float[np.ndarray, " D"] = field(repr=False)
@@ -78,9 +78,9 @@ class LookAhead:
 
     def _repr_html_(self) -> str:
         rows = {
-            f"{one.step} steps ahead, token {one.token}": f"distance {one.distance:.3f} "
-            f"(no change: {one.no_change:.3f}), KL {one.kl:.4f} nats"
-            for one in self.to_frame().itertuples()
+            f"{step.step} steps ahead, token {step.token}": f"distance {step.distance:.3f} "
+            f"(no change: {step.no_change:.3f}), KL {step.kl:.4f} nats"
+            for step in self.to_frame().itertuples()
         }
         title = f"{self.label}: psi's rollout from position {self.position} of episode {self.episode}"
         return table(title, rows, f"trained for a horizon of {self.horizon}")
@@ -89,19 +89,19 @@ class LookAhead:
 def look_ahead(
     model: Objective | Checkpoint, latents: AnnData, episode: int, position: int, steps: int = 8
 ) -> LookAhead:
-    """Roll psi out from the true state at a position, reading the tokens that did come next.
+    """Roll psi out from the true state at a position, over the tokens that came next.
 
     ``h^_{t+i} = psi(h^_{t+i-1}, x_{t+i})`` from the true h_t (NextLat, arXiv:2511.05963, eq. 9 and section 3.2).
 
     Parameters
     ----------
     model : Objective or Checkpoint
-        The model the latents are of; of an objective with latent dynamics.
+        The model that the latents were extracted from; of an objective with latent dynamics.
     latents : AnnData
     episode, position : int
-        The cursor: after `position` tokens, from 1.
+        Start after `position` tokens of the episode; positions count from 1.
     steps : int
-        Most steps; fewer where the episode (or the document in it) ends sooner.
+        Most steps; fewer where the episode, or its document, ends sooner.
 
     Raises
     ------
@@ -119,14 +119,13 @@ def look_ahead(
     >>> ahead.positions.tolist(), ahead.rolled.shape, bool((ahead.distance < ahead.no_change).all())
     ([5, 6, 7, 8, 9, 10], (6, 64), True)
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    at_least("steps", steps)
     objective = objective_of(model, latents)
     if not isinstance(objective, NextLat):
-        those = ", ".join(name for name, kind in OBJECTIVES.items() if issubclass(kind, NextLat))
+        objectives = ", ".join(name for name, kind in OBJECTIVES.items() if issubclass(kind, NextLat))
         raise ValueError(
             f"model {meta(latents)['label']!r} has no latent dynamics psi to look ahead with: give one trained by "
-            f"{those}, or add psi with finetune"
+            f"{objectives}, or add psi with finetune"
         )
     row = _row_at(latents, episode, position)
     ahead = next_rows(latents, row, steps)
@@ -157,7 +156,7 @@ def look_ahead(
 
 
 def objective_of(model: Objective | Checkpoint, latents: AnnData) -> Objective:
-    """Return the model itself, which must be the one the latents are of, as far as it can be told."""
+    """Return the model, which must be the one the latents were extracted from, as far as that can be checked."""
     if isinstance(model, Checkpoint):
         require_model(latents, model.weights_sha256, "checkpoint")
         model = model.model
@@ -169,7 +168,7 @@ def objective_of(model: Objective | Checkpoint, latents: AnnData) -> Objective:
 
 @torch.no_grad()
 def roll(model: NextLat, start: Float[np.ndarray, " D"], tokens: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k D"]:
-    """Roll psi out from a state, over given tokens."""
+    """Roll psi out from a state over tokens."""
     weight = model.backbone.head.weight
     backbone: Any = model.backbone
     embed = backbone.embed if isinstance(backbone, Transformer) else backbone.embedding
@@ -182,21 +181,21 @@ def roll(model: NextLat, start: Float[np.ndarray, " D"], tokens: Int[np.ndarray,
 
 @torch.no_grad()
 def read_head(model: Objective, hidden: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "rows V"]:
-    """Next-token distributions that the model's head reads from hidden states."""
+    """Return the next-token distributions that the model's head reads from hidden states."""
     weight = model.backbone.head.weight
     logits = model.logits(torch.as_tensor(hidden, dtype=weight.dtype, device=weight.device))
     return _numpy(logits.double().softmax(dim=-1))
 
 
 def require_head(model: Objective, latents: AnnData, row: int) -> None:
-    """Raise where the model reads another next token from a row than the table says: it is another model's table."""
+    """Raise if the model's next-token distribution at a row differs from the table's, which is then another model's."""
     if PROBS not in latents.obsm:
         return
     kept = np.asarray(latents.obsm[PROBS][row])
     again = read_head(model, site(latents)[row : row + 1])[0]
     if kept.shape != again.shape or np.abs(kept - again).max() > _SAME:
         raise LatentsError(
-            f"these latents are of {meta(latents)['name']!r}, and the model given reads other next tokens from them: "
+            f"these latents are of {meta(latents)['name']!r}, and this model reads other next tokens from them: "
             "give the model they were extracted from"
         )
 
@@ -206,7 +205,7 @@ def _numpy(values: Tensor) -> np.ndarray:
 
 
 def next_rows(latents: AnnData, row: int, steps: int) -> Int[np.ndarray, " k"]:
-    """Rows of the tokens after a row, `steps` or fewer: in the same episode and document, without a gap."""
+    """Return the rows of up to `steps` tokens after a row, in the same episode and document and without a gap."""
     rows = episode_rows(latents, int(latents.obs["episode"].iloc[row]))
     at = int(np.flatnonzero(rows == row)[0])
     chosen = rows[at : at + steps + 1]

@@ -1,4 +1,4 @@
-"""What a model keeps apart that is the same: different histories that lead to one true state, farthest apart first."""
+"""Equivalent histories: pairs of different histories of one true state, ranked by the distance of their latents."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 
 from nextlat_viz.analysis._rows import episode_index, features, prefixes
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.analysis.geometry import state_numbers
+from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta, tokens_of
 
-MOST_OF_A_STATE = 512
+LARGEST_STATE = 512
+"""Histories of one state up to which all pairs are compared."""
+
 _SAMPLED_PAIRS = 4096
 
 
@@ -26,47 +29,47 @@ def same_state_pairs(
     min_position: int = 1,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Rank pairs of different histories of one true state by how far apart the model holds them.
+    """Rank pairs of different histories of one true state by the distance between their latents.
 
-    A model that has merged them holds them close: ``relative`` is then near 0, and near 1 where it tells them apart
-    like any two states.
+    ``relative`` is near 0 where the model has merged the histories, and near 1 where it separates them like two
+    different states.
 
     Parameters
     ----------
     latents : AnnData
         Of one model.
     by : str or several
-        What makes a state: a column of ``obs``, or an exact array of ``obsm`` ("belief": rows equal to 8 decimals
-        are one belief); or several that must all agree, such as ``("node", "destination")``. Rows where one is missing
-        are of no state.
+        Columns that define a state: of ``obs``, or an exact array of ``obsm`` ("belief": rows equal to 8 decimals are
+        one belief). Rows must agree in all of several, such as ``("node", "destination")``. Rows where a value is
+        missing have no state.
     site : str
-        Which latents: one of `latents.sites`, or "all".
+        One of `latents.sites`, or "all".
     n : int
         Most pairs to return.
     min_position : int
         Leave out rows before this position (positions count from 1).
     seed : int
-        Of what is sampled, below.
+        Of the sampled pairs and histories, see Notes.
 
     Returns
     -------
     DataFrame
         A row per pair of different prefixes, farthest first: ``state``; ``episode_a, position_a, episode_b,
-        position_b``, the first rows that read the two; ``distance``, Euclidean, in the units of the latents;
-        ``relative``, over the mean distance between rows of different states; ``prefix_a, prefix_b``, the tokens. No
-        rows where no state has two histories.
+        position_b``, the first rows with these prefixes; ``distance``, Euclidean, in the units of the latents;
+        ``relative``, distance / mean distance between different states; ``prefix_a, prefix_b``, the tokens. It is empty
+        where no state has two histories.
 
     Raises
     ------
     LatentsError
-        No rows, one state alone, latents that are all alike or hold NaN.
+        No rows; only one state; latents that are all equal or hold NaN.
     UnknownNameError
         No such column or site.
 
     Notes
     -----
-    The mean distance between different states is over 4,096 sampled pairs of prefixes. All pairs of a state are
-    looked at up to 512 prefixes of it; of more, the 256 farthest from their mean and 256 others.
+    The mean distance between different states is over 4,096 sampled pairs of prefixes. Of a state with more than 512
+    prefixes, the 256 farthest from their mean and 256 others are compared.
 
     Examples
     --------
@@ -77,23 +80,22 @@ def same_state_pairs(
     >>> pairs.shape, bool((pairs["prefix_a"] != pairs["prefix_b"]).all())
     ((3, 9), True)
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    at_least("n", n)
     meta(latents)
     names = [by] if isinstance(by, str) else list(by)
     if not names:
-        raise ValueError("by is empty: name a column that makes a state, such as 'belief'")
+        raise ValueError("by is empty: name a column that defines a state, such as 'belief'")
     values = {name: column(latents, name) for name in names}
-    known = np.logical_and.reduce([_known(latents, name, its) for name, its in values.items()])
+    known = np.logical_and.reduce([_known(latents, name, column_values) for name, column_values in values.items()])
     use = np.flatnonzero((column(latents, "position") >= min_position) & known)
     if use.size == 0:
         raise LatentsError(f"no row from position {min_position} on has a value of {by!r}: lower min_position")
     prefix = prefixes(latents)
-    # Rows that read the same tokens hold the same latent: the first stands for all.
+    # Rows with the same tokens have the same latent: keep the first.
     rows = np.sort(use[np.unique(prefix[use], return_index=True)[1]])
-    states = _numbered(np.stack([_numbered(its[rows]) for its in values.values()], axis=1))
+    states = state_numbers(latents[rows], names)
     if states.max() == 0:
-        raise LatentsError(f"all rows are of one state by {by!r}: there is no distance between states to compare with")
+        raise LatentsError(f"all rows have one state by {by!r}: there is no distance between states to compare with")
     X = features(latents, site)[rows].astype(np.float64)
     rng = np.random.default_rng(seed)
     apart = _between(X, states, rng)
@@ -102,7 +104,9 @@ def same_state_pairs(
     episode, position = column(latents, "episode"), column(latents, "position")
     return pd.DataFrame(
         {
-            "state": ["; ".join(_said(latents, name, its[row]) for name, its in values.items()) for row in a.tolist()],
+            "state": [
+                "; ".join(_text(latents, name, by_row[row]) for name, by_row in values.items()) for row in a.tolist()
+            ],
             "episode_a": episode[a],
             "position_a": position[a],
             "episode_b": episode[b],
@@ -122,23 +126,17 @@ def _known(latents: AnnData, by: str, values: np.ndarray) -> Bool[np.ndarray, " 
     return np.isfinite(values).reshape(len(values), -1).all(axis=1)
 
 
-def _numbered(values: np.ndarray) -> Int[np.ndarray, " rows"]:
-    if values.dtype.kind == "f":
-        values = np.round(values, 8) + 0.0
-    return np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
-
-
 def _between(X: Float[np.ndarray, "rows D"], states: Int[np.ndarray, " rows"], rng: np.random.Generator) -> float:
-    """Mean distance between sampled rows of different states."""
+    """Return the mean distance between sampled rows of different states."""
     first = rng.integers(len(X), size=_SAMPLED_PAIRS)
-    # A partner drawn among the rows of other states: in the order of states they are all but one stretch.
+    # In the order of states, the rows of other states are everything outside one interval.
     order = np.argsort(states, kind="stable")
     start, stop = (np.searchsorted(states[order], states[first], side) for side in ("left", "right"))
     place = (rng.random(_SAMPLED_PAIRS) * (len(X) - (stop - start))).astype(np.int64)
     second = order[np.where(place < start, place, place + stop - start)]
     mean = float(np.mean([np.linalg.norm(X[i] - X[j], axis=1).mean() for i, j in _pieces(first, second)]))
     if mean == 0:
-        raise LatentsError("all latents are alike: there is no distance to compare with")
+        raise LatentsError("all latents are equal: there is no distance to compare with")
     return mean
 
 
@@ -149,7 +147,7 @@ def _pieces(*arrays: np.ndarray) -> list[tuple[np.ndarray, ...]]:
 def _farthest(
     X: Float[np.ndarray, "rows D"], states: Int[np.ndarray, " rows"], n: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
-    """The farthest pairs of rows of one state: two row numbers each, the lower first, and their distance."""
+    """Return the farthest pairs of rows of one state: two row numbers, the lower first, and their distance."""
     order = np.argsort(states, kind="stable")
     bounds = np.flatnonzero(np.diff(states[order])) + 1
     best = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
@@ -160,8 +158,9 @@ def _farthest(
         i, j = np.triu_indices(chosen.size, 1)
         squared = _squared(X[chosen])[i, j]
         most = np.argsort(-squared, kind="stable")[:n]
-        found = (chosen[i[most]], chosen[j[most]], np.linalg.norm(X[chosen[i[most]]] - X[chosen[j[most]]], axis=1))
-        both = [np.concatenate(parts) for parts in zip(best, found, strict=True)]
+        a, b = chosen[i[most]], chosen[j[most]]
+        far = (a, b, np.linalg.norm(X[a] - X[b], axis=1))
+        both = [np.concatenate(parts) for parts in zip(best, far, strict=True)]
         keep = np.lexsort((both[1], both[0], -both[2]))[:n]
         best = (both[0][keep], both[1][keep], both[2][keep])
     return best
@@ -170,11 +169,11 @@ def _farthest(
 def _candidates(
     X: Float[np.ndarray, "rows D"], members: Int[np.ndarray, " m"], rng: np.random.Generator
 ) -> Int[np.ndarray, " c"]:
-    if members.size <= MOST_OF_A_STATE:
+    if members.size <= LARGEST_STATE:
         return members
     far = np.argsort(-np.square(X[members] - X[members].mean(0)).sum(1), kind="stable")
-    half = MOST_OF_A_STATE // 2
-    others = rng.choice(far[half:], MOST_OF_A_STATE - half, replace=False)
+    half = LARGEST_STATE // 2
+    others = rng.choice(far[half:], LARGEST_STATE - half, replace=False)
     return np.sort(members[np.concatenate([far[:half], others])])
 
 
@@ -184,19 +183,19 @@ def _squared(X: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "rows rows"]:
     return size[:, None] + size[None, :] - 2 * X @ X.T
 
 
-def _said(latents: AnnData, by: str, value: Any) -> str:
+def _text(latents: AnnData, by: str, value: Any) -> str:
     if np.ndim(value) == 0:
         return f"{value:.6g}" if isinstance(value, np.floating) else str(value)
     numbers = np.asarray(value)
     names = meta(latents)["state_names"] if by == "belief" else []
     if len(names) != numbers.size:
         return ", ".join(f"{number:.3g}" for number in numbers.tolist())
-    # What cannot be is left out: five states of which one is possible read "T 1".
+    # Impossible states are left out: of five states, a belief in one alone reads "T 1".
     return ", ".join(f"{name} {p:.3g}" for name, p in zip(names, numbers.tolist(), strict=True) if abs(p) > 5e-9)
 
 
 def _read(latents: AnnData, rows: Int[np.ndarray, " pairs"]) -> list[str]:
-    """The tokens read up to each row; ``?`` for one that is not in the table."""
+    """Return the tokens up to each row; ``?`` for a token that is not in the table."""
     names = [*meta(latents)["vocabulary"], "?"]
     tokens, episode, position = tokens_of(latents), episode_index(latents), column(latents, "position")
     return [" ".join(names[token] for token in tokens[episode[row], : position[row]].tolist()) for row in rows.tolist()]

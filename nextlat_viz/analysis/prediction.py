@@ -1,4 +1,4 @@
-"""What comes next: a model's distribution over the next token beside the exact one, at a row or along an episode."""
+"""Next-token predictions: a model's distribution and the exact one, at a row or along an episode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from nextlat_viz.display import table
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import NO_WORLD, PROBS, column, episode_rows, meta, site, world_of
 
 EXACT = "next_token_probs_exact"
@@ -28,11 +28,11 @@ class Prediction:
     model : (V,) array
         The model's distribution.
     exact : (V,) array or None
-        The world's, where it is known.
+        The world's distribution, where it is known.
     label : str
-        Whose prediction it is.
+        Name of the model.
     episode, position : int
-        Where: after `position` tokens of the episode.
+        The prediction is after `position` tokens of the episode.
     """
 
     vocabulary: tuple[str, ...] = field(repr=False)
@@ -44,13 +44,12 @@ class Prediction:
 
     @property
     def kl(self) -> float | None:
-        """KL(exact || model) in nats: what a token costs this model above the least it can cost, on average."""
+        """KL(exact || model) in nats: the expected loss of this prediction above its floor."""
         return None if self.exact is None else float(kl(self.exact, self.model))
 
     def top(self, k: int = 8) -> pd.DataFrame:
-        """The `k` tokens that the model, or the world, holds likeliest: ``token, model, exact``, likeliest first."""
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        """Return the `k` tokens likeliest for the model or the world, likeliest first: ``token, model, exact``."""
+        at_least("k", k)
         most = self.model if self.exact is None else np.maximum(self.model, self.exact)
         chosen = np.argsort(-most, kind="stable")[:k]
         exact = np.full(chosen.size, np.nan) if self.exact is None else self.exact[chosen]
@@ -61,15 +60,15 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         rows = {
-            str(one.token): f"{one.model:.3f}" + ("" if self.exact is None else f" (exact {one.exact:.3f})")
-            for one in self.top().itertuples()
+            str(row.token): f"{row.model:.3f}" + ("" if self.exact is None else f" (exact {row.exact:.3f})")
+            for row in self.top().itertuples()
         }
         gap = "" if self.kl is None else f"KL from the exact distribution: {self.kl:.4f} nats"
         return table(f"{self.label}: next token after position {self.position}", rows, gap)
 
 
 def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Float[np.ndarray, "*rows"]:
-    """KL(p || q) in nats along the last axis, with ``0 ln 0 = 0``; infinite where `q` rules out what `p` allows.
+    """Return KL(p || q) in nats along the last axis, with ``0 ln 0 = 0``; infinite where `q` is 0 and `p` is not.
 
     Examples
     --------
@@ -79,12 +78,12 @@ def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Floa
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
-    # Rounding can leave the sum a hair under zero.
+    # Rounding can make the sum slightly negative.
     return np.asarray(np.maximum(terms.sum(axis=-1), 0.0))
 
 
 def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V D"] | None = None) -> Prediction:
-    """The next-token distribution at one row of the latents.
+    """Return the next-token distribution at one row of the latents.
 
     Parameters
     ----------
@@ -93,24 +92,23 @@ def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V 
     row : int
         Row number, from 0.
     head : (V, D) array, optional
-        The weights of the output head, for latents that do not hold the probabilities themselves (vocabularies over
-        512 tokens): the distribution is then ``softmax(head @ h)``.
+        Weights of the output head, for latents without probabilities (vocabularies over 512 tokens): the distribution
+        is then ``softmax(head @ h)``.
 
     Raises
     ------
     LatentsError
-        No such row; no probabilities and no head; a head of another width than the latents, NaN.
+        No such row; no probabilities and no head; a head of another width than the latents; NaN.
 
     Examples
     --------
     >>> import nextlat_viz as nlv
     >>> checkpoint = nlv.load("rrxor/nextlat")
     >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(4, 6, seed=1))
-    >>> found = prediction(latents, 3)
-    >>> found.position, found.exact.round(3).tolist(), bool(found.kl < 0.05)
+    >>> next_token = prediction(latents, 3)
+    >>> next_token.position, next_token.exact.round(3).tolist(), bool(next_token.kl < 0.05)
     (4, [0.333, 0.667], True)
     """
-    its = meta(latents)
     rows = np.array([require_row(latents, row)])
     model = model_probs(latents, rows, head)[0]
     exact = exact_probs(latents, rows, model.size)
@@ -118,14 +116,14 @@ def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V 
         vocabulary=token_names(latents, model.size),
         model=model,
         exact=None if exact is None else exact[0],
-        label=its["label"],
+        label=meta(latents)["label"],
         episode=int(latents.obs["episode"].iloc[rows[0]]),
         position=int(latents.obs["position"].iloc[rows[0]]),
     )
 
 
 def episode_predictions(latents: AnnData, episode: int, head: Float[np.ndarray, "V D"] | None = None) -> pd.DataFrame:
-    """What the model gave the token that came next, at every position of an episode.
+    """Return the probability that the model gave the token that came next, at every position of an episode.
 
     Parameters
     ----------
@@ -138,15 +136,15 @@ def episode_predictions(latents: AnnData, episode: int, head: Float[np.ndarray, 
     Returns
     -------
     DataFrame
-        A row per position: ``position``; the ``token`` read there and the ``next_token``; the probability ``model``
-        and ``exact`` give to the latter (NaN where there is none, or the exact one is not known); ``kl``, KL(exact ||
-        model) in nats. Where a world asks for something else than the next token (the state, for a group), that
-        is what ``next_token`` is.
+        A row per position: ``position``; the ``token`` read there and the ``next_token``; the probabilities ``model``
+        and ``exact`` of the next token (NaN where there is none, or the exact one is unknown); ``kl``, KL(exact ||
+        model) in nats. In a world whose models predict a target instead of the next token (the state, for a group),
+        ``next_token`` is the target.
 
     Raises
     ------
     LatentsError
-        No such episode; else as in `prediction`.
+        No such episode, or as in `prediction`.
 
     Examples
     --------
@@ -182,7 +180,7 @@ def episode_predictions(latents: AnnData, episode: int, head: Float[np.ndarray, 
 
 
 def require_row(latents: AnnData, row: SupportsIndex) -> int:
-    """Return a row number, or say which there are."""
+    """Return a row number, which must be one of the table."""
     number = row.__index__()
     if not 0 <= number < latents.n_obs:
         raise LatentsError(f"row={number}: these latents have rows 0 to {latents.n_obs - 1}")
@@ -190,7 +188,7 @@ def require_row(latents: AnnData, row: SupportsIndex) -> int:
 
 
 def token_ids(latents: AnnData, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
-    """Return the ids, as the model takes them, of the tokens read at some rows."""
+    """Return the ids of the tokens read at some rows, as the model takes them."""
     if "token_id" in latents.obs:
         return latents.obs["token_id"].to_numpy()[rows].astype(np.int64)
     names = latents.obs["token"].iloc[rows].astype(str)
@@ -198,7 +196,7 @@ def token_ids(latents: AnnData, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarra
 
 
 def token_names(latents: AnnData, size: int) -> tuple[str, ...]:
-    """Name the tokens of ids 0 to ``size - 1``; one that the table has no name for is called by its number."""
+    """Name the tokens of ids 0 to ``size - 1``; a token without a name in the table is named by its number."""
     vocabulary: list[str] = meta(latents)["vocabulary"]
     if len(vocabulary) == size and "token_id" not in latents.obs:
         return tuple(vocabulary)
@@ -214,7 +212,7 @@ def token_names(latents: AnnData, size: int) -> tuple[str, ...]:
 def model_probs(
     latents: AnnData, rows: Int[np.ndarray, " rows"], head: Float[np.ndarray, "V D"] | None
 ) -> Float[np.ndarray, "rows V"]:
-    """The model's distributions at some rows: those of the table, or those `head` makes of the hidden states."""
+    """Return the model's distributions at some rows: those of the table, or those of `head` at the hidden states."""
     if head is not None:
         hidden = site(latents)[rows].astype(np.float64)
         if head.ndim != 2 or head.shape[1] != hidden.shape[1]:
@@ -222,14 +220,14 @@ def model_probs(
         return _finite(softmax(hidden @ head.astype(np.float64).T, axis=1), rows)
     if PROBS not in latents.obsm:
         raise LatentsError(
-            "these latents hold no next-token probabilities, which are left out for vocabularies over 512 tokens: give "
+            "these latents hold no next-token probabilities, which are not kept for vocabularies over 512 tokens: give "
             "the output head's weights as head=, such as checkpoint.model.backbone.head.weight"
         )
     return _finite(np.asarray(latents.obsm[PROBS][rows]).astype(np.float64), rows)
 
 
 def exact_probs(latents: AnnData, rows: Int[np.ndarray, " rows"], size: int) -> Float[np.ndarray, "rows V"] | None:
-    """The world's distributions at some rows; None where the table has none over `size` tokens, as the model has."""
+    """Return the world's distributions at some rows; None where the table has none over `size` tokens."""
     if EXACT not in latents.obsm or latents.obsm[EXACT].shape[1] != size:
         return None
     return np.asarray(latents.obsm[EXACT][rows]).astype(np.float64)
@@ -247,10 +245,10 @@ def _finite(probs: Any, rows: Int[np.ndarray, " rows"]) -> Any:
 def _following(
     latents: AnnData, rows: Int[np.ndarray, " T"], position: Int[np.ndarray, " T"], exact: np.ndarray | None
 ) -> Int[np.ndarray, " T"]:
-    """Ids of what is to be predicted at each row; -1 where the table does not say."""
+    """Return the ids of the tokens to predict at each row; -1 where the table does not have them."""
     following = np.full(rows.size, -1, dtype=np.int64)
     if meta(latents)["world"] != NO_WORLD and not world_of(latents).predicts_next_token:
         return following if exact is None else np.where(exact.max(axis=1) == 1, exact.argmax(axis=1), -1)
-    beside = np.flatnonzero(np.diff(position) == 1)
-    following[beside] = token_ids(latents, rows)[beside + 1]
+    followed = np.flatnonzero(np.diff(position) == 1)
+    following[followed] = token_ids(latents, rows)[followed + 1]
     return following

@@ -91,7 +91,7 @@ def test_what_cannot_look_ahead(checkpoint: Checkpoint, latents: AnnData) -> Non
     its = extract(plain, plain.world.sample(6, 10, seed=2), progress=False)
     with pytest.raises(ValueError, match=r"'next-token' has no latent dynamics psi.*trained by nextlat"):
         look_ahead(plain, its, EPISODE, POSITION)
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps=0 must be at least 1"):
         look_ahead(checkpoint, latents, EPISODE, POSITION, steps=0)
     with pytest.raises(LatentsError, match="position=11: episode 3 has positions 1 to 10"):
         look_ahead(checkpoint, latents, EPISODE, 11)

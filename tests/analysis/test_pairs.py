@@ -77,7 +77,7 @@ def test_a_belief_is_said_by_its_states(small: AnnData) -> None:
 def test_large_states_are_searched_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     latents = make_latents(n=60, length=10)
     whole = same_state_pairs(latents, "state", n=5)
-    monkeypatch.setattr(pairs, "MOST_OF_A_STATE", 24)
+    monkeypatch.setattr(pairs, "LARGEST_STATE", 24)
     part = [same_state_pairs(latents, "state", n=5, seed=seed) for seed in (0, 0, 1)]
     pd.testing.assert_frame_equal(part[0], part[1])
     # The farthest pairs lie at the rim of a cloud, which is always looked at.
@@ -99,7 +99,7 @@ def test_nothing_is_the_same_where_every_history_has_its_own_state(small: AnnDat
 
 
 def test_what_cannot_be_ranked(small: AnnData) -> None:
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n=0 must be at least 1"):
         same_state_pairs(small, n=0)
     with pytest.raises(ValueError, match="by is empty"):
         same_state_pairs(small, ())
@@ -112,7 +112,7 @@ def test_what_cannot_be_ranked(small: AnnData) -> None:
         same_state_pairs(one, "state")
     flat = small.copy()
     flat.X = np.ones(flat.shape, np.float32)
-    with pytest.raises(LatentsError, match="latents are alike"):
+    with pytest.raises(LatentsError, match="latents are equal"):
         same_state_pairs(flat)
     flat.X[3] = np.nan
     with pytest.raises(LatentsError, match="NaN or infinity in 1 of 200 rows"):

@@ -48,7 +48,7 @@ def test_the_likeliest_tokens() -> None:
     blind = Prediction(tuple("ab"), np.array([0.3, 0.7]), None, "x", 0, 1)
     assert blind.kl is None
     assert blind.top()["exact"].isna().all()
-    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="k=0 must be at least 1"):
         found.top(0)
 
 

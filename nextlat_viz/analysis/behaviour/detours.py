@@ -115,24 +115,10 @@ def drive(
     when: Bool[np.ndarray, "n steps"],
     which: Float[np.ndarray, "n steps"],
 ) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Drive greedily from prompts, with detours.
+    """Drive greedily from prompts, with a detour at the steps of `when` where one is possible.
 
-    Parameters
-    ----------
-    predictor : Predictor
-    world : Taxi
-    prompts : (n, prompt) int array
-    kind : str
-        One of ``KINDS``.
-    when : (n, steps) bool array
-        The steps at which to take a detour where one is possible.
-    which : (n, steps) array
-        From 0 to 1: picks the turn of a random detour.
-
-    Returns
-    -------
-    tuple of arrays
-        Tokens (n, prompt + steps), -1 after the end; the length of each ride; its number of detours.
+    `which`, from 0 to 1, picks the turn of a random detour. Returns tokens (n, prompt + steps), -1 after the end; the
+    length of each ride; and its number of detours.
     """
     end, first = require_end(world, "a drive"), len(world.streets.nodes)
     n, width = prompts.shape
@@ -174,18 +160,8 @@ def detour(
 ) -> Int[np.ndarray, " n"]:
     """Choose a detour for each ride, -1 where there is none.
 
-    Parameters
-    ----------
-    probs : (n, turns) array
-        Probability of each turn by the model.
-    choice : (n,) int array
-        Turn that the model chose; a choice that is no turn is outside 0..turns - 1.
-    open_turns : (n, turns) bool array
-        Turns from which the destination can still be reached in the moves left.
-    kind : str
-        One of ``KINDS``.
-    which : (n,) array
-        From 0 to 1: picks the turn of a random detour.
+    `choice` is the turn that the model chose, outside ``0..turns - 1`` where it chose no turn. From a turn in
+    `open_turns` the destination can still be reached in the moves left. `which`, from 0 to 1, picks a random turn.
 
     Examples
     --------

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from nextlat_viz.analysis.behaviour.language import first_rejected, possible, possible_next, sample_suffixes
-from nextlat_viz.analysis.behaviour.states import different_state_pairs
+from nextlat_viz.analysis.behaviour.states import different_state_pairs, rank_in_group
 from nextlat_viz.analysis.episodes import (
     end_token,
     require_finite,
@@ -135,13 +135,6 @@ def world_boundary(world: World, first: Int[np.ndarray, "n k"], second: Int[np.n
 
     The search is breadth first: a sequence that can follow both is extended by one token.
 
-    Returns
-    -------
-    pair : (sequences,) int array
-        The row of the prefixes that each sequence belongs to.
-    sequences : (sequences, depth) int array
-        -1 after their end.
-
     Examples
     --------
     In the golden mean a 1 cannot follow a 1, and can follow a 0:
@@ -229,7 +222,5 @@ def _at_most(
     pair, sequences = boundary
     order = rng.permutation(len(pair))
     order = order[np.argsort(pair[order], kind="stable")]
-    size = np.bincount(pair)
-    rank = np.arange(len(order)) - np.repeat(size.cumsum() - size, size)
-    kept = order[rank < largest]
-    return (pair[kept], sequences[kept]), int((size > largest).sum())
+    kept = order[rank_in_group(pair[order]) < largest]
+    return (pair[kept], sequences[kept]), int((np.bincount(pair) > largest).sum())

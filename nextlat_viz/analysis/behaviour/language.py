@@ -19,11 +19,6 @@ def possible_next(world: World, tokens: Int[np.ndarray, "n t"]) -> Bool[np.ndarr
     These are the legal tokens; in the taxi world only the turns from which the destination can still be reached in the
     moves left.
 
-    Parameters
-    ----------
-    world : World
-    tokens : (n, t) int array
-
     Examples
     --------
     >>> from nextlat_viz import worlds
@@ -111,15 +106,8 @@ def first_rejected(
 ) -> Int[np.ndarray, " n"]:
     """Return where each suffix has its first token of probability at most `eps`; -1 where it has none and is accepted.
 
-    Nothing after a rejected token is read: the world as a model has no probabilities there.
-
-    Parameters
-    ----------
-    predictor : Predictor
-    prefixes : (n, k) int array
-    suffixes : (n, s) int array
-        -1 after their end.
-    eps : float
+    Suffixes are -1 after their end. Nothing after a rejected token is read: the world as a model has no probabilities
+    there.
 
     Examples
     --------

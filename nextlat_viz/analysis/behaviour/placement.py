@@ -16,15 +16,6 @@ Street = tuple[int, int]
 class Placement:
     """The map so far, drawn by the rules of ``map_from_rides``.
 
-    Parameters
-    ----------
-    streets : Streets
-        The true map. It is not changed.
-    reach : float
-        The longest street that may be invented.
-    max_degree : int
-        Most streets in use that leave an intersection.
-
     Examples
     --------
     A ring road of three intersections, and a ride that goes the wrong way:

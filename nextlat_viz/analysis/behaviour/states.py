@@ -48,18 +48,11 @@ class PrefixPairs:
 def state_of(
     world: World, tokens: Int[np.ndarray, "n t"], state: Sequence[str] | None = None
 ) -> Int[np.ndarray, "n t"]:
-    """Number the states after each token: two prefixes get one number exactly when the same can follow them.
+    """Number the states after each token of legal sequences: equal numbers mean that the same can follow.
 
     A state is what fixes the future: in the taxi world node, destination and the moves left; in a hidden Markov world
-    the exact belief, to six decimals; in Othello the board and the side to move.
-
-    Parameters
-    ----------
-    world : World
-    tokens : (n, t) int array
-        Legal sequences.
-    state : sequence of str, optional
-        For other worlds, names of states that ``world.replay`` returns and that together fix the future.
+    the exact belief, to six decimals; in Othello the board and the side to move. For other worlds, `state` names the
+    states of ``world.replay`` that together fix the future.
 
     Raises
     ------
@@ -106,22 +99,12 @@ def state_of(
 def pairs_in_one_state(
     world: World, n: int, *, length: int, seed: int = 0, state: Sequence[str] | None = None
 ) -> PrefixPairs:
-    """Find pairs of different prefixes of equal length that end in one state.
+    """Find `n` pairs of different prefixes of equal length that end in one state.
 
     The prefixes are those of true episodes, of the held-out split where there is one. They are longer than the prompt,
     and at least two more tokens follow. No prefix is in two pairs. Pairs are taken from each length in turn, and within
     a length from each state in turn: otherwise most pairs would come from the last moves, where episodes meet most
-    often, and from the most frequent states.
-
-    Parameters
-    ----------
-    world : World
-    n : int
-    length : int
-        Tokens of an episode, in worlds without a fixed length.
-    seed : int
-    state : sequence of str, optional
-        As for ``state_of``.
+    often, and from the most frequent states. `length` is needed in worlds without a fixed length.
 
     Raises
     ------
@@ -158,16 +141,16 @@ def _pair_up(
     episode, at = episode[once], at[once]
     cell = at * tokens.size + state_of(world, tokens, state)[episode, at]
     order = np.argsort(cell, kind="stable")
-    rank = _rank(cell[order])
+    rank = rank_in_group(cell[order])
     first = np.flatnonzero((rank[:-1] % 2 == 0) & (rank[1:] == rank[:-1] + 1))
     # Take states in turn within a length, then lengths in turn.
     first = first[np.lexsort((rng.random(len(first)), rank[first], at[order[first]]))]
-    first = first[np.argsort(_rank(at[order[first]]), kind="stable")][:n]
+    first = first[np.argsort(rank_in_group(at[order[first]]), kind="stable")][:n]
     return _pairs_of(drawn, episode, at, order[first], order[first + 1])
 
 
-def _rank(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Count the equal values before each of some sorted values."""
+def rank_in_group(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Number the members of each group of equal values, in sorted values, from 0."""
     starts = np.flatnonzero(np.diff(values, prepend=-1))
     return np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values))))
 
@@ -175,19 +158,9 @@ def _rank(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def different_state_pairs(
     world: World, n: int, *, length: int, room: int, seed: int = 0, state: Sequence[str] | None = None
 ) -> PrefixPairs:
-    """Draw pairs of prefixes of equal length that end in different states, of the prefixes of `pairs_in_one_state`.
+    """Draw `n` pairs of prefixes of equal length that end in different states, of the same prefixes.
 
-    Parameters
-    ----------
-    world : World
-    n : int
-    length : int
-        Tokens of an episode, in worlds without a fixed length.
-    room : int
-        Tokens that must follow a prefix.
-    seed : int
-    state : sequence of str, optional
-        As for ``state_of``.
+    At least `room` tokens follow each prefix.
 
     Raises
     ------

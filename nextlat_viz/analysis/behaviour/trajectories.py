@@ -40,16 +40,7 @@ class Verdicts(NamedTuple):
 
 
 def verdicts_of(world: World, tokens: Int[np.ndarray, "n t"], length: Int[np.ndarray, " n"]) -> Verdicts:
-    """Judge episodes: a valid one is legal throughout and ends with the world's ``end``.
-
-    Parameters
-    ----------
-    world : World
-        With an ``end`` token, legal only at the goal.
-    tokens : (n, t) int array
-        Tokens after an episode's length are ignored.
-    length : (n,) int array
-        Tokens in each, ``end`` included.
+    """Judge episodes by their first `length` tokens: a valid one is legal and ends with the world's ``end``.
 
     Examples
     --------
