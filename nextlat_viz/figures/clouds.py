@@ -1,7 +1,8 @@
-"""Clouds of latents: one row of views per model, the same rows of the table in every view."""
+"""Clouds of latents: a row of views per model, the same rows of the table in every view."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,10 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.grid import Grid
+from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
 from nextlat_viz.figures.rows import BELIEF, coloring, hover_texts
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import CURSOR, Figure
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld
 
 NAMES = {"pca": "PCA", "umap": "UMAP"}
-_READ = "<b>Belief, by a linear probe</b>"
+_READ = "<b>Belief, read by a linear probe</b>"
+_LEFT = {"xanchor": "left", "align": "left"}
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """One view: where the rows are in it, what its title says, and what is drawn behind them."""
+class _View:
+    """One view: the coordinates of the rows, its title, and what is drawn behind the points."""
 
     column: str
     title: str
@@ -60,21 +62,21 @@ def clouds(
     latents : sequence of AnnData
         One table per model, all of the same episodes.
     projections : sequence of {method: Projection or str}
-        For each model the plane views, such as ``{"pca": ..., "umap": ...}``; a text in place of a projection is
-        shown in its view ("being computed").
+        For each model its projections, such as ``{"pca": ..., "umap": ...}``. A text in place of a projection, such as
+        "being computed", is shown in its view.
     readings : sequence of ProbeResult, str or None, optional
-        For each model a linear probe to ``"belief"``: its reading of every row is drawn in the world's own picture
-        coordinates, the exact beliefs faintly behind. None leaves the view out.
+        For each model a linear probe of ``"belief"``: its reading of every row is drawn in the plane of the world's
+        beliefs, the exact beliefs faintly behind. None leaves the view out.
     color : str
         Column of ``obs``, ``"belief"`` or ``"belief:<state>"``.
     labels : sequence of str, optional
-        What to call the models; default what their latents say.
+        Names of the models; default those in their latents.
     rows : integer array, optional
         Row numbers to draw; default all. Projections hold either all rows or just these.
     selection : integer array, optional
-        Row numbers (of the table) that stand out; None where nothing is selected.
+        Row numbers (of the table) to emphasise; None for no selection.
     cursor : (episode, position), optional
-        Drawn as a ring, with the way the episode took to it.
+        Drawn as a ring, with the path of the episode up to it.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -89,57 +91,66 @@ def clouds(
         When the tables are not of the same rows, or there is not one entry per table.
     """
     _check(latents, projections, readings)
-    shown = np.arange(latents[0].n_obs) if rows is None else np.asarray(rows)
+    drawn = np.arange(latents[0].n_obs) if rows is None else np.asarray(rows)
     readings = readings or [None] * len(latents)
-    panels = [
-        list(_panels(one, plane, reading, shown))
-        for one, plane, reading in zip(latents, projections, readings, strict=True)
+    views = [
+        list(_model_views(table, planes, reading, drawn))
+        for table, planes, reading in zip(latents, projections, readings, strict=True)
     ]
-    labels = [_label(one) for one in latents] if labels is None else labels
-    paint = coloring(latents[0][shown], color)
-    texts = hover_texts(latents[0], shown)
-    picked = None if selection is None else np.flatnonzero(np.isin(shown, selection)).tolist()
-    path = _episode_path(latents[0], shown, cursor)
-
-    figure = Figure()
-    grid = Grid(len(panels), max(len(row) for row in panels))
-    notes = []
-    for i, row in enumerate(panels):
-        for j, panel in enumerate(row):
-            axes = grid.axes(i, j)
-            options = {"meta": {"model": i, "column": panel.column}, **axes}
-            figure.add_traces(
-                [
-                    *_behind(panel, options),
-                    _points(panel, options, paint.codes, texts, picked),
-                    _cursor(panel, options, path),
-                ]
-            )
-            notes += [grid.title(i, j, panel.title, panel.note), grid.message(i, j, panel.message)]
-            if panel.world is not None:
-                notes += simplex.corner_names(panel.world, axes["xaxis"], axes["yaxis"])
-                if i == len(panels) - 1:
-                    notes.append(grid.foot(j, simplex.caption(panel.world)))
+    labels = [_label(table) for table in latents] if labels is None else labels
     colors = themes.model_colors(labels)
-    notes += [grid.label(i, f"<b>{escape(label)}</b>", colors[i]) for i, label in enumerate(labels)]
+    paint = coloring(latents[0][drawn], color)
+    texts = hover_texts(latents[0], drawn)
+    selected = None if selection is None else np.flatnonzero(np.isin(drawn, selection)).tolist()
+    path = _episode_path(latents[0], drawn, cursor)
+
+    figure, layout = Figure(), Layout()
+    grid = Grid(len(views), max(map(len, views)), height=270, above=62, foot=40, gap=0.02)
+    bare = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "title": {"text": ""}}
+    for i in range(grid.rows):
+        across, up = grid.place(i, 0)
+        font = {"size": 14, "color": colors[i]}
+        side = {"xanchor": "right", "yanchor": "middle", "xshift": -6, "textangle": -90, "font": font}
+        layout.notes.append(note(0.0, sum(up) / 2, f"<b>{escape(shorten(labels[i]))}</b>", **side))
+        for j in range(grid.columns):
+            across, up = grid.place(i, j)
+            # No units and one scale for both axes: a projection keeps proportions only.
+            square = f"x{axis_number(len(layout.axes) // 2)}"
+            axes = layout.view(across, up, x=bare, y={**bare, "scaleanchor": square})
+            if j >= len(views[i]):
+                continue
+            view = views[i][j]
+            options = {"meta": {"model": i, "column": view.column}, **axes}
+            points = _points(view, options, paint.codes, texts, selected)
+            figure.add_traces([*_behind(view, options), points, _cursor(view, options, path)])
+            hover = {"hovertext": "<br>".join(map(escape, textwrap.wrap(view.note, 60)))} if view.note else {}
+            layout.notes.append(note(across[0], up[1], view.title, **_LEFT, yanchor="bottom", yshift=3, **hover))
+            if view.message:
+                text = "<br>".join(map(escape, textwrap.wrap(view.message, 34)))
+                layout.notes.append(note(sum(across) / 2, sum(up) / 2, text, xanchor="center", yanchor="middle"))
+            if view.world is not None:
+                layout.notes += simplex.corner_names(view.world, axes["xaxis"], axes["yaxis"])
+                if i == grid.rows - 1:
+                    below = {**_LEFT, "yanchor": "top", "yshift": -3, "font": {"size": 10.5}}
+                    layout.notes.append(note(across[0], up[0], simplex.axes_note(view.world), **below))
     figure.add_trace(_key(paint.key))
-    figure.update_layout(
-        template=themes.template(theme),
+    layout.finish(
+        figure,
+        theme,
+        height=grid.pixels,
+        margin={"l": 34, "r": 100, "t": 0, "b": 0},
         showlegend=False,
-        hovermode="closest",
         dragmode="select",
         modebar={"orientation": "v"},
         coloraxis=paint.axis,
-        annotations=[note for note in notes if note["text"]],
-        **grid.layout(),
     )
     _same_scale(figure)
     return figure
 
 
 def _same_scale(figure: go.Figure) -> None:
-    """Give the beliefs of all models one range: a cloud that spreads further must look so."""
-    views = [one for one in figure.data if one.x is not None and (one.meta or {}).get("column") == BELIEF]
+    """Give the beliefs of all models one range, so that spreads can be compared."""
+    views = [trace for trace in figure.data if trace.x is not None and (trace.meta or {}).get("column") == BELIEF]
     for name in "xy":
         places = [np.array(view[name], dtype=float) for view in views]
         known = np.concatenate([np.zeros(0), *places])
@@ -158,8 +169,8 @@ def _check(latents: Sequence[AnnData], projections: Sequence[Any], readings: Seq
             f"{len(latents)} tables of latents need as many projections and readings, "
             f"got {len(projections)} and {len(readings)}"
         )
-    for one in latents[1:]:
-        if not one.obs_names.equals(latents[0].obs_names):
+    for table in latents[1:]:
+        if not table.obs_names.equals(latents[0].obs_names):
             raise ValueError("latents are not of the same rows: extract every model on the same episodes")
 
 
@@ -169,26 +180,26 @@ def _label(latents: AnnData) -> str:
     return str(meta(latents)["label"])
 
 
-def _panels(
+def _model_views(
     latents: AnnData,
     projections: Mapping[str, Projection | str],
     reading: ProbeResult | str | None,
     rows: Int[np.ndarray, " rows"],
-) -> Iterator[_Panel]:
+) -> Iterator[_View]:
     for method, projection in projections.items():
         name = NAMES.get(method, escape(method))
         if isinstance(projection, str):
-            yield _Panel(method, f"<b>{name}</b>", None, message=projection)
+            yield _View(method, f"<b>{name}</b>", None, message=projection)
             continue
         coordinates = projection.coordinates
         if len(coordinates) != len(rows):
             coordinates = coordinates[rows]
-        yield _Panel(method, f"<b>{name}</b><br>{_trust(projection)}", coordinates, projection.note)
+        yield _View(method, f"<b>{name}</b><br>{_trust(projection)}", coordinates, projection.note)
     if isinstance(reading, str):
-        yield _Panel(BELIEF, _READ, None, message=reading)
+        yield _View(BELIEF, _READ, None, message=reading)
     elif reading is not None:
-        world = _pictured(latents)
-        yield _Panel(
+        world = _world_with_plane(latents)
+        yield _View(
             BELIEF,
             f"{_READ}<br>{score_lines(reading)}",
             world.belief_coordinates(reading.predict(latents)[rows]),
@@ -198,26 +209,26 @@ def _panels(
         )
 
 
-def _pictured(latents: AnnData) -> HiddenMarkovWorld:
+def _world_with_plane(latents: AnnData) -> HiddenMarkovWorld:
     from nextlat_viz.latents import world_of
 
     world: Any = world_of(latents)
     if not hasattr(world, "belief_coordinates"):
-        raise ValueError(f"world {world.name!r} has no picture of its beliefs: give readings=None")
+        raise ValueError(f"world {world.name!r} has no plane to draw beliefs in: give readings=None")
     return world
 
 
 def _trust(projection: Projection) -> str:
-    said = []
+    parts = []
     if projection.explained_variance is not None:
-        said.append(f"{100 * sum(projection.explained_variance):.0f}% of the variance")
+        parts.append(f"{100 * sum(projection.explained_variance):.0f}% of the variance")
     if projection.trustworthiness is not None:
-        said.append(f"trustworthiness {projection.trustworthiness:.2f}")
-    return "<br>".join(said)
+        parts.append(f"trustworthiness {projection.trustworthiness:.2f}")
+    return "<br>".join(parts)
 
 
 def score_lines(result: ProbeResult) -> str:
-    """Say a probe's held-out score beside its controls, in two lines."""
+    """Write a probe's held-out score and its controls, in two lines."""
     metric = "R²" if result.metric == "R2" else escape(result.metric)
     controls = [f"shuffled {_number(result.shuffled)}"]
     if result.untrained is not None:
@@ -226,14 +237,14 @@ def score_lines(result: ProbeResult) -> str:
 
 
 def _number(value: float) -> str:
-    """Two digits, with a real minus sign and none on zero."""
+    """Write two digits, with a minus sign for print and none on zero."""
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _points(
-    panel: _Panel, options: dict[str, Any], codes: np.ndarray, texts: list[str], picked: list[int] | None
+    view: _View, options: dict[str, Any], codes: np.ndarray, texts: list[str], selected: list[int] | None
 ) -> go.Scattergl:
-    x, y = (None, None) if panel.coordinates is None else panel.coordinates.astype(np.float32).T
+    x, y = (None, None) if view.coordinates is None else view.coordinates.astype(np.float32).T
     return go.Scattergl(
         x=x,
         y=y,
@@ -241,25 +252,25 @@ def _points(
         marker={"size": 5, "color": codes, "coloraxis": "coloraxis", "opacity": 0.75},
         selected={"marker": {"opacity": 0.95}},
         unselected={"marker": {"opacity": 0.06}},
-        selectedpoints=picked,
+        selectedpoints=selected,
         hovertext=texts,
         hoverinfo="text",
         **_as("points", options),
     )
 
 
-def _behind(panel: _Panel, options: dict[str, Any]) -> list[Any]:
-    if panel.column != BELIEF:
+def _behind(view: _View, options: dict[str, Any]) -> list[Any]:
+    if view.column != BELIEF:
         return []
-    # Rounded, or the same belief reached on two ways would be drawn twice.
-    x, y = (None, None) if panel.reference is None else np.unique(panel.reference.round(6) + 0.0, axis=0).T
+    # Rounded, or a belief reached by two histories would be drawn twice.
+    x, y = (None, None) if view.reference is None else np.unique(view.reference.round(6) + 0.0, axis=0).T
     opacity = 0.55 if x is None or len(x) <= 100 else 0.2
     ring = {"size": 9, "color": themes.EXACT, "symbol": "circle-open", "opacity": opacity}
     same = {"marker": {"opacity": opacity}}
     exact = go.Scattergl(
         x=x, y=y, mode="markers", marker=ring, selected=same, unselected=same, hoverinfo="skip", **_as("exact", options)
     )
-    return [simplex.edges(panel.world, **_as("simplex", options)), exact]
+    return [simplex.edges(view.world, **_as("simplex", options)), exact]
 
 
 def _as(role: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -269,7 +280,7 @@ def _as(role: str, options: dict[str, Any]) -> dict[str, Any]:
 def _episode_path(
     latents: AnnData, rows: Int[np.ndarray, " rows"], cursor: tuple[int, int] | None
 ) -> Int[np.ndarray, " positions"]:
-    """Which of the drawn points are the cursor's episode, up to the cursor, in reading order."""
+    """Return the drawn points of the cursor's episode up to the cursor, in reading order."""
     if cursor is None:
         return np.zeros(0, dtype=int)
     episode, position = (latents.obs[name].to_numpy()[rows] for name in ("episode", "position"))
@@ -277,10 +288,10 @@ def _episode_path(
     return on[np.argsort(position[on])]
 
 
-def _cursor(panel: _Panel, options: dict[str, Any], path: Int[np.ndarray, " positions"]) -> go.Scattergl:
-    at = np.zeros((0, 2)) if panel.coordinates is None else panel.coordinates[path]
+def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positions"]) -> go.Scattergl:
+    at = np.zeros((0, 2)) if view.coordinates is None else view.coordinates[path]
     sizes = [4.0] * (len(at) - 1) + [16.0] * (len(at) > 0)
-    # In WebGL like the points, or it would lie under them.
+    # WebGL like the points: plotly draws SVG traces below WebGL ones.
     return go.Scattergl(
         x=at[:, 0],
         y=at[:, 1],

@@ -1,4 +1,4 @@
-"""Figures as files, each with a JSON beside it that says where it came from."""
+"""Figures as files, each with a JSON file that records its provenance; figures for paper and slides."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import plotly.graph_objects as go
 import plotly.io
 
 from nextlat_viz import io
 from nextlat_viz.errors import unknown
+from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.layout import narrowed, side_by_side
 from nextlat_viz.plotting import CONFIG
 
 if TYPE_CHECKING:
@@ -165,3 +168,115 @@ def _sidecar(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **found},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@dataclass(frozen=True)
+class Size:
+    """A width for paper or slides.
+
+    Attributes
+    ----------
+    inches : float
+        Width in print.
+    pixels : int
+        Width of the layout: the sizes of texts, in pixels, are relative to it.
+    dots : int
+        Width of the PNG.
+    """
+
+    inches: float
+    pixels: int
+    dots: int
+
+
+SIZES = {
+    # A column of a two-column page. Text of 12 pixels is 6.5 points here.
+    "column": Size(3.3, 440, 990),
+    # The text width of a page, where 12 pixels are 9 points.
+    "text": Size(6.9, 662, 2070),
+    # Laid out at half the width of the slide, so that 12 pixels are 18 points.
+    "slide": Size(13.33, 640, 1920),
+}
+"""Widths by name."""
+_MOST_VIEWS = {"column": 2}
+
+
+class Options(TypedDict):
+    """Options of `write`."""
+
+    width: int
+    scale: float
+
+
+def for_print(figure: go.Figure, size: str = "column") -> go.Figure:
+    """Return a copy for print: dark text on white, as wide as a column, the text of a page, or a slide.
+
+    Long headings are broken into lines, and the figure grows in height.
+
+    Parameters
+    ----------
+    figure : plotly Figure
+    size : {"column", "text", "slide"}
+
+    Returns
+    -------
+    plotly Figure
+        Write it with the size's `print_options`.
+
+    Raises
+    ------
+    UnknownNameError
+        For another size.
+    ValueError
+        For more than two views side by side in a column, where they would be too small to read.
+
+    Examples
+    --------
+    >>> paper = for_print(go.Figure(), "column")
+    >>> paper.layout.width, paper.layout.paper_bgcolor
+    (440, 'white')
+    """
+    width = print_options(size)["width"]
+    views = side_by_side(figure)
+    if views > _MOST_VIEWS.get(size, views):
+        wider = " or ".join(repr(name) for name in SIZES if name not in _MOST_VIEWS)
+        raise ValueError(f"size={size!r}: {views} views side by side are too small to read in a {size}; take {wider}")
+    return narrowed(on_white(figure), width)
+
+
+def on_white(figure: go.Figure) -> go.Figure:
+    """Return a copy with dark text on white, for any theme it was drawn in.
+
+    Examples
+    --------
+    >>> on_white(go.Figure()).layout.paper_bgcolor
+    'white'
+    """
+    paper = go.Figure(figure)
+    paper.update_layout(template=themes.template("light"), paper_bgcolor="white", font_color=themes.ink("light"))
+    return paper
+
+
+def print_options(size: str = "column") -> Options:
+    """Return the width and scale to give to `write` for a size.
+
+    A PNG then has 300 dots per inch, or the 1,920 pixels of a slide. SVG and PDF have the width of the layout.
+
+    Parameters
+    ----------
+    size : {"column", "text", "slide"}
+
+    Raises
+    ------
+    UnknownNameError
+        For another size.
+
+    Examples
+    --------
+    >>> print_options("slide")
+    {'width': 640, 'scale': 3.0}
+    """
+    if size not in SIZES:
+        raise unknown("print size", size, SIZES)
+    chosen = SIZES[size]
+    return {"width": chosen.pixels, "scale": chosen.dots / chosen.pixels}

@@ -1,4 +1,4 @@
-"""What linear probes read of the steps ahead: the paper's figure 8, with every seed and its controls."""
+"""Linear probes of tokens several steps ahead (the paper's figure 8), with every seed and the controls."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 
 from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
-from nextlat_viz.figures.measures import measure
-from nextlat_viz.figures.probes import OBJECTIVES
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.layout import axis_number
+from nextlat_viz.figures.measures import measure_figure
+from nextlat_viz.figures.theme import OBJECTIVES, Theme
 from nextlat_viz.plotting import MISSING, Figure
 
 if TYPE_CHECKING:
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 _CONTROLS = {
     "untrained": ("untrained model", "circle-open", "solid"),
     "shuffled": ("shuffled targets", "x-thin-open", "dash"),
-    "prior": ("frequencies alone", "line-ew-open", "dot"),
+    "prior": ("token frequencies only", "line-ew-open", "dot"),
 }
 _SCORES = {"nats": "cross-entropy, nats", "R2": "R²", "share": "accuracy"}
 
 
-def probe_offsets(found: Measure, *, title: str | None = None, theme: Theme = "auto") -> Figure:
-    """Draw a sweep of probes by how many steps ahead they read, a view for each site.
+def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = "auto") -> Figure:
+    """Draw a sweep of probes by the number of steps they read ahead, a view for each site.
 
-    Every run is a thin line with the standard error of each probe, the mean over the seeds of each objective a thick
-    one; objectives differ in dash and mark as well as in colour. Absolute scores have the controls beside them in grey,
-    means over all runs; scores relative to a baseline have its line at zero.
+    Each run is a thin line with the standard error of each probe; a thick line is the mean over the seeds of an
+    objective. Objectives differ in dash and mark as well as in colour. Absolute scores are shown with their controls,
+    grey means over all runs; scores relative to a baseline with its line at zero.
 
     Parameters
     ----------
-    found : ProbeSweep or Measure
-        Of `analysis.probe_sweep`, or ``sweep.relative_to("next_token")``, which is the paper's figure 8.
+    measure : ProbeSweep or Measure
+        As `analysis.probe_sweep` returns it, or ``sweep.relative_to("next_token")``, which is the paper's figure 8.
     title : str, optional
         Default the measure's name.
     theme : {"auto", "light", "dark"}
@@ -42,12 +42,12 @@ def probe_offsets(found: Measure, *, title: str | None = None, theme: Theme = "a
     Returns
     -------
     plotly Figure
-        Traces as of `measure`; those of controls have ``meta["role"] == "control"``.
+        Traces as of `measure_figure`; those of controls have ``meta["role"] == "control"``.
 
     Raises
     ------
     UnknownNameError
-        If the measure is not by offset.
+        When the first setting of the measure is not the offset.
 
     Examples
     --------
@@ -58,22 +58,23 @@ def probe_offsets(found: Measure, *, title: str | None = None, theme: Theme = "a
     >>> figure.layout.xaxis.title.text, figure.layout.yaxis.title.text
     ('steps ahead', 'cross-entropy, nats')
     """
-    if not found.by or found.by[0] != "offset":
-        raise unknown("first setting of a sweep of probes", found.by[0] if found.by else "", ["offset"])
-    figure = measure(found, title=title, theme=theme)
-    views = [its for _, its in found.table.groupby(list(found.by[1:]), sort=False)] if found.by[1:] else [found.table]
-    score = _SCORES.get(str(found.unit), escape(str(found.unit)))
-    for baseline in found.references:
+    if not measure.by or measure.by[0] != "offset":
+        raise unknown("first setting of a sweep of probes", measure.by[0] if measure.by else "", ["offset"])
+    figure = measure_figure(measure, title=title, theme=theme)
+    table, further = measure.table, list(measure.by[1:])
+    views = [rows for _, rows in table.groupby(further, sort=False)] if further else [table]
+    score = _SCORES.get(str(measure.unit), escape(measure.unit))
+    for baseline in measure.references:
         score = f"{score.split(', ')[-1]} minus {escape(OBJECTIVES.get(baseline, baseline))}'s"
-    for i, its in enumerate(views):
-        number = "" if i == 0 else str(i + 1)
+    for i, rows in enumerate(views):
+        number = axis_number(i)
         figure.update_layout({f"xaxis{number}": {"title": {"text": "steps ahead"}, "tickformat": "d"}})
         if figure.layout[f"yaxis{number}"].title.text:
             figure.update_layout({f"yaxis{number}": {"title": {"text": score}}})
         for column, (name, symbol, dash) in _CONTROLS.items():
-            if column not in its or its[column].isna().all():
+            if column not in rows or rows[column].isna().all():
                 continue
-            mean = its.groupby("offset")[column].mean()
+            mean = rows.groupby("offset")[column].mean()
             figure.add_trace(
                 go.Scatter(
                     x=mean.index.tolist(), y=mean.tolist(), mode="lines+markers", name=name, legendgroup=name,

@@ -1,4 +1,4 @@
-"""The map that a model's rides imply, on the true one."""
+"""The streets that a model's rides imply, drawn on the true map."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.behaviour.reconstruction import MapReconstruction
     from nextlat_viz.worlds import World
 
-# Told apart by width and dash too: they must be where there is no colour.
+# Width and dash differ too, for readers who see no colour.
 _LOOKS: dict[str, dict[str, Any]] = {
     "true": {"color": themes.MODELS["nextlat"], "width": 3},
     "unused": {"color": MISSING, "width": 1.5, "dash": "dot"},
     "invented": {"color": themes.MODELS["nexttoken"], "width": 1.5, "dash": "dash"},
 }
+_NAMES = {"unused": "true streets, not used", "true": "true streets, used", "invented": "invented streets"}
 _LEGIBLE_HEADS = 1500  # invented streets
 _BOW = 0.06  # of a street's length
 
@@ -37,20 +38,20 @@ def reconstruction(
     height: int | None = None,
     theme: Theme = "auto",
 ) -> Figure:
-    """Draw which true streets rides take, which they do not, and which they would need that do not exist.
+    """Draw the true streets that rides use and do not use, and the streets they would need that do not exist.
 
-    True streets that are used are solid and wide, unused ones dotted, invented ones thin, dashed and bent, with a head
-    that says where they lead; of a street open both ways, each half is the way that leaves its end. An invented street
-    tells on hover by which direction it leaves.
+    Used streets are solid and wide, unused ones dotted, invented ones thin, dashed and bent, with an arrow head at
+    their end. Each half of a two-way street is the way that leaves its end. The hover text of an invented street
+    gives its direction.
 
     Parameters
     ----------
     result : MapReconstruction
         Or its ``control``.
     world : Taxi
-        The world it was made in; its map is the ground.
+        The world of the rides.
     title : str, optional
-        By default whose rides they were.
+        By default the name of the model.
     width, height : int
         Pixels. The height follows from the shape of the city by default.
     theme : {"auto", "light", "dark"}
@@ -76,7 +77,7 @@ def reconstruction(
     >>> rides = world.sample(20)
     >>> figure = reconstruction(map_from_rides(world, rides.tokens, rides.length), world)
     >>> [trace.name for trace in figure.data if trace.name]
-    ['unused: 2', 'true: 24', 'invented: 0']
+    ['true streets, not used: 2', 'true streets, used: 24', 'invented streets: 0']
     """
     streets: Streets | None = getattr(world, "streets", None)
     if streets is None:
@@ -87,7 +88,7 @@ def reconstruction(
             "was made in"
         )
     ground = draw_map(streets, width=width, height=height)
-    # The city's own picture gives frame, names and what it is owed to; its streets come back below, told apart.
+    # The world's map gives the frame and the names of places; its streets are drawn again below, by kind.
     figure = Figure(
         data=[trace for trace in ground.data if trace.mode == "markers" and trace.hoverinfo == "text"],
         layout=ground.layout,
@@ -100,12 +101,12 @@ def reconstruction(
     counts = {part: count for part, (count, _) in result.counts.items()}
     for part, (x, y) in lines.items():
         figure.add_scatter(
-            # A part without a street keeps its line in the legend: a trace without a point would lose it.
+            # A trace without points would vanish from the legend.
             x=x if len(x) else [None],
             y=y if len(y) else [None],
             mode="lines",
             line=_LOOKS[part],
-            name=f"{part}: {counts[part]:,}",
+            name=f"{_NAMES[part]}: {counts[part]:,}",
             meta={"role": part},
             hoverinfo="skip",
             showlegend=True,
@@ -113,7 +114,7 @@ def reconstruction(
     if len(result.invented) <= _LEGIBLE_HEADS:
         _draw_heads(figure, streets, result.invented)
     rides = len(result.placed)
-    said = f"{counts['unplaced']:,} of {rides:,} rides could not be placed."
+    unplaced = f"{counts['unplaced']:,} of {rides:,} rides could not be placed on the map."
     figure.update_layout(
         title_text=escape(f"Streets implied by {rides:,} rides of {result.name}" if title is None else title),
         paper_bgcolor=themes.template(theme).layout.paper_bgcolor,
@@ -122,10 +123,10 @@ def reconstruction(
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "top", "itemsizing": "trace"},
         margin_b=72,
     )
-    # The ground's own note is about how it draws streets; what it owes the map to is said again.
+    # The note of the world's map describes other lines; only its attribution stays.
     figure.layout.annotations = ()
     figure.add_annotation(
-        text=escape(f"{said} {streets.attribution}." if streets.attribution else said),
+        text=escape(f"{unplaced} {streets.attribution}." if streets.attribution else unplaced),
         x=0.5,
         y=0,
         yshift=-56,
@@ -140,7 +141,7 @@ def reconstruction(
 def _leaving(
     streets: Streets, chosen: Bool[np.ndarray, " edges"]
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Some of the true streets: whole where they are one way, else the half on the side that they leave from."""
+    """Return some of the true streets: one-way streets whole, of others the half next to their start."""
     source, target = streets.edges.T
     nodes = len(streets.nodes)
     both_ways = np.isin(target * nodes + source, source * nodes + target)
@@ -155,7 +156,7 @@ def _lines(
     target: Int[np.ndarray, " lines"],
     share: Float[np.ndarray, " lines"],
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """A share of each straight line, from its source on, with gaps between them."""
+    """Return a share of each straight line, from its start, with gaps between lines."""
     gap = np.full(len(source), np.nan)
     x, y = (
         np.stack([at[source], at[source] + share * (at[target] - at[source]), gap], axis=1).ravel()
@@ -167,7 +168,7 @@ def _lines(
 def _bowed(
     streets: Streets, invented: Int[np.ndarray, "streets 3"]
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Invented streets by way of a point to the right of their middle: some join places that a true street joins."""
+    """Return invented streets, bent to the right: some join places that a true street joins too."""
     source, target = invented[:, 0], invented[:, 2]
     east, north = streets.x[target] - streets.x[source], streets.y[target] - streets.y[source]
     gap = np.full(len(source), np.nan)
@@ -179,7 +180,7 @@ def _bowed(
 
 
 def _draw_heads(figure: Figure, streets: Streets, invented: Int[np.ndarray, "streets 3"]) -> None:
-    """Where invented streets lead: a head on the second half of each, and names on hover."""
+    """Draw an arrow head on each invented street, with the names of its ends as hover text."""
     x, y = (points.reshape(-1, 4) for points in _bowed(streets, invented))
     east, north = x[:, 2] - x[:, 1], y[:, 2] - y[:, 1]
     figure.add_scatter(

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
 
 from nextlat_viz import io
+from nextlat_viz.display import draws
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.export import _sidecar
+from nextlat_viz.figures.export import _sidecar, one_browser, write
+from nextlat_viz.figures.measures import measure_figure
 from nextlat_viz.figures.page import document
 from nextlat_viz.plotting import CONFIG
+
+if TYPE_CHECKING:
+    from nextlat_viz.analysis.measure import Evaluation
 
 
 def report(
@@ -92,3 +97,21 @@ def div(figure: go.Figure, number: int) -> str:
         shown, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=f"figure-{number}"
     )
     return text
+
+
+@draws("evaluation")
+def evaluation_report(evaluation: Evaluation, folder: Path, images: Sequence[str] = ()) -> list[Path]:
+    """Write ``report.html`` with a figure of every measure, and images of the figures; return the files."""
+    models = evaluation.table[["model", "weights_sha256"]].drop_duplicates().to_dict("records")
+    provenance = {"command": "nextlat-viz evaluate", "models": models}
+    results = {f"{result.name}, {world}": result for (_, world), result in evaluation.measures.items()}
+    figures = {heading: measure_figure(result) for heading, result in results.items()}
+    notes = {heading: result.note for heading, result in results.items()}
+    written = [report(figures, {}, "Evaluation", folder / "report.html", provenance, notes)]
+    with one_browser():
+        for (name, world), result in evaluation.measures.items():
+            for image in images:
+                path = folder / f"{io.file_name(f'{name}_{world}')}.{image}"
+                figure = measure_figure(result, theme="light")
+                written.append(write(figure, path, provenance | {"note": result.note}))
+    return written

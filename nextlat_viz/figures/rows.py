@@ -1,4 +1,4 @@
-"""What a row of latents looks like: its colour by any column, and the text shown when it is pointed at."""
+"""Colours of rows of latents by any column, and their hover texts."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ _SHADES = 96
 
 @dataclass(frozen=True, eq=False)
 class Coloring:
-    """One colour per row and the key that explains them.
+    """One colour per row, as a number into a palette, and the key that explains the colours.
 
-    Numbers into a palette, not colours: plotly checks every colour it is given, one by one, and a page gets one byte
-    per row.
+    Plotly validates each colour it is given one by one; numbers are faster, and take one byte per row on the page.
 
     Attributes
     ----------
     title : str
-        What is coloured by, escaped.
+        Name of the column, escaped.
     codes : (rows,) uint8 array
-        Which colour of the palette each row has. The last is that of what is missing.
+        Place in the palette of each row's colour. The last colour stands for missing values.
     palette : list of str
         Colours as ``#rrggbb``.
     key : dict or None
@@ -56,7 +55,7 @@ class Coloring:
 
 
 def color_options(latents: AnnData) -> dict[str, str]:
-    """Return what the rows can be coloured by: {label: name}, names as `coloring` takes them.
+    """Return the columns that can colour rows: {label: name}, names as `coloring` takes them.
 
     A belief over three states can be mixed from three colours (``"belief"``); each component of a belief is
     ``"belief:<state>"``.
@@ -82,7 +81,7 @@ def coloring(latents: AnnData, name: str) -> Coloring:
     Returns
     -------
     Coloring
-        Numbers get a colour scale, names a banded key. What is missing is grey.
+        Numbers get a colour scale, names a banded key. Missing values are grey.
 
     Raises
     ------
@@ -138,7 +137,7 @@ def _continuous(title: str, values: np.ndarray, limits: tuple[float, float] | No
 
 
 def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
-    """Mixtures of three colours, in steps too fine to see."""
+    """Mix three colours in the proportions of a belief, in steps too fine to see."""
     steps = 15
     finite = np.isfinite(beliefs).all(axis=1)
     share = np.where(finite[:, None], beliefs, 1 / 3)
@@ -156,7 +155,7 @@ def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
 
 def _categorical(title: str, values: pd.Series) -> Coloring:
     category = values.astype("category") if not isinstance(values.dtype, pd.CategoricalDtype) else values
-    names = [str(one) for one in category.cat.categories]
+    names = [str(value) for value in category.cat.categories]
     codes = category.cat.codes.to_numpy().astype(int)
     if len(names) > _MOST_NAMES:
         codes = np.where(codes < 0, codes, codes % _MOST_NAMES)
@@ -171,7 +170,7 @@ def _categorical(title: str, values: pd.Series) -> Coloring:
 
 
 def _bands(title: str, names: list[str], palette: list[str]) -> dict[str, Any]:
-    """A key of equal bands of colour, the first name on top: one plotly colour bar, whatever the number of names."""
+    """Return a key of equal bands, the first name on top, as one plotly colour bar for any number of names."""
     n = len(names)
     ticks = {"tickvals": list(range(n)), "ticktext": [escape(name) for name in reversed(names)], "tickmode": "array"}
     bar = _colorbar(title, min(0.9, 0.06 + 0.06 * n)) | ticks
@@ -203,7 +202,7 @@ def _colorbar(title: str, length: float) -> dict[str, Any]:
 
 
 def hover_texts(latents: AnnData, rows: Int[np.ndarray, " rows"] | None = None) -> list[str]:
-    """Return what is shown when a row is pointed at: the tokens read so far, where, and the true state, escaped."""
+    """Return the hover text of each row, escaped: the tokens read so far, the position and the true state."""
     from nextlat_viz.latents import tokens_of
 
     tokens = tokens_of(latents)
@@ -220,7 +219,7 @@ def hover_texts(latents: AnnData, rows: Int[np.ndarray, " rows"] | None = None) 
 
 
 def prefix(tokens: Int[np.ndarray, " positions"], names: list[str]) -> str:
-    """Write the tokens read so far, the last ones where there are many; ``?`` for one that is not in the table."""
+    """Write the tokens read so far, the last 24 of more; ``?`` for a token that the table lacks."""
     shown = [names[token] if token >= 0 else "?" for token in tokens[-_MOST_TOKENS:].tolist()]
     return " ".join(["…", *shown] if len(tokens) > _MOST_TOKENS else shown)
 

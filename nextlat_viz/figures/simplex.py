@@ -1,4 +1,4 @@
-"""The belief simplex of a world, in its fixed picture coordinates: edges between pure states, a name at each."""
+"""Belief simplex of a world in its fixed plane: edges between pure states, and their names."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _OUTWARD = 19
 
 
 def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
-    """Draw a line between every two pure states; nothing for None, or where a world has no such states."""
+    """Draw a line between every two pure states; nothing for None or for a world without named states."""
     x: list[float | None] = []
     y: list[float | None] = []
     corners = np.zeros((0, 2)) if world is None else world.belief_vertices
     for i, j in zip(*np.triu_indices(len(corners), 1), strict=True):
         x += [corners[i, 0], corners[j, 0], None]
         y += [corners[i, 1], corners[j, 1], None]
-    # Lone points, which a line does not show, leave room for the names outside the corners.
-    room = corners + 0.14 * (corners - corners.mean(axis=0)) if len(corners) else corners
-    for place in room.tolist():
+    # Single points, which a line does not show, widen the axes for the names outside the corners.
+    wider = corners + 0.14 * (corners - corners.mean(axis=0)) if len(corners) else corners
+    for place in wider.tolist():
         x += [place[0], None]
         y += [place[1], None]
     line = {"width": 1, "color": "rgba(128,128,128,0.45)"}
@@ -34,11 +34,11 @@ def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
 
 
 def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[str, Any]]:
-    """Return annotations that name the pure states, each a little outside its corner."""
+    """Return the names of the pure states as annotations, each a little outside its corner."""
     corners = world.belief_vertices
     if not len(corners):
         return []
-    # Corners that lie on each other in the picture share a name tag.
+    # Corners that coincide in the plane share one annotation.
     places, which = np.unique(corners.round(6) + 0.0, axis=0, return_inverse=True)
     names = [
         ", ".join(escape(name) for name, place in zip(world.state_names, which.reshape(-1), strict=True) if place == i)
@@ -46,7 +46,7 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     ]
     out = places - corners.mean(axis=0)
     far = np.linalg.norm(out, axis=1, keepdims=True)
-    # A corner in the middle of the picture has no outside; its name stands below it.
+    # A corner in the middle has no outside; its name goes below it.
     out = np.where(far > 0.3 * far.max(), _OUTWARD * out / np.maximum(far, 1e-9), (0, -_OUTWARD))
     return [
         {"x": x, "y": y, "xref": xaxis, "yref": yaxis, "xshift": dx, "yshift": dy, "showarrow": False,
@@ -55,6 +55,6 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     ]  # fmt: skip
 
 
-def caption(world: HiddenMarkovWorld, width: int = 56) -> str:
-    """Say what the picture coordinates are, broken into lines."""
+def axes_note(world: HiddenMarkovWorld, width: int = 56) -> str:
+    """Describe the coordinates of the plane, broken into lines."""
     return "<br>".join(escape(line) for line in textwrap.wrap(world.belief_axes, width))

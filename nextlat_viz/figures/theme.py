@@ -1,4 +1,4 @@
-"""How every figure looks: templates for light and dark pages, colours that survive colour blindness."""
+"""Look of every figure: templates for light and dark pages, colours and marks told apart by the colour-blind."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from nextlat_viz.plotting import CATEGORICAL, INK, MISSING, SEQUENTIAL
 
 Theme = Literal["auto", "light", "dark"]
 
-# Models differ in these too, for who sees no colour.
+# Models differ in these as well as in colour, for readers who see none.
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "hexagon", "x")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 EXACT = MISSING
+OBJECTIVES = {"next_token": "next-token", "nextlat": "NextLat", "mtp": "MTP", "jtp": "JTP", "bst": "BST"}
+"""What figures call the objectives."""
 MODELS = {
     "nexttoken": "#D55E00",
     "nextlat": "#0072B2",
@@ -27,7 +29,6 @@ MODELS = {
     "bst": "#E69F00",
 }
 
-# Mid-grey text has a contrast of 4.3 on white and on Jupyter's dark grey: the page behind decides nothing.
 _INK = {"auto": INK, "light": "#2b2f36", "dark": "#e4e6ea"}
 _PAPER = {"auto": "rgba(0,0,0,0)", "light": "#ffffff", "dark": "#111111"}
 _RULE = {"auto": "rgba(128,128,128,0.25)", "light": "rgba(0,0,0,0.10)", "dark": "rgba(255,255,255,0.14)"}
@@ -69,7 +70,7 @@ def template(theme: Theme = "auto") -> go.layout.Template:
     return go.layout.Template(
         layout={
             "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": ink},
-            # Without an anchor, which would push a title that a picture puts in its middle out of it.
+            # No anchor here: a figure that centres its title would lose part of it.
             "title": {"font": {"size": 15}, "x": 0.01},
             "paper_bgcolor": _PAPER[theme],
             "plot_bgcolor": "rgba(0,0,0,0)",
@@ -91,13 +92,23 @@ def template(theme: Theme = "auto") -> go.layout.Template:
     )
 
 
+def symbol(i: int) -> str:
+    """Return the mark of the i-th model."""
+    return SYMBOLS[i % len(SYMBOLS)]
+
+
+def dash(i: int) -> str:
+    """Return the dash of the i-th model's lines."""
+    return DASHES[i % len(DASHES)]
+
+
 def ink(theme: Theme = "auto") -> str:
     """Return the text colour of a theme."""
     return _INK[theme]
 
 
 def model_colors(labels: Sequence[str]) -> list[str]:
-    """Return one colour per model: the objective's own, and another one where two models would look the same.
+    """Return one colour per model: that of its objective, or an unused one where two models would look the same.
 
     Examples
     --------
@@ -109,11 +120,11 @@ def model_colors(labels: Sequence[str]) -> list[str]:
     chosen: list[str] = []
     for label in labels:
         key = re.sub(r"[^a-z]", "", label.lower())
-        own = next((color for name, color in MODELS.items() if key.startswith(name)), None)
-        if own is None or own in chosen:
+        color = next((color for name, color in MODELS.items() if key.startswith(name)), None)
+        if color is None or color in chosen:
             taken = {MODELS["nexttoken"], MODELS["nextlat"], *chosen}
-            own = next((color for color in (*MODELS.values(), *CATEGORICAL) if color not in taken), MISSING)
-        chosen.append(own)
+            color = next((free for free in (*MODELS.values(), *CATEGORICAL) if free not in taken), MISSING)
+        chosen.append(color)
     return chosen
 
 
@@ -143,7 +154,7 @@ def belief_rgb(beliefs: Float[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 
     Parameters
     ----------
     beliefs : (rows, 3) array
-        Probabilities of three states; a row that is not one (a probe's reading) is clipped and normalised.
+        Probabilities of three states. A probe's reading, which may be no distribution, is clipped and normalised.
 
     Returns
     -------
@@ -158,12 +169,12 @@ def belief_rgb(beliefs: Float[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 
     corners = np.array([[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in CATEGORICAL[:3]])
     share = np.clip(beliefs, 0, None)
     share = share / np.maximum(share.sum(axis=-1, keepdims=True), 1e-12)
-    # Mixed in linear light, where half of each is as bright as it should be.
+    # Mixed in linear light; in sRGB a mixture would look darker than its parts.
     return (share @ corners**2.2) ** (1 / 2.2)
 
 
 def to_hex(rgb: Float[np.ndarray, "rows 3"]) -> list[str]:
-    """Write colours as ``#rrggbb``; a colour that is not a number becomes the colour of what is missing.
+    """Write colours as ``#rrggbb``; NaN becomes the colour of missing values.
 
     Examples
     --------
@@ -173,7 +184,7 @@ def to_hex(rgb: Float[np.ndarray, "rows 3"]) -> list[str]:
     missing = np.isnan(rgb).any(axis=-1)
     parts = (np.clip(np.nan_to_num(rgb), 0, 1) * 255).round().astype(int)
     codes = (parts[:, 0] << 16) | (parts[:, 1] << 8) | parts[:, 2]
-    return [MISSING if gone else f"#{code:06x}" for code, gone in zip(codes.tolist(), missing.tolist(), strict=True)]
+    return [MISSING if nan else f"#{code:06x}" for code, nan in zip(codes.tolist(), missing.tolist(), strict=True)]
 
 
 def rgba(color: str, alpha: float) -> str:

@@ -1,4 +1,4 @@
-"""Loss over training, against the loss no model can beat."""
+"""Validation loss over training, with the Bayes floor."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import plotly.graph_objects as go
 from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.theme import Theme, dash
 from nextlat_viz.plotting import Figure
 
 
 def loss_curves(
     metrics: Mapping[str, pd.DataFrame], *, log_steps: bool = False, title: str = "", theme: Theme = "auto"
 ) -> Figure:
-    """Draw validation loss over training for each model, and the Bayes floor under them.
+    """Draw the validation loss of each model over training, and the Bayes floor: the lowest loss any model can have.
 
     Parameters
     ----------
     metrics : {label: DataFrame}
         One table per model, with ``step``, ``loss`` and ``floor`` (validation, nats per token), as
-        ``checkpoint.metrics`` gives it. Losses of training batches are left out: sampling noise takes them under the
-        floor.
+        ``checkpoint.metrics`` has it. Losses of training batches are not drawn: sampling noise can take them below
+        the floor.
     log_steps : bool
-        Logarithmic steps, to see the beginning.
+        Logarithmic steps, to show the start of training.
     title : str
     theme : {"auto", "light", "dark"}
 
@@ -43,7 +43,7 @@ def loss_curves(
     --------
     >>> table = pd.DataFrame({"step": [100, 200], "loss": [0.60, 0.47], "floor": [0.462, 0.462]})
     >>> [trace.name for trace in loss_curves({"NextLat": table}).data]
-    ['NextLat', 'floor: no model can be lower']
+    ['NextLat', 'Bayes floor']
     """
     for table in metrics.values():
         for column in ("step", "loss", "floor"):
@@ -51,22 +51,21 @@ def loss_curves(
                 raise unknown("column of the metrics", column, map(str, table.columns))
     figure = Figure()
     for i, ((label, table), color) in enumerate(zip(metrics.items(), themes.model_colors(list(metrics)), strict=True)):
-        dash = themes.DASHES[i % len(themes.DASHES)]
         name = escape(label)
         figure.add_trace(
             go.Scatter(
                 x=table["step"], y=table["loss"], mode="lines", name=name,
-                line={"color": color, "width": 2.2, "dash": dash},
+                line={"color": color, "width": 2.2, "dash": dash(i)},
                 hovertemplate="step %{x:,}<br>%{y:.4f} nats per token<extra>" + name + "</extra>",
             )
         )  # fmt: skip
     floors = pd.concat([table[["step", "floor"]] for table in metrics.values()]).drop_duplicates().sort_values("step")
-    for i, (level, its) in enumerate(floors.groupby("floor")["step"]):
+    for i, (level, steps) in enumerate(floors.groupby("floor")["step"]):
         figure.add_trace(
             go.Scatter(
-                x=[its.min(), its.max()], y=[level, level], mode="lines", name="floor: no model can be lower",
+                x=[steps.min(), steps.max()], y=[level, level], mode="lines", name="Bayes floor",
                 legendgroup="floor", showlegend=i == 0, line={"color": themes.EXACT, "width": 1.2, "dash": "6px,2px"},
-                hovertemplate="floor %{y:.4f} nats per token<extra></extra>",
+                hovertemplate="Bayes floor %{y:.4f} nats per token<extra></extra>",
             )
         )  # fmt: skip
     figure.update_layout(

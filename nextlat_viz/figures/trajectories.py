@@ -1,4 +1,4 @@
-"""One episode stepped through: how each model's belief moves, beside how it should."""
+"""One episode step by step: how each model's belief moves, beside the exact belief."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from jaxtyping import Float, Int
 from nextlat_viz.display import escape
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.prediction import PATTERNS, hatched
+from nextlat_viz.figures.bars import PATTERNS, hatched
+from nextlat_viz.figures.layout import Layout, heading, note
 from nextlat_viz.figures.rows import prefix
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.theme import Theme, dash, symbol
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, Figure
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from nextlat_viz.analysis import Trajectory
-
-_PLANE, _NEXT, _ERROR, _STRIP = ({"xaxis": f"x{n}", "yaxis": f"y{n}"} for n in ("", "2", "3", "4"))
-_RIGHT = [0.54, 1.0]
 
 
 def trajectories(
@@ -42,11 +40,11 @@ def trajectories(
     latents : sequence of AnnData
         One table per model, of the same episodes.
     paths : sequence of Trajectory
-        One per model, of one episode, as `analysis.read_trajectory` gives it.
+        One per model, of one episode, as `analysis.read_trajectory` returns it.
     position : int
-        Where the cursor is: after this many tokens.
+        Position of the cursor: the number of tokens read.
     labels : sequence of str, optional
-        What to call the models; default what the paths say.
+        Names of the models; default those in the paths.
     selection : sequence of int
         Positions of this episode that are selected.
     theme : {"auto", "light", "dark"}
@@ -83,138 +81,136 @@ def trajectories(
     names = ["exact", *(escape(label) for label in labels)]
     colors = [themes.EXACT, *themes.model_colors(labels)]
     places = [first.exact_coordinates, *(path.coordinates for path in paths)]
-    chances = [column(latents[0], "next_token_probs_exact"), *(column(one, "next_token_probs") for one in latents)]
+    chances = [column(latents[0], "next_token_probs_exact"), *(column(table, "next_token_probs") for table in latents)]
 
-    figure = Figure(simplex.edges(world, meta={"role": "simplex"}, **_PLANE))
+    figure, layout = Figure(), Layout()
+    planes, next_token, errors, strip = _views(layout, first, vocabulary, world, paths, position)
+    figure.add_trace(simplex.edges(world, meta={"role": "simplex"}, **planes))
     for i, (name, color, place) in enumerate(zip(names, colors, places, strict=True)):
-        figure.add_traces(_path(name, color, place, at, texts, i))
+        figure.add_traces(_path(name, color, place, at, texts, i, planes))
     for i, (name, color, chance) in enumerate(zip(names, colors, chances, strict=True)):
-        figure.add_trace(_bars(name, color, chance[rows[at]], vocabulary, i))
+        figure.add_trace(_bars(name, color, chance[rows[at]], vocabulary, i, next_token))
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
-        figure.add_trace(_error(name, color, path, texts, i))
-    figure.add_trace(_strip(codes, vocabulary, first.positions, at, selection, theme))
-    figure.update_layout(
-        template=themes.template(theme),
+        figure.add_trace(_error(name, color, path, texts, i, errors))
+    figure.add_trace(_strip(codes, vocabulary, first.positions, at, selection, theme, strip))
+    line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
+    cursor = {"x0": position, "x1": position, "y0": 0, "y1": 1, "xref": "x3", "yref": "y3 domain", "line": line}
+    return layout.finish(
+        figure,
+        theme,
         height=520,
         margin={"l": 14, "r": 14, "t": 36, "b": 46},
         barmode="group",
         bargap=0.3,
-        hovermode="closest",
         dragmode="select",
         clickmode="event",
         legend={"orientation": "h", "x": 0.0, "xanchor": "left", "y": 0.995, "yanchor": "top"},
-        annotations=[
-            *simplex.corner_names(world, "x", "y"),
-            _heading(0.0, 1.0, f"Belief over the episode, read by a linear probe{_fitted(paths)}"),
-            _caption(simplex.caption(world, 64)),
-            _heading(_RIGHT[0], 1.0, f"Next token after position {position}"),
-            _heading(_RIGHT[0], 0.58, "Distance of the belief read from the exact one"),
-        ],
-        shapes=[_upright(position, "x3", "y3 domain")],
-        **_axes(first.positions, vocabulary),
+        shapes=[{"type": "line", **cursor}],
     )
-    return figure
 
 
-def _fitted(paths: Sequence[Trajectory]) -> str:
-    return " (which was fitted on it)" if any(path.held_out is False for path in paths) else ""
-
-
-def _heading(x: float, y: float, text: str) -> dict[str, Any]:
-    return {
-        "xref": "paper", "yref": "paper", "x": x, "y": y, "yshift": 6, "xanchor": "left", "yanchor": "bottom",
-        "showarrow": False, "text": f"<b>{text}</b>",
-    }  # fmt: skip
-
-
-def _caption(text: str) -> dict[str, Any]:
-    small = {"size": 10.5}
-    return {**_heading(0.0, 0.2, ""), "text": text, "font": small, "yanchor": "top", "yshift": 0, "align": "left"}
-
-
-def _upright(position: int, xref: str, yref: str) -> dict[str, Any]:
-    line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
-    return {"type": "line", "xref": xref, "yref": yref, "x0": position, "x1": position, "y0": 0, "y1": 1, "line": line}
-
-
-def _axes(positions: Int[np.ndarray, " T"], vocabulary: list[str]) -> dict[str, Any]:
-    hidden = {"visible": False}
+def _views(
+    layout: Layout, path: Trajectory, vocabulary: list[str], world: Any, paths: Sequence[Trajectory], position: int
+) -> list[dict[str, str]]:
+    """Add the views of the plane, the next token, the distances and the tokens."""
+    hidden, right = {"visible": False}, [0.54, 1.0]
+    positions = path.positions
     along = [float(positions[0]) - 0.6, float(positions[-1]) + 0.6]
-    axes = {
-        "xaxis": {**hidden, "domain": [0.0, 0.48]},
-        "yaxis": {**hidden, "domain": [0.21, 0.93], "scaleanchor": "x"},
-        # Ticks by number too: a page that is drawn again takes tokens named by digits for numbers.
-        "xaxis2": {"domain": _RIGHT, "anchor": "y2", "type": "category", "categoryarray": vocabulary,
-                   "tickvals": list(range(len(vocabulary))), "ticktext": vocabulary},
-        "yaxis2": {"domain": [0.7, 1.0], "anchor": "x2", "range": [0, 1.02], "title": {"text": "probability"}},
-        "xaxis3": {"domain": _RIGHT, "anchor": "y3", "range": along, "showgrid": False, "showticklabels": False},
-        "yaxis3": {"domain": [0.17, 0.55], "anchor": "x3", "rangemode": "tozero", "title": {"text": "distance"}},
-        "xaxis4": {"domain": [0.0, 1.0], "anchor": "y4", "range": along, "showgrid": False,
-                   "title": {"text": "position"}, "dtick": 1 if len(positions) <= 24 else None},
-        "yaxis4": {"domain": [0.0, 0.09], "anchor": "x4", "range": [-0.5, 0.5], **hidden, "fixedrange": True},
-    }  # fmt: skip
-    return axes
+    training = " (training episode of the probe)" if any(item.held_out is False for item in paths) else ""
+    small = {"yanchor": "top", "yshift": 0, "align": "left", "font": {"size": 10.5}}
+    layout.notes += [
+        *simplex.corner_names(world, "x", "y"),
+        heading(f"Belief over the episode, read by a linear probe{training}"),
+        note(0.0, 0.2, simplex.axes_note(world, 64), xanchor="left", **small),
+    ]
+    return [
+        layout.view([0.0, 0.48], [0.21, 0.93], x=hidden, y={**hidden, "scaleanchor": "x"}),
+        layout.view(
+            right,
+            [0.7, 1.0],
+            # Ticks by number: when plotly draws the page again, it takes tokens named by digits for numbers.
+            x={"type": "category", "categoryarray": vocabulary, "tickvals": list(range(len(vocabulary))),
+               "ticktext": vocabulary},
+            y={"range": [0, 1.02], "title": {"text": "probability"}},
+            title=f"Next token after position {position}",
+        ),
+        layout.view(
+            right,
+            [0.17, 0.55],
+            x={"range": along, "showgrid": False, "showticklabels": False},
+            y={"rangemode": "tozero", "title": {"text": "distance"}},
+            title="Distance of the probe's belief from the exact belief",
+        ),
+        layout.view(
+            [0.0, 1.0],
+            [0.0, 0.09],
+            x={"range": along, "showgrid": False, "title": {"text": "position"},
+               "dtick": 1 if len(positions) <= 24 else None},
+            y={"range": [-0.5, 0.5], **hidden, "fixedrange": True},
+        ),
+    ]  # fmt: skip
 
 
 def _path(
-    name: str, color: str, place: Float[np.ndarray, "T 2"], at: int, texts: list[str], which: int
+    name: str, color: str, place: Float[np.ndarray, "T 2"], at: int, texts: list[str], i: int, axes: dict[str, str]
 ) -> list[go.Scatter]:
-    """The whole way faintly, what has been walked in full, and where the cursor is."""
-    exact, (dash, symbol) = which == 0, _look(which)
-    group = {"legendgroup": name, **_PLANE}
+    """Draw the whole path faintly, the path up to the cursor in full, and a mark at the cursor."""
+    exact, line, mark = i == 0, *_look(i)
+    group = {"legendgroup": name, **axes}
     width = 6 if exact else 2.2
     hover = {"text": texts, "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>"}
     quiet = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 1}}}
     return [
         go.Scatter(
             x=place[:, 0], y=place[:, 1], mode="lines+markers",
-            line={"color": themes.rgba(color, 0.3), "width": width, "dash": dash},
-            marker={"size": 9, "color": themes.rgba(color, 0.3), "symbol": symbol}, name=name, showlegend=False,
+            line={"color": themes.rgba(color, 0.3), "width": width, "dash": line},
+            marker={"size": 9, "color": themes.rgba(color, 0.3), "symbol": mark}, name=name, showlegend=False,
             meta={"role": "path"}, **hover, **group, **quiet,
         ),
         go.Scatter(
             x=place[: at + 1, 0], y=place[: at + 1, 1], mode="lines+markers", hoverinfo="skip", name=name,
-            line={"color": themes.rgba(color, 0.55) if exact else color, "width": width, "dash": dash},
-            marker={"size": 6, "color": color, "symbol": symbol}, meta={"role": "cursor"}, **group, **quiet,
+            line={"color": themes.rgba(color, 0.55) if exact else color, "width": width, "dash": line},
+            marker={"size": 6, "color": color, "symbol": mark}, meta={"role": "cursor"}, **group, **quiet,
         ),
         go.Scatter(
             x=place[at : at + 1, 0], y=place[at : at + 1, 1], mode="markers", hoverinfo="skip", showlegend=False,
             marker={"size": 24 if exact else 15, "color": color, "opacity": 0.45 if exact else 1, "line": {"width": 0},
-                    "symbol": symbol},
+                    "symbol": mark},
             name=name, meta={"role": "cursor"}, **group, **({} if exact else quiet),
         ),
     ]  # fmt: skip
 
 
-def _look(which: int) -> tuple[str, str]:
-    """Dash and mark of a path: the exact one is number 0."""
-    model = max(which - 1, 0)
-    return themes.DASHES[model % len(themes.DASHES)], themes.SYMBOLS[model % len(themes.SYMBOLS)]
+def _look(i: int) -> tuple[str, str]:
+    """Return dash and mark of a path; that of the exact belief is number 0."""
+    return dash(max(i - 1, 0)), symbol(max(i - 1, 0))
 
 
-def _bars(name: str, color: str, chance: Float[np.ndarray, " V"], vocabulary: list[str], which: int) -> go.Bar:
-    marker = hatched(color, PATTERNS[(which - 1) % len(PATTERNS)]) if which else {"color": color}
+def _bars(
+    name: str, color: str, chance: Float[np.ndarray, " V"], vocabulary: list[str], i: int, axes: dict[str, str]
+) -> go.Bar:
+    marker = hatched(color, PATTERNS[(i - 1) % len(PATTERNS)]) if i else {"color": color}
     return go.Bar(
         x=vocabulary, y=chance, name=name, marker=marker, showlegend=False, legendgroup=name,
-        hovertemplate=f"<b>{name}</b><br>token %{{x}}: %{{y:.3f}}<extra></extra>", meta={"role": "next"}, **_NEXT,
+        hovertemplate=f"<b>{name}</b><br>token %{{x}}: %{{y:.3f}}<extra></extra>", meta={"role": "next"}, **axes,
     )  # fmt: skip
 
 
-def _error(name: str, color: str, path: Trajectory, texts: list[str], which: int) -> go.Scatter:
-    dash, symbol = _look(which)
+def _error(name: str, color: str, path: Trajectory, texts: list[str], i: int, axes: dict[str, str]) -> go.Scatter:
+    line, mark = _look(i)
     return go.Scatter(
         x=path.positions, y=path.distance, mode="lines+markers", name=name, showlegend=False, legendgroup=name,
-        line={"color": color, "width": 2, "dash": dash}, marker={"size": 7, "symbol": symbol}, text=texts,
+        line={"color": color, "width": 2, "dash": line}, marker={"size": 7, "symbol": mark}, text=texts,
         hovertemplate=f"<b>{name}</b><br>%{{text}}<br>distance %{{y:.3f}}<extra></extra>",
-        meta={"role": "error"}, **_ERROR,
+        meta={"role": "error"}, **axes,
     )  # fmt: skip
 
 
 def _strip(
     codes: list[int], vocabulary: list[str], positions: Int[np.ndarray, " T"], at: int, selection: Sequence[int],
-    theme: Theme,
+    theme: Theme, axes: dict[str, str],
 ) -> go.Scatter:  # fmt: skip
-    """The tokens in reading order: read, being read (a frame) and to come (faint)."""
+    """Draw the tokens in reading order: the current one framed, later ones faint."""
     size = 30 if len(codes) <= 24 else 14
     return go.Scatter(
         x=positions, y=[0] * len(codes), mode="markers+text", text=[vocabulary[code] for code in codes],
@@ -227,5 +223,5 @@ def _strip(
                 "color": [CURSOR if i == at else CATEGORICAL[1] for i in range(len(codes))],
             },
         },
-        hovertemplate="position %{x}: token %{text}<extra></extra>", showlegend=False, meta={"role": "strip"}, **_STRIP,
+        hovertemplate="position %{x}: token %{text}<extra></extra>", showlegend=False, meta={"role": "strip"}, **axes,
     )  # fmt: skip

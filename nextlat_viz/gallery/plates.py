@@ -121,7 +121,7 @@ def _acceptance(group: Group) -> Iterator[Shown]:
         "Drafts of so many tokens, verified by the model that made them, which leaves what comes out unchanged. "
         f"{found.table['model'].nunique()} runs, a mark each. A pass saved is time saved only where a pass over "
         "several tokens takes as long as one over one.",
-        lambda theme: figures.measure(found, title="", theme=theme).update_yaxes(rangemode="tozero"),
+        lambda theme: figures.measure_figure(found, title="", theme=theme).update_yaxes(rangemode="tozero"),
     )
 
 
@@ -136,7 +136,7 @@ def _rank(group: Group) -> Iterator[Shown]:
         "Effective rank of the final hidden states (directions they spread over), and how far states after different "
         "histories that lead to the same true state lie apart, over the distance between different ones: lower is more "
         f"compact for both. A mark is a run ({group.seeds}).",
-        lambda theme: figures.measure(found, title="", theme=theme).update_yaxes(rangemode="tozero"),
+        lambda theme: figures.measure_figure(found, title="", theme=theme).update_yaxes(rangemode="tozero"),
     )
 
 
@@ -152,7 +152,7 @@ def _compression(group: Group) -> Iterator[Shown]:
         "Of pairs of different routes to the same state, the share after which the model goes on alike, in two senses "
         "(Vafa et al. 2024; Teoh et al. 2025): higher is better, and the true world has 1. A mark is a run, with the "
         f"standard error over pairs ({group.seeds}).",
-        lambda theme: figures.measure(found, title="", theme=theme),
+        lambda theme: figures.measure_figure(found, title="", theme=theme),
     )
 
 
@@ -165,7 +165,7 @@ def _maps(group: Group) -> Iterator[Shown]:
         "Shares of true streets used and unused, of streets that had to be invented, and of rides that no map "
         "explains. The control has true rides with as many errors: only what is beyond it speaks for a wrong map. "
         f"{group.seeds.capitalize()}.",
-        lambda theme: figures.measure(found, title="", theme=theme),
+        lambda theme: figures.measure_figure(found, title="", theme=theme),
     )
     for run in group.first:
         result = reconstruct_map(run)
@@ -197,7 +197,7 @@ def _tracking(group: Group) -> Iterator[Shown]:
         f"The running product by length, {group.name}",
         "Share of right products after so many elements, by the transformer and by psi alone; lengths beyond the "
         f"training context are a test of generalisation. {group.seeds.capitalize()}.",
-        lambda theme: figures.measure(found, title="", theme=theme),
+        lambda theme: figures.measure_figure(found, title="", theme=theme),
     )
 
 

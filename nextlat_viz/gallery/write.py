@@ -14,11 +14,10 @@ from tqdm.auto import tqdm
 from nextlat_viz import figures, io, latents, worlds
 from nextlat_viz.analysis import measure
 from nextlat_viz.errors import unknown
-from nextlat_viz.figures.export import FORMATS, browser
+from nextlat_viz.figures.export import FORMATS, browser, on_white
 from nextlat_viz.figures.gallery import stand_alone, write_page
 from nextlat_viz.figures.index_page import Card, figure_page, index_page
 from nextlat_viz.figures.page import INDEX, PLOTLY
-from nextlat_viz.figures.print import on_white
 from nextlat_viz.gallery.plates import OVERALL, PLATES, Plate, Shown, every_seed
 from nextlat_viz.gallery.runs import Group, grouped
 from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders

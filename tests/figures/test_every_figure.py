@@ -22,7 +22,7 @@ from nextlat_viz.analysis.injection import inject
 from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.analysis.prediction import Prediction
-from nextlat_viz.analysis.probes.result import read_out as read_at
+from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.plotting import CATEGORICAL
 from tests.synthetic import make_latents
@@ -116,13 +116,13 @@ CASES: dict[str, Callable[[], Any]] = {
     "injection_figure": _injection,
     "look_ahead_path": _look_ahead,
     "loss_curves": _curves,
-    "measure": lambda: figures.measure(Measure("m", _runs({"p": (0.0, 0.5)}), by=("p",))),
+    "measure_figure": lambda: figures.measure_figure(Measure("m", _runs({"p": (0.0, 0.5)}), by=("p",))),
     "prediction_bars": _prediction,
     "probe_offsets": lambda: figures.probe_offsets(
         Measure("m", _runs({"offset": (1, 2), "site": ("hidden",)}, prior=0.9), by=("offset", "site"), unit="nats")
     ),
     "probe_overview": _overview,
-    "read_out": lambda: figures.read_out(dict.fromkeys(NAMES, read_at(*_shipped()[1:], 25))),
+    "read_out_figure": lambda: figures.read_out_figure(dict.fromkeys(NAMES, read_out(*_shipped()[1:], 25))),
     "reconstruction": _reconstruction,
     "trajectories": _trajectories,
 }

@@ -70,7 +70,7 @@ def test_clouds_draw_every_row_of_every_model(latents: list[AnnData], planes: An
     said = texts(figure)
     assert said.count("being &lt;i&gt;computed&lt;/i&gt;") == 2
     belief_title = next(text for text in said if score_lines(probes[1]) in text)
-    assert "by a linear probe</b><br>" in belief_title
+    assert "read by a linear probe</b><br>" in belief_title
     assert any(text.startswith("<b>PCA</b><br>") and "% of the variance<br>trustworthiness " in text for text in said)
     assert {"<b>next-token</b>", "<b>NextLat</b>"} <= set(said)
 
@@ -319,7 +319,7 @@ def test_loss_curves_lie_over_their_floor() -> None:
     steps = np.arange(100, 500, 100)
     table = pd.DataFrame({"step": steps, "loss": 0.6 - steps / 1e4, "floor": 0.5})
     figure = figures.loss_curves({"<x>": table, "NextLat": table.assign(floor=0.4)}, title="A <b>", log_steps=True)
-    assert [one.name for one in figure.data] == ["&lt;x&gt;", "NextLat", *["floor: no model can be lower"] * 2]
+    assert [one.name for one in figure.data] == ["&lt;x&gt;", "NextLat", *["Bayes floor"] * 2]
     assert [tuple(one.y) for one in figure.data[2:]] == [(0.4, 0.4), (0.5, 0.5)]
     assert [one.showlegend for one in figure.data[2:]] == [True, False]
     assert tuple(figure.data[2].x) == (100, 400)

@@ -14,10 +14,9 @@ import pytest
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.figures.export import write
+from nextlat_viz.figures.export import SIZES, for_print, print_options, write
 from nextlat_viz.figures.gallery import stand_alone, write_page
 from nextlat_viz.figures.index_page import Card, figure_page, index_page
-from nextlat_viz.figures.print import SIZES, for_print, print_options
 from nextlat_viz.figures.story_page import Step, story_page
 from nextlat_viz.worlds import Episodes
 

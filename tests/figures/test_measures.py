@@ -9,7 +9,7 @@ import pytest
 
 from nextlat_viz.analysis import Measure
 from nextlat_viz.analysis.measure import record
-from nextlat_viz.figures import measure
+from nextlat_viz.figures import measure_figure
 
 SETTINGS = {
     "none": {},
@@ -42,7 +42,7 @@ def test_every_run_and_the_means_are_there(settings: dict[str, tuple[object, ...
     assert sorted(drawn) == sorted(one.table["value"])
     assert len(figure.layout.shapes) == views
     assert figure.layout.yaxis.title.text == "share"
-    assert measure(one, theme=theme).to_json() == figure.to_json()
+    assert measure_figure(one, theme=theme).to_json() == figure.to_json()
 
 
 def test_objectives_differ_in_symbol_and_dash() -> None:

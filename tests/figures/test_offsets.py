@@ -53,11 +53,11 @@ def test_objectives_differ_without_colour(swept: ProbeSweep) -> None:
 
 def test_controls_stand_beside_absolute_scores_only(swept: ProbeSweep) -> None:
     controls = having(probe_offsets(swept), "control")
-    assert [one.name for one in controls] == ["shuffled targets", "frequencies alone"] * 2
+    assert [one.name for one in controls] == ["shuffled targets", "token frequencies only"] * 2
     assert list(controls[0].y) == [3.0, 3.0, 3.0]
     assert [one.showlegend for one in controls] == [True, True, False, False]
     accuracies = having(probe_offsets(swept.scored_by("accuracy")), "control")
-    assert [one.name for one in accuracies] == ["frequencies alone"] * 2
+    assert [one.name for one in accuracies] == ["token frequencies only"] * 2
     assert list(accuracies[0].y) == [0.2, 0.2, 0.2]
     assert not having(probe_offsets(swept.scored_by("chance")), "control")
     figure = probe_offsets(swept.relative_to("next_token"), title="ahead of <b>")

@@ -71,9 +71,13 @@ def test_the_three_are_told_apart_without_colour(world: Any, result: MapReconstr
 def test_words_are_shown_as_they_are_and_counted(world: Any, result: MapReconstruction) -> None:
     figure = reconstruction(result, world)
     assert figure.layout.title.text == "Streets implied by 3 rides of &lt;i&gt;mine&lt;/i&gt; &#36;"
-    assert [note.text for note in figure.layout.annotations] == ["1 of 3 rides could not be placed."]
+    assert [note.text for note in figure.layout.annotations] == ["1 of 3 rides could not be placed on the map."]
     names = [trace.name for trace in figure.data if trace.showlegend]
-    assert names == ["unused: 2", f"true: {world.streets.n_edges - 2}", "invented: 2"]
+    assert names == [
+        "true streets, not used: 2",
+        f"true streets, used: {world.streets.n_edges - 2}",
+        "invented streets: 2",
+    ]
     assert reconstruction(result, world, title="Mine", width=400, height=300).layout.title.text == "Mine"
 
 

@@ -14,13 +14,12 @@ from nextlat_viz.analysis import ProbeResult, probe
 from nextlat_viz.analysis.injection import Injection, inject
 from nextlat_viz.analysis.lookahead import LookAhead, look_ahead
 from nextlat_viz.analysis.prediction import Prediction
-from nextlat_viz.analysis.probes.result import ReadOut
-from nextlat_viz.analysis.probes.result import read_out as read_at
+from nextlat_viz.analysis.probes.result import ReadOut, read_out
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.prediction import prediction_bars
-from nextlat_viz.figures.readout import read_out
+from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.latents import extract
 from nextlat_viz.training.checkpoint import Checkpoint, load
 
@@ -55,7 +54,7 @@ def edited(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> Inj
 
 @pytest.fixture(scope="module")
 def reading(latents: AnnData, belief: ProbeResult) -> ReadOut:
-    return read_at(latents, belief, ROW)
+    return read_out(latents, belief, ROW)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def drawn(ahead: LookAhead, edited: Injection, reading: ReadOut) -> dict[str, Ca
     return {
         "prediction": lambda names, **o: prediction_bars(dict.fromkeys(names, one), **o),
         "lookahead": lambda names, **o: look_ahead_path(dict.fromkeys(names, (ahead, plane)), **o),
-        "readout": lambda names, **o: read_out(dict.fromkeys(names, reading), **o),
+        "readout": lambda names, **o: read_out_figure(dict.fromkeys(names, reading), **o),
         "injection": lambda names, **o: injection_figure(dict.fromkeys(names, edited), **o),
     }
 
@@ -129,7 +128,7 @@ def test_tokens_and_states_stay_text(edited: Injection, ahead: LookAhead, readin
         prediction_bars({"x": wild}),
         injection_figure({"x": strange}),
         look_ahead_path({"x": (replace(ahead, tokens=(HOSTILE,) * 5), plane)}, axes=("<i>t", "y")),
-        read_out({"x": read}),
+        read_out_figure({"x": read}),
     ):
         said = figure.to_json()
         assert "onclick=x>" not in said.replace("\\u003e", ">")
@@ -152,7 +151,7 @@ def test_bars_of_a_prediction() -> None:
     assert len(first.x) == len(figure.layout.xaxis.ticktext) == 10
     np.testing.assert_allclose(models[0].y, [probs[names.index(name)] for name in first.text], atol=1e-6)
     assert models[1].marker.color == themes.MODELS["nextlat"]
-    assert "(90 less likely ones left out)" in figure.layout.xaxis.title.text
+    assert "(90 less likely omitted)" in figure.layout.xaxis.title.text
     assert "NextLat 0.0000 nats" in figure.layout.annotations[0].text
     sure = prediction_bars({"NextLat": replace(one, model=exact)})
     assert list(sure.layout.xaxis.ticktext) == ["t7", "t90"]
@@ -190,25 +189,25 @@ def test_the_ghost_path(ahead: LookAhead) -> None:
 
 
 def test_a_reading_beside_the_truth(latents: AnnData, reading: ReadOut) -> None:
-    figure = read_out({"NextLat": reading})
+    figure = read_out_figure({"NextLat": reading})
     np.testing.assert_allclose(figure.data[0].y, reading.truth, atol=1e-6)
     np.testing.assert_allclose(figure.data[1].y, reading.read, atol=1e-6)
     said = figure.layout.annotations[0].text
     assert f"NextLat: held-out R² {reading.probe.score:.2f}, shuffled" in said
     assert "untrained" in said
-    assert ("fitted on this episode" in said) == (not reading.held_out)
-    state = read_at(latents, probe(latents, "state", n_bootstrap=10), ROW)
-    classes = read_out({"NextLat": state}, most=2)
+    assert ("training episode of the probe" in said) == (not reading.held_out)
+    state = read_out(latents, probe(latents, "state", n_bootstrap=10), ROW)
+    classes = read_out_figure({"NextLat": state}, most=2)
     assert "chance" in classes.layout.annotations[0].text
     assert latents.obs["state"].iloc[ROW] in classes.layout.xaxis.ticktext
     assert classes.layout.xaxis.title.text == "class (1 more)"
     assert classes.layout.yaxis.title.text == "probability of state"
     with pytest.raises(ValueError, match="readings is empty"):
-        read_out({})
+        read_out_figure({})
     with pytest.raises(ValueError, match="of one target"):
-        read_out({"x": reading, "y": state})
+        read_out_figure({"x": reading, "y": state})
     with pytest.raises(ValueError, match="one episode and position"):
-        read_out({"x": reading, "y": replace(reading, position=9)})
+        read_out_figure({"x": reading, "y": replace(reading, position=9)})
 
 
 def test_before_and_after_an_edit(edited: Injection) -> None:

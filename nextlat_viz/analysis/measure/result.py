@@ -153,7 +153,7 @@ class Measure:
         return pd.DataFrame(rows)
 
     def plot(self, **options: Any) -> Figure:
-        """Draw every run and the mean of each objective. Options as for ``figures.measure``."""
+        """Draw every run and the mean of each objective. Options as for ``figures.measure_figure``."""
         figure: Figure = display.drawer("measure", "nextlat_viz.figures.measures")(self, **options)
         return figure
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nextlat_viz.analysis.probes.result import read_out as read
-from nextlat_viz.figures.readout import read_out
+from nextlat_viz.analysis.probes.result import read_out
+from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.studio.asked import AskedCard
@@ -33,7 +33,7 @@ class KnowsCard(ProbingCard):
         return self.state.site, *super()._more()
 
     def _answer(self, model: int, row: int) -> Any:
-        return read(self.state.scene.latents[model], self._probe(model, self.state.target, self.state.site), row)
+        return read_out(self.state.scene.latents[model], self._probe(model, self.state.target, self.state.site), row)
 
     def _picture(self, answers: Mapping[str, Any], theme: Theme) -> Any:
-        return read_out(answers, most=_MOST, theme=theme)
+        return read_out_figure(answers, most=_MOST, theme=theme)

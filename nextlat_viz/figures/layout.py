@@ -1,0 +1,256 @@
+"""Places of views on a figure: axes, headings and legends, and a narrower copy of a whole figure."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.plotting import Figure
+
+# A row of its own at the top of the page, whatever the headings below it say.
+LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.99, "yanchor": "top"}
+GAP = 0.07
+"""Between columns, as a share of the width."""
+
+# Mean width of a letter relative to the size of its font, for bold text too.
+_LETTER = 0.56
+_LINE = 1.3
+_SPACE = 8  # pixels between a heading and the next one
+# Font size of headings over lower views, which have no room above them; pixels of a line and of a mark in a legend.
+_SMALL, _KEY, _MARK = 10.0, 20, 44
+
+
+def axis_number(i: int) -> str:
+    """Return the number that plotly gives to the axes of a view: nothing for the first, 2 for the second."""
+    return "" if i == 0 else str(i + 1)
+
+
+def columns(n: int, gap: float = GAP) -> list[list[float]]:
+    """Divide the width into columns.
+
+    Examples
+    --------
+    >>> columns(2, 0.5)
+    [[0.0, 0.25], [0.75, 1.0]]
+    """
+    width = (1 - gap * (n - 1)) / n
+    return [[i * (width + gap), i * (width + gap) + width] for i in range(n)]
+
+
+def note(x: float, y: float, text: str, **options: Any) -> dict[str, Any]:
+    """Return an annotation at a place of the whole figure; `text` is plotly's HTML."""
+    return {"xref": "paper", "yref": "paper", "x": x, "y": y, "showarrow": False, "text": text, **options}
+
+
+def heading(text: str, more: str = "", x: float = 0.0, y: float = 1.0, **options: Any) -> dict[str, Any]:
+    """Return a heading over a view with a line of detail under it; both must be escaped already."""
+    below = f"<br>{more}" if more else ""
+    place = {"xanchor": "left", "yanchor": "bottom", "yshift": 6, "align": "left"}
+    return note(x, y, f"<b>{text}</b>{below}", **place | options)
+
+
+class Layout:
+    """The views of a figure, added one by one.
+
+    Examples
+    --------
+    >>> layout = Layout()
+    >>> axes = [layout.view(across, [0.0, 1.0], title="view") for across in columns(2)]
+    >>> axes[1], len(layout.notes)
+    ({'xaxis': 'x2', 'yaxis': 'y2'}, 2)
+    """
+
+    def __init__(self) -> None:
+        self.axes: dict[str, Any] = {}
+        self.notes: list[dict[str, Any]] = []
+
+    def view(
+        self,
+        across: list[float],
+        up: list[float],
+        *,
+        x: Mapping[str, Any] | str = "",
+        y: Mapping[str, Any] | str = "",
+        title: str = "",
+        more: str = "",
+    ) -> dict[str, str]:
+        """Add a view.
+
+        Parameters
+        ----------
+        across, up : [float, float]
+            Where it is, in shares of the width and of the height.
+        x, y : dict or str
+            Its axes as plotly describes them, or just their titles.
+        title, more : str
+            Plotly's HTML above it.
+
+        Returns
+        -------
+        dict
+            What a trace needs to be drawn in it.
+        """
+        number = axis_number(len(self.axes) // 2)
+        for name, other, domain, axis in (("x", "y", across, x), ("y", "x", up, y)):
+            options = {"title": {"text": axis}} if isinstance(axis, str) else axis
+            self.axes[f"{name}axis{number}"] = {"domain": domain, "anchor": f"{other}{number}", **options}
+        if title:
+            self.notes.append(heading(title, more, across[0], up[1]))
+        return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+
+    def finish(self, figure: Figure, theme: Theme, **options: Any) -> Figure:
+        """Give a figure these views, the look of a theme and further options of plotly's layout."""
+        base = {"template": themes.template(theme), "hovermode": "closest", "annotations": self.notes}
+        return figure.update_layout(**base | self.axes | options)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Views in rows of a fixed height, in pixels, and in columns of equal width.
+
+    Attributes
+    ----------
+    rows, columns : int
+    height, above, below : int
+        Pixels of a view, of its heading and of its axis.
+    top, foot : int
+        Pixels around all of them.
+    gap : float
+        Between columns, as a share of the width.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    above: int
+    below: int = 0
+    top: int = 0
+    foot: int = 0
+    gap: float = GAP
+
+    @property
+    def pixels(self) -> int:
+        """Height of the figure."""
+        return self.top + self.rows * (self.above + self.height + self.below) + self.foot
+
+    def place(self, row: int, column: int) -> tuple[list[float], list[float]]:
+        """Return where a view is, across and up.
+
+        Examples
+        --------
+        >>> Grid(1, 2, height=80, above=20, gap=0.0).place(0, 1)
+        ([0.5, 1.0], [0.0, 0.8])
+        """
+        start = self.top + row * (self.above + self.height + self.below) + self.above
+        top = 1 - start / self.pixels
+        return columns(self.columns, self.gap)[column], [max(top - self.height / self.pixels, 0.0), top]
+
+
+def side_by_side(figure: go.Figure) -> int:
+    """Return how many views stand side by side at most.
+
+    Examples
+    --------
+    >>> right = {"xaxis2": {"domain": [0.6, 1], "anchor": "y2"}, "yaxis2": {"anchor": "x2"}}
+    >>> side_by_side(go.Figure(layout={"xaxis": {"domain": [0, 0.4]}, **right}))
+    2
+    """
+    rows: Counter[tuple[float, ...]] = Counter()
+    for name in figure.layout:
+        if name.startswith("xaxis"):
+            other = figure.layout[f"yaxis{(figure.layout[name].anchor or 'y')[1:]}"]
+            rows[tuple(round(float(edge), 3) for edge in other.domain or (0, 1))] += 1
+    return max(rows.values(), default=1)
+
+
+def narrowed(figure: go.Figure, width: int) -> go.Figure:
+    """Return a copy of another width in which no heading runs into the next one or out of the figure.
+
+    Parameters
+    ----------
+    figure : plotly Figure
+        Its headings are annotations placed in the whole figure (``xref="paper"``), aligned to the left.
+    width : int
+        Pixels.
+
+    Returns
+    -------
+    plotly Figure
+        Higher by the lines that its headings at the top and its notes at the bottom gained.
+
+    Examples
+    --------
+    >>> title = heading("a heading of", "many words")
+    >>> narrow = narrowed(go.Figure().update_layout(annotations=[title], margin={"l": 0, "r": 0}), 60)
+    >>> narrow.layout.annotations[0].text
+    '<b>a<br>heading<br>of</b><br>many<br>words'
+    """
+    fitted = go.Figure(figure)
+    margin = {side: _margin(figure, side) for side in "lrtb"}
+    inside = width - margin["l"] - margin["r"]
+    notes = [note for note in fitted.layout.annotations if _is_heading(note)]
+    above, headings, below = float(_KEY * (_legend_lines(figure, inside) - 1)), 0.0, 0.0
+    for item in notes:
+        starts = [other.x for other in notes if abs(other.y - item.y) < 0.02 and other.x > item.x + 0.02]
+        size = float(item.font.size or fitted.layout.font.size or 12)
+        on_top = item.y > 0.98 - _LINE * size / 100
+        lines = item.text.split("<br>")
+        room = float((min([1.0, *starts]) - item.x) * inside - _SPACE)
+        broken = _broken_lines(lines, room, size)
+        if not on_top and len(broken) > len(lines):
+            item.font.size = size = min(size, _SMALL)
+            broken = _broken_lines(lines, room, size)
+        more = (len(broken) - len(lines)) * size * _LINE
+        item.text = "<br>".join(broken)
+        if item.yanchor == "bottom" and on_top:
+            headings = max(headings, more)
+        elif item.yanchor == "top" and item.y < 0.1:
+            below = max(below, more)
+    above += headings
+    height = (fitted.layout.height or 450) + int(above + below)
+    margin |= {"t": margin["t"] + int(above), "b": margin["b"] + int(below)}
+    return fitted.update_layout(width=width, height=height, margin=margin)
+
+
+def _legend_lines(figure: go.Figure, inside: float) -> int:
+    """Count the lines of a legend that is a row at the top: plotly makes all entries as wide as the widest."""
+    names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    if figure.layout.legend.yref != "container" or not names:
+        return 1
+    widest = _MARK + _LETTER * 12 * max(len(html.unescape(name)) for name in names)
+    return -(-len(names) // max(1, int(inside / widest)))
+
+
+def _margin(figure: go.Figure, side: str) -> float:
+    given = (figure.layout.margin[side], figure.layout.template.layout.margin[side])
+    return float(next((value for value in given if value is not None), 80))
+
+
+def _is_heading(annotation: Any) -> bool:
+    left = annotation.xref == "paper" and annotation.xanchor == "left"
+    return left and annotation.showarrow is False and not annotation.textangle
+
+
+def _broken_lines(lines: list[str], room: float, size: float) -> list[str]:
+    """Break lines of plotly's HTML at their spaces so that they fit into some pixels."""
+    letters = max(int(room / (_LETTER * size)), 8)
+    broken = []
+    for line in lines:
+        current = ""
+        for word in line.split(" "):
+            longer = f"{current} {word}" if current else word
+            if current and len(html.unescape(re.sub("<[^>]*>", "", longer))) > letters:
+                broken.append(current)
+                current = word
+            else:
+                current = longer
+        broken.append(current)
+    return broken
