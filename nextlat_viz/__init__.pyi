@@ -10,7 +10,7 @@ from . import worlds as worlds
 from .analysis.measure.evaluation import evaluate as evaluate
 from .analysis.measure.tables import results as results
 from .analysis.probes.probe import probe as probe
-from .analysis.projections import project as project
+from .analysis.projection.project import project as project
 from .hf.finetune import finetune as finetune
 from .hf.finetuned import load_finetuned as load_finetuned
 from .latents.combine import concatenate as concatenate

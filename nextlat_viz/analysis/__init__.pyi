@@ -13,8 +13,6 @@ from .behaviour.reconstruction import map_reconstruction as map_reconstruction
 from .behaviour.reconstruction import reconstruct_map as reconstruct_map
 from .behaviour.trajectories import next_token_test as next_token_test
 from .behaviour.trajectories import valid_trajectories as valid_trajectories
-from .cache import ProjectionCache as ProjectionCache
-from .cache import default_cache as default_cache
 from .dynamics import psi_rollout as psi_rollout
 from .dynamics import rollout_divergence as rollout_divergence
 from .dynamics import transition_consistency as transition_consistency
@@ -49,10 +47,12 @@ from .probes.result import ReadOut as ReadOut
 from .probes.result import read_out as read_out
 from .probes.sweep import ProbeSweep as ProbeSweep
 from .probes.sweep import probe_sweep as probe_sweep
-from .projection import Projection as Projection
-from .projection import aligned as aligned
-from .projection import with_projection as with_projection
-from .projections import project as project
+from .projection.cache import ProjectionCache as ProjectionCache
+from .projection.cache import default_cache as default_cache
+from .projection.project import project as project
+from .projection.result import Projection as Projection
+from .projection.result import aligned as aligned
+from .projection.result import with_projection as with_projection
 from .representations import latent_geometry as latent_geometry
 from .representations import similarity as similarity
 from .shape import curvature as curvature

@@ -18,9 +18,9 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Float
 
-from nextlat_viz.analysis.projection import Projection
-from nextlat_viz.analysis.projections import UmapPlan
-from nextlat_viz.analysis.umap_layout import Progress
+from nextlat_viz.analysis.projection.project import UmapPlan
+from nextlat_viz.analysis.projection.result import Projection
+from nextlat_viz.analysis.projection.umap import Progress
 from nextlat_viz.paths import PACKAGE
 
 State = Literal["ready", "running", "done", "failed", "cancelled"]

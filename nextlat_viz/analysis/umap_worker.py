@@ -42,7 +42,7 @@ def main() -> None:
 def _serve(source: str, target: str, params: dict[str, Any]) -> None:
     from safetensors.numpy import load_file, save_file
 
-    from nextlat_viz.analysis.umap_layout import umap_layout
+    from nextlat_viz.analysis.projection.umap import umap_layout
 
     layout = umap_layout(load_file(source)["X"], **params, progress=lambda now: _say(**now._asdict()))
     save_file({"layout": layout}, target)

@@ -12,7 +12,7 @@ from nextlat_viz.notebook.scene import Scene
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import Projection, UmapJob
-    from nextlat_viz.analysis.umap_layout import Progress
+    from nextlat_viz.analysis.projection.umap import Progress
 
 CANCELLED, FAILED = "UMAP was cancelled.", "UMAP failed"
 

@@ -15,7 +15,7 @@ import pytest
 from anndata import AnnData
 
 from nextlat_viz.analysis import Projection, ProjectionCache, UmapJob, background, project_in_background
-from nextlat_viz.analysis.umap_layout import Progress
+from nextlat_viz.analysis.projection.umap import Progress
 from nextlat_viz.errors import LatentsError
 
 ROOT = Path(__file__).parents[2]

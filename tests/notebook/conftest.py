@@ -9,7 +9,7 @@ import pytest
 from anndata import AnnData
 
 from nextlat_viz import analysis
-from nextlat_viz.analysis.umap_layout import Progress
+from nextlat_viz.analysis.projection.umap import Progress
 from nextlat_viz.notebook.layouts import UmapQueue
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState

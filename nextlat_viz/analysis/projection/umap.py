@@ -1,4 +1,4 @@
-"""UMAP, asked for so that a seed gives the same picture and exact neighbours spare most of the waiting."""
+"""UMAP layouts, seeded, from exact nearest neighbours."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-# Above this many rows all-pairs distances take longer than approximate neighbours and their compilation.
+# Above this many rows, distances between all pairs take longer than approximate neighbours and their compilation.
 BRUTE_ROWS = 20_000
 
 
 class Progress(NamedTuple):
-    """What is being done; ``done`` of ``total`` epochs once the layout runs, else 0 of 0."""
+    """The present stage of a layout: ``done`` of ``total`` epochs while it runs, before that 0 of 0."""
 
     stage: str
     done: int = 0
@@ -43,23 +43,23 @@ def umap_layout(
 ) -> Float[np.ndarray, "rows 2"]:
     """Lay rows out in the plane by UMAP (McInnes et al. 2018).
 
-    Starts from PCA, so that what is left and right does not depend on luck, and runs on one thread, so that a seed
+    The layout starts from PCA, so that left and right do not depend on the seed, and runs on one thread, so that a seed
     gives the same bytes. Up to `BRUTE_ROWS` rows the neighbours are exact. The first call in a process compiles for
-    20 s and more; `background` runs it in a process of its own.
+    20 s and more.
 
     Parameters
     ----------
     X : (rows, dim) array
-        Rows should differ: merge duplicates first, or they crowd each other's neighbours out.
+        Different rows: many copies of one row would fill its list of neighbours.
     n_neighbors, min_dist, n_epochs, seed
-        UMAP's own.
+        As in ``umap.UMAP``.
     progress : callable, optional
-        Told what is going on, a few times a second at most.
+        Called with the present stage, a few times a second at most.
     """
     tell = progress or (lambda _: None)
     tell(Progress("loading UMAP"))
     with warnings.catch_warnings():
-        # umap warns when it is imported without TensorFlow, and when given neighbours without an index to add to.
+        # umap warns when imported without TensorFlow, and about precomputed neighbours without a search index.
         warnings.simplefilter("ignore")
         from umap import UMAP
 
@@ -89,7 +89,7 @@ def umap_layout(
 
 
 class _Epochs(io.StringIO):
-    """A file for tqdm that turns its bar, here the bare number of the epoch, into `Progress`."""
+    """A file for umap's tqdm bar, which is set to print the bare number of the epoch: reports it as `Progress`."""
 
     def __init__(self, report: Callable[[Progress], None], total: int) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import pytest
 
 from nextlat_viz import paths
 from nextlat_viz.analysis import ProjectionCache, default_cache
-from nextlat_viz.analysis.cache import Stored, alike, fingerprint, key_of
+from nextlat_viz.analysis.projection.cache import Stored, alike, fingerprint, key_of
 
 KEY = key_of({"method": "umap"})
 
@@ -60,10 +60,29 @@ def test_a_corrupt_file_is_ignored_with_a_warning(tmp_path: Path, stored: Stored
         (tmp_path / f"{key}.safetensors").write_bytes(whole)
     else:
         path.write_bytes({"truncated": whole[:-7], "empty": b"", "text": b"<html>" * 40}[damage])
-    with pytest.warns(UserWarning, match="ignored and made again"):
+    with pytest.warns(UserWarning, match="ignored and computed again"):
         assert cache.load(key) is None
     cache.store(key, stored, {})
     assert cache.load(key) is not None
+
+
+def test_no_changed_byte_goes_unnoticed(tmp_path: Path, stored: Stored) -> None:
+    cache = ProjectionCache(user=tmp_path)
+    cache.store(KEY, stored, {"label": "NextLat"})
+    path = tmp_path / f"{KEY}.safetensors"
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.warns(UserWarning, match="ignored and computed again"):
+            assert cache.load(KEY) is None, f"byte {at}"
+
+
+def test_shipped_projections_are_sealed() -> None:
+    shipped = sorted(paths.shipped_projections().glob("*.safetensors"))
+    assert shipped
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(default_cache().load(path.stem) for path in shipped)
 
 
 def test_coordinates_that_are_not_numbers_are_refused(tmp_path: Path, stored: Stored) -> None:

@@ -1,4 +1,4 @@
-"""Latents to the plane: PCA at once, UMAP when it is ready, and beliefs as a probe reads them."""
+"""Project latents to the plane: by PCA, by UMAP, or as beliefs that a probe reads."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.analysis._placement import Affine, Nearest, distinct, fit_pca
 from nextlat_viz.analysis._rows import features, picture_world, require_model
-from nextlat_viz.analysis.cache import ProjectionCache, Stored, alike, default_cache, fingerprint, key_of
+from nextlat_viz.analysis._threads import few_threads
 from nextlat_viz.analysis.geometry import trustworthiness
 from nextlat_viz.analysis.probes.result import ProbeResult
-from nextlat_viz.analysis.projection import Projection
-from nextlat_viz.analysis.umap_layout import umap_layout
+from nextlat_viz.analysis.projection.cache import ProjectionCache, Stored, alike, default_cache, fingerprint, key_of
+from nextlat_viz.analysis.projection.result import RESOLUTION, Affine, Nearest, Projection, mean_norm
+from nextlat_viz.analysis.projection.umap import umap_layout
 from nextlat_viz.errors import LatentsError, unknown
 from nextlat_viz.latents.table import column, meta
 
 METHODS = ("pca", "umap", "belief")
-# Part of the cache key: raise it when the same parameters would give another picture.
+# Part of the cache key: raise it when the same parameters would give another layout.
 RECIPE = 1
 
 
@@ -46,18 +46,22 @@ def project(
     latents : AnnData
         Of one model.
     method : str
-        "pca"; "umap" (cached; the first in a process takes 20 s and more: see `project_in_background`); "belief":
-        what `probe` reads, in the world's own picture coordinates, the same for every model of that world.
+        "pca"; "umap" (cached; the first in a process takes 20 s and more: see `project_in_process`); "belief": the
+        reading of `probe` in the world's own picture coordinates, which are the same for every model of that world.
     site : str
-        One of `latents.sites`, or "all". With "belief" it is the probe's.
+        One of `latents.sites`, or "all". "belief" takes the site of the probe.
     rows : ints, or booleans for every row, optional
         Fit and show only these rows; default all.
     probe : ProbeResult
         For "belief": a belief probe of this model.
     seed, n_neighbors, min_dist, n_epochs
-        For "umap". Rows alike to within 1e-4, such as the same prefix in two episodes, are laid out once.
+        For "umap". Rows equal to within 1e-4, such as the same prefix in two episodes, are laid out once.
     cache : bool or ProjectionCache
-        Where to look for and keep UMAP layouts; True for `default_cache`.
+        Where to read and write UMAP layouts; True for `default_cache`.
+
+    Returns
+    -------
+    Projection
 
     Raises
     ------
@@ -68,7 +72,7 @@ def project(
 
     Examples
     --------
-    A model whose hidden state is a linear image of Mess3's belief lies in a plane:
+    Hidden states that are a linear function of the belief of Mess3 lie in a plane:
 
     >>> from nextlat_viz import worlds
     >>> from nextlat_viz.latents.table import build
@@ -88,7 +92,7 @@ def project(
         return plan.cached() or plan.finish(umap_layout(plan.X, **plan.params))
     if method not in METHODS:
         raise unknown("projection method", method, METHODS)
-    chosen, its = _chosen(latents, rows), meta(latents)
+    chosen, about = _chosen(latents, rows), meta(latents)
     explained, params = None, {}
     if method == "pca":
         X = _planar(features(latents, site)[chosen], site, method)
@@ -100,7 +104,7 @@ def project(
         require_model(latents, probe.weights_sha256, "probe")
         site, params = probe.site, {"probe_seed": probe.seed, "probe_penalty": probe.penalty}
         X, world = _planar(features(latents, site)[chosen], site, method), picture_world(latents)
-        # Picture coordinates are affine in the belief, so its corners and its origin say everything.
+        # Picture coordinates are affine in the belief, so the origin and the corners determine the map.
         origin = world.belief_coordinates(np.zeros(len(probe.intercept)))
         corners = world.belief_coordinates(np.eye(len(probe.intercept))) - origin
         placement = Affine(probe.coef.T @ corners, probe.intercept @ corners + origin)
@@ -116,16 +120,32 @@ def project(
         explained_variance=explained,
         note=note,
         cached=False,
-        label=its["label"],
-        weights_sha256=its["weights_sha256"],
-        episodes_sha256=its["episodes_sha256"],
+        label=about["label"],
+        weights_sha256=about["weights_sha256"],
+        episodes_sha256=about["episodes_sha256"],
         placement=placement,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class UmapPlan:
-    """A UMAP before and after its layout: what to lay out, where to look for it, and what to make of it."""
+    """A checked request for a UMAP: the rows to lay out, and the cache entry of the layout.
+
+    Attributes
+    ----------
+    X : (n, dim) array
+        The different rows.
+    which : (rows,) int array
+        The row of `X` that each row equals.
+    rows : (rows,) int array
+        Row numbers in the latents.
+    site, label : str
+    params : dict
+        Arguments of `umap_layout`.
+    provenance : dict
+        The origin of the projection, which the cache key hashes.
+    cache : ProjectionCache
+    """
 
     X: Float[np.ndarray, "n dim"]
     which: Int[np.ndarray, " rows"]
@@ -148,7 +168,7 @@ class UmapPlan:
         min_dist: float | int = 0.1,
         n_epochs: int = 200,
     ) -> UmapPlan:
-        """Check what is asked for; parameters as in `project`."""
+        """Check the arguments, which are those of `project`."""
         for name, value, low, high in (
             ("n_neighbors", n_neighbors, 2, 1000),
             ("min_dist", min_dist, 0, 1),
@@ -156,7 +176,7 @@ class UmapPlan:
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {value}")
-        chosen, its = _chosen(latents, rows), meta(latents)
+        chosen, about = _chosen(latents, rows), meta(latents)
         X = _planar(features(latents, site)[chosen], site, "umap")
         first, which = distinct(X)
         if first.size < n_neighbors + 2:
@@ -171,16 +191,17 @@ class UmapPlan:
             "method": "umap",
             "site": site,
             "params": params,
-            "weights_sha256": its["weights_sha256"],
-            "episodes_sha256": its["episodes_sha256"],
-            "world": json.loads(its["world"]),
+            "weights_sha256": about["weights_sha256"],
+            "episodes_sha256": about["episodes_sha256"],
+            "world": json.loads(about["world"]),
             "rows_sha256": hashlib.sha256(where.tobytes()).hexdigest(),
         }
-        found = cache if isinstance(cache, ProjectionCache) else default_cache() if cache else ProjectionCache()
-        return cls(X[first], which, chosen, site, params, provenance, its["label"], found)
+        if not isinstance(cache, ProjectionCache):
+            cache = default_cache() if cache else ProjectionCache()
+        return cls(X[first], which, chosen, site, params, provenance, about["label"], cache)
 
     def cached(self) -> Projection | None:
-        """Return the projection from the cache, if it is there and was made from these latents."""
+        """Return the projection from the cache, None if it is not there or was made from other latents."""
         stored = self.cache.load(key_of(self.provenance))
         if stored is None or len(stored.coordinates) != len(self.rows):
             return None
@@ -189,7 +210,7 @@ class UmapPlan:
         return self._projection(stored.coordinates, stored.trustworthiness, cached=True)
 
     def finish(self, layout: Float[np.ndarray, "n 2"]) -> Projection:
-        """Turn the layout of the distinct rows into a projection of all, and keep it."""
+        """Turn the layout of the different rows into a projection of all rows, and store it in the cache."""
         coordinates, trust = layout[self.which], _trust(self.X, layout)
         score = float("nan") if trust is None else trust
         stored = Stored(coordinates, score, fingerprint(self.X[self.which]))
@@ -208,8 +229,8 @@ class UmapPlan:
             explained_variance=None,
             note=(
                 f"UMAP of the {len(self.X):,} different rows among {len(self.rows):,} "
-                f"({self.params['n_neighbors']} neighbours, min_dist {self.params['min_dist']}): near is near; how far "
-                "far groups lie apart, and how large they are, means little."
+                f"({self.params['n_neighbors']} neighbours, min_dist {self.params['min_dist']}). Near points are "
+                "similar. Distances between groups and their sizes mean little."
             ),
             cached=cached,
             label=self.label,
@@ -217,6 +238,37 @@ class UmapPlan:
             episodes_sha256=self.provenance["episodes_sha256"],
             placement=Nearest(self.X, coordinates[first], self.params["n_neighbors"]),
         )
+
+
+def distinct(X: Float[np.ndarray, "rows dim"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " rows"]]:
+    """Find the different rows: ``(first, which)``, so that row i equals row ``first[which[i]]``.
+
+    Episodes that begin alike give hundreds of copies of the same latents. Rows are compared along four random
+    directions, to within `RESOLUTION` of the mean norm of a row.
+    """
+    X = X.astype(np.float64)
+    directions = np.random.default_rng(0).normal(size=(X.shape[1], 4))
+    cells = np.round(X @ directions / (RESOLUTION * mean_norm(X)))
+    _, first, which = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size)
+    return first[order], rank[which.reshape(-1)]
+
+
+def fit_pca(X: Float[np.ndarray, "rows dim"]) -> tuple[Affine, tuple[float, float]]:
+    """Fit the two directions of largest variance, and return the map and the shares of variance.
+
+    An eigenvector has no sign. Each axis is turned so that its largest loading is positive.
+    """
+    X = X.astype(np.float64)
+    mean = X.mean(0)
+    with few_threads(X.size):
+        values, vectors = np.linalg.eigh((X - mean).T @ (X - mean))
+    axes = vectors[:, :-3:-1]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), [0, 1]])
+    first, second = np.maximum(values[:-3:-1], 0) / max(float(np.maximum(values, 0).sum()), 1e-300)
+    return Affine(axes, -mean @ axes), (float(first), float(second))
 
 
 def _chosen(latents: AnnData, rows: ArrayLike | None) -> np.ndarray:

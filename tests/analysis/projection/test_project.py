@@ -10,7 +10,8 @@ from scipy.stats import ortho_group
 from sklearn.decomposition import PCA
 
 from nextlat_viz.analysis import Projection, ProjectionCache, aligned, probe, project, with_projection
-from nextlat_viz.analysis._placement import Affine, Nearest, distinct
+from nextlat_viz.analysis.projection.project import distinct
+from nextlat_viz.analysis.projection.result import Affine, Nearest
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.latents import world_of
 from tests.synthetic import make_latents
@@ -102,7 +103,7 @@ def test_umap_of_two_hundred_points(umap: Projection, small: AnnData) -> None:
 def test_umap_comes_back_from_the_cache(
     umap: Projection, small: AnnData, umap_cache: ProjectionCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nextlat_viz.analysis.projections.umap_layout", never)
+    monkeypatch.setattr("nextlat_viz.analysis.projection.project.umap_layout", never)
     again = project(small, "umap", cache=umap_cache, n_neighbors=10, n_epochs=30)
     assert again.cached
     assert again.trustworthiness == umap.trustworthiness
@@ -130,7 +131,7 @@ def fake_umap(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(X))
         return X[:, :2].copy()
 
-    monkeypatch.setattr("nextlat_viz.analysis.projections.umap_layout", layout)
+    monkeypatch.setattr("nextlat_viz.analysis.projection.project.umap_layout", layout)
     return calls
 
 
