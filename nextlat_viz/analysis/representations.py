@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from nextlat_viz.analysis._rows import features
 from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes, same_state_spread
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
 from nextlat_viz.analysis.measure.result import clustered
 from nextlat_viz.analysis.shape import different_histories, merge_distance, trajectory_shapes
 from nextlat_viz.decoding.predictor import ModelPredictor
@@ -47,9 +47,15 @@ _UNITS = {
 )
 def latent_geometry(
     models: Models[ModelPredictor],
-    quantities: Sequence[str] = ("effective_rank", "same_state_spread", "merge_distance", "curvature", "path_length"),
+    quantities: str | Sequence[str] = (
+        "effective_rank",
+        "same_state_spread",
+        "merge_distance",
+        "curvature",
+        "path_length",
+    ),
     sites: str | Sequence[str] = ("hidden",),
-    snapshots: Sequence[int] | Literal["all"] | None = None,
+    snapshots: int | Sequence[int] | Literal["all"] | None = None,
     *,
     by: By = None,
     min_position: int = 1,
@@ -68,7 +74,7 @@ def latent_geometry(
           the root mean square distance of latents to their mean, both of `trajectory_shapes`, means over episodes.
     sites : "all", or names
         Layers, as in ``nlv.extract``.
-    snapshots : steps or "all", optional
+    snapshots : step, several or "all", optional
         Earlier steps of the same runs, by ``checkpoint.at``; 0 is before training, "all" is 0 and every kept step.
     by : str or several, optional
         What makes a state; see `state_numbers`.
@@ -99,7 +105,7 @@ def latent_geometry(
     >>> ranks.table["site"].tolist()
     ['embed', 'block0', 'block1', 'hidden']
     """
-    quantities = [quantities] if isinstance(quantities, str) else list(quantities)
+    quantities = several(quantities)
     for quantity in quantities:
         if quantity not in _QUANTITIES:
             raise unknown("quantity", quantity, _QUANTITIES)
@@ -108,7 +114,7 @@ def latent_geometry(
     for model, step in models.track(jobs):
         checkpoint = model.checkpoint if snapshots is None else model.checkpoint.at(step)
         latents = extract(checkpoint, episodes, sites, progress=False, positions=_from(min_position))
-        for site in sites_of(latents) if sites == "all" else _named(sites):
+        for site in sites_of(latents) if sites == "all" else several(sites):
             for quantity in quantities:
                 score = _QUANTITIES[quantity](latents, site, by)
                 yield model, {"step": step, "site": site, "quantity": quantity, **score}
@@ -161,7 +167,7 @@ def similarity(
     clouds: list[tuple[dict[str, Any], np.ndarray]] = []
     for predictor in chosen:
         latents = extract(predictor.checkpoint, episodes, sites, progress=False, positions=_from(min_position))
-        for site in sites_of(latents) if sites == "all" else _named(sites):
+        for site in sites_of(latents) if sites == "all" else several(sites):
             X = features(latents, site)
             if len(X) <= X.shape[1]:
                 raise ValueError(
@@ -193,14 +199,10 @@ def _from(min_position: int) -> slice:
     return slice(at_least("min_position", min_position, why="positions count from 1"), None)
 
 
-def _steps(predictor: ModelPredictor, snapshots: Sequence[int] | Literal["all"] | None) -> list[int]:
+def _steps(predictor: ModelPredictor, snapshots: int | Sequence[int] | Literal["all"] | None) -> list[int]:
     if snapshots is None:
         return [predictor.checkpoint.step]
-    return [0, *predictor.checkpoint.snapshots] if snapshots == "all" else [int(step) for step in snapshots]
-
-
-def _named(sites: str | Sequence[str]) -> list[str]:
-    return [sites] if isinstance(sites, str) else list(sites)
+    return [0, *predictor.checkpoint.snapshots] if snapshots == "all" else [int(step) for step in several(snapshots)]
 
 
 def _padded(

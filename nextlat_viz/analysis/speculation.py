@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from nextlat_viz.analysis.episodes import end_token, heldout_episodes, prompt_length, require_next_token
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
 from nextlat_viz.analysis.measure.result import clustered
 from nextlat_viz.decoding import DraftCosts, Speculated, speculative_generate
 from nextlat_viz.decoding.drafters import drafter_name, make_drafter
@@ -36,7 +36,7 @@ _DRAFTS: tuple[int | Literal["adaptive"], ...] = (1, 2, 4, 8, "adaptive")
 )
 def acceptance(
     models: Models[ModelPredictor],
-    drafts: Sequence[int | Literal["adaptive"]] | None = None,
+    drafts: int | str | Sequence[int | Literal["adaptive"]] | None = None,
     n: int = 64,
     *,
     temperature: float = 1.0,
@@ -51,7 +51,7 @@ def acceptance(
 
     Parameters
     ----------
-    drafts : ints and "adaptive", optional
+    drafts : int, "adaptive" or several, optional
         Tokens drafted in a step. By default those of 1, 2, 4, 8 and adaptive that the model can draft: MTP and JTP
         draft no further than they were trained to.
     n : int
@@ -89,7 +89,9 @@ def acceptance(
     episodes = heldout_episodes(models, n, seed=seed)
     prompts = episodes.tokens[:, : prompt_length(episodes, models.world)]
     # Check every model before the first is measured, so that an error comes before the work.
-    jobs = [(model, draft) for model in models.all for draft in (_possible(model) if drafts is None else drafts)]
+    jobs = [
+        (model, draft) for model in models.all for draft in (_possible(model) if drafts is None else several(drafts))
+    ]
     if not jobs:
         raise ValueError("drafts is empty: give at least one number of tokens, or 'adaptive'")
     end = end_token(models.world)

@@ -36,7 +36,7 @@ def compression_vafa(
     suffixes: int = 30,
     eps: float = 0.01,
     length: int | None = None,
-    state: Sequence[str] | None = None,
+    state: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> Rows:
     """Share of same-state prefix pairs whose second prefix accepts everything sampled after the first.
@@ -60,7 +60,7 @@ def compression_vafa(
         A token is accepted if its probability is above this.
     length : int, optional
         Tokens of an episode in a world without a fixed length; by default as many as the models can predict.
-    state : sequence of str, optional
+    state : str or several, optional
         Names of the states that fix the future, in a world where ``state_of`` does not know them.
     seed : int
         Of pairs and suffixes.
@@ -109,7 +109,7 @@ def compression_vafa(
     fits=lambda checkpoint: isinstance(checkpoint.world, Taxi),
 )
 def compression_greedy(
-    models: Models, *, n: int = 200, length: int | None = None, state: Sequence[str] | None = None, seed: int = 0
+    models: Models, *, n: int = 200, length: int | None = None, state: str | Sequence[str] | None = None, seed: int = 0
 ) -> Rows:
     """Share of same-state prefix pairs that a model continues greedily by the same tokens.
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nextlat_viz.analysis.behaviour.language import walk
 from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
 from nextlat_viz.analysis.episodes import heldout_prompts, require_end, require_finite, require_taxi, whole_length
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
 from nextlat_viz.analysis.measure.result import share
 from nextlat_viz.decoding import Predictor
 from nextlat_viz.errors import unknown
@@ -31,8 +32,8 @@ KINDS = ("random", "second", "adversarial")
 )
 def detour_robustness(
     models: Models,
-    p: Sequence[float | int] = (0, 0.01, 0.1, 0.25, 0.5, 0.75),
-    kinds: Sequence[str] = KINDS,
+    p: float | Sequence[float | int] = (0, 0.01, 0.1, 0.25, 0.5, 0.75),
+    kinds: str | Sequence[str] = KINDS,
     *,
     n: int = 200,
     seed: int = 0,
@@ -57,9 +58,9 @@ def detour_robustness(
 
     Parameters
     ----------
-    p : sequence of numbers
+    p : number or several
         Probabilities of a detour.
-    kinds : sequence of str
+    kinds : name or several
     n : int
         Prompts, all different; fewer where the world has fewer.
     seed : int
@@ -89,10 +90,11 @@ def detour_robustness(
     """
     require_finite(models)
     world = require_taxi(models.world, models.measure)
+    p, kinds = several(p), several(kinds)
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("kind of detour", kind, KINDS)
-    if not len(p) or not len(kinds):
+    if not p or not kinds:
         raise ValueError("p and kinds must each name at least one setting")
     for chance in p:
         if not 0 <= chance <= 1:
@@ -120,35 +122,23 @@ def drive(
     `which`, from 0 to 1, picks the turn of a random detour. Returns tokens (n, prompt + steps), -1 after the end; the
     length of each ride; and its number of detours.
     """
-    end, first = require_end(world, "a drive"), len(world.streets.nodes)
-    n, width = prompts.shape
-    tokens = np.full((n, width + when.shape[1]), -1, np.int64)
-    tokens[:, :width] = prompts
-    length, detours, going = np.full(n, width), np.zeros(n, np.int64), np.arange(n)
-    reader = predictor.reader(prompts)
-    for step in range(when.shape[1]):
-        at = width + step
-        choice = reader.probs.argmax(axis=1)
-        replaced = np.flatnonzero(when[going, step])
+    end, first, width = require_end(world, "a drive"), len(world.streets.nodes), prompts.shape[1]
+    detours = np.zeros(len(prompts), np.int64)
+
+    def turn_or_detour(rides: np.ndarray, so_far: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        step, choice = so_far.shape[1] - width, probs.argmax(axis=1)
+        replaced = np.flatnonzero(when[rides, step])
         if len(replaced):
-            rides = going[replaced]
-            open_turns = world.legal_turns(tokens[rides, :at], in_time=True)[:, -1]
-            turn = detour(
-                reader.probs[replaced, first:end], choice[replaced] - first, open_turns, kind, which[rides, step]
-            )
+            open_turns = world.legal_turns(so_far[replaced], in_time=True)[:, -1]
+            chances = which[rides[replaced], step]
+            turn = detour(probs[replaced, first:end], choice[replaced] - first, open_turns, kind, chances)
             moved = turn >= 0
-            detours[rides[moved]] += 1
+            detours[rides[replaced[moved]]] += 1
             choice[replaced[moved]] = first + turn[moved]
-        tokens[going, at] = choice
-        length[going] += 1
-        unfinished = choice != end
-        going, choice = going[unfinished], choice[unfinished]
-        if not going.size or step + 1 == when.shape[1]:
-            break
-        if not unfinished.all():
-            reader.keep(unfinished)
-        reader.read(choice)
-    return tokens, length, detours
+        return choice
+
+    tokens = walk(predictor, prompts, when.shape[1], turn_or_detour, end)
+    return tokens, (tokens >= 0).sum(axis=1), detours
 
 
 def detour(

@@ -47,7 +47,7 @@ def distinction(
     largest: int = 200,
     eps: float = 0.01,
     length: int | None = None,
-    state: Sequence[str] | None = None,
+    state: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> Rows:
     """Precision and recall of the continuations that tell two states apart: the Myhill-Nerode boundary.
@@ -79,7 +79,7 @@ def distinction(
         A token is accepted if its probability is above this.
     length : int, optional
         Tokens of an episode in a world without a fixed length; by default as many as the models can predict.
-    state : sequence of str, optional
+    state : str or several, optional
         Names of the states that fix the future, in a world where ``state_of`` does not know them.
     seed : int
         Of pairs, suffixes and draws.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
 from nextlat_viz.analysis.measure.result import share
 from nextlat_viz.analysis.psi import batches, readers
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor
@@ -27,7 +27,7 @@ from nextlat_viz.worlds.groups import GroupWorld
     fits=lambda checkpoint: isinstance(checkpoint.world, GroupWorld),
 )
 def state_tracking(
-    models: Models, lengths: Sequence[int] = (12, 24, 36), n: int = 500, *, seed: int = HELDOUT_SEED
+    models: Models, lengths: int | Sequence[int] = (12, 24, 36), n: int = 500, *, seed: int = HELDOUT_SEED
 ) -> Rows:
     """Share of right labels after a number of tokens, of the transformer and of psi rolled from its first state.
 
@@ -37,7 +37,7 @@ def state_tracking(
 
     Parameters
     ----------
-    lengths : ints
+    lengths : int or several
         Tokens read; ``range(1, 37)`` gives the whole curve.
     n : int
         Episodes, of the test split where there is one, each as long as the longest of `lengths`.
@@ -65,7 +65,7 @@ def state_tracking(
     [[12, 'true world', 1.0], [36, 'true world', 1.0]]
     """
     world = models.world_of(GroupWorld, "a5")
-    lengths = sorted({int(length) for length in lengths})
+    lengths = sorted({int(length) for length in several(lengths)})
     if not lengths or lengths[0] < 1:
         raise ValueError(f"lengths={lengths} must be whole numbers of tokens from 1, at least one")
     # The first three tokens decide whether an episode is in the test split, so none is shorter.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.decoding import Predictor, Reader
+from nextlat_viz.decoding import Predictor
 from nextlat_viz.decoding.generation import choose
 from nextlat_viz.worlds import World
 from nextlat_viz.worlds.taxi.world import Taxi
+
+Choose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Chooses the next tokens, given the rows of the sequences, their tokens so far and the model's probabilities."""
 
 _CELLS_AT_ONCE = 1 << 24  # of an array rows x positions x vocabulary
 
@@ -83,22 +88,15 @@ def sample_suffixes(
     >>> suffixes.shape, bool(possible(world, prefixes, suffixes).all())
     ((3, 4), True)
     """
-    suffixes = np.full((len(prefixes), most), -1, np.int64)
-    reader, going = _start(predictor, prefixes), np.arange(len(prefixes))
-    for step in range(most):
-        likely = np.where(reader.probs > eps, reader.probs, 0.0)
-        on = np.asarray(likely.any(axis=1))
-        going, chosen = going[on], choose(likely[on], 1.0, rng)
-        suffixes[going, step] = chosen
-        if end is not None:
-            on[on] = chosen != end
-            going, chosen = going[chosen != end], chosen[chosen != end]
-        if not going.size or step + 1 == most:
-            break
-        if not on.all():
-            reader.keep(on)
-        reader.read(chosen)
-    return suffixes
+
+    def likely_token(rows: np.ndarray, so_far: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        likely = np.where(probs > eps, probs, 0.0)
+        some = likely.any(axis=1)
+        chosen = np.full(len(rows), -1, np.int64)
+        chosen[some] = choose(likely[some], 1.0, rng)
+        return chosen
+
+    return walk(predictor, prefixes, most, likely_token, end)[:, prefixes.shape[1] :]
 
 
 def first_rejected(
@@ -117,28 +115,44 @@ def first_rejected(
     >>> first_rejected(model, np.array([[0], [0]]), np.array([[1, 1, 0], [1, 0, -1]]), 0.01).tolist()
     [1, -1]
     """
-    rejected, going = np.full(len(prefixes), -1, np.int64), np.arange(len(prefixes))
-    if not len(prefixes):
-        return rejected
-    reader = _start(predictor, prefixes)
-    for step, token in enumerate(suffixes.T):
-        there = token[going] >= 0
-        accepted = there & (reader.probs[np.arange(len(going)), np.maximum(token[going], 0)] > eps)
-        rejected[going[there & ~accepted]] = step
+    rejected, k = np.full(len(prefixes), -1, np.int64), prefixes.shape[1]
+
+    def next_of_suffix(rows: np.ndarray, so_far: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        step = so_far.shape[1] - k
+        token = suffixes[rows, step]
+        accepted = (token >= 0) & (probs[np.arange(len(rows)), np.maximum(token, 0)] > eps)
+        rejected[rows[(token >= 0) & ~accepted]] = step
         # The last token of a suffix is not read: the context of the model may be full.
-        on = accepted & (suffixes[going, step + 1] >= 0) if step + 1 < suffixes.shape[1] else np.zeros_like(accepted)
-        if not on.any():
-            break
-        if not on.all():
-            reader.keep(on)
-            going = going[on]
-        reader.read(token[going])
+        more = suffixes[rows, step + 1] >= 0 if step + 1 < suffixes.shape[1] else False
+        return np.where(accepted & more, token, -1)
+
+    walk(predictor, prefixes, suffixes.shape[1], next_of_suffix)
     return rejected
 
 
-def _start(predictor: Predictor, prefixes: Int[np.ndarray, "n k"]) -> Reader:
-    """Start reading prefixes; equal prefixes are read once."""
+def walk(
+    predictor: Predictor, prefixes: Int[np.ndarray, "n k"], most: int, choose: Choose, end: int | None = None
+) -> Int[np.ndarray, "n t"]:
+    """Continue prefixes by `choose` for up to `most` tokens; each ends after `end`, or where -1 is chosen.
+
+    Returns prefixes and continuations (n, k + most), -1 after their ends. Equal prefixes are read once.
+    """
+    n, k = prefixes.shape
+    tokens = np.full((n, k + most), -1, np.int64)
+    tokens[:, :k] = prefixes
     different, which = np.unique(prefixes, axis=0, return_inverse=True)
-    reader = predictor.reader(different)
+    if not n or not most:
+        return tokens
+    reader, rows = predictor.reader(different), np.arange(n)
     reader.keep(which.reshape(-1))
-    return reader
+    for t in range(k, k + most):
+        chosen = choose(rows, tokens[rows, :t], reader.probs)
+        tokens[rows, t] = chosen
+        unfinished = (chosen >= 0) & (chosen != (-1 if end is None else end))
+        rows, chosen = rows[unfinished], chosen[unfinished]
+        if not rows.size or t + 1 == k + most:
+            break
+        if not unfinished.all():
+            reader.keep(unfinished)
+        reader.read(chosen)
+    return tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nextlat_viz.analysis.episodes import answers
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
 from nextlat_viz.analysis.measure.result import share
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.latents.extraction import HELDOUT_SEED
@@ -22,7 +22,7 @@ GREEDY, SAMPLED = "greedy", "sampled"
     fits=lambda checkpoint: isinstance(checkpoint.world, PathStar),
 )
 def path_accuracy(
-    models: Models, decodings: Sequence[str] = (GREEDY, SAMPLED), n: int = 500, *, seed: int = HELDOUT_SEED
+    models: Models, decodings: str | Sequence[str] = (GREEDY, SAMPLED), n: int = 500, *, seed: int = HELDOUT_SEED
 ) -> Rows:
     """Share of held-out problems whose path is exactly right, and of right decisions at the branch.
 
@@ -62,7 +62,7 @@ def path_accuracy(
     >>> accuracy.table["value"].tolist(), accuracy.references
     ([1.0, 1.0, 1.0, 1.0], {'chance': 0.5})
     """
-    decodings = [decodings] if isinstance(decodings, str) else list(decodings)
+    decodings = several(decodings)
     for decoding in decodings:
         if decoding not in (GREEDY, SAMPLED):
             raise unknown("decoding", decoding, (GREEDY, SAMPLED))

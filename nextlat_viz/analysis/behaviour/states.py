@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nextlat_viz.analysis.episodes import held_out_split
+from nextlat_viz.analysis.measure.registry import several
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.worlds import Episodes, HiddenMarkovWorld, World
 
@@ -46,7 +47,7 @@ class PrefixPairs:
 
 
 def state_of(
-    world: World, tokens: Int[np.ndarray, "n t"], state: Sequence[str] | None = None
+    world: World, tokens: Int[np.ndarray, "n t"], state: str | Sequence[str] | None = None
 ) -> Int[np.ndarray, "n t"]:
     """Number the states after each token of legal sequences: equal numbers mean that the same can follow.
 
@@ -80,7 +81,7 @@ def state_of(
                 f"it is not known which states fix the future of world {world.name!r}: name them, state=[...], among "
                 f"those of its replay, such as {', '.join(list(world.replay(tokens[:1]))[:6]) or 'none'}"
             )
-    known = world.replay(tokens)
+    known, state = world.replay(tokens), several(state)
     for name in state:
         if name not in known:
             raise unknown(f"state of world {world.name!r}:", name, known)
@@ -97,7 +98,7 @@ def state_of(
 
 
 def pairs_in_one_state(
-    world: World, n: int, *, length: int, seed: int = 0, state: Sequence[str] | None = None
+    world: World, n: int, *, length: int, seed: int = 0, state: str | Sequence[str] | None = None
 ) -> PrefixPairs:
     """Find `n` pairs of different prefixes of equal length that end in one state.
 
@@ -156,7 +157,7 @@ def rank_in_group(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 
 
 def different_state_pairs(
-    world: World, n: int, *, length: int, room: int, seed: int = 0, state: Sequence[str] | None = None
+    world: World, n: int, *, length: int, room: int, seed: int = 0, state: str | Sequence[str] | None = None
 ) -> PrefixPairs:
     """Draw `n` pairs of prefixes of equal length that end in different states, of the same prefixes.
 

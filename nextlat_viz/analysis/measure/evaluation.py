@@ -28,7 +28,7 @@ from nextlat_viz.analysis.behaviour import (
     trajectories,
 )
 from nextlat_viz.analysis.measure import basics
-from nextlat_viz.analysis.measure.registry import MEASURES, Registered
+from nextlat_viz.analysis.measure.registry import MEASURES, Registered, several
 from nextlat_viz.analysis.measure.result import Measure
 from nextlat_viz.analysis.measure.tables import table_bytes
 from nextlat_viz.errors import CheckpointError, unknown
@@ -155,7 +155,7 @@ def evaluate(
     """
     loaded = _loaded(checkpoints)
     registered = _registered()
-    names = [measures] if isinstance(measures, str) else measures
+    names = None if measures is None else several(measures)
     for name in names or ():
         if name not in registered:
             raise unknown("measure", name, registered)

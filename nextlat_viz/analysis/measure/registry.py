@@ -109,6 +109,17 @@ def _loaded(models: Any) -> Any:
     return models
 
 
+def several(values: Any) -> list[Any]:
+    """Return the values of a setting as a list. A string is one value.
+
+    Examples
+    --------
+    >>> several("greedy"), several(0.5), several((1, 2))
+    (['greedy'], [0.5], [1, 2])
+    """
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+
+
 def measure(
     name: str,
     *,

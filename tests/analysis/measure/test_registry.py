@@ -151,3 +151,17 @@ def test_a_measure_documents_the_arguments_of_all_measures(weights) -> None:
     assert head.endswith("models : Checkpoint, name, Predictor, or several of one world\n")
     assert rest.startswith("progress : bool")
     assert list(measures.registry.MEASURES) == ["weights"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "alone"),
+    [
+        ("acceptance", {"drafts": [2], "n": 4}, {"drafts": 2}),
+        ("latent_geometry", {"quantities": ["curvature"], "snapshots": [200], "n": 4}, {"snapshots": 200}),
+        ("compression_greedy", {"state": ["belief"], "n": 4}, {"state": "belief"}),
+    ],
+)
+def test_one_value_of_a_setting_may_be_given_alone(name: str, options: dict, alone: dict) -> None:
+    function = getattr(nlv.analysis, name)
+    several = function("rrxor/nextlat", **options, progress=False).table
+    pd.testing.assert_frame_equal(several, function("rrxor/nextlat", **options | alone, progress=False).table)
