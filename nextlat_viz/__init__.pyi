@@ -29,7 +29,7 @@ from .notebook.studio import studio as studio
 from .training.checkpoint import Checkpoint as Checkpoint
 from .training.checkpoint import list_checkpoints as list_checkpoints
 from .training.checkpoint import load as load
-from .training.loop import train as train
+from .training.pretrain import train as train
 from .training.sweeps import sweep as sweep
 
 __version__: str

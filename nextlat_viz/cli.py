@@ -14,7 +14,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from nextlat_viz.errors import TrainingError
-from nextlat_viz.training.presets import TrainConfig
+from nextlat_viz.training.config import TrainConfig
 
 if TYPE_CHECKING:
     import pandas as pd

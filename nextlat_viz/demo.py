@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from nextlat_viz import analysis, figures, latents, worlds
 from nextlat_viz.analysis import measure
 from nextlat_viz.training import Checkpoint, load, train
-from nextlat_viz.training.loop import folder_name
+from nextlat_viz.training.pretrain import folder_name
 
 OBJECTIVES = ("next_token", "nextlat")
 

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from nextlat_viz.analysis.measure.registry import Models
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least
-from nextlat_viz.training.presets import episode_length
+from nextlat_viz.training.config import episode_length
 from nextlat_viz.worlds import Episodes, World
 from nextlat_viz.worlds.taxi.world import Taxi
 

@@ -15,7 +15,7 @@ from nextlat_viz import analysis, latents
 from nextlat_viz.analysis.measure import QUANTITY, Measure
 from nextlat_viz.errors import unknown
 from nextlat_viz.training.checkpoint import Checkpoint
-from nextlat_viz.training.loop import folder_name
+from nextlat_viz.training.pretrain import folder_name
 from nextlat_viz.worlds import Episodes, World
 
 _LENGTH = 16  # of an episode in a world that leaves it open

@@ -1,4 +1,4 @@
-"""Post-hoc NextLat: psi added to a pretrained model, and trained alone or with it."""
+"""Fine-tune a Hugging Face model with the NextLat objective: psi is added, and trained alone or with the model."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ import os
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save as save_tensors
-from torch import nn
 
 from nextlat_viz import io
-from nextlat_viz.errors import TrainingError
-from nextlat_viz.hf.backbone import PostHoc, Pretrained, pretrained, weights_sha256
-from nextlat_viz.hf.corpus import Sequences, sequences
+from nextlat_viz.hf.backbone import PostHoc, pretrained, weights_sha256
+from nextlat_viz.hf.corpus import sequences
 from nextlat_viz.hf.finetuned import (
     MODEL,
     PSI,
@@ -37,17 +33,16 @@ from nextlat_viz.hf.finetuned import (
 )
 from nextlat_viz.hf.load import quiet
 from nextlat_viz.models import Batch
-from nextlat_viz.training import resume
-from nextlat_viz.training.card import sha256_of
-from nextlat_viz.training.checkpoint import CARD, METRICS
+from nextlat_viz.training.card import CARD, device_name, sha256_of, versions
+from nextlat_viz.training.checkpoint import METRICS
+from nextlat_viz.training.config import TrainConfig, check_seed
+from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine
-from nextlat_viz.training.feed import Piece
-from nextlat_viz.training.identity import claim, differing, refuse_another
-from nextlat_viz.training.presets import TrainConfig
-from nextlat_viz.training.reporting import Reporter, csv_bytes, device_name, versions
-from nextlat_viz.training.resume import TRAIN_STATE, Progress
+from nextlat_viz.training.resume import Identity, RunState, refuse_another
+from nextlat_viz.training.run import Callback, Task, claim, run_task
 from nextlat_viz.worlds import Episodes
 
+# Fields of a config that saving a model changes.
 WRITTEN_BY_SAVING = {"_name_or_path", "architectures", "dtype", "transformers_version"}
 
 
@@ -67,34 +62,33 @@ def finetune(
     tokenizer: Any = None,
     episodes: int = 10_000,
     held_out: int = 512,
-    seed: int = 0,
+    seed: SupportsIndex = 0,
     out: str | os.PathLike[str] | None = None,
     accelerator: str = "auto",
     precision: str = "32-true",
     progress: bool = True,
-    on_validation: Callable[[dict[str, float]], None] | None = None,
+    on_validation: Callback | None = None,
     **settings: Any,
 ) -> Finetuned:
     """Add psi to a pretrained causal language model of Hugging Face and train it with the NextLat objective.
 
     The losses are those of :class:`nextlat_viz.models.NextLat` on the state that the output head reads and the
-    embedding of the next token. Dropout is off in both modes. A killed run goes on when the same call is made again,
-    and on CPU ends with the same weights; a finished one is loaded.
+    embedding of the next token. Dropout is off in both modes. Making the same call again continues a run that was
+    interrupted, and on CPU it ends with the same weights; a finished run is loaded.
 
     Measured on sequences held out by their content, before the first step and at every validation: ``loss``, the
-    next-token loss in nats; ``unigram``, what guessing by frequency costs; ``next_h`` and ``kl``; and
+    next-token loss in nats; ``unigram``, the loss of predicting frequencies; ``next_h`` and ``kl``; and
     ``transition_error``, the summed squared error of psi(h_t, x_{t+1}) against h_{t+1} over that of "no change": 1 is
-    no better than h_t itself, 0 exact. Where the same sequences come again and again, those held out are not the
-    corpus in small, and their loss is not to be compared with a world's floor.
+    no better than h_t itself, 0 is exact. Where the corpus repeats sequences, those held out are no sample of it, and
+    their loss cannot be compared with a world's floor.
 
     Parameters
     ----------
     model : PreTrainedModel, folder or name on the Hugging Face Hub
-        Read from safetensors alone; a model that needs code of its own is refused. One handed in is not changed, but
-        copied.
+        Read from safetensors alone; a model that needs its own code is refused. A module is copied, not changed.
     corpus : World, Episodes, (N, T) integers, or list of token id lists or of texts
         See :func:`nextlat_viz.hf.corpus.sequences`. Where a state "document" numbers documents packed into a row,
-        attention stays inside them and positions start over; a model that cannot do that is refused.
+        attention stays inside them and positions start again; a model that cannot do that is refused.
     mode : "psi" trains psi alone and leaves the model's weights as they are, "full" trains both.
     horizon, lambda_h, lambda_kl : d and the weights of the two latent losses (eq. 5).
     psi_width : hidden width of psi; that of the hidden state when not given.
@@ -116,11 +110,11 @@ def finetune(
     ImportError
         If transformers is not installed.
     ValueError
-        If model, corpus and settings do not fit one another; the message says what does.
+        If model, corpus and settings do not fit together; the message says what would.
     CheckpointError
         If `out` holds another run.
     TrainingError
-        If the loss stops being finite, or the device's memory is full.
+        If the loss is NaN or infinite, or the device's memory is full.
 
     Examples
     --------
@@ -132,6 +126,7 @@ def finetune(
     >>> tuned.card.before["transition_error"], tuned.card.metrics["transition_error"] < 1
     (1.0, True)
     """
+    seed = check_seed(seed)
     backbone, name = pretrained(model)
     explicit = {
         "mode": mode,
@@ -146,7 +141,7 @@ def finetune(
         "held_out": held_out,
         "precision": precision,
     }
-    config = settle(explicit, settings)
+    config = settle(io.plain(explicit), io.plain(settings))
     parts = sequences(
         corpus,
         backbone.config,
@@ -158,169 +153,98 @@ def finetune(
     )
     if "document" in parts.train.states:
         backbone.check_documents()
-    default = Path("runs", "finetune", re.sub(r"[^\w=.]+", "-", name), mode, f"seed{seed}")
-    run = _Run(backbone, name, parts, config, seed, Path(out) if out is not None else default)
-    run.command = call_of(model, parts.about, config, seed)
-    if (run.folder / CARD).exists():
-        return run.finished()
-    strategy: Any = {"precision": precision, "accelerator": accelerator, "devices": 1}
-    fabric = Fabric(**strategy)
-    claim(run.folder)
-    try:
-        return run.fit(fabric, progress, on_validation)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"{device_name(fabric.device)} ran out of memory with batch_size={batch_size} and sequences of "
-            f"{parts.about['length']} tokens. Lower batch_size or length, in another folder than {str(run.folder)!r}."
-        ) from error
-
-
-class _Run:
-    """One run: its identity, its folder, and the steps between."""
-
-    command: str
-
-    def __init__(
-        self, backbone: Pretrained, name: str, parts: Sequences, config: FinetuneConfig, seed: int, folder: Path
-    ) -> None:
-        self.backbone, self.parts, self.config, self.seed, self.folder = backbone, parts, config, seed, folder
-        described: Any = backbone.module.config
-        self.about = {
-            "name": name,
-            "class": type(backbone.module).__name__,
-            "config_sha256": _hash_of(described.to_dict()),
-            "weights_sha256": weights_sha256(backbone.module),
-            "dim": backbone.config.dim,
-            "vocabulary_size": backbone.config.vocabulary_size,
-        }
-        self.identity = self._identity(self.about, parts.about, config, seed)
-
-    def finished(self) -> Finetuned:
-        tuned = load_finetuned(self.folder)
+    default = Path("runs", "finetune", io.file_name(re.sub(r"[^\w=.]+", "-", name)), mode, f"seed{seed}")
+    folder = io.resolve(default if out is None else out)
+    about = {
+        "name": name,
+        "class": type(backbone.module).__name__,
+        "config_sha256": _hash_of(backbone.module.config.to_dict()),
+        "weights_sha256": weights_sha256(backbone.module),
+        "dim": backbone.config.dim,
+        "vocabulary_size": backbone.config.vocabulary_size,
+    }
+    identity = _identity(about, parts.about, config, seed)
+    if (folder / CARD).exists():
+        tuned = load_finetuned(folder)
         card = tuned.card
-        refuse_another(
-            self.folder, differing(self._identity(card.model, card.corpus, card.config, card.seed), self.identity)
-        )
+        refuse_another(folder, _identity(card.model, card.corpus, card.config, card.seed), identity)
         return tuned
+    engine_options: Any = {"precision": precision, "accelerator": accelerator, "devices": 1}
+    fabric = Fabric(**engine_options)
+    claim(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sizes = config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})
+        learner = PostHoc(backbone, **sizes, full=config.mode == "full")
 
-    def fit(
-        self, fabric: Fabric, show_bar: bool, on_validation: Callable[[dict[str, float]], None] | None
-    ) -> Finetuned:
-        config = self.config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            sizes = config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})
-            model = PostHoc(self.backbone, **sizes, full=config.mode == "full")
-        trained = model.trained()
-        optimizer = _optimizer(model, config)
-        done = self._resume(trained, optimizer)
-        shared = config.model_dump(include=set(TrainConfig.model_fields))
-        engine = Engine(model, optimizer, TrainConfig(**shared), fabric)
-        started = time.monotonic() - done.seconds
+    def draw(step: int) -> Episodes:
+        size, rng = config.batch_size, np.random.default_rng([seed, step])
+        return parts.train[rng.choice(len(parts.train), size, replace=size > len(parts.train))]
 
-        def measured() -> dict[str, float]:
-            return measure(model, self.parts.held_out, config.batch_size, fabric.device)
+    def measure(engine: Engine) -> dict[str, float]:
+        return held_out_metrics(learner, parts.held_out, config.batch_size, fabric.device)
 
-        label = f"{self.about['name']}/{config.mode}"
-        with Reporter(self.folder, label, config.steps, done.step, bar=show_bar, board=True) as reporter:
-
-            def record(row: dict[str, float]) -> None:
-                done.history.append(row)
-                reporter.row(row)
-                if on_validation is not None:
-                    on_validation(row)
-
-            if not done.history:
-                record({"step": 0.0, **measured()})
-            while done.step < config.steps:
-                engine.step(done.step, [Piece(self._batch(done.step, fabric.device))])
-                done.step += 1
-                reporter.step()
-                step, last = done.step, done.step == config.steps
-                validates, saves = step % config.validate_every == 0 or last, step % config.save_every == 0 and not last
-                if not (validates or saves):
-                    continue
-                self._check_finite(engine, step)
-                if validates:
-                    record({"step": float(step), **measured()})
-                if saves:
-                    done.seconds = time.monotonic() - started
-                    resume.write(self.folder, self.identity, done, trained, engine.moments())
-        self._finish(model, done, fabric.device)
-        return load_finetuned(self.folder)
-
-    def _batch(self, step: int, device: torch.device) -> Batch:
-        """The sequences of one step, by seed and step alone."""
-        train, size = self.parts.train, self.config.batch_size
-        rng = np.random.default_rng([self.seed, step])
-        return Batch.from_episodes(train[rng.choice(len(train), size, replace=size > len(train))], device, seed=step)
-
-    def _check_finite(self, engine: Engine, step: int) -> None:
-        ago = engine.first_failure()
-        if ago is None:
-            return
-        where = f"The loss of step {step - ago + 1}" if ago else f"The weights after step {step}"
-        raise TrainingError(
-            f"{where} is not a finite number. Train with a learning_rate below {self.config.learning_rate}, in another "
-            f"folder than {str(self.folder)!r}."
-        )
-
-    def _resume(self, trained: nn.ParameterList, optimizer: torch.optim.Optimizer) -> Progress:
-        saved = resume.read(self.folder)
-        if saved is None:
-            return Progress()
-        refuse_another(self.folder, differing(saved.identity, self.identity))
-        saved.restore(trained, optimizer)
-        return saved.progress
-
-    @staticmethod
-    def _identity(model: dict[str, Any], corpus: dict[str, Any], config: FinetuneConfig, seed: int) -> dict[str, Any]:
-        named = {f"model {key}": model[key] for key in ("class", "config_sha256", "weights_sha256")}
-        return {**named, "corpus": corpus["sha256"], "seed": seed, **config.model_dump(mode="json")}
-
-    def _finish(self, model: PostHoc, done: Progress, device: torch.device) -> None:
-        """Write model, psi, curve and, last, the card; what was needed to go on is not needed any more."""
-        rows = [{name: value for name, value in row.items() if name != "step"} for row in done.history]
-        model.to("cpu")
-        with quiet(), tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{MODEL}.") as temporary:
+    def finish(state: RunState) -> None:
+        metrics = [{key: value for key, value in row.items() if key != "step"} for row in state.history]
+        learner.to("cpu")
+        with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=f".{MODEL}.") as temporary:
             written = Path(temporary, MODEL)
-            self.backbone.module.save_pretrained(written)
-            # One left by a run that was killed right here.
-            shutil.rmtree(self.folder / MODEL, ignore_errors=True)
-            written.replace(self.folder / MODEL)
-        io.write(self.folder / PSI, save_tensors(model.psi.state_dict()))
-        io.write(self.folder / METRICS, csv_bytes(done.history))
-        files = [*sorted((self.folder / MODEL).iterdir()), self.folder / PSI, self.folder / METRICS]
+            backbone.module.save_pretrained(written)
+            # A run that was killed after this block left a model without a card.
+            shutil.rmtree(folder / MODEL, ignore_errors=True)
+            written.replace(folder / MODEL)
+        io.write(folder / PSI, save_tensors(learner.psi.state_dict()))
+        files = [*sorted((folder / MODEL).iterdir()), folder / PSI, folder / METRICS]
         card = FinetuneCard(
-            model=self.about,
-            corpus=self.parts.about,
-            config=self.config,
-            seed=self.seed,
-            command=self.command,
-            files={path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files},
-            parameters=sum(parameter.numel() for parameter in model.trained().parameters()),
+            model=about,
+            corpus=parts.about,
+            config=config,
+            seed=seed,
+            command=call_of(model, parts.about, config, seed),
+            files={path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+            parameters=sum(parameter.numel() for parameter in learner.trained().parameters()),
             versions=versions() | {"transformers": metadata.version("transformers")},
-            device=device_name(device),
-            before=rows[0],
-            metrics=rows[-1],
+            device=device_name(fabric.device),
+            before=metrics[0],
+            metrics=metrics[-1],
         ).signed()
-        io.write(self.folder / CARD, card.model_dump_json(indent=2))
-        (self.folder / TRAIN_STATE).unlink(missing_ok=True)
+        io.write(folder / CARD, card.model_dump_json(indent=2))
+
+    task = Task(
+        name=f"{name}/{config.mode}",
+        identity=identity,
+        config=TrainConfig(**config.model_dump(include=set(TrainConfig.model_fields))),
+        model=learner,
+        optimizer=_optimizer(learner, config),
+        kept=learner.trained(),
+        feed=Feed(draw, learner, device=fabric.device),
+        measure=measure,
+        finish=finish,
+        memory_advice=f"Lower batch_size or length, which is {parts.about['length']} tokens",
+        measure_first=True,
+    )
+    run_task(task, folder, fabric, progress=progress, on_validation=on_validation)
+    return load_finetuned(folder)
 
 
-def measure(model: PostHoc, held_out: Episodes, batch_size: int, device: torch.device) -> dict[str, float]:
-    """Return losses and transition error over all of the sequences, as :func:`finetune` names them."""
+def _identity(model: dict[str, Any], corpus: dict[str, Any], config: FinetuneConfig, seed: int) -> Identity:
+    named = {f"model {key}": model[key] for key in ("class", "config_sha256", "weights_sha256")}
+    return {**named, "corpus": corpus["sha256"], "seed": seed, **config.model_dump(mode="json")}
+
+
+def held_out_metrics(model: PostHoc, held_out: Episodes, batch_size: int, device: torch.device) -> dict[str, float]:
+    """Return the losses and the transition error over all of the sequences, by the names in :func:`finetune`."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
-    seen = []
+    targets = []
     for start in range(0, len(held_out), batch_size):
         batch = Batch.from_episodes(held_out[start : start + batch_size], device)
         count = model.counts(batch)
         for name, value in model.measure(batch).items():
             sums[name] = sums.get(name, 0.0) + value.item() * count.get(name, 1)
-        counts = {name: counts.get(name, 0) + one for name, one in count.items()}
-        seen.append(batch.targets[batch.target_mask].cpu())
-    share = torch.bincount(torch.cat(seen)).double()
+        counts = {name: counts.get(name, 0) + number for name, number in count.items()}
+        targets.append(batch.targets[batch.target_mask].cpu())
+    share = torch.bincount(torch.cat(targets)).double()
     share /= share.sum()
     means = {name: sums[name] / max(count, 1) for name, count in counts.items()}
     return {
@@ -328,13 +252,13 @@ def measure(model: PostHoc, held_out: Episodes, batch_size: int, device: torch.d
         "unigram": -float(torch.xlogy(share, share).sum()),
         "next_h": means["next_h"],
         "kl": means["kl"],
-        # States that never change leave nothing to be relative to.
+        # Where states never change the ratio is undefined.
         "transition_error": sums["missed"] / sums["moved"] if sums["moved"] else math.nan,
     }
 
 
 class _AdamW(torch.optim.AdamW):
-    """AdamW whose groups each take the step's rate times a factor of their own."""
+    """AdamW that multiplies the learning rate of each group by the group's factor."""
 
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
@@ -343,7 +267,7 @@ class _AdamW(torch.optim.AdamW):
 
 
 def _optimizer(model: PostHoc, config: FinetuneConfig) -> _AdamW:
-    """For what is trained, in the order of ``model.trained()``; the pretrained part moves more slowly than psi."""
+    """Build the optimiser, in the order of ``model.trained()``; the pretrained part has a lower rate than psi."""
     slow = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": slow, "factor": config.model_rate}] if slow else []
     groups.append({"params": list(model.psi.parameters()), "factor": 1.0})
@@ -351,6 +275,6 @@ def _optimizer(model: PostHoc, config: FinetuneConfig) -> _AdamW:
 
 
 def _hash_of(config: dict[str, Any]) -> str:
-    """Hash of a model's config, the same whether the model was built, or saved and read again."""
+    """Hash a model's config; the same for a model that was built and for one that was saved and loaded."""
     kept = {name: value for name, value in config.items() if name not in WRITTEN_BY_SAVING}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,9 +1,7 @@
-"""What post-hoc NextLat leaves: a Hugging Face model, psi, and a card, loaded only when every hash agrees."""
+"""Fine-tuned models: a Hugging Face model, psi and a card, loaded only if every hash agrees."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,13 +25,13 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from nextlat_viz import io
+from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError, invalid, unknown
 from nextlat_viz.hf.backbone import Pretrained
 from nextlat_viz.hf.load import load_module
 from nextlat_viz.models import LatentDynamics
-from nextlat_viz.training.card import sha256_of
-from nextlat_viz.training.checkpoint import CARD, METRICS
-from nextlat_viz.worlds.base import html_table
+from nextlat_viz.training.card import CARD, SignedCard, read_card, sha256_of
+from nextlat_viz.training.checkpoint import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,15 +65,15 @@ class FinetuneConfig(BaseModel):
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Lightning Fabric's precision")
 
 
-class FinetuneCard(BaseModel):
-    """What a fine-tuned model is. Written last, so that a folder with a card is whole.
+class FinetuneCard(SignedCard):
+    """What a fine-tuned model is. Written last, so that a folder with a card is complete.
 
     Attributes
     ----------
     model : the pretrained model: name, class, hashes of its config and weights, dim, vocabulary size.
     corpus : kind, hash, sequences to train on and held out, their length; the spec of a world.
     config, seed : every hyperparameter.
-    command : the call that makes this again.
+    command : the call that makes this model again.
     files : hash of every file but the card, by its path in the folder.
     parameters : number of trained parameters.
     versions, device : what it was trained with.
@@ -83,8 +81,6 @@ class FinetuneCard(BaseModel):
         end.
     card_sha256 : hash of all of the above.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     format: Literal["nextlat_viz.finetuned/1"] = "nextlat_viz.finetuned/1"
     model: dict[str, Any]
@@ -100,19 +96,9 @@ class FinetuneCard(BaseModel):
     metrics: dict[str, float]
     card_sha256: str = ""
 
-    def digest(self) -> str:
-        """Hash of every field of the file but `card_sha256`."""
-        fields = self.model_dump(mode="json", exclude={"card_sha256"}, exclude_unset=True)
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-    def signed(self) -> FinetuneCard:
-        """Return the card with every field set, `card_sha256` among them."""
-        whole = FinetuneCard.model_validate(self.model_dump())
-        return whole.model_copy(update={"card_sha256": whole.digest()})
-
 
 def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig:
-    """Hyperparameters checked, and those that were left open set.
+    """Check hyperparameters, and set those that depend on others.
 
     Raises
     ------
@@ -139,11 +125,11 @@ def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig
 
 
 def call_of(model: Any, corpus: dict[str, Any], config: FinetuneConfig, seed: int) -> str:
-    """The call that makes a model again; what has no name is said as `model` and `corpus`, whose hashes a card has."""
-    what = repr(str(model)) if isinstance(model, str | Path) else "model"
+    """Return the call that makes a model again. Objects appear as `model` and `corpus`; the card has their hashes."""
+    source = repr(str(model)) if isinstance(model, str | Path) else "model"
     data = f"worlds.from_spec({corpus['world']!r})" if "world" in corpus else "corpus"
     options = {**config.model_dump(), "length": corpus["length"], "seed": seed}
-    return f"finetune({what}, {data}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"
+    return f"finetune({source}, {data}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +143,7 @@ class Finetuned:
     psi : LatentDynamics
     card : FinetuneCard
     folder : Path
-        Where both lie.
+        With the files of both.
     """
 
     model: nn.Module
@@ -167,14 +153,14 @@ class Finetuned:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """What was measured on held-out sequences, a row per validation, the first before any step."""
+        """Metrics on held-out sequences, a row per validation; the first is before any step."""
         import pandas as pd
 
         return pd.read_csv(self.folder / METRICS)
 
     @torch.no_grad()
     def states(self, tokens: Int[Tensor, "b t"]) -> dict[str, Float[Tensor, "b t dim"]]:
-        """Return "embed", what psi reads of each token, and "hidden", the state after it."""
+        """Return "embed", the embedding of each token, and "hidden", the state after it."""
         return self._reader.states(tokens)
 
     @torch.no_grad()
@@ -184,7 +170,7 @@ class Finetuned:
 
     @torch.no_grad()
     def rollout(self, hidden: Float[Tensor, "b dim"], tokens: Int[Tensor, "b k"]) -> Float[Tensor, "b k dim"]:
-        """Return the states psi goes through from `hidden` as it reads `tokens`, without the model."""
+        """Return the states of psi as it reads `tokens` from `hidden` on, without running the model."""
         rolled = []
         embeddings: Any = self.model.get_input_embeddings()  # type: ignore[operator]
         for embedding in embeddings(tokens).unbind(dim=1):
@@ -198,16 +184,16 @@ class Finetuned:
         Raises
         ------
         CheckpointError
-            If the files are not those of the card any more, or another model lies there.
+            If a file differs from the card, is named outside the folder, or the target holds another model.
         """
-        target = Path(folder)
+        target = io.resolve(folder)
         if (target / CARD).exists():
             if _read_card(target).card_sha256 == self.card.card_sha256:
                 return target
             raise CheckpointError(f"folder={str(target)!r} holds another model: choose another folder, or delete it")
         _check_files(self.folder, self.card)
         for name in (*self.card.files, CARD):
-            io.write(target / name, (self.folder / name).read_bytes())
+            io.write(_file(target, name), _file(self.folder, name).read_bytes())
         return target
 
     @cached_property
@@ -216,7 +202,7 @@ class Finetuned:
 
     def _repr_html_(self) -> str:
         card = self.card
-        return html_table(
+        return table(
             f"{card.model['name']} + psi",
             {
                 "trained": "psi alone" if card.config.mode == "psi" else "the model with psi",
@@ -249,7 +235,7 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     ...
     nextlat_viz.errors.CheckpointError: no/such/folder holds no fine-tuned model: it has no card.json...
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     card = _read_card(folder)
     _check_files(folder, card)
     psi = LatentDynamics(card.model["dim"], card.config.psi_width, card.config.psi_layers)
@@ -262,31 +248,33 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
 
 
 def _read_card(folder: Path) -> FinetuneCard:
-    path = folder / CARD
-    if not path.is_file():
+    if not (folder / CARD).is_file():
         raise CheckpointError(
-            f"{folder.as_posix()} holds no fine-tuned model: it has no {CARD}. Where a run was killed, make the same "
-            "call again to finish it"
+            f"{folder.as_posix()} holds no fine-tuned model: it has no {CARD}. Where a run was interrupted, make the "
+            "same call again to finish it"
         )
-    try:
-        card = FinetuneCard.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, one["loc"])) or one["msg"] for one in error.errors())
-        raise CheckpointError(
-            f"{path} is not a whole card of a fine-tuned model. Missing or wrong: {fields}"
-        ) from error
-    if card.card_sha256 != card.digest():
-        raise CheckpointError(f"{path} was altered: its contents do not have the hash it states. Get it again.")
-    return card
+    return read_card(folder, FinetuneCard)
 
 
 def _check_files(folder: Path, card: FinetuneCard) -> None:
-    """Every file of the card as it was, and none beside them that loading a model would pick up."""
-    lying = {path.relative_to(folder).as_posix() for path in (folder / MODEL).rglob("*") if path.is_file()}
-    if strange := sorted(lying - card.files.keys()):
-        raise CheckpointError(f"{folder / strange[0]} is no file of this model's card: remove it")
+    """Compare every file with the card; refuse other files that loading the model would read."""
+    if missing := {PSI, METRICS} - card.files.keys():
+        raise CheckpointError(f"{folder / CARD} has no hash of {', '.join(sorted(missing))}. Get the model again.")
+    present = {path.relative_to(folder).as_posix() for path in (folder / MODEL).rglob("*") if path.is_file()}
+    if unlisted := sorted(present - card.files.keys()):
+        raise CheckpointError(f"{folder / unlisted[0]} is no file of this model's card: remove it")
     for name, expected in card.files.items():
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name} is missing although the card names it. Get the model again.")
-        if sha256_of(folder / name) != expected:
-            raise CheckpointError(f"{folder / name} is truncated or altered: the card has another hash. Get it again.")
+        path = _file(folder, name)
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing although the card names it. Get the model again.")
+        if sha256_of(path) != expected:
+            raise CheckpointError(f"{path} is truncated or altered: the card has another hash. Get it again.")
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Return the path of a file that a card names: in the folder, or in its folder ``model``, and nowhere else."""
+    inner = name.removeprefix(f"{MODEL}/")
+    try:
+        return io.inside(folder if inner == name else folder / MODEL, inner)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error

@@ -1,21 +1,49 @@
-"""The card: what a checkpoint is, how it was made and what it scores."""
+"""The card of a checkpoint: what it is, how it was made and what it scores; signed by a hash of its fields."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import platform
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nextlat_viz.training.presets import TrainConfig
+from nextlat_viz.errors import CheckpointError
+from nextlat_viz.training.config import TrainConfig
 
+CARD = "card.json"
 FORMAT = "nextlat_viz.checkpoint/1"
+PACKAGES = ("nextlat-viz", "torch", "lightning-fabric", "numpy", "safetensors")
 
 
-class Card(BaseModel):
-    """What a checkpoint is. Written as `card.json` beside the weights, last, so that a folder with a card is whole.
+class SignedCard(BaseModel):
+    """A card with the hash of its own fields, ``card_sha256``, which its subclasses declare last."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def digest(self) -> str:
+        """Hash of every field that the file states, except `card_sha256`.
+
+        Fields that were added to the package after a card was written are not in its file, and not in its hash.
+        """
+        fields = self.model_dump(mode="json", exclude={"card_sha256"}, exclude_unset=True)
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def signed(self: CardType) -> CardType:
+        """Return the card with every field set and its hash in `card_sha256`."""
+        complete = type(self).model_validate(self.model_dump())
+        return complete.model_copy(update={"card_sha256": complete.digest()})
+
+
+CardType = TypeVar("CardType", bound=SignedCard)
+
+
+class Card(SignedCard):
+    """What a checkpoint is. Written as `card.json` after the weights, so that a folder with a card is complete.
 
     Attributes
     ----------
@@ -25,14 +53,12 @@ class Card(BaseModel):
     command : the command that makes this checkpoint again.
     data_sha256 : hash of the validation episodes and of the first training batch.
     weights_sha256, snapshots : hash of the weights file, and of each snapshot's by its step.
-    parameters : number of trained parameters, with psi's among them.
+    parameters : number of trained parameters, psi included.
     versions : Python and library versions it was trained with.
     device : kind of device it was trained on.
-    metrics : losses in nats per token, each with its floor; and `train_seconds`, over all sittings of the run.
+    metrics : losses in nats per token, each with its floor; and `train_seconds`, over all sessions of the run.
     card_sha256 : hash of all of the above.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     format: str = FORMAT
     name: str
@@ -52,20 +78,51 @@ class Card(BaseModel):
     metrics: dict[str, float]
     card_sha256: str = ""
 
-    def digest(self) -> str:
-        """Hash of every field of the file but `card_sha256`.
 
-        Hyperparameters that came later than a card are not in its file, and not in its hash.
-        """
-        fields = self.model_dump(mode="json", exclude={"card_sha256"}, exclude_unset=True)
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+def read_card(folder: Path, kind: type[CardType]) -> CardType:
+    """Read the card in a folder and check it against its own hash.
 
-    def signed(self) -> Card:
-        """Return the card with every field set, `card_sha256` among them."""
-        whole = Card.model_validate(self.model_dump())
-        return whole.model_copy(update={"card_sha256": whole.digest()})
+    Raises
+    ------
+    CheckpointError
+        If it is missing, truncated, altered, incomplete or of another format.
+    """
+    path = folder / CARD
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is truncated or is not JSON ({error})") from error
+    stated, expected = content.get("format") if isinstance(content, dict) else None, kind.model_fields["format"].default
+    if stated != expected:
+        raise CheckpointError(f"{path}: format {stated!r} is not {expected!r}, the one this version reads")
+    try:
+        card = kind.model_validate(content)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise CheckpointError(f"{path} is not a complete card. Missing or wrong: {fields}") from error
+    if content.get("card_sha256") != card.digest():
+        raise CheckpointError(f"{path} was altered: its contents do not have the hash it states. Get it again.")
+    return card
 
 
 def sha256_of(path: Path) -> str:
     """Hash of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def device_name(device: torch.device) -> str:
+    """Name of a device for people: the model of a GPU, or ``"cpu"``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run's numbers depend on."""
+    installed = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed

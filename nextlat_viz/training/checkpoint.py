@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import inspect
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,17 +17,18 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from nextlat_viz import worlds
+from nextlat_viz import io, worlds
+from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError, invalid, unknown
 from nextlat_viz.models import OBJECTIVES, Objective, Transformer, TransformerConfig
 from nextlat_viz.paths import checkpoints_dir
-from nextlat_viz.training.card import FORMAT, Card, sha256_of
-from nextlat_viz.training.presets import TrainConfig
+from nextlat_viz.training.card import CARD, Card, read_card, sha256_of
+from nextlat_viz.training.config import TrainConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WEIGHTS, CARD, METRICS = "model.safetensors", "card.json", "metrics.csv"
+WEIGHTS, METRICS = "model.safetensors", "metrics.csv"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -110,8 +109,7 @@ class Checkpoint:
         if step not in self.card.snapshots:
             kept = ", ".join(map(str, [0, *self.snapshots]))
             raise ValueError(f"step={step}: no snapshot of {self.name} was kept there. Kept: {kept}")
-        path = self.folder / "snapshots" / f"step{step:06d}.safetensors"
-        state = read_weights(path, self.card.snapshots[step])
+        state = read_weights(snapshot_path(self.folder, step), self.card.snapshots[step])
         return self._with(state, step, self.card.snapshots[step])
 
     def untrained(self) -> Checkpoint:
@@ -136,12 +134,7 @@ class Checkpoint:
             **{key: f"{value:.4f}" for key, value in self.card.metrics.items()},
             "made by": self.card.command,
         }
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
-            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
-            for key, value in rows.items()
-        )
-        return f"<b>{html.escape(self.name)}</b><table>{cells}</table>"
+        return table(self.name, rows)
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.name!r}, step={self.step}, metrics={self.card.metrics})"
@@ -195,7 +188,7 @@ def load(name: str | os.PathLike[str], seed: int = 0) -> Checkpoint:
 
 def find(name: str | os.PathLike[str], seed: int = 0) -> Path:
     """Folder of a checkpoint given by name or path."""
-    candidates = [Path(name)]
+    candidates = [Path(name).expanduser()]
     if isinstance(name, str):
         shipped = checkpoints_dir() / name
         candidates += [shipped, shipped / f"seed{seed}"]
@@ -208,7 +201,7 @@ def find(name: str | os.PathLike[str], seed: int = 0) -> Path:
                 f"{folder} holds weights but no {CARD}: the run is unfinished or its card was lost. "
                 "Run the same training command again to finish it."
             )
-    if isinstance(name, os.PathLike) or Path(name).is_dir():
+    if isinstance(name, os.PathLike) or candidates[0].is_dir():
         raise CheckpointError(f"{os.fspath(name)} is not a checkpoint: it has no {CARD}")
     known = [str(path.relative_to(checkpoints_dir()).as_posix()) for path in shipped_folders()]
     shortened = {path.rsplit("/", 1)[0] for path in known}
@@ -233,10 +226,10 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     """
     import pandas as pd
 
-    folders = shipped_folders() if folder is None else sorted(path.parent for path in Path(folder).rglob(CARD))
+    folders = shipped_folders() if folder is None else sorted(path.parent for path in io.resolve(folder).rglob(CARD))
     rows = []
     for path in folders:
-        card = read_card(path)
+        card = read_card(path, Card)
         rows.append(
             {
                 "name": card.name,
@@ -255,7 +248,7 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
 
 def read_folder(folder: Path) -> Checkpoint:
     """Load the checkpoint in a folder, checking its card and its weights."""
-    card = read_card(folder)
+    card = read_card(folder, Card)
     state = read_weights(folder / WEIGHTS, card.weights_sha256)
     try:
         world = worlds.from_spec(card.world)
@@ -266,32 +259,13 @@ def read_folder(folder: Path) -> Checkpoint:
     return Checkpoint(card, model.eval(), card.steps, card.weights_sha256, folder)
 
 
-def read_card(folder: Path) -> Card:
-    path = folder / CARD
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is truncated or is not JSON ({error})") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise CheckpointError(f"{path}: format {found!r} is not {FORMAT!r}, the one this version reads")
-    try:
-        card = Card.model_validate(content)
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-        raise CheckpointError(f"{path} is not a complete card. Missing or wrong: {fields}") from error
-    if card.card_sha256 != card.digest():
-        raise CheckpointError(f"{path} was altered: its contents do not have the hash it states. Get it again.")
-    return card
-
-
 def read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing although the card names it. Get the checkpoint again.")
-    found = sha256_of(path)
-    if found != expected_sha256:
+    digest = sha256_of(path)
+    if digest != expected_sha256:
         raise CheckpointError(
-            f"{path} is truncated, altered or of another run: its sha256 is {found[:12]}..., the card says "
+            f"{path} is truncated, altered or of another run: its sha256 is {digest[:12]}..., the card says "
             f"{expected_sha256[:12]}.... Get the checkpoint again."
         )
     try:
@@ -300,12 +274,17 @@ def read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
 
 
+def snapshot_path(folder: Path, step: int) -> Path:
+    """File of the weights at a step, in the folder of a run."""
+    return folder / "snapshots" / f"step{step:06d}.safetensors"
+
+
 def restore(model: Objective, state: dict[str, Tensor], folder: Path) -> None:
     """Put stored weights into a model, which must have exactly these names and shapes."""
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in state.items()}
-    if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    stored = {name: tensor.shape for name, tensor in state.items()}
+    if expected != stored:
+        wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
         raise CheckpointError(f"{folder}: weights and card disagree about {', '.join(wrong[:5])}")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
 

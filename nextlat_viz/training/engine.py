@@ -1,4 +1,4 @@
-"""One optimiser step on any devices, and the check that what came of it is a number."""
+"""One optimiser step on any number of devices, and the check that losses and weights are finite."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from nextlat_viz.models import Batch, Objective
-from nextlat_viz.training.feed import Piece
-from nextlat_viz.training.presets import TrainConfig
+from nextlat_viz.training.config import TrainConfig
+from nextlat_viz.training.data import Piece
 from nextlat_viz.training.resume import Moments
-from nextlat_viz.training.shares import weighed
 
 FIELDS = tuple(field.name for field in fields(Batch))
 
 
 class Engine:
-    """Model and optimiser as Fabric set them up, stepping.
+    """Takes optimiser steps with a model and an optimiser that Fabric has set up.
 
-    Nothing here waits for the device: losses stay there until :meth:`losses` or :meth:`first_failure` asks for them.
+    No step waits for the device: losses stay there until :meth:`losses` or :meth:`first_failure` reads them.
 
-    A step minimises the loss of the whole batch, whatever number of pieces and devices it is computed on: each piece
-    counts by its share of what the batch scores, term by term, so that gradients are those of one device and one
-    piece up to the rounding of sums.
+    A step minimises the loss of the whole batch, on any number of pieces and devices: each piece is weighted by its
+    share of what the batch scores, term by term, so that gradients are those of one device and one piece up to the
+    rounding of sums.
     """
 
     def __init__(self, model: Objective, optimizer: torch.optim.Optimizer, config: TrainConfig, fabric: Fabric) -> None:
         self.raw_model, self.config, self.fabric = model, config, fabric
         self.weight = model.weights
-        called: nn.Module = _Called(model)
+        wrapped: nn.Module = _TakesFields(model)
         if config.compile:
-            called = cast(nn.Module, torch.compile(called))
-        self.model, self.optimizer = fabric.setup(called, optimizer)
+            wrapped = cast(nn.Module, torch.compile(wrapped))
+        self.model, self.optimizer = fabric.setup(wrapped, optimizer)
         self.recent: list[Tensor] = []
         self.last: dict[str, Tensor] = {}
 
     def step(self, step: int, pieces: list[Piece]) -> None:
-        """One optimiser step, from 0."""
+        """Take one optimiser step; the first is step 0."""
         fabric, config = self.fabric, self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(step, config)
         totals: dict[str, Tensor] = {}
         for i, piece in enumerate(pieces, start=1):
-            waits = fabric.world_size > 1 and i < len(pieces)
-            with fabric.no_backward_sync(self.model, enabled=waits):
+            # Gradients are exchanged between devices once, after the last piece.
+            skip_sync = fabric.world_size > 1 and i < len(pieces)
+            with fabric.no_backward_sync(self.model, enabled=skip_sync):
                 losses = self.model({name: getattr(piece.batch, name) for name in FIELDS})
                 if piece.share is not None:
-                    losses = weighed(losses, self.weight, piece.share)
-                # Gradients are averaged over devices; the devices' losses are parts of a sum.
+                    losses = weighted(losses, self.weight, piece.share)
+                # Fabric averages gradients over devices, but the losses here are parts of a sum.
                 fabric.backward(losses["loss"] * fabric.world_size if fabric.world_size > 1 else losses["loss"])
             for name, value in losses.items():
                 totals[name] = totals[name] + value.detach() if name in totals else value.detach()
         if config.grad_clip:
-            # A norm that is not finite is found by the check on what is to be kept.
+            # A norm that is not finite makes weights that are not finite: `first_failure` notices.
             fabric.clip_gradients(self.model, self.optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -72,11 +72,11 @@ class Engine:
         return dict(zip(self.last, self._over_devices(values, "sum").tolist(), strict=True))
 
     def first_failure(self) -> int | None:
-        """How many steps ago a loss was first not finite, 1 being the last step; 0 if only the weights now are not.
+        """How many steps ago a loss was first not finite: 1 is the last step, 0 means that only the weights are not.
 
-        None if all is well. Asks about the steps since it was last asked, on all devices at once.
+        None if everything is finite. Checks the steps since the last call. All devices must call it together.
         """
-        # The weights are asked too: a loss can be finite and its gradient not.
+        # The weights are checked too: a loss can be finite while its gradient is not.
         norm = get_total_norm([parameter.detach() for parameter in self.raw_model.parameters()])
         finite = torch.stack([*self.recent, norm]).isfinite().float()
         self.recent.clear()
@@ -88,33 +88,34 @@ class Engine:
         return reduced
 
     def moments(self) -> Moments:
-        """What the optimiser remembers, whole; on every device at once where weights are spread."""
+        """Return the optimiser's state, gathered. With FSDP all devices must call it together."""
         if not self.sharded:
             moments: Moments = self.optimizer.state_dict()["state"]
             return moments
         from torch.distributed.fsdp import FullyShardedDataParallel
 
-        module, optimizer = self._spread()
+        module, optimizer = self._fsdp()
         with _full_states(module):
             by_name = FullyShardedDataParallel.optim_state_dict(module, optimizer)["state"]
         return {i: by_name[name] for i, name in enumerate(self._names()) if name in by_name}
 
     def restore(self, moments: Moments) -> None:
-        """Give the optimiser back what :meth:`moments` said; on every device at once where weights are spread."""
+        """Load the optimiser's state as :meth:`moments` returned it. With FSDP all devices must call it together."""
         state: dict[str, Any] = {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
         if self.sharded:
             from torch.distributed.fsdp import FullyShardedDataParallel
 
-            module, optimizer = self._spread()
+            module, optimizer = self._fsdp()
+            # FSDP knows parameters by name, the saved state by index: so it also loads into a run that is not sharded.
             names = self._names()
             groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
-            whole = {"state": {names[i]: its for i, its in moments.items()}, "param_groups": groups}
+            whole = {"state": {names[i]: tensors for i, tensors in moments.items()}, "param_groups": groups}
             with _full_states(module):
                 state = FullyShardedDataParallel.optim_state_dict_to_load(module, optimizer, whole)
         self.optimizer.load_state_dict(state)
 
-    def _spread(self) -> tuple[Any, torch.optim.Optimizer]:
-        """The module whose weights are spread, and the optimiser itself, as torch knows them."""
+    def _fsdp(self) -> tuple[Any, torch.optim.Optimizer]:
+        """Unwrap what Fabric wrapped: torch's FSDP functions take its own module and optimiser."""
         return self.model._forward_module, self.optimizer.optimizer
 
     def _names(self) -> list[str]:
@@ -123,23 +124,23 @@ class Engine:
 
     @contextmanager
     def whole(self) -> Iterator[Objective]:
-        """The model with all of its weights here, which FSDP spreads over devices."""
+        """Yield the model with all of its weights on this device, which FSDP spreads over several."""
         if not self.sharded:
             yield self.raw_model
             return
         from torch.distributed.fsdp import FullyShardedDataParallel
 
-        with FullyShardedDataParallel.summon_full_params(self._spread()[0]):
+        with FullyShardedDataParallel.summon_full_params(self._fsdp()[0]):
             yield self.raw_model
 
     @property
     def sharded(self) -> bool:
-        """Whether the weights are spread over devices."""
+        """Whether FSDP spreads the weights over devices."""
         return isinstance(self.fabric.strategy, FSDPStrategy)
 
 
 def _full_states(module: Any) -> AbstractContextManager[Any]:
-    """Within, states are gathered from all devices, and each gets all of them."""
+    """Context in which state dicts are gathered from all devices, complete on each."""
     from torch.distributed.fsdp import (
         FullOptimStateDictConfig,
         FullStateDictConfig,
@@ -147,7 +148,7 @@ def _full_states(module: Any) -> AbstractContextManager[Any]:
         StateDictType,
     )
 
-    # What is on the CPU already is not copied there, and every moment would be a view of the same memory.
+    # Offloading does not copy what is on the CPU already: every moment would be a view of the same memory.
     offload = module.compute_device.type != "cpu"
     return FullyShardedDataParallel.state_dict_type(
         module,
@@ -157,8 +158,8 @@ def _full_states(module: Any) -> AbstractContextManager[Any]:
     )
 
 
-class _Called(nn.Module):
-    """The objective called with a batch's fields in a dict, which Fabric can take apart to set precisions."""
+class _TakesFields(nn.Module):
+    """The objective, called with a dict of a batch's fields: Fabric converts tensors in dicts to its precision."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()
@@ -166,6 +167,14 @@ class _Called(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return self.objective(Batch(**batch))
+
+
+def weighted(losses: dict[str, Tensor], weight: dict[str, float], share: dict[str, float]) -> dict[str, Tensor]:
+    """Return a piece's part of every term and of the loss; summed over pieces they are those of the batch."""
+    terms = {name: losses[name] * share[name] for name in weight}
+    # Starting from zero times the whole loss keeps every weight in the graph: DDP would wait for one left out.
+    loss = sum((terms[name] * factor for name, factor in weight.items() if factor), start=losses["loss"] * 0)
+    return {"loss": loss, **terms}
 
 
 def schedule(step: int, config: TrainConfig) -> float:

@@ -1,4 +1,7 @@
-"""What a killed run goes on from: one file with weights, optimiser and history, which holds no code."""
+"""The state of an unfinished run on disk, and the comparison of two runs.
+
+The state is one safetensors file: weights, optimiser, metrics so far. It holds no code.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from nextlat_viz import io
 from nextlat_viz.errors import CheckpointError
+from nextlat_viz.training.config import TrainConfig
 
 TRAIN_STATE = "train_state.safetensors"
-# By the parameter's place in the optimiser: tensors such as "exp_avg".
+# By the parameter's index in the optimiser: tensors such as "exp_avg".
 Moments: TypeAlias = dict[int, dict[str, Tensor]]
+# All that the weights of a run depend on, as JSON.
+Identity: TypeAlias = dict[str, Any]
 
 
 @dataclass
-class Progress:
-    """How far a run has come: steps, seconds over all its sittings, metrics so far, and its snapshots' hashes."""
+class RunState:
+    """How far a run is: steps taken, seconds over all its sessions, metrics so far, hashes of its snapshots by step."""
 
     step: int = 0
     seconds: float = 0.0
@@ -31,35 +36,30 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What a training-state file holds; `identity` says of which run."""
+class SavedRun:
+    """The content of a state file; `identity` says which run it belongs to."""
 
-    identity: dict[str, Any]
-    progress: Progress
+    identity: Identity
+    progress: RunState
     tensors: dict[str, Tensor]
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The model's state."""
-        return _under("model", self.tensors)
+        """The state of the model."""
+        return _with_prefix("model.", self.tensors)
 
     @property
     def moments(self) -> Moments:
-        """What the optimiser remembers of each parameter."""
-        state: Moments = {}
-        for name, tensor in _under("optimizer", self.tensors).items():
+        """The state of the optimiser, by parameter."""
+        moments: Moments = {}
+        for name, tensor in _with_prefix("optimizer.", self.tensors).items():
             index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
-        return state
-
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put weights and moments back where both are whole."""
-        model.load_state_dict(self.weights)
-        optimizer.load_state_dict({"state": self.moments, "param_groups": optimizer.state_dict()["param_groups"]})
+            moments.setdefault(int(index), {})[key] = tensor
+        return moments
 
 
-def write(folder: Path, identity: dict[str, Any], progress: Progress, model: nn.Module, moments: Moments) -> None:
-    """Write the state of a run, whole or not at all."""
+def save_state(folder: Path, identity: Identity, progress: RunState, model: nn.Module, moments: Moments) -> None:
+    """Write the state of a run atomically."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in moments.items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
@@ -68,7 +68,7 @@ def write(folder: Path, identity: dict[str, Any], progress: Progress, model: nn.
     io.write(folder / TRAIN_STATE, content)
 
 
-def read(folder: Path) -> Saved | None:
+def load_state(folder: Path) -> SavedRun | None:
     """Read the state of a run; None where there is none.
 
     Raises
@@ -83,14 +83,53 @@ def read(folder: Path) -> Saved | None:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["run"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        kept = header["progress"]
-        # JSON has no numbers for keys.
-        kept["snapshots"] = {int(step): digest for step, digest in kept["snapshots"].items()}
-        return Saved(header["identity"], Progress(**kept), tensors)
+        progress = header["progress"]
+        # JSON turned the steps into strings.
+        progress["snapshots"] = {int(step): digest for step, digest in progress["snapshots"].items()}
+        return SavedRun(header["identity"], RunState(**progress), tensors)
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Delete it to start the run again.") from error
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+def identify(world: dict[str, Any], objective: str, config: TrainConfig, seed: int) -> Identity:
+    """Describe a run of `train`; the world by its spec."""
+    return {"world": world, "objective": objective, "config": config.model_dump(mode="json"), "seed": seed}
+
+
+def differences(there: Identity, asked: Identity) -> list[str]:
+    """List what differs between the run in a folder and the one asked for; empty where they are the same run.
+
+    A hyperparameter missing in `there` was added to the package later: that run was trained with its default.
+
+    Examples
+    --------
+    >>> asked = identify({"name": "rrxor"}, "nextlat", TrainConfig(), seed=1)
+    >>> differences(asked | {"seed": 0, "config": {"layers": 2}}, asked)
+    ['seed 0 there, 1 asked for', 'layers 2 there, 4 asked for']
+    """
+    there, asked = _flat(there), _flat(asked)
+    changed = [
+        f"{name} {there.get(name)!r} there, {value!r} asked for"
+        for name, value in asked.items()
+        if there.get(name) != value
+    ]
+    return changed + [f"{name} {value!r} there, not known here" for name, value in there.items() if name not in asked]
+
+
+def refuse_another(folder: Path, there: Identity, asked: Identity) -> None:
+    """Raise CheckpointError if the run in a folder is not the one asked for."""
+    if different := differences(there, asked):
+        raise CheckpointError(
+            f"out={str(folder)!r} holds another run: {'; '.join(different)}. Choose another folder, or delete this one."
+        )
+
+
+def _flat(identity: Identity) -> Identity:
+    if "config" not in identity:
+        return identity
+    rest = {name: value for name, value in identity.items() if name != "config"}
+    return rest | TrainConfig().model_dump(mode="json") | identity["config"]
+
+
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

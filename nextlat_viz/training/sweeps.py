@@ -1,4 +1,4 @@
-"""Many runs and one table: objectives, settings and seeds of a world, every one shown."""
+"""Train every combination of objectives, settings and seeds, with one table of the results."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import unknown
 from nextlat_viz.models import OBJECTIVES
-from nextlat_viz.training.loop import folder_name, train
-from nextlat_viz.training.presets import resolve
+from nextlat_viz.training.config import check_seed, resolve
+from nextlat_viz.training.pretrain import folder_name, train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +24,8 @@ METRICS = ("loss", "floor", "excess", "unigram")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One run of a sweep: its objective, its own settings, its seed."""
+class SweepRun:
+    """One run of a sweep: objective, values of the grid, seed."""
 
     objective: str
     settings: tuple[tuple[str, Any], ...]
@@ -33,15 +33,15 @@ class Entry:
 
     @property
     def folder(self) -> Path:
-        """Where it lies in the sweep's folder, such as ``nextlat/horizon=2/seed0``."""
-        said = ",".join(f"{name}={_word(value)}" for name, value in self.settings)
-        return Path(self.objective, said, f"seed{self.seed}")
+        """Path inside the sweep's folder, such as ``nextlat/horizon=2/seed0``."""
+        settings = ",".join(f"{name}={_word(value)}" for name, value in self.settings)
+        return Path(self.objective, io.file_name(settings) if settings else "", f"seed{self.seed}")
 
 
 def sweep(
     world: str | worlds.World,
     objectives: Sequence[str] = ("next_token", "nextlat"),
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Iterable[SupportsIndex] = (0, 1, 2),
     preset: str = "tiny",
     *,
     grid: Mapping[str, Iterable[Any]] | None = None,
@@ -54,17 +54,17 @@ def sweep(
 ) -> pd.DataFrame:
     """Train every combination of objectives, settings and seeds, one after another, and return their table.
 
-    Each run has its own folder. The same call made again loads the runs that are finished, goes on with the one that
-    was killed and tries again those that failed. A run that fails says why in the table; the others go on. The table
-    is also kept as ``sweep.csv`` in the sweep's folder, after every run.
+    Each run has its own folder. Making the same call again loads the runs that are finished, continues the one that
+    was interrupted and retries those that failed. Where a run fails the table has its error, and the next run starts.
+    The table is saved as ``sweep.csv`` in the sweep's folder after every run.
 
     Parameters
     ----------
     world : name of a world, with parameters or without, or a World.
-    objectives, seeds : what to train, and how often.
-    preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.presets`.
-    grid : values to try of any fields of :class:`TrainConfig`, e.g. ``{"horizon": [1, 2]}``; all combinations are. An
-        objective that does not read a field of another objective's is trained without it, once.
+    objectives, seeds : what to train; every objective with every seed.
+    preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.config`.
+    grid : values of any fields of :class:`TrainConfig`, e.g. ``{"horizon": [1, 2]}``; all combinations are trained. An
+        objective that does not read a field is trained once, without it.
     out : folder of the sweep; ``runs/sweeps/<world>`` when not given.
     accelerator, devices, strategy, progress : as in :func:`train`.
     **overrides : fields of :class:`TrainConfig` that are the same in all runs.
@@ -73,7 +73,7 @@ def sweep(
     -------
     DataFrame
         One row per run: objective, seed, the grid's fields, loss, floor, excess and unigram in nats per token (where
-        the world has them), seconds, folder, and error, empty for runs that ended well.
+        the world has them), seconds, folder, and error, empty for runs that succeeded.
 
     Raises
     ------
@@ -94,8 +94,8 @@ def sweep(
 
     if isinstance(world, str):
         world = worlds.get(world)
-    entries = _entries(world, objectives, seeds, preset, grid or {}, overrides)
-    home = Path(out) if out is not None else Path("runs", "sweeps", folder_name(world))
+    entries = _entries(world, objectives, list(seeds), preset, grid or {}, overrides)
+    home = io.resolve(Path("runs", "sweeps", folder_name(world)) if out is None else out)
     rows: list[dict[str, Any]] = []
     for number, entry in enumerate(entries, start=1):
         if progress:
@@ -115,7 +115,7 @@ def sweep(
                 **overrides | dict(entry.settings),
             )
         except Exception as error:
-            # Whatever it is, the runs after it are not to blame.
+            # Any error: the other runs do not depend on this one.
             row["error"] = f"{type(error).__name__}: {error}"
         else:
             metrics = checkpoint.card.metrics
@@ -131,25 +131,25 @@ def sweep(
 def _entries(
     world: worlds.World,
     objectives: Sequence[str],
-    seeds: Sequence[int],
+    seeds: Iterable[SupportsIndex],
     preset: str,
     grid: Mapping[str, Iterable[Any]],
     overrides: dict[str, Any],
-) -> list[Entry]:
-    """Every run there is to be, each once; what is mistaken is said before any of them is trained."""
+) -> list[SweepRun]:
+    """List every run of the sweep once. Raises on wrong arguments before anything is trained."""
     for objective in objectives:
         if objective not in OBJECTIVES:
             raise unknown("objective", objective, OBJECTIVES)
     if both := sorted(grid.keys() & overrides.keys()):
-        raise ValueError(f"{both[0]} is in the grid and has one value for all runs too: give it in one place")
+        raise ValueError(f"{both[0]} is in the grid and also given for all runs: give it in one place")
     resolve(preset, world, overrides)
-    # As the field has it, 2 and not "2": it names the folder.
+    # Converted to the field's type, 2 and not "2": the value names the folder.
     values = {
-        name: [getattr(resolve(preset, world, overrides | {name: value}), name) for value in several]
-        for name, several in grid.items()
+        name: [getattr(resolve(preset, world, overrides | {name: io.plain(value)}), name) for value in options]
+        for name, options in grid.items()
     }
     entries = [
-        Entry(objective, tuple(zip(names, chosen, strict=True)), seed)
+        SweepRun(objective, tuple(zip(names, chosen, strict=True)), check_seed(seed))
         for objective in objectives
         for names in [[name for name in values if _reads(objective, name)]]
         for chosen in itertools.product(*(values[name] for name in names))
@@ -164,13 +164,13 @@ def _entries(
 
 
 def _reads(objective: str, field: str) -> bool:
-    """Whether a field matters to an objective: its own, or one that is nobody's own."""
+    """Whether a field matters to an objective: an argument of its class, or of no objective's class."""
     own = {name: set(inspect.signature(kind).parameters) for name, kind in OBJECTIVES.items()}
     return field in own[objective] or not any(field in fields for fields in own.values())
 
 
 def _in_order(table: pd.DataFrame, grid: list[str]) -> pd.DataFrame:
-    """Columns in the order they are read in, those that no run has left out."""
+    """Order the columns; without those that no run has."""
     order = ["objective", "seed", *grid, *METRICS, "seconds", "error", "folder"]
     return table[[name for name in order if name in table]]
 

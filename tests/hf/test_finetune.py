@@ -226,7 +226,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     with pytest.raises(Killed):
         finetune(build(kind), TOKENS, mode=mode, seed=2, out=tmp_path / "cut", **QUICK)
     monkeypatch.undo()
-    assert resume.read(tmp_path / "cut").progress.step == 3
+    assert resume.load_state(tmp_path / "cut").progress.step == 3
     with pytest.raises(CheckpointError, match="make the same call"):
         load_finetuned(tmp_path / "cut")
     with pytest.raises(CheckpointError, match="horizon 1 there, 2 asked for"):
@@ -307,11 +307,23 @@ def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="was altered"):
         load_finetuned(folder)
     (folder / "card.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="not a whole card"):
+    with pytest.raises(CheckpointError, match=r"format None is not 'nextlat_viz.finetuned/1'"):
         load_finetuned(folder)
     (tmp_path / "whole" / "psi.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="truncated"):
         tuned.save(tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", ["../../.bashrc", "model/../../.bashrc", "/tmp/.bashrc"])
+def test_a_card_cannot_name_files_outside_its_folder(tmp_path: Path, name: str) -> None:
+    tuned = finetune(build("llama"), TOKENS, out=tmp_path / "a" / "b", **QUICK)
+    card = tuned.card.model_copy(update={"files": {**tuned.card.files, name: "0" * 64}}).signed()
+    (tmp_path / "a" / "b" / "card.json").write_text(card.model_dump_json())
+    stranger = Finetuned(tuned.model, tuned.psi, card, tuned.folder)
+    for attempt in (lambda: load_finetuned(tuned.folder), lambda: stranger.save(tmp_path / "c" / "d")):
+        with pytest.raises(CheckpointError, match="may not lead out of its folder"):
+            attempt()
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_folder_is_a_model_too(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from anndata import AnnData
 from nextlat_viz import worlds
 from nextlat_viz.training.card import Card
 from nextlat_viz.training.checkpoint import Checkpoint, build_model
-from nextlat_viz.training.presets import TrainConfig
+from nextlat_viz.training.config import TrainConfig
 from tests.synthetic import make_latents
 
 

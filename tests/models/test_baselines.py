@@ -10,7 +10,7 @@ import torch
 import nextlat_viz as nlv
 from nextlat_viz.models import OBJECTIVES, Batch, BeliefState, JointToken, MultiToken, Transformer
 from nextlat_viz.training.checkpoint import build_model
-from nextlat_viz.training.presets import TrainConfig
+from nextlat_viz.training.config import TrainConfig
 
 from .literal import BATCHES, CONFIG, agree, drawn, make_batch
 

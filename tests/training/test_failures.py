@@ -9,8 +9,9 @@ import nextlat_viz as nlv
 from nextlat_viz.errors import CheckpointError, TrainingError
 from nextlat_viz.models import NextToken
 from nextlat_viz.training import resume
-from nextlat_viz.training.identity import differences, identity
-from nextlat_viz.training.presets import TrainConfig
+from nextlat_viz.training.checkpoint import build_model
+from nextlat_viz.training.config import TrainConfig
+from nextlat_viz.training.resume import differences, identify
 
 
 def spoiled(monkeypatch, from_step, spoil):
@@ -47,7 +48,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(
         spoiled(patch, from_step, spoil)
         with pytest.raises(TrainingError, match=rf"{message}.*learning_rate below 0\.001.*The state of step {kept} is"):
             nlv.train("rrxor", "next_token", out=folder, progress=False, **small)
-    saved = resume.read(folder)
+    saved = resume.load_state(folder)
     assert saved.progress.step == kept
     assert all(tensor.isfinite().all() for tensor in saved.tensors.values())
     assert not (folder / "card.json").exists()
@@ -85,10 +86,10 @@ def test_pieces_without_episodes_are_refused(tmp_path, small):
 
 
 def test_all_differences_are_listed():
-    asked = identity({"name": "rrxor"}, "nextlat", TrainConfig(), 0)
+    asked = identify({"name": "rrxor"}, "nextlat", TrainConfig(), 0)
     older = {**asked, "config": {name: value for name, value in asked["config"].items() if name != "accumulate"}}
     assert differences(older, asked) == []
-    assert differences(older, identity({"name": "rrxor"}, "nextlat", TrainConfig(accumulate=2), 0)) == [
+    assert differences(older, identify({"name": "rrxor"}, "nextlat", TrainConfig(accumulate=2), 0)) == [
         "accumulate 1 there, 2 asked for"
     ]
     newer = {**asked, "config": asked["config"] | {"flux": 3, "dim": 8}}
@@ -103,12 +104,11 @@ def test_a_run_begun_before_a_field_existed_goes_on(tmp_path, small):
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         nlv.train("rrxor", "next_token", out=folder, progress=False, on_validation=interrupt, **small)
-    saved = resume.read(folder)
+    saved = resume.load_state(folder)
     del saved.identity["config"]["compile"], saved.identity["config"]["accumulate"]
-    model = nlv.training.checkpoint.build_model("next_token", TrainConfig(**small), nlv.worlds.get("rrxor"), 0)
-    optimizer = torch.optim.AdamW(model.parameters())
-    saved.restore(model, optimizer)
-    resume.write(folder, saved.identity, saved.progress, model, optimizer.state_dict()["state"])
+    model = build_model("next_token", TrainConfig(**small), nlv.worlds.get("rrxor"), 0)
+    model.load_state_dict(saved.weights)
+    resume.save_state(folder, saved.identity, saved.progress, model, saved.moments)
     with pytest.raises(CheckpointError, match="holds another run: accumulate 1 there, 2 asked for"):
         nlv.train("rrxor", "next_token", out=folder, progress=False, accumulate=2, **small)
     assert nlv.train("rrxor", "next_token", out=folder, progress=False, **small).step == 12

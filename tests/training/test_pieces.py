@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,15 @@ from nextlat_viz import worlds
 from nextlat_viz.models import OBJECTIVES, Batch
 from nextlat_viz.training import resume
 from nextlat_viz.training.checkpoint import build_model
-from nextlat_viz.training.feed import Feed
-from nextlat_viz.training.presets import resolve
-from nextlat_viz.training.shares import weighed
+from nextlat_viz.training.config import resolve
+from nextlat_viz.training.data import Feed, training_episodes
+from nextlat_viz.training.engine import weighted
 
 SIZES = {"layers": 1, "dim": 16, "heads": 2, "mlp_dim": 16, "psi_width": 16, "batch_size": 7, "horizon": 2}
+
+
+def feed_of(world, model, config, seed, rank=0, devices=1):
+    return Feed(partial(training_episodes, world, config, seed), model, config.accumulate, rank, devices)
 
 
 def gradients(model):
@@ -33,14 +38,14 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devic
     world = worlds.get(name)
     config = resolve("tiny", world, SIZES | {"accumulate": accumulate})
     model = build_model(objective, config, world, 0).double()
-    whole = model(Batch.from_episodes(Feed(world, model, config, 5).episodes(3), seed=3))
+    whole = model(Batch.from_episodes(feed_of(world, model, config, 5).draw(3), seed=3))
     whole["loss"].backward()
     expected = gradients(model)
     model.zero_grad()
     totals: dict[str, float] = {}
     for rank in range(devices):
-        for piece in Feed(world, model, config, 5, rank, devices).pieces(3):
-            losses = weighed(model(piece.batch), model.weights, piece.share)
+        for piece in feed_of(world, model, config, 5, rank, devices).pieces(3):
+            losses = weighted(model(piece.batch), model.weights, piece.share)
             losses["loss"].backward()
             totals = {key: totals.get(key, 0.0) + value.item() for key, value in losses.items()}
     assert totals == pytest.approx({key: value.item() for key, value in whole.items()}, rel=1e-12)
@@ -54,20 +59,20 @@ def test_pieces_differ_in_what_they_score():
     world = worlds.get("taxi")
     config = resolve("tiny", world, SIZES | {"accumulate": 3})
     model = build_model("nextlat", config, world, 0)
-    shares = [piece.share["next_token"] for piece in Feed(world, model, config, 5).pieces(0)]
+    shares = [piece.share["next_token"] for piece in feed_of(world, model, config, 5).pieces(0)]
     assert sum(shares) == pytest.approx(1)
     assert shares != pytest.approx([1 / 3] * 3, abs=0.05)
-    batch = Batch.from_episodes(Feed(world, model, config, 5).episodes(0))
+    batch = Batch.from_episodes(feed_of(world, model, config, 5).draw(0))
     assert model.counts(batch)["next_token"] == batch.target_mask.sum()
 
 
 def test_batches_drawn_ahead_are_those_of_their_steps():
     world = worlds.get("rrxor")
     config = resolve("tiny", world, SIZES)
-    feed = Feed(world, build_model("bst", config, world, 0), config, 5)
+    feed = feed_of(world, build_model("bst", config, world, 0), config, 5)
     for step, [piece] in zip(range(4, 9), feed.ahead(4, 9), strict=True):
         assert piece.batch.seed == step
-        assert torch.equal(piece.batch.inputs, Batch.from_episodes(feed.episodes(step)).inputs)
+        assert torch.equal(piece.batch.inputs, Batch.from_episodes(feed.draw(step)).inputs)
     assert list(feed.ahead(9, 9)) == []
 
 
@@ -158,9 +163,9 @@ class OnCpu(FSDPStrategy):
     def setup_module(self, module):
         return FullyShardedDataParallel(module, device_id=torch.device("cpu"), **self._fsdp_kwargs)
 
-from nextlat_viz.training import engine, loop
-fabric, step = loop.Fabric, engine.Engine.step
-loop.Fabric = lambda strategy, **options: fabric(strategy=OnCpu(), **options)
+from nextlat_viz.training import engine, pretrain
+fabric, step = pretrain.Fabric, engine.Engine.step
+pretrain.Fabric = lambda strategy, **options: fabric(strategy=OnCpu(), **options)
 
 def cut(self, n, pieces):
     if n == int(sys.argv[3]):
@@ -168,7 +173,7 @@ def cut(self, n, pieces):
     step(self, n, pieces)
 
 engine.Engine.step = cut
-loop.train("taxi", out=sys.argv[1], accelerator="cpu", devices=2, strategy="fsdp", progress=False,
+pretrain.train("taxi", out=sys.argv[1], accelerator="cpu", devices=2, strategy="fsdp", progress=False,
            **json.loads(sys.argv[2]))
 """
 
@@ -183,7 +188,7 @@ def test_weights_spread_over_two_processes_train_as_on_one_and_go_on_after_a_cut
     command = [sys.executable, str(script), str(tmp_path / "two"), json.dumps(options)]
     cut = subprocess.run([*command, "4"], capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
     assert "KeyboardInterrupt" in cut.stderr
-    assert resume.read(tmp_path / "two").progress.step == 3
+    assert resume.load_state(tmp_path / "two").progress.step == 3
     done = subprocess.run([*command, "-1"], capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     two = nlv.load(tmp_path / "two")

@@ -7,7 +7,7 @@ import torch
 
 from nextlat_viz import worlds
 from nextlat_viz.models import NextLat, Transformer, TransformerConfig
-from nextlat_viz.training.presets import PRESETS, TrainConfig, preset_table, resolve
+from nextlat_viz.training.config import PRESETS, TrainConfig, preset_table, resolve
 
 # arXiv:2511.05963, Table 5: steps, batch, rate, decay, clip, layers, heads, D, lambdas, psi, d.
 TABLE_5 = {

@@ -73,7 +73,7 @@ def test_a_killed_sweep_goes_on(tmp_path, monkeypatch):
         ({"objectives": ["nextlatt"]}, UnknownNameError, "unknown objective 'nextlatt'"),
         ({"grid": {"horizn": [1]}}, UnknownNameError, "unknown hyperparameter 'horizn'. Did you mean 'horizon'"),
         ({"grid": {"horizon": [0]}}, ValueError, "horizon=0: input should be greater than 0"),
-        ({"grid": {"dim": [8]}, "dim": 16}, ValueError, "dim is in the grid and has one value"),
+        ({"grid": {"dim": [8]}, "dim": 16}, ValueError, "dim is in the grid and also given for all runs"),
         ({"grid": {"dim": []}}, ValueError, "nothing to train"),
         ({"seeds": []}, ValueError, "nothing to train"),
     ],

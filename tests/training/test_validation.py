@@ -9,10 +9,10 @@ import torch.nn.functional as F
 
 from nextlat_viz import worlds
 from nextlat_viz.models import Batch
-from nextlat_viz.training import validation
+from nextlat_viz.training import data
 from nextlat_viz.training.checkpoint import build_model
-from nextlat_viz.training.presets import TrainConfig, resolve
-from nextlat_viz.training.validation import Validation
+from nextlat_viz.training.config import TrainConfig, resolve
+from nextlat_viz.training.data import Validation
 
 SMALL = {"layers": 1, "validation_episodes": 24}
 
@@ -23,7 +23,7 @@ def test_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = resolve("tiny", world, SMALL)
     model = build_model("nextlat", config, world, 0)
     whole = Validation(world, config)
-    monkeypatch.setattr(validation, "MOST_NUMBERS", 1)
+    monkeypatch.setattr(data, "MOST_LOGITS", 1)
     parts = Validation(world, config)
     assert len(whole.parts) == 1
     assert len(parts.parts) == 24
@@ -34,7 +34,7 @@ def test_loss_is_cross_entropy_under_the_exact_law() -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     model = build_model("next_token", config, world, 0)
     found = Validation(world, config)(model)
-    episodes = world.sample(24, 13, seed=validation.VALIDATION_SEED)
+    episodes = world.sample(24, 13, seed=data.VALIDATION_SEED)
     exact = torch.from_numpy(world.next_token_probs(episodes.tokens[:, :-1]))
     with torch.no_grad():
         log_q = model.logits(model.backbone(Batch.from_episodes(episodes).inputs)).double().log_softmax(-1)
@@ -50,7 +50,7 @@ def test_without_a_law_it_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest
     monkeypatch.setattr(type(world), "next_token_probs", lambda self, tokens: None)
     model = build_model("next_token", config, world, 0)
     found = Validation(world, config)(model)
-    batch = Batch.from_episodes(world.sample(24, 13, seed=validation.VALIDATION_SEED))
+    batch = Batch.from_episodes(world.sample(24, 13, seed=data.VALIDATION_SEED))
     with torch.no_grad():
         logits = model.logits(model.backbone(batch.inputs))
     assert found["loss"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).item())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +15,8 @@ from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.training import resume
 from nextlat_viz.training.checkpoint import build_model
+from nextlat_viz.training.config import TrainConfig, check_seed
 from nextlat_viz.training.engine import Engine
-from nextlat_viz.training.presets import TrainConfig
 
 
 class Killed(Exception):
@@ -191,12 +192,11 @@ def test_seconds_are_those_of_all_sittings(tmp_path, small):
     folder = tmp_path / "run"
     with pytest.raises(Killed):
         nlv.train("rrxor", "next_token", out=folder, progress=False, on_validation=interrupt, **small)
-    saved = resume.read(folder)
+    saved = resume.load_state(folder)
     model = build_model("next_token", TrainConfig.model_validate(saved.identity["config"]), nlv.worlds.get("rrxor"), 0)
-    optimizer = torch.optim.AdamW(model.parameters())
-    saved.restore(model, optimizer)
+    model.load_state_dict(saved.weights)
     saved.progress.seconds = 1000.0
-    resume.write(folder, saved.identity, saved.progress, model, optimizer.state_dict()["state"])
+    resume.save_state(folder, saved.identity, saved.progress, model, saved.moments)
     resumed = nlv.train("rrxor", "next_token", out=folder, progress=False, **small)
     assert 1000 <= resumed.card.metrics["train_seconds"] < 1100
 
@@ -211,3 +211,26 @@ def test_a_leaner_backbone_is_trained_and_loaded(tmp_path, small, shape):
     assert (
         config.kv_cache_bytes() < build_model("nextlat", TrainConfig(), again.world, 0).backbone.config.kv_cache_bytes()
     )
+
+
+def test_numpy_numbers_and_a_home_folder_are_taken_as_they_are_meant(tmp_path, small, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = small | {"steps": np.int64(12), "snapshots": np.array([2, 6])}
+    run = nlv.train("rrxor", "next_token", seed=np.int64(3), out="~/run", progress=False, **options)
+    assert run.folder == tmp_path / "run"
+    assert "--snapshots 2 6" in run.card.command
+    again = nlv.train("rrxor", "next_token", seed=3, out=tmp_path / "run", progress=False, **small)
+    assert again.card == nlv.load("~/run").card == run.card
+
+
+@pytest.mark.parametrize("seed", ["1", -1, 1.0, True])
+def test_a_seed_is_a_whole_number_of_at_least_0(seed):
+    with pytest.raises(ValueError, match=r"seed=.* must be a whole number of at least 0"):
+        check_seed(seed)
+
+
+def test_gradients_switched_off_around_a_run_do_not_matter(tmp_path, small):
+    with torch.no_grad():
+        run = nlv.train("rrxor", "next_token", out=tmp_path / "run", progress=False, **small)
+    whole = nlv.train("rrxor", "next_token", out=tmp_path / "whole", progress=False, **small)
+    assert weights(run) == weights(whole)

@@ -1,8 +1,9 @@
-"""Presets: every hyperparameter of a run, with a name; any of them can be overridden."""
+"""Hyperparameters of a run, and presets of them by name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import operator
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from pydantic import (
     BaseModel,
@@ -178,7 +179,7 @@ def preset_names() -> list[str]:
 
 
 def preset_table() -> pd.DataFrame:
-    """What the presets say: one row per preset and world, and one, ``"(any other)"``, for the worlds not named.
+    """Return the main hyperparameters of every preset: a row per world, ``"(any other)"`` for worlds not named.
 
     Examples
     --------
@@ -197,6 +198,19 @@ def preset_table() -> pd.DataFrame:
         for preset, table in PRESETS.items()
         for world, config in table.items()
     )
+
+
+def check_seed(seed: Any) -> int:
+    """Return a seed as a plain int.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number, or negative.
+    """
+    if not isinstance(seed, SupportsIndex) or isinstance(seed, bool) or operator.index(seed) < 0:
+        raise ValueError(f"seed={seed!r} must be a whole number of at least 0")
+    return operator.index(seed)
 
 
 def episode_length(world: World, context: int) -> int:

@@ -1,0 +1,191 @@
+"""Train a model on a world, from scratch: `train`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import torch
+from lightning_fabric import Fabric
+
+from nextlat_viz import io, worlds
+from nextlat_viz.errors import unknown
+from nextlat_viz.models import OBJECTIVES
+from nextlat_viz.training.card import CARD, Card, device_name, versions
+from nextlat_viz.training.checkpoint import DTYPES, WEIGHTS, Checkpoint, build_model, load, weights_bytes
+from nextlat_viz.training.config import check_seed, resolve
+from nextlat_viz.training.data import Feed, Validation, training_episodes
+from nextlat_viz.training.engine import Engine
+from nextlat_viz.training.resume import RunState, identify, refuse_another
+from nextlat_viz.training.run import Callback, Task, claim, run_task
+
+STRATEGIES = ("auto", "ddp", "fsdp")
+
+
+def train(
+    world: str | worlds.World,
+    objective: str = "nextlat",
+    preset: str = "tiny",
+    *,
+    seed: SupportsIndex = 0,
+    out: str | os.PathLike[str] | None = None,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    strategy: str = "auto",
+    progress: bool = True,
+    on_validation: Callback | None = None,
+    **overrides: Any,
+) -> Checkpoint:
+    """Train a model on a world and return its checkpoint.
+
+    Making the same call again continues a run that was interrupted, and on CPU it ends with the same weights as one
+    that was not; a run that is finished is loaded.
+
+    With ``devices=2`` or more a script starts its other processes itself, and the whole script runs in each;
+    ``torchrun --nproc-per-node 2 -m nextlat_viz.cli train rrxor --devices 2`` starts them from outside. The batch is
+    divided among devices (and `accumulate` pieces on each), and the loss is the mean over the whole batch, as on one
+    device; sums are rounded in another order, so weights agree closely and not to the last bit.
+
+    Parameters
+    ----------
+    world : name of a world, with parameters or without (``"mess3:x=0.15"``), or a World.
+    objective : ``"next_token"``, ``"nextlat"``, ``"mtp"``, ``"jtp"`` or ``"bst"``; see :mod:`nextlat_viz.models`.
+    preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.config`.
+    seed : initialises the weights and, with the step, draws the episodes.
+    out : folder of the run; ``runs/<world>/<objective>/seed<seed>`` when not given.
+    accelerator, devices : as in Lightning Fabric; ``"auto"`` takes a GPU where there is one.
+    strategy : ``"auto"``, ``"ddp"`` or ``"fsdp"``. FSDP spreads weights over GPUs, for models too large for one.
+    progress : show a progress bar with the loss and its floor.
+    on_validation : called with each row of metrics as it is measured.
+    **overrides : any field of :class:`TrainConfig`, e.g. ``steps=200``.
+
+    Raises
+    ------
+    UnknownNameError
+        If the world, objective, preset, strategy or a hyperparameter does not exist.
+    CheckpointError
+        If `out` holds another run.
+    TrainingError
+        If the loss is NaN or infinite, or the device's memory is full. The last saved state is kept.
+    OSError
+        If `out` cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> checkpoint = train("z1r", "next_token", steps=2, layers=1, validation_episodes=8, progress=False,
+    ...                    out=tempfile.mkdtemp())
+    >>> checkpoint.step, checkpoint.card.metrics["loss"] > checkpoint.card.metrics["floor"]
+    (2, True)
+    """
+    if isinstance(world, str):
+        world = worlds.get(world)
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES)
+    # Plain numbers: the card and the saved state are JSON, which numpy's do not fit in.
+    seed, overrides = check_seed(seed), {name: io.plain(value) for name, value in overrides.items()}
+    config = resolve(preset, world, overrides)
+    folder = io.resolve(Path("runs", folder_name(world), objective, f"seed{seed}") if out is None else out)
+    identity = identify(world.spec, objective, config, seed)
+    if (folder / CARD).exists():
+        finished = load(folder)
+        card = finished.card
+        refuse_another(folder, identify(card.world, card.objective, card.config, card.seed), identity)
+        return finished
+    # Refuse what cannot be trained before there is a folder for it.
+    model = build_model(objective, config, world, seed)
+    precision: Any = config.precision
+    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+    if config.batch_size < fabric.world_size * config.accumulate:
+        raise ValueError(
+            f"batch_size={config.batch_size} cannot be shared out among {fabric.world_size} devices with "
+            f"accumulate={config.accumulate} pieces on each: every piece needs at least one episode"
+        )
+    claim(folder)
+    fabric.launch()
+    draw = partial(training_episodes, world, config, seed)
+    validation = Validation(world, config)
+
+    def measure(engine: Engine) -> dict[str, float]:
+        return validation(model) | {f"train/{name}": value for name, value in engine.losses().items()}
+
+    def finish(state: RunState) -> None:
+        stored = DTYPES[config.storage]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                # The metrics of the card are those of the weights as they are stored.
+                parameter.copy_(parameter.to(stored))
+        content = weights_bytes(model, config.storage)
+        data = validation.episodes.sha256 + draw(0, states=True).sha256
+        card = Card(
+            name=f"{world.name}/{objective}/seed{seed}",
+            world=world.spec,
+            objective=objective,
+            preset=preset,
+            config=config,
+            seed=seed,
+            steps=config.steps,
+            command=_command(world, objective, preset, seed, overrides),
+            data_sha256=hashlib.sha256(data.encode()).hexdigest(),
+            weights_sha256=hashlib.sha256(content).hexdigest(),
+            snapshots=state.snapshots,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            versions=versions(),
+            device=device_name(fabric.device),
+            metrics=validation(model) | {"train_seconds": round(state.seconds, 1)},
+        ).signed()
+        io.write(folder / WEIGHTS, content)
+        io.write(folder / CARD, card.model_dump_json(indent=2))
+
+    can_split = 2 * config.accumulate * fabric.world_size <= config.batch_size
+    task = Task(
+        name=f"{world.name}/{objective}",
+        identity=identity,
+        config=config,
+        model=model,
+        optimizer=torch.optim.AdamW(
+            model.parameters(),
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        ),
+        kept=model,
+        feed=Feed(draw, model, config.accumulate, fabric.global_rank, fabric.world_size, fabric.device),
+        measure=measure,
+        finish=finish,
+        memory_advice=(
+            f"Set accumulate={2 * config.accumulate}, which trains alike with less memory, or lower batch_size"
+            if can_split
+            else "Lower layers, dim or context"
+        ),
+    )
+    run_task(task, folder, fabric, progress=progress, on_validation=on_validation)
+    return load(folder)
+
+
+def folder_name(world: worlds.World) -> str:
+    """Turn a world's title into the name of a folder; worlds with different parameters get different names.
+
+    Examples
+    --------
+    >>> folder_name(worlds.get("mess3:x=0.1"))
+    'mess3-x=0.1'
+    """
+    return io.file_name(re.sub(r"[^\w=.]+", "-", worlds.title(world)))
+
+
+def _command(world: worlds.World, objective: str, preset: str, seed: int, overrides: dict[str, Any]) -> str:
+    """Return the command line that trains this run."""
+    words = ["nextlat-viz", "train", worlds.title(world), objective, "--preset", preset, "--seed", str(seed)]
+    for name, value in overrides.items():
+        values = value if isinstance(value, tuple | list) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)

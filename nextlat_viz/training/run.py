@@ -1,0 +1,238 @@
+"""One training run, from scratch or fine-tuning: steps, measurements, snapshots, saved states and the final files.
+
+The caller says what is trained, on what, and what is written, in a `Task`; `run_task` does the rest. A run that was
+interrupted continues from its last saved state and, on CPU, ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io as text_io
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from nextlat_viz import io
+from nextlat_viz.errors import TrainingError
+from nextlat_viz.models import Objective
+from nextlat_viz.training.card import device_name
+from nextlat_viz.training.checkpoint import METRICS, snapshot_path, weights_bytes
+from nextlat_viz.training.config import TrainConfig
+from nextlat_viz.training.data import Feed
+from nextlat_viz.training.engine import Engine
+from nextlat_viz.training.resume import TRAIN_STATE, Identity, RunState, load_state, refuse_another, save_state
+
+Callback: TypeAlias = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run trains, on which batches, and what it measures and writes.
+
+    Attributes
+    ----------
+    name : shown with the progress bar and in errors, such as ``"rrxor/nextlat"``.
+    identity : all that the weights depend on, as JSON; a state saved by another run is refused.
+    config : steps, learning rate, how often to measure and to save.
+    model, optimizer : the objective, called with a batch, and its optimiser, in the order of ``kept.parameters()``.
+    kept : the module whose weights are saved: the model, or the part of it that is trained.
+    feed : the batches of every step.
+    measure : returns a row of metrics; called with the engine, inside `Engine.whole`.
+    finish : writes the results, the card last; called once, by the main process.
+    memory_advice : what to change where the device's memory is full.
+    measure_first : whether to measure before the first step too.
+    """
+
+    name: str
+    identity: Identity
+    config: TrainConfig
+    model: Objective
+    optimizer: torch.optim.Optimizer
+    kept: nn.Module
+    feed: Feed
+    measure: Callable[[Engine], dict[str, float]]
+    finish: Callable[[RunState], None]
+    memory_advice: str
+    measure_first: bool = False
+
+
+def run_task(
+    task: Task, folder: Path, fabric: Fabric, *, progress: bool = True, on_validation: Callback | None = None
+) -> None:
+    """Take the steps that are left and write the results into the folder.
+
+    Parameters
+    ----------
+    task : Task
+    folder : of the run; holds the saved state of an earlier session where it was interrupted.
+    fabric : launched already; its device and strategy are used.
+    progress : show a progress bar.
+    on_validation : called with each row of metrics as it is measured.
+
+    Raises
+    ------
+    CheckpointError
+        If the state in the folder is damaged, or of another run.
+    TrainingError
+        If the loss or the weights are NaN or infinite, or the device's memory is full.
+    """
+    try:
+        # The caller may have switched gradients off, in a notebook for example.
+        with torch.inference_mode(False), torch.enable_grad():
+            _take_steps(task, folder, fabric, progress, on_validation)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{device_name(fabric.device)} ran out of memory with batch_size={task.config.batch_size}, "
+            f"accumulate={task.config.accumulate}. {task.memory_advice}; train that in another folder than "
+            f"{str(folder)!r}."
+        ) from error
+
+
+def _take_steps(task: Task, folder: Path, fabric: Fabric, show_bar: bool, on_validation: Callback | None) -> None:
+    config, main = task.config, fabric.is_global_zero
+    saved = load_state(folder)
+    if saved is not None:
+        refuse_another(folder, saved.identity, task.identity)
+        # Before the engine moves the weights to their devices, or spreads them over several.
+        task.kept.load_state_dict(saved.weights)
+    engine = Engine(task.model, task.optimizer, config, fabric)
+    if saved is not None:
+        engine.restore(saved.moments)
+    state = RunState() if saved is None else saved.progress
+    started = time.monotonic() - state.seconds
+
+    with (
+        Reporter(folder, task.name, config.steps, state.step, bar=show_bar and main, board=main) as reporter,
+        closing(task.feed.ahead(state.step, config.steps)) as batches,
+    ):
+
+        def measure() -> None:
+            row = {"step": float(state.step), **task.measure(engine)}
+            state.history.append(row)
+            reporter.row(row)
+            if on_validation is not None:
+                on_validation(row)
+
+        if task.measure_first and not state.history:
+            with engine.whole():
+                measure()
+        for pieces in batches:
+            engine.step(state.step, pieces)
+            state.step += 1
+            reporter.step()
+            step, last = state.step, state.step == config.steps
+            measures = step % config.validate_every == 0 or last
+            saves = step % config.save_every == 0 and not last
+            if not (measures or saves or step in config.snapshots):
+                continue
+            # Before anything is measured or saved: no file may hold weights of a run that has failed.
+            _check_finite(task, engine, step, folder)
+            # Outside of `whole`: where weights are spread, every process takes part in gathering the moments.
+            moments = engine.moments() if saves else {}
+            with engine.whole():
+                if measures:
+                    measure()
+                if main and step in config.snapshots:
+                    content = weights_bytes(task.model, config.storage)
+                    io.write(snapshot_path(folder, step), content)
+                    state.snapshots[step] = hashlib.sha256(content).hexdigest()
+                # Last: the state vouches for the metrics and the snapshots up to this step.
+                if main and saves:
+                    state.seconds = time.monotonic() - started
+                    save_state(folder, task.identity, state, task.kept, moments)
+    with engine.whole():
+        if main:
+            state.seconds = time.monotonic() - started
+            write_metrics(folder / METRICS, state.history)
+            task.finish(state)
+            (folder / TRAIN_STATE).unlink(missing_ok=True)
+    # No other process may look for the card before it is there.
+    fabric.barrier()
+
+
+def _check_finite(task: Task, engine: Engine, step: int, folder: Path) -> None:
+    """Raise TrainingError where the loss of a recent step or the weights are NaN or infinite."""
+    ago = engine.first_failure()
+    if ago is None:
+        return
+    where = f"The loss of step {step - ago + 1}" if ago else f"The weights after step {step}"
+    saved = load_state(folder)
+    kept = "No state was saved before" if saved is None else f"The state of step {saved.progress.step} is kept"
+    clip = task.config.grad_clip
+    advice = f"a grad_clip below {clip}" if clip else "grad_clip=1.0 (it is off)"
+    raise TrainingError(
+        f"{where} of {task.name} is not a finite number. Train with a learning_rate below {task.config.learning_rate} "
+        f"or {advice}, in another folder. {kept} in {str(folder)!r}."
+    )
+
+
+def claim(folder: Path) -> None:
+    """Create the folder of a run.
+
+    Raises
+    ------
+    OSError
+        If it cannot be created or written to, before any work is done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A random name: several processes may ask at once.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(f"out={str(folder)!r} cannot be written ({error}). Choose another folder.") from error
+
+
+class Reporter:
+    """Progress bar and TensorBoard of a run; a context manager that closes both."""
+
+    def __init__(self, folder: Path, label: str, steps: int, done: int, *, bar: bool, board: bool) -> None:
+        from tqdm.auto import tqdm
+
+        self.board = _tensorboard(folder) if board else None
+        self.bar = tqdm(total=steps, initial=done, disable=not bar, desc=label, unit="step", leave=True)
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+    def step(self) -> None:
+        self.bar.update()
+
+    def row(self, row: dict[str, float]) -> None:
+        """Show a row of metrics: the loss with its floor, or where there is none with the unigram loss."""
+        reference = "floor" if "floor" in row else "unigram"
+        self.bar.set_postfix({"loss": f"{row['loss']:.4f}", reference: f"{row[reference]:.4f}"})
+        if self.board is not None:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, int(row["step"]))
+
+
+def _tensorboard(folder: Path) -> Any:
+    """Return a TensorBoard writer, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder / "tensorboard")
+
+
+def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows of metrics as a CSV file."""
+    text = text_io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    io.write(path, text.getvalue())
