@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test lint checkpoints bench lock clean
+.PHONY: help lab demo test soak lint checkpoints bench lock clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,7 +36,11 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal -m "not browser"
+	$(BIN)/pytest -m browser
+
+soak: $(VENV)/.installed-dev  ## endurance tests at full length: thousands of events, every kill point, every mutation
+	$(BIN)/pytest --soak -m soak
 
 checkpoints: $(VENV)/.installed  ## train everything that is shipped again (an hour of training on one core)
 	$(BIN)/python checkpoints/build.py

@@ -19,6 +19,16 @@ settings.register_profile("nextlat_viz", deadline=None, derandomize=True)
 settings.load_profile("nextlat_viz")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run endurance tests at full length; `make soak` does")
+
+
+@pytest.fixture
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether endurance tests run at full length; otherwise they run a shortened form."""
+    return bool(request.config.getoption("--soak"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A user cache of the run's own: nothing cached on this computer helps a test, notebooks' kernels included."""

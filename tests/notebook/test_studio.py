@@ -30,8 +30,6 @@ from nextlat_viz.notebook.studio.turns import Turns
 from tests.notebook.conftest import LENGTH, N, living_plots, touch, traces
 from tests.synthetic import make_latents
 
-EVENTS = 2_000
-
 
 @pytest.fixture
 def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
@@ -202,8 +200,9 @@ def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch:
     assert 0 < step < 25_000
 
 
-@pytest.mark.slow
-def test_thousands_of_events_are_all_heard_and_leave_nothing_behind(opened: Studio) -> None:
+@pytest.mark.soak
+def test_every_event_is_heard_and_leaves_nothing_behind(opened: Studio, soak: bool) -> None:
+    events = 2_000 if soak else 200
     state, rng = opened.state, np.random.default_rng(0)
     heard: list[Any] = []
     state.observe(lambda change: heard.append(change["new"]), ["episode", "position", "selection"])
@@ -237,10 +236,10 @@ def test_thousands_of_events_are_all_heard_and_leave_nothing_behind(opened: Stud
         made = Studio(state=state)
         for _ in range(20):
             await asyncio.sleep(0)
-        await play(made, EVENTS // 4)
+        await play(made, events // 4)
         gc.collect()
         before = psutil.Process().memory_info().rss
-        await play(made, EVENTS)
+        await play(made, events)
         gc.collect()
         after = psutil.Process().memory_info().rss
         assert alerts(made) == {}
