@@ -22,11 +22,11 @@ from .geometry import procrustes as procrustes
 from .geometry import same_state_spread as same_state_spread
 from .geometry import state_numbers as state_numbers
 from .geometry import trustworthiness as trustworthiness
-from .injection import belief_target as belief_target
-from .injection import inject as inject
-from .injection_planes import InjectionPlane as InjectionPlane
-from .injection_planes import injection_plane as injection_plane
-from .injection_result import Injection as Injection
+from .interventions.inject import Injection as Injection
+from .interventions.inject import belief_target as belief_target
+from .interventions.inject import inject as inject
+from .interventions.plane import InjectionPlane as InjectionPlane
+from .interventions.plane import injection_plane as injection_plane
 from .layers import layer_contributions as layer_contributions
 from .lengths import length_generalisation as length_generalisation
 from .lookahead import LookAhead as LookAhead

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
-from scipy.special import softmax
+from scipy.special import rel_entr, softmax
 
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
@@ -75,11 +75,8 @@ def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Floa
     >>> kl(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[0.5, 0.5], [0.5, 0.5]])).round(4).tolist()
     [0.0, 0.6931]
     """
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
     # Rounding can make the sum slightly negative.
-    return np.asarray(np.maximum(terms.sum(axis=-1), 0.0))
+    return np.asarray(np.maximum(rel_entr(np.asarray(p, np.float64), np.asarray(q, np.float64)).sum(axis=-1), 0.0))
 
 
 def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V D"] | None = None) -> Prediction:

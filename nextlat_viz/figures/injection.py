@@ -17,7 +17,7 @@ from nextlat_viz.figures.theme import Theme, symbol
 from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
-    from nextlat_viz.analysis.injection_result import Injection
+    from nextlat_viz.analysis.interventions.inject import Injection
 
 _BARS, _ROLLOUT, _TOP = 180, 130, 122  # pixels
 # The marks of `symbol`, in text.
@@ -53,7 +53,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     --------
     >>> import nextlat_viz as nlv
     >>> from nextlat_viz.analysis import probe
-    >>> from nextlat_viz.analysis.injection import inject
+    >>> from nextlat_viz.analysis.interventions.inject import inject
     >>> checkpoint = nlv.load("mess3/nextlat")
     >>> latents = nlv.extract(checkpoint, checkpoint.world.sample(60, 10, seed=1))
     >>> injection = inject(checkpoint, latents, probe(latents, "belief"), 25, [0.1, 0.8, 0.1], steps=3)

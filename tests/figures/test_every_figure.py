@@ -18,7 +18,7 @@ import pytest
 import nextlat_viz as nlv
 from nextlat_viz import analysis, figures, worlds
 from nextlat_viz.analysis.behaviour.reconstruction import map_from_rides
-from nextlat_viz.analysis.injection import inject
+from nextlat_viz.analysis.interventions.inject import inject
 from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.analysis.prediction import Prediction

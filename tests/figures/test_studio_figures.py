@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 
 from nextlat_viz.analysis import ProbeResult, probe
-from nextlat_viz.analysis.injection import Injection, inject
+from nextlat_viz.analysis.interventions.inject import Injection, inject
 from nextlat_viz.analysis.lookahead import LookAhead, look_ahead
 from nextlat_viz.analysis.prediction import Prediction
 from nextlat_viz.analysis.probes.result import ReadOut, read_out

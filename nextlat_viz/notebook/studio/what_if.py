@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import numpy as np
 
-from nextlat_viz.analysis.injection import inject
-from nextlat_viz.analysis.injection_planes import injection_plane
+from nextlat_viz.analysis.interventions.inject import inject
+from nextlat_viz.analysis.interventions.plane import injection_plane
 from nextlat_viz.analysis.probes.joint import JointProbe
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.injection import injection_figure

@@ -1,4 +1,4 @@
-"""What the world itself would predict, were it what a probe was made to read."""
+"""Exact next-token distributions of a world at the state that a probe is made to read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nextlat_viz.worlds import HiddenMarkovWorld
 from nextlat_viz.worlds.taxi.traffic import END
 from nextlat_viz.worlds.taxi.world import Taxi
 
-# Two places this near each other, as a share of the map, are one.
+# Places closer than this share of the map count as equal.
 _SAME = 1e-6
 
 
@@ -20,40 +20,41 @@ def exact_after(
     row: int,
     target: str,
     names: tuple[str, ...],
-    wanted: Float[np.ndarray, " k"],
+    goal: Float[np.ndarray, " k"],
     tokens: Int[np.ndarray, " s"],
 ) -> Float[np.ndarray, "s1 V"] | None:
-    """Return next-token distributions at what a probe is made to read, and after each of some tokens from there.
+    """Return the exact next-token distributions at a target reading, and after each of some tokens from there.
 
-    In a hidden Markov world, those of a belief or a state. In the taxi world, those of a ride that stands at another
-    crossing, with the destination and the moves left that it has at the row.
+    In a hidden Markov world the reading is a belief or a state. In the taxi world it is a crossing, from where the
+    ride keeps the destination and the moves left that it has at the row.
 
     Parameters
     ----------
     latents : AnnData
     row : int
-        Where the edit is made.
+        The row of the edit.
     target : str
-        What is read, ``"x, y"`` for a place.
+        Target of the probe, ``"x, y"`` for a place.
     names : tuple of str
-        What the k are called.
-    wanted : (k,) array
+        Names of the k.
+    goal : (k,) array
+        The reading.
     tokens : (s,) int array
-        What is read afterwards.
+        Tokens read after the edit.
 
     Returns
     -------
     (s + 1, V) array or None
-        NaN from the first token on that cannot come; None where the world has no such state, or does not say.
+        NaN from the first token on that has probability 0; None where the distributions are not known.
     """
     if meta(latents)["world"] == NO_WORLD:
         return None
     world = world_of(latents)
     known: list[np.ndarray] = []
     if isinstance(world, HiddenMarkovWorld) and target in ("belief", "state"):
-        known = _from_belief(world, target, names, wanted, tokens)
+        known = _from_belief(world, target, names, goal, tokens)
     elif isinstance(world, Taxi) and names == ("x", "y"):
-        known = _from_crossing(world, latents, row, wanted, tokens)
+        known = _from_crossing(world, latents, row, goal, tokens)
     if not known:
         return None
     unknown = np.full((tokens.size + 1 - len(known), known[0].size), np.nan)
@@ -64,16 +65,16 @@ def _from_belief(
     world: HiddenMarkovWorld,
     target: str,
     names: tuple[str, ...],
-    wanted: Float[np.ndarray, " k"],
+    goal: Float[np.ndarray, " k"],
     tokens: Int[np.ndarray, " s"],
 ) -> list[np.ndarray]:
-    belief = wanted
+    belief = goal
     if target == "state":
-        belief = np.array([wanted[names.index(s)] if s in names else 0.0 for s in world.state_names])
+        belief = np.array([goal[names.index(s)] if s in names else 0.0 for s in world.state_names])
     known: list[np.ndarray] = []
     for t in range(tokens.size + 1):
         try:
-            # A probe may be asked for what is no belief, such as a point outside the simplex.
+            # The target may be no belief, such as a point outside the simplex; then `predict` raises.
             now = belief if t == 0 else world.belief(tokens[None, :t], start=belief)[0, -1]
             known.append(world.predict(now))
         except ValueError:
@@ -82,10 +83,10 @@ def _from_belief(
 
 
 def _from_crossing(
-    world: Taxi, latents: AnnData, row: int, wanted: Float[np.ndarray, " 2"], tokens: Int[np.ndarray, " s"]
+    world: Taxi, latents: AnnData, row: int, place: Float[np.ndarray, " 2"], tokens: Int[np.ndarray, " s"]
 ) -> list[np.ndarray]:
     streets, rides = world.streets, world.rides
-    apart = np.hypot(streets.x - wanted[0], streets.y - wanted[1])
+    apart = np.hypot(streets.x - place[0], streets.y - place[1])
     node, goal = int(apart.argmin()), str(column(latents, "destination")[row])
     if apart[node] > _SAME * max(np.ptp(streets.x), np.ptp(streets.y)) or goal not in streets.nodes:
         return []
@@ -103,6 +104,8 @@ def _from_crossing(
         if node == to:
             probs[rides.n_nodes + END] = 1
         else:
-            probs[rides.n_nodes : rides.n_nodes + END] = rides.law(*(np.array([one]) for one in (node, to, left)))[0]
+            probs[rides.n_nodes : rides.n_nodes + END] = rides.law(*(np.array([value]) for value in (node, to, left)))[
+                0
+            ]
         known.append(probs)
     return known

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from nextlat_viz import worlds
 from nextlat_viz.analysis import ProbeResult, probe
-from nextlat_viz.analysis.injection import SURE, belief_target, inject
+from nextlat_viz.analysis.interventions.inject import SURE, belief_target, inject
 from nextlat_viz.analysis.prediction import kl
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.latents import extract

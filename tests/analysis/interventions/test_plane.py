@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextlat_viz import analysis, worlds
-from nextlat_viz.analysis.injection import inject
-from nextlat_viz.analysis.injection_planes import injection_plane, nearest_belief
+from nextlat_viz.analysis.interventions.inject import inject
+from nextlat_viz.analysis.interventions.plane import injection_plane, nearest_belief
 from nextlat_viz.analysis.probes.joint import JointProbe
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import extract
@@ -178,9 +178,9 @@ def test_probes_that_do_not_belong_together(latents: AnnData, place: JointProbe)
     x, y = place.probes
     with pytest.raises(ValueError, match="probes is empty"):
         JointProbe(())
-    with pytest.raises(LatentsError, match="'x' and 'y' read other models or sites"):
+    with pytest.raises(LatentsError, match="'x' and 'y' read different models or sites"):
         JointProbe((x, replace(y, site="embed")))
-    with pytest.raises(LatentsError, match="'y' names classes"):
+    with pytest.raises(LatentsError, match="'y' reads classes"):
         JointProbe((x, replace(y, metric="accuracy")))
 
 
