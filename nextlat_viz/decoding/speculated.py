@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nextlat_viz.decoding.generation import Generated
-from nextlat_viz.worlds.base import html_table
+from nextlat_viz.display import table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,4 +97,4 @@ class Speculated(Generated):
         return "\n".join(["Speculated", *(f"  {name:18s}{value}" for name, value in self._facts().items())])
 
     def _repr_html_(self) -> str:
-        return html_table("Self-speculative decoding", self._facts())
+        return table("Self-speculative decoding", self._facts())

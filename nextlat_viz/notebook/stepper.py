@@ -13,6 +13,7 @@ from nextlat_viz.figures.gallery import facts
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.base import Panel
 from nextlat_viz.notebook.plot import Plot
+from nextlat_viz.plotting import CURSOR
 from nextlat_viz.worlds import Episodes, World, checks
 
 _LABEL = {"description_width": "auto"}
@@ -159,7 +160,7 @@ class EpisodeStepper(Panel):
         for place, token in enumerate(self.episode.tokens[0, :length].tolist(), start=1):
             look = _TOKEN
             if place == self.position:
-                look += ";outline:2px solid #E0393E"
+                look += f";outline:2px solid {CURSOR}"
             if place > self.position:
                 look += ";opacity:.4"
             if not self.episode.loss_mask[0, place - 1]:

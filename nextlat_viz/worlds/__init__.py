@@ -1,8 +1,8 @@
-"""Worlds: sequences whose true state is known.
+"""Worlds: token sequences with a known true state.
 
-To add one, write a file with a function that returns a ``World`` (a ``HiddenMarkovWorld`` needs only its matrices) and
-register it, ``worlds.register("mine", mine)``, here or from outside. A package announces its own in the entry points
-group ``nextlat_viz.worlds``; they are read when first asked for.
+To add a world, write a function that returns a ``World`` (a ``HiddenMarkovWorld`` needs only its matrices) and register
+it with ``worlds.register("mine", mine)``. A package can list such functions in the entry points group
+``nextlat_viz.worlds``; they are loaded on first use.
 """
 
 from nextlat_viz.worlds.base import Episodes as Episodes

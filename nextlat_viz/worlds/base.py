@@ -1,9 +1,8 @@
-"""The two nouns every world shares: episodes, and the world that makes them."""
+"""Base classes: ``Episodes``, and the ``World`` that samples them."""
 
 from __future__ import annotations
 
 import hashlib
-import html
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,32 +14,34 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt64
 from numpy.typing import ArrayLike
 
+from nextlat_viz.display import table
+
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Spec = dict[str, Any]
 _NAMES_SHOWN = 24
-# The first is what is meant; anything else array-like is let through to one error that says so in words.
+# Other array-likes are in the type so that they reach `checks.tokens`, whose error says what was expected.
 Tokens = Int[np.ndarray, "episodes positions"] | ArrayLike
 
 
 @dataclass(frozen=True, eq=False)
 class Episodes:
-    """Token sequences together with what was true at every step.
+    """Token sequences and the true state at every position.
 
     Parameters
     ----------
     tokens : int64 array (episodes, positions)
         Token ids, indices into the world's ``vocabulary``.
     states : dict of arrays (episodes, positions, ...)
-        The truth *after* the token at that position: index 0 is what holds once the first token was read.
+        The true state *after* the token at that position: index 0 is the state after the first token.
     loss_mask : bool array (episodes, positions), optional
-        True where the token counts as something to predict; False on prompts and padding. All True by default.
-        The first token of an episode has nothing before it and is never predicted, whatever the mask says.
+        True where the token is scored; False on prompts and padding. All True by default. The first token of an
+        episode is never scored.
     length : int64 array (episodes,), optional
-        Number of tokens before padding. All of them by default.
+        Number of tokens before padding; all by default.
     targets : int64 array (episodes, positions), optional
-        What to predict at each position where that is not the next token.
+        What to predict at each position, if not the next token.
 
     Raises
     ------
@@ -101,7 +102,7 @@ class Episodes:
         return len(self.tokens)
 
     def __getitem__(self, index: Any) -> Episodes:
-        """Episodes picked by integer, slice, integer array or boolean array; always Episodes, never a bare row."""
+        """Select episodes by integer, slice, integer array or boolean array; the result is always Episodes."""
         if isinstance(index, (int, np.integer)):
             index = [int(index)]
         return Episodes(
@@ -114,10 +115,10 @@ class Episodes:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the content, as hex, the same on every machine.
+        """Hash of the content as hex, the same on every machine.
 
-        Floating-point states, such as a belief, are left out: they follow from the rest, and their last bit may
-        depend on the processor.
+        Floating-point states such as beliefs are left out: they follow from the rest, and their last bit may depend on
+        the processor.
         """
         digest = hashlib.sha256(b"nextlat_viz.episodes/1")
         arrays = {"tokens": self.tokens, "loss_mask": self.loss_mask, "length": self.length}
@@ -137,48 +138,47 @@ class Episodes:
         rows = {
             "episodes": len(self),
             "positions": self.tokens.shape[1],
-            "tokens to predict": int(self.loss_mask[:, 1:].sum()),
+            "scored tokens": int(self.loss_mask[:, 1:].sum()),
             "states": ", ".join(f"{name} {values.shape[2:] or ''}".strip() for name, values in self.states.items()),
             "first episode": " ".join(map(str, self.tokens[0, :24])) if len(self) else "",
             "sha256": self.sha256[:12],
         }
-        return html_table("Episodes", rows)
+        return table("Episodes", rows)
 
 
 class World(ABC):
     """A data-generating process whose true state is known at every step.
 
-    A world of your own is one file: subclass this, write ``sample``, ``legal_next`` and ``draw``, and register a
-    function that builds it (``nextlat_viz.worlds.register``). Everything else has a default that says "this world
-    does not know".
+    To add a world, subclass this, implement ``sample`` and ``legal_next``, and register a function that builds it with
+    ``nextlat_viz.worlds.register``. All other methods have defaults that mean "not known in this world".
 
     Attributes
     ----------
     name : str
-        What the world is registered as, such as ``"rrxor"``.
+        Name that the world is registered under, such as ``"rrxor"``.
     spec : dict
         Plain JSON: ``{"name": ..., parameters...}``. ``from_spec`` builds the same world from it.
     vocabulary : tuple of str
         Token names; a token id is an index into it.
     length : int or None
-        Tokens in an episode, padding included, where the world says so; None where an episode is as long as asked for.
+        Tokens in an episode, padding included; None if ``sample`` decides.
     splits : tuple of str
-        Parts that ``sample`` draws from. Where there is a ``"test"``, no content of it is ever in ``"train"``.
+        Parts that ``sample`` draws from. Content of ``"test"`` never occurs in ``"train"``.
     pictures : tuple of str
-        Kinds that ``draw`` knows, its default first.
+        Kinds of picture that ``draw`` knows, its default first.
     predicts_next_token : bool
-        False where episodes bring ``targets`` of their own, one for each token.
+        False if episodes have ``targets``, one for each token.
     state_names : tuple of str
-        Names of the hidden states, where there are hidden ones; the last axis of a belief follows this order.
+        Names of the hidden states, if any, in the order of the last axis of a belief.
     state_values : dict of tuples of str
-        For integer-valued states: what the values are called.
+        Names of the values of integer-valued states.
 
     Examples
     --------
-    A world that counts to two and starts over, from a random digit:
+    A world that counts to two and starts over, beginning at a random digit:
 
     >>> class Counter(World):
-    ...     name, spec, vocabulary, pictures = "counter", {"name": "counter"}, ("0", "1", "2"), ("tokens",)
+    ...     name, spec, vocabulary = "counter", {"name": "counter"}, ("0", "1", "2")
     ...
     ...     def sample(self, n, length=None, seed=0, *, split="train", states=True):
     ...         first = np.random.default_rng(seed).integers(3, size=(n, 1))
@@ -190,9 +190,6 @@ class World(ABC):
     ...
     ...     def legal_next(self, tokens):
     ...         return (np.asarray(tokens)[..., None] + 1) % 3 == np.arange(3)
-    ...
-    ...     def draw(self, kind="tokens", *, episode=None, position=None, **options):
-    ...         raise NotImplementedError
     >>> world = Counter()
     >>> episodes = world.sample(2, 5, seed=1)
     >>> episodes.tokens.tolist(), bool(world.legal(episodes.tokens).all())
@@ -204,7 +201,7 @@ class World(ABC):
     vocabulary: tuple[str, ...]
     length: int | None = None
     splits: tuple[str, ...] = ("train",)
-    pictures: tuple[str, ...]
+    pictures: tuple[str, ...] = ()
     predicts_next_token: bool = True
     state_names: tuple[str, ...] = ()
 
@@ -212,20 +209,21 @@ class World(ABC):
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
     ) -> Episodes:
-        """Draw ``n`` episodes; the same seed gives the same bytes.
+        """Draw episodes. The same seed gives the same bytes.
 
         Parameters
         ----------
         n : int
+            Number of episodes.
         length : int, optional
-            Tokens in each. Needed where the world has no ``length`` of its own; where it has, more is padding, and
-            fewer are refused.
+            Tokens in each. Required if the world has no ``length``; otherwise additional positions are padding, and
+            fewer are an error.
         seed : int
         split : str
             One of ``splits``.
         states : bool
-            False leaves the states out, which is faster where only tokens are wanted; all but one named "document",
-            which numbers documents packed into a row: attention stays inside them.
+            False omits the states, which is faster, except one named "document": the number of each document packed
+            into a row, needed to keep attention inside it.
 
         Raises
         ------
@@ -235,80 +233,100 @@ class World(ABC):
 
     @abstractmethod
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
-        """Which tokens may come next, after each token; none after one that was not legal itself."""
+        """Which tokens may follow each token; none after an illegal token."""
 
-    @abstractmethod
     def draw(
-        self, kind: str = ..., *, episode: Episodes | None = None, position: int | None = None, **options: Any
+        self,
+        kind: str | None = None,
+        *,
+        episode: Episodes | None = None,
+        position: int | None = None,
+        **options: Any,
     ) -> Figure:
-        """A plotly picture of the world; with an ``episode`` (one), of that episode after ``position`` tokens.
+        """Draw a picture of the world, or of an episode after ``position`` of its tokens.
+
+        To draw a world of your own, override this, or register functions with ``worlds.drawing.picture``.
+
+        Parameters
+        ----------
+        kind : str, optional
+            One of ``pictures``, its first by default.
+        episode : Episodes, optional
+            One episode.
+        position : int, optional
+            From 1; the episode's last by default.
+        **options
+            ``width`` and ``height`` in pixels, and what else the kind of picture takes.
 
         Raises
         ------
         UnknownNameError
-            If there is no such kind.
+            If there is no such kind or option.
         ValueError
-            If ``episode`` holds more or fewer than one, or the position is outside it.
+            If ``episode`` does not hold exactly one episode, or the position is outside it.
         """
+        from nextlat_viz.worlds.drawing import draw_picture
+
+        return draw_picture(self, kind, episode, position, options)
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """Which tokens may open an episode; all unless the world says otherwise."""
+        """Which tokens may come first; all by default."""
         return np.ones(len(self.vocabulary), bool)
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
-        """Whether each token was legal after those before it."""
+        """Whether each token is legal after the tokens before it."""
         tokens = np.asarray(tokens)
         after = np.take_along_axis(self.legal_next(tokens)[:, :-1], tokens[:, 1:, None], axis=2)[..., 0]
         return np.concatenate([self.legal_first()[tokens[:, :1]], after], axis=1)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """The true state after each token, from the tokens alone: arrays (episodes, positions, ...).
+        """Compute the true state after each token from the tokens: arrays (episodes, positions, ...).
 
-        Empty where tokens do not fix the state.
+        Empty if the tokens do not determine the state.
 
         Raises
         ------
         ValueError
-            If the tokens cannot happen; the place is named.
+            If a token is not legal; the first is named.
         """
         return {}
 
     def belief(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions states"] | None:
-        """Exact distribution over the hidden state after each token, given all so far; None where nothing is hidden."""
+        """Exact distribution of the hidden state after each token; None if there is no hidden state."""
         return None
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"] | None:
-        """Exact distribution of the next token after each token, given all so far; None where it is not known."""
+        """Exact distribution of the next token after each token; None if it is not known."""
         return None
 
     def floor(self, length: int) -> Float[np.ndarray, " length"] | None:
         """Bayes floor in nats: entry t - 1 is the entropy of token t + 1 given tokens 1..t, for t = 1..length.
 
-        None where it is not known.
+        None if it is not known.
         """
         return None
 
     def loss_floor(self, length: int) -> float | None:
-        """Mean of ``floor(length)``: no model's mean loss over ``length`` predictions can be lower, in nats.
+        """Mean of ``floor(length)``: the lowest possible mean loss over ``length`` predictions, in nats.
 
-        An episode of T tokens holds T - 1 predictions, the first token being given: compare its loss with
+        An episode of T tokens has T - 1 predictions, since the first token is given: compare its loss with
         ``loss_floor(T - 1)``.
         """
         floor = self.floor(length)
         return None if floor is None else float(floor.mean())
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The tokens of one sequence, (positions,), as a person would read them."""
+        """Write one sequence of tokens (positions,) as readable text."""
         return " ".join(self.vocabulary[token] for token in np.asarray(tokens).tolist())
 
     @property
     def state_values(self) -> dict[str, tuple[str, ...]]:
-        """What the values of integer-valued states are called."""
+        """Names of the values of integer-valued states."""
         return {"state": self.state_names} if self.state_names else {}
 
     @property
     def parameters(self) -> Spec:
-        """The numbers that set this world apart from others of its name."""
+        """The world's parameters: ``spec`` without the name."""
         return {key: value for key, value in self.spec.items() if key != "name"}
 
     def __repr__(self) -> str:
@@ -316,7 +334,7 @@ class World(ABC):
         return f"<World {self.name}: {states}{len(self.vocabulary)} tokens>"
 
     def facts(self) -> dict[str, str]:
-        """What a notebook shows of the world, line by line."""
+        """Rows of the world's table in a notebook."""
         numbers = {key: value for key, value in self.parameters.items() if type(value) in (int, float, str, bool)}
         shown = {key: f"{value:.4g}" if type(value) is float else str(value) for key, value in numbers.items()}
         names = ", ".join(self.vocabulary[:_NAMES_SHOWN])
@@ -325,33 +343,23 @@ class World(ABC):
         if self.state_names:
             rows["states"] = f"{len(self.state_names)}: {', '.join(self.state_names)}"
         rows["tokens"] = f"{len(self.vocabulary)}: {names}{more}"
-        rows["length"] = "as asked for" if self.length is None else f"{self.length} tokens"
+        rows["length"] = "chosen when sampling" if self.length is None else f"{self.length} tokens"
         rows["chance"] = f"{math.log(len(self.vocabulary)):.4f} nats per token"
         return rows
 
     def _repr_html_(self) -> str:
-        return html_table(f"World {self.name}", self.facts())
+        return table(f"World {self.name}", self.facts())
 
 
 def scrambled(keys: Integer[np.ndarray, "*keys"]) -> UInt64[np.ndarray, "*keys"]:
-    """Fixed pseudorandom 64-bit numbers, different for different keys: worlds hold content out by them.
+    """Hash integers to 64-bit numbers, different for different keys; worlds choose held-out content by it.
 
-    The finaliser of SplitMix64 (Steele, Lea & Flood 2014).
+    This is the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
     """
     mixed = keys.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
-
-
-def html_table(title: str, rows: Mapping[str, object]) -> str:
-    """A two-column table for notebooks; every word of it is escaped."""
-    body = "".join(
-        f'<tr><th style="text-align:left">{html.escape(key)}</th>'
-        f'<td style="text-align:left">{html.escape(str(value))}</td></tr>'
-        for key, value in rows.items()
-    )
-    return f'<table><caption style="text-align:left"><b>{html.escape(title)}</b></caption>{body}</table>'
 
 
 def _expect(ok: bool, name: str, values: np.ndarray, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""The tree of beliefs an observer can come to hold."""
+"""The tree of reachable beliefs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.worlds.kernel import Kernel
 
-# Two beliefs closer than this are one. Divided by pi so that no multiple of a power of two, which is what beliefs of
-# fair coins are, ever falls on the border between two keys.
+# Beliefs that agree to about 1e-12 count as equal. Divided by pi because beliefs of fair coins are multiples of powers
+# of two, which must not fall on the border between two keys.
 _KEY_SCALE = 1e12 / np.pi
 
 
 class Level(NamedTuple):
-    """The distinct beliefs after some number of tokens, each with the probability of holding it.
+    """The distinct beliefs after a number of tokens, and their probabilities.
 
-    ``parent`` is a place in the level before; ``token`` is the one that led from there.
+    ``parent`` is an index into the previous level; ``token`` leads from there to the belief.
     """
 
     beliefs: Float[np.ndarray, "beliefs states"]
@@ -29,20 +29,20 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BeliefTree:
-    """The distinct beliefs reachable from the stationary start, in the order a breadth-first search meets them.
+    """The distinct beliefs reachable from the stationary start, in breadth-first order.
 
     Attributes
     ----------
     beliefs : float64 array (beliefs, states)
-        The start, before any token, comes first.
+        The start, before any token, is first.
     depth : int64 array (beliefs,)
-        Fewest tokens after which the belief can be held; 0 for the start.
+        Length of the shortest token sequence that leads to the belief; 0 for the start.
     prefixes : tuple of tuples of int
-        A shortest token sequence that leads to each belief, the first in lexicographic order of ids.
+        The shortest token sequence to each belief, the first in lexicographic order of ids.
     probability : float64 array (beliefs,)
-        Share of the depths 0..max_depth at which the belief is held, on average; sums to 1.
+        Probability of the belief, averaged over the depths 0..max_depth; sums to 1.
     closed : bool
-        True if one more token from any of them leads to one of them: the tree is the whole, finite set.
+        True if no token leads to a belief outside the tree: it is the whole, finite set.
     """
 
     beliefs: Float[np.ndarray, "beliefs states"]
@@ -56,12 +56,12 @@ class BeliefTree:
 
 
 def root(belief: Float[np.ndarray, " states"]) -> Level:
-    """The level that holds one belief for certain, before any token."""
+    """The level before any token, with one belief."""
     return Level(belief[None, :].copy(), np.ones(1), np.full(1, -1), np.full(1, -1))
 
 
 def grow(level: Level, kernel: Kernel) -> Level:
-    """The level one token further: every child of every belief, equal ones merged, their probabilities added."""
+    """The next level: the children of all beliefs, equal ones merged and their probabilities added."""
     futures = kernel.futures(level.beliefs)
     chance = kernel.chances(futures @ kernel.readout)
     alive = chance > 0
@@ -69,7 +69,7 @@ def grow(level: Level, kernel: Kernel) -> Level:
     beliefs = futures[alive] / chance[alive][:, None]
     probability = level.probability[parent] * chance[alive]
     _, first, inverse = np.unique(keys(beliefs), return_index=True, return_inverse=True)
-    # np.unique sorts by key; sorting back by first appearance keeps parents and tokens in reading order.
+    # np.unique sorts by key; restore the order of first appearance, by parent and token.
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
@@ -79,13 +79,13 @@ def grow(level: Level, kernel: Kernel) -> Level:
 
 
 def keys(beliefs: Float[np.ndarray, "beliefs states"]) -> Int[np.ndarray, " beliefs"]:
-    """One integer per belief, equal for equal beliefs; two others share one with odds of 1 in 10^19."""
+    """One integer per belief, equal for equal beliefs; different beliefs collide with probability 1e-19."""
     odd = np.random.default_rng(0).integers(1 << 62, size=beliefs.shape[1]) * 2 + 1
     return np.rint(beliefs * _KEY_SCALE).astype(np.int64) @ odd
 
 
 def reachable(kernel: Kernel, max_depth: int, max_beliefs: int) -> BeliefTree:
-    """Breadth-first search over beliefs, a whole level at a time.
+    """Search the beliefs breadth first, one level at a time.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def reachable(kernel: Kernel, max_depth: int, max_beliefs: int) -> BeliefTree:
             visits[place] += level.probability[k]
             there.append(place)
         here = there
-        # The children of beliefs met before are known, so after a level without news there is none.
+        # The children of known beliefs are known, so the search is complete after a level without new beliefs.
         closed = closed or len(beliefs) == before
         if len(beliefs) > max_beliefs:
             raise ValueError(

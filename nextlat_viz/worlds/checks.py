@@ -1,12 +1,13 @@
-"""Checks on what a caller hands in, and the two vectors that transition matrices fix."""
+"""Checks of arguments. Errors name the argument, its value and what was expected."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.errors import unknown
@@ -18,20 +19,20 @@ _TOLERANCE = 1e-9
 
 
 def transitions(values: ArrayLike, generalised: bool) -> Float[np.ndarray, "tokens states states"]:
-    """The matrices as float64, or a ValueError that says where they are not a world."""
+    """Transition matrices as float64; a ValueError if they are not those of a world."""
     matrices = _numbers("transitions", values)
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or 0 in matrices.shape:
         raise ValueError(
             f"transitions must have shape (tokens, states, states), one square matrix per token, got {matrices.shape}"
         )
     if not np.isfinite(matrices).all():
-        raise ValueError(f"transitions must be finite, got {_worst(matrices, ~np.isfinite(matrices))}")
+        raise ValueError(f"transitions must be finite, got {_first(matrices, ~np.isfinite(matrices))}")
     if generalised:
         return matrices
     if (matrices < 0).any():
         raise ValueError(
-            f"transitions must not be negative, got {_worst(matrices, matrices < 0)}; a generalised world, where they "
-            "may be, needs generalised=True"
+            f"transitions must not be negative, got {_first(matrices, matrices < 0)}; pass "
+            "generalised=True for a world whose entries may be negative"
         )
     totals = matrices.sum((0, 2))
     off = np.abs(totals - 1) > _TOLERANCE
@@ -52,7 +53,7 @@ def fixed_vectors(
     Raises
     ------
     ValueError
-        If eigenvalue 1 is missing or not simple, so that there is no one place to start from.
+        If eigenvalue 1 is missing or not simple, so that there is no unique stationary distribution.
     """
     total = transitions.sum(0)
     size = len(total)
@@ -60,7 +61,7 @@ def fixed_vectors(
     fixed = int((gaps < _TOLERANCE).sum())
     if fixed == 0:
         raise ValueError(
-            "transitions summed over tokens must have eigenvalue 1, as probabilities do; the nearest is off by "
+            "transitions summed over tokens must have eigenvalue 1, as probabilities do; the nearest differs by "
             f"{gaps[-1]:.3g}"
         )
     if fixed > 1:
@@ -80,50 +81,82 @@ def fixed_vectors(
     return stationary, readout
 
 
-def belief(
+def beliefs(
     argument: str, values: ArrayLike, readout: Float[np.ndarray, " states"]
 ) -> Float[np.ndarray, "*rows states"]:
-    """One or more beliefs as float64, or a ValueError that says why they are none.
+    """One or more beliefs as float64; a ValueError if they are none.
 
-    With ``readout`` all ones a belief is a distribution; else a vector with ``b w = 1``.
+    With a ``readout`` of ones a belief is a distribution, otherwise a vector with ``b w = 1``.
     """
-    beliefs = _numbers(argument, values)
-    if beliefs.shape[-1:] != readout.shape:
-        raise ValueError(f"{argument} must have {len(readout)} entries, one per state, got shape {beliefs.shape}")
-    if not np.isfinite(beliefs).all():
-        raise ValueError(f"{argument} must be finite, got {_worst(beliefs, ~np.isfinite(beliefs))}")
-    if (readout == 1).all() and (beliefs < -_TOLERANCE).any():
-        raise ValueError(f"{argument} must not be negative, got {_worst(beliefs, beliefs < -_TOLERANCE)}")
-    totals = beliefs @ readout
+    vectors = _numbers(argument, values)
+    if vectors.shape[-1:] != readout.shape:
+        raise ValueError(f"{argument} must have {len(readout)} entries, one per state, got shape {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"{argument} must be finite, got {_first(vectors, ~np.isfinite(vectors))}")
+    if (readout == 1).all() and (vectors < -_TOLERANCE).any():
+        raise ValueError(f"{argument} must not be negative, got {_first(vectors, vectors < -_TOLERANCE)}")
+    totals = vectors @ readout
     off = np.abs(totals - 1) > 1e-6
     if off.any():
         raise ValueError(
-            f"{argument} must sum to 1, got {_worst(np.asarray(totals), np.asarray(off))}; divide by the sum"
+            f"{argument} must sum to 1, got {_first(np.asarray(totals), np.asarray(off))}; divide by the sum"
         )
-    return beliefs
+    return vectors
 
 
-def tokens(values: ArrayLike, world: str, vocabulary: tuple[str, ...]) -> Int[np.ndarray, "episodes positions"]:
-    """Token ids as int64, or a ValueError that names the first that is none."""
+def tokens(world: World, values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
+    """Token ids of a world as int64.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape or type, or one is outside the vocabulary; the first is named.
+    """
     ids = np.asarray(values)
     if ids.ndim != 2 or ids.dtype.kind not in "iu":
         raise ValueError(
             f"tokens must be integers of shape (episodes, positions), got {ids.dtype} of shape {ids.shape}; "
             "for one sequence pass tokens[None, :]"
         )
+    vocabulary = world.vocabulary
     outside = (ids < 0) | (ids >= len(vocabulary))
     if outside.any():
         episode, position = np.argwhere(outside)[0]
         raise ValueError(
             f"token {ids[episode, position]} of episode {episode} at position {position + 1} is outside the vocabulary "
-            f"of world {world!r}: ids 0..{len(vocabulary) - 1} for {', '.join(vocabulary[:24])}"
+            f"of world {world.name!r}: ids 0..{len(vocabulary) - 1} for {', '.join(vocabulary[:24])}"
             + (", ..." if len(vocabulary) > 24 else "")
         )
     return ids.astype(np.int64)
 
 
-def names(argument: str, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """The names given, or numbers; a ValueError if they are too few, too many or not all different."""
+def require_legal(
+    world: World,
+    tokens: Int[np.ndarray, "episodes positions"],
+    legal: Bool[np.ndarray, "episodes positions"],
+    reason: str | Callable[[int, int], str] = " is not legal after the tokens before it",
+) -> None:
+    """Raise a ValueError that names the first token that is not legal.
+
+    Parameters
+    ----------
+    world : World
+    tokens, legal : arrays (episodes, positions)
+    reason : str or function
+        The rest of the message, or a function that returns it for an episode and a position, both from 0.
+    """
+    if legal.all():
+        return
+    episode, place = np.argwhere(~legal)[0].tolist()
+    raise ValueError(
+        f"episode {episode} cannot happen in world {world.name!r}: token "
+        f"{world.vocabulary[tokens[episode, place]]!r} at position {place + 1}"
+        f"{reason if isinstance(reason, str) else reason(episode, place)}"
+    )
+
+
+def distinct_names(argument: str, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """The names given, or "0", "1", ...; a ValueError if they are too few, too many or not all different."""
     if given is None:
         return tuple(str(index) for index in range(count))
     result = tuple(str(name) for name in given)
@@ -132,60 +165,78 @@ def names(argument: str, given: Sequence[str] | None, count: int) -> tuple[str, 
     return result
 
 
-def positive(argument: str, value: int) -> int:
-    """The value as an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{argument} must be an integer of at least 1, got {value!r}")
+def integer(argument: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """The value as an int from ``low`` to ``high``, both included; a ValueError that names the argument otherwise.
+
+    Examples
+    --------
+    >>> integer("seed", np.int64(3), 0)
+    3
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        span = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{argument} must be an integer {span}, got {value!r}")
     return int(value)
 
 
-def seed(value: int) -> int:
-    """The value as an int of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {value!r}")
-    return int(value)
+def number(argument: str, value: Any, span: str = "[0, 1]") -> float:
+    """The value as a float in an interval, written as in mathematics; a ValueError that names the argument otherwise.
+
+    Examples
+    --------
+    >>> number("held_out", 1, "[0, 1)")
+    Traceback (most recent call last):
+    ValueError: held_out must be in [0, 1), got 1
+    """
+    low, high = (float(end) for end in span[1:-1].split(","))
+    try:
+        result = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        result = math.nan
+    above = result > low if span[0] == "(" else result >= low
+    below = result < high if span[-1] == ")" else result <= high
+    if not (above and below):
+        raise ValueError(f"{argument} must be {'a finite number' if math.isinf(high) else f'in {span}'}, got {value!r}")
+    return result
 
 
-def split(world: World, value: str) -> str:
-    """The value, if the world has such a split."""
-    if value not in world.splits:
-        raise unknown(f"split of world {world.name!r}:", value, world.splits)
-    return value
+def sampling(world: World, n: int, length: int | None, seed: int, split: str) -> tuple[int, int, np.random.Generator]:
+    """Check the arguments of ``World.sample``; return ``n``, the length of an episode and the random generator.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or no length is given where the world has none.
+    UnknownNameError
+        If the world has no such split.
+    """
+    n, length = integer("n", n), tokens_per_episode(world, length)
+    if split not in world.splits:
+        raise unknown(f"split of world {world.name!r}:", split, world.splits)
+    return n, length, np.random.default_rng(integer("seed", seed, 0))
 
 
-def episode_length(world: World, value: int | None) -> int:
-    """Tokens per episode: as asked for, and no fewer than the world's own length where it has one."""
-    if value is None:
+def tokens_per_episode(world: World, length: int | None) -> int:
+    """The length asked for, and no less than the world's own; that by default."""
+    if length is None:
         if world.length is None:
             raise ValueError(f"length is needed: an episode of world {world.name!r} is as long as asked for")
         return world.length
-    if world.length is not None and positive("length", value) < world.length:
+    if world.length is not None and integer("length", length) < world.length:
         raise ValueError(
-            f"length={value} is too short: an episode of world {world.name!r} has {world.length} tokens; "
+            f"length={length} is too short: an episode of world {world.name!r} has {world.length} tokens; "
             "leave length out, or build the world with other parameters"
         )
-    return positive("length", value)
-
-
-def picture(world: World, kind: str, options: Iterable[str], known: Sequence[str] = ("width", "height")) -> None:
-    """Refuse a kind of picture that the world does not draw, and options that the kind does not have."""
-    if kind not in world.pictures:
-        raise unknown("kind of picture", kind, world.pictures)
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of picture {kind!r}:", option, known)
+    return integer("length", length)
 
 
 def one_episode(episode: Episodes, position: int | None) -> int:
-    """The position to draw, from 1; by default the episode's last."""
+    """The position to draw, from 1; by default the episode's last. A ValueError unless there is exactly one episode."""
     if len(episode) != 1:
         raise ValueError(f"episode must hold one episode, got {len(episode)}: pass episodes[i]")
     last = int(episode.length[0])
-    if position is None:
-        return last
-    if isinstance(position, bool) or not isinstance(position, (int, np.integer)) or not 1 <= position <= last:
-        raise ValueError(f"position must be an integer from 1 to {last}, got {position!r}")
-    return int(position)
+    return last if position is None else integer("position", position, 1, last)
 
 
 def _numbers(argument: str, values: ArrayLike) -> np.ndarray:
@@ -195,6 +246,6 @@ def _numbers(argument: str, values: ArrayLike) -> np.ndarray:
         raise ValueError(f"{argument} must be an array of numbers with rows of equal length: {error}") from None
 
 
-def _worst(values: np.ndarray, wrong: np.ndarray) -> str:
+def _first(values: np.ndarray, wrong: np.ndarray) -> str:
     place = tuple(int(index) for index in np.argwhere(wrong)[0])
     return f"{values[place]:.6g}" + (f" at {place}" if place else "")

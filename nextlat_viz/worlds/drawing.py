@@ -1,45 +1,108 @@
-"""What the pictures of worlds share: colours, a background that fits any page, and text that stays text."""
+"""Pictures of worlds: the registry that ``World.draw`` uses, and the layout and marks that all pictures share."""
 
 from __future__ import annotations
 
-import html
-from typing import Any
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float, Int
-from plotly.colors import sample_colorscale
+from jaxtyping import Float
 
-# Grey that reads on white and on near-black alike.
-INK = "#797979"
-# Where an episode stands, and the way it took: red that reads on white and on near-black alike.
-MARK = "#E0393E"
-# Okabe & Ito (2008), told apart with any colour vision.
-_OKABE_ITO = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#0072B2", "#D55E00", "#999999")
-# Cividis without its ends, which vanish on a dark and on a light page.
-SEQUENTIAL = tuple(sample_colorscale("Cividis", [k / 20 for k in range(3, 19)]))
+from nextlat_viz.display import escape
+from nextlat_viz.errors import unknown
+from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK
+from nextlat_viz.worlds import checks
+
+if TYPE_CHECKING:
+    from nextlat_viz.worlds.base import Episodes, World
+
+Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
+
+QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
+"""Options of a trace without hover text and legend entry."""
+
+_PICTURES: dict[tuple[type, str], Callable[..., go.Figure]] = {}
+
+
+def picture(owner: type, kind: str) -> Callable[[Picture], Picture]:
+    """Register the function that draws one kind of picture of a class; a decorator.
+
+    For a world the function is called as ``function(world, episode, position, **options)`` after all arguments were
+    checked: ``episode`` holds one episode, or is None and so is ``position``, which counts from 1. The function's
+    keyword-only parameters are the options of the picture. Modules named ``draw`` in the folder of the class are
+    imported when a picture is first asked for.
+
+    Examples
+    --------
+    >>> from nextlat_viz.worlds import HiddenMarkovWorld, hmm
+    >>> class Coin(HiddenMarkovWorld):
+    ...     pictures = ("faces",)
+    >>> @picture(Coin, "faces")
+    ... def draw_faces(world, episode, position, *, width=200):
+    ...     return go.Figure(layout={"width": width, "title": {"text": "heads, tails"}})
+    >>> Coin("coin", [[[0.5]], [[0.5]]]).draw("faces", width=300).layout.width
+    300
+    """
+
+    def register(function: Picture) -> Picture:
+        _PICTURES[owner, kind] = function
+        return function
+
+    return register
+
+
+def find_picture(owner: type, kind: str) -> Callable[..., go.Figure]:
+    """Return the function registered for a class, or for the nearest of its base classes.
+
+    Raises
+    ------
+    NotImplementedError
+        If no such function is registered.
+    """
+    for cls in owner.__mro__:
+        package = cls.__module__.rpartition(".")[0]
+        if (cls, kind) not in _PICTURES and package and find_spec(f"{package}.draw"):
+            importlib.import_module(f"{package}.draw")
+        if function := _PICTURES.get((cls, kind)):
+            return function
+    raise NotImplementedError(
+        f"no function draws the picture {kind!r} of {owner.__name__}: override draw, or register a function with "
+        f"nextlat_viz.worlds.drawing.picture({owner.__name__}, {kind!r})"
+    )
+
+
+def draw_picture(
+    world: World, kind: str | None, episode: Episodes | None, position: int | None, options: Mapping[str, Any]
+) -> go.Figure:
+    """Check the arguments of ``World.draw`` and call the function registered for the kind of picture."""
+    if kind is None and world.pictures:
+        kind = world.pictures[0]
+    if kind is None or kind not in world.pictures:
+        raise unknown("kind of picture", kind, world.pictures)
+    function = find_picture(type(world), kind)
+    parameters = inspect.signature(function).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    for option, value in options.items():
+        if option not in known:
+            raise unknown(f"option of picture {kind!r}:", option, known)
+        if option in ("width", "height") and value is not None:
+            checks.integer(option, value)
+    at = None if episode is None else checks.one_episode(episode, position)
+    return function(world, episode, at, **options)
 
 
 def state_colour(index: int) -> str:
-    """Colour of a state or token by its place, starting over after eight."""
-    return _OKABE_ITO[index % len(_OKABE_ITO)]
-
-
-def mix(beliefs: Float[np.ndarray, "rows states"]) -> list[str]:
-    """The states' colours mixed as light is, each by its probability."""
-    pure = np.array([[int(state_colour(k)[i : i + 2], 16) for i in (1, 3, 5)] for k in range(beliefs.shape[1])])
-    light = beliefs @ (pure / 255) ** 2.2
-    return [f"rgb({r},{g},{b})" for r, g, b in np.rint(255 * np.clip(light, 0, 1) ** (1 / 2.2)).astype(int)]
-
-
-def safe(text: str) -> str:
-    """Text that plotly shows as it is: neither as its HTML subset nor as LaTeX."""
-    return html.escape(text, quote=False).replace("$", "&#36;")
+    """Colour of a state or token by its index, starting over after the last colour of the palette."""
+    return CATEGORICAL[index % len(CATEGORICAL)]
 
 
 def layout(width: int, height: int) -> dict[str, Any]:
-    """Transparent, without axes, one unit as long across as up."""
-    # Of a page that is still finding its size the range must not remember anything.
+    """Layout of a picture: transparent, without axes, one unit as long across as up."""
+    # A constrained range must not be remembered from a page that is still finding its size.
     hidden = {"visible": False, "fixedrange": False, "constrain": "domain"}
     return {
         "width": width,
@@ -58,13 +121,13 @@ def layout(width: int, height: int) -> dict[str, Any]:
     }
 
 
-def caption(figure: go.Figure, title: str, below: str) -> None:
-    """A title on top and one small sentence at the foot."""
+def add_caption(figure: go.Figure, title: str, below: str) -> None:
+    """Add a title at the top and a note below the picture; both are escaped."""
     # A legend narrows the plot, and a sentence centred under it would run off the left edge.
     x, anchor = (0, "left") if figure.layout.showlegend else (0.5, "center")
-    figure.update_layout(title={"text": safe(title), "x": 0.5, "font": {"size": 15}})
+    figure.update_layout(title={"text": escape(title), "x": 0.5, "font": {"size": 15}})
     figure.add_annotation(
-        text=safe(below),
+        text=escape(below),
         x=x,
         xanchor=anchor,
         y=0,
@@ -76,24 +139,16 @@ def caption(figure: go.Figure, title: str, below: str) -> None:
     )
 
 
-def line(figure: go.Figure, x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"]) -> None:
-    """A thin outline that says nothing on hover."""
-    figure.add_scatter(x=x, y=y, mode="lines", line={"width": 1, "color": INK}, hoverinfo="skip", showlegend=False)
+def add_ring(figure: go.Figure, place: Iterable[Any], size: float | int, width: float | int = 4) -> None:
+    """Add a ring around the current place."""
+    ring = {"size": size, "symbol": "circle-open", "color": CURSOR, "line": {"width": width}}
+    x, y = map(float, place)
+    figure.add_scatter(x=[x], y=[y], mode="markers", marker=ring, **QUIET)
 
 
-def outline(points: Float[np.ndarray, "points 2"]) -> Int[np.ndarray, " ring"]:
-    """Indices around the convex hull, back to the first, anticlockwise (Andrew's monotone chain)."""
-    order = np.lexsort((points[:, 1], points[:, 0]))
-
-    def half(indices: Int[np.ndarray, " points"]) -> list[int]:
-        chain: list[int] = []
-        for index in indices:
-            while len(chain) > 1:
-                (ax, ay), (bx, by) = points[chain[-1]] - points[chain[-2]], points[index] - points[chain[-2]]
-                if ax * by - ay * bx > 1e-12:
-                    break
-                chain.pop()
-            chain.append(int(index))
-        return chain
-
-    return np.array(half(order)[:-1] + half(order[::-1]))
+def segments(
+    starts: Float[np.ndarray, "lines 2"], ends: Float[np.ndarray, "lines 2"]
+) -> dict[str, Float[np.ndarray, " points"]]:
+    """``x`` and ``y`` of one trace that draws many separate straight lines."""
+    points = np.stack([starts, ends, np.full_like(starts, np.nan)], axis=1).reshape(-1, 2)
+    return {"x": points[:, 0], "y": points[:, 1]}

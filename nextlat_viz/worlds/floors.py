@@ -1,4 +1,4 @@
-"""The Bayes floor: the loss that no model can beat, exactly where the beliefs are few enough to sum over."""
+"""Bayes floors of hidden Markov worlds: the lowest possible loss, exact where the reachable beliefs are few."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from nextlat_viz.worlds.beliefs import BeliefTree, grow, keys, reachable, root
 from nextlat_viz.worlds.kernel import Kernel
 
-# With more children than this at one depth, floors are estimated: Mess3 stays exact for 12 tokens (3^12 = 531,441).
+# With more children than this at one depth floors are estimated: Mess3 is exact for 12 tokens (3^12 = 531,441).
 MAX_CHILDREN = 1_000_000
 PATHS = 50_000
 
@@ -16,10 +16,10 @@ PATHS = 50_000
 def floors(
     kernel: Kernel, length: int, seed: int = 0
 ) -> tuple[Float[np.ndarray, " length"], Float[np.ndarray, " length"]]:
-    """Entropy of the next token after 1..length tokens, and the standard error of each value: 0 where exact.
+    """Entropy of the next token after 1..length tokens, and the standard error of each value, 0 where exact.
 
-    Past the last exact depth the value is the mean, over random paths that start from that depth's beliefs, of the
-    exact entropy at the belief each path holds.
+    Beyond the last exact depth a value is the mean exact entropy over random paths that start from the beliefs of that
+    depth.
     """
     values, errors = np.zeros(length), np.zeros(length)
     level = root(kernel.start)
@@ -40,10 +40,10 @@ def floors(
 
 
 def entropy_rate(kernel: Kernel) -> tuple[float, float]:
-    """Entropy per token of long sequences, and its standard error: 0 where exact."""
+    """Entropy per token of long sequences, and its standard error, 0 where exact."""
     classical = bool((kernel.transitions >= 0).all() and (kernel.readout == 1).all())
     if classical and ((kernel.transitions > 0).sum(-1) <= 1).all():
-        # State and token fix the next state, so once the state is known it stays known.
+        # State and token determine the next state, so a known state stays known.
         return float(kernel.start @ kernel.uncertainty(np.eye(len(kernel.start)))), 0.0
     try:
         tree = reachable(kernel, max_depth=64, max_beliefs=1000)
@@ -53,14 +53,15 @@ def entropy_rate(kernel: Kernel) -> tuple[float, float]:
 
 
 def _closed_rate(kernel: Kernel, tree: BeliefTree) -> float:
-    """The long-run share of each of finitely many beliefs times its entropy."""
+    """Entropy averaged over the long-run distribution of finitely many beliefs."""
     place_of = {key: place for place, key in enumerate(keys(tree.beliefs).tolist())}
     moves = np.zeros((len(tree), len(tree)))
     for place, belief in enumerate(tree.beliefs):
         children = grow(root(belief), kernel)
         for key, chance in zip(keys(children.beliefs).tolist(), children.probability, strict=True):
             moves[place, place_of[key]] += chance
-    # Averages over 2^60 steps settle periodic chains too: the mean of 2n steps is that of n, and the same n steps on.
+    # Averages over 2^60 steps converge for periodic chains too. The mean over 2n steps is the mean of two halves: n
+    # steps, and n steps later.
     average, power = np.eye(len(tree)), moves
     for _ in range(60):
         average = (average + power @ average) / 2
@@ -72,7 +73,7 @@ def _closed_rate(kernel: Kernel, tree: BeliefTree) -> float:
 def _estimated_rate(
     kernel: Kernel, seed: int = 0, paths: int = 10_000, forget: int = 200, steps: int = 200
 ) -> tuple[float, float]:
-    """Mean of exact entropies along seeded random paths, after some tokens to forget the start."""
+    """Mean of exact entropies along seeded random paths, after ``forget`` tokens."""
     rng = np.random.default_rng(seed)
     beliefs = np.tile(kernel.start, (paths, 1))
     totals = np.zeros(paths)

@@ -1,4 +1,4 @@
-"""The arithmetic of beliefs: what follows from one token, for many beliefs at once."""
+"""Belief updates: how one token changes many beliefs at once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-# What a float64 sum may fall short of zero by, with a wide margin.
+# Bound on the rounding error of a float64 sum near zero, with a wide margin.
 _NEGATIVE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """The numbers of a hidden-Markov world.
+    """The parameters of a hidden Markov world.
 
     Attributes
     ----------
@@ -39,15 +39,15 @@ class Kernel:
 
     @cached_property
     def joint(self) -> Float[np.ndarray, "states outcomes"]:
-        """Row per state over all pairs (token, next state), the state varying fastest."""
+        """One row per state over all pairs (token, next state), the state varying fastest."""
         n_tokens, n_states, _ = self.transitions.shape
         return np.ascontiguousarray(self.transitions.transpose(1, 0, 2).reshape(n_states, n_tokens * n_states))
 
     @cached_property
     def moves(self) -> Moves:
-        """What can happen in each state, without what cannot."""
+        """The moves of positive probability in each state."""
         possible = self.joint > 0
-        # Outcomes that can happen first, in their order; the others, whose probability is 0, are never drawn.
+        # Possible outcomes first, in their order; outcomes of probability 0 are never drawn.
         outcomes = np.argsort(~possible, axis=1, kind="stable")[:, : possible.sum(1).max()]
         cumulative = np.take_along_axis(self.joint.cumsum(-1), outcomes, axis=1)
         whole = self.joint.cumsum(-1)[:, -1]
@@ -56,11 +56,11 @@ class Kernel:
         return Moves(cumulative[:, :-1], whole, np.nextafter(whole, 0.0), token.ravel(), state.ravel())
 
     def futures(self, beliefs: Float[np.ndarray, "rows states"]) -> Float[np.ndarray, "rows tokens states"]:
-        """Beliefs after each possible token, not normalised: each is weighed by the token's probability."""
+        """Beliefs after each token, not normalised: each sums to the probability of the token."""
         return (beliefs @ self.joint).reshape(len(beliefs), *self.transitions.shape[:2])
 
     def chances(self, raw: Float[np.ndarray, "*rows tokens"]) -> Float[np.ndarray, "*rows tokens"]:
-        """Token probabilities with rounding at zero, which only generalised worlds show, cut off.
+        """Token probabilities with values below ``tiny``, rounding errors of generalised worlds, set to 0.
 
         Raises
         ------
@@ -69,7 +69,8 @@ class Kernel:
         """
         if raw.min(initial=0.0) < -_NEGATIVE:
             raise ValueError(
-                f"a token has probability {raw.min():.6g}: the transitions are no process, or the belief is none of it"
+                f"a token has probability {raw.min():.6g}: the transitions do not define a process, or the belief is "
+                "not one of this process"
             )
         return np.where(raw > self.tiny, raw, 0.0)
 
@@ -84,7 +85,7 @@ class Kernel:
     def advance(
         self, beliefs: Float[np.ndarray, "rows states"], uniform: Float[np.ndarray, " rows"]
     ) -> tuple[Int[np.ndarray, " rows"], Float[np.ndarray, "rows states"]]:
-        """Draw one token per row from its exact predictive distribution; the tokens and the beliefs that follow."""
+        """Draw one token per row from its exact distribution; return the tokens and the beliefs after them."""
         futures = self.futures(beliefs)
         chance = self.chances(futures @ self.readout)
         token = invert(chance.cumsum(-1), uniform)
@@ -94,9 +95,9 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """The possible moves of a hidden-Markov world, by state: where one ends and the next begins, and what each does.
+    """The possible moves of a hidden Markov world by state, with their cumulative probabilities.
 
-    Draws as ``invert`` does over all pairs (token, next state), to the last bit, with a fraction of the comparisons.
+    Draws the same bits as ``invert`` over all pairs (token, next state), with fewer comparisons.
     """
 
     edges: Float[np.ndarray, "states fewer"]
@@ -108,7 +109,7 @@ class Moves:
     def draw(
         self, state: Int[np.ndarray, " rows"], uniform: Float[np.ndarray, " rows"]
     ) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
-        """One move from each state: the tokens shown and the states that follow."""
+        """Draw one move from each state; return the tokens emitted and the next states."""
         aim = np.minimum(uniform * self.whole[state], self.most[state])
         move = state * (self.edges.shape[1] + 1)
         for edge in self.edges.T:
@@ -125,9 +126,10 @@ def entropy(probabilities: Float[np.ndarray, "*rows tokens"]) -> Float[np.ndarra
 def invert(
     cumulative: Float[np.ndarray, "rows choices"], uniform: Float[np.ndarray, " rows"]
 ) -> Int[np.ndarray, " rows"]:
-    """Choice whose share of the cumulative distribution ``uniform`` in [0, 1) falls into.
+    """Draw from cumulative distributions by inversion of ``uniform`` in [0, 1).
 
-    The last entry, not 1, is the whole, and what falls there stays under it: so no choice of probability zero is made.
+    ``uniform`` is scaled to just below the last entry, which may differ from 1 by rounding, so that no choice of
+    probability zero is drawn.
     """
     whole = cumulative[:, -1]
     aim = np.minimum(uniform * whole, np.nextafter(whole, 0.0))

@@ -1,4 +1,4 @@
-"""Worlds by name: the built-in ones, those registered while running, and those other packages announce."""
+"""Worlds by name: built in, registered at run time, or provided by other packages as entry points."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def register(name: str, factory: Callable[..., World]) -> None:
     Parameters
     ----------
     name : str
-        Lower-case letters, digits and underscores: it becomes part of file names.
+        Lower-case letters, digits and underscores, because it becomes part of file names.
     factory : callable
-        Returns a World. Give every parameter a default and ``names`` lists the world.
+        Returns a World. ``names`` lists the world if every parameter has a default.
 
     Raises
     ------
     ValueError
-        If the name is malformed or already means another factory.
+        If the name is malformed or belongs to another factory.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"a world's name must be lower-case letters, digits and underscores, got {name!r}")
@@ -40,7 +40,7 @@ def register(name: str, factory: Callable[..., World]) -> None:
 
 
 def names() -> list[str]:
-    """Every world ``get`` can build without parameters, sorted.
+    """List the worlds that ``get`` can build without parameters, sorted.
 
     Examples
     --------
@@ -57,16 +57,16 @@ def get(name: str, /, **params: Any) -> World:
     Parameters
     ----------
     name : str
-        One of ``names()``; parameters may follow it, as a command line gives them: ``"mess3:x=0.15,alpha=0.6"``.
+        One of ``names()``, optionally with parameters as on the command line: ``"mess3:x=0.15,alpha=0.6"``.
     **params
-        The world's parameters; those left out keep their defaults.
+        Parameters of the world.
 
     Raises
     ------
     UnknownNameError
-        If there is no such world; the nearest name is suggested.
+        If there is no such world; the error suggests the nearest name.
     ValueError
-        If the world has no such parameter, needs one that is missing, or a value is out of range.
+        If a parameter is unknown or missing, or a value is out of range.
 
     Examples
     --------
@@ -75,8 +75,8 @@ def get(name: str, /, **params: Any) -> World:
     >>> get("mess3:x=0.15").spec
     {'name': 'mess3', 'x': 0.15, 'alpha': 0.85}
     """
-    name, told = _parsed(name)
-    params = told | params
+    name, given = _parsed(name)
+    params = given | params
     factory = _factories.get(name)
     if factory is None and name in _announced():
         factory = _announced()[name].load()
@@ -97,7 +97,7 @@ def get(name: str, /, **params: Any) -> World:
 
 
 def from_spec(spec: Mapping[str, Any]) -> World:
-    """Rebuild the world that ``spec`` was taken from.
+    """Build a world from its ``spec``.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def title(world: World) -> str:
 
 
 def _parsed(text: str) -> tuple[str, dict[str, Any]]:
-    """A name and the parameters after it; what is not JSON is text."""
+    """Split a name from the parameters after it. Values that are not JSON are text."""
     name, colon, rest = str(text).partition(":")
     params = {}
     for part in rest.split(",") if colon else ():

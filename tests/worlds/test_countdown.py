@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.worlds.countdown import Countdown, countdown
-from nextlat_viz.worlds.countdown.arithmetic import results
+from nextlat_viz.worlds.countdown.arithmetic import outcomes
 
 SHAPES: list[dict[str, Any]] = [
     {},
@@ -353,7 +353,7 @@ def test_there_is_no_law_where_the_ways_are_too_many_or_none() -> None:
     small = countdown(numbers=2, pause_tokens=0)
     lost = np.array([[2, 3, 100]])
     assert small.legal(lost).all()
-    with pytest.raises(ValueError, match="after position 3 nothing leads to the target 100"):
+    with pytest.raises(ValueError, match="after position 3 the target 100 cannot be reached"):
         small.next_token_probs(lost)
 
 
@@ -397,7 +397,7 @@ def test_padding_repeats_the_end() -> None:
 def test_results_are_whole_numbers_within_the_limit() -> None:
     left, right = np.meshgrid(np.arange(130), np.arange(130), indexing="ij")
     for limit in (129, 10_000):
-        values = results(left, right, limit)
+        values = outcomes(left, right, limit)
         for a, b in np.random.default_rng(0).integers(130, size=(3000, 2)).tolist():
             for k, sign in enumerate("+-*/"):
                 exact = COMPUTE[sign](Fraction(a), Fraction(b))
@@ -428,11 +428,11 @@ def test_the_spec_builds_the_same_world() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"numbers": 1}, "numbers must be at least 2, got 1"),
-        ({"numbers": 2.5}, r"numbers must be an integer of at least 1, got 2\.5"),
+        ({"numbers": 1}, "numbers must be an integer of at least 2, got 1"),
+        ({"numbers": 2.5}, r"numbers must be an integer of at least 2, got 2\.5"),
         ({"largest": 0}, "largest must be an integer of at least 1, got 0"),
         ({"largest": 10_001}, "largest=10001 must be at most limit=10000"),
-        ({"limit": 10_001}, "limit must be at most 10000, got 10001"),
+        ({"limit": 10_001}, "limit must be an integer from 1 to 10000, got 10001"),
         ({"limit": 99}, r"1 <= least <= greatest <= 99, got \(10, 100\)"),
         ({"targets": (0, 5)}, r"1 <= least <= greatest <= 10000, got \(0, 5\)"),
         ({"targets": (5, 10_001)}, r"1 <= least <= greatest <= 10000, got \(5, 10001\)"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.worlds.groups import GroupWorld
-from nextlat_viz.worlds.groups import draw as groups_draw
+from nextlat_viz.worlds.groups.draw import element_places
 
 NAMES = ["a5", "s5", "a4xz5", "z60"]
 SIZES = {"a5": 60, "s5": 120, "a4xz5": 60, "z60": 60}
@@ -186,7 +186,7 @@ def test_arguments(call: Callable[[worlds.World], object], message: str) -> None
         ([0, 1], r"elements must be integers of shape \(elements, places\), got int64 of shape \(2,\)"),
         ([[0, 0]], r"each element must be a permutation of 0\.\.1, got \[0, 0\] as element 0"),
         ([[0, 1], [0, 1]], "elements must all differ, got 2 of which 1 differ"),
-        ([[0, 1, 2], [1, 2, 0]], r"element 1 then element 1 comes to \[2, 0, 1\], which is not among them; add it"),
+        ([[0, 1, 2], [1, 2, 0]], r"element 1, then element 1, makes \[2, 0, 1\], which is not in elements; add it"),
     ],
 )
 def test_what_is_no_group(elements: list, message: str) -> None:
@@ -224,7 +224,7 @@ def test_every_group_has_its_pictures(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_two_elements_lie_on_one_place(name: str) -> None:
     world = worlds.get(name)
-    where = groups_draw.places(world)
+    where = element_places(world)
     gaps = np.linalg.norm(where[:, None] - where, axis=-1) + 9 * np.eye(len(where))
     assert gaps.min() > 0.02
     assert np.linalg.norm(where, axis=1).max() == pytest.approx(1)
@@ -232,7 +232,7 @@ def test_no_two_elements_lie_on_one_place(name: str) -> None:
 
 def test_the_edges_of_a5_do_not_cross() -> None:
     world = worlds.get("a5")
-    where = groups_draw.places(world)
+    where = element_places(world)
     edges = {tuple(sorted((g, int(world.table[g, s])))) for g in range(60) for s in world.generators}
     assert len(edges) == 90
 

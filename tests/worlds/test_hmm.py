@@ -139,7 +139,7 @@ def test_a_belief_to_start_from() -> None:
 def test_predictions_of_a_belief() -> None:
     world = worlds.get("golden_mean", p=0.25)
     np.testing.assert_allclose(world.predict([[1.0, 0.0], [0.0, 1.0]]), [[0.75, 0.25], [1.0, 0.0]])
-    with pytest.raises(ValueError, match="the belief is none of it"):
+    with pytest.raises(ValueError, match="the belief is not one of this process"):
         worlds.get("bloch_walk").predict([1.0, 5.0, 0.0])
 
 
@@ -150,7 +150,7 @@ def test_predictions_of_a_belief() -> None:
         ([[[1, 1], [0, 1]]], "must be simple"),
         (
             [[[1.5, 0.1], [0, 0.2]], [[-0.5, 0.1], [0, 0.2]]],
-            r"a token has probability -0\.\d+: the transitions are no process",
+            r"a token has probability -0\.\d+: the transitions do not define a process",
         ),
     ],
 )

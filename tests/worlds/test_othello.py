@@ -256,7 +256,11 @@ def test_a_tenth_of_all_games_is_held_out() -> None:
 @pytest.mark.parametrize(
     ("moves", "place", "message"),
     [
-        ("d3 c3 d3", 3, r"episode 0 cannot happen in world 'othello': 'd3' at position 3 is not legal; legal there: "),
+        (
+            "d3 c3 d3",
+            3,
+            r"episode 0 cannot happen in world 'othello': token 'd3' at position 3 is not legal; legal there: ",
+        ),
         ("a1 d3", 1, "'a1' at position 1 is not legal; legal there: d3, c4, f5, e6"),
         ("d3 end end", 2, "'end' at position 2 is not legal; legal there: c3, e3, c5"),
         (f"{WIPED_OUT} a1", 10, "'a1' at position 10 is not legal; legal there: end"),

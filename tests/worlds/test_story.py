@@ -298,8 +298,8 @@ def test_a_spec_leads_back_to_its_world() -> None:
         ({"places": True}, "places must be an integer from 2 to 8, got True"),
         ({"things": 0}, "things must be an integer from 1 to 8, got 0"),
         ({"hands": 0}, "hands must be an integer of at least 1, got 0"),
-        ({"questions": 1.5}, r"questions must be a share in \[0, 1\], got 1.5"),
-        ({"questions": float("nan")}, r"questions must be a share in \[0, 1\], got nan"),
+        ({"questions": 1.5}, r"questions must be in \[0, 1\], got 1.5"),
+        ({"questions": float("nan")}, r"questions must be in \[0, 1\], got nan"),
     ],
 )
 def test_parameters(params: dict[str, Any], message: str) -> None:

@@ -235,8 +235,8 @@ def write(content: bytes) -> Callable[[Path], Path]:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        (write(b""), {}, "some.txt' holds no text"),
-        (write(f" \n{BOUNDARY}\n ".encode()), {}, "some.txt' holds no text"),
+        (write(b""), {}, "some.txt' has no text"),
+        (write(f" \n{BOUNDARY}\n ".encode()), {}, "some.txt' has no text"),
         (write(b"good \xe9 bad"), {}, "some.txt' is not UTF-8: byte 0xe9 at offset 5; convert it"),
         (write(b"one document"), {}, r"none of the 1 documents .* falls to 'test'; separator='\\n\\n'"),
         (write(b"x"), {"vocabulary_size": 256}, "vocabulary_size must be at least 257, 256 bytes and the boundary"),
@@ -263,7 +263,7 @@ def test_arguments(world: Text) -> None:
     assert "text" not in worlds.names()
     with pytest.raises(ValueError, match="length is needed"):
         world.sample(3)
-    with pytest.raises(ValueError, match=r"length=100000 is longer than all of the test documents .* \d+ tokens"):
+    with pytest.raises(ValueError, match=r"length=100000 is longer than the test documents, \d+ tokens"):
         world.sample(1, 100_000, split="test")
     with pytest.raises(UnknownNameError, match="unknown split of world 'text': 'tset'"):
         world.sample(1, 8, split="tset")
@@ -326,11 +326,13 @@ def test_what_a_data_set_lacks(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValueError, match="column 'id' of data set 'someone/Stories' must hold text, got 0"):
         text("someone/Stories", column="id")
     hub.down = True
-    with pytest.raises(ValueError, match=r"cannot be read: Name or service not known\. Check the name and the network"):
+    with pytest.raises(
+        ValueError, match=r"cannot be read as .*: Name or service not known\. Check the name and the network"
+    ):
         text("someone/Stories")
     hub.rows = []
     hub.down = False
-    with pytest.raises(ValueError, match="holds no text"):
+    with pytest.raises(ValueError, match="has no text"):
         text("someone/Stories")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match="needs the package datasets"):

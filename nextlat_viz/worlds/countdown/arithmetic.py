@@ -1,4 +1,4 @@
-"""Whole-number arithmetic on arrays, and solved Countdown problems drawn with it."""
+"""Integer arithmetic on arrays, and random solved Countdown problems."""
 
 from __future__ import annotations
 
@@ -6,57 +6,56 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 OPERATIONS = ("+", "-", "*", "/")
-# For a set of operations, written as the bits of one number: its members, how many they are, and the n-th of them.
+# For each set of operations, as the bits of a number: its members, their count, and the n-th member.
 _SETS = [[k for k in range(4) if number >> k & 1] for number in range(16)]
-_HOW_MANY = np.array([len(one) for one in _SETS], np.float32)
-_NTH = np.array([(one + [0] * 4)[:4] for one in _SETS])
+_HOW_MANY = np.array([len(members) for members in _SETS], np.float32)
+_NTH = np.array([(members + [0] * 4)[:4] for members in _SETS])
 _MOST_AT_ONCE = 2**15
 _PATIENCE = 2**22
 
 
-def results(
+def outcomes(
     left: Int[np.ndarray, "*rows"], right: Int[np.ndarray, "*rows"], limit: int
 ) -> Int[np.ndarray, "*rows operations"]:
-    """What ``+ - * /`` make of two numbers; -1 where that is negative, no whole number, or more than ``limit``.
+    """Results of ``+ - * /`` for two numbers; -1 where negative, not an integer, or more than ``limit``.
 
     Examples
     --------
-    >>> results(np.array([12, 3]), np.array([4, 12]), limit=40).tolist()
+    >>> outcomes(np.array([12, 3]), np.array([4, 12]), limit=40).tolist()
     [[16, 8, -1, 3], [15, -1, 36, -1]]
     """
-    return np.moveaxis(_results(left, right, limit), 0, -1)
+    return np.moveaxis(_outcomes(left, right, limit), 0, -1)
 
 
 def pairs(pool: Int[np.ndarray, "rows numbers"], limit: int) -> Int[np.ndarray, "rows numbers numbers operations"]:
-    """``results`` of every left with every right number of a pool; -1 for a number with itself."""
+    """``outcomes`` of every left with every right number of a pool; -1 for a number with itself."""
     left, right = np.broadcast_arrays(pool[:, :, None], pool[:, None, :])
-    values = results(left, right, limit)
+    values = outcomes(left, right, limit)
     values[:, np.eye(pool.shape[1], dtype=bool)] = -1
     return values
 
 
-def problems(
+def solved_problems(
     rng: np.random.Generator,
     targets: Int[np.ndarray, " problems"],
     numbers: int,
     largest: int,
     limit: int,
 ) -> tuple[Int[np.ndarray, "problems numbers"], Int[np.ndarray, "problems equations 4"]]:
-    """One solved problem for each target: its inputs, and its equations as left, operation, right, result.
+    """Draw one solved problem for each target: its inputs, and its equations as left, operation, right, result.
 
-    Random calculations are drawn until every target has as many as it needs; each is a calculation drawn at random
-    from those that end in its target.
+    By rejection: random calculations are drawn until enough of them end in each target.
 
     Raises
     ------
     ValueError
-        If four million calculations in a row end in none of the targets still wanted.
+        If four million calculations in a row end in none of the targets still needed.
     """
     need = np.bincount(targets, minlength=limit + 1)
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    drawn: list[tuple[np.ndarray, np.ndarray]] = []
     hits, tried, in_vain = np.zeros(limit + 1), 0, 0
     while need.any():
-        # As many as the rarest of the targets still wanted should take, by what was seen so far.
+        # Expected number for the rarest target still needed, from the frequencies so far.
         expected = (need * (tried + 250) / (hits + 1)).max()
         count = int(np.clip(1.1 * expected, 256, _MOST_AT_ONCE))
         inputs, equations, whole = _calculations(rng, count, numbers, largest, limit)
@@ -69,14 +68,14 @@ def problems(
         earlier = np.arange(len(useful)) - np.searchsorted(sorted_ends, sorted_ends)
         kept = useful[earlier < need[sorted_ends]]
         need -= np.bincount(ends[kept], minlength=limit + 1)
-        found.append((inputs[kept], equations[kept]))
+        drawn.append((inputs[kept], equations[kept]))
         in_vain = 0 if len(kept) else in_vain + count
         if in_vain >= _PATIENCE:
             raise ValueError(
-                f"target {np.flatnonzero(need)[0]} is out of reach, or nearly: {in_vain} random calculations with "
-                f"numbers={numbers}, largest={largest} never came to it; choose other targets, or more numbers"
+                f"target {np.flatnonzero(need)[0]} is out of reach, or nearly: none of {in_vain} random calculations "
+                f"with numbers={numbers}, largest={largest} ended in it; choose other targets, or more numbers"
             )
-    all_inputs, all_equations = (np.concatenate(parts).astype(np.int64) for parts in zip(*found, strict=True))
+    all_inputs, all_equations = (np.concatenate(parts).astype(np.int64) for parts in zip(*drawn, strict=True))
     place = np.empty(len(targets), np.int64)
     place[targets.argsort(kind="stable")] = all_equations[:, -1, 3].argsort(kind="stable")
     return all_inputs[place], all_equations[place]
@@ -85,10 +84,10 @@ def problems(
 def _calculations(
     rng: np.random.Generator, count: int, numbers: int, largest: int, limit: int
 ) -> tuple[Int[np.ndarray, "count numbers"], Int[np.ndarray, "count equations 4"], Bool[np.ndarray, " count"]]:
-    """Inputs, equations that use them all up, and whether each calculation came to its end.
+    """Draw inputs and equations that use all of them, and return whether each calculation is complete.
 
-    Two different numbers of those there are, in order, then an operation of those possible; where none is, the
-    calculation is given up.
+    Each equation takes an ordered pair of the available numbers and a possible operation; a calculation without a
+    possible operation is incomplete.
     """
     rows = np.arange(count)
     inputs = rng.integers(1, largest + 1, size=(count, numbers), dtype=np.int32)
@@ -98,7 +97,7 @@ def _calculations(
         second = first + rng.integers(1, size, size=count)
         second[second >= size] -= size
         left, right = pool[rows, first], pool[rows, second]
-        values = _results(left, right, limit)
+        values = _outcomes(left, right, limit)
         add, subtract, multiply, divide = (values >= 0).view(np.uint8)
         possible = add | subtract << 1 | multiply << 2 | divide << 3
         whole &= possible > 0
@@ -107,18 +106,18 @@ def _calculations(
         value = values[operation, rows]
         equations[:, step, 0], equations[:, step, 1] = left, operation
         equations[:, step, 2], equations[:, step, 3] = right, value
-        # The result takes the first number's place, the last number the second's.
+        # The result replaces the first operand, the last number the second operand.
         pool[rows, first] = value
         pool[rows, second] = pool[:, size - 1]
     return inputs, equations, whole
 
 
-def _results(
+def _outcomes(
     left: Int[np.ndarray, "*rows"], right: Int[np.ndarray, "*rows"], limit: int
 ) -> Int[np.ndarray, "operations *rows"]:
-    """``results``, with operations first: there each of them is one piece of memory."""
+    """``outcomes`` with operations first, where each is contiguous in memory."""
     divisor = np.maximum(right, 1)
-    # Exact in double precision for numbers as small as these, and faster than whole-number division.
+    # Exact in double precision for numbers up to 10^8, and faster than integer division.
     quotient = (left / divisor).astype(left.dtype)
     whole = (right > 0) & (quotient * divisor == left)
     values = np.stack([left + right, left - right, left * right, np.where(whole, quotient, -1)])

@@ -1,19 +1,19 @@
-"""The picture of a Countdown solution: numbers that flow together, two at a time."""
+"""Picture of a Countdown solution: how numbers are combined, two at a time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, drawing
+from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, Figure
+from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.countdown.world import Countdown
+from nextlat_viz.worlds.drawing import picture
 
-_INPUT, _RESULT, _REACHED, _AHEAD = "#56B4E9", "#E69F00", "#009E73", "#9A9A9A"
+_REACHED, _RESULT, _INPUT, _AHEAD = CATEGORICAL[0], CATEGORICAL[1], CATEGORICAL[3], "#9A9A9A"
 _SIGNS = ("+", "−", "×", "÷")
 _NODE, _SIGN = 42, 24
 # Columns between an operation and its result.
@@ -32,26 +32,31 @@ class _Number:
     row: float = 0.0
 
     def leaves(self) -> list[_Number]:
-        return [leaf for one in self.operands for leaf in one.leaves()] or [self]
+        return [leaf for number in self.operands for leaf in number.leaves()] or [self]
 
     def place(self) -> float:
         if self.operands:
-            self.row = float(np.mean([one.place() for one in self.operands]))
+            self.row = float(np.mean([number.place() for number in self.operands]))
         return self.row
 
 
-def draw(
-    world: Countdown, kind: str, episode: Episodes | None = None, position: int | None = None, **options: Any
+@picture(Countdown, "equations")
+def draw_equations(
+    world: Countdown,
+    episode: Episodes | None,
+    position: int | None,
+    *,
+    width: int = 560,
+    height: int | None = None,
 ) -> go.Figure:
-    """Draw one kind of picture; ``Countdown.draw`` is the way in."""
-    checks.picture(world, kind, options)
-    return _equations(world, episode, position, **options)
+    """Draw the equations of an episode up to `position`, or the first episode of seed 0.
 
-
-def _equations(
-    world: Countdown, episode: Episodes | None, position: int | None, width: int = 560, height: int | None = None
-) -> go.Figure:
-    at = 0 if episode is None else checks.one_episode(episode, position)
+    Raises
+    ------
+    ValueError
+        If the episode does not begin with a problem of this world.
+    """
+    at = position or 0
     example = world.sample(1, seed=0, states=False) if episode is None else episode
     tokens, upto = example.tokens[0], at or world.length
     if len(tokens) < world.prompt or not world.legal(tokens[None, : world.prompt]).all():
@@ -75,15 +80,17 @@ def _equations(
                 x=number.column, y=number.row, text="<b>false</b>", showarrow=False, yshift=_NODE / 2 + 12
             )
     if last is not None:
-        said = "the target" if last.value == target else f"target: {target}"
-        figure.add_annotation(x=last.column, y=last.row, text=f"<b>{said}</b>", showarrow=False, yshift=-_NODE / 2 - 12)
+        label = "the target" if last.value == target else f"target: {target}"
+        figure.add_annotation(
+            x=last.column, y=last.row, text=f"<b>{label}</b>", showarrow=False, yshift=-_NODE / 2 - 12
+        )
     given = ", ".join(str(number.value) for number in inputs)
-    drawing.caption(figure, f"{world.name}: make {target} out of {given}", _below(world, tokens, at, len(made)))
+    drawing.add_caption(figure, f"{world.name}: make {target} from {given}", _below(world, tokens, at, len(made)))
     return figure
 
 
 def _flow(world: Countdown, tokens: np.ndarray, at: int) -> tuple[list[_Number], list[_Number], list[_Number]]:
-    """Inputs and results, placed so that no lines cross, and the numbers that the equation being read has named."""
+    """Inputs and results, placed so that no lines cross, and the numbers mentioned in the current equation."""
     inputs = [_Number(int(token), 0) for token in tokens[: world.numbers]]
     made: list[_Number] = []
     mentioned: list[_Number] = []
@@ -110,10 +117,10 @@ def _flow(world: Countdown, tokens: np.ndarray, at: int) -> tuple[list[_Number],
 
 
 def _join(figure: go.Figure, number: _Number, read: bool) -> None:
-    """Lines from the operands to the sign, and on to the result."""
+    """Draw lines from the operands to the sign and from there to the result."""
     sign = number.column - _GAP
     upper, lower = number.operands
-    line = {"width": 2.5, "color": drawing.INK} if read else {"width": 1, "color": drawing.INK, "dash": "dot"}
+    line = {"width": 2.5, "color": INK} if read else {"width": 1, "color": INK, "dash": "dot"}
     figure.add_scatter(
         x=[upper.column, sign, lower.column, None, sign, number.column],
         y=[upper.row, number.row, lower.row, None, number.row, number.row],
@@ -122,15 +129,15 @@ def _join(figure: go.Figure, number: _Number, read: bool) -> None:
         hoverinfo="skip",
     )
     if read:
-        said = f"{upper.value} {number.sign} {lower.value} = {number.value}"
+        equation = f"{upper.value} {number.sign} {lower.value} = {number.value}"
         figure.add_scatter(
             x=[sign],
             y=[number.row],
             mode="markers+text",
             text=[f"<b>{number.sign}</b>"],
             textfont={"color": "#111111", "size": 15},
-            marker={"size": _SIGN, "opacity": 1, "color": "#DDDDDD", "line": {"width": 1, "color": drawing.INK}},
-            hovertext=[said if number.true else f"{said} is false"],
+            marker={"size": _SIGN, "opacity": 1, "color": "#DDDDDD", "line": {"width": 1, "color": INK}},
+            hovertext=[equation if number.true else f"{equation} is false"],
             hoverinfo="text",
         )
 
@@ -147,7 +154,7 @@ def _dot(figure: go.Figure, number: _Number, colour: str, known: bool, named: bo
             "size": _NODE,
             "opacity": 1,
             "color": colour,
-            "line": {"width": 4 if named else 1, "color": drawing.MARK if named else drawing.INK},
+            "line": {"width": 4 if named else 1, "color": CURSOR if named else INK},
         },
         hovertext=[f"{name}: {number.value}" if known else f"{name}, to come"],
         hoverinfo="text",
@@ -156,9 +163,9 @@ def _dot(figure: go.Figure, number: _Number, colour: str, known: bool, named: bo
 
 def _below(world: Countdown, tokens: np.ndarray, at: int, made: int) -> str:
     if not at:
-        return "An example: inputs on the left, in each equation the left operand above the right."
+        return "An example. Inputs are on the left; the left operand of an equation is above the right."
     if at <= world.prompt:
-        return f"After {at} tokens, all of them problem or pause; what is to come is dotted."
+        return f"After {at} tokens of the prompt; equations not read yet are dotted."
     text = world.decode(tokens[:at]).split(" | ")[-1]
-    left_out = "" if made == world.equations else " (drawn only where the operands are there)"
-    return f"After {at} tokens: {text}{left_out}"
+    note = "" if made == world.equations else " (equations with unavailable operands are not drawn)"
+    return f"After {at} tokens: {text}{note}"

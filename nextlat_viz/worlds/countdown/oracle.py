@@ -1,4 +1,4 @@
-"""What may come at each position of a Countdown episode, and what is true after each token."""
+"""The legal tokens, their exact law and the states of Countdown episodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, pairs, results
+from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, outcomes, pairs
 from nextlat_viz.worlds.countdown.verdict import take
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ _CHUNK = 64
 def candidates(
     world: Countdown, tokens: Int[np.ndarray, "episodes positions"], *, weighted: bool = False
 ) -> Iterator[tuple[Int[np.ndarray, "episodes candidates"], Shaped[np.ndarray, "episodes candidates"]]]:
-    """Token ids that may come at each position, from the first to the one past the last, and their weights.
+    """Yield candidate token ids at each position, from the first to one past the last, and their weights.
 
-    A weight of 0 says that the token may not come; a token that is listed twice has the sum of its weights. Nothing
-    may come after a token that was not legal. With ``weighted``, weights in solutions are proportional to the exact
-    law, and the tokens must be legal; otherwise only their being positive says something.
+    A candidate of weight 0 is not legal; a token listed twice has the sum of its weights. Nothing is legal after an
+    illegal token. With ``weighted``, weights in solutions are proportional to the exact law, and the tokens must be
+    legal; otherwise a positive weight only means that the token is legal.
     """
     rows, alive = np.arange(len(tokens)), np.ones((len(tokens), 1), bool)
     pool = tokens[:, : world.numbers]
@@ -54,7 +54,7 @@ def candidates(
         elif part == 3:
             ids = np.array([world.equals])
         else:
-            ids = results(tokens[:, place - 4], tokens[:, place - 2], world.limit)[rows, operation][:, None]
+            ids = outcomes(tokens[:, place - 4], tokens[:, place - 2], world.limit)[rows, operation][:, None]
         ids = np.broadcast_to(ids, (len(tokens), ids.shape[-1]))
         weights = np.broadcast_to(weights * alive, ids.shape)
         yield ids, weights
@@ -63,7 +63,7 @@ def candidates(
 
 
 def states(world: Countdown, tokens: Int[np.ndarray, "episodes positions"]) -> dict[str, np.ndarray]:
-    """The states that ``Countdown`` describes, of legal tokens."""
+    """Compute the states described in ``Countdown`` from legal tokens."""
     episodes, positions = tokens.shape
     remaining = np.full((episodes, positions, world.numbers), -1)
     target, left, value = np.full((3, episodes, positions), -1)
@@ -78,7 +78,7 @@ def states(world: Countdown, tokens: Int[np.ndarray, "episodes positions"]) -> d
     for start in range(world.prompt, min(positions, world.length - 1), 5):
         left[:, start : start + 5] = tokens[:, start, None]
         if start + 2 < positions:
-            possible = results(tokens[:, start], tokens[:, start + 2], world.limit)
+            possible = outcomes(tokens[:, start], tokens[:, start + 2], world.limit)
             which = tokens[:, start + 1, None] - world.plus
             value[:, start + 2 : start + 5] = np.take_along_axis(possible, which, axis=1)
     which_equation = np.clip((np.arange(positions) - world.prompt) // 5 + 1, 0, world.equations)
@@ -94,7 +94,7 @@ def states(world: Countdown, tokens: Int[np.ndarray, "episodes positions"]) -> d
 def _joined(
     pool: Int[np.ndarray, "episodes numbers"], equation: Int[np.ndarray, "episodes 5"]
 ) -> Int[np.ndarray, "episodes fewer"]:
-    """The numbers after an equation: without its operands, with its result."""
+    """The available numbers after an equation: without its operands, with its result."""
     rest = take(take(pool, equation[:, 0])[0], equation[:, 2])[0]
     return -np.sort(-np.concatenate([rest, equation[:, 4:]], axis=1), axis=1)[:, : pool.shape[1] - 1]
 
@@ -102,27 +102,27 @@ def _joined(
 def _ways(
     pool: Int[np.ndarray, "episodes numbers"], target: Int[np.ndarray, " episodes"], limit: int, weighted: bool
 ) -> Shaped[np.ndarray, "episodes numbers numbers operations"]:
-    """Left number, right number and operation: how likely, or just whether possible."""
+    """Probability of each left number, right number and operation, or only whether it is possible."""
     if weighted:
-        return _calculations(pool, target, limit)
+        return _calculation_probabilities(pool, target, limit)
     return pairs(pool, limit) >= 0
 
 
-def _calculations(
+def _calculation_probabilities(
     pool: Int[np.ndarray, "episodes numbers"], target: Int[np.ndarray, " episodes"], limit: int
 ) -> Float[np.ndarray, "episodes numbers numbers operations"]:
-    """Probability that a random calculation takes this left number, right number and operation and ends in the target.
+    """Probability that a random calculation takes this left number, right number and operation, and ends in the target.
 
-    The pool holds only what is left, without gaps. Entries sum to the probability of ending in the target.
+    The pool has no gaps. Entries sum to the probability of ending in the target.
     """
     parts = [
-        _calculations_of_chunk(pool[k : k + _CHUNK], target[k : k + _CHUNK], limit)
+        _step_probabilities(pool[k : k + _CHUNK], target[k : k + _CHUNK], limit)
         for k in range(0, max(len(pool), 1), _CHUNK)
     ]
     return np.concatenate(parts)
 
 
-def _calculations_of_chunk(
+def _step_probabilities(
     pool: Int[np.ndarray, "episodes numbers"], target: Int[np.ndarray, " episodes"], limit: int
 ) -> Float[np.ndarray, "episodes numbers numbers operations"]:
     size = pool.shape[1]
@@ -133,10 +133,10 @@ def _calculations_of_chunk(
         return chance * (values == target[:, None, None, None])
     where = np.nonzero(possible)
     episode, left, right, _ = where
-    # What is left of the pool, and the result behind it.
+    # The rest of the pool, followed by the result.
     spots = range(size)
     others = np.array([[[k for k in spots if k not in (i, j)][: size - 2] for j in spots] for i in spots])
     rest = np.concatenate([pool[episode[:, None], others[left, right]], values[where][:, None]], axis=1)
-    after = _calculations_of_chunk(rest, target[episode], limit).sum((1, 2, 3))
+    after = _step_probabilities(rest, target[episode], limit).sum((1, 2, 3))
     chance[where] *= after
     return chance

@@ -1,4 +1,4 @@
-"""Whether written solutions hold, whatever the tokens."""
+"""Check solutions written as arbitrary tokens."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, results
+from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, outcomes
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What is right about each equation of each episode.
+    """Which equations of each episode are correct.
 
     Attributes
     ----------
     well_formed : bool array (episodes, equations)
-        A number, an operation, a number, ``=`` and a number.
+        Consists of number, operation, number, ``=`` and number.
     available : bool array (episodes, equations)
-        Well formed, and both operands are there when it is their turn: inputs or results not used yet.
+        Well formed, and both operands are available: inputs or results not used yet.
     true : bool array (episodes, equations)
-        Well formed, and the result is what the operation makes of the operands.
+        Well formed, and the result is correct.
     solved : bool array (episodes,)
-        All equations are valid and the last comes to the target; whether the end follows is not asked.
+        All equations are valid and the last result is the target; the end token is not checked.
     """
 
     well_formed: Bool[np.ndarray, "episodes equations"]
@@ -37,13 +37,13 @@ class Verdict:
         return self.available & self.true
 
 
-def judge(
+def verdict_on(
     inputs: Int[np.ndarray, "episodes numbers"],
     target: Int[np.ndarray, " episodes"],
     solution: Int[np.ndarray, "episodes equations 5"],
     limit: int,
 ) -> Verdict:
-    """Judge each equation by itself; token ids outside the vocabulary are no numbers and no operations."""
+    """Check each equation; token ids outside the vocabulary are neither numbers nor operations."""
     rows = np.arange(len(inputs))
     pool = np.where(_number(inputs, limit), inputs, -1)
     well_formed, available, true = np.zeros((3, *solution.shape[:2]), bool)
@@ -53,7 +53,7 @@ def judge(
         numbers = _number(left, limit) & _number(right, limit) & _number(result, limit)
         formed = numbers & (operation >= 0) & (operation < len(OPERATIONS)) & (equals == limit + 1 + len(OPERATIONS))
         safe = [np.where(formed, part, 0) for part in (left, operation, right)]
-        true[:, k] = formed & (results(safe[0], safe[2], limit)[rows, safe[1]] == result)
+        true[:, k] = formed & (outcomes(safe[0], safe[2], limit)[rows, safe[1]] == result)
         without_left, has_left = take(pool, left)
         rest, has_right = take(without_left, right)
         usable = formed & has_left & has_right
@@ -67,7 +67,7 @@ def judge(
 def take(
     pool: Int[np.ndarray, "episodes numbers"], number: Int[np.ndarray, " episodes"]
 ) -> tuple[Int[np.ndarray, "episodes numbers"], Bool[np.ndarray, " episodes"]]:
-    """The pool without one copy of a number, -1 in its place, and whether it was there.
+    """Remove one copy of a number from the pool, leaving -1; return the pool and whether the number was in it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Finite groups as permutations: listing them, naming them, multiplying them."""
+"""Finite groups of permutations: lists of elements, cycle notation, multiplication tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 
 def arrangements(things: int, even: bool = False) -> Int[np.ndarray, "elements things"]:
-    """All permutations of so many things in lexical order, or the even ones; row g holds where each thing goes.
+    """List all permutations, or the even ones, in lexical order; row g holds the place each thing moves to.
 
     Examples
     --------
@@ -26,7 +26,7 @@ def arrangements(things: int, even: bool = False) -> Int[np.ndarray, "elements t
 
 
 def cycles(element: Int[np.ndarray, " places"]) -> str:
-    """Cycle notation, places counted from 1; ``"e"`` where nothing moves.
+    """Write a permutation as cycles of places counted from 1; the identity is ``"e"``.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def cycles(element: Int[np.ndarray, " places"]) -> str:
 
 
 def permutations(values: ArrayLike) -> Int[np.ndarray, "elements places"]:
-    """The elements as int64, or a ValueError that says which is no permutation."""
+    """Elements as int64; a ValueError that names the first that is not a permutation."""
     elements = np.asarray(values)
     if elements.ndim != 2 or elements.dtype.kind not in "iu" or not elements.size:
         raise ValueError(
@@ -62,12 +62,12 @@ def permutations(values: ArrayLike) -> Int[np.ndarray, "elements places"]:
 
 
 def multiplication(elements: Int[np.ndarray, "elements places"]) -> Int[np.ndarray, "elements elements"]:
-    """The multiplication table: entry (x, y) is the element that does x, then y.
+    """Multiplication table: entry (x, y) is the element that applies x, then y.
 
     Raises
     ------
     ValueError
-        If an element is there twice, or a product is missing.
+        If an element occurs twice, or a product is missing.
     """
     index = {element.tobytes(): k for k, element in enumerate(elements)}
     if len(index) < len(elements):
@@ -78,7 +78,7 @@ def multiplication(elements: Int[np.ndarray, "elements places"]) -> Int[np.ndarr
         first, second = missing[0]
         product = elements[second][elements[first]].tolist()
         raise ValueError(
-            f"elements must be a group: element {first} then element {second} comes to {product}, which is not among "
-            "them; add it"
+            f"elements must be a group: element {first}, then element {second}, makes {product}, which is not in "
+            "elements; add it"
         )
     return np.array(table)

@@ -1,4 +1,4 @@
-"""Pictures of a group: its Cayley graph, and a strip that follows things from place to place."""
+"""Pictures of a group: its Cayley graph, and the place of each thing over time."""
 
 from __future__ import annotations
 
@@ -6,30 +6,22 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, drawing
+from nextlat_viz.display import escape
+from nextlat_viz.plotting import CURSOR, INK, Figure
+from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
-from nextlat_viz.worlds.groups import GroupWorld
+from nextlat_viz.worlds.drawing import picture, state_colour
+from nextlat_viz.worlds.groups.world import GroupWorld
 
 _WINDOW = 24
 _RECENT = 4
 
 
-def draw(
-    world: GroupWorld,
-    kind: str = "cayley",
-    episode: Episodes | None = None,
-    position: int | None = None,
-    **options: int,
+@picture(GroupWorld, "cayley")
+def draw_cayley(
+    world: GroupWorld, episode: Episodes | None, position: int | None, *, width: int = 620, height: int = 620
 ) -> go.Figure:
-    """Draw one kind of picture; ``GroupWorld.draw`` is the way in.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such kind, or the kind has no such option.
-    ValueError
-        If ``episode`` holds more or fewer than one, or the position is outside it.
+    """Draw the elements and the steps of the generators; with an episode, the path of its products.
 
     Examples
     --------
@@ -37,23 +29,18 @@ def draw(
     >>> a5().draw("cayley").layout.title.text
     'a5: 60 elements and the steps between them'
     """
-    checks.picture(world, kind, options)
-    if kind == "cayley":
-        figure = _cayley(world, **options)
-        if episode is not None:
-            _mark_way(figure, world, episode, checks.one_episode(episode, position))
-        return figure
-    if episode is None:
-        episode = world.sample(1, 12, states=False)
-    return _strip(world, episode, checks.one_episode(episode, position), **options)
+    figure = _cayley(world, width, height)
+    if episode is not None and position is not None:
+        _mark_path(figure, world, episode, position)
+    return figure
 
 
-def places(world: GroupWorld) -> Float[np.ndarray, "elements 2"]:
-    """Where the elements lie in the Cayley graph, within the unit disc.
+def element_places(world: GroupWorld) -> Float[np.ndarray, "elements 2"]:
+    """Positions of the elements in the Cayley graph, within the unit disc.
 
-    A generator that commutes with all others winds around: its cosets become small rings, set where the rest of the
-    graph puts them. Two other generators are laid out as the polyhedron they make, flattened: for A5 the truncated
-    icosahedron, for A4 the truncated tetrahedron. More than two are laid out as the permutohedron, seen along its axis.
+    The cosets of a generator that commutes with all elements become small rings, placed by the other generators. Two
+    other generators are laid out as the polyhedron of their graph, flattened: the truncated icosahedron for A5, the
+    truncated tetrahedron for A4. More than two are laid out as the permutohedron, seen along its axis.
     """
     table = world.table
     central = [g for g in world.generators if (table[g] == table[:, g]).all()]
@@ -81,13 +68,16 @@ def places(world: GroupWorld) -> Float[np.ndarray, "elements 2"]:
 
 
 def _flattened(neighbours: Int[np.ndarray, "generators elements"]) -> Float[np.ndarray, "elements 2"]:
-    """The graph's polyhedron, from the three smoothest waves on it, opened at a face of the first generator."""
+    """Flatten the polyhedron of a graph, opened at a face of the first generator.
+
+    The positions in space are the three smoothest eigenvectors of the graph's Laplacian.
+    """
     size = neighbours.shape[1]
     laplacian = np.zeros((size, size))
     for after in neighbours:
-        for one, other in ((np.arange(size), after), (after, np.arange(size))):
-            np.add.at(laplacian, (one, one), 1.0)
-            np.add.at(laplacian, (one, other), -1.0)
+        for source, target in ((np.arange(size), after), (after, np.arange(size))):
+            np.add.at(laplacian, (source, source), 1.0)
+            np.add.at(laplacian, (source, target), -1.0)
     solid = np.linalg.eigh(laplacian)[1][:, 1:4]
     solid /= np.linalg.norm(solid, axis=1, keepdims=True)
     face = [0]
@@ -99,76 +89,62 @@ def _flattened(neighbours: Int[np.ndarray, "generators elements"]) -> Float[np.n
     across /= np.linalg.norm(across)
     up = np.stack([np.cross(back, across), across])
     flat = solid @ up.T
-    # Far from the open face things would crowd in the middle; an angle a little under that of the stereographic view
-    # keeps straight edges from crossing and gives the middle its room.
+    # A factor a little under the 0.5 of the stereographic projection keeps straight edges from crossing and leaves
+    # space in the middle.
     radius = np.tan(0.4 * np.arccos(np.clip(-solid @ back, -1, 1)))
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12) * radius[:, None]
 
 
-def _cayley(world: GroupWorld, width: int = 620, height: int = 620) -> go.Figure:
+def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
     figure = Figure(layout=drawing.layout(width, height))
-    where = places(world)
+    where = element_places(world)
     for k, generator in enumerate(world.generators):
-        ends = np.stack([where, where[world.table[:, generator]], np.full_like(where, np.nan)], axis=1).reshape(-1, 2)
         figure.add_scatter(
-            x=ends[:, 0],
-            y=ends[:, 1],
+            **drawing.segments(where, where[world.table[:, generator]]),
             mode="lines",
-            line={"width": 2, "color": drawing.state_colour(k)},
+            line={"width": 2, "color": state_colour(k)},
             opacity=0.75,
-            name=drawing.safe(f"then {world.vocabulary[generator]}"),
+            name=escape(f"then {world.vocabulary[generator]}"),
             hoverinfo="skip",
         )
     figure.add_scatter(
         x=where[:, 0],
         y=where[:, 1],
         mode="markers",
-        marker={"size": 9, "color": drawing.INK},
+        marker={"size": 9, "color": INK},
         showlegend=False,
         hovertext=[
-            f"{drawing.safe(name)}<br>order {order}" for name, order in zip(world.vocabulary, world.order, strict=True)
+            f"{escape(name)}<br>order {order}" for name, order in zip(world.vocabulary, world.order, strict=True)
         ],
         hoverinfo="text",
     )
     figure.update_xaxes(range=[-1.08, 1.08])
     figure.update_yaxes(range=[where[:, 1].min() - 0.08, where[:, 1].max() + 0.08])
-    drawing.caption(
+    drawing.add_caption(
         figure,
         f"{world.name}: {len(where)} elements and the steps between them",
-        "A dot is an element; a line multiplies by the element named above, on the right.",
+        "A dot is an element; a line multiplies it from the right by the generator named above.",
     )
     figure.update_layout(showlegend=True, legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.045})
-    _label(figure, where[world.identity], world.vocabulary[world.identity], drawing.INK)
+    _label(figure, where[world.identity], world.vocabulary[world.identity], INK)
     return figure
 
 
-def _mark_way(figure: go.Figure, world: GroupWorld, episode: Episodes, position: int) -> None:
-    """The products so far, the last steps strongest."""
+def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position: int) -> None:
+    """Add the path of the products so far, its last steps in a stronger colour."""
     labels = world.replay(episode.tokens[:, :position])["state"][0]
-    way = places(world)[np.append(world.identity, labels)]
-    look = {"hoverinfo": "skip", "showlegend": False}
-    recent = max(0, len(way) - 1 - _RECENT)
-    for part, opacity in ((way[: recent + 1], 0.18), (way[recent:], 0.8)):
-        figure.add_scatter(
-            x=part[:, 0],
-            y=part[:, 1],
-            mode="lines",
-            line={"width": 2.5, "color": drawing.MARK},
-            opacity=opacity,
-            **look,
-        )
-    figure.add_scatter(
-        x=way[-1:, 0],
-        y=way[-1:, 1],
-        mode="markers",
-        marker={"size": 18, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}},
-        **look,
-    )
+    path = element_places(world)[np.append(world.identity, labels)]
+    line = {"width": 2.5, "color": CURSOR}
+    recent = max(0, len(path) - 1 - _RECENT)
+    for part, opacity in ((path[: recent + 1], 0.18), (path[recent:], 0.8)):
+        figure.add_scatter(x=part[:, 0], y=part[:, 1], mode="lines", line=line, opacity=opacity, **drawing.QUIET)
+    drawing.add_ring(figure, path[-1], 18)
     product = world.vocabulary[labels[-1]]
     if labels[-1] != world.identity:
-        _label(figure, way[-1], product, drawing.MARK)
-    times = "element" if position == 1 else "elements"
-    figure.layout.title.text = drawing.safe(f"{world.name}: {position} {times} read, they come to {product}")
+        _label(figure, path[-1], product, CURSOR)
+    figure.layout.title.text = escape(
+        f"{world.name}: product {product} after {position} element{'s' * (position != 1)}"
+    )
 
 
 def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour: str) -> None:
@@ -177,15 +153,24 @@ def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour:
         y=place[1],
         xshift=12 if place[0] < 0.6 else -12,
         xanchor="left" if place[0] < 0.6 else "right",
-        text=f"<b>{drawing.safe(text)}</b>",
+        text=f"<b>{escape(text)}</b>",
         font={"size": 14, "color": colour},
         showarrow=False,
     )
 
 
-def _strip(
-    world: GroupWorld, episode: Episodes, position: int, width: int = 760, height: int | None = None
+@picture(GroupWorld, "strip")
+def draw_strip(
+    world: GroupWorld,
+    episode: Episodes | None,
+    position: int | None,
+    *,
+    width: int = 760,
+    height: int | None = None,
 ) -> go.Figure:
+    """Draw the place of each thing after each token, for a sampled episode if none is given."""
+    if episode is None or position is None:
+        episode, position = world.sample(1, 12, states=False), 12
     last = min(int(episode.length[0]), max(position, _WINDOW))
     first = max(0, last - _WINDOW)
     labels = np.append(world.identity, world.replay(episode.tokens[:, :last])["state"][0])[first:]
@@ -194,7 +179,7 @@ def _strip(
     floor = 0.0
     for name, values in (world.readings or {"state": np.arange(len(world.table))}).items():
         top = int(values.max())
-        # A dial of many places takes no more room than one of five.
+        # A dial with many places takes as much space as one with five.
         scale = min(1.0, 4 / max(top, 1))
         shown = range(0, top + 1, max(1, round(1 / scale)))
         ticks += [(floor - k * scale, str(k + (name != "state"))) for k in shown]
@@ -209,16 +194,16 @@ def _strip(
     for y, text in ticks:
         figure.add_annotation(x=first - 0.55, y=y, text=text, showarrow=False, font={"size": 12})
     for k, (name, line) in enumerate(tracks):
-        _track(figure, name, line, first, position, drawing.state_colour(k))
+        _track(figure, name, line, first, position, state_colour(k))
     for t in range(first + 1, last + 1):
         figure.add_annotation(
             x=t,
             y=floor - 0.1,
             yanchor="top",
-            text=drawing.safe(world.vocabulary[episode.tokens[0, t - 1]]),
+            text=escape(world.vocabulary[episode.tokens[0, t - 1]]),
             textangle=-60 if max(map(len, world.vocabulary)) > 3 else 0,
             showarrow=False,
-            font={"size": 11, "color": drawing.MARK if t == position else drawing.INK},
+            font={"size": 11, "color": CURSOR if t == position else INK},
         )
     figure.add_shape(
         type="rect",
@@ -226,13 +211,13 @@ def _strip(
         x1=position + 0.36,
         y0=floor + 0.1,
         y1=0.5,
-        line={"width": 2, "color": drawing.MARK},
+        line={"width": 2, "color": CURSOR},
     )
     product = world.vocabulary[labels[position - first]]
-    drawing.caption(
+    drawing.add_caption(
         figure,
         f"{world.name}: after token {position} the product is {product}",
-        "A line is a thing, its height the place it is at; below, the elements read.",
+        "A line is a thing and its height the place; below are the elements read.",
     )
     return figure
 
@@ -240,19 +225,19 @@ def _strip(
 def _track(
     figure: go.Figure, name: str, line: Float[np.ndarray, " positions"], first: int, position: int, colour: str
 ) -> None:
-    """One thing's places, strong up to the position and faint after it."""
+    """Add the places of one thing, opaque up to the position and faint after it."""
     t = first + np.arange(len(line))
     now = position - first
     for part, opacity in ((slice(0, now + 1), 1.0), (slice(now, None), 0.25)):
         held = (t[part, None] + np.array([-0.3, 0.3])).ravel()
-        look = {"opacity": opacity, "showlegend": False}
+        style = {"opacity": opacity, "showlegend": False}
         figure.add_scatter(
             x=held,
             y=np.repeat(line[part], 2),
             mode="lines",
             line={"width": 4, "color": colour},
             hoverinfo="skip",
-            **look,
+            **style,
         )
         shown = part if opacity == 1.0 else slice(now + 1, None)
         figure.add_scatter(
@@ -261,8 +246,8 @@ def _track(
             mode="markers+text" if len(name) == 1 else "markers",
             text=[f"<b>{name}</b>"] * len(t[shown]),
             textfont={"color": "#111111", "size": 12},
-            marker={"size": 19 if len(name) == 1 else 9, "color": colour, "line": {"width": 1, "color": drawing.INK}},
-            hovertext=[f"{drawing.safe(name)} after {k} tokens" for k in t[shown]],
+            marker={"size": 19 if len(name) == 1 else 9, "color": colour, "line": {"width": 1, "color": INK}},
+            hovertext=[f"{escape(name)} after {k} tokens" for k in t[shown]],
             hoverinfo="text",
-            **look,
+            **style,
         )

@@ -1,11 +1,10 @@
-"""Word problems of finite groups: read elements one after another, and say what they come to."""
+"""Word problems of finite groups: predict the product of all elements read so far."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,9 +14,6 @@ from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World
 from nextlat_viz.worlds.groups import algebra
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 _OPENING = 3
 _TEST_SHARE = 10
 
@@ -25,34 +21,36 @@ _TEST_SHARE = 10
 class GroupWorld(World):
     """Tokens are the elements of a group, drawn uniformly; the label is the product of all so far.
 
-    An element is a permutation: ``elements[g, i]`` is where ``g`` takes the thing at place ``i``. Products are read as
-    they are written, left to right: ``x1 x2 ... xt`` does ``x1`` first, so the label after token t is the label before
-    it times ``xt``. Labels, not next tokens, are what is predicted: they are the ``targets`` of the episodes, one for
-    each token.
+    An element is a permutation: ``elements[g, i]`` is the place to which ``g`` moves the thing at place ``i``. Products
+    are applied from left to right, ``x1`` first, so the label after token t is the label before it times ``xt``. The
+    model predicts the label at each token, not the next token: labels are the ``targets`` of the episodes.
 
-    *Test* episodes are those whose first three elements are of a kind that no training episode starts with, a tenth of
-    all such triples. Which triples is fixed and looks random, yet labels stay uniform at every position in both splits.
-    Shorter episodes are not split: there are none of test.
+    *Test* episodes begin with one of a tenth of all triples of elements, and no training episode begins with these.
+    The triples are fixed and pseudorandom, and labels are uniform at every position in both splits. Episodes of fewer
+    than three tokens belong to the training split.
+
+    Pictures: ``"cayley"``, the elements, the steps of the generators between them, and the path of an episode's
+    products; ``"strip"``, the place of each thing after each token, for a sampled episode if none is given.
 
     Parameters
     ----------
     name : str
-        What to call the world.
+        Name of the world.
     elements : int array (elements, places)
         Permutations of 0, 1, ..., closed under products.
     vocabulary : sequence of str
         Names of the elements.
     generators : sequence of int
-        Elements that the Cayley graph steps by.
+        Elements whose steps the Cayley graph shows.
     readings : dict of int arrays (elements, ...), optional
-        States besides ``"state"``: what each element comes to, such as the places it takes things to.
+        Additional states besides ``"state"``: values for each element, such as the places it moves things to.
     spec : dict, optional
-        What ``from_spec`` rebuilds the world from; by default the name alone.
+        What ``from_spec`` rebuilds the world from; the name by default.
 
     Raises
     ------
     ValueError
-        If the elements are not permutations, or no group.
+        If the elements are not permutations, or not a group.
 
     References
     ----------
@@ -81,7 +79,7 @@ class GroupWorld(World):
     ) -> None:
         self.name = str(name)
         self.elements = algebra.permutations(elements)
-        self.vocabulary = checks.names("vocabulary", vocabulary, len(self.elements))
+        self.vocabulary = checks.distinct_names("vocabulary", vocabulary, len(self.elements))
         self.generators = tuple(generators)
         self.readings = dict(readings or {})
         self.spec = spec or {"name": self.name}
@@ -110,7 +108,7 @@ class GroupWorld(World):
 
     @cached_property
     def order(self) -> Int[np.ndarray, " elements"]:
-        """How often each element must be repeated to come to the identity."""
+        """Number of repetitions of each element that make the identity."""
         order, power = np.ones(len(self.table), np.int64), np.arange(len(self.table))
         while (power != self.identity).any():
             order += power != self.identity
@@ -120,17 +118,17 @@ class GroupWorld(World):
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
     ) -> Episodes:
-        """Draw episodes: elements uniformly and independently, but for the split of the first three.
+        """Draw episodes of uniform and independent elements; the split depends on the first three.
 
         Parameters
         ----------
         n, length : int
-            Number of episodes and of elements in each; the length is needed.
+            Number of episodes and of elements in each; both are required.
         seed : int
         split : str
             ``"train"`` or ``"test"``; test episodes have at least three elements.
         states : bool
-            False leaves the states out; the targets, which are what ``"state"`` is, are there all the same.
+            False omits the states; the targets, equal to ``"state"``, are always there.
 
         Returns
         -------
@@ -149,14 +147,13 @@ class GroupWorld(World):
         >>> (episodes.tokens.cumsum(1) % 60 == episodes.targets).all(), episodes.targets.shape
         (np.True_, (1, 4))
         """
-        n, length = checks.positive("n", n), checks.episode_length(self, length)
-        test = checks.split(self, split) == "test"
+        n, length, rng = checks.sampling(self, n, length, seed, split)
+        test = split == "test"
         if test and length < _OPENING:
             raise ValueError(
                 f"length must be at least {_OPENING} for split='test', got {length}: episodes of world {self.name!r} "
                 f"are held out by their first {_OPENING} elements"
             )
-        rng = np.random.default_rng(checks.seed(seed))
         size = len(self.table)
         tokens = rng.integers(size, size=(length, n))
         if length >= _OPENING:
@@ -169,7 +166,7 @@ class GroupWorld(World):
         return Episodes(tokens.T, self._states(labels) if states else {}, targets=labels)
 
     def held_out(self, tokens: Tokens) -> Bool[np.ndarray, " episodes"]:
-        """Whether each episode is a test episode, by its first three elements; shorter ones are not.
+        """Whether each episode belongs to the test split, by its first three elements.
 
         Examples
         --------
@@ -177,7 +174,7 @@ class GroupWorld(World):
         >>> world.held_out(world.sample(4, 12, split="test").tokens).tolist()
         [True, True, True, True]
         """
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        tokens = checks.tokens(self, tokens)
         if tokens.shape[1] < _OPENING:
             return np.zeros(len(tokens), bool)
         first, second, third = self._marks
@@ -186,20 +183,20 @@ class GroupWorld(World):
         return kind < len(self.table) // _TEST_SHARE
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """What holds after each token.
+        """Compute the states after each token.
 
         Returns
         -------
         dict of arrays
             ``"state"``, int64 (episodes, positions): the product so far, an index into ``vocabulary``. A5 and S5 add
-            ``"permutation"``, int8 (episodes, positions, 5): the place, from 0, that each of the five things has been
-            taken to. A4 x Z5 adds ``"permutation"`` of four things and ``"dial"``, int8 (episodes, positions): the
-            place, from 0, on a dial of five.
+            ``"permutation"``, int8 (episodes, positions, 5): the place, from 0, of each of the five things. A4 x Z5
+            adds ``"permutation"`` of four things and ``"dial"``, int8 (episodes, positions): the place, from 0, on a
+            dial of five.
 
         Raises
         ------
         ValueError
-            If a token is outside the vocabulary; every sequence of elements can happen.
+            If a token is outside the vocabulary. Every sequence of elements is legal.
 
         Examples
         --------
@@ -209,42 +206,22 @@ class GroupWorld(World):
         >>> world.vocabulary[states["state"][0, 1]], states["permutation"][0, 1].tolist()
         ('(132)', [2, 0, 1, 3, 4])
         """
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        tokens = checks.tokens(self, tokens)
         return self._states(self._products(tokens.T).T)
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
-        """Any element may follow."""
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        """Every element may follow."""
+        tokens = checks.tokens(self, tokens)
         return np.ones((*tokens.shape, len(self.vocabulary)), bool)
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
-        """Law of what is predicted at each token, its label: probability 1 on the product so far."""
+        """Distribution of the label at each token: probability 1 for the product so far."""
         labels = self.replay(tokens)["state"]
         return np.eye(len(self.vocabulary))[labels]
 
     def floor(self, length: int) -> Float[np.ndarray, " length"]:
-        """Zeros: the tokens read fix the label."""
-        return np.zeros(checks.positive("length", length))
-
-    def draw(
-        self, kind: str = "cayley", *, episode: Episodes | None = None, position: int | None = None, **options: Any
-    ) -> Figure:
-        """A plotly picture of the group: ``"cayley"``, its elements and the steps its generators take between them, or
-        ``"strip"``, where each thing is after each token.
-
-        With an ``episode`` the graph shows the way of the product, up to ``position``, and the strip is the episode's;
-        without, the strip is of a sampled one. Options: ``width`` and ``height`` in pixels.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such kind or option.
-        ValueError
-            If ``episode`` holds more or fewer than one, or the position is outside it.
-        """
-        from nextlat_viz.worlds.groups.draw import draw
-
-        return draw(self, kind, episode, position, **options)
+        """Zeros: the tokens read determine the label."""
+        return np.zeros(checks.integer("length", length))
 
     def _products(self, tokens: Int[np.ndarray, "positions episodes"]) -> Int[np.ndarray, "positions episodes"]:
         labels, flat, size = np.empty_like(tokens), self.table.ravel(), len(self.table)
@@ -258,10 +235,10 @@ class GroupWorld(World):
 
     @cached_property
     def _marks(self) -> tuple[Int[np.ndarray, " elements"], ...]:
-        """Three shuffled numberings of the elements, one each for the first, the second and the product of three.
+        """Three shuffled numberings of the elements: for the first, the second and the product of three.
 
-        Their sum decides the split. For any first two elements a tenth of the third ones is held out, and for any
-        product of three a tenth of the ways there: so the split tilts no label.
+        Their sum modulo the number of elements decides the split. A tenth of the third elements is held out for any
+        first two, and a tenth of the triples for any product, so labels stay uniform.
         """
 
         def numbering(place: int) -> Int[np.ndarray, " elements"]:
@@ -295,7 +272,7 @@ def s5() -> GroupWorld:
 
 
 def a4xz5() -> GroupWorld:
-    """A4 x Z5: even permutations of four things together with turns of a dial of five; 60 elements, solvable.
+    """A4 x Z5: even permutations of four things, and turns of a dial with five places; 60 elements, solvable.
 
     Examples
     --------
@@ -317,7 +294,7 @@ def a4xz5() -> GroupWorld:
 
 
 def z60() -> GroupWorld:
-    """Z60: addition modulo 60, the turns of one dial; 60 elements that commute.
+    """Z60: addition modulo 60, turns of a dial with 60 places; all elements commute.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pictures of a hidden-Markov world: its machine and its reachable beliefs."""
+"""Pictures of a hidden Markov world: its state machine and its reachable beliefs."""
 
 from __future__ import annotations
 
@@ -8,31 +8,54 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from nextlat_viz.plotting import Figure
+from nextlat_viz.display import escape
+from nextlat_viz.plotting import CURSOR, INK, SEQUENTIAL, Figure
 from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.beliefs import BeliefTree
+from nextlat_viz.worlds.drawing import picture, state_colour
 from nextlat_viz.worlds.hmm.machine import machine, spread
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
 _MOST_BELIEFS = 4000
 
 
-def draw(
+@picture(HiddenMarkovWorld, "machine")
+def draw_machine(
     world: HiddenMarkovWorld,
-    kind: str = "machine",
-    episode: Episodes | None = None,
-    position: int | None = None,
-    **options: Any,
+    episode: Episodes | None,
+    position: int | None,
+    *,
+    width: int = 560,
+    height: int | None = None,
 ) -> go.Figure:
-    """Draw one kind of picture; ``HiddenMarkovWorld.draw`` is the way in.
+    """Draw the states and the moves between them; a ring marks the current state if the episode holds it.
 
-    Raises
-    ------
-    UnknownNameError
-        If there is no such kind, or the kind has no such option.
+    A generalised world has no states: drawn are the first moves of its belief.
+    """
+    height = _height(world) if height is None else height
+    figure = _drawn_once(_moves if world.generalised else machine, world, width, height)
+    if episode is not None and position is not None and "state" in episode.states:
+        margin = figure.layout.margin
+        across, up = width - margin.l - margin.r, height - margin.t - margin.b
+        state = int(episode.states["state"][0, position - 1])
+        drawing.add_ring(figure, spread(world, float(across), float(up))[state], 60)
+    return figure
+
+
+@picture(HiddenMarkovWorld, "beliefs")
+def draw_beliefs(
+    world: HiddenMarkovWorld,
+    episode: Episodes | None,
+    position: int | None,
+    *,
+    depth: int | None = None,
+    width: int = 560,
+    height: int | None = None,
+) -> go.Figure:
+    """Draw the beliefs reachable within `depth` tokens, and the path of an episode's beliefs.
 
     Examples
     --------
@@ -40,97 +63,55 @@ def draw(
     >>> worlds.get("z1r").draw("beliefs", depth=3).layout.width
     560
     """
-    checks.picture(world, kind, options, _OPTIONS.get(kind, ()))
-    for name in options:
-        if options[name] is not None:
-            options[name] = checks.positive(name, options[name])
-    # What was checked when it was drawn first: plotly would check thousands of colours again.
-    figure = Figure(_bare(world, kind, **options), _validate=False)
+    depth = _fitting_depth(world) if depth is None else checks.integer("depth", depth)
+    figure = _drawn_once(_beliefs, world, depth, width, _height(world) if height is None else height)
+    if episode is not None:
+        beliefs = np.concatenate([world.stationary[None], world.belief(episode.tokens[:, :position])[0]])
+        path = world.belief_coordinates(beliefs)
+        line = {"width": 2, "color": CURSOR}
+        figure.add_scatter(x=path[:, 0], y=path[:, 1], mode="lines", line=line, opacity=0.7, **drawing.QUIET)
+        drawing.add_ring(figure, path[-1], 18)
+    return figure
+
+
+def _drawn_once(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *arguments: int) -> go.Figure:
+    """A new figure of the picture without an episode, which is the same at every step of every episode."""
+    # plotly checked the content when it was drawn first; checking thousands of colours again would slow every step.
+    figure = Figure(_content(draw, world, *arguments), _validate=False)
     for part in (figure, figure.layout, *figure.data):
         part._validate = True
-    if episode is not None:
-        at = checks.one_episode(episode, position)
-        _MARK[kind](figure, world, episode, at)
     return figure
 
 
 @lru_cache(maxsize=8)
-def _bare(world: HiddenMarkovWorld, kind: str, **options: Any) -> dict[str, Any]:
-    """The picture without an episode, as a plotly dictionary: the same at every step of every episode."""
-    figure = _KINDS[kind](world, **options)
-    # A figure's own dictionary holds arrays as text; its parts' hold arrays.
+def _content(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *arguments: int) -> dict[str, Any]:
+    figure = draw(world, *arguments)
+    # Figure.to_dict holds arrays as text; the dictionaries of the traces hold arrays.
     return {"data": [trace.to_plotly_json() for trace in figure.data], "layout": figure.layout.to_plotly_json()}
 
 
-def _mark_state(figure: go.Figure, world: HiddenMarkovWorld, episode: Episodes, position: int) -> None:
-    """A ring around the state that holds; none where the episode does not say."""
-    if "state" not in episode.states:
-        return
-    margin = figure.layout.margin
-    across, up = (
-        figure.layout.width - margin.l - margin.r,
-        figure.layout.height - margin.t - margin.b,
-    )
-    place = spread(world, float(across), float(up))[int(episode.states["state"][0, position - 1])]
-    figure.add_scatter(
-        x=place[:1],
-        y=place[1:],
-        mode="markers",
-        marker={"size": 60, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-
-
-def _mark_path(figure: go.Figure, world: HiddenMarkovWorld, episode: Episodes, position: int) -> None:
-    """The beliefs held so far, from before the first token on."""
-    beliefs = np.concatenate([world.stationary[None], world.belief(episode.tokens[:, :position])[0]])
-    path = world.belief_coordinates(beliefs)
-    look = {"hoverinfo": "skip", "showlegend": False}
-    figure.add_scatter(
-        x=path[:, 0], y=path[:, 1], mode="lines", line={"width": 2, "color": drawing.MARK}, opacity=0.7, **look
-    )
-    figure.add_scatter(
-        x=path[-1:, 0],
-        y=path[-1:, 1],
-        mode="markers",
-        marker={"size": 18, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}},
-        **look,
-    )
-
-
-def _machine(world: HiddenMarkovWorld, width: int = 560, height: int | None = None) -> go.Figure:
-    """States and the moves between them; for a generalised world, which has none, the first moves of the belief."""
-    height = _height(world) if height is None else height
-    return _moves(world, width, height) if world.generalised else machine(world, width, height)
-
-
-def _beliefs(
-    world: HiddenMarkovWorld, depth: int | None = None, width: int = 560, height: int | None = None
-) -> go.Figure:
-    """Reachable beliefs in picture coordinates; a larger dot is held more often."""
-    tree = world.reachable_beliefs(_fitting_depth(world) if depth is None else depth)
+def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> go.Figure:
+    """Reachable beliefs in picture coordinates; the area of a dot grows with the probability of the belief."""
+    tree = world.reachable_beliefs(depth)
     places = world.belief_coordinates(tree.beliefs)
-    figure = go.Figure(layout=drawing.layout(width, _height(world) if height is None else height))
-    _frame(figure, world)
+    figure = go.Figure(layout=drawing.layout(width, height))
+    _draw_frame(figure, world)
     crowded = len(tree) > 200
     size = (3.5 if crowded else 7) + (9 if crowded else 19) * np.sqrt(tree.probability / tree.probability.max())
-    rim = {"width": 0 if crowded else 0.7, "color": drawing.INK}
+    rim = {"width": 0 if crowded else 0.7, "color": INK}
     # Large dots first, so that they hide no small one.
     order = np.argsort(-tree.probability, kind="stable")
     hover = np.array([_hover(world, tree, k) for k in range(len(tree))], dtype=object)
     if world.generalised:
-        colour = {"color": tree.depth[order], "colorscale": drawing.SEQUENTIAL, "showscale": True}
-        marker = colour | {
-            "colorbar": {"title": {"text": "tokens<br>read", "font": {"size": 12}}, "thickness": 10, "len": 0.5}
-        }
-        groups = {"": (order, marker)}
+        colour = {"color": tree.depth[order], "colorscale": SEQUENTIAL, "showscale": True}
+        bar = {"title": {"text": "tokens<br>read", "font": {"size": 12}}, "thickness": 10, "len": 0.5}
+        groups = {"": (order, colour | {"colorbar": bar})}
     elif world.n_states <= 3:
-        groups = {"": (order, {"color": drawing.mix(tree.beliefs[order])})}
+        groups = {"": (order, {"color": _mixed_colours(tree.beliefs[order])})}
     else:
         likely = tree.beliefs.argmax(1)
         groups = {
-            world.state_names[state]: (order[likely[order] == state], {"color": drawing.state_colour(state)})
+            world.state_names[state]: (order[likely[order] == state], {"color": state_colour(state)})
             for state in range(world.n_states)
             if (likely == state).any()
         }
@@ -140,38 +121,36 @@ def _beliefs(
             x=places[rows, 0],
             y=places[rows, 1],
             mode="markers",
-            name=drawing.safe(name),
+            name=escape(name),
             marker={"size": size[rows], "opacity": 0.9, "line": rim} | marker,
             hovertext=hover[rows],
             hoverinfo="text",
         )
-    whole = "all" if tree.closed else "the"
+    count = f"all {len(tree)} reachable beliefs" if tree.closed else f"{len(tree)} beliefs reachable"
     within = "" if tree.closed else f" within {tree.depth.max()} tokens"
-    drawing.caption(figure, f"{world.name}: {whole} {len(tree)} reachable beliefs{within}", world.belief_axes)
+    drawing.add_caption(figure, f"{world.name}: {count}{within}", world.belief_axes)
     return figure
 
 
 def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
-    """Where each token takes the belief, for the first two tokens."""
+    """How the first two tokens move the belief."""
     tree = world.reachable_beliefs(max_depth=1)
     futures = world.kernel.futures(tree.beliefs)
     chances = world.kernel.chances(futures @ world.readout)
     figure = go.Figure(layout=drawing.layout(width, height))
-    _frame(figure, world)
+    _draw_frame(figure, world)
     for token, name in enumerate(world.vocabulary):
-        can = chances[:, token] > 0
-        starts = world.belief_coordinates(tree.beliefs[can])
-        ends = world.belief_coordinates(futures[can, token] / chances[can, token, None])
-        # To the left of the way there, so that the way back does not lie on top of it.
+        possible = chances[:, token] > 0
+        starts = world.belief_coordinates(tree.beliefs[possible])
+        ends = world.belief_coordinates(futures[possible, token] / chances[possible, token, None])
+        # Shifted to the left, so that an arrow and the arrow back do not overlap.
         along = ends - starts
         aside = np.stack([-along[:, 1], along[:, 0]], axis=1)
         aside *= 0.012 / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
-        starts, ends = starts + aside, ends + aside
-        look = {"name": drawing.safe(name), "legendgroup": str(token), "hoverinfo": "skip"}
-        line = {"width": 2, "color": drawing.state_colour(token)}
+        style = {"name": escape(name), "legendgroup": str(token), "hoverinfo": "skip"}
+        line = {"width": 2, "color": state_colour(token)}
         figure.add_scatter(
-            x=_broken(starts[:, 0], ends[:, 0]),
-            y=_broken(starts[:, 1], ends[:, 1]),
+            **drawing.segments(starts + aside, ends + aside),
             mode="lines+markers",
             line=line,
             marker={
@@ -182,40 +161,30 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
                 "line_width": 0,
             },
             showlegend=False,
-            **look,
+            **style,
         )
-        # The legend would show arrowheads at a slant of its own.
-        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, **look)
+        # The legend entry is a line: arrowheads in a legend are drawn at an arbitrary angle.
+        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, **style)
     figure.update_layout(showlegend=True, legend_title_text="token")
-    drawing.caption(
-        figure, f"{world.name}: where the first two tokens take the belief", f"No hidden states. {world.belief_axes}"
-    )
+    title = f"{world.name}: how the first two tokens move the belief"
+    drawing.add_caption(figure, title, f"No hidden states. {world.belief_axes}")
     return figure
 
 
-_KINDS: dict[str, Callable[..., go.Figure]] = {"machine": _machine, "beliefs": _beliefs}
-_MARK = {"machine": _mark_state, "beliefs": _mark_path}
-_OPTIONS = {"machine": ("width", "height"), "beliefs": ("depth", "width", "height")}
-
-
-def _broken(starts: Float[np.ndarray, " arrows"], ends: Float[np.ndarray, " arrows"]) -> Float[np.ndarray, " points"]:
-    """Start, end, gap, start, end, gap, ...: many arrows in one trace."""
-    return np.stack([starts, ends, np.full_like(starts, np.nan)], axis=1).ravel()
-
-
-def _frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
-    """The outline that beliefs lie in: certainty in each state, or the disc of a qubit's slice."""
+def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
+    """Outline of the set of beliefs: the polygon of the states, or the disc of a qubit."""
     corners = world.belief_vertices
+    line = {"width": 1, "color": INK}
     if world.generalised:
         if world.n_states == 3:
             angle = np.linspace(0, 2 * np.pi, 181)
-            drawing.line(figure, np.cos(angle), np.sin(angle))
+            figure.add_scatter(x=np.cos(angle), y=np.sin(angle), mode="lines", line=line, **drawing.QUIET)
         return
     if world.n_states <= 2:
         figure.update_xaxes(range=[-0.2, 1.2])
         figure.update_yaxes(range=[-1, 1], scaleanchor=None)
-    ring = drawing.outline(corners)
-    drawing.line(figure, corners[ring, 0], corners[ring, 1])
+    ring = _outline(corners)
+    figure.add_scatter(x=corners[ring, 0], y=corners[ring, 1], mode="lines", line=line, **drawing.QUIET)
     centre = corners.mean(0)
     for name, corner in zip(world.state_names, corners, strict=True):
         outward = (corner - centre) / (np.linalg.norm(corner - centre) + 1e-12)
@@ -223,7 +192,7 @@ def _frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
         figure.add_annotation(
             x=corner[0],
             y=corner[1],
-            text=f"<b>{drawing.safe(name)}</b>",
+            text=f"<b>{escape(name)}</b>",
             showarrow=False,
             xshift=shift[0],
             yshift=shift[1],
@@ -231,21 +200,46 @@ def _frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
         )
 
 
+def _outline(points: Float[np.ndarray, "points 2"]) -> Int[np.ndarray, " ring"]:
+    """Indices around the convex hull, back to the first, anticlockwise (Andrew's monotone chain)."""
+    order = np.lexsort((points[:, 1], points[:, 0]))
+
+    def half(indices: Int[np.ndarray, " points"]) -> list[int]:
+        chain: list[int] = []
+        for index in indices:
+            while len(chain) > 1:
+                (ax, ay), (bx, by) = points[chain[-1]] - points[chain[-2]], points[index] - points[chain[-2]]
+                if ax * by - ay * bx > 1e-12:
+                    break
+                chain.pop()
+            chain.append(int(index))
+        return chain
+
+    return np.array(half(order)[:-1] + half(order[::-1]))
+
+
+def _mixed_colours(beliefs: Float[np.ndarray, "rows states"]) -> list[str]:
+    """The colours of the states mixed as light, in proportion to their probabilities."""
+    pure = np.array([[int(state_colour(k)[i : i + 2], 16) for i in (1, 3, 5)] for k in range(beliefs.shape[1])])
+    light = beliefs @ (pure / 255) ** 2.2
+    return [f"rgb({r},{g},{b})" for r, g, b in np.rint(255 * np.clip(light, 0, 1) ** (1 / 2.2)).astype(int)]
+
+
 def _hover(world: HiddenMarkovWorld, tree: BeliefTree, place: int) -> str:
-    prefix = " ".join(drawing.safe(world.vocabulary[token]) for token in tree.prefixes[place]) or "(start)"
+    prefix = " ".join(escape(world.vocabulary[token]) for token in tree.prefixes[place]) or "(start)"
     belief = "<br>".join(
-        f"{drawing.safe(name)}: {value:.3f}" for name, value in zip(world.state_names, tree.beliefs[place], strict=True)
+        f"{escape(name)}: {value:.3f}" for name, value in zip(world.state_names, tree.beliefs[place], strict=True)
     )
-    return f"after {prefix}<br>{belief}<br>held {tree.probability[place]:.2%} of the time"
+    return f"after {prefix}<br>{belief}<br>probability {tree.probability[place]:.2%}"
 
 
 def _height(world: HiddenMarkovWorld) -> int:
-    """One or two states lie on a line, which needs less room."""
+    """Default height: the beliefs of one or two states lie on a line, which needs less room."""
     return 460 if world.n_states > 2 else 260
 
 
 def _fitting_depth(world: HiddenMarkovWorld) -> int:
-    """The deepest tree, up to twelve tokens, that is still a picture rather than a blot."""
+    """Depth of the deepest tree, up to twelve tokens, that a picture can show."""
     depth = 1
     while depth < 12 and world.n_tokens ** (depth + 2) <= _MOST_BELIEFS * (world.n_tokens - 1):
         depth += 1

@@ -1,6 +1,6 @@
-"""The state machine as a directed graph: states on a circle, one curved arrow per pair of states.
+"""Draw the state machine as a directed graph: states on a circle, one curved arrow per pair of states.
 
-One unit is one pixel at the drawn size, so that labels can be kept apart before anything is drawn.
+One unit is one pixel at the drawn size, so that labels can be placed without overlap before plotly draws them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from nextlat_viz.display import escape
+from nextlat_viz.plotting import INK
 from nextlat_viz.worlds import drawing
+from nextlat_viz.worlds.drawing import state_colour
 from nextlat_viz.worlds.hmm.plane import around, polygon
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ _MOST_LABELS = 40
 
 @dataclass(frozen=True, eq=False)
 class Arrow:
-    """One pair of states that some token leads between."""
+    """The moves from one state to another."""
 
     source: int
     target: int
@@ -38,7 +41,7 @@ class Arrow:
 
 
 def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
-    """States and the moves between them, each labelled by its tokens and their probabilities."""
+    """Draw states and the moves between them, labelled with tokens and their probabilities."""
     figure = go.Figure(layout=drawing.layout(width, height))
     margin = figure.layout.margin
     across, up = float(width - margin.l - margin.r), float(height - margin.t - margin.b)
@@ -53,15 +56,15 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
         x=places[:, 0],
         y=places[:, 1],
         mode="markers+text" if inside else "markers",
-        text=[f"<b>{drawing.safe(name)}</b>" for name in world.state_names],
+        text=[f"<b>{escape(name)}</b>" for name in world.state_names],
         textfont={"color": "#111111", "size": 15},
         marker={
             "size": 2 * _NODE,
-            "color": [drawing.state_colour(k) for k in range(world.n_states)],
-            "line": {"width": 1.5, "color": drawing.INK},
+            "color": [state_colour(k) for k in range(world.n_states)],
+            "line": {"width": 1.5, "color": INK},
         },
         hovertext=[
-            f"state {drawing.safe(name)}<br>{share:.1%} of the time"
+            f"state {escape(name)}<br>probability {share:.1%}"
             for name, share in zip(world.state_names, world.stationary, strict=True)
         ],
         hoverinfo="text",
@@ -69,43 +72,41 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     if not inside:
         for place, name in zip(places, world.state_names, strict=True):
             figure.add_annotation(
-                x=place[0], y=place[1], text=f"<b>{drawing.safe(name)}</b>", showarrow=False, yshift=-_NODE - 10
+                x=place[0], y=place[1], text=f"<b>{escape(name)}</b>", showarrow=False, yshift=-_NODE - 10
             )
     figure.update_xaxes(range=[-across / 2, across / 2])
     figure.update_yaxes(range=[-up / 2, up / 2])
-    drawing.caption(
+    drawing.add_caption(
         figure,
         f"{world.name}: hidden states and moves",
-        "An arrow is a move, labelled with the token it shows and its probability.",
+        "An arrow is a move, labelled with its tokens and their probabilities.",
     )
     return figure
 
 
 def spread(world: HiddenMarkovWorld, across: float, up: float) -> Float[np.ndarray, "states 2"]:
-    """Places of the states: the corners of the belief polygon, stretched to fill the picture."""
+    """Positions of the states: the corners of the belief polygon, stretched to fill the picture."""
     if world.n_states == 1:
         return np.zeros((1, 2))
     places = polygon(around(world.transitions)) if world.n_states > 2 else np.array([[-1.0, 0.0], [1.0, 0.0]])
     loops = bool(np.diagonal(world.transitions.sum(0)).any())
-    # Left, bottom and right, top: loops and the labels beside them need more of it.
+    # Left, bottom and right, top: loops and their labels need more space.
     margins = np.array([[92.0, 78.0], [92.0, 62.0]]) if loops else np.array([[80.0, 58.0], [80.0, 40.0]])
     room = np.array([across, up]) - margins.sum(0)
     low, high = places.min(0), places.max(0)
     scale = room / np.maximum(high - low, 1e-9)
-    # A wide picture may stretch the polygon, but not out of recognition.
+    # A wide picture may stretch the polygon by 40 % at most.
     scale = np.minimum(scale, 1.4 * scale.min())
     return (places - (low + high) / 2) * scale + (margins[0] - margins[1]) / 2
 
 
 def arrows_between(world: HiddenMarkovWorld, places: Float[np.ndarray, "states 2"]) -> list[Arrow]:
-    """Every move as a curve from the rim of one state to the rim of the next."""
+    """Curves from the rim of one state to the rim of the next, one for each pair of states."""
     arrows = []
     for source, target in np.argwhere(world.transitions.sum(0) > 0).tolist():
         tokens = world.transitions[:, source, target]
         label = tuple(
-            f"{drawing.safe(name)}: {chance:.2g}"
-            for name, chance in zip(world.vocabulary, tokens, strict=True)
-            if chance > 0
+            f"{escape(name)}: {chance:.2g}" for name, chance in zip(world.vocabulary, tokens, strict=True) if chance > 0
         )
         curve, outward = _loop(places, source) if source == target else _bow(places[source], places[target])
         arrows.append(Arrow(source, target, label, float(tokens.sum()), curve, outward))
@@ -113,7 +114,7 @@ def arrows_between(world: HiddenMarkovWorld, places: Float[np.ndarray, "states 2
 
 
 def _bow(start: Float[np.ndarray, " 2"], end: Float[np.ndarray, " 2"]) -> tuple[np.ndarray, np.ndarray]:
-    """A gentle bend to the left of the way there, so that the way back does not lie on top of it."""
+    """A curve bent to the left, so that it does not overlap with the arrow back."""
     along = end - start
     left = np.array([-along[1], along[0]]) / np.linalg.norm(along)
     points = _bezier(start, (start + end) / 2 + left * min(56.0, 0.24 * np.linalg.norm(along)), end)
@@ -146,12 +147,12 @@ def _draw_arrow(figure: go.Figure, world: HiddenMarkovWorld, arrow: Arrow) -> No
     back = back / np.linalg.norm(back) * _HEAD
     side = np.array([-back[1], back[0]]) * 0.42
     head = np.stack([tip, tip - back + side, tip - back - side, tip])
-    names = [drawing.safe(world.state_names[state]) for state in (arrow.source, arrow.target)]
+    names = [escape(world.state_names[state]) for state in (arrow.source, arrow.target)]
     figure.add_scatter(
         x=shaft[:, 0],
         y=shaft[:, 1],
         mode="lines",
-        line={"width": 1.2 + 1.8 * arrow.probability, "color": drawing.INK},
+        line={"width": 1.2 + 1.8 * arrow.probability, "color": INK},
         hovertext=f"{names[0]} → {names[1]}<br>" + "<br>".join(arrow.label),
         hoverinfo="text",
     )
@@ -160,8 +161,8 @@ def _draw_arrow(figure: go.Figure, world: HiddenMarkovWorld, arrow: Arrow) -> No
         y=head[:, 1],
         mode="lines",
         fill="toself",
-        fillcolor=drawing.INK,
-        line={"width": 0.5, "color": drawing.INK},
+        fillcolor=INK,
+        line={"width": 0.5, "color": INK},
         hoverinfo="skip",
     )
 
@@ -172,23 +173,23 @@ def _draw_labels(
     places: Float[np.ndarray, "states 2"],
     edge: Float[np.ndarray, " 2"],
 ) -> None:
-    """Each label beside its own arrow, where it hides and confuses least."""
+    """Place each label next to its arrow, with little overlap."""
     halves = np.array(
         [(max(map(len, arrow.label)) * _FONT * 0.28 + 2, len(arrow.label) * _FONT * 0.66) for arrow in arrows]
     )
-    spots, badness = [], []
+    spots, costs = [], []
     for k, (arrow, half) in enumerate(zip(arrows, halves, strict=True)):
         centres, off_middle = _spots(arrow, half)
         others = np.concatenate([places[:0], *(other.curve for other in arrows[:k] + arrows[k + 1 :])])
         spots.append(centres)
-        badness.append(off_middle + _clutter(centres, half, arrow.curve, others, places, edge))
+        costs.append(off_middle + _clutter(centres, half, arrow.curve, others, places, edge))
     chosen = np.full((len(arrows), 2), 1e9)
-    # The first round places each label beside those placed before; in the others each makes way for all the rest.
+    # The first round avoids the labels placed before; later rounds move each label away from all the others.
     for _ in range(4):
         for k in range(len(arrows)):
             overlap = halves + halves[k] + 3 - np.abs(spots[k][:, None] - chosen)
             overlap[:, k] = 0
-            chosen[k] = spots[k][(badness[k] + 20 * np.clip(overlap, 0, None).prod(-1).sum(-1)).argmin()]
+            chosen[k] = spots[k][(costs[k] + 20 * np.clip(overlap, 0, None).prod(-1).sum(-1)).argmin()]
     for arrow, (x, y) in zip(arrows, chosen, strict=True):
         figure.add_annotation(x=x, y=y, text="<br>".join(arrow.label), showarrow=False, font={"size": _FONT})
 
@@ -196,7 +197,7 @@ def _draw_labels(
 def _spots(
     arrow: Arrow, half: Float[np.ndarray, " 2"]
 ) -> tuple[Float[np.ndarray, "spots 2"], Float[np.ndarray, " spots"]]:
-    """Candidate centres of a label, with how far each is from the plainest: mid-arrow, on the outer side."""
+    """Candidate centres of a label, and a cost for the distance from mid-arrow on the outer side."""
     shares = np.linspace(0.14, 0.86, 25)
     k = (shares * (len(arrow.curve) - 1)).astype(int)
     along = arrow.curve[k + 1] - arrow.curve[k - 1]
@@ -214,7 +215,7 @@ def _clutter(
     places: Float[np.ndarray, "states 2"],
     edge: Float[np.ndarray, " 2"],
 ) -> Float[np.ndarray, " spots"]:
-    """Badness of each spot: over lines, over states, out of the picture, or nearer another arrow than is clear."""
+    """Cost of each spot: over lines or states, outside the picture, or too close to another arrow."""
     from_own, from_others = _distance(own, centres, half), _distance(others, centres, half)
     covered = (from_own < 1).sum(1) + (from_others < 1).sum(1)
     nodes = np.clip(_NODE + 3 - _distance(places, centres, half), 0, None).sum(1)
@@ -226,5 +227,5 @@ def _clutter(
 def _distance(
     points: Float[np.ndarray, "points 2"], centres: Float[np.ndarray, "spots 2"], half: Float[np.ndarray, " 2"]
 ) -> Float[np.ndarray, "spots points"]:
-    """How far points lie outside boxes of one size around the centres."""
+    """Distance of points from boxes of one size around the centres."""
     return np.linalg.norm(np.clip(np.abs(points - centres[:, None]) - half, 0, None), axis=-1)

@@ -1,4 +1,4 @@
-"""Where a belief lies in a picture: one fixed affine map per world."""
+"""The affine map from beliefs to picture coordinates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BeliefPlane:
     matrix : float64 array (states, 2)
     offset : float64 array (2,)
     caption : str
-        One sentence that says what the two axes are.
+        One sentence about the two axes.
     """
 
     matrix: Float[np.ndarray, "states 2"]
@@ -35,14 +35,14 @@ class BeliefPlane:
 
     @classmethod
     def of(cls, world: HiddenMarkovWorld) -> BeliefPlane:
-        """The plane of a world: a line, a polygon with a state at each corner, or a plane through a ball of beliefs."""
+        """Choose the map for a world: onto a line, a polygon with a state at each corner, or principal axes."""
         size = world.n_states
         if not world.generalised and size <= 2:
             line = np.array([[0.0, 0.0], [1.0, 0.0]])[-size:]
             return cls(line, np.zeros(2), f"Left to right: the probability of state {world.state_names[-1]}.")
         if not world.generalised:
-            flat = "" if size == 3 else f" ({size - 1} dimensions seen in 2)"
-            caption = f"Each corner is certainty; a belief lies at the corners' weighted mean{flat}."
+            flat = "" if size == 3 else f" ({size - 1} dimensions projected to 2)"
+            caption = f"Each corner is certainty; a belief is the weighted mean of the corners{flat}."
             return cls(polygon(around(world.transitions)), np.zeros(2), caption)
         if size == 3 and np.allclose(world.readout, [1, 0, 0]):
             _, across, up = world.state_names
@@ -51,24 +51,22 @@ class BeliefPlane:
 
     @classmethod
     def _principal(cls, world: HiddenMarkovWorld) -> BeliefPlane:
-        # Beliefs of a generalised world have no corners to be means of.
+        # A generalised world has no states to place at corners.
         tree = world.reachable_beliefs(max_depth=_depth(world))
         centre = tree.beliefs.mean(0)
         _, sizes, axes = np.linalg.svd(tree.beliefs - centre, full_matrices=True)
         axes = axes[:2]
-        # An axis has no natural sign: its largest entry points up, so that every machine draws the same picture.
+        # The sign of a singular vector is arbitrary: make its largest entry positive on every machine.
         axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
         total = float((sizes**2).sum())
-        # A world that tells nothing has one belief, and no variance to share.
+        # A world with a single belief has no variance.
         share = float((sizes[:2] ** 2).sum()) / total if total > 0 else 1.0
-        caption = (
-            f"The two principal axes of the {len(tree)} reachable beliefs, which hold {share:.0%} of their variance."
-        )
+        caption = f"The two principal axes of the {len(tree)} reachable beliefs, with {share:.0%} of their variance."
         return cls(axes.T.copy(), -centre @ axes.T, caption)
 
 
 def polygon(order: tuple[int, ...]) -> Float[np.ndarray, "states 2"]:
-    """Corners of the regular polygon on the unit circle, given to states in this order: clockwise from the top."""
+    """Corners of a regular polygon on the unit circle, assigned to states in this order, clockwise from the top."""
     angles = np.pi / 2 - 2 * np.pi * np.arange(len(order)) / len(order)
     corners = np.empty((len(order), 2))
     corners[list(order)] = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -76,10 +74,10 @@ def polygon(order: tuple[int, ...]) -> Float[np.ndarray, "states 2"]:
 
 
 def around(transitions: Float[np.ndarray, "tokens states states"]) -> tuple[int, ...]:
-    """States in the order around a circle in which the moves between them cross least, the first one first."""
+    """Order of the states around a circle that minimises crossings of the moves between them, state 0 first."""
     linked = transitions.sum(0) > 0
     size = len(linked)
-    # Up to three all orders look the same; beyond seven there are too many to try.
+    # Up to three states all orders look the same; beyond seven there are too many to try.
     if not 3 < size < 8:
         return tuple(range(size))
     pairs = [(i, j) for i in range(size) for j in range(i) if linked[i, j] or linked[j, i]]
@@ -94,5 +92,5 @@ def around(transitions: Float[np.ndarray, "tokens states states"]) -> tuple[int,
 
 
 def _depth(world: HiddenMarkovWorld) -> int:
-    """Deep enough to see the shape, and at most some thousands of beliefs."""
+    """A depth with at most about 4,000 beliefs."""
     return max(2, min(12, int(np.log(4000) / np.log(max(2, world.n_tokens)))))

@@ -1,6 +1,6 @@
-"""The belief worlds of the literature, each a function of its parameters.
+"""Hidden Markov processes of the literature.
 
-``T[x][i][j]`` is the probability of showing token ``x`` and moving from state ``i`` to state ``j``.
+``T[x][i][j]`` is the probability of emitting token ``x`` and moving from state ``i`` to state ``j``.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
 
 def rrxor(p1: float = 0.5, p2: float = 0.5) -> HiddenMarkovWorld:
-    """Random, random, XOR: two random bits, then their exclusive or, over and over.
+    """Random, random, XOR: two random bits, then their exclusive or, repeated.
 
-    From state S a bit is drawn, 0 with probability ``p1``; it leads to the state of that name. From there a second bit
-    is drawn, 0 with probability ``p2``; their XOR, state F or T, is shown next and leads back to S. For fair bits an
-    observer can hold exactly 36 beliefs, and learns to say where in the round of three the world is only slowly.
+    In state S a bit is drawn, 0 with probability ``p1``, and the state of that name follows. There a second bit is
+    drawn, 0 with probability ``p2``. Their XOR, state F or T, is emitted next, and S follows. With fair bits there are
+    exactly 36 reachable beliefs, and the position within the three tokens is inferred slowly.
     Shai et al. 2024, "Transformers represent belief state geometry in their residual stream", arXiv:2405.15943.
 
     Examples
@@ -27,7 +28,7 @@ def rrxor(p1: float = 0.5, p2: float = 0.5) -> HiddenMarkovWorld:
     >>> len(rrxor().reachable_beliefs(max_depth=12))
     36
     """
-    p1, p2 = _probability("p1", p1), _probability("p2", p2)
+    p1, p2 = checks.number("p1", p1), checks.number("p2", p2)
     transitions = np.zeros((2, 5, 5))
     start, zero, one, true, false = range(5)
     transitions[0, start, zero], transitions[1, start, one] = p1, 1 - p1
@@ -39,17 +40,18 @@ def rrxor(p1: float = 0.5, p2: float = 0.5) -> HiddenMarkovWorld:
 
 
 def mess3(x: float = 0.05, alpha: float = 0.85) -> HiddenMarkovWorld:
-    """Three states in full symmetry, whose reachable beliefs fill a fractal.
+    """Three symmetric states, whose reachable beliefs form a fractal.
 
-    The state moves to each other state with probability ``x``; the token shows the state it moved to with probability
-    ``alpha``, each other one with (1 - alpha) / 2. Marzen & Crutchfield 2017; Shai et al. 2024, arXiv:2405.15943.
+    The state moves to each other state with probability ``x``. The token is that of the new state with probability
+    ``alpha``, that of each other state with (1 - alpha) / 2. Marzen & Crutchfield 2017; Shai et al. 2024,
+    arXiv:2405.15943.
 
     Examples
     --------
     >>> print(f"{mess3(x=0.15, alpha=0.6).floor(8)[-1]:.4f} nats, near chance at {math.log(3):.4f}")
     1.0889 nats, near chance at 1.0986
     """
-    x, alpha = _between("x", x, 0.0, 0.5, open_low=True), _probability("alpha", alpha)
+    x, alpha = checks.number("x", x, "(0, 0.5]"), checks.number("alpha", alpha)
     move = np.full((3, 3), x) + np.eye(3) * (1 - 3 * x)
     shown = np.full((3, 3), (1 - alpha) / 2) + np.eye(3) * (alpha - (1 - alpha) / 2)
     transitions = move[None, :, :] * shown[:, None, :]
@@ -58,24 +60,24 @@ def mess3(x: float = 0.05, alpha: float = 0.85) -> HiddenMarkovWorld:
 
 
 def z1r(p: float = 0.5) -> HiddenMarkovWorld:
-    """Zero, one, random: 0, then 1, then a random bit that is 0 with probability ``p``, over and over.
+    """Zero, one, random: 0, then 1, then a random bit that is 0 with probability ``p``, repeated.
 
-    An observer of the fair process can hold 7 beliefs.
+    The fair process has 7 reachable beliefs.
 
     Examples
     --------
     >>> z1r().stationary.round(3).tolist()
     [0.333, 0.333, 0.333]
     """
-    p = _probability("p", p)
+    p = checks.number("p", p)
     transitions = np.array([[[0, 1, 0], [0, 0, 0], [p, 0, 0]], [[0, 0, 0], [0, 0, 1], [1 - p, 0, 0]]])
     return HiddenMarkovWorld("z1r", transitions, tuple("01"), tuple("01R"), {"name": "z1r", "p": p})
 
 
 def even(p: float = 0.5) -> HiddenMarkovWorld:
-    """Ones come in even runs: from state even a 1 starts a pair with probability ``p``, else a 0 is shown.
+    """Runs of ones have even length: in state even, a pair of ones starts with probability ``p``, else a 0 is emitted.
 
-    One token pair is remembered without end: no finite window of ones tells which half of a pair comes next.
+    The memory is infinite: no finite window of ones determines which half of a pair comes next.
     Weiss 1973; Crutchfield & Feldman 2003, arXiv:cond-mat/0102181.
 
     Examples
@@ -83,22 +85,22 @@ def even(p: float = 0.5) -> HiddenMarkovWorld:
     >>> even().belief(np.array([[0, 1, 1]])).tolist()
     [[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]]
     """
-    p = _probability("p", p)
+    p = checks.number("p", p)
     transitions = np.array([[[1 - p, 0], [0, 0]], [[0, p], [1, 0]]])
     return HiddenMarkovWorld("even", transitions, tuple("01"), ("even", "odd"), {"name": "even", "p": p})
 
 
 def golden_mean(p: float = 0.5) -> HiddenMarkovWorld:
-    """No two ones in a row: a 1 is shown with probability ``p``, and a 0 must follow it.
+    """No two ones in a row: a 1 is emitted with probability ``p``, and a 0 must follow it.
 
-    Named after the growth of the number of its words. Crutchfield & Feldman 2003, arXiv:cond-mat/0102181.
+    The number of its words grows with the golden mean. Crutchfield & Feldman 2003, arXiv:cond-mat/0102181.
 
     Examples
     --------
     >>> golden_mean().legal_next(np.array([[0, 1]])).tolist()
     [[[True, True], [True, False]]]
     """
-    p = _probability("p", p)
+    p = checks.number("p", p)
     transitions = np.array([[[1 - p, 0], [1, 0]], [[0, p], [0, 0]]])
     return HiddenMarkovWorld("golden_mean", transitions, tuple("01"), tuple("AB"), {"name": "golden_mean", "p": p})
 
@@ -106,25 +108,25 @@ def golden_mean(p: float = 0.5) -> HiddenMarkovWorld:
 def sns(p: float = 0.5, q: float = 0.5) -> HiddenMarkovWorld:
     """Simple nonunifilar source: two states, yet infinitely many beliefs, one for each number of zeros since a 1.
 
-    State A moves to B with probability ``p``, showing 0 either way; B shows 1 and moves back with probability ``q``,
-    else 0. Marzen & Crutchfield 2015, "Informational and causal architecture of discrete-time renewal processes".
+    State A emits 0 and moves to B with probability ``p``; B emits 1 and moves back with probability ``q``, else 0.
+    Marzen & Crutchfield 2015, "Informational and causal architecture of discrete-time renewal processes".
 
     Examples
     --------
     >>> len(sns(p=0.3).reachable_beliefs(max_depth=6)), sns(p=0.3).reachable_beliefs(max_depth=6).closed
     (13, False)
     """
-    p, q = _probability("p", p), _probability("q", q)
+    p, q = checks.number("p", p), checks.number("q", q)
     transitions = np.array([[[1 - p, p], [0, 1 - q]], [[0, 0], [q, 0]]])
     return HiddenMarkovWorld("sns", transitions, tuple("01"), tuple("AB"), {"name": "sns", "p": p, "q": q})
 
 
 def bloch_walk(alpha: float = 1.0, beta: float = math.sqrt(51)) -> HiddenMarkovWorld:
-    """A walk of one qubit's state over a slice of the Bloch ball: beliefs that no hidden Markov model holds finitely.
+    """A walk of the state of a qubit in a slice of the Bloch ball, which no finite hidden Markov model generates.
 
-    A generalised world. A belief is (1, x, z), the Bloch vector within its disc; each of four tokens nudges it along
-    +z, -z, +x or -x, more gently the larger ``beta`` is against ``alpha``. Riechers, Elliott & Shai 2025; matrices as
-    in the public `simplexity` code.
+    A generalised world. A belief is (1, x, z), the Bloch vector in a disc. Each of four tokens moves it along +z, -z,
+    +x or -x; the larger ``beta`` is relative to ``alpha``, the smaller the moves. Riechers, Elliott & Shai 2025;
+    matrices as in the public `simplexity` code.
 
     Examples
     --------
@@ -132,9 +134,9 @@ def bloch_walk(alpha: float = 1.0, beta: float = math.sqrt(51)) -> HiddenMarkovW
     >>> walk.stationary.round(6).tolist(), walk.generalised
     ([1.0, 0.0, 0.0], True)
     """
-    alpha, beta = _between("alpha", alpha, -math.inf, math.inf), _between("beta", beta, -math.inf, math.inf)
+    alpha, beta = checks.number("alpha", alpha, "(-inf, inf)"), checks.number("beta", beta, "(-inf, inf)")
     if alpha == beta == 0:
-        raise ValueError("alpha and beta must not both be 0; their ratio is what sets the walk")
+        raise ValueError("alpha and beta must not both be 0: the walk depends on their ratio")
     scale = 1 / (4 * (alpha**2 + beta**2))
     mean, offset, quarter = (alpha**2 - beta**2) * scale, 2 * alpha * beta * scale, 0.25
     transitions = []
@@ -155,7 +157,7 @@ def hmm(
     state_names: Sequence[str] | None = None,
     generalised: bool = False,
 ) -> HiddenMarkovWorld:
-    """A world from its matrices; what the spec of a world that no other function makes leads back to.
+    """Build a hidden Markov world from its matrices.
 
     Examples
     --------
@@ -165,18 +167,3 @@ def hmm(
     ('heads', 'tails')
     """
     return HiddenMarkovWorld(title, transitions, token_names, state_names, generalised=generalised)
-
-
-def _probability(name: str, value: float) -> float:
-    return _between(name, value, 0.0, 1.0)
-
-
-def _between(name: str, value: float, low: float, high: float, open_low: bool = False) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not low <= number <= high or math.isinf(number) or (open_low and number == low):
-        span = "a finite number" if math.isinf(high) else f"in {'(' if open_low else '['}{low:g}, {high:g}]"
-        raise ValueError(f"{name} must be {span}, got {value!r}")
-    return number

@@ -1,10 +1,9 @@
-"""The hidden-Markov world: sampling, exact filtering, floors."""
+"""Hidden Markov worlds: sampling, exact beliefs and floors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,41 +15,41 @@ from nextlat_viz.worlds.beliefs import BeliefTree, reachable
 from nextlat_viz.worlds.hmm.plane import BeliefPlane
 from nextlat_viz.worlds.kernel import Kernel, invert
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 _ROUNDING = 1e-12
 
 
 class HiddenMarkovWorld(World):
-    """A hidden state that moves and shows a token at each move.
+    """A hidden state that moves and emits a token at each move.
 
-    ``T[x, i, j]`` is the probability of showing token ``x`` and moving to state ``j``, from state ``i``. After a token
-    the belief becomes ``b T[x] / (b T[x] w)``, with ``w`` all ones. A *generalised* world may hold negative entries;
-    there ``w`` is the right eigenvector of ``sum_x T[x]`` at eigenvalue 1, and a belief is a vector with ``b w = 1``
-    rather than a distribution (Upper 1997; Riechers, Elliott & Shai 2025).
+    ``T[x, i, j]`` is the probability of emitting token ``x`` and moving to state ``j``, from state ``i``. After a
+    token the belief becomes ``b T[x] / (b T[x] w)``, with ``w`` all ones. The entries of a *generalised* world may be
+    negative; there ``w`` is the right eigenvector of ``sum_x T[x]`` at eigenvalue 1, and a belief is a vector with
+    ``b w = 1`` rather than a distribution (Upper 1997; Riechers, Elliott & Shai 2025).
+
+    Pictures: ``"machine"``, states and the moves between them, with a ring around the current state; ``"beliefs"``,
+    the reachable beliefs (option ``depth``) and the path of an episode's beliefs.
 
     Parameters
     ----------
     name : str
-        What to call the world.
+        Name of the world.
     transitions : array (tokens, states, states)
         Labelled transition matrices, one per token.
     token_names, state_names : sequence of str, optional
         ``"0", "1", ...`` by default.
     spec : dict, optional
-        What ``from_spec`` rebuilds the world from; by default the matrices themselves.
+        What ``from_spec`` rebuilds the world from; the matrices by default.
     generalised : bool
-        Allow matrices that are not probabilities. Such a world has no hidden state to sample, only beliefs.
+        Allow matrices that are not probabilities. Such a world has beliefs but no hidden state.
 
     Raises
     ------
     ValueError
-        If the matrices are not such a world, or have no unique stationary distribution.
+        If the matrices do not fit, or have no unique stationary distribution.
 
     Examples
     --------
-    A coin that is swapped for a biased one now and then:
+    A coin that is sometimes swapped for a biased one:
 
     >>> coin = HiddenMarkovWorld("coin", [[[0.45, 0.05], [0.09, 0.81]], [[0.45, 0.05], [0.01, 0.09]]])
     >>> coin.belief(np.array([[0, 0, 0, 1]])).round(3).tolist()[0]
@@ -75,12 +74,13 @@ class HiddenMarkovWorld(World):
         start, readout = checks.fixed_vectors(matrices, generalised)
         self.kernel = Kernel(start, matrices, readout, tiny=_ROUNDING if generalised else 0.0)
         if generalised:
-            # No test of the matrices alone tells whether they are a process; most that are not betray it at once.
+            # No test of the matrices alone shows whether they define a process; a wrong one soon gives a negative
+            # probability.
             reachable(self.kernel, max_depth=2, max_beliefs=100_000)
         self.name = str(name)
         self.generalised = generalised
-        self.vocabulary = checks.names("token_names", token_names, self.n_tokens)
-        self.state_names = checks.names("state_names", state_names, self.n_states)
+        self.vocabulary = checks.distinct_names("token_names", token_names, self.n_tokens)
+        self.state_names = checks.distinct_names("state_names", state_names, self.n_states)
         self.spec = spec or {
             "name": "hmm",
             "transitions": matrices.tolist(),
@@ -128,15 +128,15 @@ class HiddenMarkovWorld(World):
         seed : int
             The same seed gives the same bytes, and the first ``k`` of ``n`` episodes are those of ``sample(k, ...)``.
         split : str
-            There is but one: any sequence may turn up.
+            Only ``"train"``.
         states : bool
-            False leaves the states out, which is faster where only tokens are wanted.
+            False omits the states, which is faster.
 
         Returns
         -------
         Episodes
-            With states ``"state"`` (n, length), the hidden state after each token (absent in generalised worlds, which
-            have none), and ``"belief"`` (n, length, states).
+            With states ``"state"`` (n, length), the hidden state after each token, except in generalised worlds, and
+            ``"belief"`` (n, length, states).
 
         Examples
         --------
@@ -145,9 +145,8 @@ class HiddenMarkovWorld(World):
         >>> sorted(episodes.states), episodes.states["belief"].shape
         (['belief', 'state'], (3, 6, 3))
         """
-        n, length = checks.positive("n", n), checks.episode_length(self, length)
-        checks.split(self, split)
-        uniform = np.random.default_rng(checks.seed(seed)).random((n, length + 1))
+        n, length, rng = checks.sampling(self, n, length, seed, split)
+        uniform = rng.random((n, length + 1))
         tokens, hidden = np.empty((2, n, length), np.int64)
         if self.generalised:
             beliefs = np.tile(self.stationary, (n, 1))
@@ -164,7 +163,7 @@ class HiddenMarkovWorld(World):
         return Episodes(tokens, truth | {"belief": self.belief(tokens)})
 
     def belief(self, tokens: Tokens, start: ArrayLike | None = None) -> Float[np.ndarray, "episodes positions states"]:
-        """Exact belief after each token, normalised at every step, so that long sequences stay exact.
+        """Compute the exact belief after each token, normalised at every step so that long sequences stay exact.
 
         Parameters
         ----------
@@ -175,7 +174,7 @@ class HiddenMarkovWorld(World):
         Raises
         ------
         ValueError
-            If a token is outside the vocabulary, or cannot follow the tokens before it; the place is named.
+            If a token is outside the vocabulary, or has probability 0 after the tokens before it.
 
         Examples
         --------
@@ -183,38 +182,34 @@ class HiddenMarkovWorld(World):
         >>> worlds.get("rrxor").belief(np.array([[1, 0, 1]]))[0, -1].round(2).tolist()
         [0.5, 0.0, 0.25, 0.25, 0.0]
         """
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        tokens = checks.tokens(self, tokens)
         episodes, positions = tokens.shape
-        first = self.stationary if start is None else checks.belief("start", start, self.readout)
+        first = self.stationary if start is None else checks.beliefs("start", start, self.readout)
         if first.ndim != 1:
             raise ValueError(f"start must be one belief, of shape ({self.n_states},), got shape {first.shape}")
         current = np.tile(first, (episodes, 1))
         rows = np.arange(episodes)
         beliefs, chances = np.empty((episodes, positions, self.n_states)), np.empty((episodes, positions))
-        # What follows an impossible token is nonsense until the check below throws it all away.
+        # After an impossible token the numbers mean nothing; the check below raises before they are returned.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             for t in range(positions):
                 current = self.kernel.futures(current)[rows, tokens[:, t]]
                 chances[:, t] = chance = current @ self.readout
                 current /= chance[:, None]
                 beliefs[:, t] = current
-        if not (chances > self.kernel.tiny).all():
-            episode, t = np.argwhere(~(chances > self.kernel.tiny))[0]
-            raise ValueError(
-                f"episode {episode} cannot happen in world {self.name!r}: token "
-                f"{self.vocabulary[tokens[episode, t]]!r} at position {t + 1} has probability 0 after those before it"
-            )
+        possible = chances > self.kernel.tiny
+        checks.require_legal(self, tokens, possible, " has probability 0 after the tokens before it")
         return beliefs
 
     def predict(self, beliefs: Float[np.ndarray, "*rows states"] | ArrayLike) -> Float[np.ndarray, "*rows tokens"]:
-        """Next-token distribution of an observer who holds each belief.
+        """Compute the next-token distribution given each belief.
 
         Raises
         ------
         ValueError
-            If a vector is not a belief of this world.
+            If a row is not a belief of this world.
         """
-        return self.kernel.predict(checks.belief("beliefs", beliefs, self.readout))
+        return self.kernel.predict(checks.beliefs("beliefs", beliefs, self.readout))
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Exact distribution of the next token after each token; raises as ``belief`` does."""
@@ -227,9 +222,9 @@ class HiddenMarkovWorld(World):
     def floor(self, length: int) -> Float[np.ndarray, " length"]:
         """Bayes floor in nats: entry t - 1 is the entropy of token t + 1 given tokens 1..t, for t = 1..length.
 
-        Exact, by summing over the tree of reachable beliefs, for as long as a depth has at most about a million of
-        them (Mess3: 12 tokens; worlds that forget, such as RRXOR: any length). Further on it is estimated from 50,000
-        seeded paths; ``floor_error`` holds the standard errors.
+        Exact as long as at most about a million beliefs are reachable at one depth (Mess3: 12 tokens; RRXOR: any
+        length), by summing over them. Deeper entries are estimated from 50,000 seeded paths; ``floor_error`` gives
+        their standard errors.
 
         Examples
         --------
@@ -237,11 +232,11 @@ class HiddenMarkovWorld(World):
         >>> worlds.get("z1r").floor(5).round(4).tolist()
         [0.6365, 0.4621, 0.231, 0.231, 0.231]
         """
-        return self._floor(checks.positive("length", length))[0]
+        return self._floor(checks.integer("length", length))[0]
 
     def floor_error(self, length: int) -> Float[np.ndarray, " length"]:
-        """Standard error of each entry of ``floor(length)``: 0 where it is exact."""
-        return self._floor(checks.positive("length", length))[1]
+        """Standard error of each entry of ``floor(length)``; 0 where the entry is exact."""
+        return self._floor(checks.integer("length", length))[1]
 
     def _floor(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         if len(self._floors[0]) < length:
@@ -249,11 +244,11 @@ class HiddenMarkovWorld(World):
         return self._floors[0][:length].copy(), self._floors[1][:length].copy()
 
     def entropy_rate(self) -> float:
-        """Entropy per token of long sequences, in nats: where ``floor`` ends up.
+        """Entropy per token of long sequences, in nats: the limit of ``floor``.
 
-        Exact if state and token fix the next state (then it is the mean entropy of the states' tokens) or if the
-        reachable beliefs are few; else the mean of exact entropies over seeded paths of 200 tokens, after 200 to
-        forget the start. ``entropy_rate_error`` holds the standard error, 0 where exact.
+        Exact if state and token determine the next state, or if there are few reachable beliefs. Otherwise the mean
+        of exact entropies over seeded paths of 200 tokens, after 200 tokens to forget the start;
+        ``entropy_rate_error`` gives the standard error.
 
         Examples
         --------
@@ -264,7 +259,7 @@ class HiddenMarkovWorld(World):
         return self._rate[0]
 
     def entropy_rate_error(self) -> float:
-        """Standard error of ``entropy_rate()``: 0 where it is exact."""
+        """Standard error of ``entropy_rate()``; 0 where it is exact."""
         return self._rate[1]
 
     @cached_property
@@ -272,9 +267,9 @@ class HiddenMarkovWorld(World):
         return floors.entropy_rate(self.kernel)
 
     def reachable_beliefs(self, max_depth: int = 8, max_beliefs: int = 100_000) -> BeliefTree:
-        """The distinct beliefs an observer can hold after at most ``max_depth`` tokens, the start included.
+        """The distinct beliefs reachable within ``max_depth`` tokens, the stationary start included.
 
-        The count includes the stationary start, held before any token: 36 for RRXOR, 7 for Z1R.
+        There are 36 for RRXOR and 7 for Z1R.
 
         Raises
         ------
@@ -288,7 +283,7 @@ class HiddenMarkovWorld(World):
         >>> len(tree), tree.closed, tree.prefixes
         (7, True, ((), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1)))
         """
-        return reachable(self.kernel, checks.positive("max_depth", max_depth), max_beliefs)
+        return reachable(self.kernel, checks.integer("max_depth", max_depth), max_beliefs)
 
     @cached_property
     def plane(self) -> BeliefPlane:
@@ -297,18 +292,18 @@ class HiddenMarkovWorld(World):
 
     @property
     def belief_axes(self) -> str:
-        """One sentence that says what the picture coordinates are, for captions."""
+        """One sentence about the picture coordinates, for captions."""
         return self.plane.caption
 
     @property
     def belief_vertices(self) -> Float[np.ndarray, "states 2"]:
-        """Picture coordinates of certainty in each state; no rows in generalised worlds, which have no such states."""
+        """Picture coordinates of certainty in each state; no rows in generalised worlds, which have no states."""
         return self.plane(np.eye(self.n_states)[: 0 if self.generalised else None])
 
     def belief_coordinates(
         self, beliefs: Float[np.ndarray, "*rows states"] | ArrayLike
     ) -> Float[np.ndarray, "*rows 2"]:
-        """Picture coordinates of beliefs; affine-linear, so that what a probe reads off the simplex maps too.
+        """Map beliefs to picture coordinates by an affine function, which takes the output of a probe too.
 
         Examples
         --------
@@ -325,7 +320,7 @@ class HiddenMarkovWorld(World):
         return self.plane(beliefs)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """The belief after each token: tokens do not fix the hidden state, only what can be known of it."""
+        """The belief after each token. Tokens do not determine the hidden state, so it is not included."""
         return {"belief": self.belief(tokens)}
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
@@ -333,28 +328,5 @@ class HiddenMarkovWorld(World):
         return self.kernel.predict(self.stationary) > 0
 
     def facts(self) -> dict[str, str]:
-        """What a notebook shows of the world, line by line."""
+        """Rows of the world's table in a notebook."""
         return super().facts() | {"entropy rate": f"{self.entropy_rate():.4f} nats per token"}
-
-    def draw(
-        self,
-        kind: str = "machine",
-        *,
-        episode: Episodes | None = None,
-        position: int | None = None,
-        **options: Any,
-    ) -> Figure:
-        """A plotly picture: ``"machine"``, states and the moves between them, or ``"beliefs"``, the reachable beliefs.
-
-        With an ``episode`` the beliefs show the way it took, up to ``position``; the machine shows where it stands.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such kind.
-        ValueError
-            If ``episode`` holds more or fewer than one, or the position is outside it.
-        """
-        from nextlat_viz.worlds.hmm.draw import draw
-
-        return draw(self, kind, episode, position, **options)

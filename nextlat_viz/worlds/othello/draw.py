@@ -6,29 +6,24 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Int
 
-from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, drawing
+from nextlat_viz.plotting import CURSOR, Figure
+from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
+from nextlat_viz.worlds.drawing import picture
 from nextlat_viz.worlds.othello.world import SQUARES, Othello
 
-# The board brings its own background, so that black and white discs show on any page.
+# The board has a green background, so that black and white discs are visible on any page.
 _FELT, _GROOVE = "#4C9A78", "#2F6E54"
 _SIDES = ("black", "white")
 _DISCS = {"black": ("#14171B", "#14171B"), "white": ("#FAFAF5", "#C9CFC9")}
 _START = {"d5": 1, "e4": 1, "d4": 2, "e5": 2}
 
 
-def draw(
-    world: Othello, kind: str = "board", episode: Episodes | None = None, position: int | None = None, **options: int
+@picture(Othello, "board")
+def draw_board(
+    world: Othello, episode: Episodes | None, position: int | None, *, width: int = 560, height: int = 600
 ) -> go.Figure:
-    """Draw the board; ``Othello.draw`` is the way in.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such kind, or the kind has no such option.
-    ValueError
-        If ``episode`` holds more or fewer than one, or the position is outside it.
+    """Draw the opening, or the board after `position` tokens of an episode.
 
     Examples
     --------
@@ -36,22 +31,21 @@ def draw(
     >>> othello().draw().layout.title.text
     'othello: the opening, black to move (2 black, 2 white)'
     """
-    checks.picture(world, kind, options)
     start = np.array([_START.get(name, 0) for name in SQUARES])
     if episode is None:
-        can = [world.vocabulary[token] for token in np.flatnonzero(world.legal_first())]
-        return _board(world, start, "the opening, black to move", "black", can, **options)
-    at = checks.one_episode(episode, position)
-    tokens = episode.tokens[:, :at]
+        moves = [world.vocabulary[token] for token in np.flatnonzero(world.legal_first())]
+        return _board(world, start, "the opening, black to move", "black", moves, width, height)
+    tokens = episode.tokens[:, :position]
     truth = world.replay(tokens)
     boards = np.concatenate([start[None], _colours(truth["board"][0], truth["turn"][0])])
     side = _SIDES[truth["turn"][0, -1]]
-    can = [world.vocabulary[token] for token in np.flatnonzero(world.legal_next(tokens)[0, -1])]
+    moves = [world.vocabulary[token] for token in np.flatnonzero(world.legal_next(tokens)[0, -1])]
     played = world.vocabulary[tokens[0, -1]]
-    if can == ["end"]:
-        figure = _board(world, boards[-1], "the game is over", side, [], **options)
+    if moves == ["end"]:
+        figure = _board(world, boards[-1], "the game is over", side, [], width, height)
     else:
-        figure = _board(world, boards[-1], f"move {at} was {played}, {side} to move", side, can, **options)
+        situation = f"{side} to move after {position}. {played}"
+        figure = _board(world, boards[-1], situation, side, moves, width, height)
     if played != "end":
         _mark(figure, SQUARES.index(played), np.flatnonzero((boards[-2] != 0) & (boards[-2] != boards[-1])))
     return figure
@@ -60,7 +54,7 @@ def draw(
 def _colours(
     board: Int[np.ndarray, "positions squares"], turn: Int[np.ndarray, " positions"]
 ) -> Int[np.ndarray, "positions squares"]:
-    """From 1 mine and 2 theirs to 1 black and 2 white."""
+    """Convert 1 mine and 2 theirs to 1 black and 2 white."""
     swapped = (turn[:, None] == _SIDES.index("white")) & (board != 0)
     return np.where(swapped, 3 - board, board)
 
@@ -70,9 +64,9 @@ def _board(
     discs: Int[np.ndarray, " squares"],
     situation: str,
     side: str,
-    can: list[str],
-    width: int = 560,
-    height: int = 600,
+    moves: list[str],
+    width: int,
+    height: int,
 ) -> go.Figure:
     figure = Figure(layout=drawing.layout(width, height))
     figure.add_shape(type="rect", x0=0, x1=8, y0=0, y1=8, fillcolor=_FELT, line={"width": 0}, layer="below")
@@ -85,18 +79,18 @@ def _board(
             figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": 14})
     figure.update_xaxes(range=[-0.7, 8.7], fixedrange=True)
     figure.update_yaxes(range=[-0.35, 8.65], fixedrange=True)
-    # Sizes of markers are in pixels: a square is as wide as the picture leaves it.
-    square = min((width - 32) / 9.4, (height - 84) / 9)
+    # Marker sizes are in pixels: the width of a square depends on the size of the picture.
+    pixels = min((width - 32) / 9.4, (height - 84) / 9)
     for value, name in enumerate(_SIDES, start=1):
         _dots(
-            figure, np.flatnonzero(discs == value), name, 0.78 * square, line={"width": 1.5, "color": _DISCS[name][1]}
+            figure, np.flatnonzero(discs == value), name, 0.78 * pixels, line={"width": 1.5, "color": _DISCS[name][1]}
         )
-    _dots(figure, [SQUARES.index(one) for one in can], side, 0.2 * square, note="legal move", opacity=0.75)
+    _dots(figure, [SQUARES.index(square) for square in moves], side, 0.2 * pixels, note="legal move", opacity=0.75)
     counts = ", ".join(f"{(discs == value).sum()} {name}" for value, name in enumerate(_SIDES, start=1))
-    drawing.caption(
+    drawing.add_caption(
         figure,
         f"{world.name}: {situation} ({counts})",
-        f"Small dots: where {side} may play." if can else "Neither side can move.",
+        f"Small dots: legal moves of {side}." if moves else "Neither side can move.",
     )
     return figure
 
@@ -121,14 +115,13 @@ def _dots(
 
 
 def _mark(figure: go.Figure, played: int, flipped: Int[np.ndarray, " discs"]) -> None:
-    """A ring around the disc just played, a dot on each that it turned over."""
+    """Add a ring around the last disc played, and dots on the discs it turned over."""
     discs = figure.data[0].marker.size
-    look = {"mode": "markers", "hoverinfo": "skip"}
-    ring = {"size": discs, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 4}}
-    figure.add_scatter(**_centres([played]), marker=ring, **look)
-    figure.add_scatter(**_centres(flipped), marker={"size": discs / 5, "color": drawing.MARK}, **look)
+    drawing.add_ring(figure, (played % 8 + 0.5, 7.5 - played // 8), discs)
+    dots = {"size": discs / 5, "color": CURSOR}
+    figure.add_scatter(**_centres(flipped), mode="markers", marker=dots, **drawing.QUIET)
     note = figure.layout.annotations[-1]
-    note.text = f"Ring: the last move; red dots: the discs it turned over. {note.text}"
+    note.text = f"Ring: last move. Magenta dots: discs it turned over. {note.text}"
 
 
 def _centres(places: list[int] | Int[np.ndarray, " squares"]) -> dict[str, list[float]]:

@@ -1,6 +1,6 @@
-"""The rules of Othello on bitboards: one 64-bit number holds one side's discs, for many games at once.
+"""The rules of Othello on bitboards: one 64-bit integer holds the discs of one side, for many games at once.
 
-Bit ``8 * row + column`` is a square, so bit 0 is a1, bit 7 is h1 and bit 8 is a2. Shifting a board by 1, 7, 8 or 9 bits
+Bit ``8 * row + column`` is a square: bit 0 is a1, bit 7 is h1, bit 8 is a2. Shifting a board by 1, 7, 8 or 9 bits
 moves every disc by one square in one of the eight directions.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int, UInt8, UInt64
 Board = UInt64[np.ndarray, " games"]
 
 _NONE, _ONE = np.uint64(0), np.uint64(1)
-# Without columns a and h, no shift across columns wraps into the next row.
+# Without columns a and h no shift wraps into the next row.
 _INNER = np.uint64(0x7E7E7E7E7E7E7E7E)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _DIRECTIONS = tuple(
@@ -28,14 +28,14 @@ _EACH_BYTE = np.uint64(0x0101010101010101)
 
 
 class Position(NamedTuple):
-    """Where games stand, seen by the side to move.
+    """Positions of games, as seen by the side to move.
 
     Attributes
     ----------
     mine, theirs : uint64 array (games,)
-        Discs of the side to move, and of the other.
+        Discs of the side to move and of the other side.
     moves : uint64 array (games,)
-        Squares where the side to move may play; none once the game is over.
+        Squares where the side to move may play; none after the end of the game.
     white : bool array (games,)
         Whether White is to move.
     """
@@ -47,13 +47,13 @@ class Position(NamedTuple):
 
 
 def opening(games: int) -> Position:
-    """The start: White on d4 and e5, Black on e4 and d5, Black to move."""
+    """The first position: White on d4 and e5, Black on e4 and d5, Black to move."""
     mine, theirs = np.full((2, games), [[1 << 28 | 1 << 35], [1 << 27 | 1 << 36]], np.uint64)
     return Position(mine, theirs, legal_moves(mine, theirs), np.zeros(games, bool))
 
 
 def legal_moves(mine: Board, theirs: Board) -> Board:
-    """Empty squares from which a straight run of the other side's discs leads to one of the mover's.
+    """Empty squares from which a straight run of the other side's discs leads to a disc of the side to move.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def legal_moves(mine: Board, theirs: Board) -> Board:
 
 
 def turned(mine: Board, theirs: Board, move: Board) -> Board:
-    """Discs of the other side that the mover turns over by playing on the square ``move``."""
+    """Discs of the other side that a move to the square ``move`` turns over."""
     flips = np.zeros_like(mine)
     for run, beyond in _runs(move, theirs):
         flips |= np.where(beyond & mine, run, _NONE)
@@ -75,10 +75,10 @@ def turned(mine: Board, theirs: Board, move: Board) -> Board:
 
 
 def play(position: Position, move: Board) -> Position:
-    """The position after one legal move in each game; where ``move`` is empty, the position as it is.
+    """The position after one legal move in each game; unchanged where ``move`` is empty.
 
-    A side that cannot move passes, unless neither can: then the game is over, the side that did not move last is still
-    called to move, and ``moves`` is empty.
+    A side that cannot move passes. If neither side can move the game is over: the side to move is the one that did not
+    move last, and ``moves`` is empty.
     """
     flips = turned(position.mine, position.theirs, move)
     mover, other = position.mine | move | flips, position.theirs & ~flips
@@ -108,9 +108,9 @@ def count(board: Board) -> Int[np.ndarray, " games"]:
 
 
 def nth_square(board: Board, n: UInt64[np.ndarray, " games"]) -> Int[np.ndarray, " games"]:
-    """Index of the ``n``-th square set, from 0; any square where the board has no more than ``n``.
+    """Index of the ``n``-th square set, from 0; undefined if the board has at most ``n``.
 
-    Halves the board six times, each time keeping the half that holds the square.
+    A binary search: halves the board six times, each time keeping the half with the square.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def nth_square(board: Board, n: UInt64[np.ndarray, " games"]) -> Int[np.ndarray,
 
 
 def squares(board: UInt64[np.ndarray, "*games"]) -> UInt8[np.ndarray, "*games 64"]:
-    """Boards as ones and zeros, one for each square from a1 along the rows.
+    """Boards as ones and zeros for each square, from a1 along the rows.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def squares(board: UInt64[np.ndarray, "*games"]) -> UInt8[np.ndarray, "*games 64
 
 
 def _runs(start: Board, theirs: Board) -> Iterator[tuple[Board, Board]]:
-    """For each direction, the other side's discs that follow ``start`` without a gap, and these moved on by one."""
+    """For each direction: the other side's discs that follow ``start`` without a gap, and these shifted by one."""
     for shift, once, twice, inner in _DIRECTIONS:
         through = theirs & inner
         run = through & shift(start, once)
@@ -154,7 +154,7 @@ def _runs(start: Board, theirs: Board) -> Iterator[tuple[Board, Board]]:
 
 
 def _counts(board: Board) -> tuple[Board, Board, Board]:
-    """How many squares are set in every two bits, every four and every eight."""
+    """Number of squares set in every two, four and eight bits."""
     pairs = board - ((board >> _ONE) & _PAIRS)
     nibbles = (pairs & _NIBBLES) + ((pairs >> np.uint64(2)) & _NIBBLES)
     return pairs, nibbles, (nibbles + (nibbles >> np.uint64(4))) & _BYTES

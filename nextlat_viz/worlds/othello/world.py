@@ -1,9 +1,9 @@
-"""Random legal games of Othello: the board is the state, and only the moves are seen."""
+"""Random legal games of Othello: the board is the state, the moves are the tokens."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
@@ -12,9 +12,6 @@ from numpy.typing import ArrayLike
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
 from nextlat_viz.worlds.othello.rules import count, legal_moves, nth_square, opening, play, squares
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 SQUARES = tuple(f"{column}{row}" for row in range(1, 9) for column in "abcdefgh")
 """Names of the 64 squares, a1 to h1, then a2 to h2 and so on."""
@@ -27,28 +24,31 @@ _TOKEN = np.full(64, _END)
 _TOKEN[_PLAYABLE] = np.arange(_END)
 # From tokens to a bitboard with the one square set; ``end`` plays nothing.
 _MOVE = np.append(np.left_shift(np.uint64(1), _PLAYABLE.astype(np.uint64)), np.uint64(0))
-# Games drawn at once: boards that stay in the processor's cache.
+# Games drawn at once: few enough that their boards stay in the processor's cache.
 _BLOCK = 8192
 _TEST_SHARE = 0.1
 
 
 class Othello(World):
-    """Othello, played by two sides that choose uniformly among their legal moves (Li et al. 2023).
+    """Othello between two sides that choose uniformly among their legal moves (Li et al. 2023).
 
-    Black opens. A token is the square played, ``"a1"`` to ``"h8"`` without the four that are taken from the start. A
-    side that cannot move passes, which leaves no token. Once neither can, the game is over: ``"end"`` follows and is to
-    be predicted, once; more of it is padding. A game has at most 60 moves, so an episode has 61 tokens.
+    Black opens. A token is the square played, ``"a1"`` to ``"h8"`` without the four squares occupied at the start. A
+    side that cannot move passes, which has no token. When neither side can move the game is over: one scored ``"end"``
+    follows, further ones are padding. A game has at most 60 moves, so an episode has 61 tokens.
 
-    *Test* games are a tenth of all games, picked by a fixed hash of all their moves. Games that are one another turned
-    or mirrored are in the same split, so no test game is in training in any guise. Openings are in both: only a whole
-    game belongs to a split.
+    *Test* games are a tenth of all games, chosen by a fixed hash of all their moves. Rotated and mirrored games are in
+    the same split, so no test game occurs in training in any orientation. Only whole games belong to a split; openings
+    occur in both.
+
+    Picture: ``"board"``, the discs, with dots on the legal moves; the opening, or the position in an episode with the
+    last move and the discs it turned over marked.
 
     References
     ----------
     Li, K. et al. (2023). Emergent World Representations: Exploring a Sequence Model Trained on a Synthetic Task. ICLR.
 
     Nanda, N., Lee, A., Wattenberg, M. (2023). Emergent Linear Representations in World Models of Self-Supervised
-    Sequence Models. BlackboxNLP. (Why the board is told as mine and theirs.)
+    Sequence Models. BlackboxNLP. (Why the board is encoded as mine and theirs.)
 
     Examples
     --------
@@ -71,7 +71,7 @@ class Othello(World):
 
     @property
     def state_values(self) -> dict[str, tuple[str, ...]]:
-        """What the values of ``"board"`` and ``"turn"`` are called."""
+        """Names of the values of ``"board"`` and ``"turn"``."""
         return {"board": ("empty", "mine", "theirs"), "turn": ("black", "white")}
 
     def sample(
@@ -83,13 +83,13 @@ class Othello(World):
         ----------
         n : int
         length : int, optional
-            61 by default; more is padding.
+            61 by default; further positions are padding.
         seed : int
         split : str
-            ``"train"`` or ``"test"``. Games are drawn until enough of the split are there, so test games take ten times
-            as long.
+            ``"train"`` or ``"test"``. Games of the other split are drawn and dropped, so test games take ten times as
+            long.
         states : bool
-            False leaves the states out, which is faster where only tokens are wanted.
+            False omits the states, which is faster.
 
         Returns
         -------
@@ -107,15 +107,14 @@ class Othello(World):
         >>> int(game.length[0]), int(game.states["score"][0, -1])
         (61, 8)
         """
-        n, length = checks.positive("n", n), checks.episode_length(self, length)
-        test = checks.split(self, split) == "test"
+        n, length, rng = checks.sampling(self, n, length, seed, split)
+        test = split == "test"
         share = _TEST_SHARE if test else 1 - _TEST_SHARE
-        rng = np.random.default_rng(checks.seed(seed))
-        found, blocks = 0, []
-        while found < n:
-            games = _games(rng, min(_BLOCK, math.ceil(1.1 * (n - found) / share) + 16))
+        drawn, blocks = 0, []
+        while drawn < n:
+            games = _games(rng, min(_BLOCK, math.ceil(1.1 * (n - drawn) / share) + 16))
             blocks.append(games[self.held_out(games) == test])
-            found += len(blocks[-1])
+            drawn += len(blocks[-1])
         tokens = np.full((n, length), _END)
         tokens[:, : self.length] = np.concatenate(blocks)[:n]
         ends = (tokens != _END).sum(1) + 1
@@ -124,7 +123,7 @@ class Othello(World):
         )
 
     def held_out(self, tokens: Tokens) -> Bool[np.ndarray, " episodes"]:
-        """Whether each whole game is a test game, whatever way the board is turned.
+        """Whether each whole game belongs to the test split, in any orientation of the board.
 
         Examples
         --------
@@ -132,7 +131,7 @@ class Othello(World):
         >>> world.held_out(world.sample(5, split="test").tokens).tolist()
         [True, True, True, True, True]
         """
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        tokens = checks.tokens(self, tokens)
         digest = np.zeros(len(tokens), np.uint64)
         turned = _upright(tokens)[:, : self.length]
         for played in turned.T.astype(np.uint64):
@@ -141,20 +140,20 @@ class Othello(World):
         return digest % np.uint64(round(1 / _TEST_SHARE)) == 0
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """What holds after each token.
+        """Compute the states after each token.
 
         Returns
         -------
         dict of arrays
             ``"board"``, int8 (episodes, positions, 64): squares a1, b1, ... h8, each 0 empty, 1 a disc of the side to
-            move, 2 a disc of the other. ``"turn"``, int64 (episodes, positions): the side to move, 0 Black or 1 White,
-            passes taken into account; once the game is over, the side that did not move last. ``"score"``, int64
-            (episodes, positions): Black's discs less White's.
+            move, 2 a disc of the other side. ``"turn"``, int64 (episodes, positions): the side to move after passes,
+            0 Black or 1 White; after the end of the game, the side that did not move last. ``"score"``, int64
+            (episodes, positions): Black's discs minus White's.
 
         Raises
         ------
         ValueError
-            If a move is not legal; the place is named.
+            If a move is not legal; the first is named.
 
         Examples
         --------
@@ -163,16 +162,14 @@ class Othello(World):
         >>> int(d3["score"][0, 0]), int(d3["turn"][0, 0]), d3["board"][0, 0, 16:32].tolist()
         (3, 1, [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0])
         """
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        tokens = checks.tokens(self, tokens)
         record = _record(tokens)
-        if not record.legal.all():
-            episode, t = np.argwhere(~record.legal)[0]
-            played = self.vocabulary[tokens[episode, t]]
-            could = _names(legal_moves(record.mine[episode, t, None], record.theirs[episode, t, None])) or "end"
-            raise ValueError(
-                f"episode {episode} cannot happen in world {self.name!r}: {played!r} at position {t + 1} is not legal; "
-                f"legal there: {could}"
-            )
+
+        def reason(episode: int, t: int) -> str:
+            moves = legal_moves(record.mine[episode, t, None], record.theirs[episode, t, None])
+            return f" is not legal; legal there: {_names(moves) or 'end'}"
+
+        checks.require_legal(self, tokens, record.legal, reason)
         board = squares(record.theirs)
         board *= 2
         board += squares(record.mine)
@@ -188,20 +185,20 @@ class Othello(World):
         return _as_tokens(opening(1).moves)[0]
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
-        """Squares where the side to move may play, or ``end`` where neither side can; none after an illegal token."""
-        record = _record(checks.tokens(tokens, self.name, self.vocabulary))
+        """Squares where the side to move may play, ``end`` if neither side can move; none after an illegal token."""
+        record = _record(checks.tokens(self, tokens))
         return _as_tokens(record.moves) & np.logical_and.accumulate(record.legal, axis=1)[..., None]
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
-        """Law of the next token: uniform over the legal moves, the rest having probability 0.
+        """Distribution of the next token: uniform over the legal moves.
 
-        This is the law of both splits together. Given the split it is the same but for the last few moves, where few
-        games are left that a prefix can become.
+        This is the law of both splits together. Given the split, it differs only at the last few moves, where a prefix
+        can become few games.
 
         Raises
         ------
         ValueError
-            If a move is not legal; the place is named.
+            If a move is not legal; the first is named.
 
         Examples
         --------
@@ -213,28 +210,9 @@ class Othello(World):
         return legal / legal.sum(-1, keepdims=True)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The moves of one game in order, without padding."""
+        """Write the moves of one game, without padding."""
         tokens = np.asarray(tokens)
         return super().decode(tokens[: (tokens != _END).sum() + 1])
-
-    def draw(
-        self, kind: str = "board", *, episode: Episodes | None = None, position: int | None = None, **options: Any
-    ) -> Figure:
-        """A plotly picture of the board: discs, and dots where the side to move may play.
-
-        With an ``episode``, after ``position`` of its tokens, the last move and the discs it turned over marked; else
-        the opening. Options: ``width`` and ``height`` in pixels.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such kind or option.
-        ValueError
-            If ``episode`` holds more or fewer than one, or the position is outside it.
-        """
-        from nextlat_viz.worlds.othello.draw import draw
-
-        return draw(self, kind, episode, position, **options)
 
 
 def othello() -> Othello:
@@ -249,7 +227,7 @@ def othello() -> Othello:
 
 
 class _Record(NamedTuple):
-    """All games after each token; from the first illegal token on, the position before it."""
+    """Positions of all games after each token; after an illegal token, the position before it."""
 
     mine: UInt64[np.ndarray, "episodes positions"]
     theirs: UInt64[np.ndarray, "episodes positions"]
@@ -263,18 +241,18 @@ def _record(tokens: Int[np.ndarray, "episodes positions"]) -> _Record:
     mine, theirs, moves = np.empty((3, positions, episodes), np.uint64)
     white, legal = np.empty((2, positions, episodes), bool)
     position = opening(episodes)
-    so_far = np.ones(episodes, bool)
+    legal_so_far = np.ones(episodes, bool)
     for t, token in enumerate(tokens.T):
         move = _MOVE[token]
-        so_far &= np.where(token == _END, position.moves == 0, (move & position.moves) != 0)
-        position = play(position, np.where(so_far, move, np.uint64(0)))
+        legal_so_far &= np.where(token == _END, position.moves == 0, (move & position.moves) != 0)
+        position = play(position, np.where(legal_so_far, move, np.uint64(0)))
         mine[t], theirs[t], moves[t], white[t] = position
-        legal[t] = so_far
+        legal[t] = legal_so_far
     return _Record(mine.T, theirs.T, moves.T, white.T, legal.T)
 
 
 def _games(rng: np.random.Generator, games: int) -> Int[np.ndarray, "games positions"]:
-    """Whole games, ``end`` after the last move and from there on."""
+    """Draw whole games, padded with ``end``."""
     tokens = np.full((_END + 1, games), _END)
     position = opening(games)
     for ply in tokens[:-1]:
@@ -285,9 +263,9 @@ def _games(rng: np.random.Generator, games: int) -> Int[np.ndarray, "games posit
 
 
 def _upright(tokens: Int[np.ndarray, "games positions"]) -> Int[np.ndarray, "games positions"]:
-    """Games turned and mirrored so that the first move is d3.
+    """Rotate and mirror games so that the first move is d3.
 
-    Four turns and mirrors leave the opening as it is, and they take the four first moves to one another.
+    Four rotations and reflections keep the opening, and they permute its four moves.
     """
     row, column = np.divmod(np.arange(64), 8)
     images = [8 * r + c for r, c in ((row, column), (column, row), (7 - column, 7 - row), (7 - row, 7 - column))]

@@ -1,4 +1,4 @@
-"""Star graphs by the thousand: drawn at random, and read back from lists of edges."""
+"""Many star graphs at once: random problems, and arms recovered from lists of edges."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from jaxtyping import Bool, Int
 _CELLS = 2**20
 
 
-def problems(
+def distinct_problems(
     rng: np.random.Generator, count: int, arms: int, nodes_per_arm: int, node_ids: int
 ) -> Int[np.ndarray, "count nodes"]:
-    """Different problems, uniformly without replacement: the source, the goal's arm, then the other arms.
+    """Draw different problems uniformly without replacement: the source, the goal's arm, then the other arms.
 
-    The other arms are ordered by their first node, so that two rows are equal exactly if graph and goal are.
+    The other arms are ordered by their first node, so that rows are equal exactly if graph and goal are equal.
     """
     drawn = _draw(rng, count, arms, nodes_per_arm, node_ids)
     while len(drawn := _distinct(drawn)) < count:
@@ -27,9 +27,9 @@ def stars(
     arms: int,
     nodes_per_arm: int,
 ) -> tuple[Bool[np.ndarray, " episodes"], Int[np.ndarray, "episodes arms nodes"]]:
-    """Whether lists of edges, none of which lead to one node twice, are a star; and its arms, where they are."""
+    """Whether lists of edges with distinct heads are a star, and its arms where they are."""
     size, rows = int(max(tails.max(initial=0), heads.max(initial=0))) + 1, np.arange(len(tails))[:, None]
-    # One column more, for what comes after the end of an arm: again nothing.
+    # The additional column is the node after the end of an arm: again none.
     after = np.full((len(tails), size + 1), -1)
     after[rows, tails] = heads
     led_to = np.zeros(after.shape, bool)
@@ -39,7 +39,7 @@ def stars(
     star = (outermost.sum(1) == arms) & (outermost <= (tails == source)).all(1)
     first = np.argsort(~outermost, axis=1, kind="stable")[:, :arms]
     ways = [np.repeat(source, arms, axis=1), heads[rows, first]]
-    # As no node is led to twice, arms that all go on for long enough cover every edge there is.
+    # Heads are distinct, so arms that are all long enough contain every edge.
     for _ in range(nodes_per_arm - 2):
         ways.append(after[rows, ways[-1]])
         star &= (ways[-1] >= 0).all(1)
@@ -49,14 +49,14 @@ def stars(
 def chains(
     tails: Int[np.ndarray, "episodes edges"], heads: Int[np.ndarray, "episodes edges"]
 ) -> tuple[Int[np.ndarray, "episodes edges"], Int[np.ndarray, "episodes edges"]]:
-    """What is known of the arms while edges of a star are read, one after another.
+    """Group the edges of a star into chains while they are read, one after another.
 
-    Edges that join head to tail make a chain, named by its earliest edge; a new edge may join two of them.
+    Edges joined head to tail form a chain, named by its earliest edge; a new edge may join two chains.
 
     Returns
     -------
-    numbers : the number of each edge's chain, among the chains there are once that edge was read
-    chain : the chain of each edge, once all were read
+    numbers : the number of each edge's chain, among the chains after that edge was read
+    chain : the chain of each edge after all were read
     """
     edges = np.arange(tails.shape[1])
     chain, numbers = np.tile(edges, (len(tails), 1)), np.empty(tails.shape, np.int64)
@@ -71,10 +71,12 @@ def chains(
     return numbers, chain
 
 
-def number(chain: Int[np.ndarray, "episodes edges"], one: Int[np.ndarray, " episodes"]) -> Int[np.ndarray, " episodes"]:
-    """How many chains begin before the one given."""
+def number(
+    chain: Int[np.ndarray, "episodes edges"], name: Int[np.ndarray, " episodes"]
+) -> Int[np.ndarray, " episodes"]:
+    """Number of chains that begin before the chain of the given name."""
     edges = np.arange(chain.shape[1])
-    return ((chain == edges) & (edges < one[:, None])).sum(1)
+    return ((chain == edges) & (edges < name[:, None])).sum(1)
 
 
 def _draw(
@@ -85,13 +87,13 @@ def _draw(
     step = max(1, _CELLS // node_ids)
     for first in range(0, count, step):
         rows = np.arange(min(step, count - first))
-        # Fisher and Yates, one draw for all rows at a time.
+        # Fisher-Yates shuffle, one step for all rows at a time.
         left = np.repeat(np.arange(node_ids, dtype=nodes.dtype)[:, None], len(rows), axis=1)
         for k in range(size):
             pick = rng.integers(k, node_ids, size=len(rows))
             nodes[first + rows, k] = left[pick, rows]
             left[pick, rows] = left[k]
-    # Arms are alike until a goal is chosen, so that the first drawn may be the goal's.
+    # Arms are exchangeable until a goal is chosen, so the first one drawn can be the goal's.
     others = nodes[:, nodes_per_arm:].reshape(count, arms - 1, nodes_per_arm - 1)
     order = others[:, :, 0].argsort(axis=1)
     nodes[:, nodes_per_arm:] = np.take_along_axis(others, order[..., None], axis=1).reshape(count, -1)
@@ -99,6 +101,6 @@ def _draw(
 
 
 def _distinct(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, "distinct columns"]:
-    """The rows without repeats, each where it came first."""
+    """The rows without repeats, in order of first appearance."""
     whole = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}")[:, 0]
     return rows[np.sort(np.unique(whole, return_index=True)[1])]

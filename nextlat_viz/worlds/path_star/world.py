@@ -1,11 +1,10 @@
-"""Path-Star: find the way along one arm of a star from its shuffled edges."""
+"""Path-Star: find the path along one arm of a star from its shuffled edges."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,9 +13,6 @@ from numpy.typing import ArrayLike
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
 from nextlat_viz.worlds.path_star import graphs
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 
 def path_star(
@@ -35,18 +31,18 @@ def path_star(
     arms : int
         d, at least 2.
     nodes_per_arm : int
-        l, at least 2, the shared node included: a graph has ``arms * (nodes_per_arm - 1) + 1`` nodes.
+        l, at least 2, including the shared node: a graph has ``arms * (nodes_per_arm - 1) + 1`` nodes.
     node_ids : int
         N: the nodes of a graph are different numbers from 0..N-1.
     train_size, test_size : int
-        How many problems the two fixed sets hold.
+        Number of problems in the two fixed sets.
     data_seed : int
-        Chooses the fixed sets; the seed of ``sample`` only draws from them.
+        Seed of the fixed sets; the seed of ``sample`` chooses problems from them.
 
     Raises
     ------
     ValueError
-        If a graph needs more nodes than there are ids, or if there are not enough different problems.
+        If a graph has more nodes than there are ids, or there are too few different problems.
 
     Examples
     --------
@@ -58,27 +54,30 @@ def path_star(
 
 
 class PathStar(World):
-    """Two fixed sets of path-finding problems; build one with ``path_star``.
+    """Two fixed sets of path-finding problems; built by ``path_star``.
 
     An episode is the edges in shuffled order, each as the node nearer the start and the node further out, then the
     task, then the answer: ``u v | u v | ... | u v / start goal = path end``. The start is the shared node and the goal
-    the last node of one arm. Commas are for reading, not tokens: G(5, 5) makes 69 tokens. Only the path and the end
-    are scored; all of it follows from the prompt, so the floor is 0.
+    the last node of one arm. Commas in decoded text are not tokens: an episode of G(5, 5) has 69 tokens. Only the path
+    and the end are scored; the prompt determines them, so the floor is 0.
 
-    A problem's *content* is its graph and its goal: which ids lie along which arm, without an order among the arms.
-    Both sets hold different contents, drawn uniformly without replacement, and none is in both. Each comes with one
-    order of its edges, drawn once and kept.
+    The *content* of a problem is its graph and its goal: which ids lie along which arm, without an order of the arms.
+    All contents of the two sets are different, drawn uniformly without replacement. Each has one fixed order of its
+    edges.
+
+    Picture: ``"graph"``, the star; with an episode, the edges read so far and the path of the answer, right or wrong;
+    otherwise the first problem of the test set.
 
     States, after each token:
 
-    - ``node``: the node the token is; -1 on separators and the end.
-    - ``arm``: on the second node of an edge and on the separator behind it, the arm of that edge as far as the list
-      shows by then: edges that join head to tail are of one arm, and arms are numbered in order of first appearance.
-      From the goal on, the goal's arm. -1 on the first node of an edge and on the start in the prompt.
-    - ``goal_arm``: the number of the goal's arm, from the goal on; by then the whole list was read. -1 before.
-    - ``depth``: on the answer, how many edges the path has taken; -1 before.
-    - ``branch``: True where the next token decides which arm is taken, which is on the answer's first node: the
-      start itself, which ``=`` predicts, is copied.
+    - ``node``: the token's node; -1 on separators and the end.
+    - ``arm``: on the second node of an edge and the separator after it, the arm of that edge according to the edges
+      read so far: edges joined head to tail are one arm, and arms are numbered in order of first appearance. From the
+      goal on, the goal's arm. -1 on the first node of an edge and on the start in the prompt.
+    - ``goal_arm``: the number of the goal's arm from the goal on, after all edges were read; -1 before.
+    - ``depth``: in the answer, the number of edges of the path so far; -1 before.
+    - ``branch``: True where the next token decides on an arm, which is on the first node of the answer. The first node
+      itself, predicted at ``=``, is a copy of the start.
     """
 
     name = "path_star"
@@ -90,15 +89,12 @@ class PathStar(World):
         self, arms: int, nodes_per_arm: int, node_ids: int, train_size: int, test_size: int, data_seed: int
     ) -> None:
         for argument, value in (("arms", arms), ("nodes_per_arm", nodes_per_arm)):
-            if checks.positive(argument, value) < 2:
-                raise ValueError(f"{argument} must be at least 2, got {value}: with fewer there is no way to choose")
-        self.arms, self.nodes_per_arm, self.node_ids = (
-            int(arms),
-            int(nodes_per_arm),
-            checks.positive("node_ids", node_ids),
-        )
+            if checks.integer(argument, value) < 2:
+                raise ValueError(f"{argument} must be at least 2, got {value}: with one there is nothing to choose")
+        self.arms, self.nodes_per_arm = int(arms), int(nodes_per_arm)
+        self.node_ids = checks.integer("node_ids", node_ids)
         self.edges = self.arms * (self.nodes_per_arm - 1)
-        sizes = checks.positive("train_size", train_size), checks.positive("test_size", test_size)
+        sizes = checks.integer("train_size", train_size), checks.integer("test_size", test_size)
         if self.edges + 1 > self.node_ids:
             raise ValueError(
                 f"G({arms}, {nodes_per_arm}) has {arms} x ({nodes_per_arm} - 1) + 1 = {self.edges + 1} nodes, more "
@@ -117,7 +113,7 @@ class PathStar(World):
             "node_ids": self.node_ids,
             "train_size": sizes[0],
             "test_size": sizes[1],
-            "data_seed": checks.seed(data_seed),
+            "data_seed": checks.integer("data_seed", data_seed, 0),
         }
         self.vocabulary = (*map(str, range(self.node_ids)), "|", "/", "=", "end")
         self._bar, self._slash, self._equals, self._end = range(self.node_ids, self.node_ids + 4)
@@ -127,16 +123,16 @@ class PathStar(World):
 
     @property
     def state_values(self) -> dict[str, tuple[str, ...]]:
-        """Nodes by their ids and arms by their numbers; halfway through the list it may seem to hold more arms."""
+        """Ids of nodes and numbers of arms; while edges are read, there may seem to be more arms than there are."""
         numbers = tuple(map(str, range(self.edges)))
         return {"node": self.vocabulary[: self.node_ids], "arm": numbers, "goal_arm": numbers[: self.arms]}
 
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
     ) -> Episodes:
-        """Draw ``n`` problems of a fixed set: all different up to its size, and past it in as many shuffled passes.
+        """Draw ``n`` problems of a fixed set without replacement; beyond its size, in several shuffled passes.
 
-        The first call makes the fixed sets (about a second for 220,000 problems of G(5, 5)).
+        The first call draws the fixed sets, which takes about a second for 220,000 problems of G(5, 5).
 
         Examples
         --------
@@ -144,10 +140,9 @@ class PathStar(World):
         >>> world.sample(3, split="test")
         Episodes(3 x 33 tokens, states: node, arm, goal_arm, depth, branch)
         """
-        n, length = checks.positive("n", n), checks.episode_length(self, length)
+        n, length, rng = checks.sampling(self, n, length, seed, split)
         train_size = self.spec["train_size"]
-        fixed = self._fixed[:train_size] if checks.split(self, split) == "train" else self._fixed[train_size:]
-        rng = np.random.default_rng(checks.seed(seed))
+        fixed = self._fixed[:train_size] if split == "train" else self._fixed[train_size:]
         passes = [rng.permutation(len(fixed)) for _ in range(n // len(fixed))]
         chosen = np.concatenate([*passes, rng.choice(len(fixed), n % len(fixed), replace=False)])
         padding = np.full((n, length - self.length), self._end, fixed.dtype)
@@ -161,22 +156,22 @@ class PathStar(World):
         )
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """The states after each token, each (episodes, positions); any prefix gives what the whole gives.
+        """Compute the states after each token, each (episodes, positions), from the tokens up to it.
 
         Raises
         ------
         ValueError
-            If a token cannot come where it is, or the edges are no G(d, l); the place is named.
+            If a token is not legal, or the edges are not a G(d, l); the first place is named.
         """
-        return self._states(self._possible(tokens))
+        return self._states(self._legal_tokens(tokens))
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
-        """Which tokens may come next. On the answer only the one that is right.
+        """Which tokens may come next. In the answer, only the correct one.
 
-        In the list of edges any node, except that an edge leads to no node that an edge has led to already, nor to
-        where it begins. Whether the list is a star is found out at its end: nothing may follow one that is not.
+        In the list of edges, any node, except that an edge must not lead to the head of another edge or to its own
+        tail. Whether the edges are a star is checked at the end of the list: nothing may follow if they are not.
         """
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        tokens = checks.tokens(self, tokens)
         legal = np.empty((*tokens.shape, len(self.vocabulary)), bool)
         for place, allowed in enumerate(self._allowed(tokens)):
             if place:
@@ -184,12 +179,12 @@ class PathStar(World):
         return legal
 
     def arms_of(self, tokens: Tokens) -> Int[np.ndarray, "episodes arms nodes"]:
-        """The node ids along each arm, the start first; arms in order of their first edge in the prompt.
+        """Node ids along each arm, the start first; arms in order of their first edge in the prompt.
 
         Raises
         ------
         ValueError
-            If the tokens hold less than the whole prompt, or as ``replay`` does for the prompt.
+            If the tokens do not contain the whole prompt, or a token of it is not legal.
 
         Examples
         --------
@@ -197,7 +192,7 @@ class PathStar(World):
         >>> world.arms_of(world.sample(1, seed=0, split="test").tokens).tolist()
         [[[50, 29, 22], [50, 89, 87]]]
         """
-        tokens = self._possible(np.asarray(tokens)[:, : self.prompt])
+        tokens = self._legal_tokens(np.asarray(tokens)[:, : self.prompt])
         if tokens.shape[1] < self.prompt:
             raise ValueError(f"tokens must hold the whole prompt, {self.prompt} tokens, got {tokens.shape[1]}")
         tails, heads = tokens[:, 0 : self._start : 3], tokens[:, 1 : self._start : 3]
@@ -206,24 +201,24 @@ class PathStar(World):
         return np.take_along_axis(arms, listed.argsort(axis=1)[..., None], axis=1)
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """Any node."""
+        """All nodes."""
         return np.arange(len(self.vocabulary)) < self.node_ids
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
-        """Distribution of the next token: exact from ``=`` on, where it is certain.
+        """Distribution of the next token, exact from ``=`` on: probability 1 for the correct token.
 
-        On the prompt, which is not scored, it is uniform over what is legal, which is not the law of the prompts.
+        In the prompt, which is not scored, it is uniform over the legal tokens, which is not the law of the prompts.
 
         Raises
         ------
         ValueError
             As ``replay`` does.
         """
-        legal = self.legal_next(self._possible(tokens))
+        legal = self.legal_next(self._legal_tokens(tokens))
         return legal / legal.sum(-1, keepdims=True)
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The tokens of one sequence as they are usually written, ``u,v|u,v/start,goal=path``."""
+        """Write one sequence as ``u,v|u,v/start,goal=path``."""
         words, before = [], False
         for token in np.asarray(tokens).tolist():
             comma = "," if before and token < self.node_ids else " " if token == self._end else ""
@@ -231,31 +226,12 @@ class PathStar(World):
             before = token < self.node_ids
         return "".join(words).strip()
 
-    def draw(
-        self, kind: str = "graph", *, episode: Episodes | None = None, position: int | None = None, **options: Any
-    ) -> Figure:
-        """A plotly picture: ``"graph"``, the star with its arms, sized by ``width`` and ``height`` in pixels.
-
-        With an ``episode``, the edges read by ``position`` and the answer's path so far, right or wrong; without, the
-        first problem of the test set.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such kind or option.
-        ValueError
-            If ``episode`` is not one episode, its prompt is not one of this world, or the position is outside it.
-        """
-        from nextlat_viz.worlds.path_star.draw import draw
-
-        return draw(self, kind, episode, position, **options)
-
     @cached_property
     def _fixed(self) -> Int[np.ndarray, "problems positions"]:
         """Every problem's tokens, train before test, in the smallest integers that hold them."""
         rng = np.random.default_rng(self.spec["data_seed"])
         total = self.spec["train_size"] + self.spec["test_size"]
-        nodes = graphs.problems(rng, total, self.arms, self.nodes_per_arm, self.node_ids)
+        nodes = graphs.distinct_problems(rng, total, self.arms, self.nodes_per_arm, self.node_ids)
         source, arms = nodes[:, :1], nodes[:, 1:].reshape(total, self.arms, -1)
         tails = np.concatenate([np.repeat(source, self.arms, axis=1)[..., None], arms[..., :-1]], axis=2)
         order = np.tile(np.arange(self.edges, dtype=np.min_scalar_type(self.edges)), (total, 1))
@@ -271,23 +247,16 @@ class PathStar(World):
         tokens[:, -1] = self._end
         return tokens
 
-    def _possible(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions"]:
-        """The tokens as they came, or a ValueError that names the first that cannot be."""
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+    def _legal_tokens(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions"]:
+        """The tokens as int64; a ValueError if one is not legal."""
+        tokens = checks.tokens(self, tokens)
         rows = np.arange(len(tokens))
-        ok = [allowed[rows, now] for allowed, now in zip(self._allowed(tokens), tokens.T, strict=False)]
-        wrong = np.argwhere(~np.array(ok, bool).T)
-        if len(wrong):
-            episode, place = wrong[0]
-            raise ValueError(
-                f"episode {episode} cannot happen in world {self.name!r}: token "
-                f"{self.vocabulary[tokens[episode, place]]!r} at position {place + 1} is not legal after those "
-                "before it"
-            )
+        legal = [allowed[rows, now] for allowed, now in zip(self._allowed(tokens), tokens.T, strict=False)]
+        checks.require_legal(self, tokens, np.array(legal, bool).T.reshape(tokens.shape))
         return tokens
 
     def _allowed(self, tokens: Int[np.ndarray, "episodes positions"]) -> Iterator[Bool[np.ndarray, "episodes tokens"]]:
-        """What may come at each position, from the first to the one past the last."""
+        """Which tokens are legal at each position, from the first to one past the last."""
         episodes, positions = tokens.shape
         rows = np.arange(episodes)
         alive, led_to = np.ones(episodes, bool), np.zeros((episodes, len(self.vocabulary)), bool)

@@ -1,4 +1,4 @@
-"""Pictures of a story: its places, with the people and things in them."""
+"""Picture of a story: the places, with the people and things in them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import checks, drawing
+from nextlat_viz.display import escape
+from nextlat_viz.plotting import INK, Figure
+from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
+from nextlat_viz.worlds.drawing import picture, state_colour
 from nextlat_viz.worlds.story.world import Story
 
 _GAP = 10
@@ -20,19 +22,11 @@ _LINE = 20
 _PER_LINE = 2
 
 
-def draw(
-    world: Story,
-    kind: str = "map",
-    episode: Episodes | None = None,
-    position: int | None = None,
-    **options: int,
+@picture(Story, "map")
+def draw_places(
+    world: Story, episode: Episodes | None, position: int | None, *, width: int = 560, height: int | None = None
 ) -> go.Figure:
-    """Draw one kind of picture; ``Story.draw`` is the way in.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such kind, or the kind has no such option.
+    """Draw the places, and the people and things in them after `position` tokens of an episode.
 
     Examples
     --------
@@ -40,9 +34,8 @@ def draw(
     >>> worlds.get("story").draw("map").layout.width
     560
     """
-    checks.picture(world, kind, options)
     rows = math.ceil(len(world.places) / _columns(world))
-    width, height = options.get("width", 560), options.get("height", 124 + 160 * rows)
+    height = 124 + 160 * rows if height is None else height
     figure = Figure(layout=drawing.layout(width, height))
     figure.update_layout(margin={"l": 12, "r": 12, "t": 44, "b": 68})
     across, up = width - 24.0, height - 112.0
@@ -51,26 +44,25 @@ def draw(
     rooms = _rooms(world, across, up)
     for name, (left, top, right, bottom) in zip(world.places, rooms, strict=True):
         figure.add_shape(
-            type="rect", x0=left, x1=right, y0=top, y1=bottom, line={"width": 1.5, "color": drawing.INK}, layer="below"
+            type="rect", x0=left, x1=right, y0=top, y1=bottom, line={"width": 1.5, "color": INK}, layer="below"
         )
-        _write(figure, left + 8, top + 13, f"<b>{drawing.safe(name)}</b>", 13)
+        _write(figure, left + 8, top + 13, f"<b>{escape(name)}</b>", 13)
     if episode is None:
         title = f"{world.name}: the places"
         people = _listed([name.capitalize() for name in world.people])
-        told = f"For {people}, with {_listed(world.things)}. Every story opens by saying who is where."
+        note = f"People: {people}. Things: {_listed(world.things)}."
     else:
-        at = checks.one_episode(episode, position)
-        tokens = episode.tokens[:, :at]
+        tokens = episode.tokens[:, :position]
         now = {name: int(values[0, -1]) for name, values in world.replay(tokens).items()}
-        title, told = f"{world.name} after {at} tokens", world.decode(_sentence(world, tokens[0]))
-        unfound = [name for name in world.things if now[f"where_{name}"] == len(world.places)]
-        title += f" ({_listed(unfound)} not found yet)" if unfound else ""
-        _fill(figure, world, rooms, now, _speaker(world, tokens[0]))
-    lines = textwrap.wrap(told, max(20, int(across / 7.2)))
+        title, note = f"{world.name} after {position} tokens", world.decode(_sentence(world, tokens[0]))
+        hidden = [name for name in world.things if now[f"where_{name}"] == len(world.places)]
+        title += f" (not found yet: {_listed(hidden)})" if hidden else ""
+        _fill(figure, world, rooms, now, _subject(world, tokens[0]))
+    lines = textwrap.wrap(note, max(20, int(across / 7.2)))
     lines = lines if len(lines) <= 2 else [f"… {lines[-2]}", lines[-1]]
-    figure.update_layout(title={"text": drawing.safe(title), "x": 0.5, "font": {"size": 15}})
+    figure.update_layout(title={"text": escape(title), "x": 0.5, "font": {"size": 15}})
     figure.add_annotation(
-        text="<br>".join(map(drawing.safe, lines)),
+        text="<br>".join(map(escape, lines)),
         x=0.5,
         y=0,
         xref="paper",
@@ -88,17 +80,17 @@ def _columns(world: Story) -> int:
 
 
 def _rooms(world: Story, across: float, up: float) -> list[tuple[float, float, float, float]]:
-    """Left, top, right and bottom of each place, row by row, a short last row in the middle."""
+    """Left, top, right and bottom of each place, row by row; a short last row is centred."""
     columns = _columns(world)
     rows = math.ceil(len(world.places) / columns)
     wide, high = (across - _GAP * (columns - 1)) / columns, (up - _GAP * (rows - 1)) / rows
-    found: list[tuple[float, float, float, float]] = []
+    rooms: list[tuple[float, float, float, float]] = []
     for index in range(len(world.places)):
         row, column = divmod(index, columns)
         short = columns - min(columns, len(world.places) - row * columns)
         left, top = (column + short / 2) * (wide + _GAP), row * (high + _GAP)
-        found.append((left, top, left + wide, top + high))
-    return found
+        rooms.append((left, top, left + wide, top + high))
+    return rooms
 
 
 def _fill(
@@ -106,15 +98,15 @@ def _fill(
     world: Story,
     rooms: list[tuple[float, float, float, float]],
     now: dict[str, int],
-    speaker: str | None,
+    subject: str | None,
 ) -> None:
-    """People, each with what they hold, and at the foot what lies about."""
+    """Add people with the things they hold, and below them the things that nobody holds."""
     nobody = len(world.people)
-    colour = {name: drawing.state_colour(index) for index, name in enumerate((*world.people, *world.things))}
+    colour = {name: state_colour(index) for index, name in enumerate((*world.people, *world.things))}
     people: list[tuple[float, float, str]] = []
     things: list[tuple[float, float, str]] = []
     for place, (left, top, right, bottom) in enumerate(rooms):
-        # A line is a person's name, or none, and the things beside it.
+        # A line is the name of a person, or "", and the things next to it.
         lines: list[tuple[str, list[str]]] = []
         for index, person in enumerate(world.people):
             if now[f"where_{person}"] == place:
@@ -128,17 +120,18 @@ def _fill(
             y = top + _HEAD + (row + 0.5) * step
             if person:
                 people.append((left + 14, y, person))
-                _write(figure, left + 24, y, drawing.safe(person.capitalize()), 13)
+                _write(figure, left + 24, y, escape(person.capitalize()), 13)
             things += [(left + 14 + (column + 1) * third, y, thing) for column, thing in enumerate(held)]
         for row, lying in enumerate(reversed(floor)):
             y = bottom - 5 - (row + 0.5) * step
             things += [(left + 14 + column * third, y, thing) for column, thing in enumerate(lying)]
     for x, y, thing in things:
-        _write(figure, x + 8, y, drawing.safe(thing), 12)
+        _write(figure, x + 8, y, escape(thing), 12)
     _mark(figure, people, {"size": 11, "color": [colour[name] for _, _, name in people]})
     _mark(figure, things, {"size": 9, "symbol": "square", "color": [colour[name] for _, _, name in things]})
-    ring = {"size": 17, "symbol": "circle-open", "color": drawing.MARK, "line": {"width": 3}}
-    _mark(figure, [one for one in people if one[2] == speaker], ring)
+    for x, y, name in people:
+        if name == subject:
+            drawing.add_ring(figure, (x, y), 17, 3)
 
 
 def _parts(names: list[str], most: int) -> list[list[str]]:
@@ -160,13 +153,13 @@ def _write(figure: go.Figure, x: float, y: float, text: str, size: int) -> None:
 
 
 def _sentence(world: Story, tokens: np.ndarray) -> np.ndarray:
-    """The sentence that the last token belongs to; with an answer, its question."""
+    """The sentence of the last token; an answer includes its question."""
     ends = [t for t, token in enumerate(tokens[:-1]) if world.vocabulary[token] == "."]
     return tokens[ends[-1] + 1 :] if ends else tokens
 
 
-def _speaker(world: Story, tokens: np.ndarray) -> str | None:
-    """Whose sentence it is, unless it is the opening or a question."""
+def _subject(world: Story, tokens: np.ndarray) -> str | None:
+    """The subject of the current sentence; None in the opening and in questions."""
     sentence = _sentence(world, tokens)
     if len(sentence) == len(tokens) or world.vocabulary[sentence[0]] in {"where", "who", "is"}:
         return None

@@ -1,4 +1,4 @@
-"""What is so in a story, as far as the next word may depend on it."""
+"""The facts of a story that the next word depends on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _OF_ALL = ("mentioned", "giving", "free", "true", "false", "always", "never")
 
 
 class Facts:
-    """A table of yes and no, rewritten at every word: row per fact, column per story.
+    """A boolean table, computed again at every word: one row per fact, one column per story.
 
-    Of each thing: can the subject take it, does the subject hold it, is it there to be seen, has it been found, or
-    not yet. Of each person: is it in the subject's company, could it be given something. Of each place: is the subject
-    elsewhere, is what is asked about there, or not. Each of the first two also as "of any", ``*_any``, and of whom or
-    what a pronoun means, ``*_it``, ``*_she``, ``*_he``.
+    Facts of each thing: the subject can take it, holds it, sees it; it has been found, or not. Facts of each person: is
+    in the same place as the subject, can receive a thing. Facts of each place: the subject is elsewhere; the entity
+    asked about is there, or is not. Facts of things and people also exist for any of them, ``*_any``, and for the
+    referents of pronouns, ``*_it``, ``*_she``, ``*_he``.
 
     Attributes
     ----------
     first : dict of int
-        Row where each fact begins, by name.
+        First row of each fact, by name.
     """
 
     def __init__(self, people: int, places: int, things: int, hands: int, stories: int) -> None:
@@ -54,7 +54,7 @@ class Facts:
         self._each_pronoun = np.arange(NO_PRONOUN)[:, None]
 
     def observe(self, now: Telling, asked: Int[np.ndarray, " stories"]) -> Bool[np.ndarray, "facts stories"]:
-        """The table, as things stand; ``asked`` is the pronoun for what is asked about. The next call overwrites it."""
+        """Compute the table; ``asked`` is the pronoun of the entity asked about. The next call overwrites it."""
         row, stories = self._row, len(self._stories)
         people, things = now.place[: self.people], now.place[self.people :]
         subject = now.subject * stories + self._stories
@@ -77,7 +77,7 @@ class Facts:
         np.logical_and(company, self._each_person != now.subject, out=company)
         np.greater(company, full, out=row["receivers"])
         self._of_people.any(1, out=self._people_any)
-        # Before the opening has named somebody, nobody's turn to speak has come.
+        # Before a person was mentioned these rows are arbitrary: no choice of the opening depends on them.
         meant = np.minimum(now.meant[:IT], self.people - 1) * stories + self._stories
         self._of_people.reshape(len(_OF_PEOPLE), -1).take(meant, axis=1, out=self._people_meant, mode="clip")
         np.logical_and(row["held_any"], row["receivers_any"], out=row["giving"])
@@ -95,7 +95,7 @@ class Facts:
 
 
 def rows(people: int, places: int, things: int) -> dict[str, int]:
-    """Names of the facts, in order, and how many rows each takes."""
+    """Number of rows of each fact, in order."""
     return {
         **dict.fromkeys(_OF_THINGS, things),
         **{f"{name}_any": 1 for name in _OF_THINGS},
@@ -111,7 +111,7 @@ def rows(people: int, places: int, things: int) -> dict[str, int]:
 
 
 def first_rows(people: int, places: int, things: int) -> dict[str, int]:
-    """Row where each fact begins.
+    """First row of each fact.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a story may say: words, the grammar's nodes, and the choices that lead from one to the next."""
+"""The grammar of stories: words, nodes, and the choices at each node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-# Women and men in turn, so that any two people can be told apart by "she" and "he".
+# Women and men alternate, so that stories use both "she" and "he".
 PEOPLE = ("anna", "ben", "clara", "david", "emma", "felix")
 PLACES = ("kitchen", "garden", "hall", "attic", "cellar", "library", "workshop", "stable")
 THINGS = ("ball", "key", "book", "lamp", "apple", "map", "cup", "rope")
@@ -17,20 +17,20 @@ _PUNCTUATION = (".", ",", "?")
 
 
 class Choice(NamedTuple):
-    """One thing that can be said at a node.
+    """One choice at a node.
 
     Attributes
     ----------
     says : str
-        A word; or PERSON, THING or PLACE, which stands for one choice for each of them.
+        A word, or PERSON, THING or PLACE for one choice for each of them.
     when : str
-        The fact that makes it possible, a name in ``facts.rows``.
+        The fact that makes the choice possible, a name in ``facts.rows``.
     then : str
         The node that follows.
     does : str
-        What changes with the word: an effect of ``narrator.advance``.
+        The effect of the word on the state; see ``Narrator.advance``.
     weight : float
-        The law: among the choices possible at a node each is made in proportion to its weight.
+        The possible choices at a node have probabilities in proportion to their weights.
     """
 
     says: str
@@ -44,19 +44,19 @@ Rules = dict[str, list[Choice]]
 
 
 def rules(people: int, places: int, things: int, questions: float) -> Rules:
-    """The grammar: for each node what can be said there."""
-    found: Rules = {}
-    _opening(found, people)
+    """The grammar: the choices at each node."""
+    grammar: Rules = {}
+    _opening(grammar, people)
     names = ["she", "he"]
     subjects = (1 - questions) / (people + len(names))
-    found["start"] = [
+    grammar["start"] = [
         Choice("PERSON", "always", "verb", "subject", subjects),
         *(Choice(name, "always", "verb", "subject", subjects) for name in names),
         Choice("where", "always", "where", weight=questions / 3),
         Choice("is", "always", "whether", weight=questions / 3),
         Choice("who", "known_any", "who", weight=questions / 3),
     ]
-    found["verb"] = [
+    grammar["verb"] = [
         *(Choice(verb, "always", "went", weight=2.0) for verb in ("went", "walked", "ran")),
         *(Choice(verb, "takeable_any", "took", weight=3.0) for verb in ("took", "grabbed")),
         Choice("picked", "takeable_any", "picked", weight=3.0),
@@ -67,25 +67,25 @@ def rules(people: int, places: int, things: int, questions: float) -> Rules:
         Choice("met", "company_any", "met"),
         Choice("found", "unfound_any", "found", weight=6.0),
     ]
-    found["end"] = [Choice(".", "always", "start", weight=3.0), Choice("and", "always", "verb")]
-    _statements(found)
-    _questions(found, places, things)
-    return found
+    grammar["end"] = [Choice(".", "always", "start", weight=3.0), Choice("and", "always", "verb")]
+    _statements(grammar)
+    _questions(grammar, places, things)
+    return grammar
 
 
-def _opening(found: Rules, people: int) -> None:
-    """Who is where at first: "anna was in the kitchen , ben in the garden ."."""
+def _opening(grammar: Rules, people: int) -> None:
+    """The place of every person: "anna was in the kitchen , ben in the garden ."."""
     for index, name in enumerate(PEOPLE[:people]):
         words = [name, "was", "in", "the"] if index == 0 else [",", name, "in", "the"]
-        _say(found, f"open {index}", words, f"opening place {index}", subject=name)
+        _say(grammar, f"open {index}", words, f"opening place {index}", subject=name)
         after = f"open {index + 1}" if index + 1 < people else "stop"
-        found[f"opening place {index}"] = [Choice("PLACE", "always", after, "go")]
-    found["stop"] = [Choice(".", "always", "start")]
+        grammar[f"opening place {index}"] = [Choice("PLACE", "always", after, "go")]
+    grammar["stop"] = [Choice(".", "always", "start")]
 
 
-def _statements(found: Rules) -> None:
-    _say(found, "went", ["to", "the"], "goal")
-    found["goal"] = [Choice("PLACE", "elsewhere", "end", "go")]
+def _statements(grammar: Rules) -> None:
+    _say(grammar, "went", ["to", "the"], "goal")
+    grammar["goal"] = [Choice("PLACE", "elsewhere", "end", "go")]
     for verb, particle, fact, effect in (
         ("took", "", "takeable", "take"),
         ("picked", "up", "takeable", "take"),
@@ -97,67 +97,67 @@ def _statements(found: Rules) -> None:
         after = "give" if verb == "gave" else "end"
         named, pronoun = f"{verb} the", f"{verb} it"
         if particle:
-            found[verb] = [
+            grammar[verb] = [
                 Choice(particle, "always", f"{verb} {particle}"),
                 Choice("it", f"{fact}_it", pronoun, effect),
             ]
-            _say(found, f"{verb} {particle}", ["the"], named)
-            _say(found, pronoun, [particle], after)
+            _say(grammar, f"{verb} {particle}", ["the"], named)
+            _say(grammar, pronoun, [particle], after)
         else:
-            found[verb] = [Choice("the", "always", named), Choice("it", f"{fact}_it", after, effect)]
-        found[named] = [Choice("THING", fact, after, effect)]
-    _say(found, "give", ["to"], "receiver")
+            grammar[verb] = [Choice("the", "always", named), Choice("it", f"{fact}_it", after, effect)]
+        grammar[named] = [Choice("THING", fact, after, effect)]
+    _say(grammar, "give", ["to"], "receiver")
     for node, fact, effect in (("receiver", "receivers", "give"), ("met", "company", "")):
-        found[node] = [
+        grammar[node] = [
             Choice("PERSON", fact, "end", effect),
             Choice("her", f"{fact}_she", "end", effect),
             Choice("him", f"{fact}_he", "end", effect),
         ]
-    _say(found, "found", ["the"], "found the")
-    found["found the"] = [Choice("THING", "unfound", "end", "find")]
+    _say(grammar, "found", ["the"], "found the")
+    grammar["found the"] = [Choice("THING", "unfound", "end", "find")]
 
 
-def _questions(found: Rules, places: int, things: int) -> None:
-    _say(found, "where", ["is"], "where is")
+def _questions(grammar: Rules, places: int, things: int) -> None:
+    _say(grammar, "where", ["is"], "where is")
     for node, after in (("where is", "where ?"), ("whether", "whether in")):
-        found[node] = [
+        grammar[node] = [
             *(Choice(says, "always", after, "about") for says in ("PERSON", "she", "he")),
             Choice("the", "known_any", f"{node} the", weight=float(things)),
             Choice("it", "mentioned", after, "about"),
         ]
-        found[f"{node} the"] = [Choice("THING", "known", after, "about")]
-    _say(found, "where ?", ["?"], "where answer")
-    found["where answer"] = [Choice(word, f"about_{word}", "where tells") for word in ("she", "he", "it")]
-    _say(found, "where tells", ["is", "in", "the"], "where place")
-    found["where place"] = [Choice("PLACE", "there", "stop")]
-    _say(found, "whether in", ["in", "the"], "whether place")
-    # As likely asked of the true place as of all the others together.
-    found["whether place"] = [
-        Choice("PLACE", "there", "whether ?", "judge", places - 1.0),
-        Choice("PLACE", "not_there", "whether ?", "judge"),
+        grammar[f"{node} the"] = [Choice("THING", "known", after, "about")]
+    _say(grammar, "where ?", ["?"], "where answer")
+    grammar["where answer"] = [Choice(word, f"about_{word}", "where tells") for word in ("she", "he", "it")]
+    _say(grammar, "where tells", ["is", "in", "the"], "where place")
+    grammar["where place"] = [Choice("PLACE", "there", "stop")]
+    _say(grammar, "whether in", ["in", "the"], "whether place")
+    # The true place has the same weight as all others together, so "yes" and "no" are equally likely.
+    grammar["whether place"] = [
+        Choice("PLACE", "there", "whether ?", "ask_place", places - 1.0),
+        Choice("PLACE", "not_there", "whether ?", "ask_place"),
     ]
-    _say(found, "whether ?", ["?"], "whether answer")
-    found["whether answer"] = [Choice("yes", "true", "stop"), Choice("no", "false", "stop")]
-    _say(found, "who", ["has"], "who has")
-    found["who has"] = [
+    _say(grammar, "whether ?", ["?"], "whether answer")
+    grammar["whether answer"] = [Choice("yes", "true", "stop"), Choice("no", "false", "stop")]
+    _say(grammar, "who", ["has"], "who has")
+    grammar["who has"] = [
         Choice("the", "always", "who has the", weight=float(things)),
         Choice("it", "mentioned", "who ?", "about"),
     ]
-    found["who has the"] = [Choice("THING", "known", "who ?", "about")]
-    _say(found, "who ?", ["?"], "who answer")
-    found["who answer"] = [Choice("PERSON", "holders", "who tells"), Choice("nobody", "free", "who tells")]
-    _say(found, "who tells", ["has", "it"], "stop")
+    grammar["who has the"] = [Choice("THING", "known", "who ?", "about")]
+    _say(grammar, "who ?", ["?"], "who answer")
+    grammar["who answer"] = [Choice("PERSON", "holders", "who tells"), Choice("nobody", "free", "who tells")]
+    _say(grammar, "who tells", ["has", "it"], "stop")
 
 
-def _say(found: Rules, start: str, words: list[str], end: str, subject: str = "") -> None:
-    """Fixed words, one after another, from one node to another."""
+def _say(grammar: Rules, start: str, words: list[str], end: str, subject: str = "") -> None:
+    """Add a sequence of fixed words from one node to another."""
     nodes = [start, *(f"{start} + {count}" for count in range(1, len(words))), end]
     for node, word, after in zip(nodes, words, nodes[1:], strict=False):
-        found[node] = [Choice(word, "always", after, "subject" if word == subject else "")]
+        grammar[node] = [Choice(word, "always", after, "subject" if word == subject else "")]
 
 
 class Tables:
-    """The grammar as arrays: column per node, row per choice, padded with choices that are never possible.
+    """The grammar as arrays: one column per node, one row per choice, padded with impossible choices.
 
     Attributes
     ----------
@@ -174,17 +174,17 @@ class Tables:
     weight: Float[np.ndarray, "choices nodes"]
 
     def __init__(self, grammar: Rules, names: dict[str, tuple[str, ...]], facts: dict[str, int], effects: list[str]):
-        spoken = [list(_spread(choices, names, facts)) for choices in grammar.values()]
-        words = {choice.says for choices in spoken for choice, _ in choices}
+        by_node = [list(_spread(choices, names, facts)) for choices in grammar.values()]
+        words = {choice.says for choices in by_node for choice, _ in choices}
         named = {name for group in names.values() for name in group}
         grammatical = sorted(words - named - set(_PUNCTUATION))
         self.vocabulary = (*_PUNCTUATION, *grammatical, *names["PERSON"], *names["PLACE"], *names["THING"])
         token = {word: index for index, word in enumerate(self.vocabulary)}
         node = {name: index for index, name in enumerate(grammar)}
-        shape = (max(map(len, spoken)), len(spoken))
+        shape = (max(map(len, by_node)), len(by_node))
         self.says, self.then, self.does = np.zeros((3, *shape), np.int64)
         self.when, self.weight = np.full(shape, facts["never"]), np.zeros(shape)
-        for column, choices in enumerate(spoken):
+        for column, choices in enumerate(by_node):
             for row, (choice, fact) in enumerate(choices):
                 self.says[row, column] = token[choice.says]
                 self.when[row, column] = fact
@@ -196,9 +196,9 @@ class Tables:
 def _spread(
     choices: list[Choice], names: dict[str, tuple[str, ...]], facts: dict[str, int]
 ) -> Iterator[tuple[Choice, int]]:
-    """Each choice with the row of its fact; PERSON, THING and PLACE become one choice for each."""
+    """Yield each choice with the row of its fact; PERSON, THING and PLACE become one choice for each name."""
     for choice in choices:
-        # What is always so is one row, not one for each name.
+        # "always" is a single row, not one for each name.
         step = 0 if choice.when == "always" else 1
         for offset, name in enumerate(names.get(choice.says, (choice.says,))):
             yield choice._replace(says=name), facts[choice.when] + step * offset

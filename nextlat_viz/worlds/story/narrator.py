@@ -1,4 +1,4 @@
-"""Many stories at once, token by token: what can be said, and what saying it changes."""
+"""Generate many stories at once, token by token: the law of the next word, and its effect on the state."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, PRONOUNS, THINGS, T
 from nextlat_viz.worlds.story.telling import IT, NO_PRONOUN, Telling
 
 _Rows = Int[np.ndarray, " some"]
-# What a word may do, by number: nothing, say whose sentence it is, say what it is about, or change what is true.
-_EFFECTS = ["", "subject", "about", "go", "take", "drop", "give", "find", "judge"]
+# Effects of words, by index: none, set the subject of the sentence, set what it is about, or change the truth.
+_EFFECTS = ["", "subject", "about", "go", "take", "drop", "give", "find", "ask_place"]
 _SUBJECT, _ABOUT = 1, 2
 
 
 class Narrator:
-    """The process that tells stories.
+    """The process that generates stories.
 
-    Its law: among the choices that are possible at a node of the grammar, each is made in proportion to its weight.
+    Each of the possible choices at a node of the grammar has a probability in proportion to its weight.
 
     Parameters
     ----------
     people, places, things : int
     hands : int
-        Things a person can hold.
+        Number of things a person can hold.
     questions : float
-        Share of sentences that ask.
+        Fraction of sentences that are questions.
     """
 
     def __init__(self, people: int, places: int, things: int, hands: int, questions: float) -> None:
@@ -36,22 +36,22 @@ class Narrator:
         grammar = rules(people, places, things, questions)
         self.tables = Tables(grammar, self.names, first_rows(people, places, things), _EFFECTS)
         vocabulary = self.tables.vocabulary
-        self._entity = _places_in(vocabulary, (*self.names["PERSON"], *self.names["THING"]))
-        self._place = _places_in(vocabulary, self.names["PLACE"])
+        self._entity = _indices_in(vocabulary, (*self.names["PERSON"], *self.names["THING"]))
+        self._place = _indices_in(vocabulary, self.names["PLACE"])
         self._pronoun = np.array([PRONOUNS.get(word, NO_PRONOUN) for word in vocabulary])
         self._pronoun_of = np.array([index % 2 for index in range(people)] + [IT] * things + [NO_PRONOUN])
-        changes = (self._go, self._take, self._drop, self._give, self._find, self._judge)
+        changes = (self._go, self._take, self._drop, self._give, self._find, self._ask_place)
         self._changes = dict(enumerate(changes, start=_ABOUT + 1))
 
     def begin(self, stories: int) -> tuple[Telling, Facts]:
-        """Stories of which nothing has been told, and the table that their facts are written into."""
+        """State and table of facts of empty stories."""
         return (
             Telling.begin(self.people, self.places, self.things, stories),
             Facts(self.people, self.places, self.things, self.hands, stories),
         )
 
     def law(self, now: Telling, facts: Facts) -> Float[np.ndarray, "choices stories"]:
-        """Weight of each choice, 0 where it is not possible; divided by its sum over choices, the law."""
+        """Weight of each choice, 0 if it is not possible; normalised over choices, this is the law."""
         table = facts.observe(now, self._pronoun_of.take(now.about))
         rows = self.tables.when.take(now.node, axis=1)
         rows *= len(now.node)
@@ -61,7 +61,7 @@ class Narrator:
         return law
 
     def choose(self, now: Telling, facts: Facts, uniform: Float[np.ndarray, " stories"]) -> Int[np.ndarray, " stories"]:
-        """One choice for each story from its law, by the inverse of the cumulative law at ``uniform`` in [0, 1)."""
+        """Draw one choice for each story by inversion of ``uniform`` in [0, 1)."""
         cumulative = self.law(now, facts).cumsum(0)
         whole = cumulative[-1]
         aim = np.minimum(uniform * whole, np.nextafter(whole, 0.0))
@@ -70,23 +70,23 @@ class Narrator:
     def matching(
         self, now: Telling, law: Float[np.ndarray, "choices stories"], token: Int[np.ndarray, " stories"]
     ) -> tuple[Int[np.ndarray, " stories"], Bool[np.ndarray, " stories"]]:
-        """The choice that says the token, and whether there is one."""
+        """The possible choice with the given token, and whether there is one."""
         says = (self.tables.says.take(now.node, axis=1) == token) & (law > 0)
         return says.argmax(0), says.any(0)
 
     def by_token(self, now: Telling, law: Float[np.ndarray, "choices stories"]) -> Float[np.ndarray, "stories tokens"]:
         """The law as the distribution of the next token."""
         says, whole = self.tables.says.take(now.node, axis=1), law.sum(0)
-        # After a word that cannot be, nothing may be possible at all.
+        # After an illegal word there may be no possible choice.
         share = law / np.where(whole > 0, whole, 1.0)
-        found = np.zeros((len(now.node), len(self.tables.vocabulary)))
-        stories = np.arange(len(found))
+        law_by_token = np.zeros((len(now.node), len(self.tables.vocabulary)))
+        stories = np.arange(len(law_by_token))
         for choice in range(len(says)):
-            found[stories, says[choice]] += share[choice]
-        return found
+            law_by_token[stories, says[choice]] += share[choice]
+        return law_by_token
 
     def advance(self, now: Telling, choice: Int[np.ndarray, " stories"]) -> Int[np.ndarray, " stories"]:
-        """Say the word chosen in each story, in place; the tokens."""
+        """Apply the choice of each story to the state, in place, and return the tokens."""
         at = choice * self.tables.says.shape[1] + now.node
         token, does = self.tables.says.take(at), self.tables.does.take(at)
         now.node = self.tables.then.take(at)
@@ -120,10 +120,10 @@ class Narrator:
     def _find(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
         now.place[entity, rows] = now.place[now.subject[rows], rows]
 
-    def _judge(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
+    def _ask_place(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
         now.true[rows] = now.place[now.about[rows], rows] == place
 
 
-def _places_in(vocabulary: tuple[str, ...], names: tuple[str, ...]) -> Int[np.ndarray, " tokens"]:
-    """Index of each word among the names; -1 where it is none."""
+def _indices_in(vocabulary: tuple[str, ...], names: tuple[str, ...]) -> Int[np.ndarray, " tokens"]:
+    """Index of each word in the names, -1 for other words."""
     return np.array([names.index(word) if word in names else -1 for word in vocabulary])

@@ -1,4 +1,4 @@
-"""Where many stories stand: what is true in each, and the place in the grammar."""
+"""The state of many stories: the truth, and the node of the grammar."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-# Rows of ``meant``: whom "she", "he" and "it" mean; the last is scratch, for what no pronoun means.
+# Rows of ``meant``: the referents of "she", "he" and "it"; the last row is scratch.
 SHE, HE, IT, NO_PRONOUN = range(4)
 
 
 @dataclass
 class Telling:
-    """Where each of many stories stands.
+    """The state of many stories.
 
-    People and things are numbered together, people first; stories are the last axis, along which numpy is fast.
+    People and things are numbered together, people first. Stories are the last axis, along which numpy is fast.
 
     Attributes
     ----------
     place : int8 array (people + things, stories)
-        Where each is; the number of places means not told yet.
+        Place of each; the number of places means unknown.
     holder : int8 array (things, stories)
-        Who has it; the number of people means nobody.
+        Person who holds it; the number of people means nobody.
     meant : int64 array (4, stories)
-        Whom "she", "he" and "it" mean; the number of people and things means none yet. The last row is scratch.
+        Referents of "she", "he" and "it"; the number of people and things means none yet. The last row is scratch.
     subject, about : int64 arrays (stories,)
-        Whose sentence it is, and whom or what it gives or asks about.
+        Subject of the sentence, and the entity it gives or asks about.
     true : bool array (stories,)
         Whether the answer to "is ... in the ... ?" is yes.
     node : int64 array (stories,)
-        Place in the grammar.
+        Node of the grammar.
     """
 
     place: Int[np.ndarray, "entities stories"]
@@ -43,7 +43,7 @@ class Telling:
 
     @classmethod
     def begin(cls, people: int, places: int, things: int, stories: int) -> Telling:
-        """Stories of which nothing has been told."""
+        """The state of empty stories."""
         return cls(
             place=np.full((people + things, stories), places, np.int8),
             holder=np.full((things, stories), people, np.int8),
@@ -56,7 +56,7 @@ class Telling:
 
 
 class History:
-    """What was true after each token of many stories.
+    """The truth after each token of many stories.
 
     Attributes
     ----------
@@ -70,5 +70,5 @@ class History:
         self.meant = np.empty((NO_PRONOUN, length, stories), np.int8)
 
     def keep(self, t: int, now: Telling) -> None:
-        """Note what is true after token ``t``."""
+        """Store the truth after token ``t``."""
         self.place[:, t], self.holder[:, t], self.meant[:, t] = now.place, now.holder, now.meant[:NO_PRONOUN]

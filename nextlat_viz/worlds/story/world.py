@@ -1,10 +1,9 @@
-"""The world of stories: sampling, replay, and the exact law of the next word."""
+"""The story world: sampling, states and the exact law of the next word."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,20 +15,20 @@ from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, THINGS
 from nextlat_viz.worlds.story.narrator import Narrator
 from nextlat_viz.worlds.story.telling import History, Telling
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 _MARKS = {".", ",", "?"}
 _HELD_OUT = 0.1
 
 
 class Story(World):
-    """Stories whose every sentence is true when it is told; ``story`` says how they go.
+    """Stories in which every sentence is true when it is told; built by ``story``, which describes them.
+
+    Picture: ``"map"``, the places with the people and things in them after ``position`` tokens, and the current
+    sentence; the places alone if no episode is given.
 
     Parameters
     ----------
     narrator : Narrator
-        The process that tells them.
+        The process that generates them.
     """
 
     pictures = ("map",)
@@ -51,7 +50,7 @@ class Story(World):
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Names of the people, women and men in turn."""
+        """Names of the people, women and men alternating."""
         return self.narrator.names["PERSON"]
 
     @property
@@ -66,7 +65,7 @@ class Story(World):
 
     @property
     def state_values(self) -> dict[str, tuple[str, ...]]:
-        """What the values of the states are called.
+        """Names of the values of the states.
 
         Examples
         --------
@@ -83,23 +82,23 @@ class Story(World):
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
     ) -> Episodes:
-        """Draw stories, each cut after ``length`` tokens.
+        """Draw stories of ``length`` tokens; the end may be in the middle of a sentence.
 
         Parameters
         ----------
         n : int
         length : int
-            The opening alone takes ``opening_length`` tokens; none of it counts as something to predict.
+            The opening takes ``opening_length`` tokens, which are not scored.
         seed : int
         split : str
-            ``"test"`` holds the tenth of all openings (who starts where) that ``"train"`` never shows.
+            A tenth of all openings (who starts where) occurs in ``"test"`` only.
         states : bool
 
         Returns
         -------
         Episodes
             With a state ``where_*`` for each person and thing, ``holder_*`` for each thing, and ``she``, ``he`` and
-            ``it``, whom or what the word would mean next: all integers (n, length), named in ``state_values``.
+            ``it``, the referent of each pronoun: integers (n, length), named in ``state_values``.
 
         Examples
         --------
@@ -109,10 +108,9 @@ class Story(World):
         David went to the attic. David found the lamp. David saw the lamp. Is Anna in the attic? Yes.
         He went to the kitchen. Where is Ben? He is in the
         """
-        n, length = checks.positive("n", n), checks.episode_length(self, length)
-        starts = self._openings[checks.split(self, split)]
-        rng = np.random.default_rng(checks.seed(seed))
-        # In the opening only the places are chosen: every fifth word.
+        n, length, rng = checks.sampling(self, n, length, seed, split)
+        starts = self._openings[split]
+        # In the opening only the places, every fifth word, are chosen.
         opening = np.zeros((self.opening_length, n), np.int64)
         opening[4::5] = starts[rng.integers(len(starts), size=n)].T
         uniform = rng.random((max(length - self.opening_length, 0), n))
@@ -120,8 +118,8 @@ class Story(World):
         tokens = np.empty((length, n), np.int64)
         history = History(now, length) if states else None
         for t in range(length):
-            told = t - self.opening_length
-            choice = opening[t] if told < 0 else self.narrator.choose(now, facts, uniform[told])
+            after = t - self.opening_length
+            choice = opening[t] if after < 0 else self.narrator.choose(now, facts, uniform[after])
             tokens[t] = self.narrator.advance(now, choice)
             if history:
                 history.keep(t, now)
@@ -129,51 +127,51 @@ class Story(World):
         return Episodes(np.ascontiguousarray(tokens.T), self._states(history) if history else {}, mask)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """The true state after each token, as in ``sample``.
+        """Compute the states after each token, as in ``sample``.
 
         Raises
         ------
         ValueError
-            If a token is outside the vocabulary, or cannot follow those before it; the place is named.
+            If a token is outside the vocabulary, or not legal; the first is named.
 
         Examples
         --------
         >>> world = story(people=2, places=2, things=1)
-        >>> said = "anna was in the kitchen , ben in the garden . anna found the ball . she picked it up".split()
-        >>> states = world.replay([[world.vocabulary.index(word) for word in said]])
+        >>> text = "anna was in the kitchen , ben in the garden . anna found the ball . she picked it up"
+        >>> states = world.replay([[world.vocabulary.index(word) for word in text.split()]])
         >>> [world.state_values[name][states[name][0, -1]] for name in ("where_ball", "holder_ball", "it")]
         ['kitchen', 'anna', 'ball']
         """
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        tokens = checks.tokens(self, tokens)
         history = History(self.narrator.begin(len(tokens))[0], tokens.shape[1])
         for t, now, _, possible in self._read(tokens):
-            self._expect(tokens, t, possible)
+            self._require_possible(tokens, t, possible)
             history.keep(t, now)
         return self._states(history)
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
-        """Exact distribution of the next token after each token; raises as ``replay`` does.
+        """Exact distribution of the next token after each token; raises the errors of ``replay``.
 
-        Within the opening it is the law before any opening is held out: every place is as likely.
+        In the opening it is the law of both splits together: all places are equally likely.
 
         Examples
         --------
         >>> world = story(people=2, places=2, things=1)
-        >>> said = "anna was in the kitchen , ben in the garden . anna found the ball . where is it ? it is in the"
-        >>> law = world.next_token_probs([[world.vocabulary.index(word) for word in said.split()]])[0, -1]
+        >>> text = "anna was in the kitchen , ben in the garden . anna found the ball . where is it ? it is in the"
+        >>> law = world.next_token_probs([[world.vocabulary.index(word) for word in text.split()]])[0, -1]
         >>> float(law[world.vocabulary.index("kitchen")])
         1.0
         """
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        tokens = checks.tokens(self, tokens)
         law = np.zeros((*tokens.shape, len(self.vocabulary)))
         for t, now, weights, possible in self._read(tokens):
-            self._expect(tokens, t, possible)
+            self._require_possible(tokens, t, possible)
             law[:, t] = self.narrator.by_token(now, weights)
         return law
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
-        """Tokens of probability above zero, in the opening too, which must name every person in order."""
-        tokens = checks.tokens(tokens, self.name, self.vocabulary)
+        """Tokens of positive probability. The opening must name every person in order."""
+        tokens = checks.tokens(self, tokens)
         legal = np.zeros((*tokens.shape, len(self.vocabulary)), bool)
         alive = np.ones(len(tokens), bool)
         for t, now, weights, possible in self._read(tokens):
@@ -182,11 +180,11 @@ class Story(World):
         return legal
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """The name of the first person: so every opening begins."""
+        """The name of the first person, with which every opening begins."""
         return np.array([word == self.people[0] for word in self.vocabulary])
 
     def decode(self, tokens: ArrayLike) -> str:
-        """The story as it would be printed.
+        """Write the story with capitals and punctuation.
 
         Examples
         --------
@@ -204,25 +202,6 @@ class Story(World):
             opens = word in {".", "?"}
         return text
 
-    def draw(
-        self, kind: str = "map", *, episode: Episodes | None = None, position: int | None = None, **options: Any
-    ) -> Figure:
-        """A plotly picture: ``"map"``, the places with the people and things in them.
-
-        With an ``episode`` as it stands after ``position`` tokens, with what was told last; without one the places
-        alone. Options: ``width``, ``height``.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such kind or option.
-        ValueError
-            If ``episode`` holds more or fewer than one, or the position is outside it.
-        """
-        from nextlat_viz.worlds.story.draw import draw
-
-        return draw(self, kind, episode, position, **options)
-
     @cached_property
     def _openings(self) -> dict[str, Int[np.ndarray, "openings people"]]:
         return openings(self.narrator.people, self.narrator.places)
@@ -230,7 +209,7 @@ class Story(World):
     def _read(
         self, tokens: Int[np.ndarray, "episodes positions"]
     ) -> Iterator[tuple[int, Telling, np.ndarray, np.ndarray]]:
-        """Position, where the stories stand after it, weights of what may follow, and whether the token could be."""
+        """Yield position, state after it, weights of the next choices, and whether the token is legal."""
         now, facts = self.narrator.begin(len(tokens))
         law = self.narrator.law(now, facts)
         for t in range(tokens.shape[1]):
@@ -239,14 +218,13 @@ class Story(World):
             law = self.narrator.law(now, facts)
             yield t, now, law, possible
 
-    def _expect(self, tokens: np.ndarray, t: int, possible: Bool[np.ndarray, " episodes"]) -> None:
-        if not possible.all():
-            episode = int(np.argmin(possible))
-            before = self.decode(tokens[episode, max(0, t - 12) : t]) or "nothing"
-            raise ValueError(
-                f"episode {episode} cannot happen in world {self.name!r}: token "
-                f"{self.vocabulary[tokens[episode, t]]!r} at position {t + 1} cannot follow {before!r}"
-            )
+    def _require_possible(self, tokens: np.ndarray, t: int, possible: Bool[np.ndarray, " episodes"]) -> None:
+        def reason(episode: int, place: int) -> str:
+            return f" cannot follow {self.decode(tokens[episode, max(0, place - 12) : place]) or 'nothing'!r}"
+
+        legal = np.ones(tokens.shape, bool)
+        legal[:, t] = possible
+        checks.require_legal(self, tokens, legal, reason)
 
     def _states(self, history: History) -> dict[str, np.ndarray]:
         what = (*self.people, *self.things)
@@ -260,35 +238,35 @@ class Story(World):
 
 
 def story(people: int = 4, places: int = 5, things: int = 4, hands: int = 2, questions: float = 0.25) -> Story:
-    """Small stories in which every sentence is true, and some ask what only the attentive reader knows.
+    """Short stories in which every sentence is true, with questions about the state.
 
-    A story opens by saying who is where. From then on each sentence either tells of somebody who goes somewhere,
-    finds, takes, drops, gives or sees something, or meets somebody, or asks: where is it, who has it, is it in that
-    place? Only what can happen is told: one takes what lies in the same place while a hand is free, gives to somebody
-    in the same place with a free hand, and meets who is there. Things are nowhere until somebody finds them.
-    "She", "he" and "it" mean the woman, man or thing mentioned last.
+    A story opens with the place of every person. In each further sentence somebody goes somewhere, finds, takes, drops,
+    gives or sees a thing, or meets somebody; or the sentence is a question and its answer: where is it, who has it, is
+    it in that place? Only possible events are told: people take things in the same place while a hand is free, give
+    them to people in the same place with a free hand, and meet people in the same place. Things have no place until
+    somebody finds them. "She", "he" and "it" mean the woman, man or thing mentioned last.
 
-    The law: the story is a Markov process whose state is what is true (who is where, who holds what, what each
-    pronoun means) and the place in a grammar. At each place of the grammar there are choices with fixed weights
-    (``nextlat_viz.worlds.story.grammar.rules``), and each that is possible is made in proportion to its weight. All of
-    that follows from the tokens, so the law of the next token is exact. What is true changes with the word that
-    settles it: after "Anna went to the kitchen", "Ben gave the key to Clara", "she picked it".
+    The law: a story is a Markov process whose state is the truth (who is where, who holds what, what each pronoun
+    means) and a node of a grammar. Each node has choices with fixed weights (``worlds.story.grammar.rules``); one of
+    the possible choices is made, in proportion to their weights. The tokens determine the state, so the law of the next
+    token is exact. The truth changes at the last word of "Anna went to the kitchen", "Ben gave the key to Clara", "she
+    picked it".
 
-    Content, for ``splits``, is the opening: a tenth of all ways to be in places, chosen by a fixed hash, is only ever
-    in ``"test"``. The opening is the prompt, so the law of every scored token is exact on either side.
+    The *content* of a story is its opening: a tenth of all openings, chosen by a fixed hash, occurs in ``"test"`` only.
+    The opening is the prompt, so the law of every scored token is exact in both splits.
 
     Parameters
     ----------
     people : int
-        2 to 6, women and men in turn.
+        2 to 6, women and men alternating.
     places : int
         2 to 8.
     things : int
         1 to 8.
     hands : int
-        Things a person can hold at a time, at least 1.
+        Number of things a person can hold, at least 1.
     questions : float
-        Share of sentences that ask, in [0, 1].
+        Fraction of sentences that are questions, in [0, 1].
 
     Raises
     ------
@@ -302,21 +280,18 @@ def story(people: int = 4, places: int = 5, things: int = 4, hands: int = 2, que
     Anna was in the kitchen, Ben in the hall. Ben found the ball. She went to the garden. She found the key.
     He grabbed the ball and walked to the garden. Where is the ball? It is in the garden
     """
-    for argument, value, low, names in (
-        ("people", people, 2, PEOPLE),
-        ("places", places, 2, PLACES),
-        ("things", things, 1, THINGS),
-    ):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= len(names):
-            raise ValueError(f"{argument} must be an integer from {low} to {len(names)}, got {value!r}")
-    if isinstance(questions, bool) or not 0 <= questions <= 1:
-        raise ValueError(f"questions must be a share in [0, 1], got {questions!r}")
-    hands = checks.positive("hands", hands)
-    return Story(Narrator(int(people), int(places), int(things), hands, float(questions)))
+    narrator = Narrator(
+        checks.integer("people", people, 2, len(PEOPLE)),
+        checks.integer("places", places, 2, len(PLACES)),
+        checks.integer("things", things, 1, len(THINGS)),
+        checks.integer("hands", hands),
+        checks.number("questions", questions),
+    )
+    return Story(narrator)
 
 
 def openings(people: int, places: int) -> dict[str, Int[np.ndarray, "openings people"]]:
-    """Every way for people to be in places, by split: a tenth of them, chosen by a fixed hash, is ``"test"``.
+    """List all openings, the place of each person, by split: a tenth, chosen by a fixed hash, is ``"test"``.
 
     Examples
     --------
@@ -325,7 +300,7 @@ def openings(people: int, places: int) -> dict[str, Int[np.ndarray, "openings pe
     (8, [[0, 1]])
     """
     index = np.arange(places**people)
-    found = index[:, None] // places ** np.arange(people) % places
+    every = index[:, None] // places ** np.arange(people) % places
     order = np.argsort(scrambled(index), kind="stable")
     test = max(1, round(_HELD_OUT * len(index)))
-    return {"train": found[order[test:]], "test": found[order[:test]]}
+    return {"train": every[order[test:]], "test": every[order[:test]]}

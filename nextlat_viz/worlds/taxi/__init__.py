@@ -1,4 +1,4 @@
-"""Taxi rides through a city's streets, one compass direction at a time."""
+"""Taxi rides through the streets of a city, one compass direction at a time."""
 
 from nextlat_viz.worlds.taxi.networks import from_networkx as from_networkx
 from nextlat_viz.worlds.taxi.sources import grid as grid

@@ -1,4 +1,4 @@
-"""Pictures of the taxi world: its streets, a ride on them, and where rides go."""
+"""Pictures of the taxi world: the streets, a ride, and the use of each street."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Int
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes
+from nextlat_viz.worlds.drawing import picture
 from nextlat_viz.worlds.taxi.follow import PROMPT, follow
 from nextlat_viz.worlds.taxi.map import draw_map
 from nextlat_viz.worlds.taxi.traffic import END
@@ -18,17 +19,35 @@ from nextlat_viz.worlds.taxi.world import Taxi
 _RIDES_IN_USE = 2000
 
 
-def draw(
-    world: Taxi, kind: str = "map", episode: Episodes | None = None, position: int | None = None, **options: Any
+@picture(Taxi, "map")
+def draw_city(
+    world: Taxi, episode: Episodes | None, position: int | None, *, width: int = 720, height: int | None = None
 ) -> Figure:
-    """Draw one kind of picture; ``Taxi.draw`` is the way in.
+    """Draw the streets, and the ride of an episode on them."""
+    return draw_map(world.streets, **_ride(world, episode, position), width=width, height=height)
+
+
+@picture(Taxi, "ride")
+def draw_ride(
+    world: Taxi, episode: Episodes | None, position: int | None, *, width: int = 720, height: int | None = None
+) -> Figure:
+    """Draw the ride of an episode.
 
     Raises
     ------
-    UnknownNameError
-        If there is no such kind, or the kind has no such option.
     ValueError
-        If ``episode`` holds more or fewer than one or is missing from a ``"ride"``, or the position is outside it.
+        If there is no episode.
+    """
+    if episode is None:
+        raise ValueError("the picture 'ride' needs an episode: pass episode=world.sample(1)")
+    return draw_city(world, episode, position, width=width, height=height)
+
+
+@picture(Taxi, "use")
+def draw_use(
+    world: Taxi, episode: Episodes | None, position: int | None, *, width: int = 720, height: int | None = None
+) -> Figure:
+    """Draw the streets coloured by how many random rides take them.
 
     Examples
     --------
@@ -36,27 +55,21 @@ def draw(
     >>> worlds.get("taxi", width=5, height=4).draw("use").layout.title.text
     'How often 2,000 random rides take each street'
     """
-    checks.picture(world, kind, options)
-    if kind == "use":
-        options |= {
-            "use": _use(world),
-            "title": f"How often {_RIDES_IN_USE:,} {world.rides.kind} rides take each street",
-        }
-    if episode is not None:
-        options |= _ride(world, episode, checks.one_episode(episode, position))
-    elif kind == "ride":
-        raise ValueError("a picture of a ride needs one: pass episode=world.sample(1)")
-    return draw_map(world.streets, **options)
+    title = f"How often {_RIDES_IN_USE:,} {world.rides.kind} rides take each street"
+    options = {"title": title} | _ride(world, episode, position)
+    return draw_map(world.streets, use=_use(world), **options, width=width, height=height)
 
 
-def _ride(world: Taxi, episode: Episodes, position: int) -> dict[str, Any]:
-    """What ``draw_map`` shows of an episode: its moves up to a position, or to the first that is not legal."""
-    tokens = checks.tokens(episode.tokens, world.name, world.vocabulary)
+def _ride(world: Taxi, episode: Episodes | None, position: int | None) -> dict[str, Any]:
+    """Options of ``draw_map`` for an episode: its moves up to a position, or to the first illegal one."""
+    if episode is None or position is None:
+        return {}
+    tokens = checks.tokens(world, episode.tokens)
     way = follow(world.rides, tokens)
     node, destination = way.node[0], int(way.destination[0, min(1, tokens.shape[1] - 1)])
     moved = np.append(True, np.diff(way.moves_left[0, :position]) != 0)
     taken = int(moved.sum()) - 1
-    # Where it goes from and to stands on the map: names of real crossings are too long for a title.
+    # Origin and destination are named on the map: names of real intersections are too long for a title.
     ride = f"A ride in {world.streets.name}"
     if destination < 0:
         return {"rides": node[:1], "title": f"{ride}: the origin"}
@@ -66,7 +79,7 @@ def _ride(world: Taxi, episode: Episodes, position: int) -> dict[str, Any]:
 
 
 def _use(world: Taxi) -> Int[np.ndarray, " edges"]:
-    """How often rides of the training split take each of ``streets.edges``."""
+    """Number of training rides that take each of ``streets.edges``."""
     episodes = world.sample(_RIDES_IN_USE)
     turn = episodes.tokens[:, PROMPT:] - world.rides.n_nodes
     taken = turn < END

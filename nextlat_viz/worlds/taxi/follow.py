@@ -1,4 +1,4 @@
-"""Where a taxi is after each token, and what was wrong with a token that could not come."""
+"""Follow rides token by token, and explain why a token is not legal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROMPT = 2
 
 
 class Followed(NamedTuple):
-    """What holds after each token; from the first token that is not legal on, nothing moves any more."""
+    """The state after each token; it does not change from the first illegal token on."""
 
     node: Int[np.ndarray, "episodes positions"]
     destination: Int[np.ndarray, "episodes positions"]
@@ -45,7 +45,7 @@ def follow(rides: Rides, tokens: Int[np.ndarray, "episodes positions"]) -> Follo
             continue
         goal = destination[t - 1]
         turn = token - nodes
-        # The ninth direction, of any token that is no turn, leads nowhere.
+        # Tokens that are not turns get a ninth direction, without a street.
         to = leads.take(at * (END + 1) + np.where((turn >= 0) & (turn < END), turn, END))
         there = at == goal
         moves = legal[t - 1] & (to >= 0) & (left > 0) & ~there
@@ -55,22 +55,22 @@ def follow(rides: Rides, tokens: Int[np.ndarray, "episodes positions"]) -> Follo
 
 
 def refusal(rides: Rides, token: int, position: int, before: tuple[int, int, int]) -> str:
-    """Why a token could not come at a position, from 1, given node, destination and moves left before it."""
+    """Why a token is not legal at a position, from 1, given node, destination and moves left before it."""
     name = rides.streets.nodes.__getitem__
     node, destination, left = before
     if position <= PROMPT:
         if token >= rides.n_nodes:
-            return "an episode opens with two intersections, its origin and its destination"
+            return "an episode opens with two intersections, the origin and the destination"
         if token == node:
-            return "the destination must be another intersection than the origin"
+            return "origin and destination must differ"
         return (
-            f"it is {rides.to_goal[token, node]} moves from {name(node)!r}, and rides take at most "
+            f"it is {rides.to_goal[token, node]} moves from {name(node)!r}, and rides have at most "
             f"max_turns={rides.max_turns}"
         )
     if node == destination:
         return "the ride has reached its destination, and only 'end' may follow"
     if token < rides.n_nodes:
-        return "after the destination come turns, no further intersections"
+        return "turns follow the destination, no further intersections"
     if token == rides.n_nodes + END:
         return f"the taxi is at {name(node)!r}, not yet at its destination {name(destination)!r}"
     if left == 0:

@@ -1,4 +1,4 @@
-"""The street map: the city alone, rides through it, or how often each street is taken."""
+"""Street maps: the city, rides through it, and the use of each street."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import drawing
+from nextlat_viz.display import escape
+from nextlat_viz.plotting import CURSOR, INK, SEQUENTIAL, Figure
+from nextlat_viz.worlds import checks, drawing
+from nextlat_viz.worlds.drawing import QUIET, picture
 from nextlat_viz.worlds.taxi.streets import Streets
 
 _LEGIBLE_ARROWS = 1500  # one-way streets
 _AFFORDABLE_NAMES = 1500  # intersections: each is an element of the page
 _BANDS = 6
 _FADED = 0.45
-_QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
 
 
+@picture(Streets, "map")
 def draw_map(
     streets: Streets,
     rides: ArrayLike | Sequence[ArrayLike] | None = None,
@@ -32,29 +34,29 @@ def draw_map(
     width: int = 720,
     height: int | None = None,
 ) -> Figure:
-    """Draw a street map; in small cities with the way of one-way streets, and names on hover.
+    """Draw a street map; small cities show one-way arrows, and names on hover.
 
     Parameters
     ----------
     streets : Streets
     rides : int array (moves + 1,), or a sequence of them, optional
-        Intersections a ride passes, by index, from its origin on. A move where there is no street is dashed.
+        Indices of the intersections of a ride, from its origin on. Moves without a street are dashed.
     at : int, optional
-        How many moves of the one ride have been made; what lies ahead is dotted. All of them by default.
+        Number of moves made of a single ride, all by default; further moves are dotted.
     use : array (edges,), optional
-        How often each of ``streets.edges`` is taken. Both ways of a street count together.
+        Use of each of ``streets.edges``. Both directions of a street are added.
     goal : int, optional
-        Where the ride is bound for, by index; where it ends by default.
+        Index of the destination of the ride; its last intersection by default.
     title : str, optional
         Name and size of the city by default.
     width, height : int
-        Pixels. The height follows from the shape of the city by default.
+        In pixels. The height depends on the shape of the city by default.
 
     Raises
     ------
     ValueError
-        If a ride passes an intersection that does not exist, ``at`` lies outside it, or ``use`` does not fit the
-        streets.
+        If a ride has an intersection that does not exist, ``at`` is outside the ride, or ``use`` has another shape
+        than the streets.
 
     Examples
     --------
@@ -70,7 +72,7 @@ def draw_map(
         raise ValueError(f"goal must be an intersection from 0 to {len(streets.nodes) - 1}, got {goal!r}")
     figure = Figure(layout=drawing.layout(width, _height(streets, width) if height is None else height))
     _frame(figure, streets)
-    said = []
+    notes = []
     if use is not None:
         counts = np.asarray(use)
         if counts.shape != (streets.n_edges,) or counts.dtype.kind not in "iuf" or not (counts >= 0).all():
@@ -79,9 +81,9 @@ def draw_map(
                 f"{counts.dtype} of shape {counts.shape}"
             )
         _draw_use(figure, streets, counts, faded=bool(paths))
-        said.append("Both ways of a street counted together.")
+        notes.append("Both directions of a street are added.")
     else:
-        said += _draw_streets(figure, streets, faded=bool(paths))
+        notes += _draw_streets(figure, streets, faded=bool(paths))
     if len(streets.nodes) <= _AFFORDABLE_NAMES:
         _draw_names(figure, streets)
     if len(paths) == 1:
@@ -89,9 +91,9 @@ def draw_map(
     elif paths:
         _draw_rides(figure, streets, paths)
     if streets.attribution:
-        said.append(f"{streets.attribution}.")
+        notes.append(f"{streets.attribution}.")
     default = f"{streets.name}: {len(streets.nodes):,} intersections, {streets.n_edges:,} directed edges"
-    drawing.caption(figure, default if title is None else title, " ".join(said))
+    drawing.add_caption(figure, default if title is None else title, " ".join(notes))
     return figure
 
 
@@ -103,7 +105,7 @@ def _paths(streets: Streets, rides: ArrayLike | Sequence[ArrayLike] | None) -> l
     for path in paths:
         if path.ndim != 1 or not path.size or path.dtype.kind not in "iu":
             raise ValueError(
-                "a ride must be a row of intersections by index, at least its origin; got "
+                "a ride must be a row of indices of intersections, at least its origin; got "
                 f"{path.dtype} of shape {path.shape}"
             )
         outside = (path < 0) | (path >= len(streets.nodes))
@@ -125,19 +127,16 @@ def _frame(figure: go.Figure, streets: Streets) -> None:
     figure.update_yaxes(range=[streets.y.min() - margin, streets.y.max() + margin])
 
 
-def _segments(
-    streets: Streets, pairs: Int[np.ndarray, "pairs 2"]
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Straight lines with gaps between them, as one trace takes them."""
-    gap = np.full(len(pairs), np.nan)
-    x, y = (np.stack([at[pairs[:, 0]], at[pairs[:, 1]], gap], axis=1).ravel() for at in (streets.x, streets.y))
-    return x, y
+def _segments(streets: Streets, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, Float[np.ndarray, " points"]]:
+    """``x`` and ``y`` of one trace with a straight line for each pair of intersections."""
+    places = np.stack([streets.x, streets.y], axis=1)
+    return drawing.segments(places[pairs[:, 0]], places[pairs[:, 1]])
 
 
 def _by_pair(
     streets: Streets,
 ) -> tuple[Int[np.ndarray, "pairs 2"], Bool[np.ndarray, " pairs"], Int[np.ndarray, " edges"]]:
-    """Streets without their direction: a pair of ends, whether it is one way, and the pair each edge belongs to."""
+    """Streets without direction: pairs of ends, whether each is one-way, and the pair of each edge."""
     first, second = np.sort(streets.edges, axis=1).T
     keys, example, belongs = np.unique(first * len(streets.nodes) + second, return_index=True, return_inverse=True)
     return streets.edges[example], np.bincount(belongs, minlength=len(keys)) == 1, belongs
@@ -148,41 +147,38 @@ def _draw_streets(figure: go.Figure, streets: Streets, faded: bool) -> list[str]
     small = len(streets.nodes) <= _AFFORDABLE_NAMES
     opacity = _FADED if faded else 1.0
     for chosen, wide in ((one_way, 1.0), (~one_way, 2.2)):
-        x, y = _segments(streets, pairs[chosen])
-        look = {"width": wide if small else 0.8, "color": drawing.INK}
-        figure.add_scatter(x=x, y=y, mode="lines", line=look, opacity=opacity, **_QUIET)
+        line = {"width": wide if small else 0.8, "color": INK}
+        figure.add_scatter(**_segments(streets, pairs[chosen]), mode="lines", line=line, opacity=opacity, **QUIET)
     if not one_way.any() or one_way.sum() > _LEGIBLE_ARROWS:
         return []
-    _draw_arrows(figure, streets, pairs[one_way], {"size": 6, "color": drawing.INK, "opacity": opacity})
-    return ["An arrow is a one-way street."]
+    _draw_arrows(figure, streets, pairs[one_way], {"size": 6, "color": INK, "opacity": opacity})
+    return ["Arrows mark one-way streets."]
 
 
-def _draw_arrows(figure: go.Figure, streets: Streets, pairs: Int[np.ndarray, "pairs 2"], look: dict[str, Any]) -> None:
-    """A head in the middle of every street, pointing from its first end to its second."""
+def _draw_arrows(figure: go.Figure, streets: Streets, pairs: Int[np.ndarray, "pairs 2"], style: dict[str, Any]) -> None:
+    """Add an arrowhead in the middle of every street, from its first end to its second."""
     source, target = pairs.T
     east, north = streets.x[target] - streets.x[source], streets.y[target] - streets.y[source]
     figure.add_scatter(
         x=streets.x[source] + east / 2,
         y=streets.y[source] + north / 2,
         mode="markers",
-        marker=look | {"symbol": "triangle-up", "angle": np.rad2deg(np.arctan2(east, north)), "line": {"width": 0}},
-        **_QUIET,
+        marker=style | {"symbol": "triangle-up", "angle": np.rad2deg(np.arctan2(east, north)), "line": {"width": 0}},
+        **QUIET,
     )
 
 
 def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bool) -> None:
-    """One trace for each band of use, the least used first, so that none hides a busier one."""
+    """Add one trace for each band of use, the least used first, so that it hides no other."""
     pairs, _, belongs = _by_pair(streets)
     total = np.bincount(belongs, weights=counts, minlength=len(pairs))
     bands = _bands(total)
     for band, (low, high) in enumerate(bands):
         chosen = (total >= low) & (total <= high)
         place = band / max(len(bands) - 1, 1)
-        colour = drawing.SEQUENTIAL[round(place * (len(drawing.SEQUENTIAL) - 1))] if high else drawing.INK
-        x, y = _segments(streets, pairs[chosen])
+        colour = SEQUENTIAL[round(place * (len(SEQUENTIAL) - 1))] if high else INK
         figure.add_scatter(
-            x=x,
-            y=y,
+            **_segments(streets, pairs[chosen]),
             mode="lines",
             line={"width": 0.7 + 3.3 * place, "color": colour},
             opacity=_FADED if faded or not high else 1.0,
@@ -194,7 +190,7 @@ def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bo
 
 
 def _bands(total: Float[np.ndarray, " pairs"]) -> list[tuple[float, float]]:
-    """Least and most use of every band; the bands are equally wide in the logarithm, and no use is one of its own."""
+    """Least and most use of every band. Bands are equally wide in the logarithm; unused streets are a separate band."""
     used = total[total > 0]
     bands = [(0.0, 0.0)] if len(used) < len(total) else []
     if len(used):
@@ -213,8 +209,8 @@ def _draw_names(figure: go.Figure, streets: Streets) -> None:
         x=streets.x,
         y=streets.y,
         mode="markers",
-        marker={"size": 8, "color": drawing.INK, "opacity": 0},
-        hovertext=[drawing.safe(name) for name in streets.nodes],
+        marker={"size": 8, "color": INK, "opacity": 0},
+        hovertext=[escape(name) for name in streets.nodes],
         hoverinfo="text",
         showlegend=False,
     )
@@ -224,12 +220,9 @@ def _draw_ride(
     figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], at: int | None, goal: int | None
 ) -> None:
     last = len(path) - 1
-    if at is None:
-        at = last
-    elif isinstance(at, bool) or not isinstance(at, (int, np.integer)) or not 0 <= at <= last:
-        raise ValueError(f"at must be a number of moves from 0 to {last}, got {at!r}")
-    _draw_way(figure, streets, path[at:], {"width": 2.5, "dash": "dot"}, arrows=False)
-    _draw_way(figure, streets, path[: at + 1], {"width": 4}, arrows=True)
+    at = last if at is None else checks.integer("at", at, 0, last)
+    _draw_path(figure, streets, path[at:], {"width": 2.5, "dash": "dot"}, arrows=False)
+    _draw_path(figure, streets, path[: at + 1], {"width": 4}, arrows=True)
     end = int(path[-1]) if goal is None else goal
     for node, label, marker in (
         (int(path[0]), "from", {"size": 13, "symbol": "circle-open"}),
@@ -240,8 +233,8 @@ def _draw_ride(
         x=streets.x[path[at : at + 1]],
         y=streets.y[path[at : at + 1]],
         mode="markers",
-        marker={"size": 11, "color": drawing.MARK},
-        hovertext=drawing.safe(f"at {streets.nodes[path[at]]}"),
+        marker={"size": 11, "color": CURSOR},
+        hovertext=escape(f"at {streets.nodes[path[at]]}"),
         hoverinfo="text",
         showlegend=False,
     )
@@ -249,10 +242,10 @@ def _draw_ride(
 
 def _draw_rides(figure: go.Figure, streets: Streets, paths: Sequence[Int[np.ndarray, " _"]]) -> None:
     for path in paths:
-        _draw_way(figure, streets, path, {"width": 2.5}, arrows=False)
+        _draw_path(figure, streets, path, {"width": 2.5}, arrows=False)
 
 
-def _draw_way(
+def _draw_path(
     figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], line: dict[str, Any], arrows: bool
 ) -> None:
     moves = np.stack([path[:-1], path[1:]], axis=1)
@@ -260,15 +253,14 @@ def _draw_way(
     lost: dict[str, Any] = {"dash": "dash"}
     for chosen, dash in ((is_street, {}), (~is_street, lost)):
         if chosen.any():
-            x, y = _segments(streets, moves[chosen])
-            look = {"color": drawing.MARK} | line | dash
-            figure.add_scatter(x=x, y=y, mode="lines", line=look, opacity=0.9, **_QUIET)
+            style = {"color": CURSOR} | line | dash
+            figure.add_scatter(**_segments(streets, moves[chosen]), mode="lines", line=style, opacity=0.9, **QUIET)
     if arrows and len(streets.nodes) <= _AFFORDABLE_NAMES:
-        _draw_arrows(figure, streets, moves, {"size": 11, "color": drawing.MARK})
+        _draw_arrows(figure, streets, moves, {"size": 11, "color": CURSOR})
 
 
 def _lies_below(streets: Streets, path: Int[np.ndarray, " passed"], node: int) -> bool:
-    """Whether the part of a ride that is near a place runs below it rather than above."""
+    """Whether the part of a ride near a place is below it rather than above."""
     east, north = streets.x[path] - streets.x[node], streets.y[path] - streets.y[node]
     near = np.hypot(east, north) <= 0.15 * max(np.ptp(streets.x), np.ptp(streets.y))
     return bool(north[near].sum() <= 0)
@@ -277,14 +269,14 @@ def _lies_below(streets: Streets, path: Int[np.ndarray, " passed"], node: int) -
 def _draw_place(
     figure: go.Figure, streets: Streets, node: int, label: str, marker: dict[str, Any], above: bool
 ) -> None:
-    """A mark with its name above or below it, pushed inwards near the left and right ends of the map."""
+    """Add a marker with its name above or below it, aligned inwards near the left and right ends of the map."""
     x, y = streets.x[node], streets.y[node]
-    name = drawing.safe(f"{label} {streets.nodes[node]}")
+    name = escape(f"{label} {streets.nodes[node]}")
     figure.add_scatter(
         x=[x],
         y=[y],
         mode="markers",
-        marker=marker | {"color": drawing.MARK, "line": {"width": 3, "color": drawing.MARK}},
+        marker=marker | {"color": CURSOR, "line": {"width": 3, "color": CURSOR}},
         hovertext=name,
         hoverinfo="text",
         showlegend=False,
@@ -298,5 +290,5 @@ def _draw_place(
         xanchor="left" if across < 0.3 else "right" if across > 0.7 else "center",
         yanchor="bottom" if above else "top",
         yshift=9 if above else -9,
-        font={"size": 13, "color": drawing.MARK},
+        font={"size": 13, "color": CURSOR},
     )

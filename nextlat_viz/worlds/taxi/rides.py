@@ -1,4 +1,4 @@
-"""How taxi rides are drawn: pairs of intersections, a share of them held out, and the turns between."""
+"""The law of taxi rides: pairs of intersections, of which some are held out, and the turns between them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from nextlat_viz.worlds.taxi.streets import Streets
 from nextlat_viz.worlds.taxi.traffic import Traffic, traffic
 
 KINDS = ("random", "noisy", "shortest")
-"""Ways to choose a turn; ``Rides`` says what each does."""
+"""Ways to choose a turn; see ``Rides``."""
 
-# Beyond either, listing every pair costs more than drawing until one fits.
+# Pairs are listed in smaller cities and for rarer splits; otherwise rejection sampling is faster.
 _LISTED_PAIRS = 1 << 20
 _RARE = 0.01
 _DRAWS_AT_ONCE = 1 << 20
-# Enough rides that numpy's cost per call vanishes, few enough that their rows of distances stay in the cache.
+# Enough rides to make numpy's cost per call negligible; few enough that their distances stay in the cache.
 _RIDES_AT_ONCE = 8192
 
 
 class Rides:
-    """The law that rides are drawn from.
+    """The law of rides.
 
-    An origin and another intersection, the destination, are drawn uniformly among the pairs whose shortest path takes
-    at most ``max_turns``. Then, at each intersection until the destination is reached, a direction is drawn
-    uniformly among some that have a street:
+    Origin and destination are different intersections, uniform among the pairs whose shortest path has at most
+    ``max_turns`` moves. At each intersection until the destination is reached, a direction is drawn uniformly from:
 
     ``"random"``
-        those from which the destination can still be reached in the moves left. A ride therefore never fails, and
-        ends where it first meets its destination.
+        directions after which the destination can be reached in the moves left, so every ride reaches it. A ride
+        ends when it first reaches its destination.
     ``"shortest"``
-        those that bring the destination one move closer.
+        directions that reduce the distance to the destination.
     ``"noisy"``
-        as ``"random"`` with probability ``noise``, drawn anew at every turn, else as ``"shortest"``. (Vafa et al.
-        2024 perturb the weights of the streets instead and take shortest paths by those; that leaves no simple law.)
+        as ``"random"`` with probability ``noise``, independently at every turn, otherwise as ``"shortest"``. (Vafa et
+        al. 2024 instead take shortest paths after perturbing the weights of the streets, which has no simple law.)
 
     Parameters
     ----------
@@ -46,7 +45,7 @@ class Rides:
     max_turns : int
     noise : float
     held_out : float
-        Share of pairs that only the split ``"test"`` draws from.
+        Fraction of pairs that occur in the split ``"test"`` only.
 
     Examples
     --------
@@ -67,15 +66,15 @@ class Rides:
     def connects(
         self, origin: Integer[np.ndarray, "..."], destination: Integer[np.ndarray, "..."]
     ) -> Bool[np.ndarray, "..."]:
-        """Whether a ride may lead from one to the other: they differ, and ``max_turns`` are enough."""
+        """Whether a ride from origin to destination is possible: they differ, and ``max_turns`` are enough."""
         return (origin != destination) & (self.to_goal[destination, origin] <= self.max_turns)
 
     def is_held_out(
         self, origin: Int[np.ndarray, "*pairs"], destination: Int[np.ndarray, "*pairs"]
     ) -> Bool[np.ndarray, "*pairs"]:
-        """Whether pairs belong to the test split: by a fixed hash of the two, whatever the seed.
+        """Whether pairs belong to the test split, by a fixed hash that does not depend on the seed.
 
-        Pairs held out for one share are held out for every larger share.
+        A larger ``held_out`` holds out the same pairs and more.
         """
         key = (origin.astype(np.uint64) << np.uint64(32)) | destination.astype(np.uint64)
         return scrambled(key) < np.uint64(int(self.held_out * 2**64))
@@ -88,7 +87,7 @@ class Rides:
         Raises
         ------
         ValueError
-            If the split holds no pair at all.
+            If the split has no pair.
         """
         held_out = self.held_out if split == "test" else 1 - self.held_out
         share = held_out * self._within_reach
@@ -102,27 +101,24 @@ class Rides:
                 )
             origin, destination = np.divmod(listed[rng.integers(len(listed), size=n)], self.n_nodes)
             return origin, destination
-        found: list[np.ndarray] = []
+        drawn: list[np.ndarray] = []
         missing = n
         while missing > 0:
             draws = min(int(1.1 * missing / share) + 64, _DRAWS_AT_ONCE)
             pairs = rng.integers(self.n_nodes, size=(2, draws))
             pairs = pairs[:, self.connects(*pairs)]
-            found.append(pairs[:, self.is_held_out(*pairs) == (split == "test")])
-            missing -= found[-1].shape[1]
-        origin, destination = np.concatenate(found, axis=1)[:, :n]
+            drawn.append(pairs[:, self.is_held_out(*pairs) == (split == "test")])
+            missing -= drawn[-1].shape[1]
+        origin, destination = np.concatenate(drawn, axis=1)[:, :n]
         return origin, destination
 
     def sample(
         self, n: int, rng: np.random.Generator, split: str
     ) -> tuple[Int[np.ndarray, " rides"], Int[np.ndarray, " rides"], UInt8[np.ndarray, "rides turns"]]:
-        """Draw rides: origins, destinations, and the turns to there, ``END`` from then on.
-
-        There is room for ``max_turns`` and one ``END``.
-        """
+        """Draw rides: origins, destinations, and ``max_turns`` + 1 turns, padded with ``END``."""
         origin, destination = self.pairs(n, rng, split)
         turns = np.empty((n, self.max_turns + 1), np.uint8)
-        # Rides to neighbouring rows of the table of distances are looked up together.
+        # Sorted by destination, rides use neighbouring rows of the table of distances.
         order = np.argsort(destination.astype(np.min_scalar_type(self.n_nodes)), kind="stable")
         for first in range(0, n, _RIDES_AT_ONCE):
             rows = order[first : first + _RIDES_AT_ONCE]
@@ -135,7 +131,7 @@ class Rides:
         destination: Integer[np.ndarray, "*at"],
         left: Integer[np.ndarray, "*at"],
     ) -> Bool[np.ndarray, "*at 8"]:
-        """Directions after which the destination can be reached, of the ``left`` moves one being taken."""
+        """Directions after which the destination can be reached in ``left`` moves, including this one."""
         leads = self.streets.turns[node]
         return (leads >= 0) & (self.to_goal[destination[..., None], leads] < left[..., None])
 
@@ -145,7 +141,7 @@ class Rides:
         destination: Integer[np.ndarray, "*at"],
         left: Integer[np.ndarray, "*at"],
     ) -> Float[np.ndarray, "*at 8"]:
-        """Probability of each direction before the destination is reached; none where it is out of reach."""
+        """Probability of each direction before the destination is reached; zeros if it is out of reach."""
         in_time = self.in_time(node, destination, left)
         closer = in_time & self.in_time(node, destination, self.to_goal[destination, node])
         return self.wander * _uniform(in_time) + (1 - self.wander) * _uniform(closer)
@@ -156,11 +152,11 @@ class Rides:
 
     @cached_property
     def _within_reach(self) -> float:
-        """Share of all pairs that a ride may connect."""
+        """Fraction of all pairs that rides can connect."""
         return float(((self.to_goal <= self.max_turns).sum() - self.n_nodes) / self.n_nodes**2)
 
     def _listed(self, split: str) -> Int[np.ndarray, " pairs"]:
-        """Every pair of a split, as origin times ``n_nodes`` plus destination."""
+        """All pairs of a split, as origin times ``n_nodes`` plus destination."""
         if split not in self._lists:
             parts = []
             goals = max(1, _DRAWS_AT_ONCE // self.n_nodes)

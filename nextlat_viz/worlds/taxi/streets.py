@@ -1,4 +1,4 @@
-"""A directed street graph as a table: an intersection and a compass direction lead to one intersection."""
+"""A directed street graph as a table of turns: intersection and compass direction lead to an intersection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from nextlat_viz.worlds.base import html_table
+from nextlat_viz.display import table
 
 if TYPE_CHECKING:
     import networkx
@@ -28,34 +28,34 @@ _GOALS_AT_ONCE = 8 * _WORD.itemsize
 
 @dataclass(frozen=True, eq=False)
 class Streets:
-    """A directed street graph in which a compass direction leads to one place.
+    """A directed street graph in which each intersection has at most one street in each compass direction.
 
-    Every intersection can be reached from every other. Build one with ``taxi.streets`` or ``from_networkx``, which
-    says how streets become directions.
+    Every intersection can be reached from every other. Built by ``taxi.streets`` or ``from_networkx``, which assigns
+    directions to streets.
 
     Parameters
     ----------
     name : str
-        What the city is called.
+        Name of the city.
     nodes : tuple of str
-        Names of the intersections, all different.
+        Distinct names of the intersections.
     x, y : float64 arrays (nodes,)
-        Metres east and north of the middle; blocks in a grid.
+        Metres east and north of the centre; blocks in a grid.
     turns : int64 array (nodes, 8)
-        Where each direction of ``COMPASS`` leads, -1 where there is no street.
+        Intersection that each direction of ``COMPASS`` leads to, -1 if there is no street.
     attribution : str
-        Whom the map is owed to, shown below every drawing of it.
+        Credit for the map, shown below every drawing.
     spread : int
-        Streets that go by a direction next to their own, another street of the intersection having taken it.
+        Number of streets not assigned to their nearest direction, because another street has it.
 
     Raises
     ------
     ValueError
-        If the arrays do not fit together, or some intersection cannot be reached from some other.
+        If the shapes do not match, or an intersection cannot be reached from another.
 
     Examples
     --------
-    A ring road of three, one way round:
+    A one-way ring of three intersections:
 
     >>> ring = Streets("ring", ("a", "b", "c"), np.array([0.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0]),
     ...                np.array([[-1, 1] + 6 * [-1], 4 * [-1] + [2] + 3 * [-1], 6 * [-1] + [0, -1]]))
@@ -91,7 +91,7 @@ class Streets:
 
     @cached_property
     def edges(self) -> Int[np.ndarray, "edges 2"]:
-        """From where to where each street leads, by intersection, then by direction."""
+        """Source and target of each street, sorted by source and direction."""
         source, direction = np.nonzero(self.turns >= 0)
         return np.stack([source, self.turns[source, direction]], axis=1).astype(np.int64)
 
@@ -102,17 +102,17 @@ class Streets:
 
     @cached_property
     def distance(self) -> Integer[np.ndarray, "nodes nodes"]:
-        """Fewest moves from row to column: uint8 where the longest way allows, so subtract nothing from it unwidened.
+        """Length of the shortest path from row to column, in moves.
 
-        Read-only, and laid out by column: ``distance[node, goal]`` for all nodes and one goal lie side by side, and
-        those are what a ride asks for at every turn. It takes as many bytes as there are pairs, 41 MB for 6,400
+        The type is uint8 if the longest path allows: cast before subtracting. Read-only and stored by column, because
+        rides use ``distance[node, goal]`` for all nodes and one goal. Takes one byte per pair, 41 MB for 6,400
         intersections.
         """
         return _fewest_moves(self.turns)
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of names, turns and places (to a tenth of a metre), as hex, the same on every machine."""
+        """Hash of names, turns and positions (to 0.1 m) as hex, the same on every machine."""
         digest = hashlib.sha256(b"nextlat_viz.streets/1")
         digest.update("\0".join(self.nodes).encode())
         digest.update(np.ascontiguousarray(self.turns, dtype="<i8").tobytes())
@@ -120,7 +120,7 @@ class Streets:
         return digest.hexdigest()
 
     def to_networkx(self) -> networkx.DiGraph:
-        """The same graph for networkx: nodes with ``x`` and ``y``, edges with their ``direction``."""
+        """Convert to networkx: nodes with ``x`` and ``y``, edges with their ``direction``."""
         import networkx
 
         graph = networkx.DiGraph(name=self.name)
@@ -133,9 +133,9 @@ class Streets:
 
     def draw(self, **options: Any) -> Figure:
         """Draw the map; the options are those of ``taxi.map.draw_map``."""
-        from nextlat_viz.worlds.taxi.map import draw_map
+        from nextlat_viz.worlds.drawing import find_picture
 
-        return draw_map(self, **options)
+        return find_picture(Streets, "map")(self, **options)
 
     def __repr__(self) -> str:
         return f"<Streets {self.name}: {len(self.nodes):,} intersections, {self.n_edges:,} directed edges>"
@@ -144,10 +144,10 @@ class Streets:
         rows = {
             "intersections": f"{len(self.nodes):,}",
             "directed edges": f"{self.n_edges:,}",
-            "by a neighbouring direction": f"{self.spread:,}",
+            "not in their nearest direction": f"{self.spread:,}",
             "sha256": self.sha256[:12],
         }
-        return html_table(f"Streets {self.name}", rows | ({"map": self.attribution} if self.attribution else {}))
+        return table(f"Streets {self.name}", rows | ({"map": self.attribution} if self.attribution else {}))
 
 
 def require_connected(name: str, nodes: Sequence[str], edges: Int[np.ndarray, "edges 2"]) -> None:
@@ -165,25 +165,26 @@ def require_connected(name: str, nodes: Sequence[str], edges: Int[np.ndarray, "e
     dead_ends = np.flatnonzero(np.bincount(edges[:, 0], minlength=count) == 0)
     problem = f", {len(dead_ends):,} of them dead ends such as {nodes[dead_ends[0]]!r}" if len(dead_ends) else ""
     raise ValueError(
-        f"every intersection of {name!r} must be reachable from every other, but it falls into {parts:,} parts"
+        f"every intersection of {name!r} must be reachable from every other, but there are {parts:,} separate parts"
         f"{problem}; the largest has {np.bincount(part).max():,} of {count:,} intersections: pass largest=True to keep "
-        "that one alone"
+        "only that one"
     )
 
 
 def _fewest_moves(turns: Int[np.ndarray, "nodes 8"]) -> Integer[np.ndarray, "nodes nodes"]:
-    """Fewest moves from row to column in a strongly connected table of turns; see ``Streets.distance``.
+    """Shortest paths in a strongly connected table of turns; see ``Streets.distance``.
 
-    Breadth-first from 64 goals at once, one bit for each: a pass over the streets takes all of them back one move.
+    Breadth-first search from 64 goals at once, one bit for each: one pass over the streets moves all of them back by
+    one.
     """
     count = len(turns)
-    ways = (turns >= 0).sum(1)
-    # With those that have most ways first, the k-th ways of all intersections are those of the first few.
-    order = np.argsort(-ways, kind="stable")
+    degree = (turns >= 0).sum(1)
+    # Sorted by number of streets, so that the intersections with a k-th street come first.
+    order = np.argsort(-degree, kind="stable")
     place = np.argsort(order)
     onward = [
         place[np.take_along_axis(turns[order], np.argsort(turns[order] < 0, axis=1, kind="stable"), 1)[:last, k]]
-        for k, last in enumerate((ways[:, None] > np.arange(ways.max())).sum(0))
+        for k, last in enumerate((degree[:, None] > np.arange(degree.max())).sum(0))
     ]
     blocks = [
         _moves_to(np.arange(first, min(first + _GOALS_AT_ONCE, count)), place, onward)
@@ -197,7 +198,7 @@ def _fewest_moves(turns: Int[np.ndarray, "nodes 8"]) -> Integer[np.ndarray, "nod
 def _moves_to(
     goals: Int[np.ndarray, " goals"], place: Int[np.ndarray, " nodes"], onward: Sequence[Int[np.ndarray, " _"]]
 ) -> Integer[np.ndarray, "goals nodes"]:
-    """Moves to each of at most 64 goals from every intersection, whose word of bits is at its ``place``."""
+    """Moves to each of at most 64 goals from every intersection, whose bits are at its ``place``."""
     seen = np.zeros(len(place), _WORD)
     seen[place[goals]] = np.uint64(1) << np.arange(len(goals), dtype=np.uint64)
     planes: list[np.ndarray] = []  # the moves in binary: plane k holds the bit worth 2^k
@@ -214,7 +215,7 @@ def _moves_to(
             if moves >> k & 1:
                 plane |= new
         seen = reached
-    # One more than the longest way must fit too, so that a caller may add a move.
+    # One more than the longest path must fit, so that a caller can add a move.
     result = np.zeros((len(goals), len(place)), np.uint8 if moves < 256 else np.uint16 if moves < 65536 else np.uint32)
     for k, plane in enumerate(planes):
         octets = plane[place].view(np.uint8).reshape(len(place), -1)

@@ -1,7 +1,7 @@
-"""Rides under way, thousands at once: which streets each may take next, and where one of them leads.
+"""Draw the turns of thousands of rides at once.
 
-The streets that leave an intersection are numbered from 0, its slots. A ride that is over is at ``home``, one more
-intersection, whose one street leads back to it and is called ``END``: no ride has to be told apart from the others.
+The streets that leave an intersection are its slots, numbered from 0. A finished ride is at ``home``, an additional
+intersection with one street back to itself, called ``END``, so that finished rides need no special case.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from jaxtyping import Bool, Int, Integer, UInt8, UInt16
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
 
 END = len(COMPASS)
-"""What stands in a table of turns once the ride is over."""
+"""Padding of a table of turns after the end of a ride."""
 
-_TURNS_BETWEEN_ROLL_CALLS = 8
+_TURNS_BETWEEN_COUNTS = 8
 _CACHE_LINE = 64  # bytes
-# A slot that fewer intersections have is looked up for the rides at those alone.
+# A slot that a smaller fraction of intersections has is looked up only for the rides there.
 _COMMON = 0.25
-# A step holds, from its low bits up: direction, detour, entry of the table. 32 bits leave this much room.
+# The bits of a step, from the lowest: direction, detour, entry of the table. The sizes follow from 32 bits.
 _DIRECTION_BITS, _STEP_BITS = 4, 10
 _LARGEST_TABLE = 1 << (31 - _STEP_BITS)
 _LONGEST_DETOUR = (1 << (_STEP_BITS - _DIRECTION_BITS)) - 1
@@ -31,7 +31,7 @@ State = tuple[np.ndarray, ...]
 
 
 class Traffic(ABC):
-    """What two ways to look streets up have in common: the drive, and the choice among the slots that are open."""
+    """Base class of two ways to look up streets: the drive, and the choice among open slots."""
 
     def __init__(self, streets: Streets) -> None:
         self.home = len(streets.nodes)
@@ -39,10 +39,10 @@ class Traffic(ABC):
         self.slots = int(self.degree.max())
         direction = np.argsort(streets.turns < 0, axis=1, kind="stable")[:, : self.slots]
         leads = np.take_along_axis(streets.turns, direction, axis=1)
-        # A slot that is not there looks where slot 0 does, and is never picked.
+        # A missing slot points where slot 0 does, and is never picked.
         self.leads = np.append(np.where(leads >= 0, leads, leads[:, :1]), [[self.home] * self.slots], axis=0)
         self.direction = np.append(direction, [[END] * self.slots], axis=0)
-        # Uniform among k slots for every k at once: one of this many equal shares.
+        # This many equal shares can be split evenly among any number of slots.
         self.shares = max(2, math.lcm(*range(1, self.slots + 1)))
         self.pick = np.zeros((self.slots + 1, 2**self.slots, self.shares), np.uint8)
         for degree in range(1, self.slots + 1):
@@ -59,17 +59,17 @@ class Traffic(ABC):
         wander: float,
         rng: np.random.Generator,
     ) -> UInt8[np.ndarray, "turns rides"]:
-        """Turns from origins to goals that lie within ``max_turns``, and one ``END`` at least.
+        """Draw turns from origins to goals within ``max_turns``, padded with at least one ``END``.
 
-        With probability ``wander`` a turn is uniform among those that leave the goal within the moves left, else
-        among those that bring it closer.
+        With probability ``wander`` a turn is uniform among those after which the goal can be reached in the moves left,
+        otherwise among those that reduce the distance.
         """
-        # A power of two from row to row would have the turns of a ride compete for few places in the cache.
+        # Rows a power of two apart would map the turns of a ride to the same few cache lines.
         turns = np.full((max_turns + 1, len(origin) + _CACHE_LINE), END, np.uint8)[:, : len(origin)]
         rides: slice | np.ndarray = slice(None)
         state = self._start(origin, goal, max_turns)
         for turn in range(max_turns):
-            since = turn % _TURNS_BETWEEN_ROLL_CALLS
+            since = turn % _TURNS_BETWEEN_COUNTS
             if turn and since == 0:
                 driving = np.flatnonzero(turns[turn - 1, rides] != END)
                 if not len(driving):
@@ -79,13 +79,13 @@ class Traffic(ABC):
                     state = tuple(values[driving] for values in state)
             size = len(state[0])
             if since == 0:
-                shares = self._draw(min(_TURNS_BETWEEN_ROLL_CALLS, max_turns - turn), size, rng.bit_generator)
+                shares = self._draw(min(_TURNS_BETWEEN_COUNTS, max_turns - turn), size, rng.bit_generator)
             straight = None if wander == 1 else rng.random(size) >= wander if wander else np.ones(size, bool)
             turns[turn, rides], state = self._move(state, max_turns - turn, straight, shares[since])
         return turns
 
     def _draw(self, turns: int, rides: int, bits: Any) -> UInt16[np.ndarray, "turns rides"]:
-        """Shares, exactly uniform: 16 random bits at a time, drawn again in the rare case that they overshoot."""
+        """Draw exactly uniform shares: 16 random bits each, drawn again in the rare case that they are too large."""
         width = np.uint16(65536 // self.shares)
         count = turns * rides
         shares = bits.random_raw(-(-count // 4)).view(np.uint16)[:count] // width
@@ -97,17 +97,17 @@ class Traffic(ABC):
 
     @abstractmethod
     def _start(self, origin: Int[np.ndarray, " rides"], goal: Int[np.ndarray, " rides"], max_turns: int) -> State:
-        """Arrays (rides,) that say all of where the rides are."""
+        """The state of rides at the start, as arrays (rides,)."""
 
     @abstractmethod
     def _move(
         self, state: State, left: int, straight: Bool[np.ndarray, " rides"] | None, share: UInt16[np.ndarray, " rides"]
     ) -> tuple[Integer[np.ndarray, " rides"], State]:
-        """The directions taken with ``left`` moves left, and the state after."""
+        """Draw the directions with ``left`` moves left; return them and the next state."""
 
 
 class ComparedTraffic(Traffic):
-    """For large cities: distances from each neighbour to the goal are compared anew at every turn."""
+    """For large cities: compares the distances of the neighbours to the goal at every turn."""
 
     def __init__(self, streets: Streets, to_goal: Integer[np.ndarray, "nodes nodes"]) -> None:
         super().__init__(streets)
@@ -153,7 +153,7 @@ class ComparedTraffic(Traffic):
         limit: int | Integer[np.ndarray, " rides"],
         slots: range,
     ) -> UInt8[np.ndarray, " rides"]:
-        """Which of these slots lead closer to the goal than ``limit``, a bit for each."""
+        """Slots that lead to within ``limit`` moves of the goal, one bit each."""
         pattern = np.zeros(len(at), np.uint8)
         for slot in slots:
             near = self._distance.take(self._neighbours[slot].take(at) + row) < limit
@@ -162,10 +162,10 @@ class ComparedTraffic(Traffic):
 
 
 class ListedTraffic(Traffic):
-    """For small cities: all choices and steps are listed, by goal, intersection, and moves to spare or slot.
+    """For small cities: a table of all choices and steps by goal, intersection, and spare moves or slot.
 
-    The detour of a street is how many moves it adds to the shortest way; a ride may take those whose detour is no
-    longer than the moves it has to spare.
+    The detour of a street is the number of moves it adds to the shortest path; a ride may take it if it has as many
+    moves to spare.
     """
 
     def __init__(self, streets: Streets, to_goal: Integer[np.ndarray, "nodes nodes"]) -> None:
@@ -181,7 +181,7 @@ class ListedTraffic(Traffic):
         for spare in range(self._longest + 1):
             bits = ((detours <= spare) & open_slots) << np.arange(self.slots)
             pattern[:, :-1, spare] = self.degree[:-1] * 2**self.slots + bits.sum(-1)
-        # Few of the patterns that there could be turn up: with those alone the tables stay in the cache.
+        # Few of the possible patterns occur; with only those, the tables stay in the cache.
         used, chosen = np.unique(pattern, return_inverse=True)
         self._picks = self.pick.reshape(-1, self.shares)[used].ravel()
         self._chosen = chosen.astype(np.min_scalar_type(len(used))).ravel()
@@ -193,7 +193,7 @@ class ListedTraffic(Traffic):
         self._steps = steps.ravel()
 
     def _entry(self, goal: Int[np.ndarray, "..."], node: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-        """Where what is listed for an intersection on the way to a goal begins."""
+        """Index of the first entry for an intersection and a goal."""
         return (goal * (self.home + 1) + node) * self._width
 
     def _start(self, origin: Int[np.ndarray, " rides"], goal: Int[np.ndarray, " rides"], max_turns: int) -> State:
@@ -216,7 +216,7 @@ class ListedTraffic(Traffic):
 
 
 def traffic(streets: Streets, to_goal: Integer[np.ndarray, "nodes nodes"]) -> Traffic:
-    """The faster way to look streets up that fits the city."""
+    """Choose the faster way to look up the streets of a city."""
     entries = len(streets.nodes) * (len(streets.nodes) + 1)
     if entries <= _LARGEST_TABLE:
         detour = _detours(streets, to_goal)
@@ -226,7 +226,7 @@ def traffic(streets: Streets, to_goal: Integer[np.ndarray, "nodes nodes"]) -> Tr
 
 
 def _detours(streets: Streets, to_goal: Integer[np.ndarray, "nodes nodes"]) -> Int[np.ndarray, "nodes nodes 8"]:
-    """By goal, intersection and direction: moves a street adds to the shortest way; 0 where there is none."""
+    """Moves that a street adds to the shortest path, by goal, intersection and direction; 0 if there is none."""
     detour = to_goal[:, streets.turns].astype(np.int32) + 1 - to_goal[..., None]
     return np.where(streets.turns >= 0, detour, 0).astype(np.int32)
 

@@ -1,26 +1,26 @@
-"""Packed text on disk: what takes minutes to make once is there at once the next time."""
+"""A cache of packed text on disk."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
-import os
-import tempfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
+from nextlat_viz import io
+
 _FORMAT = "nextlat_viz.text/1"
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A tokenizer and what it made of a corpus.
+    """A tokenizer and the packed tokens of a corpus.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Packed:
     parts : dict of integer arrays (tokens,)
         Token ids by split, every document followed by the boundary.
     documents : dict of int
-        How many there are, by split.
+        Number of documents by split.
     """
 
     tokenizer: str
@@ -38,14 +38,14 @@ class Packed:
 
 
 def folder() -> Path:
-    """Where packed text is kept. It may not exist yet."""
+    """Folder of the cache, which may not exist yet."""
     from platformdirs import user_cache_path
 
     return user_cache_path("nextlat_viz", appauthor=False) / "text"
 
 
 def key(**made_from: Any) -> str:
-    """Name of the entry for everything that the result depends on.
+    """Name of the entry for the given inputs of the result.
 
     Examples
     --------
@@ -56,22 +56,19 @@ def key(**made_from: Any) -> str:
 
 
 def store(name: str, packed: Packed) -> None:
-    """Write an entry, its description last; each file appears whole or not at all.
-
-    A cache that cannot be written, on a full or read-only disk, is no reason to fail.
-    """
+    """Write an entry, its description last. Errors of the disk are ignored: the cache is optional."""
     with contextlib.suppress(OSError):
         hashes = {"tokenizer": _write(folder() / f"{name}.tokenizer.json", packed.tokenizer.encode())}
         for part, tokens in packed.parts.items():
-            content = io.BytesIO()
+            content = BytesIO()
             np.save(content, tokens)
             hashes[part] = _write(folder() / f"{name}.{part}.npy", content.getvalue())
         described = {"format": _FORMAT, "sha256": hashes, "documents": packed.documents}
         _write(folder() / f"{name}.json", json.dumps(described).encode())
 
 
-def load(name: str) -> Packed | None:
-    """The entry, or None where there is none or any of it is not what was written."""
+def read(name: str) -> Packed | None:
+    """Read an entry; None if there is none or a file of it is damaged."""
     try:
         described = json.loads((folder() / f"{name}.json").read_bytes())
         hashes = dict(described["sha256"])
@@ -86,13 +83,13 @@ def load(name: str) -> Packed | None:
 
 
 def remember(name: str, value: str) -> None:
-    """Note one string under a name."""
+    """Store one string under a name."""
     with contextlib.suppress(OSError):
         _write(folder() / f"{name}.txt", value.encode())
 
 
 def recall(name: str) -> str | None:
-    """The string noted under a name, or None."""
+    """The string stored under a name, or None."""
     try:
         return (folder() / f"{name}.txt").read_text("utf-8")
     except (OSError, ValueError):
@@ -100,20 +97,12 @@ def recall(name: str) -> str | None:
 
 
 def _write(path: Path, content: bytes) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    io.write(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
 def _verified(path: Path, sha256: str) -> Path:
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise ValueError(f"{path} is not what was written")
+            raise ValueError(f"{path} is damaged")
     return path

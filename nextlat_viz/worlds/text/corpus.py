@@ -1,4 +1,4 @@
-"""Documents: read from a file or a data set, and told apart into those to train on and those to test with."""
+"""Read documents from a file or a data set, and assign them to a split."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _FILES = {".txt", ".text", ".md", ".jsonl", ".json"}
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where documents come from.
+class TextSource:
+    """Origin of the documents.
 
     Attributes
     ----------
     name : str
-        Path of a file, or name of a data set on the Hugging Face hub.
+        Path of a file, or name of a data set on the Hugging Face Hub.
     separator : str
-        What stands between the documents of a text file.
+        Separator between the documents of a text file.
     column : str
-        Where a data set or a ``.jsonl`` file keeps its text.
+        Column or key of the text in a data set or a ``.jsonl`` file.
     limit : int or None
-        Documents to take from the start; all by default.
+        Number of documents to read from the start; all by default.
     subset, revision : str or None
-        Of a data set.
+        Subset and revision of a data set.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Source:
 
     @property
     def is_file(self) -> bool:
-        """Whether the name is a path: a file that is there, or a name that no data set has."""
-        looks_like_one = Path(self.name).suffix in _FILES or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.name)
-        return looks_like_one or Path(self.name).expanduser().exists()
+        """Whether the name is a path: an existing file, or a name that is invalid for a data set."""
+        looks_like_file = Path(self.name).suffix in _FILES or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.name)
+        return looks_like_file or Path(self.name).expanduser().exists()
 
 
-def read_file(source: Source) -> tuple[list[str], str]:
-    """The documents of a UTF-8 file, and the SHA-256 of its bytes as hex.
+def read_file(source: TextSource) -> tuple[list[str], str]:
+    """Read the documents of a UTF-8 file, and the SHA-256 of its bytes as hex.
 
     Raises
     ------
     ValueError
-        If there is no such file, it is not what it should be, or it holds no text.
+        If there is no such file, it is not UTF-8 or valid JSON lines, or it has no text.
     """
     path = Path(source.name).expanduser()
     if not path.is_file():
@@ -75,13 +75,13 @@ def read_file(source: Source) -> tuple[list[str], str]:
     return _cleaned(source, documents), hashlib.sha256(content).hexdigest()
 
 
-def latest(source: Source) -> str:
-    """The revision of a data set: as asked for, or the newest, as the hub's commit hash.
+def latest(source: TextSource) -> str:
+    """Look up the commit hash of a data set's revision, the newest by default.
 
     Raises
     ------
     ValueError
-        If there is no such data set, or the hub cannot be reached.
+        If there is no such data set, or the Hub cannot be reached.
     """
     hub = package("huggingface_hub")
     try:
@@ -90,15 +90,15 @@ def latest(source: Source) -> str:
         raise _unreachable(source, error) from None
 
 
-def read_dataset(source: Source) -> tuple[list[str], str]:
-    """The documents of a data set's part "train", and a SHA-256 of them as hex.
+def read_dataset(source: TextSource) -> tuple[list[str], str]:
+    """Read the documents of a data set's split "train", and a SHA-256 of them as hex.
 
-    With a ``limit`` no more than that much is fetched.
+    With a ``limit``, only these documents are downloaded.
 
     Raises
     ------
     ValueError
-        If there is no such data set or column, or the hub cannot be reached.
+        If there is no such data set or column, or the Hub cannot be reached.
     """
     datasets = package("datasets")
     texts: list[Any] = []
@@ -131,7 +131,7 @@ def read_dataset(source: Source) -> tuple[list[str], str]:
 
 
 def package(name: str) -> Any:
-    """An optional package, imported.
+    """Import an optional package.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def package(name: str) -> Any:
 
 
 def in_test(document: str, share: float) -> bool:
-    """Whether a document is one to test with: by a hash of its text, so that equal documents stay together.
+    """Whether a document belongs to the test split, by a hash of its text.
 
     Examples
     --------
@@ -164,7 +164,7 @@ def in_test(document: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") < share * 2**64
 
 
-def _rows(source: Source, text: str) -> Iterator[str]:
+def _rows(source: TextSource, text: str) -> Iterator[str]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -180,22 +180,22 @@ def _rows(source: Source, text: str) -> Iterator[str]:
             yield value
 
 
-def _cleaned(source: Source, texts: list[str] | Iterator[str]) -> list[str]:
-    """Documents without blanks around them; what holds a boundary is more than one."""
+def _cleaned(source: TextSource, texts: list[str] | Iterator[str]) -> list[str]:
+    """Split documents at boundaries, strip whitespace and drop empty ones."""
     documents = (part.strip() for text in texts for part in text.split(BOUNDARY))
-    found = list(itertools.islice((document for document in documents if document), source.limit))
-    if not found:
-        raise ValueError(f"source={source.name!r} holds no text")
-    return found
+    cleaned = list(itertools.islice((document for document in documents if document), source.limit))
+    if not cleaned:
+        raise ValueError(f"source={source.name!r} has no text")
+    return cleaned
 
 
 def _names_beside(path: Path) -> list[str]:
     return [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
 
 
-def _unreachable(source: Source, error: Exception) -> ValueError:
+def _unreachable(source: TextSource, error: Exception) -> ValueError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(
-        f"source={source.name!r} is no file here, and as a data set of the Hugging Face hub it cannot be read: "
+        f"source={source.name!r} is not a file, and cannot be read as a data set of the Hugging Face Hub: "
         f"{reason[:300]}. Check the name and the network, or pass the path of a text file"
     )

@@ -1,4 +1,4 @@
-"""Byte-level BPE: trained on documents, and its tokens as bytes and as readable names."""
+"""Byte-level BPE: training, packed token ids, and tokens as bytes and readable names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _AT_ONCE = 4096
 _SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\\": "\\\\"}
 
 
-def train(documents: Sequence[str], size: int) -> str:
-    """A byte-level BPE of at most ``size`` tokens, the boundary among them, as JSON of the package tokenizers."""
+def train_bpe(documents: Sequence[str], size: int) -> str:
+    """Train a byte-level BPE of at most ``size`` tokens, including the boundary; return the JSON of ``tokenizers``."""
     tokenizers = package("tokenizers")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -33,27 +33,27 @@ def train(documents: Sequence[str], size: int) -> str:
     return text
 
 
-def load(tokenizer: str) -> Any:
-    """The tokenizer itself."""
+def parse(tokenizer: str) -> Any:
+    """The tokenizer object for its JSON."""
     return package("tokenizers").Tokenizer.from_str(tokenizer)
 
 
 def pack(tokenizer: str, documents: Sequence[str]) -> Integer[np.ndarray, " tokens"]:
-    """Token ids of all documents in turn, each with a boundary after it."""
-    bpe = load(tokenizer)
+    """Token ids of all documents in order, each followed by the boundary."""
+    bpe = parse(tokenizer)
     boundary = bpe.token_to_id(BOUNDARY)
     smallest = np.uint16 if bpe.get_vocab_size() <= 2**16 else np.uint32
 
     def ids() -> Iterator[np.ndarray]:
         for start in range(0, len(documents), _AT_ONCE):
             encoded = bpe.encode_batch_fast(documents[start : start + _AT_ONCE])
-            yield np.array([token for one in encoded for token in (*one.ids, boundary)], smallest)
+            yield np.array([token for document in encoded for token in (*document.ids, boundary)], smallest)
 
     return np.concatenate(list(ids()))
 
 
 def token_bytes(tokenizer: str) -> list[bytes]:
-    """What each token stands for, by id."""
+    """The bytes of each token, by id."""
     vocabulary: dict[str, int] = json.loads(tokenizer)["model"]["vocab"]
     letters = {letter: byte for byte, letter in enumerate(_letters())}
     words = sorted(vocabulary, key=vocabulary.__getitem__)
@@ -61,7 +61,7 @@ def token_bytes(tokenizer: str) -> list[bytes]:
 
 
 def readable(word: bytes) -> str:
-    r"""A name for a token: its text, with blanks made visible and broken characters as ``\x..``; no two are alike.
+    r"""A unique name for a token: its text with visible whitespace, and partial characters as ``\x..``.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def readable(word: bytes) -> str:
 
 
 def _letters() -> list[str]:
-    """The letter that byte-level BPE writes for each byte: itself where it prints, else one from 256 on."""
+    """The character that byte-level BPE uses for each byte: the byte itself if printable, else one from 256 on."""
     printing = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printing]
     return [chr(byte) if byte in printing else chr(256 + others.index(byte)) for byte in range(256)]

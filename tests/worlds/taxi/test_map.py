@@ -9,8 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from nextlat_viz.plotting import Figure
-from nextlat_viz.worlds import drawing
+from nextlat_viz.plotting import CURSOR, INK, Figure
 from nextlat_viz.worlds.taxi import Streets, from_networkx, grid
 from nextlat_viz.worlds.taxi.map import draw_map
 
@@ -82,17 +81,17 @@ def test_a_ride_is_solid_up_to_where_it_is_and_dotted_beyond(at: int | None) -> 
     moves = np.array(list(itertools.pairwise(path)))
     made = 6 if at is None else at
     for dash, part in ((None, moves[:made]), ("dot", moves[made:])):
-        shown = [drawn(trace) for trace in lines(figure, color=drawing.MARK, dash=dash)]
+        shown = [drawn(trace) for trace in lines(figure, color=CURSOR, dash=dash)]
         assert set().union(*shown) == streets_between(CITY, part)
     marks = {trace.marker.symbol: (trace.x[0], trace.y[0]) for trace in figure.data if len(trace.x) == 1}
     for symbol, node in {"circle-open": path[0], "square-open": path[-1], None: path[made]}.items():
         assert marks[symbol] == (CITY.x[node], CITY.y[node])
-    assert {trace.opacity for trace in lines(figure, color=drawing.INK)} == {0.45}
+    assert {trace.opacity for trace in lines(figure, color=INK)} == {0.45}
 
 
 def test_a_goal_not_reached_is_marked_and_a_move_without_a_street_is_dashed() -> None:
     figure = draw_map(CITY, [0, 29], goal=7)
-    (leap,) = lines(figure, color=drawing.MARK, dash="dash")
+    (leap,) = lines(figure, color=CURSOR, dash="dash")
     assert drawn(leap) == streets_between(CITY, np.array([[0, 29]]))
     said = [note.text for note in figure.layout.annotations]
     assert f"<b>to {CITY.nodes[7]}</b>" in said
@@ -100,9 +99,9 @@ def test_a_goal_not_reached_is_marked_and_a_move_without_a_street_is_dashed() ->
 
 
 def test_a_ride_that_has_not_left_and_several_rides_are_drawn() -> None:
-    assert not lines(draw_map(CITY, [3], goal=4), color=drawing.MARK)
+    assert not lines(draw_map(CITY, [3], goal=4), color=CURSOR)
     both = draw_map(CITY, [a_ride(CITY, 3), a_ride(CITY, 5)])
-    assert [len(drawn(trace)) for trace in lines(both, color=drawing.MARK)] == [3, 5]
+    assert [len(drawn(trace)) for trace in lines(both, color=CURSOR)] == [3, 5]
     assert draw_map(CITY, []).layout.title.text == draw_map(CITY).layout.title.text
 
 
@@ -160,9 +159,9 @@ def test_names_are_shown_as_text_and_the_map_is_credited() -> None:
     [
         ({"rides": [0, 99]}, "a ride passes intersections 0 to 29, got 99"),
         ({"rides": [[0, 1], [-1]]}, "got -1"),
-        ({"rides": [0.5, 1.0]}, "a row of intersections by index"),
+        ({"rides": [0.5, 1.0]}, "a row of indices of intersections"),
         ({"rides": [[0, 1], []]}, "at least its origin"),
-        ({"rides": [0, 1], "at": 2}, "at must be a number of moves from 0 to 1, got 2"),
+        ({"rides": [0, 1], "at": 2}, "at must be an integer from 0 to 1, got 2"),
         ({"rides": [0, 1], "goal": 30}, "goal must be an intersection from 0 to 29, got 30"),
         ({"at": 1}, "at belongs to one ride, got 0"),
         ({"rides": [[0, 1], [1, 2]], "goal": 3}, "goal belongs to one ride, got 2"),

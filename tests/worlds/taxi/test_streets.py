@@ -204,7 +204,9 @@ def test_largest_keeps_the_largest_part() -> None:
     graph = grid(4, 4).to_networkx()
     graph.add_node("end", x=9.0, y=9.0)
     graph.add_edge("4,4", "end")
-    with pytest.raises(ValueError, match=r"2 parts, 1 of them dead ends such as 'end'; .*16 of 17 .*largest=True"):
+    with pytest.raises(
+        ValueError, match=r"2 separate parts, 1 of them dead ends such as 'end'; .*16 of 17 .*largest=True"
+    ):
         from_networkx(graph)
     whole = from_networkx(graph, "grid", largest=True)
     assert whole.sha256 == grid(4, 4).sha256
@@ -213,7 +215,7 @@ def test_largest_keeps_the_largest_part() -> None:
 def test_two_parts_without_a_dead_end_are_refused() -> None:
     graph = networkx.disjoint_union(networkx.cycle_graph(3).to_directed(), networkx.cycle_graph(4).to_directed())
     networkx.set_node_attributes(graph, {node: (math.cos(node), math.sin(node)) for node in graph}, "pos")
-    with pytest.raises(ValueError, match=r"'streets'.* 2 parts; the largest has 4 of 7"):
+    with pytest.raises(ValueError, match=r"'streets'.* 2 separate parts; the largest has 4 of 7"):
         from_networkx(graph)
 
 
@@ -243,23 +245,23 @@ def test_degrees_are_metres_after_projection_and_strings_are_read() -> None:
 
 def test_what_is_no_street_graph_is_refused() -> None:
     pair = networkx.DiGraph([("a", "b"), ("b", "a")])
-    with pytest.raises(ValueError, match=r"'a' has no place.*longitude/latitude, lon/lat, x/y, pos.*no attributes"):
+    with pytest.raises(ValueError, match=r"'a' has no position.*longitude/latitude, lon/lat, x/y, pos.*no attributes"):
         from_networkx(pair)
     networkx.set_node_attributes(pair, {"a": 1.0}, "x")
     with pytest.raises(ValueError, match="found x"):
         from_networkx(pair)
     networkx.set_node_attributes(pair, {"a": (0, 0), "b": "north"}, "pos")
-    with pytest.raises(ValueError, match=r"node 'b' has pos that are no two numbers: 'north'"):
+    with pytest.raises(ValueError, match=r"node 'b' has pos that are not two numbers: 'north'"):
         from_networkx(pair)
     networkx.set_node_attributes(pair, {"a": (0, 0), "b": (math.nan, 1)}, "pos")
     with pytest.raises(ValueError, match="node 'b' must have finite"):
         from_networkx(pair)
     networkx.set_node_attributes(pair, {"a": (1, 1), "b": (1, 1)}, "pos")
-    with pytest.raises(ValueError, match=r"from 'a' to 'b' has no direction.*one place"):
+    with pytest.raises(ValueError, match=r"from 'a' to 'b' has no direction.*same position"):
         from_networkx(pair)
     mixed = networkx.DiGraph(pair)
     mixed.nodes["a"].update(lon=1, lat=1)
-    with pytest.raises(ValueError, match="give all the same"):
+    with pytest.raises(ValueError, match="use one of the two for all"):
         from_networkx(mixed)
     with pytest.raises(ValueError, match=r"'streets' is undirected.*to_directed"):
         from_networkx(pair.to_undirected())
@@ -277,9 +279,12 @@ def test_what_is_no_street_graph_is_refused() -> None:
     [
         (
             [(k, 100) for k in range(-3, 3)],
-            "6 streets leave intersection 'hub'.*more than 90°.*'s0' at 358°.*take",
+            "6 streets leave intersection 'hub'.*at most 90°.*'s0' at 358°.*remove",
         ),
-        ([(math.cos(k), math.sin(k)) for k in range(9)], "9 streets leave intersection 'hub', and only 8 have"),
+        (
+            [(math.cos(k), math.sin(k)) for k in range(9)],
+            "9 streets leave intersection 'hub', and there are only 8 directions",
+        ),
     ],
 )
 def test_streets_that_eight_directions_cannot_tell_apart_are_refused(places: list, said: str) -> None:
