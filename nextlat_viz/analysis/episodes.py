@@ -54,24 +54,6 @@ def within_context(models: Models, length: int) -> int:
     return length if models.context is None else min(length, models.context + 1)
 
 
-def require_finite(models: Models) -> None:
-    """Check that every model predicts numbers. One that predicts NaN would look like one that knows nothing.
-
-    Raises
-    ------
-    ValueError
-        If a model predicts NaN or infinity.
-    """
-    world = models.world
-    episode = world.sample(1, 2 if world.length is None else None, states=False)
-    opening = episode.tokens[:, : 1 + int(episode.loss_mask[0, 1:].argmax())]
-    for model in models.all:
-        if not np.isfinite(model.next_token_probs(opening)).all():
-            raise ValueError(
-                f"{model.name} predicts NaN or infinity: was it trained too fast? Measure another checkpoint"
-            )
-
-
 def require_next_token(world: World, measure: str) -> None:
     """Raise unless models of the world predict the next token, so that a prediction is legal or not."""
     if not world.predicts_next_token:

@@ -62,7 +62,7 @@ def fresh(world: World, objective: str = "nextlat", **changes) -> Checkpoint:
 
 
 class Scripted(Predictor):
-    """Says what is written for it, certain of every token; it knows the problems by their prompts."""
+    """Says what is written for it, certain of every token; the first script where it does not know the prompt."""
 
     objective = "scripted"
 
@@ -71,7 +71,7 @@ class Scripted(Predictor):
         self.rows = {tuple(one[:prompt].tolist()): one for one in script}
 
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
-        written = np.stack([self.rows[tuple(one[: self.prompt].tolist())] for one in tokens])
+        written = np.stack([self.rows.get(tuple(one[: self.prompt].tolist()), self.script[0]) for one in tokens])
         # After the last token there is nothing to say; something has to be said.
         following = np.concatenate([written[:, 1:], written[:, -1:]], axis=1)[:, : tokens.shape[1]]
         return np.eye(len(self.world.vocabulary))[following]

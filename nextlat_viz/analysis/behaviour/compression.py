@@ -10,7 +10,6 @@ from nextlat_viz.analysis.behaviour.language import first_rejected, sample_suffi
 from nextlat_viz.analysis.behaviour.states import PrefixPairs, pairs_in_one_state
 from nextlat_viz.analysis.episodes import (
     end_token,
-    require_finite,
     require_next_token,
     require_probability,
     whole_length,
@@ -78,8 +77,7 @@ def compression_vafa(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
-    >>> measured = compression_vafa(WorldPredictor(worlds.get("rrxor")), n=10, length=8, progress=False)
+    >>> measured = compression_vafa(worlds.get("rrxor"), n=10, length=8, progress=False)
     >>> measured.table["value"].tolist()
     [1.0]
     """
@@ -139,8 +137,7 @@ def compression_greedy(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
-    >>> measured = compression_greedy(WorldPredictor(worlds.get("rrxor")), n=10, length=8, progress=False)
+    >>> measured = compression_greedy(worlds.get("rrxor"), n=10, length=8, progress=False)
     >>> measured.table["value"].tolist()
     [1.0]
     """
@@ -159,7 +156,6 @@ def compression_greedy(
 
 
 def _pairs(models: Models, n: int, length: int | None, state: Sequence[str] | None, seed: int) -> PrefixPairs:
-    require_finite(models)
     require_next_token(models.world, "compression")
     pairs = pairs_in_one_state(models.world, n, length=whole_length(models, length), seed=seed, state=state)
     longest = within_context(models, pairs.first.shape[1])

@@ -48,9 +48,8 @@ def equation_validity(models: Models, n: int = 200, *, temperature: float = 0.0,
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
     >>> world = worlds.get("countdown", numbers=3, largest=9, targets=(10, 20), limit=100)
-    >>> valid = equation_validity(WorldPredictor(world), n=8, temperature=1.0, progress=False)
+    >>> valid = equation_validity(world, n=8, temperature=1.0, progress=False)
     >>> valid.table[["part", "value"]].values.tolist()
     [['equation 1', 1.0], ['equation 2', 1.0], ['answer', 1.0]]
     """

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from nextlat_viz.analysis.behaviour.language import walk
 from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
-from nextlat_viz.analysis.episodes import heldout_prompts, require_end, require_finite, require_taxi, whole_length
+from nextlat_viz.analysis.episodes import heldout_prompts, require_end, require_taxi, whole_length
 from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
 from nextlat_viz.analysis.measure.result import share
 from nextlat_viz.decoding import Predictor
@@ -82,13 +82,11 @@ def detour_robustness(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
     >>> world = worlds.get("taxi", width=3, height=3)
-    >>> arrived = detour_robustness(WorldPredictor(world), p=[0, 0.5], kinds=["random"], n=4, progress=False)
+    >>> arrived = detour_robustness(world, p=[0, 0.5], kinds=["random"], n=4, progress=False)
     >>> arrived.table[["p", "value"]].values.tolist()
     [[0.0, 1.0], [0.5, 1.0]]
     """
-    require_finite(models)
     world = require_taxi(models.world, models.measure)
     p, kinds = several(p), several(kinds)
     for kind in kinds:

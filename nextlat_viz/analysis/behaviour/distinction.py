@@ -11,7 +11,6 @@ from nextlat_viz.analysis.behaviour.language import first_rejected, possible, po
 from nextlat_viz.analysis.behaviour.states import different_state_pairs, rank_in_group
 from nextlat_viz.analysis.episodes import (
     end_token,
-    require_finite,
     require_next_token,
     require_probability,
     whole_length,
@@ -98,12 +97,10 @@ def distinction(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
     >>> world = worlds.get("taxi", width=3, height=3)
-    >>> distinction(WorldPredictor(world), n=10, progress=False).table[["part", "value"]].values.tolist()
+    >>> distinction(world, n=10, progress=False).table[["part", "value"]].values.tolist()
     [['precision', 1.0], ['recall', 1.0]]
     """
-    require_finite(models)
     require_next_token(models.world, models.measure)
     for argument, value in (("suffixes", suffixes), ("depth", depth), ("largest", largest)):
         at_least(argument, value)

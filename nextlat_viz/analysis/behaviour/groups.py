@@ -59,8 +59,7 @@ def state_tracking(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
-    >>> tracked = state_tracking(WorldPredictor(worlds.get("a5")), lengths=(12, 36), n=8, progress=False)
+    >>> tracked = state_tracking(worlds.get("a5"), lengths=(12, 36), n=8, progress=False)
     >>> tracked.table[["length", "reader", "value"]].values.tolist()
     [[12, 'true world', 1.0], [36, 'true world', 1.0]]
     """

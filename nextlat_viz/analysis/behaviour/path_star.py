@@ -56,9 +56,8 @@ def path_accuracy(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
     >>> world = worlds.get("path_star:arms=2,nodes_per_arm=3,train_size=1000,test_size=100")
-    >>> accuracy = path_accuracy(WorldPredictor(world), n=16, progress=False)
+    >>> accuracy = path_accuracy(world, n=16, progress=False)
     >>> accuracy.table["value"].tolist(), accuracy.references
     ([1.0, 1.0, 1.0, 1.0], {'chance': 0.5})
     """

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from nextlat_viz.analysis.behaviour.placement import Placement
 from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
-from nextlat_viz.analysis.episodes import held_out_split, require_end, require_finite, require_taxi
+from nextlat_viz.analysis.episodes import held_out_split, require_end, require_taxi
 from nextlat_viz.analysis.measure.registry import Models, Rows, measure
 from nextlat_viz.analysis.measure.result import share
 from nextlat_viz.decoding import Predictor, generate
@@ -179,12 +179,11 @@ def reconstruct_map(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
-    >>> reconstruct_map(WorldPredictor(worlds.get("taxi", width=3, height=3)), 200)
+    >>> reconstruct_map(worlds.get("taxi", width=3, height=3), 200)
     <MapReconstruction taxi, true world: 26 true, 0 invented, 0 unused, 0 unplaced of 200 rides>
     """
     models: Models[Predictor] = Models("map reconstruction", [model])
-    require_finite(models)
+    models.require_finite()
     world = require_taxi(models.world, models.measure)
     true = world.sample(at_least("n_rides", n_rides), seed=seed, split=held_out_split(world), states=False)
     end, most = require_end(world, models.measure), world.rides.max_turns + 1
@@ -231,12 +230,10 @@ def map_reconstruction(models: Models, *, n_rides: int = 1000, temperature: floa
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
-    >>> true = WorldPredictor(worlds.get("taxi", width=3, height=3))
+    >>> true = worlds.get("taxi", width=3, height=3)
     >>> map_reconstruction(true, n_rides=200, progress=False).table[["part", "rides", "value"]].values.tolist()[1:3]
     [['invented', 'model', 0.0], ['unused', 'model', 0.0]]
     """
-    require_finite(models)
     for model in models:
         drawn = reconstruct_map(model, n_rides, temperature=temperature, seed=seed)
         assert drawn.control is not None

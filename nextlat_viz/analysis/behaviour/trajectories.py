@@ -11,7 +11,6 @@ from nextlat_viz.analysis.episodes import (
     held_out_split,
     heldout_prompts,
     require_end,
-    require_finite,
     require_next_token,
     whole_length,
     within_context,
@@ -109,12 +108,10 @@ def next_token_test(
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
-    >>> legal = next_token_test(WorldPredictor(worlds.get("taxi", width=3, height=3)), n=20, progress=False)
+    >>> legal = next_token_test(worlds.get("taxi", width=3, height=3), n=20, progress=False)
     >>> legal.table["value"].tolist()
     [1.0]
     """
-    require_finite(models)
     world = models.world
     require_next_token(world, "the next-token test")
     if episodes is None:
@@ -173,13 +170,12 @@ def valid_trajectories(models: Models, *, n: int = 500, temperature: float = 0.0
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import UniformLegal, WorldPredictor
+    >>> from nextlat_viz.decoding import UniformLegal
     >>> world = worlds.get("taxi", width=3, height=3)
-    >>> valid = valid_trajectories([WorldPredictor(world), UniformLegal(world)], n=5, progress=False)
+    >>> valid = valid_trajectories([world, UniformLegal(world)], n=5, progress=False)
     >>> valid.table["value"].tolist()[0], int(valid.table["illegal"].sum())
     (1.0, 0)
     """
-    require_finite(models)
     world = models.world
     prompts = heldout_prompts(world, n, seed, models.measure)
     end, most = require_end(world, models.measure), whole_length(models, None) - prompts.shape[1]

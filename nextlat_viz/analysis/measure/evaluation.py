@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from nextlat_viz.analysis.measure.result import Measure
 from nextlat_viz.analysis.measure.tables import table_bytes
 from nextlat_viz.errors import CheckpointError, unknown
 from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders
+from nextlat_viz.worlds import title
 
 PARTS = "parts"
 _MODULES = (
@@ -163,20 +165,20 @@ def evaluate(
             worlds = ", ".join(dict.fromkeys(checkpoint.world.name for checkpoint in loaded))
             raise ValueError(f"measures: {name!r} can be taken of none of these checkpoints (worlds: {worlds})")
     jobs = [
-        (name, checkpoint)
+        (name, checkpoint, world)
         for name in (registered if names is None else dict.fromkeys(names))
-        for checkpoint in loaded
+        for checkpoint, world in zip(loaded, _world_labels(loaded), strict=True)
         if registered[name].fits(checkpoint)
     ]
     folder = None if out is None else io.resolve(out) / PARTS
     results: dict[tuple[str, str], Measure] = {}
     frames = []
     with tqdm(jobs, desc="evaluate", unit="measure", disable=not progress) as bar:
-        for name, checkpoint in bar:
+        for name, checkpoint, world in bar:
             bar.set_postfix_str(f"{name} of {checkpoint.name}", refresh=False)
             part = _part(name, registered[name], checkpoint, folder)
-            key = (name, checkpoint.world.name)
-            results[key] = results[key] + part if key in results else part
+            part = replace(part, table=part.table.assign(world=world))
+            results[name, world] = results[name, world] + part if (name, world) in results else part
             frames.append(part.to_frame().assign(measure=name, weights_sha256=checkpoint.weights_sha256))
     return Evaluation(results, _stacked(frames))
 
@@ -195,6 +197,14 @@ def _loaded(checkpoints: Any) -> list[Checkpoint]:
                 "model, such as nlv.load('rrxor/nextlat')"
             )
     return [item if isinstance(item, Checkpoint) else load(item) for item in given]
+
+
+def _world_labels(loaded: Sequence[Checkpoint]) -> list[str]:
+    """Name the world of each checkpoint; worlds of one name with different parameters by their titles."""
+    names = [checkpoint.world.name for checkpoint in loaded]
+    specs = {(name, json.dumps(io.plain(c.world.spec), sort_keys=True)) for name, c in zip(names, loaded, strict=True)}
+    several_of = Counter(name for name, _ in specs)
+    return [title(c.world) if several_of[name] > 1 else name for name, c in zip(names, loaded, strict=True)]
 
 
 def _readable(folders: Iterable[Path]) -> list[Checkpoint]:

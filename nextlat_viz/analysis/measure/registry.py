@@ -14,11 +14,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from nextlat_viz.analysis.measure.result import Measure, record
-from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, as_predictors
+from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, WorldPredictor, as_predictors
 from nextlat_viz.training.checkpoint import Checkpoint, load
 from nextlat_viz.worlds import World
 
@@ -99,13 +100,31 @@ class Models(Generic[P]):
             )
         return self.world
 
+    def require_finite(self) -> None:
+        """Check that every model predicts numbers. One that predicts NaN would look like one that knows nothing.
+
+        Raises
+        ------
+        ValueError
+            If a model predicts NaN or infinity.
+        """
+        episode = self.world.sample(1, 2 if self.world.length is None else None, states=False)
+        opening = episode.tokens[:, : 1 + int(episode.loss_mask[0, 1:].argmax())]
+        for model in self.all:
+            if not np.isfinite(model.next_token_probs(opening)).all():
+                raise ValueError(
+                    f"{model.name} predicts NaN or infinity: was it trained too fast? Measure another checkpoint"
+                )
+
 
 def _loaded(models: Any) -> Any:
-    """Load checkpoints that are given by name or folder."""
+    """Load checkpoints that are given by name or folder, and let a world stand for its exact law."""
     if isinstance(models, (str, os.PathLike)):
         return load(models)
+    if isinstance(models, World):
+        return WorldPredictor(models)
     if isinstance(models, Iterable) and not isinstance(models, Predictor):
-        return [load(model) if isinstance(model, (str, os.PathLike)) else model for model in models]
+        return [_loaded(model) for model in models]
     return models
 
 
@@ -140,8 +159,8 @@ def measure(
     name, by, unit, better, references, solved, note
         As in `Measure`.
     of : type
-        ``ModelPredictor`` where the measure reads hidden states. By default any predictor can be measured, the true
-        world too.
+        ``ModelPredictor`` where the measure reads hidden states. By default any predictor can be measured, also the
+        true world, and one that predicts NaN is refused.
     fits : callable, optional
         Tells of a checkpoint whether `evaluate` can take the measure of it. By default of every one.
     key : str, optional
@@ -171,8 +190,10 @@ def measure(
             fields: dict[str, Any] = {"references": references or {}, "note": note, "by": by}
 
             def rows() -> Iterator[tuple[Predictor, dict[str, Any]]]:
-                steps = function(Models(name, models, of, progress), *arguments, **options)
-                fields.update((yield from steps) or {})
+                chosen: Models[Any] = Models(name, models, of, progress)
+                if of is Predictor:
+                    chosen.require_finite()
+                fields.update((yield from function(chosen, *arguments, **options)) or {})
 
             table = _table(list(rows()))
             return Measure(name, table, unit=unit, better=better, solved=solved, **fields)
@@ -205,7 +226,7 @@ def _documented(text: str | None, of: type[Any]) -> str | None:
     """Add the arguments that all measures share to a docstring."""
     if text is None:
         return None
-    kinds = "Checkpoint, name" if issubclass(of, ModelPredictor) else "Checkpoint, name, Predictor"
-    models = f"models : {kinds}, or several of one world"
+    others = "" if issubclass(of, ModelPredictor) else ", World (its exact law), Predictor"
+    models = f"models : Checkpoint, name{others}, or several of one world"
     text = re.sub(r"(Parameters\n-+\n)", rf"\1{models}\n", inspect.cleandoc(text), count=1)
     return text.replace("\n\nReturns\n", "\nprogress : bool\n    Show a progress bar.\n\nReturns\n", 1)

@@ -148,7 +148,7 @@ def test_a_measure_documents_the_arguments_of_all_measures(weights) -> None:
         "progress: 'bool' = True) -> 'Measure'"
     )
     head, _, rest = weights.__doc__.partition("parts : names\n")
-    assert head.endswith("models : Checkpoint, name, Predictor, or several of one world\n")
+    assert head.endswith("models : Checkpoint, name, World (its exact law), Predictor, or several of one world\n")
     assert rest.startswith("progress : bool")
     assert list(measures.registry.MEASURES) == ["weights"]
 

@@ -18,6 +18,7 @@ from nextlat_viz.analysis.measure import Models, Rows, measure, record
 from nextlat_viz.analysis.measure import evaluation as run
 from nextlat_viz.analysis.measure.registry import MEASURES, Registered
 from nextlat_viz.errors import CheckpointError, UnknownNameError
+from tests.analysis.models import fresh
 from tests.synthetic import make_latents
 
 PAIR = ["rrxor/next_token", "rrxor/nextlat"]
@@ -156,6 +157,16 @@ def test_a_damaged_table_of_results_is_refused(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "results.json").unlink()
     with pytest.raises(ValueError, match=r"results\.csv is damaged"):
         evaluation.results()
+
+
+def test_worlds_of_one_name_are_kept_apart() -> None:
+    usual = nlv.load("mess3/nextlat")
+    other = fresh(nlv.worlds.get("mess3", x=0.1))
+    table = evaluation.evaluate([usual, other], ["transition_consistency", "loss"], progress=False)
+    assert sorted(table.measures) == [
+        (name, world) for name in ("loss", "transition_consistency") for world in ("mess3", "mess3:x=0.1")
+    ]
+    assert set(table.table["world"]) == {"mess3", "mess3:x=0.1"}
 
 
 def test_what_is_asked_wrongly() -> None:
