@@ -16,11 +16,11 @@ from .behaviour.trajectories import valid_trajectories as valid_trajectories
 from .dynamics import psi_rollout as psi_rollout
 from .dynamics import rollout_divergence as rollout_divergence
 from .dynamics import transition_consistency as transition_consistency
+from .geometry import curvature as curvature
 from .geometry import effective_rank as effective_rank
 from .geometry import linear_cka as linear_cka
+from .geometry import path_length as path_length
 from .geometry import procrustes as procrustes
-from .geometry import same_state_spread as same_state_spread
-from .geometry import state_numbers as state_numbers
 from .geometry import trustworthiness as trustworthiness
 from .interventions.inject import Injection as Injection
 from .interventions.inject import belief_target as belief_target
@@ -55,10 +55,10 @@ from .projection.result import aligned as aligned
 from .projection.result import with_projection as with_projection
 from .representations import latent_geometry as latent_geometry
 from .representations import similarity as similarity
-from .shape import curvature as curvature
 from .shape import different_histories as different_histories
 from .shape import merge_distance as merge_distance
-from .shape import path_length as path_length
+from .shape import same_state_spread as same_state_spread
+from .shape import state_numbers as state_numbers
 from .shape import trajectory_shapes as trajectory_shapes
 from .speculation import acceptance as acceptance
 from .trajectories import Trajectory as Trajectory

@@ -1,25 +1,22 @@
-"""How a cloud of latents is shaped, and how alike two clouds are."""
+"""Geometry of rows of numbers: effective rank, alignment, similarity, curvature of paths, trust in projections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from anndata import AnnData
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from nextlat_viz.analysis._rows import features, finite
+from nextlat_viz.analysis._rows import finite
 from nextlat_viz.analysis._threads import few_threads
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents.table import column, columns
 
 
 def effective_rank(X: Float[np.ndarray, "rows dim"], centered: bool = False) -> float:
-    """Count the directions that matter: the exponential of the entropy of the singular values.
+    """Return the effective number of directions: the exponential of the entropy of the singular values.
 
-    With ``p_i = s_i / sum(s)`` over the singular values of `X`, those under 1e-12 dropped, this is
-    ``exp(-sum p_i ln p_i)`` (Roy & Vetterli 2007): 1 for a line, n for n directions of equal size.
+    With ``p_i = s_i / sum(s)`` over the singular values of `X` above 1e-12, this is ``exp(-sum p_i ln p_i)`` (Roy &
+    Vetterli 2007): 1 for a line, n for n directions of equal size.
 
     Parameters
     ----------
@@ -31,12 +28,12 @@ def effective_rank(X: Float[np.ndarray, "rows dim"], centered: bool = False) -> 
     Raises
     ------
     LatentsError
-        Rows that hold NaN or infinity; none at all; all zero, or, centred, all alike.
+        Rows with NaN or infinity; no rows; rows that are all zero, or, centred, all equal.
 
     Notes
     -----
-    Rows that span fewer than `dim` directions are no error: what is missing has a singular value of 0, or, after
-    rounding to float32, of some 1e-7 of the largest, too little to count.
+    Rows may span fewer than `dim` directions. The singular values of the others are 0, or about 1e-7 of the largest
+    after rounding to float32, too little to count.
 
     Examples
     --------
@@ -51,13 +48,13 @@ def effective_rank(X: Float[np.ndarray, "rows dim"], centered: bool = False) -> 
     values = np.linalg.svd(X - X.mean(0) if centered else X, compute_uv=False)
     values = values[values > 1e-12]
     if values.size == 0:
-        raise LatentsError("effective rank needs rows that are not all zero (or, centered, not all alike)")
+        raise LatentsError("effective rank needs rows that are not all zero (or, centered, not all equal)")
     p = values / values.sum()
     return float(np.exp(-np.sum(p * np.log(p))))
 
 
 class Procrustes(NamedTuple):
-    """`B` laid over `A`: ``aligned = scale * (B @ rotation) + shift``."""
+    """`B` aligned with `A`: ``aligned = scale * (B @ rotation) + shift``."""
 
     aligned: Float[np.ndarray, "rows dim"]
     disparity: float
@@ -67,23 +64,23 @@ class Procrustes(NamedTuple):
 
 
 def procrustes(A: Float[np.ndarray, "rows dim"], B: Float[np.ndarray, "rows_b dim_b"]) -> Procrustes:
-    """Lay `B` over `A` by shift, uniform scale and rotation or reflection (orthogonal Procrustes).
+    """Align `B` with `A` by shift, uniform scale and rotation or reflection (orthogonal Procrustes).
 
-    Row i of `A` and row i of `B` must be the same thing seen twice. Distances within `B` keep their ratios, so the
-    alignment cannot invent agreement.
+    Row i of `A` and row i of `B` must be two views of the same item. Distances within `B` keep their ratios, so the
+    alignment cannot create agreement.
 
     Returns
     -------
     Procrustes
-        ``aligned`` (rows, dim) in `A`'s units, and ``disparity`` in [0, 1]: the share of the variance of one cloud
-        that the other, laid over it, leaves unexplained (0: same shape; the same number in both directions).
+        ``aligned`` (rows, dim) in `A`'s units, and ``disparity`` in [0, 1]: the share of the variance of one
+        cloud that the other, aligned with it, leaves unexplained (0: same shape; symmetric).
 
     Examples
     --------
     >>> A = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     >>> turned = 3 * A @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 5
-    >>> found = procrustes(A, turned)
-    >>> np.allclose(found.aligned, A), round(found.disparity, 9)
+    >>> fit = procrustes(A, turned)
+    >>> np.allclose(fit.aligned, A), round(fit.disparity, 9)
     (True, 0.0)
     """
     if A.shape != B.shape or A.ndim != 2:
@@ -101,9 +98,10 @@ def procrustes(A: Float[np.ndarray, "rows dim"], B: Float[np.ndarray, "rows_b di
 
 
 def linear_cka(A: Float[np.ndarray, "rows dim"], B: Float[np.ndarray, "rows_b dim_b"]) -> float:
-    """Similarity in [0, 1] of two views of the same rows, blind to rotation and scale (Kornblith et al. 2019).
+    """Return the similarity in [0, 1] of two views of the same rows (linear CKA; Kornblith et al. 2019).
 
-    ``|B' A|^2 / (|A' A| |B' B|)`` in Frobenius norms, columns centred. The widths may differ.
+    ``|B' A|^2 / (|A' A| |B' B|)`` in Frobenius norms, columns centred: invariant to rotation and scale. The widths may
+    differ.
 
     Examples
     --------
@@ -121,75 +119,45 @@ def linear_cka(A: Float[np.ndarray, "rows dim"], B: Float[np.ndarray, "rows_b di
     return float(np.linalg.norm(B.T @ A) ** 2 / size)
 
 
-def state_numbers(latents: AnnData, by: str | Sequence[str] | None = None) -> Int[np.ndarray, " rows"]:
-    """Number the true states: two rows have one number exactly when they agree in every column of `by`.
+def path_length(path: Float[np.ndarray, "positions dim"]) -> float:
+    """Return the length of a path: the sum of the lengths of its steps, in the units of the latents.
 
-    Parameters
-    ----------
-    latents : AnnData
-    by : str or several, optional
-        What makes a state: columns of ``obs`` ("state"), or exact arrays of ``obsm`` ("belief": rows equal to 8
-        decimals are one belief). Default "belief" where there is one, else every state the world has; where those are
-        not the whole truth, as on Path-Star, whose graph is no state, name what is.
-
-    Raises
-    ------
-    LatentsError
-        No `by`, and no state in the table to take for it.
-    UnknownNameError
-        No such column.
+    Examples
+    --------
+    >>> path_length(np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]]))
+    6.0
     """
-    if by is None:
-        own = ("episode", "position", "token", "model", "next_token_probs", "next_token_probs_exact")
-        by = [name for name in columns(latents) if name not in own and not name.startswith("X_")]
-        by = ["belief"] if "belief" in by else by
-        if not by:
-            raise LatentsError("these latents hold no state of their world: say by=... what makes a state")
-    numbers = np.zeros(latents.n_obs, dtype=np.int64)
-    for name in [by] if isinstance(by, str) else by:
-        values = column(latents, name)
-        if values.dtype.kind == "f":
-            values = np.round(values, 8) + 0.0
-        _, which = np.unique(values, axis=0, return_inverse=True)
-        both = numbers * (int(which.max(initial=0)) + 1) + which.reshape(-1)
-        _, numbers = np.unique(both, return_inverse=True)
-    return numbers
+    return float(np.linalg.norm(np.diff(finite(path).astype(np.float64), axis=0), axis=1).sum())
 
 
-def same_state_spread(
-    latents: AnnData, by: str | Sequence[str] | None = "belief", site: str = "hidden", min_position: int = 1
-) -> float:
-    """How far latents of one true state lie apart: 0 when histories of one state are merged, about 1 when unrelated.
-
-    The mean squared distance of a latent to the mean of its state, over the total variance.
+def curvature(path: Float[np.ndarray, "positions dim"]) -> Float[np.ndarray, " turns"]:
+    """Return the angles between successive steps, in radians: 0 is straight, pi is a reversal.
 
     Parameters
     ----------
-    latents : AnnData
-    by : str, several or None
-        What makes a state; see `state_numbers`.
-    site : str
-    min_position : int
-        Leave out positions before this one.
+    path : (positions, dim) array
+
+    Returns
+    -------
+    (max(positions - 2, 0),) array
+        NaN where one of the two steps has length 0 and so no direction.
 
     Notes
     -----
-    Episodes that begin alike have the very same latents there, which count as spread 0, and so does a state that
-    occurs once: raise `min_position`, or take :func:`different_histories`, to see different histories of one state.
-    Of unrelated latents the spread is ``(rows - states) / (rows - 1)``, near 1 only where states occur often.
+    Their mean is the curvature of Hénaff, Goris and Simoncelli (2019), "Perceptual straightening of natural videos".
+
+    Examples
+    --------
+    >>> np.degrees(curvature(np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [2.0, 3.0], [2.0, 1.0]]))).round(6).tolist()
+    [0.0, 90.0, 180.0]
     """
-    use = column(latents, "position") >= min_position
-    X = features(latents, site)[use].astype(np.float64)
-    which = state_numbers(latents, by)[use]
-    if len(X) < 2:
-        raise LatentsError(f"spread needs at least two rows, found {len(X)} from position {min_position} on")
-    sums = np.zeros((which.max() + 1, X.shape[1]))
-    np.add.at(sums, which, X)
-    means = sums / np.bincount(which)[:, None]
-    total = np.square(X - X.mean(0)).sum()
-    if total == 0:
-        raise LatentsError(f"all latents at site {site!r} are alike: there is no variance to compare with")
-    return float(np.square(X - means[which]).sum() / total)
+    steps = np.diff(finite(path).astype(np.float64), axis=0)
+    lengths = np.linalg.norm(steps, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        directions = np.where(lengths > 0, steps / lengths, np.nan)
+    before, after = directions[:-1], directions[1:]
+    # By half the angle: the arc cosine loses half of the digits near 0 and pi (Kahan 2006).
+    return 2 * np.arctan2(np.linalg.norm(after - before, axis=1), np.linalg.norm(after + before, axis=1))
 
 
 def trustworthiness(
@@ -199,11 +167,11 @@ def trustworthiness(
     max_rows: int = 2000,
     seed: int = 0,
 ) -> float:
-    """Say how far the neighbours seen in a picture are neighbours in truth: 1 always, about 0.5 by chance.
+    """Return how far neighbours in a projection are neighbours in the data: 1 if all are, about 0.5 by chance.
 
-    For each row, every one of its `k` nearest rows in `Y` that is not among its `k` nearest in `X` costs its rank in
-    `X` beyond `k` (Venna & Kaski 2001; the same number as ``sklearn.manifold.trustworthiness``). Over `max_rows` rows
-    a seeded subsample of `max_rows` is used: a neighbour is then one within the subsample.
+    Each of the `k` nearest rows in `Y` that is not among the `k` nearest in `X` costs its rank in `X` beyond `k` (Venna
+    & Kaski 2001; the same number as ``sklearn.manifold.trustworthiness``). Of more than `max_rows` rows a seeded
+    subsample is used, and neighbours are neighbours within it.
 
     Returns
     -------

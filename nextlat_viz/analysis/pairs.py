@@ -11,7 +11,7 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 
 from nextlat_viz.analysis._rows import episode_index, features, prefixes
-from nextlat_viz.analysis.geometry import state_numbers
+from nextlat_viz.analysis.shape import state_numbers
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta, tokens_of
 

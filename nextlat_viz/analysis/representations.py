@@ -1,4 +1,4 @@
-"""The shape of the latents of several runs, over layers and snapshots, and how alike they are."""
+"""Geometry of the latents of several runs, over layers and snapshots, and their similarity."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from nextlat_viz.analysis._rows import features
-from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes, same_state_spread
+from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes
 from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
 from nextlat_viz.analysis.measure.result import clustered
-from nextlat_viz.analysis.shape import different_histories, merge_distance, trajectory_shapes
+from nextlat_viz.analysis.shape import different_histories, merge_distance, same_state_spread, trajectory_shapes
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.latents.extraction import HELDOUT_SEED, extract, heldout
@@ -24,8 +24,7 @@ from nextlat_viz.latents.table import sites as sites_of
 from nextlat_viz.worlds import Episodes
 
 By = str | Sequence[str] | None
-Found = dict[str, float | int]
-
+Score = dict[str, float | int]
 
 _UNITS = {
     "effective_rank": "directions",
@@ -77,7 +76,7 @@ def latent_geometry(
     snapshots : step, several or "all", optional
         Earlier steps of the same runs, by ``checkpoint.at``; 0 is before training, "all" is 0 and every kept step.
     by : str or several, optional
-        What makes a state; see `state_numbers`.
+        Columns that define the state; see `state_numbers`.
     min_position : int
         Leave out positions before this one.
     n, seed : int
@@ -97,7 +96,7 @@ def latent_geometry(
     UnknownNameError
         No such quantity, site or column.
     LatentsError
-        Latents that hold NaN or infinity or are all alike.
+        Latents that hold NaN or infinity or are all equal.
 
     Examples
     --------
@@ -136,30 +135,30 @@ def similarity(
     ----------
     models : Checkpoint or several
     sites : "all", or names
-        Layers, as in ``nlv.extract``; with several, layers are compared with layers, of one run and of others.
+        Layers, as in ``nlv.extract``. Several layers are compared within runs and between them.
     min_position, n, seed, progress
         As in `latent_geometry`.
 
     Returns
     -------
     DataFrame
-        A row for every ordered pair, each with itself among them: ``model, objective, seed, site`` of the one and
-        ``other, other_objective, other_seed, other_site``; ``cka``, linear CKA (Kornblith et al. 2019; 1: alike up to
+        A row for every ordered pair, including each with itself: ``model, objective, seed, site`` and
+        ``other, other_objective, other_seed, other_site``; ``cka``, linear CKA (Kornblith et al. 2019; 1: equal up to
         rotation and scale), and ``disparity``, the share of variance an orthogonal Procrustes alignment leaves
-        unexplained (0: one shape). A narrower latent has zeros beside it for the alignment, which changes no distance.
+        unexplained (0: same shape). Narrower latents are padded with zeros for the alignment, which keeps distances.
 
     Raises
     ------
     ValueError
-        No trained model; fewer than two episodes; as many directions as rows, where CKA means nothing.
+        No trained model; fewer than two episodes; as many dimensions as rows, where CKA is always high.
     LatentsError
         Latents that hold NaN or infinity.
 
     Examples
     --------
     >>> import nextlat_viz as nlv
-    >>> found = similarity([nlv.load("mess3/nextlat"), nlv.load("mess3/next_token")], n=32, progress=False)
-    >>> found.pivot(index="objective", columns="other_objective", values="cka").round(3).iloc[0, 0]
+    >>> pairs = similarity([nlv.load("mess3/nextlat"), nlv.load("mess3/next_token")], n=32, progress=False)
+    >>> pairs.pivot(index="objective", columns="other_objective", values="cka").round(3).iloc[0, 0]
     np.float64(1.0)
     """
     chosen: Models[ModelPredictor] = Models("similarity", models, ModelPredictor, progress)
@@ -171,27 +170,27 @@ def similarity(
             X = features(latents, site)
             if len(X) <= X.shape[1]:
                 raise ValueError(
-                    f"n={n} episodes give {len(X)} rows of {X.shape[1]} dimensions, in which any two clouds look "
-                    "alike: raise n"
+                    f"n={n} episodes give {len(X)} rows of {X.shape[1]} dimensions, where any two clouds look "
+                    "similar: raise n"
                 )
             who = {"model": predictor.name, "objective": predictor.objective, "seed": predictor.seed, "site": site}
             clouds.append((who, X))
-    found = {}
+    scores = {}
     ways = list(itertools.combinations_with_replacement(range(len(clouds)), 2))
     for i, j in tqdm(ways, desc="similarity", unit="pair", disable=not progress):
         A, B = _padded(clouds[i][1], clouds[j][1])
-        found[i, j] = found[j, i] = (linear_cka(A, B), procrustes(A, B).disparity)
+        scores[i, j] = scores[j, i] = (linear_cka(A, B), procrustes(A, B).disparity)
     rows = []
     for i, j in itertools.product(range(len(clouds)), repeat=2):
         other = {key if key == "other" else f"other_{key}": value for key, value in clouds[j][0].items()}
         other["other"] = other.pop("other_model")
-        rows.append(clouds[i][0] | other | dict(zip(("cka", "disparity"), found[i, j], strict=True)))
+        rows.append(clouds[i][0] | other | dict(zip(("cka", "disparity"), scores[i, j], strict=True)))
     return pd.DataFrame(rows)
 
 
 def _episodes(models: Models[ModelPredictor], n: int, seed: int) -> Episodes:
-    """Draw the episodes that all models read: as long as the shortest context."""
-    at_least("n", n, 2, "the shape of latents needs two episodes")
+    """Sample the episodes that all models read, as long as the shortest context."""
+    at_least("n", n, 2, "geometry needs two episodes")
     return heldout(min(models.all, key=lambda model: model.context or 0).checkpoint, n, seed)
 
 
@@ -209,27 +208,27 @@ def _padded(
     A: Float[np.ndarray, "rows dim"], B: Float[np.ndarray, "rows dim_b"]
 ) -> tuple[Float[np.ndarray, "rows widest"], Float[np.ndarray, "rows widest"]]:
     width = max(A.shape[1], B.shape[1])
-    return tuple(np.pad(one, ((0, 0), (0, width - one.shape[1]))) for one in (A, B))  # type: ignore[return-value]
+    return tuple(np.pad(X, ((0, 0), (0, width - X.shape[1]))) for X in (A, B))  # type: ignore[return-value]
 
 
-def _rank(latents: AnnData, site: str, by: By) -> Found:
+def _rank(latents: AnnData, site: str, by: By) -> Score:
     return {"value": effective_rank(features(latents, site)), "trials": latents.n_obs}
 
 
-def _spread(latents: AnnData, site: str, by: By) -> Found:
+def _spread(latents: AnnData, site: str, by: By) -> Score:
     rows = different_histories(latents, by)
     value = same_state_spread(latents[rows], by, site) if rows.size else np.nan
     return {"value": value, "trials": rows.size}
 
 
-def _merging(latents: AnnData, site: str, by: By) -> Found:
+def _merging(latents: AnnData, site: str, by: By) -> Score:
     rows = different_histories(latents, by)
     value = merge_distance(latents, by, site) if rows.size else np.nan
     return {"value": value, "trials": rows.size}
 
 
-def _mean(column: str) -> Callable[[AnnData, str, By], Found]:
-    def of(latents: AnnData, site: str, by: By) -> Found:
+def _mean(column: str) -> Callable[[AnnData, str, By], Score]:
+    def of(latents: AnnData, site: str, by: By) -> Score:
         values = trajectory_shapes(latents, site)[column].to_numpy()
         values = values[~np.isnan(values)]
         return clustered(values, np.ones(len(values)))
@@ -237,7 +236,7 @@ def _mean(column: str) -> Callable[[AnnData, str, By], Found]:
     return of
 
 
-_QUANTITIES: dict[str, Callable[[AnnData, str, By], Found]] = {
+_QUANTITIES: dict[str, Callable[[AnnData, str, By], Score]] = {
     "effective_rank": _rank,
     "same_state_spread": _spread,
     "merge_distance": _merging,

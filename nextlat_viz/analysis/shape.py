@@ -1,4 +1,4 @@
-"""How latents move along an episode, and how close the histories of one state come."""
+"""Shape of the latents of one model: spread and merging of histories of one state, and trajectories of episodes."""
 
 from __future__ import annotations
 
@@ -9,85 +9,43 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.analysis._rows import episode_index, features, finite, prefixes
-from nextlat_viz.analysis.geometry import state_numbers
+from nextlat_viz.analysis._rows import episode_index, features, prefixes
+from nextlat_viz.analysis.geometry import curvature, path_length
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents.table import column, tokens_of
+from nextlat_viz.latents.table import column, columns, tokens_of
 
 PAIRS = 20_000
 
 
-def path_length(path: Float[np.ndarray, "positions dim"]) -> float:
-    """Length of a way through latent space: the sum of the lengths of its steps, in the units of the latents.
-
-    Examples
-    --------
-    >>> path_length(np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]]))
-    6.0
-    """
-    return float(np.linalg.norm(np.diff(finite(path).astype(np.float64), axis=0), axis=1).sum())
-
-
-def curvature(path: Float[np.ndarray, "positions dim"]) -> Float[np.ndarray, " turns"]:
-    """Angles between successive steps, in radians: 0 goes straight on, pi turns back.
-
-    Parameters
-    ----------
-    path : (positions, dim) array
-
-    Returns
-    -------
-    (max(positions - 2, 0),) array
-        NaN where one of the two steps has no length and so no direction.
-
-    Notes
-    -----
-    The mean of it is the curvature of Hénaff, Goris and Simoncelli (2019), "Perceptual straightening of natural
-    videos".
-
-    Examples
-    --------
-    >>> np.degrees(curvature(np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [2.0, 3.0], [2.0, 1.0]]))).round(6).tolist()
-    [0.0, 90.0, 180.0]
-    """
-    steps = np.diff(finite(path).astype(np.float64), axis=0)
-    lengths = np.linalg.norm(steps, axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        directions = np.where(lengths > 0, steps / lengths, np.nan)
-    before, after = directions[:-1], directions[1:]
-    # The angle from its half, because the arc cosine loses half of the digits near 0 and pi (Kahan 2006).
-    return 2 * np.arctan2(np.linalg.norm(after - before, axis=1), np.linalg.norm(after + before, axis=1))
-
-
 def trajectory_shapes(latents: AnnData, site: str = "hidden") -> pd.DataFrame:
-    """Say of every episode how far its latents travel, and how much they turn.
+    """Measure for every episode how far its latents move, and how much they turn.
 
     Parameters
     ----------
     latents : AnnData
-        Of one model, every position between the first and the last of each episode.
+        Of one model, with every position between the first and the last of each episode.
     site : str
 
     Returns
     -------
     DataFrame
         A row per episode: ``episode``, ``steps``; ``path_length`` and ``displacement`` (from the first latent to the
-        last) in the units of the latents, and ``relative_length``, the path length over the root mean square distance
-        of all latents to their mean, which can be compared between models; ``curvature``, the mean angle between
-        successive steps in radians (NaN where there is none), the number of ``angles`` behind it, and of those
-        ``undefined`` because the latent stood still.
+        last) in the units of the latents; ``relative_length``, the path length over the root mean square distance of
+        all latents to their mean, which is comparable between models; ``curvature``, the mean angle between successive
+        steps in radians (NaN where there is none), the number of ``angles`` in it, and the number ``undefined`` because
+        the latent did not move.
 
     Raises
     ------
     LatentsError
-        NaN or infinity; positions missing inside an episode; latents that are all alike.
+        NaN or infinity; positions missing inside an episode; latents that are all equal.
 
     Examples
     --------
     >>> import nextlat_viz as nlv
     >>> checkpoint = nlv.load("mess3/nextlat")
-    >>> found = trajectory_shapes(nlv.extract(checkpoint, checkpoint.world.sample(3, 6, seed=0), progress=False))
-    >>> found["steps"].tolist(), bool((found["path_length"] >= found["displacement"]).all())
+    >>> shapes = trajectory_shapes(nlv.extract(checkpoint, checkpoint.world.sample(3, 6, seed=0), progress=False))
+    >>> shapes["steps"].tolist(), bool((shapes["path_length"] >= shapes["displacement"]).all())
     ([5, 5, 5], True)
     """
     X, episode, position = features(latents, site), column(latents, "episode"), column(latents, "position")
@@ -102,7 +60,7 @@ def trajectory_shapes(latents: AnnData, site: str = "hidden") -> pd.DataFrame:
         )
     radius = float(np.sqrt(np.square(X - X.mean(axis=0)).sum(axis=1).mean()))
     if radius == 0:
-        raise LatentsError(f"all latents at site {site!r} are alike: there is no way to follow")
+        raise LatentsError(f"all latents at site {site!r} are equal, so there is no trajectory")
     rows = []
     for path in np.split(np.arange(len(X)), np.flatnonzero(np.diff(episode)) + 1):
         length, angles = path_length(X[path]), curvature(X[path])
@@ -122,26 +80,99 @@ def trajectory_shapes(latents: AnnData, site: str = "hidden") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def different_histories(latents: AnnData, by: str | Sequence[str] | None = None) -> Int[np.ndarray, " rows"]:
-    """Rows of states that different histories lead to, one row for each history.
-
-    A history is the tokens read. Episodes that begin alike have the very same latents there: they are one history.
+def state_numbers(latents: AnnData, by: str | Sequence[str] | None = None) -> Int[np.ndarray, " rows"]:
+    """Number the true states: rows have the same number exactly when they agree in every column of `by`.
 
     Parameters
     ----------
     latents : AnnData
     by : str or several, optional
-        What makes a state; see `state_numbers`.
-
-    Returns
-    -------
-    int array
-        Row numbers, ascending; none where every state has one history.
+        Columns that define the state: of ``obs`` ("state"), or exact arrays of ``obsm`` ("belief": rows equal to 8
+        decimals are one belief). Default "belief" where there is one, else all states of the world. On Path-Star these
+        are not the whole truth, because the graph is not a state: name columns.
 
     Raises
     ------
     LatentsError
-        Rows that were sliced away, so that it is not known what was read before others.
+        No `by`, and no state in the table.
+    UnknownNameError
+        No such column.
+    """
+    if by is None:
+        not_states = ("episode", "position", "token", "model", "next_token_probs", "next_token_probs_exact")
+        by = [name for name in columns(latents) if name not in not_states and not name.startswith("X_")]
+        by = ["belief"] if "belief" in by else by
+        if not by:
+            raise LatentsError(
+                "these latents hold no state of their world: give the columns that define a state as by=..."
+            )
+    numbers = np.zeros(latents.n_obs, dtype=np.int64)
+    for name in [by] if isinstance(by, str) else by:
+        values = column(latents, name)
+        if values.dtype.kind == "f":
+            values = np.round(values, 8) + 0.0
+        _, which = np.unique(values, axis=0, return_inverse=True)
+        both = numbers * (int(which.max(initial=0)) + 1) + which.reshape(-1)
+        _, numbers = np.unique(both, return_inverse=True)
+    return numbers
+
+
+def same_state_spread(
+    latents: AnnData, by: str | Sequence[str] | None = "belief", site: str = "hidden", min_position: int = 1
+) -> float:
+    """Return the spread of latents within one true state: 0 when its histories are merged, about 1 when unrelated.
+
+    It is the mean squared distance of a latent to the mean of its state, over the total variance.
+
+    Parameters
+    ----------
+    latents : AnnData
+    by : str, several or None
+        Columns that define the state; see `state_numbers`.
+    site : str
+    min_position : int
+        Leave out positions before this one.
+
+    Notes
+    -----
+    Episodes that begin alike have equal latents there, which have spread 0, and so has a state that occurs once. To
+    compare different histories of one state, raise `min_position`, or select the rows of `different_histories`. The
+    spread of unrelated latents is ``(rows - states) / (rows - 1)``, near 1 only where states occur often.
+    """
+    use = column(latents, "position") >= min_position
+    X = features(latents, site)[use].astype(np.float64)
+    which = state_numbers(latents, by)[use]
+    if len(X) < 2:
+        raise LatentsError(f"spread needs at least two rows, found {len(X)} from position {min_position} on")
+    sums = np.zeros((which.max() + 1, X.shape[1]))
+    np.add.at(sums, which, X)
+    means = sums / np.bincount(which)[:, None]
+    total = np.square(X - X.mean(0)).sum()
+    if total == 0:
+        raise LatentsError(f"all latents at site {site!r} are equal, so there is no variance to compare with")
+    return float(np.square(X - means[which]).sum() / total)
+
+
+def different_histories(latents: AnnData, by: str | Sequence[str] | None = None) -> Int[np.ndarray, " rows"]:
+    """Return the rows of states that several histories lead to, one row for each history.
+
+    A history is the sequence of tokens read. Episodes that begin alike share it, and have equal latents there.
+
+    Parameters
+    ----------
+    latents : AnnData
+    by : str or several, optional
+        Columns that define the state; see `state_numbers`.
+
+    Returns
+    -------
+    int array
+        Row numbers, ascending; empty where every state has one history.
+
+    Raises
+    ------
+    LatentsError
+        Rows were sliced away, so that the tokens read before others are unknown.
     """
     first = _histories(latents)
     states = state_numbers(latents, by)[first]
@@ -155,29 +186,29 @@ def merge_distance(
     pairs: int = PAIRS,
     seed: int = 0,
 ) -> float:
-    """Distance between latents of one state reached by two histories, over that between different states.
+    """Return the distance between histories of one state, over the distance between different states.
 
-    The mean Euclidean distance over pairs of different histories (token prefixes) that lead to one true state, over
-    the mean over pairs that lead to different ones: 0 where histories are merged into their state, 1 where latents
-    know nothing of it. Other than `same_state_spread` it is not lowered by states that occur seldom.
+    It is the mean Euclidean distance over pairs of different histories (token prefixes) that lead to one true state,
+    divided by the mean over pairs that lead to different states: 0 where histories are merged into their state, 1 where
+    latents do not depend on it. Unlike `same_state_spread` it is not lowered by rare states.
 
     Parameters
     ----------
     latents : AnnData
         Of one model.
     by : str or several, optional
-        What makes a state; see `state_numbers`.
+        Columns that define the state; see `state_numbers`.
     site : str
     pairs : int
-        Pairs of each kind at most; where there are more, so many are drawn.
+        Most pairs of each kind; where there are more, this many are drawn.
     seed : int
         Of the draw.
 
     Raises
     ------
     LatentsError
-        No state with two histories, or a single state: there is nothing to compare; NaN or infinity; latents of
-        different states that are all alike; rows sliced away, so that histories are not known.
+        No state with two histories, or a single state; NaN or infinity; equal latents of different states; rows
+        sliced away, so that histories are unknown.
 
     Examples
     --------
@@ -198,57 +229,59 @@ def merge_distance(
     rng = np.random.default_rng(seed)
     same, different = _same(which, pairs, rng), _different(which, pairs, rng)
     if len(same) == 0:
-        raise LatentsError("no state is reached by two different histories: extract more episodes, or say by=...")
+        raise LatentsError(
+            "no state is reached by two different histories: extract more episodes, or give other columns as by=..."
+        )
     if len(different) == 0:
-        raise LatentsError("all histories lead to one state: there is no other to compare with; say by=...")
+        raise LatentsError("all histories lead to one state, and a second is needed: give other columns as by=...")
     apart = _mean_distance(X, different)
     if apart == 0:
-        raise LatentsError(f"the latents of different states at site {site!r} are all alike")
+        raise LatentsError(f"the latents of different states at site {site!r} are equal")
     return _mean_distance(X, same) / apart
 
 
 def _histories(latents: AnnData) -> Int[np.ndarray, " rows"]:
-    """The first row of every token prefix, ascending."""
+    """Return the first row of every token prefix, ascending."""
     tokens, position = tokens_of(latents), column(latents, "position")
     read = (np.cumsum(tokens >= 0, axis=1) == np.arange(1, tokens.shape[1] + 1))[episode_index(latents), position - 1]
     if not read.all():
         raise LatentsError(
-            f"of {int((~read).sum())} rows the tokens read before are not in these latents, so histories cannot be "
-            "told apart: extract with positions=slice(start, None) in place of selecting rows"
+            f"of {int((~read).sum())} rows the tokens read before are not in these latents, so histories are "
+            "unknown: extract with positions=slice(start, None) in place of selecting rows"
         )
     return np.sort(np.unique(prefixes(latents), return_index=True)[1])
 
 
 def _same(which: Int[np.ndarray, " n"], most: int, rng: np.random.Generator) -> Int[np.ndarray, "pairs 2"]:
-    """Pairs of rows of one state: all of them, or as many drawn uniformly from them, with replacement."""
+    """Return pairs of rows of one state: all, or `most` drawn uniformly with replacement."""
     order = np.argsort(which, kind="stable")
     size = np.bincount(which)
     start, count = np.cumsum(size) - size, size * (size - 1) // 2
     if count.sum() <= most:
-        found = [start[k] + np.stack(np.triu_indices(size[k], 1), axis=1) for k in np.flatnonzero(count)]
-        return order[np.concatenate(found)] if found else np.empty((0, 2), np.int64)
+        every = [start[k] + np.stack(np.triu_indices(size[k], 1), axis=1) for k in np.flatnonzero(count)]
+        return order[np.concatenate(every)] if every else np.empty((0, 2), np.int64)
     state = rng.choice(len(size), most, p=count / count.sum())
-    one = rng.integers(size[state])
-    other = rng.integers(size[state] - 1)
-    return order[start[state][:, None] + np.stack([one, other + (other >= one)], axis=1)]
+    first = rng.integers(size[state])
+    second = rng.integers(size[state] - 1)
+    return order[start[state][:, None] + np.stack([first, second + (second >= first)], axis=1)]
 
 
 def _different(which: Int[np.ndarray, " n"], most: int, rng: np.random.Generator) -> Int[np.ndarray, "pairs 2"]:
-    """Pairs of rows of different states: all of them, or as many drawn uniformly from them, with replacement."""
+    """Return pairs of rows of different states: all, or `most` drawn uniformly with replacement."""
     n, size = len(which), np.bincount(which)
     if n * (n - 1) // 2 <= most:
         every = np.stack(np.triu_indices(n, 1), axis=1)
         return every[which[every[:, 0]] != which[every[:, 1]]]
-    # The first with the weight of its partners; the partner by its place among the rows that are not of that state.
+    # The first row is drawn by its number of partners, then the partner by its place among the rows of other states.
     partners = (n - size)[which]
     if partners.sum() == 0:
         return np.empty((0, 2), np.int64)
     order = np.argsort(which, kind="stable")
     start = np.cumsum(size) - size
-    one = rng.choice(n, most, p=partners / partners.sum())
-    place = rng.integers(partners[one])
-    place += np.where(place >= start[which[one]], size[which[one]], 0)
-    return np.stack([one, order[place]], axis=1)
+    first = rng.choice(n, most, p=partners / partners.sum())
+    place = rng.integers(partners[first])
+    place += np.where(place >= start[which[first]], size[which[first]], 0)
+    return np.stack([first, order[place]], axis=1)
 
 
 def _mean_distance(X: Float[np.ndarray, "n dim"], pairs: Int[np.ndarray, "pairs 2"]) -> float:

@@ -1,4 +1,4 @@
-"""How a model's belief moves through an episode, read by a linear probe, beside how the exact belief moves."""
+"""Trajectories of an episode through belief space: as a linear probe reads them from a model, and exact."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
 
+from nextlat_viz import display
 from nextlat_viz.analysis._rows import picture_world
 from nextlat_viz.analysis.probes.result import ProbeResult
-from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, episode_rows, meta
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """One episode's path through belief space, as read from the model and as it should be.
+    """The path of one episode through belief space, as read from the model and exact.
 
     Attributes
     ----------
     positions : (T,) int array
-        From 1: the belief at position t has read t tokens.
+        From 1: the belief at position t is that after t tokens.
     tokens : tuple of str
     read, exact : (T, S) arrays
-        The belief by the probe, which may leave the simplex, and the exact one.
+        The reading of the probe, which may leave the simplex, and the exact belief.
     coordinates, exact_coordinates : (T, 2) arrays
-        Both in the world's picture coordinates.
+        Both in the picture coordinates of the world.
     distance, total_variation : (T,) arrays
-        Between the two beliefs: Euclidean, and half the sum of absolute differences (what an event's probability can
-        be wrong by, where both are distributions).
+        Between the two beliefs: Euclidean, and half the sum of absolute differences (the largest error of the
+        probability of an event, where both are distributions).
     step, exact_step : (T,) arrays
         Euclidean length of the move into each position; NaN at the first.
     state_names : tuple of str
     label : str
     episode : int
     held_out : bool or None
-        Whether the probe was fitted without this episode; None where it comes from other episodes than the probe's.
+        Whether the probe was fitted without this episode; None for other episodes than those of the probe.
     """
 
     positions: Int[np.ndarray, " T"]
@@ -55,12 +55,12 @@ class Trajectory:
 
     @property
     def distance(self) -> Float[np.ndarray, " T"]:
-        """Euclidean distance of the belief read from the exact one."""
+        """Euclidean distance between the reading and the exact belief."""
         return np.linalg.norm(self.read - self.exact, axis=1)
 
     @property
     def total_variation(self) -> Float[np.ndarray, " T"]:
-        """Half the sum of absolute differences between the belief read and the exact one."""
+        """Half the sum of absolute differences between the reading and the exact belief."""
         return np.abs(self.read - self.exact).sum(axis=1) / 2
 
     @property
@@ -70,11 +70,11 @@ class Trajectory:
 
     @property
     def exact_step(self) -> Float[np.ndarray, " T"]:
-        """Length of the move into each position, as it should be."""
+        """Length of the move into each position, exact."""
         return _steps(self.exact)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per position; ``read_<state>`` and ``exact_<state>`` hold the beliefs, ``x, y`` the picture."""
+        """One row per position: ``read_<state>`` and ``exact_<state>`` are beliefs, ``x, y`` picture coordinates."""
         frame = pd.DataFrame(
             {
                 "model": self.label,
@@ -104,11 +104,11 @@ class Trajectory:
             "mean total variation": f"{self.total_variation.mean():.3f}",
         }
         side = {True: "held out", False: "fitted", None: "of other episodes"}[self.held_out]
-        return table(f"{self.label}: episode {self.episode} ({side})", rows)
+        return display.table(f"{self.label}: episode {self.episode} ({side})", rows)
 
 
 def read_trajectory(latents: AnnData, probe: ProbeResult, episode: int) -> Trajectory:
-    """Follow one episode through belief space.
+    """Return the path of one episode through belief space.
 
     Parameters
     ----------
@@ -117,11 +117,11 @@ def read_trajectory(latents: AnnData, probe: ProbeResult, episode: int) -> Traje
     probe : ProbeResult
         Of target "belief".
     episode : int
-        Its number in ``obs["episode"]``; one of ``probe.test_episodes`` for an honest picture.
+        A number of ``obs["episode"]``. Those of ``probe.test_episodes`` were not fitted.
 
     Examples
     --------
-    A model whose hidden state is a linear image of the belief follows the exact path:
+    Hidden states that are a linear function of the belief follow the exact path:
 
     >>> from nextlat_viz.analysis import probe
     >>> from nextlat_viz import worlds
@@ -137,9 +137,9 @@ def read_trajectory(latents: AnnData, probe: ProbeResult, episode: int) -> Traje
     """
     _require_belief(probe)
     rows = episode_rows(latents, episode)
-    its, world = meta(latents), picture_world(latents)
+    about, world = meta(latents), picture_world(latents)
     read, exact = probe.predict(latents[rows]), column(latents, "belief")[rows]
-    held_out = None if its["episodes_sha256"] != probe.episodes_sha256 else bool(episode in probe.test_episodes)
+    same_episodes = about["episodes_sha256"] == probe.episodes_sha256
     return Trajectory(
         positions=column(latents, "position")[rows],
         tokens=tuple(map(str, column(latents, "token")[rows])),
@@ -148,16 +148,16 @@ def read_trajectory(latents: AnnData, probe: ProbeResult, episode: int) -> Traje
         coordinates=world.belief_coordinates(read),
         exact_coordinates=world.belief_coordinates(exact),
         state_names=probe.names,
-        label=its["label"],
+        label=about["label"],
         episode=int(episode),
-        held_out=held_out,
+        held_out=bool(episode in probe.test_episodes) if same_episodes else None,
     )
 
 
 def compare_trajectories(
     latents: Sequence[AnnData], probes: Sequence[ProbeResult], episode: int, names: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Follow one episode through several models, in the world's own coordinates, which need no alignment.
+    """Return the paths of one episode through several models, in the coordinates of the world: no alignment is needed.
 
     Parameters
     ----------
@@ -165,30 +165,30 @@ def compare_trajectories(
         One table and its belief probe per model, all of the same episodes.
     episode : int
     names : sequence of str, optional
-        What the column ``model`` says; default the models' labels.
+        Values of the column ``model``; default the labels of the models.
 
     Returns
     -------
     DataFrame
-        `Trajectory.to_frame` of each model, one under the other.
+        `Trajectory.to_frame` of each model, concatenated.
     """
     if not latents or len(latents) != len(probes):
         raise ValueError(f"give one probe per table of latents, got {len(latents)} tables and {len(probes)} probes")
     if names is not None and len(names) != len(latents):
         raise ValueError(f"names must name each of the {len(latents)} tables, got {len(names)}")
-    if len({meta(one)["episodes_sha256"] for one in latents}) > 1:
+    if len({meta(table)["episodes_sha256"] for table in latents}) > 1:
         raise LatentsError(
             f"episode {episode} is another sequence for each of these models: extract all with the same episodes=..."
         )
     frames = []
-    for i, (one, its) in enumerate(zip(latents, probes, strict=True)):
-        frame = read_trajectory(one, its, episode).to_frame()
+    for i, (table, probe) in enumerate(zip(latents, probes, strict=True)):
+        frame = read_trajectory(table, probe, episode).to_frame()
         frames.append(frame if names is None else frame.assign(model=names[i]))
     return pd.concat(frames, ignore_index=True)
 
 
 def mean_trajectory_error(latents: AnnData, probe: ProbeResult) -> pd.DataFrame:
-    """Average, over the probe's held-out episodes alone, how far the belief read is from the exact one.
+    """Average the distance of the reading from the exact belief over the held-out episodes of the probe.
 
     Returns
     -------
@@ -197,7 +197,9 @@ def mean_trajectory_error(latents: AnnData, probe: ProbeResult) -> pd.DataFrame:
     """
     _require_belief(probe)
     if meta(latents)["episodes_sha256"] != probe.episodes_sha256:
-        raise LatentsError("the mean is over the probe's held-out episodes, and these latents are of other episodes")
+        raise LatentsError(
+            "the mean is over the held-out episodes of the probe, and these latents are of other episodes"
+        )
     rows = np.flatnonzero(np.isin(column(latents, "episode"), probe.test_episodes))
     if rows.size == 0:
         raise LatentsError("none of the probe's held-out episodes is in these latents")

@@ -8,7 +8,7 @@ from scipy.stats import ortho_group
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
 from nextlat_viz.analysis import effective_rank, linear_cka, procrustes, same_state_spread, trustworthiness
-from nextlat_viz.analysis.geometry import state_numbers
+from nextlat_viz.analysis.shape import state_numbers
 from nextlat_viz.errors import LatentsError, UnknownNameError
 
 

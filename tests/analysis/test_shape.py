@@ -82,7 +82,7 @@ def test_rows_may_come_in_any_order_and_not_with_gaps(small: AnnData) -> None:
         trajectory_shapes(select(small, position=[1, 2, 3, 5, 6]))
     alike = small.copy()
     alike.X = np.ones(small.shape, np.float32)
-    with pytest.raises(LatentsError, match="are alike"):
+    with pytest.raises(LatentsError, match="are equal"):
         trajectory_shapes(alike)
 
 
@@ -141,10 +141,10 @@ def test_what_has_no_merge_distance(trained: AnnData) -> None:
     one.obs["one"] = 0
     with pytest.raises(LatentsError, match="lead to one state"):
         merge_distance(one, by="one")
-    with pytest.raises(LatentsError, match="told apart"):
+    with pytest.raises(LatentsError, match="histories are unknown"):
         merge_distance(select(trained, position=[4, 5]))
     one.X = np.ones(one.shape, np.float32)
-    with pytest.raises(LatentsError, match="all alike"):
+    with pytest.raises(LatentsError, match="are equal"):
         merge_distance(one)
     with pytest.raises(ValueError, match="pairs=0"):
         merge_distance(trained, pairs=0)
