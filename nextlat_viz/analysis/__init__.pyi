@@ -1,5 +1,3 @@
-from .background import UmapJob as UmapJob
-from .background import project_in_background as project_in_background
 from .behaviour.compression import compression_greedy as compression_greedy
 from .behaviour.compression import compression_vafa as compression_vafa
 from .behaviour.countdown import equation_validity as equation_validity
@@ -49,6 +47,7 @@ from .probes.sweep import ProbeSweep as ProbeSweep
 from .probes.sweep import probe_sweep as probe_sweep
 from .projection.cache import ProjectionCache as ProjectionCache
 from .projection.cache import default_cache as default_cache
+from .projection.process import project_in_process as project_in_process
 from .projection.project import project as project
 from .projection.result import Projection as Projection
 from .projection.result import aligned as aligned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import html
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,6 @@ class Panel(ipywidgets.VBox):
     _dom_classes: Any
 
     def __init__(self) -> None:
-        self._loop = _running_loop()
         self._links: list[tuple[Any, Callable[[Any], None], Any]] = []
         self._closed = False
         self._busy = ipywidgets.HTML()
@@ -72,14 +70,6 @@ class Panel(ipywidgets.VBox):
         text = html.escape(str(error) or kind)
         self._alert.value = f'<div role="alert" style="{_ERROR}"><b>{html.escape(kind)}</b>: {text}</div>'
 
-    def _later(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Call from another thread: on the kernel's loop where there is one, so that no cell is interrupted."""
-        guarded = self._guarded(call)
-        if self._loop is None or self._loop.is_closed():
-            guarded(*arguments)
-        else:
-            self._loop.call_soon_threadsafe(guarded, *arguments)
-
     def close(self) -> None:
         """Take the widget off the page and out of memory, with its figure and every control."""
         if self._closed:
@@ -88,9 +78,11 @@ class Panel(ipywidgets.VBox):
         for owner, call, names in self._links:
             owner.unobserve(call, *(() if names is None else (names,)))
         self._links.clear()
-        for one in _family(self):
-            if one is not self:
-                one.close()
+        # The busy line and the alert may not be among the children.
+        for part in (self._busy, self._alert, self):
+            for widget in _family(part):
+                if widget is not self:
+                    widget.close()
         self.children = ()
         super().close()
 
@@ -115,9 +107,16 @@ class Linked(Panel):
             raise unknown("theme", theme, get_args(Theme))
         self._shares = state is not None
         self.state = ViewState(*what) if state is None else state
+        self.state.loop.attach()
         if theme is not None:
             self.state.dark = _DARK[theme]
         super().__init__()
+
+    def close(self) -> None:
+        """Take the widget off the page and out of memory; a world or step that it asked for is not shown later."""
+        if not self._closed:
+            self.state.withdraw(self._complain)
+        super().close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(self.state.labels)}>"
@@ -173,10 +172,3 @@ def _family(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
             if isinstance(one, ipywidgets.Widget):
                 yield from _family(one)
     yield widget
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

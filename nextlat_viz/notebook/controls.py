@@ -1,4 +1,4 @@
-"""Controls that set one part of the state and show it when it is set elsewhere."""
+"""Controls that set one part of the state and follow it, and the status line of a job queue."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 import ipywidgets
 
+from nextlat_viz.display import escape
 from nextlat_viz.figures.rows import color_options
-from nextlat_viz.notebook.base import Linked
+from nextlat_viz.notebook.base import Linked, Panel
+from nextlat_viz.notebook.jobs import Jobs
 
 # ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
 _NONE = "none"
+_AUTO = {"width": "auto"}
 
 
 def bound(
@@ -25,28 +28,27 @@ def bound(
     choose: Callable[[Any], None] | None = None,
     **more: Any,
 ) -> Any:
-    """Make a selection control that follows and leads one trait of a view's state.
+    """Make a selection control for one trait of a view's state: it sets the trait and follows its changes.
 
     Parameters
     ----------
     kind : ipywidgets.Dropdown, ipywidgets.SelectionSlider, ...
     view : Linked
-        Whose state it sets, and where errors are shown.
+        The view of the state; it shows errors.
     trait : str
-        Which part of the state.
     description, tooltip : str
     options : callable
-        Returns what there is to choose from in the present world: values, or (label, value).
+        Returns the options in the present world: values, or (label, value).
     hide_single : bool
-        Do not show the control while there is nothing to choose.
+        Hide the control while there are fewer than two options.
     choose : callable, optional
-        Called with what the reader chooses, in place of setting the state; the control follows the state all the same.
+        Called with the chosen value instead of assigning the trait.
     **more
-        Handed to the control.
+        Passed to the control.
     """
 
     def offers() -> list[tuple[str, Any]]:
-        pairs = [one if isinstance(one, tuple) else (str(one), one) for one in options()]
+        pairs = [option if isinstance(option, tuple) else (str(option), option) for option in options()]
         return [(label, _NONE if value is None else value) for label, value in pairs]
 
     def wanted() -> Any:
@@ -76,7 +78,7 @@ def bound(
         control.layout.display = "none" if hide_single and len(now) < 2 else None
 
     def lead(change: Any) -> None:
-        # New options put the first of them on show for a moment, which nobody chose.
+        # New options select the first of them for a moment, which is not the reader's choice.
         if following:
             return
         value = None if change["new"] == _NONE else change["new"]
@@ -86,7 +88,7 @@ def bound(
             else:
                 choose(value)
         finally:
-            # What the state refused must not stay on show.
+            # Show the state, which may have refused the choice or still be loading it.
             follow(None)
 
     follow(None)
@@ -96,8 +98,8 @@ def bound(
     return control
 
 
-def world(view: Linked, choose: Callable[[Any], None] | None = None) -> Any:
-    """Which world's models are shown; `choose` as in `bound`."""
+def world(view: Linked) -> Any:
+    """Which world's models are shown; one that is not loaded is loaded by the job queue first."""
     return bound(
         ipywidgets.Dropdown,
         view,
@@ -106,12 +108,12 @@ def world(view: Linked, choose: Callable[[Any], None] | None = None) -> Any:
         lambda: view.state.worlds,
         "The world the models were trained on",
         True,
-        choose,
+        lambda name: view.state.request(name, None, view._complain),
     )
 
 
 def color(view: Linked) -> Any:
-    """What the points are coloured by."""
+    """Which column colours the points."""
 
     def options() -> list[tuple[str, str]]:
         return list(color_options(view.state.latents[0]).items())
@@ -120,7 +122,7 @@ def color(view: Linked) -> Any:
 
 
 def site(view: Linked) -> Any:
-    """Which layer is looked at."""
+    """Which layer is shown."""
     return bound(
         ipywidgets.Dropdown,
         view,
@@ -132,40 +134,107 @@ def site(view: Linked) -> Any:
 
 
 def target(view: Linked) -> Any:
-    """What a probe reads."""
+    """The target of the probes."""
     return bound(
         ipywidgets.Dropdown,
         view,
         "target",
-        "Probe reads",
+        "Probe target",
         lambda: view.state.scene.targets,
-        "What the linear probe is asked for",
+        "What the linear probes predict",
     )
 
 
-def step(view: Linked, choose: Callable[[Any], None] | None = None) -> Any:
-    """Which training step is looked at; `choose` as in `bound`."""
+def step(view: Linked) -> Any:
+    """Which training step is shown; one that is not loaded is loaded by the job queue first."""
 
     def options() -> list[tuple[str, int | None]]:
         steps = view.state.steps
-        earlier: list[tuple[str, int | None]] = [(f"{one:,}", one) for one in steps[:-1]]
+        earlier: list[tuple[str, int | None]] = [(f"{number:,}", number) for number in steps[:-1]]
         return [*earlier, (f"{steps[-1]:,}" if steps else "last", None)]
 
-    kind = ipywidgets.SelectionSlider
     slider = bound(
-        kind, view, "step", "Training step", options, "See the models earlier", True, choose, continuous_update=False
+        ipywidgets.SelectionSlider,
+        view,
+        "step",
+        "Training step",
+        options,
+        "Show the models earlier in training",
+        True,
+        lambda number: view.state.request(view.state.world, number, view._complain),
+        continuous_update=False,
     )
-    # Unlike a dropdown it has no width of its own: the track would be a point.
+    # A slider has no natural width, unlike a dropdown: without this its track has length zero.
     slider.layout.width = "300px"
     return slider
 
 
 def theme(view: Linked) -> Any:
-    """Whether figures are painted light or dark."""
-    options = [("as the page", None), ("light", False), ("dark", True)]
+    """Whether figures are light or dark."""
+    options = [("like the page", None), ("light", False), ("dark", True)]
     return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")
 
 
 def row(*controls: Any) -> ipywidgets.HBox:
-    """Controls beside each other, wrapped where the page is narrow."""
+    """Controls in a row, wrapped where the page is narrow."""
     return ipywidgets.HBox(list(controls), layout={"flex_flow": "row wrap", "align_items": "center", "width": "100%"})
+
+
+class StatusLine(Panel):
+    """What a job queue computes, how far it is, and a button that cancels it.
+
+    The line keeps its height while the queue is empty, so that nothing below it moves.
+
+    Parameters
+    ----------
+    jobs : Jobs
+    then : callable, optional
+        A listener of the queue: while something it asked for was cancelled or failed, a button computes that again.
+    """
+
+    def __init__(self, jobs: Jobs, then: Callable[[], None] | None = None) -> None:
+        super().__init__()
+        self._jobs, self._then = jobs, then
+        self.text = ipywidgets.HTML(layout={"max_width": "75%"})
+        self.bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "160px", "margin": "0 10px"})
+        self.cancel = ipywidgets.Button(
+            description="Cancel", tooltip="Cancel this and the computations that wait", layout=_AUTO
+        )
+        self.cancel.on_click(self._guarded(lambda button: jobs.cancel()))
+        self.again = ipywidgets.Button(
+            description="Compute again", tooltip="Compute what was cancelled or failed", layout=_AUTO
+        )
+        self.again.on_click(self._guarded(lambda button: jobs.again()))
+        line = ipywidgets.HBox(
+            [self.text, self.bar, self.cancel, self.again], layout={"min_height": "36px", "align_items": "center"}
+        )
+        self.children = [line, self._alert]
+        self.add_class("nlv-status")
+        jobs.watch(self.follow)
+        self.follow()
+
+    def follow(self) -> None:
+        """Show the queue as it is now."""
+        if self._closed:
+            return
+        job = self._jobs.running
+        share: float | None = None
+        if job is None:
+            text = self._jobs.note
+        elif job.stopping:
+            text = f"Cancelled. Stopping after this step: {job.text or job.title}"
+        else:
+            count = f" {job.number} of {job.total}" if job.total > 1 else ""
+            text = job.text or f"{job.title} is being computed …{count}"
+            share = (job.number - 1) / job.total if job.share is None and job.total > 1 else job.share
+        retry = job is None and self._then is not None and self._jobs.can_retry(self._then)
+        self.text.value = f'<span role="status" aria-live="polite">{escape(text)}</span>'
+        self.bar.value = share or 0.0
+        self.bar.layout.visibility = "hidden" if share is None else None
+        self.cancel.layout.visibility = "hidden" if job is None or job.stopping else None
+        self.again.layout.display = None if retry else "none"
+
+    def close(self) -> None:
+        """Take the line off the page and out of memory; the queue goes on."""
+        self._jobs.unwatch(self.follow)
+        super().close()

@@ -13,7 +13,6 @@ from nextlat_viz.figures.rows import BELIEF, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.base import View
-from nextlat_viz.notebook.layouts import UmapQueue
 from nextlat_viz.notebook.plot import Points
 from nextlat_viz.notebook.state import ViewState
 
@@ -56,22 +55,21 @@ class LatentExplorer(View):
             options=MOUSE, description="Dragging", tooltip="What dragging the mouse over a view does",
             style={"description_width": "auto"}, layout={"width": "auto", "margin": "2px 12px 2px 0"},
         )  # fmt: skip
-        self._umap_line = ipywidgets.HTML()
-        self._umap_button = ipywidgets.Button(layout={"width": "auto", "display": "none"})
-        self._umap_button.on_click(self._guarded(self._press))
+        self.status = [
+            controls.StatusLine(self.state.jobs),
+            controls.StatusLine(self.state.layouts, self._redraw),
+        ]  # fmt: skip
         self._where = ipywidgets.HTML()
         self._count = ipywidgets.HTML()
         self._clear = ipywidgets.Button(description="Clear selection", tooltip="Select nothing", disabled=True)
         self._clear.on_click(self._guarded(lambda button: self._select(None)))
-        self._umaps = UmapQueue(self._later, self._redraw, self._say_umap, self._complain)
-        self._umaps.want(self.state.scene, self.state.site)
         self._show(
             above=[
                 controls.row(
                     controls.world(self), controls.color(self), controls.site(self), controls.step(self), self._mouse,
                     controls.theme(self),
                 ),
-                controls.row(self._umap_line, self._umap_button),
+                controls.row(*self.status),
             ],
             below=[controls.row(self._count, self._clear, self._where)],
             on_click=self._click,
@@ -83,15 +81,15 @@ class LatentExplorer(View):
 
     def _looks_at(self) -> Any:
         state = self.state
-        scene = state.scene
+        self._umaps = state.ask_umaps(state.site, self._redraw)
         return (
-            id(scene), *(one if isinstance(one, str) else id(one) for one in scene.umap(state.site)),
+            id(state.scene), *(umap if isinstance(umap, str) else id(umap) for umap in self._umaps),
             state.color, state.site, state.episode, state.position, state.selection, state.dark,
         )  # fmt: skip
 
     def _figure(self) -> go.Figure:
         state, scene = self.state, self.state.scene
-        planes = zip(scene.pca(state.site), scene.umap(state.site), strict=True)
+        planes = zip(scene.pca(state.site), self._umaps, strict=True)
         return figures.clouds(
             scene.latents,
             [{"pca": pca, "umap": umap} for pca, umap in planes],
@@ -108,9 +106,9 @@ class LatentExplorer(View):
         )
 
     def _redraw(self) -> None:
-        self._umaps.want(self.state.scene, self.state.site)
-        super()._redraw()
-        self._tell()
+        if not self._closed:
+            super()._redraw()
+            self._tell()
 
     def _tell(self) -> None:
         """Say in words what is selected and where the cursor is."""
@@ -128,14 +126,7 @@ class LatentExplorer(View):
             f'<span style="margin-left:16px">Cursor: episode {state.episode}, position {state.position}, '
             f"read <code>{read}</code></span>"
         )
-        self._umap_button.description = "Cancel UMAP" if self._umaps.running else "Compute UMAP"
-        self._umap_button.layout.display = None if self._umaps.running or self._umaps.stopped else "none"
-
-    def _say_umap(self, said: str) -> None:
-        self._umap_line.value = f'<span role="status" aria-live="polite">{escape(said)}</span>' if said else ""
-
-    def _press(self, button: Any) -> None:
-        (self._umaps.cancel if self._umaps.running else self._umaps.again)()
+        self.status[1].follow()
 
     def _set_mouse(self, change: Any) -> None:
         self.plot.layout.dragmode = self._mouse.value
@@ -159,5 +150,7 @@ class LatentExplorer(View):
     def close(self) -> None:
         """Take the widget off the page and out of memory; a UMAP under way is stopped."""
         if not self._closed:
-            self._umaps.close()
+            self.state.layouts.withdraw(self._redraw)
+            for line in self.status:
+                line.close()
         super().close()

@@ -1,10 +1,13 @@
-"""Everything that is known about the models of one world at one training step, each computed once, in any thread."""
+"""The models of one world at one training step, and what has been computed about them.
+
+Every result is computed once, whichever thread asks first, and kept in `Scene.results`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,23 +17,23 @@ from jaxtyping import Bool, Float, Int
 from nextlat_viz import analysis
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import column, episode_rows, meta, sites, tokens_of, world_of
-from nextlat_viz.notebook.once import Once
+from nextlat_viz.notebook.jobs import Results
 from nextlat_viz.notebook.sources import Source
 from nextlat_viz.worlds import Episodes
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult, Projection, Trajectory
+    from nextlat_viz.analysis.projection.umap import Progress
     from nextlat_viz.training import Checkpoint
     from nextlat_viz.worlds import World
 
 Row = tuple[int, int]
-_OF_THE_TEXT = ("position", "token", "token_id")
-# More names than a key can tell apart by colour.
+_TEXT_COLUMNS = ("position", "token", "token_id")
+# More names than a colour key can tell apart.
 _MANY_NAMES = 20
-T = TypeVar("T")
-# Paths of episodes that are kept: whoever steps through thousands looks back at the last few.
+# Trajectories that are kept: a reader who steps through thousands of episodes returns to the last few at most.
 _PATHS = 64
-# Episodes, and tokens of those that have no length of their own, that show where a prompt ends.
+# Episodes, and tokens in worlds without a fixed length, that are sampled to find where the prompt ends.
 _FEW = 8
 
 
@@ -45,8 +48,13 @@ class Scene:
     max_points : int
         Views draw whole episodes up to about this many rows; numbers always come from all rows.
     reference : Scene, optional
-        Planes are laid over those of its first model's last layer, so that they can be compared across models,
+        Projections are aligned with that of its first model's last layer, so that they can be compared across models,
         layers and steps; default this scene's own.
+
+    Attributes
+    ----------
+    results : Results
+        Probes, projections and other results, by key.
 
     Raises
     ------
@@ -61,18 +69,16 @@ class Scene:
         self._step = step
         self._max_points = max_points
         self._reference = reference or self
-        self._models = range(len(sources))
-        self._known = Once()
-        self._paths = Once(most=_PATHS)
+        self.results = Results()
+        self._paths = Results(most=_PATHS)
         self.latents: list[AnnData] = [source.latents(step) for source in sources]
         first = self.latents[0]
-        for one in self.latents[1:]:
-            if meta(one)["episodes_sha256"] != meta(first)["episodes_sha256"] or not one.obs_names.equals(
-                first.obs_names
-            ):
+        for other in self.latents[1:]:
+            same = meta(other)["episodes_sha256"] == meta(first)["episodes_sha256"]
+            if not same or not other.obs_names.equals(first.obs_names):
                 raise LatentsError(
-                    f"{meta(first)['name']!r} and {meta(one)['name']!r} did not read the same episodes, so their rows "
-                    "cannot be linked: extract both with the same episodes=..."
+                    f"{meta(first)['name']!r} and {meta(other)['name']!r} did not read the same episodes, so their "
+                    "rows cannot be linked: extract both with the same episodes=..."
                 )
 
     @cached_property
@@ -82,69 +88,69 @@ class Scene:
 
     @cached_property
     def prompt(self) -> int:
-        """How many tokens every episode begins with that are given: no model is trained to predict them."""
+        """Length of the prompt: the tokens at the start of every episode that no model is trained to predict."""
         try:
             world = self.world
         except LatentsError:
             return 0
-        # The table holds what was read, not what was scored; of that a world is the same way in every episode.
+        # The table does not hold the loss mask. A world masks the same positions in every episode.
         mask = world.sample(_FEW, world.length or _FEW, seed=0).loss_mask
         return int(np.argmax(mask.any(axis=0)))
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """What the tokens are called, with or without a world."""
+        """The names of the tokens, known also without a world."""
         return list(meta(self.latents[0])["vocabulary"])
 
     @cached_property
     def labels(self) -> list[str]:
-        """What each model is called, made different where two would be called the same."""
-        metas = [meta(one) for one in self.latents]
-        plain = [str(one["label"]) for one in metas]
-        if len(set(plain)) == len(plain):
-            return plain
-        return [f"{one['label']}, {str(one['name']).rpartition('/')[2]}" for one in metas]
+        """The label of each model, with its name added where two labels are the same."""
+        metas = [meta(latents) for latents in self.latents]
+        labels = [str(about["label"]) for about in metas]
+        if len(set(labels)) == len(labels):
+            return labels
+        return [f"{about['label']}, {str(about['name']).rpartition('/')[2]}" for about in metas]
 
     @cached_property
     def sites(self) -> list[str]:
-        """The layers all models have, first to last."""
-        return [name for name in sites(self.latents[0]) if all(name in sites(one) for one in self.latents)]
+        """The layers that all models have, first to last."""
+        return [name for name in sites(self.latents[0]) if all(name in sites(latents) for latents in self.latents)]
 
     @cached_property
     def columns(self) -> list[str]:
-        """The columns of ``obs`` but for the episode: what is true of the world first, of that many names last."""
+        """The columns of ``obs`` without the episode: the world's state, then columns of many names, then the text."""
         obs = self.latents[0].obs
 
-        def place(name: str) -> int:
-            if name in _OF_THE_TEXT:
+        def rank(name: str) -> int:
+            if name in _TEXT_COLUMNS:
                 return 2
             many = not pd.api.types.is_numeric_dtype(obs[name]) and obs[name].nunique() > _MANY_NAMES
             return int(many)
 
-        return sorted((str(name) for name in obs if name != "episode"), key=place)
+        return sorted((str(name) for name in obs if name != "episode"), key=rank)
 
     @cached_property
     def targets(self) -> list[str]:
-        """What a probe can be asked to read."""
+        """The targets of probes."""
         first = self.latents[0]
         arrays = [str(name) for name in first.obsm if not str(name).startswith(("X_", "next_token_probs"))]
         exact = [str(name) for name in first.obsm if name == "next_token_probs_exact"]
-        # The first is what is read until something else is asked for: not hundreds of probabilities.
+        # The first is the default target, so hundreds of probabilities come last.
         return [*arrays, *self.columns, *exact]
 
     @cached_property
     def episodes(self) -> Int[np.ndarray, " episodes"]:
-        """The episodes there are, ascending."""
+        """The episodes, ascending."""
         return np.unique(column(self.latents[0], "episode"))
 
     @cached_property
     def tokens(self) -> Int[np.ndarray, "episodes positions"]:
-        """The tokens of every episode; -1 where there is none."""
+        """The tokens of every episode; -1 past its end."""
         return tokens_of(self.latents[0])
 
     @cached_property
     def shown(self) -> Int[np.ndarray, " rows"]:
-        """The rows that are drawn: all, or those of as many episodes as fit."""
+        """The rows that are drawn: all, or those of as many episodes as `max_points` allows."""
         n = self.latents[0].n_obs
         if n <= self._max_points:
             return np.arange(n)
@@ -153,7 +159,7 @@ class Scene:
 
     @cached_property
     def _lookup(self) -> tuple[int, Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
-        """What an episode counts in, each row's (episode, position) as one number, ascending, and the rows of these."""
+        """The base of the numbers ``episode * base + position``, these numbers ascending, and the row of each."""
         first = self.latents[0]
         episode, position = column(first, "episode").astype(np.int64), column(first, "position").astype(np.int64)
         base = int(position.max()) + 1
@@ -162,17 +168,17 @@ class Scene:
         return base, numbers[order], order
 
     def rows(self, keys: Sequence[Row]) -> Int[np.ndarray, " keys"]:
-        """Row numbers of (episode, position) pairs; those that are not there are left out."""
+        """Row numbers of (episode, position) pairs; unknown pairs are left out."""
         base, numbers, order = self._lookup
         pairs = np.array(keys, dtype=np.int64).reshape(-1, 2)
         wanted = (pairs[:, 0] * base + pairs[:, 1])[(pairs[:, 1] >= 0) & (pairs[:, 1] < base)]
-        at = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
-        return order[at[numbers[at] == wanted]]
+        nearest = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+        return order[nearest[numbers[nearest] == wanted]]
 
     def keys(self, rows: Sequence[int]) -> tuple[Row, ...]:
         """(episode, position) of rows."""
-        first, at = self.latents[0], np.asarray(rows, dtype=np.int64)
-        episode, position = column(first, "episode")[at], column(first, "position")[at]
+        first, numbers = self.latents[0], np.asarray(rows, dtype=np.int64)
+        episode, position = column(first, "episode")[numbers], column(first, "position")[numbers]
         return tuple(zip(episode.tolist(), position.tolist(), strict=True))
 
     def positions(self, episode: int) -> list[int]:
@@ -181,12 +187,12 @@ class Scene:
         return sorted(column(first, "position")[column(first, "episode") == episode].tolist())
 
     def read(self, episode: int) -> Episodes:
-        """One episode as its world draws it: its tokens, and what the table knows to be true after each.
+        """One episode for its world to draw: the tokens, and the true state after each as far as the table holds it.
 
         Raises
         ------
         LatentsError
-            When the table does not hold all its tokens, or is of no known world.
+            When the table does not hold every token of the episode, or its world is not known.
         """
         line = self.tokens[int(self.episodes.searchsorted(episode))]
         tokens = line[: int(np.flatnonzero(line >= 0)[-1]) + 1][None]
@@ -199,37 +205,34 @@ class Scene:
         return Episodes(tokens, states)
 
     def _states(self, rows: Int[np.ndarray, " positions"]) -> dict[str, np.ndarray]:
-        # Of these rows alone: a column of a million takes longer than the picture.
-        some, names = self.latents[0][rows], self.world.state_values
-        found = {}
-        for name in (*map(str, some.obs), *(one for one in map(str, some.obsm) if one == "belief")):
-            values = column(some, name)
+        # Only these rows: reading a column of a million rows takes longer than the picture.
+        part, names = self.latents[0][rows], self.world.state_values
+        states = {}
+        for name in (*map(str, part.obs), *(["belief"] if "belief" in part.obsm else [])):
+            values = column(part, name)
             if name in names:
                 values = pd.Index(names[name]).get_indexer(values)
             if values.dtype.kind in "iufb" and name not in ("episode", "position", "token_id"):
-                found[name] = values[None]
-        return found
+                states[name] = values[None]
+        return states
 
     def kept(self, keep: Mapping[str, Sequence[Any]]) -> Bool[np.ndarray, " rows"]:
-        """Which rows have one of the values wanted in every column."""
+        """Which rows have one of the wanted values in every column."""
         mask = np.ones(self.latents[0].n_obs, dtype=bool)
         for name, wanted in keep.items():
             mask &= np.isin(column(self.latents[0], name), list(wanted))
         return mask
 
     def values(self, name: str) -> list[Any]:
-        """What a column of ``obs`` holds, ascending; names in the order of the world."""
+        """The different values of a column of ``obs``, ascending; names in the world's order."""
         values = self.latents[0].obs[name]
         if isinstance(values.dtype, pd.CategoricalDtype):
-            return [str(one) for one in values.cat.remove_unused_categories().cat.categories]
+            return [str(name) for name in values.cat.remove_unused_categories().cat.categories]
         return list(np.unique(column(self.latents[0], name)).tolist())
 
     def checkpoint(self, model: int) -> Checkpoint | None:
-        """The checkpoint the latents of a model were extracted from; None for latents at hand."""
+        """The checkpoint that a model's latents were extracted from; None for given latents."""
         return self._sources[model].at(self._step)
-
-    def _once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        return self._known.get(key, compute)
 
     def untrained(self, model: int) -> AnnData | None:
         """The untrained model's latents on the same rows."""
@@ -237,7 +240,7 @@ class Scene:
 
     def probe(self, model: int, target: str, site: str) -> ProbeResult:
         """The probe of one model, target and layer, with its controls."""
-        return self._once(
+        return self.results.get(
             ("probe", model, target, site),
             lambda: analysis.probe(self.latents[model], target, site, untrained=self.untrained(model)),
         )
@@ -249,70 +252,58 @@ class Scene:
 
     def by_position(self, model: int, target: str, site: str) -> pd.DataFrame:
         """The score at every position."""
-        return self._once(
+        return self.results.get(
             ("positions", model, target, site),
             lambda: analysis.probe_positions(self.latents[model], self.probe(model, target, site)),
         )
 
     def pca(self, site: str) -> list[Projection]:
-        """The PCA plane of every model at a layer, laid over the reference's."""
-        return self._once(("pca", site), lambda: self._laid_over("pca", [self._pca(m, site) for m in self._models]))
+        """The PCA of every model at a layer, aligned with the reference's."""
 
-    def _pca(self, model: int, site: str) -> Projection:
+        def compute() -> list[Projection]:
+            fixed = self._reference.pca_of(0, self._reference.sites[-1])
+            return _aligned([self.pca_of(model, site) for model in range(len(self.latents))], fixed)
+
+        return self.results.get(("pca", site), compute)
+
+    def pca_of(self, model: int, site: str) -> Projection:
+        """The PCA of one model at a layer, as it comes."""
         compute = lambda: analysis.project(self.latents[model], "pca", site, rows=self.shown)  # noqa: E731
-        return self._once(("plane", model, site), compute)
+        return self.results.get(("plane", model, site), compute)
 
-    def umap(self, site: str) -> list[Projection | str]:
-        """The UMAP of every model at a layer where there is one, laid over the reference's, else what to say."""
-        found = [self._known.peek(("umap", model, site), "UMAP is being computed …") for model in self._models]
-        # A layout, once there, stays, so its identity says which it is; the same ones give the same planes.
-        fixed = self._reference._known.peek(("umap", 0, self._reference.sites[-1]))
-        key = [one if isinstance(one, str) else id(one) for one in (*found, fixed)]
+    def umap_of(self, model: int, site: str, progress: Callable[[Progress], None] | None = None) -> Projection:
+        """The UMAP of one model at a layer, as it comes, computed in another process; `progress` may end it."""
+        return self.results.get(
+            ("umap", model, site),
+            lambda: analysis.project_in_process(self.latents[model], progress, site=site, rows=self.shown),
+        )
+
+    def aligned_umaps(self, site: str, layouts: Sequence[Projection | str]) -> list[Projection | str]:
+        """Align the UMAPs of a layer with the reference's, if that is there; messages in place of UMAPs stay."""
+        fixed = self._reference.results.peek(("umap", 0, self._reference.sites[-1]))
+        # The same layouts give the same planes, and a figure of the same planes need not be drawn again.
+        key = [layout if isinstance(layout, str) else id(layout) for layout in (*layouts, fixed)]
 
         def compute() -> list[Projection | str]:
-            laid = iter(self._laid_over("umap", [one for one in found if not isinstance(one, str)]))
-            return [one if isinstance(one, str) else next(laid) for one in found]
+            planes = iter(_aligned([layout for layout in layouts if not isinstance(layout, str)], fixed))
+            return [layout if isinstance(layout, str) else next(planes) for layout in layouts]
 
-        return self._once(("umaps", site, *key), compute)
-
-    def keep_umap(self, model: int, site: str, umap: Projection | str) -> None:
-        """Keep a layout, or say why there is none."""
-        self._known.keep(("umap", model, site), umap)
-
-    def without_umap(self, site: str) -> list[int]:
-        """Which models have neither a layout at a layer nor a reason for having none."""
-        return [model for model in self._models if ("umap", model, site) not in self._known]
-
-    def drop_messages(self, site: str) -> None:
-        """Forget the reasons, so that the layouts are missing again."""
-        for model in self._models:
-            if isinstance(self._known.peek(("umap", model, site)), str):
-                self._known.drop(("umap", model, site))
-
-    def _laid_over(self, method: str, planes: list[Projection]) -> list[Projection]:
-        """Axes of two planes have nothing to do with each other until one is laid over the other."""
-        last = self._reference.sites[-1]
-        fixed = self._reference._pca(0, last) if method == "pca" else self._reference._known.peek(("umap", 0, last))
-        if not planes or isinstance(fixed, str):
-            return planes
-        if fixed is None or fixed is planes[0]:
-            return analysis.aligned(planes)
-        return analysis.aligned([fixed, *planes])[1:]
+        return self.results.get(("umaps", site, *key), compute)
 
     def mistakes(self, model: int, target: str, site: str) -> Float[np.ndarray, " rows"]:
-        """Per row, the probe's squared error summed over dimensions, or 1 where it names the wrong class."""
+        """Per row, the probe's squared error summed over dimensions, or 1 where it predicts the wrong class."""
 
         def compute() -> Float[np.ndarray, " rows"]:
             result, latents = self.probe(model, target, site), self.latents[model]
-            read, truth = result.predict(latents), column(latents, target)
+            predicted, truth = result.predict(latents), column(latents, target)
             if result.metric == "accuracy":
-                return (np.asarray(result.names)[read.argmax(axis=1)] != truth.astype(str)).astype(float)
-            return np.square(read - truth.reshape(len(read), -1)).sum(axis=1)
+                return (np.asarray(result.names)[predicted.argmax(axis=1)] != truth.astype(str)).astype(float)
+            return np.square(predicted - truth.reshape(len(predicted), -1)).sum(axis=1)
 
-        return self._once(("mistakes", model, target, site), compute)
+        return self.results.get(("mistakes", model, target, site), compute)
 
     def path(self, model: int, site: str, episode: int) -> Trajectory:
-        """One episode's way through belief space, as the model's probe reads it."""
+        """The trajectory of one episode in belief space, as the model's probe reads it."""
         return self._paths.get(
             (model, site, episode),
             lambda: analysis.read_trajectory(self.latents[model], self.probe(model, "belief", site), episode),
@@ -320,12 +311,19 @@ class Scene:
 
     @cached_property
     def held_out_episodes(self) -> Int[np.ndarray, " episodes"]:
-        """Episodes that no probe is fitted on."""
+        """Test episodes of the probes: no probe is fitted on them."""
         _, test = analysis.split_episodes(self.latents[0])
         return np.unique(column(self.latents[0], "episode")[test])
 
     def held_out(self, model: int, target: str, site: str) -> Bool[np.ndarray, " rows"]:
-        """Which rows the probe was not fitted on."""
+        """Which rows are test rows of a probe."""
         mask = np.zeros(self.latents[model].n_obs, dtype=bool)
         mask[self.probe(model, target, site).test_rows] = True
         return mask
+
+
+def _aligned(planes: list[Projection], fixed: Projection | None) -> list[Projection]:
+    """Align projections with a fixed one: the axes of two projections are unrelated until they are aligned."""
+    if not planes or fixed is None or fixed is planes[0]:
+        return analysis.aligned(planes) if planes else []
+    return analysis.aligned([fixed, *planes])[1:]

@@ -1,9 +1,9 @@
-"""The shared cursor: what linked widgets look at, and what has been computed for it."""
+"""The state that linked widgets share: cursor, selection, world, training step, colour, layer and target."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,23 +11,33 @@ from anndata import AnnData
 from jaxtyping import Integer
 from traitlets import Bool, Dict, HasTraits, Int, Tuple, Unicode, observe, validate
 
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import LatentsError, unknown
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.theme import Theme
+from nextlat_viz.notebook.jobs import Cancelled, Jobs, Loop, Results, Waiting
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.sources import by_world
 
+if TYPE_CHECKING:
+    from nextlat_viz.analysis import ProbeResult, Projection
+    from nextlat_viz.analysis.projection.umap import Progress
+
 MAX_POINTS = 8_000
+# Seconds that drawing waits for a UMAP: one from the cache is ready by then.
+_UMAP_PATIENCE = 0.3
 
 
 class ViewState(HasTraits):
-    """What linked widgets look at. Give one to several widgets and they follow each other.
+    """What linked widgets show. Give one state to several widgets and they follow each other.
+
+    Assigning an attribute only checks the value. To show a world or training step that has not been loaded yet, call
+    `show`.
 
     Parameters
     ----------
-    *what
+    *models
         Models side by side: checkpoints, their names, or latents; of one world or several. Or one dict
-        ``{world name: [models]}``, whose checkpoints are loaded when their world is first chosen.
+        ``{world name: [models]}``. The first world is loaded at once, the others when they are first shown.
     untrained : sequence of AnnData or None, optional
         For latents, those of the untrained model, one per model: the control of every probe. Checkpoints bring
         their own.
@@ -38,24 +48,29 @@ class ViewState(HasTraits):
     ----------
     world : str
     color, site, target : str
-        What clouds are coloured by, the layer looked at, and what probes read.
+        What colours the points, the layer shown, and the target of the probes.
     episode, position : int
-        Where the cursor is: after `position` tokens of the episode.
+        The cursor: after `position` tokens of the episode.
     selection : tuple of (episode, position)
         The rows selected, by lasso, box or click; empty for none.
     filter : dict of {column: values}
         Rows that have one of the values in every column named stand out, the others fade; empty for all.
     step : int or None
-        The training step looked at; None is the end of training.
+        The training step shown; None is the end of training.
     dark : bool or None
         Paint figures dark or light; None leaves the page's background.
+    loop : Loop
+        The kernel's event loop: where panels are redrawn.
+    jobs, layouts : Jobs
+        The queues of slow computations, shared by all widgets of this state. UMAP has one of its own, so that
+        probes do not wait for it.
 
     Raises
     ------
     UnknownNameError
         A checkpoint, world, colour, layer, target or step that does not exist; also when one is assigned.
     LatentsError
-        Models of one world that did not read the same episodes.
+        Models of one world that did not read the same episodes, or an assigned world or step that is not loaded.
 
     Examples
     --------
@@ -65,6 +80,9 @@ class ViewState(HasTraits):
     >>> state.selection = [(0, 1), (0, 2)]
     >>> state.selected[["episode", "position"]].to_numpy().tolist()
     [[0, 1], [0, 2]]
+    >>> state.show(step=200)
+    >>> state.step
+    200
     """
 
     world = Unicode()
@@ -80,15 +98,19 @@ class ViewState(HasTraits):
 
     def __init__(
         self,
-        *what: Any,
+        *models: Any,
         untrained: Sequence[AnnData | None] | None = None,
         max_points: int = MAX_POINTS,
     ) -> None:
         super().__init__()
-        self._sources = by_world(what, untrained)
+        self.loop = Loop()
+        self.jobs, self.layouts = Jobs(self.loop), Jobs(self.loop, _UMAP_PATIENCE)
+        self._sources = by_world(models, untrained)
         self._max_points = max_points
-        self._scenes: dict[tuple[str, int | None], Scene] = {}
-        self.world = next(iter(self._sources))
+        self._scenes = Results()
+        # The world and step that a reader waits for, and whom to tell when they cannot be loaded.
+        self._request: tuple[str, int | None, Callable[[Exception], None]] | None = None
+        self.show(next(iter(self._sources)))
 
     def __dir__(self) -> list[str]:
         own = {name for name in vars(type(self)) if not name.startswith("_")}
@@ -102,13 +124,14 @@ class ViewState(HasTraits):
 
     @property
     def worlds(self) -> list[str]:
-        """The worlds there are models of."""
+        """The worlds of the models."""
         return list(self._sources)
 
     @property
     def scene(self) -> Scene:
-        """The models of the world at the training step, and what is known about them."""
-        return self._scene(self.world, self.step)
+        """The models of the world at the training step, and what has been computed about them."""
+        scene: Scene | None = self._scenes.peek((self.world, self.step))
+        return self.load(self.world, self.step) if scene is None else scene
 
     @property
     def latents(self) -> list[AnnData]:
@@ -117,19 +140,17 @@ class ViewState(HasTraits):
 
     @property
     def labels(self) -> list[str]:
-        """What the models are called."""
+        """The models' labels."""
         return self.scene.labels
 
     @property
     def steps(self) -> list[int]:
-        """Training steps at which every model can be seen; empty where there is only the end."""
-        kept = [set(source.steps) for source in self._sources[self.world]]
-        common = sorted(set.intersection(*kept))
-        return common if len(common) > 2 else []
+        """Training steps of which every model has weights; empty where there is only the end."""
+        return self._steps(self.world)
 
     @property
     def theme(self) -> Theme:
-        """`dark`, as figures take it."""
+        """`dark`, as figures expect it."""
         return "auto" if self.dark is None else "dark" if self.dark else "light"
 
     @property
@@ -139,17 +160,16 @@ class ViewState(HasTraits):
 
     @property
     def kept(self) -> np.ndarray:
-        """Which rows the filter keeps, as booleans."""
+        """Which rows the filter keeps, a boolean per row."""
         return self.scene.kept(self.filter)
 
     @property
     def selected(self) -> pd.DataFrame:
-        """The selected rows as a table: what was true there and, per model, the error of its probe."""
+        """The selected rows as a table: what is true there and, per model, the error of its probe."""
         scene, rows = self.scene, self.rows
-        first = scene.latents[0]
-        table = first.obs.iloc[rows].copy()
-        for label, i in zip(scene.labels, range(len(scene.latents)), strict=True):
-            table[f"error, {label}"] = scene.mistakes(i, self.target, self.site)[rows]
+        table = scene.latents[0].obs.iloc[rows].copy()
+        for model, label in enumerate(scene.labels):
+            table[f"error, {label}"] = scene.mistakes(model, self.target, self.site)[rows]
         return table
 
     def select(self, rows: Iterable[int] | Integer[np.ndarray, " rows"]) -> None:
@@ -157,51 +177,200 @@ class ViewState(HasTraits):
         self.selection = self.scene.keys(np.unique(np.fromiter(rows, dtype=np.int64)).tolist())
 
     def go_to(self, episode: int, position: int) -> None:
-        """Move the cursor, with one notice to those who watch."""
+        """Move the cursor; observers are notified once."""
         with self.hold_trait_notifications():
             self.episode = episode
             self.position = position
 
-    def lacks(self, world: str, step: int | None) -> bool:
-        """Whether latents must be extracted before a world can be seen at a training step."""
-        return not all(source.has(step) for source in self._sources[world])
+    def show(self, world: str | None = None, step: int | None = None) -> None:
+        """Show a world at a training step, loading checkpoints and extracting latents where that has not been done.
 
-    def extract(self, world: str, step: int | None, progress: Callable[[float, int, str], None] | None = None) -> None:
-        """Extract the latents a world lacks at a training step, and go nowhere: from any thread.
+        Parameters
+        ----------
+        world : str, optional
+            Default the present one.
+        step : int, optional
+            Default the end of training.
+
+        Examples
+        --------
+        >>> state = ViewState("rrxor/next_token", "rrxor/nextlat")
+        >>> state.step = 200
+        Traceback (most recent call last):
+        ...
+        nextlat_viz.errors.LatentsError: step 200 of 'rrxor' is not loaded: call state.show(step=200)
+        >>> state.show(step=200)
+        """
+        world = self.world if world is None else world
+        self.load(world, step)
+        self._moved()
+        if self.world != world:
+            self.world = world
+        self.step = step
+
+    def request(self, world: str, step: int | None, failed: Callable[[Exception], None]) -> None:
+        """Show a world at a training step as soon as it is loaded, by the job queue; until then nothing changes.
 
         Parameters
         ----------
         world : str
         step : int or None
-        progress : callable, optional
-            ``progress(done, total, said)``: how many models are done, of how many, and in words; what it raises ends
-            the extraction.
+        failed : callable taking an Exception
+            Called when it cannot be loaded.
+
+        Notes
+        -----
+        A later request, or any other change of world or step, replaces this one. When it is cancelled the queue's
+        status says so.
         """
-        lacking = [source for source in self._sources[world] if not source.has(step)]
-        when = "" if step is None else f" at step {step:,}"
-        for i, source in enumerate(lacking):
-            said = f"Extracting {source.label}{when} … {i + 1} of {len(lacking)}"
+        self._moved()
+        self.jobs.forget(self._scenes, (world, step))
+        self._request = world, step, failed
+        self._answer()
 
-            def tell(read: int, episodes: int, i: int = i, said: str = said) -> None:
-                if progress is not None:
-                    progress(i + read / episodes, len(lacking), said)
+    def withdraw(self, failed: Callable[[Exception], None]) -> None:
+        """Forget the request that was made with this callback."""
+        if self._request is not None and self._request[2] == failed:
+            self._moved()
 
-            tell(0, 1)
-            source.latents(step, tell)
+    def lacks(self, world: str, step: int | None) -> bool:
+        """Whether latents must be extracted before a world can be shown at a training step."""
+        return not all(source.has(step) for source in self._sources[world])
 
-    def _scene(self, world: str, step: int | None) -> Scene:
-        if (world, step) not in self._scenes:
-            end = None if step is None else self._scene(world, None)
-            self._scenes[world, step] = Scene(self._sources[world], step, self._max_points, end)
-        return self._scenes[world, step]
+    def load(self, world: str, step: int | None, progress: Callable[[float, int, str], None] | None = None) -> Scene:
+        """Extract missing latents for a step without changing the view. Thread-safe.
+
+        Parameters
+        ----------
+        world : str
+        step : int or None
+            None for the end of training.
+        progress : callable, optional
+            ``progress(done, total, text)``: how many models are done, of how many, and the present stage. What it
+            raises ends the extraction.
+
+        Returns
+        -------
+        Scene
+        """
+        if world not in self._sources:
+            raise unknown("world", world, self._sources)
+        step = self._known_at(world, step)
+
+        def compute() -> Scene:
+            lacking = [source for source in self._sources[world] if not source.has(step)]
+            when = "" if step is None else f" at step {step:,}"
+            for i, source in enumerate(lacking):
+                text = f"Extracting {source.label}{when} … {i + 1} of {len(lacking)}"
+
+                def report(read: int, episodes: int, i: int = i, text: str = text) -> None:
+                    if progress is not None:
+                        progress(i + read / episodes, len(lacking), text)
+
+                report(0, 1)
+                source.latents(step, report)
+            end = None if step is None else self.load(world, None)
+            return Scene(self._sources[world], step, self._max_points, end)
+
+        return self._scenes.get((world, step), compute)
+
+    def ask_probe(self, model: int, target: str, site: str, then: Callable[[], None]) -> ProbeResult:
+        """Return the probe of a model, fitted by the job queue; raises as `Jobs.ask` while there is none."""
+        scene = self.scene
+        probe: ProbeResult = self.jobs.ask(
+            scene.results,
+            ("probe", model, target, site),
+            f"The probe of {scene.labels[model]} for {target}",
+            lambda: scene.probe(model, target, site),
+            then,
+        )
+        return probe
+
+    def ask_umaps(self, site: str, then: Callable[[], None]) -> list[Projection | str]:
+        """Return the UMAP of every model, or a message in place of one that is not there; `then` as in `Jobs.ask`.
+
+        UMAPs that the same caller asked for at another layer, world or step are stopped.
+        """
+        scene = self.scene
+        keys = [("umap", model, site) for model in range(len(scene.latents))]
+        self.layouts.withdraw(then, [(scene.results, key) for key in keys])
+        layouts: list[Projection | str] = []
+        for key, label in zip(keys, scene.labels, strict=True):
+
+            def compute(model: int = key[1], label: str = label) -> Projection:
+                def report(now: Progress) -> None:
+                    epoch = f", epoch {now.done} of {now.total}" if now.total else ""
+                    self.layouts.report(now.done, now.total, f"UMAP of {label}: {now.stage}{epoch}")
+
+                return scene.umap_of(model, site, report)
+
+            try:
+                layouts.append(self.layouts.ask(scene.results, key, f"UMAP of {label}", compute, then))
+            except Waiting:
+                layouts.append("UMAP is being computed …")
+            except Cancelled:
+                layouts.append("UMAP was cancelled.")
+            except LatentsError as error:
+                layouts.append(str(error))
+            except Exception as error:
+                layouts.append(f"UMAP failed: {error}")
+        return scene.aligned_umaps(site, layouts)
+
+    def _answer(self) -> None:
+        """Fulfil the request, if there is one and its latents are there."""
+        if self._request is None:
+            return
+        world, step, failed = self._request
+        place = world if step is None else f"step {step:,}"
+        try:
+            if self.lacks(world, step):
+                # Before probes that wait, because a reader who goes elsewhere does not look at them any more.
+                self.jobs.ask(
+                    self._scenes,
+                    (world, step),
+                    place,
+                    lambda: self.load(world, step, self.jobs.report),
+                    self._answer,
+                    first=True,
+                )
+            self.show(world, step)
+        except Waiting:
+            return
+        except Cancelled:
+            self.jobs.say(f"Going to {place} was cancelled: choose it again to go there.")
+        except Exception as error:
+            failed(error)
+        self._request = None
+
+    @observe("world", "step")
+    def _moved(self, change: Any = None) -> None:
+        """Forget the request: a reader who has gone elsewhere is not taken away from there later."""
+        if self._request is not None:
+            self._request = None
+            self.jobs.withdraw(self._answer)
+
+    def _steps(self, world: str) -> list[int]:
+        common = sorted(set.intersection(*(set(source.steps) for source in self._sources[world])))
+        return common if len(common) > 2 else []
+
+    def _known_at(self, world: str, step: int | None) -> int | None:
+        """A training step of a world, None for the last."""
+        if step is None:
+            return None
+        steps = self._steps(world)
+        if step not in steps:
+            raise unknown("training step", step, map(str, steps))
+        return None if step == steps[-1] else step
 
     @validate("world")
     def _known_world(self, proposal: Any) -> str:
         name: str = proposal["value"]
         if name not in self._sources:
             raise unknown("world", name, self._sources)
-        # Models that cannot be loaded leave the state where it was.
-        self._scene(name, None)
+        if self.lacks(name, None):
+            raise LatentsError(f"world {name!r} is not loaded: call state.show({name!r})")
+        # Models of different episodes are refused here, and leave the state as it was.
+        self.load(name, None)
         return name
 
     @validate("color")
@@ -218,12 +387,9 @@ class ViewState(HasTraits):
 
     @validate("step")
     def _known_step(self, proposal: Any) -> int | None:
-        step = proposal["value"]
-        if step is not None and step not in self.steps:
-            raise unknown("training step", step, map(str, self.steps))
-        if step is not None and step == self.steps[-1]:
-            return None
-        self._scene(self.world, step)
+        step = self._known_at(self.world, proposal["value"])
+        if self.lacks(self.world, step):
+            raise LatentsError(f"step {step} of {self.world!r} is not loaded: call state.show(step={step})")
         return step
 
     @validate("episode")
@@ -258,24 +424,24 @@ class ViewState(HasTraits):
         for name, wanted in proposal["value"].items():
             known = scene.values(_one_of("column", name, map(str, scene.latents[0].obs)))
             values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
-            for one in values:
-                if one not in known:
-                    raise unknown(f"value of column {name!r}:", one, map(str, known))
+            for value in values:
+                if value not in known:
+                    raise unknown(f"value of column {name!r}:", value, map(str, known))
             if values:
-                kept[name] = tuple(one for one in known if one in values)
+                kept[name] = tuple(value for value in known if value in values)
         return kept
 
     @observe("world")
     def _settle(self, change: Any) -> None:
-        """Keep what the new world has too, and start afresh with the rest."""
+        """Keep the settings that the new world has too, and reset the others."""
         scene = self.scene
         colors = list(color_options(scene.latents[0]).values())
-        telling = [name for name in scene.columns if name in colors]
+        columns = [name for name in scene.columns if name in colors]
         with self.hold_trait_notifications():
             self.step = None
             self.selection = ()
             self.filter = {}
-            self.color = self.color if self.color in colors else [*telling, *colors][0]
+            self.color = self.color if self.color in colors else [*columns, *colors][0]
             self.site = self.site if self.site in scene.sites else scene.sites[-1]
             self.target = self.target if self.target in scene.targets else scene.targets[0]
             if self.episode not in scene.episodes:

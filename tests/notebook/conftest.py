@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
-import threading
+import queue
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +13,8 @@ from anndata import AnnData
 
 from nextlat_viz import analysis
 from nextlat_viz.analysis.projection.umap import Progress
-from nextlat_viz.notebook.layouts import UmapQueue
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.notebook.jobs import Cancelled
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
 from tests.synthetic import make_latents
@@ -34,50 +38,71 @@ def untrained() -> AnnData:
     return make_latents(label="untrained", n=N, length=LENGTH)
 
 
-class FakeJob:
-    """A UMAP job that does what the test says, when the test says it."""
+class FakeUmap:
+    """A UMAP that does what the test says, when the test says it."""
 
-    def __init__(self, latents: AnnData, done: Any, progress: Any, error: Any, options: Mapping[str, Any]) -> None:
+    def __init__(self, latents: AnnData, options: Mapping[str, Any]) -> None:
         self.latents, self.options, self.cancelled = latents, options, False
-        self._done, self._progress, self._error = done, progress, error
-
-    def _from_a_thread(self, call: Callable[[Any], None], what: Any) -> None:
-        thread = threading.Thread(target=call, args=(what,))
-        thread.start()
-        thread.join()
+        self._orders: queue.Queue[Progress | Exception | None] = queue.Queue()
 
     def report(self, stage: str, done: int, total: int) -> None:
-        self._from_a_thread(self._progress, Progress(stage=stage, done=done, total=total))
+        self._orders.put(Progress(stage=stage, done=done, total=total))
 
     def finish(self) -> None:
-        """Hand over a layout: PCA's, because nothing here depends on which."""
-        self._from_a_thread(self._done, analysis.project(self.latents, "pca", **self.options))
+        """Return a layout: PCA's, because nothing here depends on which."""
+        self._orders.put(None)
 
     def fail(self, message: str) -> None:
-        self._from_a_thread(self._error, RuntimeError(message))
+        self._orders.put(RuntimeError(message))
 
-    def cancel(self) -> None:
-        self.cancelled = True
+    def run(self, progress: Callable[[Progress], None]) -> analysis.Projection:
+        """In place of the other process, with a heartbeat that hears a cancel."""
+        now = Progress("starting")
+        try:
+            while True:
+                progress(now)
+                with contextlib.suppress(queue.Empty):
+                    order = self._orders.get(timeout=0.01)
+                    if order is None:
+                        return analysis.project(self.latents, "pca", **self.options)
+                    if isinstance(order, Exception):
+                        raise order
+                    now = order
+        except Cancelled:
+            self.cancelled = True
+            raise
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[FakeJob]:
-    """Every UMAP that was begun."""
-    begun: list[FakeJob] = []
+def umaps(monkeypatch: pytest.MonkeyPatch) -> list[FakeUmap]:
+    """Every UMAP that was begun. Only a test with an event loop can steer them."""
+    begun: list[FakeUmap] = []
 
-    def begin(latents: AnnData, done: Any, progress: Any, error: Any, **options: Any) -> FakeJob:
-        begun.append(FakeJob(latents, done, progress, error, options))
-        return begun[-1]
+    def begin(latents: AnnData, progress: Any = None, **options: Any) -> analysis.Projection:
+        begun.append(FakeUmap(latents, options))
+        return begun[-1].run(progress)
 
-    monkeypatch.setattr(analysis, "project_in_background", begin, raising=False)
+    monkeypatch.setattr(analysis, "project_in_process", begin, raising=False)
     return begun
 
 
 @pytest.fixture(autouse=True)
 def no_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a test that asks for fake jobs has any; a real one takes longer than all tests here."""
-    if "jobs" not in request.fixturenames:
-        monkeypatch.setattr(UmapQueue, "want", lambda self, scene, site: None)
+    """A real UMAP takes longer than all tests here."""
+
+    def refuse(latents: AnnData, progress: Any = None, **options: Any) -> analysis.Projection:
+        raise LatentsError("no UMAP in this test")
+
+    if "umaps" not in request.fixturenames:
+        monkeypatch.setattr(analysis, "project_in_process", refuse, raising=False)
+
+
+async def until(true: Callable[[], Any], seconds: float = 20) -> None:
+    """Let the event loop run until a condition holds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "the condition does not hold"
+        await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from typing import Any
 
@@ -13,72 +14,108 @@ from anndata import AnnData
 import nextlat_viz as nlv
 from nextlat_viz.notebook import LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
 from nextlat_viz.notebook.plot import Plot
-from tests.notebook.conftest import FakeJob, living_plots, touch, traces
+from tests.notebook.conftest import FakeUmap, living_plots, touch, traces, until
 
 
 def said(plot: Any) -> str:
     return " ".join(note.text for note in plot.layout.annotations)
 
 
-def test_umap_of_every_model_in_turn(state: ViewState, jobs: list[FakeJob]) -> None:
-    explorer = LatentExplorer(state=state)
-    assert len(jobs) == 1
-    assert "UMAP of NextLat: starting" in explorer._umap_line.value
-    assert explorer._umap_button.description == "Cancel UMAP"
-    assert said(explorer.plot).count("UMAP is being computed") == 2
-    jobs[0].report("laying out", 30, 200)
-    assert "UMAP of NextLat: laying out, epoch 30 of 200" in explorer._umap_line.value
-    jobs[0].finish()
-    assert said(explorer.plot).count("UMAP is being computed") == 1
-    assert jobs[1].latents is state.latents[1]
-    jobs[1].finish()
-    assert "UMAP is being computed" not in said(explorer.plot)
-    assert explorer._umap_line.value == ""
-    assert explorer._umap_button.layout.display == "none"
-    assert all(len(explorer.plot.data[trace].x) == 320 for trace in traces(explorer.plot, "points"))
-    assert len(jobs) == 2
-    state.color = "token"
-    assert len(jobs) == 2
-    explorer.close()
+def status(explorer: LatentExplorer) -> str:
+    return str(explorer.status[1].text.value)
 
 
-def test_cancel_and_again(state: ViewState, jobs: list[FakeJob]) -> None:
-    explorer = LatentExplorer(state=state)
-    explorer._umap_button.click()
-    assert jobs[0].cancelled
-    assert said(explorer.plot).count("UMAP was cancelled.") == 2
-    assert explorer._umap_line.value == ""
-    assert explorer._umap_button.description == "Compute UMAP"
-    explorer._umap_button.click()
-    assert len(jobs) == 2
-    assert explorer._umap_button.description == "Cancel UMAP"
-    jobs[1].finish()
-    assert said(explorer.plot).count("being computed") == 1
-    explorer.close()
-    assert jobs[2].cancelled
+def test_umap_of_every_model_in_turn(state: ViewState, umaps: list[FakeUmap]) -> None:
+    async def run() -> None:
+        explorer = LatentExplorer(state=state)
+        await until(lambda: umaps and "UMAP of NextLat: starting" in status(explorer))
+        assert explorer.status[1].cancel.layout.visibility is None
+        assert said(explorer.plot).count("UMAP is being computed") == 2
+        umaps[0].report("laying out", 30, 200)
+        await until(lambda: "UMAP of NextLat: laying out, epoch 30 of 200" in status(explorer))
+        assert explorer.status[1].bar.value == 0.15
+        umaps[0].finish()
+        await until(lambda: said(explorer.plot).count("UMAP is being computed") == 1)
+        await until(lambda: len(umaps) == 2)
+        assert umaps[1].latents is state.latents[1]
+        umaps[1].finish()
+        await until(lambda: "UMAP is being computed" not in said(explorer.plot))
+        assert "UMAP" not in status(explorer)
+        assert explorer.status[1].cancel.layout.visibility == "hidden"
+        assert explorer.status[1].again.layout.display == "none"
+        assert all(len(explorer.plot.data[trace].x) == 320 for trace in traces(explorer.plot, "points"))
+        state.color = "token"
+        assert len(umaps) == 2
+        explorer.close()
+
+    asyncio.run(run())
 
 
-def test_another_layer_stops_the_umap_under_way(state: ViewState, jobs: list[FakeJob]) -> None:
-    explorer = LatentExplorer(state=state)
-    state.site = "block0"
-    assert [job.options["site"] for job in jobs] == ["hidden", "block0"]
-    assert jobs[0].cancelled
-    # Too late: what was stopped must not disturb what is shown.
-    jobs[0].report("laying out", 1, 2)
-    assert "epoch 1 of 2" not in explorer._umap_line.value
-    explorer.close()
+def test_cancel_and_again(state: ViewState, umaps: list[FakeUmap]) -> None:
+    async def run() -> None:
+        explorer = LatentExplorer(state=state)
+        await until(lambda: umaps)
+        explorer.status[1].cancel.click()
+        assert said(explorer.plot).count("UMAP was cancelled.") == 2
+        await until(lambda: umaps[0].cancelled and state.layouts.running is None)
+        assert "UMAP" not in status(explorer)
+        assert explorer.status[1].again.layout.display is None
+        explorer.status[1].again.click()
+        await until(lambda: len(umaps) == 2)
+        assert explorer.status[1].again.layout.display == "none"
+        umaps[1].finish()
+        await until(lambda: said(explorer.plot).count("being computed") == 1 and len(umaps) == 3)
+        explorer.close()
+        await until(lambda: umaps[2].cancelled)
+
+    asyncio.run(run())
 
 
-def test_a_umap_that_fails_is_shown(state: ViewState, jobs: list[FakeJob]) -> None:
-    explorer = LatentExplorer(state=state)
-    jobs[0].fail("no memory for <script>alert(1)</script>")
-    assert "no memory for &lt;script&gt;" in explorer._alert.value
-    assert "<script>" not in explorer._alert.value + said(explorer.plot)
-    assert "UMAP failed" in said(explorer.plot)
-    assert len(jobs) == 2
-    jobs[1].finish()
-    assert explorer._umap_button.description == "Compute UMAP"
-    explorer.close()
+def test_another_layer_stops_the_umap_under_way(state: ViewState, umaps: list[FakeUmap]) -> None:
+    async def run() -> None:
+        explorer = LatentExplorer(state=state)
+        await until(lambda: umaps)
+        state.site = "block0"
+        # Too late: what was stopped must not disturb what is shown.
+        umaps[0].report("laying out", 1, 2)
+        await until(lambda: len(umaps) == 2)
+        assert [umap.options["site"] for umap in umaps] == ["hidden", "block0"]
+        assert umaps[0].cancelled
+        assert "epoch 1 of 2" not in status(explorer)
+        explorer.close()
+
+    asyncio.run(run())
+
+
+def test_widgets_of_one_state_share_a_umap(state: ViewState, umaps: list[FakeUmap]) -> None:
+    async def run() -> None:
+        views = [LatentExplorer(state=state), LatentExplorer(state=state)]
+        await until(lambda: umaps)
+        views[0].close()
+        for i in range(2):
+            await until(lambda i=i: len(umaps) > i)
+            umaps[i].finish()
+        await until(lambda: "UMAP is being computed" not in said(views[1].plot))
+        assert len(umaps) == 2
+        views[1].close()
+
+    asyncio.run(run())
+
+
+def test_a_umap_that_fails_is_shown(state: ViewState, umaps: list[FakeUmap]) -> None:
+    async def run() -> None:
+        explorer = LatentExplorer(state=state)
+        await until(lambda: umaps)
+        umaps[0].fail("no memory for <script>alert(1)</script>")
+        await until(lambda: "UMAP failed" in said(explorer.plot) and len(umaps) == 2)
+        assert "no memory for &lt;script&gt;" in said(explorer.plot).replace("<br>", " ")
+        assert "<script>" not in explorer._alert.value + said(explorer.plot)
+        umaps[1].finish()
+        await until(lambda: state.layouts.running is None)
+        assert explorer.status[1].again.layout.display is None
+        explorer.close()
+
+    asyncio.run(run())
 
 
 def test_an_error_in_a_callback_is_shown_in_the_widget(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,14 +281,19 @@ def test_close_closes_every_control(state: ViewState) -> None:
     assert set(_instances) == before
 
 
-def test_a_closed_widget_does_not_answer(state: ViewState, jobs: list[FakeJob]) -> None:
-    explorer = LatentExplorer(state=state)
-    plot = explorer.plot
-    explorer.close()
-    jobs[0].finish()
-    state.color = "position"
-    touch(plot, "select", {0: [0]})
-    assert state.selection == ()
+def test_a_closed_widget_does_not_answer(state: ViewState, umaps: list[FakeUmap]) -> None:
+    async def run() -> None:
+        explorer = LatentExplorer(state=state)
+        await until(lambda: umaps)
+        plot = explorer.plot
+        explorer.close()
+        umaps[0].finish()
+        await until(lambda: state.layouts.running is None)
+        state.color = "position"
+        touch(plot, "select", {0: [0]})
+        assert state.selection == ()
+
+    asyncio.run(run())
 
 
 def test_monitor_draws_curves_as_they_come() -> None:

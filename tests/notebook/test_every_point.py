@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from nextlat_viz.notebook.cloud import Cloud
 from nextlat_viz.notebook.cloud_latents import paint
 from nextlat_viz.notebook.studio import Studio
 from nextlat_viz.notebook.studio.places import VIEWS
-from tests.notebook.conftest import LENGTH, FakeJob, N
+from tests.notebook.conftest import LENGTH, FakeUmap, N, until
 
 FEW = 10 * LENGTH
 
@@ -66,7 +67,7 @@ def test_the_cursor_and_the_selection_are_every_clouds(opened: Studio, clouds: l
     last = N - 1
     state.go_to(last, 3)
     state.select([5, 6, N * LENGTH - 1])
-    opened._turns.flush()
+    opened.state.loop.flush()
     for cloud in clouds:
         assert cloud.cursor == [last * LENGTH, last * LENGTH + 1, last * LENGTH + 2]
         assert cloud.selection.tolist() == [5, 6, N * LENGTH - 1]
@@ -144,22 +145,28 @@ def test_every_view_has_its_places(opened: Studio, clouds: list[Cloud]) -> None:
     assert "Fitted on" in space._points._note.value
 
 
-def test_a_umap_is_of_the_rows_it_was_made_of(rrxor: list[AnnData], jobs: list[FakeJob]) -> None:
-    made = Studio(state=ViewState(*rrxor, max_points=FEW))
-    space = made.panels["space"]
-    space.points.value = True
-    space.view.value = "umap"
-    assert space.clouds == []
-    assert "UMAP is being computed" in space._points._row.children[0].value
-    for i in range(2):
-        jobs[i].finish()
-    first, second = space.clouds
-    assert len(first.positions) == len(second.positions) == FEW
-    made.state.select([0, FEW + 3])
-    assert first.selection.tolist() == [0]
-    made.state.go_to(N - 1, 2)
-    assert first.cursor == []
-    made.close()
+def test_a_umap_is_of_the_rows_it_was_made_of(rrxor: list[AnnData], umaps: list[FakeUmap]) -> None:
+    async def run() -> None:
+        made = Studio(state=ViewState(*rrxor, max_points=FEW))
+        space = made.panels["space"]
+        space.points.value = True
+        space.view.value = "umap"
+        assert space.clouds == []
+        assert "UMAP is being computed" in space._points._row.children[0].value
+        for i in range(2):
+            await until(lambda i=i: len(umaps) > i)
+            umaps[i].finish()
+        await until(lambda: len(space.clouds) == 2)
+        first, second = space.clouds
+        assert len(first.positions) == len(second.positions) == FEW
+        made.state.select([0, FEW + 3])
+        made.state.go_to(N - 1, 2)
+        made.state.loop.flush()
+        assert first.selection.tolist() == [0]
+        assert first.cursor == []
+        made.close()
+
+    asyncio.run(run())
 
 
 def test_an_export_of_clouds_is_a_figure(opened: Studio, clouds: list[Cloud], tmp_path: Any) -> None:

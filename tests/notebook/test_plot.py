@@ -15,7 +15,7 @@ from ipywidgets import Widget
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.notebook import LatentExplorer, ViewState
 from nextlat_viz.notebook.plot import Plot, PlotlyLibrary, changes
-from tests.notebook.conftest import FakeJob, touch
+from tests.notebook.conftest import touch
 
 
 def picture(x: list[float], color: str = "red", **meta: str) -> go.Figure:
@@ -214,20 +214,15 @@ def test_a_umap_that_cannot_be_is_not_offered(state: ViewState, monkeypatch: pyt
     def refuse(*arguments: Any, **options: Any) -> None:
         raise LatentsError("2 different rows")
 
-    monkeypatch.undo()
-    monkeypatch.setattr("nextlat_viz.analysis.project_in_background", refuse, raising=False)
+    monkeypatch.setattr("nextlat_viz.analysis.project_in_process", refuse, raising=False)
     explorer = LatentExplorer(state=state)
     assert sum("2 different rows" in note.text for note in explorer.plot.layout.annotations) == 2
-    assert explorer._umap_button.layout.display == "none"
+    assert explorer.status[1].again.layout.display == "none"
     explorer.close()
 
 
-def test_a_view_is_drawn_again_only_for_what_it_shows(
-    rrxor: list[AnnData], jobs: list[FakeJob], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_view_is_drawn_again_only_for_what_it_shows(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = LatentExplorer(*rrxor)
-    while explorer._umaps.running:
-        jobs[-1].finish()
     drawn: list[int] = []
     draw = explorer._figure
     monkeypatch.setattr(explorer, "_figure", lambda: (drawn.append(1), draw())[1])

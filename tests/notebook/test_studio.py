@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import threading
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +21,7 @@ from nextlat_viz.notebook import LatentExplorer, ViewState
 from nextlat_viz.notebook.plot import changes
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.studio import Studio, studio
-from nextlat_viz.notebook.studio.beside import Beside, Waiting
 from nextlat_viz.notebook.studio.strip import NAMES, clipped
-from nextlat_viz.notebook.studio.turns import Turns
 from tests.notebook.conftest import LENGTH, N, living_plots, touch, traces
 from tests.synthetic import make_latents
 
@@ -533,93 +528,9 @@ def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
 
 def test_an_earlier_step_asks_the_model_of_that_step(shipped: Studio) -> None:
     shipped.state.go_to(3, 5)
-    shipped.state.step = 200
+    shipped.state.show(step=200)
     assert alerts(shipped) == {}
     assert shipped.panels["ahead"].drawn
     assert shipped.state.scene.checkpoint(1).step == 200
     shipped.state.step = None
     assert alerts(shipped) == {}
-
-
-def test_panels_draw_in_turns_and_each_the_last(rrxor: list[AnnData]) -> None:
-    calls: list[str] = []
-
-    def first() -> None:
-        calls.append("first")
-
-    def second() -> None:
-        calls.append("second")
-
-    async def run() -> None:
-        turns = Turns()
-        for _ in range(3):
-            turns.ask(first)
-            turns.ask(second)
-        assert calls == []
-        await asyncio.sleep(0)
-        assert calls == ["first"]
-        turns.ask(first)
-        turns.flush()
-        assert calls == ["first", "second", "first"]
-        turns.ask(first)
-        turns.forget()
-        await asyncio.sleep(0.01)
-        assert len(calls) == 3
-
-    asyncio.run(run())
-
-
-def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
-    """Widgets are heard in another thread than the loop's, which may be asleep."""
-    drawn: list[tuple[int, int]] = []
-
-    async def run() -> None:
-        turns, finished = Turns(), asyncio.get_running_loop().create_future()
-
-        def hear(who: int) -> None:
-            # The loop has gone to sleep by now.
-            time.sleep(0.2)
-            for i in range(200):
-                turns.ask(partial(drawn.append, (who, i)))
-
-        threads = [threading.Thread(target=hear, args=(who,)) for who in range(3)]
-
-        def end() -> None:
-            for thread in threads:
-                thread.join()
-            turns.ask(lambda: finished.set_result(None))
-
-        for thread in [*threads, threading.Thread(target=end)]:
-            thread.start()
-        # Longer than a loop that nobody woke may sleep, and nothing else wakes this one.
-        await asyncio.wait_for(finished, 20)
-        assert not turns._waiting
-
-    asyncio.run(run())
-    assert sorted(drawn) == [(who, i) for who in range(3) for i in range(200)]
-
-
-def test_what_takes_long_is_computed_beside(rrxor: list[AnnData]) -> None:
-    go, told = threading.Event(), []
-
-    def slow() -> int:
-        go.wait(30)
-        return 7
-
-    def broken() -> int:
-        raise ValueError("no such probe")
-
-    async def run() -> None:
-        beside = Beside(asyncio.get_running_loop())
-        for name, compute in (("slow", slow), ("broken", broken), ("slow", slow)):
-            with pytest.raises(Waiting, match="is being computed"):
-                beside.ask(name, name, compute, lambda: told.append("done"))
-        go.set()
-        while len(told) < 3:
-            await asyncio.sleep(0.01)
-        assert beside.ask("slow", "slow", slow, lambda: None) == 7
-        with pytest.raises(ValueError, match="no such probe"):
-            beside.ask("broken", "broken", broken, lambda: None)
-        assert beside.finished == 2
-
-    asyncio.run(run())

@@ -111,7 +111,7 @@ def test_the_plane_follows_model_colour_and_step(rrxor_studio: Studio) -> None:
     assert card.plane.cloud is not cloud
     assert not np.array_equal(card.plane.cloud.positions, places)
     assert card.plane.cloud.handle == pytest.approx(handle)
-    state.step = 200
+    state.show(step=200)
     assert card._alert.value == ""
     assert card.plane.cloud.handle == pytest.approx(handle)
     state.step, state.color, card.model.value = None, "state", 0

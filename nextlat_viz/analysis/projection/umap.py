@@ -45,7 +45,7 @@ def umap_layout(
 
     The layout starts from PCA, so that left and right do not depend on the seed, and runs on one thread, so that a seed
     gives the same bytes. Up to `BRUTE_ROWS` rows the neighbours are exact. The first call in a process compiles for
-    20 s and more.
+    20 s and more; `project_in_process` runs it in another process.
 
     Parameters
     ----------

@@ -12,7 +12,6 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.studio.card import Card
-from nextlat_viz.notebook.studio.turns import Turns
 
 if TYPE_CHECKING:
     from nextlat_viz.training import Checkpoint
@@ -25,8 +24,8 @@ class AskedCard(Card):
     place of the figure.
     """
 
-    def __init__(self, state: ViewState, turns: Turns) -> None:
-        super().__init__(state, turns)
+    def __init__(self, state: ViewState) -> None:
+        super().__init__(state)
         self._without = ipywidgets.HTML()
         self._without.add_class("nlv-words")
         self._ready()

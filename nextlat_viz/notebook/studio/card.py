@@ -9,9 +9,9 @@ import ipywidgets
 
 from nextlat_viz.display import escape
 from nextlat_viz.notebook.base import Linked
+from nextlat_viz.notebook.jobs import Waiting, can_retry
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
-from nextlat_viz.notebook.studio.turns import Turns
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult
@@ -28,18 +28,16 @@ class Card(Linked):
     Parameters
     ----------
     state : ViewState
-    turns : Turns
-        When it is this card's turn to draw.
     """
 
     name: ClassVar[str]
     question: ClassVar[str]
     _plot: Plot | None = None
     _drawn: Any = None
+    _can_retry = False
 
-    def __init__(self, state: ViewState, turns: Turns) -> None:
+    def __init__(self, state: ViewState) -> None:
         super().__init__(state=state)
-        self._turns = turns
         self._dom_classes = ("nextlat-viz", "nlv-card", f"nlv-card-{self.name}")
         self._fold = ipywidgets.Button(tooltip="Fold or unfold", layout={"width": "auto"})
         self._fold.add_class("nlv-fold")
@@ -52,7 +50,7 @@ class Card(Linked):
             description="Compute again", tooltip="Compute what was cancelled", layout={"width": "auto"}
         )
         self._again.layout.display = "none"
-        self._again.on_click(self._guarded(lambda button: self._turns.beside.again()))
+        self._again.on_click(self._guarded(lambda button: state.jobs.again()))
 
     def __dir__(self) -> list[str]:
         return ["close", "drawn", "folded", "plot", "refresh", "selection", "state", "words"]
@@ -116,14 +114,14 @@ class Card(Linked):
         self._set_folded(False)
 
     def _ask(self, change: Any = None) -> None:
-        self._turns.ask(self.refresh)
+        self.state.loop.soon(self.refresh)
 
     def refresh(self) -> None:
         """Look like the state as it is now."""
         if self._closed or self.folded:
             return
         before = self._drawn
-        self._turns.beside.refused(self._ask)
+        self._can_retry = False
         try:
             self._prepare()
             looks = self._looks_at()
@@ -137,21 +135,28 @@ class Card(Linked):
                     self._drawn = looks
                 except Exception as error:
                     self._fail(error)
-        if self._turns.beside.refused(self._ask):
+        if self._can_retry:
             self._again.layout.display = None
         elif looks != before:
             self._again.layout.display = "none"
 
     def _probe(self, model: int, target: str, site: str) -> ProbeResult:
-        """The probe of a model, fitted beside the kernel's thread; raises, in words, while it is not there."""
-        scene = self.state.scene
-        result: ProbeResult = self._turns.beside.ask(
-            (scene, model, target, site),
-            f"The probe of {scene.labels[model]} for {target}",
-            lambda: scene.probe(model, target, site),
-            self._ask,
-        )
-        return result
+        """The probe of a model, fitted by the job queue; raises an error that says so while there is none."""
+        try:
+            return self.state.ask_probe(model, target, site, self._ask)
+        except Waiting:
+            raise
+        except Exception as error:
+            self._can_retry = self._can_retry or can_retry(error)
+            raise
+
+    def close(self) -> None:
+        """Take the card off the page and out of memory; what it alone asked for is not computed any more."""
+        if not self._closed:
+            self.state.jobs.withdraw(self._ask)
+            self.state.layouts.withdraw(self._ask)
+            self.state.loop.forget(self.refresh)
+        super().close()
 
     def _prepare(self) -> None:
         """Ask for what takes long, before anything is drawn."""

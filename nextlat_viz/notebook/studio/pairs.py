@@ -17,7 +17,6 @@ from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.studio.card import Card
 from nextlat_viz.notebook.studio.strip import clipped
-from nextlat_viz.notebook.studio.turns import Turns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +32,8 @@ class PairsCard(Card):
 
     name, question = "pairs", "What does it keep apart that is the same?"
 
-    def __init__(self, state: ViewState, turns: Turns) -> None:
-        super().__init__(state, turns)
+    def __init__(self, state: ViewState) -> None:
+        super().__init__(state)
         self.by = ipywidgets.Dropdown(
             description="Same", tooltip="What makes two histories the same", style=_LABEL, layout=_ROOM
         )
@@ -64,7 +63,7 @@ class PairsCard(Card):
         state, scene = self.state, self.state.scene
         first = self.model.value
         key = ("pairs", first, self.by.value, state.site)
-        return scene._once(key, lambda: self._compare(first)).copy()
+        return scene.results.get(key, lambda: self._compare(first)).copy()
 
     def _compare(self, first: int) -> pd.DataFrame:
         """The pairs ranked by one model, and how far apart every model holds them."""

@@ -54,7 +54,9 @@ def views(scene: Scene) -> list[str]:
     return ["pca", "umap", *([BELIEF] if BELIEF in read else []), *(["place"] if PLACE[0] in read else [])]
 
 
-def places(scene: Scene, model: int, view: str, where: str, readings: Readings) -> Places | str:
+def places(
+    scene: Scene, model: int, view: str, where: str, readings: Readings, umap: Projection | str = ""
+) -> Places | str:
     """Where the rows of one model are, or in words why they are nowhere.
 
     Parameters
@@ -67,11 +69,12 @@ def places(scene: Scene, model: int, view: str, where: str, readings: Readings) 
         The layer.
     readings : {target: ProbeResult or str}
         The model's probes, as `read_by_probes` names them.
+    umap : Projection or str
+        The model's UMAP, or a message in place of one.
     """
     latents = scene.latents[model]
     everything = np.arange(latents.n_obs)
     if view == "umap":
-        umap = scene.umap(where)[model]
         if isinstance(umap, str):
             return umap
         # A layout places rows it has not seen between those it has: shown would be what is not there.

@@ -18,7 +18,7 @@ class ProbingCard(AskedCard):
     """Answers by probes: says so until they are there, and asks again when one is."""
 
     def _more(self) -> tuple[Any, ...]:
-        return self.state.target, self._turns.beside.finished
+        return self.state.target, self.state.jobs.changes
 
 
 class KnowsCard(ProbingCard):

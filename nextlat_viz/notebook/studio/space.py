@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
 from jaxtyping import Int
 
 from nextlat_viz import figures
-from nextlat_viz.display import escape
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.layouts import UmapQueue
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.studio.card import Card
 from nextlat_viz.notebook.studio.every_point import EveryPoint
 from nextlat_viz.notebook.studio.places import PLACE, VIEWS, Readings, places, read_by_probes, views
 from nextlat_viz.notebook.studio.strip import clipped
-from nextlat_viz.notebook.studio.turns import Turns
+
+if TYPE_CHECKING:
+    from nextlat_viz.analysis import Projection
 
 # Characters of a label that fit beside its row of views.
 _LONGEST = 32
@@ -41,9 +41,10 @@ class SpaceCard(Card):
 
     name, question = "space", "Where does the model think we are?"
 
-    def __init__(self, state: ViewState, turns: Turns) -> None:
-        super().__init__(state, turns)
+    def __init__(self, state: ViewState) -> None:
+        super().__init__(state)
         self._readings: list[Readings] = []
+        self._umaps: list[Projection | str] = []
         self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick))
         self._frame = ipywidgets.VBox(layout={"width": "100%"})
         self.points = ipywidgets.Dropdown(
@@ -53,14 +54,11 @@ class SpaceCard(Card):
         self.view = ipywidgets.Dropdown(
             description="View", tooltip="How the latents are laid out", style=_LABEL, layout=_ROOM
         )
-        self._umap_line = ipywidgets.HTML()
-        self._umap_button = ipywidgets.Button(layout={"width": "auto", "display": "none"})
-        self._umap_button.on_click(self._guarded(self._press))
-        self._umaps = UmapQueue(self._later, self._ask, self._say_umap, self._complain)
+        self.status = controls.StatusLine(state.layouts, self._ask)
         self._offer(None)
         self._link(state, self._offer, "world")
         self._show(
-            above=[controls.row(self.points, self.view, self._umap_line, self._umap_button)],
+            above=[controls.row(self.points, self.view, self.status)],
             on_click=self._click, on_select=self._select,
         )  # fmt: skip
         for control in (self.points, self.view):
@@ -109,7 +107,7 @@ class SpaceCard(Card):
         """All but the cursor, then the cursor."""
         state = self.state
         scene = state.scene
-        umaps = (one if isinstance(one, str) else id(one) for one in scene.umap(state.site))
+        umaps = (one if isinstance(one, str) else id(one) for one in self._umaps)
         read = (one if isinstance(one, str) else id(one) for its in self._readings for one in its.values())
         where = (id(scene), *umaps, *read, state.site, self.points.value, self.points.value and self.view.value)
         marks = (state.selection, tuple(sorted(state.filter.items())))
@@ -120,14 +118,14 @@ class SpaceCard(Card):
         every = bool(self.points.value)
         self.view.layout.display = None if every else "none"
         if not every or self.view.value == "umap":
-            self._umaps.want(state.scene, state.site)
+            self._umaps = state.ask_umaps(state.site, self._ask)
+        else:
+            self._umaps = [""] * len(state.latents)
+        self.status.follow()
         self._readings = [self._read(model) for model in range(len(state.scene.latents))]
-        running = self._umaps.running
-        self._umap_button.description = "Cancel UMAP" if running else "Compute UMAP"
-        self._umap_button.layout.display = None if running or self._umaps.stopped else "none"
 
     def _read(self, model: int) -> Readings:
-        """The probes that say where rows are, fitted beside the kernel's thread; in words why one is not there."""
+        """The probes that predict where rows are, or a message in place of one that is not there."""
         scene, site = self.state.scene, self.state.site
         try:
             wanted = read_by_probes(scene)
@@ -161,7 +159,8 @@ class SpaceCard(Card):
         self._say("")
         if where != before[0]:
             found = [
-                places(scene, model, self.view.value, state.site, read) for model, read in enumerate(self._readings)
+                places(scene, model, self.view.value, state.site, readings, umap)
+                for model, (readings, umap) in enumerate(zip(self._readings, self._umaps, strict=True))
             ]
             self._points.draw([clipped(label, _LONGEST) for label in scene.labels], scene.latents, found, color)
             self._bring(self._points.box)
@@ -178,7 +177,7 @@ class SpaceCard(Card):
         models = range(len(scene.latents))
         planes: list[dict[str, Any]] = [
             {"pca": pca, "umap": umap}
-            for pca, umap in zip(scene.pca(state.site), scene.umap(state.site), strict=True)
+            for pca, umap in zip(scene.pca(state.site), self._umaps, strict=True)
         ]  # fmt: skip
         if self.points.value:
             planes = [{name: plane for name, plane in its.items() if name == self.view.value} for its in planes]
@@ -249,13 +248,6 @@ class SpaceCard(Card):
                     cursor.x, cursor.y = points.x[path], points.y[path]
                     cursor.marker.size = [4.0] * (len(path) - 1) + [16.0] * (len(path) > 0)
 
-    def _say_umap(self, said: str) -> None:
-        self._umap_line.value = f'<span role="status" aria-live="polite">{escape(said)}</span>' if said else ""
-
-    def _press(self, button: Any) -> None:
-        (self._umaps.cancel if self._umaps.running else self._umaps.again)()
-        self._ask()
-
     def _click(self, points: Points) -> None:
         rows = self._rows(points)
         if rows:
@@ -278,8 +270,8 @@ class SpaceCard(Card):
         return sorted({int(shown[point]) for _, point in self._plot.points(points, "points")})
 
     def close(self) -> None:
-        """Take the card off the page and out of memory; a UMAP under way is stopped."""
+        """Take the card off the page and out of memory."""
         if not self._closed:
-            self._umaps.close()
+            self.status.close()
             self._points.close()
         super().close()

@@ -24,9 +24,6 @@ from nextlat_viz.notebook.studio.pairs import PairsCard
 from nextlat_viz.notebook.studio.prediction import NextCard
 from nextlat_viz.notebook.studio.probing import KnowsCard
 from nextlat_viz.notebook.studio.space import SpaceCard
-from nextlat_viz.notebook.studio.status import Status
-from nextlat_viz.notebook.studio.travel import Travel
-from nextlat_viz.notebook.studio.turns import Turns
 from nextlat_viz.notebook.studio.what_if import WhatIfCard
 from nextlat_viz.notebook.studio.world import WorldCard
 
@@ -67,20 +64,17 @@ class Studio(Linked):
                 "common: give models of one world, or say which belong together: studio({world name: [models]})"
             )
         self._dom_classes = ("nextlat-viz", "nlv-studio")
-        self._turns = Turns()
-        self.status = Status(self._turns.beside)
-        self._travel = Travel(self.state, self._turns.beside, self.status.say, self.status._guarded)
+        self.status = controls.StatusLine(self.state.jobs)
         self.cursor, self.filter = Cursor(self.state), Filter(self.state)
-        self.panels: dict[str, Card] = {card.name: card(self.state, self._turns) for card in CARDS}
+        self.panels: dict[str, Card] = {card.name: card(self.state) for card in CARDS}
         questions = {name: card.question for name, card in self.panels.items() if name != PairsCard.name}
         # Figures that come while a page draws others can be too late for it, so the first of each are made before.
-        self._turns.flush()
+        self.state.loop.flush()
         grid = ipywidgets.GridBox(list(self.panels.values()), layout={"width": "100%"})
         grid.add_class("nlv-grid")
         shared = controls.row(
-            controls.world(self, lambda world: self._travel.to(world, None)), controls.color(self), controls.site(self),
-            controls.step(self, lambda step: self._travel.to(self.state.world, step)), controls.theme(self),
-        )  # fmt: skip
+            controls.world(self), controls.color(self), controls.site(self), controls.step(self), controls.theme(self)
+        )
         exports = Export(self.state, questions, self._exported)
         self.children = [shared, self.status, self._alert, self.filter, self.cursor, grid, exports]
         self._link(self.state, self._paint, "dark")
@@ -134,14 +128,12 @@ class Studio(Linked):
         """
         if panel not in self.panels:
             raise unknown("panel", panel, self.panels)
-        self._turns.flush()
+        self.state.loop.flush()
         return export.write(self.panels[panel], path, overwrite, size)
 
     def close(self) -> None:
         """Take the studio off the page and out of memory, with every panel."""
         if not self._closed:
-            self._travel.close()
-            self._turns.forget()
             for part in (self.status, self.cursor, self.filter, *self.panels.values()):
                 part.close()
         super().close()

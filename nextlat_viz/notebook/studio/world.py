@@ -11,7 +11,6 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.studio.card import Card
-from nextlat_viz.notebook.studio.turns import Turns
 
 # Pixels the picture is laid out for; on the page it is as wide as its card.
 _WIDTH = 400
@@ -24,8 +23,8 @@ class WorldCard(Card):
 
     name, question = "world", "Where are we?"
 
-    def __init__(self, state: ViewState, turns: Turns) -> None:
-        super().__init__(state, turns)
+    def __init__(self, state: ViewState) -> None:
+        super().__init__(state)
         self._kind = ipywidgets.Dropdown(
             description="Picture", tooltip="How the world is drawn", style={"description_width": "auto"},
             layout={"width": "auto", "max_width": "260px"},

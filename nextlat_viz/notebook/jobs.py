@@ -1,0 +1,520 @@
+"""The job queue: run slow computations in a background thread while the kernel stays free to answer.
+
+Three threads meet here:
+
+- The kernel's event loop runs the cells, draws the panels and calls back when a job has ended.
+- Jupyter may handle widget messages (controls, clicks, Cancel) in a thread different from the loop's.
+- A queue's worker thread computes, one job after the other. It touches no widget: everything it has to say is sent to
+  the loop.
+
+Without an event loop, as in a script or a test, there is nobody to keep waiting and everything is computed at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Call = Callable[[], None]
+
+# Seconds to wait for a job that has just begun: a probe of a small table is ready by then, and its panel is drawn once
+# instead of first with a message and then with the result.
+_PATIENCE = 1.5
+# Seconds between two reports of progress: a page that gets more of them has no time to show them.
+_BETWEEN_REPORTS = 0.1
+
+
+class Waiting(ValueError):
+    """The result is still being computed."""
+
+
+class Cancelled(ValueError):
+    """The computation was cancelled by the reader."""
+
+
+class Results:
+    """Results by key, each computed once, from any thread.
+
+    A thread that asks for a result that another thread is computing waits for it. Other keys are not held up.
+
+    Parameters
+    ----------
+    most : int, optional
+        How many results to keep, the most recently used; default all.
+
+    Examples
+    --------
+    >>> results = Results(most=2)
+    >>> [results.get(key, lambda: f"{key}!") for key in "abc"]
+    ['a!', 'b!', 'c!']
+    >>> "a" in results, results.peek("c")
+    (False, 'c!')
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._guard = threading.Lock()
+        # One lock per key while it is computed. Reentrant, because a job may call a method that asks for the same key.
+        self._locks: dict[Hashable, threading.RLock] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        with self._guard:
+            return key in self._values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return a result, computed if it is not there. What `compute` raises is raised and not kept."""
+        with self._guard:
+            if key in self._values:
+                self._values.move_to_end(key)
+                known: T = self._values[key]
+                return known
+            lock = self._locks.setdefault(key, threading.RLock())
+        with lock:
+            with self._guard:
+                if key in self._values:
+                    return self._values[key]
+            value = compute()
+            with self._guard:
+                self._values[key] = value
+                self._locks.pop(key, None)
+                while self._most is not None and len(self._values) > self._most:
+                    self._values.popitem(last=False)
+        return value
+
+    def peek(self, key: Hashable, default: Any = None) -> Any:
+        """Return a result if it is there."""
+        with self._guard:
+            return self._values.get(key, default)
+
+
+class Loop:
+    """The kernel's event loop, reachable from every thread; without one, calls are made at once.
+
+    Examples
+    --------
+    >>> loop, drawn = Loop(), []
+    >>> loop.soon(lambda: drawn.append("panel"))
+    >>> drawn
+    ['panel']
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[Call, None] = {}
+        self._lock = threading.Lock()
+        self._scheduled = False
+        self.attach()
+
+    def attach(self) -> None:
+        """Use the event loop of the calling thread from now on, if there is none yet."""
+        if not self.running:
+            with contextlib.suppress(RuntimeError):
+                self._loop = asyncio.get_running_loop()
+
+    @property
+    def running(self) -> bool:
+        """Whether there is an event loop."""
+        return self._loop is not None and not self._loop.is_closed()
+
+    def call(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call on the loop's thread. Once the loop is closed the kernel is on its way out, and nothing is called."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(call, *arguments)
+
+    def call_later(self, seconds: float | int, call: Call) -> None:
+        """Call on the loop's thread after some time."""
+        if self._loop is not None:
+            self.call(self._loop.call_later, seconds, call)
+
+    def soon(self, call: Call) -> None:
+        """Call once in one of the next rounds of the loop, however often this is asked for until then.
+
+        One call is made per round, so that messages from the page are read between the redraws of two panels, and a
+        panel that is asked to redraw three times before its turn redraws once.
+        """
+        if not self.running:
+            call()
+            return
+        with self._lock:
+            self._waiting[call] = None
+            first, self._scheduled = not self._scheduled, True
+        if first:
+            self.call(self._next)
+
+    def flush(self) -> None:
+        """Make the calls that wait for their turn now."""
+        while self._make_one():
+            pass
+
+    def forget(self, call: Call) -> None:
+        """Do not make a call that waits for its turn."""
+        with self._lock:
+            self._waiting.pop(call, None)
+
+    def _next(self) -> None:
+        try:
+            self._make_one()
+        finally:
+            with self._lock:
+                self._scheduled = more = bool(self._waiting)
+            if more:
+                self.call(self._next)
+
+    def _make_one(self) -> bool:
+        """Make the call that has waited longest, outside the lock, because it may ask for others."""
+        with self._lock:
+            call = next(iter(self._waiting), None)
+            if call is None:
+                return False
+            del self._waiting[call]
+        call()
+        return True
+
+
+@dataclass(frozen=True)
+class Running:
+    """The job that is running.
+
+    Attributes
+    ----------
+    title : str
+        What is computed.
+    text : str
+        The present stage, in the job's own words; empty where it reports none.
+    number, total : int
+        Which job this is, of how many that were asked for since the queue was last empty.
+    share : float or None
+        How much of it is done, 0 to 1; None where that is not known.
+    stopping : bool
+        Whether it was cancelled and has not stopped yet.
+    """
+
+    title: str
+    text: str
+    number: int
+    total: int
+    share: float | None
+    stopping: bool
+
+
+@dataclass(eq=False)
+class _Job:
+    """A computation, and the calls to make when it ends."""
+
+    results: Results
+    key: Hashable
+    title: str
+    compute: Callable[[], Any]
+    listeners: dict[Call, None] = field(default_factory=dict)
+    text: str = ""
+    share: float | None = None
+    stop: bool = False
+    error: Exception | None = None
+
+
+@dataclass(eq=False)
+class _Failure:
+    """Why there is no result, and the calls to make when it is wanted again."""
+
+    error: Exception
+    listeners: dict[Call, None] = field(default_factory=dict)
+
+
+class Jobs:
+    """Computations that run one after another in a background thread.
+
+    A caller asks for a result by key and is called back when it has changed: it is there, has failed, was cancelled, or
+    is wanted again. It then asks once more. Results are kept by the caller, in a `Results`; the queue keeps failures.
+
+    Parameters
+    ----------
+    loop : Loop
+        Where callbacks run.
+    patience : float
+        Seconds to wait for a job that begins at once.
+
+    Attributes
+    ----------
+    changes : int
+        Grows whenever a job has ended, was cancelled, or is wanted again.
+    note : str
+        A message for the reader, shown until the next job begins.
+
+    Examples
+    --------
+    >>> Jobs(Loop()).ask(Results(), "sum", "The sum", lambda: 1 + 1, lambda: None)
+    2
+    """
+
+    def __init__(self, loop: Loop, patience: float | int | None = None) -> None:
+        self._loop = loop
+        self._most_patience = self._patience = _PATIENCE if patience is None else patience
+        self._waiting: dict[tuple[Results, Hashable], _Job] = {}
+        self._failures: dict[tuple[Results, Hashable], _Failure] = {}
+        self._running: _Job | None = None
+        self._thread: threading.Thread | None = None
+        self._ended = 0
+        self._reported = 0.0
+        self._watchers: dict[Call, None] = {}
+        # Panels ask on the loop's thread, controls and Cancel come from the thread that handles widget messages.
+        self._lock = threading.RLock()
+        self.changes = 0
+        self.note = ""
+
+    def ask(
+        self,
+        results: Results,
+        key: Hashable,
+        title: str,
+        compute: Callable[[], Any],
+        then: Call,
+        *,
+        first: bool = False,
+    ) -> Any:
+        """Return a result; where it is not there yet, queue its computation and call `then` when that has ended.
+
+        Parameters
+        ----------
+        results : Results
+            Where the result is kept.
+        key : hashable
+        title : str
+            What is computed, for the reader.
+        compute : callable
+            Runs in the background thread. It may call `report`, which stops it where it was cancelled.
+        then : callable
+            Called once, on the loop's thread.
+        first : bool
+            Run it before the jobs that wait.
+
+        Raises
+        ------
+        Waiting
+            While it is computed.
+        Cancelled
+            After it was cancelled, until `again` or `forget`.
+        Exception
+            What computing it raised, until `again` or `forget`.
+        """
+        with self._lock:
+            if self._thread is not None and not self._thread.is_alive():
+                # The job has ended and the loop has not heard of it yet, or was closed before it could.
+                self._end(self._running)
+            failure = self._failures.get((results, key))
+            if failure is not None:
+                failure.listeners[then] = None
+                raise _fresh(failure.error)
+            if key in results:
+                return results.peek(key)
+            if not self._loop.running:
+                self._finish(_run(_Job(results, key, title, compute)))
+                return self.ask(results, key, title, compute, then)
+            job = self._find(results, key)
+            if job is None:
+                job = _Job(results, key, title, compute)
+                new = {(results, key): job}
+                self._waiting = new | self._waiting if first else self._waiting | new
+            job.listeners[then] = None
+            if self._running is None:
+                self._start_next()
+                self._wait_briefly()
+                if self._running is None:
+                    return self.ask(results, key, title, compute, then)
+        self._changed()
+        raise Waiting(f"{title} is being computed …")
+
+    def report(self, done: float | int, total: float | int, text: str = "") -> None:
+        """Report progress, from the function that computes: `done` of `total`, and optionally the present stage.
+
+        In every other thread this does nothing.
+
+        Raises
+        ------
+        Cancelled
+            When the job was cancelled. This is how a cancel reaches the computation.
+        """
+        job = self._running
+        if job is None or threading.current_thread() is not self._thread:
+            return
+        if job.stop:
+            raise Cancelled(f"{job.title} was cancelled")
+        job.share, job.text = (done / total if total else None), text or job.text
+        if time.monotonic() > self._reported + _BETWEEN_REPORTS:
+            self._reported = time.monotonic()
+            self._loop.call(self._changed)
+
+    @property
+    def running(self) -> Running | None:
+        """The job that is running; None while the queue is empty."""
+        job = self._running
+        if job is None:
+            return None
+        number = self._ended + 1
+        return Running(job.title, job.text, number, number + len(self._waiting), job.share, job.stop)
+
+    def can_retry(self, then: Call) -> bool:
+        """Whether `again` would compute anything that a listener has asked for."""
+        return any(then in failure.listeners and can_retry(failure.error) for failure in self._failures.values())
+
+    def watch(self, call: Call) -> None:
+        """Call whenever `running` or `note` changes."""
+        self._watchers[call] = None
+
+    def unwatch(self, call: Call) -> None:
+        """Undo `watch`."""
+        self._watchers.pop(call, None)
+
+    def say(self, note: str) -> None:
+        """Show a message to the reader until the next job begins."""
+        self.note = note
+        self._changed()
+
+    def cancel(self) -> None:
+        """Cancel the running job and those that wait. A job that does not report runs to its end unheard."""
+        with self._lock:
+            running = [] if self._running is None or self._running.stop else [self._running]
+            jobs = [*running, *self._waiting.values()]
+            self._waiting.clear()
+            listeners: dict[Call, None] = {}
+            for job in jobs:
+                job.stop = True
+                self._failures[job.results, job.key] = _Failure(Cancelled(f"{job.title} was cancelled"))
+                listeners |= job.listeners
+                job.listeners.clear()
+            self.changes += len(jobs)
+        self._notify(listeners)
+
+    def again(self) -> None:
+        """Compute once more what was cancelled or failed, where `can_retry`."""
+        with self._lock:
+            again = {key: failure for key, failure in self._failures.items() if can_retry(failure.error)}
+            listeners: dict[Call, None] = {}
+            for key, failure in again.items():
+                del self._failures[key]
+                listeners |= failure.listeners
+            self.changes += len(again)
+        self._notify(listeners)
+
+    def forget(self, results: Results, key: Hashable) -> None:
+        """Forget that a result was cancelled or has failed."""
+        with self._lock:
+            self._failures.pop((results, key), None)
+
+    def withdraw(self, then: Call, keep: Collection[tuple[Results, Hashable]] = ()) -> None:
+        """Withdraw what a listener has asked for, except some results; a job with no other listener is stopped."""
+        with self._lock:
+            jobs = [*([self._running] if self._running else []), *self._waiting.values()]
+            withdrawn = [job for job in jobs if then in job.listeners and (job.results, job.key) not in keep]
+            for job in withdrawn:
+                del job.listeners[then]
+                if not job.listeners:
+                    job.stop = True
+                    self._waiting.pop((job.results, job.key), None)
+            for key, failure in self._failures.items():
+                if key not in keep:
+                    failure.listeners.pop(then, None)
+        if withdrawn:
+            self._changed()
+
+    def _find(self, results: Results, key: Hashable) -> _Job | None:
+        """The job that computes a result or will; a job that is stopping will not."""
+        job = self._running
+        if job is not None and job.results is results and job.key == key and not job.stop:
+            return job
+        return self._waiting.get((results, key))
+
+    def _start_next(self) -> None:
+        job = self._running = self._waiting.pop(next(iter(self._waiting)))
+        self.note = ""
+        # A daemon, so that the kernel can exit while it computes.
+        self._thread = threading.Thread(target=self._work, args=(job,), name="job", daemon=True)
+        self._thread.start()
+
+    def _work(self, job: _Job) -> None:
+        """Compute, in the background thread."""
+        _run(job)
+        self._loop.call(self._end, job)
+
+    def _wait_briefly(self) -> None:
+        """Wait for the job that has just begun.
+
+        This holds up the loop, so the waits of several jobs share one allowance, refilled after as much time.
+        """
+        assert self._thread is not None
+        assert self._running is not None
+        if self._patience == self._most_patience:
+            self._loop.call_later(self._most_patience, self._refill)
+        begun = time.monotonic()
+        self._thread.join(self._patience)
+        self._patience = max(0.0, self._patience - (time.monotonic() - begun))
+        if not self._thread.is_alive():
+            # Who asked gets the result from `ask` and need not be called back.
+            self._running.listeners.clear()
+            self._end(self._running)
+
+    def _refill(self) -> None:
+        self._patience = self._most_patience
+
+    def _end(self, job: _Job | None) -> None:
+        """On the loop's thread: keep the failure of a job, start the next, and call the listeners."""
+        with self._lock:
+            if job is None or self._running is not job:
+                # `ask` was faster than the loop.
+                return
+            self._finish(job)
+            self._running = self._thread = None
+            self._ended = self._ended + 1 if self._waiting else 0
+            if self._waiting:
+                self._start_next()
+            listeners = dict(job.listeners)
+        self._notify(listeners)
+
+    def _finish(self, job: _Job) -> None:
+        if not job.stop:
+            if job.error is not None:
+                self._failures[job.results, job.key] = _Failure(job.error)
+            self.changes += 1
+
+    def _notify(self, listeners: Iterable[Call]) -> None:
+        self._changed()
+        for call in listeners:
+            call()
+
+    def _changed(self) -> None:
+        for call in list(self._watchers):
+            call()
+
+
+def _run(job: _Job) -> _Job:
+    try:
+        job.results.get(job.key, job.compute)
+    except Exception as error:
+        job.error = error
+    return job
+
+
+def _fresh(error: Exception) -> Exception:
+    """A copy of an error: a raised error holds the frames it went through, and a kept one would keep widgets alive."""
+    error.__traceback__ = None
+    try:
+        return copy.copy(error)
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def can_retry(error: Exception) -> bool:
+    """Whether a computation may succeed when it is tried again: not where the latents or arguments forbid it."""
+    return isinstance(error, Cancelled) or not isinstance(error, ValueError)

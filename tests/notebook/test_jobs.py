@@ -1,0 +1,524 @@
+"""The job queue: progress, cancelling, errors, and what the reader sees meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from anndata import AnnData
+
+from nextlat_viz.notebook import ViewState, jobs, sources
+from nextlat_viz.notebook.jobs import Cancelled, Jobs, Loop, Results, Waiting
+from nextlat_viz.notebook.scene import Scene
+from nextlat_viz.notebook.studio import Studio
+from tests.notebook.conftest import until
+
+PAIR = ("rrxor/next_token", "rrxor/nextlat")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_PATIENCE", 0.01)
+    monkeypatch.setattr(jobs, "_BETWEEN_REPORTS", 0.0)
+
+
+class Gate:
+    """Work that goes on when it is told to, in pieces, and says how far it is."""
+
+    def __init__(self) -> None:
+        self.go, self.begun, self.pieces, self.ends = threading.Semaphore(0), threading.Event(), 0, 0
+
+    def work(self, report: Callable[[int, int], None], pieces: int = 4) -> str:
+        self.begun.set()
+        try:
+            for piece in range(pieces):
+                assert self.go.acquire(timeout=60)
+                self.pieces += 1
+                report(piece + 1, pieces)
+        finally:
+            self.ends += 1
+        return "worked"
+
+
+class Queue(Jobs):
+    """A queue with results of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(Loop())
+        self.results = Results()
+
+
+def asked(queue: Queue, key: str, compute: Callable[[], Any], then: Callable[[], None], **options: Any) -> Any:
+    try:
+        return queue.ask(queue.results, key, key.capitalize(), compute, then, **options)
+    except (Waiting, Cancelled) as error:
+        return error
+
+
+def test_threads_wait_for_the_one_that_computes_their_key_only() -> None:
+    results, calls, open_ = Results(), [], threading.Event()
+
+    def slow() -> object:
+        calls.append(1)
+        assert open_.wait(60)
+        return object()
+
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(results.get("slow", slow))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert results.get("quick", lambda: 3) == 3
+    assert "slow" not in results
+    open_.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(calls) == 1
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
+
+
+def test_a_failed_computation_is_tried_again() -> None:
+    results = Results()
+    with pytest.raises(ZeroDivisionError):
+        results.get("x", lambda: 1 / 0)
+    assert results.get("x", lambda: 1.0) == 1.0
+
+
+def test_a_scene_read_by_threads_fits_each_probe_once(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene([sources.Source(one) for one in rrxor], None, 1_000)
+    fit, fits = sources.Source.untrained, []
+    monkeypatch.setattr(sources.Source, "untrained", lambda self: fits.append(time.sleep(0.05)) or fit(self))
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(scene.probe(0, "belief", "hidden"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(fits) == 1
+    assert len(set(map(id, found))) == 1
+
+
+def test_only_the_latest_trajectories_are_kept(rrxor: list[AnnData]) -> None:
+    scene = Scene([sources.Source(one) for one in rrxor], None, 1_000)
+    for episode in scene.episodes.tolist():
+        for model in range(2):
+            scene.path(model, "hidden", episode)
+    assert len(scene._paths) == 64
+    assert scene.path(1, "hidden", episode) is scene.path(1, "hidden", episode)
+
+
+def test_progress_and_cancelling_a_job_that_reports() -> None:
+    gate, told = Gate(), []
+
+    async def run() -> None:
+        queue = Queue()
+        seen: list[Any] = []
+        queue.watch(lambda: seen.append(queue.running))
+        compute = lambda: gate.work(lambda done, total: queue.report(float(done), total))  # noqa: E731
+        assert isinstance(asked(queue, "first", compute, lambda: told.append("first")), Waiting)
+        assert isinstance(asked(queue, "second", lambda: 2, lambda: told.append("second")), Waiting)
+        assert (queue.running.title, queue.running.number, queue.running.total) == ("First", 1, 2)
+        gate.go.release()
+        await until(lambda: queue.running.share == 0.25)
+        queue.cancel()
+        assert told == ["first", "second"]
+        assert queue.running.stopping
+        assert str(asked(queue, "second", lambda: 2, lambda: None)) == "Second was cancelled"
+        gate.go.release()
+        await until(lambda: queue.running is None)
+        assert (gate.pieces, gate.ends) == (2, 1)
+        assert seen[-1] is None
+        assert isinstance(asked(queue, "first", compute, lambda: told.append("again")), Cancelled)
+        told.clear()
+        queue.again()
+        assert told == ["again"]
+        assert isinstance(asked(queue, "first", compute, lambda: told.append("done")), Waiting)
+        for _ in range(4):
+            gate.go.release()
+        await until(lambda: "done" in told)
+        assert asked(queue, "first", compute, lambda: None) == "worked"
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_job_that_cannot_stop() -> None:
+    """Its result is kept for the reader who wants it again, and is not computed twice."""
+    go, told, computed = threading.Event(), [], []
+
+    def compute() -> int:
+        computed.append(go.wait(60))
+        return 7
+
+    async def run() -> None:
+        queue = Queue()
+        asked(queue, "first", compute, lambda: told.append(1))
+        queue.cancel()
+        assert isinstance(asked(queue, "first", compute, lambda: None), Cancelled)
+        # Wanted again before the first has come to its end.
+        queue.again()
+        assert isinstance(asked(queue, "first", compute, lambda: told.append(2)), Waiting)
+        go.set()
+        await until(lambda: 2 in told)
+        assert asked(queue, "first", compute, lambda: None) == 7
+
+    asyncio.run(run())
+    assert computed == [True]
+
+
+def test_a_cancelled_result_is_not_shown_until_it_is_wanted_again() -> None:
+    go = threading.Event()
+
+    async def run() -> None:
+        queue = Queue()
+        asked(queue, "first", lambda: go.wait(60), lambda: None)
+        queue.cancel()
+        go.set()
+        await until(lambda: queue.running is None)
+        assert isinstance(asked(queue, "first", lambda: None, lambda: None), Cancelled)
+        queue.again()
+        assert asked(queue, "first", lambda: None, lambda: None) is True
+
+    asyncio.run(run())
+
+
+def test_what_nobody_listens_for_is_stopped() -> None:
+    gate, told = Gate(), []
+
+    def first() -> None:
+        told.append("first")
+
+    def second() -> None:
+        told.append("second")
+
+    async def run() -> None:
+        queue = Queue()
+        compute = lambda: gate.work(lambda done, total: queue.report(done, total))  # noqa: E731
+        asked(queue, "shared", compute, first)
+        asked(queue, "shared", compute, second)
+        asked(queue, "alone", lambda: 1, first)
+        queue.withdraw(first)
+        assert (queue.running.total, queue.running.stopping) == (1, False)
+        queue.withdraw(second)
+        assert queue.running.stopping
+        gate.go.release()
+        await until(lambda: queue.running is None)
+        assert (told, gate.ends, "alone" in queue.results) == ([], 1, False)
+
+    asyncio.run(run())
+
+
+def test_a_queue_goes_on_in_the_next_event_loop() -> None:
+    go, queues = threading.Event(), []
+
+    async def begin() -> None:
+        queues.append(Queue())
+        asked(queues[0], "first", lambda: go.wait(60), lambda: None)
+
+    async def go_on() -> None:
+        (queue,) = queues
+        queue._loop.attach()
+        assert queue.running is not None
+        queue._thread.join(60)
+        asked(queue, "second", lambda: 2, lambda: None)
+        await until(lambda: queue.running is None)
+        assert asked(queue, "first", lambda: None, lambda: None) is True
+
+    asyncio.run(begin())
+    go.set()
+    asyncio.run(go_on())
+
+
+def test_first_comes_before_the_jobs_that_wait() -> None:
+    go, order = threading.Event(), []
+
+    async def run() -> None:
+        queue = Queue()
+        asked(queue, "running", lambda: go.wait(60), lambda: None)
+        asked(queue, "later", lambda: order.append("later"), lambda: None)
+        asked(queue, "sooner", lambda: order.append("sooner"), lambda: None, first=True)
+        go.set()
+        await until(lambda: len(order) == 2)
+        assert order == ["sooner", "later"]
+
+    asyncio.run(run())
+
+
+def test_calls_are_made_one_per_round_and_each_once() -> None:
+    calls: list[str] = []
+
+    def first() -> None:
+        calls.append("first")
+
+    def second() -> None:
+        calls.append("second")
+
+    async def run() -> None:
+        loop = Loop()
+        for _ in range(3):
+            loop.soon(first)
+            loop.soon(second)
+        assert calls == []
+        await asyncio.sleep(0)
+        assert calls == ["first"]
+        loop.soon(first)
+        loop.flush()
+        assert calls == ["first", "second", "first"]
+        loop.soon(first)
+        loop.forget(first)
+        await asyncio.sleep(0.01)
+        assert len(calls) == 3
+
+    asyncio.run(run())
+
+
+def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
+    """Jupyter handles widget messages in a thread other than the loop's, which may be asleep."""
+    drawn: list[tuple[int, int]] = []
+
+    async def run() -> None:
+        loop, finished = Loop(), asyncio.get_running_loop().create_future()
+
+        def hear(who: int) -> None:
+            # The loop has gone to sleep by now.
+            time.sleep(0.2)
+            for i in range(200):
+                loop.soon(partial(drawn.append, (who, i)))
+
+        threads = [threading.Thread(target=hear, args=(who,)) for who in range(3)]
+
+        def end() -> None:
+            for thread in threads:
+                thread.join()
+            loop.soon(lambda: finished.set_result(None))
+
+        for thread in [*threads, threading.Thread(target=end)]:
+            thread.start()
+        # Longer than a loop that nobody woke may sleep, and nothing else wakes this one.
+        await asyncio.wait_for(finished, 20)
+        assert not loop._waiting
+
+    asyncio.run(run())
+    assert sorted(drawn) == [(who, i) for who in range(3) for i in range(200)]
+
+
+def test_a_result_or_an_error_is_there_after_the_callback() -> None:
+    go, told = threading.Event(), []
+
+    def slow() -> int:
+        go.wait(30)
+        return 7
+
+    def broken() -> int:
+        raise ValueError("no such probe")
+
+    async def run() -> None:
+        queue = Queue()
+        for name, compute in (("slow", slow), ("broken", broken), ("slow", slow)):
+            with pytest.raises(Waiting, match="is being computed"):
+                queue.ask(queue.results, name, name, compute, lambda: told.append("done"))
+        go.set()
+        while len(told) < 3:
+            await asyncio.sleep(0.01)
+        assert queue.ask(queue.results, "slow", "slow", slow, lambda: None) == 7
+        with pytest.raises(ValueError, match="no such probe"):
+            queue.ask(queue.results, "broken", "broken", broken, lambda: None)
+        assert queue.changes == 2
+
+    asyncio.run(run())
+
+
+class Extraction:
+    """In place of extraction: as slow as the test wants."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gate, self.threads, self._extract = Gate(), [], sources._extract
+        monkeypatch.setattr(sources, "_extract", self)
+
+    def __call__(self, checkpoint: Any, progress: Any = None) -> AnnData:
+        if progress is not None:
+            self.threads.append(threading.current_thread())
+            self.gate.work(progress)
+        return self._extract(checkpoint)
+
+
+@pytest.fixture
+def state() -> ViewState:
+    return ViewState(*PAIR, max_points=240)
+
+
+def step_of(made: Studio) -> Any:
+    (slider,) = (one for one in made.children[0].children if one.description == "Training step")
+    return slider
+
+
+def test_a_step_is_extracted_in_the_background_then_shown(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Extraction(monkeypatch)
+
+    async def run() -> None:
+        made = Studio(state=state)
+        await until(lambda: made.panels["knows"].drawn and made.status.cancel.layout.visibility == "hidden")
+        slider, last = step_of(made), state.steps[-1]
+        slider.value = 200
+        # The control shows where the views are, which is where it was.
+        assert (state.step, slider.label) == (None, f"{last:,}")
+        await until(lambda: "Extracting next-token at step 200 … 1 of 2" in made.status.text.value)
+        assert made.status.cancel.layout.visibility is None
+        state.position = 5
+        await until(lambda: "after position 5" in made.panels["knows"].plot.layout.annotations[0].text)
+        slow.gate.go.release()
+        await until(lambda: made.status.bar.value == 0.125)
+        for _ in range(7):
+            slow.gate.go.release()
+        await until(lambda: state.step == 200)
+        assert (slider.value, len(slow.threads)) == (200, 2)
+        assert threading.main_thread() not in slow.threads
+        assert made.panels["space"]._alert.value == made.status._alert.value == ""
+        await until(lambda: made.status.text.value.endswith('"></span>'))
+        # What is there already is gone to at results.
+        slider.value = "none"
+        assert state.step is None
+        slider.value = 200
+        assert state.step == 200
+        made.close()
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_step_leaves_everything_where_it_was(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Extraction(monkeypatch)
+
+    async def run() -> None:
+        made = Studio(state=state)
+        await until(lambda: state.jobs.running is None)
+        slider = step_of(made)
+        slider.value = 200
+        await until(slow.gate.begun.is_set)
+        made.status.cancel.click()
+        assert "Cancelled. Stopping after this step" in made.status.text.value
+        slow.gate.go.release()
+        await until(lambda: state.jobs.running is None)
+        assert (state.step, slider.value, slow.gate.pieces) == (None, "none", 1)
+        assert "Going to step 200 was cancelled: choose it again" in made.status.text.value
+        slider.value = 200
+        for _ in range(8):
+            slow.gate.go.release()
+        await until(lambda: state.step == 200)
+        made.close()
+
+    asyncio.run(run())
+
+
+def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Extraction(monkeypatch)
+
+    async def run() -> None:
+        made = Studio(state=state)
+        await until(lambda: state.jobs.running is None)
+        first, second = state.steps[1:3]
+        slider = step_of(made)
+        slider.value = first
+        await until(slow.gate.begun.is_set)
+        slider.value = second
+        for _ in range(9):
+            slow.gate.go.release()
+        await until(lambda: state.step == second)
+        assert state.lacks(state.world, first)
+        # Where code leads, no earlier wish leads away from.
+        slow.gate.begun.clear()
+        slider.value = first
+        await until(slow.gate.begun.is_set)
+        state.step = None
+        for _ in range(8):
+            slow.gate.go.release()
+        await until(lambda: state.jobs.running is None)
+        assert state.step is None
+        made.close()
+
+    asyncio.run(run())
+
+
+def test_a_failed_extraction_is_shown_and_can_be_tried_again(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(checkpoint: Any, progress: Any = None) -> AnnData:
+        raise RuntimeError("no <memory>")
+
+    async def run() -> None:
+        made = Studio(state=state)
+        await until(lambda: state.jobs.running is None)
+        with monkeypatch.context() as patch:
+            patch.setattr(sources, "_extract", broken)
+            step_of(made).value = 200
+            await until(lambda: made._alert.value or made.status._alert.value)
+            assert "no &lt;memory&gt;" in made._alert.value + made.status._alert.value
+            assert state.step is None
+        step_of(made).value = 200
+        await until(lambda: state.step == 200)
+        made.close()
+
+    asyncio.run(run())
+
+
+def test_closing_a_studio_stops_its_jobs(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Extraction(monkeypatch)
+
+    async def run() -> None:
+        made = Studio(state=state)
+        step_of(made).value = 200
+        await until(slow.gate.begun.is_set)
+        made.close()
+        slow.gate.go.release()
+        await until(lambda: slow.gate.ends)
+        await asyncio.sleep(0.05)
+        assert (slow.gate.pieces, state.step) == (1, None)
+
+    asyncio.run(run())
+
+
+def test_without_an_event_loop_a_step_is_shown_at_once(state: ViewState) -> None:
+    made = Studio(state=state)
+    step_of(made).value = 200
+    assert made._alert.value == made.status._alert.value == ""
+    assert state.step == step_of(made).value == 200
+    made.close()
+
+
+def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
+    go, fit = threading.Event(), Scene.probe
+
+    def slow(self: Scene, model: int, target: str, site: str) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            assert go.wait(60)
+        return fit(self, model, target, site)
+
+    monkeypatch.setattr(Scene, "probe", slow)
+
+    async def run() -> None:
+        made = Studio(*rrxor)
+        knows = made.panels["knows"]
+        await until(lambda: "is being computed" in knows.words)
+        assert "of 2" in made.status.text.value
+        assert knows._again.layout.display == "none"
+        made.status.cancel.click()
+        await until(lambda: "was cancelled" in knows.words)
+        assert "Stopping after this step: The probe of" in made.status.text.value
+        assert knows._again.layout.display is None
+        made.state.position = 3
+        await until(lambda: not made.state.loop._waiting)
+        assert "was cancelled" in knows.words
+        assert knows._again.layout.display is None
+        go.set()
+        knows._again.click()
+        await until(lambda: knows.drawn)
+        assert knows._again.layout.display == "none"
+        assert "after position 3" in knows.plot.layout.annotations[0].text
+        left = made.state.jobs._thread
+        made.close()
+        if left is not None:
+            # What cannot stop half-way would go on into the next test.
+            left.join(60)
+
+    asyncio.run(run())
