@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from nextlat_viz.analysis.measure.result import clustered
 from nextlat_viz.analysis.psi import batches, psi_of, psi_states
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.latents.extraction import HELDOUT_SEED
-from nextlat_viz.models import NextLat
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes
 from nextlat_viz.worlds.base import Tokens
@@ -187,7 +186,7 @@ def _divergence(
     predictor: ModelPredictor, episodes: Episodes, steps: int
 ) -> tuple[int, dict[str, Float[np.ndarray, "steps n"]]]:
     """Return the trained horizon, and sums over positions by step and episode."""
-    model, psi = predictor.model, psi_of(predictor)
+    model = psi_of(predictor)
     names = ("missed", "moved", "distance", "pairs", "kl", "scored")
     sums = {name: np.zeros((steps, len(episodes))) for name in names}
     for rows, batch in batches(predictor, episodes):
@@ -197,7 +196,7 @@ def _divergence(
         # the transformer once for all steps.
         taught = _log_probs(predictor, hidden[batch.target_mask])
         place = batch.target_mask.flatten().cumsum(dim=0).view_as(batch.target_mask) - 1
-        for i, guess in enumerate(psi.rollout(hidden, states["embed"], steps)):
+        for i, guess in enumerate(model.psi.rollout(hidden, states["embed"], steps)):
             true, inside = hidden[:, i + 1 :], batch.inside(i + 1)
             scored = inside & batch.target_mask[:, i + 1 :]
             missed = (guess - true).double().square().sum(-1)
@@ -208,7 +207,7 @@ def _divergence(
             for name, values in zip(names, parts, strict=True):
                 mask = scored if name in ("kl", "scored") else inside
                 sums[name][i, rows] = (values * mask).sum(dim=1).cpu().numpy()
-    return cast(NextLat, model).horizon, sums
+    return model.horizon, sums
 
 
 def _log_probs(predictor: ModelPredictor, hidden: Float[Tensor, "m dim"]) -> Float[Tensor, "m v"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,11 @@ from torch import Tensor
 
 from nextlat_viz.analysis._rows import finite, require_model
 from nextlat_viz.analysis.prediction import kl, token_ids
+from nextlat_viz.analysis.psi import rollout, with_psi
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
-from nextlat_viz.models import OBJECTIVES, NextLat, Objective, Transformer
+from nextlat_viz.models import NextLat, Objective
 from nextlat_viz.training.checkpoint import Checkpoint
 
 # Probabilities kept in a table and those computed again differ by less, also with half-precision latents.
@@ -120,13 +120,7 @@ def look_ahead(
     ([5, 6, 7, 8, 9, 10], (6, 64), True)
     """
     at_least("steps", steps)
-    objective = objective_of(model, latents)
-    if not isinstance(objective, NextLat):
-        objectives = ", ".join(name for name, kind in OBJECTIVES.items() if issubclass(kind, NextLat))
-        raise ValueError(
-            f"model {meta(latents)['label']!r} has no latent dynamics psi to look ahead with: give one trained by "
-            f"{objectives}, or add psi with finetune"
-        )
+    objective = with_psi(objective_of(model, latents), f"model {meta(latents)['label']!r}")
     row = _row_at(latents, episode, position)
     ahead = next_rows(latents, row, steps)
     if ahead.size == 0:
@@ -170,13 +164,8 @@ def objective_of(model: Objective | Checkpoint, latents: AnnData) -> Objective:
 def roll(model: NextLat, start: Float[np.ndarray, " D"], tokens: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k D"]:
     """Roll psi out from a state over tokens."""
     weight = model.backbone.head.weight
-    backbone: Any = model.backbone
-    embed = backbone.embed if isinstance(backbone, Transformer) else backbone.embedding
-    current, states = torch.as_tensor(start, dtype=weight.dtype, device=weight.device), []
-    for embedding in embed(torch.as_tensor(tokens, device=weight.device)):
-        current = model.psi(current, embedding)
-        states.append(current)
-    return _numpy(torch.stack(states)) if states else np.zeros((0, start.size))
+    state = torch.as_tensor(start, dtype=weight.dtype, device=weight.device)
+    return _numpy(rollout(model, state, torch.as_tensor(tokens, device=weight.device)))
 
 
 @torch.no_grad()

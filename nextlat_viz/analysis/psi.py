@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlat_viz.decoding.predictor import ModelPredictor
-from nextlat_viz.models import OBJECTIVES, Batch, LatentDynamics, NextLat, Transformer
+from nextlat_viz.models import OBJECTIVES, Batch, NextLat, Objective, Transformer
 from nextlat_viz.models.transformer import rotation_table
 from nextlat_viz.worlds import Episodes
 
@@ -18,21 +19,25 @@ BATCH = 64
 TRANSFORMER, PSI = "transformer", "psi"
 
 
-def psi_of(predictor: ModelPredictor) -> LatentDynamics:
-    """Return the latent dynamics of a model.
+def psi_of(predictor: ModelPredictor) -> NextLat:
+    """Return the model, which must have latent dynamics psi.
 
     Raises
     ------
     ValueError
         If its objective has none.
     """
-    if not isinstance(predictor.model, NextLat):
+    return with_psi(predictor.model, f"{predictor.name} was trained by {predictor.objective}, which")
+
+
+def with_psi(model: Objective, name: str) -> NextLat:
+    """Return a model that must have psi; the error for one without begins with its name."""
+    if not isinstance(model, NextLat):
         objectives = ", ".join(name for name, kind in OBJECTIVES.items() if issubclass(kind, NextLat))
         raise ValueError(
-            f"{predictor.name} was trained by {predictor.objective}, which has no latent dynamics psi: measure models "
-            f"trained by {objectives}"
+            f"{name} has no latent dynamics psi: give a model trained by {objectives}, or add psi with finetune"
         )
-    return predictor.model.psi
+    return model
 
 
 def lengthened(backbone: Transformer, context: int) -> Transformer:
@@ -58,17 +63,25 @@ def batches(predictor: ModelPredictor, episodes: Episodes) -> Iterator[tuple[sli
 
 def psi_states(predictor: ModelPredictor, tokens: Int[Tensor, "n t"], start: int = 1) -> Float[Tensor, "n t dim"]:
     """Return the states after each token: the transformer's up to `start`, then those of psi on the true tokens."""
-    psi, backbone = psi_of(predictor), predictor.model.backbone
+    model, backbone = psi_of(predictor), predictor.model.backbone
     if not 1 <= start <= min(tokens.shape[1], backbone.config.context):
         raise ValueError(
             f"start={start} must be between 1 and {min(tokens.shape[1], backbone.config.context)}: psi starts "
             "from a state of the transformer, which has to read that many tokens"
         )
-    embeddings = backbone.embed(tokens)
-    states = list(backbone(tokens[:, :start]).unbind(dim=1))
-    for t in range(start, tokens.shape[1]):
-        states.append(psi(states[-1], embeddings[:, t]))
-    return torch.stack(states, dim=1)
+    read = backbone(tokens[:, :start])
+    return torch.cat([read, rollout(model, read[:, -1], tokens[:, start:])], dim=1)
+
+
+def rollout(model: NextLat, state: Float[Tensor, "*n dim"], tokens: Int[Tensor, "*n k"]) -> Float[Tensor, "*n k dim"]:
+    """Roll psi out from states over tokens: ``h_{t+1} = psi(h_t, embed(x_{t+1}))``."""
+    backbone: Any = model.backbone
+    embeddings = (backbone.embed if isinstance(backbone, Transformer) else backbone.embedding)(tokens)
+    states = []
+    for embedding in embeddings.unbind(dim=-2):
+        state = model.psi(state, embedding)
+        states.append(state)
+    return torch.stack(states, dim=-2) if states else embeddings
 
 
 def readers(predictor: ModelPredictor, length: int, start: int = 1) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -16,19 +16,8 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from nextlat_viz import display, io
-from nextlat_viz.analysis import dynamics, layers, lengths, representations, speculation
-from nextlat_viz.analysis.behaviour import (
-    compression,
-    countdown,
-    detours,
-    distinction,
-    groups,
-    path_star,
-    reconstruction,
-    trajectories,
-)
-from nextlat_viz.analysis.measure import basics
+from nextlat_viz import analysis, display, io
+from nextlat_viz.analysis.measure import basics  # noqa: F401 (registers its measures)
 from nextlat_viz.analysis.measure.registry import MEASURES, Registered, several
 from nextlat_viz.analysis.measure.result import Measure
 from nextlat_viz.analysis.measure.tables import table_bytes
@@ -37,28 +26,20 @@ from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders
 from nextlat_viz.worlds import title
 
 PARTS = "parts"
-_MODULES = (
-    basics,
-    trajectories,
-    detours,
-    compression,
-    distinction,
-    reconstruction,
-    countdown,
-    path_star,
-    groups,
-    representations,
-    layers,
-    dynamics,
-    lengths,
-    speculation,
+_BASIC = ("loss", "belief", "tokens_ahead")
+_SHIPPED = (
+    *("next_token_test", "valid_trajectories", "detour_robustness", "compression_vafa", "compression_greedy"),
+    *("distinction", "map_reconstruction", "equation_validity", "path_accuracy", "state_tracking"),
+    *("latent_geometry", "layer_contributions", "transition_consistency", "rollout_divergence"),
+    *("length_generalisation", "acceptance"),
 )
 
 
 def _registered() -> dict[str, Registered]:
-    """Return all measures in the order of their modules, whichever was imported first; a user's own come last."""
-    place = {module.__name__: number for number, module in enumerate(_MODULES)}
-    return dict(sorted(MEASURES.items(), key=lambda item: place.get(item[1].take.__module__, len(place))))
+    """Return all measures, the package's own in a fixed order, then those of the user."""
+    for name in _SHIPPED:
+        getattr(analysis, name)  # imports the module of the measure, which registers it
+    return {name: MEASURES[name] for name in (*_BASIC, *_SHIPPED)} | MEASURES
 
 
 def battery(checkpoint: Checkpoint | None = None) -> list[str]:
