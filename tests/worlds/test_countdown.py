@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.worlds.countdown import Countdown, countdown
+from nextlat_viz.worlds.countdown import Countdown
 from nextlat_viz.worlds.countdown.arithmetic import outcomes
 
 SHAPES: list[dict[str, Any]] = [
@@ -62,7 +62,7 @@ def check(text: str, inputs: int, limit: int) -> tuple[list[bool], bool]:
 @settings(max_examples=25)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.sampled_from(["train", "test"]))
 def test_every_solution_holds(shape: dict[str, Any], seed: int, split: str) -> None:
-    world = countdown(**shape)
+    world = Countdown(**shape)
     episodes = world.sample(6, seed=seed, split=split)
     assert world.legal(episodes.tokens).all()
     verdict = world.verify(episodes.tokens)
@@ -78,7 +78,7 @@ def test_every_solution_holds(shape: dict[str, Any], seed: int, split: str) -> N
 
 
 def test_the_format_is_the_papers() -> None:
-    world = countdown()
+    world = Countdown()
     assert world.length == 4 + 1 + 8 + 3 * 5 + 1
     assert len(world.vocabulary) == 10_001 + 4 + 3
     assert world.vocabulary[:3] == ("0", "1", "2")
@@ -110,7 +110,7 @@ def test_the_format_is_the_papers() -> None:
 @settings(max_examples=15)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.data())
 def test_states_are_those_of_a_slow_reader_of_any_prefix(shape: dict[str, Any], seed: int, data: st.DataObject) -> None:
-    world = countdown(**shape)
+    world = Countdown(**shape)
     episodes = world.sample(4, seed=seed)
     upto = data.draw(st.integers(1, world.length))
     for name, values in world.replay(episodes.tokens[:, :upto]).items():
@@ -137,7 +137,7 @@ def test_states_are_those_of_a_slow_reader_of_any_prefix(shape: dict[str, Any], 
 
 
 def test_a_number_that_is_there_twice_can_be_used_twice() -> None:
-    world = countdown(targets=(1, 50))
+    world = Countdown(targets=(1, 50))
 
     once = spelt(world, "4 4 3 2 10 | | | | | | | | 4 * 3 = 12 4 + 2 = 6 12 - 6 = 6 end")
     assert world.legal(once).all()
@@ -154,7 +154,7 @@ def test_a_number_that_is_there_twice_can_be_used_twice() -> None:
 
 
 def test_a_false_equation_is_judged_by_itself() -> None:
-    world = countdown()
+    world = Countdown()
 
     def judged(solution: str) -> list[tuple[bool, bool, bool]]:
         verdict = world.verify(spelt(world, PROBLEM + solution))
@@ -192,7 +192,7 @@ def test_a_false_equation_is_judged_by_itself() -> None:
 @settings(max_examples=40)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.integers(0, 4))
 def test_the_verdict_is_that_of_fractions(shape: dict[str, Any], seed: int, changes: int) -> None:
-    world = countdown(**shape)
+    world = Countdown(**shape)
     rng = np.random.default_rng(seed)
     tokens = world.sample(8, seed=seed).tokens.copy()
     # Numbers changed for numbers and signs for signs, so that the text stays one that the parser reads.
@@ -216,7 +216,7 @@ def test_the_verdict_is_that_of_fractions(shape: dict[str, Any], seed: int, chan
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(1, 60), st.sampled_from([3, 12_000, 2**62]))
 def test_garbage_is_judged_not_refused(seed: int, positions: int, reach: int) -> None:
-    world = countdown()
+    world = Countdown()
     tokens = np.random.default_rng(seed).integers(-reach, reach, size=(5, positions))
     verdict = world.verify(tokens)
     assert verdict.valid.shape == (5, 3)
@@ -231,13 +231,13 @@ def test_garbage_is_judged_not_refused(seed: int, positions: int, reach: int) ->
 
 def test_what_verify_does_not_take() -> None:
     with pytest.raises(ValueError, match="tokens must be integers of shape"):
-        countdown().verify([1, 2, 3])
+        Countdown().verify([1, 2, 3])
 
 
 @settings(max_examples=25)
 @given(st.integers(0, 2**32), st.data())
 def test_any_false_token_is_refused(seed: int, data: st.DataObject) -> None:
-    world = countdown(limit=150)
+    world = Countdown(limit=150)
     tokens = world.sample(3, seed=seed).tokens.copy()
     place = data.draw(st.integers(0, world.length - 1))
     allowed = world.legal_next(tokens)[1, place - 1] if place else world.legal_first()
@@ -255,7 +255,7 @@ def test_any_false_token_is_refused(seed: int, data: st.DataObject) -> None:
 @settings(max_examples=20)
 @given(st.sampled_from(SHAPES[1:]), st.integers(0, 2**32))
 def test_legal_tokens_are_those_that_keep_the_arithmetic_true(shape: dict[str, Any], seed: int) -> None:
-    world = countdown(**shape)
+    world = Countdown(**shape)
     tokens = world.sample(1, seed=seed).tokens
     legal = world.legal_next(tokens)[0]
     there = Counter(tokens[0, : world.numbers].tolist())
@@ -304,7 +304,7 @@ def ways(pool: tuple[int, ...], target: int, limit: int) -> dict[tuple[str, ...]
 @settings(max_examples=6)
 @given(st.sampled_from([SHAPES[1], SHAPES[2], SHAPES[4]]), st.integers(0, 2**32))
 def test_the_law_is_that_of_every_way_to_the_target(shape: dict[str, Any], seed: int) -> None:
-    world = countdown(**shape)
+    world = Countdown(**shape)
     tokens = world.sample(1, seed=seed).tokens
     law = world.next_token_probs(tokens)
     assert law is not None
@@ -322,7 +322,7 @@ def test_the_law_is_that_of_every_way_to_the_target(shape: dict[str, Any], seed:
 
 
 def test_samples_follow_the_law() -> None:
-    world = countdown(numbers=3, largest=6, targets=(5, 8), held_out=0.5, limit=40, pause_tokens=0)
+    world = Countdown(numbers=3, largest=6, targets=(5, 8), held_out=0.5, limit=40, pause_tokens=0)
     episodes = world.sample(30_000, seed=1, states=False)
     for target in world.split_targets["train"]:
         assert abs((episodes.tokens[:, 3] == target).mean() - 0.5) < 0.02
@@ -347,10 +347,10 @@ def test_samples_follow_the_law() -> None:
 
 
 def test_there_is_no_law_where_the_ways_are_too_many_or_none() -> None:
-    world = countdown(numbers=5)
+    world = Countdown(numbers=5)
     assert world.next_token_probs(world.sample(1).tokens) is None
     assert world.floor(3) is None
-    small = countdown(numbers=2, pause_tokens=0)
+    small = Countdown(numbers=2, pause_tokens=0)
     lost = np.array([[2, 3, 100]])
     assert small.legal(lost).all()
     with pytest.raises(ValueError, match="after position 3 the target 100 cannot be reached"):
@@ -360,7 +360,7 @@ def test_there_is_no_law_where_the_ways_are_too_many_or_none() -> None:
 @settings(max_examples=10)
 @given(st.integers(0, 2**32), st.integers(0, 2**32), st.sampled_from([0.05, 0.1, 0.5]))
 def test_targets_of_the_test_are_never_trained_on(seed: int, data_seed: int, held_out: float) -> None:
-    world = countdown(numbers=3, held_out=held_out, data_seed=data_seed)
+    world = Countdown(numbers=3, held_out=held_out, data_seed=data_seed)
     assert len(world.split_targets["test"]) == round(91 * held_out)
     assert sorted([*world.split_targets["train"], *world.split_targets["test"]]) == list(range(10, 101))
     train = set(world.sample(400, seed=seed, states=False).tokens[:, 3].tolist())
@@ -370,8 +370,8 @@ def test_targets_of_the_test_are_never_trained_on(seed: int, data_seed: int, hel
 
 
 def test_a_seed_means_the_same_bytes() -> None:
-    world = countdown()
-    assert world.sample(9, seed=4).sha256 == countdown().sample(9, seed=4).sha256
+    world = Countdown()
+    assert world.sample(9, seed=4).sha256 == Countdown().sample(9, seed=4).sha256
     assert len({world.sample(4, seed=seed).sha256 for seed in range(20)}) == 20
     bare = world.sample(9, seed=4, states=False)
     assert bare.states == {}
@@ -381,7 +381,7 @@ def test_a_seed_means_the_same_bytes() -> None:
 
 
 def test_padding_repeats_the_end() -> None:
-    world = countdown()
+    world = Countdown()
     episodes = world.sample(3, 35)
     assert (episodes.tokens[:, 28:] == world.vocabulary.index("end")).all()
     assert (episodes.length == 29).all()
@@ -406,7 +406,7 @@ def test_results_are_whole_numbers_within_the_limit() -> None:
 
 
 def test_nothing_read_is_no_error() -> None:
-    world = countdown(limit=100)
+    world = Countdown(limit=100)
     assert world.legal_next(np.zeros((2, 0), int)).shape == (2, 0, len(world.vocabulary))
     assert world.replay(np.zeros((2, 0), int))["remaining"].shape == (2, 0, 4)
     assert world.legal_next(np.zeros((0, 30), int)).shape == (0, 30, len(world.vocabulary))
@@ -416,7 +416,7 @@ def test_nothing_read_is_no_error() -> None:
 
 def test_the_spec_builds_the_same_world() -> None:
     for shape in SHAPES:
-        world = countdown(**shape)
+        world = Countdown(**shape)
         again = worlds.from_spec(world.spec)
         assert again.spec == world.spec
         assert again.vocabulary == world.vocabulary
@@ -456,7 +456,7 @@ def test_parameters(params: dict[str, Any], message: str) -> None:
 def test_targets_out_of_reach_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("nextlat_viz.worlds.countdown.arithmetic"), "_PATIENCE", 2**16)
     with pytest.raises(ValueError, match=r"target \d+ is out of reach.* numbers=2, largest=3"):
-        countdown(numbers=2, largest=3).sample(1)
+        Countdown(numbers=2, largest=3).sample(1)
 
 
 def wrong(world: Countdown) -> worlds.Episodes:
@@ -468,14 +468,14 @@ def wrong(world: Countdown) -> worlds.Episodes:
 
 def test_the_picture() -> None:
     for shape in SHAPES:
-        world = countdown(**shape)
+        world = Countdown(**shape)
         assert world.draw().layout.title.text.startswith("countdown: make ")
         episode = world.sample(1, seed=2)
         for position in (1, world.prompt, world.prompt + 2, world.prompt + 5, world.length - 1, None):
             figure = world.draw("equations", episode=episode, position=position, width=800, height=500)
             assert figure.layout.width == 800
             assert figure.to_json()
-    world = countdown()
+    world = Countdown()
     assert any("false" in note.text for note in world.draw(episode=wrong(world)).layout.annotations)
     assert world.draw(episode=wrong(world), position=14).to_json()
     with pytest.raises(UnknownNameError, match="unknown kind of picture 'tree'"):

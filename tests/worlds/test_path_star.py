@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.worlds.path_star import PathStar, path_star
+from nextlat_viz.worlds.path_star import PathStar
 
 SHAPES = [(2, 2), (2, 5), (3, 4), (5, 5), (7, 7), (2, 10)]
 
 
 def small(arms: int = 3, nodes_per_arm: int = 4, **other: Any) -> PathStar:
-    return path_star(arms, nodes_per_arm, **{"train_size": 60, "test_size": 20, **other})
+    return PathStar(arms, nodes_per_arm, **{"train_size": 60, "test_size": 20, **other})
 
 
 def parse(world: PathStar, tokens: np.ndarray) -> tuple[list[tuple[str, str]], str, str, list[str]]:
@@ -138,17 +138,17 @@ def test_the_sets_are_disjoint_even_where_they_hold_everything(arms: int, nodes_
         ways = [[nodes[0], *nodes[1:][k::arms]] for k in range(arms)]
         edges = frozenset((a, b) for way in ways for a, b in pairwise(way))
         everything |= {(edges, way[-1]) for way in ways}
-    probe = path_star(arms, nodes_per_arm, node_ids, 1, 1)
+    probe = PathStar(arms, nodes_per_arm, node_ids, 1, 1)
     assert probe.problems == len(everything)
     train_size = len(everything) - 7
-    world = path_star(arms, nodes_per_arm, node_ids, train_size, 7)
+    world = PathStar(arms, nodes_per_arm, node_ids, train_size, 7)
     train = [content(world, tokens) for tokens in world.sample(train_size, seed=3).tokens]
     test = [content(world, tokens) for tokens in world.sample(7, seed=3, split="test").tokens]
     assert len(set(train)) == train_size
     assert len(set(test)) == 7
     assert set(train) | set(test) == everything
     with pytest.raises(ValueError, match=rf"= {len(everything) + 1} is more than the {len(everything)} different"):
-        path_star(arms, nodes_per_arm, node_ids, train_size + 1, 7)
+        PathStar(arms, nodes_per_arm, node_ids, train_size + 1, 7)
 
 
 def test_the_sets_are_fixed_and_drawn_from() -> None:
@@ -166,7 +166,7 @@ def test_the_sets_are_fixed_and_drawn_from() -> None:
 
 
 def test_problems_are_uniform() -> None:
-    world = path_star(2, 3, 20, 40_000, 1)
+    world = PathStar(2, 3, 20, 40_000, 1)
     episodes = world.sample(40_000)
     starts = np.bincount(episodes.tokens[:, world.prompt], minlength=20)[:20]
     assert abs(starts / 2000 - 1).max() < 0.1
@@ -184,7 +184,7 @@ def test_a_seed_means_the_same_bytes() -> None:
     assert bare.states == {}
     np.testing.assert_array_equal(bare.tokens, world.sample(9, seed=4).tokens)
     # Shipped checkpoints are compared on episodes sampled elsewhere: these must never change.
-    assert path_star(5, 5, train_size=100, test_size=10).sample(16, seed=0).sha256[:16] == "ecd3efac0caa1980"
+    assert PathStar(5, 5, train_size=100, test_size=10).sample(16, seed=0).sha256[:16] == "ecd3efac0caa1980"
 
 
 def test_padding_repeats_the_end() -> None:
@@ -297,9 +297,9 @@ def test_the_spec_builds_the_same_world() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"arms": 1}, "arms must be at least 2, got 1"),
-        ({"arms": 0}, "arms must be an integer of at least 1, got 0"),
-        ({"nodes_per_arm": 1}, "nodes_per_arm must be at least 2, got 1"),
+        ({"arms": 1}, "arms must be an integer of at least 2, got 1"),
+        ({"arms": 0}, "arms must be an integer of at least 2, got 0"),
+        ({"nodes_per_arm": 1}, "nodes_per_arm must be an integer of at least 2, got 1"),
         (
             {"arms": 10, "nodes_per_arm": 12},
             r"has 10 x \(12 - 1\) \+ 1 = 111 nodes, more than node_ids=100",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.plain import story as plain
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.worlds.story import Story, story
+from nextlat_viz.worlds.story import Story
 
 from .test_draw import texts
 
@@ -150,7 +150,7 @@ def say(world: Story, text: str) -> np.ndarray:
 @settings(max_examples=8)
 @given(shapes, seeds, st.sampled_from(["train", "test"]))
 def test_every_word_is_true_to_another_reader(shape: tuple[int, int, int, int], seed: int, split: str) -> None:
-    world = story(*shape)
+    world = Story(*shape)
     episodes = world.sample(3, 150, seed, split=split)
     values = world.state_values
     assert episodes.states.keys() == values.keys()
@@ -165,7 +165,7 @@ def test_every_word_is_true_to_another_reader(shape: tuple[int, int, int, int], 
 @settings(max_examples=4)
 @given(shapes, seeds, st.floats(0, 1))
 def test_what_is_sampled_is_what_is_replayed(shape: tuple[int, int, int, int], seed: int, questions: float) -> None:
-    world = story(*shape, questions=questions)
+    world = Story(*shape, questions=questions)
     episodes = world.sample(3, 70, seed)
     assert world.legal(episodes.tokens).all()
     assert world.sample(3, 70, seed).sha256 == episodes.sha256
@@ -184,7 +184,7 @@ def test_what_is_sampled_is_what_is_replayed(shape: tuple[int, int, int, int], s
 @pytest.mark.parametrize("writer", ["world", "plain"])
 def test_tokens_come_as_often_as_the_law_says(writer: str) -> None:
     """The plain generator, written apart from the world, follows the same law."""
-    world = story()
+    world = Story()
     assert world.vocabulary == plain.VOCABULARY
     tokens = world.sample(1000, 128, 3).tokens if writer == "world" else np.array(list(plain.episodes(1000, 3)))
     law = world.next_token_probs(tokens)[:, world.opening_length - 1 : -1].reshape(-1, len(world.vocabulary))
@@ -202,7 +202,7 @@ def test_tokens_come_as_often_as_the_law_says(writer: str) -> None:
 
 
 def test_the_law_of_a_sentence() -> None:
-    world = story(people=2, places=3, things=1)
+    world = Story(people=2, places=3, things=1)
     said = "anna was in the kitchen , ben in the kitchen ."
     law = dict(zip(world.vocabulary, world.next_token_probs(say(world, said))[0, -1], strict=True))
     # No thing is known, so nobody asks who has it.
@@ -215,7 +215,7 @@ def test_the_law_of_a_sentence() -> None:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_openings_are_held_out(split: str) -> None:
-    world = story(people=3, places=3)
+    world = Story(people=3, places=3)
     episodes = world.sample(400, 40, 0, split=split)
     openings = {tuple(row) for row in episodes.tokens[:, : world.opening_length].tolist()}
     assert len(openings) == (3 if split == "test" else 24)
@@ -249,7 +249,7 @@ OPENING = "anna was in the kitchen , ben in the hall ."
     ],
 )
 def test_what_cannot_happen_is_refused(said: str) -> None:
-    world = story(people=2, places=3, things=1)
+    world = Story(people=2, places=3, things=1)
     tokens = say(world, f"{said} in the")
     wrong = len(said.split())
     legal = world.legal(tokens)[0]
@@ -265,7 +265,7 @@ def test_what_cannot_happen_is_refused(said: str) -> None:
 @settings(max_examples=6)
 @given(shapes, seeds)
 def test_a_wrong_word_anywhere_ends_what_is_legal(shape: tuple[int, int, int, int], seed: int) -> None:
-    world = story(*shape)
+    world = Story(*shape)
     rng = np.random.default_rng(seed)
     tokens = world.sample(12, 60, seed, states=False).tokens
     before = world.legal_next(tokens)
@@ -308,7 +308,7 @@ def test_parameters(params: dict[str, Any], message: str) -> None:
 
 
 def test_arguments() -> None:
-    world = story()
+    world = Story()
     with pytest.raises(ValueError, match="length is needed"):
         world.sample(3)
     with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
@@ -321,7 +321,7 @@ def test_arguments() -> None:
 
 
 def test_a_story_reads_like_one() -> None:
-    world = story()
+    world = Story()
     said = "anna was in the hall , ben in the hall , clara in the hall , david in the hall . where is it ? no"
     assert world.decode(say(world, said)[0]) == (
         "Anna was in the hall, Ben in the hall, Clara in the hall, David in the hall. Where is it? No"
@@ -329,7 +329,7 @@ def test_a_story_reads_like_one() -> None:
 
 
 def test_the_map_shows_who_is_where() -> None:
-    world = story()
+    world = Story()
     episode = world.sample(1, 120, seed=4)
     figure = world.draw("map", episode=episode, position=90)
     shown = [note.text for note in figure.layout.annotations]
@@ -345,7 +345,7 @@ def test_the_map_shows_who_is_where() -> None:
 
 
 def test_pictures_say_what_is_wrong() -> None:
-    world = story()
+    world = Story()
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'mapp'\. Did you mean 'map'\?"):
         world.draw("mapp")
     with pytest.raises(UnknownNameError, match="unknown option of picture 'map': 'heigth'"):

@@ -2,4 +2,3 @@
 
 from nextlat_viz.worlds.countdown.verdict import Verdict as Verdict
 from nextlat_viz.worlds.countdown.world import Countdown as Countdown
-from nextlat_viz.worlds.countdown.world import countdown as countdown

@@ -17,51 +17,8 @@ from nextlat_viz.worlds.countdown.verdict import Verdict, verdict_on
 _LARGEST_LIMIT = 10_000
 
 
-def countdown(
-    numbers: int = 4,
-    largest: int = 99,
-    targets: Sequence[int] = (10, 100),
-    pause_tokens: int = 8,
-    held_out: float = 0.1,
-    limit: int = _LARGEST_LIMIT,
-    data_seed: int = 0,
-) -> Countdown:
-    """Countdown: combine all given numbers into a target, as in the television game (Gandhi et al. 2024, "Stream of
-    Search"; the format follows the NextLat paper's example ``14,83,88,91,23 | 83-14=69, 91-88=3, 69/3=23``).
-
-    Parameters
-    ----------
-    numbers : int
-        Inputs of a problem, at least 2; a solution has one equation less.
-    largest : int
-        Inputs are 1..largest, and may repeat.
-    targets : pair of int
-        Least and greatest target, both included.
-    pause_tokens : int
-        Number of ``|`` between problem and solution, at least 0.
-    held_out : float
-        Fraction of the targets that only the test split has, in (0, 1).
-    limit : int
-        Greatest result and greatest number in the vocabulary, at most 10,000.
-    data_seed : int
-        Seed of the choice of held-out targets.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, or a split would have no target.
-
-    Examples
-    --------
-    >>> world = countdown()
-    >>> print(world.decode(world.sample(1, seed=0).tokens[0]))
-    28,40,85,11,86 | 40-11=29, 29+85=114, 114-28=86 end
-    """
-    return Countdown(numbers, largest, targets, pause_tokens, held_out, limit, data_seed)
-
-
 class Countdown(World):
-    """Arithmetic problems with solutions; built by ``countdown``.
+    """Countdown: combine all given numbers into a target, as in the television game.
 
     An episode is the inputs and the target, the pauses, the equations and the end; all have the same length:
     ``14 83 88 91 23 | | | | | | | | 83 - 14 = 69 91 - 88 = 3 69 / 3 = 23 end``. Every integer from 0 to ``limit`` is
@@ -89,6 +46,39 @@ class Countdown(World):
     - ``equation``: number of the token's equation, from 1; 0 before the first, and the last number at the end.
     - ``left``: left operand of that equation; -1 outside of equations.
     - ``value``: result of that equation, from its right operand on; -1 before.
+
+    Parameters
+    ----------
+    numbers : int
+        Inputs of a problem, at least 2; a solution has one equation less.
+    largest : int
+        Inputs are 1..largest, and may repeat.
+    targets : pair of int
+        Least and greatest target, both included.
+    pause_tokens : int
+        Number of ``|`` between problem and solution, at least 0.
+    held_out : float
+        Fraction of the targets that only the test split has, in (0, 1).
+    limit : int
+        Greatest result and greatest number in the vocabulary, at most 10,000.
+    data_seed : int
+        Seed of the choice of held-out targets.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or a split would have no target.
+
+    References
+    ----------
+    Gandhi, K. et al. (2024). Stream of Search: Learning to Search in Language. COLM. (The format follows the NextLat
+    paper's example ``14,83,88,91,23 | 83-14=69, 91-88=3, 69/3=23``.)
+
+    Examples
+    --------
+    >>> world = Countdown()
+    >>> print(world.decode(world.sample(1, seed=0).tokens[0]))
+    28,40,85,11,86 | 40-11=29, 29+85=114, 114-28=86 end
     """
 
     name = "countdown"
@@ -98,13 +88,13 @@ class Countdown(World):
 
     def __init__(
         self,
-        numbers: int,
-        largest: int,
-        targets: Sequence[int],
-        pause_tokens: int,
-        held_out: float,
-        limit: int,
-        data_seed: int,
+        numbers: int = 4,
+        largest: int = 99,
+        targets: Sequence[int] = (10, 100),
+        pause_tokens: int = 8,
+        held_out: float = 0.1,
+        limit: int = _LARGEST_LIMIT,
+        data_seed: int = 0,
     ) -> None:
         self.numbers, self.limit = (
             checks.integer("numbers", numbers, 2),
@@ -151,11 +141,11 @@ class Countdown(World):
         Raises
         ------
         ValueError
-            If an argument is out of range, or random calculations hardly ever end in one of the targets.
+            If random calculations hardly ever end in one of the targets.
 
         Examples
         --------
-        >>> countdown().sample(3, split="test")
+        >>> Countdown().sample(3, split="test")
         Episodes(3 x 29 tokens, states: remaining, target, equation, left, value)
         """
         n, length, rng = checks.sampling(self, n, length, seed, split)
@@ -190,7 +180,7 @@ class Countdown(World):
 
         Examples
         --------
-        >>> world = countdown()
+        >>> world = Countdown()
         >>> episodes = world.sample(5, seed=0)
         >>> world.verify(episodes.tokens).solved.all(), world.verify(episodes.tokens[:, ::-1]).solved.any()
         (np.True_, np.False_)

@@ -120,25 +120,8 @@ class GroupWorld(World):
     ) -> Episodes:
         """Draw episodes of uniform and independent elements; the split depends on the first three.
 
-        Parameters
-        ----------
-        n, length : int
-            Number of episodes and of elements in each; both are required.
-        seed : int
-        split : str
-            ``"train"`` or ``"test"``; test episodes have at least three elements.
-        states : bool
-            False omits the states; the targets, equal to ``"state"``, are always there.
-
-        Returns
-        -------
-        Episodes
-            With ``targets``, the product up to and including each token, and the states of ``replay``.
-
-        Raises
-        ------
-        ValueError
-            If an argument is out of range.
+        Test episodes have at least three elements. Episodes have ``targets``, the product up to and including each
+        token, and the states of ``replay``.
 
         Examples
         --------

@@ -121,16 +121,7 @@ class HiddenMarkovWorld(World):
     ) -> Episodes:
         """Draw episodes, starting from the stationary distribution.
 
-        Parameters
-        ----------
-        n, length : int
-            Number of episodes and of tokens in each.
-        seed : int
-            The same seed gives the same bytes, and the first ``k`` of ``n`` episodes are those of ``sample(k, ...)``.
-        split : str
-            Only ``"train"``.
-        states : bool
-            False omits the states, which is faster.
+        The first ``k`` of ``n`` episodes are those of ``sample(k, ...)``.
 
         Returns
         -------

@@ -27,8 +27,7 @@ def draw_board(
 
     Examples
     --------
-    >>> from nextlat_viz.worlds.othello import othello
-    >>> othello().draw().layout.title.text
+    >>> Othello().draw().layout.title.text
     'othello: the opening, black to move (2 black, 2 white)'
     """
     start = np.array([_START.get(name, 0) for name in SQUARES])
@@ -44,7 +43,7 @@ def draw_board(
     if moves == ["end"]:
         figure = _board(world, boards[-1], "the game is over", side, [], width, height)
     else:
-        situation = f"{side} to move after {position}. {played}"
+        situation = f"move {position} was {played}, {side} to move"
         figure = _board(world, boards[-1], situation, side, moves, width, height)
     if played != "end":
         _mark(figure, SQUARES.index(played), np.flatnonzero((boards[-2] != 0) & (boards[-2] != boards[-1])))

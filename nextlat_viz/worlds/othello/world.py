@@ -77,33 +77,13 @@ class Othello(World):
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
     ) -> Episodes:
-        """Draw games.
+        """Draw games; padding is not scored.
 
-        Parameters
-        ----------
-        n : int
-        length : int, optional
-            61 by default; further positions are padding.
-        seed : int
-        split : str
-            ``"train"`` or ``"test"``. Games of the other split are drawn and dropped, so test games take ten times as
-            long.
-        states : bool
-            False omits the states, which is faster.
-
-        Returns
-        -------
-        Episodes
-            With the states of ``replay``. The loss mask is False on padding.
-
-        Raises
-        ------
-        ValueError
-            If an argument is out of range.
+        Games of the other split are drawn and dropped, so test games take ten times as long.
 
         Examples
         --------
-        >>> game = othello().sample(1, seed=0)
+        >>> game = Othello().sample(1, seed=0)
         >>> int(game.length[0]), int(game.states["score"][0, -1])
         (61, 8)
         """
@@ -127,7 +107,7 @@ class Othello(World):
 
         Examples
         --------
-        >>> world = othello()
+        >>> world = Othello()
         >>> world.held_out(world.sample(5, split="test").tokens).tolist()
         [True, True, True, True, True]
         """
@@ -157,7 +137,7 @@ class Othello(World):
 
         Examples
         --------
-        >>> world = othello()
+        >>> world = Othello()
         >>> d3 = world.replay(np.array([[world.vocabulary.index("d3")]]))
         >>> int(d3["score"][0, 0]), int(d3["turn"][0, 0]), d3["board"][0, 0, 16:32].tolist()
         (3, 1, [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0])
@@ -202,7 +182,7 @@ class Othello(World):
 
         Examples
         --------
-        >>> float(othello().next_token_probs(othello().sample(1).tokens)[0, 0].max().round(3))
+        >>> float(Othello().next_token_probs(Othello().sample(1).tokens)[0, 0].max().round(3))
         0.333
         """
         self.replay(tokens)
@@ -213,17 +193,6 @@ class Othello(World):
         """Write the moves of one game, without padding."""
         tokens = np.asarray(tokens)
         return super().decode(tokens[: (tokens != _END).sum() + 1])
-
-
-def othello() -> Othello:
-    """Random legal games of Othello, 60 moves at most and ``end``.
-
-    Examples
-    --------
-    >>> othello().decode(othello().sample(1, seed=1).tokens[0])[:14]
-    'f5 f4 c3 c6 d6'
-    """
-    return Othello()
 
 
 class _Record(NamedTuple):

@@ -67,11 +67,11 @@ def chains(
         joined = np.minimum(inward, outward)
         chain[:, :k] = np.where((before == inward) | (before == outward), joined, before)
         chain[:, k, None] = joined
-        numbers[:, k] = number(chain[:, : k + 1], joined[:, 0])
+        numbers[:, k] = rank_of_chain(chain[:, : k + 1], joined[:, 0])
     return numbers, chain
 
 
-def number(
+def rank_of_chain(
     chain: Int[np.ndarray, "episodes edges"], name: Int[np.ndarray, " episodes"]
 ) -> Int[np.ndarray, " episodes"]:
     """Number of chains that begin before the chain of the given name."""

@@ -15,46 +15,8 @@ from nextlat_viz.worlds.base import Episodes, Tokens, World
 from nextlat_viz.worlds.path_star import graphs
 
 
-def path_star(
-    arms: int = 2,
-    nodes_per_arm: int = 5,
-    node_ids: int = 100,
-    train_size: int = 200_000,
-    test_size: int = 20_000,
-    data_seed: int = 0,
-) -> PathStar:
-    """Path-Star graphs G(d, l): ``arms`` paths of ``nodes_per_arm`` nodes that share their first (Bachmann &
-    Nagarajan 2024, "The pitfalls of next-token prediction").
-
-    Parameters
-    ----------
-    arms : int
-        d, at least 2.
-    nodes_per_arm : int
-        l, at least 2, including the shared node: a graph has ``arms * (nodes_per_arm - 1) + 1`` nodes.
-    node_ids : int
-        N: the nodes of a graph are different numbers from 0..N-1.
-    train_size, test_size : int
-        Number of problems in the two fixed sets.
-    data_seed : int
-        Seed of the fixed sets; the seed of ``sample`` chooses problems from them.
-
-    Raises
-    ------
-    ValueError
-        If a graph has more nodes than there are ids, or there are too few different problems.
-
-    Examples
-    --------
-    >>> world = path_star(arms=2, nodes_per_arm=3, train_size=1000, test_size=100)
-    >>> print(world.decode(world.sample(1, seed=0, split="test").tokens[0]))
-    29,22|89,87|50,89|50,29/50,22=50,29,22 end
-    """
-    return PathStar(arms, nodes_per_arm, node_ids, train_size, test_size, data_seed)
-
-
 class PathStar(World):
-    """Two fixed sets of path-finding problems; built by ``path_star``.
+    """Path-Star graphs G(d, l): ``arms`` paths of ``nodes_per_arm`` nodes that share their first.
 
     An episode is the edges in shuffled order, each as the node nearer the start and the node further out, then the
     task, then the answer: ``u v | u v | ... | u v / start goal = path end``. The start is the shared node and the goal
@@ -78,6 +40,34 @@ class PathStar(World):
     - ``depth``: in the answer, the number of edges of the path so far; -1 before.
     - ``branch``: True where the next token decides on an arm, which is on the first node of the answer. The first node
       itself, predicted at ``=``, is a copy of the start.
+
+    Parameters
+    ----------
+    arms : int
+        d, at least 2.
+    nodes_per_arm : int
+        l, at least 2, including the shared node: a graph has ``arms * (nodes_per_arm - 1) + 1`` nodes.
+    node_ids : int
+        N: the nodes of a graph are different numbers from 0..N-1.
+    train_size, test_size : int
+        Number of problems in the two fixed sets.
+    data_seed : int
+        Seed of the fixed sets; the seed of ``sample`` chooses problems from them.
+
+    Raises
+    ------
+    ValueError
+        If a graph has more nodes than there are ids, or there are too few different problems.
+
+    References
+    ----------
+    Bachmann, G., Nagarajan, V. (2024). The pitfalls of next-token prediction. ICML.
+
+    Examples
+    --------
+    >>> world = PathStar(arms=2, nodes_per_arm=3, train_size=1000, test_size=100)
+    >>> print(world.decode(world.sample(1, seed=0, split="test").tokens[0]))
+    29,22|89,87|50,89|50,29/50,22=50,29,22 end
     """
 
     name = "path_star"
@@ -86,12 +76,16 @@ class PathStar(World):
     length: int
 
     def __init__(
-        self, arms: int, nodes_per_arm: int, node_ids: int, train_size: int, test_size: int, data_seed: int
+        self,
+        arms: int = 2,
+        nodes_per_arm: int = 5,
+        node_ids: int = 100,
+        train_size: int = 200_000,
+        test_size: int = 20_000,
+        data_seed: int = 0,
     ) -> None:
-        for argument, value in (("arms", arms), ("nodes_per_arm", nodes_per_arm)):
-            if checks.integer(argument, value) < 2:
-                raise ValueError(f"{argument} must be at least 2, got {value}: with one there is nothing to choose")
-        self.arms, self.nodes_per_arm = int(arms), int(nodes_per_arm)
+        self.arms = checks.integer("arms", arms, 2)
+        self.nodes_per_arm = checks.integer("nodes_per_arm", nodes_per_arm, 2)
         self.node_ids = checks.integer("node_ids", node_ids)
         self.edges = self.arms * (self.nodes_per_arm - 1)
         sizes = checks.integer("train_size", train_size), checks.integer("test_size", test_size)
@@ -136,7 +130,7 @@ class PathStar(World):
 
         Examples
         --------
-        >>> world = path_star(train_size=1000, test_size=100)
+        >>> world = PathStar(train_size=1000, test_size=100)
         >>> world.sample(3, split="test")
         Episodes(3 x 33 tokens, states: node, arm, goal_arm, depth, branch)
         """
@@ -188,7 +182,7 @@ class PathStar(World):
 
         Examples
         --------
-        >>> world = path_star(arms=2, nodes_per_arm=3, train_size=1000, test_size=100)
+        >>> world = PathStar(arms=2, nodes_per_arm=3, train_size=1000, test_size=100)
         >>> world.arms_of(world.sample(1, seed=0, split="test").tokens).tolist()
         [[[50, 29, 22], [50, 89, 87]]]
         """
@@ -301,7 +295,7 @@ class PathStar(World):
             spots[:] = numbers[:, : spots.shape[1]]
         if len(place) > self._start + 1:
             of_goal = np.where(heads == tokens[:, self._start + 1, None], chain, -1).max(1)
-            goal_arm[:, self._start + 1 :] = graphs.number(chain, of_goal)[:, None]
+            goal_arm[:, self._start + 1 :] = graphs.rank_of_chain(chain, of_goal)[:, None]
             arm[:, self._start + 1 :] = goal_arm[:, self._start + 1 :]
         depth = np.where(place < self.prompt, -1, np.minimum(place - self.prompt, self.nodes_per_arm - 1))
         return {

@@ -20,22 +20,65 @@ _HELD_OUT = 0.1
 
 
 class Story(World):
-    """Stories in which every sentence is true when it is told; built by ``story``, which describes them.
+    """Short stories in which every sentence is true, with questions about the state.
+
+    A story opens with the place of every person. In each further sentence somebody goes somewhere, finds, takes, drops,
+    gives or sees a thing, or meets somebody; or the sentence is a question and its answer: where is it, who has it, is
+    it in that place? Only possible events are told: people take things in the same place while a hand is free, give
+    them to people in the same place with a free hand, and meet people in the same place. Things have no place until
+    somebody finds them. "She", "he" and "it" mean the woman, man or thing mentioned last.
+
+    The law: a story is a Markov process whose state is the truth (who is where, who holds what, what each pronoun
+    means) and a node of a grammar. Each node has choices with fixed weights (``worlds.story.grammar.rules``); one of
+    the possible choices is made, in proportion to their weights. The tokens determine the state, so the law of the next
+    token is exact. The truth changes at the last word of "Anna went to the kitchen", "Ben gave the key to Clara", "she
+    picked it".
+
+    The *content* of a story is its opening: a tenth of all openings, chosen by a fixed hash, occurs in ``"test"`` only.
+    The opening is the prompt, so the law of every scored token is exact in both splits.
 
     Picture: ``"map"``, the places with the people and things in them after ``position`` tokens, and the current
     sentence; the places alone if no episode is given.
 
     Parameters
     ----------
-    narrator : Narrator
-        The process that generates them.
+    people : int
+        2 to 6, women and men alternating.
+    places : int
+        2 to 8.
+    things : int
+        1 to 8.
+    hands : int
+        Number of things a person can hold, at least 1.
+    questions : float
+        Fraction of sentences that are questions, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> world = Story(people=2, places=3, things=2)
+    >>> print(world.decode(world.sample(1, 47, seed=3).tokens[0]))
+    Anna was in the kitchen, Ben in the hall. Ben found the ball. She went to the garden. She found the key.
+    He grabbed the ball and walked to the garden. Where is the ball? It is in the garden
     """
 
     pictures = ("map",)
     splits = ("train", "test")
 
-    def __init__(self, narrator: Narrator) -> None:
-        self.narrator = narrator
+    def __init__(
+        self, people: int = 4, places: int = 5, things: int = 4, hands: int = 2, questions: float = 0.25
+    ) -> None:
+        self.narrator = narrator = Narrator(
+            checks.integer("people", people, 2, len(PEOPLE)),
+            checks.integer("places", places, 2, len(PLACES)),
+            checks.integer("things", things, 1, len(THINGS)),
+            checks.integer("hands", hands),
+            checks.number("questions", questions),
+        )
         self.name = "story"
         self.spec = {
             "name": "story",
@@ -69,7 +112,7 @@ class Story(World):
 
         Examples
         --------
-        >>> story(places=2, things=1).state_values["where_ball"]
+        >>> Story(places=2, things=1).state_values["where_ball"]
         ('kitchen', 'garden', 'unknown')
         """
         who, what = (*self.people, "nobody"), (*self.people, *self.things)
@@ -84,15 +127,7 @@ class Story(World):
     ) -> Episodes:
         """Draw stories of ``length`` tokens; the end may be in the middle of a sentence.
 
-        Parameters
-        ----------
-        n : int
-        length : int
-            The opening takes ``opening_length`` tokens, which are not scored.
-        seed : int
-        split : str
-            A tenth of all openings (who starts where) occurs in ``"test"`` only.
-        states : bool
+        The first ``opening_length`` tokens are not scored.
 
         Returns
         -------
@@ -102,7 +137,7 @@ class Story(World):
 
         Examples
         --------
-        >>> world = story()
+        >>> world = Story()
         >>> print(world.decode(world.sample(1, 64, seed=5).tokens[0]))
         Anna was in the attic, Ben in the kitchen, Clara in the attic, David in the garden. He found the ball.
         David went to the attic. David found the lamp. David saw the lamp. Is Anna in the attic? Yes.
@@ -136,7 +171,7 @@ class Story(World):
 
         Examples
         --------
-        >>> world = story(people=2, places=2, things=1)
+        >>> world = Story(people=2, places=2, things=1)
         >>> text = "anna was in the kitchen , ben in the garden . anna found the ball . she picked it up"
         >>> states = world.replay([[world.vocabulary.index(word) for word in text.split()]])
         >>> [world.state_values[name][states[name][0, -1]] for name in ("where_ball", "holder_ball", "it")]
@@ -156,7 +191,7 @@ class Story(World):
 
         Examples
         --------
-        >>> world = story(people=2, places=2, things=1)
+        >>> world = Story(people=2, places=2, things=1)
         >>> text = "anna was in the kitchen , ben in the garden . anna found the ball . where is it ? it is in the"
         >>> law = world.next_token_probs([[world.vocabulary.index(word) for word in text.split()]])[0, -1]
         >>> float(law[world.vocabulary.index("kitchen")])
@@ -188,7 +223,7 @@ class Story(World):
 
         Examples
         --------
-        >>> world = story()
+        >>> world = Story()
         >>> world.decode([world.vocabulary.index(word) for word in "where is anna ? she is in the hall .".split()])
         'Where is Anna? She is in the hall.'
         """
@@ -235,59 +270,6 @@ class Story(World):
             | {f"holder_{name}": history.holder[i].T.astype(np.int64) for i, name in enumerate(self.things)}
             | {"she": np.minimum(she, nobody), "he": np.minimum(he, nobody), "it": it - nobody}
         )
-
-
-def story(people: int = 4, places: int = 5, things: int = 4, hands: int = 2, questions: float = 0.25) -> Story:
-    """Short stories in which every sentence is true, with questions about the state.
-
-    A story opens with the place of every person. In each further sentence somebody goes somewhere, finds, takes, drops,
-    gives or sees a thing, or meets somebody; or the sentence is a question and its answer: where is it, who has it, is
-    it in that place? Only possible events are told: people take things in the same place while a hand is free, give
-    them to people in the same place with a free hand, and meet people in the same place. Things have no place until
-    somebody finds them. "She", "he" and "it" mean the woman, man or thing mentioned last.
-
-    The law: a story is a Markov process whose state is the truth (who is where, who holds what, what each pronoun
-    means) and a node of a grammar. Each node has choices with fixed weights (``worlds.story.grammar.rules``); one of
-    the possible choices is made, in proportion to their weights. The tokens determine the state, so the law of the next
-    token is exact. The truth changes at the last word of "Anna went to the kitchen", "Ben gave the key to Clara", "she
-    picked it".
-
-    The *content* of a story is its opening: a tenth of all openings, chosen by a fixed hash, occurs in ``"test"`` only.
-    The opening is the prompt, so the law of every scored token is exact in both splits.
-
-    Parameters
-    ----------
-    people : int
-        2 to 6, women and men alternating.
-    places : int
-        2 to 8.
-    things : int
-        1 to 8.
-    hands : int
-        Number of things a person can hold, at least 1.
-    questions : float
-        Fraction of sentences that are questions, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    Examples
-    --------
-    >>> world = story(people=2, places=3, things=2)
-    >>> print(world.decode(world.sample(1, 47, seed=3).tokens[0]))
-    Anna was in the kitchen, Ben in the hall. Ben found the ball. She went to the garden. She found the key.
-    He grabbed the ball and walked to the garden. Where is the ball? It is in the garden
-    """
-    narrator = Narrator(
-        checks.integer("people", people, 2, len(PEOPLE)),
-        checks.integer("places", places, 2, len(PLACES)),
-        checks.integer("things", things, 1, len(THINGS)),
-        checks.integer("hands", hands),
-        checks.number("questions", questions),
-    )
-    return Story(narrator)
 
 
 def openings(people: int, places: int) -> dict[str, Int[np.ndarray, "openings people"]]:

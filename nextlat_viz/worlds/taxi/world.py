@@ -148,24 +148,7 @@ class Taxi(World):
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
     ) -> Episodes:
-        """Draw rides, padded with ``end``.
-
-        Parameters
-        ----------
-        n : int
-        length : int, optional
-            ``max_turns`` + 3 by default; further positions are padding.
-        seed : int
-            The same seed and ``n`` give the same bytes.
-        split : str
-            ``"train"`` or ``"test"``, with different pairs of origin and destination.
-        states : bool
-            False omits the states, which is several times as fast.
-
-        Returns
-        -------
-        Episodes
-            With the states listed in ``Taxi``. Prompt and padding are not scored.
+        """Draw rides, padded with ``end``. Prompt and padding are not scored.
 
         Examples
         --------

@@ -48,15 +48,6 @@ class Text(World):
     ) -> Episodes:
         """Draw windows of the packed text that start at uniform positions.
 
-        Parameters
-        ----------
-        n, length : int
-        seed : int
-        split : str
-            Documents of ``"test"`` never occur in ``"train"``.
-        states : bool
-            False omits all states but the document, which attention needs.
-
         Returns
         -------
         Episodes
