@@ -5,6 +5,7 @@ from . import hf as hf
 from . import latents as latents
 from . import models as models
 from . import notebook as notebook
+from . import pages as pages
 from . import training as training
 from . import worlds as worlds
 from .analysis.measure.evaluation import evaluate as evaluate

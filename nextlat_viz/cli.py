@@ -179,7 +179,7 @@ class Demo(BaseModel):
     out: Path = Field(Path("demo"), description="folder for report.html, figures and their provenance")
 
     def run(self) -> None:
-        from nextlat_viz.demo import demo
+        from nextlat_viz.pages import demo
 
         overrides: dict[str, Any] = {} if self.steps is None else {"steps": self.steps}
         table = demo(self.world, shipped=self.shipped, seed=self.seed, out=self.out, **overrides)
@@ -231,14 +231,14 @@ class Figures(BaseModel):
 
     def run(self) -> None:
         if self.readme:
-            from nextlat_viz.demo import readme_figures
+            from nextlat_viz.pages import readme_figures
 
             if self.runs:
                 raise ValueError(f"--readme draws the shipped runs: leave out {' '.join(self.runs)}, or --readme")
             for path in readme_figures(self.out or Path("docs/images")):
                 print(path)
             return
-        from nextlat_viz.gallery import write_gallery
+        from nextlat_viz.pages import write_gallery
 
         print(f"open {write_gallery(self.runs, self.out or Path('gallery'), images=self.images)}")
 

@@ -13,7 +13,6 @@ from nextlat_viz.figures.prediction import prediction_bars
 from nextlat_viz.figures.probes import probe_overview
 from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.figures.reconstruction import reconstruction
-from nextlat_viz.figures.report import report
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.seeds import every_seed
 from nextlat_viz.figures.theme import template
@@ -37,7 +36,6 @@ __all__ = [
     "provenance_of",
     "read_out_figure",
     "reconstruction",
-    "report",
     "template",
     "trajectories",
     "write",

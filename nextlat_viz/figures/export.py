@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 FORMATS = ("html", "png", "svg", "pdf")
+NO_BROWSER = (
+    "PNG, SVG and PDF need Chrome or Chromium, and none was found. Install one: the system's package (Debian: "
+    "apt install chromium), plotly_get_chrome, or playwright install chromium"
+)
 _LIBRARIES = ("nextlat-viz", "plotly", "kaleido", "numpy", "anndata", "scikit-learn", "umap-learn", "torch")
 
 
@@ -38,7 +42,7 @@ def write(
     width: int = 1100,
     scale: float = 2.0,
 ) -> Path:
-    """Write a figure to a file and, beside it, ``<name>.json``: what it shows and what it was made from.
+    """Write a figure to a file, and its provenance to ``<name>.json`` in the same folder.
 
     Parameters
     ----------
@@ -46,9 +50,9 @@ def write(
     path : path
         Ends in ``.html`` (works offline, plotly inside), ``.png``, ``.svg`` or ``.pdf``.
     provenance : dict, optional
-        Anything JSON can hold: parameters, and `provenance_of` the latents.
+        Parameters, and `provenance_of` the latents.
     width : int
-        Of the picture, in pixels at scale 1. The height is the figure's own.
+        Pixels at scale 1. The height is the figure's own.
     scale : float
         Pixels of a PNG per pixel of width.
 
@@ -64,7 +68,7 @@ def write(
     OSError
         When the folder cannot be written to.
     RuntimeError
-        When PNG, SVG or PDF are asked for and no browser to draw them with is installed.
+        For PNG, SVG or PDF when no browser is found to draw them with; names what to install.
 
     Examples
     --------
@@ -74,32 +78,84 @@ def write(
     ...     json.loads(path.with_suffix(".json").read_text())["parameters"]
     {'color': 'state'}
     """
-    path = Path(path)
+    path = io.resolve(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
-        raise unknown("kind of figure file", path.suffix or path.name, [f".{one}" for one in FORMATS])
-    sidecar = json.dumps(_sidecar(path.name, provenance or {}), indent=2, allow_nan=False) + "\n"
-    with io.draft(path) as draft, io.draft(path.with_suffix(".json")) as note:
+        raise unknown("kind of figure file", path.suffix or path.name, [f".{name}" for name in FORMATS])
+    with io.draft(path) as draft, io.draft(path.with_suffix(".json")) as sidecar:
         if kind == "html":
-            draft.write_text(page(figure), encoding="utf-8")
+            page = plotly.io.to_html(figure, config=CONFIG, include_plotlyjs=True, full_html=True)
+            draft.write_text(page, encoding="utf-8")
         else:
             draft.write_bytes(_image(figure, kind, width, scale))
-        note.write_text(sidecar, encoding="utf-8")
+        sidecar.write_text(provenance_text(path.name, provenance or {}), encoding="utf-8")
     return path
+
+
+def write_images(
+    figures: Mapping[str, tuple[go.Figure, Mapping[str, Any]]],
+    folder: str | os.PathLike[str],
+    kinds: Sequence[str],
+    *,
+    width: int = 1100,
+) -> list[Path]:
+    """Write figures as images of several kinds, keeping one browser open for all of them.
+
+    Parameters
+    ----------
+    figures : dict of name to (Figure, provenance)
+    folder : path
+    kinds : of {"png", "svg", "pdf"}
+        Left out, with a warning that names what to install, where no browser is found to draw them with.
+    width : int
+        Pixels, for figures without a width.
+
+    Returns
+    -------
+    list of Path
+    """
+    written = []
+    kinds = drawable(kinds)
+    with one_browser() if kinds else contextlib.nullcontext():
+        for name, (figure, provenance) in figures.items():
+            for kind in kinds:
+                path = io.resolve(folder) / f"{io.file_name(name)}.{kind}"
+                written.append(write(figure, path, provenance, width=figure.layout.width or width))
+    return written
+
+
+def drawable(kinds: Sequence[str]) -> tuple[str, ...]:
+    """Return the kinds of image that can be drawn here: all, or none and a warning where no browser is found.
+
+    Call this before work whose results are to be drawn, so that a missing browser is reported at once.
+
+    Raises
+    ------
+    UnknownNameError
+        For a kind that is no image.
+    """
+    for kind in kinds:
+        if kind not in FORMATS[1:]:
+            raise unknown("kind of image", kind, FORMATS[1:])
+    if kinds and browser() is None:
+        warnings.warn(f"images are left out: {NO_BROWSER}", stacklevel=2)
+        return ()
+    return tuple(kinds)
 
 
 @contextlib.contextmanager
 def one_browser() -> Iterator[None]:
-    """Keep one browser open while several pictures are written; each after the first then takes a fifth of the time.
+    """Keep one browser open while several images are written, which then takes a fifth of the time.
 
-    Where none is found nothing is kept open, and `write` says what to install.
+    Where no browser is found, nothing is kept open, and `write` raises.
     """
-    if not browser():
+    path = browser()
+    if path is None:
         yield
         return
     import kaleido
 
-    kaleido.start_sync_server(silence_warnings=True)
+    kaleido.start_sync_server(path=path, silence_warnings=True)
     try:
         yield
     finally:
@@ -107,27 +163,32 @@ def one_browser() -> Iterator[None]:
 
 
 def browser() -> str | None:
+    """Return the path of a browser that can draw images: the system's, that of plotly_get_chrome, or Playwright's."""
     try:
         from choreographer.browsers.chromium import Chromium
     except ImportError:
         return None
-    found: str | None = Chromium.find_browser(skip_local=False)
-    return found
+    path: str | None = Chromium.find_browser(skip_local=False)
+    if path is not None and Path(path).exists():
+        return path
+    caches = ("~/.cache", "~/Library/Caches", os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+    folders = [os.environ.get("PLAYWRIGHT_BROWSERS_PATH", ""), *(f"{cache}/ms-playwright" for cache in caches)]
+    for folder in filter(None, folders):
+        for name in ("chrome", "headless_shell", "Chromium", "chrome.exe", "headless_shell.exe"):
+            files = sorted(Path(folder).expanduser().glob(f"chromium*/**/{name}"))
+            programs = [file for file in files if file.is_file() and os.access(file, os.X_OK)]
+            if programs:
+                return str(programs[-1])
+    return None
 
 
 def provenance_of(*latents: AnnData) -> dict[str, Any]:
-    """Return what the sidecar should say about latents: which checkpoints, which weights, which episodes."""
+    """Return what a sidecar should record of latents: checkpoints, hashes of their weights, hashes of the episodes."""
     from nextlat_viz.latents import metas
 
-    models = [one for table in latents for one in metas(table).values()]
+    models = [model for table in latents for model in metas(table).values()]
     keep = ("name", "label", "step", "weights_sha256", "episodes_sha256")
-    return {"models": [{key: one[key] for key in keep} | {"world": json.loads(one["world"])} for one in models]}
-
-
-def page(figure: go.Figure) -> str:
-    """Return the figure as one HTML page with plotly.js inside."""
-    text: str = plotly.io.to_html(figure, config=CONFIG, include_plotlyjs=True, full_html=True)
-    return text
+    return {"models": [{key: model[key] for key in keep} | {"world": json.loads(model["world"])} for model in models]}
 
 
 def _image(figure: go.Figure, kind: str, width: int, scale: float) -> bytes:
@@ -136,9 +197,14 @@ def _image(figure: go.Figure, kind: str, width: int, scale: float) -> bytes:
         from choreographer.errors import ChromeNotFoundError
     except ImportError as error:
         raise RuntimeError(f"writing .{kind} needs kaleido: pip install kaleido (or write .html)") from error
+    path = browser()
+    if path is None:
+        raise RuntimeError(f"writing .{kind}: {NO_BROWSER}, or write .html, which needs none")
+    # Kaleido looks for a browser too, but not among Playwright's.
+    os.environ["BROWSER_PATH"] = path
     try:
         with warnings.catch_warnings():
-            # plotly hands over options that a browser kept open has taken already.
+            # plotly passes options that an open browser has already received.
             warnings.filterwarnings("ignore", message="The kopts argument is ignored", category=UserWarning)
             data: bytes = plotly.io.to_image(
                 figure,
@@ -150,24 +216,23 @@ def _image(figure: go.Figure, kind: str, width: int, scale: float) -> bytes:
     except (ChromeNotFoundError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "chrome" not in str(error).lower():
             raise
-        raise RuntimeError(
-            f"writing .{kind} needs Chrome or Chromium, and none was found: install one "
-            "(Debian: apt install chromium; anywhere: plotly_get_chrome), or write .html, which needs none"
-        ) from error
+        raise RuntimeError(f"writing .{kind}: {NO_BROWSER}, or write .html, which needs none") from error
     return data
 
 
-def _sidecar(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
+def provenance_record(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a file: its name, parameters, the versions of the libraries, and the time."""
+    versions = {"python": platform.python_version()}
     for library in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return {
-        "figure": name,
-        "parameters": io.plain(parameters),
-        "versions": {"python": platform.python_version(), **found},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+            versions[library] = version(library)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"figure": name, "parameters": io.plain(parameters), "versions": versions, "created": created}
+
+
+def provenance_text(name: str, parameters: Mapping[str, Any]) -> str:
+    """Return `provenance_record` as the text of a JSON file."""
+    return json.dumps(provenance_record(name, parameters), indent=2, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)

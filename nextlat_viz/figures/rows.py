@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme
 from nextlat_viz.plotting import MISSING, SEQUENTIAL
@@ -17,11 +17,16 @@ from nextlat_viz.plotting import MISSING, SEQUENTIAL
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from nextlat_viz.worlds import Episodes, World
+
 BELIEF = "belief"
 _HIDDEN_COLUMNS = ("episode",)
 _MOST_TOKENS = 24
 _MOST_NAMES = 24
 _SHADES = 96
+_MOST_VALUES = 12
+LONGEST_FACT = 120
+"""Characters of a true value, or of a token, that a page or a stepper shows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,3 +233,30 @@ def _vocabulary(latents: AnnData) -> list[str]:
     from nextlat_viz.latents import metas
 
     return list(next(iter(metas(latents).values()))["vocabulary"])
+
+
+def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]:
+    """Describe the true state after some tokens of one episode, in the world's names of its states.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> world = worlds.get("rrxor")
+    >>> true_state(world, world.sample(1, 6, seed=1), 3)["state"]
+    '1'
+    """
+    names = world.state_values
+    return {name: _words(values[0, position - 1], names.get(name)) for name, values in episode.states.items()}
+
+
+def _words(value: np.ndarray | np.generic, names: tuple[str, ...] | None) -> str:
+    values = np.ravel(value)
+    if values.size > _MOST_VALUES:
+        return f"{values.size} values"
+    words = []
+    for item in values.tolist():
+        if names is not None and isinstance(item, int):
+            words.append(names[item] if item >= 0 else "not known yet")
+        else:
+            words.append(f"{item:.3g}" if isinstance(item, float) else str(item))
+    return shorten(", ".join(words), LONGEST_FACT)

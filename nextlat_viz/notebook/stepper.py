@@ -9,7 +9,7 @@ import numpy as np
 
 from nextlat_viz import worlds
 from nextlat_viz.display import escape
-from nextlat_viz.figures.gallery import facts
+from nextlat_viz.figures.rows import true_state
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.base import Panel
 from nextlat_viz.notebook.plot import Plot
@@ -115,7 +115,7 @@ class EpisodeStepper(Panel):
     @property
     def facts(self) -> dict[str, str]:
         """What is true now, by the names of the world's states."""
-        return facts(self.world, self.episode, self.position)
+        return true_state(self.world, self.episode, self.position)
 
     def _drawn(self, seed: int) -> Episodes:
         return self.world.sample(1, self._length, seed=seed)

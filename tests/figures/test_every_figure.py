@@ -27,7 +27,7 @@ from nextlat_viz.figures import theme as themes
 from nextlat_viz.plotting import CATEGORICAL
 from tests.synthetic import make_latents
 
-HELPERS = {"color_options", "for_print", "one_browser", "print_options", "provenance_of", "report"}
+HELPERS = {"color_options", "for_print", "one_browser", "print_options", "provenance_of"}
 HELPERS |= {"template", "write"}
 NAMES = ("next-token", "NextLat")
 # Of two colours that stand for models, or for one of five states, in CIE 1976 L*a*b*; 2.3 can just be told apart.

@@ -6,12 +6,12 @@ import json
 import struct
 from pathlib import Path
 
-import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 from nextlat_viz import figures
 from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.figures.export import SIZES, for_print, print_options
 from tests.synthetic import make_latents
 
 
@@ -58,13 +58,11 @@ def test_an_unknown_ending(tmp_path: Path, figure: go.Figure) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["a.html", "report"])
-def test_a_folder_that_cannot_be(tmp_path: Path, figure: go.Figure, name: str) -> None:
+def test_a_folder_that_cannot_be(tmp_path: Path, figure: go.Figure) -> None:
     # A file where the folder should be stops the superuser too.
     (tmp_path / "file").write_text("here first")
-    path = tmp_path / "file" / name
     with pytest.raises(OSError, match=r"cannot write .* Choose a folder you can write to"):
-        figures.write(figure, path) if name == "a.html" else figures.report({"a": figure}, {}, "t", path)
+        figures.write(figure, tmp_path / "file" / "a.html")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "here first"
 
@@ -89,37 +87,36 @@ def test_without_a_browser_it_says_what_to_do(
         raise RuntimeError("Kaleido requires Google Chrome to be installed")
 
     monkeypatch.setattr("plotly.io.to_image", missing)
-    with pytest.raises(RuntimeError, match=r"needs Chrome or Chromium.*or write .html"):
+    with pytest.raises(RuntimeError, match=r"need Chrome or Chromium.*or write .html"):
         figures.write(figure, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_report_is_one_page(tmp_path: Path, figure: go.Figure) -> None:
-    table = pd.DataFrame({"R<sup>2": [0.51234, None]}, index=["<i>a</i>", "b"])
-    path = figures.report(
-        {"Fig <1>": figure, "Second": figure},
-        {"Scores & such": table},
-        "Mine </title><script>alert(1)</script>",
-        tmp_path / "report.html",
-        {"note": "</pre><script>alert(2)</script>"},
-        {"Fig <1>": "See <b>here</b>"},
-    )
-    page = path.read_text(encoding="utf-8")
-    assert "alert(1)</script>" not in page
-    assert "alert(2)</script>" not in page
-    assert "<h1>Mine &lt;/title&gt;&lt;script&gt;" in page
-    for escaped in ("Fig &lt;1&gt;", "Scores &amp; such", "&lt;i&gt;a&lt;/i&gt;", "R&lt;sup&gt;2", "See &lt;b&gt;here"):
-        assert escaped in page
-    assert "0.5123" in page
-    assert page.count("Plotly.newPlot(") >= 2
-    assert {"figure-0", "figure-1"} <= {part.split('"')[0] for part in page.split('id="')}
-    assert "<script src=" not in page
-    assert page.index("Scores &amp; such") < page.index("Fig &lt;1&gt;")
-    # The caller's own figure keeps its looks.
-    assert figure.layout.template.layout.paper_bgcolor != "rgba(0,0,0,0)"
+@pytest.mark.parametrize("size", SIZES)
+def test_a_figure_for_print_is_light_opaque_and_as_wide_as_said(size: str) -> None:
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(title="drawn", width=1100, height=300)
+    before = figure.to_json()
+    paper = for_print(figure, size)
+    assert (paper.layout.width, paper.layout.height) == (SIZES[size].pixels, 300)
+    assert paper.layout.paper_bgcolor == "white"
+    assert paper.layout.template.layout.font.color == "#2b2f36"
+    assert figure.to_json() == before
+    assert print_options(size)["width"] == SIZES[size].pixels
 
 
-def test_a_report_of_tables_alone_needs_no_plotly(tmp_path: Path) -> None:
-    page = figures.report({}, {"T": pd.DataFrame({"a": [1]})}, "t", tmp_path / "r.html").read_text()
-    assert len(page) < 20_000
-    assert "<script" not in page
+def test_print_sizes_are_the_ones_of_paper() -> None:
+    assert {name: round(size.inches, 2) for name, size in SIZES.items()} == {"column": 3.3, "text": 6.9, "slide": 13.33}
+    # 300 dots an inch on paper; a slide fills a screen of 1,920 pixels.
+    dots = {name: print_options(name)["width"] * print_options(name)["scale"] for name in SIZES}
+    assert {name: round(value) for name, value in dots.items()} == {"column": 990, "text": 2070, "slide": 1920}
+    with pytest.raises(UnknownNameError, match=r"unknown print size 'colum'. Did you mean 'column'"):
+        print_options("colum")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
+def test_a_column_as_a_picture(tmp_path: Path) -> None:
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(height=200)
+    path = figures.write(for_print(figure), tmp_path / "a.png", {"size": "column"}, **print_options())
+    width, height = struct.unpack(">II", path.read_bytes()[16:24])
+    assert (width, height) == (990, 450)

@@ -54,10 +54,9 @@ MAY_IMPORT = {
     "analysis": FOUNDATION | {"worlds", "models", "training", "decoding", "latents"},
     "figures": FOUNDATION | {"worlds", "latents", "analysis"},
     "notebook": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
-    "demo": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
-    "gallery": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
+    "pages": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
     "cli": FOUNDATION
-    | {"worlds", "models", "training", "decoding", "latents", "analysis", "demo", "gallery", "notebook"},
+    | {"worlds", "models", "training", "decoding", "latents", "analysis", "figures", "notebook", "pages"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -284,5 +284,5 @@ def write(
     folder = io.resolve(out)
     content = table_bytes(evaluation.table, table)
     io.write(folder / table, content)
-    pages: list[Path] = display.drawer("evaluation", "nextlat_viz.figures.report")(evaluation, folder, images)
+    pages: list[Path] = display.drawer("evaluation", "nextlat_viz.pages.report")(evaluation, folder, images)
     return [folder / table, *pages]

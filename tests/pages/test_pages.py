@@ -1,23 +1,22 @@
-"""Pages without a kernel: complete, inert, small where little changes, and for paper the right size."""
+"""Pages without a kernel: complete, inert, and small where little changes."""
 
 from __future__ import annotations
 
 import json
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.figures.export import SIZES, for_print, print_options, write
-from nextlat_viz.figures.gallery import stand_alone, write_page
-from nextlat_viz.figures.index_page import Card, figure_page, index_page
-from nextlat_viz.figures.story_page import Step, story_page
+from nextlat_viz.pages import Step, episode_page, report, steps_page, write_page
+from nextlat_viz.pages.gallery import Item, index_page
+from nextlat_viz.pages.page import figure_html, render
 from nextlat_viz.worlds import Episodes
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -46,7 +45,7 @@ def own(page: str) -> str:
 
 def test_every_step_has_its_figures_and_its_facts(world: worlds.World, episode: Episodes) -> None:
     probs = np.full((6, 2), 0.5)
-    page = stand_alone(world, episode, {"coin": probs})
+    page = episode_page(world, episode, {"coin": probs})
     told = story(page)
     assert len(told["steps"]) == 6
     for position, step in enumerate(told["steps"], start=1):
@@ -55,11 +54,11 @@ def test_every_step_has_its_figures_and_its_facts(world: worlds.World, episode: 
         assert len(picture["data"]) == len(world.draw("machine", episode=episode, position=position).data)
         assert [told["pool"][one]["name"] for one in bars["data"]] == ["exact", "coin"]
         assert f"after position {position}" in json.dumps(told["pool"][bars["layout"]])
-    assert page == stand_alone(world, episode, {"coin": probs})
+    assert page == episode_page(world, episode, {"coin": probs})
 
 
 def test_a_page_asks_nobody_for_anything(world: worlds.World, episode: Episodes) -> None:
-    page = stand_alone(world, episode)
+    page = episode_page(world, episode)
     assert "Plotly.react" in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", own(page))
 
@@ -67,14 +66,14 @@ def test_a_page_asks_nobody_for_anything(world: worlds.World, episode: Episodes)
 def test_what_stays_is_kept_once(world: worlds.World) -> None:
     figure = go.Figure([go.Scatter(x=np.arange(5_000.0)), go.Scatter(x=[0])])
     steps = [Step("a", {"P": go.Figure([figure.data[0], go.Scatter(x=[i])])}) for i in range(50)]
-    told = story(story_page(steps, "t"))
+    told = story(steps_page(steps, "t"))
     assert len(told["pool"]) == 1 + 50 + 1
     assert len({step["figures"][0]["data"][0] for step in told["steps"]}) == 1
 
 
 def test_text_from_data_stays_text() -> None:
     step = Step(NASTY, {NASTY: go.Figure().update_layout(title=NASTY)}, {NASTY: NASTY}, given=True)
-    page = own(story_page([step], NASTY, NASTY, {"note": NASTY}))
+    page = own(steps_page([step], NASTY, NASTY, {"note": NASTY}))
     assert "<script>alert" not in page
     assert "<img" not in page
     assert story(page)["steps"][0]["facts"] == [[NASTY, NASTY]]
@@ -91,24 +90,24 @@ def test_long_names_and_prompts(world: worlds.World) -> None:
     long.__dict__.pop("vocabulary", None)
     tokens = np.array([[0, 1, 1]])
     mask = np.array([[False, True, True]])
-    page = own(stand_alone(long, Episodes(tokens, {}, mask), kind="machine"))
+    page = own(episode_page(long, Episodes(tokens, {}, mask), kind="machine"))
     words = re.findall(r'<button type="button" dir="auto"( class=given)?>(.*?)</button>', page)
     assert [(bool(given), len(word)) for given, word in words] == [(True, 120), (False, 6), (False, 6)]
 
 
 def test_what_cannot_be_stepped_through_is_refused(world: worlds.World, episode: Episodes) -> None:
     with pytest.raises(ValueError, match="episode must hold one episode, got 2"):
-        stand_alone(world, world.sample(2, 6))
+        episode_page(world, world.sample(2, 6))
     with pytest.raises(ValueError, match=r"episode has 401 tokens, a page holds 1 to 400"):
-        stand_alone(world, world.sample(1, 401))
+        episode_page(world, world.sample(1, 401))
     with pytest.raises(ValueError, match=r"predictions\['m'\] must have a row for each of 6 tokens.*shape \(5, 2\)"):
-        stand_alone(world, episode, {"m": np.ones((5, 2))})
+        episode_page(world, episode, {"m": np.ones((5, 2))})
     with pytest.raises(UnknownNameError, match="kind of picture 'map'"):
-        stand_alone(world, episode, kind="map")
+        episode_page(world, episode, kind="map")
     with pytest.raises(ValueError, match="steps is empty"):
-        story_page([], "t")
+        steps_page([], "t")
     with pytest.raises(ValueError, match=r"every step must have the figures \['A'\], step 1 has \['B'\]"):
-        story_page([Step("a", {"A": go.Figure()}), Step("b", {"B": go.Figure()})], "t")
+        steps_page([Step("a", {"A": go.Figure()}), Step("b", {"B": go.Figure()})], "t")
 
 
 def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
@@ -121,18 +120,20 @@ def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
 
 
 def test_an_index_leads_to_its_pages_and_says_what_is_missing() -> None:
-    cards = [Card(NASTY, NASTY, "a b.html", "a b.svg", ("a b.svg", "a b.json")), Card("Ωmega", "", "o.html")]
+    cards = [Item(NASTY, NASTY, "a b.html", "a b.svg", ("a b.svg", "a b.json")), Item("Ωmega", "", "o.html")]
     page = index_page(NASTY, NASTY, {NASTY: cards, "none": []}, {NASTY: NASTY}, {"note": NASTY})
     assert "<script" not in page
     assert "<img src=x" not in page
     assert re.findall('href="(.*?)"', page) == ["a%20b.html", "a%20b.html", "a%20b.svg", "a%20b.json", "o.html"]
     assert re.findall('<img src="(.*?)"', page) == ["a%20b.svg"]
-    assert "What is not here" not in index_page("t", "n", {}, {})
+    assert "What is missing" not in index_page("t", "n", {}, {})
 
 
 def test_pages_of_a_gallery_share_plotly(world: worlds.World, episode: Episodes) -> None:
     figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0]))
-    for page in (stand_alone(world, episode, gallery=True), figure_page(figure, NASTY, NASTY, {"note": NASTY})):
+    options: dict[str, Any] = {"note": NASTY, "figure": figure_html(figure)}
+    single = render("figure.html", NASTY, {"note": NASTY}, gallery=True, **options)
+    for page in (episode_page(world, episode, gallery=True), single):
         assert len(page) < 300_000
         assert re.findall('<script src="(.*?)"', page) == ["plotly.min.js"]
         assert 'href="index.html"' in page
@@ -140,31 +141,33 @@ def test_pages_of_a_gallery_share_plotly(world: worlds.World, episode: Episodes)
         assert "<img src=x" not in page
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_figure_for_print_is_light_opaque_and_as_wide_as_said(size: str) -> None:
-    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(title="drawn", width=1100, height=300)
-    before = figure.to_json()
-    paper = for_print(figure, size)
-    assert (paper.layout.width, paper.layout.height) == (SIZES[size].pixels, 300)
-    assert paper.layout.paper_bgcolor == "white"
-    assert paper.layout.template.layout.font.color == "#2b2f36"
-    assert figure.to_json() == before
-    assert print_options(size)["width"] == SIZES[size].pixels
+def test_a_report_is_one_page(tmp_path: Path) -> None:
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(height=200, title="drawn")
+    table = pd.DataFrame({"R<sup>2": [0.51234, None]}, index=["<i>a</i>", "b"])
+    path = report(
+        {"Fig <1>": figure, "Second": figure},
+        {"Scores & such": table},
+        "Mine </title><script>alert(1)</script>",
+        tmp_path / "report.html",
+        {"note": "</pre><script>alert(2)</script>"},
+        {"Fig <1>": "See <b>here</b>"},
+    )
+    page = path.read_text(encoding="utf-8")
+    assert "alert(1)</script>" not in page
+    assert "alert(2)</script>" not in page
+    assert "<h1>Mine &lt;/title&gt;&lt;script&gt;" in page
+    for escaped in ("Fig &lt;1&gt;", "Scores &amp; such", "&lt;i&gt;a&lt;/i&gt;", "R&lt;sup&gt;2", "See &lt;b&gt;here"):
+        assert escaped in page
+    assert "0.5123" in page
+    assert page.count("Plotly.newPlot(") >= 2
+    assert {"figure-0", "figure-1"} <= {part.split('"')[0] for part in page.split('id="')}
+    assert "<script src=" not in page
+    assert page.index("Scores &amp; such") < page.index("Fig &lt;1&gt;")
+    # The caller's own figure keeps its looks.
+    assert figure.layout.template.layout.paper_bgcolor != "rgba(0,0,0,0)"
 
 
-def test_print_sizes_are_the_ones_of_paper() -> None:
-    assert {name: round(size.inches, 2) for name, size in SIZES.items()} == {"column": 3.3, "text": 6.9, "slide": 13.33}
-    # 300 dots an inch on paper; a slide fills a screen of 1,920 pixels.
-    dots = {name: print_options(name)["width"] * print_options(name)["scale"] for name in SIZES}
-    assert {name: round(value) for name, value in dots.items()} == {"column": 990, "text": 2070, "slide": 1920}
-    with pytest.raises(UnknownNameError, match=r"unknown print size 'colum'. Did you mean 'column'"):
-        print_options("colum")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
-def test_a_column_as_a_picture(tmp_path: Path) -> None:
-    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(height=200)
-    path = write(for_print(figure), tmp_path / "a.png", {"size": "column"}, **print_options())
-    width, height = struct.unpack(">II", path.read_bytes()[16:24])
-    assert (width, height) == (990, 450)
+def test_a_report_of_tables_alone_needs_no_plotly(tmp_path: Path) -> None:
+    page = report({}, {"T": pd.DataFrame({"a": [1]})}, "t", tmp_path / "r.html").read_text()
+    assert len(page) < 20_000
+    assert "<script" not in page

@@ -11,16 +11,20 @@ from typing import Any
 import pytest
 
 import nextlat_viz as nlv
+from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.gallery import plates, write, write_gallery
-from nextlat_viz.gallery.plates import PLATES, Plate, Shown
+from nextlat_viz.figures import export
+from nextlat_viz.pages import gallery, plates, write_gallery
+from nextlat_viz.pages.plates import PLATES, Drawing, Plate
+from nextlat_viz.worlds import HiddenMarkovWorld
+
+SIZE: dict[str, Any] = {"steps": 2, "layers": 1, "validation_episodes": 8, "snapshots": ()}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> nlv.Checkpoint:
     out = tmp_path_factory.mktemp("runs") / "own <b>"
-    size: dict[str, Any] = {"steps": 2, "layers": 1, "validation_episodes": 8, "snapshots": ()}
-    return nlv.train("z1r", "nextlat", seed=4, out=out, progress=False, **size)
+    return nlv.train("z1r", "nextlat", seed=4, out=out, progress=False, **SIZE)
 
 
 def links(index: Path) -> set[str]:
@@ -40,8 +44,8 @@ def test_a_gallery_of_ones_own(run: nlv.Checkpoint, tmp_path: Path) -> None:
         about = json.loads((tmp_path / f"{name}.json").read_text())["parameters"]
         assert about["runs"] == [{"name": run.name, "step": 2, "weights_sha256": run.weights_sha256}]
         assert 'src="plotly.min.js"' in (tmp_path / f"{name}.html").read_text(encoding="utf-8")
-    assert "1 run of yours" in page
-    for title in ("Maps as reconstructed", "The running product by length"):
+    assert "1 run of your own" in page
+    for title in ("Reconstructed maps", "Running product by length"):
         assert f"<b>{title}</b>: needs runs of a" in page
     assert list((tmp_path / "parts").iterdir())
 
@@ -49,7 +53,7 @@ def test_a_gallery_of_ones_own(run: nlv.Checkpoint, tmp_path: Path) -> None:
 def test_one_figure_that_fails_is_said_and_the_others_are_there(
     run: nlv.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(group: Any) -> Iterator[Shown]:
+    def fails(group: Any) -> Iterator[Drawing]:
         raise ValueError("no <such> thing")
         yield
 
@@ -57,7 +61,7 @@ def test_one_figure_that_fails_is_said_and_the_others_are_there(
         Plate("Odd", "", (), lambda group: True, fails),
         *(one for one in PLATES if one.title == "Belief simplex"),
     )
-    monkeypatch.setattr(write, "PLATES", chosen)
+    monkeypatch.setattr(gallery, "PLATES", chosen)
     index = write_gallery([run], tmp_path, images=(), progress=False)
     assert "<b>Odd, z1r</b>: ValueError: no &lt;such&gt; thing" in index.read_text(encoding="utf-8")
     assert "beliefs_z1r.html" in links(index)
@@ -66,11 +70,11 @@ def test_one_figure_that_fails_is_said_and_the_others_are_there(
 def test_what_is_stopped_half_way_leaves_whole_files_and_no_index(
     run: nlv.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stops(group: Any) -> Iterator[Shown]:
+    def stops(group: Any) -> Iterator[Drawing]:
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(write, "PLATES", (*PLATES[:1], Plate("Stops", "", (), lambda group: True, stops)))
+    monkeypatch.setattr(gallery, "PLATES", (*PLATES[:1], Plate("Stops", "", (), lambda group: True, stops)))
     with pytest.raises(KeyboardInterrupt):
         write_gallery([run], tmp_path, images=(), progress=False)
     whole = {"every_seed.html", "every_seed.json", "beliefs_z1r.html", "beliefs_z1r.json", "plotly.min.js"}
@@ -80,11 +84,25 @@ def test_what_is_stopped_half_way_leaves_whole_files_and_no_index(
 def test_without_a_browser_there_are_pages_and_the_index_says_so(
     run: nlv.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "browser", lambda: None)
-    monkeypatch.setattr(write, "PLATES", PLATES[:1])
-    index = write_gallery([run], tmp_path, progress=False)
-    assert "no Chrome or Chromium was found" in index.read_text(encoding="utf-8")
+    monkeypatch.setattr(export, "browser", lambda: None)
+    monkeypatch.setattr(gallery, "PLATES", PLATES[:1])
+    with pytest.warns(UserWarning, match="images are left out: PNG, SVG and PDF need Chrome"):
+        index = write_gallery([run], tmp_path, progress=False)
+    assert "playwright install chromium" in index.read_text(encoding="utf-8")
     assert not list(tmp_path.glob("*.svg"))
+
+
+@pytest.mark.parametrize("name", ["x/../../../PWN", "a/b", ".."])
+def test_a_world_of_any_name_stays_in_the_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = HiddenMarkovWorld(name, worlds.get("z1r").transitions)
+    run = nlv.train(world, "next_token", out=tmp_path / "run", progress=False, **SIZE)
+    monkeypatch.setattr(gallery, "PLATES", PLATES[:1])
+    folder = tmp_path / "a" / "b" / "c" / "gallery"
+    index = write_gallery([run], folder, images=(), progress=False)
+    assert files(folder) == links(index) | {"index.html", "index.json", "plotly.min.js"}
+    assert len(list(folder.glob("beliefs*.html"))) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "a"}
+    assert {path.name for path in (tmp_path / "a").rglob("*.html")} == {path.name for path in folder.glob("*.html")}
 
 
 def test_mistakes_are_found_before_anything_is_written(run: nlv.Checkpoint, tmp_path: Path) -> None:
@@ -103,11 +121,11 @@ def test_mistakes_are_found_before_anything_is_written(run: nlv.Checkpoint, tmp_
 def test_the_shipped_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plates.reconstruct_map
     monkeypatch.setattr(plates, "reconstruct_map", lambda run: made(run, 50))
-    monkeypatch.setattr(write.worlds, "names", lambda: ["rrxor", "mess3", "taxi", "even", "a5"])
+    monkeypatch.setattr(gallery.worlds, "names", lambda: ["rrxor", "mess3", "taxi", "even", "a5"])
     index = write_gallery(out=tmp_path, progress=False)
     page = index.read_text(encoding="utf-8")
     (reason,) = re.findall("<li><b>(.*?)</b>: (.*?)</li>", page)
-    assert reason[0] == "The running product by length"
+    assert reason[0] == "Running product by length"
     assert "none is shipped" in reason[1]
     assert files(tmp_path) == links(index) | {"index.html", "index.json", "plotly.min.js"}
     for world in ("rrxor", "mess3", "taxi", "even", "a5"):

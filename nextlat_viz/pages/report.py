@@ -1,8 +1,7 @@
-"""One self-contained page of figures and tables."""
+"""One page of figures and tables, such as that of an evaluation."""
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
-import plotly.io
+from markupsafe import Markup
 
 from nextlat_viz import io
 from nextlat_viz.display import draws
-from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.export import _sidecar, one_browser, write
+from nextlat_viz.figures.export import provenance_record, write_images
 from nextlat_viz.figures.measures import measure_figure
-from nextlat_viz.figures.page import document
-from nextlat_viz.plotting import CONFIG
+from nextlat_viz.pages.page import figure_html, render
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis.measure import Evaluation
@@ -37,12 +34,12 @@ def report(
     Parameters
     ----------
     figures : {heading: plotly Figure}
-        Drawn without a background and with mid-grey text, so that the page's light or dark shows.
+        Drawn without a background, so that the page's own shows.
     tables : {heading: DataFrame}
         Shown first; numbers with four digits.
     title : str
     path : path
-        Where to write; ``.html``.
+        File to write; ``.html``.
     provenance : dict, optional
         Shown folded at the end of the page.
     notes : {heading: text}, optional
@@ -67,36 +64,23 @@ def report(
     >>> "<h1>A &amp; B</h1>" in page, "0.9400" in page
     (True, True)
     """
-    path = Path(path)
-    notes = notes or {}
-    sections = [_section(heading, _table(table), notes) for heading, table in tables.items()]
+    path, notes = io.resolve(path), notes or {}
+    contents = {heading: _table(table) for heading, table in tables.items()}
+    sections = [{"heading": heading, "content": content} for heading, content in contents.items()]
     for number, (heading, figure) in enumerate(figures.items()):
-        sections.append(_section(heading, f"<figure>{div(figure, number)}</figure>", notes))
-    made = _sidecar(path.name, provenance or {})
-    body = f"<div class='made'>Made with nextlat_viz, {made['created']}</div>\n{''.join(sections)}"
-    text = document(title, body, plotly=bool(figures), provenance=made)
-    io.write(path, text)
+        content = Markup("<figure>{}</figure>").format(figure_html(figure, number))
+        sections.append({"heading": heading, "content": content})
+    sections = [{**section, "note": notes.get(section["heading"], "")} for section in sections]
+    record = provenance_record(path.name, provenance or {})
+    values = {"sections": sections, "created": record["created"]}
+    io.write(path, render("report.html", title, record, plotly=bool(figures), **values))
     return path
 
 
-def _section(heading: str, body: str, notes: Mapping[str, str]) -> str:
-    note = f"<p>{html.escape(notes[heading])}</p>" if heading in notes else ""
-    return f"<section><h2>{html.escape(heading)}</h2>{note}{body}</section>\n"
-
-
-def _table(table: pd.DataFrame) -> str:
+def _table(table: pd.DataFrame) -> Markup:
     named = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)
     text = table.to_html(escape=True, border=0, index=named, float_format=lambda value: f"{value:.4f}", na_rep="")
-    return f'<div class="wide">{text}</div>'
-
-
-def div(figure: go.Figure, number: int) -> str:
-    """Return a figure as part of a page that has plotly.js, on the page's own background."""
-    shown = go.Figure(figure).update_layout(template=themes.template("auto"))
-    text: str = plotly.io.to_html(
-        shown, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=f"figure-{number}"
-    )
-    return text
+    return Markup(f'<div class="wide">{text}</div>')
 
 
 @draws("evaluation")
@@ -105,13 +89,11 @@ def evaluation_report(evaluation: Evaluation, folder: Path, images: Sequence[str
     models = evaluation.table[["model", "weights_sha256"]].drop_duplicates().to_dict("records")
     provenance = {"command": "nextlat-viz evaluate", "models": models}
     results = {f"{result.name}, {world}": result for (_, world), result in evaluation.measures.items()}
-    figures = {heading: measure_figure(result) for heading, result in results.items()}
+    drawn = {heading: measure_figure(result) for heading, result in results.items()}
     notes = {heading: result.note for heading, result in results.items()}
-    written = [report(figures, {}, "Evaluation", folder / "report.html", provenance, notes)]
-    with one_browser():
-        for (name, world), result in evaluation.measures.items():
-            for image in images:
-                path = folder / f"{io.file_name(f'{name}_{world}')}.{image}"
-                figure = measure_figure(result, theme="light")
-                written.append(write(figure, path, provenance | {"note": result.note}))
-    return written
+    page = report(drawn, {}, "Evaluation", folder / "report.html", provenance, notes)
+    pictures = {
+        f"{name}_{world}": (measure_figure(result, theme="light"), {**provenance, "note": result.note})
+        for (name, world), result in evaluation.measures.items()
+    }
+    return [page, *write_images(pictures, folder, images)]

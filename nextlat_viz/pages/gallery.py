@@ -1,0 +1,219 @@
+"""A folder with every figure that fits some runs, and an index of them and of what is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+from tqdm.auto import tqdm
+
+from nextlat_viz import figures, io, latents, worlds
+from nextlat_viz.analysis import measure
+from nextlat_viz.figures.export import NO_BROWSER, drawable, on_white, write_images
+from nextlat_viz.pages.episode import episode_page
+from nextlat_viz.pages.page import INDEX_FILE, PLOTLY_FILE, figure_html, render, write_page
+from nextlat_viz.pages.plates import OVERALL, PLATES, Drawing, Group, every_seed, grouped
+from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders
+
+_WIDTH = 1000
+_ALL, _OTHERS = "All worlds", "Other worlds, without models"
+_NOTE = (
+    "Drawn from {}. Results over seeds show every seed and their controls; a figure of single runs names them. Pages "
+    "of episodes need no running kernel. All pages share plotly.min.js, so keep the folder together."
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """An entry of the index: texts, and the names of the page, the image and all other files."""
+
+    title: str
+    note: str
+    page: str
+    image: str = ""
+    files: tuple[str, ...] = ()
+
+
+def write_gallery(
+    runs: Sequence[Checkpoint | str | os.PathLike[str]] = (),
+    out: str | os.PathLike[str] = "gallery",
+    *,
+    images: Sequence[str] = ("svg",),
+    progress: bool = True,
+) -> Path:
+    """Write every figure that fits some runs into a folder, with an ``index.html``.
+
+    Parameters
+    ----------
+    runs : checkpoints, names or folders
+        They are measured first, and each result is kept in the folder as soon as it is known. By default the shipped
+        runs, whose results are shipped too, and a page of an episode of every other world.
+    out : folder
+    images : of {"svg", "png", "pdf"}
+        Kinds of image to write of each figure. Without a Chromium-based browser they are left out, with a warning.
+    progress : bool
+
+    Returns
+    -------
+    Path
+        The index, which is written last. It names the figures that are missing, and why.
+
+    Raises
+    ------
+    UnknownNameError
+        For a run or a kind of image that does not exist.
+    OSError
+        When the folder cannot be written to.
+
+    Examples
+    --------
+    >>> write_gallery(["rrxor/nextlt"])
+    Traceback (most recent call last):
+    ...
+    nextlat_viz.errors.UnknownNameError: unknown checkpoint 'rrxor/nextlt'. Did you mean 'rrxor/nextlat'? ...
+    """
+    folder = io.resolve(out)
+    kinds = drawable(images)
+    groups = _shipped() if not runs else _own(runs, folder, progress)
+    missing = {} if kinds or not images else {"Images": NO_BROWSER}
+    io.write(folder / PLOTLY_FILE, get_plotlyjs())
+    missing |= {plate.title: f"needs {plate.needs}" for plate in PLATES if not any(map(plate.fits, groups))}
+    sections: dict[str, list[Item]] = {}
+    writer = _Writer(folder, kinds)
+    with figures.one_browser(), tqdm(list(_jobs(groups)), desc="figures", unit="figure", disable=not progress) as bar:
+        for heading, title, make in bar:
+            bar.set_postfix_str(f"{title}, {heading}", refresh=False)
+            try:
+                for item in make(writer):
+                    sections.setdefault(heading, []).append(item)
+            except OSError:
+                raise
+            except Exception as error:
+                # One figure that cannot be drawn does not stop the others.
+                missing[f"{title}, {heading}"] = f"{type(error).__name__}: {error}"
+    names = [run.name for group in groups for run in group.runs]
+    count = f"{len(names)} run{'s' * (len(names) != 1)}"
+    note = _NOTE.format(f"{count} of your own" if runs else f"the {count} that are shipped")
+    page = index_page("Gallery", note, sections, missing, {"runs": names})
+    return write_page(page, folder / INDEX_FILE, {"runs": names, "missing": missing})
+
+
+def index_page(
+    title: str,
+    note: str,
+    sections: Mapping[str, Sequence[Item]],
+    missing: Mapping[str, str],
+    provenance: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the page that links to the pages of a gallery and names the figures that are missing.
+
+    Examples
+    --------
+    >>> page = index_page("Figures", "Two models.", {"rrxor": [Item("A <b>", "See", "a.html")]}, {"B": "no run"})
+    >>> "A &lt;b&gt;" in page, 'href="a.html"' in page, "<b>B</b>: no run" in page
+    (True, True, True)
+    """
+    return render("index.html", title, provenance, plotly=False, note=note, sections=sections, missing=missing)
+
+
+def _shipped() -> list[Group]:
+    """Return the groups of the shipped runs, then every other world without runs."""
+    results = measure.results()
+    with_runs = grouped([load(folder) for folder in shipped_folders()], results)
+    shown = {group.world.name for group in with_runs}
+    others = [worlds.get(name) for name in worlds.names() if name not in shown]
+    return with_runs + [Group(world.name, world, (), results) for world in others]
+
+
+def _own(runs: Sequence[Checkpoint | str | os.PathLike[str]], folder: Path, progress: bool) -> list[Group]:
+    loaded = [run if isinstance(run, Checkpoint) else load(run) for run in runs]
+    wanted = [*OVERALL, *(name for plate in PLATES for name in plate.measures)]
+    fitting = [name for name in wanted if any(name in measure.battery(run) for run in loaded)]
+    return grouped(loaded, measure.evaluate(loaded, fitting, out=folder, progress=progress).table)
+
+
+class _Writer:
+    """Writes the files of one figure and returns its entry in the index."""
+
+    def __init__(self, folder: Path, kinds: Sequence[str]) -> None:
+        self.folder, self.kinds = folder, kinds
+
+    def write(
+        self,
+        name: str,
+        title: str,
+        note: str,
+        groups: Sequence[Group],
+        page: Callable[[Mapping[str, Any]], str],
+        draw: Callable[[], go.Figure],
+    ) -> Item:
+        runs = [
+            {"name": run.name, "step": run.step, "weights_sha256": run.weights_sha256}
+            for group in groups
+            for run in group.runs
+        ]
+        about = {"command": "nextlat-viz figures", "title": title, "note": note, "runs": runs}
+        about["worlds"] = [group.world.spec for group in groups]
+        # A world can have any name, so the name of a figure is no file name yet.
+        stem = io.file_name(name)
+        write_page(page(about), self.folder / f"{stem}.html", about)
+        images: list[str] = []
+        if self.kinds:
+            paths = write_images({stem: (on_white(draw()), about)}, self.folder, self.kinds, width=_WIDTH)
+            images = [path.name for path in paths]
+        return Item(title, note, f"{stem}.html", images[0] if images else "", (*images, f"{stem}.json"))
+
+
+_Make = Callable[[_Writer], Iterator[Item]]
+
+
+def _jobs(groups: Sequence[Group]) -> Iterator[tuple[str, str, _Make]]:
+    """Yield section, title and the function that writes its figures, in the order of the index."""
+    with_beliefs = [group for group in groups if group.world.state_names and group.runs]
+    if with_beliefs:
+        yield _ALL, "Every seed", _drawings(lambda: iter([every_seed(with_beliefs)]), with_beliefs)
+    for group in groups:
+        heading = group.name if group.runs else _OTHERS
+        for plate in PLATES:
+            if plate.fits(group):
+                yield heading, plate.title, _drawings(partial(plate.drawings, group), [group])
+        yield heading, "An episode to step through", partial(_episode, group)
+
+
+def _drawings(drawings: Callable[[], Iterator[Drawing]], groups: Sequence[Group]) -> _Make:
+    def make(writer: _Writer) -> Iterator[Item]:
+        for drawing in drawings():
+            title, note = drawing.title, drawing.note
+
+            def page(about: Mapping[str, Any], drawing: Drawing = drawing) -> str:
+                figure = figure_html(drawing.draw("auto"))
+                return render("figure.html", drawing.title, about, gallery=True, note=drawing.note, figure=figure)
+
+            yield writer.write(drawing.name, title, note, groups, page, partial(drawing.draw, "light"))
+
+    return make
+
+
+def _episode(group: Group, writer: _Writer) -> Iterator[Item]:
+    world, episode = group.world, group.episode()
+    predictions = {}
+    if world.predicts_next_token:
+        for run in group.first:
+            table = latents.extract(run, episode, ["hidden"], progress=False)
+            predictions[run.label] = table.obsm["next_token_probs"]
+    title = f"An episode of {group.name} to step through"
+    note = "The true state after every token"
+    note += f", and the next-token predictions of {', '.join(predictions)}." if predictions else "."
+    options: dict[str, Any] = {"episode": episode, "position": int(episode.length[0])}
+
+    def page(about: Mapping[str, Any]) -> str:
+        return episode_page(world, episode, predictions, title=title, provenance=about, gallery=True)
+
+    draw = partial(world.draw, world.pictures[0], **options)
+    yield writer.write(f"episode_{group.name}", title, note, [group], page, draw)

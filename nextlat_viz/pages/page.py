@@ -1,0 +1,126 @@
+"""HTML pages from templates that work offline, in light and dark, and carry their provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from nextlat_viz import io
+from nextlat_viz.display import escape
+from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.export import provenance_text
+from nextlat_viz.plotting import CONFIG, CURSOR
+
+PLOTLY_FILE, INDEX_FILE = "plotly.min.js", "index.html"
+
+
+def _escaped(value: Any) -> Any:
+    # Autoescape alone would keep characters that turn the direction of the text around them.
+    return Markup(escape(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("nextlat_viz.pages"),
+    autoescape=True,
+    finalize=_escaped,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+_TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+_TEMPLATES.globals |= {"cursor": CURSOR, "plotly_file": PLOTLY_FILE, "index_file": INDEX_FILE}
+
+
+def render(
+    template: str,
+    title: str,
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    plotly: bool = True,
+    gallery: bool = False,
+    **values: Any,
+) -> str:
+    """Fill a template of a page.
+
+    Parameters
+    ----------
+    template : str
+        Name of a file in ``templates/`` that extends ``page.html``.
+    title : str
+        Text of the tab and of the heading.
+    provenance : dict, optional
+        Shown folded at the end of the page.
+    plotly : bool
+        Whether the page has figures.
+    gallery : bool
+        For a page in the folder of a gallery: plotly.js is the file ``plotly.min.js`` in that folder instead of a part
+        of the page, and a link leads to ``index.html``.
+    **values
+        What the template shows. Text is escaped, `Markup` is not.
+
+    Examples
+    --------
+    >>> page = render("figure.html", "A & B", {"d": "<e>"}, plotly=False, note="C", figure="")
+    >>> "<h1>A &amp; B</h1>" in page, "&lt;e&gt;" in page, len(page) < 5000
+    (True, True, True)
+    """
+    shown: dict[str, Any] = {"title": title, "gallery": gallery, **values}
+    shown["provenance"] = json.dumps(io.plain(provenance), indent=2) if provenance else ""
+    shown["plotly"] = plotly and (gallery or Markup(get_plotlyjs()))
+    return _TEMPLATES.get_template(template).render(shown)
+
+
+def figure_html(figure: go.Figure, number: int = 0) -> Markup:
+    """Return a figure for a page that has plotly.js, without a background so that the page's own shows."""
+    clear = go.Figure(figure).update_layout(template=themes.template("auto"))
+    options = {"config": CONFIG, "include_plotlyjs": False, "full_html": False, "div_id": f"figure-{number}"}
+    return Markup(plotly.io.to_html(clear, **options))
+
+
+def write_page(page: str, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> Path:
+    """Write a page to a file, and its provenance to a JSON file of the same name.
+
+    Parameters
+    ----------
+    page : str
+        HTML, as `episode_page` returns it.
+    path : path
+        Ends in ``.html``.
+    provenance : dict, optional
+
+    Returns
+    -------
+    Path
+        The page. Neither file is there unless both were written whole.
+
+    Raises
+    ------
+    ValueError
+        For another ending.
+    OSError
+        When the folder cannot be written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_page("<p>", Path(folder) / "a.html", {"world": "rrxor"})
+    ...     sorted(file.name for file in path.parent.iterdir())
+    ['a.html', 'a.json']
+    """
+    path = io.resolve(path)
+    if path.suffix.lower() != ".html":
+        raise ValueError(f"path={str(path)!r}: a page is written to a file that ends in .html")
+    with io.draft(path) as draft, io.draft(path.with_suffix(".json")) as sidecar:
+        draft.write_text(page, encoding="utf-8")
+        sidecar.write_text(provenance_text(path.name, provenance or {}), encoding="utf-8")
+    return path
