@@ -1,4 +1,4 @@
-"""Errors that say what was wrong, what was expected and what to do."""
+"""Errors that name what was wrong, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ class UnknownNameError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be trusted: files missing, truncated, altered or of another format."""
+    """A checkpoint that cannot be loaded: files missing, truncated, altered or of another format."""
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on: its loss is no number any more, or the device's memory is full."""
+    """A run that cannot continue: the loss is NaN or infinite, or the device's memory is full."""
 
 
 class LatentsError(ValueError):
-    """A latents file or table that is not what it claims to be, or not what the caller needs."""
+    """A latents file or table that is damaged, or does not have what the caller needs."""
 
 
 def invalid(problems: Iterable[Any]) -> ValueError:
-    """Build the error for values that a model of pydantic's refused, from its ``error.errors()``.
+    """Build the error for values that a pydantic model refused, from its ``error.errors()``.
 
     Examples
     --------
     >>> print(invalid([{"loc": ("steps",), "input": -1, "msg": "Input should be greater than 0"}]))
     steps=-1: input should be greater than 0
     """
-    said = []
-    for one in problems:
-        text = str(one["msg"]).removeprefix("Value error, ")
-        name = ".".join(map(str, one["loc"]))
-        said.append(f"{name}={one['input']!r}: {text[0].lower()}{text[1:]}" if name else text)
-    return ValueError("; ".join(said))
+    messages = []
+    for problem in problems:
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        name = ".".join(map(str, problem["loc"]))
+        messages.append(f"{name}={problem['input']!r}: {text[0].lower()}{text[1:]}" if name else text)
+    return ValueError("; ".join(messages))
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
@@ -56,7 +56,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered)}")
 
 
-def at_least(argument: str, value: int, least: int = 1, why: str = "") -> int:
+def at_least(argument: str, value: Any, least: int = 1, why: str = "") -> int:
     """Return the value of an argument as an int, or raise a ValueError that names it.
 
     Examples

@@ -1,9 +1,9 @@
-"""Decoding: what predicts the next token, and how text is made of it."""
+"""Decoding: predictors of the next token, generation, and self-speculative decoding."""
 
 from nextlat_viz.decoding.adaptive import Adaptive, DraftCosts, measure_costs
-from nextlat_viz.decoding.generation import Generated, generate
+from nextlat_viz.decoding.generation import generate
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, Reader, UniformLegal, WorldPredictor, as_predictor
-from nextlat_viz.decoding.speculated import Speculated
+from nextlat_viz.decoding.result import Generated, Speculated
 from nextlat_viz.decoding.speculation import speculative_generate
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""How many tokens to draft: until another costs more than it saves."""
+"""Adaptive drafting: draft another token as long as it is expected to save more than it costs."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.models import KVCache
 
 MOST = 16
+# Bins of the drafter's largest probability, narrow near 1, where most drafts are.
 _EDGES = np.array([0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995])
-_HOPED, _WEIGHT, _FADING = 0.9, 2.0, 0.995
+# The acceptance assumed before any draft was tested, the number of tests it counts as, and the factor by which the
+# weight of earlier tests falls in each step.
+_PRIOR, _PRIOR_WEIGHT, _DECAY = 0.9, 2.0, 0.995
 
 
 @dataclass(frozen=True)
 class DraftCosts:
-    """What drafting costs, in passes of the transformer over one token.
+    """Costs of drafting, in passes of the transformer over one token.
 
     Attributes
     ----------
     draft : float
-        Guessing one token.
+        Cost of guessing one token.
     verify : float
-        Reading one more token in a pass that is made anyway.
+        Cost of reading one more token in the same pass.
     start : float
-        What a pass over several tokens costs more than that, however many: on a processor, a product of matrices over
-        one of a matrix and a vector.
+        Fixed extra cost of a pass over several tokens: on a CPU, of matrix products over matrix-vector products.
 
     Examples
     --------
@@ -52,16 +54,16 @@ class DraftCosts:
 
     @classmethod
     def by_weights(cls, predictor: ModelPredictor, drafter: str | None = None) -> DraftCosts:
-        """Guessing costs its share of the weights, which is what decoding few rows spends its time on reading.
+        """Estimate the cost of guessing by its share of the weights: decoding few rows mostly reads weights.
 
-        Another token in a pass reads none, and is taken to cost 5 % of one. :func:`measure_costs` says what they cost
-        here, but not twice the same.
+        A further token in a pass reads no weights; it is assumed to cost 5 % of a pass. :func:`measure_costs` measures
+        both on this machine, with results that vary from call to call.
         """
-        its = make_drafter(predictor, drafter_name(predictor, drafter), 1)
+        guesser = make_drafter(predictor, drafter_name(predictor, drafter), 1)
         backbone = predictor.model.backbone
         drafted, read = (
             sum(weights.numel() for part in parts for weights in part.parameters())
-            for parts in (its.parts(), [backbone.blocks, backbone.head])
+            for parts in (guesser.parts(), [backbone.blocks, backbone.head])
         )
         return cls(drafted / read, 0.05)
 
@@ -70,24 +72,24 @@ class DraftCosts:
 def measure_costs(
     model: Any, drafter: str | None = None, *, tokens: int = 8, rows: int = 1, repeats: int = 20
 ) -> DraftCosts:
-    """Time what drafting costs on this machine, for so many rows at once.
+    """Measure the costs of drafting on this machine, for a number of rows at once.
 
     Parameters
     ----------
     model : Checkpoint or ModelPredictor
     drafter : str, optional
-        Its own unless said.
+        Default: that of the model's objective.
     tokens : int
-        Drafts verified at once, and guessed where the drafter can guess so many.
+        Drafts verified at once; also guessed at once, where the drafter can.
     rows : int
         Sequences read at once.
     repeats : int
-        Of which the median counts.
+        Timed runs; their median counts.
 
     Raises
     ------
     ValueError
-        If the model has no drafter, `tokens` is under 2, or ``tokens + 2`` do not fit the context.
+        If the model has no drafter, `tokens` is under 2, or ``tokens + 2`` is more than the context.
 
     Examples
     --------
@@ -97,7 +99,7 @@ def measure_costs(
     """
     predictor = as_predictor(model)
     if not isinstance(predictor, ModelPredictor):
-        raise ValueError(f"{predictor.name} is no trained model, so it has nothing to draft with")
+        raise ValueError(f"{predictor.name} is not a trained model, so it has nothing to draft with")
     backbone = predictor.model.backbone
     if tokens < 2 or tokens + 2 > backbone.config.context:
         raise ValueError(
@@ -119,46 +121,47 @@ def measure_costs(
     ones = torch.ones(rows, dtype=torch.long)
 
     def guesses() -> torch.Tensor:
-        its = make_drafter(predictor, name, rows)
-        its.read(hidden, ones)
-        logits = its.begin(hidden[:, 0], read[:, 0])
+        guesser = make_drafter(predictor, name, rows)
+        guesser.read(hidden, ones)
+        logits = guesser.begin(hidden[:, 0], read[:, 0])
         for _ in range(ahead - 1):
-            logits = its.go_on(logits.argmax(dim=-1))
+            logits = guesser.go_on(logits.argmax(dim=-1))
         return logits
 
-    # What else the machine does is no cost of drafting; a processor's own clock leaves it out.
+    # On a CPU the thread's own clock, which other processes on the machine do not change.
     clock = time.thread_time if like.device.type == "cpu" else time.perf_counter
     calls = (lambda: passes(1), lambda: passes(2), lambda: passes(tokens + 1), guesses)
     times = np.empty((repeats + 1, len(calls)))
     for repeat, which in np.ndindex(times.shape):
         started = clock()
-        # Looking at a number waits for the device.
+        # Reading a number waits until the device has finished.
         float(calls[which]().flatten()[0])
         times[repeat, which] = clock() - started
-    one, two, more, guessed = np.median(times[1:], axis=0).tolist()
-    verify = max(0.0, more - two) / (tokens - 1) / one
-    return DraftCosts(guessed / ahead / one, verify, max(0.0, two / one - 1 - verify))
+    # Without the first repeat, which warms up.
+    single, double, many, guessed = np.median(times[1:], axis=0).tolist()
+    verify = max(0.0, many - double) / (tokens - 1) / single
+    return DraftCosts(guessed / ahead / single, verify, max(0.0, double / single - 1 - verify))
 
 
 class Adaptive:
-    """Decides for every row and draft whether it pays.
+    """Decides for every row and place whether drafting another token is worth its cost.
 
-    A pass costs 1 and gives one token, and one more for each draft that is accepted; guessing a token costs
-    ``costs.draft``, verifying it ``costs.verify``, and the first draft of a step ``costs.start`` besides. With r the
-    tokens per unit of cost so far, another draft pays as long as
+    A pass costs 1 and gives one token, and one more for each accepted draft; guessing a token costs ``costs.draft``,
+    verifying it ``costs.verify``, and the first draft of a step also ``costs.start``. With r the tokens per unit of
+    cost so far, another draft is worthwhile as long as
 
-        P(it and all before it are accepted) >= r (cost of the draft),
+        P(it and all drafts before it are accepted) >= r (cost of the draft),
 
-    which is the rule that maximises r (marginal value theorem; Charnov 1976): time spent on a draft must earn what
-    time earns on average. The first has to pay for the start together with those that follow.
+    which maximises r (marginal value theorem; Charnov 1976): a draft must earn at least the average rate. The first
+    draft must earn the start cost together with the drafts after it.
 
-    The probability is that of the drafts before, times an estimate for this one: of the drafts so far at this place,
-    and with as high a largest probability under the drafter, the share that was accepted, shrunk to that at all places.
-    Before a token is guessed its largest probability is not known, and all of its place count. Drafts count less as
-    steps go by, so that what did not pay is tried again.
+    The probability is that of the drafts before, times an estimate for this draft: the share accepted among earlier
+    drafts at this place whose largest probability under the drafter was similar, shrunk towards the share at all
+    places. Before a token is guessed its largest probability is unknown, and all drafts at its place count. Earlier
+    drafts lose weight with every step, so that a place that did not pay is tried again.
 
-    Whether draft i is made depends on what is before it, never on what it is, so the law of what comes out stays the
-    model's own.
+    Whether draft i is made depends on the tokens before it and never on its own value, so the distribution of the
+    output stays the model's.
 
     Parameters
     ----------
@@ -181,19 +184,19 @@ class Adaptive:
 
     @property
     def rate(self) -> float:
-        """Tokens made per unit of cost."""
+        """Tokens generated per unit of cost."""
         return self._made / self._spent
 
     def worth_guessing(self, place: int, reach: Float[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
-        """Whether to ask the drafter for the draft at a place that is reached with this probability."""
+        """Whether to guess the draft at a place whose earlier drafts are all accepted with this probability."""
         return np.full(len(reach), self._first) if place == 0 else reach >= self._least[place]
 
     def worth_verifying(self, chance: Float[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
-        """Whether to keep a draft, already guessed, that is accepted with this probability."""
+        """Whether to verify a guessed draft that is accepted with this probability."""
         return chance >= self._verified
 
     def chance(self, place: int, confidence: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
-        """Probability that the draft at a place is accepted when those before it are."""
+        """Probability that the draft at a place is accepted, given that those before it are."""
         return self._cells[place, np.searchsorted(_EDGES, confidence)]
 
     def learn(
@@ -203,10 +206,11 @@ class Adaptive:
         kept: Int[np.ndarray, " b"],
         guessed: int,
     ) -> None:
-        """Take in one step: the drafts of each row and how many were kept, and how many places were guessed."""
+        """Update the estimates with a step: drafts of each row, drafts accepted, places guessed."""
+        # The first rejected draft was tested too; those after it were not.
         rows, places = np.nonzero(np.arange(confidence.shape[1]) < np.minimum(counts, kept + 1)[:, None])
         for seen in (self._tested, self._accepted):
-            seen *= _FADING
+            seen *= _DECAY
         cells = places, np.searchsorted(_EDGES, confidence[rows, places])
         np.add.at(self._tested, cells, 1)
         np.add.at(self._accepted, cells, places < kept[rows])
@@ -216,14 +220,16 @@ class Adaptive:
         self._estimate()
 
     def _estimate(self) -> None:
-        def shrunk(hits: Any, trials: Any, to: Any) -> Any:
-            return (hits + _WEIGHT * to) / (trials + _WEIGHT)
+        """Compute the acceptance of every place and bin, and the thresholds, from the counts."""
 
-        anywhere = shrunk(self._accepted.sum(axis=0), self._tested.sum(axis=0), _HOPED)
+        def shrunk(hits: Any, trials: Any, to: Any) -> Any:
+            return (hits + _PRIOR_WEIGHT * to) / (trials + _PRIOR_WEIGHT)
+
+        anywhere = shrunk(self._accepted.sum(axis=0), self._tested.sum(axis=0), _PRIOR)
         self._cells = shrunk(self._accepted, self._tested, anywhere)
-        overall = shrunk(self._accepted.sum(), self._tested.sum(), _HOPED)
+        overall = shrunk(self._accepted.sum(), self._tested.sum(), _PRIOR)
         self._at = shrunk(self._accepted.sum(axis=1), self._tested.sum(axis=1), overall)
-        # Asked for every draft, so worked out once a step.
+        # Used for every draft, so computed once per step.
         each = self.rate * (self.costs.draft + self.costs.verify)
         self._first = bool(np.cumsum(np.cumprod(self._at) - each).max() >= self.rate * self.costs.start)
         self._least, self._verified = each / self._at, self.rate * self.costs.verify

@@ -1,4 +1,4 @@
-"""What a model can draft tokens with: NextLat's psi, MTP's heads, JTP's Fetch."""
+"""Drafters, which guess the next tokens cheaply: NextLat's psi, MTP's heads, JTP's Fetch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nextlat_viz.models import JointToken, KVCache, MultiToken, NextLat, Objecti
 
 
 class Drafter(ABC):
-    """Guesses tokens ahead, each from those guessed before it, starting from the transformer's last true state.
+    """Guesses the next tokens one by one, starting from the transformer's last state.
 
     Attributes
     ----------
     longest : int or None
-        Most tokens it can guess ahead; None where there is no end.
+        Most tokens it can guess in a row; None where there is no limit.
     """
 
     longest: int | None = None
@@ -29,28 +29,28 @@ class Drafter(ABC):
         self.model, self.backbone = model, model.backbone
 
     def read(self, hidden: Float[Tensor, "b t dim"], counts: Int[Tensor, " b"]) -> None:
-        """See the true states of more tokens, of which each row has so many."""
+        """Take in the transformer's states of further tokens, of which each row has `counts`."""
         return None
 
     @abstractmethod
     def begin(self, hidden: Float[Tensor, "b dim"], token: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        """Logits of the first draft: from the last true state, and the token that is known to come after it."""
+        """Logits of the first draft, from the transformer's last state and the known token after it."""
 
     @abstractmethod
     def go_on(self, token: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
-        """Logits of the next draft, the one before it being this."""
+        """Logits of the next draft, given the draft before it."""
 
     def keep(self, rows: Bool[Tensor, " b"]) -> None:
-        """Go on with some of the rows."""
+        """Keep some of the rows."""
         return None
 
     @abstractmethod
     def parts(self) -> list[nn.Module]:
-        """What is computed for one draft."""
+        """Modules that are computed for one draft, for the estimate of its cost."""
 
 
 class Psi(Drafter):
-    """Rolls the latent dynamics: logits = head(h^), h^ = psi(h^, x); past the horizon it was trained for, too."""
+    """Rolls the latent dynamics: logits = head(h^), h^ = psi(h^, x). It may go past its training horizon."""
 
     model: NextLat
 
@@ -66,9 +66,9 @@ class Psi(Drafter):
 
 
 class Heads(Drafter):
-    """MTP's heads: draft i is by head i, from true states alone, whatever the drafts before it.
+    """MTP's heads: draft i comes from head i and the transformer's states; it does not depend on earlier drafts.
 
-    A head is a transformer layer over all states so far, so it has a key-value cache of its own.
+    A head is a transformer layer over all states so far, so the heads have their own key-value cache.
     """
 
     model: MultiToken
@@ -97,14 +97,14 @@ class Heads(Drafter):
 
     def keep(self, rows: Bool[Tensor, " b"]) -> None:
         self._cache.keep(rows)
-        self._ahead = [one[rows] for one in self._ahead]
+        self._ahead = [states[rows] for states in self._ahead]
 
     def parts(self) -> list[nn.Module]:
         return [self.model.heads[0], self.backbone.head]
 
 
 class Fetch(Drafter):
-    """JTP's Fetch over the last true state and the tokens after it, those drafted so far among them."""
+    """JTP's Fetch over the transformer's last state and the tokens after it, drafts included."""
 
     model: JointToken
 
@@ -134,54 +134,56 @@ DRAFTERS: dict[str, tuple[type[Objective], type[Drafter]]] = {
 
 
 def drafter_name(predictor: ModelPredictor, name: str | None = None) -> str:
-    """What a model drafts with: its objective's own.
+    """Return the name of the drafter that a model's objective trains.
 
     Raises
     ------
     UnknownNameError
         If there is no drafter of that name.
     ValueError
-        If the model was trained by an objective that brings no drafter, or not this one.
+        If the model's objective trains no drafter, or another one than `name`.
     """
     if name is not None and name not in DRAFTERS:
         raise unknown("drafter", name, DRAFTERS)
     own = next((known for known, (kind, _) in DRAFTERS.items() if isinstance(predictor.model, kind)), None)
     if own is None:
-        those = ", ".join(f"{kind.name} ({known})" for known, (kind, _) in DRAFTERS.items())
+        known_objectives = ", ".join(f"{kind.name} ({known})" for known, (kind, _) in DRAFTERS.items())
         raise ValueError(
-            f"{predictor.name} was trained by {predictor.objective}, which brings nothing to draft tokens with: use a "
-            f"model trained by one of {those}, or generate()"
+            f"{predictor.name} was trained by {predictor.objective}, which has nothing to draft tokens with: use a "
+            f"model trained by one of {known_objectives}, or generate()"
         )
     if name not in (None, own):
         raise ValueError(
             f"drafter={name!r} needs a model trained by {DRAFTERS[str(name)][0].name}, and {predictor.name} was "
-            f"trained by {predictor.objective}: leave drafter out, or say {own!r}"
+            f"trained by {predictor.objective}: leave drafter out, or give {own!r}"
         )
     return own
 
 
 def make_drafter(predictor: ModelPredictor, name: str, rows: int) -> Drafter:
-    """The drafter of that name for so many rows."""
+    """Return a drafter for a number of rows."""
     kind: Any = DRAFTERS[name][1]
-    made: Drafter = kind(predictor.model, rows)
-    return made
+    drafter: Drafter = kind(predictor.model, rows)
+    return drafter
 
 
 def check_draft(predictor: ModelPredictor, draft: int, longest: int | None) -> int:
-    """How many tokens to draft, if the model can.
+    """Return the number of tokens to draft.
 
     Raises
     ------
     ValueError
-        If that is under 1, more than the drafter can guess ahead, or more than fit the context.
+        If it is under 1, more than the drafter can guess, or more than fit the context.
     """
     if isinstance(draft, bool) or not isinstance(draft, int) or draft < 1:
-        raise ValueError(f"draft={draft!r} must be at least 1 token, or 'adaptive'; without drafts there is generate()")
+        raise ValueError(
+            f"draft={draft!r} must be at least 1 token, or 'adaptive'; to decode without drafts use generate()"
+        )
     if longest is not None and draft > longest:
         raise ValueError(
             f"draft={draft} is more than the {longest} tokens after the next that {predictor.name} was trained to "
             f"predict, and {predictor.objective} cannot guess past its horizon: draft at most {longest}, or use a "
-            "model trained by nextlat, whose psi goes on"
+            "model trained by nextlat, whose psi has no limit"
         )
     context = predictor.model.backbone.config.context
     if draft >= context:

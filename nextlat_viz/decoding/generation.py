@@ -7,50 +7,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
+from nextlat_viz.decoding.result import Generated
 
 Prompts = Int[np.ndarray, "n t"] | Sequence[ArrayLike] | ArrayLike
-"""Of one length as an array, or of any as a list of 1-D arrays."""
-
-
-@dataclass(frozen=True, eq=False)
-class Generated:
-    """Continuations of prompts.
-
-    Attributes
-    ----------
-    tokens : (n, t) int array
-        Prompt and continuation; after the end of a sequence, -1.
-    length : (n,) int array
-        Tokens in each, the prompt and a stop token included.
-    prompt : int
-        Tokens of the prompt; of the longest, where they differ.
-    stopped : (n,) bool array
-        Whether a stop token came before `max_tokens` ran out.
-    prompts : (n,) int array
-        Tokens of each prompt.
-    """
-
-    tokens: Int[np.ndarray, "n t"]
-    length: Int[np.ndarray, " n"]
-    prompt: int
-    stopped: Bool[np.ndarray, " n"]
-    prompts: Int[np.ndarray, " n"]
-
-    @property
-    def continuation(self) -> Int[np.ndarray, "n s"]:
-        """What came after each prompt, from the first column on."""
-        if not (self.prompts != self.prompt).any():
-            return self.tokens[:, self.prompt :]
-        made = self.length - self.prompts
-        columns = np.arange(made.max(initial=0))
-        found = np.take_along_axis(
-            self.tokens, np.minimum(self.prompts[:, None] + columns, self.tokens.shape[1] - 1), axis=1
-        )
-        return np.where(columns < made[:, None], found, -1)
+"""Prompts of one length as an array, or of any lengths as a list of 1-D arrays."""
 
 
 def generate(
@@ -62,26 +26,26 @@ def generate(
     stop: int | Collection[int] = (),
     seed: int = 0,
 ) -> Generated:
-    """Continue every prompt until a stop token, or by `max_tokens` tokens.
+    """Continue every prompt up to a stop token, or by `max_tokens` tokens.
 
     Parameters
     ----------
     model : Checkpoint or Predictor
     prompts : (n, t) ints, or a list of 1-D arrays of any lengths
     max_tokens : int
-        Most tokens to add; as many as fit the model's context where that is fewer.
+        Most tokens to add; fewer where the model's context ends.
     temperature : float
-        0 takes the likeliest token (the first of equals), 1 samples from the model's own distribution.
+        0 takes the most probable token (the first of equals), 1 samples from the model's distribution.
     stop : int or ints
         Tokens that end a sequence.
     seed : int
-        Of sampling.
+        Seed of the sampling.
 
     Raises
     ------
     ValueError
-        Prompts of no token, with no token of the vocabulary, or longer than the model's context; a negative
-        temperature or `max_tokens`.
+        Empty prompts, tokens outside the vocabulary, prompts longer than the model's context, a negative temperature
+        or `max_tokens`.
 
     Examples
     --------
@@ -95,32 +59,33 @@ def generate(
     ([[1, 0, 1, 0, 0], [0, 0, 0, -1, -1]], [[0, 0], [0, 0]])
     """
     predictor = as_predictor(model)
-    read = read_prompts(predictor, prompts)
+    rows = read_prompts(predictor, prompts)
     check_temperature(temperature)
-    tokens, length, limit = read.room(max_tokens, predictor.context)
+    tokens, length, limit = rows.allocate(max_tokens, predictor.context)
     stops, stopped = stop_tokens(stop), np.zeros(len(length), bool)
     rng = np.random.default_rng(seed)
-    going = np.flatnonzero(length < limit)
-    if going.size:
-        reader = read.reader(predictor)
-    while going.size:
+    active = np.flatnonzero(length < limit)
+    if active.size:
+        reader = rows.reader(predictor)
+    while active.size:
         chosen = choose(reader.probs, temperature, rng)
-        tokens[going, length[going]] = chosen
-        length[going] += 1
+        tokens[active, length[active]] = chosen
+        length[active] += 1
         ended = np.isin(chosen, stops)
-        stopped[going[ended]] = True
-        on = ~ended & (length[going] < limit[going])
-        going, chosen = going[on], chosen[on]
-        if going.size:
-            if not on.all():
-                reader.keep(on)
+        stopped[active[ended]] = True
+        unfinished = ~ended & (length[active] < limit[active])
+        active, chosen = active[unfinished], chosen[unfinished]
+        if active.size:
+            # Finished rows leave the batch, so that they cost nothing.
+            if not unfinished.all():
+                reader.keep(unfinished)
             reader.read(chosen)
-    return Generated(tokens[:, : int(length.max(initial=read.width))], length, read.width, stopped, read.lengths)
+    return Generated(tokens[:, : int(length.max(initial=rows.width))], length, rows.width, stopped, rows.lengths)
 
 
 @dataclass(frozen=True, eq=False)
 class PromptRows:
-    """Prompts as one array, each from the first column on, 0 behind it."""
+    """Prompts as one array: each starts in the first column and is padded with 0."""
 
     tokens: Int[np.ndarray, "n t"]
     lengths: Int[np.ndarray, " n"]
@@ -129,29 +94,29 @@ class PromptRows:
     def width(self) -> int:
         return self.tokens.shape[1]
 
-    def room(
+    def allocate(
         self, max_tokens: int, context: int | None
     ) -> tuple[Int[np.ndarray, "n s"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-        """What is there and what may come: tokens with -1 where none is yet, how many are known, how many may be."""
+        """Return the array of prompts and continuations (-1 where there is no token yet), the lengths, their limits."""
         if max_tokens < 0:
             raise ValueError(f"max_tokens={max_tokens} must be at least 0")
         limit = self.lengths + max_tokens
         if context is not None:
-            # The last token is predicted, and read by nobody.
+            # The last token is predicted but never read, so it needs no position.
             limit = np.minimum(limit, context + 1)
         tokens = np.full((len(limit), int(limit.max(initial=self.width))), -1, dtype=np.int64)
         tokens[:, : self.width] = np.where(np.arange(self.width) < self.lengths[:, None], self.tokens, -1)
         return tokens, self.lengths.copy(), limit
 
     def reader(self, predictor: Predictor) -> Reader:
-        # A predictor of someone's own need not know about lengths until they differ.
+        # A user's predictor needs to support lengths only where they differ.
         if (self.lengths == self.width).all():
             return predictor.reader(self.tokens)
         return predictor.reader(self.tokens, self.lengths)
 
 
 def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
-    """The prompts, if the model can read them."""
+    """Return the prompts as rows; raise ValueError if the model cannot read them."""
     if isinstance(prompts, np.ndarray) and prompts.ndim == 2 and prompts.shape[1] and prompts.dtype.kind in "iu":
         tokens, lengths = prompts.astype(np.int64), np.full(len(prompts), prompts.shape[1])
     else:
@@ -173,7 +138,7 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
 
 
 def _stacked(rows: list[np.ndarray]) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
-    """Rows of any lengths as one array, and their lengths."""
+    """Pad rows of any lengths to one array; return it and the lengths."""
     for row in rows:
         if row.ndim != 1 or row.size == 0 or row.dtype.kind not in "iu":
             raise ValueError(
@@ -182,24 +147,24 @@ def _stacked(rows: list[np.ndarray]) -> tuple[Int[np.ndarray, "n t"], Int[np.nda
             )
     lengths = np.array([row.size for row in rows], dtype=np.int64)
     tokens = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int64)
-    for row, its in zip(tokens, rows, strict=True):
-        row[: its.size] = its
+    for padded, row in zip(tokens, rows, strict=True):
+        padded[: row.size] = row
     return tokens, lengths
 
 
 def stop_tokens(stop: int | Collection[int]) -> Int[np.ndarray, " stops"]:
-    """One stop token or several as an array."""
+    """Return one stop token or several as an array."""
     return np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise where it is no temperature."""
+    """Raise ValueError where the temperature is negative or NaN."""
     if not temperature >= 0:
         raise ValueError(f"temperature={temperature} must be at least 0, which is greedy")
 
 
 def choose(probs: Float[np.ndarray, "n v"], temperature: float, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """One token per row: the likeliest at temperature 0, else drawn from ``probs ** (1 / temperature)``, normalised."""
+    """Take a token per row: the most probable at temperature 0, else drawn from ``probs ** (1 / temperature)``."""
     if temperature == 0:
         return probs.argmax(axis=1)
     if temperature != 1:

@@ -1,4 +1,4 @@
-"""What predicts the next token: a trained model, the world itself, or a control."""
+"""Predictors of the next token: a trained model, the world itself, or a control."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from nextlat_viz.worlds import World
 class Predictor(ABC):
     """A distribution over the next token after every prefix.
 
-    A predictor of your own needs a name, its world and `next_token_probs`; `reader` reads on token by token, and is
-    worth writing where that can be done without reading everything again.
+    A subclass needs a name, its world and `next_token_probs`. `reader` reads token by token; override it where that
+    is possible without reading everything again.
 
     Attributes
     ----------
     name : str
-        What tables call it, such as ``"rrxor/nextlat/seed0"``.
+        Name in tables, such as ``"rrxor/nextlat/seed0"``.
     objective : str
-        What it was trained by; runs are compared between objectives. For a control, what it is.
+        Training objective, by which runs are compared; for a control, its kind.
     seed : int or None
     world : World
     context : int or None
-        Most tokens it can read.
+        Most tokens it can read; None where there is no limit.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class Predictor(ABC):
         """Distribution of the next token after each token, given all so far."""
 
     def reader(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None = None) -> Reader:
-        """Start reading: n sequences of t tokens each, or of the first `lengths` of them; at least one."""
+        """Start reading n sequences of t tokens each, or of the first `lengths` of them; at least one."""
         return Rereader(self, np.asarray(tokens), lengths)
 
     def __repr__(self) -> str:
@@ -61,12 +61,12 @@ class Predictor(ABC):
 
 
 class Reader(ABC):
-    """Sequences being read, one token each at a time.
+    """Sequences that are read one token at a time.
 
     Attributes
     ----------
     probs : (n, v) array
-        Distribution of the token after those read.
+        Distribution of the next token of each sequence.
     """
 
     probs: Float[np.ndarray, "n v"]
@@ -77,46 +77,46 @@ class Reader(ABC):
 
     @abstractmethod
     def keep(self, rows: Any) -> None:
-        """Go on with some of the sequences: a boolean or an integer index; a sequence may be taken several times."""
+        """Keep some of the sequences: a mask or indices; a sequence may occur several times."""
 
 
 class Rereader(Reader):
-    """Reads everything again for every token: right for any predictor, and slow."""
+    """Reads everything again for every token: works for any predictor, slowly."""
 
     def __init__(
         self, predictor: Predictor, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None = None
     ) -> None:
         self._predictor, self._tokens = predictor, tokens
         self._lengths = np.full(len(tokens), tokens.shape[1]) if lengths is None else np.asarray(lengths)
-        self._look()
+        self._update()
 
     def read(self, tokens: Int[np.ndarray, " n"]) -> None:
         if (self._lengths == self._tokens.shape[1]).any():
             self._tokens = np.pad(self._tokens, ((0, 0), (0, 1)))
         self._tokens[np.arange(len(tokens)), self._lengths] = tokens
         self._lengths = self._lengths + 1
-        self._look()
+        self._update()
 
     def keep(self, rows: Any) -> None:
         self._lengths, self.probs = self._lengths[rows], self.probs[rows]
         self._tokens = self._tokens[rows][:, : int(self._lengths.max(initial=1))]
 
-    def _look(self) -> None:
-        # What lies behind a sequence may be impossible there, which a world need not put up with: one length at a time.
-        found = {
+    def _update(self) -> None:
+        # One call per length: padding after a sequence may be impossible there, which a world may refuse.
+        probs = {
             length: self._predictor.next_token_probs(self._tokens[self._lengths == length, :length])[:, -1]
             for length in np.unique(self._lengths).tolist()
         }
-        if len(found) == 1:
-            (self.probs,) = found.values()
+        if len(probs) == 1:
+            (self.probs,) = probs.values()
             return
         self.probs = np.empty((len(self._tokens), len(self._predictor.world.vocabulary)))
-        for length, probs in found.items():
-            self.probs[self._lengths == length] = probs
+        for length, values in probs.items():
+            self.probs[self._lengths == length] = values
 
 
 class ModelPredictor(Predictor):
-    """A trained model; it reads on with a key-value cache.
+    """A trained model; its reader uses a key-value cache.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class ModelPredictor(Predictor):
         self.world, self.context = checkpoint.world, checkpoint.model.backbone.config.context
 
     def tensor(self, tokens: Any) -> torch.Tensor:
-        """Token ids where the model is."""
+        """Token ids on the model's device."""
         return torch.as_tensor(np.asarray(tokens), device=self.model.backbone.head.weight.device)
 
     @torch.no_grad()
@@ -175,12 +175,12 @@ def _probs(logits: torch.Tensor) -> np.ndarray:
 
 
 class WorldPredictor(Predictor):
-    """The world as a model: exact probabilities. What it scores is the best that can be scored.
+    """The world as a model, with exact probabilities: the upper bound of every score.
 
     Raises
     ------
     ValueError
-        If the world does not know its next-token probabilities; :class:`UniformLegal` needs only what is legal.
+        If the world does not know its next-token probabilities; :class:`UniformLegal` needs only its legal tokens.
     """
 
     objective = "true world"
@@ -199,9 +199,9 @@ class WorldPredictor(Predictor):
 
 
 class UniformLegal(Predictor):
-    """A control that knows what is legal and nothing else: every legal token is equally likely.
+    """A control that knows only the rules: every legal token has the same probability.
 
-    Where nothing is legal (the sequence ended, or went wrong), every token is.
+    Where no token is legal (after the end or an illegal token), all tokens have.
 
     Examples
     --------
@@ -222,7 +222,7 @@ class UniformLegal(Predictor):
 
 
 def as_predictor(model: Any) -> Predictor:
-    """A predictor as it is, a checkpoint as one.
+    """Return a predictor unchanged, or wrap a checkpoint.
 
     Raises
     ------
@@ -240,21 +240,22 @@ def as_predictor(model: Any) -> Predictor:
 
 
 def as_predictors(models: Any) -> list[Predictor]:
-    """One model or several as a list of predictors of one world.
+    """Return one model or several as a list of predictors of one world.
 
     Raises
     ------
     ValueError
         If there are none, or they are of different worlds.
     """
-    several = models if isinstance(models, Iterable) and not isinstance(models, (str, Predictor)) else [models]
-    found = [as_predictor(one) for one in several]
-    if not found:
+    items = models if isinstance(models, Iterable) and not isinstance(models, (str, Predictor)) else [models]
+    predictors = [as_predictor(model) for model in items]
+    if not predictors:
         raise ValueError("models is empty: give at least one checkpoint or predictor")
-    for one in found:
-        if one.world.spec != found[0].world.spec:
+    first = predictors[0]
+    for other in predictors:
+        if other.world.spec != first.world.spec:
             raise ValueError(
-                f"{found[0].name} is of world {found[0].world.spec} and {one.name} of world {one.world.spec}: measure "
+                f"{first.name} is of world {first.world.spec} and {other.name} of world {other.world.spec}: measure "
                 "models of one world together"
             )
-    return found
+    return predictors

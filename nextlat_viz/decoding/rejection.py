@@ -1,4 +1,4 @@
-"""Speculative sampling: which drafts stay, so that what comes out follows the model's own law."""
+"""Speculative sampling: accept drafts so that the tokens follow the model's own distribution."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def acceptance_probs(
 
     Parameters
     ----------
-    p : the model's own distributions at the drafts' places; more of them are not looked at.
-    q : those the drafts were drawn from.
+    p : the model's distributions at the places of the drafts; further ones are ignored.
+    q : the distributions that the drafts were drawn from.
     drafts : (b, k) tokens.
 
     Examples
@@ -25,15 +25,15 @@ def acceptance_probs(
     (0.5, 1.0)
     """
     k = drafts.shape[1]
-    its_p, its_q = (law[:, :k].gather(2, drafts[..., None])[..., 0] for law in (p, q))
-    # No draft is drawn where q is 0; what is padding there is never accepted.
-    return torch.where(its_q > 0, its_p / its_q, 0).clamp(max=1)
+    drafted_p, drafted_q = (law[:, :k].gather(2, drafts[..., None])[..., 0] for law in (p, q))
+    # No draft is drawn where q is 0: that is padding, which is never accepted.
+    return torch.where(drafted_q > 0, drafted_p / drafted_q, 0).clamp(max=1)
 
 
 def accepted(
     chances: Float[Tensor, "b k"], counts: Int[Tensor, " b"], uniforms: Float[Tensor, "b k"]
 ) -> Int[Tensor, " b"]:
-    """How many drafts of each row are accepted: those before the first that is not, of the row's `counts`."""
+    """Count the accepted drafts of each row: those before the first rejected one, among the row's `counts`."""
     inside = torch.arange(chances.shape[1], device=chances.device) < counts[:, None]
     return ((uniforms < chances) & inside).long().cumprod(dim=1).sum(dim=1)
 
@@ -41,9 +41,9 @@ def accepted(
 def replacement(
     p: Float[Tensor, "b _k v"], q: Float[Tensor, "b k v"], counts: Int[Tensor, " b"], kept: Int[Tensor, " b"]
 ) -> Float[Tensor, "b v"]:
-    """Distribution of the token after the drafts that were kept.
+    """Distribution of the token after the accepted drafts.
 
-    After a rejection max(0, p - q), normalised: what p has more of than q; with all `counts` drafts kept, p.
+    After a rejection it is max(0, p - q), normalised; where all `counts` drafts were accepted, p.
 
     Examples
     --------
@@ -60,16 +60,16 @@ def replacement(
     drafted = q[rows, kept.clamp(max=q.shape[1] - 1)]
     more = (own - torch.where((kept < counts)[:, None], drafted, 0)).clamp(min=0)
     total = more.sum(dim=1, keepdim=True)
-    # Where p and q differ by rounding alone, nothing may be left over.
+    # Where p and q differ only by rounding, p - q may have no positive part.
     return torch.where(total > 0, more / total.clamp(min=torch.finfo(total.dtype).tiny), own)
 
 
-def draw(probs: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """One token per row, by where a uniform number falls in the cumulative distribution.
+def sample_rows(probs: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """Take a token per row, by inverting the cumulative distribution at a uniform number.
 
     Examples
     --------
-    >>> draw(torch.tensor([[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]), torch.tensor([0.4, 0.6])).tolist()
+    >>> sample_rows(torch.tensor([[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]), torch.tensor([0.4, 0.6])).tolist()
     [0, 2]
     """
     cumulative = probs.cumsum(dim=1)

@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save as save_tensors
 
 from nextlat_viz import io
+from nextlat_viz.errors import at_least
 from nextlat_viz.hf.backbone import PostHoc, pretrained, weights_sha256
 from nextlat_viz.hf.corpus import sequences
 from nextlat_viz.hf.finetuned import (
@@ -35,7 +36,7 @@ from nextlat_viz.hf.load import quiet
 from nextlat_viz.models import Batch
 from nextlat_viz.training.card import CARD, device_name, sha256_of, versions
 from nextlat_viz.training.checkpoint import METRICS
-from nextlat_viz.training.config import TrainConfig, check_seed
+from nextlat_viz.training.config import TrainConfig
 from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.resume import Identity, RunState, refuse_another
@@ -126,7 +127,7 @@ def finetune(
     >>> tuned.card.before["transition_error"], tuned.card.metrics["transition_error"] < 1
     (1.0, True)
     """
-    seed = check_seed(seed)
+    seed = at_least("seed", seed, 0)
     backbone, name = pretrained(model)
     explicit = {
         "mode": mode,

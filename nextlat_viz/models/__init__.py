@@ -1,12 +1,11 @@
-"""The backbone, the latent dynamics psi, and one file per training objective."""
+"""The transformer that every model shares, and one file per training objective."""
 
 from nextlat_viz.models.attention import KVCache, TransformerConfig
 from nextlat_viz.models.bst import BeliefState
-from nextlat_viz.models.dynamics import LatentDynamics
 from nextlat_viz.models.jtp import JointToken
 from nextlat_viz.models.mtp import MultiToken
 from nextlat_viz.models.next_token import NextToken
-from nextlat_viz.models.nextlat import NextLat
+from nextlat_viz.models.nextlat import LatentDynamics, NextLat
 from nextlat_viz.models.objective import Batch, Objective
 from nextlat_viz.models.transformer import Transformer
 

@@ -1,4 +1,4 @@
-"""Attention with rotary positions: full, grouped-query or multi-query, with projections shared or not."""
+"""Attention with rotary positions and its key-value cache; full, grouped-query, multi-query or shared projections."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Sharing = Literal["none", "k=v", "q=k", "q=k=v"]
 class TransformerConfig(BaseModel):
     """Sizes of a :class:`Transformer`; `context` is the longest sequence it reads.
 
-    `kv_heads` is how many heads keys and values have: as many as queries when None; fewer are grouped-query attention
-    (Ainslie et al. 2023, arXiv:2305.13245), one is multi-query attention (Shazeer 2019, arXiv:1911.02150).
-    `sharing` says which of the projections to queries, keys and values are one and the same (arXiv:2606.04032).
+    `kv_heads` is the number of heads of keys and values: as many as queries when None; fewer are grouped-query
+    attention (Ainslie et al. 2023, arXiv:2305.13245), one is multi-query attention (Shazeer 2019, arXiv:1911.02150).
+    `sharing` states which projections to queries, keys and values are the same (arXiv:2606.04032).
 
     Examples
     --------
@@ -75,20 +75,20 @@ class TransformerConfig(BaseModel):
 class KVCache:
     """Keys and values of the tokens read so far, in one buffer per layer.
 
-    Rows may hold different numbers of tokens: those of row i lie at places 0 to ``lengths[i] - 1``, and whatever lies
-    behind them is never attended to. :meth:`truncate` rolls rows back, e.g. after rejected drafts, and :meth:`keep`
-    goes on with some of them. Where key and value come of one projection, that is held once and turned to its position
-    when it is read as a key.
+    Rows may have different numbers of tokens: those of row i are at indices 0 to ``lengths[i] - 1``, and later indices
+    are never attended to. :meth:`truncate` removes the last tokens of rows, e.g. rejected drafts, and :meth:`keep`
+    selects rows. Where key and value come from one projection, it is stored once and rotated to its position when it
+    is used as a key.
 
-    Reading is :meth:`begin`, one :meth:`append` per layer (by its attention), :meth:`end`; a :class:`Transformer` given
-    a cache does all three.
+    To read tokens call :meth:`begin`, one :meth:`append` per layer (its attention does), and :meth:`end`; a
+    :class:`Transformer` given a cache does all three.
 
     Attributes
     ----------
     lengths : (b,) integers
-        Tokens each row holds, on the CPU, so that looking at them waits for no device.
+        Tokens in each row; on the CPU, so that reading them does not wait for the device.
     length : int
-        Tokens the longest row holds.
+        Tokens in the longest row.
 
     Examples
     --------
@@ -110,18 +110,18 @@ class KVCache:
     def begin(
         self, t: int, counts: Int[Tensor, " b"] | None, rotation: Float[Tensor, "2 context half"]
     ) -> tuple[Bool[Tensor, "..."] | None, Float[Tensor, "2 s half"]]:
-        """Make ready for t more tokens in each row, or for the first `counts` of them, the rest being padding.
+        """Prepare for t more tokens in each row, or for the first `counts` of them; the rest is padding.
 
         Returns
         -------
         mask, rotation
-            Which of all places each new token attends to (None: those before it, of t equal rows that start here, or
-            all), and the rotations of all places.
+            Which positions each new token attends to, and the rotations of all positions. The mask is None where the
+            kernel needs none: for causal attention from an empty cache, and for a single token, which attends to all.
 
         Raises
         ------
         ValueError
-            If a row would hold more than the context.
+            If a row would be longer than the context.
         """
         grown = torch.full_like(self.lengths, t) if counts is None else counts.to(self.lengths)
         if counts is not None and not bool(((grown >= 0) & (grown <= t)).all()):
@@ -130,7 +130,8 @@ class KVCache:
         end = int(self._after.max()) if len(self._after) else t
         fits(end, self._context)
         device = self.buffers.device
-        # Rows of one length read as one block. Padding, behind what they will hold, may then be written too.
+        # Rows of equal length are written as one block, without an index. This may write padding too, which is safe:
+        # it lies past `lengths`, where nothing attends and the next tokens overwrite it.
         if self._equal and self.length + t <= self._context:
             start, end = self.length, self.length + t
             self._end = end
@@ -150,7 +151,7 @@ class KVCache:
         return mask, rotation[:, :end]
 
     def append(self, layer: int, *new: Float[Tensor, "b g t d"]) -> tuple[Float[Tensor, "b g s d"], ...]:
-        """Hold what came of the new tokens; returns it for all tokens so far."""
+        """Store a layer's keys and values of the new tokens; returns those of all tokens so far."""
         for i, values in enumerate(new):
             if self._block is not None:
                 self.buffers[layer, i, :, :, self._block] = values
@@ -159,11 +160,11 @@ class KVCache:
         return tuple(self.buffers[layer, i, :, :, : self._end] for i in range(len(new)))
 
     def end(self) -> None:
-        """Count the tokens that every layer has appended."""
+        """Add the tokens that every layer has appended to `lengths`."""
         self._count(self._after)
 
     def truncate(self, length: int | Int[Tensor, " b"]) -> None:
-        """Forget all but the first `length` tokens of every row, or so many of each."""
+        """Keep the first `length` tokens of every row, or a number for each row. Nothing is copied."""
         kept = torch.as_tensor(length).to(self.lengths).expand_as(self.lengths)
         if not bool(((kept >= 0) & (kept <= self.lengths)).all()):
             held = self.length if self._equal else self.lengths.tolist()
@@ -171,7 +172,7 @@ class KVCache:
         self._count(kept.clone())
 
     def keep(self, rows: Bool[Tensor, " b"] | Int[Tensor, " n"]) -> None:
-        """Go on with some of the rows: a mask, or indices; a row may be taken several times."""
+        """Keep some of the rows: a mask, or indices; a row may occur several times."""
         rows = rows.cpu()
         self.buffers = self.buffers[:, :, rows.to(self.buffers.device)]
         self._count(self.lengths[rows])
@@ -183,13 +184,13 @@ class KVCache:
 
 
 def causal(start: int, t: int, device: torch.device) -> Bool[Tensor, "t s"]:
-    """Which of all places so far each of t places from `start` attends to."""
-    places = torch.arange(start + t, device=device)
-    return places[start:, None] >= places
+    """Causal mask of t positions from `start` over all positions so far."""
+    positions = torch.arange(start + t, device=device)
+    return positions[start:, None] >= positions
 
 
 def fits(tokens: int, context: int) -> None:
-    """Raise unless a model of this context can read so many tokens."""
+    """Raise ValueError if a sequence is longer than the context."""
     if tokens > context:
         raise ValueError(
             f"tokens: {tokens} positions are more than this model's context of {context}. "
@@ -200,8 +201,8 @@ def fits(tokens: int, context: int) -> None:
 class Attention(nn.Module):
     """Causal self-attention.
 
-    Queries and keys are turned to their positions after the projection, so also where it is shared, and values are
-    not: with one projection for all three, query, key and value still differ by a rotation.
+    Queries and keys are rotated to their positions after the projection, values are not. So with one projection for
+    all three, query, key and value still differ by a rotation.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -235,7 +236,7 @@ class Attention(nn.Module):
         if cache is not None:
             held = cache.append(layer, *held)
         key, value = held if len(held) == 2 else (rotate(held[0], rotation), held[0])
-        # One token attends to all that is held; the kernel's own causal mask would show it the first alone.
+        # A single token attends to everything in the cache; the kernel's causal mask would show it only the first.
         causal = mask is None and t > 1
         out = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped
@@ -244,7 +245,7 @@ class Attention(nn.Module):
 
 
 def rotate(x: Float[Tensor, "b h t d"], rotation: Float[Tensor, "2 *places half"]) -> Float[Tensor, "b h t d"]:
-    """Turn pairs of coordinates to their places, (t,) of all rows or (b, 1, t) of each."""
+    """Rotate pairs of coordinates to their positions: (t,) for all rows, or (b, 1, t) for each."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

@@ -20,9 +20,9 @@ class BeliefState(Objective):
     before the suffix: all pairs with t + 2 <= s <= T + 1, where s = T + 1 is the empty suffix, a learned vector.
     Generation uses the empty suffix alone.
 
-    There are O(T^2) pairs. Those with the empty suffix always count; of the others at most `pairs` are drawn in each
-    row for each step, by the batch's seed. Pairs of two documents, with padding or with a token that is not scored
-    count in neither term.
+    There are O(T^2) pairs. Those with the empty suffix always count; of the others at most `pairs` per row are drawn in
+    each step, by the batch's seed. Pairs across two documents, with padding or with a token that is not scored count in
+    neither term.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class BeliefState(Objective):
         dim = backbone.config.dim
         self.pairs = pairs
         self.backward_encoder = Transformer(backbone.config.model_copy(update={"context": backbone.config.context + 1}))
-        # Its own head would never be read.
+        # This head would never be used.
         del self.backward_encoder.head
         self.empty = nn.Parameter(torch.zeros(dim))
         self.join = nn.Linear(2 * dim, 2 * dim)
@@ -71,25 +71,25 @@ class BeliefState(Objective):
         rows = torch.arange(b, device=tokens.device)[:, None]
         following, previous = self._joined(ahead[rows, t], back[rows, s])
         forward_mask, backward_mask = self._masks(batch, document, t, s)
-        # The pairs with the empty suffix come first; what they cost is known on its own.
+        # The pairs with the empty suffix come first; their loss is also reported alone.
         empty, others = slice(length - 1), slice(length - 1, None)
-        of_empty, of_others = (
-            token_loss(self.backbone.head, following[:, some], tokens[:, t[some] + 1], forward_mask[:, some])
-            for some in (empty, others)
+        empty_loss, other_loss = (
+            token_loss(self.backbone.head, following[:, part], tokens[:, t[part] + 1], forward_mask[:, part])
+            for part in (empty, others)
         )
-        next_term = mean(of_empty + of_others, forward_mask.sum())
+        next_term = mean(empty_loss + other_loss, forward_mask.sum())
         previous_loss = token_loss(self.previous_head, previous, tokens[:, s - 1], backward_mask)
         previous_term = mean(previous_loss, backward_mask.sum())
         return {
             "loss": next_term + previous_term,
-            "next_token": mean(of_empty, forward_mask[:, empty].sum()).detach(),
+            "next_token": mean(empty_loss, forward_mask[:, empty].sum()).detach(),
             "next": next_term,
             "previous": previous_term,
         }
 
     @property
     def weights(self) -> dict[str, float]:
-        # What the empty suffix alone costs is measured, and minimised as part of "next".
+        # The loss with the empty suffix alone is only reported: "next" includes it.
         return {"next_token": 0.0, "next": 1.0, "previous": 1.0}
 
     def counts(self, batch: Batch) -> dict[str, int]:
@@ -104,17 +104,17 @@ class BeliefState(Objective):
     ) -> tuple[Bool[Tensor, "b pairs"], Bool[Tensor, "b pairs"]]:
         """Which pairs count for the token after the prefix, and which for the one before the suffix."""
         b, length = document.shape
-        # What cannot be scored as a target cannot end a suffix's gap either; the first token is never one.
+        # A token that is not scored as a target is not scored before a suffix either; the first token never is.
         scored = torch.cat([batch.target_mask.new_zeros(b, 1), batch.target_mask], dim=1)
         own = document[:, t]
         together = (document[:, s.clamp(max=length - 1)] == own) | (s == length)
         return scored[:, t + 1] & together, scored[:, s - 1] & together & (document[:, s - 1] == own)
 
     def _documents(self, batch: Batch) -> Int[Tensor, "b length"]:
-        """A number for every token of the whole row: its document, -1 on padding.
+        """Return the document number of every token of the row, -1 on padding.
 
-        The batch says nothing of the last target but whether it is scored: it is taken for a token of the document
-        before it if it is, for padding if it is not.
+        For the last target the batch only states whether it is scored: if it is, it belongs to the document before it;
+        if not, it counts as padding.
         """
         documents = torch.zeros_like(batch.inputs) if batch.documents is None else batch.documents
         known = documents.masked_fill(~batch.valid, -1)
@@ -122,14 +122,14 @@ class BeliefState(Objective):
         return torch.cat([known, last], dim=1)
 
     def _suffixes(self, tokens: Int[Tensor, "b t"], document: Int[Tensor, "b t"]) -> Float[Tensor, "b s dim"]:
-        """Entry s (from 0) is the state after reading the row backwards down to token s; the last is the empty one."""
+        """Entry s (from 0) is the state after reading the row backwards to token s; the last is the empty suffix."""
         back = self.backward_encoder(tokens.flip(1), document.flip(1)).flip(1)
         return torch.cat([back, self.empty.expand(len(back), 1, -1)], dim=1)
 
     def _pairs(
         self, length: int, seed: int, device: torch.device
     ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-        """Places (t, s) from 0, the same for every row: each t with the empty suffix, and some others."""
+        """Positions (t, s) from 0, the same for every row: each t with the empty suffix, and a sample of the rest."""
         first = torch.arange(length - 1)
         t, s = torch.triu_indices(length, length, offset=2)
         if len(t) > self.pairs:

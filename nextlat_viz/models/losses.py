@@ -1,4 +1,4 @@
-"""Losses over a vocabulary: of the rows that count alone, and with a bound on the logits that exist at once."""
+"""Losses over a vocabulary that skip unscored rows and bound the number of logits in memory at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 # Most logits of a loss that are kept for its gradient: 128 MB in single precision. Where a batch has more, they are
-# computed in pieces, and once more for the gradient: one extra product with the head, for any batch and vocabulary.
+# computed in pieces, and again for the gradient: one extra product with the head, whatever the batch and vocabulary.
 MOST_LOGITS = 1 << 25
 
 Result = TypeVar("Result")
@@ -21,11 +21,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Rows:
-    """The places of a (B, T) grid that count, one after another, time first: those from a time on come last.
+    """The scored positions of a (B, T) grid as rows, ordered by time, then by batch row.
 
-    On a CPU they are gathered, which saves the logits of all others: most, where a prompt is not scored. On other
-    devices, which would have to be waited for, and in compiled code, whose shapes must not hang on data, every place
-    is a row; what does not count is left out of the sum by its mask in either case.
+    On a CPU only scored positions are gathered, which saves the logits of all others: most, where a prompt is not
+    scored. On other devices gathering would wait for the device, and in compiled code shapes must not depend on data,
+    so every position is a row there. The mask leaves unscored ones out of the sum in either case.
 
     Examples
     --------
@@ -48,39 +48,39 @@ class Rows:
         return self.batch_size * self.length if self.chosen is None else len(self.chosen)
 
     def __call__(self, values: Tensor, skip: int = 0) -> Tensor:
-        """(n, ...) of (B, T, ...), or of (B, T - skip, ...) without the first times, whose rows are left out."""
+        """Select the rows (n, ...) of (B, T, ...), or of (B, T - skip, ...) that lacks the first `skip` times."""
         flat = values.transpose(0, 1).flatten(0, 1)
         if self.chosen is None:
             return flat
         return flat.index_select(0, self.chosen[self.before(skip) :] - skip * self.batch_size)
 
     def before(self, time: int) -> int:
-        """How many rows come before a time."""
+        """Number of rows before a time."""
         first = time * self.batch_size
         return first if self.chosen is None else int((self.chosen < first).sum())
 
 
 def pieces(rows: int, logits_per_row: int) -> list[slice]:
-    """Slices of the rows, each with as many logits as may exist at once; one slice if that is all.
+    """Cut the rows into slices of at most `MOST_LOGITS` logits each.
 
     Examples
     --------
     >>> pieces(5, logits_per_row=MOST_LOGITS // 3)
     [slice(0, 3, None), slice(3, 6, None)]
     """
-    several = max(1, MOST_LOGITS // logits_per_row)
-    return [slice(start, start + several) for start in range(0, rows, several)]
+    size = max(1, MOST_LOGITS // logits_per_row)
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def recomputed(function: Callable[..., Result], *arguments: object) -> Result:
-    """Call the function, keeping nothing for the gradient but its arguments: it is called again for that."""
+    """Call the function and keep only its arguments for the gradient; the backward pass calls it again."""
     return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def token_loss(
     head: nn.Linear, hidden: Float[Tensor, "b t dim"], targets: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]
 ) -> Float[Tensor, ""]:
-    """Sum of -log p(target) in nats over the places where the mask is True; p is what the head reads from the states.
+    """Sum of -log p(target) in nats over the positions where the mask is True; p is the head's softmax.
 
     Examples
     --------

@@ -1,19 +1,58 @@
-"""Next-Latent Prediction: the next token, and the next hidden state (arXiv:2511.05963, section 3)."""
+"""Next-Latent Prediction: psi, the latent dynamics, and the objective (arXiv:2511.05963, section 3)."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from nextlat_viz.errors import unknown
-from nextlat_viz.models.dynamics import LatentDynamics
 from nextlat_viz.models.losses import Rows, pieces, recomputed
 from nextlat_viz.models.objective import Batch, Objective, check_horizon, count_ahead, mean
 from nextlat_viz.models.transformer import Transformer
+
+
+class LatentDynamics(nn.Module):
+    """psi: h^_{t+1} = h_t + f_psi(LayerNorm([h_t ; emb(x_{t+1})]))  (NextLat, eq. 9).
+
+    `f_psi` is `layers` linear layers with GELU between them; it predicts the change of the state.
+
+    Examples
+    --------
+    >>> psi = LatentDynamics(dim=8, width=16)
+    >>> psi(torch.zeros(2, 5, 8), torch.zeros(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
+    """
+
+    def __init__(self, dim: int, width: int, layers: int = 3) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(2 * dim)
+        sizes = [2 * dim, *[width] * (layers - 1), dim]
+        parts: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            parts += [nn.Linear(before, after), nn.GELU()]
+        self.layers = nn.Sequential(*parts[:-1])
+
+    def forward(self, hidden: Float[Tensor, "*b dim"], embedding: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b dim"]:
+        """Predicted next hidden state, from the current one and the embedding of the token read next."""
+        return hidden + self.layers(self.norm(torch.cat([hidden, embedding], dim=-1)))
+
+    def rollout(
+        self, hidden: Float[Tensor, "b t dim"], embeddings: Float[Tensor, "b t dim"], horizon: int
+    ) -> list[Float[Tensor, "b s dim"]]:
+        """Teacher-forced rollouts from every position: item i-1 holds h^_{t+i} for t = 1..T-i.
+
+        Item i-1 has T-i positions and lines up with `hidden[:, i:]`, the states it predicts.
+        """
+        rolled, current = [], hidden
+        for i in range(1, horizon + 1):
+            current = self(current[:, :-1], embeddings[:, i:])
+            rolled.append(current)
+        return rolled
 
 
 class NextLat(Objective):
@@ -25,9 +64,9 @@ class NextLat(Objective):
     - L_KL is the mean of KL(head(sg(h_{t+i})) || head(h^_{t+i})) over t and i, the head's weights frozen;
       or, in its place, the cross-entropy -log head(h^_{t+i})[x_{t+i+1}].
 
-    So both reach psi and, through h_t and the token embeddings, the trunk; never the head, never the target.
-    A mean over (t, i) is over all pairs in which t+i is inside the row. Pairs that cross a document boundary
-    or reach padding count in neither; pairs whose prediction is not scored (prompt) count in L_next_h alone.
+    So gradients of both reach psi and, through h_t and the token embeddings, the trunk; never the head or the target.
+    A mean over (t, i) is over all pairs in which t+i is inside the row. Pairs that cross a document boundary or reach
+    padding count in neither; pairs whose prediction is not scored (prompt) count in L_next_h alone.
 
     Parameters
     ----------
@@ -65,7 +104,6 @@ class NextLat(Objective):
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         states = self.backbone.states(batch.inputs, batch.documents)
         hidden = states["hidden"]
-        # The target of both latent losses, and what psi makes of the states i steps before it.
         target = hidden.detach() if self.stop_target else hidden
         predicted = self.psi.rollout(hidden, states["embed"], self.horizon)
         next_token, token_term = self.token_losses(hidden, target, predicted, batch)
@@ -107,7 +145,7 @@ class NextLat(Objective):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """L_next_token, and L_KL or the cross-entropy in its place.
 
-        Both read the head at the same states, so its logits there, the teacher's, are computed once.
+        Both use the head's logits at the same states, so these are computed once.
         """
         rows = Rows.of(batch.target_mask)
         pairs = [batch.inside(i) & batch.target_mask[:, i:] for i in range(1, self.horizon + 1)]
@@ -141,7 +179,10 @@ class NextLat(Objective):
         scored: Bool[Tensor, " n"],
         steps: list[tuple[Float[Tensor, "_m dim"], Bool[Tensor, " _m"]]],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Sums of the two losses over some rows; what psi predicts for the last of them, and which of it counts."""
+        """Sum the two losses over some rows.
+
+        `steps` has, for each step of psi, its predictions for the last rows, and which of them count.
+        """
         head = self.backbone.head.weight.detach() if self.freeze_head else self.backbone.head.weight
         log_p = F.log_softmax(self.backbone.logits(states), dim=-1)
         next_token = (F.nll_loss(log_p, tokens, reduction="none") * scored).sum()

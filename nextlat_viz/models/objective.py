@@ -1,8 +1,9 @@
-"""What an objective is: a backbone, whatever it adds to it, and named losses from a batch."""
+"""The interface of an objective: a backbone and its own modules, and named losses from a batch."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +17,10 @@ from nextlat_viz.worlds import Episodes
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step reads. Index t holds the input x_{t+1} and what is predicted from h_{t+1}.
+    """The tokens of one training step. Index t has the input x_{t+1} and the target to predict from h_{t+1}.
 
     `target_mask` is False where the prediction is not scored (prompt, padding), `valid` is False on padding,
-    `documents` numbers the documents packed into a row, `seed` is for objectives that draw at random.
+    `documents` numbers the documents packed into a row, `seed` is for objectives that sample.
     """
 
     inputs: Int[Tensor, "b t"]
@@ -85,35 +86,74 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, int]:
-        """How many predictions each term is a mean over, so that parts of a batch can be put together again."""
+        """Number of predictions that each term is a mean over, to weight the parts of a batch that was split."""
 
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
-        """Next-token logits read from hidden states, as the model generates by."""
+        """Next-token logits from hidden states, as used in generation."""
         return self.backbone.logits(hidden)
 
 
 def mean(total: Float[Tensor, ""], count: Int[Tensor, ""]) -> Float[Tensor, ""]:
-    """A sum over what counts as its mean; 0 where nothing does."""
+    """Divide a sum by a count; 0 where the count is 0."""
     return total / count.clamp(min=1)
 
 
 def next_token_loss(backbone: Transformer, hidden: Float[Tensor, "b t dim"], batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of the scored targets, read from the hidden states."""
+    """Mean cross-entropy of the scored targets in nats, from hidden states."""
     total = token_loss(backbone.head, hidden, batch.targets, batch.target_mask)
     return mean(total, batch.target_mask.sum())
 
 
 def count_ahead(batch: Batch, horizon: int, scored: bool) -> int:
-    """Pairs of a position and one of the `horizon` after it that count; with `scored`, those predicted there too."""
+    """Count pairs of a position and one of the `horizon` after it; with `scored`, only those with a scored target."""
     pairs = (batch.inside(i) & batch.target_mask[:, i:] if scored else batch.inside(i) for i in range(1, horizon + 1))
     return sum(int(pair.sum()) for pair in pairs)
 
 
 def check_horizon(horizon: int, backbone: Transformer) -> int:
-    """The horizon, if a sequence can be that long."""
+    """Return the horizon; raise ValueError if no sequence is long enough for it."""
     if not 1 <= horizon < backbone.config.context:
         raise ValueError(
             f"horizon={horizon} must be at least 1 and under the context of {backbone.config.context}: "
             "nothing can be predicted past the end of a sequence"
         )
     return horizon
+
+
+class FutureTokens(Objective):
+    """L = L_next_token + lambda_future * mean over i = 1..d and t of -log p(x_{t+1+i} | ...), for MTP and JTP.
+
+    Pairs (t, i) are left out where token t+i is padding or of another document, or where the target is not scored.
+
+    Parameters
+    ----------
+    backbone : Transformer
+    horizon : d, the number of tokens after the next that are predicted.
+    lambda_future : weight of their loss.
+    """
+
+    def __init__(self, backbone: Transformer, horizon: int = 1, lambda_future: float = 1.0) -> None:
+        super().__init__(backbone)
+        self.horizon, self.lambda_future = check_horizon(horizon, backbone), lambda_future
+
+    def losses(
+        self, hidden: Float[Tensor, "b t dim"], ahead: Iterable[Float[Tensor, "b _s dim"]], batch: Batch
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Losses of the hidden states, and of the states for i = 1..d, (B, T - i, dim), that the head reads."""
+        total, count = hidden.new_zeros(()), batch.targets.new_zeros(())
+        for i, states in enumerate(ahead, start=1):
+            scored = batch.inside(i) & batch.target_mask[:, i:]
+            total = total + token_loss(self.backbone.head, states, batch.targets[:, i:], scored)
+            count = count + scored.sum()
+        next_token, future = next_token_loss(self.backbone, hidden, batch), mean(total, count)
+        return {"loss": next_token + self.lambda_future * future, "next_token": next_token, "future": future}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"next_token": 1.0, "future": self.lambda_future}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        return {
+            "next_token": int(batch.target_mask.sum()),
+            "future": count_ahead(batch, self.horizon, scored=True),
+        }

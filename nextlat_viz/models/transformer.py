@@ -49,9 +49,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Decoder-only transformer; calling it gives the hidden state at every position.
 
-    There is no start token, so a run of one token has the same states at any length: attention over equal values
-    gives that value, whatever the positions. Where the length of such a run tells something, as in RRXOR, no
-    training can bring the loss all the way to the floor.
+    There is no start token, so a sequence of one repeated token has the same state at every position: attention over
+    equal values gives that value. Where the length of such a sequence matters, as in RRXOR, no training can bring the
+    loss down to the floor.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ class Transformer(nn.Module):
         ----------
         tokens : (B, T) integers under `vocabulary_size`.
         documents : (B, T) document number of each token where several are packed in a row; attention stays inside.
-        cache : earlier tokens of the same rows, of which each may have another number; it grows by these T.
-        counts : with a cache, how many of the T tokens each row has; the rest is padding, whose states mean nothing.
+        cache : earlier tokens of the same rows, possibly a different number in each; the T tokens are added to it.
+        counts : with a cache, how many of the T tokens are real in each row; states of the rest are meaningless.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class Transformer(nn.Module):
         t = tokens.shape[1]
         if cache is None:
             if counts is not None:
-                raise ValueError("counts say what a cache grows by: without a cache, padding at the end needs no mark")
+                raise ValueError("counts needs a cache: without one, padding at the end changes nothing")
             fits(t, self.config.context)
             mask, rotation = self.geometry(t, documents)
         else:
@@ -151,7 +151,7 @@ class Transformer(nn.Module):
     def geometry(
         self, t: int, documents: Int[Tensor, "b t"] | None
     ) -> tuple[Bool[Tensor, "b 1 t t"] | None, Float[Tensor, "2 t half"]]:
-        """What a block needs to know of places: who attends to whom (None: all before), and their rotations."""
+        """Return the attention mask of t positions (None: causal) and their rotations."""
         rotation = self.rotation[:, :t]
         if documents is None:
             return None, rotation

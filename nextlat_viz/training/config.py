@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -198,19 +197,6 @@ def preset_table() -> pd.DataFrame:
         for preset, table in PRESETS.items()
         for world, config in table.items()
     )
-
-
-def check_seed(seed: Any) -> int:
-    """Return a seed as a plain int.
-
-    Raises
-    ------
-    ValueError
-        If it is no whole number, or negative.
-    """
-    if not isinstance(seed, SupportsIndex) or isinstance(seed, bool) or operator.index(seed) < 0:
-        raise ValueError(f"seed={seed!r} must be a whole number of at least 0")
-    return operator.index(seed)
 
 
 def episode_length(world: World, context: int) -> int:

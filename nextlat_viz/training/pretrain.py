@@ -14,11 +14,11 @@ import torch
 from lightning_fabric import Fabric
 
 from nextlat_viz import io, worlds
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.training.card import CARD, Card, device_name, versions
 from nextlat_viz.training.checkpoint import DTYPES, WEIGHTS, Checkpoint, build_model, load, weights_bytes
-from nextlat_viz.training.config import check_seed, resolve
+from nextlat_viz.training.config import resolve
 from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.resume import RunState, identify, refuse_another
@@ -90,7 +90,7 @@ def train(
     if strategy not in STRATEGIES:
         raise unknown("strategy", strategy, STRATEGIES)
     # Plain numbers: the card and the saved state are JSON, which numpy's do not fit in.
-    seed, overrides = check_seed(seed), {name: io.plain(value) for name, value in overrides.items()}
+    seed, overrides = at_least("seed", seed, 0), {name: io.plain(value) for name, value in overrides.items()}
     config = resolve(preset, world, overrides)
     folder = io.resolve(Path("runs", folder_name(world), objective, f"seed{seed}") if out is None else out)
     identity = identify(world.spec, objective, config, seed)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from nextlat_viz import io, worlds
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.models import OBJECTIVES
-from nextlat_viz.training.config import check_seed, resolve
+from nextlat_viz.training.config import resolve
 from nextlat_viz.training.pretrain import folder_name, train
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _entries(
         for name, options in grid.items()
     }
     entries = [
-        SweepRun(objective, tuple(zip(names, chosen, strict=True)), check_seed(seed))
+        SweepRun(objective, tuple(zip(names, chosen, strict=True)), at_least("seed", seed, 0))
         for objective in objectives
         for names in [[name for name in values if _reads(objective, name)]]
         for chosen in itertools.product(*(values[name] for name in names))

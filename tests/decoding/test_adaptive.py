@@ -99,5 +99,5 @@ def test_what_costs_refuse():
         DraftCosts(draft=0.0, verify=0.0, start=float("nan"))
     with pytest.raises(ValueError, match="tokens=11 must be at least 2, and with two more fit the context, 12"):
         measure_costs(random_model(), tokens=11)
-    with pytest.raises(ValueError, match="is no trained model"):
+    with pytest.raises(ValueError, match="is not a trained model"):
         measure_costs(WorldPredictor(worlds.get("mess3")))

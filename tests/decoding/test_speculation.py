@@ -292,8 +292,8 @@ def test_results_show_themselves():
 @pytest.mark.parametrize(
     ("objective", "options", "message"),
     [
-        ("next_token", {}, r"next_token, which brings nothing to draft tokens with.*nextlat \(psi\), mtp \(mtp\), jtp"),
-        ("bst", {}, "which brings nothing to draft"),
+        ("next_token", {}, r"next_token, which has nothing to draft tokens with.*nextlat \(psi\), mtp \(mtp\), jtp"),
+        ("bst", {}, "which has nothing to draft"),
         (
             "mtp",
             {"draft": 4},
@@ -302,7 +302,7 @@ def test_results_show_themselves():
         ("jtp", {"draft": 4}, "draft=4 is more than the 3 tokens after the next"),
         ("nextlat", {"draft": 12}, "draft=12 does not fit the context of random/nextlat, 12.*at most 11"),
         ("nextlat", {"draft": 0}, "draft=0 must be at least 1 token, or 'adaptive'"),
-        ("nextlat", {"drafter": "mtp"}, "drafter='mtp' needs a model trained by mtp.*say 'psi'"),
+        ("nextlat", {"drafter": "mtp"}, "drafter='mtp' needs a model trained by mtp.*give 'psi'"),
         ("nextlat", {"drafter": "pse"}, "unknown drafter 'pse'. Did you mean 'psi'"),
         ("nextlat", {"temperature": -0.1}, "temperature=-0.1"),
     ],
@@ -313,7 +313,7 @@ def test_what_cannot_be_drafted(objective, options, message):
 
 
 def test_a_world_drafts_nothing():
-    with pytest.raises(ValueError, match="is no trained model"):
+    with pytest.raises(ValueError, match="is not a trained model"):
         speculative_generate(WorldPredictor(worlds.get("mess3")), PROMPTS, 4)
 
 

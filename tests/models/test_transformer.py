@@ -295,7 +295,7 @@ def test_what_a_ragged_cache_refuses(model, tokens):
         model(tokens[:, :2], cache=cache, counts=torch.tensor([3, 0, 0]))
     with pytest.raises(ValueError, match=r"length=3 must be between 0 and the \[9, 2, 3\] tokens"):
         cache.truncate(3)
-    with pytest.raises(ValueError, match="without a cache"):
+    with pytest.raises(ValueError, match="counts needs a cache"):
         model(tokens, counts=torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match="documents cannot be combined with a cache"):
         model(tokens[:, :1], torch.zeros(3, 1, dtype=torch.long), cache)

@@ -1,4 +1,4 @@
-"""What self-speculative decoding made, and what became of its drafts."""
+"""Results of decoding: continuations of prompts, and the counts of self-speculative decoding."""
 
 from __future__ import annotations
 
@@ -6,33 +6,69 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from nextlat_viz.decoding.generation import Generated
 from nextlat_viz.display import table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """Continuations of prompts.
+
+    Attributes
+    ----------
+    tokens : (n, t) int array
+        Prompt and continuation; -1 after the end of a sequence.
+    length : (n,) int array
+        Tokens in each, with the prompt and a stop token.
+    prompt : int
+        Tokens of the longest prompt.
+    stopped : (n,) bool array
+        Whether a stop token came before `max_tokens` ran out.
+    prompts : (n,) int array
+        Tokens of each prompt.
+    """
+
+    tokens: Int[np.ndarray, "n t"]
+    length: Int[np.ndarray, " n"]
+    prompt: int
+    stopped: Bool[np.ndarray, " n"]
+    prompts: Int[np.ndarray, " n"]
+
+    @property
+    def continuation(self) -> Int[np.ndarray, "n s"]:
+        """Tokens after each prompt, from the first column on; -1 after their end."""
+        if not (self.prompts != self.prompt).any():
+            return self.tokens[:, self.prompt :]
+        made = self.length - self.prompts
+        columns = np.arange(made.max(initial=0))
+        tokens = np.take_along_axis(
+            self.tokens, np.minimum(self.prompts[:, None] + columns, self.tokens.shape[1] - 1), axis=1
+        )
+        return np.where(columns < made[:, None], tokens, -1)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Speculated(Generated):
-    """Continuations of prompts, and what became of the drafts.
+    """Continuations of prompts by self-speculative decoding, with the number of drafts made and accepted.
 
-    A step is one pass of the transformer over the drafts: it gives the drafts that are accepted, and one token more.
-    The first token of every continuation comes of reading the prompt, and is no step's.
+    A step is one pass of the transformer over the drafts: it gives the drafts that are accepted, and one more token.
+    The first token of a continuation comes from the pass over the prompt, which is not counted as a step.
 
     Attributes
     ----------
     drafter : str
-        What drafted: ``"psi"``, ``"mtp"`` or ``"jtp"``.
+        ``"psi"``, ``"mtp"`` or ``"jtp"``.
     draft : int or "adaptive"
-        How many tokens were drafted in a step, where so many fit.
+        Tokens drafted in a step, where they fit.
     steps, drafted, accepted : (n,) int arrays
-        Of each sequence: steps, tokens drafted, and those of them accepted.
+        For each sequence: steps, tokens drafted, drafts accepted.
     proposed, tested, kept : (k,) int arrays
-        By the draft's place in its step: how often there was one, how often all before it were accepted so that it
-        counted, and how often it was accepted itself.
+        By the draft's place in its step: how many there were, how many had all drafts before them accepted, and how
+        many of those were accepted.
     """
 
     drafter: str
@@ -46,27 +82,27 @@ class Speculated(Generated):
 
     @property
     def acceptance(self) -> Float[np.ndarray, " k"]:
-        """Share of the drafts accepted, by place; those after a rejected one count as rejected."""
+        """Share of drafts accepted, by place; a draft after a rejected one counts as rejected."""
         return self.kept / np.maximum(self.proposed, 1)
 
     @property
     def accepted_per_step(self) -> float:
-        """Drafts accepted in a step, beyond the one token that every step gives."""
+        """Mean number of drafts accepted in a step; every step gives one token more."""
         return float(self.accepted.sum() / max(self.steps.sum(), 1))
 
     @property
     def passes(self) -> Int[np.ndarray, " n"]:
-        """Passes of the transformer for each sequence, the one over the prompt among them."""
+        """Passes of the transformer for each sequence, with the one over the prompt."""
         return self.steps + (self.length > self.prompts)
 
     @property
     def saved(self) -> float:
-        """Share of the passes saved: without drafts there is one for every token."""
+        """Share of passes saved; without drafts there is one for every token."""
         made = (self.length - self.prompts).sum()
         return float(1 - self.passes.sum() / made) if made else 0.0
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row for each place of a draft: ``place`` from 1, ``proposed, tested, accepted`` and the share
+        """Return a row for each place of a draft: ``place`` from 1, ``proposed, tested, accepted``, and the share
         accepted of those proposed, ``acceptance``, and of those tested, ``given_before``.
         """
         import pandas as pd
