@@ -1,3 +1,4 @@
+from . import measure as measure
 from .behaviour.compression import compression_greedy as compression_greedy
 from .behaviour.compression import compression_vafa as compression_vafa
 from .behaviour.countdown import equation_validity as equation_validity

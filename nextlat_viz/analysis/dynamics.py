@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nextlat_viz.analysis.episodes import heldout_episodes
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
-from nextlat_viz.analysis.measure.result import clustered
+from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
 from nextlat_viz.analysis.psi import batches, psi_of, psi_states
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.latents.extraction import HELDOUT_SEED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int
 
-from nextlat_viz.analysis.measure.registry import Models
+from nextlat_viz.analysis.measure import Models
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least
 from nextlat_viz.training.config import episode_length

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nextlat_viz.analysis.episodes import heldout_episodes
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
-from nextlat_viz.analysis.measure.result import clustered
+from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
 from nextlat_viz.analysis.psi import batches, readers
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least

@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 
 from nextlat_viz.analysis._rows import features
 from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
-from nextlat_viz.analysis.measure.result import clustered
+from nextlat_viz.analysis.measure import Models, Rows, clustered, measure, several
 from nextlat_viz.analysis.shape import different_histories, merge_distance, same_state_spread, trajectory_shapes
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least, unknown

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from nextlat_viz.analysis.episodes import end_token, heldout_episodes, prompt_length, require_next_token
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
-from nextlat_viz.analysis.measure.result import clustered
+from nextlat_viz.analysis.measure import Models, Rows, clustered, measure, several
 from nextlat_viz.decoding import DraftCosts, Speculated, speculative_generate
 from nextlat_viz.decoding.drafters import drafter_name, make_drafter
 from nextlat_viz.decoding.predictor import ModelPredictor

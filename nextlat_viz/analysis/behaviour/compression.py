@@ -15,8 +15,7 @@ from nextlat_viz.analysis.episodes import (
     whole_length,
     within_context,
 )
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
-from nextlat_viz.analysis.measure.result import share
+from nextlat_viz.analysis.measure import Models, Rows, measure, share
 from nextlat_viz.decoding import generate
 from nextlat_viz.errors import at_least
 from nextlat_viz.worlds.taxi.world import Taxi

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from nextlat_viz.analysis.episodes import answers
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
-from nextlat_viz.analysis.measure.result import share
+from nextlat_viz.analysis.measure import Models, Rows, measure, share
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.worlds.countdown.world import Countdown

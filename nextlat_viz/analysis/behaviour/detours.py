@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float, Int
 from nextlat_viz.analysis.behaviour.language import walk
 from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
 from nextlat_viz.analysis.episodes import heldout_prompts, require_end, require_taxi, whole_length
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
-from nextlat_viz.analysis.measure.result import share
+from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
 from nextlat_viz.decoding import Predictor
 from nextlat_viz.errors import unknown
 from nextlat_viz.worlds.taxi.world import Taxi

@@ -16,7 +16,7 @@ from nextlat_viz.analysis.episodes import (
     whole_length,
     within_context,
 )
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
+from nextlat_viz.analysis.measure import Models, Rows, measure
 from nextlat_viz.decoding import Predictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.worlds import World

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
-from nextlat_viz.analysis.measure.result import share
+from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
 from nextlat_viz.analysis.psi import batches, readers
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor
 from nextlat_viz.errors import at_least

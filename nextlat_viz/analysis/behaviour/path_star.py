@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nextlat_viz.analysis.episodes import answers
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure, several
-from nextlat_viz.analysis.measure.result import share
+from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.worlds.path_star import PathStar

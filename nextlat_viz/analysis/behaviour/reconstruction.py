@@ -11,8 +11,7 @@ from jaxtyping import Bool, Int
 from nextlat_viz.analysis.behaviour.placement import Placement
 from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
 from nextlat_viz.analysis.episodes import held_out_split, require_end, require_taxi
-from nextlat_viz.analysis.measure.registry import Models, Rows, measure
-from nextlat_viz.analysis.measure.result import share
+from nextlat_viz.analysis.measure import Models, Rows, measure, share
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least
 from nextlat_viz.worlds import World

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from nextlat_viz.analysis.episodes import held_out_split
-from nextlat_viz.analysis.measure.registry import several
+from nextlat_viz.analysis.measure import several
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.worlds import Episodes, HiddenMarkovWorld, World
 

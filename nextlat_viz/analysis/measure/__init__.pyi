@@ -6,6 +6,7 @@ from .registry import MEASURES as MEASURES
 from .registry import Models as Models
 from .registry import Rows as Rows
 from .registry import measure as measure
+from .registry import several as several
 from .result import QUANTITY as QUANTITY
 from .result import Measure as Measure
 from .result import clustered as clustered
