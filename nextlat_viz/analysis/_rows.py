@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.errors import LatentsError, unknown
 from nextlat_viz.latents.table import column, meta, site, sites, tokens_of, world_of
 from nextlat_viz.worlds import HiddenMarkovWorld
 
 ALL_SITES = "all"
+
+
+def latents_of(value: Any, argument: str = "latents") -> AnnData:
+    """Return a table of latents. A checkpoint, or the name of one, is extracted on its held-out episodes.
+
+    Raises
+    ------
+    TypeError
+        For anything else, such as a bare array, which does not say what was true at its rows.
+    """
+    if isinstance(value, AnnData):
+        return value
+    from nextlat_viz.latents.extraction import extract
+    from nextlat_viz.training.checkpoint import Checkpoint, load
+
+    if isinstance(value, (str, os.PathLike)):
+        value = load(value)
+    if isinstance(value, Checkpoint):
+        return extract(value, progress=False)
+    raise TypeError(
+        f"{argument} must be a table of latents, a checkpoint or the name of one, got {type(value).__name__}: make a "
+        "table with nlv.extract(checkpoint)"
+    )
 
 
 def finite(X: Float[np.ndarray, "rows dim"], what: str = "the latents") -> Float[np.ndarray, "rows dim"]:
@@ -31,6 +58,22 @@ def features(latents: AnnData, name: str = "hidden") -> Float[np.ndarray, "rows 
             np.concatenate([site(latents, name) for name in sites(latents)], axis=1), "the latents of all sites"
         )
     return finite(site(latents, name), f"the latents at site {name!r}")
+
+
+def sites_named(latents: AnnData, names: Any) -> list[str]:
+    """Return the sites that an argument names, checked; None is every site of the latents."""
+    known = sites(latents)
+    if names is None:
+        return known
+    if not isinstance(names, (str, Iterable)):
+        raise TypeError(f"sites={names!r} must be names of sites: {', '.join((*known, ALL_SITES))}")
+    chosen = [names] if isinstance(names, str) else list(names)
+    if not chosen:
+        raise ValueError("sites is empty: name at least one site, or leave it out for all")
+    for name in chosen:
+        if name not in (ALL_SITES, *known):
+            raise unknown("site", name, known)
+    return chosen
 
 
 def prefixes(latents: AnnData) -> Int[np.ndarray, " rows"]:

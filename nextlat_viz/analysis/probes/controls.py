@@ -7,12 +7,15 @@ target by itself, or the position gives it away.
 
 from __future__ import annotations
 
+from numbers import Real
+from typing import Any
+
 import numpy as np
 from anndata import AnnData
 from jaxtyping import Int
 
 from nextlat_viz.analysis._rows import contents, episode_index
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column
 
 MIN_SEQUENCES = 5
@@ -49,8 +52,7 @@ def split_episodes(
     >>> len(np.intersect1d(train, test))
     0
     """
-    if not 0 < test_size < 1:
-        raise ValueError(f"test_size must be a share between 0 and 1, got {test_size}: try 0.3")
+    test_size, seed = _share(test_size), at_least("seed", seed, 0)
     group = contents(latents)
     count = int(group.max(initial=-1)) + 1
     if count < MIN_SEQUENCES:
@@ -62,6 +64,12 @@ def split_episodes(
     chosen = np.random.default_rng(seed).permutation(count)[:held_out]
     test = np.isin(group, chosen)
     return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def _share(value: Any) -> float:
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
+        raise ValueError(f"test_size must be a share between 0 and 1, got {value!r}: try 0.3")
+    return float(value)
 
 
 def swap_episodes(

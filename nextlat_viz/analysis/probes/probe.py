@@ -10,23 +10,30 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import Int
 
-from nextlat_viz.analysis._rows import contents, features, prefixes, require_model, require_same_rows
+from nextlat_viz.analysis._rows import (
+    contents,
+    features,
+    latents_of,
+    prefixes,
+    require_model,
+    require_same_rows,
+    sites_named,
+)
 from nextlat_viz.analysis.probes import controls
 from nextlat_viz.analysis.probes.fit import Linear
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.analysis.probes.targets import target_of
-from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents import table
+from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta
 
 MIN_UNSEEN = 30
 
 
 def probe(
-    latents: AnnData,
+    latents: Any,
     target: str = "belief",
     site: str = "hidden",
-    untrained: AnnData | None = None,
+    untrained: Any = None,
     min_position: int = 1,
     test_size: float = 0.3,
     n_bootstrap: int = 200,
@@ -40,8 +47,8 @@ def probe(
 
     Parameters
     ----------
-    latents : AnnData
-        Of one model.
+    latents : AnnData, Checkpoint or name
+        Of one model. A checkpoint is extracted on its held-out episodes.
     target : str
         "belief", "state", "token", or any other column or array of the latents.
     site : str
@@ -85,8 +92,9 @@ def probe(
     >>> result.predict(latents).shape
     (320, 3)
     """
-    if n_bootstrap < 1:
-        raise ValueError(f"n_bootstrap must be at least 1, got {n_bootstrap}")
+    n_bootstrap, seed = at_least("n_bootstrap", n_bootstrap), at_least("seed", seed, 0)
+    min_position = at_least("min_position", min_position, why="positions count from 1")
+    latents = latents_of(latents)
     train, test = _rows_used(latents, min_position, test_size, seed)
     truth = target_of(latents, target, train, test)
     X, groups = features(latents, site), contents(latents)
@@ -101,6 +109,7 @@ def probe(
 
     untrained_score = None
     if untrained is not None:
+        untrained = latents_of(untrained, "untrained")
         require_same_rows(latents, untrained, "the trained and the untrained latents")
         X0 = features(untrained, site)
         untrained_score = truth.score(truth.mistakes(truth.fit(X0, train, groups, seed), X0, test), test)
@@ -143,10 +152,10 @@ def probe(
 
 
 def probe_sites(
-    latents: AnnData,
+    latents: Any,
     target: str = "belief",
-    untrained: AnnData | None = None,
-    sites: Sequence[str] | None = None,
+    untrained: Any = None,
+    sites: str | Sequence[str] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Probe several sites on the same split.
@@ -155,7 +164,7 @@ def probe_sites(
     ----------
     latents, target, untrained
         As in `probe`.
-    sites : sequence of str, optional
+    sites : str or several, optional
         Default: every site of the latents, in the order the model computes them. "all" is their concatenation.
     **options
         Passed to `probe`.
@@ -165,9 +174,8 @@ def probe_sites(
     DataFrame
         One row per site: `ProbeResult.to_frame`.
     """
-    chosen = table.sites(latents) if sites is None else list(sites)
-    if not chosen:
-        raise ValueError("sites is empty: name at least one site, or leave it out for all")
+    latents = latents_of(latents)
+    chosen = sites_named(latents, sites)
     frames = [probe(latents, target, name, untrained, **options).to_frame() for name in chosen]
     return pd.concat(frames, ignore_index=True)
 

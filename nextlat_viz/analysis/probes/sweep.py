@@ -17,13 +17,12 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from nextlat_viz.analysis._rows import ALL_SITES, features, require_same_rows
+from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named
 from nextlat_viz.analysis.measure.result import Measure, record
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
 from nextlat_viz.analysis.probes.targets import Classes
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.latents.table import meta
-from nextlat_viz.latents.table import sites as sites_of
 
 CONTROLS = ("shuffled",)
 TOLERANCE = 2e-3
@@ -141,8 +140,8 @@ def probe_sweep(
 
     Parameters
     ----------
-    latents : AnnData, or several
-        One table per run; runs of one world of the same rows.
+    latents : AnnData, Checkpoint or name, or several
+        One per run; runs of one world on the same rows.
     target : str or several
         "token", or any column or array of the latents; several of one kind, classes or numbers.
     sites : str or several, optional
@@ -193,6 +192,7 @@ def probe_sweep(
     >>> sweep.relative_to("next_token").table["objective"].tolist()
     ['nextlat', 'nextlat']
     """
+    seed = at_least("seed", seed, 0)
     runs = _several(latents, "latents")
     blanks: Sequence[AnnData | None] = [None] * len(runs) if untrained is None else _several(untrained, "untrained")
     for name in controls:
@@ -218,7 +218,7 @@ def probe_sweep(
         (run, blank, name, site)
         for run, blank in zip(runs, blanks, strict=True)
         for name in targets
-        for site in _sites(run, sites)
+        for site in sites_named(run, sites)
     ]
     for run, blank, name, site in tqdm(jobs, desc="probes", unit="site", disable=not progress):
         world = meta(run)["world"]
@@ -251,25 +251,10 @@ def probe_sweep(
 
 
 def _several(tables: Any, argument: str) -> list[AnnData]:
-    several = [tables] if isinstance(tables, AnnData) else list(tables)
+    several = list(tables) if isinstance(tables, (list, tuple)) else [tables]
     if not several:
         raise ValueError(f"{argument} is empty: give at least one table of latents")
-    for table in several:
-        if not isinstance(table, AnnData):
-            raise TypeError(
-                f"{argument} must be tables of latents, got {type(table).__name__}: make them with nlv.extract"
-            )
-    return several
-
-
-def _sites(run: AnnData, sites: str | Sequence[str] | None) -> list[str]:
-    chosen = sites_of(run) if sites is None else [sites] if isinstance(sites, str) else list(sites)
-    if not chosen:
-        raise ValueError("sites is empty: name at least one site, or leave it out for all")
-    for site in chosen:
-        if site not in (ALL_SITES, *sites_of(run)):
-            raise unknown("site", site, sites_of(run))
-    return chosen
+    return [latents_of(table, argument) for table in several]
 
 
 def _row(run: AnnData, scores: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.analysis._rows import features, picture_world, require_model
+from nextlat_viz.analysis._rows import features, latents_of, picture_world, require_model
 from nextlat_viz.analysis._threads import few_threads
 from nextlat_viz.analysis.geometry import trustworthiness
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.analysis.projection.cache import ProjectionCache, Stored, alike, default_cache, fingerprint, key_of
 from nextlat_viz.analysis.projection.result import RESOLUTION, Affine, Nearest, Projection, mean_norm
 from nextlat_viz.analysis.projection.umap import umap_layout
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, at_least, unknown
 from nextlat_viz.latents.table import column, meta
 
 METHODS = ("pca", "umap", "belief")
@@ -28,7 +28,7 @@ RECIPE = 1
 
 
 def project(
-    latents: AnnData,
+    latents: Any,
     method: str = "pca",
     site: str = "hidden",
     rows: ArrayLike | None = None,
@@ -43,8 +43,8 @@ def project(
 
     Parameters
     ----------
-    latents : AnnData
-        Of one model.
+    latents : AnnData, Checkpoint or name
+        Of one model. A checkpoint is extracted on its held-out episodes.
     method : str
         "pca"; "umap" (cached; the first in a process takes 20 s and more: see `project_in_process`); "belief": the
         reading of `probe` in the world's own picture coordinates, which are the same for every model of that world.
@@ -87,6 +87,7 @@ def project(
     >>> bool(np.array_equal(plane.transform(latents.X[:5]), plane.coordinates[:5]))
     True
     """
+    latents, seed = latents_of(latents), at_least("seed", seed, 0)
     if method == "umap":
         plan = UmapPlan.of(latents, site, rows, seed, cache, n_neighbors, min_dist, n_epochs)
         return plan.cached() or plan.finish(umap_layout(plan.X, **plan.params))

@@ -43,9 +43,10 @@ def umap_layout(
 ) -> Float[np.ndarray, "rows 2"]:
     """Lay rows out in the plane by UMAP (McInnes et al. 2018).
 
-    The layout starts from PCA, so that left and right do not depend on the seed, and runs on one thread, so that a seed
-    gives the same bytes. Up to `BRUTE_ROWS` rows the neighbours are exact. The first call in a process compiles for
-    20 s and more; `project_in_process` runs it in another process.
+    The layout starts from PCA, so that left and right do not depend on the seed. All of it runs on one thread, so that
+    a seed gives the same bytes on one machine, whatever its number of threads; other processors round differently. Up
+    to `BRUTE_ROWS` rows the neighbours are exact. The first call in a process compiles for 20 s and more;
+    `project_in_process` runs it in another process.
 
     Parameters
     ----------
@@ -56,9 +57,12 @@ def umap_layout(
     progress : callable, optional
         Called with the present stage, a few times a second at most.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     tell = progress or (lambda _: None)
     tell(Progress("loading UMAP"))
-    with warnings.catch_warnings():
+    # With another number of BLAS threads sums are rounded differently, and a layout amplifies such differences.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # umap warns when imported without TensorFlow, and about precomputed neighbours without a search index.
         warnings.simplefilter("ignore")
         from umap import UMAP

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import nextlat_viz as nlv
 from nextlat_viz.analysis import probe, probe_positions, probe_sites, split_episodes
 from nextlat_viz.analysis._rows import contents, prefixes
 from nextlat_viz.analysis.probes.fit import ALPHAS, fit_logistic, fit_ridge
@@ -246,3 +250,27 @@ def test_bad_input_is_named(trained: AnnData) -> None:
     constant.obsm["wide"] = np.full((960, 2), np.inf)
     with pytest.raises(LatentsError, match="NaN or infinity"):
         probe(constant, "wide")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"seed": "1"}, "seed='1' must be an integer"),
+        ({"min_position": 0}, "min_position=0 must be at least 1"),
+    ],
+)
+def test_options_are_checked(trained: AnnData, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(probe)(trained, **options)
+    with pytest.raises(ValueError, match="test_size must be a share between 0 and 1"):
+        inspect.unwrap(split_episodes)(trained, test_size="0.3")  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_is_extracted_and_anything_else_refused(trained: AnnData) -> None:
+    by_name = probe("mess3/nextlat", n_bootstrap=5)
+    assert by_name.score == probe(nlv.load("mess3/nextlat"), n_bootstrap=5).score > 0.9
+    with pytest.raises(TypeError, match="latents must be a table of latents, a checkpoint or the name of one, got nd"):
+        probe(trained.X)
+    with pytest.raises(TypeError, match="sites=0 must be names of sites: embed, block0, block1, hidden, all"):
+        inspect.unwrap(probe_sites)(trained, sites=0)

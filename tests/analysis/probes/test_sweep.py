@@ -208,7 +208,7 @@ def test_sweeps_say_what_is_wrong(trained: AnnData, untrained: AnnData, small: A
     refuse(UnknownNameError, "unknown control 'shufled'", controls=["shufled"])
     refuse(ValueError, r"no row is at positions=99: the latents have positions 1 to 10", positions=[99])
     refuse(ValueError, "latents is empty", latents=[])
-    refuse(TypeError, "must be tables of latents, got str", latents=["rrxor/nextlat"])
+    refuse(TypeError, "latents must be a table of latents, .* got ndarray", latents=[trained.X])
     refuse(ValueError, "one table per run, got 2 for 1", untrained=[untrained, untrained])
     refuse(LatentsError, "same episodes", latents=[trained, small])
     refuse(LatentsError, "different token sequences", latents=make_latents(n=3, length=10))

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from anndata import AnnData
 from scipy.stats import ortho_group
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_info, threadpool_limits
 
+import nextlat_viz as nlv
 from nextlat_viz.analysis import Projection, ProjectionCache, aligned, probe, project, with_projection
 from nextlat_viz.analysis.projection.project import distinct
 from nextlat_viz.analysis.projection.result import Affine, Nearest
@@ -202,3 +206,35 @@ def test_bad_input_is_named(trained: AnnData) -> None:
     with pytest.raises(LatentsError, match="NaN or infinity"):
         project(broken)
     assert project(trained, rows=np.arange(10)).trustworthiness is None
+
+
+def test_umap_runs_on_one_blas_thread(trained: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    class Umap:
+        def __init__(self, **_: object) -> None: ...
+
+        def fit_transform(self, X: np.ndarray) -> np.ndarray:
+            threads.extend(pool["num_threads"] for pool in threadpool_info())
+            return X[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
+    with threadpool_limits(2):
+        project(trained, "umap", cache=False)
+    assert set(threads) == {1}
+
+
+@pytest.mark.slow
+def test_umap_does_not_depend_on_the_number_of_threads(umap: Projection, small: AnnData) -> None:
+    with threadpool_limits(2):
+        other = project(small, "umap", cache=False, n_neighbors=10, n_epochs=30)
+    np.testing.assert_array_equal(other.coordinates, umap.coordinates)
+
+
+def test_a_checkpoint_is_extracted_and_an_array_refused(trained: AnnData) -> None:
+    by_name = project("mess3/nextlat")
+    np.testing.assert_array_equal(by_name.coordinates, project(nlv.load("mess3/nextlat")).coordinates)
+    with pytest.raises(TypeError, match="latents must be a table of latents, a checkpoint or the name of one, got nd"):
+        project(trained.X)
+    with pytest.raises(ValueError, match="seed=-1 must be at least 0"):
+        project(trained, "umap", seed=-1)
