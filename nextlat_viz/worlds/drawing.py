@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
@@ -126,24 +127,45 @@ def add_caption(figure: go.Figure, title: str, below: str) -> None:
     # A legend narrows the plot, and a sentence centred under it would run off the left edge.
     x, anchor = (0, "left") if figure.layout.showlegend else (0.5, "center")
     figure.update_layout(title={"text": escape(title), "x": 0.5, "font": {"size": 15}})
-    figure.add_annotation(
-        text=escape(below),
+    paper: dict[str, Any] = {"xref": "paper", "yref": "paper", "xanchor": anchor, "yshift": -24}
+    add_text(figure, (x, 0), escape(below), 11, **paper)
+
+
+def add_text(
+    figure: go.Figure, place: Iterable[Any], text: str, size: int = 13, colour: str = INK, **options: Any
+) -> None:
+    """Add text, already escaped, at a place; options are those of a plotly annotation."""
+    x, y = place
+    figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": size, "color": colour}, **options)
+
+
+def add_dots(
+    figure: go.Figure,
+    places: ArrayLike,
+    hover: Sequence[str] | None = None,
+    text: Sequence[str] = (),
+    text_size: int = 14,
+    **marker: Any,
+) -> None:
+    """Add markers at places (dots, 2) with hover text, and bold text in them; both are escaped already."""
+    x, y = np.asarray(places, float).reshape(-1, 2).T
+    figure.add_scatter(
         x=x,
-        xanchor=anchor,
-        y=0,
-        yshift=-24,
-        xref="paper",
-        yref="paper",
-        showarrow=False,
-        font={"size": 11},
+        y=y,
+        mode="markers+text" if text else "markers",
+        text=[f"<b>{word}</b>" for word in text] or None,
+        textfont={"color": "#111111", "size": text_size},
+        marker={"opacity": 1, "line": {"width": 1, "color": INK}} | marker,
+        hovertext=hover,
+        hoverinfo="skip" if hover is None else "text",
+        showlegend=False,
     )
 
 
 def add_ring(figure: go.Figure, place: Iterable[Any], size: float | int, width: float | int = 4) -> None:
     """Add a ring around the current place."""
-    ring = {"size": size, "symbol": "circle-open", "color": CURSOR, "line": {"width": width}}
-    x, y = map(float, place)
-    figure.add_scatter(x=[x], y=[y], mode="markers", marker=ring, **QUIET)
+    line = {"width": width, "color": CURSOR}
+    add_dots(figure, [*place], size=size, symbol="circle-open", color=CURSOR, line=line)
 
 
 def segments(

@@ -42,12 +42,7 @@ class _Number:
 
 @picture(Countdown, "equations")
 def draw_equations(
-    world: Countdown,
-    episode: Episodes | None,
-    position: int | None,
-    *,
-    width: int = 560,
-    height: int | None = None,
+    world: Countdown, episode: Episodes | None, position: int | None, *, width: int = 560, height: int | None = None
 ) -> go.Figure:
     """Draw the equations of an episode up to `position`, or the first episode of seed 0.
 
@@ -76,14 +71,10 @@ def draw_equations(
         colour = _REACHED if reached else _RESULT if number.operands else _INPUT
         _dot(figure, number, colour if number in known else _AHEAD, number in known, number in mentioned)
         if number in read and not number.true:
-            figure.add_annotation(
-                x=number.column, y=number.row, text="<b>false</b>", showarrow=False, yshift=_NODE / 2 + 12
-            )
+            drawing.add_text(figure, (number.column, number.row), "<b>false</b>", yshift=_NODE / 2 + 12)
     if last is not None:
         label = "the target" if last.value == target else f"target: {target}"
-        figure.add_annotation(
-            x=last.column, y=last.row, text=f"<b>{label}</b>", showarrow=False, yshift=-_NODE / 2 - 12
-        )
+        drawing.add_text(figure, (last.column, last.row), f"<b>{label}</b>", yshift=-_NODE / 2 - 12)
     given = ", ".join(str(number.value) for number in inputs)
     drawing.add_caption(figure, f"{world.name}: make {target} from {given}", _below(world, tokens, at, len(made)))
     return figure
@@ -130,35 +121,17 @@ def _join(figure: go.Figure, number: _Number, read: bool) -> None:
     )
     if read:
         equation = f"{upper.value} {number.sign} {lower.value} = {number.value}"
-        figure.add_scatter(
-            x=[sign],
-            y=[number.row],
-            mode="markers+text",
-            text=[f"<b>{number.sign}</b>"],
-            textfont={"color": "#111111", "size": 15},
-            marker={"size": _SIGN, "opacity": 1, "color": "#DDDDDD", "line": {"width": 1, "color": INK}},
-            hovertext=[equation if number.true else f"{equation} is false"],
-            hoverinfo="text",
-        )
+        hover = [equation if number.true else f"{equation} is false"]
+        drawing.add_dots(figure, [sign, number.row], hover, [number.sign], 15, size=_SIGN, color="#DDDDDD")
 
 
 def _dot(figure: go.Figure, number: _Number, colour: str, known: bool, named: bool) -> None:
     name = f"result {number.column}" if number.operands else "input"
-    figure.add_scatter(
-        x=[number.column],
-        y=[number.row],
-        mode="markers+text",
-        text=[f"<b>{number.value}</b>" if known else "<b>?</b>"],
-        textfont={"color": "#111111", "size": 14 if number.value < 1000 else 12},
-        marker={
-            "size": _NODE,
-            "opacity": 1,
-            "color": colour,
-            "line": {"width": 4 if named else 1, "color": CURSOR if named else INK},
-        },
-        hovertext=[f"{name}: {number.value}" if known else f"{name}, to come"],
-        hoverinfo="text",
-    )
+    hover = [f"{name}: {number.value}" if known else f"{name}, to come"]
+    text, text_size = [str(number.value) if known else "?"], 14 if number.value < 1000 else 12
+    line = {"width": 4 if named else 1, "color": CURSOR if named else INK}
+    place = [number.column, number.row]
+    drawing.add_dots(figure, place, hover, text, text_size, size=_NODE, color=colour, line=line)
 
 
 def _below(world: Countdown, tokens: np.ndarray, at: int, made: int) -> str:

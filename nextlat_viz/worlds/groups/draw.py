@@ -107,17 +107,9 @@ def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
             name=escape(f"then {world.vocabulary[generator]}"),
             hoverinfo="skip",
         )
-    figure.add_scatter(
-        x=where[:, 0],
-        y=where[:, 1],
-        mode="markers",
-        marker={"size": 9, "color": INK},
-        showlegend=False,
-        hovertext=[
-            f"{escape(name)}<br>order {order}" for name, order in zip(world.vocabulary, world.order, strict=True)
-        ],
-        hoverinfo="text",
-    )
+    orders = zip(world.vocabulary, world.order, strict=True)
+    hover = [f"{escape(name)}<br>order {order}" for name, order in orders]
+    drawing.add_dots(figure, where, hover, size=9, color=INK, line={"width": 0})
     figure.update_xaxes(range=[-1.08, 1.08])
     figure.update_yaxes(range=[where[:, 1].min() - 0.08, where[:, 1].max() + 0.08])
     drawing.add_caption(
@@ -148,25 +140,13 @@ def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position
 
 
 def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour: str) -> None:
-    figure.add_annotation(
-        x=place[0],
-        y=place[1],
-        xshift=12 if place[0] < 0.6 else -12,
-        xanchor="left" if place[0] < 0.6 else "right",
-        text=f"<b>{escape(text)}</b>",
-        font={"size": 14, "color": colour},
-        showarrow=False,
-    )
+    side = {"xshift": 12, "xanchor": "left"} if place[0] < 0.6 else {"xshift": -12, "xanchor": "right"}
+    drawing.add_text(figure, place, f"<b>{escape(text)}</b>", 14, colour, **side)
 
 
 @picture(GroupWorld, "strip")
 def draw_strip(
-    world: GroupWorld,
-    episode: Episodes | None,
-    position: int | None,
-    *,
-    width: int = 760,
-    height: int | None = None,
+    world: GroupWorld, episode: Episodes | None, position: int | None, *, width: int = 760, height: int | None = None
 ) -> go.Figure:
     """Draw the place of each thing after each token, for a sampled episode if none is given."""
     if episode is None or position is None:
@@ -192,27 +172,15 @@ def draw_strip(
     figure.update_yaxes(range=[floor - 2.1, 0.6], scaleanchor=None, fixedrange=True)
     figure.update_xaxes(range=[first - 0.9, last + 0.6], fixedrange=True)
     for y, text in ticks:
-        figure.add_annotation(x=first - 0.55, y=y, text=text, showarrow=False, font={"size": 12})
+        drawing.add_text(figure, (first - 0.55, y), text, 12)
     for k, (name, line) in enumerate(tracks):
         _track(figure, name, line, first, position, state_colour(k))
+    angle = -60 if max(map(len, world.vocabulary)) > 3 else 0
     for t in range(first + 1, last + 1):
-        figure.add_annotation(
-            x=t,
-            y=floor - 0.1,
-            yanchor="top",
-            text=escape(world.vocabulary[episode.tokens[0, t - 1]]),
-            textangle=-60 if max(map(len, world.vocabulary)) > 3 else 0,
-            showarrow=False,
-            font={"size": 11, "color": CURSOR if t == position else INK},
-        )
-    figure.add_shape(
-        type="rect",
-        x0=position - 0.36,
-        x1=position + 0.36,
-        y0=floor + 0.1,
-        y1=0.5,
-        line={"width": 2, "color": CURSOR},
-    )
+        text, colour = escape(world.vocabulary[episode.tokens[0, t - 1]]), CURSOR if t == position else INK
+        drawing.add_text(figure, (t, floor - 0.1), text, 11, colour, yanchor="top", textangle=angle)
+    frame = {"x0": position - 0.36, "x1": position + 0.36, "y0": floor + 0.1, "y1": 0.5}
+    figure.add_shape(type="rect", line={"width": 2, "color": CURSOR}, **frame)
     product = world.vocabulary[labels[position - first]]
     drawing.add_caption(
         figure,
@@ -230,24 +198,16 @@ def _track(
     now = position - first
     for part, opacity in ((slice(0, now + 1), 1.0), (slice(now, None), 0.25)):
         held = (t[part, None] + np.array([-0.3, 0.3])).ravel()
-        style = {"opacity": opacity, "showlegend": False}
-        figure.add_scatter(
-            x=held,
-            y=np.repeat(line[part], 2),
-            mode="lines",
-            line={"width": 4, "color": colour},
-            hoverinfo="skip",
-            **style,
-        )
+        style = {"mode": "lines", "line": {"width": 4, "color": colour}, "opacity": opacity}
+        figure.add_scatter(x=held, y=np.repeat(line[part], 2), **style, **drawing.QUIET)
         shown = part if opacity == 1.0 else slice(now + 1, None)
-        figure.add_scatter(
-            x=t[shown],
-            y=line[shown],
-            mode="markers+text" if len(name) == 1 else "markers",
-            text=[f"<b>{name}</b>"] * len(t[shown]),
-            textfont={"color": "#111111", "size": 12},
-            marker={"size": 19 if len(name) == 1 else 9, "color": colour, "line": {"width": 1, "color": INK}},
-            hovertext=[f"{escape(name)} after {k} tokens" for k in t[shown]],
-            hoverinfo="text",
-            **style,
+        drawing.add_dots(
+            figure,
+            np.stack([t[shown], line[shown]], axis=1),
+            [f"{escape(name)} after {k} tokens" for k in t[shown]],
+            [name] * len(t[shown]) if len(name) == 1 else (),
+            12,
+            size=19 if len(name) == 1 else 9,
+            color=colour,
         )
+        figure.data[-1].opacity = opacity

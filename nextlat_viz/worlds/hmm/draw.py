@@ -188,16 +188,8 @@ def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
     centre = corners.mean(0)
     for name, corner in zip(world.state_names, corners, strict=True):
         outward = (corner - centre) / (np.linalg.norm(corner - centre) + 1e-12)
-        shift = 22 * outward if world.n_states > 2 else (0, -24)
-        figure.add_annotation(
-            x=corner[0],
-            y=corner[1],
-            text=f"<b>{escape(name)}</b>",
-            showarrow=False,
-            xshift=shift[0],
-            yshift=shift[1],
-            font={"size": 14},
-        )
+        x, y = 22 * outward if world.n_states > 2 else (0, -24)
+        drawing.add_text(figure, corner, f"<b>{escape(name)}</b>", 14, xshift=x, yshift=y)
 
 
 def _outline(points: Float[np.ndarray, "points 2"]) -> Int[np.ndarray, " ring"]:

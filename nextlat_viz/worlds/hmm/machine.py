@@ -52,28 +52,15 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     if len(arrows) <= _MOST_LABELS:
         _draw_labels(figure, arrows, places, np.array([across, up]) / 2)
     inside = all(len(name) <= 4 for name in world.state_names)
-    figure.add_scatter(
-        x=places[:, 0],
-        y=places[:, 1],
-        mode="markers+text" if inside else "markers",
-        text=[f"<b>{escape(name)}</b>" for name in world.state_names],
-        textfont={"color": "#111111", "size": 15},
-        marker={
-            "size": 2 * _NODE,
-            "color": [state_colour(k) for k in range(world.n_states)],
-            "line": {"width": 1.5, "color": INK},
-        },
-        hovertext=[
-            f"state {escape(name)}<br>probability {share:.1%}"
-            for name, share in zip(world.state_names, world.stationary, strict=True)
-        ],
-        hoverinfo="text",
-    )
+    shares = zip(world.state_names, world.stationary, strict=True)
+    hover = [f"state {escape(name)}<br>probability {share:.1%}" for name, share in shares]
+    names = [escape(name) for name in world.state_names]
+    colours, rim = [state_colour(k) for k in range(world.n_states)], {"width": 1.5, "color": INK}
+    text = names if inside else ()
+    drawing.add_dots(figure, places, hover, text, 15, size=2 * _NODE, color=colours, line=rim)
     if not inside:
-        for place, name in zip(places, world.state_names, strict=True):
-            figure.add_annotation(
-                x=place[0], y=place[1], text=f"<b>{escape(name)}</b>", showarrow=False, yshift=-_NODE - 10
-            )
+        for place, name in zip(places, names, strict=True):
+            drawing.add_text(figure, place, f"<b>{name}</b>", yshift=-_NODE - 10)
     figure.update_xaxes(range=[-across / 2, across / 2])
     figure.update_yaxes(range=[-up / 2, up / 2])
     drawing.add_caption(
@@ -190,8 +177,8 @@ def _draw_labels(
             overlap = halves + halves[k] + 3 - np.abs(spots[k][:, None] - chosen)
             overlap[:, k] = 0
             chosen[k] = spots[k][(costs[k] + 20 * np.clip(overlap, 0, None).prod(-1).sum(-1)).argmin()]
-    for arrow, (x, y) in zip(arrows, chosen, strict=True):
-        figure.add_annotation(x=x, y=y, text="<br>".join(arrow.label), showarrow=False, font={"size": _FONT})
+    for arrow, place in zip(arrows, chosen, strict=True):
+        drawing.add_text(figure, place, "<br>".join(arrow.label), _FONT)
 
 
 def _spots(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from nextlat_viz.plotting import CURSOR, Figure
 from nextlat_viz.worlds import drawing
@@ -75,53 +77,35 @@ def _board(
         figure.add_shape(type="line", x0=0, x1=8, y0=k, y1=k, line=groove, layer="below")
     for k in range(8):
         for x, y, text in ((k + 0.5, 8.32, "abcdefgh"[k]), (-0.32, 7.5 - k, str(k + 1))):
-            figure.add_annotation(x=x, y=y, text=text, showarrow=False, font={"size": 14})
+            drawing.add_text(figure, (x, y), text, 14)
     figure.update_xaxes(range=[-0.7, 8.7], fixedrange=True)
     figure.update_yaxes(range=[-0.35, 8.65], fixedrange=True)
     # Marker sizes are in pixels: the width of a square depends on the size of the picture.
     pixels = min((width - 32) / 9.4, (height - 84) / 9)
     for value, name in enumerate(_SIDES, start=1):
-        _dots(
-            figure, np.flatnonzero(discs == value), name, 0.78 * pixels, line={"width": 1.5, "color": _DISCS[name][1]}
-        )
-    _dots(figure, [SQUARES.index(square) for square in moves], side, 0.2 * pixels, note="legal move", opacity=0.75)
+        _dots(figure, np.flatnonzero(discs == value), name, name, size=0.78 * pixels, line_color=_DISCS[name][1])
+    places = np.array([SQUARES.index(square) for square in moves], int)
+    _dots(figure, places, side, "legal move", size=0.2 * pixels, opacity=0.75, line_width=0)
     counts = ", ".join(f"{(discs == value).sum()} {name}" for value, name in enumerate(_SIDES, start=1))
-    drawing.add_caption(
-        figure,
-        f"{world.name}: {situation} ({counts})",
-        f"Small dots: legal moves of {side}." if moves else "Neither side can move.",
-    )
+    below = f"Small dots: legal moves of {side}." if moves else "Neither side can move."
+    drawing.add_caption(figure, f"{world.name}: {situation} ({counts})", below)
     return figure
 
 
-def _dots(
-    figure: go.Figure,
-    places: list[int] | Int[np.ndarray, " dots"],
-    side: str,
-    size: float,
-    note: str = "",
-    opacity: float = 1.0,
-    line: dict[str, object] | None = None,
-) -> None:
-    names = [SQUARES[place] for place in places]
-    figure.add_scatter(
-        **_centres(places),
-        mode="markers",
-        marker={"size": size, "color": _DISCS[side][0], "opacity": opacity, "line": line or {"width": 0}},
-        hovertext=[f"{name}: {note or side}" for name in names],
-        hoverinfo="text",
-    )
+def _dots(figure: go.Figure, places: Int[np.ndarray, " dots"], side: str, note: str, **marker: Any) -> None:
+    hover = [f"{SQUARES[place]}: {note}" for place in places]
+    line = {"width": marker.pop("line_width", 1.5), "color": marker.pop("line_color", None)}
+    drawing.add_dots(figure, _centres(places), hover, color=_DISCS[side][0], line=line, **marker)
 
 
 def _mark(figure: go.Figure, played: int, flipped: Int[np.ndarray, " discs"]) -> None:
     """Add a ring around the last disc played, and dots on the discs it turned over."""
     discs = figure.data[0].marker.size
-    drawing.add_ring(figure, (played % 8 + 0.5, 7.5 - played // 8), discs)
-    dots = {"size": discs / 5, "color": CURSOR}
-    figure.add_scatter(**_centres(flipped), mode="markers", marker=dots, **drawing.QUIET)
+    drawing.add_ring(figure, _centres(np.array([played]))[0], discs)
+    drawing.add_dots(figure, _centres(flipped), size=discs / 5, color=CURSOR, line={"width": 0})
     note = figure.layout.annotations[-1]
     note.text = f"Ring: last move. Magenta dots: discs it turned over. {note.text}"
 
 
-def _centres(places: list[int] | Int[np.ndarray, " squares"]) -> dict[str, list[float]]:
-    return {"x": [place % 8 + 0.5 for place in places], "y": [7.5 - place // 8 for place in places]}
+def _centres(places: Int[np.ndarray, " squares"]) -> Float[np.ndarray, "squares 2"]:
+    return np.stack([places % 8 + 0.5, 7.5 - places // 8], axis=1)

@@ -20,12 +20,7 @@ _SMALLEST_LABELLED = 17.0
 
 @picture(PathStar, "graph")
 def draw_star(
-    world: PathStar,
-    episode: Episodes | None,
-    position: int | None,
-    *,
-    width: int = 560,
-    height: int | None = None,
+    world: PathStar, episode: Episodes | None, position: int | None, *, width: int = 560, height: int | None = None
 ) -> go.Figure:
     """Draw the arms in order of first appearance, clockwise from the top; two arms to the left and right."""
     at = position or 0
@@ -51,7 +46,7 @@ def draw_star(
         drawing.add_ring(figure, places[current], size + 9)
     goal = places[int(tokens[world.prompt - 2])]
     away = goal / np.linalg.norm(goal) * (size / 2 + 20)
-    figure.add_annotation(x=goal[0], y=goal[1], text="<b>goal</b>", showarrow=False, xshift=away[0], yshift=away[1])
+    drawing.add_text(figure, goal, "<b>goal</b>", xshift=away[0], yshift=away[1])
     title = f"{world.name}: G({world.arms}, {world.nodes_per_arm}), the start in the middle"
     drawing.add_caption(figure, title, _below(world, tokens, at))
     return figure
@@ -89,24 +84,16 @@ def _nodes(
     spots = [(int(arms[0, 0]), "start", "#BBBBBB")]
     for arm, nodes in enumerate(arms[:, 1:].tolist()):
         spots += [(node, f"arm {arm}, depth {depth + 1}", state_colour(arm)) for depth, node in enumerate(nodes)]
-    figure.add_scatter(
-        x=[places[node][0] for node, _, _ in spots],
-        y=[places[node][1] for node, _, _ in spots],
-        mode="markers+text" if size >= _SMALLEST_LABELLED else "markers",
-        text=[f"<b>{node}</b>" for node, _, _ in spots],
-        textfont={"color": "#111111", "size": max(9, min(14, int(0.5 * size)))},
-        marker={
-            "size": size,
-            "opacity": 1,
-            "color": [c for _, _, c in spots],
-            "line": {
-                "width": [3 if node in answer else 1 for node, _, _ in spots],
-                "color": [CURSOR if node in answer else INK for node, _, _ in spots],
-            },
-        },
-        hovertext=[f"node {node}<br>{where}" for node, where, _ in spots],
-        hoverinfo="text",
-        showlegend=False,
+    widths, colours = zip(*((3, CURSOR) if node in answer else (1, INK) for node, _, _ in spots), strict=True)
+    drawing.add_dots(
+        figure,
+        [places[node] for node, _, _ in spots],
+        [f"node {node}<br>{where}" for node, where, _ in spots],
+        [str(node) for node, _, _ in spots] if size >= _SMALLEST_LABELLED else (),
+        max(9, min(14, int(0.5 * size))),
+        size=size,
+        color=[colour for _, _, colour in spots],
+        line={"width": widths, "color": colours},
     )
 
 

@@ -43,9 +43,8 @@ def draw_places(
     figure.update_yaxes(range=[up + 1, -1], scaleanchor=None)
     rooms = _rooms(world, across, up)
     for name, (left, top, right, bottom) in zip(world.places, rooms, strict=True):
-        figure.add_shape(
-            type="rect", x0=left, x1=right, y0=top, y1=bottom, line={"width": 1.5, "color": INK}, layer="below"
-        )
+        corners = {"x0": left, "x1": right, "y0": top, "y1": bottom}
+        figure.add_shape(type="rect", line={"width": 1.5, "color": INK}, layer="below", **corners)
         _write(figure, left + 8, top + 13, f"<b>{escape(name)}</b>", 13)
     if episode is None:
         title = f"{world.name}: the places"
@@ -61,17 +60,8 @@ def draw_places(
     lines = textwrap.wrap(note, max(20, int(across / 7.2)))
     lines = lines if len(lines) <= 2 else [f"… {lines[-2]}", lines[-1]]
     figure.update_layout(title={"text": escape(title), "x": 0.5, "font": {"size": 15}})
-    figure.add_annotation(
-        text="<br>".join(map(escape, lines)),
-        x=0.5,
-        y=0,
-        xref="paper",
-        yref="paper",
-        yanchor="top",
-        yshift=-10,
-        showarrow=False,
-        font={"size": 14},
-    )
+    foot: dict[str, Any] = {"xref": "paper", "yref": "paper", "yanchor": "top", "yshift": -10}
+    drawing.add_text(figure, (0.5, 0), "<br>".join(map(escape, lines)), 14, **foot)
     return figure
 
 
@@ -127,8 +117,9 @@ def _fill(
             things += [(left + 14 + column * third, y, thing) for column, thing in enumerate(lying)]
     for x, y, thing in things:
         _write(figure, x + 8, y, escape(thing), 12)
-    _mark(figure, people, {"size": 11, "color": [colour[name] for _, _, name in people]})
-    _mark(figure, things, {"size": 9, "symbol": "square", "color": [colour[name] for _, _, name in things]})
+    for entities, size, symbol in ((people, 11, "circle"), (things, 9, "square")):
+        marker: dict[str, Any] = {"size": size, "symbol": symbol, "color": [colour[name] for _, _, name in entities]}
+        drawing.add_dots(figure, [(x, y) for x, y, _ in entities], line={"width": 0}, **marker)
     for x, y, name in people:
         if name == subject:
             drawing.add_ring(figure, (x, y), 17, 3)
@@ -138,18 +129,8 @@ def _parts(names: list[str], most: int) -> list[list[str]]:
     return [names[start : start + most] for start in range(0, len(names), most)]
 
 
-def _mark(figure: go.Figure, places: list[tuple[float, float, str]], marker: dict[str, Any]) -> None:
-    figure.add_scatter(
-        x=[x for x, _, _ in places],
-        y=[y for _, y, _ in places],
-        mode="markers",
-        marker={"opacity": 1, **marker},
-        hoverinfo="skip",
-    )
-
-
 def _write(figure: go.Figure, x: float, y: float, text: str, size: int) -> None:
-    figure.add_annotation(x=x, y=y, text=text, xanchor="left", showarrow=False, font={"size": size}, borderpad=0)
+    drawing.add_text(figure, (x, y), text, size, xanchor="left", borderpad=0)
 
 
 def _sentence(world: Story, tokens: np.ndarray) -> np.ndarray:

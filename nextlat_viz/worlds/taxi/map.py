@@ -205,15 +205,8 @@ def _amount(value: float) -> str:
 
 
 def _draw_names(figure: go.Figure, streets: Streets) -> None:
-    figure.add_scatter(
-        x=streets.x,
-        y=streets.y,
-        mode="markers",
-        marker={"size": 8, "color": INK, "opacity": 0},
-        hovertext=[escape(name) for name in streets.nodes],
-        hoverinfo="text",
-        showlegend=False,
-    )
+    hover = [escape(name) for name in streets.nodes]
+    drawing.add_dots(figure, np.stack([streets.x, streets.y], axis=1), hover, size=8, color=INK, opacity=0)
 
 
 def _draw_ride(
@@ -229,15 +222,8 @@ def _draw_ride(
         (end, "to", {"size": 15, "symbol": "square-open"}),
     ):
         _draw_place(figure, streets, node, label, marker, above=_lies_below(streets, path, node))
-    figure.add_scatter(
-        x=streets.x[path[at : at + 1]],
-        y=streets.y[path[at : at + 1]],
-        mode="markers",
-        marker={"size": 11, "color": CURSOR},
-        hovertext=escape(f"at {streets.nodes[path[at]]}"),
-        hoverinfo="text",
-        showlegend=False,
-    )
+    place, hover = [streets.x[path[at]], streets.y[path[at]]], [escape(f"at {streets.nodes[path[at]]}")]
+    drawing.add_dots(figure, place, hover, size=11, color=CURSOR, line={"width": 0})
 
 
 def _draw_rides(figure: go.Figure, streets: Streets, paths: Sequence[Int[np.ndarray, " _"]]) -> None:
@@ -272,23 +258,9 @@ def _draw_place(
     """Add a marker with its name above or below it, aligned inwards near the left and right ends of the map."""
     x, y = streets.x[node], streets.y[node]
     name = escape(f"{label} {streets.nodes[node]}")
-    figure.add_scatter(
-        x=[x],
-        y=[y],
-        mode="markers",
-        marker=marker | {"color": CURSOR, "line": {"width": 3, "color": CURSOR}},
-        hovertext=name,
-        hoverinfo="text",
-        showlegend=False,
-    )
+    line = {"width": 3, "color": CURSOR}
+    drawing.add_dots(figure, [x, y], [name], color=CURSOR, line=line, **marker)
     across = (x - streets.x.min()) / max(np.ptp(streets.x), 1e-9)
-    figure.add_annotation(
-        x=x,
-        y=y,
-        text=f"<b>{name}</b>",
-        showarrow=False,
-        xanchor="left" if across < 0.3 else "right" if across > 0.7 else "center",
-        yanchor="bottom" if above else "top",
-        yshift=9 if above else -9,
-        font={"size": 13, "color": CURSOR},
-    )
+    side = {"yanchor": "bottom", "yshift": 9} if above else {"yanchor": "top", "yshift": -9}
+    anchor = "left" if across < 0.3 else "right" if across > 0.7 else "center"
+    drawing.add_text(figure, (x, y), f"<b>{name}</b>", 13, CURSOR, xanchor=anchor, **side)

@@ -34,17 +34,10 @@ def draw_passage(
     figure.update_yaxes(range=[0, 1], scaleanchor=None)
     current = next((index for index, (_, holds) in enumerate(lines) if holds), 0)
     top = min(max(0, current - fit * 2 // 3), max(0, len(lines) - fit))
-    figure.add_annotation(
-        text="<br>".join(line for line, _ in lines[top : top + fit]),
-        x=0,
-        y=1,
-        xanchor="left",
-        yanchor="top",
-        align="left",
-        showarrow=False,
-        borderpad=0,
-        font={"family": "monospace", "size": 13},
-    )
+    text = "<br>".join(line for line, _ in lines[top : top + fit])
+    corner: dict[str, Any] = {"xanchor": "left", "yanchor": "top", "align": "left", "borderpad": 0}
+    drawing.add_text(figure, (0, 1), text, 13, **corner)
+    figure.layout.annotations[-1].font.family = "monospace"
     if at is None:
         title, below = f"{world.name}: start of the training documents", f"The first {len(shown)} tokens."
     else:
@@ -103,7 +96,6 @@ def draw_frequencies(
     order = np.argsort(-counts, kind="stable")
     order = order[counts[order] > 0]
     share = counts[order] / counts.sum()
-    rank = np.arange(1, len(order) + 1)
     figure = Figure(layout=drawing.layout(width, height))
     grid = {"visible": True, "showgrid": True, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "type": "log"}
     axis = grid | {"linecolor": INK, "tickfont": {"size": 12}, "dtick": 1, "scaleanchor": None}
@@ -113,14 +105,9 @@ def draw_frequencies(
         yaxis=axis | {"title": _title("fraction of tokens"), "tickformat": ".0e"},
     )
     names = [escape(world.vocabulary[token]) for token in order]
-    figure.add_scatter(
-        x=rank,
-        y=share,
-        mode="markers",
-        marker={"size": 5, "color": CATEGORICAL[6], "opacity": 0.9},
-        hovertext=[f"{name}<br>{count:,} times" for name, count in zip(names, counts[order], strict=True)],
-        hoverinfo="text",
-    )
+    hover = [f"{name}<br>{count:,} times" for name, count in zip(names, counts[order], strict=True)]
+    dots: dict[str, Any] = {"size": 5, "color": CATEGORICAL[6], "opacity": 0.9, "line": {"width": 0}}
+    drawing.add_dots(figure, np.stack([np.arange(1, len(order) + 1), share], axis=1), hover, **dots)
     for place in sorted({int(r) for r in np.geomspace(1, len(order), 8)}):
         _label(figure, place, share[place - 1], names[place - 1], 22, INK)
     below = f"{len(order):,} of {len(world.vocabulary):,} tokens occur in the training documents."
@@ -142,13 +129,5 @@ def _title(text: str) -> dict[str, Any]:
 
 
 def _label(figure: go.Figure, rank: int, share: float, text: str, shift: int, colour: str) -> None:
-    figure.add_annotation(
-        x=np.log10(rank),
-        y=np.log10(share),
-        text=text,
-        showarrow=False,
-        xshift=8 if shift > 0 else -8,
-        yshift=shift / 2,
-        xanchor="left" if shift > 0 else "right",
-        font={"size": 12, "color": colour},
-    )
+    side = {"xshift": 8, "xanchor": "left"} if shift > 0 else {"xshift": -8, "xanchor": "right"}
+    drawing.add_text(figure, np.log10([rank, share]), text, 12, colour, yshift=shift / 2, **side)
