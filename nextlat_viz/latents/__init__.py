@@ -1,4 +1,4 @@
-"""Latents: what a model held at every position, beside what was true there.
+"""Latents: a model's states at every position, with the true states.
 
 An `anndata.AnnData` with one row per (episode, position); `build` says what is where. Use the functions here to read
 one: they work on any slice of it, after a reload, and know the names that exist. The public names are listed in

@@ -1,4 +1,4 @@
-"""Parts of a latents table, and several tables in one."""
+"""Select rows of a latents table, and concatenate tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nextlat_viz.latents.table import FORMAT, KEY, TOKENS, column, describe, met
 
 
 def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where: Any) -> AnnData:
-    """Copy the rows of a mask and of column values, keeping every category (so colours stay what they were).
+    """Copy the rows that match a mask and column values. Categories without rows are kept, so colours do not change.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where
     Raises
     ------
     UnknownNameError
-        No such column, or no such value of a named column; the nearest first.
+        No such column, or no such value of a categorical column; the nearest first.
     LatentsError
-        Nothing is left.
+        No row matches.
 
     Examples
     --------
@@ -56,10 +56,10 @@ def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where
                 if str(value) not in known:
                     raise unknown(name, value, known)
             accepted = [str(value) for value in accepted]
-        found = np.isin(values, np.asarray(accepted))
-        if not found.any():
+        matches = np.isin(values, np.asarray(accepted))
+        if not matches.any():
             raise LatentsError(f"no row has {name}={wanted!r}: there are {describe(values)}")
-        keep = keep & found
+        keep = keep & matches
     if not keep.any():
         raise LatentsError("no row is left after this selection")
     with anndata.settings.override(remove_unused_categories=False):
@@ -67,22 +67,22 @@ def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where
 
 
 def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) -> AnnData:
-    """Stack the latents of several models of one world; ``obs["model"]`` says whose each row is.
+    """Stack the latents of several models of one world; ``obs["model"]`` names the model of each row.
 
-    Each model keeps its own card and hashes (`metas`). Sites are those all models have. Projections (``X_pca``, ...)
-    are left behind, because each was fitted to one model and their axes do not agree.
+    Each model keeps its card and hashes (`metas`). Only sites that all models have are kept. Projections (``X_pca``,
+    ...) are dropped, because each was fitted to one model and their axes do not agree.
 
     Parameters
     ----------
     latents : sequence of AnnData
-        Of equal width and from one world. Different episodes are allowed, with a warning: such rows cannot be paired.
+        Of equal width and from one world. Different episodes are allowed, with a warning: rows cannot be paired then.
     names : sequence of str, optional
-        How to call the models; default their labels, or their checkpoint names where labels repeat.
+        Names of the models; default their labels, or their checkpoint names where labels repeat.
 
     Raises
     ------
     LatentsError
-        Nothing to stack, other worlds or widths, or two models of one name.
+        No tables, different worlds or widths, or two models of one name.
 
     Examples
     --------
@@ -94,57 +94,58 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
     """
     if not latents:
         raise LatentsError("nothing to concatenate: give at least one latents table")
-    latents = [one.to_memory() if one.isbacked else one for one in latents]
-    every = [meta(one) for one in latents]
+    latents = [table.to_memory() if table.isbacked else table for table in latents]
+    about = [meta(table) for table in latents]
     if names is None:
-        names = [one["label"] for one in every]
+        names = [model["label"] for model in about]
         if len(set(names)) < len(names):
-            names = [f"{one['name']} step {one['step']}" for one in every]
+            names = [f"{model['name']} step {model['step']}" for model in about]
     if len(names) != len(latents) or len(set(names)) < len(names):
         raise LatentsError(
             f"names must be {len(latents)} different names, one per table, got {', '.join(names)}: give names=[...]"
         )
-    for what, values in {
-        "worlds": [one["world"] for one in every],
-        "widths of hidden state": [one.n_vars for one in latents],
+    for quantity, values in {
+        "worlds": [model["world"] for model in about],
+        "widths of hidden state": [table.n_vars for table in latents],
     }.items():
         if len(set(values)) > 1:
             raise LatentsError(
-                f"these latents have different {what} ({', '.join(map(str, dict.fromkeys(values)))}): "
+                f"these latents have different {quantity} ({', '.join(map(str, dict.fromkeys(values)))}): "
                 "keep them in separate tables"
             )
-    if len({one["episodes_sha256"] for one in every}) > 1:
+    same_episodes = len({model["episodes_sha256"] for model in about}) == 1
+    if not same_episodes:
         warnings.warn(
             "these latents were read from different episodes: rows of different models cannot be compared one to one",
             stacklevel=2,
         )
 
-    common = [name for name in sites(latents[0]) if all(name in sites(one) for one in latents)]
+    common = [name for name in sites(latents[0]) if all(name in sites(table) for table in latents)]
     parts = []
-    for name, one, its in zip(names, latents, every, strict=True):
-        own = [f"X_{name}" for name in common]
-        obsm = {key: values for key, values in one.obsm.items() if key in own or not str(key).startswith("X_")}
+    for name, table, model in zip(names, latents, about, strict=True):
+        wide = [f"X_{name}" for name in common]
+        obsm = {key: values for key, values in table.obsm.items() if key in wide or not str(key).startswith("X_")}
         part = AnnData(
-            X=one.X,
-            obs=one.obs.drop(columns="model", errors="ignore"),
-            var=one.var,
+            X=table.X,
+            obs=table.obs.drop(columns="model", errors="ignore"),
+            var=table.var,
             obsm=obsm,
-            layers={key: one.layers[key] for key in common if key in one.layers},
+            layers={key: table.layers[key] for key in common if key in table.layers},
         )
-        part.obs_names = [f"{name}:{row.rpartition(':')[2]}" for row in one.obs_names]
-        its["sites"] = common
+        part.obs_names = [f"{name}:{row.rpartition(':')[2]}" for row in table.obs_names]
+        model["sites"] = common
         parts.append(part)
     stacked = anndata.concat(parts, label="model", keys=list(names), join="inner", merge="same")
-    for key, categories in {"token": every[0]["vocabulary"], "state": every[0]["state_names"]}.items():
+    for key, categories in {"token": about[0]["vocabulary"], "state": about[0]["state_names"]}.items():
         if key in stacked.obs:
             stacked.obs[key] = pd.Categorical(stacked.obs[key].astype(str), categories=categories)
     stacked.uns[KEY] = {
         "format": FORMAT,
         "model_names": list(names),
-        "models": [json.dumps(one) for one in every],
-        "same_episodes": len({one["episodes_sha256"] for one in every}) == 1,
+        "models": [json.dumps(model) for model in about],
+        "same_episodes": same_episodes,
     }
-    read = [one.uns.get(TOKENS) for one in latents]
-    if stacked.uns[KEY]["same_episodes"] and all(tokens is not None for tokens in read):
+    read = [table.uns.get(TOKENS) for table in latents]
+    if same_episodes and all(tokens is not None for tokens in read):
         stacked.uns[TOKENS] = read[0]
     return stacked

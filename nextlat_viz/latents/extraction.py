@@ -1,4 +1,4 @@
-"""Extraction: run a model over episodes and keep what it held at every position."""
+"""Extraction: run a model over episodes and keep its states at every position."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.hf.load import PREFIX, LoadedModel, is_causal_lm, load_hf, tokens_from
 from nextlat_viz.latents import table
 from nextlat_viz.latents.facts import Positions, Reading, Truth, digest_of, valid
-from nextlat_viz.latents.inputs import episodes_from, reading, require_readable
-from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, ModuleReader, Reader
+from nextlat_viz.latents.inputs import episodes_from, make_reading, require_readable
+from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed
 from nextlat_viz.latents.streaming import Growing, narrow
 from nextlat_viz.training.checkpoint import Checkpoint
@@ -25,17 +25,16 @@ from nextlat_viz.worlds import Episodes, World
 
 __all__ = ["HELDOUT_EPISODES", "HELDOUT_SEED", "extract", "heldout", "load_hf", "tokens_from"]
 
-# Not a seed that training uses: each of its batches has a 64-bit seed hashed from (run seed, step), and validation
-# has a constant of its own. Where a world is so small that few sequences exist, the same sequence can still turn up
-# in training: held out means drawn apart, not unseen.
+# Training uses other seeds: each of its batches has a 64-bit seed hashed from (run seed, step), and validation another
+# constant. In a small world the same sequence can still occur in training: held out means drawn separately.
 HELDOUT_SEED = 20_260_000
 HELDOUT_EPISODES = 512
 
 
 def heldout(checkpoint: Checkpoint, n: int = HELDOUT_EPISODES, seed: int = HELDOUT_SEED) -> Episodes:
-    """Draw held-out episodes of a checkpoint's world: the standard ones, or as many of another seed.
+    """Draw held-out episodes of a checkpoint's world, by default the standard ones.
 
-    They are as long as an episode of the world, or else as the model's context, and from the test split where the
+    Their length is that of the world's episodes, or else the model's context; they are from the test split where the
     world has one. Models of one world and context get the same episodes, so their latents can be compared row by row.
     """
     world = checkpoint.world
@@ -63,66 +62,66 @@ def extract(
     out: str | Path | None = None,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> AnnData:
-    """Read a model's latents at every position of every episode, with what is known to be true beside them.
+    """Extract a model's latents at every position of every episode, with the true states in the same table.
 
     Parameters
     ----------
     model : Checkpoint, torch.nn.Module, LoadedModel or "hf:<name or folder>"
         One of our checkpoints, any module, or a Hugging Face causal language model.
     episodes : Episodes, or (N, T) integers
-        What the model reads. A checkpoint reads Episodes, default `heldout`. Positions past an episode's length are
+        Input of the model. A checkpoint needs Episodes, default `heldout`. Positions past an episode's length are
         dropped.
     sites : "all", or names
-        Of a checkpoint or a Hugging Face model: "embed", "block0", ..., "hidden", which always comes along, as ``X``.
-        Of any module: submodules as in ``named_modules()``, the first tensor of what they return, (B, T, D);
-        ``"h.*"`` takes all that match.
+        For a checkpoint or a Hugging Face model: "embed", "block0", ..., "hidden", which is always included, as ``X``.
+        For other modules: submodules as in ``named_modules()``, the first tensor of their output, (B, T, D); ``"h.*"``
+        takes all that match.
     batch_size : int
         Episodes per forward pass; it changes speed and memory only.
     device : torch device, optional
         Where to run; default where the model is. The model goes back there afterwards.
     progress : bool or callable
-        Show a bar when it takes more than half a second; or ``progress(read, total)`` is called with episodes after
-        every batch, and what it raises ends the reading.
+        Show a bar after half a second; or ``progress(read, total)`` is called with episodes after every batch, and an
+        exception from it ends the extraction.
     hidden : str, optional
-        Of any module: which site becomes ``X``; default the last of `sites`, or what the output head of a Hugging
-        Face model reads.
+        For a module: which site becomes ``X``; default the last of `sites`, or the input of a Hugging Face model's
+        output head.
     lengths : (N,) integers, or mask : (N, T) of 0 and 1, optional
         For an array of tokens, how many of each row are real, or which: padding before or after. Positions count
         from the first real token.
     call : callable, optional
-        ``call(model, tokens, real)`` runs a module whose forward takes something else than tokens; real is a (B, T)
+        ``call(model, tokens, real)`` runs a module whose forward takes other arguments than tokens; real is a (B, T)
         boolean tensor, False on padding, which always comes last.
     vocabulary : list of str, or a tokenizer, optional
-        What the tokens are called; default their numbers.
+        Names of the tokens; default their numbers.
     name : str, optional
-        What to call a module in figures.
+        Name of a module in figures.
     world : World, optional
-        For a module: where the tokens come from, so that beliefs stand beside them.
+        For a module: the world of the tokens, so that beliefs are in the table.
     truth : DataFrame, or dict of (N, T, ...) arrays, optional
-        Columns of your own: a table with ``episode`` (from 0), ``position`` (from 1) and whatever is known there.
+        Further columns: a table with ``episode`` (from 0), ``position`` (from 1) and the columns to add.
     positions : slice, or list of int, optional
-        Keep these only, counted from 1; in a list, -1 is each episode's last.
+        Keep only these, counted from 1; in a list, -1 is each episode's last.
     out : path of an .h5ad file, optional
-        Write to disk as the model reads, in flat memory. Cut off at any moment, the same call goes on; when it is
-        finished, the same call opens it.
+        Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
+        interrupted, and opens one that is finished.
     dtype : {"float32", "float16"}
-        Of the latents that are kept.
+        Type of the stored latents.
 
     Returns
     -------
     AnnData
         One row per (episode, position); see `nextlat_viz.latents.build`. With `out`, opened with ``backed="r"``:
-        arrays are read when they are asked for.
+        arrays are read from disk when they are used.
 
     Raises
     ------
     LatentsError
         No episodes, sequences longer than the model's context, tokens outside its vocabulary, rows without truth, a
-        site that is no state per position, or `out` of another call.
+        site without one state per position, or a file of another call at `out`.
     UnknownNameError
         A site the model does not have; the nearest is suggested.
     TypeError
-        Something that is no model, or no tokens.
+        `model` is not a model, or `episodes` are not tokens.
 
     Examples
     --------
@@ -132,7 +131,7 @@ def extract(
     >>> latents.shape, latents.obs_names[0], table.sites(latents)
     ((24, 64), 'e0p1', ['block0', 'hidden'])
 
-    Any module, with a column of one's own:
+    Any module, with a further column:
 
     >>> model = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 8), nn.Tanh())
     >>> tokens = np.arange(10).reshape(2, 5)
@@ -150,18 +149,18 @@ def extract(
         foreign = {"hidden": hidden, "lengths": lengths, "mask": mask, "call": call, "vocabulary": vocabulary,
                    "name": name, "world": world}  # fmt: skip
         if given := [key for key, value in foreign.items() if value is not None]:
-            raise LatentsError(f"{', '.join(given)} is for models that are no Checkpoint: a checkpoint knows its own")
+            raise LatentsError(f"{', '.join(given)} cannot be given for a Checkpoint, which has its own")
         if not isinstance(episodes, Episodes | None):
             kind = type(episodes).__name__
             raise TypeError(f"episodes must be Episodes, got {kind}: wrap tokens as Episodes(tokens)")
         world = model.world
-        reader: Reader = CheckpointReader(model, sites)
+        reader: LatentsReader = CheckpointReader(model, sites)
         episodes = heldout(model) if episodes is None else episodes
     else:
         reader, vocabulary = _foreign(model, sites, hidden, call, vocabulary, name)
         episodes, truth = episodes_from(episodes, lengths, mask, truth)
     require_readable(episodes, reader, world)
-    read = reading(episodes, world, vocabulary, reader.vocabulary_size, truth, positions)
+    read = make_reading(episodes, world, vocabulary, reader.vocabulary_size, truth, positions)
     if out is None:
         memory = _Memory()
         _run(reader, read, memory, batch_size, device, progress, dtype)
@@ -174,7 +173,7 @@ def extract(
 
 
 class _Memory:
-    """A table that is held in memory; `Growing` is the one on disk."""
+    """Collects rows in memory, with the methods of `Growing`, which writes them to disk."""
 
     episodes = 0
 
@@ -193,14 +192,14 @@ class _Memory:
         self.row += count
 
     def stop(self) -> None:
-        """Nothing is open."""
+        """There is no file to close."""
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """The arrays are complete."""
 
 
 def _run(
-    reader: Reader,
+    reader: LatentsReader,
     read: Reading,
     into: _Memory | Growing,
     batch_size: int,
@@ -208,7 +207,7 @@ def _run(
     progress: bool | Callable[[int, int], None],
     dtype: str,
 ) -> None:
-    """Read all batches that are not done yet."""
+    """Extract the batches that are not done yet."""
     n, started = len(read.episodes), False
     bar = tqdm(
         total=n,
@@ -238,13 +237,14 @@ def _run(
 
 
 def _batches(
-    reader: Reader, read: Reading, first: int, batch_size: int, where: torch.device
+    reader: LatentsReader, read: Reading, first: int, batch_size: int, where: torch.device
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield where each batch of episodes begins and the rows it gives, by site."""
+    """Yield the first episode of each batch, and its rows by site."""
     documents = read.episodes.states.get("document")
     real, longest = valid(read.episodes), read.episodes.length
     for start in range(first, len(read.episodes), batch_size):
         rows = slice(start, start + batch_size)
+        # Only as wide as the longest episode of the batch: padding costs time.
         width = max(1, int(longest[rows].max()))
         here = real[rows, :width]
         tokens = torch.from_numpy(np.where(here, read.episodes.tokens[rows, :width], 0)).to(where)
@@ -271,7 +271,7 @@ def _foreign(
     call: Call | None,
     vocabulary: Any,
     name: str | None,
-) -> tuple[Reader, Any]:
+) -> tuple[LatentsReader, Any]:
     if isinstance(model, LoadedModel):
         named = model.tokenizer if vocabulary is None else vocabulary
         return CausalLMReader(model.module, sites, hidden, call, name or Path(model.name).name), named
@@ -285,14 +285,14 @@ def _foreign(
 
 
 def _identity(
-    reader: Reader,
+    reader: LatentsReader,
     read: Reading,
     positions: Positions | None,
     batch_size: int,
     device: torch.device | str | None,
     dtype: str,
 ) -> dict[str, Any]:
-    """Return all that the bytes of a table depend on, as plain JSON."""
+    """Return everything that the bytes of a table depend on, as JSON."""
     return {
         "weights_sha256": reader.meta["weights_sha256"],
         "episodes_sha256": read.episodes.sha256,

@@ -1,4 +1,4 @@
-"""What was true at the rows of a table: tokens, states, beliefs, and columns of the user's own."""
+"""The columns of a table apart from latents: tokens, true states, beliefs, and the user's own columns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nextlat_viz.worlds import Episodes, World
 
 Positions: TypeAlias = slice | Sequence[int]
 Truth: TypeAlias = pd.DataFrame | Mapping[str, Any]
-# Next-token distributions are kept up to this vocabulary: past it they would outweigh the latents themselves.
+# Next-token distributions are kept up to this vocabulary size: larger ones would take more space than the latents.
 MOST_TOKENS = 512
 _TAKEN = ("episode", "position", "token", "token_id")
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Which episodes are read, which of their rows a table keeps, and what is known about them.
+    """The episodes that are read, the rows that a table keeps, and their columns.
 
     Attributes
     ----------
@@ -32,15 +32,15 @@ class Reading:
     keep : (N, T) booleans
         The rows of the table.
     world : World or None
-        None for tokens of no known world: then neither beliefs nor exact probabilities are there.
+        None for tokens of no known world: then there are no beliefs and no exact probabilities.
     names : tuple of str
-        Names of the tokens in ``ids``; every token is a category of its own.
+        Names of the tokens in ``ids``, the categories of the column ``token``.
     ids : (V,) integers or None
         Ascending token ids that have a name; None where ids are 0 to V - 1.
     columns : dict of (N, T, ...) arrays
-        Columns of the user's own.
+        The user's own columns.
     values : dict of lists of str
-        For columns of names: what their integers are called.
+        For columns of names: the names of their integers.
     """
 
     episodes: Episodes
@@ -57,20 +57,19 @@ class Reading:
 
     @property
     def partial(self) -> bool:
-        """Whether the table misses tokens that were read."""
+        """Whether the table lacks tokens that were read."""
         return self.rows < int(self.episodes.length.sum())
 
 
 def valid(episodes: Episodes) -> Bool[np.ndarray, "N T"]:
-    """Return where there are tokens, not padding."""
+    """Return a mask of the tokens: False on padding."""
     return np.arange(episodes.tokens.shape[1]) < episodes.length[:, None]
 
 
 def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N T"]:
-    """Return which rows a filter of positions keeps.
+    """Return a mask of the rows that a filter of positions keeps.
 
-    Positions count from 1. A slice goes up to its stop, which it leaves out; in a list, -1 is the last position of
-    each episode.
+    Positions count from 1. A slice ends before its stop; in a list, -1 is the last position of each episode.
 
     Examples
     --------
@@ -86,7 +85,7 @@ def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N
     if isinstance(positions, slice):
         bounds = (positions.start, positions.stop, positions.step)
         if any(bound is not None and bound < 1 for bound in bounds):
-            raise LatentsError(f"positions={positions}: positions count from 1, so a slice has no bound under 1")
+            raise LatentsError(f"positions={positions}: positions count from 1, so a slice has bounds of at least 1")
         asked = np.arange(positions.start or 1, positions.stop or real.shape[1] + 1, positions.step or 1)
     else:
         asked = np.asarray(list(positions))
@@ -100,8 +99,8 @@ def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N
     return keep
 
 
-def facts(reading: Reading, start: int = 0, stop: int | None = None, probs: bool = True) -> tuple[dict, dict]:
-    """Return the columns of the rows of some episodes.
+def row_facts(reading: Reading, start: int = 0, stop: int | None = None, probs: bool = True) -> tuple[dict, dict]:
+    """Return the columns of some episodes' rows.
 
     Parameters
     ----------
@@ -109,7 +108,7 @@ def facts(reading: Reading, start: int = 0, stop: int | None = None, probs: bool
     start, stop : int
         Which episodes.
     probs : bool
-        Whether the exact next-token probabilities are wanted.
+        Whether to compute the exact next-token probabilities.
 
     Returns
     -------
@@ -140,7 +139,7 @@ def facts(reading: Reading, start: int = 0, stop: int | None = None, probs: bool
         if values.ndim > 2:
             obsm[name] = values[keep].reshape(episode.size, -1)
         elif name in named:
-            # A value under 0 is one that is not known yet: it has no name.
+            # A negative value means "not known yet" and has no name.
             obs[name] = pd.Categorical.from_codes(np.maximum(values[keep], -1), categories=list(named[name]))
         else:
             obs[name] = values[keep]
@@ -153,9 +152,9 @@ def index_of(obs: Mapping[str, Any]) -> list[str]:
 
 
 def _exact(function: Any, episodes: Episodes, keep: Bool[np.ndarray, "N T"]) -> np.ndarray | None:
-    """Evaluate a function of prefixes on every row; one call per episode length, so it never sees padding.
+    """Evaluate a function of prefixes on every row, in one call per episode length, so that it never gets padding.
 
-    None where the world does not know it.
+    None where the world does not know the function.
     """
     n, t = episodes.tokens.shape
     out: np.ndarray | None = None
@@ -173,7 +172,7 @@ def _exact(function: Any, episodes: Episodes, keep: Bool[np.ndarray, "N T"]) -> 
 def own_columns(
     truth: Truth | None, episodes: Episodes, keep: Bool[np.ndarray, "N T"]
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Lay the user's own columns out by episode and position.
+    """Arrange the user's own columns by episode and position.
 
     Parameters
     ----------
@@ -187,37 +186,38 @@ def own_columns(
     -------
     columns : dict of (N, T, ...) arrays
     values : dict of lists of str
-        What the integers of columns of names are called.
+        Names of the integers, for columns of names.
 
     Raises
     ------
     LatentsError
-        Rows that the table does not have or has twice, columns of reserved names, arrays of another shape.
+        Rows that are missing or occur twice, columns with reserved names, arrays of another shape.
     """
     if truth is None:
         return {}, {}
-    arrays = _dense(truth, episodes, keep) if isinstance(truth, pd.DataFrame) else dict(truth)
+    arrays = _dense(truth, keep) if isinstance(truth, pd.DataFrame) else dict(truth)
     columns, values = {}, {}
-    for name, one in arrays.items():
-        found = np.asarray(one)
+    for name, array in arrays.items():
+        given = np.asarray(array)
         if name in (*_TAKEN, *episodes.states):
             raise LatentsError(f"truth has a column {name!r}, which the table has already: rename it")
-        if found.shape[:2] != keep.shape:
+        if given.shape[:2] != keep.shape:
             raise LatentsError(
                 f"truth[{name!r}] must have the shape of the tokens, {keep.shape} and perhaps more axes, "
-                f"got {found.shape}"
+                f"got {given.shape}"
             )
-        if found.dtype.kind in "iufb":
-            columns[str(name)] = found
-        elif found.ndim == 2:
-            codes, names = pd.factorize(found.ravel(), sort=True)
-            columns[str(name)], values[str(name)] = codes.reshape(found.shape), [str(each) for each in names]
+        if given.dtype.kind in "iufb":
+            columns[str(name)] = given
+        elif given.ndim == 2:
+            codes, names = pd.factorize(given.ravel(), sort=True)
+            columns[str(name)], values[str(name)] = codes.reshape(given.shape), [str(value) for value in names]
         else:
-            raise LatentsError(f"truth[{name!r}] of several values per row must be numbers, got {found.dtype}")
+            raise LatentsError(f"truth[{name!r}] of several values per row must be numbers, got {given.dtype}")
     return columns, values
 
 
-def _dense(truth: pd.DataFrame, episodes: Episodes, keep: Bool[np.ndarray, "N T"]) -> dict[str, np.ndarray]:
+def _dense(truth: pd.DataFrame, keep: Bool[np.ndarray, "N T"]) -> dict[str, np.ndarray]:
+    """Turn a table with a row per (episode, position) into (N, T) arrays."""
     for key in ("episode", "position"):
         if key not in truth or not pd.api.types.is_integer_dtype(truth[key]):
             raise LatentsError(f"truth needs a column {key!r} of whole numbers; it has {', '.join(map(str, truth))}")
@@ -236,7 +236,7 @@ def _dense(truth: pd.DataFrame, episodes: Episodes, keep: Bool[np.ndarray, "N T"
     if missing := int((keep & (count == 0)).sum()):
         e, p = np.argwhere(keep & (count == 0))[0]
         raise LatentsError(
-            f"truth misses {missing} of {int(keep.sum())} rows, such as episode {e}, position {p + 1}: episodes count "
+            f"truth lacks {missing} of {int(keep.sum())} rows, such as episode {e}, position {p + 1}: episodes count "
             "from 0 and positions from 1; add them, or leave them out with positions="
         )
     dense = {}
@@ -246,9 +246,9 @@ def _dense(truth: pd.DataFrame, episodes: Episodes, keep: Bool[np.ndarray, "N T"
             plain = values.to_numpy(dtype=float) if values.isna().any() else values.to_numpy()
         else:
             plain = values.astype(object).where(values.notna(), None).to_numpy()
-        laid = np.full(keep.shape, None) if plain.dtype == object else np.zeros(keep.shape, plain.dtype)
-        laid[episode, position] = plain
-        dense[str(name)] = laid
+        arranged = np.full(keep.shape, None) if plain.dtype == object else np.zeros(keep.shape, plain.dtype)
+        arranged[episode, position] = plain
+        dense[str(name)] = arranged
     return dense
 
 

@@ -1,4 +1,4 @@
-"""What a model is given to read: tokens from anywhere brought into one form, checked, and named."""
+"""Inputs of extraction: convert tokens to episodes, check them against the model, and name them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jaxtyping import Int
 
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, kept, own_columns, valid
-from nextlat_viz.latents.readers import Reader
+from nextlat_viz.latents.readers import LatentsReader
 from nextlat_viz.worlds import Episodes, World
 
 
 def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -> tuple[Episodes, Truth | None]:
-    """Bring tokens into the one form that is read: padding last."""
+    """Convert tokens to Episodes, with padding last; `truth` is moved with them."""
     if isinstance(episodes, Episodes):
         if lengths is not None or mask is not None:
-            raise LatentsError("lengths and mask are for arrays of tokens: Episodes have their lengths")
+            raise LatentsError("lengths and mask are for arrays of tokens: Episodes have their own lengths")
         return episodes, truth
     tokens = np.asarray(episodes) if episodes is not None else np.zeros(0)
     if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
@@ -27,19 +27,19 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
             f"{type(episodes).__name__} of {tokens.dtype}, shape {tokens.shape}"
         )
     if mask is not None:
-        found = np.asarray(mask)
+        given = np.asarray(mask)
         if lengths is not None:
             raise LatentsError("give lengths or mask, not both")
-        if found.shape != tokens.shape:
-            raise LatentsError(f"mask must have the shape of the tokens, {tokens.shape}, got {found.shape}")
-        beside = {} if truth is None or not isinstance(truth, Mapping) else {k: np.asarray(v) for k, v in truth.items()}
-        lengths, moved = shifted(found, {"": tokens, **beside})
+        if given.shape != tokens.shape:
+            raise LatentsError(f"mask must have the shape of the tokens, {tokens.shape}, got {given.shape}")
+        columns = {name: np.asarray(v) for name, v in truth.items()} if isinstance(truth, Mapping) else {}
+        lengths, moved = shifted(given, {"": tokens, **columns})
         tokens = moved.pop("")
         truth = moved if isinstance(truth, Mapping) else truth
     return (Episodes(tokens) if lengths is None else Episodes(tokens, length=np.asarray(lengths))), truth
 
 
-def reading(
+def make_reading(
     episodes: Episodes,
     world: World | None,
     vocabulary: Any,
@@ -47,9 +47,9 @@ def reading(
     truth: Truth | None,
     positions: Positions | None,
 ) -> Reading:
-    """Bring together which rows are kept, what their tokens are called, and the user's own columns.
+    """Combine the rows to keep, the names of their tokens, and the user's own columns.
 
-    A vocabulary too large to list is that of the tokens read.
+    Of a large vocabulary only the tokens that are read get a name.
     """
     keep = kept(episodes, positions)
     columns, values = own_columns(truth, episodes, keep)
@@ -62,8 +62,8 @@ def reading(
     return Reading(episodes, keep, None, tuple(names_of(vocabulary, ids)), ids, columns, values)
 
 
-def require_readable(episodes: Episodes, reader: Reader, world: World | None) -> None:
-    """Raise unless the model, and the world, know these tokens and so many of them."""
+def require_readable(episodes: Episodes, reader: LatentsReader, world: World | None) -> None:
+    """Raise LatentsError if the model or the world does not know the tokens, or the sequences are too long."""
     longest = int(episodes.length.max(initial=0))
     if longest == 0:
         raise LatentsError("episodes hold no tokens: there is nothing to extract")
@@ -86,7 +86,7 @@ def require_readable(episodes: Episodes, reader: Reader, world: World | None) ->
 def names_of(vocabulary: Any, ids: Int[np.ndarray, " n"]) -> list[str]:
     """Return the names of token ids: from a list of all names, from a tokenizer, or their numbers.
 
-    Names are made different where two tokens are called the same.
+    Tokens with the same name get their number added.
 
     Examples
     --------
@@ -94,18 +94,18 @@ def names_of(vocabulary: Any, ids: Int[np.ndarray, " n"]) -> list[str]:
     (['a', 'b', 'a (2)'], ['7'])
     """
     if vocabulary is None:
-        return [str(one) for one in ids.tolist()]
+        return [str(token) for token in ids.tolist()]
     if hasattr(vocabulary, "convert_ids_to_tokens"):
-        found = vocabulary.convert_ids_to_tokens(ids.tolist())
+        given = vocabulary.convert_ids_to_tokens(ids.tolist())
     else:
         if ids.size and int(ids.max()) >= len(vocabulary):
             raise LatentsError(
                 f"vocabulary has {len(vocabulary)} names, and the tokens need at least {int(ids.max()) + 1}: give all"
             )
-        found = [vocabulary[one] for one in ids.tolist()]
+        given = [vocabulary[token] for token in ids.tolist()]
     names: list[str] = []
     taken: set[str] = set()
-    for token, name in zip(ids.tolist(), found, strict=True):
+    for token, name in zip(ids.tolist(), given, strict=True):
         text = str(token) if name is None else str(name)
         text = f"{text} ({token})" if text in taken else text
         names.append(text)
@@ -114,12 +114,12 @@ def names_of(vocabulary: Any, ids: Int[np.ndarray, " n"]) -> list[str]:
 
 
 def shifted(mask: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Move the real tokens of every row to its start, and everything beside them along.
+    """Move the real tokens of every row to its start, and other arrays with them.
 
     Parameters
     ----------
     mask : (N, T) of 0 and 1
-        Attention mask: where tokens are. They are in one piece, with padding before or after.
+        Attention mask: 1 at tokens, which are contiguous, with padding before or after.
     arrays : dict of (N, T, ...) arrays
 
     Returns
@@ -130,7 +130,7 @@ def shifted(mask: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray
     Raises
     ------
     LatentsError
-        A mask with holes.
+        If the tokens of a row are not contiguous.
 
     Examples
     --------
@@ -142,12 +142,12 @@ def shifted(mask: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray
     lengths = real.sum(axis=1)
     first = np.where(lengths > 0, real.argmax(axis=1), 0)
     order = (np.arange(real.shape[1]) + first[:, None]) % real.shape[1]
-    whole = np.take_along_axis(real, order, axis=1)
-    holes = (whole != (np.arange(real.shape[1]) < lengths[:, None])).any(axis=1)
+    ordered = np.take_along_axis(real, order, axis=1)
+    holes = (ordered != (np.arange(real.shape[1]) < lengths[:, None])).any(axis=1)
     if holes.any():
         raise LatentsError(
             f"mask has holes in {int(holes.sum())} of {len(real)} rows, such as row {int(holes.argmax())}: real tokens "
-            "must be in one piece, with padding before or after"
+            "must be contiguous, with padding before or after"
         )
     return lengths, {
         name: np.take_along_axis(values, order.reshape(*order.shape, *[1] * (values.ndim - 2)), axis=1)

@@ -1,4 +1,4 @@
-"""Reading a model: one of ours by the states it gives, any other module through hooks on its submodules."""
+"""Readers run a model and return its states: our checkpoints directly, other modules through hooks."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ States: TypeAlias = dict[str, Float[Tensor, "b t width"]]
 Call: TypeAlias = Callable[[Any, Tensor, Tensor], Any]
 
 
-class Reader:
-    """What extraction asks of a model.
+class LatentsReader:
+    """The interface of a model for extraction.
 
     Attributes
     ----------
     module : nn.Module
     sites : list of str
-        What is read, in the order of the table; ``"hidden"``, which becomes ``X``, is last.
+        Sites to read, in the order of the table; ``"hidden"``, which becomes ``X``, is last.
     meta : dict
-        Whose latents these are, as `table.origin` takes it.
+        Description of the model, as `table.origin` takes it.
     context : int or None
-        How many tokens it can read.
+        Most tokens it can read.
     vocabulary_size : int or None
-        How many tokens it knows.
+        Number of tokens it knows.
     """
 
     module: nn.Module
@@ -50,14 +50,14 @@ class Reader:
     def read(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
     ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
-        """Return the state of every site, and the logits of the next token where they are wanted."""
+        """Return the state at every site, and the next-token logits unless the vocabulary is too large to keep them."""
         raise NotImplementedError
 
     @contextmanager
     def ready(self, device: torch.device | str | None) -> Iterator[torch.device]:
-        """Hold the model ready to be read, without gradients; afterwards it is as it was."""
+        """Put the model in evaluation mode on a device, without gradients; restore it afterwards."""
         first = next(self.module.parameters(), next(self.module.buffers(), torch.zeros(0)))
-        home, training = first.device, [one for one in self.module.modules() if one.training]
+        home, training = first.device, [part for part in self.module.modules() if part.training]
         where = home if device is None else torch.device(device)
         try:
             if where != home:
@@ -68,12 +68,13 @@ class Reader:
         finally:
             if where != home:
                 self.module.to(home)
-            for one in training:
-                one.training = True
+            # One by one: some parts may have been in evaluation mode before.
+            for part in training:
+                part.training = True
 
 
-class CheckpointReader(Reader):
-    """Reads one of our own models."""
+class CheckpointReader(LatentsReader):
+    """Reads a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, sites: str | Sequence[str]) -> None:
         self.module, self._backbone = checkpoint.model, checkpoint.model.backbone
@@ -105,17 +106,17 @@ class CheckpointReader(Reader):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a state is: what a submodule returns, or what it is given first."""
+    """Where a state is read: the output of a submodule, or its first input where `given` is True."""
 
     module: nn.Module
     given: bool = False
 
 
 class _Enough(Exception):
-    """Everything wanted has been seen; the rest of the forward pass is not needed."""
+    """Raised to end a forward pass when all sites have been read."""
 
 
-class ModuleReader(Reader):
+class ModuleReader(LatentsReader):
     """Reads any module through hooks on its submodules.
 
     Parameters
@@ -126,9 +127,9 @@ class ModuleReader(Reader):
     hidden : str, optional
         Which of them becomes ``X``; default the last.
     call : callable, optional
-        ``call(module, tokens, real)`` runs the model on (B, T) tokens, of which (B, T) are real and not padding.
+        ``call(module, tokens, real)`` runs the model on (B, T) tokens; real is False on padding.
     name : str, optional
-        What to call it.
+        Name of the model in tables and figures.
     """
 
     def __init__(
@@ -143,26 +144,26 @@ class ModuleReader(Reader):
         names = self._chosen(module, sites, list(places))
         self._hidden = names[-1] if hidden is None else self._chosen(module, hidden, list(places))[-1]
         if HIDDEN in names and self._hidden != HIDDEN:
-            raise LatentsError(f"site {HIDDEN!r} is what a table calls X: give hidden={HIDDEN!r} to read it")
+            raise LatentsError(f"site {HIDDEN!r} has the name of X in a table: give hidden={HIDDEN!r} to read it")
         self.module = module
-        self.sites = [*(one for one in names if one != self._hidden), HIDDEN]
-        self._places = {one: places[one] for one in dict.fromkeys([*names, self._hidden])}
+        self.sites = [*(site for site in names if site != self._hidden), HIDDEN]
+        self._places = {site: places[site] for site in dict.fromkeys([*names, self._hidden])}
         self._call = call or self.call
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
-        called = name or type(module).__name__
+        label = name or type(module).__name__
         self.meta = {
             "card": json.dumps({"class": kind}),
             "weights_sha256": weights_of(module),
-            "label": called,
-            "name": called,
+            "label": label,
+            "name": label,
             "step": 0,
         }
         if self._hidden != HIDDEN:
             self.meta["hidden_site"] = self._hidden
 
     def places(self, module: nn.Module) -> dict[str, Place]:
-        """Return every site there is."""
-        return {name: Place(one) for name, one in module.named_modules() if name}
+        """Return every site of the module."""
+        return {name: Place(part) for name, part in module.named_modules() if name}
 
     def default_sites(self, module: nn.Module) -> list[str]:
         """Return the sites that ``"all"`` stands for."""
@@ -174,7 +175,7 @@ class ModuleReader(Reader):
         )
 
     def call(self, module: nn.Module, tokens: Tensor, real: Tensor) -> Any:
-        """Run the model on tokens; padding is told to models that take an ``attention_mask``."""
+        """Run the model on tokens, with an ``attention_mask`` where it takes one and there is padding."""
         if "attention_mask" in inspect.signature(module.forward).parameters and not bool(real.all()):
             return module(tokens, attention_mask=real.long())
         return module(tokens)
@@ -188,24 +189,24 @@ class ModuleReader(Reader):
     def _watched(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], stop: nn.Module | None = None
     ) -> tuple[States, Any]:
-        """Run the model and keep what passes by; up to a submodule, where one is given."""
+        """Run the model and record the states at all sites; end before the submodule `stop`, if given."""
         seen: dict[str, Tensor] = {}
         handles = []
 
         def keep(name: str, value: Any) -> None:
             if name in seen:
                 raise LatentsError(
-                    f"site {name!r} runs several times in one forward pass, so it has no one state per position: "
+                    f"site {name!r} runs several times in one forward pass, so it has several states per position: "
                     "read a submodule that runs once"
                 )
             state = _first_tensor(value)
             if state is None or state.ndim != 3 or state.shape[:2] != tokens.shape:
-                found = type(value).__name__ if state is None else f"a tensor of shape {tuple(state.shape)}"
+                got = type(value).__name__ if state is None else f"a tensor of shape {tuple(state.shape)}"
                 raise LatentsError(
-                    f"site {name!r} gives {found}, not ({tokens.shape[0]}, {tokens.shape[1]}, width): it does not "
+                    f"site {name!r} gives {got}, not ({tokens.shape[0]}, {tokens.shape[1]}, width): it does not "
                     "hold one state per token; choose another site"
                 )
-            # Later layers may write into what this one returned.
+            # A copy: later layers may change the tensor in place.
             seen[name] = state.detach().clone()
 
         def enough(*_: Any) -> None:
@@ -232,12 +233,12 @@ class ModuleReader(Reader):
             return self.default_sites(module)
         chosen: list[str] = []
         for pattern in [sites] if isinstance(sites, str) else list(sites):
-            # A star stands for one part of a dotted name, as in a shell for one folder.
+            # A star matches one part of a dotted name, as it matches one folder in a shell.
             depth = pattern.count(".")
-            found = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name.count(".") == depth]
-            if not found:
+            matches = [name for name in known if fnmatch.fnmatchcase(name, pattern) and name.count(".") == depth]
+            if not matches:
                 raise unknown("site", pattern, known)
-            chosen += [name for name in found if name not in chosen]
+            chosen += [name for name in matches if name not in chosen]
         if not chosen:
             raise LatentsError("sites is empty: name at least one submodule")
         return chosen
@@ -246,8 +247,8 @@ class ModuleReader(Reader):
 class CausalLMReader(ModuleReader):
     """Reads a causal language model of Hugging Face at "embed", "block0", ... and "hidden".
 
-    "embed" is what the first block is given, "block<i>" what a block returns, and "hidden" exactly what the output
-    head is given: the state after the last norm. Names of submodules are sites too.
+    "embed" is the input of the first block, "block<i>" the output of a block, and "hidden" the input of the output
+    head: the state after the last norm. Names of submodules are sites too.
     """
 
     def __init__(
@@ -288,7 +289,7 @@ class CausalLMReader(ModuleReader):
         return [*blocks[: layers + 1], HIDDEN]
 
     def call(self, module: nn.Module, tokens: Tensor, real: Tensor) -> Any:
-        """Run the model; without padding it needs no mask, which is faster."""
+        """Run the model; without padding no mask is passed, which is faster."""
         mask = None if bool(real.all()) else real.long()
         return module(input_ids=tokens, attention_mask=mask, use_cache=False)
 
@@ -299,7 +300,7 @@ class CausalLMReader(ModuleReader):
             states, result = self._watched(tokens, real)
             logits = getattr(result, "logits", None)
             return states, logits
-        # A head of many tokens costs as much as several blocks, and nobody looks at what it gives.
+        # The head of a large vocabulary costs as much as several blocks, and its output would be dropped.
         states, _ = self._watched(tokens, real, stop=self._head)
         return states, None
 
@@ -324,12 +325,12 @@ def _first_tensor(value: Any) -> Tensor | None:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (tuple, list)):
-        return next((one for one in value if isinstance(one, Tensor)), None)
+        return next((item for item in value if isinstance(item, Tensor)), None)
     return None
 
 
 def weights_of(module: nn.Module) -> str:
-    """Hash what identifies a model: its class, and the names, types and bytes of its parameters and buffers."""
+    """Hash a model: its class, and the names, types and bytes of its parameters and buffers."""
     digest = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}".encode())
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor):

@@ -1,7 +1,7 @@
-"""Latents on disk: one ``.h5ad`` file that reloads alone, is written whole or not at all, and is checked when read.
+"""Latents on disk: one ``.h5ad`` file, written atomically and checked when it is read.
 
-HDF5 leaves a block at the start of a file to its user. Ours says what the file is, how long it is and what the rest
-hashes to, so that a damaged file is recognised before anything tries to make sense of it.
+HDF5 reserves a block at the start of a file for the application. Ours states the format, the size and the hash of the
+rest, so that a damaged file is recognised before HDF5 reads it.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ _FAMILY, _, _VERSION = FORMAT.rpartition("/")
 def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write latents to one ``.h5ad`` file, which ``anndata.read_h5ad`` reads too.
 
-    The file appears whole or not at all: it is written beside its place and moved there.
+    The file is written atomically: the path has the old content or the new, never a part.
 
     Parameters
     ----------
     latents : AnnData
     path : str or Path
-        Ends in ``.h5ad``; missing folders are made.
+        Ends in ``.h5ad``; missing folders are created.
     overwrite : bool
-        Replace a file that is already there.
+        Replace an existing file.
 
     Returns
     -------
     Path
-        Where the file is.
+        The file.
 
     Raises
     ------
     LatentsError
-        Not a latents table, another suffix, a file already there, or a folder that cannot be written.
+        Not a latents table, another suffix, an existing file, or a folder that cannot be written.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
     if path.suffix != ".h5ad":
         raise LatentsError(f"path must end in .h5ad, got {path}")
     if path.exists() and not overwrite:
-        raise LatentsError(f"{path} is already there: pass overwrite=True to replace it, or choose another path")
+        raise LatentsError(f"{path} exists already: pass overwrite=True to replace it, or choose another path")
     try:
         with io.draft(path) as temporary:
             with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
@@ -85,10 +85,10 @@ def unwritable(path: Path, error: OSError) -> LatentsError:
 
 
 def load_latents(path: str | Path) -> AnnData:
-    """Read latents written by `save_latents`, after checking that every byte is as it was written.
+    """Read latents written by `save_latents`, after comparing every byte with the hash in the file.
 
-    Nothing in the file is executed. A file that another program wrote from a table of ours is refused, because
-    nothing vouches for it: read it with ``anndata.read_h5ad`` and `save_latents` it if you trust it.
+    Nothing in the file is executed. A file that another program wrote is refused, because it has no hash: read it with
+    ``anndata.read_h5ad`` and save it with `save_latents` if you trust it.
 
     Raises
     ------
@@ -98,15 +98,15 @@ def load_latents(path: str | Path) -> AnnData:
     path = Path(path)
     try:
         with path.open("rb") as raw:
-            found = raw.read(BLOCK)
+            block = raw.read(BLOCK)
     except OSError as error:
         raise LatentsError(f"cannot read latents at {path}: {error.strerror}") from error
-    stated = re.match(rb"nextlat_viz\.latents/(\d+)\nbytes (\d+)\n", found)
+    stated = re.match(rb"nextlat_viz\.latents/(\d+)\nbytes (\d+)\n", block)
     if not stated:
-        if found.startswith(b"\x89HDF\r\n\x1a\n"):
+        if block.startswith(b"\x89HDF\r\n\x1a\n"):
             raise LatentsError(f"{path} is HDF5, but was not written by nlv.save_latents: extract the latents again")
-        what = "is empty" if not found else "is not an .h5ad file of latents"
-        raise LatentsError(f"{path} {what}: such files are written by nlv.save_latents")
+        problem = "is empty" if not block else "is not an .h5ad file of latents"
+        raise LatentsError(f"{path} {problem}: such files are written by nlv.save_latents")
     version, size = stated.groups()
     if version.decode() != _VERSION:
         newer = int(version) > int(_VERSION)
@@ -118,7 +118,7 @@ def load_latents(path: str | Path) -> AnnData:
         raise LatentsError(
             f"{path} is truncated: it has {path.stat().st_size:,} of {int(size):,} bytes. Extract the latents again"
         )
-    if found != _block(path):
+    if block != _block(path):
         raise LatentsError(f"{path} was altered or damaged: its content does not match its hash. Extract it again")
     latents = anndata.read_h5ad(path)
     metas(latents)
@@ -126,7 +126,7 @@ def load_latents(path: str | Path) -> AnnData:
 
 
 def seal_file(path: Path) -> None:
-    """State at the start of a finished file what the rest of it is, and wait until the disk has it."""
+    """Write the block at the start of a complete file, and wait until it is on disk."""
     block = _block(path)
     with path.open("rb+") as raw:
         raw.write(block)
@@ -135,7 +135,7 @@ def seal_file(path: Path) -> None:
 
 
 def open_backed(path: Path) -> AnnData:
-    """Open latents without reading what the model held: ``X``, layers and arrays stay on disk until they are asked for.
+    """Open latents without reading them: ``X``, layers and arrays stay on disk until they are used.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def _block(path: Path) -> bytes:
 
 
 def check_same_model(latents: AnnData, checkpoint: Checkpoint) -> None:
-    """Make sure that the latents come from this checkpoint, at this step.
+    """Check that the latents come from this checkpoint, at this step.
 
     Raises
     ------
@@ -174,8 +174,8 @@ def check_same_model(latents: AnnData, checkpoint: Checkpoint) -> None:
         When no model of the table has the checkpoint's weights.
     """
     known = metas(latents)
-    if checkpoint.weights_sha256 not in [one["weights_sha256"] for one in known.values()]:
-        held = ", ".join(f"{one['name']} step {one['step']} ({one['weights_sha256'][:12]})" for one in known.values())
+    if checkpoint.weights_sha256 not in [model["weights_sha256"] for model in known.values()]:
+        held = ", ".join(f"{m['name']} step {m['step']} ({m['weights_sha256'][:12]})" for m in known.values())
         raise LatentsError(
             f"these latents are of {held}, not of {checkpoint.name} step {checkpoint.step} "
             f"({checkpoint.weights_sha256[:12]}): extract them from this checkpoint"

@@ -1,9 +1,9 @@
-"""A table that grows on disk: flat memory however many rows, and a run that was cut off goes on where it stopped.
+"""A table that is written to disk batch by batch, in constant memory; an interrupted extraction can be continued.
 
-How many rows there will be is known before the model reads anything. So the whole HDF5 file is laid out first, with
-every fact in it and room for what the model will hold, and closed. From then on rows are written straight into that
-room, and a journal beside the file says which are safe on disk. A crash can hurt neither the layout nor what the
-journal vouches for, and the finished file does not depend on where it happened.
+The number of rows is known before the model reads anything. So the whole HDF5 file is laid out first, with all columns
+and empty space for the latents, and closed. Rows are then written into that space with plain file writes, and a journal
+next to the file records which are safe on disk. A crash can damage neither the layout nor the rows in the journal, and
+the bytes of the finished file do not depend on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -23,37 +23,38 @@ import numpy as np
 import pandas as pd
 
 from nextlat_viz import io
+from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents.facts import Reading, facts, index_of
+from nextlat_viz.latents.facts import Reading, index_of, row_facts
 from nextlat_viz.latents.store import BLOCK, seal_file, unwritable
 from nextlat_viz.latents.table import HIDDEN, KEY, PROBS, features_of, place
 
-# Seconds of work that a cut can cost at most: the journal waits for the disk, which would be slow after every batch.
+# Seconds of work that an interruption can lose. Every journal entry waits for the disk: too slow for every batch.
 SYNC_EVERY = 1.0
-_CHUNK = 16_384  # rows of facts laid out at a time
+_CHUNK = 16_384  # rows of columns written at a time
 
 
 class Growing:
-    """One table on disk, from nothing to finished.
+    """One table while it is written: first ``.NAME.part`` with a journal, and when it is complete `out`.
 
     Parameters
     ----------
     out : Path
-        Where it will be once it is whole.
+        The finished file.
     identity : dict
-        What the run depends on. A run goes on only where all of it is the same.
+        Everything that the table depends on. An extraction is continued only where all of it is the same.
 
     Attributes
     ----------
     finished : bool
-        Whether the table is there already.
+        Whether `out` exists.
     episodes : int
-        How many episodes are done.
+        Number of episodes that are done.
 
     Raises
     ------
     LatentsError
-        Another suffix, or what is there was begun by another call; the differences are listed.
+        Another suffix, or files of another call; the differences are listed.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
@@ -71,12 +72,13 @@ class Growing:
             first, *lines = self.journal.read_text(encoding="utf-8").split("\n")
             advice = f"run that call again to finish it, choose another path, or delete {self.journal} to start over"
             _require_same(json.loads(first), self.identity, self.journal, advice)
-            whole = [line.split() for line in lines[:-1]]  # the last is empty, or was cut
-            self.episodes, self.row = map(int, whole[-1]) if whole else (0, 0)
+            # The last item is empty, or a line that was not completed.
+            complete = [line.split() for line in lines[:-1]]
+            self.episodes, self.row = map(int, complete[-1]) if complete else (0, 0)
             self._begun = True
 
     def start(self, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
-        """Lay the file out, unless that was done, and open it for rows.
+        """Lay the file out, unless an earlier session did, and open it for rows.
 
         Parameters
         ----------
@@ -85,7 +87,7 @@ class Growing:
             As `table.origin` gives it.
         widths : {site or "next_token_probs": width}
         dtype : "float32" or "float16"
-            Of the sites; probabilities are float32.
+            Type of the sites; probabilities are float32.
         """
         try:
             if not self._begun:
@@ -99,24 +101,24 @@ class Growing:
                 _lay_out(self.part, read, stored, widths, dtype)
                 with self.part.open("rb+") as raw:
                     os.fsync(raw.fileno())
-            self._room = _room(self.part, widths)
+            self._offsets = _offsets(self.part, widths)
             self._file: BinaryIO = self.part.open("rb+", buffering=0)
-            # Begun afresh each time: a line that was cut must never be taken for a whole one.
-            said = f"{json.dumps(self.identity)}\n{self.episodes} {self.row}\n"
-            io.write(self.journal, said)
+            # Written anew in each session: text appended to an incomplete line could make a wrong, complete one.
+            io.write(self.journal, f"{json.dumps(self.identity)}\n{self.episodes} {self.row}\n")
             self._lines = self.journal.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise self._unwritable(error) from error
         self._synced, self._open = time.monotonic(), True
 
     def write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
-        """Add the rows of a batch; `episodes` are done with it."""
+        """Write the rows of a batch; `episodes` is the number done with it."""
         count = len(next(iter(arrays.values())))
         try:
             for name, values in arrays.items():
-                offset, kind, width = self._room[name]
+                offset, kind, width = self._offsets[name]
                 self._file.seek(offset + self.row * width * kind.itemsize)
                 left = np.ascontiguousarray(narrow(name, values, kind)).data.cast("B")
+                # An unbuffered write may write less than it was given.
                 while left:
                     left = left[self._file.write(left) :]
             self.row, self.episodes = self.row + count, episodes
@@ -126,7 +128,7 @@ class Growing:
             raise self._unwritable(error) from error
 
     def stop(self) -> None:
-        """Let go of the file; what is on disk stays there, to go on from."""
+        """Close the file; the rows written so far stay on disk, to be continued."""
         try:
             self._sync()
         finally:
@@ -135,7 +137,7 @@ class Growing:
             self._open = False
 
     def finish(self) -> None:
-        """Vouch for the whole file and move it to its place."""
+        """Write the hash of the complete file and move it to `out`."""
         if self._open:
             self.stop()
         try:
@@ -147,7 +149,7 @@ class Growing:
             self.journal.unlink()
 
     def _sync(self) -> None:
-        # Rows first: the journal must not vouch for what could still be lost.
+        # Rows first: the journal may only name rows that are on disk, also after a power cut.
         os.fsync(self._file.fileno())
         self._lines.write(f"{self.episodes} {self.row}\n")
         self._lines.flush()
@@ -159,33 +161,29 @@ class Growing:
 
 
 def _stated(path: Path) -> dict[str, Any]:
-    """Return the identity in a finished file; nothing where it was not made by streaming."""
+    """Return the identity in a finished file; empty where it was not written by this module."""
     try:
         with h5py.File(path, "r") as file:
             text = file["uns"][KEY]["extraction"][()]
     except (OSError, KeyError):
         return {}
-    found: dict[str, Any] = json.loads(text)
-    return found
+    identity: dict[str, Any] = json.loads(text)
+    return identity
 
 
-def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, advice: str) -> None:
+def _require_same(there: Mapping[str, Any], asked: Mapping[str, Any], path: Path, advice: str) -> None:
     differences = [
-        f"{key} was {_short(found.get(key))}, now {_short(wanted.get(key))}"
-        for key in dict.fromkeys([*found, *wanted])
-        if found.get(key) != wanted.get(key)
+        f"{key} was {shorten(json.dumps(there.get(key)))}, now {shorten(json.dumps(asked.get(key)))}"
+        for key in dict.fromkeys([*there, *asked])
+        if there.get(key) != asked.get(key)
     ]
     if differences:
-        said = "; ".join(differences) if found else "it says nothing about a call that wrote it"
-        raise LatentsError(f"{path} is of another call ({said}): {advice}")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        reason = "; ".join(differences) if there else "it does not state the call that wrote it"
+        raise LatentsError(f"{path} is of another call ({reason}): {advice}")
 
 
 def narrow(name: str, values: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Convert the values of a site; raise LatentsError where float16 cannot hold them."""
     if kind == np.float16 and len(values) and np.abs(values).max() > np.finfo(np.float16).max:
         raise LatentsError(
             f"site {name!r} holds values up to {np.abs(values).max():.3g}, which float16 cannot: give dtype='float32'"
@@ -208,7 +206,7 @@ def _require_room(path: Path, rows: int, widths: Mapping[str, int], dtype: str) 
 
 
 def _lay_out(path: Path, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
-    """Write everything but what the model holds, in the layout that anndata reads."""
+    """Write everything except latents, in the layout that anndata reads, with space for the latents."""
     dim, kinds = widths[HIDDEN], _types(widths, dtype)
     with h5py.File(path, "w", userblock_size=BLOCK) as file:
         _tag(file, "anndata", "0.1.0")
@@ -219,12 +217,12 @@ def _lay_out(path: Path, read: Reading, uns: Mapping[str, Any], widths: Mapping[
         for name, width in widths.items():
             group, key = place(name, width, dim)
             parent = file if group == "X" else file[group]
-            _tag(_make_room(parent, key, (read.rows, width), kinds[name]), "array")
-        _write_facts(file, read, PROBS in widths)
+            _tag(_reserve(parent, key, (read.rows, width), kinds[name]), "array")
+        _write_columns(file, read, PROBS in widths)
 
 
-def _make_room(parent: h5py.Group, key: str, shape: tuple[int, int], kind: np.dtype) -> h5py.Dataset:
-    """Make a dataset in one piece whose place in the file is settled now and filled later."""
+def _reserve(parent: h5py.Group, key: str, shape: tuple[int, int], kind: np.dtype) -> h5py.Dataset:
+    """Create a contiguous dataset. Its space in the file is allocated now and filled later."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -234,7 +232,8 @@ def _make_room(parent: h5py.Group, key: str, shape: tuple[int, int], kind: np.dt
     return h5py.Dataset(h5py.h5d.create(parent.id, key.encode(), stored, h5py.h5s.create_simple(shape), layout))
 
 
-def _write_facts(file: h5py.File, read: Reading, probs: bool) -> None:
+def _write_columns(file: h5py.File, read: Reading, probs: bool) -> None:
+    """Write ``obs`` and the arrays of truth, a chunk of episodes at a time."""
     per_episode = read.keep.sum(axis=1)
     ends = np.cumsum(per_episode)
     obs = file.create_group("obs")
@@ -242,9 +241,9 @@ def _write_facts(file: h5py.File, read: Reading, probs: bool) -> None:
     while first < len(ends):
         # At least one episode, and about _CHUNK rows.
         stop = max(first + 1, int(np.searchsorted(ends, row + _CHUNK, side="right")))
-        columns, arrays = facts(read, first, stop, probs)
+        columns, arrays = row_facts(read, first, stop, probs)
         if row == 0 and "_index" not in obs:
-            _prepare(file, columns, arrays, read.rows)
+            _create_columns(file, columns, arrays, read.rows)
         rows = slice(row, int(ends[stop - 1]))
         obs["_index"][rows] = index_of(columns)
         for name, values in columns.items():
@@ -257,7 +256,7 @@ def _write_facts(file: h5py.File, read: Reading, probs: bool) -> None:
         first, row = stop, rows.stop
 
 
-def _prepare(file: h5py.File, columns: Mapping[str, Any], arrays: Mapping[str, np.ndarray], rows: int) -> None:
+def _create_columns(file: h5py.File, columns: Mapping[str, Any], arrays: Mapping[str, np.ndarray], rows: int) -> None:
     obs = file["obs"]
     _tag(obs, "dataframe")
     obs.attrs["_index"] = "_index"
@@ -269,23 +268,25 @@ def _prepare(file: h5py.File, columns: Mapping[str, Any], arrays: Mapping[str, n
             _tag(group, "categorical")
             group.attrs["ordered"] = False
             _tag(group.create_dataset("codes", (rows,), values.codes.dtype), "array")
-            anndata.io.write_elem(group, "categories", np.array([str(one) for one in values.categories], dtype=object))
+            anndata.io.write_elem(
+                group, "categories", np.array([str(name) for name in values.categories], dtype=object)
+            )
         else:
             _tag(obs.create_dataset(name, (rows,), values.dtype), "array")
     for name, values in arrays.items():
         _tag(file["obsm"].create_dataset(name, (rows, *values.shape[1:]), values.dtype), "array")
 
 
-def _tag(one: Any, kind: str, version: str = "0.2.0") -> None:
-    one.attrs["encoding-type"], one.attrs["encoding-version"] = kind, version
+def _tag(element: Any, kind: str, version: str = "0.2.0") -> None:
+    element.attrs["encoding-type"], element.attrs["encoding-version"] = kind, version
 
 
-def _room(path: Path, widths: Mapping[str, int]) -> dict[str, tuple[int, np.dtype, int]]:
-    """Return where in the file each dataset begins, its type, and its width."""
-    found = {}
+def _offsets(path: Path, widths: Mapping[str, int]) -> dict[str, tuple[int, np.dtype, int]]:
+    """Return the offset in the file, the type and the width of each dataset."""
+    offsets = {}
     with h5py.File(path, "r") as file:
         for name, width in widths.items():
             group, key = place(name, width, widths[HIDDEN])
             dataset = file[key] if group == "X" else file[group][key]
-            found[name] = (dataset.id.get_offset(), dataset.dtype, width)
-    return found
+            offsets[name] = (dataset.id.get_offset(), dataset.dtype, width)
+    return offsets

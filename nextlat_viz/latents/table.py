@@ -1,4 +1,4 @@
-"""The latents table: one row per (episode, position), what the model held there beside what was true there."""
+"""The latents table: one row per (episode, position), with the model's states and the true states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import LatentsError, unknown
-from nextlat_viz.latents.facts import Reading, facts, index_of, valid
+from nextlat_viz.latents.facts import Reading, index_of, row_facts, valid
 from nextlat_viz.worlds import Episodes, World
 
 FORMAT = "nextlat_viz.latents/1"
@@ -21,7 +21,7 @@ KEY = "nextlat_viz"
 TOKENS = "nextlat_viz_tokens"
 HIDDEN = "hidden"
 PROBS = "next_token_probs"
-# What a table without a world says where the name of one is asked for.
+# The world's spec in tables whose tokens are of no known world.
 NO_WORLD = '{"name": "no world"}'
 
 
@@ -33,7 +33,7 @@ def build(
     meta: Mapping[str, Any],
     next_token_probs: Float[np.ndarray, "N T V"] | None,
 ) -> AnnData:
-    """Lay hidden states out as a table, with the exact truth of every row beside them.
+    """Build a table of hidden states, with the true states of every row.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ def build(
     layers : dict of (N, T, D) arrays
         The other sites, in the order the model computes them.
     episodes : Episodes
-        What was read, (N, T) tokens, and the true states after each.
+        The (N, T) tokens that were read, and the true states after each.
     world : World
-        Where the exact belief and the exact next-token probabilities come from, as far as it knows them.
+        Gives the exact belief and the exact next-token probabilities, where it knows them.
     meta : dict
         ``card`` (JSON text), ``weights_sha256``, ``label``, ``name`` and ``step`` of the model.
     next_token_probs : (N, T, V) array or None
@@ -57,8 +57,8 @@ def build(
         ``rows = sum(episodes.length)``, ordered by episode, then position:
 
         - ``X`` the hidden state and ``layers[site]`` the other sites, (rows, D) float32;
-        - ``obs``: ``episode``, ``position`` (from 1: position t has read t tokens), ``token``, and every state of one
-          value, by the names in the world's ``state_values``;
+        - ``obs``: ``episode``, ``position`` (from 1: at position t, t tokens have been read), ``token``, and every
+          state of one value, by the names in the world's ``state_values``;
         - ``obsm``: states of several values, ``belief`` where there are hidden states, ``next_token_probs`` (the
           model's) and, where the world knows it, ``next_token_probs_exact``;
         - ``uns["nextlat_viz"]``: what `meta` returns.
@@ -82,7 +82,7 @@ def build(
     """
     rows = valid(episodes)
     if not rows.any():
-        raise LatentsError("there is nothing to lay out: every episode is empty")
+        raise LatentsError("there are no rows: every episode is empty")
     read = Reading(episodes, rows, world, world.vocabulary)
     arrays = {name: values[rows].astype(np.float32) for name, values in {**layers, HIDDEN: hidden}.items()}
     if next_token_probs is not None:
@@ -91,8 +91,8 @@ def build(
 
 
 def assemble(arrays: Mapping[str, Float[np.ndarray, "rows dim"]], read: Reading, uns: Mapping[str, Any]) -> AnnData:
-    """Put the arrays of all sites, and ``"next_token_probs"``, beside the facts of their rows."""
-    obs, obsm = facts(read, probs=PROBS in arrays)
+    """Build a table from the arrays of all sites and of ``"next_token_probs"``, and the columns of their rows."""
+    obs, obsm = row_facts(read, probs=PROBS in arrays)
     hidden = arrays[HIDDEN]
     table = AnnData(
         X=hidden,
@@ -114,7 +114,7 @@ def assemble(arrays: Mapping[str, Float[np.ndarray, "rows dim"]], read: Reading,
 
 
 def place(name: str, width: int, dim: int) -> tuple[str, str]:
-    """Say where a site lies in a table: sites as wide as ``X`` are layers, others arrays of their own."""
+    """Return group and key of a site in a table: sites as wide as ``X`` are layers, others are in ``obsm``."""
     if name == HIDDEN:
         return "X", "X"
     if name == PROBS:
@@ -128,9 +128,9 @@ def features_of(dim: int) -> list[str]:
 
 
 def origin(read: Reading, meta: Mapping[str, Any], sites: Sequence[str]) -> dict[str, Any]:
-    """Return ``uns`` of a table: whose latents these are, of which tokens.
+    """Return ``uns`` of a table: the model and the tokens of its latents.
 
-    ``meta`` is as `build` takes it, and may have ``hidden_site``: what the model itself calls ``X``.
+    ``meta`` is as `build` takes it, and may have ``hidden_site``: the model's own name of ``X``.
     """
     uns = {
         "format": FORMAT,
@@ -150,44 +150,44 @@ def origin(read: Reading, meta: Mapping[str, Any], sites: Sequence[str]) -> dict
         uns["hidden_site"] = str(meta["hidden_site"])
     if not read.partial:
         return {KEY: uns}
-    # The rows alone would not say what was read before them.
+    # The rows alone do not have the tokens before them.
     ids = read.episodes.tokens if read.ids is None else np.searchsorted(read.ids, read.episodes.tokens)
     return {KEY: uns, TOKENS: np.where(valid(read.episodes), ids, -1).astype(np.int32)}
 
 
 def metas(latents: AnnData) -> dict[str, dict[str, Any]]:
-    """Return what is known about each model in the table, by its name in ``obs["model"]`` (or its label)."""
+    """Return the description of each model in the table, by its name in ``obs["model"]`` (or its label)."""
     stored = latents.uns.get(KEY)
     if not isinstance(stored, Mapping) or "format" not in stored:
         raise LatentsError(
             "this AnnData is not a latents table (it has no uns['nextlat_viz']): make one with nlv.extract"
         )
     if "models" not in stored:
-        one = {"world": NO_WORLD, **_plain(stored)}
-        return {one["label"]: one}
-    every = {name: json.loads(text) for name, text in zip(stored["model_names"], stored["models"], strict=True)}
-    present = latents.obs["model"].unique() if "model" in latents.obs else every
-    return {name: every[name] for name in every if name in present}
+        model = {"world": NO_WORLD, **_plain(stored)}
+        return {model["label"]: model}
+    models = {name: json.loads(text) for name, text in zip(stored["model_names"], stored["models"], strict=True)}
+    present = latents.obs["model"].unique() if "model" in latents.obs else models
+    return {name: model for name, model in models.items() if name in present}
 
 
 def meta(latents: AnnData) -> dict[str, Any]:
-    """Return what is known about the one model of the table: its card, hashes, label, world and sites.
+    """Return the description of the table's one model: its card, hashes, label, world and sites.
 
     Raises
     ------
     LatentsError
-        When the table is not one of latents, or holds several models (`metas` gives them all).
+        When it is not a table of latents, or has several models (`metas` returns all).
     """
-    every = metas(latents)
-    if len(every) != 1:
+    models = metas(latents)
+    if len(models) != 1:
         raise LatentsError(
-            f"these latents hold several models ({', '.join(every)}): take one with select(latents, model=...)"
+            f"these latents hold several models ({', '.join(models)}): take one with select(latents, model=...)"
         )
-    return next(iter(every.values()))
+    return next(iter(models.values()))
 
 
 def _plain(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo what a trip through HDF5 does to Python lists and numbers."""
+    """Convert arrays and numpy numbers, which HDF5 returns, back to Python lists and numbers."""
     return {
         key: [str(item) for item in value]
         if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1
@@ -199,14 +199,14 @@ def _plain(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sites(latents: AnnData) -> list[str]:
-    """Name the sites in the table, in the order the model computes them; ``"hidden"`` is last."""
+    """List the sites in the table, in the order the model computes them; ``"hidden"`` is last."""
     named: list[str] = next(iter(metas(latents).values()))["sites"]
     return [name for name in named if name == HIDDEN or name in latents.layers or f"X_{name}" in latents.obsm]
 
 
 def site(latents: AnnData, name: str = HIDDEN) -> Float[np.ndarray, "rows dim"]:
-    """Return the latents at one site, ``(rows, dim)`` float32; ``X`` also by what the model itself calls it."""
-    if name == HIDDEN or name in (one.get("hidden_site") for one in metas(latents).values()):
+    """Return the latents at one site, ``(rows, dim)`` float32; ``X`` also by the model's own name of it."""
+    if name == HIDDEN or name in (model.get("hidden_site") for model in metas(latents).values()):
         values = latents.X
     elif name in sites(latents):
         values = latents.layers[name] if name in latents.layers else latents.obsm[f"X_{name}"]
@@ -216,7 +216,7 @@ def site(latents: AnnData, name: str = HIDDEN) -> Float[np.ndarray, "rows dim"]:
 
 
 def columns(latents: AnnData) -> list[str]:
-    """Name everything `column` knows: the columns of ``obs`` and the arrays of ``obsm``."""
+    """List the names that `column` accepts: the columns of ``obs`` and the arrays of ``obsm``."""
     return [*map(str, latents.obs.columns), *sorted(map(str, latents.obsm.keys()))]
 
 
@@ -236,7 +236,7 @@ def world_of(latents: AnnData) -> World:
     Raises
     ------
     LatentsError
-        The tokens were of no known world.
+        The tokens are of no known world.
     """
     spec = next(iter(metas(latents).values()))["world"]
     if spec == NO_WORLD:
@@ -250,13 +250,13 @@ def world_of(latents: AnnData) -> World:
 def tokens_of(latents: AnnData) -> Int[np.ndarray, "N T"]:
     """Return the tokens read, one row per episode present (ascending), columns are positions 1 to T.
 
-    Numbers are places in the table's vocabulary. Where the table has no row (shorter episodes, rows sliced away) the
-    entry is -1; a table that was extracted at some positions only knows the tokens between them too.
+    Numbers are indices of the table's vocabulary. Where the table has no row (shorter episodes, rows sliced away) the
+    entry is -1; a table that was extracted at some positions only has the tokens between them too.
     """
-    every = metas(latents)
-    if len({one["episodes_sha256"] for one in every.values()}) != 1:
+    models = metas(latents)
+    if len({model["episodes_sha256"] for model in models.values()}) != 1:
         raise LatentsError("these models read different episodes: take one with select(latents, model=...)")
-    vocabulary = next(iter(every.values()))["vocabulary"]
+    vocabulary = next(iter(models.values()))["vocabulary"]
     if TOKENS in latents.uns:
         read = np.asarray(latents.uns[TOKENS])[np.unique(column(latents, "episode"))]
         return read.astype(np.int64)
@@ -280,7 +280,7 @@ def episode_rows(latents: AnnData, episode: int) -> Int[np.ndarray, " positions"
 
 
 def describe(values: np.ndarray) -> str:
-    """Say which values there are, for an error message."""
+    """List the distinct values, for an error message."""
     distinct = np.unique(values)
     if distinct.size > 8 and np.issubdtype(distinct.dtype, np.number):
         return f"{distinct.size} values from {distinct[0]} to {distinct[-1]}"
@@ -288,22 +288,22 @@ def describe(values: np.ndarray) -> str:
 
 
 def summary(latents: AnnData) -> pd.DataFrame:
-    """Say in one line per model what the table holds."""
+    """Summarise the table: a row for each model."""
     rows = []
-    for name, one in metas(latents).items():
-        its = latents.obs if "model" not in latents.obs else latents.obs[latents.obs["model"] == name]
+    for name, model in metas(latents).items():
+        obs = latents.obs if "model" not in latents.obs else latents.obs[latents.obs["model"] == name]
         rows.append(
             {
                 "model": name,
-                "checkpoint": one["name"],
-                "step": one["step"],
-                "world": json.loads(one["world"])["name"],
-                "rows": len(its),
-                "episodes": its["episode"].nunique(),
-                "positions": f"{its['position'].min()} to {its['position'].max()}",
+                "checkpoint": model["name"],
+                "step": model["step"],
+                "world": json.loads(model["world"])["name"],
+                "rows": len(obs),
+                "episodes": obs["episode"].nunique(),
+                "positions": f"{obs['position'].min()} to {obs['position'].max()}",
                 "dim": latents.n_vars,
                 "sites": ", ".join(sites(latents)),
-                "weights": one["weights_sha256"][:12],
+                "weights": model["weights_sha256"][:12],
             }
         )
     return pd.DataFrame(rows).set_index("model")

@@ -141,7 +141,7 @@ def test_truth_is_joined_by_episode_and_position() -> None:
     for name in ("odd", "depth"):
         assert nl.column(latents, name).tolist() == truth[name].tolist()
     assert np.isnan(nl.column(latents, "known")).sum() == (TOKENS[REAL] <= 5).sum()
-    with pytest.raises(LatentsError, match=r"truth misses 3 of 39 rows, such as episode 0, position 1"):
+    with pytest.raises(LatentsError, match=r"truth lacks 3 of 39 rows, such as episode 0, position 1"):
         nl.extract(Reader(), TOKENS, sites="norm", lengths=LENGTHS, truth=truth[3:])
     nl.extract(Reader(), TOKENS, sites="norm", lengths=LENGTHS, truth=truth[3:], positions=[4])
     with pytest.raises(LatentsError, match="several rows for 1 "):
@@ -190,7 +190,7 @@ def test_a_vocabulary_too_large_to_list_is_that_of_the_tokens_read() -> None:
         ({"sites": "unused"}, LatentsError, "'unused' did not run"),
         ({"sites": "pool"}, LatentsError, r"'pool' gives a tensor of shape \(9, 8\), not \(9, 6, width\)"),
         ({"sites": "norm", "positions": [0]}, LatentsError, "whole numbers from 1"),
-        ({"sites": "norm", "positions": slice(-2, None)}, LatentsError, "no bound under 1"),
+        ({"sites": "norm", "positions": slice(-2, None)}, LatentsError, "bounds of at least 1"),
         ({"sites": "norm", "positions": [9]}, LatentsError, "keeps no row"),
         ({"sites": "norm", "mask": REAL[:, :5]}, LatentsError, r"mask must have the shape of the tokens, \(9, 6\)"),
         ({"sites": "norm", "mask": np.eye(9, 6) == 0}, LatentsError, "mask has holes in"),
@@ -214,7 +214,7 @@ def test_more_that_is_refused(checkpoint: Any) -> None:
         nl.extract(Reader(), Episodes(TOKENS), sites="norm", lengths=LENGTHS)
     with pytest.raises(LatentsError, match="token -1 of episode 0, position 1"):
         nl.extract(Reader(), TOKENS * 0 - 1, sites="norm")
-    with pytest.raises(LatentsError, match="call is for models that are no Checkpoint"):
+    with pytest.raises(LatentsError, match="call cannot be given for a Checkpoint"):
         nl.extract(checkpoint, call=lambda model, tokens, real: None)
     twice = Reader()
     twice.layers[1] = twice.layers[0]

@@ -137,7 +137,7 @@ def test_other_versions(saved: Path, version: int, advice: str) -> None:
 def test_replaces_only_when_told(latents: AnnData, saved: Path) -> None:
     before = saved.read_bytes()
     other = nl.select(latents, position=5)
-    with pytest.raises(LatentsError, match="already there: pass overwrite=True"):
+    with pytest.raises(LatentsError, match="exists already: pass overwrite=True"):
         nl.save_latents(other, saved)
     assert saved.read_bytes() == before
     nl.save_latents(other, saved, overwrite=True)

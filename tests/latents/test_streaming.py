@@ -211,7 +211,7 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(LatentsError, match="cannot write"):
         nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "file" / "a.h5ad")
     (tmp_path / "other.h5ad").write_bytes(b"something else")
-    with pytest.raises(LatentsError, match="says nothing about a call that wrote it"):
+    with pytest.raises(LatentsError, match="does not state the call that wrote it"):
         nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "other.h5ad")
     full: Callable[[Any], Any] = lambda path: type("Usage", (), {"free": 10})()  # noqa: E731
     monkeypatch.setattr(streaming.shutil, "disk_usage", full)
