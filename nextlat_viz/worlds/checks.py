@@ -155,6 +155,13 @@ def require_legal(
     )
 
 
+def name(value: object) -> str:
+    """The name of a world as text; a ValueError if it is empty."""
+    if not str(value).strip():
+        raise ValueError(f"name must not be empty, got {value!r}: figures, cards and folders are named after the world")
+    return str(value)
+
+
 def distinct_names(argument: str, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
     """The names given, or "0", "1", ...; a ValueError if they are too few, too many or not all different."""
     if given is None:

@@ -20,6 +20,8 @@ _factories: dict[str, Callable[..., World]] = {}
 def register(name: str, factory: Callable[..., World]) -> None:
     """Make ``get(name, **params)`` call ``factory(**params)``.
 
+    A factory of the same module and name replaces the one registered before.
+
     Parameters
     ----------
     name : str
@@ -34,7 +36,8 @@ def register(name: str, factory: Callable[..., World]) -> None:
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"a world's name must be lower-case letters, digits and underscores, got {name!r}")
-    if _factories.get(name, factory) is not factory:
+    # A notebook cell that is run again defines its factory anew: same module, same name.
+    if _definition(_factories.get(name, factory)) != _definition(factory):
         raise ValueError(f"a world named {name!r} is already registered; choose another name")
     _factories[name] = factory
 
@@ -151,6 +154,12 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
 @cache
 def _announced() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _definition(factory: Callable[..., World]) -> object:
+    """Module and name of a function or class; the object itself if it has none."""
+    name = getattr(factory, "__qualname__", None)
+    return factory if name is None else (factory.__module__, name)
 
 
 def _required(factory: Callable[..., World]) -> list[str]:

@@ -66,6 +66,12 @@ def test_transition_matrices(transitions: Any, message: str) -> None:
         HiddenMarkovWorld("mine", transitions)
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_world_needs_a_name(name: str) -> None:
+    with pytest.raises(ValueError, match="name must not be empty, got"):
+        HiddenMarkovWorld(name, EVEN)
+
+
 def test_a_generalised_world_needs_eigenvalue_one() -> None:
     with pytest.raises(ValueError, match="must have eigenvalue 1"):
         HiddenMarkovWorld("mine", [0.5 * np.eye(2)], generalised=True)

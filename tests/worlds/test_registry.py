@@ -102,6 +102,19 @@ def test_a_name_means_one_world() -> None:
 
 
 @pytest.mark.usefixtures("_own_registry")
+def test_a_cell_run_again_replaces_its_world() -> None:
+    def cell(bias: float) -> None:
+        def factory() -> HiddenMarkovWorld:
+            return toss(bias)
+
+        worlds.register("cell", factory)
+
+    cell(0.3)
+    cell(0.4)
+    assert worlds.get("cell").spec["bias"] == 0.4
+
+
+@pytest.mark.usefixtures("_own_registry")
 def test_a_factory_must_return_a_world() -> None:
     worlds.register("nothing", lambda: {})
     with pytest.raises(TypeError, match="the factory of world 'nothing' returned dict, not a World"):

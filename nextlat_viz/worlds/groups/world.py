@@ -77,7 +77,7 @@ class GroupWorld(World):
         readings: Mapping[str, np.ndarray] | None = None,
         spec: Spec | None = None,
     ) -> None:
-        self.name = str(name)
+        self.name = checks.name(name)
         self.elements = algebra.permutations(elements)
         self.vocabulary = checks.distinct_names("vocabulary", vocabulary, len(self.elements))
         self.generators = tuple(generators)

@@ -77,7 +77,7 @@ class HiddenMarkovWorld(World):
             # No test of the matrices alone shows whether they define a process; a wrong one soon gives a negative
             # probability.
             reachable(self.kernel, max_depth=2, max_beliefs=100_000)
-        self.name = str(name)
+        self.name = checks.name(name)
         self.generalised = generalised
         self.vocabulary = checks.distinct_names("token_names", token_names, self.n_tokens)
         self.state_names = checks.distinct_names("state_names", state_names, self.n_states)
