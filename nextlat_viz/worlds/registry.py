@@ -80,9 +80,7 @@ def get(name: str, /, **params: Any) -> World:
     """
     name, given = _parsed(name)
     params = given | params
-    factory = _factories.get(name)
-    if factory is None and name in _announced():
-        factory = _announced()[name].load()
+    factory = _factory(name)
     if factory is None:
         raise unknown("world", name, names())
     accepted = inspect.signature(factory).parameters
@@ -113,42 +111,69 @@ def from_spec(spec: Mapping[str, Any]) -> World:
 
 
 def title(world: World) -> str:
-    """The name of a world with the parameters that set it apart, as ``get`` takes it.
+    """Write a world as text that ``get`` takes: its name, and the parameters that differ from the defaults.
+
+    Hashes, which only check the other parameters, are left out. A world that is not registered has only its name.
 
     Examples
     --------
-    >>> title(get("mess3")), title(get("mess3", x=0.15))
-    ('mess3', 'mess3:x=0.15')
+    >>> title(get("mess3")), title(get("mess3", x=0.15)), title(get("countdown", targets=(10, 40)))
+    ('mess3', 'mess3:x=0.15', 'countdown:targets=[10,40]')
     """
-    if world.name not in _factories:
+    name = world.spec["name"]
+    factory = _factory(name)
+    if factory is None:
         return world.name
-    factory = _factories[world.name]
     given = inspect.signature(factory).parameters.values()
-    usual = {one.name: one.default for one in given} if _required(factory) else get(world.name).spec
+    usual = {parameter.name: parameter.default for parameter in given} if _required(factory) else factory().spec
     apart = {
         key: value
         for key, value in world.parameters.items()
-        if isinstance(value, (bool, int, float, str)) and usual.get(key) != value and not key.endswith("sha256")
+        if usual.get(key) != value and not key.endswith("sha256") and key != "expected"
     }
-    words = ",".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in apart.items())
-    return f"{world.name}:{words}" if words else world.name
+    # Long lists come last, so that a shortened title still shows the rest.
+    keys = sorted(apart, key=lambda key: isinstance(apart[key], list))
+    words = ",".join(f"{key}={_written(apart[key])}" for key in keys)
+    return f"{name}:{words}" if words else name
+
+
+def _written(value: Any) -> str:
+    """A value as `_parsed` reads it: text as it is where that is unambiguous, otherwise JSON."""
+    # After a comma in text another parameter would begin.
+    if isinstance(value, str) and "," not in value and _parsed(f"x:y={value}")[1] == {"y": value}:
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _parsed(text: str) -> tuple[str, dict[str, Any]]:
-    """Split a name from the parameters after it. Values that are not JSON are text."""
+    """Split a name from the parameters after it. Values that are not JSON are text up to the next comma."""
     name, colon, rest = str(text).partition(":")
-    params = {}
-    for part in rest.split(",") if colon else ():
-        key, equals, value = part.partition("=")
-        if not (key.strip() and equals):
+    params: dict[str, Any] = {}
+    decoder = json.JSONDecoder()
+    while colon:
+        key, equals, rest = rest.partition("=")
+        if not (key.strip() and equals) or "," in key:
+            part = key.partition(",")[0] if "," in key else key + equals
             raise ValueError(
                 f"world {text!r}: after the name come parameters such as {name}:key=value,key=value, got {part!r}"
             )
         try:
-            params[key.strip()] = json.loads(value)
+            value, end = decoder.raw_decode(rest)
         except json.JSONDecodeError:
-            params[key.strip()] = value
+            end = -1
+        if end < 0 or rest[end : end + 1] not in ("", ","):
+            end = len(rest.partition(",")[0])
+            value = rest[:end]
+        params[key.strip()] = value
+        colon, rest = rest[end : end + 1], rest[end + 1 :]
     return name, params
+
+
+def _factory(name: str) -> Callable[..., World] | None:
+    if name not in _factories and name in _announced():
+        factory: Callable[..., World] = _announced()[name].load()
+        return factory
+    return _factories.get(name)
 
 
 @cache

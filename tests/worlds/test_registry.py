@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nextlat_viz import worlds
 from nextlat_viz.worlds import HiddenMarkovWorld, registry
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=5,
+)
 BUILT_IN = ["bloch_walk", "even", "golden_mean", "mess3", "rrxor", "sns", "z1r"]
 
 
@@ -62,6 +70,46 @@ def test_a_world_in_words(text: str, spec: dict[str, object]) -> None:
     assert world.spec == spec
     assert worlds.title(world) == text
     assert worlds.get(worlds.title(world)).spec == spec
+
+
+COIN = [[[0.45, 0.05], [0.09, 0.81]], [[0.45, 0.05], [0.01, 0.09]]]
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("countdown", {"targets": (10, 40), "numbers": 3}),
+        ("countdown", {"targets": (50, 99)}),
+        ("path_star", {"arms": 3, "train_size": 50, "test_size": 10}),
+        ("story", {"people": 2, "questions": 0.5}),
+        ("taxi", {"width": 4, "height": 4, "one_way": False, "rides": "noisy", "noise": 0.5}),
+        ("bloch_walk", {"beta": 3.0}),
+        ("hmm", {"transitions": COIN, "title": 'coin, 5 "a"', "token_names": ["a,b", "c=d"]}),
+        ("hmm", {"transitions": COIN, "title": "5"}),
+        ("s5", {}),
+    ],
+)
+def test_a_title_leads_back_to_its_world(name: str, params: dict[str, object]) -> None:
+    world = worlds.get(name, **params)
+    again = worlds.get(worlds.title(world))
+    assert again.spec == world.spec
+    length = world.length or 16
+    assert again.sample(4, length, seed=3).sha256 == world.sample(4, length, seed=3).sha256
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]+", fullmatch=True), JSON, min_size=1))
+def test_any_parameters_can_be_written_and_read(params: dict[str, object]) -> None:
+    text = "x:" + ",".join(f"{key}={registry._written(value)}" for key, value in params.items())
+    assert registry._parsed(text) == ("x", params)
+
+
+def test_tables_of_a_city_are_part_of_the_title(tmp_path: Path) -> None:
+    nodes, edges = tmp_path / "a_nodes.csv", tmp_path / "a_edges.csv"
+    nodes.write_text("node,x,y\na,0,0\nb,1,0\nc,0,1\n")
+    edges.write_text("source,target\n" + "".join(f"{s},{t}\n" for s in "abc" for t in "abc" if s != t))
+    world = worlds.get("taxi", city=(str(nodes), str(edges)), held_out=0)
+    again = worlds.get(worlds.title(world))
+    assert again.spec == world.spec
 
 
 def test_a_world_of_ones_own_is_called_by_its_name() -> None:
@@ -126,3 +174,10 @@ def test_an_entry_point_announces_a_world(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(registry, "_announced", lambda: {"far_even": point})
     assert "far_even" in worlds.names()
     assert worlds.get("far_even", p=0.25).spec == {"name": "even", "p": 0.25}
+    assert worlds.title(worlds.get("far_even", p=0.25)) == "even:p=0.25"
+
+
+def test_a_world_of_a_package_keeps_its_parameters_in_its_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("toss", "tests.worlds.test_registry:toss", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "_announced", lambda: {"toss": point})
+    assert worlds.title(worlds.get("toss", bias=0.25)) == "toss:bias=0.25"
