@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, SupportsIndex
 
 
@@ -54,6 +55,17 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     hint = f" Did you mean {close[0]!r}?" if close else ""
     ordered = close + [candidate for candidate in names if candidate not in close]
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered)}")
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a real number, of Python or of numpy, and not a bool.
+
+    Examples
+    --------
+    >>> is_number(0.5), is_number("0.5"), is_number(True)
+    (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def at_least(argument: str, value: Any, least: int = 1, why: str = "") -> int:

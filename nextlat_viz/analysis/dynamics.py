@@ -13,6 +13,7 @@ from nextlat_viz.analysis.episodes import heldout_episodes
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
 from nextlat_viz.analysis.psi import batches, psi_of, psi_states
 from nextlat_viz.decoding.predictor import ModelPredictor
+from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes
@@ -51,6 +52,8 @@ def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray,
     (2, 40, 64)
     """
     chosen: Models[ModelPredictor] = Models("psi_rollout", model, ModelPredictor)
+    if len(chosen.all) != 1:
+        raise ValueError(f"psi_rollout takes one model, got {len(chosen.all)}")
     (predictor,) = chosen.all
     psi_of(predictor)
     tokens = np.asarray(tokens)
@@ -160,7 +163,7 @@ def rollout_divergence(
     """
     episodes = _episodes(models, n, seed)
     read = episodes.tokens.shape[1] - (episodes.targets is None)
-    if not 1 <= steps < read:
+    if at_least("steps", steps) >= read:
         raise ValueError(f"steps={steps} must be between 1 and {read - 1}: the model reads {read} tokens of an episode")
     for model in models:
         horizon, sums = _divergence(model, episodes, steps)

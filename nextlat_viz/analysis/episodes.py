@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 from nextlat_viz.analysis.measure import Models
 from nextlat_viz.decoding import Predictor, generate
-from nextlat_viz.errors import at_least
+from nextlat_viz.errors import at_least, is_number
 from nextlat_viz.training.config import episode_length
 from nextlat_viz.worlds import Episodes, World
 from nextlat_viz.worlds.taxi.world import Taxi
@@ -74,7 +74,7 @@ def require_taxi(world: World, measure: str) -> Taxi:
 
 def require_probability(eps: float) -> float:
     """Return `eps`, which must be a probability between 0 and 1."""
-    if not 0 < eps < 1:
+    if not is_number(eps) or not 0 < eps < 1:
         raise ValueError(f"eps={eps!r} must be above 0 and below 1: a token is accepted when it is likelier than that")
     return float(eps)
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
 from nextlat_viz.decoding.result import Generated
+from nextlat_viz.errors import is_number
 
 Prompts = Int[np.ndarray, "n t"] | Sequence[ArrayLike] | ArrayLike
 """Prompts of one length as an array, or of any lengths as a list of 1-D arrays."""
@@ -159,8 +160,8 @@ def stop_tokens(stop: int | Collection[int]) -> Int[np.ndarray, " stops"]:
 
 def check_temperature(temperature: float) -> None:
     """Raise ValueError where the temperature is negative or NaN."""
-    if not temperature >= 0:
-        raise ValueError(f"temperature={temperature} must be at least 0, which is greedy")
+    if not is_number(temperature) or not temperature >= 0:
+        raise ValueError(f"temperature={temperature!r} must be at least 0, which is greedy")
 
 
 def choose(probs: Float[np.ndarray, "n v"], temperature: float, rng: np.random.Generator) -> Int[np.ndarray, " n"]:

@@ -13,7 +13,7 @@ from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
 from nextlat_viz.analysis.episodes import heldout_prompts, require_end, require_taxi, whole_length
 from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
 from nextlat_viz.decoding import Predictor
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import is_number, unknown
 from nextlat_viz.worlds.taxi.world import Taxi
 
 KINDS = ("random", "second", "adversarial")
@@ -94,7 +94,7 @@ def detour_robustness(
     if not p or not kinds:
         raise ValueError("p and kinds must each name at least one setting")
     for chance in p:
-        if not 0 <= chance <= 1:
+        if not is_number(chance) or not 0 <= chance <= 1:
             raise ValueError(f"p={chance!r} must be a probability, from 0 to 1")
     prompts = heldout_prompts(world, n, seed, models.measure)
     steps = whole_length(models, None) - prompts.shape[1]

@@ -63,9 +63,9 @@ def state_tracking(
     [[12, 'true world', 1.0], [36, 'true world', 1.0]]
     """
     world = models.world_of(GroupWorld, "a5")
-    lengths = sorted({int(length) for length in several(lengths)})
-    if not lengths or lengths[0] < 1:
-        raise ValueError(f"lengths={lengths} must be whole numbers of tokens from 1, at least one")
+    lengths = sorted({at_least("lengths", length) for length in several(lengths)})
+    if not lengths:
+        raise ValueError("lengths is empty: give at least one number of tokens")
     # The first three tokens decide whether an episode is in the test split, so none is shorter.
     episodes = world.sample(at_least("n", n), max(3, lengths[-1]), seed=seed, split=world.splits[-1], states=False)
     for model in models:

@@ -116,6 +116,8 @@ def next_token_test(
     if episodes is None:
         total = whole_length(models, length)
         episodes = world.sample(at_least("n", n), total, seed=seed, split=held_out_split(world), states=False)
+    if not isinstance(episodes, Episodes):
+        raise TypeError(f"episodes must be Episodes, such as world.sample gives, got {type(episodes).__name__}")
     width = within_context(models, episodes.tokens.shape[1])
     tokens, scored = episodes.tokens[:, :width], episodes.loss_mask[:, 1:width]
     if not scored.any():

@@ -96,7 +96,7 @@ class Evaluation:
 
 def evaluate(
     checkpoints: Any = None,
-    measures: str | Sequence[str] | None = None,
+    measures: Any = None,
     *,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -107,8 +107,8 @@ def evaluate(
     ----------
     checkpoints : Checkpoint, name or folder, or several
         By default all shipped ones; of these, one that cannot be read is left out with a warning.
-    measures : name or several, optional
-        Names in `battery`. By default all that fit. A measure that fits none of the checkpoints is refused.
+    measures : name, function or several, optional
+        Of those in `battery`. By default all that fit. A measure that fits none of the checkpoints is refused.
     out : folder, optional
         Where to keep each result as soon as it is known. The same call continues an interrupted evaluation. A kept
         result that is damaged is measured again.
@@ -138,7 +138,7 @@ def evaluate(
     """
     loaded = _loaded(checkpoints)
     registered = _registered()
-    names = None if measures is None else several(measures)
+    names = None if measures is None else [getattr(item, "__name__", item) for item in several(measures)]
     for name in names or ():
         if name not in registered:
             raise unknown("measure", name, registered)

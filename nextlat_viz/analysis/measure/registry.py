@@ -124,7 +124,7 @@ def _loaded(models: Any) -> Any:
     if isinstance(models, World):
         return WorldPredictor(models)
     if isinstance(models, Iterable) and not isinstance(models, Predictor):
-        return [_loaded(model) for model in models]
+        return [_loaded(model) if isinstance(model, (str, os.PathLike, World)) else model for model in models]
     return models
 
 

@@ -165,3 +165,23 @@ def test_one_value_of_a_setting_may_be_given_alone(name: str, options: dict, alo
     function = getattr(nlv.analysis, name)
     several = function("rrxor/nextlat", **options, progress=False).table
     pd.testing.assert_frame_equal(several, function("rrxor/nextlat", **options | alone, progress=False).table)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((3, 4)), None, 3, nlv.load("mess3/nextlat").model], ids=type)
+def test_what_is_no_model_is_named(wrong: object) -> None:
+    for measure in (nlv.analysis.layer_contributions, nlv.analysis.valid_trajectories):
+        with pytest.raises(TypeError, match=f"Checkpoint or a Predictor, got {type(wrong).__name__}"):
+            measure(wrong)
+
+
+def test_a_world_stands_for_its_exact_law() -> None:
+    world = nlv.worlds.get("mess3")
+    table = nlv.analysis.next_token_test(["mess3/nextlat", world], n=8, progress=False).table
+    assert table["objective"].tolist() == ["nextlat", "true world"]
+    with pytest.raises(ValueError, match="rollout divergence can only be measured of checkpoints"):
+        nlv.analysis.rollout_divergence(world)
+
+
+def test_a_measure_may_be_given_as_its_function() -> None:
+    evaluation = nlv.evaluate("mess3/nextlat", nlv.analysis.transition_consistency, progress=False)
+    assert evaluation["transition_consistency"].name == "transition consistency"
