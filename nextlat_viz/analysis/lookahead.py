@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
 from nextlat_viz.models import NextLat, Objective
-from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.training.checkpoint import Checkpoint, load
 
 # Probabilities kept in a table and those computed again differ by less, also with half-precision latents.
 _SAME = 0.02
@@ -86,16 +88,14 @@ class LookAhead:
         return table(title, rows, f"trained for a horizon of {self.horizon}")
 
 
-def look_ahead(
-    model: Objective | Checkpoint, latents: AnnData, episode: int, position: int, steps: int = 8
-) -> LookAhead:
+def look_ahead(model: Any, latents: AnnData, episode: int, position: int, steps: int = 8) -> LookAhead:
     """Roll psi out from the true state at a position, over the tokens that came next.
 
     ``h^_{t+i} = psi(h^_{t+i-1}, x_{t+i})`` from the true h_t (NextLat, arXiv:2511.05963, eq. 9 and section 3.2).
 
     Parameters
     ----------
-    model : Objective or Checkpoint
+    model : Objective, Checkpoint or name
         The model that the latents were extracted from; of an objective with latent dynamics.
     latents : AnnData
     episode, position : int
@@ -149,11 +149,15 @@ def look_ahead(
     )
 
 
-def objective_of(model: Objective | Checkpoint, latents: AnnData) -> Objective:
+def objective_of(model: Any, latents: AnnData) -> Objective:
     """Return the model, which must be the one the latents were extracted from, as far as that can be checked."""
+    if isinstance(model, (str, os.PathLike)):
+        model = load(model)
     if isinstance(model, Checkpoint):
         require_model(latents, model.weights_sha256, "checkpoint")
         model = model.model
+    if not isinstance(model, Objective):
+        raise TypeError(f"model must be a checkpoint, the name of one or its model, got {type(model).__name__}")
     width = model.backbone.config.dim
     if width != latents.n_vars:
         raise LatentsError(f"model has hidden states of width {width}, these latents have {latents.n_vars}")

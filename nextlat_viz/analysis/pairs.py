@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 
-from nextlat_viz.analysis._rows import episode_index, features, prefixes
+from nextlat_viz.analysis._rows import episode_index, features, latents_of, prefixes
 from nextlat_viz.analysis.shape import state_numbers
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta, tokens_of
@@ -22,7 +22,7 @@ _SAMPLED_PAIRS = 4096
 
 
 def same_state_pairs(
-    latents: AnnData,
+    latents: Any,
     by: str | Sequence[str] = "belief",
     site: str = "hidden",
     n: int = 50,
@@ -36,8 +36,8 @@ def same_state_pairs(
 
     Parameters
     ----------
-    latents : AnnData
-        Of one model.
+    latents : AnnData, Checkpoint or name
+        Of one model. A checkpoint is extracted on its held-out episodes.
     by : str or several
         Columns that define a state: of ``obs``, or an exact array of ``obsm`` ("belief": rows equal to 8 decimals are
         one belief). Rows must agree in all of several, such as ``("node", "destination")``. Rows where a value is
@@ -81,6 +81,7 @@ def same_state_pairs(
     ((3, 9), True)
     """
     at_least("n", n)
+    latents = latents_of(latents)
     meta(latents)
     names = [by] if isinstance(by, str) else list(by)
     if not names:

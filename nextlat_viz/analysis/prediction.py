@@ -11,6 +11,7 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 from scipy.special import rel_entr, softmax
 
+from nextlat_viz.analysis._rows import latents_of
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import NO_WORLD, PROBS, column, episode_rows, meta, site, world_of
@@ -79,13 +80,13 @@ def kl(p: Float[np.ndarray, "*rows V"], q: Float[np.ndarray, "*rows V"]) -> Floa
     return np.asarray(np.maximum(rel_entr(np.asarray(p, np.float64), np.asarray(q, np.float64)).sum(axis=-1), 0.0))
 
 
-def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V D"] | None = None) -> Prediction:
+def prediction(latents: Any, row: SupportsIndex, head: Float[np.ndarray, "V D"] | None = None) -> Prediction:
     """Return the next-token distribution at one row of the latents.
 
     Parameters
     ----------
-    latents : AnnData
-        Of one model.
+    latents : AnnData, Checkpoint or name
+        Of one model. A checkpoint is extracted on its held-out episodes.
     row : int
         Row number, from 0.
     head : (V, D) array, optional
@@ -106,6 +107,7 @@ def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V 
     >>> next_token.position, next_token.exact.round(3).tolist(), bool(next_token.kl < 0.05)
     (4, [0.333, 0.667], True)
     """
+    latents = latents_of(latents)
     rows = np.array([require_row(latents, row)])
     model = model_probs(latents, rows, head)[0]
     exact = exact_probs(latents, rows, model.size)
@@ -119,13 +121,13 @@ def prediction(latents: AnnData, row: SupportsIndex, head: Float[np.ndarray, "V 
     )
 
 
-def episode_predictions(latents: AnnData, episode: int, head: Float[np.ndarray, "V D"] | None = None) -> pd.DataFrame:
+def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D"] | None = None) -> pd.DataFrame:
     """Return the probability that the model gave the token that came next, at every position of an episode.
 
     Parameters
     ----------
-    latents : AnnData
-        Of one model.
+    latents : AnnData, Checkpoint or name
+        Of one model. A checkpoint is extracted on its held-out episodes.
     episode : int
     head : (V, D) array, optional
         As in `prediction`.
@@ -152,6 +154,7 @@ def episode_predictions(latents: AnnData, episode: int, head: Float[np.ndarray, 
     >>> table["next_token"].iloc[0] == table["token"].iloc[1], int(table["next_token"].isna().sum())
     (True, 1)
     """
+    latents = latents_of(latents)
     rows = episode_rows(latents, episode)
     model = model_probs(latents, rows, head)
     exact = exact_probs(latents, rows, model.shape[1])

@@ -99,6 +99,12 @@ def test_what_cannot_look_ahead(checkpoint: Checkpoint, latents: AnnData) -> Non
         look_ahead(checkpoint, latents, 6, POSITION)
 
 
+def test_a_name_stands_for_its_checkpoint(latents: AnnData) -> None:
+    assert look_ahead("rrxor/nextlat", latents, EPISODE, POSITION).tokens
+    with pytest.raises(TypeError, match="model must be a checkpoint, the name of one or its model, got AnnData"):
+        look_ahead(latents, latents, EPISODE, POSITION)
+
+
 def test_latents_of_another_model_are_refused(checkpoint: Checkpoint, latents: AnnData) -> None:
     with pytest.raises(LatentsError, match="a checkpoint holds for one model"):
         look_ahead(checkpoint.untrained(), latents, EPISODE, POSITION)

@@ -117,3 +117,9 @@ def test_what_cannot_be_ranked(small: AnnData) -> None:
     flat.X[3] = np.nan
     with pytest.raises(LatentsError, match="NaN or infinity in 1 of 200 rows"):
         same_state_pairs(flat)
+
+
+def test_a_checkpoint_is_extracted_and_an_array_is_refused(small: AnnData) -> None:
+    assert len(same_state_pairs("mess3/nextlat", n=3)) == 3
+    with pytest.raises(TypeError, match="latents must be a table of latents, a checkpoint or the name of one, got nda"):
+        same_state_pairs(small.X)
