@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _override(name: str) -> tuple[Any, None]:
-    """A hyperparameter as an option that is left to the preset unless given."""
+    """Return a hyperparameter as an option whose default is that of the preset."""
     field = TrainConfig.model_fields[name]
     kind = {"snapshots": "INT ..."}.get(name, getattr(field.annotation, "__name__", "NAME").upper())
     shown = tyro.conf.arg(help=field.description, metavar=kind, help_behavior_hint="(default: the preset's)")
@@ -33,20 +34,20 @@ Overrides = create_model("Overrides", __config__=ConfigDict(extra="forbid"), **_
 
 
 class Train(BaseModel):
-    """Train a model on a world. Run again, the command goes on after a killed run, and loads a finished one."""
+    """Train a model on a world. The same command continues an interrupted run and loads a finished one."""
 
     world: tyro.conf.Positional[str] = Field(
         description="name of a world, such as rrxor or mess3:x=0.15; `nextlat-viz list worlds` shows them"
     )
     objective: tyro.conf.Positional[str] = Field("nextlat", description="next_token, nextlat, mtp, jtp or bst")
-    preset: str = Field("tiny", description="a set of hyperparameters; the options below change single ones")
-    seed: int = Field(0, description="initialises the weights and draws the episodes")
+    preset: str = Field("tiny", description="a set of hyperparameters; the options below override single ones")
+    seed: int = Field(0, description="seed of the initial weights and of the episodes")
     out: Path | None = Field(None, description="folder of the run (default: runs/WORLD/OBJECTIVE/seedSEED)")
-    accelerator: str = Field("auto", description="auto, cpu or cuda (or another that Lightning Fabric knows)")
+    accelerator: str = Field("auto", description="auto, cpu, cuda, or another of Lightning Fabric's")
     devices: int = Field(
-        1, description="how many; each gets a process, started here, or by `torchrun --nproc-per-node N`"
+        1, description="number of devices, one process each, started here or by `torchrun --nproc-per-node N`"
     )
-    strategy: str = Field("auto", description="auto, ddp or fsdp, which spreads weights over GPUs")
+    strategy: str = Field("auto", description="auto, ddp, or fsdp, which shards the weights over GPUs")
     overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()
 
     def run(self) -> None:
@@ -64,27 +65,30 @@ class Train(BaseModel):
             strategy=self.strategy,
             **overrides,
         )
-        # Of several processes one is enough to say so.
+        # With several devices only the first process prints.
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return
         metrics = checkpoint.card.metrics
-        beside = "".join(f", {name} {metrics[name]:.4f}" for name in ("floor", "unigram") if name in metrics)
-        print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token{beside}")
+        references = "".join(f", {name} {metrics[name]:.4f}" for name in ("floor", "unigram") if name in metrics)
+        print(f"{checkpoint.folder}: loss {metrics['loss']:.4f} nats per token{references}")
 
 
 class Sweep(BaseModel):
-    """Train all combinations of objectives, settings and seeds; one table. Run again, it goes on where it was."""
+    """Train all combinations of objectives, settings and seeds, and print one table.
+
+    The same command continues an interrupted sweep.
+    """
 
     world: tyro.conf.Positional[str] = Field(description="name of a world, as for train")
-    objectives: tuple[str, ...] = Field(("next_token", "nextlat"), description="what to train")
-    seeds: tuple[int, ...] = Field((0, 1, 2), description="how often")
+    objectives: tuple[str, ...] = Field(("next_token", "nextlat"), description="objectives to train")
+    seeds: tuple[int, ...] = Field((0, 1, 2), description="seeds of every combination")
     preset: str = Field("tiny", description="a set of hyperparameters")
     grid: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE,...")] = Field(
-        (), description="values to try, such as horizon=1,2,4; of several fields all combinations"
+        (), description="values to try, such as horizon=1,2,4; several fields give all combinations"
     )
     out: Path | None = Field(None, description="folder of the sweep (default: runs/sweeps/WORLD)")
-    accelerator: str = Field("auto", description="auto, cpu or cuda (or another that Lightning Fabric knows)")
-    devices: int = Field(1, description="how many, as for train")
+    accelerator: str = Field("auto", description="auto, cpu, cuda, or another of Lightning Fabric's")
+    devices: int = Field(1, description="number of devices, as for train")
     strategy: str = Field("auto", description="auto, ddp or fsdp")
     overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()
 
@@ -104,10 +108,12 @@ class Sweep(BaseModel):
             **self.overrides.model_dump(exclude_none=True),
         )
         show(table)
+        if len(table) and table["error"].notna().all():
+            raise TrainingError(f"every run failed; the first error: {table['error'].iloc[0]}")
 
 
 def _grid(words: tuple[str, ...]) -> dict[str, list[str]]:
-    """Values to try from words such as ``horizon=1,2``."""
+    """Return the values to try from words such as ``horizon=1,2``."""
     grid = {}
     for word in words:
         field, equals, values = word.partition("=")
@@ -118,13 +124,13 @@ def _grid(words: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 class Extract(BaseModel):
-    """Write the latents of a checkpoint, with what was true at every position, to an .h5ad file."""
+    """Write the latents of a checkpoint, with the true state at every position, to an .h5ad file."""
 
     checkpoint: tyro.conf.Positional[str] = Field(description="a shipped name such as rrxor/nextlat, or a run's folder")
     out: Path = Field(description="file to write")
-    episodes: int | None = Field(None, description="how many held-out episodes; the standard ones when not given")
+    episodes: int | None = Field(None, description="number of held-out episodes (default: the standard ones)")
     seed: int = Field(0, description="seed of these episodes")
-    step: int | None = Field(None, description="a training snapshot's step; the end of training when not given")
+    step: int | None = Field(None, description="step of a training snapshot (default: the last step)")
     overwrite: bool = Field(False, description="replace the file if it exists")
 
     def run(self) -> None:
@@ -143,26 +149,28 @@ class Extract(BaseModel):
 
 
 class Evaluate(BaseModel):
-    """Take every measure that fits of checkpoints: one tidy table, and a page with a figure of each.
+    """Measure checkpoints: one table of all results, and a page with a figure of each measure.
 
-    Run again, the command goes on after a killed evaluation.
+    The same command continues an interrupted evaluation.
     """
 
     checkpoints: tyro.conf.Positional[tuple[str, ...]] = Field(
-        (), description="names or folders; all shipped ones when none are given"
+        (), description="names or folders (default: all shipped checkpoints)"
     )
-    measures: tuple[str, ...] = Field(
-        (), description="names of measures, such as loss belief; all that fit when none are given"
+    measures: tuple[str, ...] = Field((), description="names of measures, such as loss belief (default: all that fit)")
+    out: Path = Field(Path("evaluation"), description="folder for the table, the page and partial results")
+    table: str = Field("results.csv", description="file name of the table; .csv, or .parquet, which needs pyarrow")
+    images: tuple[Literal["png", "svg", "pdf"], ...] = Field(
+        (), description="kinds of image to write of each figure; they need Chrome or Chromium"
     )
-    out: Path = Field(Path("evaluation"), description="folder for the table, the page and the parts to go on from")
-    table: str = Field("results.csv", description="name of the table; .csv or .parquet, which needs pyarrow")
-    images: tuple[Literal["png", "svg", "pdf"], ...] = Field((), description="kinds of image to write of each figure")
 
     def run(self) -> None:
         from nextlat_viz.analysis import measure
+        from nextlat_viz.figures.export import drawable
 
+        images = drawable(self.images)
         evaluation = measure.evaluate(self.checkpoints or None, self.measures or None, out=self.out)
-        for path in measure.write(evaluation, self.out, table=self.table, images=self.images):
+        for path in measure.write(evaluation, self.out, table=self.table, images=images):
             print(path)
         beliefs = measure.belief_table(evaluation.table)
         if len(beliefs):
@@ -170,13 +178,13 @@ class Evaluate(BaseModel):
 
 
 class Demo(BaseModel):
-    """The whole road without a browser: train, extract, project, probe, compare; writes a report and figures."""
+    """Train two models, extract, project, probe and compare them; write a report and figures."""
 
     world: tyro.conf.Positional[str] = Field("rrxor", description="name of a world")
-    shipped: bool = Field(False, description="use the shipped checkpoints in place of training a pair")
-    seed: int = Field(0, description="seed of the pair")
-    steps: int | None = Field(None, description="optimiser steps in place of the preset's")
-    out: Path = Field(Path("demo"), description="folder for report.html, figures and their provenance")
+    shipped: bool = Field(False, description="use the shipped checkpoints instead of training")
+    seed: int = Field(0, description="seed of both models")
+    steps: int | None = Field(None, description="optimiser steps (default: the preset's)")
+    out: Path = Field(Path("demo"), description="folder for report.html, images and runs")
 
     def run(self) -> None:
         from nextlat_viz.pages import demo
@@ -188,25 +196,31 @@ class Demo(BaseModel):
 
 
 class Studio(BaseModel):
-    """Open models side by side in a browser, without a notebook. Serves until Ctrl-C, to this computer alone."""
+    """Open models side by side in a browser, without a notebook.
+
+    Listens on 127.0.0.1 only, until Ctrl-C.
+    """
 
     runs: tyro.conf.Positional[tuple[str, ...]] = Field(
-        (), description="shipped names or runs' folders, all of one world; the shipped RRXOR pair when none are given"
+        (), description="names or folders of runs, all of one world (default: the shipped RRXOR pair)"
     )
-    port: int = Field(0, description="where to serve; 0 for one that is free")
-    no_browser: bool = Field(False, description="leave the default browser closed")
+    port: int = Field(0, description="port to listen on; 0 takes a free one")
+    no_browser: bool = Field(False, description="do not open the default browser")
 
     def run(self) -> None:
         from nextlat_viz.notebook.serve import PAIR, serve
 
-        with _ended_by_any_signal(), serve(self.runs or PAIR, port=self.port, open_browser=not self.no_browser) as app:
-            print(f"The studio is at {app.url}\nCtrl-C ends it.", flush=True)
+        with (
+            _stopped_by_any_signal(),
+            serve(self.runs or PAIR, port=self.port, open_browser=not self.no_browser) as app,
+        ):
+            print(f"The studio is at {app.url}\nPress Ctrl-C to stop.", flush=True)
             app.wait()
 
 
 @contextlib.contextmanager
-def _ended_by_any_signal() -> Iterator[None]:
-    """End quietly by Ctrl-C; a kill and a closed terminal are heard as one, for a server must be taken along."""
+def _stopped_by_any_signal() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP like Ctrl-C, so that the server is shut down too."""
     names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.signal(name, signal.default_int_handler) for name in names}
     try:
@@ -218,23 +232,23 @@ def _ended_by_any_signal() -> Iterator[None]:
 
 
 class Figures(BaseModel):
-    """Write a gallery: every figure that fits, of the shipped runs or of your own, and a page that leads to them."""
+    """Write a gallery: every figure that fits the shipped runs or your own, and an index page."""
 
     runs: tyro.conf.Positional[tuple[str, ...]] = Field(
-        (), description="names or folders of runs, measured first; the shipped runs and results when none are given"
+        (), description="names or folders of runs, which are measured first (default: the shipped runs and results)"
     )
-    out: Path | None = Field(None, description="folder to write to; gallery when not given")
+    out: Path | None = Field(None, description="folder to write to (default: gallery)")
     images: tuple[Literal["svg", "png", "pdf"], ...] = Field(
-        ("svg",), description="kinds of image beside each page; they need a Chromium-based browser"
+        ("svg",), description="kinds of image to write of each figure; they need Chrome or Chromium"
     )
-    readme: bool = Field(False, description="draw the two pictures of the README instead, into docs/images or --out")
+    readme: bool = Field(False, description="write the two figures of the README instead, into docs/images or --out")
 
     def run(self) -> None:
         if self.readme:
             from nextlat_viz.pages import readme_figures
 
             if self.runs:
-                raise ValueError(f"--readme draws the shipped runs: leave out {' '.join(self.runs)}, or --readme")
+                raise ValueError(f"--readme draws the shipped runs: omit {' '.join(self.runs)}, or --readme")
             for path in readme_figures(self.out or Path("docs/images")):
                 print(path)
             return
@@ -244,10 +258,10 @@ class Figures(BaseModel):
 
 
 class List(BaseModel):
-    """Show what there is: checkpoints, worlds, objectives and presets."""
+    """List checkpoints, worlds, objectives and presets."""
 
     what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets"]] = Field(
-        "all", description="one of them, or all"
+        "all", description="what to list"
     )
 
     def run(self) -> None:
@@ -281,7 +295,7 @@ def show(table: pd.DataFrame) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command. What the user got wrong is said in one line, without a traceback.
+    """Run one command. Mistakes of the user, warnings and interruptions are one line on stderr, without a traceback.
 
     Examples
     --------
@@ -296,10 +310,19 @@ def main(arguments: list[str] | None = None) -> None:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     try:
-        command.run()
+        with warnings.catch_warnings():
+            warnings.showwarning = _print_warning
+            command.run()
+    except KeyboardInterrupt:
+        print("nextlat-viz: interrupted. The same command continues from what was saved.", file=sys.stderr)
+        raise SystemExit(130) from None
     except (ValueError, OSError, ImportError, TrainingError) as error:
         print(f"nextlat-viz: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _print_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    print(f"nextlat-viz: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

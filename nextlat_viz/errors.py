@@ -78,7 +78,9 @@ def at_least(argument: str, value: Any, least: int = 1, why: str = "") -> int:
     ValueError: n=0 must be at least 1
     """
     whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
-    if not whole or value < least:
+    if not whole or not least <= value < 2**63:
         expected = f"at least {least}" if whole else f"an integer of at least {least}"
+        if whole and value >= least:
+            expected = "less than 2**63"
         raise ValueError(f"{argument}={value!r} must be {expected}" + (f": {why}" if why else ""))
     return int(value)

@@ -7,6 +7,7 @@ signature: it protects from broken disks and interrupted copies, not from someon
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -44,7 +45,7 @@ def draft(path: Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        When the folder cannot be created or written to; names the file.
+        When the folder cannot be created or written to, or the disk is full; names the file.
 
     Examples
     --------
@@ -71,8 +72,13 @@ def draft(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # The error of a full disk names no file.
+            raise OSError(
+                f"cannot write {path}: {error.strerror}. Free some space, or choose another folder"
+            ) from error
         raise
 
 

@@ -1,16 +1,23 @@
+import errno
 import http.client
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
 
 import nextlat_viz as nlv
+import nextlat_viz.pages
+from nextlat_viz import cli
+from nextlat_viz.analysis import measure
 from nextlat_viz.cli import main
+from nextlat_viz.figures import export
 
 
 def test_train_then_extract(tmp_path, capsys):
@@ -74,12 +81,36 @@ def test_list_names_everything(capsys):
         (["sweep", "rrxor", "--set", "horizon"], "--set horizon: expected FIELD=VALUE,VALUE,..."),
         (["sweep", "rrxor", "--set", "horizn=1", "--out", "{tmp}"], "unknown hyperparameter 'horizn'"),
         (["train", "z1r", "--strategy", "dpp", "--out", "{tmp}"], "unknown strategy 'dpp'. Did you mean 'ddp'"),
+        (["train", "z1r", "--devices", "-3", "--out", "{tmp}"], "accelerator='auto', devices=-3"),
+        (
+            ["train", "z1r", "--accelerator", "cuda", "--devices", "99", "--out", "{tmp}"],
+            "accelerator='cuda', devices=99",
+        ),
+        (["train", "z1r", "--seed", "9" * 30, "--out", "{tmp}"], "must be less than 2**63"),
+        (["train", "z1r", "--steps", "2", "--snapshots", "5", "--out", "{tmp}"], "step 5 is after the last of 2 steps"),
+        (
+            [
+                "sweep",
+                "z1r",
+                "--steps",
+                "2",
+                "--objectives",
+                "bst",
+                "--batch-size",
+                "1",
+                "--devices",
+                "-2",
+                "--out",
+                "{tmp}",
+            ],
+            "every run failed; the first error: ",
+        ),
         (["demo", "taxi", "--out", "{tmp}"], "world='taxi' has no hidden states, so there are no beliefs to compare"),
         (["demo", "z1r", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'z1r/next_token'"),
         (["studio", "rrxor/nextlt"], "unknown checkpoint 'rrxor/nextlt'. Did you mean 'rrxor/nextlat'?"),
         (["studio", "rrxor/nextlat", "mess3/nextlat"], "models must be of one world"),
         (["figures", "rrxor/nextlt", "--out", "{tmp}"], "unknown checkpoint 'rrxor/nextlt'. Did you mean"),
-        (["figures", "rrxor/nextlat", "--readme"], "--readme draws the shipped runs: leave out rrxor/nextlat"),
+        (["figures", "rrxor/nextlat", "--readme"], "--readme draws the shipped runs: omit rrxor/nextlat"),
         (["studio", "--port", "70000"], "port must be in 1..65535"),
     ],
 )
@@ -90,6 +121,57 @@ def test_mistakes_are_said_in_one_line(arguments, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_an_interruption_is_one_line(monkeypatch, capsys):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Train, "run", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "z1r"])
+    assert stopped.value.code == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "nextlat-viz: interrupted. The same command continues from what was saved."
+
+
+def test_a_full_disk_names_the_file_and_the_remedy(tmp_path, monkeypatch, capsys):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    size = ["--steps", "2", "--layers", "1", "--validation-episodes", "8"]
+    with pytest.raises(SystemExit):
+        main(["train", "z1r", "nextlat", "--out", str(tmp_path), *size])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"cannot write {tmp_path}" in line
+    assert "No space left on device. Free some space, or choose another folder" in line
+
+
+@pytest.mark.filterwarnings("default:images are left out")
+@pytest.mark.parametrize("command", [["demo", "--shipped"], ["figures", "z1r"], ["evaluate", "--images", "svg"]])
+def test_a_missing_browser_is_reported_before_the_work(command, tmp_path, monkeypatch, capsys):
+    def started(*arguments, **options):
+        raise ValueError("the work began")
+
+    monkeypatch.setattr(export, "browser", lambda: None)
+    monkeypatch.setattr(measure, "evaluate", started)
+    monkeypatch.setattr(sys.modules["nextlat_viz.pages.demo"], "load", started)
+    monkeypatch.setattr(sys.modules["nextlat_viz.pages.gallery"], "load", started)
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(tmp_path)])
+    first, second = capsys.readouterr().err.splitlines()
+    assert "images are left out: PNG, SVG and PDF need Chrome or Chromium" in first
+    assert "playwright install chromium" in first
+    assert second == "nextlat-viz: the work began"
+
+
+@pytest.mark.filterwarnings("default:images are left out")
+def test_demo_without_a_browser_writes_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "browser", lambda: None)
+    main(["demo", "--shipped", "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert "images are left out" in capsys.readouterr().err
 
 
 def test_demo_writes_report_and_figures_with_provenance(tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.display import escape
@@ -21,6 +22,7 @@ _CONTROLS = {
     "shuffled": ("shuffled targets", "x-thin-open", "dash"),
     "prior": ("token frequencies only", "line-ew-open", "dot"),
 }
+_FEW = 12  # offsets that each get a tick
 _SCORES = {"nats": "cross-entropy, nats", "R2": "R²", "share": "accuracy"}
 
 
@@ -68,7 +70,8 @@ def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = 
         score = f"{score.split(', ')[-1]} minus {escape(OBJECTIVES.get(baseline, baseline))}'s"
     for i, rows in enumerate(views):
         number = axis_number(i)
-        figure.update_layout({f"xaxis{number}": {"title": {"text": "steps ahead"}, "tickformat": "d"}})
+        ticks = {"dtick": 1} if np.ptp(rows["offset"]) <= _FEW else {"tickformat": "d"}
+        figure.update_layout({f"xaxis{number}": {"title": {"text": "steps ahead"}, **ticks}})
         if figure.layout[f"yaxis{number}"].title.text:
             figure.update_layout({f"yaxis{number}": {"title": {"text": score}}})
         for column, (name, symbol, dash) in _CONTROLS.items():

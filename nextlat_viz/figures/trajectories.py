@@ -116,11 +116,11 @@ def _views(
     hidden, right = {"visible": False}, [0.54, 1.0]
     positions = path.positions
     along = [float(positions[0]) - 0.6, float(positions[-1]) + 0.6]
-    training = " (training episode of the probe)" if any(item.held_out is False for item in paths) else ""
+    training = " (training episode)" if any(item.held_out is False for item in paths) else ""
     small = {"yanchor": "top", "yshift": 0, "align": "left", "font": {"size": 10.5}}
     layout.notes += [
         *simplex.corner_names(world, "x", "y"),
-        heading(f"Belief over the episode, read by a linear probe{training}"),
+        heading(f"Belief, read by a linear probe{training}"),
         note(0.0, 0.2, simplex.axes_note(world, 64), xanchor="left", **small),
     ]
     return [

@@ -15,7 +15,6 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from safetensors.torch import save as save_tensors
 
 from nextlat_viz import io
@@ -38,7 +37,7 @@ from nextlat_viz.training.card import CARD, device_name, sha256_of, versions
 from nextlat_viz.training.checkpoint import METRICS
 from nextlat_viz.training.config import TrainConfig
 from nextlat_viz.training.data import Feed
-from nextlat_viz.training.engine import Engine
+from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.resume import Identity, RunState, refuse_another
 from nextlat_viz.training.run import Callback, Task, claim, run_task
 from nextlat_viz.worlds import Episodes
@@ -171,7 +170,7 @@ def finetune(
         refuse_another(folder, _identity(card.model, card.corpus, card.config, card.seed), identity)
         return tuned
     engine_options: Any = {"precision": precision, "accelerator": accelerator, "devices": 1}
-    fabric = Fabric(**engine_options)
+    fabric = start_fabric(**engine_options)
     claim(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

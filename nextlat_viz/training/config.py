@@ -247,4 +247,7 @@ def resolve(preset: str, world: World, overrides: dict[str, Any]) -> TrainConfig
             f"context={config.context} is too short: an episode of world {world.name!r} has {world.length} tokens; "
             "leave context out, or build the world with other parameters"
         )
+    if any(step > config.steps for step in config.snapshots):
+        late = max(config.snapshots)
+        raise ValueError(f"snapshots: step {late} is after the last of {config.steps:,} steps; give earlier ones")
     return config

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.fsdp import FSDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -19,6 +20,28 @@ from nextlat_viz.training.data import Piece
 from nextlat_viz.training.resume import Moments
 
 FIELDS = tuple(field.name for field in fields(Batch))
+
+
+def start_fabric(**options: Any) -> Fabric:
+    """Return Lightning Fabric for a run.
+
+    Raises
+    ------
+    ValueError
+        For an accelerator or devices that this machine does not have, and for other options that Fabric refuses.
+
+    Examples
+    --------
+    >>> start_fabric(accelerator="cpu", devices=-3)
+    Traceback (most recent call last):
+    ValueError: accelerator='cpu', devices=-3: `devices` selected with `CPUAccelerator` should be an int > 0. ...
+    """
+    try:
+        return Fabric(**options)
+    except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        hint = "accelerator='auto' with devices=1 fits any machine"
+        raise ValueError(f"{given}: {str(error).rstrip('.')}. {hint}") from error
 
 
 class Engine:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import torch
-from lightning_fabric import Fabric
 
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import at_least, unknown
@@ -20,7 +19,7 @@ from nextlat_viz.training.card import CARD, Card, device_name, versions
 from nextlat_viz.training.checkpoint import DTYPES, WEIGHTS, Checkpoint, build_model, load, weights_bytes
 from nextlat_viz.training.config import resolve
 from nextlat_viz.training.data import Feed, Validation, training_episodes
-from nextlat_viz.training.engine import Engine
+from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.resume import RunState, identify, refuse_another
 from nextlat_viz.training.run import Callback, Task, claim, run_task
 
@@ -68,6 +67,8 @@ def train(
     ------
     UnknownNameError
         If the world, objective, preset, strategy or a hyperparameter does not exist.
+    ValueError
+        If a value is out of range, or the accelerator or the devices are not available.
     CheckpointError
         If `out` holds another run.
     TrainingError
@@ -102,7 +103,7 @@ def train(
     # Refuse what cannot be trained before there is a folder for it.
     model = build_model(objective, config, world, seed)
     precision: Any = config.precision
-    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+    fabric = start_fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
     if config.batch_size < fabric.world_size * config.accumulate:
         raise ValueError(
             f"batch_size={config.batch_size} cannot be shared out among {fabric.world_size} devices with "
