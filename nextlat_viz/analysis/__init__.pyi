@@ -39,6 +39,7 @@ from .probes.estimators import TorchLogisticProbe as TorchLogisticProbe
 from .probes.estimators import TorchRidgeProbe as TorchRidgeProbe
 from .probes.joint import JointProbe as JointProbe
 from .probes.probe import probe as probe
+from .probes.probe import probe_mistakes as probe_mistakes
 from .probes.probe import probe_positions as probe_positions
 from .probes.probe import probe_sites as probe_sites
 from .probes.result import ProbeResult as ProbeResult

@@ -291,16 +291,11 @@ class Scene:
         return self.results.get(("umaps", site, *key), compute)
 
     def mistakes(self, model: int, target: str, site: str) -> Float[np.ndarray, " rows"]:
-        """Per row, the probe's squared error summed over dimensions, or 1 where it predicts the wrong class."""
-
-        def compute() -> Float[np.ndarray, " rows"]:
-            result, latents = self.probe(model, target, site), self.latents[model]
-            predicted, truth = result.predict(latents), column(latents, target)
-            if result.metric == "accuracy":
-                return (np.asarray(result.names)[predicted.argmax(axis=1)] != truth.astype(str)).astype(float)
-            return np.square(predicted - truth.reshape(len(predicted), -1)).sum(axis=1)
-
-        return self.results.get(("mistakes", model, target, site), compute)
+        """Per row, the probe's squared error summed over dimensions, or its share of wrong classes."""
+        return self.results.get(
+            ("mistakes", model, target, site),
+            lambda: analysis.probe_mistakes(self.latents[model], self.probe(model, target, site)),
+        )
 
     def path(self, model: int, site: str, episode: int) -> Trajectory:
         """The trajectory of one episode in belief space, as the model's probe reads it."""

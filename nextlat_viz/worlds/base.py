@@ -172,6 +172,8 @@ class World(ABC):
         Names of the hidden states, if any, in the order of the last axis of a belief.
     state_values : dict of tuples of str
         Names of the values of integer-valued states.
+    optional_states : tuple of str
+        Names of numeric states in which -1 means that there is no value.
 
     Examples
     --------
@@ -204,6 +206,7 @@ class World(ABC):
     pictures: tuple[str, ...] = ()
     predicts_next_token: bool = True
     state_names: tuple[str, ...] = ()
+    optional_states: tuple[str, ...] = ()
 
     @abstractmethod
     def sample(

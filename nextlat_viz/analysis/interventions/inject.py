@@ -327,15 +327,17 @@ def _to_class(
     probe: ProbeResult | JointProbe, before: Float[np.ndarray, " D"], target: str, root: Float[np.ndarray, "D D"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " D"]]:
     """Return the class as a one-hot array, and the smallest edit after which the probe is sure of it."""
-    if probe.metric != "accuracy":
+    if isinstance(probe, JointProbe) or probe.metric != "accuracy":
         raise ValueError(f"target={target!r}: this probe reads numbers, give {len(probe.names)} of them")
     if target not in probe.names:
         raise unknown(f"class of {probe.target!r}", target, probe.names)
     chosen = probe.names.index(target)
     logits = probe.coef @ before + probe.intercept
     # The logit of the target exceeds each other by enough for that class to keep at most its part of the rest.
-    G = np.delete(probe.coef[chosen] - probe.coef, chosen, axis=0) @ root
-    h = np.log(SURE / (1 - SURE) * len(G)) - np.delete(logits[chosen] - logits, chosen)
+    size = len(probe.names) // probe.columns
+    others = np.delete(np.arange(size), chosen % size) + chosen // size * size
+    G = (probe.coef[chosen] - probe.coef[others]) @ root
+    h = np.log(SURE / (1 - SURE) * len(G)) - (logits[chosen] - logits[others])
     z = least_distance(G, h)
     if z is None:
         raise ValueError(f"target={target!r}: no edit makes the probe read it, its classes cannot be told apart")

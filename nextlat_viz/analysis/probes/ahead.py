@@ -14,7 +14,7 @@ from nextlat_viz.analysis._rows import contents, episode_index
 from nextlat_viz.analysis.probes.controls import split_episodes, swap_episodes
 from nextlat_viz.analysis.probes.fit import fit_ridges, folds_of, standard
 from nextlat_viz.analysis.probes.softmax import fit_softmax
-from nextlat_viz.analysis.probes.targets import ROUNDING, Classes, Numbers, target_of
+from nextlat_viz.analysis.probes.targets import ROUNDING, Classes, Numbers, balanced_accuracy, deviations, target_of
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, describe
 
@@ -46,6 +46,18 @@ class Ahead:
     shuffled: Int[np.ndarray, "offsets rows"]
     groups: Int[np.ndarray, " rows"]
     seed: int
+
+    def rows(self, truth: Classes | Numbers) -> Int[np.ndarray, "offsets rows"]:
+        """Return the rows ahead for the shuffled control: see `controls.shuffle`."""
+        known = (self.row >= 0) & (self.shuffled >= 0)
+        if not truth.fixed(self.row[known], self.shuffled[known]):
+            return self.shuffled
+        rng, mixed = np.random.default_rng(self.seed), self.row.copy()
+        for rows in mixed:
+            for side in (self.train, self.test):
+                some = side[rows[side] >= 0]
+                rows[some] = rng.permutation(rows[some])
+        return mixed
 
     def target(self, latents: AnnData, name: str) -> Classes | Numbers:
         """Return the column that is predicted, checked on the rows ahead."""
@@ -90,7 +102,7 @@ def probe_ahead(
     device: str,
 ) -> list[Scores]:
     """Fit the probes of all offsets together, score each on held-out rows, and return the scores of each offset."""
-    rows = np.concatenate([ahead.row, ahead.shuffled]) if shuffle else ahead.row
+    rows = np.concatenate([ahead.row, ahead.rows(truth)]) if shuffle else ahead.row
     if isinstance(truth, Classes):
         scores, compared = _classes(X, truth, name, ahead, rows, tol, device), "accuracy"
     else:
@@ -108,83 +120,97 @@ def _classes(
     X: np.ndarray, truth: Classes, name: str, ahead: Ahead, rows: np.ndarray, tol: float, device: str
 ) -> list[Scores]:
     # Class k stands for all classes that no fitted row has at any offset; nothing is fitted to it.
-    k = len(truth.names)
-    codes = np.where(rows >= 0, np.where(truth.codes < 0, k, truth.codes)[rows], -1)
+    k = truth.classes
+    codes = np.where((rows >= 0)[..., None], np.where(truth.codes < 0, k, truth.codes)[rows], -1)
     k += int((codes[:, ahead.test] == k).any())
     for code, offset in zip(codes, ahead.offsets, strict=False):
-        seen = np.unique(code[ahead.train][code[ahead.train] >= 0])
-        if seen.size < 2:
+        fitted = code[ahead.train][code[ahead.train, 0] >= 0]
+        if (fitted == fitted[0]).all():
             raise LatentsError(
-                f"target {name!r} has one class ({truth.names[seen[0]]}) {offset} steps ahead of every row to fit: "
-                "leave out this offset, or read other positions"
+                f"target {name!r} has one class ({truth.labels[fitted[0, 0]]}) {offset} steps ahead of every row to "
+                "fit: leave out this offset, or read other positions"
             )
     mean, scale = standard(X[ahead.train])
     Z = torch.from_numpy(((X - mean) / scale).astype(np.float32)).to(device)
     fit, held_out = (Z[torch.from_numpy(side).to(device)] for side in (ahead.train, ahead.test))
-    width = max(1, MOST_WEIGHTS // (k * (X.shape[1] + 1)))
+    width = max(1, MOST_WEIGHTS // (k * len(truth.columns) * (X.shape[1] + 1)))
     scores: list[Scores] = []
     for start in range(0, len(rows), width):
         some = codes[start : start + width]
-        goal = torch.from_numpy(np.ascontiguousarray(some[:, ahead.train].T)).to(device)
-        fits = fit_softmax(fit, goal, k, tol=tol, seed=ahead.seed)
-        for code, coef, intercept, gradient in zip(some, fits.coef, fits.intercept, fits.gradient, strict=True):
-            logits = held_out @ coef.T + intercept
-            counts = np.bincount(code[ahead.train][code[ahead.train] >= 0], minlength=k)
-            score = _score_classes(logits, code[ahead.test], counts, ahead.groups[ahead.test])
-            scores.append({**score, "gradient": float(gradient)})
+        goal = np.concatenate(list(some[:, ahead.train].transpose(0, 2, 1))).T
+        fits = fit_softmax(fit, torch.from_numpy(goal.copy()).to(device), k, tol=tol, seed=ahead.seed)
+        for i, code in enumerate(some):
+            columns = slice(i * len(truth.columns), (i + 1) * len(truth.columns))
+            logits = torch.einsum("nd,mkd->nmk", held_out, fits.coef[columns]) + fits.intercept[columns]
+            score = _score_classes(logits, code[ahead.test], code[ahead.train], ahead.groups[ahead.test])
+            scores.append({**score, "gradient": float(fits.gradient[columns].max())})
     return scores
 
 
 def _score_classes(
-    logits: torch.Tensor, true: Int[np.ndarray, " n"], counts: Int[np.ndarray, " k"], groups: Int[np.ndarray, " n"]
+    logits: Float[torch.Tensor, "test m k"],
+    true: Int[np.ndarray, "test m"],
+    fitted: Int[np.ndarray, "train m"],
+    groups: Int[np.ndarray, " test"],
 ) -> Scores:
-    use, n, k = np.flatnonzero(true >= 0), int(counts.sum()), len(counts)
-    true, groups = true[use], groups[use]
+    """Score the probes of one offset, one for each of m columns of classes; -1 is no row at this offset."""
+    use, k = np.flatnonzero(true[:, 0] >= 0), logits.shape[2]
+    true, fitted, groups = true[use], fitted[fitted[:, 0] >= 0], groups[use]
+    n, column = len(fitted), np.arange(true.shape[1])
+    counts = np.stack([np.bincount(codes, minlength=k) for codes in fitted.T])
     logits = logits[torch.from_numpy(use).to(logits.device)]
-    right = logits.argmax(1).cpu().numpy() == true
-    log_p = torch.log_softmax(logits, 1).gather(1, torch.from_numpy(true)[:, None].to(logits.device))
-    p = log_p[:, 0].double().exp().cpu().numpy()
+    wrong = (logits.argmax(2).cpu().numpy() != true).astype(np.float64)
+    log_p = torch.log_softmax(logits, 2).gather(2, torch.from_numpy(true)[..., None].to(logits.device))
+    p = log_p[..., 0].double().exp().cpu().numpy()
     # Mixed with the uniform distribution at the weight of one more row, so that no class has probability 0.
     losses, prior = -np.log((n * p + 1 / k) / (n + 1)), -np.log((counts + 1 / k) / (n + 1))
     return {
         "value": float(losses.mean()),
-        "error": ratio_error(losses, np.ones(len(use)), groups),
+        "error": ratio_error(losses.mean(1), np.ones(len(use)), groups),
         "trials": len(use),
-        "accuracy": float(right.mean()),
-        "chance": float((true == counts.argmax()).mean()),
-        "prior": float(prior[true].mean()),
+        "accuracy": float(1 - wrong.mean()),
+        "balanced_accuracy": balanced_accuracy(true, wrong, k),
+        "chance": float((true == counts.argmax(1)).mean()),
+        "prior": float(prior[column, true].mean()),
         "fitted": n,
-        "unseen": int((counts[true] == 0).sum()),
+        "unseen": int((counts[column, true] == 0).sum()),
     }
 
 
 def _numbers(X: np.ndarray, truth: Numbers, name: str, ahead: Ahead, rows: np.ndarray, device: str) -> list[Scores]:
     values = np.where((rows >= 0)[..., None], truth.values[rows], np.nan)
+    targets = values[:, ahead.train].transpose(1, 0, 2)
+    if truth.gaps:
+        # Columns have different rows then, so each is a problem.
+        targets = targets.reshape(len(ahead.train), -1, 1)
     fits = fit_ridges(
         torch.from_numpy(X[ahead.train]).to(device),
-        torch.from_numpy(values[:, ahead.train].transpose(1, 0, 2).copy()).to(device),
+        torch.from_numpy(targets.copy()).to(device),
         torch.from_numpy(folds_of(ahead.groups[ahead.train], ahead.seed)).to(device),
     )
+    coefs = fits.coef.cpu().numpy().reshape(len(values), -1, X.shape[1])
+    intercepts = fits.intercept.cpu().numpy().reshape(len(values), -1)
+    alphas = fits.alpha.reshape(len(values), -1).median(dim=1).values
     scores: list[Scores] = []
     for i, value in enumerate(values):
         offset = ahead.offsets[i % len(ahead.offsets)]
+        known = ~np.isnan(value).all(1)
         for side, chosen in {"to fit": ahead.train, "held out": ahead.test}.items():
-            known = value[chosen][~np.isnan(value[chosen]).any(1)]
-            if np.square(known - known.mean(0)).sum() <= ROUNDING * np.square(known).sum():
+            if np.square(deviations(value[chosen])).sum() <= ROUNDING * np.nansum(np.square(value[chosen])):
                 raise LatentsError(
                     f"target {name!r} is constant {offset} steps ahead of the rows {side}: R2 needs it to vary, leave "
                     "out this offset"
                 )
-        use = ahead.test[~np.isnan(value[ahead.test]).any(1)]
-        read = X[use].astype(np.float64) @ fits.coef[i].cpu().numpy().T + fits.intercept[i].cpu().numpy()
-        mistakes, spread = (np.square(value[use] - about).sum(1) for about in (read, value[use].mean(0)))
+        use = ahead.test[known[ahead.test]]
+        read = X[use].astype(np.float64) @ coefs[i].T + intercepts[i]
+        mistakes, spread = np.nansum(np.square(value[use] - read), 1), np.square(deviations(value[use])).sum(1)
         scores.append(
             {
                 "value": float(1 - mistakes.sum() / spread.sum()),
                 "error": ratio_error(mistakes, spread, ahead.groups[use]),
                 "trials": len(use),
-                "fitted": int((~np.isnan(value[ahead.train]).any(1)).sum()),
-                "penalty": float(fits.alpha[i]),
+                "fitted": int(known[ahead.train].sum()),
+                "penalty": float(alphas[i]),
             }
         )
     return scores

@@ -8,15 +8,18 @@ target by itself, or the position gives it away.
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from anndata import AnnData
 from jaxtyping import Int
 
 from nextlat_viz.analysis._rows import contents, episode_index
+from nextlat_viz.analysis.probes.targets import Classes, Numbers
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column
+
+Shuffled = Literal["episodes", "rows"]
 
 MIN_SEQUENCES = 5
 # Exact functions of the tokens read: a reader of the whole prefix could have them all.
@@ -91,6 +94,25 @@ def swap_episodes(
     row_at[index[used], position[used]] = used
     source = row_at[partner[index[used]], position[used]]
     return used[source >= 0], source[source >= 0]
+
+
+def shuffle(
+    latents: AnnData,
+    truth: Numbers | Classes,
+    train: Int[np.ndarray, " train"],
+    test: Int[np.ndarray, " test"],
+    seed: int,
+) -> tuple[Int[np.ndarray, " moved"], Int[np.ndarray, " moved"], Shuffled]:
+    """Pair each row with the row whose target it gets in the shuffled control.
+
+    That is the row of another episode at the same position, so that what the position says stays. Where the position
+    fixes the target, this would change nothing, and rows are shuffled without regard to position.
+    """
+    moved, source = swap_episodes(latents, train, test, seed)
+    if not truth.fixed(moved, source):
+        return moved, source, "episodes"
+    rng = np.random.default_rng(seed)
+    return np.concatenate([train, test]), np.concatenate([rng.permutation(train), rng.permutation(test)]), "rows"
 
 
 def ceiling(latents: AnnData, target: str, rows: Int[np.ndarray, " rows"]) -> float | None:

@@ -53,10 +53,16 @@ def fit_ridge(
     groups: Int[np.ndarray, " rows"],
     seed: int,
 ) -> Linear:
-    """Fit one ridge regression, as `fit_ridges` does, with folds of whole groups."""
+    """Fit one ridge regression, as `fit_ridges` does, with folds of whole groups.
+
+    Columns with NaN have different rows, so each of them is then a problem with its own penalty, and the penalty
+    returned is their median.
+    """
+    targets = torch.from_numpy(Y[:, :, None] if np.isnan(Y).any() else Y[:, None])
     with few_threads(X.size):
-        fits = fit_ridges(torch.from_numpy(X), torch.from_numpy(Y[:, None]), torch.from_numpy(folds_of(groups, seed)))
-    return Linear(fits.coef[0].numpy(), fits.intercept[0].numpy(), float(fits.alpha[0]))
+        fits = fit_ridges(torch.from_numpy(X), targets, torch.from_numpy(folds_of(groups, seed)))
+    coef, intercept = fits.coef.flatten(0, 1).numpy(), fits.intercept.flatten().numpy()
+    return Linear(coef, intercept, float(fits.alpha.median()))
 
 
 def fit_ridges(
@@ -91,8 +97,9 @@ def fit_ridges(
         both, fold_of = torch.cat([wide[used], Y[used]], 1), fold[used]
         parts = torch.stack([(rows := both[fold_of == f]).T @ rows for f in range(folds)])
         total = parts.sum(0)
-        mean = total[:dim, dim] / total[dim, dim]
-        spread = (total.diagonal()[:dim] / total[dim, dim] - mean.square()).clamp(min=0).sqrt()
+        count = total[dim, dim].clamp(min=1)
+        mean = total[:dim, dim] / count
+        spread = (total.diagonal()[:dim] / count - mean.square()).clamp(min=0).sqrt()
         # A constant column says nothing; dividing by its rounding errors would blow them up.
         scale = torch.where(spread > 1e-10 * centre.abs().clamp(min=1), spread, 1.0)
         errors = torch.zeros(len(alphas), dtype=torch.float64, device=X.device)
@@ -125,7 +132,8 @@ def ridge_path(XX: Float64[Tensor, "dim dim"], XY: Float64[Tensor, "dim m"], alp
 
 def _from_moments(moments: Tensor, dim: int, scale: Tensor, alphas: tuple[float, ...]) -> list[tuple[Tensor, Tensor]]:
     """Slopes (dim, m) and intercepts in raw units, for each alpha, from the moments of ``[X, 1, Y]``."""
-    count = moments[dim, dim]
+    # A target without a row, in a fold or at all, is read as 0.
+    count = moments[dim, dim].clamp(min=1)
     x, y = moments[dim, :dim] / count, moments[dim, dim + 1 :] / count
     XX = (moments[:dim, :dim] - count * torch.outer(x, x)) / torch.outer(scale, scale)
     XY = (moments[:dim, dim + 1 :] - count * torch.outer(x, y)) / scale[:, None]

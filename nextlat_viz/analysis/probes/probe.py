@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from nextlat_viz.analysis._rows import (
     contents,
@@ -42,8 +42,9 @@ def probe(
     """Fit a linear probe on some episodes and score it on others.
 
     Numbers (an array of ``obsm``, a numeric column of ``obs``) are read by ridge regression and scored by R2. Names
-    (categories, booleans) are read by multinomial logistic regression and scored by accuracy. The columns of the
-    latents are standardised first.
+    (categories, booleans, integers that the world gives names to) are read by multinomial logistic regression and
+    scored by accuracy; of several columns, such as the squares of a board, by the mean of their accuracies. The columns
+    of the latents are standardised first.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def probe(
     fitted = truth.fit(X, train, groups, seed)
     mistakes = truth.mistakes(fitted, X, test)
 
-    moved, source = controls.swap_episodes(latents, train, test, seed)
+    moved, source, shuffled_by = controls.shuffle(latents, truth, train, test, seed)
     swapped = truth.swapped(moved, source)
     swapped_train, swapped_test = np.intersect1d(train, moved), np.intersect1d(test, moved)
     swapped_fit = swapped.fit(X, swapped_train, groups, seed)
@@ -143,6 +144,9 @@ def probe(
         test_episodes=np.unique(episode[test]),
         min_position=min_position,
         seed=seed,
+        columns=1 if truth.metric == "R2" else len(truth.columns),
+        balanced=truth.balanced(mistakes, test),
+        shuffled_by=shuffled_by,
         label=about["label"],
         name=about["name"],
         step=about["step"],
@@ -199,8 +203,7 @@ def probe_positions(latents: AnnData, result: ProbeResult) -> pd.DataFrame:
     if meta(latents)["episodes_sha256"] != result.episodes_sha256 or result.test_rows.max() >= latents.n_obs:
         raise LatentsError("probe_positions needs the very latents the probe was fitted on, with all their rows")
     truth = target_of(latents, result.target, result.train_rows, result.test_rows)
-    fitted = Linear(result.coef, result.intercept, result.penalty)
-    mistakes = truth.mistakes(fitted, features(latents, result.site), result.test_rows)
+    mistakes = _mistakes(latents, result, result.test_rows)
     position = column(latents, "position")[result.test_rows]
     scores = []
     for at in np.unique(position):
@@ -208,6 +211,26 @@ def probe_positions(latents: AnnData, result: ProbeResult) -> pd.DataFrame:
         score = truth.score(mistakes[here], result.test_rows[here])
         scores.append({"position": int(at), "score": score, "rows": int(here.sum())})
     return pd.DataFrame(scores)
+
+
+def probe_mistakes(latents: AnnData, result: ProbeResult) -> Float[np.ndarray, " rows"]:
+    """Return the mistake of a probe at every row of its latents: the squared error, or the share of wrong classes.
+
+    Parameters
+    ----------
+    latents : AnnData
+        The latents `result` was fitted on.
+    result : ProbeResult
+    """
+    return _mistakes(latents, result, np.arange(latents.n_obs)).mean(axis=1)
+
+
+def _mistakes(
+    latents: AnnData, result: ProbeResult, rows: Int[np.ndarray, " rows"]
+) -> Float[np.ndarray, "rows columns"]:
+    truth = target_of(latents, result.target, result.train_rows, result.test_rows)
+    fitted = Linear(result.coef, result.intercept, result.penalty)
+    return truth.mistakes(fitted, features(latents, result.site), rows)
 
 
 def _rows_used(

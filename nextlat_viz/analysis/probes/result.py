@@ -14,6 +14,7 @@ from scipy.special import softmax
 from nextlat_viz import display
 from nextlat_viz.analysis._rows import features, require_model
 from nextlat_viz.analysis.prediction import require_row
+from nextlat_viz.analysis.probes.controls import Shuffled
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, meta
 
@@ -34,9 +35,14 @@ class ProbeResult:
         95 % bootstrap interval over held-out episodes, for this fit.
     shuffled : float
         Control: the same fit and score after whole episodes have swapped their targets, position by position. A score
-        above zero is what the position alone says.
+        above zero is what the position alone says. Where the position fixes the target, rows are shuffled instead.
+    shuffled_by : str
+        ``"episodes"`` or ``"rows"``: how the targets of that control were shuffled.
     untrained : float or None
         Control: the same probe, rows and targets, on the latents of the untrained model.
+    balanced : float or None
+        Held-out accuracy averaged over classes, so that rare classes count as much as others; chance is 1 / classes.
+        None for numbers.
     chance : float or None
         Accuracy on the held-out rows of always giving the most frequent class of the fitted rows.
     ceiling : float or None
@@ -48,7 +54,10 @@ class ProbeResult:
     coef, intercept : (K, D), (K,) arrays
         The map in raw units of the latents: ``X @ coef.T + intercept`` is the target (R2) or the logits (accuracy).
     names : tuple of str
-        Names of the K rows of `coef`: states, tokens, classes.
+        Names of the K rows of `coef`: states, tokens, classes. Of several columns of classes, such as the squares of a
+        board, ``"board[3]=empty"``.
+    columns : int
+        Columns of classes; 1 for numbers.
     penalty : float
         Ridge's alpha, chosen by cross-validation over episodes of the fitted rows only; or 1/C.
     train_rows, test_rows : int arrays
@@ -78,6 +87,9 @@ class ProbeResult:
     test_episodes: Int[np.ndarray, " held_out"] = field(repr=False)
     min_position: int
     seed: int
+    columns: int
+    balanced: float | None
+    shuffled_by: Shuffled
     label: str
     name: str
     step: int
@@ -91,6 +103,10 @@ class ProbeResult:
         return (
             f"Fitted on {fitted} episodes and scored on {held_out} others. No token sequence is on both sides, so the "
             "score is not memorised."
+        ) + (
+            " The position fixes this target, so the control shuffles rows, not episodes."
+            if self.shuffled_by == "rows"
+            else ""
         )
 
     def predict(self, latents: AnnData) -> Float[np.ndarray, "rows k"]:
@@ -117,13 +133,16 @@ class ProbeResult:
                 f"this probe reads latents of width {self.coef.shape[1]} (site {self.site!r}), got width {X.shape[1]}"
             )
         values = X.astype(np.float64) @ self.coef.T + self.intercept
-        return softmax(values, axis=1) if self.metric == "accuracy" else values
+        if self.metric == "R2":
+            return values
+        probabilities: np.ndarray = softmax(values.reshape(len(X), self.columns, -1), axis=2)
+        return probabilities.reshape(values.shape)
 
     def to_frame(self) -> pd.DataFrame:
         """One row with everything but the arrays."""
         values = {name: getattr(self, name) for name in ("label", "name", "step", "target", "site", "metric", "score")}
         values |= {"low": self.interval[0], "high": self.interval[1], "shuffled": self.shuffled}
-        for name in ("untrained", "chance", "ceiling", "unseen"):
+        for name in ("untrained", "balanced", "chance", "ceiling", "unseen"):
             value = getattr(self, name)
             values[name] = np.nan if value is None else value
         values["unseen_rows"] = self.unseen_rows
@@ -138,6 +157,8 @@ class ProbeResult:
             "shuffled labels": f"{self.shuffled:.3f}",
             "untrained model": "not given" if self.untrained is None else f"{self.untrained:.3f}",
         }
+        if self.balanced is not None:
+            rows["balanced over classes"] = f"{self.balanced:.3f}"
         if self.chance is not None:
             rows["most frequent class"] = f"{self.chance:.3f}"
         if self.ceiling is not None:
@@ -230,6 +251,9 @@ def read_out(latents: AnnData, probe: ProbeResult, row: SupportsIndex) -> ReadOu
 def _truth(row: AnnData, probe: ProbeResult) -> Float[np.ndarray, " k"]:
     if probe.metric == "R2":
         return np.asarray(column(row, probe.target), dtype=np.float64).reshape(-1)
+    if probe.columns > 1:
+        codes = column(row, probe.target).reshape(-1)
+        return np.eye(len(probe.names) // probe.columns)[codes].reshape(-1)
     if row.obs[probe.target].isna().any():
         return np.full(len(probe.names), np.nan)
     true = str(column(row, probe.target)[0])

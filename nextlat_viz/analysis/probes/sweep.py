@@ -20,24 +20,24 @@ from tqdm.auto import tqdm
 from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named
 from nextlat_viz.analysis.measure.result import Measure, record
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
-from nextlat_viz.analysis.probes.targets import Classes
+from nextlat_viz.analysis.probes.targets import TOLERANCE, Classes
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.latents.table import meta
 
 CONTROLS = ("shuffled",)
-TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProbeSweep(Measure):
     """The result of `probe_sweep`.
 
-    For classes, ``value`` is the held-out cross-entropy in nats, and the table has the ``accuracy`` too; for numbers it
-    is the held-out R2. Further columns: ``prior`` and ``chance``, the scores of class frequencies alone; ``shuffled``,
-    ``shuffled_accuracy``, ``untrained`` and ``untrained_accuracy``, the scores of the controls; ``selectivity``,
-    accuracy (or R2) minus that on shuffled targets (Hewitt & Liang 2019, arXiv:1909.03368); ``fitted``, rows fitted;
-    ``unseen``, held-out rows of classes that no fitted row has; ``gradient``, the largest entry of the gradient, 0 at
-    the optimum.
+    For classes, ``value`` is the held-out cross-entropy in nats, and the table has the ``accuracy`` and the
+    ``balanced_accuracy`` (averaged over classes) too; for numbers it is the held-out R2. Of several columns of classes,
+    such as the squares of a board, scores are means over columns. Further columns of the table: ``prior`` and
+    ``chance``, the scores of class frequencies alone; ``shuffled``, ``shuffled_accuracy``, ``untrained`` and
+    ``untrained_accuracy``, the scores of the controls; ``selectivity``, accuracy (or R2) minus that on shuffled targets
+    (Hewitt & Liang 2019, arXiv:1909.03368); ``fitted``, rows fitted; ``unseen``, held-out rows of classes that no
+    fitted row has; ``gradient``, the largest entry of the gradient, 0 at the optimum.
     """
 
     def relative_to(self, baseline: str = "next_token") -> Measure:
@@ -112,7 +112,8 @@ class ProbeSweep(Measure):
 # Columns of controls in the unit of ``value``, and their counterparts for accuracy.
 _CONTROL_OF = {"untrained": "untrained_accuracy", "shuffled": "shuffled_accuracy", "prior": "chance"}
 _SCORES = (
-    "accuracy", "selectivity", "shuffled", "shuffled_accuracy", "untrained", "untrained_accuracy", "prior", "chance",
+    "accuracy", "balanced_accuracy", "selectivity", "shuffled", "shuffled_accuracy", "untrained", "untrained_accuracy",
+    "prior", "chance",
 )  # fmt: skip
 
 

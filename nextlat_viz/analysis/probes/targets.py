@@ -7,14 +7,18 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.analysis.probes.fit import Linear, fit_logistic, fit_ridge
+from nextlat_viz.analysis.probes.fit import Linear, fit_logistic, fit_ridge, standard
+from nextlat_viz.analysis.probes.softmax import fit_softmax
 from nextlat_viz.errors import LatentsError, unknown
-from nextlat_viz.latents.table import column, columns, meta
+from nextlat_viz.latents.table import NO_WORLD, column, columns, meta, world_of
+from nextlat_viz.worlds import World
 
 INTERVAL = (2.5, 97.5)
+TOLERANCE = 2e-3
 # A sum of squared deviations below this share of the sum of squares is rounding, not variance.
 ROUNDING = 1e-14
 _NAMED_BY = {"belief": "state_names", "next_token_probs": "vocabulary", "next_token_probs_exact": "vocabulary"}
@@ -22,11 +26,24 @@ _NAMED_BY = {"belief": "state_names", "next_token_probs": "vocabulary", "next_to
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """A target of K numbers per row."""
+    """A target of K numbers per row, NaN where the world has no value."""
 
     metric: ClassVar[Literal["R2"]] = "R2"
     values: Float[np.ndarray, "rows k"]
     names: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return 0
+
+    @property
+    def gaps(self) -> bool:
+        """Whether some values are missing, so that each column has its own rows."""
+        return bool(np.isnan(self.values).any())
+
+    def fixed(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> bool:
+        """Whether rows `moved` have the very values of rows `source`."""
+        return np.array_equal(self.values[moved], self.values[source], equal_nan=True)
 
     def swapped(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> Numbers:
         """Give rows `moved` the values of rows `source`."""
@@ -41,31 +58,35 @@ class Numbers:
 
     def mistakes(
         self, fitted: Linear, X: Float[np.ndarray, "all dim"], rows: Int[np.ndarray, " n"]
-    ) -> Float[np.ndarray, " n"]:
-        """Return each row's squared error, summed over dimensions."""
-        return np.square(fitted(X[rows]) - self.values[rows]).sum(1)
+    ) -> Float[np.ndarray, "n 1"]:
+        """Return the squared error of each row, summed over dimensions."""
+        return np.nansum(np.square(fitted(X[rows]) - self.values[rows]), axis=1, keepdims=True)
 
-    def score(self, mistakes: Float[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> float:
-        total = np.square(self.values[rows] - self.values[rows].mean(0)).sum()
-        varies = total > ROUNDING * np.square(self.values[rows]).sum()
+    def score(self, mistakes: Float[np.ndarray, "n 1"], rows: Int[np.ndarray, " n"]) -> float:
+        total = np.square(deviations(self.values[rows])).sum()
+        varies = total > ROUNDING * np.nansum(np.square(self.values[rows]))
         return float(1 - mistakes.sum() / total) if varies else float("nan")
+
+    def balanced(self, mistakes: Float[np.ndarray, "n 1"], rows: Int[np.ndarray, " n"]) -> float | None:
+        return None
 
     def interval(
         self,
-        mistakes: Float[np.ndarray, " n"],
+        mistakes: Float[np.ndarray, "n 1"],
         rows: Int[np.ndarray, " n"],
         episodes: Int[np.ndarray, " n"],
         resamples: int,
         seed: int,
     ) -> tuple[float, float]:
         """Bootstrap over episodes: R2 follows from sums over each episode, so nothing is fitted again."""
-        Y = self.values[rows] - self.values[rows].mean(0)
-        summed = _per_episode(episodes, np.column_stack([np.ones(rows.size), mistakes, np.square(Y).sum(1), Y]))
+        values = self.values[rows]
+        Y, known = deviations(values), ~np.isnan(values)
+        summed = _per_episode(episodes, np.column_stack([mistakes, np.square(Y).sum(1), Y, known]))
         drawn = _resample(summed, resamples, seed)
-        count, errors, squares, sums = drawn[:, 0], drawn[:, 1], drawn[:, 2], drawn[:, 3:]
-        total = squares - np.square(sums).sum(1) / count
-        varies = total > ROUNDING * squares
-        return _percentiles(1 - errors[varies] / total[varies])
+        errors, squares, sums, counts = np.split(drawn, [1, 2, 2 + Y.shape[1]], axis=1)
+        total = squares[:, 0] - (np.square(sums) / np.maximum(counts, 1)).sum(1)
+        varies = total > ROUNDING * squares[:, 0]
+        return _percentiles(1 - errors[varies, 0] / total[varies])
 
     def chance(self, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float | None:
         return None
@@ -73,13 +94,40 @@ class Numbers:
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """A target of one class per row, as its number in `names`; -1 for a class that no fitted row has."""
+    """A target of classes, one or several per row, such as the squares of a board.
+
+    Attributes
+    ----------
+    codes : (rows, m) int array
+        Numbers of classes; -1 for a class that no fitted row has.
+    labels : tuple of str
+        Names of the classes.
+    columns : tuple of str
+        Names of the m columns.
+    """
 
     metric: ClassVar[Literal["accuracy"]] = "accuracy"
-    codes: Int[np.ndarray, " rows"]
-    names: tuple[str, ...]
+    codes: Int[np.ndarray, "rows m"]
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return len(self.labels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the logits: the classes, for several columns with the column in front."""
+        if len(self.columns) == 1:
+            return self.labels
+        return tuple(f"{name}={label}" for name in self.columns for label in self.labels)
+
+    def fixed(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> bool:
+        """Whether rows `moved` have the very classes of rows `source`."""
+        return np.array_equal(self.codes[moved], self.codes[source])
 
     def swapped(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> Classes:
+        """Give rows `moved` the classes of rows `source`."""
         codes = self.codes.copy()
         codes[moved] = self.codes[source]
         return replace(self, codes=codes)
@@ -87,39 +135,78 @@ class Classes:
     def fit(
         self, X: Float[np.ndarray, "all dim"], rows: Int[np.ndarray, " n"], groups: Int[np.ndarray, " all"], seed: int
     ) -> Linear:
-        return fit_logistic(X[rows], self.codes[rows], len(self.names))
+        if len(self.columns) == 1:
+            return fit_logistic(X[rows], self.codes[rows, 0], self.classes)
+        mean, scale = standard(X[rows])
+        Z = torch.from_numpy(((X[rows] - mean) / scale).astype(np.float32))
+        fits = fit_softmax(Z, torch.from_numpy(self.codes[rows]), self.classes, tol=TOLERANCE, seed=seed)
+        coef = fits.coef.flatten(0, 1).double().numpy() / scale
+        return Linear(coef, fits.intercept.flatten().double().numpy() - coef @ mean, 1.0)
 
     def mistakes(
         self, fitted: Linear, X: Float[np.ndarray, "all dim"], rows: Int[np.ndarray, " n"]
-    ) -> Float[np.ndarray, " n"]:
-        """Return 1 for a row given the wrong class, else 0."""
-        return (fitted(X[rows]).argmax(1) != self.codes[rows]).astype(np.float64)
+    ) -> Float[np.ndarray, "n m"]:
+        """Return 1 for a wrong class, else 0."""
+        logits = fitted(X[rows]).reshape(len(rows), len(self.columns), -1)
+        return (logits.argmax(2) != self.codes[rows]).astype(np.float64)
 
-    def score(self, mistakes: Float[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> float:
+    def score(self, mistakes: Float[np.ndarray, "n m"], rows: Int[np.ndarray, " n"]) -> float:
         return float(1 - mistakes.mean())
+
+    def balanced(self, mistakes: Float[np.ndarray, "n m"], rows: Int[np.ndarray, " n"]) -> float | None:
+        return balanced_accuracy(self.codes[rows], mistakes, self.classes)
 
     def interval(
         self,
-        mistakes: Float[np.ndarray, " n"],
+        mistakes: Float[np.ndarray, "n m"],
         rows: Int[np.ndarray, " n"],
         episodes: Int[np.ndarray, " n"],
         resamples: int,
         seed: int,
     ) -> tuple[float, float]:
-        summed = _per_episode(episodes, np.column_stack([np.ones(rows.size), mistakes]))
+        summed = _per_episode(episodes, np.column_stack([np.ones(rows.size), mistakes.mean(1)]))
         drawn = _resample(summed, resamples, seed)
         return _percentiles(1 - drawn[:, 1] / drawn[:, 0])
 
     def chance(self, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float | None:
         """Accuracy on the held-out rows of always giving the most frequent class of the fitted rows."""
-        commonest = np.bincount(self.codes[train], minlength=len(self.names)).argmax()
-        return float((self.codes[test] == commonest).mean())
+        frequent = [np.bincount(codes, minlength=self.classes).argmax() for codes in self.codes[train].T]
+        return float((self.codes[test] == frequent).mean())
+
+
+def deviations(values: Float[np.ndarray, "rows k"]) -> Float[np.ndarray, "rows k"]:
+    """Return the deviations from the column means of the known values, 0 where a value is NaN."""
+    known = ~np.isnan(values)
+    mean = np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return np.where(known, values - mean, 0.0)
+
+
+def balanced_accuracy(codes: Int[np.ndarray, "rows m"], wrong: Float[np.ndarray, "rows m"], k: int) -> float:
+    """Return the mean over classes of their accuracy, averaged over columns: rare classes count as much as others.
+
+    Examples
+    --------
+    >>> codes = np.array([[0], [0], [0], [1]])
+    >>> balanced_accuracy(codes, np.array([[0.0], [0.0], [0.0], [1.0]]), 2)
+    0.5
+    """
+    # Code -1, a class that no fitted row has, counts as class 0 of k + 1.
+    place = (codes + 1 + np.arange(codes.shape[1]) * (k + 1)).ravel()
+    size = codes.shape[1] * (k + 1)
+    counts, errors = np.bincount(place, minlength=size), np.bincount(place, wrong.ravel(), minlength=size)
+    present = (counts > 0).reshape(-1, k + 1)
+    right = np.where(present, 1 - errors.reshape(-1, k + 1) / np.maximum(counts.reshape(-1, k + 1), 1), 0.0)
+    return float((right.sum(1) / present.sum(1)).mean())
 
 
 def target_of(
     latents: AnnData, name: str, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]
 ) -> Numbers | Classes:
-    """Return a column as a target, after checking that it varies and has no gaps on these rows."""
+    """Return a column as a target, after checking that it varies and has no gaps on these rows.
+
+    Names are classes, and so are integers that the world gives names to, such as the discs on a board. Where the world
+    says that -1 is no value, it is left out.
+    """
     used = np.concatenate([train, test])
     if name in latents.obs:
         values = latents.obs[name]
@@ -128,11 +215,30 @@ def target_of(
             raise LatentsError(
                 f"target {name!r} is missing in {missing} of {used.size} rows: select the rows that have it first"
             )
-        if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        if name == "token_id" or not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
             return _classes(name, column(latents, name).astype(str), train)
     elif name not in latents.obsm:
         raise unknown("target", name, columns(latents))
-    return _numbers(latents, name, train, test)
+    values = column(latents, name).reshape(latents.n_obs, -1)
+    world = _world(latents) if values.dtype.kind in "iu" else None
+    if world is not None and name in world.state_values and values[used].min() >= 0:
+        return _named_classes(name, values, tuple(map(str, world.state_values[name])), train)
+    values = values.astype(np.float64)
+    if world is not None and name in world.optional_states:
+        values[values == -1] = np.nan
+    elif not np.isfinite(values[used]).all():
+        raise LatentsError(f"target {name!r} holds NaN or infinity: select the rows where it is finite first")
+    return _numbers(latents, name, values, train, test)
+
+
+def _world(latents: AnnData) -> World | None:
+    """Return the world of the latents; None where there is none, or it is not registered here."""
+    if meta(latents)["world"] == NO_WORLD:
+        return None
+    try:
+        return world_of(latents)
+    except (ValueError, TypeError):
+        return None
 
 
 def _classes(name: str, values: np.ndarray, train: np.ndarray) -> Classes:
@@ -143,20 +249,25 @@ def _classes(name: str, values: np.ndarray, train: np.ndarray) -> Classes:
         )
     codes = np.searchsorted(known, values)
     fitted = known[np.minimum(codes, known.size - 1)] == values
-    return Classes(np.where(fitted, codes, -1), tuple(map(str, known)))
+    return Classes(np.where(fitted, codes, -1)[:, None], tuple(map(str, known)), (name,))
 
 
-def _numbers(latents: AnnData, name: str, train: np.ndarray, test: np.ndarray) -> Numbers:
-    values = column(latents, name).astype(np.float64).reshape(latents.n_obs, -1)
-    if not np.isfinite(values[np.concatenate([train, test])]).all():
-        raise LatentsError(f"target {name!r} holds NaN or infinity: select the rows where it is finite first")
+def _named_classes(name: str, codes: np.ndarray, labels: tuple[str, ...], train: np.ndarray) -> Classes:
+    if (codes[train] == codes[train[0]]).all():
+        raise LatentsError(f"target {name!r} is the same in all {train.size} rows to fit: a probe needs it to vary")
+    return Classes(codes.astype(np.int64), labels, _numbered(name, codes.shape[1]))
+
+
+def _numbers(latents: AnnData, name: str, values: np.ndarray, train: np.ndarray, test: np.ndarray) -> Numbers:
     for side, rows in {"to fit": train, "held out": test}.items():
-        if np.square(values[rows] - values[rows].mean(0)).sum() <= ROUNDING * np.square(values[rows]).sum():
+        if np.square(deviations(values[rows])).sum() <= ROUNDING * np.nansum(np.square(values[rows])):
             raise LatentsError(f"target {name!r} is constant over the {rows.size} rows {side}: R2 needs it to vary")
     names = tuple(meta(latents).get(_NAMED_BY.get(name, ""), ()))
-    if len(names) != values.shape[1]:
-        names = (name,) if values.shape[1] == 1 else tuple(f"{name}[{i}]" for i in range(values.shape[1]))
-    return Numbers(values, names)
+    return Numbers(values, names if len(names) == values.shape[1] else _numbered(name, values.shape[1]))
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return (name,) if count == 1 else tuple(f"{name}[{i}]" for i in range(count))
 
 
 def _per_episode(episodes: np.ndarray, values: np.ndarray) -> np.ndarray:

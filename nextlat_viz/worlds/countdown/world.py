@@ -84,6 +84,7 @@ class Countdown(World):
     name = "countdown"
     splits = ("train", "test")
     pictures = ("equations",)
+    optional_states = ("remaining", "target", "left", "value")
     length: int
 
     def __init__(

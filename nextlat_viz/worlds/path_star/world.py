@@ -73,6 +73,7 @@ class PathStar(World):
     name = "path_star"
     splits = ("train", "test")
     pictures = ("graph",)
+    optional_states = ("depth",)
     length: int
 
     def __init__(

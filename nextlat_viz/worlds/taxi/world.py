@@ -135,6 +135,7 @@ class Taxi(World):
 
     name = "taxi"
     pictures = ("map", "ride", "use")
+    optional_states = ("distance",)
 
     def __init__(self, rides: Rides, spec: dict[str, Any]) -> None:
         self.rides, self.streets, self.spec = rides, rides.streets, spec

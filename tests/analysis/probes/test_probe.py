@@ -14,11 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import nextlat_viz as nlv
-from nextlat_viz.analysis import probe, probe_positions, probe_sites, split_episodes
+from nextlat_viz import worlds
+from nextlat_viz.analysis import probe, probe_mistakes, probe_positions, probe_sites, read_out, split_episodes
 from nextlat_viz.analysis._rows import contents, prefixes
 from nextlat_viz.analysis.probes.fit import ALPHAS, fit_logistic, fit_ridge
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.latents import column, select, tokens_of
+from nextlat_viz.latents.table import build
 from tests.synthetic import make_latents
 
 
@@ -124,10 +126,61 @@ def test_controls_are_low(trained: AnnData, untrained: AnnData) -> None:
     assert probe(trained).untrained is None
 
 
-def test_shuffled_control_keeps_the_position() -> None:
-    # Where the target is the position itself, swapping episodes changes nothing: the control must say so.
+def test_shuffled_control_keeps_the_position_unless_it_fixes_the_target() -> None:
     latents = make_latents(n=64, length=8)
-    assert probe(latents, "position").shuffled == pytest.approx(probe(latents, "position").score)
+    latents.obs["late"] = 1.0 * (column(latents, "position") > 4) + 0.01 * column(latents, "episode")
+    kept = probe(latents, "late")
+    assert (kept.shuffled_by, kept.shuffled > 0.5) == ("episodes", True)
+    fixed = probe(latents, "position")
+    assert fixed.shuffled_by == "rows"
+    assert abs(fixed.shuffled) < 0.1 < 0.5 < fixed.score
+    assert "shuffles rows, not episodes" in fixed.note
+
+
+def test_a_board_is_scored_square_by_square() -> None:
+    world = worlds.get("othello")
+    episodes = world.sample(24, seed=0)
+    board = episodes.states["board"].astype(int)
+    about = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "othello/ideal/seed0", "step": 0}
+    hidden = np.eye(3)[board].reshape(*board.shape[:2], -1)
+    latents = build(hidden, {}, episodes, world, about, None)
+    result = probe(latents, "board", n_bootstrap=5)
+    assert (result.metric, result.columns, len(result.names)) == ("accuracy", 64, 192)
+    assert result.names[:3] == ("board[0]=empty", "board[0]=mine", "board[0]=theirs")
+    assert result.score > 0.97 > result.chance > 0.5  # type: ignore[operator]
+    assert result.shuffled < result.score - 0.05
+    codes = latents.obsm["board"][result.test_rows]
+    p = result.predict(latents)[result.test_rows].reshape(-1, 64, 3)
+    np.testing.assert_allclose(p.sum(2), 1)
+    assert result.score == pytest.approx((p.argmax(2) == codes).mean())
+    recalls = [
+        np.mean([(p[:, i].argmax(1) == k)[codes[:, i] == k].mean() for k in np.unique(codes[:, i])]) for i in range(64)
+    ]
+    assert result.balanced == pytest.approx(np.mean(recalls))
+    # Other codes for the same classes are the same information.
+    swapped = latents.copy()
+    swapped.obsm["board"] = np.array([0, 2, 1])[latents.obsm["board"]]
+    assert probe(swapped, "board", n_bootstrap=5).score == pytest.approx(result.score, abs=0.01)
+    reading = read_out(latents, result, int(result.test_rows[0]))
+    np.testing.assert_array_equal(reading.truth.reshape(64, 3).argmax(1), codes[0])
+    assert probe_mistakes(latents, result)[result.test_rows].mean() == pytest.approx(1 - result.score)
+
+
+def test_minus_one_for_no_value_is_left_out() -> None:
+    world = worlds.get("countdown")
+    episodes = world.sample(64, seed=0)
+    about = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "countdown/ideal/seed0", "step": 0}
+    left = episodes.states["left"].astype(float)
+    hidden = np.stack([left, left == -1, np.ones_like(left)], axis=2)
+    latents = build(hidden, {}, episodes, world, about, None)
+    result = probe(latents, "left", n_bootstrap=5)
+    known = latents.obs["left"].to_numpy()[result.test_rows] != -1
+    assert 0.1 < known.mean() < 0.9
+    truth, read = (values[result.test_rows][known] for values in (left.reshape(-1), result.predict(latents)[:, 0]))
+    assert result.score == pytest.approx(r2_score(truth, read))
+    remaining = probe(latents, "remaining", n_bootstrap=5)
+    assert remaining.coef.shape == (world.numbers, 3)
+    assert np.isfinite(remaining.coef).all()
 
 
 def test_interval_covers_the_truth() -> None:

@@ -11,10 +11,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from nextlat_viz import worlds
 from nextlat_viz.analysis import probe, split_episodes
 from nextlat_viz.analysis.probes.ahead import ratio_error
 from nextlat_viz.analysis.probes.sweep import ProbeSweep, probe_sweep
 from nextlat_viz.errors import LatentsError, UnknownNameError
+from nextlat_viz.latents.table import build
 from tests.synthetic import make_latents
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -225,3 +227,23 @@ def test_sweeps_say_what_is_wrong(trained: AnnData, untrained: AnnData, small: A
     late.obs["height"] = np.where(late.obs["position"] > 5, 1.0, 0.0)
     refuse(LatentsError, r"one class \(yes\) 6 steps ahead", latents=late, target="late", offsets=[1, 6])
     refuse(LatentsError, "constant 6 steps ahead", latents=late, target="height", offsets=[1, 6])
+
+
+def test_a_board_is_swept_square_by_square() -> None:
+    world = worlds.get("othello")
+    episodes = world.sample(24, seed=0)
+    board = episodes.states["board"].astype(int)
+    about = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "othello/ideal/seed0", "step": 0}
+    latents = build(np.eye(3)[board].reshape(*board.shape[:2], -1), {}, episodes, world, about, None)
+    rows = probe_sweep(latents, "board", sites="hidden", offsets=[0, 1], **QUIET).table
+    alone = probe(latents, "board", n_bootstrap=5)
+    assert rows["accuracy"][0] == pytest.approx(alone.score, abs=0.005)
+    assert rows["balanced_accuracy"][0] == pytest.approx(alone.balanced, abs=0.02)
+    assert rows["accuracy"][1] < rows["accuracy"][0]
+    assert (rows["shuffled_accuracy"] < rows["accuracy"] - 0.02).all()
+
+
+def test_position_is_controlled_by_shuffled_rows(trained: AnnData) -> None:
+    row = probe_sweep(trained, "position", sites="hidden", offsets=[0, 2], **QUIET).table
+    assert (row["shuffled"].abs() < 0.2).all()
+    assert (row["selectivity"] > 0.1).all()
