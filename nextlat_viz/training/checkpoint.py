@@ -252,8 +252,14 @@ def read_folder(folder: Path) -> Checkpoint:
     state = read_weights(folder / WEIGHTS, card.weights_sha256)
     try:
         world = worlds.from_spec(card.world)
+        # First without memory for its weights: a card of unknown origin may ask for more than there is.
+        _check_counts(card, state, folder)
+        with torch.device("meta"):
+            check_shapes(build_model(card.objective, card.config, world, card.seed), state, folder)
         model = build_model(card.objective, card.config, world, card.seed)
-    except ValueError as error:
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, RuntimeError, MemoryError, OverflowError) as error:
         raise CheckpointError(f"{folder / CARD} describes a model that cannot be built here: {error}") from error
     restore(model, state, folder)
     return Checkpoint(card, model.eval(), card.steps, card.weights_sha256, folder)
@@ -281,12 +287,29 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 def restore(model: Objective, state: dict[str, Tensor], folder: Path) -> None:
     """Put stored weights into a model, which must have exactly these names and shapes."""
+    check_shapes(model, state, folder)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def _check_counts(card: Card, state: dict[str, Tensor], folder: Path) -> None:
+    """Raise CheckpointError where the card asks for more layers than there are stored weights."""
+    counts = {"layers": card.config.layers}
+    if card.objective == "nextlat":
+        counts["psi_layers"] = card.config.psi_layers
+    if card.objective == "mtp":
+        counts["horizon"] = card.config.horizon
+    for name, count in counts.items():
+        if count > len(state):
+            raise CheckpointError(f"{folder}: weights and card disagree about {name}={count}")
+
+
+def check_shapes(model: Objective, state: dict[str, Tensor], folder: Path) -> None:
+    """Raise CheckpointError unless stored weights have exactly the names and shapes of a model's."""
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     stored = {name: tensor.shape for name, tensor in state.items()}
     if expected != stored:
         wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
         raise CheckpointError(f"{folder}: weights and card disagree about {', '.join(wrong[:5])}")
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
 
 
 def weights_bytes(model: torch.nn.Module, storage: str) -> bytes:

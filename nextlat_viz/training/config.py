@@ -27,7 +27,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    context: PositiveInt = Field(12, description="most tokens the model reads; a world's own length where it has one")
+    context: PositiveInt = Field(
+        12, le=1_000_000, description="most tokens the model reads; a world's own length where it has one"
+    )
     layers: PositiveInt = Field(4, description="transformer blocks")
     heads: PositiveInt = Field(4, description="attention heads")
     dim: PositiveInt = Field(64, description="width of the residual stream and of the hidden state")

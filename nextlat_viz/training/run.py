@@ -11,18 +11,19 @@ import hashlib
 import io as text_io
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from torch import nn
 
 from nextlat_viz import io
-from nextlat_viz.errors import TrainingError
+from nextlat_viz.errors import CheckpointError, TrainingError
 from nextlat_viz.models import Objective
 from nextlat_viz.training.card import device_name
 from nextlat_viz.training.checkpoint import METRICS, snapshot_path, weights_bytes
@@ -31,6 +32,7 @@ from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.resume import TRAIN_STATE, Identity, RunState, load_state, refuse_another, save_state
 
+LOCK = ".lock"
 Callback: TypeAlias = Callable[[dict[str, float]], None]
 
 
@@ -81,13 +83,13 @@ def run_task(
     Raises
     ------
     CheckpointError
-        If the state in the folder is damaged, or of another run.
+        If the state in the folder is damaged or of another run, or another process trains in the folder.
     TrainingError
         If the loss or the weights are NaN or infinite, or the device's memory is full.
     """
     try:
         # The caller may have switched gradients off, in a notebook for example.
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _locked(folder, fabric):
             _take_steps(task, folder, fabric, progress, on_validation)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
@@ -95,6 +97,31 @@ def run_task(
             f"accumulate={task.config.accumulate}. {task.memory_advice}; train that in another folder than "
             f"{str(folder)!r}."
         ) from error
+
+
+@contextmanager
+def _locked(folder: Path, fabric: Fabric) -> Iterator[None]:
+    """Keep other runs out of the folder, and remove what an earlier one was killed while writing.
+
+    Only the main process holds the lock: the other devices' processes belong to the same run. The operating system
+    releases it when the process ends, however it ends.
+    """
+    if not fabric.is_global_zero:
+        yield
+        return
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"out={str(folder)!r} is in use: another process trains there. Wait for it, or choose another folder."
+        ) from None
+    try:
+        io.remove_drafts(folder)
+        yield
+        (folder / LOCK).unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def _take_steps(task: Task, folder: Path, fabric: Fabric, show_bar: bool, on_validation: Callback | None) -> None:

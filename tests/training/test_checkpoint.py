@@ -111,6 +111,27 @@ def test_card_of_another_shape(run):
         nlv.load(run.folder)
 
 
+@pytest.mark.parametrize("sizes", [{"layers": 10**7}, {"psi_layers": 10**7}, {"mlp_dim": 10**9}, {"psi_width": 10**9}])
+def test_a_card_that_asks_for_more_memory_than_there_is(run, sizes):
+    rewrite_card(run.folder, config=run.card.config.model_copy(update=sizes))
+    with pytest.raises(CheckpointError, match="weights and card disagree"):
+        nlv.load(run.folder)
+
+
+def test_a_context_that_no_model_has(run):
+    # It is in no shape of the weights, but sizes a table of rotations.
+    path = run.folder / "card.json"
+    path.write_text(path.read_text().replace('"context": 12', '"context": 1000000000'))
+    with pytest.raises(CheckpointError, match=r"Missing or wrong: config\.context"):
+        nlv.load(run.folder)
+
+
+def test_a_card_of_many_brackets(run):
+    (run.folder / "card.json").write_text("[" * 200_000)
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        nlv.load(run.folder)
+
+
 def test_card_of_an_unknown_world(run):
     rewrite_card(run.folder, world={"name": "atlantis"})
     with pytest.raises(CheckpointError, match=r"cannot be built here.*unknown world 'atlantis'"):

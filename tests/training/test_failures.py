@@ -112,3 +112,16 @@ def test_a_run_begun_before_a_field_existed_goes_on(tmp_path, small):
     with pytest.raises(CheckpointError, match="holds another run: accumulate 1 there, 2 asked for"):
         nlv.train("rrxor", "next_token", out=folder, progress=False, accumulate=2, **small)
     assert nlv.train("rrxor", "next_token", out=folder, progress=False, **small).step == 12
+
+
+def test_two_runs_do_not_share_a_folder_and_leftovers_of_a_killed_one_go(tmp_path, small):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".card.json.x1.draft").write_text("half")
+
+    def another(row):
+        with pytest.raises(CheckpointError, match="is in use: another process trains there"):
+            nlv.train("rrxor", "next_token", seed=1, out=folder, progress=False, **small)
+
+    nlv.train("rrxor", "next_token", out=folder, progress=False, on_validation=another, **small)
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
