@@ -1,4 +1,4 @@
-"""The studio as a page of its own, for who has no notebook open: served by Voila, on this computer only."""
+"""Serve the studio as a web page outside of notebooks, with Voila, on this computer only."""
 
 from __future__ import annotations
 
@@ -19,26 +19,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nextlat_viz.paths import PACKAGE
 from nextlat_viz.training.checkpoint import load
 
 HOST = "127.0.0.1"
 PAIR = ("rrxor/next_token", "rrxor/nextlat")
 _PATIENCE = 120.0
-# Seconds until the kernel of a page that nobody looks at any more is stopped, and how often that is checked.
-_IDLE, _CHECK = 1800, 60
+# Seconds after which a kernel without a page is stopped, and between two checks. A page that is closed stops its kernel
+# itself; this is for pages that crashed. It must be longer than a page takes to load, when its kernel has no page yet.
+_IDLE, _CHECK = 120, 10
+# The open servers. Each ends when its process object is deleted, which must not happen while it serves.
+_open: set[App] = set()
 
 
 class App:
-    """A studio being served. Close it, or use it as a context manager, to stop.
+    """A studio being served. It stops on `close`, at the end of a ``with`` block, and when this Python process ends.
 
     Attributes
     ----------
     url : str
-        Where to look, with the token that lets one in.
+        The address of the page, with its access token.
     """
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes], url: str) -> None:
         self._folder, self._process, self.url = folder, process, url
+        _open.add(self)
 
     def __repr__(self) -> str:
         return f"<App at {self.url}>" if self.running else "<App, closed>"
@@ -51,31 +56,34 @@ class App:
 
     @property
     def running(self) -> bool:
-        """Whether it still serves."""
+        """Whether the server is running."""
         return self._process.poll() is None
 
     @property
     def log(self) -> str:
-        """What the server said so far."""
+        """The output of the server so far."""
         path = _log(self._folder)
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     def wait(self) -> None:
-        """Serve until interrupted (Ctrl-C) or closed."""
+        """Return when the server is closed or interrupted (Ctrl-C)."""
         try:
             self._process.wait()
         except KeyboardInterrupt:
             self.close()
 
     def close(self) -> None:
-        """Stop the server and its kernels, and remove what it wrote."""
+        """Stop the server and its kernels, and remove its files."""
         self._process.terminate()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        _open.discard(self)
 
 
 def serve(
@@ -84,34 +92,34 @@ def serve(
     port: int = 0,
     open_browser: bool = True,
 ) -> App:
-    """Serve the studio outside a notebook: each visit gets a kernel of its own, which ends with the page.
+    """Serve the studio as a web page. Each page has its own kernel, which stops when the page is closed or reloaded.
 
-    Bound to this computer alone, and to who has the token in the address.
+    The server listens on 127.0.0.1 only, and the URL carries an access token. It stops when this Python process ends.
 
     Parameters
     ----------
     models : names or folders of checkpoints, side by side
         Default the shipped RRXOR pair.
     port : int
-        Default one that is free.
+        Default any free port.
     open_browser : bool
-        Show the page in the default browser.
+        Open the page in the default browser.
 
     Returns
     -------
     App
-        Already answering at its ``url``. ``app.wait()`` serves until interrupted, ``app.close()`` ends it.
+        Already answering at its ``url``. ``app.wait()`` returns when interrupted, ``app.close()`` stops the server.
 
     Raises
     ------
     ModuleNotFoundError
         When Voila is not installed.
     UnknownNameError, CheckpointError
-        For a checkpoint that is not there.
+        For a checkpoint that does not exist.
     ValueError
-        For no models, models of several worlds, or a port that is none.
+        For no models, models of several worlds, or an invalid port.
     OSError
-        When the port is taken.
+        When the port is in use.
     ChildProcessError
         When the server does not start.
 
@@ -131,14 +139,25 @@ def serve(
         )
     port = _free(port)
     token = secrets.token_urlsafe(24)
-    # Readable by this user alone, so the token goes in here and not onto a command line that every user can list.
+    # Readable by this user only. The token is passed in a file here, because every user can list command lines.
     folder = Path(tempfile.mkdtemp(prefix="nextlat-viz-app-"))
     (folder / "studio.ipynb").write_text(json.dumps(page), encoding="utf-8")
     (folder / "voila.json").write_text(json.dumps(_settings(port, token)), encoding="utf-8")
-    command = [sys.executable, "-m", "voila", "studio.ipynb", f"--Voila.config_file_paths={folder}"]
+    command = [sys.executable, "-m", "nextlat_viz.notebook.server", str(folder)]
+    # The server must import this very package, however the caller came by it.
+    path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     with _log(folder).open("wb") as log:
-        # Out of this terminal's group: Ctrl-C is this process's to hear, and it closes the server.
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        # A new session, because Ctrl-C in this terminal is for the caller, which then closes the server. The pipe is
+        # never written to: it closes when this process ends, and that stops the server.
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     app = App(folder, process, f"http://{HOST}:{port}/?token={token}")
     try:
         _await(app, port)
@@ -151,7 +170,7 @@ def serve(
 
 
 def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
-    """Return the notebook behind the page: one cell, that opens the studio on these checkpoints.
+    """Return the notebook behind the page: one cell that opens the studio on these checkpoints.
 
     Examples
     --------
@@ -163,12 +182,12 @@ def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     names = [models] if isinstance(models, (str, os.PathLike)) else list(models)
     if not names:
         raise ValueError("models is empty: name at least one checkpoint, such as 'rrxor/nextlat'")
-    found = [load(name) for name in names]
-    if any(one.card.world != found[0].card.world for one in found):
-        said = ", ".join(f"{one.name} of {one.card.world['name']}" for one in found)
-        raise ValueError(f"models must be of one world, which their episodes are of, got {said}")
-    # The kernel runs elsewhere, where a relative path would mean another folder.
-    folders = [one.folder.resolve().as_posix() for one in found]
+    checkpoints = [load(name) for name in names]
+    if any(checkpoint.card.world != checkpoints[0].card.world for checkpoint in checkpoints):
+        listed = ", ".join(f"{checkpoint.name} of {checkpoint.card.world['name']}" for checkpoint in checkpoints)
+        raise ValueError(f"models must be of one world, because they read the same episodes, got {listed}")
+    # The kernel runs in another folder, where a relative path would not lead here.
+    folders = [checkpoint.folder.resolve().as_posix() for checkpoint in checkpoints]
     source = f"from nextlat_viz.notebook.studio import studio\nstudio(*{json.dumps(folders)})"
     cell: dict[str, Any] = {
         "cell_type": "code", "id": "studio", "execution_count": None, "metadata": {}, "outputs": [], "source": source,
@@ -178,8 +197,8 @@ def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str
 
 
 def _settings(port: int, token: str) -> dict[str, Any]:
-    # Voila's page asks a server far away for icons that it brings along itself.
-    stay = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data: ws://{HOST}:{port}; frame-ancestors 'none'"
+    # Voila's page would fetch icons from the internet that it also has as files.
+    local = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data: ws://{HOST}:{port}; frame-ancestors 'none'"
     return {
         "Voila": {
             "ip": HOST,
@@ -187,7 +206,7 @@ def _settings(port: int, token: str) -> dict[str, Any]:
             "port_retries": 0,
             "open_browser": False,
             "token": token,
-            "tornado_settings": {"headers": {"Content-Security-Policy": stay}},
+            "tornado_settings": {"headers": {"Content-Security-Policy": local}},
         },
         "VoilaConfiguration": {"show_tracebacks": True},
         "MappingKernelManager": {"cull_idle_timeout": _IDLE, "cull_interval": _CHECK},
@@ -199,23 +218,23 @@ def _log(folder: Path) -> Path:
 
 
 def _free(port: int) -> int:
-    """Return the port if it is free, or a free one for 0."""
+    """Return the port if it is free, or any free port for 0."""
     if not 0 <= port < 65536:
-        raise ValueError(f"port must be in 1..65535, or 0 for one that is free, got {port}")
+        raise ValueError(f"port must be in 1..65535, or 0 for any free port, got {port}")
     with socket.socket() as probe:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise OSError(f"port={port} cannot be had ({error.strerror}): choose another, or 0") from error
+            raise OSError(f"port={port} cannot be used ({error.strerror}): choose another, or 0") from error
         return int(probe.getsockname()[1])
 
 
 def _await(app: App, port: int) -> None:
-    """Return once the server answers, be it that the token is missing."""
+    """Return once the server answers, even if only to ask for the token."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         if not app.running:
-            raise ChildProcessError(f"the server stopped before it answered; it said:\n{app.log.strip()[-2000:]}")
+            raise ChildProcessError(f"the server stopped before it answered; its output:\n{app.log.strip()[-2000:]}")
         try:
             with urllib.request.urlopen(f"http://{HOST}:{port}/api/kernels", timeout=5):
                 return
@@ -223,4 +242,6 @@ def _await(app: App, port: int) -> None:
             return
         except OSError:
             time.sleep(0.1)
-    raise ChildProcessError(f"the server did not answer within {_PATIENCE:.0f} s; it said:\n{app.log.strip()[-2000:]}")
+    raise ChildProcessError(
+        f"the server did not answer within {_PATIENCE:.0f} s; its output:\n{app.log.strip()[-2000:]}"
+    )

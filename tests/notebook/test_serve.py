@@ -1,19 +1,25 @@
-"""The studio as an app: what it opens, who is let in, and what it says when it cannot start."""
+"""The studio as an app: its notebook, access, start, and end."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import importlib.util
 import os
 import shlex
 import socket
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
+from tornado.web import HTTPError
 
 from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.notebook import serve as serving
@@ -53,7 +59,7 @@ def test_what_is_not_there_is_refused_before_anything_starts(tmp_path: Path, mon
     with socket.socket() as taken:
         taken.bind((serving.HOST, 0))
         taken.listen()
-        with pytest.raises(OSError, match=r"port=\d+ cannot be had .*choose another, or 0"):
+        with pytest.raises(OSError, match=r"port=\d+ cannot be used .*choose another, or 0"):
             serving.serve(port=taken.getsockname()[1])
 
 
@@ -123,3 +129,29 @@ def test_it_listens_here_alone_and_keeps_its_token_to_itself(app: serving.App) -
     with socket.socket() as other:
         # Bound to one address, the port is still free on every other.
         other.bind(("127.0.0.2", port))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["exit", "kill"])
+def test_the_server_ends_with_its_parent(ending: str) -> None:
+    code = (
+        "import os; from nextlat_viz.notebook.serve import serve; serve('rrxor/nextlat', open_browser=False); "
+        "from nextlat_viz.notebook.serve import _open; app, = _open; print(app._process.pid, app._folder, flush=True); "
+        f"os.kill(os.getpid(), 9) if {ending!r} == 'kill' else None"
+    )
+    parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    pid, folder = parent.stdout.split()
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(int(pid)) and psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the server goes on without its parent"
+        time.sleep(0.1)
+    assert not Path(folder).exists()
+
+
+def test_pages_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nextlat_viz.notebook import server
+
+    monkeypatch.setattr(server, "MOST_KERNELS", 0)
+    with pytest.raises(HTTPError, match="0 pages of this studio are open already") as refusal:
+        asyncio.run(server.PageKernels().start_kernel())
+    assert refusal.value.status_code == 503
