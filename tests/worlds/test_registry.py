@@ -107,7 +107,7 @@ def test_tables_of_a_city_are_part_of_the_title(tmp_path: Path) -> None:
     nodes, edges = tmp_path / "a_nodes.csv", tmp_path / "a_edges.csv"
     nodes.write_text("node,x,y\na,0,0\nb,1,0\nc,0,1\n")
     edges.write_text("source,target\n" + "".join(f"{s},{t}\n" for s in "abc" for t in "abc" if s != t))
-    world = worlds.get("taxi", city=(str(nodes), str(edges)), held_out=0)
+    world = worlds.get("taxi", city=(str(nodes), str(edges)), held_out=0.0)
     again = worlds.get(worlds.title(world))
     assert again.spec == world.spec
 
