@@ -72,26 +72,17 @@ class Episodes:
         mask = np.ones(tokens.shape, bool) if self.loss_mask is None else np.asarray(self.loss_mask)
         length = np.full(episodes, positions) if self.length is None else np.asarray(self.length)
         _expect(mask.shape == tokens.shape and mask.dtype == bool, "loss_mask", mask, f"bool of shape {tokens.shape}")
-        _expect(
-            length.shape == (episodes,) and length.dtype.kind in "iu",
-            "length",
-            length,
-            f"integers of shape ({episodes},)",
-        )
+        whole = length.shape == (episodes,) and length.dtype.kind in "iu"
+        _expect(whole, "length", length, f"integers of shape ({episodes},)")
         _expect(bool(((length >= 0) & (length <= positions)).all()), "length", length, f"values in 0..{positions}")
         states = {str(name): np.asarray(values) for name, values in self.states.items()}
         for name, values in states.items():
-            _expect(
-                values.shape[:2] == tokens.shape, f"states[{name!r}]", values, f"shape ({episodes}, {positions}, ...)"
-            )
+            fits = values.shape[:2] == tokens.shape
+            _expect(fits, f"states[{name!r}]", values, f"shape ({episodes}, {positions}, ...)")
         if self.targets is not None:
             targets = np.asarray(self.targets)
-            _expect(
-                targets.shape == tokens.shape and targets.dtype.kind in "iu",
-                "targets",
-                targets,
-                f"integers of shape {tokens.shape}",
-            )
+            whole = targets.shape == tokens.shape and targets.dtype.kind in "iu"
+            _expect(whole, "targets", targets, f"integers of shape {tokens.shape}")
             object.__setattr__(self, "targets", targets.astype(np.int64, copy=False))
         object.__setattr__(self, "tokens", tokens.astype(np.int64, copy=False))
         object.__setattr__(self, "loss_mask", mask)

@@ -138,12 +138,7 @@ def require_legal(
 ) -> None:
     """Raise a ValueError that names the first token that is not legal.
 
-    Parameters
-    ----------
-    world : World
-    tokens, legal : arrays (episodes, positions)
-    reason : str or function
-        The rest of the message, or a function that returns it for an episode and a position, both from 0.
+    ``reason`` is the rest of the message, or a function that returns it for an episode and a position, both from 0.
     """
     if legal.all():
         return

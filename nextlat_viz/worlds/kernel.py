@@ -16,15 +16,8 @@ _NEGATIVE = 1e-6
 class Kernel:
     """The parameters of a hidden Markov world.
 
-    Attributes
-    ----------
-    start : float64 array (states,)
-        Belief before any token.
-    transitions : float64 array (tokens, states, states)
-    readout : float64 array (states,)
-        The vector ``w`` with ``b w = 1`` for every belief ``b``; all ones in an ordinary world.
-    tiny : float
-        A token of at most this probability cannot happen.
+    ``start`` is the belief before any token, and ``b @ readout`` is 1 for every belief ``b``: the readout is all ones
+    in an ordinary world. A token with a probability of at most ``tiny`` cannot happen.
     """
 
     start: Float[np.ndarray, " states"]

@@ -15,7 +15,7 @@ from nextlat_viz.analysis.measure import Models, Rows, measure, share
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least
 from nextlat_viz.worlds import World
-from nextlat_viz.worlds.taxi.follow import PROMPT
+from nextlat_viz.worlds.taxi.rides import PROMPT
 from nextlat_viz.worlds.taxi.world import Taxi
 
 PARTS = ("true", "invented", "unused", "unplaced")

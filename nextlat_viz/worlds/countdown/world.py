@@ -197,13 +197,7 @@ class Countdown(World):
         return verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Compute the states after each token from the tokens up to it.
-
-        Raises
-        ------
-        ValueError
-            If a token is not legal; the first is named. Use ``verify`` for solutions that may be wrong.
-        """
+        """Compute the states after each token from the tokens up to it."""
         return oracle.states(self, self._legal_tokens(tokens))
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:

@@ -176,11 +176,6 @@ class GroupWorld(World):
             adds ``"permutation"`` of four things and ``"dial"``, int8 (episodes, positions): the place, from 0, on a
             dial of five.
 
-        Raises
-        ------
-        ValueError
-            If a token is outside the vocabulary. Every sequence of elements is legal.
-
         Examples
         --------
         >>> world = s5()

@@ -15,15 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BeliefPlane:
-    """``coordinates = belief @ matrix + offset``.
-
-    Attributes
-    ----------
-    matrix : float64 array (states, 2)
-    offset : float64 array (2,)
-    caption : str
-        One sentence about the two axes.
-    """
+    """``coordinates = belief @ matrix + offset``; ``caption`` is a sentence about the two axes."""
 
     matrix: Float[np.ndarray, "states 2"]
     offset: Float[np.ndarray, " 2"]

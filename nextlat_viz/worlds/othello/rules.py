@@ -30,14 +30,8 @@ _EACH_BYTE = np.uint64(0x0101010101010101)
 class Position(NamedTuple):
     """Positions of games, as seen by the side to move.
 
-    Attributes
-    ----------
-    mine, theirs : uint64 array (games,)
-        Discs of the side to move and of the other side.
-    moves : uint64 array (games,)
-        Squares where the side to move may play; none after the end of the game.
-    white : bool array (games,)
-        Whether White is to move.
+    ``mine`` are its discs and ``theirs`` those of the other side; ``moves`` are its legal moves, none after the end of
+    the game; ``white`` is True if White is to move.
     """
 
     mine: Board

@@ -130,11 +130,6 @@ class Othello(World):
             0 Black or 1 White; after the end of the game, the side that did not move last. ``"score"``, int64
             (episodes, positions): Black's discs minus White's.
 
-        Raises
-        ------
-        ValueError
-            If a move is not legal; the first is named.
-
         Examples
         --------
         >>> world = Othello()

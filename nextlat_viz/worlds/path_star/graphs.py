@@ -51,12 +51,8 @@ def chains(
 ) -> tuple[Int[np.ndarray, "episodes edges"], Int[np.ndarray, "episodes edges"]]:
     """Group the edges of a star into chains while they are read, one after another.
 
-    Edges joined head to tail form a chain, named by its earliest edge; a new edge may join two chains.
-
-    Returns
-    -------
-    numbers : the number of each edge's chain, among the chains after that edge was read
-    chain : the chain of each edge after all were read
+    Edges joined head to tail form a chain, named by its earliest edge; a new edge may join two chains. Returns the
+    number of each edge's chain among the chains after that edge was read, and the chain of each edge after all were.
     """
     edges = np.arange(tails.shape[1])
     chain, numbers = np.tile(edges, (len(tails), 1)), np.empty(tails.shape, np.int64)

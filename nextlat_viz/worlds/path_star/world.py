@@ -151,13 +151,7 @@ class PathStar(World):
         )
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Compute the states after each token, each (episodes, positions), from the tokens up to it.
-
-        Raises
-        ------
-        ValueError
-            If a token is not legal, or the edges are not a G(d, l); the first place is named.
-        """
+        """Compute the states after each token, each (episodes, positions), from the tokens up to it."""
         return self._states(self._legal_tokens(tokens))
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:

@@ -19,18 +19,9 @@ _PUNCTUATION = (".", ",", "?")
 class Choice(NamedTuple):
     """One choice at a node.
 
-    Attributes
-    ----------
-    says : str
-        A word, or PERSON, THING or PLACE for one choice for each of them.
-    when : str
-        The fact that makes the choice possible, a name in ``facts.rows``.
-    then : str
-        The node that follows.
-    does : str
-        The effect of the word on the state; see ``Narrator.advance``.
-    weight : float
-        The possible choices at a node have probabilities in proportion to their weights.
+    It is a word, or PERSON, THING or PLACE for one choice for each of them; possible if the fact ``when`` of
+    ``facts.rows`` is true; leads to the node ``then`` and has the effect ``does`` of ``Narrator.advance``. Possible
+    choices have probabilities in proportion to their weights.
     """
 
     says: str
@@ -159,12 +150,7 @@ def _say(grammar: Rules, start: str, words: list[str], end: str, subject: str = 
 class Tables:
     """The grammar as arrays: one column per node, one row per choice, padded with impossible choices.
 
-    Attributes
-    ----------
-    vocabulary : tuple of str
-    says, when, then, does : int64 arrays (choices, nodes)
-        Token, fact, next node and effect, as indices.
-    weight : float64 array (choices, nodes)
+    ``says``, ``when``, ``then`` and ``does`` are indices of tokens, facts, nodes and effects.
     """
 
     says: Int[np.ndarray, "choices nodes"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nextlat_viz.worlds.story.facts import Facts, first_rows
+from nextlat_viz.worlds.story.facts import IT, NO_PRONOUN, Facts, Telling, first_rows
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, PRONOUNS, THINGS, Tables, rules
-from nextlat_viz.worlds.story.telling import IT, NO_PRONOUN, Telling
 
 _Rows = Int[np.ndarray, " some"]
 # Effects of words, by index: none, set the subject of the sentence, set what it is about, or change the truth.
@@ -18,15 +17,8 @@ _SUBJECT, _ABOUT = 1, 2
 class Narrator:
     """The process that generates stories.
 
-    Each of the possible choices at a node of the grammar has a probability in proportion to its weight.
-
-    Parameters
-    ----------
-    people, places, things : int
-    hands : int
-        Number of things a person can hold.
-    questions : float
-        Fraction of sentences that are questions.
+    Each of the possible choices at a node of the grammar has a probability in proportion to its weight. ``hands`` is
+    the number of things a person can hold, ``questions`` the fraction of sentences that are questions.
     """
 
     def __init__(self, people: int, places: int, things: int, hands: int, questions: float) -> None:

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
+from nextlat_viz.worlds.story.facts import History, Telling
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, THINGS
 from nextlat_viz.worlds.story.narrator import Narrator
-from nextlat_viz.worlds.story.telling import History, Telling
 
 _MARKS = {".", ",", "?"}
 _HELD_OUT = 0.1
@@ -163,11 +163,6 @@ class Story(World):
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
         """Compute the states after each token, as in ``sample``.
-
-        Raises
-        ------
-        ValueError
-            If a token is outside the vocabulary, or not legal; the first is named.
 
         Examples
         --------

@@ -11,8 +11,8 @@ from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture
-from nextlat_viz.worlds.taxi.follow import PROMPT, follow
 from nextlat_viz.worlds.taxi.map import draw_map
+from nextlat_viz.worlds.taxi.rides import PROMPT, follow
 from nextlat_viz.worlds.taxi.traffic import END
 from nextlat_viz.worlds.taxi.world import Taxi
 

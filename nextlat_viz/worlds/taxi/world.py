@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 from nextlat_viz.errors import unknown
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
-from nextlat_viz.worlds.taxi.follow import PROMPT, Followed, follow, refusal
-from nextlat_viz.worlds.taxi.rides import KINDS, Rides
+from nextlat_viz.worlds.taxi.rides import KINDS, PROMPT, Followed, Rides, follow, refusal
 from nextlat_viz.worlds.taxi.sources import streets as find_streets
 from nextlat_viz.worlds.taxi.streets import COMPASS
 from nextlat_viz.worlds.taxi.traffic import END
@@ -124,13 +123,6 @@ class Taxi(World):
     Pictures: ``"map"``, the streets; ``"ride"``, the ride of an episode, which is required; ``"use"``, the streets
     coloured by how many of 2,000 training rides take them. With an episode all of them show its ride up to
     ``position``, or up to the first illegal turn.
-
-    Attributes
-    ----------
-    streets : Streets
-        The city.
-    rides : Rides
-        The law of rides.
     """
 
     name = "taxi"
@@ -171,13 +163,7 @@ class Taxi(World):
         return Episodes(tokens, self.replay(tokens) if states else {}, mask, used)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Compute the states after each token by following the turns.
-
-        Raises
-        ------
-        ValueError
-            If a token is not legal; the first is named.
-        """
+        """Compute the states after each token by following the turns."""
         ride = self._legal_rides(tokens)
         known = ride.destination >= 0
         distance = np.where(known, self.rides.to_goal[ride.destination, ride.node].astype(np.int32), -1)

@@ -20,17 +20,7 @@ _FORMAT = "nextlat_viz.text/1"
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A tokenizer and the packed tokens of a corpus.
-
-    Attributes
-    ----------
-    tokenizer : str
-        As JSON.
-    parts : dict of integer arrays (tokens,)
-        Token ids by split, every document followed by the boundary.
-    documents : dict of int
-        Number of documents by split.
-    """
+    """A tokenizer as JSON, and by split the packed tokens and the number of documents."""
 
     tokenizer: str
     parts: dict[str, Integer[np.ndarray, " tokens"]]

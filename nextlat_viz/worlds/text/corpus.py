@@ -19,20 +19,10 @@ _FILES = {".txt", ".text", ".md", ".jsonl", ".json"}
 
 @dataclass(frozen=True)
 class TextSource:
-    """Origin of the documents.
+    """Origin of the documents: a file, or a data set of the Hugging Face Hub with its subset and revision.
 
-    Attributes
-    ----------
-    name : str
-        Path of a file, or name of a data set on the Hugging Face Hub.
-    separator : str
-        Separator between the documents of a text file.
-    column : str
-        Column or key of the text in a data set or a ``.jsonl`` file.
-    limit : int or None
-        Number of documents to read from the start; all by default.
-    subset, revision : str or None
-        Subset and revision of a data set.
+    ``separator`` separates the documents of a text file, ``column`` is the column or key of the text, and ``limit`` the
+    number of documents to read from the start.
     """
 
     name: str

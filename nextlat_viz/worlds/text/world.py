@@ -24,12 +24,6 @@ class Text(World):
 
     Pictures: ``"passage"``, the text of an episode with the current token marked, or the start of the training
     documents; ``"frequencies"``, the frequency of each token by rank.
-
-    Parameters
-    ----------
-    packed : Packed
-        The tokenizer and the token ids of each split.
-    spec : dict
     """
 
     pictures = ("passage", "frequencies")
