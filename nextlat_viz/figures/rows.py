@@ -177,7 +177,11 @@ def _categorical(title: str, values: pd.Series) -> Coloring:
 def _bands(title: str, names: list[str], palette: list[str]) -> dict[str, Any]:
     """Return a key of equal bands, the first name on top, as one plotly colour bar for any number of names."""
     n = len(names)
-    ticks = {"tickvals": list(range(n)), "ticktext": [escape(name) for name in reversed(names)], "tickmode": "array"}
+    ticks = {
+        "tickvals": list(range(n)),
+        "ticktext": [escape(shorten(name)) for name in reversed(names)],
+        "tickmode": "array",
+    }
     bar = _colorbar(title, min(0.9, 0.06 + 0.06 * n)) | ticks
     return {"colorscale": _steps(palette[::-1]), "cmin": -0.5, "cmax": n - 0.5, "colorbar": bar}
 
@@ -189,7 +193,7 @@ def _steps(palette: list[str]) -> list[list[Any]]:
 
 def _colorbar(title: str, length: float) -> dict[str, Any]:
     return {
-        "title": {"text": escape(title), "side": "top"},
+        "title": {"text": escape(shorten(title)), "side": "top"},
         "thickness": 12,
         "len": length,
         "y": 1.0,
@@ -211,15 +215,19 @@ def hover_texts(latents: AnnData, rows: Int[np.ndarray, " rows"] | None = None) 
     from nextlat_viz.latents import tokens_of
 
     tokens = tokens_of(latents)
-    vocabulary = [escape(name) for name in _vocabulary(latents)]
+    # Shortened once: a hover text repeats up to 24 names, and there is one per row.
+    vocabulary = [escape(shorten(name)) for name in _vocabulary(latents)]
     line = {episode: i for i, episode in enumerate(np.unique(latents.obs["episode"].to_numpy()).tolist())}
     episodes, positions = latents.obs["episode"].tolist(), latents.obs["position"].tolist()
-    states = latents.obs["state"].astype(str).tolist() if "state" in latents.obs else None
+    states = None
+    if "state" in latents.obs:
+        names = latents.obs["state"].astype(str)
+        states = names.map({name: escape(shorten(name, LONGEST_FACT)) for name in names.unique()}).tolist()
     texts = []
     for row in range(latents.n_obs) if rows is None else rows.tolist():
         read = tokens[line[episodes[row]], : positions[row]]
         text = f"read {prefix(read, vocabulary)}<br>episode {episodes[row]}, position {positions[row]}"
-        texts.append(text if states is None else f"{text}<br>true state {escape(states[row])}")
+        texts.append(text if states is None else f"{text}<br>true state {states[row]}")
     return texts
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 
 if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld
@@ -41,7 +41,11 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     # Corners that coincide in the plane share one annotation.
     places, which = np.unique(corners.round(6) + 0.0, axis=0, return_inverse=True)
     names = [
-        ", ".join(escape(name) for name, place in zip(world.state_names, which.reshape(-1), strict=True) if place == i)
+        ", ".join(
+            escape(shorten(name))
+            for name, place in zip(world.state_names, which.reshape(-1), strict=True)
+            if place == i
+        )
         for i in range(len(places))
     ]
     out = places - corners.mean(axis=0)

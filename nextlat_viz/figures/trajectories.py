@@ -9,10 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.bars import PATTERNS, hatched
+from nextlat_viz.figures.bars import PATTERNS, hatched, name_axis
 from nextlat_viz.figures.layout import Layout, heading, note
 from nextlat_viz.figures.rows import prefix
 from nextlat_viz.figures.theme import Theme, dash, symbol
@@ -72,19 +72,20 @@ def trajectories(
     at = int(np.flatnonzero(first.positions == position)[0])
     rows = episode_rows(latents[0], first.episode)
     world: Any = world_of(latents[0])
-    vocabulary = [escape(name) for name in meta(latents[0])["vocabulary"]]
-    codes = [vocabulary.index(escape(token)) for token in first.tokens]
+    tokens = list(meta(latents[0])["vocabulary"])
+    vocabulary = [escape(shorten(token)) for token in tokens]
+    codes = [tokens.index(token) for token in first.tokens]
     texts = [
         f"read {prefix(np.array(codes[: i + 1]), vocabulary)}<br>position {place}"
         for i, place in enumerate(first.positions.tolist())
     ]
-    names = ["exact", *(escape(label) for label in labels)]
+    names = ["exact", *(escape(shorten(label)) for label in labels)]
     colors = [themes.EXACT, *themes.model_colors(labels)]
     places = [first.exact_coordinates, *(path.coordinates for path in paths)]
     chances = [column(latents[0], "next_token_probs_exact"), *(column(table, "next_token_probs") for table in latents)]
 
     figure, layout = Figure(), Layout()
-    planes, next_token, errors, strip = _views(layout, first, vocabulary, world, paths, position)
+    planes, next_token, errors, strip = _views(layout, first, tokens, world, paths, position)
     figure.add_trace(simplex.edges(world, meta={"role": "simplex"}, **planes))
     for i, (name, color, place) in enumerate(zip(names, colors, places, strict=True)):
         figure.add_traces(_path(name, color, place, at, texts, i, planes))
@@ -110,7 +111,7 @@ def trajectories(
 
 
 def _views(
-    layout: Layout, path: Trajectory, vocabulary: list[str], world: Any, paths: Sequence[Trajectory], position: int
+    layout: Layout, path: Trajectory, tokens: list[str], world: Any, paths: Sequence[Trajectory], position: int
 ) -> list[dict[str, str]]:
     """Add the views of the plane, the next token, the distances and the tokens."""
     hidden, right = {"visible": False}, [0.54, 1.0]
@@ -128,9 +129,7 @@ def _views(
         layout.view(
             right,
             [0.7, 1.0],
-            # Ticks by number: when plotly draws the page again, it takes tokens named by digits for numbers.
-            x={"type": "category", "categoryarray": vocabulary, "tickvals": list(range(len(vocabulary))),
-               "ticktext": vocabulary},
+            x=name_axis(tokens, ""),
             y={"range": [0, 1.02], "title": {"text": "probability"}},
             title=f"Next token after position {position}",
         ),
@@ -191,8 +190,9 @@ def _bars(
 ) -> go.Bar:
     marker = hatched(color, PATTERNS[(i - 1) % len(PATTERNS)]) if i else {"color": color}
     return go.Bar(
-        x=vocabulary, y=chance, name=name, marker=marker, showlegend=False, legendgroup=name,
-        hovertemplate=f"<b>{name}</b><br>token %{{x}}: %{{y:.3f}}<extra></extra>", meta={"role": "next"}, **axes,
+        x=list(range(len(vocabulary))), y=chance, name=name, marker=marker, showlegend=False, legendgroup=name,
+        text=vocabulary, textposition="none", meta={"role": "next"},
+        hovertemplate=f"<b>{name}</b><br>token %{{text}}: %{{y:.3f}}<extra></extra>", **axes,
     )  # fmt: skip
 
 

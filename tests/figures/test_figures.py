@@ -330,6 +330,19 @@ def test_loss_curves_lie_over_their_floor() -> None:
         figures.loss_curves({"x": table.drop(columns="floor")})
 
 
+def test_long_names_are_cut_in_keys_and_hover_texts() -> None:
+    table = make_latents("mess3", n=10, length=6)
+    long = "\u202e" + "n" * 10_000
+    table.obs["state"] = table.obs["state"].astype(str).replace({"A": long})
+    said = figures.clouds([table], [{"pca": analysis.project(table, "pca")}]).to_json()
+    assert "n" * 121 not in said
+    assert "\u202e" not in said
+    assert "\\u202e" not in said
+    key = coloring(table, "state").key
+    assert key is not None
+    assert max(len(name) for name in key["colorbar"]["ticktext"]) <= 24
+
+
 def test_corners_in_one_place_share_a_name() -> None:
     class Flat:
         belief_vertices = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
