@@ -8,7 +8,6 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -235,42 +234,22 @@ def provenance_text(name: str, parameters: Mapping[str, Any]) -> str:
     return json.dumps(provenance_record(name, parameters), indent=2, allow_nan=False) + "\n"
 
 
-@dataclass(frozen=True)
-class Size:
-    """A width for paper or slides.
-
-    Attributes
-    ----------
-    inches : float
-        Width in print.
-    pixels : int
-        Width of the layout: the sizes of texts, in pixels, are relative to it.
-    dots : int
-        Width of the PNG.
-    """
-
-    inches: float
-    pixels: int
-    dots: int
-
-
-SIZES = {
-    # A column of a two-column page. Text of 12 pixels is 6.5 points here.
-    "column": Size(3.3, 440, 990),
-    # The text width of a page, where 12 pixels are 9 points.
-    "text": Size(6.9, 662, 2070),
-    # Laid out at half the width of the slide, so that 12 pixels are 18 points.
-    "slide": Size(13.33, 640, 1920),
-}
-"""Widths by name."""
-_MOST_VIEWS = {"column": 2}
-
-
 class Options(TypedDict):
     """Options of `write`."""
 
     width: int
     scale: float
+
+
+SIZES: dict[str, Options] = {
+    # 3.3 in, a column of a two-column page. Text of 12 pixels is 6.5 points here, and a PNG has 300 dots per inch.
+    "column": {"width": 440, "scale": 990 / 440},
+    # 6.9 in, the text of a page, where 12 pixels are 9 points.
+    "text": {"width": 662, "scale": 2070 / 662},
+    # Laid out at half the width of the slide, so that 12 pixels are 18 points.
+    "slide": {"width": 640, "scale": 1920 / 640},
+}
+_MOST_VIEWS = {"column": 2}
 
 
 def for_print(figure: go.Figure, size: str = "column") -> go.Figure:
@@ -343,5 +322,4 @@ def print_options(size: str = "column") -> Options:
     """
     if size not in SIZES:
         raise unknown("print size", size, SIZES)
-    chosen = SIZES[size]
-    return {"width": chosen.pixels, "scale": chosen.dots / chosen.pixels}
+    return SIZES[size]

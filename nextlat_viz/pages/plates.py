@@ -239,8 +239,8 @@ def _acceptance(group: Group) -> Iterator[Drawing]:
     result = as_measure(rows, "acceptance", (length, "quantity"), better="higher")
     note = (
         "Drafts of some tokens, verified by the model that made them, so that the output stays the same. "
-        f"{result.table['model'].nunique()} runs, a mark each. A saved pass saves time only where a pass over several "
-        "tokens takes as long as a pass over one."
+        f"Each mark is a run ({result.table['model'].nunique()} in all). A saved pass saves time only where a pass "
+        "over several tokens takes as long as a pass over one."
     )
     return _of_measure(group, "acceptance", "Acceptance by draft length", note, result, from_zero=True)
 
