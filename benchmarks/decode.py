@@ -162,7 +162,9 @@ def measure(checkpoint: Any, temperature: float, repeats: int) -> None:
             accepted = f"{sum(one.accepted.sum() for one in made) / sum(one.steps.sum() for one in made):.2f}"
             passes = sum(one.passes.sum() for one in made) / (PROMPTS * count)
         share = statistics.median(floors) * passes / typical
-        low, middle, high = statistics.quantiles([a / b for a, b in zip(taken[base], times, strict=True)], n=4)
+        ratios = [a / b for a, b in zip(taken[base], times, strict=True)]
+        # Quartiles need two values; a single repeat has none.
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         print(
             f"{label:24}{typical * 1e3:8.0f}{count / typical:10.0f}{accepted:>10}{share:7.0%}   "
             f"{middle:.2f} ({low:.2f} to {high:.2f})"

@@ -1,4 +1,4 @@
-"""What a pretrained model is trained further on: sequences from anywhere, checked, some of them held out."""
+"""The corpus of fine-tuning: convert it to sequences, check them against the model, and hold some out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jaxtyping import Int
 from nextlat_viz.hf.backbone import Shape
 from nextlat_viz.worlds import Episodes, World
 
-# Of a corpus that brings no split of its own; and the seeds of what is drawn of a world.
+# The share held out of a corpus without its own split, and the seeds of episodes drawn from a world.
 HELD_OUT_SHARE = 0.1
 TRAIN_SEED, HELD_OUT_SEED = 0, 10_260_000
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """What a model is trained and measured on, no sequence of the one in the other; `about` is for the card."""
+    """Sequences for training and for measuring, without overlap; `about` describes them in the card."""
 
     train: Episodes
     held_out: Episodes
@@ -36,20 +36,20 @@ def sequences(
     held_out: int = 512,
     tokenizer: Any = None,
 ) -> Sequences:
-    """Bring a corpus into sequences a model can read, and hold some out by a hash of their content.
+    """Convert a corpus to sequences that a model can read, and hold some out by a hash of their content.
 
     Parameters
     ----------
     corpus : World, Episodes, (N, T) integers, or list of token id lists or of texts
-        Of a world `count` episodes are drawn, and what is held out from its split "test" where it has one. Items of a
-        list are documents: one longer than a sequence becomes several, all on the same side.
+        From a world `count` episodes are drawn; those held out are from its split "test" where it has one. Items of a
+        list are documents: a long one is cut into several sequences, either all for training or all held out.
     shape : Shape
-        Of the model.
+        Sizes of the model.
     horizon : int
-        Steps psi is rolled out.
+        Steps of psi.
     length : int, optional
-        Most tokens in a sequence; when not given as many as come, and for lists as many as the model reads. A world
-        whose episodes are as long as asked for needs it.
+        Most tokens in a sequence; default all, and for lists the model's context. Required for a world without its own
+        episode length.
     count, held_out : int
         Episodes drawn of a world; most sequences held out.
     tokenizer : callable, optional
@@ -58,7 +58,7 @@ def sequences(
     Raises
     ------
     ValueError
-        If there are none, or the model cannot read them, or the horizon leaves nothing to predict.
+        If there are no sequences, the model cannot read them, or they are too short for the horizon.
 
     Examples
     --------
@@ -109,10 +109,10 @@ def sequences(
 def _drawn(
     world: World, shape: Shape, length: int | None, count: int, held_out: int
 ) -> tuple[Episodes, Episodes | None]:
-    """Episodes to train on; and to measure on, where the world holds content apart."""
+    """Draw episodes for training, and for measuring where the world has a split for it."""
     if not world.predicts_next_token:
         raise ValueError(
-            f"corpus: world {world.name!r} predicts something else than its tokens, and a language model just those: "
+            f"corpus: world {world.name!r} predicts something else than its tokens, which a language model cannot: "
             "use another world"
         )
     if len(world.vocabulary) > shape.vocabulary_size:
@@ -130,7 +130,7 @@ def _drawn(
 
 
 def _documents(corpus: Any, length: int | None, tokenizer: Any) -> tuple[Episodes, Episodes]:
-    """Sequences of the documents to train on, and of those held out."""
+    """Cut documents into sequences for training and sequences held out."""
     if not isinstance(corpus, list | tuple):
         raise ValueError(
             "corpus must be a World, Episodes, an array of integers (sequences, positions), or a list of token id "
@@ -162,9 +162,9 @@ def _padded(rows: list[np.ndarray]) -> Episodes:
 
 
 def _fit(episodes: Episodes, shape: Shape, length: int | None) -> Episodes:
-    """Sequences cut and checked; those of one token train nothing and are left out."""
+    """Cut and check sequences; those of one token are left out, because they have nothing to predict."""
     if episodes.targets is not None:
-        raise ValueError("corpus has targets of its own, and a language model predicts its next tokens: leave them out")
+        raise ValueError("corpus has targets of its own, but a language model predicts its next tokens: leave them out")
     t = min(length or episodes.tokens.shape[1], episodes.tokens.shape[1])
     if shape.context is not None and t > shape.context:
         raise ValueError(
