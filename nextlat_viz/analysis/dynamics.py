@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -94,8 +95,6 @@ def transition_consistency(models: Models[ModelPredictor], n: int = 256, *, seed
     ----------
     n : int
         Held-out episodes.
-    seed : int
-        Of the episodes.
 
     Returns
     -------
@@ -204,7 +203,8 @@ def _divergence(
             missed = (guess - true).double().square().sum(-1)
             moved = (true - hidden[:, : -i - 1]).double().square().sum(-1)
             kl = torch.zeros_like(missed)
-            kl[scored] = _kl(taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored]))
+            p, q = taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored])
+            kl[scored] = F.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
             parts = (missed, moved, missed.sqrt(), torch.ones_like(missed), kl, torch.ones_like(kl))
             for name, values in zip(names, parts, strict=True):
                 mask = scored if name in ("kl", "scored") else inside
@@ -214,7 +214,3 @@ def _divergence(
 
 def _log_probs(predictor: ModelPredictor, hidden: Float[Tensor, "m dim"]) -> Float[Tensor, "m v"]:
     return predictor.model.logits(hidden).double().log_softmax(dim=-1)
-
-
-def _kl(log_p: Float[Tensor, "m v"], log_q: Float[Tensor, "m v"]) -> Float[Tensor, " m"]:
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)

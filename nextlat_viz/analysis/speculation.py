@@ -55,14 +55,10 @@ def acceptance(
         draft no further than they were trained to.
     n : int
         Prompts.
-    temperature : float
-        1 samples, 0 is greedy.
     max_tokens : int, optional
         Most tokens added to a prompt.
     costs : DraftCosts, optional
         Costs that adaptive drafting assumes.
-    seed : int
-        Of the prompts and of sampling.
 
     Returns
     -------

@@ -54,14 +54,6 @@ def compression_vafa(
         the prefixes are those of true episodes, which any world has.
     suffixes : int
         For each pair.
-    eps : float
-        A token is accepted if its probability is above this.
-    length : int, optional
-        Tokens of an episode in a world without a fixed length; by default as many as the models can predict.
-    state : str or several, optional
-        Names of the states that fix the future, in a world where ``state_of`` does not know them.
-    seed : int
-        Of pairs and suffixes.
 
     Returns
     -------
@@ -119,8 +111,6 @@ def compression_greedy(
     ----------
     n : int
         Pairs, found by ``pairs_in_one_state``.
-    length, state, seed
-        As in ``compression_vafa``.
 
     Returns
     -------

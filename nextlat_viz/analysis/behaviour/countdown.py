@@ -27,10 +27,6 @@ def equation_validity(models: Models, n: int = 200, *, temperature: float = 0.0,
     ----------
     n : int
         Problems, of the test split.
-    temperature : float
-        0 is greedy, 1 samples.
-    seed : int
-        Of problems and sampling.
 
     Returns
     -------

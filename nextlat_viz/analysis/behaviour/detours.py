@@ -62,8 +62,6 @@ def detour_robustness(
     kinds : name or several
     n : int
         Prompts, all different; fewer where the world has fewer.
-    seed : int
-        Of prompts and detours.
 
     Returns
     -------

@@ -74,14 +74,6 @@ def distinction(
         Tokens in the longest sequence of the world's boundary.
     largest : int
         Of a larger boundary of the world, this many sequences are drawn, and the pair is counted.
-    eps : float
-        A token is accepted if its probability is above this.
-    length : int, optional
-        Tokens of an episode in a world without a fixed length; by default as many as the models can predict.
-    state : str or several, optional
-        Names of the states that fix the future, in a world where ``state_of`` does not know them.
-    seed : int
-        Of pairs, suffixes and draws.
 
     Returns
     -------

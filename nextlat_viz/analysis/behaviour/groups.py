@@ -40,8 +40,6 @@ def state_tracking(
         Tokens read; ``range(1, 37)`` gives the whole curve.
     n : int
         Episodes, of the test split where there is one, each as long as the longest of `lengths`.
-    seed : int
-        Of the episodes.
 
     Returns
     -------

@@ -35,8 +35,6 @@ def path_accuracy(
         Take the likeliest token, or sample at temperature 1.
     n : int
         Problems, of the test split.
-    seed : int
-        Of problems and sampling.
 
     Returns
     -------

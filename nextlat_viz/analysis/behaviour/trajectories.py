@@ -90,8 +90,6 @@ def next_token_test(
     episodes : Episodes, optional
         True episodes; by default `n` of the held-out split, where the world has one.
     n : int
-    length : int, optional
-        Tokens of an episode in a world without a fixed length; by default as many as the models can predict.
     seed : int
 
     Returns
@@ -151,10 +149,6 @@ def valid_trajectories(models: Models, *, n: int = 500, temperature: float = 0.0
     ----------
     n : int
         Prompts, all different; fewer where the world has fewer.
-    temperature : float
-        0 is greedy; 1 samples from the model's own distribution.
-    seed : int
-        Of the prompts and of sampling.
 
     Returns
     -------

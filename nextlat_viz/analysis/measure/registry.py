@@ -204,7 +204,7 @@ def measure(
         take.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[first.replace(annotation="Any"), *others, shown], return_annotation="Measure"
         )
-        take.__doc__ = _documented(function.__doc__, of)
+        take.__doc__ = _documented(function.__doc__, of, [*signature.parameters, "progress"])
         MEASURES[key or function.__name__] = Registered(take, fits)
         return take
 
@@ -222,11 +222,27 @@ def _table(rows: Sequence[tuple[Predictor, dict[str, Any]]]) -> pd.DataFrame:
     return table
 
 
-def _documented(text: str | None, of: type[Any]) -> str | None:
-    """Add the arguments that all measures share to a docstring."""
+_OPTIONS = {
+    "eps": "float\n    A token is accepted if its probability is above this.",
+    "length": "int, optional\n    Tokens of an episode in a world without a fixed length; by default as many as the "
+    "models can predict.",
+    "state": "str or several, optional\n    Names of the states that fix the future, in a world where it is not known.",
+    "temperature": "float\n    0 is greedy, 1 samples from the model's own distribution.",
+    "seed": "int\n    Seed of episodes, prompts and sampling.",
+    "progress": "bool\n    Show a progress bar.",
+}
+
+
+def _documented(text: str | None, of: type[Any], parameters: Iterable[str]) -> str | None:
+    """Add the arguments that measures share to a docstring, where it does not describe them itself."""
     if text is None:
         return None
+    text = inspect.cleandoc(text)
     others = "" if issubclass(of, ModelPredictor) else ", World (its exact law), Predictor"
-    models = f"models : Checkpoint, name{others}, or several of one world"
-    text = re.sub(r"(Parameters\n-+\n)", rf"\1{models}\n", inspect.cleandoc(text), count=1)
-    return text.replace("\n\nReturns\n", "\nprogress : bool\n    Show a progress bar.\n\nReturns\n", 1)
+    models = f"models : Checkpoint, name{others}, or several of one world\n"
+    described = re.findall(r"^((?:\w+, )*\w+)(?: :|$)", text, re.M)
+    known = {name for line in described for name in line.split(", ")}
+    shared = [name for name in _OPTIONS if name in parameters and name not in known]
+    options = "".join(f"\n{name} : {_OPTIONS[name]}" for name in shared)
+    text = re.sub(r"(Parameters\n-+\n)", rf"\1{models}", text, count=1)
+    return text.replace("\n\nReturns\n", f"{options}\n\nReturns\n", 1)
