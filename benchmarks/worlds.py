@@ -1,13 +1,13 @@
-"""Tokens per second of every world, over a straightforward per-episode Python generator of the same world.
+"""Compare tokens per second of every world with a simple per-episode Python generator of the same world.
 
-Both in the same run, in turn, as a ratio; nothing in either runs on more than one core:
+Both are measured alternately in one run, on one core:
 
     python benchmarks/worlds.py [world ...]
 
 A world without a plain generator, such as "taxi:city=helsinki", is timed alone.
 
-A token here is one that is not padding. `bare` leaves the true states out, as training does; `with states` is what
-extraction asks for. The floor is memory: a token that is only drawn and stored moves 8 bytes of random number, 8 of
+Padding is not counted. `bare` omits the true states, as training does; extraction needs them.
+The floor is memory: a token that is only drawn and stored moves 8 bytes of random number, 8 of
 token id and 1 of loss mask, at the speed with which this machine copies arrays larger than its caches.
 
 Goals: a million tokens per second and 30 times the plain generator for the hidden-Markov worlds, path_star, a5 and
@@ -29,7 +29,7 @@ import numpy as np
 from nextlat_viz import worlds
 
 PLAIN = Path(__file__).parent / "plain"
-# Where an episode is as long as asked for.
+# Length of episodes of worlds without a fixed length.
 LENGTHS = {"rrxor": 13, "a5": 12, "story": 65}
 BYTES_PER_TOKEN = 8 + 8 + 1
 REPEATS = 5
@@ -70,7 +70,7 @@ def copy_speed() -> float:
 def measure(name: str) -> list[tuple[float, ...]]:
     """Tokens per second of a world without and with its states, and of the plain generator: each by repeat."""
     world, length, seeds = worlds.get(name), LENGTHS.get(name), itertools.count(1)
-    # One generator throughout, so that it keeps whatever it has worked out once.
+    # The same generator throughout, so that its caches stay filled.
     plain = plain_generator(name)(10**9, 0) if (PLAIN / f"{name}.py").exists() else iter(())
 
     def bare() -> int:
@@ -99,11 +99,11 @@ def main() -> None:
     print(f"{'world':12} {'bare':>12} {'with states':>12} {'plain':>12} {'ratio':>7} {'of floor':>9}   every ratio")
     for name in chosen:
         bare, full, slow = measure(name)
-        ratios = [one / other for one, other in zip(bare, slow, strict=True) if other]
-        typical = [statistics.median(its) for its in (bare, full, slow)]
+        ratios = [fast / plain for fast, plain in zip(bare, slow, strict=True) if plain]
+        typical = [statistics.median(speeds) for speeds in (bare, full, slow)]
         print(
             f"{name:12} {typical[0]:12,.0f} {typical[1]:12,.0f} {typical[2]:12,.0f} {ratio(ratios):>7} "
-            f"{typical[0] / floor:9.2%}   " + " ".join(f"{one:.0f}" for one in ratios)
+            f"{typical[0] / floor:9.2%}   " + " ".join(f"{value:.0f}" for value in ratios)
         )
 
 

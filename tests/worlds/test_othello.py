@@ -345,3 +345,17 @@ def test_the_picture_shows_the_board() -> None:
         assert drawn_squares(turned) == {name for name in before if before[name] != game.discs[name]}
         assert f"{game.side} to move" in figure.layout.title.text
     assert "the game is over" in WORLD.draw(episode=episode).layout.title.text
+
+
+def test_tokens_past_the_length_are_padding() -> None:
+    episodes = WORLD.sample(3, seed=5)
+    length = np.array([4, 9, 30])
+    tokens = np.where(np.arange(61) < length[:, None], episodes.tokens, 0)
+    assert not WORLD.legal(tokens).all()
+    assert WORLD.legal(tokens, length).all()
+    states = WORLD.replay(tokens, length)
+    for row, end in enumerate(length):
+        np.testing.assert_array_equal(states["board"][row, :end], episodes.states["board"][row, :end])
+        assert (states["board"][row, end:] == states["board"][row, end - 1]).all()
+    with pytest.raises(ValueError, match=r"length must be integers of shape \(3,\)"):
+        WORLD.replay(tokens, length[:2])

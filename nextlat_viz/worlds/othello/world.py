@@ -119,8 +119,8 @@ class Othello(World):
             digest ^= digest >> np.uint64(29)
         return digest % np.uint64(round(1 / _TEST_SHARE)) == 0
 
-    def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Compute the states after each token.
+    def replay(self, tokens: Tokens, length: ArrayLike | None = None) -> dict[str, np.ndarray]:
+        """Compute the states after each token; from ``length`` (episodes,) tokens on, padding, they do not change.
 
         Returns
         -------
@@ -138,7 +138,7 @@ class Othello(World):
         (3, 1, [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0])
         """
         tokens = checks.tokens(self, tokens)
-        record = _record(tokens)
+        record = _record(tokens, length)
 
         def reason(episode: int, t: int) -> str:
             moves = legal_moves(record.mine[episode, t, None], record.theirs[episode, t, None])
@@ -154,6 +154,10 @@ class Othello(World):
             "turn": record.white.astype(np.int64),
             "score": np.where(record.white, -lead, lead),
         }
+
+    def legal(self, tokens: Tokens, length: ArrayLike | None = None) -> Bool[np.ndarray, "episodes positions"]:
+        """Whether each token is legal after the tokens before it; from ``length`` (episodes,) tokens on all are."""
+        return _record(checks.tokens(self, tokens), length).legal
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
         """The four squares that Black may open on."""
@@ -200,16 +204,19 @@ class _Record(NamedTuple):
     legal: Bool[np.ndarray, "episodes positions"]
 
 
-def _record(tokens: Int[np.ndarray, "episodes positions"]) -> _Record:
+def _record(tokens: Int[np.ndarray, "episodes positions"], length: ArrayLike | None = None) -> _Record:
     episodes, positions = tokens.shape
+    ends = np.full(episodes, positions) if length is None else np.asarray(length)
+    if ends.shape != (episodes,) or ends.dtype.kind not in "iu":
+        raise ValueError(f"length must be integers of shape ({episodes},), got {ends.dtype} of shape {ends.shape}")
     mine, theirs, moves = np.empty((3, positions, episodes), np.uint64)
     white, legal = np.empty((2, positions, episodes), bool)
     position = opening(episodes)
     legal_so_far = np.ones(episodes, bool)
     for t, token in enumerate(tokens.T):
-        move = _MOVE[token]
-        legal_so_far &= np.where(token == _END, position.moves == 0, (move & position.moves) != 0)
-        position = play(position, np.where(legal_so_far, move, np.uint64(0)))
+        move, padding = _MOVE[token], t >= ends
+        legal_so_far &= padding | np.where(token == _END, position.moves == 0, (move & position.moves) != 0)
+        position = play(position, np.where(legal_so_far & ~padding, move, np.uint64(0)))
         mine[t], theirs[t], moves[t], white[t] = position
         legal[t] = legal_so_far
     return _Record(mine.T, theirs.T, moves.T, white.T, legal.T)
