@@ -34,7 +34,7 @@ from nextlat_viz.hf.finetuned import (
 from nextlat_viz.hf.load import quiet
 from nextlat_viz.models import Batch
 from nextlat_viz.training.card import CARD, device_name, sha256_of, versions
-from nextlat_viz.training.checkpoint import METRICS
+from nextlat_viz.training.checkpoint import METRICS, torch_defaults
 from nextlat_viz.training.config import TrainConfig
 from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine, start_fabric
@@ -46,6 +46,7 @@ from nextlat_viz.worlds import Episodes
 WRITTEN_BY_SAVING = {"_name_or_path", "architectures", "dtype", "transformers_version"}
 
 
+@torch_defaults()
 def finetune(
     model: Any,
     corpus: Any,

@@ -31,7 +31,7 @@ from nextlat_viz.hf.backbone import Pretrained
 from nextlat_viz.hf.load import load_module
 from nextlat_viz.models import LatentDynamics
 from nextlat_viz.training.card import CARD, SignedCard, read_card, sha256_of
-from nextlat_viz.training.checkpoint import METRICS
+from nextlat_viz.training.checkpoint import METRICS, torch_defaults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,6 +218,7 @@ class Finetuned:
         return f"Finetuned({self.card.model['name']!r}, mode={self.card.config.mode!r}, metrics={self.card.metrics})"
 
 
+@torch_defaults()
 def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     """Load a fine-tuned model, from safetensors and JSON alone.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +32,25 @@ if TYPE_CHECKING:
 
 WEIGHTS, METRICS = "model.safetensors", "metrics.csv"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+@contextmanager
+def torch_defaults() -> Iterator[None]:
+    """Set torch's global state to its defaults, whatever the caller has changed: device, precision, gradients.
+
+    Examples
+    --------
+    >>> with torch.device("meta"), torch_defaults():
+    ...     torch.zeros(1).device
+    device(type='cpu')
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @dataclass(frozen=True)
@@ -112,12 +133,14 @@ class Checkpoint:
         state = read_weights(snapshot_path(self.folder, step), self.card.snapshots[step])
         return self._with(state, step, self.card.snapshots[step])
 
+    @torch_defaults()
     def untrained(self) -> Checkpoint:
         """The same model before its first step: the control for every probe."""
         model = build_model(self.card.objective, self.card.config, self.world, self.card.seed)
         digest = f"untrained-{self.card.objective}-seed{self.card.seed}-{self.card.digest()[:16]}"
         return Checkpoint(self.card, model.eval(), 0, digest, self.folder)
 
+    @torch_defaults()
     def _with(self, state: dict[str, Tensor], step: int, digest: str) -> Checkpoint:
         model = build_model(self.card.objective, self.card.config, self.world, self.card.seed)
         restore(model, state, self.folder)
@@ -218,6 +241,8 @@ def shipped_folders() -> Iterator[Path]:
 def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     """Table of the shipped checkpoints (or those under `folder`): what each is and what it scores, in nats.
 
+    A folder whose card cannot be read is left out, with a warning that names the file.
+
     Examples
     --------
     >>> table = list_checkpoints()
@@ -229,11 +254,15 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     folders = shipped_folders() if folder is None else sorted(path.parent for path in io.resolve(folder).rglob(CARD))
     rows = []
     for path in folders:
-        card = read_card(path, Card)
+        try:
+            card = read_card(path, Card)
+        except CheckpointError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
         rows.append(
             {
                 "name": card.name,
-                "world": card.world["name"],
+                "world": card.world.get("name"),
                 "objective": card.objective,
                 "seed": card.seed,
                 "steps": card.steps,
@@ -246,6 +275,7 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+@torch_defaults()
 def read_folder(folder: Path) -> Checkpoint:
     """Load the checkpoint in a folder, checking its card and its weights."""
     card = read_card(folder, Card)

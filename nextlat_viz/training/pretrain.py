@@ -16,7 +16,15 @@ from nextlat_viz import io, worlds
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.training.card import CARD, Card, device_name, versions
-from nextlat_viz.training.checkpoint import DTYPES, WEIGHTS, Checkpoint, build_model, load, weights_bytes
+from nextlat_viz.training.checkpoint import (
+    DTYPES,
+    WEIGHTS,
+    Checkpoint,
+    build_model,
+    load,
+    torch_defaults,
+    weights_bytes,
+)
 from nextlat_viz.training.config import resolve
 from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine, start_fabric
@@ -26,6 +34,7 @@ from nextlat_viz.training.run import Callback, Task, claim, run_task
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
+@torch_defaults()
 def train(
     world: str | worlds.World,
     objective: str = "nextlat",

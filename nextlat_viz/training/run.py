@@ -88,8 +88,7 @@ def run_task(
         If the loss or the weights are NaN or infinite, or the device's memory is full.
     """
     try:
-        # The caller may have switched gradients off, in a notebook for example.
-        with torch.inference_mode(False), torch.enable_grad(), _locked(folder, fabric):
+        with _locked(folder, fabric):
             _take_steps(task, folder, fabric, progress, on_validation)
     except torch.OutOfMemoryError as error:
         raise TrainingError(

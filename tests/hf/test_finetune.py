@@ -461,3 +461,13 @@ def test_bfloat16_trains_too(tmp_path: Path) -> None:
     assert tuned.card.metrics["transition_error"] < 1
     assert isinstance(tuned, Finetuned)
     assert load_module(str(tmp_path / "model")).dtype == torch.float32
+
+
+def test_the_default_device_does_not_matter(tmp_path: Path) -> None:
+    whole = finetune(build("gpt2"), TOKENS, out=tmp_path / "whole", **QUICK)
+    model = build("gpt2")
+    with torch.device("meta"):
+        tuned = finetune(model, TOKENS, out=tmp_path / "again", **QUICK)
+        loaded = load_finetuned(tmp_path / "again")
+    assert tuned.card.files == loaded.card.files == whole.card.files
+    assert {p.device.type for part in (loaded.model, loaded.psi) for p in part.parameters()} == {"cpu"}

@@ -156,6 +156,16 @@ def test_list_shows_every_checkpoint(run):
     assert {"loss", "floor", "excess", "seed", "parameters"} <= set(table.columns)
 
 
+@pytest.mark.parametrize("content", ["{", '{"format": "nextlat_viz.checkpoint/2"}'])
+def test_a_card_that_cannot_be_read_hides_no_other(run, content):
+    bad = run.folder.parent / "another"
+    bad.mkdir()
+    (bad / "card.json").write_text(content)
+    with pytest.warns(UserWarning, match=r"left out: .*another.card\.json"):
+        table = nlv.list_checkpoints(run.folder.parent)
+    assert table["name"].tolist() == ["rrxor/nextlat/seed3"]
+
+
 def test_state_names_are_shown_as_text(run):
     card = run.card.model_copy(update={"name": "<script>alert(1)</script>"})
     html = type(run)(card, run.model, run.step, run.weights_sha256, run.folder)._repr_html_()

@@ -230,8 +230,20 @@ def test_a_seed_is_a_whole_number_of_at_least_0(seed, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_gradients_switched_off_around_a_run_do_not_matter(tmp_path, small):
-    with torch.no_grad():
-        run = nlv.train("rrxor", "next_token", out=tmp_path / "run", progress=False, **small)
-    whole = nlv.train("rrxor", "next_token", out=tmp_path / "whole", progress=False, **small)
-    assert weights(run) == weights(whole)
+@pytest.mark.parametrize("state", ["no_grad", "inference", "meta", "float64"])
+def test_the_global_state_of_torch_does_not_matter(run, small, tmp_path, state):
+    with contextlib.ExitStack() as stack:
+        if state == "float64":
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float64)
+        else:
+            around = {"no_grad": torch.no_grad, "inference": torch.inference_mode, "meta": lambda: torch.device("meta")}
+            stack.enter_context(around[state]())
+        again = nlv.train("rrxor", "nextlat", seed=3, out=tmp_path / "again", progress=False, **small)
+        models = [again.model, again.at(2).model, again.untrained().model, nlv.load(run.folder).model]
+    assert weights(again) == weights(run)
+    for model in models:
+        for parameter in model.parameters():
+            assert (parameter.device.type, parameter.dtype) == ("cpu", torch.float32)
+            assert parameter.requires_grad
+            assert not parameter.is_inference()
