@@ -19,10 +19,10 @@ from .latents.extraction import extract as extract
 from .latents.store import load_latents as load_latents
 from .latents.store import save_latents as save_latents
 from .notebook.cloud import Cloud as Cloud
-from .notebook.compare import TrajectoryCompare as TrajectoryCompare
-from .notebook.explorer import LatentExplorer as LatentExplorer
 from .notebook.monitor import LossMonitor as LossMonitor
-from .notebook.probelab import ProbeLab as ProbeLab
+from .notebook.panels.compare import TrajectoryCompare as TrajectoryCompare
+from .notebook.panels.probelab import ProbeLab as ProbeLab
+from .notebook.panels.space import LatentExplorer as LatentExplorer
 from .notebook.serve import serve as serve
 from .notebook.state import ViewState as ViewState
 from .notebook.stepper import EpisodeStepper as EpisodeStepper

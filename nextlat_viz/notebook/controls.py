@@ -9,8 +9,8 @@ import ipywidgets
 
 from nextlat_viz.display import escape
 from nextlat_viz.figures.rows import color_options
-from nextlat_viz.notebook.base import Linked, Panel
 from nextlat_viz.notebook.jobs import Jobs
+from nextlat_viz.notebook.panel import LABEL, Box
 
 # ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
 _NONE = "none"
@@ -19,7 +19,7 @@ _AUTO = {"width": "auto"}
 
 def bound(
     kind: type[ipywidgets.Widget],
-    view: Linked,
+    view: Box,
     trait: str,
     description: str,
     options: Callable[[], Sequence[Any]],
@@ -33,7 +33,7 @@ def bound(
     Parameters
     ----------
     kind : ipywidgets.Dropdown, ipywidgets.SelectionSlider, ...
-    view : Linked
+    view : Box
         The view of the state; it shows errors.
     trait : str
     description, tooltip : str
@@ -61,7 +61,7 @@ def bound(
         value=wanted(),
         description=description,
         tooltip=tooltip,
-        style={"description_width": "auto"},
+        style=LABEL,
         layout={"width": "auto", "max_width": "300px", "margin": "2px 12px 2px 0"},
         **more,
     )
@@ -98,7 +98,7 @@ def bound(
     return control
 
 
-def world(view: Linked) -> Any:
+def world(view: Box) -> Any:
     """Which world's models are shown; one that is not loaded is loaded by the job queue first."""
     return bound(
         ipywidgets.Dropdown,
@@ -112,7 +112,7 @@ def world(view: Linked) -> Any:
     )
 
 
-def color(view: Linked) -> Any:
+def color(view: Box) -> Any:
     """Which column colours the points."""
 
     def options() -> list[tuple[str, str]]:
@@ -121,7 +121,7 @@ def color(view: Linked) -> Any:
     return bound(ipywidgets.Dropdown, view, "color", "Colour by", options, "What colours the points")
 
 
-def site(view: Linked) -> Any:
+def site(view: Box) -> Any:
     """Which layer is shown."""
     return bound(
         ipywidgets.Dropdown,
@@ -133,7 +133,7 @@ def site(view: Linked) -> Any:
     )
 
 
-def target(view: Linked) -> Any:
+def target(view: Box) -> Any:
     """The target of the probes."""
     return bound(
         ipywidgets.Dropdown,
@@ -145,7 +145,7 @@ def target(view: Linked) -> Any:
     )
 
 
-def step(view: Linked) -> Any:
+def step(view: Box) -> Any:
     """Which training step is shown; one that is not loaded is loaded by the job queue first."""
 
     def options() -> list[tuple[str, int | None]]:
@@ -169,7 +169,7 @@ def step(view: Linked) -> Any:
     return slider
 
 
-def theme(view: Linked) -> Any:
+def theme(view: Box) -> Any:
     """Whether figures are light or dark."""
     options = [("like the page", None), ("light", False), ("dark", True)]
     return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")
@@ -180,7 +180,7 @@ def row(*controls: Any) -> ipywidgets.HBox:
     return ipywidgets.HBox(list(controls), layout={"flex_flow": "row wrap", "align_items": "center", "width": "100%"})
 
 
-class StatusLine(Panel):
+class StatusLine(Box):
     """What a job queue computes, how far it is, and a button that cancels it.
 
     The line keeps its height while the queue is empty, so that nothing below it moves.

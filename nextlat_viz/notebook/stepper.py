@@ -11,12 +11,11 @@ from nextlat_viz import worlds
 from nextlat_viz.display import escape
 from nextlat_viz.figures.rows import true_state
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.base import Panel
+from nextlat_viz.notebook.panel import LABEL, Box
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.plotting import CURSOR
 from nextlat_viz.worlds import Episodes, World, checks
 
-_LABEL = {"description_width": "auto"}
 _ROOM = {"width": "auto", "margin": "2px 12px 2px 0"}
 # Pixels: what is said fits beside it in a notebook on a small screen.
 _PICTURE = 540
@@ -24,7 +23,7 @@ _MOST_NEXT = 5
 _TOKEN = "display:inline-block;padding:0 5px;margin:1px;border-radius:4px;line-height:1.5"
 
 
-class EpisodeStepper(Panel):
+class EpisodeStepper(Box):
     """A world drawn, one of its episodes on it, and beside it what is true after every token.
 
     Press play or drag the slider; choose another picture or another episode.
@@ -73,17 +72,17 @@ class EpisodeStepper(Panel):
         checks.one_episode(self.episode, None)
         super().__init__()
         self._picture = ipywidgets.Dropdown(
-            options=self.world.pictures, description="Picture", tooltip="How the world is drawn", style=_LABEL,
+            options=self.world.pictures, description="Picture", tooltip="How the world is drawn", style=LABEL,
             layout=_ROOM,
         )  # fmt: skip
         self._seed = ipywidgets.BoundedIntText(
-            value=seed, min=0, max=2**31 - 1, description="Episode", tooltip="Seed of the episode", style=_LABEL,
+            value=seed, min=0, max=2**31 - 1, description="Episode", tooltip="Seed of the episode", style=LABEL,
             layout={"width": "150px", "display": None if episode is None else "none"},
         )  # fmt: skip
         self._play = ipywidgets.Play(interval=800, min=1, tooltip="Step through the episode")
         self._slider = ipywidgets.IntSlider(
             description="Position", tooltip="How many tokens have been read", min=1, continuous_update=False,
-            style=_LABEL, layout={"width": "320px"},
+            style=LABEL, layout={"width": "320px"},
         )  # fmt: skip
         self._span()
         # Linked in the page, so that playing does not wait for the kernel.

@@ -227,11 +227,11 @@ def test_a_box_is_seen_everywhere(quickstart: Quickstart) -> None:
 
 def test_a_lasso_selects(quickstart: Quickstart) -> None:
     notebook, plot = quickstart.notebook, quickstart.plot("explorer").wait_for_webgl()
-    notebook.choose("Dragging", "selects freely (lasso)")
+    notebook.choose("Drag to", "select (lasso)")
     wait_for(lambda: plot.evaluate("plot._fullLayout.dragmode") == "lasso", "the lasso")
     plot.lasso_around(0.05, 0.05, 0.95, 0.5, axes(plot, trace(plot, "points", 1, "pca")))
     assert notebook.wait_for_kernel("len(state.selection)")
-    notebook.choose("Dragging", "selects a box")
+    notebook.choose("Drag to", "select (box)")
 
 
 def test_a_click_follows_the_episode(quickstart: Quickstart) -> None:
@@ -257,7 +257,7 @@ def test_a_click_follows_the_episode(quickstart: Quickstart) -> None:
 def test_keyboard_alone(quickstart: Quickstart) -> None:
     notebook, page = quickstart.notebook, quickstart.notebook.page
     for first, wanted in (
-        ("World", {"Colour by", "Layer", "Training step", "Dragging", "Theme"}),
+        ("World", {"Colour by", "Layer", "Training step", "Drag to", "Theme"}),
         ("Episode", {"Next held-out", "Position"}),
     ):
         notebook.control(first).locator("select, input").first.focus()

@@ -183,7 +183,7 @@ def test_a_click_on_a_point_and_on_a_pair_fly_there(opened: Opened) -> None:
     first = book.kernel("[studio.state.episode, studio.state.position]")
     assert first in book.kernel("[list(one) for one in studio.state.selection]")
     expect(opened.card("pairs")).to_contain_text("lead to the same belief")
-    opened.card("pairs").get_by_role("button", name="Go to the other").click()
+    opened.card("pairs").get_by_role("button", name="Go to the other history").click()
     book.wait_for_kernel(f"[studio.state.episode, studio.state.position] != {first}")
     opened.at(book.kernel("studio.state.position"))
     book.screenshot("pair")
@@ -274,7 +274,7 @@ def test_a_panel_folds_by_its_question(opened: Opened) -> None:
 
 def test_export_by_hand(opened: Opened, server: Server) -> None:
     book = opened.notebook
-    book.choose("Export", "What comes next?")
+    book.choose("Export", "What does the model predict next?")
     field = book.control("to", -1).locator("input")
     expect(field).to_have_value("next.png")
     field.fill("next.svg")

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextlat_viz.figures import color_options
-from nextlat_viz.notebook.cloud import Cloud
-from nextlat_viz.notebook.cloud_latents import latent_cloud, paint
+from nextlat_viz.notebook.cloud import Cloud, latent_cloud, paint
 
 N = 21
 PLACES = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)

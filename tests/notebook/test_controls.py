@@ -22,18 +22,18 @@ def said(plot: Any) -> str:
 
 
 def status(explorer: LatentExplorer) -> str:
-    return str(explorer.status[1].text.value)
+    return str(explorer.status.text.value)
 
 
 def test_umap_of_every_model_in_turn(state: ViewState, umaps: list[FakeUmap]) -> None:
     async def run() -> None:
         explorer = LatentExplorer(state=state)
         await until(lambda: umaps and "UMAP of NextLat: starting" in status(explorer))
-        assert explorer.status[1].cancel.layout.visibility is None
+        assert explorer.status.cancel.layout.visibility is None
         assert said(explorer.plot).count("UMAP is being computed") == 2
         umaps[0].report("laying out", 30, 200)
         await until(lambda: "UMAP of NextLat: laying out, epoch 30 of 200" in status(explorer))
-        assert explorer.status[1].bar.value == 0.15
+        assert explorer.status.bar.value == 0.15
         umaps[0].finish()
         await until(lambda: said(explorer.plot).count("UMAP is being computed") == 1)
         await until(lambda: len(umaps) == 2)
@@ -41,8 +41,8 @@ def test_umap_of_every_model_in_turn(state: ViewState, umaps: list[FakeUmap]) ->
         umaps[1].finish()
         await until(lambda: "UMAP is being computed" not in said(explorer.plot))
         assert "UMAP" not in status(explorer)
-        assert explorer.status[1].cancel.layout.visibility == "hidden"
-        assert explorer.status[1].again.layout.display == "none"
+        assert explorer.status.cancel.layout.visibility == "hidden"
+        assert explorer.status.again.layout.display == "none"
         assert all(len(explorer.plot.data[trace].x) == 320 for trace in traces(explorer.plot, "points"))
         state.color = "token"
         assert len(umaps) == 2
@@ -55,14 +55,14 @@ def test_cancel_and_again(state: ViewState, umaps: list[FakeUmap]) -> None:
     async def run() -> None:
         explorer = LatentExplorer(state=state)
         await until(lambda: umaps)
-        explorer.status[1].cancel.click()
+        explorer.status.cancel.click()
         assert said(explorer.plot).count("UMAP was cancelled.") == 2
         await until(lambda: umaps[0].cancelled and state.layouts.running is None)
         assert "UMAP" not in status(explorer)
-        assert explorer.status[1].again.layout.display is None
-        explorer.status[1].again.click()
+        assert explorer.status.again.layout.display is None
+        explorer.status.again.click()
         await until(lambda: len(umaps) == 2)
-        assert explorer.status[1].again.layout.display == "none"
+        assert explorer.status.again.layout.display == "none"
         umaps[1].finish()
         await until(lambda: said(explorer.plot).count("being computed") == 1 and len(umaps) == 3)
         explorer.close()
@@ -112,7 +112,7 @@ def test_a_umap_that_fails_is_shown(state: ViewState, umaps: list[FakeUmap]) -> 
         assert "<script>" not in explorer._alert.value + said(explorer.plot)
         umaps[1].finish()
         await until(lambda: state.layouts.running is None)
-        assert explorer.status[1].again.layout.display is None
+        assert explorer.status.again.layout.display is None
         explorer.close()
 
     asyncio.run(run())

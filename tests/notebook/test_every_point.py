@@ -11,10 +11,9 @@ import pytest
 from anndata import AnnData
 
 from nextlat_viz.notebook import ViewState
-from nextlat_viz.notebook.cloud import Cloud
-from nextlat_viz.notebook.cloud_latents import paint
+from nextlat_viz.notebook.cloud import Cloud, paint
+from nextlat_viz.notebook.panels.every_point import VIEWS
 from nextlat_viz.notebook.studio import Studio
-from nextlat_viz.notebook.studio.places import VIEWS
 from tests.notebook.conftest import LENGTH, FakeUmap, N, until
 
 FEW = 10 * LENGTH
@@ -56,7 +55,7 @@ def test_where_a_figure_shows_all_there_is_no_choice(rrxor: list[AnnData]) -> No
 
 
 def test_very_many_rows_are_all_drawn(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nextlat_viz.notebook.studio.space._MANY", N * LENGTH - 1)
+    monkeypatch.setattr("nextlat_viz.notebook.panels.space._MANY", N * LENGTH - 1)
     made = Studio(state=ViewState(*rrxor, max_points=FEW))
     assert len(made.panels["space"].clouds) == 2
     made.close()
@@ -108,7 +107,7 @@ def test_an_event_sends_what_it_changed(opened: Studio, clouds: list[Cloud], mon
 def test_another_world_of_as_many_rows_is_not_taken_for_the_same(
     rrxor: list[AnnData], mess3: list[AnnData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nextlat_viz.notebook.studio.space._MANY", N * LENGTH - 1)
+    monkeypatch.setattr("nextlat_viz.notebook.panels.space._MANY", N * LENGTH - 1)
     made = Studio(state=ViewState({"rrxor": rrxor, "mess3": mess3}, max_points=FEW))
     before = made.panels["space"].clouds
     made.state.world = "mess3"

@@ -177,7 +177,7 @@ def test_colour_layer_and_target_change_what_is_drawn(linked: Any) -> None:
     state.target = "token"
     assert lab.plot.layout.xaxis.title.text == "held-out accuracy"
     state.select([0])
-    assert "share named wrongly" in lab._table.value
+    assert "share of wrong classes" in lab._table.value
     assert alerts(explorer, lab, linked.compare) == ["", "", ""]
 
 
@@ -201,7 +201,7 @@ def test_next_held_out_goes_round(linked: Any) -> None:
     linked.compare._controls.next.click()
     assert linked.state.episode == its[0]
     linked.state.episode = next(one for one in range(N) if one not in its)
-    assert "fitted" in linked.compare._controls.side.value
+    assert "training episode" in linked.compare._controls.side.value
 
 
 @pytest.mark.parametrize("view", [LatentExplorer, ProbeLab, TrajectoryCompare])

@@ -217,7 +217,7 @@ def test_a_umap_that_cannot_be_is_not_offered(state: ViewState, monkeypatch: pyt
     monkeypatch.setattr("nextlat_viz.analysis.project_in_process", refuse, raising=False)
     explorer = LatentExplorer(state=state)
     assert sum("2 different rows" in note.text for note in explorer.plot.layout.annotations) == 2
-    assert explorer.status[1].again.layout.display == "none"
+    assert explorer.status.again.layout.display == "none"
     explorer.close()
 
 

@@ -16,12 +16,12 @@ import pytest
 from anndata import AnnData
 
 from nextlat_viz import worlds
+from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.notebook import LatentExplorer, ViewState
 from nextlat_viz.notebook.plot import changes
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.studio import Studio, studio
-from nextlat_viz.notebook.studio.strip import NAMES, clipped
 from tests.notebook.conftest import LENGTH, N, living_plots, touch, traces
 from tests.synthetic import make_latents
 
@@ -66,7 +66,7 @@ def drawn_as_new(made: Studio) -> None:
 
 
 def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
-    assert tuple(opened.panels) == NAMES
+    assert tuple(opened.panels) == ("world", "space", "next", "ahead", "knows", "pairs", "what_if")
     for card in opened.panels.values():
         assert card._fold.description == f"▾ {card.question}"
         assert card.question.endswith("?")
@@ -111,7 +111,7 @@ def test_a_selection_is_everyones(opened: Studio) -> None:
     assert opened.selection[["episode", "position"]].to_numpy().tolist() == [[0, 1], [1, 2]]
     opened.state.episode = 1
     assert opened.cursor.strip.selected == [2]
-    assert "2 selected" in opened.filter._said.value
+    assert "2 selected" in opened.filter._summary.value
     assert all(plot.data[i].selectedpoints == (0, 9) for i in traces(plot, "points"))
     opened.filter.clear.click()
     assert opened.state.selection == ()
@@ -126,12 +126,12 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
     assert state.filter == {"position": (2, 3)}
     kept = np.flatnonzero(state.latents[0].obs["position"].isin([2, 3]))
     assert plot.data[traces(plot, "points")[0]].selectedpoints == tuple(kept)
-    assert f"keeps {kept.size}" in opened.filter._said.value
+    assert f"keeps {kept.size}" in opened.filter._summary.value
     touch(plot, "select", {traces(plot, "points")[0]: [0, 1, 2]})
     assert state.selection == ((0, 2), (0, 3))
     state.filter = {"state": ["S"], "position": 4}
     assert (opened.filter.column.value, opened.filter.values.value) == ("state", ("S",))
-    assert "state is S; position is 4" in opened.filter._said.value
+    assert "state is S; position is 4" in opened.filter._summary.value
     assert plot.data[traces(plot, "points")[0]].selectedpoints == ()
     opened.filter.column.value = "nothing"
     assert state.filter == {}
@@ -305,7 +305,7 @@ def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> No
     pairs = made.panels["pairs"]
     pairs.list.index = 0
     assert set(alerts(made)) <= {"world"}
-    written = [made.filter._said.value, pairs._heading.value, pairs._about.value]
+    written = [made.filter._summary.value, pairs._heading.value, pairs._about.value]
     written += [note.text for card in made.panels.values() if card.plot for note in card.plot.layout.annotations]
     for text in written:
         assert "<img" not in text
@@ -318,8 +318,8 @@ def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> No
 
 
 def test_a_name_is_cut_to_one_short_line() -> None:
-    assert clipped("a\nb") == "a b"
-    assert clipped("x" * 10_000) == "x" * 23 + "…"
+    assert shorten("a\nb") == "a b"
+    assert shorten("x" * 10_000) == "x" * 23 + "…"
 
 
 def test_two_studios_on_one_state(opened: Studio) -> None:
@@ -383,7 +383,7 @@ def test_latents_alone_say_what_is_missing(opened: Studio) -> None:
     for name in ("ahead", "what_if"):
         card = opened.panels[name]
         assert not card.drawn
-        assert "NextLat is here as latents alone" in card.words
+        assert "NextLat was given as latents" in card.words
         assert "open the studio with its checkpoint" in card.words
         assert card._stage.layout.display == "none"
 
@@ -399,7 +399,7 @@ def test_latents_of_no_known_world(rrxor: list[AnnData]) -> None:
     made.state.position = 4
     assert alerts(made) == {}
     assert "no known world" in made.panels["world"].words
-    assert "Nothing is known of the true state" in made.panels["pairs"].words
+    assert "This world has no ground-truth state" in made.panels["pairs"].words
     assert made.panels["next"].drawn
     assert {len(one.x) for one in cursor_of(made) if one.x is not None and len(one.x)} == {4}
     made.close()
@@ -408,7 +408,7 @@ def test_latents_of_no_known_world(rrxor: list[AnnData]) -> None:
 def test_a_world_without_a_picture(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(opened.state.scene.world), "pictures", ())
     other = Studio(state=opened.state)
-    assert "has no picture of itself" in other.panels["world"].words
+    assert "has no picture" in other.panels["world"].words
     assert alerts(other) == {}
     other.close()
 
@@ -463,7 +463,7 @@ def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, 
     assert about["size"] == "as shown"
     with pytest.raises(UnknownNameError, match=r"panel 'nxt'\. Did you mean 'next'"):
         opened.export("nxt", tmp_path / "a.html")
-    with pytest.raises(ValueError, match=r"'ahead' shows no figure now: .*latents alone"):
+    with pytest.raises(ValueError, match=r"'ahead' shows no figure now: .*given as latents"):
         opened.export("ahead", tmp_path / "b.html")
     with pytest.raises(ValueError, match=r"'pairs' shows a table: .*\.table"):
         opened.export("pairs", tmp_path / "c.html")
@@ -493,7 +493,7 @@ def test_the_export_button(opened: Studio, tmp_path: Path) -> None:
     assert export.path.value == "space.png"
     export.path.value = str(tmp_path / "space.html")
     export.button.click()
-    assert str(tmp_path) in export._said.value
+    assert str(tmp_path) in export._result.value
     export.button.click()
     assert "FileExistsError" in export._alert.value
     export.overwrite.value = True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nextlat_viz.notebook.studio.widget import Studio, studio
+from nextlat_viz.notebook.studio import Studio, studio
 
 from .conftest import traces
 
@@ -43,7 +43,7 @@ def test_a_drag_is_what_the_probe_is_to_read(rrxor_studio: Studio) -> None:
     before = bars(card)
     drag(card, 0.1, 0.2)
     assert card._alert.value == card.words == ""
-    assert dict(card.to.options)["where it was dragged"] == card.to.value
+    assert dict(card.to.options)["the marker"] == card.to.value
     np.testing.assert_allclose(card.plane.cloud.handle, (0.1, 0.2), atol=1e-9)
     assert not any(np.array_equal(a, b) for a, b in zip(before, bars(card), strict=True))
     # One target for both models: what the world predicts there is the same.
@@ -63,7 +63,7 @@ def test_the_cursor_moves_the_ring_and_nothing_else(rrxor_studio: Studio) -> Non
     cloud, handle, ring = card.plane.cloud, card.plane.cloud.handle, card.plane.cloud.ring
     state.position = 7
     assert card.plane.cloud is cloud
-    assert (cloud.handle, card.to.value) == (handle, dict(card.to.options)["where it was dragged"])
+    assert (cloud.handle, card.to.value) == (handle, dict(card.to.options)["the marker"])
     assert cloud.ring != ring
 
 
@@ -92,7 +92,7 @@ def test_a_step_of_a_drag_sends_little(rrxor_studio: Studio, monkeypatch: pytest
     def note(message: Any, buffers: Any = None) -> None:
         sent.append(len(json.dumps(message, default=str)) + sum(memoryview(one).nbytes for one in buffers or []))
 
-    for widget in (card.plane.cloud, card._plot, card.plane._said, card.to, card._busy, card._words):
+    for widget in (card.plane.cloud, card._plot, card.plane._caption, card.to, card._busy, card._words):
         monkeypatch.setattr(widget, "_send", note)
     drag(card, 0.02, 0.12)
     assert 100 < sum(sent) < 10_000
@@ -121,18 +121,18 @@ def test_classes_have_a_list_alone_and_numbers_a_slider(rrxor_studio: Studio) ->
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     state.target = "state"
     assert card.plane.box.layout.display == card.slider.layout.display == "none"
-    assert "where it was dragged" not in dict(card.to.options)
+    assert "the marker" not in dict(card.to.options)
     state.target = "position"
     assert card.plane.box.layout.display == "none"
     assert card.slider.layout.display is None
     assert (card.slider.min, card.slider.step) == (1.0, 1.0)
     card.slider.value = 4.0
     assert card._alert.value == card.words == ""
-    assert card.to.value == dict(card.to.options)["where it was dragged"]
+    assert card.to.value == dict(card.to.options)["the marker"]
     card.to.value = card.to.options[0][1]
     assert card.slider.value == card.to.options[0][1]
     assert all("no exact prediction" in note.text for note in card.plot.layout.annotations[:2])
-    card.to.value = dict(card.to.options)["where it was dragged"]
+    card.to.value = dict(card.to.options)["the marker"]
     assert card.words == ""
     state.target = "next_token_probs_exact"
     assert card._alert.value == ""
@@ -148,7 +148,7 @@ def test_an_error_during_a_drag_stays_in_the_card(rrxor_studio: Studio, monkeypa
         raise RuntimeError("too far")
 
     with monkeypatch.context() as patched:
-        patched.setattr("nextlat_viz.notebook.studio.what_if.inject", broken)
+        patched.setattr("nextlat_viz.notebook.panels.what_if.inject", broken)
         drag(card, 0.1, 0.3)
         assert "too far" in card._alert.value
     assert rrxor_studio.panels["next"]._alert.value == ""
@@ -165,7 +165,7 @@ def test_a_place_is_dragged_through_the_streets(taxi_studio: Studio) -> None:
     drag(card, streets.x[0] + 3, streets.y[0] - 3)
     assert card.plane.cloud.handle == pytest.approx((streets.x[0], streets.y[0]))
     assert "metres" in card.plane.cloud._axes[0]
-    assert streets.attribution in card.plane._said.value
+    assert streets.attribution in card.plane._caption.value
     before = bars(card)
     drag(card, -900.0, 900.0)
     assert not np.array_equal(before[0], bars(card)[0])

@@ -14,7 +14,7 @@ from traitlets import Bytes, List, Tuple, Unicode, validate
 from traitlets import Float as Number
 from traitlets import Int as Whole
 
-from nextlat_viz.notebook.cloud_checks import (
+from nextlat_viz.notebook.cloud.checks import (
     LONGEST_LABEL,
     LONGEST_NAME,
     LONGEST_TITLE,
@@ -119,7 +119,7 @@ class Cloud(anywidget.AnyWidget):
     >>> cloud.close()
     """
 
-    _esm = "".join((_HERE / f"cloud_{part}.js").read_text(encoding="utf-8") for part in ("points", "marks", "view"))
+    _esm = "".join((_HERE / f"{part}.js").read_text(encoding="utf-8") for part in ("points", "marks", "view"))
     _css = (_HERE / "cloud.css").read_text(encoding="utf-8")
     _places = Bytes().tag(sync=True)
     _codes = Bytes().tag(sync=True)

@@ -1,4 +1,4 @@
-"""Where are we: the world itself, with the episode's true path up to the cursor."""
+"""Where the episode is in the world: the world as it draws itself, with the true path up to the cursor."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 import ipywidgets
 
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
 from nextlat_viz.notebook.state import ViewState
-from nextlat_viz.notebook.studio.card import Card
 
-# Pixels the picture is laid out for; on the page it is as wide as its card.
+# Pixels the picture is laid out for; on the page it is as wide as its panel.
 _WIDTH = 400
-# Characters of the small sentence under a picture that fit into it.
+# Characters of a line in the small caption under a picture.
 _LINE = 60
 
 
-class WorldCard(Card):
+class WorldPanel(Panel):
     """The belief simplex, the street map, the star, the board: as the world draws itself."""
 
-    name, question = "world", "Where are we?"
+    name, question = "world", "Where are we in the world?"
 
-    def __init__(self, state: ViewState) -> None:
-        super().__init__(state)
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
         self._kind = ipywidgets.Dropdown(
-            description="Picture", tooltip="How the world is drawn", style={"description_width": "auto"},
-            layout={"width": "auto", "max_width": "260px"},
-        )  # fmt: skip
+            description="Picture", tooltip="How the world is drawn", style=LABEL, layout=ROOM
+        )
         self._offer(None)
-        self._link(state, self._offer, "world")
+        self._link(self.state, self._offer, "world")
         self._show(above=[controls.row(self._kind)])
         self._link(self._kind, lambda change: self._ask())
 
     def _offer(self, change: Any) -> None:
-        """Which pictures the world has; the beliefs first where there are some, for that is what a reader has."""
+        """Offer the world's pictures, the beliefs first: they are what a reader of the tokens can know."""
         try:
             kinds = list(self.state.scene.world.pictures)
         except LatentsError:
@@ -56,9 +56,9 @@ class WorldCard(Card):
         except LatentsError as error:
             return f"{error}."
         if kind is None:
-            return f"The world {world.name!r} has no picture of itself."
+            return f"The world {world.name!r} has no picture."
         figure = world.draw(kind, episode=state.scene.read(state.episode), position=state.position, width=_WIDTH)
-        # A height of its own, the width of its card.
+        # Its own height, the width of its panel.
         figure.layout.width = None
         for note in figure.layout.annotations:
             lines = textwrap.wrap(note.text, _LINE, break_long_words=False)

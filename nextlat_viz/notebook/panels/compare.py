@@ -1,4 +1,4 @@
-"""One episode, stepped through."""
+"""How each model's belief moves through one episode."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import plotly.graph_objects as go
 from nextlat_viz import figures
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.base import View
-from nextlat_viz.notebook.episodes import EpisodeControls
+from nextlat_viz.notebook.cursor import EpisodeControls
+from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.plot import Points
 from nextlat_viz.notebook.state import ViewState
 
 
-class TrajectoryCompare(View):
-    """How each model's belief moves through an episode, beside how it should, token by token.
+class TrajectoryCompare(Panel):
+    """The path of each model's belief through an episode, with the exact one, token by token.
 
     Press play or drag the slider; click a token, a point of a path or of an error curve to go there; drag over them
     to select.
 
     Parameters
     ----------
-    *what
+    *models
         Models side by side: checkpoints, their names, or latents; or ``{world name: models}``.
     state : ViewState, optional
         In place of models, to link this widget with others; world, layer and training step are then chosen there.
@@ -35,7 +35,7 @@ class TrajectoryCompare(View):
     selection : DataFrame
         The selected rows.
     paths : list of Trajectory
-        What is drawn, one per model.
+        The drawn paths, one per model.
 
     Examples
     --------
@@ -46,29 +46,25 @@ class TrajectoryCompare(View):
     >>> compare.close()
     """
 
-    def __init__(self, *what: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
-        super().__init__(*what, state=state, theme=theme)
+    name, question, framed = "trajectories", "How does the model's belief move through an episode?", False
+
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
         self._controls = EpisodeControls(self)
         own = [] if self._shares else [controls.world(self), controls.site(self), controls.step(self)]
         last = [] if self._shares else [controls.theme(self)]
         self._show(
-            above=[
-                *([controls.row(*own, *last)] if own else []),
-                controls.row(*self._controls.row),
-            ],
-            below=[],
+            above=[*([controls.row(*own, *last)] if own else []), controls.row(*self._controls.row)],
             on_click=self._click,
             on_select=self._select,
         )
-        for name in ("world", "step", "site", "episode", "position"):
-            self._link(self.state, self._follow, name)
 
     def __dir__(self) -> list[str]:
         return sorted([*super().__dir__(), "paths"])
 
     @property
     def paths(self) -> list[Any]:
-        """The episode's path in each model, as `analysis.read_trajectory` gives it."""
+        """The episode's path in each model, as `analysis.read_trajectory` returns it."""
         state = self.state
         return [state.scene.path(i, state.site, state.episode) for i in range(len(state.latents))]
 
@@ -89,9 +85,6 @@ class TrajectoryCompare(View):
             selection=self._selected(),
             theme=state.theme,
         )
-
-    def _follow(self, change: Any) -> None:
-        self._controls.follow()
 
     def _click(self, points: Points) -> None:
         touched = self._positions(points)

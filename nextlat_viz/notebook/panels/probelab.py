@@ -1,8 +1,7 @@
-"""What linear probes read, beside their controls, and where they go wrong."""
+"""How much of the truth linear probes read: by layer, by position, and on the selected rows."""
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import ipywidgets
@@ -11,24 +10,25 @@ import plotly.graph_objects as go
 from jaxtyping import Bool
 
 from nextlat_viz import figures
+from nextlat_viz.display import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.base import View
+from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.plot import Points
 from nextlat_viz.notebook.state import ViewState
 
 _CELL = "padding:2px 18px 2px 0;text-align:right"
 
 
-class ProbeLab(View):
-    """How much of the truth a linear map reads from the latents: score and controls, by layer, by position.
+class ProbeLab(Panel):
+    """Scores of linear probes with their controls, by layer and by position.
 
-    Click a layer to look at it everywhere; click a position, or drag over several, to select its rows. Below the
-    figure is the probe's error on the selection against the rest, on held-out rows alone.
+    Click a layer to show it everywhere; click a position, or drag over several, to select its rows. Below the figure
+    is the probe's error on the selection and on the other rows, over held-out rows.
 
     Parameters
     ----------
-    *what
+    *models
         Models side by side: checkpoints, their names, or latents; or ``{world name: models}``.
     state : ViewState, optional
         In place of models, to link this widget with others; world, layer and training step are then chosen there.
@@ -48,8 +48,10 @@ class ProbeLab(View):
     >>> lab.close()
     """
 
-    def __init__(self, *what: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
-        super().__init__(*what, state=state, theme=theme)
+    name, question, framed = "probes", "How much of the truth can a linear probe read?", False
+
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
         self._table = ipywidgets.HTML()
         own = [] if self._shares else [controls.world(self), controls.site(self), controls.step(self)]
         last = [] if self._shares else [controls.theme(self)]
@@ -59,14 +61,13 @@ class ProbeLab(View):
             on_click=self._click,
             on_select=self._select,
         )
-        self._tell()
 
     def __dir__(self) -> list[str]:
         return sorted([*super().__dir__(), "results"])
 
     @property
     def results(self) -> list[Any]:
-        """The probe of each model, as `analysis.probe` gives it."""
+        """The probe of each model, as `analysis.probe` returns it."""
         state = self.state
         return [state.scene.probe(i, state.target, state.site) for i in range(len(state.latents))]
 
@@ -86,31 +87,27 @@ class ProbeLab(View):
             theme=state.theme,
         )
 
-    def _redraw(self) -> None:
-        super()._redraw()
-        self._tell()
-
-    def _tell(self) -> None:
-        """The error on the selection and on the rest, a line per model."""
+    def _describe(self) -> None:
+        """The error on the selection and on the other rows, a line per model."""
         state, scene = self.state, self.state.scene
         if not state.selection:
             self._table.value = "<span>Select rows here or in a linked view to see the probe's error on them.</span>"
             return
         inside = np.zeros(scene.latents[0].n_obs, dtype=bool)
         inside[state.rows] = True
-        lines = [[html.escape(label), *self._errors(i, inside)] for i, label in enumerate(scene.labels)]
-        error = "mean squared error" if self.results[0].metric == "R2" else "share named wrongly"
-        head = "".join(f'<th style="{_CELL}">{cell}</th>' for cell in (error, "selection", "the rest"))
+        lines = [[escape(label), *self._errors(i, inside)] for i, label in enumerate(scene.labels)]
+        error = "mean squared error" if self.results[0].metric == "R2" else "share of wrong classes"
+        head = "".join(f'<th style="{_CELL}">{cell}</th>' for cell in (error, "selection", "other rows"))
         body = "".join(f"<tr>{''.join(f'<td style={_CELL!r}>{cell}</td>' for cell in line)}</tr>" for line in lines)
         self._table.value = f'<table role="status"><tr>{head}</tr>{body}</table>'
 
     def _errors(self, model: int, inside: Bool[np.ndarray, " rows"]) -> list[str]:
-        """The mean error on the held-out rows of the selection and of the rest."""
+        """The mean error on the held-out rows of the selection and on the other held-out rows."""
         state, scene = self.state, self.state.scene
         mistakes = scene.mistakes(model, state.target, state.site)
         held_out = scene.held_out(model, state.target, state.site)
         parts = [mistakes[held_out & side] for side in (inside, ~inside)]
-        return [f"{its.mean():.4f} <small>({its.size:,} rows)</small>" if its.size else "no rows" for its in parts]
+        return [f"{part.mean():.4f} <small>({part.size:,} rows)</small>" if part.size else "no rows" for part in parts]
 
     def _click(self, points: Points) -> None:
         for trace, point in self.plot.points(points, "site"):

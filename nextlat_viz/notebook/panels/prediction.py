@@ -1,4 +1,4 @@
-"""What comes next: each model's next-token distribution at the cursor, beside the exact one."""
+"""What each model predicts next: its next-token distribution at the cursor with the exact one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from nextlat_viz.analysis.prediction import Prediction, prediction
 from nextlat_viz.figures.prediction import prediction_bars
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents.table import PROBS
-from nextlat_viz.notebook.studio.asked import AskedCard
+from nextlat_viz.notebook.panel import ModelPanel
 
-# The card is narrow: more bars than this are no longer told apart.
+# More bars than this cannot be told apart in a narrow panel.
 _MOST = 12
 
 
-class NextCard(AskedCard):
-    """Bars of the likeliest tokens, and how many nats each model is from the exact distribution."""
+class NextPanel(ModelPanel):
+    """Bars of the likeliest tokens, and the distance of each model from the exact distribution in nats."""
 
-    name, question = "next", "What comes next?"
+    name, question = "next", "What does the model predict next?"
 
     def _answer(self, model: int, row: int) -> Prediction:
         latents = self.state.scene.latents[model]
@@ -27,14 +27,14 @@ class NextCard(AskedCard):
             head = self._checkpoint(model).model.backbone.head.weight.detach().cpu().numpy()
         return prediction(latents, row, head)
 
-    def _picture(self, answers: Mapping[str, Any], theme: Theme) -> Any:
+    def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = prediction_bars(answers, most=_MOST, theme=theme)
-        # In a narrow card a line for each model, or the heading runs out of it.
+        # A line for each model, or the heading would be wider than the panel.
         heading = figure.layout.annotations[0]
         text = heading.text.replace(" nats, ", " nats,<br>")
-        at = self.state.position
-        if at < self.state.scene.prompt:
-            text += f"<br>Position {at} lies in the prompt, which the<br>model is not trained to predict"
+        position = self.state.position
+        if position < self.state.scene.prompt:
+            text += f"<br>Position {position} lies in the prompt, which the<br>model is not trained to predict"
         lines = text.count("<br>") - heading.text.count("<br>")
         heading.text = text
         figure.update_layout(

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from nextlat_viz.figures.rows import coloring, prefix
 from nextlat_viz.latents import metas, tokens_of
-from nextlat_viz.notebook.cloud import Cloud
+from nextlat_viz.notebook.cloud.widget import Cloud
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -1,6 +1,6 @@
-// One showing of a cloud, behind cloud_points.js and cloud_marks.js in one module. Every part of a cloud travels by itself (places, codes,
-// palette, selection, cursor), and what moves often, the cursor and the box being drawn, is on a canvas of its own: a
-// step draws no point again.
+// The view of a cloud; one module with points.js and marks.js. Every part of a cloud travels by itself (places, codes,
+// palette, selection, cursor), and what moves often, the cursor and the box being drawn, is on a canvas of its own, so
+// that a step draws no point again.
 
 const ROOM = 0.05; // share of the view left free around the points
 const NAMED = 0.11; // and where names stand around them

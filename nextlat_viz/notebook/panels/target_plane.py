@@ -1,4 +1,4 @@
-"""The plane to drag in: what a probe reads on every row, what it reads at the cursor, and what it is to read."""
+"""A plane of a probe's readings: of every row, at the cursor (a ring), and the target (a marker to drag)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import ipywidgets
 import numpy as np
 from jaxtyping import Float, Int
 
-from nextlat_viz.display import escape
-from nextlat_viz.notebook.cloud import Cloud
-from nextlat_viz.notebook.cloud_latents import paint
+from nextlat_viz.display import escape, shorten
+from nextlat_viz.notebook.cloud import Cloud, paint
 from nextlat_viz.notebook.state import ViewState
-from nextlat_viz.notebook.studio.strip import clipped
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import InjectionPlane, JointProbe, ProbeResult
@@ -23,7 +21,7 @@ _NARROW = {"flex": "1 1 300px", "min_width": "0", "max_width": "460px", "margin"
 
 
 class TargetPlane:
-    """One cloud, made anew for another model or plane; all else in it is moved, and travels when it has changed.
+    """One cloud, made anew for another model or plane; only what changed in it is sent.
 
     Parameters
     ----------
@@ -34,27 +32,27 @@ class TargetPlane:
     Attributes
     ----------
     box : widget
-        What to show.
+        The cloud with its caption.
     cloud : Cloud or None
     """
 
     def __init__(self, state: ViewState, on_move: Callable[[float, float], None]) -> None:
         self._state, self._on_move = state, on_move
-        self._said = ipywidgets.HTML()
-        self._said.add_class("nlv-words")
+        self._caption = ipywidgets.HTML()
+        self._caption.add_class("nlv-words")
         self.box = ipywidgets.VBox(layout=_NARROW | {"display": "none"})
         self.cloud: Cloud | None = None
         self._of: tuple[Any, ...] = ()
         self._painted: Any = None
-        self._standing_out: Any = None
+        self._highlighted: Any = None
 
     def show(
         self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int, wanted: np.ndarray | None
     ) -> None:
-        """Look like the state, with the handle at what is wanted, or where it was while that cannot be told."""
+        """Show the state, with the marker at the target, or where it was while there is no target."""
         scene = self._state.scene
         of = scene, plane, *getattr(probe, "probes", (probe,))
-        if len(of) != len(self._of) or any(one is not other for one, other in zip(of, self._of, strict=True)):
+        if len(of) != len(self._of) or any(new is not old for new, old in zip(of, self._of, strict=True)):
             self._make(plane, probe, model)
             self._of = of
         assert self.cloud is not None
@@ -63,7 +61,7 @@ class TargetPlane:
             self.cloud.handle = _pair(plane.coordinates(wanted))
         self._paint(model)
         self._select()
-        self._said.value = _caption(plane, probe.names, self.now, wanted)
+        self._caption.value = _caption(plane, probe.names, self.now, wanted)
         self.box.layout.display = None
 
     def hide(self) -> None:
@@ -77,16 +75,16 @@ class TargetPlane:
 
     @property
     def now(self) -> Float[np.ndarray, " k"]:
-        """What is read at the cursor."""
+        """The reading at the cursor."""
         state = self._state
         (row,) = state.scene.rows([(state.episode, state.position)])
-        found: Float[np.ndarray, " k"] = self._readings[row]
-        return found
+        reading: Float[np.ndarray, " k"] = self._readings[row]
+        return reading
 
     def _make(self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int) -> None:
         scene = self._state.scene
         self.close()
-        self._painted = self._standing_out = None
+        self._painted = self._highlighted = None
         self._readings = probe.predict(scene.latents[model])
         here = _pair(plane.coordinates(self.now))
         self.cloud = Cloud(
@@ -101,20 +99,20 @@ class TargetPlane:
             outline=plane.outline,
             landmarks=plane.landmarks,
         )
-        self.box.children = [self.cloud, self._said]
+        self.box.children = [self.cloud, self._caption]
 
     def _paint(self, model: int) -> None:
         scene, color = self._state.scene, self._state.color
         if self.cloud is not None and self._painted != color:
-            found = paint(scene.latents[model], color)
-            self.cloud.recolor(found["codes"][scene.shown], found["palette"], found["key"])
+            colors = paint(scene.latents[model], color)
+            self.cloud.recolor(colors["codes"][scene.shown], colors["palette"], colors["key"])
             self._painted = color
 
     def _select(self) -> None:
-        """Let the selected rows stand out, or those that the filter keeps."""
+        """Highlight the selected rows, or those that the filter keeps."""
         state, scene = self._state, self._state.scene
         looks = state.selection, state.filter
-        if self.cloud is None or looks == self._standing_out:
+        if self.cloud is None or looks == self._highlighted:
             return
         rows: Int[np.ndarray, " rows"] = np.zeros(0, np.int64)
         if state.selection:
@@ -122,7 +120,7 @@ class TargetPlane:
         elif state.filter:
             rows = np.flatnonzero(state.kept)
         self.cloud.select(np.flatnonzero(np.isin(scene.shown, rows)))
-        self._standing_out = looks
+        self._highlighted = looks
 
     def _label(self, names: tuple[str, ...], row: int) -> str:
         ((episode, position),) = self._state.scene.keys([row])
@@ -130,19 +128,19 @@ class TargetPlane:
 
 
 def _caption(plane: InjectionPlane, names: tuple[str, ...], now: np.ndarray, wanted: np.ndarray | None) -> str:
-    said = [f"It reads {escape(_numbers(names, now))} now (the ring)."]
+    sentences = [f"Reading at the cursor (ring): {escape(_numbers(names, now))}."]
     if wanted is not None:
         where = [name for name, place in plane.places.items() if np.array_equal(place, wanted)]
-        there = f" ({escape(clipped(where[0]))})" if where else ""
-        said.append(f"It is to read <b>{escape(_numbers(names, wanted))}</b>{there}.")
-    return f"{' '.join(said)}<br><small>{escape(plane.caption)}</small>"
+        there = f" ({escape(shorten(where[0]))})" if where else ""
+        sentences.append(f"Target (marker): <b>{escape(_numbers(names, wanted))}</b>{there}.")
+    return f"{' '.join(sentences)}<br><small>{escape(plane.caption)}</small>"
 
 
 def _numbers(names: tuple[str, ...], values: np.ndarray) -> str:
     """Numbers with their names, the largest where there are many."""
     digits = 0 if np.abs(values).max() >= 20 else 2
     most = np.sort(np.argsort(-values, kind="stable")[:_MOST_NAMES])
-    shown = ", ".join(f"{clipped(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")
+    shown = ", ".join(f"{shorten(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")
     return shown + ", …" * (len(names) > _MOST_NAMES)
 
 

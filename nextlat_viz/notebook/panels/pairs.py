@@ -1,4 +1,4 @@
-"""What is kept apart that is the same: histories of one true state, and how far apart each model holds them."""
+"""Equivalent histories that a model separates: pairs of one true state, and the distance of their latents."""
 
 from __future__ import annotations
 
@@ -8,37 +8,35 @@ import ipywidgets
 import numpy as np
 
 from nextlat_viz.analysis.pairs import same_state_pairs
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF
-from nextlat_viz.figures.theme import model_colors
+from nextlat_viz.figures.theme import Theme, model_colors
 from nextlat_viz.latents import site
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
 from nextlat_viz.notebook.state import ViewState
-from nextlat_viz.notebook.studio.card import Card
-from nextlat_viz.notebook.studio.strip import clipped
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _RANKED, _MOST, _ROWS = 400, 50, 9
 _NOT_A_STATE = ("episode", "position", "token", "token_id")
-_LABEL = {"description_width": "auto"}
-_ROOM = {"width": "auto", "max_width": "220px", "margin": "2px 10px 2px 0"}
 
 
-class PairsCard(Card):
-    """A list of pairs, the farthest apart first; choosing one selects both and puts the cursor on the first."""
+class PairsPanel(Panel):
+    """A list of pairs, the most distant first; a click on one selects both and puts the cursor on the first."""
 
-    name, question = "pairs", "What does it keep apart that is the same?"
+    name, question = "pairs", "Which equivalent histories does the model separate?"
 
-    def __init__(self, state: ViewState) -> None:
-        super().__init__(state)
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
         self.by = ipywidgets.Dropdown(
-            description="Same", tooltip="What makes two histories the same", style=_LABEL, layout=_ROOM
-        )
+            description="Equal", tooltip="Histories with the same value of this are equivalent", style=LABEL,
+            layout=ROOM,
+        )  # fmt: skip
         self.model = ipywidgets.Dropdown(
-            description="Farthest in", tooltip="Whose distances rank the pairs", style=_LABEL, layout=_ROOM
+            description="Rank by model", tooltip="The model whose distances rank the pairs", style=LABEL, layout=ROOM
         )
         self._heading = ipywidgets.HTML()
         self._heading.add_class("nlv-words")
@@ -47,29 +45,33 @@ class PairsCard(Card):
         self._about = ipywidgets.HTML()
         self._about.add_class("nlv-words")
         self.other = ipywidgets.Button(
-            description="Go to the other", tooltip="Put the cursor on the other history", layout={"width": "auto"}
+            description="Go to the other history",
+            tooltip="Put the cursor on the other history of the pair",
+            layout={"width": "auto"},
         )
         self.other.on_click(self._guarded(lambda button: self._cross()))
         self._offer(None)
-        self._open([controls.row(self.by, self.model)], answer=[self._heading, self.list, self._about, self.other])
-        self._link(state, self._offer, "world")
+        self._show([controls.row(self.by, self.model)], stage=[self._heading, self.list, self._about, self.other])
+        self._link(self.state, self._offer, "world")
         for control in (self.by, self.model):
             self._link(control, lambda change: self._ask())
         self._link(self.list, lambda change: self._fly(), "index")
 
     @property
     def table(self) -> pd.DataFrame:
-        """The pairs as a table, as `analysis.pairs.same_state_pairs` gives it, with a column per model."""
+        """The pairs as a table, as `analysis.pairs.same_state_pairs` returns it, with a column per model."""
         state, scene = self.state, self.state.scene
         first = self.model.value
         key = ("pairs", first, self.by.value, state.site)
         return scene.results.get(key, lambda: self._compare(first)).copy()
 
     def _compare(self, first: int) -> pd.DataFrame:
-        """The pairs ranked by one model, and how far apart every model holds them."""
+        """The pairs ranked by one model, and their distance in every model."""
         scene, where = self.state.scene, self.state.site
         sizes = [_RANKED if i == first else 1 for i in range(len(scene.latents))]
-        ranked = [same_state_pairs(one, self.by.value, where, n) for one, n in zip(scene.latents, sizes, strict=True)]
+        ranked = [
+            same_state_pairs(latents, self.by.value, where, n) for latents, n in zip(scene.latents, sizes, strict=True)
+        ]
         pairs = _once_each(ranked[first]).head(_MOST).copy()
         ends = [scene.rows(list(zip(pairs[f"episode_{e}"], pairs[f"position_{e}"], strict=True))) for e in "ab"]
         for i, (label, own) in enumerate(zip(scene.labels, ranked, strict=True)):
@@ -80,13 +82,13 @@ class PairsCard(Card):
         return pairs
 
     def _offer(self, change: Any) -> None:
-        """What there is to be the same, and which models there are."""
+        """Offer the columns that make histories equivalent, and the models."""
         scene = self.state.scene
         obs = scene.latents[0].obs
         columns = [str(name) for name in obs if name not in _NOT_A_STATE and obs[name].nunique() > 1]
         self.by.options = [BELIEF, *columns] if BELIEF in scene.latents[0].obsm else columns
         self.by.value = self.by.options[0] if self.by.options else None
-        self.model.options = [(clipped(label), i) for i, label in enumerate(scene.labels)]
+        self.model.options = [(shorten(label), i) for i, label in enumerate(scene.labels)]
         self.model.value = 0
         self.model.layout.display = None if len(scene.labels) > 1 else "none"
 
@@ -96,7 +98,7 @@ class PairsCard(Card):
 
     def _draw(self, looks: Any) -> None:
         if self.by.value is None:
-            self._say("Nothing is known of the true state here, so nothing can be the same.")
+            self._say("This world has no ground-truth state, so histories cannot be matched.")
             return
         try:
             pairs = self.table
@@ -105,15 +107,15 @@ class PairsCard(Card):
             return
         labels = self.state.scene.labels
         if pairs.empty:
-            self._say(f"No two histories of one {self.by.value} are among these episodes.")
+            self._say(f"These episodes have no two histories with the same {self.by.value}.")
             return
         self._say("")
         same = escape(self.by.value)
         names = "".join(
-            f'<b style="color:{color};margin-right:12px">{escape(clipped(label))}</b>'
+            f'<b style="color:{color};margin-right:12px">{escape(shorten(label))}</b>'
             for label, color in zip(labels, model_colors(labels), strict=True)
         )
-        self._heading.value = f"{names}distance over that of two different ones, the last tokens read, the {same}"
+        self._heading.value = f"{names}distance / distance between different states, the last tokens read, the {same}"
         self.list.options = [self._line(pair, labels) for _, pair in pairs.iterrows()]
         self.list.index = None
         self._about.value = ""
@@ -121,7 +123,7 @@ class PairsCard(Card):
 
     def _line(self, pair: pd.Series, labels: list[str]) -> str:
         far = " ".join(f"{pair[f'relative, {label}']:5.2f}" for label in labels)
-        return f"{far}  {_tail(pair['prefix_a'])} ~ {_tail(pair['prefix_b'])}  {clipped(str(pair['state']), 40)}"
+        return f"{far}  {_tail(pair['prefix_a'])} ~ {_tail(pair['prefix_b'])}  {shorten(str(pair['state']), 40)}"
 
     def _fly(self) -> None:
         """Select both histories, and put the cursor on the first."""
@@ -129,15 +131,15 @@ class PairsCard(Card):
             return
         pair, labels = self.table.iloc[self.list.index], self.state.scene.labels
         ends = [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
-        said = [
-            f"<code>{escape(clipped(str(pair[f'prefix_{end}']), 80))}</code> (episode {where[0]}, position {where[1]})"
+        histories = [
+            f"<code>{escape(shorten(str(pair[f'prefix_{end}']), 80))}</code> (episode {where[0]}, position {where[1]})"
             for end, where in zip("ab", ends, strict=True)
         ]
-        far = ", ".join(f"{escape(clipped(label))} {pair[f'relative, {label}']:.2f}" for label in labels)
-        state = escape(clipped(str(pair["state"]), 80))
+        far = ", ".join(f"{escape(shorten(label))} {pair[f'relative, {label}']:.2f}" for label in labels)
+        state = escape(shorten(str(pair["state"]), 80))
         self._about.value = (
-            f"{said[0]} and {said[1]} lead to the same {escape(self.by.value)} ({state}). Distance between them "
-            f"over that of two different ones: {far}."
+            f"{histories[0]} and {histories[1]} lead to the same {escape(self.by.value)} ({state}). "
+            f"Distance / distance between different states: {far}."
         )
         self.other.layout.display = None
         with self.state.hold_trait_notifications():
@@ -152,7 +154,7 @@ class PairsCard(Card):
 
 
 def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs that share no history: one that lies far off would fill the whole list."""
+    """Pairs that share no history: an outlier would fill the whole list."""
     seen: set[str] = set()
     keep = []
     for pair in zip(pairs["prefix_a"], pairs["prefix_b"], strict=True):
@@ -164,4 +166,4 @@ def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _tail(prefix: str, most: int = 16) -> str:
     """The last tokens of a history."""
-    return clipped(prefix if len(prefix) <= most else f"…{prefix[-most:]}", most + 1)
+    return shorten(prefix if len(prefix) <= most else f"…{prefix[-most:]}", most + 1)

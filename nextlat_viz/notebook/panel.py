@@ -1,0 +1,426 @@
+"""The panel: a question, the figure that answers it, its controls, its error, and whether it is folded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+import ipywidgets
+import pandas as pd
+
+from nextlat_viz.display import escape
+from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.notebook.jobs import Waiting, can_retry
+from nextlat_viz.notebook.plot import Plot
+from nextlat_viz.notebook.state import ViewState
+
+if TYPE_CHECKING:
+    from nextlat_viz.analysis import ProbeResult
+    from nextlat_viz.training import Checkpoint
+
+_ERROR = "border:2px solid #d1242f;border-radius:6px;padding:6px 12px;margin:4px 0;line-height:1.45"
+_BUSY = "opacity:.8;line-height:1.6"
+_DARK = {"auto": None, "light": False, "dark": True}
+_OPEN, _FOLDED = "▾", "▸"
+LABEL = {"description_width": "auto"}
+ROOM = {"width": "auto", "max_width": "280px", "margin": "2px 10px 2px 0"}
+
+
+class Box(ipywidgets.VBox):
+    """Widgets in a column, with a busy line, with errors shown in place, and a `close` that leaves nothing behind.
+
+    Parameters
+    ----------
+    state : ViewState, optional
+        The state that the widgets set and follow.
+    """
+
+    # ipywidgets also closes an object whose constructor failed; there is nothing to close in it.
+    _closed = True
+    children: Any
+    _dom_classes: Any
+
+    def __init__(self, state: ViewState | None = None) -> None:
+        self._links: list[tuple[Any, Callable[[Any], None], Any]] = []
+        self._closed = False
+        self._busy = ipywidgets.HTML()
+        self._alert = ipywidgets.HTML()
+        if state is not None:
+            self.state = state
+            state.loop.attach()
+        super().__init__(layout={"width": "100%", "overflow": "hidden"})
+        self._dom_classes = ("nextlat-viz",)
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The selected rows as a table, for the next cell."""
+        return self.state.selected
+
+    def _link(self, owner: Any, call: Callable[[Any], None], names: str | None = "value") -> None:
+        """Call when a trait of `owner` changes, with errors shown here; undone on close."""
+        guarded = self._guarded(call)
+        owner.observe(guarded, *(() if names is None else (names,)))
+        self._links.append((owner, guarded, names))
+
+    def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:
+        def guarded(*arguments: Any) -> None:
+            if not self._closed:
+                with self._working():
+                    call(*arguments)
+
+        return guarded
+
+    @contextlib.contextmanager
+    def _working(self, doing: str = "Computing …") -> Iterator[None]:
+        """Show the busy line until the block ends, and an error in it as an alert."""
+        outermost = not self._busy.value
+        if outermost:
+            self._busy.value = f'<div role="status" aria-live="polite" style="{_BUSY}">{escape(doing)}</div>'
+            self._alert.value = ""
+        try:
+            yield
+        except Exception as error:
+            self._complain(error)
+        finally:
+            if outermost and not self._closed:
+                self._busy.value = ""
+
+    def _complain(self, error: BaseException) -> None:
+        kind = type(error).__name__
+        self._alert.value = (
+            f'<div role="alert" style="{_ERROR}"><b>{escape(kind)}</b>: {escape(str(error) or kind)}</div>'
+        )
+
+    def close(self) -> None:
+        """Take the widget off the page and out of memory, with its figure and every control."""
+        if self._closed:
+            return
+        self._closed = True
+        if hasattr(self, "state"):
+            # A world or training step that was requested here and is still loading will not be shown.
+            self.state.withdraw(self._complain)
+        for owner, call, names in self._links:
+            owner.unobserve(call, *(() if names is None else (names,)))
+        self._links.clear()
+        # The busy line and the alert may not be among the children.
+        for part in (self._busy, self._alert, self):
+            for widget in _family(part):
+                if widget is not self:
+                    widget.close()
+        self.children = ()
+        super().close()
+
+
+class Panel(Box):
+    """One question about the models at the cursor, answered by a figure.
+
+    A subclass makes its controls, calls `_show`, and writes `_figure`, which returns a figure, or a sentence that says
+    why there is none. The figure is drawn in a later round of the event loop, and not at all while the panel is folded.
+
+    Parameters
+    ----------
+    *models
+        Models side by side, as `ViewState` takes them.
+    state : ViewState, optional
+        To share with other widgets, in place of models.
+    theme : {"auto", "light", "dark"}, optional
+        "auto" leaves the page's own background.
+
+    Attributes
+    ----------
+    name, question : str
+    framed : bool
+        Whether the question stands above the figure and folds it. A panel that is a widget of its own has no frame.
+    """
+
+    name: ClassVar[str]
+    question: ClassVar[str]
+    framed: ClassVar[bool] = True
+    _plot: Plot | None = None
+    _drawn: Any = None
+    _can_retry = False
+
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        self._shares = state is not None
+        super().__init__(shared_state(models, state, theme))
+        self._fold = ipywidgets.Button(tooltip="Fold or unfold", layout={"width": "auto"})
+        self._fold.add_class("nlv-fold")
+        self._fold.on_click(self._guarded(lambda button: self._set_folded(not self.folded)))
+        self._message = ""
+        self._words = _text()
+        self._retry = ipywidgets.Button(
+            description="Compute again", tooltip="Compute what was cancelled", layout={"width": "auto"}
+        )
+        self._retry.layout.display = "none"
+        self._retry.on_click(self._guarded(lambda button: self.state.jobs.again()))
+
+    def __dir__(self) -> list[str]:
+        return ["close", "drawn", "folded", "plot", "refresh", "selection", "state", "words"]
+
+    def __repr__(self) -> str:
+        if self.framed:
+            return f"<{self.question}>"
+        return f"<{type(self).__name__} of {', '.join(self.state.labels)}>"
+
+    def _looks_at(self) -> Any:
+        """Everything `_figure` depends on; nothing is drawn again while it stays the same."""
+        raise NotImplementedError
+
+    def _figure(self) -> Any:
+        """Build the figure of the state as it is now, or return a sentence that says why there is none."""
+        raise NotImplementedError
+
+    def _prepare(self) -> None:
+        """Ask the job queue for slow results, before anything is drawn."""
+
+    def _describe(self) -> None:
+        """Update the texts that stand beside the figure."""
+
+    @property
+    def plot(self) -> Any:
+        """The figure for the present state, drawn at once if need be; None where there is none."""
+        self.refresh()
+        return self._plot
+
+    @property
+    def folded(self) -> bool:
+        """Whether only the question is visible."""
+        return bool(self._body.layout.display == "none")
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is an answer, visible unless the panel is folded."""
+        return self._drawn is not None and not self.words
+
+    @property
+    def words(self) -> str:
+        """Why there is no figure; empty where there is one."""
+        return self._message
+
+    def _set_folded(self, folded: bool) -> None:
+        self._body.layout.display = "none" if folded else None
+        self._fold.description = f"{_FOLDED if folded else _OPEN} {self.question if self.framed else ''}"
+        self._ask()
+
+    def _show(
+        self,
+        above: Sequence[Any] = (),
+        below: Sequence[Any] = (),
+        on_click: Any = None,
+        on_select: Any = None,
+        stage: Sequence[Any] = (),
+    ) -> None:
+        """Put the panel on the page, and follow the state.
+
+        `stage` holds what is shown as the answer; by default the figure.
+        """
+        self._callbacks = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select))
+        self._stage = ipywidgets.VBox(stage, layout={"width": "100%", "overflow": "hidden"})
+        parts = [self._alert, self._words, self._retry, *self._arrange(self._stage), *below]
+        if self.framed:
+            self._dom_classes = ("nextlat-viz", "nlv-card", f"nlv-card-{self.name}")
+            self._busy.add_class("nlv-busy")
+            head = ipywidgets.HBox([self._fold, self._busy], layout={"width": "100%"})
+            head.add_class("nlv-head")
+            self._body: Any = ipywidgets.VBox([*above, *parts], layout={"width": "100%", "overflow": "hidden"})
+            self.children = [head, self._body]
+        else:
+            self._body = self
+            self.children = [*above, self._busy, *parts]
+        self.state.observe(self._ask)
+        self._links.append((self.state, self._ask, None))
+        self._set_folded(False)
+        if not self.framed:
+            # A widget of its own is complete when its cell ends; a studio draws its panels one by one.
+            self.refresh()
+
+    def _arrange(self, stage: ipywidgets.VBox) -> Sequence[Any]:
+        """The widgets between the messages and the controls below; by default the stage alone."""
+        return [stage]
+
+    def _ask(self, change: Any = None) -> None:
+        self.state.loop.soon(self.refresh)
+
+    def refresh(self) -> None:
+        """Draw the present state, where that has not been done."""
+        if self._closed or self.folded:
+            return
+        before, self._can_retry = self._drawn, False
+        try:
+            self._prepare()
+            looks = self._looks_at()
+        except Exception as error:
+            self._fail(error)
+            return
+        if looks != before:
+            with self._working():
+                try:
+                    self._draw(looks)
+                    self._drawn = looks
+                except Exception as error:
+                    self._fail(error)
+        if self._can_retry:
+            self._retry.layout.display = None
+        elif looks != before:
+            self._retry.layout.display = "none"
+        try:
+            self._describe()
+        except Exception as error:
+            self._complain(error)
+
+    def _draw(self, looks: Any) -> None:
+        figure = self._figure()
+        if isinstance(figure, str):
+            self._say(figure)
+        else:
+            if self._plot is None:
+                self._plot = Plot(figure, *self._callbacks)
+                self._place(self._plot)
+            else:
+                self._plot.become(figure)
+            self._say("")
+
+    def _place(self, plot: Plot) -> None:
+        self._stage.children = (plot,)
+
+    def _say(self, message: str) -> None:
+        """Show a message in place of the figure; an empty one shows the figure."""
+        self._message = message
+        self._words.value = escape(message)
+        self._stage.layout.display = "none" if message else None
+
+    def _fail(self, error: Exception) -> None:
+        """Show an error in place of a figure that is out of date; drawing is tried again at the next change."""
+        self._drawn = None
+        self._say("No figure to show.")
+        self._complain(error)
+
+    def _probe(self, model: int, target: str, site: str) -> ProbeResult:
+        """The probe of a model, fitted by the job queue; raises an error that says so while there is none."""
+        try:
+            return self.state.ask_probe(model, target, site, self._ask)
+        except Waiting:
+            raise
+        except Exception as error:
+            self._can_retry = self._can_retry or can_retry(error)
+            raise
+
+    def close(self) -> None:
+        """Take the panel off the page and out of memory; results that only it asked for are not computed any more."""
+        if not self._closed:
+            self.state.jobs.withdraw(self._ask)
+            self.state.layouts.withdraw(self._ask)
+            self.state.loop.forget(self.refresh)
+            for part in (self._fold, self._retry):
+                for widget in _family(part):
+                    widget.close()
+        super().close()
+
+
+class ModelPanel(Panel):
+    """A panel that asks every model the same question at the cursor, and draws the answers.
+
+    A subclass writes `_answer`, which may raise a ValueError that says why a model has none, and `_draw_answers`. A
+    model without an answer is named under the figure with the reason; where no model has one, the reasons replace the
+    figure.
+    """
+
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
+        self._without = _text()
+        self._build()
+
+    def _build(self) -> None:
+        """Make the controls and call `_show`."""
+        self._show(below=[self._without])
+
+    def _answer(self, model: int, row: int) -> Any:
+        """The answer of one model at a row of the table."""
+        raise NotImplementedError
+
+    def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
+        """The figure of the answers, by label."""
+        raise NotImplementedError
+
+    def _depends_on(self) -> tuple[Any, ...]:
+        """Everything beside cursor and theme that the answers depend on."""
+        return ()
+
+    def _looks_at(self) -> Any:
+        state = self.state
+        return id(state.scene), state.episode, state.position, state.dark, *self._depends_on()
+
+    def _figure(self) -> Any:
+        state, scene = self.state, self.state.scene
+        row = int(scene.rows([(state.episode, state.position)])[0])
+        answers, without = {}, {}
+        for model, label in enumerate(scene.labels):
+            try:
+                answers[label] = self._answer(model, row)
+            except (LatentsError, ValueError) as error:
+                without[label] = _sentence(str(error))
+        reasons = list(dict.fromkeys(without.values()))
+        self._without.value = ""
+        if not answers:
+            return " ".join(reasons)
+        self._without.value = "<br>".join(escape(reason) for reason in reasons)
+        figure = self._draw_answers(answers, state.theme)
+        for note in figure.layout.annotations:
+            # In a narrow panel the headings begin at its edge.
+            if note.xref == "paper" and note.x == 0 and note.xanchor == "left":
+                note.xshift = 10 - figure.layout.margin.l
+        return figure
+
+    def _checkpoint(self, model: int) -> Checkpoint:
+        """The model's checkpoint; raises a ValueError where there are only latents."""
+        scene = self.state.scene
+        checkpoint = scene.checkpoint(model)
+        if checkpoint is None:
+            raise ValueError(
+                f"{scene.labels[model]} was given as latents, and this panel runs the model: open the studio with "
+                "its checkpoint"
+            )
+        return checkpoint
+
+
+def shared_state(models: Sequence[Any], state: ViewState | None, theme: Theme | None) -> ViewState:
+    """The state of a widget: a new one for models, or the given one.
+
+    Raises
+    ------
+    ValueError
+        For both models and a state.
+    UnknownNameError
+        For an unknown theme.
+    """
+    if state is not None and models:
+        raise ValueError("give models or a state, not both: the state has its models already")
+    if theme is not None and theme not in get_args(Theme):
+        raise unknown("theme", theme, get_args(Theme))
+    state = ViewState(*models) if state is None else state
+    if theme is not None:
+        state.dark = _DARK[theme]
+    return state
+
+
+def _text() -> ipywidgets.HTML:
+    text = ipywidgets.HTML(layout={"width": "100%"})
+    text.add_class("nlv-words")
+    return text
+
+
+def _sentence(text: str) -> str:
+    """An error's text as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "…")) else ".")
+
+
+def _family(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
+    """A widget and all widgets in it: children, layouts, styles."""
+    for name in ("children", "layout", "style"):
+        part = getattr(widget, name, None)
+        for member in part if isinstance(part, (list, tuple)) else [part]:
+            if isinstance(member, ipywidgets.Widget):
+                yield from _family(member)
+    yield widget

@@ -1,0 +1,354 @@
+"""Where the latents lie: PCA, UMAP and what linear probes read, with the episode as a path through the points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+import numpy as np
+from jaxtyping import Int
+
+from nextlat_viz import figures
+from nextlat_viz.display import escape, shorten
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.rows import BELIEF, prefix
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
+from nextlat_viz.notebook.panels.every_point import PLACE, VIEWS, EveryPoint, Readings, places, read_by_probes, views
+from nextlat_viz.notebook.plot import Plot, Points
+from nextlat_viz.notebook.state import ViewState
+
+if TYPE_CHECKING:
+    from nextlat_viz.analysis import Projection
+
+# Characters of a label that fit at the side of its row of views.
+_LONGEST = 32
+# Rows from which a sample is too small a part of the table to start with.
+_MANY = 100_000
+MOUSE = [("select (box)", "select"), ("select (lasso)", "lasso"), ("zoom", "zoom"), ("move", "pan")]
+
+
+class SpacePanel(Panel):
+    """PCA and UMAP of each model, and what linear probes read in the world's own coordinates where it has some.
+
+    A figure shows all these views of as many rows as it can draw. A larger table is drawn as clouds of every row, one
+    view at a time.
+    """
+
+    name, question = "space", "Where does the model think we are?"
+
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
+        self._readings: list[Readings] = []
+        self._umaps: list[Projection | str] = []
+        self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick))
+        self._frame = ipywidgets.VBox(layout={"width": "100%"})
+        self.points = ipywidgets.Dropdown(
+            description="Draw", tooltip="All views of a sample, or one view of all rows", style=LABEL, layout=ROOM
+        )
+        self.view = ipywidgets.Dropdown(
+            description="View", tooltip="How the latents are laid out", style=LABEL, layout=ROOM
+        )
+        self.status = controls.StatusLine(self.state.layouts, self._ask)
+        self._offer(None)
+        self._link(self.state, self._offer, "world")
+        for control in (self.points, self.view):
+            self._link(control, lambda change: self._ask())
+        self._build()
+
+    def _build(self) -> None:
+        self._show(
+            above=[controls.row(self.points, self.view, self.status)],
+            on_click=self._click, on_select=self._select, stage=(self._frame, self._points.box),
+        )  # fmt: skip
+
+    def _place(self, plot: Plot) -> None:
+        self._frame.children = (plot,)
+
+    def _bring(self, wanted: Any) -> None:
+        """Show the figure or the clouds. The other is hidden and kept."""
+        for part in (self._frame, self._points.box):
+            part.layout.display = None if part is wanted else "none"
+
+    @property
+    def clouds(self) -> list[Any]:
+        """The clouds of every row, one for each model that has places in this view; none where a figure is drawn."""
+        self.refresh()
+        return [cloud for cloud in self._points.clouds if cloud is not None]
+
+    @property
+    def plot(self) -> Any:
+        """The figure for the present state; where clouds are drawn, their view as a figure."""
+        self.refresh()
+        return self._figure() if self.points.value else self._plot
+
+    def _offer(self, change: Any) -> None:
+        """Offer all rows where a figure shows a sample, and the views that the scene has."""
+        scene = self.state.scene
+        total, shown = scene.latents[0].n_obs, len(scene.shown)
+        more = total > shown
+        sample = f"{shown:,} of {total:,} rows, all views" if more else "all views"
+        self.points.options = [(sample, False), *([(f"all {total:,} rows, one view", True)] if more else [])]
+        self.points.value = total > max(shown, _MANY)
+        self.points.layout.display = None if more else "none"
+        try:
+            known = views(scene)
+        except LatentsError:
+            known = ["pca", "umap"]
+        self.view.options = [(VIEWS[name], name) for name in known]
+        self.view.value = known[0]
+
+    def _looks_at(self) -> Any:
+        """What the figure depends on: all but the cursor, then the cursor."""
+        state = self.state
+        results = [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
+        keys = (result if isinstance(result, str) else id(result) for result in results)
+        where = (id(state.scene), *keys, state.site, self.points.value, self.points.value and self.view.value)
+        marks = (state.selection, tuple(sorted(state.filter.items())))
+        return (where, state.color, marks, state.dark), (state.episode, state.position)
+
+    def _prepare(self) -> None:
+        state = self.state
+        every = bool(self.points.value)
+        self.view.layout.display = None if every else "none"
+        if not every or self.view.value == "umap":
+            self._umaps = state.ask_umaps(state.site, self._ask)
+        else:
+            self._umaps = [""] * len(state.latents)
+        self.status.follow()
+        self._readings = [self._read(model) for model in range(len(state.scene.latents))]
+
+    def _read(self, model: int) -> Readings:
+        """The probes that place rows in the world, or a message in place of one that is not there."""
+        scene, site = self.state.scene, self.state.site
+        try:
+            wanted = read_by_probes(scene)
+        except LatentsError:
+            # Latents without a known world have targets too, but no picture to show them in.
+            return {}
+        if self.points.value:
+            wanted = {BELIEF: (BELIEF,), "place": PLACE}.get(self.view.value, ())
+        readings: dict[str, Any] = {}
+        for name in wanted:
+            try:
+                readings[name] = self._probe(model, name, site)
+            except (LatentsError, ValueError) as error:
+                readings[name] = str(error)
+        return readings
+
+    def _draw(self, looks: Any) -> None:
+        if self.points.value:
+            self._draw_clouds(looks)
+        elif self._drawn is not None and looks[0] == self._drawn[0]:
+            self._move_cursor()
+        else:
+            super()._draw(looks)
+            self._points.close()
+            self._bring(self._frame)
+
+    def _draw_clouds(self, looks: Any) -> None:
+        state, scene = self.state, self.state.scene
+        (where, color, marks, _), _ = looks
+        before = self._drawn[0] if self._drawn is not None else (None, None, None, None)
+        self._say("")
+        if where != before[0]:
+            coordinates = [
+                places(scene, model, self.view.value, state.site, readings, umap)
+                for model, (readings, umap) in enumerate(zip(self._readings, self._umaps, strict=True))
+            ]
+            self._points.draw([shorten(label, _LONGEST) for label in scene.labels], scene.latents, coordinates, color)
+            self._bring(self._points.box)
+        elif color != before[1]:
+            self._points.recolor(scene.latents, color)
+        if (where, marks) != (before[0], before[2]):
+            rows = self._highlighted()
+            self._points.select(np.zeros(0, dtype=np.int64) if rows is None else rows)
+        self._points.go_to(self._path())
+
+    def _figure(self) -> Any:
+        """All views, or the one that clouds are drawn in, of as many rows as a figure can draw."""
+        state, scene = self.state, self.state.scene
+        planes: list[dict[str, Any]] = [
+            {"pca": pca, "umap": umap}
+            for pca, umap in zip(scene.pca(state.site), self._umaps, strict=True)
+        ]  # fmt: skip
+        for model, plane in enumerate(planes):
+            if self.points.value:
+                planes[model] = {name: view for name, view in plane.items() if name == self.view.value}
+            planes[model].update(self._read_place(model))
+        return figures.clouds(
+            scene.latents,
+            planes,
+            [readings.get(BELIEF) for readings in self._readings],
+            state.color,
+            labels=[shorten(label, _LONGEST) for label in scene.labels],
+            rows=scene.shown,
+            selection=self._highlighted(),
+            cursor=(state.episode, state.position),
+            theme=state.theme,
+        )
+
+    def _highlighted(self) -> Int[np.ndarray, " rows"] | None:
+        """The selected rows that the filter keeps; without a selection, all it keeps."""
+        state = self.state
+        if not state.filter:
+            return state.rows if state.selection else None
+        return state.rows[state.kept[state.rows]] if state.selection else np.flatnonzero(state.kept)
+
+    def _read_place(self, model: int) -> dict[str, Any]:
+        """The view of the places that linear probes read, in a world where rows have a place."""
+        scene, site = self.state.scene, self.state.site
+        if PLACE[0] not in self._readings[model]:
+            return {}
+        read = places(scene, model, "place", site, self._readings[model])
+        if isinstance(read, str):
+            return {VIEWS["place"]: read}
+        probes: Any = self._readings[model]
+        scores = ", ".join(f"{probes[name].score:.2f}".replace("-", "−") for name in PLACE)
+        return {
+            f"{VIEWS['place']}: R² {scores}": replace(
+                scene.pca(site)[model], coordinates=read.coordinates[scene.shown].astype(np.float32),
+                explained_variance=None, trustworthiness=None, note=f"{read.title}. {read.note}",
+            )
+        }  # fmt: skip
+
+    def _path(self) -> Int[np.ndarray, " positions"]:
+        """The rows of the cursor's episode, up to the cursor, in reading order."""
+        state, scene = self.state, self.state.scene
+        return scene.rows([(state.episode, at) for at in scene.positions(state.episode) if at <= state.position])
+
+    def _move_cursor(self) -> None:
+        """Send only the cursor, as `figures.clouds` draws it."""
+        shown, path = self.state.scene.shown, self._path()
+        at = np.searchsorted(shown, path)
+        if not (at.size and at[-1] < len(shown) and shown[at[-1]] == path[-1]):
+            # The figure draws whole episodes, and not this one.
+            at = at[:0]
+        marks: dict[Any, dict[Any, Any]] = {}
+        assert self._plot is not None
+        traces: Any = self._plot.data
+        for trace in traces:
+            about = trace.meta or {}
+            marks.setdefault((about.get("model"), about.get("column")), {})[about.get("role")] = trace
+        with self._plot.batch_update():
+            for view in marks.values():
+                if "cursor" in view and view["points"].x is not None:
+                    points, cursor = view["points"], view["cursor"]
+                    cursor.x, cursor.y = points.x[at], points.y[at]
+                    cursor.marker.size = [4.0] * (len(at) - 1) + [16.0] * (len(at) > 0)
+
+    def _click(self, points: Points) -> None:
+        rows = self._rows(points)
+        if rows:
+            self._go(rows[0])
+
+    def _select(self, points: Points | None) -> None:
+        self._pick(np.array(self._rows(points), dtype=np.int64))
+
+    def _go(self, row: int) -> None:
+        """Put the cursor on a row."""
+        self.state.go_to(*self.state.scene.keys([row])[0])
+
+    def _pick(self, rows: Int[np.ndarray, " rows"]) -> None:
+        """Select the rows that the filter keeps."""
+        self.state.select(rows[self.state.kept[rows]])
+
+    def _rows(self, points: Points | None) -> list[int]:
+        assert self._plot is not None
+        shown = self.state.scene.shown
+        return sorted({int(shown[point]) for _, point in self._plot.points(points, "points")})
+
+    def close(self) -> None:
+        """Take the panel off the page and out of memory."""
+        if not self._closed:
+            self.status.close()
+            self._points.close()
+        super().close()
+
+
+class LatentExplorer(SpacePanel):
+    """The latents of one or several models: PCA, UMAP, and the belief a linear probe reads from them.
+
+    A row of views per model, the same rows of the table in every view. Drag to select points, in all views and in
+    all widgets that share the state; click a point to move the cursor there.
+
+    Parameters
+    ----------
+    *models
+        Models side by side: checkpoints, their names, or latents; or ``{world name: models}``.
+    state : ViewState, optional
+        In place of models, to link this widget with others.
+    theme : {"auto", "light", "dark"}, optional
+
+    Attributes
+    ----------
+    state : ViewState
+    selection : DataFrame
+        The selected rows.
+
+    Examples
+    --------
+    >>> explorer = LatentExplorer("rrxor/next_token", "rrxor/nextlat")
+    >>> explorer.state.color = "position"
+    >>> explorer.state.select(range(3))
+    >>> explorer.selection["position"].tolist()
+    [1, 2, 3]
+    >>> explorer.close()
+    """
+
+    framed = False
+
+    def _build(self) -> None:
+        self._mouse = ipywidgets.Dropdown(
+            options=MOUSE, description="Drag to", tooltip="What dragging with the mouse does", style=LABEL, layout=ROOM
+        )
+        self._count, self._where = ipywidgets.HTML(), ipywidgets.HTML()
+        self._clear = ipywidgets.Button(description="Clear selection", tooltip="Select nothing", disabled=True)
+        self._clear.on_click(self._guarded(lambda button: self._select(None)))
+        self._jobs = controls.StatusLine(self.state.jobs)
+        shared = controls.row(
+            controls.world(self), controls.color(self), controls.site(self), controls.step(self), self._mouse,
+            controls.theme(self),
+        )  # fmt: skip
+        self._show(
+            above=[shared, controls.row(self.points, self.view, self._jobs, self.status)],
+            below=[controls.row(self._count, self._clear, self._where)],
+            on_click=self._click, on_select=self._select, stage=(self._frame, self._points.box),
+        )  # fmt: skip
+        self._link(self._mouse, self._set_mouse)
+
+    def _place(self, plot: Plot) -> None:
+        super()._place(plot)
+        plot.layout.on_change(self._guarded(self._show_mouse), "dragmode")
+
+    def _describe(self) -> None:
+        """Say how many rows are selected and where the cursor is."""
+        state, scene = self.state, self.state.scene
+        n = len(state.selection)
+        total = scene.latents[0].n_obs
+        part = "" if len(scene.shown) == total else f", {len(scene.shown):,} of them drawn"
+        text = f"{n:,} of {total:,} rows selected{part}" if n else f"{total:,} rows{part}; drag over a view to select"
+        self._count.value = f'<span role="status">{text}</span>'
+        self._clear.disabled = not n
+        line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
+        read = prefix(line[: state.position], [escape(name) for name in scene.vocabulary])
+        self._where.value = (
+            f'<span style="margin-left:16px">Cursor: episode {state.episode}, position {state.position}, '
+            f"read <code>{read}</code></span>"
+        )
+
+    def _set_mouse(self, change: Any) -> None:
+        if self._plot is not None:
+            self._plot.layout.dragmode = self._mouse.value
+
+    def _show_mouse(self, layout: Any, mode: str) -> None:
+        if mode in dict(MOUSE).values():
+            self._mouse.value = mode
+
+    def close(self) -> None:
+        """Take the widget off the page and out of memory."""
+        if not self._closed:
+            self._jobs.close()
+        super().close()

@@ -1,0 +1,78 @@
+// The tokens of an episode in reading order, to click. Arrow keys step wherever the studio has the focus, unless the
+// focused element takes arrows itself; JupyterLab would fold headings with them.
+const TAKES_KEYS = "input, select, textarea, [contenteditable=true], [role=slider], [role=listbox]";
+
+function render({model, el}) {
+  const line = document.createElement("div");
+  line.className = "nlv-tokens";
+  line.setAttribute("role", "group");
+  line.setAttribute("aria-label", "Tokens of the episode");
+  el.append(line);
+
+  const go = place => {
+    const places = model.get("places");
+    if (places.length && place !== undefined) {
+      model.set("position", Math.min(Math.max(place, places[0]), places.at(-1)));
+      model.save_changes();
+    }
+  };
+  const mark = () => {
+    const places = model.get("places"), at = model.get("position"), chosen = new Set(model.get("selected"));
+    [...line.children].forEach((button, i) => {
+      button.classList.toggle("nlv-unread", places[i] > at);
+      button.classList.toggle("nlv-selected", chosen.has(places[i]));
+      if (places[i] === at) button.setAttribute("aria-current", "step"); else button.removeAttribute("aria-current");
+    });
+    const now = line.querySelector("[aria-current]");
+    // Only within the line: scrollIntoView would move the page too.
+    if (now) line.scrollTop = Math.max(0, now.offsetTop - line.offsetTop - line.clientHeight / 2);
+  };
+  const draw = () => {
+    const places = model.get("places"), notes = model.get("notes");
+    line.replaceChildren(...model.get("tokens").map((token, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.tabIndex = -1;
+      button.dir = "auto";
+      button.textContent = token;
+      button.title = `position ${places[i]}: ${notes[i]}`;
+      button.addEventListener("click", () => go(places[i]));
+      return button;
+    }));
+    mark();
+  };
+  model.on("change:tokens", draw);
+  model.on("change:places", draw);
+  model.on("change:position", mark);
+  model.on("change:selected", mark);
+  draw();
+
+  const pressed = event => {
+    const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+    if (!step || event.altKey || event.ctrlKey || event.metaKey || event.target.closest(TAKES_KEYS)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const places = model.get("places");
+    go(places[places.indexOf(model.get("position")) + step]);
+  };
+  let studio = null, gone = false;
+  const settle = () => {
+    studio = el.closest(".nlv-studio");
+    if (studio) {
+      studio.tabIndex = 0;
+      studio.dataset.lmSuppressShortcuts = "true";
+      studio.addEventListener("keydown", pressed);
+    } else if (!gone) requestAnimationFrame(settle);
+  };
+  settle();
+  return () => {
+    gone = true;
+    studio?.removeEventListener("keydown", pressed);
+    model.off("change:tokens", draw);
+    model.off("change:places", draw);
+    model.off("change:position", mark);
+    model.off("change:selected", mark);
+  };
+}
+
+export default {render};
