@@ -65,4 +65,5 @@ from .speculation import acceptance as acceptance
 from .trajectories import Trajectory as Trajectory
 from .trajectories import compare_trajectories as compare_trajectories
 from .trajectories import mean_trajectory_error as mean_trajectory_error
+from .trajectories import plane_trajectory as plane_trajectory
 from .trajectories import read_trajectory as read_trajectory

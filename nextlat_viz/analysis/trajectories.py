@@ -1,4 +1,4 @@
-"""Trajectories of an episode through belief space: as a linear probe reads them from a model, and exact."""
+"""Trajectories of an episode: through belief space, as a probe reads it and exact, or through any other plane."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nextlat_viz.latents.table import column, episode_rows, meta
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """The path of one episode through belief space, as read from the model and exact.
+    """The path of one episode through belief space or another plane, as read from the model and exact.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Trajectory:
         From 1: the belief at position t is that after t tokens.
     tokens : tuple of str
     read, exact : (T, S) arrays
-        The reading of the probe, which may leave the simplex, and the exact belief.
+        The reading of the probe, which may leave the simplex, and the exact belief; NaN where no truth is known.
     coordinates, exact_coordinates : (T, 2) arrays
         Both in the picture coordinates of the world.
     distance, total_variation : (T,) arrays
@@ -40,6 +40,8 @@ class Trajectory:
     episode : int
     held_out : bool or None
         Whether the probe was fitted without this episode; None for other episodes than those of the probe.
+    axes : tuple of str
+        Titles of the two axes; empty for beliefs, whose plane is the world's picture of them.
     """
 
     positions: Int[np.ndarray, " T"]
@@ -52,6 +54,12 @@ class Trajectory:
     label: str
     episode: int
     held_out: bool | None
+    axes: tuple[str, ...] = ()
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the exact path is known."""
+        return bool(np.isfinite(self.exact).any())
 
     @property
     def distance(self) -> Float[np.ndarray, " T"]:
@@ -151,6 +159,47 @@ def read_trajectory(latents: AnnData, probe: ProbeResult, episode: int) -> Traje
         label=about["label"],
         episode=int(episode),
         held_out=bool(episode in probe.test_episodes) if same_episodes else None,
+    )
+
+
+def plane_trajectory(
+    latents: AnnData,
+    episode: int,
+    coordinates: Float[np.ndarray, "rows 2"],
+    axes: tuple[str, str],
+    truth: Float[np.ndarray, "rows 2"] | None = None,
+    held_out: bool | None = None,
+) -> Trajectory:
+    """Return the path of one episode through a plane, for models without beliefs.
+
+    Parameters
+    ----------
+    latents : AnnData
+    episode : int
+    coordinates : (rows, 2) array
+        Places of all rows, such as ``project(latents, "pca").coordinates``.
+    axes : (str, str)
+        Titles of the axes.
+    truth : (rows, 2) array, optional
+        True places of all rows.
+    held_out : bool, optional
+        Whether the coordinates are readings of probes fitted without this episode.
+    """
+    rows = episode_rows(latents, episode)
+    read = np.asarray(coordinates, dtype=float)[rows]
+    exact = np.full_like(read, np.nan) if truth is None else np.asarray(truth, dtype=float)[rows]
+    return Trajectory(
+        positions=column(latents, "position")[rows],
+        tokens=tuple(map(str, column(latents, "token")[rows])),
+        read=read,
+        exact=exact,
+        coordinates=read,
+        exact_coordinates=exact,
+        state_names=axes,
+        label=meta(latents)["label"],
+        episode=int(episode),
+        held_out=held_out,
+        axes=axes,
     )
 
 

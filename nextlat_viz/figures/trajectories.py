@@ -1,4 +1,4 @@
-"""One episode step by step: how each model's belief moves, beside the exact belief."""
+"""One episode step by step: the path of each model's belief, or of other coordinates, with the exact path."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from nextlat_viz.analysis import Trajectory
 
+# A vocabulary of more tokens than this is drawn by its likeliest tokens.
+_MOST_TOKENS, _LIKELIEST = 24, 12
+
 
 def trajectories(
     latents: Sequence[AnnData],
@@ -33,14 +36,17 @@ def trajectories(
     selection: Sequence[int] = (),
     theme: Theme = "auto",
 ) -> Figure:
-    """Draw one episode's belief paths, the next-token distributions and the errors, with a cursor.
+    """Draw one episode's paths, the next-token distributions and the errors, with a cursor.
+
+    A view that does not apply is replaced by a sentence: the errors where the exact path is not known, the next token
+    where the tables hold no probabilities.
 
     Parameters
     ----------
     latents : sequence of AnnData
         One table per model, of the same episodes.
     paths : sequence of Trajectory
-        One per model, of one episode, as `analysis.read_trajectory` returns it.
+        One per model, of one episode, as `analysis.read_trajectory` or `analysis.plane_trajectory` returns it.
     position : int
         Position of the cursor: the number of tokens read.
     labels : sequence of str, optional
@@ -59,7 +65,7 @@ def trajectories(
     ValueError
         When the paths are not of one episode, or the episode does not have the position.
     """
-    from nextlat_viz.latents import column, episode_rows, meta, world_of
+    from nextlat_viz.latents import column, episode_rows, meta
 
     if not paths or len(paths) != len(latents) or len({path.episode for path in paths}) != 1:
         raise ValueError("give one path per table of latents, all of one episode")
@@ -71,7 +77,6 @@ def trajectories(
     labels = [path.label for path in paths] if labels is None else labels
     at = int(np.flatnonzero(first.positions == position)[0])
     rows = episode_rows(latents[0], first.episode)
-    world: Any = world_of(latents[0])
     tokens = list(meta(latents[0])["vocabulary"])
     vocabulary = [escape(shorten(token)) for token in tokens]
     codes = [tokens.index(token) for token in first.tokens]
@@ -79,20 +84,26 @@ def trajectories(
         f"read {prefix(np.array(codes[: i + 1]), vocabulary)}<br>position {place}"
         for i, place in enumerate(first.positions.tolist())
     ]
-    names = ["exact", *(escape(shorten(label)) for label in labels)]
+    names = ["true" if first.axes else "exact", *(escape(shorten(label)) for label in labels)]
     colors = [themes.EXACT, *themes.model_colors(labels)]
     places = [first.exact_coordinates, *(path.coordinates for path in paths)]
-    chances = [column(latents[0], "next_token_probs_exact"), *(column(table, "next_token_probs") for table in latents)]
+    arrays = [(latents[0], "next_token_probs_exact"), *((table, "next_token_probs") for table in latents)]
+    chances = [column(table, name)[rows[at]] if name in table.obsm else None for table, name in arrays]
+    likely = _likely([chance for chance in chances if chance is not None])
 
     figure, layout = Figure(), Layout()
-    planes, next_token, errors, strip = _views(layout, first, tokens, world, paths, position)
-    figure.add_trace(simplex.edges(world, meta={"role": "simplex"}, **planes))
+    drawn = [shorten(tokens[code], 10) for code in likely]
+    planes, next_token, errors, strip = _views(layout, latents[0], drawn, paths, position)
+    figure.add_trace(simplex.edges(None if first.axes else _pictured(latents[0]), meta={"role": "simplex"}, **planes))
     for i, (name, color, place) in enumerate(zip(names, colors, places, strict=True)):
-        figure.add_traces(_path(name, color, place, at, texts, i, planes))
+        if i or first.has_truth:
+            figure.add_traces(_path(name, color, place, at, texts, i, planes))
     for i, (name, color, chance) in enumerate(zip(names, colors, chances, strict=True)):
-        figure.add_trace(_bars(name, color, chance[rows[at]], vocabulary, i, next_token))
+        if chance is not None:
+            figure.add_trace(_bars(name, color, chance[likely], [vocabulary[code] for code in likely], i, next_token))
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
-        figure.add_trace(_error(name, color, path, texts, i, errors))
+        if path.has_truth:
+            figure.add_trace(_error(name, color, path, texts, i, errors))
     figure.add_trace(_strip(codes, vocabulary, first.positions, at, selection, theme, strip))
     line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
     cursor = {"x0": position, "x1": position, "y0": 0, "y1": 1, "xref": "x3", "yref": "y3 domain", "line": line}
@@ -100,7 +111,7 @@ def trajectories(
         figure,
         theme,
         height=520,
-        margin={"l": 14, "r": 14, "t": 36, "b": 46},
+        margin={"l": 58 if first.axes else 14, "r": 14, "t": 36, "b": 46},
         barmode="group",
         bargap=0.3,
         dragmode="select",
@@ -110,22 +121,55 @@ def trajectories(
     )
 
 
+def _pictured(latents: AnnData) -> Any:
+    """The world that draws the beliefs."""
+    from nextlat_viz.latents import world_of
+
+    return world_of(latents)
+
+
+def _likely(chances: Sequence[Float[np.ndarray, " V"]]) -> Int[np.ndarray, " tokens"]:
+    """The tokens to draw: all of a small vocabulary, else the likeliest of any model."""
+    if not chances:
+        return np.zeros(0, dtype=int)
+    most = np.max(chances, axis=0)
+    return np.arange(len(most)) if len(most) <= _MOST_TOKENS else np.sort(np.argsort(-most, kind="stable")[:_LIKELIEST])
+
+
 def _views(
-    layout: Layout, path: Trajectory, tokens: list[str], world: Any, paths: Sequence[Trajectory], position: int
+    layout: Layout, latents: AnnData, tokens: list[str], paths: Sequence[Trajectory], position: int
 ) -> list[dict[str, str]]:
     """Add the views of the plane, the next token, the distances and the tokens."""
     hidden, right = {"visible": False}, [0.54, 1.0]
+    path, world = paths[0], None if paths[0].axes else _pictured(latents)
     positions = path.positions
     along = [float(positions[0]) - 0.6, float(positions[-1]) + 0.6]
     training = " (training episode)" if any(item.held_out is False for item in paths) else ""
     small = {"yanchor": "top", "yshift": 0, "align": "left", "font": {"size": 10.5}}
-    layout.notes += [
-        *simplex.corner_names(world, "x", "y"),
-        heading(f"Belief, read by a linear probe{training}"),
-        note(0.0, 0.2, simplex.axes_note(world, 64), xanchor="left", **small),
-    ]
+    if world is None:
+        by_probes = ", read by linear probes" if path.has_truth else " of the latents"
+        layout.notes.append(heading(f"{' and '.join(path.axes)}{by_probes}{training}"))
+        across: dict[str, Any] = {"title": {"text": path.axes[0]}}
+        up: dict[str, Any] = {"title": {"text": path.axes[1]}}
+    else:
+        across, up = hidden, hidden
+        layout.notes += [
+            *simplex.corner_names(world, "x", "y"),
+            heading(f"Belief, read by a linear probe{training}"),
+            note(0.0, 0.2, simplex.axes_note(world, 64), xanchor="left", **small),
+        ]
+    middle = {"xanchor": "center", "yanchor": "middle"}
+    if not tokens:
+        layout.notes.append(note(0.77, 0.85, "These latents hold no next-token probabilities.", **middle))
+    if not path.has_truth:
+        layout.notes.append(note(0.77, 0.36, "The exact path is not known, so there is no distance.", **middle))
+    distance = (
+        "Distance of the reading from the truth"
+        if path.axes
+        else "Distance of the probe's belief from the exact belief"
+    )
     return [
-        layout.view([0.0, 0.48], [0.21, 0.93], x=hidden, y={**hidden, "scaleanchor": "x"}),
+        layout.view([0.0, 0.48], [0.21, 0.93], x=across, y={**up, "scaleanchor": "x"}),
         layout.view(
             right,
             [0.7, 1.0],
@@ -138,7 +182,7 @@ def _views(
             [0.17, 0.55],
             x={"range": along, "showgrid": False, "showticklabels": False},
             y={"rangemode": "tozero", "title": {"text": "distance"}},
-            title="Distance of the probe's belief from the exact belief",
+            title=distance,
         ),
         layout.view(
             [0.0, 1.0],
@@ -213,7 +257,8 @@ def _strip(
     """Draw the tokens in reading order: the current one framed, later ones faint."""
     size = 30 if len(codes) <= 24 else 14
     return go.Scatter(
-        x=positions, y=[0] * len(codes), mode="markers+text", text=[vocabulary[code] for code in codes],
+        x=positions, y=[0] * len(codes), mode="markers+text", text=[shorten(vocabulary[code], 8 if len(codes) <= 24 else 5) for code in codes],
+        customdata=[vocabulary[code] for code in codes],
         textfont={"size": 13 if len(codes) <= 24 else 9, "color": themes.ink(theme)},
         marker={
             "symbol": "square", "size": size,
@@ -223,5 +268,5 @@ def _strip(
                 "color": [CURSOR if i == at else CATEGORICAL[1] for i in range(len(codes))],
             },
         },
-        hovertemplate="position %{x}: token %{text}<extra></extra>", showlegend=False, meta={"role": "strip"}, **axes,
+        hovertemplate="position %{x}: token %{customdata}<extra></extra>", showlegend=False, meta={"role": "strip"}, **axes,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from nextlat_viz import analysis
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import column, episode_rows, meta, sites, tokens_of, world_of
+from nextlat_viz.latents import site as site_of
 from nextlat_viz.notebook.jobs import Results
 from nextlat_viz.notebook.sources import Source
 from nextlat_viz.worlds import Episodes
@@ -298,11 +299,28 @@ class Scene:
         )
 
     def path(self, model: int, site: str, episode: int) -> Trajectory:
-        """The trajectory of one episode in belief space, as the model's probe reads it."""
-        return self._paths.get(
-            (model, site, episode),
-            lambda: analysis.read_trajectory(self.latents[model], self.probe(model, "belief", site), episode),
-        )
+        """The trajectory of one episode: in belief space, else in the places that probes read, else in PCA."""
+        return self._paths.get((model, site, episode), lambda: self._path(model, site, episode))
+
+    def _path(self, model: int, site: str, episode: int) -> Trajectory:
+        latents = self.latents[model]
+        if "belief" in self.targets and self._pictures_beliefs:
+            return analysis.read_trajectory(latents, self.probe(model, "belief", site), episode)
+        if {"x", "y"} <= set(self.targets):
+            probes = [self.probe(model, name, site) for name in "xy"]
+            read = np.concatenate([probe.predict(latents) for probe in probes], axis=1)
+            truth = np.stack([column(latents, name) for name in "xy"], axis=1)
+            held_out = all(episode in probe.test_episodes for probe in probes)
+            return analysis.plane_trajectory(latents, episode, read, ("x", "y"), truth, held_out)
+        plane = self.pca(site)[model].transform(site_of(latents, site))
+        return analysis.plane_trajectory(latents, episode, plane, ("PCA 1", "PCA 2"))
+
+    @cached_property
+    def _pictures_beliefs(self) -> bool:
+        try:
+            return hasattr(self.world, "belief_coordinates")
+        except LatentsError:
+            return False
 
     @cached_property
     def held_out_episodes(self) -> Int[np.ndarray, " episodes"]:
