@@ -255,9 +255,10 @@ def _strip(
     theme: Theme, axes: dict[str, str],
 ) -> go.Scatter:  # fmt: skip
     """Draw the tokens in reading order: the current one framed, later ones faint."""
-    size = 30 if len(codes) <= 24 else 14
+    size, longest = (30, 8) if len(codes) <= 24 else (14, 5)
     return go.Scatter(
-        x=positions, y=[0] * len(codes), mode="markers+text", text=[shorten(vocabulary[code], 8 if len(codes) <= 24 else 5) for code in codes],
+        x=positions, y=[0] * len(codes), mode="markers+text",
+        text=[shorten(vocabulary[code], longest) for code in codes],
         customdata=[vocabulary[code] for code in codes],
         textfont={"size": 13 if len(codes) <= 24 else 9, "color": themes.ink(theme)},
         marker={
@@ -268,5 +269,6 @@ def _strip(
                 "color": [CURSOR if i == at else CATEGORICAL[1] for i in range(len(codes))],
             },
         },
-        hovertemplate="position %{x}: token %{customdata}<extra></extra>", showlegend=False, meta={"role": "strip"}, **axes,
+        hovertemplate="position %{x}: token %{customdata}<extra></extra>", showlegend=False, meta={"role": "strip"},
+        **axes,
     )  # fmt: skip

@@ -1,19 +1,19 @@
-"""A live picture of training: each model's loss coming down on the floor that no model can pass."""
+"""A live figure of training: the validation loss of each model and the Bayes floor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ipywidgets
 import pandas as pd
 
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.figures.training import loss_curves
+from nextlat_viz.notebook.panel import Box
 from nextlat_viz.notebook.plot import Plot
 
 
-class LossMonitor(ipywidgets.VBox):
+class LossMonitor(Box):
     """Validation losses against the Bayes floor, drawn while models train.
 
     Parameters
@@ -33,8 +33,8 @@ class LossMonitor(ipywidgets.VBox):
         self._rows: dict[str, list[dict[str, float | int]]] = {}
         self._theme: Theme = theme
         self.plot = Plot(self._figure())
-        super().__init__([self.plot], layout={"width": "100%", "overflow": "hidden"})
-        self._dom_classes = ("nextlat-viz",)
+        super().__init__()
+        self.children = (self.plot,)
 
     @property
     def metrics(self) -> dict[str, pd.DataFrame]:
@@ -50,11 +50,6 @@ class LossMonitor(ipywidgets.VBox):
             self.plot.become(self._figure())
 
         return add
-
-    def close(self) -> None:
-        """Free the figure too."""
-        self.plot.close()
-        super().close()
 
     def __dir__(self) -> list[str]:
         return ["close", "metrics", "plot", "watch"]

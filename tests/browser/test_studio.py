@@ -25,6 +25,7 @@ FIGURES = ("world", "space", "next", "ahead", "knows", "what_if")
 CARDS = (*FIGURES, "pairs")
 RESET = """
 state = studio.state
+studio.cursor.controls.play.playing = False
 state.world, state.color, state.site, state.step, state.filter = "rrxor", "state", "hidden", None, {}
 state.selection = ()
 state.go_to(3, 5)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextlat_viz.figures import color_options
+from nextlat_viz.figures.rows import coloring
 from nextlat_viz.notebook.cloud import Cloud, latent_cloud, paint
 
 N = 21
@@ -310,3 +311,25 @@ def test_names_of_states_stay_text_in_the_key(rrxor: list[AnnData]) -> None:
 def test_a_sample_of_places_is_refused(rrxor: list[AnnData]) -> None:
     with pytest.raises(ValueError, match="one place for each of 320 rows, got 20"):
         latent_cloud(rrxor[0], np.zeros((20, 2)))
+
+
+def test_long_names_are_cut_in_the_key_and_none_is_lost(rrxor: list[AnnData]) -> None:
+    latents = rrxor[0].copy()
+    states = latents.obs["state"].cat.categories
+    latents.obs["state"] = latents.obs["state"].cat.rename_categories({name: "x" * 60 + name for name in states})
+    colors = coloring(latents, "state")
+    assert colors.key is not None
+    assert all(len(name) <= 24 for name in colors.key["colorbar"]["ticktext"])
+    key = paint(latents, "state")["key"]
+    assert len(key) == len(states)
+    assert all(len(name) < 30 for name in key)
+
+
+def test_a_mask_selects_its_rows(cloud: Cloud) -> None:
+    cloud.select(np.arange(N) > 18)
+    assert cloud.selection.tolist() == [19, 20]
+    with pytest.raises(ValueError, match=r"rows as a mask must have one entry per row, shape \(21,\), got \(3,\)"):
+        cloud.select([False, False, True])
+    with pytest.raises(ValueError, match="row numbers or a mask of booleans, got float64"):
+        cloud.select([1.7])
+    assert cloud.selection.tolist() == [19, 20]

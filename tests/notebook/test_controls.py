@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from anndata import AnnData
 import nextlat_viz as nlv
 from nextlat_viz.notebook import LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
 from nextlat_viz.notebook.plot import Plot
+from nextlat_viz.notebook.studio import Studio
 from tests.notebook.conftest import FakeUmap, living_plots, touch, traces, until
 
 
@@ -274,8 +276,16 @@ def test_close_closes_every_control(state: ViewState) -> None:
     from ipywidgets.widgets.widget import _instances
 
     before = set(_instances)
-    for view in (LatentExplorer, ProbeLab, TrajectoryCompare):
-        one = view(state=state)
+    monitor = partial(LossMonitor, theme="dark")
+    cloud = partial(nlv.Cloud, np.zeros((2, 2)))
+    for make in (
+        *(partial(view, state=state) for view in (LatentExplorer, ProbeLab, TrajectoryCompare, Studio)),
+        monitor,
+        cloud,
+    ):
+        one = make()
+        # Shown once, as a page does: the page asks for the layout.
+        one.get_state()
         assert set(_instances) - before
         one.close()
     assert set(_instances) == before

@@ -90,7 +90,10 @@ def paint(latents: AnnData, color: str) -> Paint:
         else:
             # Bands from the last name to the first; each begins with its colour. A cloud sets text as text.
             shades = [shade for _, shade in found.key["colorscale"][::2]]
-            key = {html.unescape(name): shade for name, shade in zip(names[::-1], shades[::-1], strict=True)}
+            for name, shade in zip(names[::-1], shades[::-1], strict=True):
+                text = html.unescape(name)
+                # Long names were cut, and may be the same now.
+                key[f"{text} ({len(key) + 1})" if text in key else text] = shade
     return {"codes": found.codes, "palette": found.palette, "key": key}
 
 

@@ -18,13 +18,13 @@ from nextlat_viz.notebook.cloud.checks import (
     LONGEST_LABEL,
     LONGEST_NAME,
     LONGEST_TITLE,
-    check_rows,
     checked_positions,
     entries,
     named_places,
     packed_colors,
     packed_lines,
     point,
+    row_numbers,
     short,
 )
 from nextlat_viz.plotting import CATEGORICAL, CURSOR
@@ -253,22 +253,31 @@ class Cloud(anywidget.AnyWidget):
         self.set_trait("_places", checked_positions(positions, self._n).tobytes())
 
     def select(self, rows: Rows) -> None:
-        """Select rows by number; none for no selection. `on_select` is for the mouse and is not called.
+        """Select rows by number or by a mask; none for no selection. `on_select` is not called.
+
+        Parameters
+        ----------
+        rows : integer array, or boolean array with one entry per row
 
         Raises
         ------
         ValueError
-            For rows that are not there.
+            For rows that are not there, and a mask of another length.
         """
-        chosen = np.asarray(rows, dtype=np.int64).reshape(-1)
-        check_rows("rows", chosen, self._n)
+        chosen = row_numbers("rows", rows, self._n)
         mask = np.zeros(self._n, bool)
         mask[chosen] = True
         self.set_trait("_selection", np.packbits(mask, bitorder="little").tobytes() if len(chosen) else b"")
 
+    def close(self) -> None:
+        """Take the cloud off the page and out of memory."""
+        if self.comm is not None:
+            self.layout.close()
+        super().close()
+
     @validate("cursor")
     def _known_rows(self, proposal: Any) -> list[int]:
-        check_rows("cursor", np.asarray(proposal["value"], dtype=np.int64), self._n)
+        row_numbers("cursor", proposal["value"], self._n)
         return list(proposal["value"])
 
     @validate("handle", "ring")

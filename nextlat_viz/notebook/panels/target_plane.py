@@ -40,7 +40,7 @@ class TargetPlane:
         self._state, self._on_move = state, on_move
         self._caption = ipywidgets.HTML()
         self._caption.add_class("nlv-words")
-        self.box = ipywidgets.VBox(layout=_NARROW | {"display": "none"})
+        self.box = ipywidgets.VBox([self._caption], layout=_NARROW | {"display": "none"})
         self.cloud: Cloud | None = None
         self._of: tuple[Any, ...] = ()
         self._painted: Any = None
