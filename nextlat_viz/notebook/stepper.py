@@ -1,4 +1,4 @@
-"""One episode of a world, stepped through."""
+"""Step through one episode of a world."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ipywidgets
 import numpy as np
 
 from nextlat_viz import worlds
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, table
 from nextlat_viz.figures.rows import true_state
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, Box
@@ -17,14 +17,14 @@ from nextlat_viz.plotting import CURSOR
 from nextlat_viz.worlds import Episodes, World, checks
 
 _ROOM = {"width": "auto", "margin": "2px 12px 2px 0"}
-# Pixels: what is said fits beside it in a notebook on a small screen.
+# Pixels: leaves room for the text at the side, in a notebook on a small screen.
 _PICTURE = 540
 _MOST_NEXT = 5
 _TOKEN = "display:inline-block;padding:0 5px;margin:1px;border-radius:4px;line-height:1.5"
 
 
 class EpisodeStepper(Box):
-    """A world drawn, one of its episodes on it, and beside it what is true after every token.
+    """A picture of a world with one of its episodes, and the true state after every token.
 
     Press play or drag the slider; choose another picture or another episode.
 
@@ -32,7 +32,7 @@ class EpisodeStepper(Box):
     ----------
     world : World or str
     episode : Episodes, optional
-        The one to step through; by default one is drawn.
+        The episode to step through; default a sampled one.
     length : int, optional
         Tokens in the episode, where the world does not say.
     seed : int
@@ -140,20 +140,11 @@ class EpisodeStepper(Box):
             self._beside.value = self._text()
 
     def _text(self) -> str:
-        rows = "".join(
-            f'<tr><th style="text-align:left;padding-right:12px">{escape(name)}</th>'
-            f'<td style="text-align:left">{escape(value)}</td></tr>'
-            for name, value in self.facts.items()
-        )
-        title = f"<b>true after {self.position} tokens</b>"
-        caption = f'<caption style="text-align:left;white-space:nowrap">{title}</caption>'
-        return (
-            f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>'
-            f'<table style="margin:8px 0">{caption}{rows}</table>{self._next()}'
-        )
+        facts = table(f"true after {self.position} tokens", self.facts)
+        return f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>{facts}{self._next()}'
 
     def _tokens(self) -> str:
-        """The tokens, those not read yet faint, the last one read marked; what is given is in italics."""
+        """The tokens: the current token framed, later ones faint, those of the prompt in italics."""
         words = []
         length = int(self.episode.length[0])
         for place, token in enumerate(self.episode.tokens[0, :length].tolist(), start=1):
@@ -168,22 +159,22 @@ class EpisodeStepper(Box):
         return "".join(words)
 
     def _next(self) -> str:
-        """What may come next, and how likely it is where the world knows."""
+        """The next token's exact distribution, or the legal tokens where the world has none."""
         read = self.episode.tokens[:, : self.position]
         law = self.world.next_token_probs(read)
-        what = "comes next" if self.world.predicts_next_token else "is to be predicted"
+        title = "Next token" if self.world.predicts_next_token else "Token to predict"
         if law is None:
             legal = np.flatnonzero(self.world.legal_next(read)[0, -1])
             names = [self.world.vocabulary[token] for token in legal[:_MOST_NEXT]]
             more = f" and {len(legal) - len(names):,} more" if len(legal) > len(names) else ""
-            return f"<div>may come next: {escape(', '.join(names))}{more}</div>"
+            return f"<div>Legal next tokens: {escape(', '.join(names))}{more}</div>"
         chances = law[0, -1]
         order = np.argsort(-chances, kind="stable")[:_MOST_NEXT]
-        said = ", ".join(
+        text = ", ".join(
             f"{self.world.vocabulary[token]} {chances[token]:.3g}" for token in order if chances[token] > 0
         )
         more = ", …" if (chances > 0).sum() > _MOST_NEXT else ""
-        return f"<div>what {what}: {escape(said)}{more}</div>"
+        return f"<div>{title}, exact probabilities: {escape(text)}{more}</div>"
 
     def close(self) -> None:
         """Take the widget off the page and out of memory."""

@@ -1,4 +1,4 @@
-"""What a cloud may be given, checked and packed as it travels."""
+"""Check the arguments of a cloud and pack them for the page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _MOST_ENTRIES = 24
 
 
 def checked_positions(positions: Any, n: int | None) -> np.ndarray:
-    """Places as float32; of as many rows as there were, where that is fixed."""
-    # What is too large becomes infinite, which is refused below in words.
+    """Positions as float32; `n` is the number of rows where that is fixed."""
+    # Numbers too large for float32 become infinite, and the error below names them.
     with np.errstate(over="ignore"):
         places = np.ascontiguousarray(positions, dtype="<f4")
     if places.ndim != 2 or places.shape[1] != 2 or not len(places):
@@ -28,7 +28,7 @@ def checked_positions(positions: Any, n: int | None) -> np.ndarray:
 
 
 def packed_colors(codes: Any, palette: Sequence[str], n: int) -> dict[str, bytes]:
-    """Codes and palette as the page gets them: a byte for each row, four for each of 256 colours."""
+    """Pack codes and palette: a byte for each row, four for each of 256 colours."""
     given = np.asarray(codes)
     if given.shape != (n,) or given.dtype.kind not in "iub":
         raise ValueError(f"codes must be integers of shape ({n},), one per row, got {given.dtype} of {given.shape}")
@@ -37,7 +37,7 @@ def packed_colors(codes: Any, palette: Sequence[str], n: int) -> dict[str, bytes
     if given.min() < 0 or given.max() >= len(palette):
         worst = given.min() if given.min() < 0 else given.max()
         raise ValueError(f"codes must be in 0..{len(palette) - 1}, the palette's colours, got {worst}")
-    table = np.array([_rgba(one) for one in palette], dtype=np.uint8)
+    table = np.array([_rgba(color) for color in palette], dtype=np.uint8)
     table = np.concatenate([table, np.repeat(table[-1:], _MOST_COLORS - len(table), axis=0)])
     return {"_codes": given.astype(np.uint8).tobytes(), "_palette": table.tobytes()}
 
@@ -53,25 +53,25 @@ def _rgba(text: str) -> tuple[int, int, int, int]:
 
 
 def packed_lines(lines: Sequence[Any]) -> bytes:
-    """Polylines one after another as float32, a pair of NaN after each."""
+    """Pack polylines as float32, with a pair of NaN after each."""
     parts = []
     for line in lines:
-        found = np.asarray(line, dtype="<f4")
-        if found.ndim != 2 or found.shape[1] != 2 or not np.isfinite(found).all():
-            raise ValueError(f"outline must hold polylines of shape (points, 2), finite, got {found.shape}")
-        parts += [found, np.full((1, 2), np.nan, "<f4")]
+        points = np.asarray(line, dtype="<f4")
+        if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+            raise ValueError(f"outline must hold polylines of shape (points, 2), finite, got {points.shape}")
+        parts += [points, np.full((1, 2), np.nan, "<f4")]
     return np.concatenate(parts).tobytes() if parts else b""
 
 
 def named_places(landmarks: Mapping[str, Any]) -> list[list[Any]]:
-    """Names and where they stand, as the page gets them."""
+    """Pack landmarks: name, x, y."""
     return [[short(name, LONGEST_LANDMARK), *point("landmarks", place)] for name, place in landmarks.items()]
 
 
 def point(name: str, value: Any) -> tuple[float, float]:
     """Two finite numbers."""
     try:
-        x, y = (float(one) for one in value)
+        x, y = (float(number) for number in value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be two numbers (x, y), got {value!r}") from None
     if not (np.isfinite(x) and np.isfinite(y)):
@@ -96,15 +96,15 @@ def row_numbers(name: str, rows: Any, n: int) -> np.ndarray:
 
 
 def entries(key: Mapping[str, str]) -> list[list[str]]:
-    """The key as it is shown: so many entries, none of them long."""
-    found = [[short(text, LONGEST_NAME), color] for text, color in key.items()]
-    for _, color in found:
+    """Pack the key: at most 24 entries, each cut to a length."""
+    packed = [[short(text, LONGEST_NAME), color] for text, color in key.items()]
+    for _, color in packed:
         _rgba(color)
-    more = len(found) - _MOST_ENTRIES
-    return [*found[:_MOST_ENTRIES], [f"and {more:,} more", ""]] if more > 0 else found
+    more = len(packed) - _MOST_ENTRIES
+    return [*packed[:_MOST_ENTRIES], [f"and {more:,} more", ""]] if more > 0 else packed
 
 
 def short(text: object, most: int) -> str:
-    """Text cut to a length."""
-    said = str(text)
-    return said if len(said) <= most else f"{said[: most - 1]}…"
+    """Text cut to a length; line breaks stay, because labels have several lines."""
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[: most - 1]}…"

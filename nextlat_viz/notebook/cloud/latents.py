@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Paint(TypedDict):
-    """What `Cloud` and its ``recolor`` take."""
+    """Colour arguments of `Cloud` and `Cloud.recolor`."""
 
     codes: UInt8[np.ndarray, " rows"]
     palette: list[str]
@@ -49,7 +49,7 @@ def latent_cloud(
     Raises
     ------
     ValueError
-        When there is not one place for each row.
+        When `where` has another number of rows.
     UnknownNameError
         When there is no such column or state.
 
@@ -73,32 +73,32 @@ def latent_cloud(
 def paint(latents: AnnData, color: str) -> Paint:
     """Return codes, palette and key of a column, as `Cloud` takes them.
 
-    Numbers have a key of their ends, names one of each name.
+    The key of numbers holds the two ends of the scale, the key of names every name.
 
     Raises
     ------
     UnknownNameError
         When there is no such column or state.
     """
-    found = coloring(latents, color)
+    colors = coloring(latents, color)
     key: dict[str, str] = {}
-    if found.key is not None:
-        names = found.key["colorbar"].get("ticktext")
+    if colors.key is not None:
+        names = colors.key["colorbar"].get("ticktext")
         if names is None:
-            low, high = found.key["cmin"], found.key["cmax"]
-            key = {f"{color} {low:.4g}": found.palette[0], f"{high:.4g}": found.palette[-2]}
+            low, high = colors.key["cmin"], colors.key["cmax"]
+            key = {f"{color} {low:.4g}": colors.palette[0], f"{high:.4g}": colors.palette[-2]}
         else:
-            # Bands from the last name to the first; each begins with its colour. A cloud sets text as text.
-            shades = [shade for _, shade in found.key["colorscale"][::2]]
+            # The bar runs from the last name to the first, two stops each. A cloud needs no escaping.
+            shades = [shade for _, shade in colors.key["colorscale"][::2]]
             for name, shade in zip(names[::-1], shades[::-1], strict=True):
                 text = html.unescape(name)
                 # Long names were cut, and may be the same now.
                 key[f"{text} ({len(key) + 1})" if text in key else text] = shade
-    return {"codes": found.codes, "palette": found.palette, "key": key}
+    return {"codes": colors.codes, "palette": colors.palette, "key": key}
 
 
 def _labels(latents: AnnData) -> Any:
-    """What a row says when it is pointed at, made when it is."""
+    """The label of a row, made when the mouse is over it."""
     tokens = tokens_of(latents)
     names = list(next(iter(metas(latents).values()))["vocabulary"])
     episodes = latents.obs["episode"].to_numpy()
@@ -107,7 +107,7 @@ def _labels(latents: AnnData) -> Any:
 
     def label(row: int) -> str:
         episode, position = int(episodes[row]), int(positions[row])
-        said = f"read {prefix(tokens[line[episode], :position], names)}\nepisode {episode}, position {position}"
-        return f"{said}\ntrue state {latents.obs['state'].iloc[row]}" if "state" in latents.obs else said
+        text = f"read {prefix(tokens[line[episode], :position], names)}\nepisode {episode}, position {position}"
+        return f"{text}\ntrue state {latents.obs['state'].iloc[row]}" if "state" in latents.obs else text
 
     return label

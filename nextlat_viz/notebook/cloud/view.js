@@ -276,7 +276,7 @@ class View {
 
   count() {
     const {n, count} = this.cloud, by = this.el.dataset.by === "webgl";
-    const hint = {drag: "drag the marker, or press where it is to go", select: "drag to select", move: "drag to move"};
+    const hint = {drag: "drag the marker, or click where it should go", select: "drag to select", move: "drag to move"};
     const rows = count ? `${said(count)} of ${said(n)} points selected` : `${said(n)} points; ${hint[this.mode]}`;
     const how = by || !this.draws ? "" : ". No WebGL in this browser: drawn without the graphics card";
     if (this.status.textContent !== rows + how) this.status.textContent = rows + how;

@@ -1,4 +1,4 @@
-"""One cloud of one to a few million points, which sends only what changed and draws again only what must be."""
+"""A scatter plot of one to a few million points that sends only what changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nextlat_viz.notebook.cloud.checks import (
 )
 from nextlat_viz.plotting import CATEGORICAL, CURSOR
 
-# The first is what is meant; anything else array-like is let through to one error that says so in words.
+# The first type is the intended one; other array-likes are converted, or refused with an error of ours.
 Positions: TypeAlias = Float[np.ndarray, "rows 2"] | ArrayLike
 Codes: TypeAlias = UInt8[np.ndarray, " rows"] | ArrayLike
 Rows: TypeAlias = Int[np.ndarray, " selected"] | ArrayLike
@@ -40,21 +40,20 @@ _HERE = Path(__file__).parent
 
 
 class Cloud(anywidget.AnyWidget):
-    """Points in a plane, coloured by a palette, to select, click and follow a cursor through.
+    """Points in a plane, coloured by a palette, to select and to click, with a cursor that moves through them.
 
-    Drag to select a box (with shift, add to what is selected), click a point, press Move to drag and zoom, and Fit
-    for the whole. Positions, codes, palette, selection and cursor travel each by itself: nothing is sent again that
-    did not change, and a step of the cursor draws no point again. It draws by WebGL; where a browser has none it
-    draws without, and says so.
+    Drag to select a box (with shift, add to the selection), click a point, press Move to pan and zoom, and Fit to show
+    all points. Positions, codes, palette, selection and cursor are sent separately, each when it changes, and moving
+    the cursor redraws no point. It draws with WebGL; in a browser without WebGL it draws on the CPU, and says so.
 
-    With a `handle` there is a marker to drag, by mouse, touch or arrow keys (with shift, farther), or by pressing where
-    it is to go. Where it is travels while it is dragged, one place at a time: the next is sent once the one before has
-    been answered, so that a slow kernel is never flooded, and the last always is.
+    With a `handle` there is a marker to drag by mouse, touch or arrow keys (with shift, farther); a click moves it too.
+    While it is dragged its place is sent one at a time: the next after the kernel has answered the one before, so that
+    a slow kernel is not flooded. The last place is always sent.
 
     Parameters
     ----------
     positions : (rows, 2) array
-        Where the points are, kept as float32. Both axes have one scale.
+        Coordinates, kept as float32. Both axes have one scale.
     codes : (rows,) uint8 array, optional
         Which colour of the palette each row has; default the first.
     palette : sequence of str, optional
@@ -218,15 +217,15 @@ class Cloud(anywidget.AnyWidget):
         return np.flatnonzero(np.unpackbits(np.frombuffer(self._selection, np.uint8), bitorder="little"))
 
     def recolor(self, codes: Codes, palette: Sequence[str] | None = None, key: Mapping[str, str] | None = None) -> None:
-        """Colour the points otherwise: a byte for each travels, and the palette where one is given.
+        """Change the colours of the points.
 
         Parameters
         ----------
         codes : (rows,) uint8 array
         palette : sequence of str, optional
-            Default the present one.
+            Default no change.
         key : {text: colour}, optional
-            Default the present one.
+            Default no change.
 
         Raises
         ------
@@ -243,7 +242,7 @@ class Cloud(anywidget.AnyWidget):
                 self.set_trait("_key", listed)
 
     def move(self, positions: Positions) -> None:
-        """Put the same points elsewhere, all of them in view; colours, selection and cursor stay theirs.
+        """Move the points, and show all of them; colours, selection and cursor stay.
 
         Raises
         ------
@@ -302,7 +301,7 @@ class Cloud(anywidget.AnyWidget):
                     if self._on_move:
                         self._on_move(x, y)
             finally:
-                # Only then is the next place sent, also where this one could not be answered.
+                # The page sends the next place after this answer, also where the callback has failed.
                 self.send({"kind": "moved"})
         elif kind == "label" and self._labels is not None:
             row = int(message["row"])
