@@ -104,7 +104,7 @@ def trajectories(
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
         if path.has_truth:
             figure.add_trace(_error(name, color, path, texts, i, errors))
-    figure.add_trace(_strip(codes, vocabulary, first.positions, at, selection, theme, strip))
+    figure.add_trace(_strip(codes, tokens, first.positions, at, selection, theme, strip))
     line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
     cursor = {"x0": position, "x1": position, "y0": 0, "y1": 1, "xref": "x3", "yref": "y3 domain", "line": line}
     return layout.finish(
@@ -251,15 +251,15 @@ def _error(name: str, color: str, path: Trajectory, texts: list[str], i: int, ax
 
 
 def _strip(
-    codes: list[int], vocabulary: list[str], positions: Int[np.ndarray, " T"], at: int, selection: Sequence[int],
+    codes: list[int], tokens: list[str], positions: Int[np.ndarray, " T"], at: int, selection: Sequence[int],
     theme: Theme, axes: dict[str, str],
 ) -> go.Scatter:  # fmt: skip
     """Draw the tokens in reading order: the current one framed, later ones faint."""
     size, longest = (30, 8) if len(codes) <= 24 else (14, 5)
     return go.Scatter(
         x=positions, y=[0] * len(codes), mode="markers+text",
-        text=[shorten(vocabulary[code], longest) for code in codes],
-        customdata=[vocabulary[code] for code in codes],
+        text=[escape(shorten(tokens[code], longest)) for code in codes],
+        customdata=[escape(shorten(tokens[code])) for code in codes],
         textfont={"size": 13 if len(codes) <= 24 else 9, "color": themes.ink(theme)},
         marker={
             "symbol": "square", "size": size,
