@@ -18,7 +18,7 @@ from nextlat_viz.latents import table
 from nextlat_viz.latents.facts import Positions, Reading, Truth, digest_of, valid
 from nextlat_viz.latents.inputs import episodes_from, make_reading, require_readable
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
-from nextlat_viz.latents.store import open_backed
+from nextlat_viz.latents.store import open_backed, require_names
 from nextlat_viz.latents.streaming import Growing, narrow
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes, World
@@ -166,6 +166,7 @@ def extract(
         _run(reader, read, memory, batch_size, device, progress, dtype)
         return table.assemble(memory.arrays, read, table.origin(read, reader.meta, reader.sites[:-1]))
     path = Path(out)
+    require_names([*reader.sites, *episodes.states, *read.columns])
     growing = Growing(path, _identity(reader, read, positions, batch_size, device, dtype))
     if not growing.finished:
         _run(reader, read, growing, batch_size, device, progress, dtype)

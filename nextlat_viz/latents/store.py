@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata
 import h5py
+import numpy as np
+import pandas as pd
 from anndata import AnnData
+from anndata.experimental import write_dispatched
 
 from nextlat_viz import io
 from nextlat_viz.errors import LatentsError
@@ -48,7 +52,8 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
     Raises
     ------
     LatentsError
-        Not a latents table, another suffix, an existing file, or a folder that cannot be written.
+        Not a latents table, another suffix, an existing file, a folder that cannot be written, or a column whose name
+        or values the format cannot hold; names it.
 
     Examples
     --------
@@ -61,6 +66,8 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
     (24, 64)
     """
     metas(latents)
+    for part in (latents.obs, latents.obsm, latents.layers):
+        require_names(part)
     path = Path(path)
     if path.suffix != ".h5ad":
         raise LatentsError(f"path must end in .h5ad, got {path}")
@@ -69,11 +76,71 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
     try:
         with io.draft(path) as temporary:
             with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
-                anndata.io.write_elem(file, "/", latents)
+                write_elem(file, "/", latents)
             seal_file(temporary)
     except OSError as error:
         raise unwritable(path, error) from error
     return path
+
+
+def require_names(names: Iterable[Any]) -> None:
+    """Raise LatentsError for a name that a file of latents cannot hold. HDF5 reads a slash as a group in a group."""
+    for name in names:
+        if not isinstance(name, str) or name in ("", ".", "_index") or set(name) & set("/\0"):
+            raise LatentsError(
+                f"{name!r} cannot be the name of a column or site in a file: rename it; names are "
+                "text without a slash, and '_index' is taken"
+            )
+
+
+def write_elem(parent: h5py.Group, key: str, element: Any) -> None:
+    """Write a part of a table as AnnData does, with columns of pandas types that AnnData refuses converted first.
+
+    Raises
+    ------
+    LatentsError
+        Values that the format cannot hold; names the column.
+    """
+
+    def write(function: Any, group: h5py.Group, name: str, item: Any, dataset_kwargs: Any, **_: Any) -> None:
+        if isinstance(item, pd.DataFrame):
+            item = pd.DataFrame({column: _storable(column, item[column]) for column in item}, index=item.index)
+            if item.index.inferred_type == "string":
+                item.index = pd.Index(item.index, dtype=object)
+        function(group, name, item, dataset_kwargs=dataset_kwargs)
+
+    try:
+        write_dispatched(parent, key, element, write)
+    except (OSError, LatentsError):
+        raise
+    except Exception as error:
+        where = " ".join(getattr(error, "__notes__", []))
+        raise LatentsError(f"the table cannot be stored: {error}. {where}. Convert or remove that entry") from error
+
+
+def _storable(name: str, values: pd.Series) -> pd.Series:
+    """Convert a column to a type that can be stored, with the same values and the same gaps."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        categories = values.cat.categories
+        if categories.dtype.kind in "biuf":
+            return values
+        return values.cat.rename_categories(pd.Index(list(map(str, categories)), dtype=object))
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind == "string":
+        return values.astype("category") if values.hasnans else values.astype(object)
+    if values.dtype.kind in "biuc" or (isinstance(values.dtype, np.dtype) and values.dtype.kind == "f"):
+        return values
+    if kind == "boolean":
+        return values.astype("boolean")
+    if kind == "integer":
+        return values.astype("Int64")
+    if kind in ("floating", "mixed-integer-float", "empty"):
+        return values.astype("float64")
+    types = sorted({type(value).__name__ for value in values})
+    raise LatentsError(
+        f"column {name!r} holds values of type {', '.join(types)}, which a file of latents cannot: "
+        f"convert it, for example latents.obs[{name!r}] = latents.obs[{name!r}].astype(str)"
+    )
 
 
 def unwritable(path: Path, error: OSError) -> LatentsError:

@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from nextlat_viz import io
 from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.facts import Reading, index_of, row_facts
-from nextlat_viz.latents.store import BLOCK, seal_file, unwritable
+from nextlat_viz.latents.store import BLOCK, seal_file, unwritable, write_elem
 from nextlat_viz.latents.table import HIDDEN, KEY, PROBS, features_of, place
 
 # Seconds of work that an interruption can lose. Every journal entry waits for the disk: too slow for every batch.
@@ -210,10 +209,10 @@ def _lay_out(path: Path, read: Reading, uns: Mapping[str, Any], widths: Mapping[
     dim, kinds = widths[HIDDEN], _types(widths, dtype)
     with h5py.File(path, "w", userblock_size=BLOCK) as file:
         _tag(file, "anndata", "0.1.0")
-        anndata.io.write_elem(file, "var", pd.DataFrame(index=features_of(dim)))
-        anndata.io.write_elem(file, "uns", dict(uns))
+        write_elem(file, "var", pd.DataFrame(index=features_of(dim)))
+        write_elem(file, "uns", dict(uns))
         for group in ("layers", "obsm", "obsp", "varm", "varp"):
-            anndata.io.write_elem(file, group, {})
+            write_elem(file, group, {})
         for name, width in widths.items():
             group, key = place(name, width, dim)
             parent = file if group == "X" else file[group]
@@ -268,9 +267,7 @@ def _create_columns(file: h5py.File, columns: Mapping[str, Any], arrays: Mapping
             _tag(group, "categorical")
             group.attrs["ordered"] = False
             _tag(group.create_dataset("codes", (rows,), values.codes.dtype), "array")
-            anndata.io.write_elem(
-                group, "categories", np.array([str(name) for name in values.categories], dtype=object)
-            )
+            write_elem(group, "categories", np.array([str(name) for name in values.categories], dtype=object))
         else:
             _tag(obs.create_dataset(name, (rows,), values.dtype), "array")
     for name, values in arrays.items():

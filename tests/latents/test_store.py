@@ -7,10 +7,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 
@@ -195,3 +197,65 @@ def test_check_same_model(make_checkpoint: Callable[..., Checkpoint]) -> None:
     with pytest.raises(LatentsError, match="not of rrxor/nextlat/seed0 step 0"):
         nl.check_same_model(latents, checkpoint.untrained())
     nl.check_same_model(nl.concatenate([latents, nl.extract(other, episodes)]), other)
+
+
+GAPS = {
+    "bool": pd.array([True, None, False] * 10, dtype=object),
+    "text": pd.array(["b", None, "a"] * 10, dtype=object),
+    "integer": pd.array([1, None, 2] * 10, dtype=object),
+    "float": pd.array([1.5, None, 2] * 10, dtype=object),
+    "empty": pd.array([None] * 30, dtype=object),
+    "nullable text": pd.array(["b", None, "a"] * 10, dtype="string"),
+    "text of pandas 3": pd.array(["b", None, "a"] * 10, dtype=pd.StringDtype("python", na_value=np.nan)),
+    "nullable float": pd.array([1.5, None, 2] * 10, dtype="Float64"),
+    "nullable bool": pd.array([True, None, False] * 10, dtype="boolean"),
+    "bins": pd.cut(np.arange(30), 3),
+    "days": pd.Categorical(pd.date_range("2024-01-01", periods=30)),
+}
+
+
+@pytest.mark.parametrize("kind", GAPS)
+def test_columns_with_gaps_and_of_pandas_types_come_back(latents: AnnData, tmp_path: Path, kind: str) -> None:
+    latents.obs["own"] = GAPS[kind]
+    before = latents.obs["own"].copy()
+    back = nl.load_latents(nl.save_latents(latents, tmp_path / "a.h5ad")).obs["own"]
+    assert back.isna().tolist() == before.isna().tolist()
+    present = before.notna()
+    assert [str(value) for value in back[present]] == [
+        str(float(value) if "float" in kind else value) for value in before[present]
+    ]
+    assert latents.obs["own"].dtype == before.dtype  # saving leaves the table as it was
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1, "a", True] * 10, [[1], [2], [3]] * 10, pd.date_range("2024-01-01", periods=30), pd.to_timedelta(range(30))],
+)
+def test_columns_that_cannot_be_stored_are_named(latents: AnnData, tmp_path: Path, values: Any) -> None:
+    latents.obs["own"] = values
+    with pytest.raises(LatentsError, match=r"column 'own' holds values of type .*astype\(str\)"):
+        nl.save_latents(latents, tmp_path / "a.h5ad")
+    latents.obs["own"] = latents.obs["own"].astype(str)
+    assert_same(nl.load_latents(nl.save_latents(latents, tmp_path / "a.h5ad")), latents)
+    latents.uns["own"] = {"thing": object()}
+    with pytest.raises(LatentsError, match=r"table cannot be stored: .*thing"):
+        nl.save_latents(latents, tmp_path / "b.h5ad")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5ad"]
+
+
+@pytest.mark.parametrize("name", ["_index", "", ".", "a/b", "a\0b", 5])
+@pytest.mark.parametrize("where", ["obs", "obsm"])
+def test_names_that_cannot_be_stored_are_refused(latents: AnnData, tmp_path: Path, name: Any, where: str) -> None:
+    getattr(latents, where)[name] = np.ones((30, 2) if where == "obsm" else 30)
+    with pytest.raises(LatentsError, match="cannot be the name of a column or site in a file"):
+        nl.save_latents(latents, tmp_path / "a.h5ad")
+
+
+def test_tables_can_be_stored_with_the_text_type_of_pandas_3(tmp_path: Path) -> None:
+    with pd.option_context("future.infer_string", True):
+        latents = make_latents(n=6, length=5, dim=4)
+        latents.obs["note"] = ["a", "b", "b"] * 10
+        both = nl.concatenate([latents, make_latents(n=6, length=5, dim=4, label="B")])
+        for table in (latents, both):
+            path = nl.save_latents(table, tmp_path / "a.h5ad", overwrite=True)
+            assert_same(nl.load_latents(path), table)

@@ -234,3 +234,21 @@ def test_a_link_planted_under_the_name_of_the_part_is_not_followed(tmp_path: Pat
     out.with_name(".a.h5ad.journal").write_text(f"{json.dumps(identity)}\n40 300\n")
     nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
     assert target.read_text() == "mine"
+
+
+def test_tables_can_be_written_with_the_text_type_of_pandas_3(tmp_path: Path) -> None:
+    with pd.option_context("future.infer_string", True):
+        on_disk = nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.h5ad")
+        assert_same(on_disk, nl.extract(model(), TOKENS, **OPTIONS))
+        on_disk.file.close()
+
+
+@pytest.mark.parametrize("name", ["a/b", "_index", "", "."])
+def test_names_that_cannot_be_stored_are_refused_before_the_work(name: str, tmp_path: Path) -> None:
+    def call(*_: Any) -> None:
+        pytest.fail("the model ran")
+
+    for truth in ({name: TOKENS}, {name: TRUTH["vector"]}):
+        with pytest.raises(LatentsError, match="cannot be the name of a column or site in a file"):
+            nl.extract(model(), TOKENS, ["0"], truth=truth, call=call, out=tmp_path / "a.h5ad")
+    assert not list(tmp_path.iterdir())
