@@ -156,7 +156,10 @@ class Finetuned:
         """Metrics on held-out sequences, a row per validation; the first is before any step."""
         import pandas as pd
 
-        return pd.read_csv(self.folder / METRICS)
+        path = self.folder / METRICS
+        if not path.is_file() or sha256_of(path) != self.card.files[METRICS]:
+            raise CheckpointError(f"{path} is missing or altered: the card has another hash. Get the model again.")
+        return pd.read_csv(path)
 
     @torch.no_grad()
     def states(self, tokens: Int[Tensor, "b t"]) -> dict[str, Float[Tensor, "b t dim"]]:

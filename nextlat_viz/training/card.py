@@ -57,6 +57,7 @@ class Card(SignedCard):
     versions : Python and library versions it was trained with.
     device : kind of device it was trained on.
     metrics : losses in nats per token, each with its floor; and `train_seconds`, over all sessions of the run.
+    metrics_sha256 : hash of ``metrics.csv``; empty in cards of earlier versions.
     card_sha256 : hash of all of the above.
     """
 
@@ -76,6 +77,7 @@ class Card(SignedCard):
     versions: dict[str, str]
     device: str
     metrics: dict[str, float]
+    metrics_sha256: str = ""
     card_sha256: str = ""
 
 

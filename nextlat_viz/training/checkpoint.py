@@ -26,6 +26,7 @@ from nextlat_viz.models import OBJECTIVES, Objective, Transformer, TransformerCo
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, read_card, sha256_of
 from nextlat_viz.training.config import TrainConfig
+from nextlat_viz.training.resume import TRAIN_STATE, snapshot_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +114,8 @@ class Checkpoint:
         path = self.folder / METRICS
         if not path.exists():
             raise CheckpointError(f"{path} does not exist: this checkpoint came without its training curve")
+        if self.card.metrics_sha256 not in ("", sha256_of(path)):
+            raise CheckpointError(f"{path} is truncated or altered: the card has another hash. Get it again.")
         return pd.read_csv(path)
 
     def at(self, step: int) -> Checkpoint:
@@ -219,7 +222,7 @@ def find(name: str | os.PathLike[str], seed: int = 0) -> Path:
         if (folder / CARD).is_file():
             return folder
     for folder in candidates:
-        if (folder / WEIGHTS).is_file() or (folder / "train_state.safetensors").is_file():
+        if (folder / WEIGHTS).is_file() or (folder / TRAIN_STATE).is_file():
             raise CheckpointError(
                 f"{folder} holds weights but no {CARD}: the run is unfinished or its card was lost. "
                 "Run the same training command again to finish it."
@@ -308,11 +311,6 @@ def read_weights(path: Path, expected_sha256: str) -> dict[str, Tensor]:
         return load_tensors(path.read_bytes())
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
-
-
-def snapshot_path(folder: Path, step: int) -> Path:
-    """File of the weights at a step, in the folder of a run."""
-    return folder / "snapshots" / f"step{step:06d}.safetensors"
 
 
 def restore(model: Objective, state: dict[str, Tensor], folder: Path) -> None:

@@ -15,9 +15,10 @@ import torch
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.models import OBJECTIVES
-from nextlat_viz.training.card import CARD, Card, device_name, versions
+from nextlat_viz.training.card import CARD, Card, device_name, sha256_of, versions
 from nextlat_viz.training.checkpoint import (
     DTYPES,
+    METRICS,
     WEIGHTS,
     Checkpoint,
     build_model,
@@ -150,6 +151,7 @@ def train(
             versions=versions(),
             device=device_name(fabric.device),
             metrics=validation(model) | {"train_seconds": round(state.seconds, 1)},
+            metrics_sha256=sha256_of(folder / METRICS),
         ).signed()
         io.write(folder / WEIGHTS, content)
         io.write(folder / CARD, card.model_dump_json(indent=2))

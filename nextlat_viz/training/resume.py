@@ -1,6 +1,6 @@
 """The state of an unfinished run on disk, and the comparison of two runs.
 
-The state is one safetensors file: weights, optimiser, metrics so far. It holds no code.
+The state is one sealed safetensors file: weights, optimiser, metrics so far. It holds no code.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from nextlat_viz import io
 from nextlat_viz.errors import CheckpointError
+from nextlat_viz.training.card import sha256_of
 from nextlat_viz.training.config import TrainConfig
 
 TRAIN_STATE = "train_state.safetensors"
@@ -63,9 +66,14 @@ def save_state(folder: Path, identity: Identity, progress: RunState, model: nn.M
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in moments.items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-    header = {"run": json.dumps({"identity": identity, "progress": asdict(progress)})}
+    header = {"seal": io.UNSEALED, "run": json.dumps({"identity": identity, "progress": asdict(progress)})}
     content = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
-    io.write(folder / TRAIN_STATE, content)
+    io.write(folder / TRAIN_STATE, io.seal(content))
+
+
+def snapshot_path(folder: Path, step: int) -> Path:
+    """File of the weights at a step, in the folder of a run."""
+    return folder / "snapshots" / f"step{step:06d}.safetensors"
 
 
 def load_state(folder: Path) -> SavedRun | None:
@@ -74,21 +82,45 @@ def load_state(folder: Path) -> SavedRun | None:
     Raises
     ------
     CheckpointError
-        If the file is damaged.
+        If the file is damaged, or a snapshot that it names is missing or damaged.
     """
     path = folder / TRAIN_STATE
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["run"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = path.read_bytes()
+        io.check_seal(content)
+        tensors = load_tensors(content)
+        # A safetensors file starts with the length of its header, which is JSON.
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"])
         progress = header["progress"]
         # JSON turned the steps into strings.
         progress["snapshots"] = {int(step): digest for step, digest in progress["snapshots"].items()}
-        return SavedRun(header["identity"], RunState(**progress), tensors)
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        saved = SavedRun(header["identity"], RunState(**progress), tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Delete it to start the run again.") from error
+    for step, digest in saved.progress.snapshots.items():
+        snapshot = snapshot_path(folder, step)
+        if not snapshot.is_file() or sha256_of(snapshot) != digest:
+            raise CheckpointError(
+                f"{snapshot} is missing or damaged, and the run in {str(folder)!r} cannot be continued without it. Put "
+                f"it back, or delete {path} to start the run again."
+            )
+    return saved
+
+
+def require_moments(path: Path, moments: Moments, optimizer: torch.optim.Optimizer) -> None:
+    """Raise CheckpointError unless every trained parameter has the optimiser's state for it in the file."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(parameters):
+        if not parameter.requires_grad:
+            continue
+        shapes = {name: tensor.shape for name, tensor in moments.get(index, {}).items() if name != "step"}
+        if shapes != dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape) or "step" not in moments[index]:
+            raise CheckpointError(
+                f"{path} lacks the optimiser's state of parameter {index}. Delete it to start the run again."
+            )
 
 
 def identify(world: dict[str, Any], objective: str, config: TrainConfig, seed: int) -> Identity:

@@ -26,11 +26,20 @@ from nextlat_viz import io
 from nextlat_viz.errors import CheckpointError, TrainingError
 from nextlat_viz.models import Objective
 from nextlat_viz.training.card import device_name
-from nextlat_viz.training.checkpoint import METRICS, snapshot_path, weights_bytes
+from nextlat_viz.training.checkpoint import METRICS, weights_bytes
 from nextlat_viz.training.config import TrainConfig
 from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine
-from nextlat_viz.training.resume import TRAIN_STATE, Identity, RunState, load_state, refuse_another, save_state
+from nextlat_viz.training.resume import (
+    TRAIN_STATE,
+    Identity,
+    RunState,
+    load_state,
+    refuse_another,
+    require_moments,
+    save_state,
+    snapshot_path,
+)
 
 LOCK = ".lock"
 Callback: TypeAlias = Callable[[dict[str, float]], None]
@@ -128,6 +137,7 @@ def _take_steps(task: Task, folder: Path, fabric: Fabric, show_bar: bool, on_val
     saved = load_state(folder)
     if saved is not None:
         refuse_another(folder, saved.identity, task.identity)
+        require_moments(folder / TRAIN_STATE, saved.moments, task.optimizer)
         # Before the engine moves the weights to their devices, or spreads them over several.
         task.kept.load_state_dict(saved.weights)
     engine = Engine(task.model, task.optimizer, config, fabric)

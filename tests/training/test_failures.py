@@ -125,3 +125,65 @@ def test_two_runs_do_not_share_a_folder_and_leftovers_of_a_killed_one_go(tmp_pat
 
     nlv.train("rrxor", "next_token", out=folder, progress=False, on_validation=another, **small)
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def cut(tmp_path, small):
+    """The folder of a run that was stopped after its first snapshot and a save; and how to call it again."""
+
+    class Killed(Exception):
+        pass
+
+    def stop(row):
+        if row["step"] == 4:
+            raise Killed
+
+    def again(**options):
+        return nlv.train("rrxor", "next_token", out=tmp_path / "cut", progress=False, **small, **options)
+
+    with pytest.raises(Killed):
+        again(on_validation=stop)
+    return tmp_path / "cut", again
+
+
+def test_a_flipped_bit_in_the_state_of_a_run_is_noticed(cut):
+    folder, again = cut
+    path = folder / resume.TRAIN_STATE
+    content = path.read_bytes()
+    for place in (3, 40, len(content) // 2, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"train_state\.safetensors cannot be read.*Delete it"):
+            again()
+    path.write_bytes(content)
+    assert again().step == 12
+
+
+def test_a_state_without_the_moments_of_a_parameter_is_refused(cut):
+    folder, again = cut
+    saved = resume.load_state(folder)
+    model = build_model("next_token", TrainConfig.model_validate(saved.identity["config"]), nlv.worlds.get("rrxor"), 0)
+    model.load_state_dict(saved.weights)
+    moments = saved.moments
+    del moments[2]
+    resume.save_state(folder, saved.identity, saved.progress, model, moments)
+    with pytest.raises(CheckpointError, match=r"lacks the optimiser's state of parameter 2\. Delete it"):
+        again()
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_a_snapshot_lost_before_a_run_is_continued(cut, damage):
+    folder, again = cut
+    damage(folder / "snapshots" / "step000002.safetensors")
+    with pytest.raises(CheckpointError, match=r"step000002\.safetensors is missing or damaged.*Put it back, or delete"):
+        again()
+
+
+def test_an_altered_training_curve_is_refused(cut):
+    folder, again = cut
+    checkpoint = again()
+    path = folder / "metrics.csv"
+    path.write_text(path.read_text().replace("1", "2", 1))
+    with pytest.raises(CheckpointError, match=r"metrics\.csv is truncated or altered"):
+        _ = checkpoint.metrics
