@@ -501,19 +501,19 @@ def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], m
         knows = made.panels["knows"]
         await until(lambda: "is being computed" in knows.words)
         assert "of 2" in made.status.text.value
-        assert knows._again.layout.display == "none"
+        assert knows._retry.layout.display == "none"
         made.status.cancel.click()
         await until(lambda: "was cancelled" in knows.words)
         assert "Stopping after this step: The probe of" in made.status.text.value
-        assert knows._again.layout.display is None
+        assert knows._retry.layout.display is None
         made.state.position = 3
         await until(lambda: not made.state.loop._waiting)
         assert "was cancelled" in knows.words
-        assert knows._again.layout.display is None
+        assert knows._retry.layout.display is None
         go.set()
-        knows._again.click()
+        knows._retry.click()
         await until(lambda: knows.drawn)
-        assert knows._again.layout.display == "none"
+        assert knows._retry.layout.display == "none"
         assert "after position 3" in knows.plot.layout.annotations[0].text
         left = made.state.jobs._thread
         made.close()
