@@ -108,7 +108,7 @@ class Sweep(BaseModel):
             **self.overrides.model_dump(exclude_none=True),
         )
         show(table)
-        if len(table) and table["error"].notna().all():
+        if len(table) and table["error"].ne("").all():
             raise TrainingError(f"every run failed; the first error: {table['error'].iloc[0]}")
 
 

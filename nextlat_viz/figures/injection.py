@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import MOST_NAMES, bars, hatched, likeliest, name_axis, room_below
-from nextlat_viz.figures.layout import LEGEND, Layout, columns
+from nextlat_viz.figures.layout import LEGEND, Layout, column_domains
 from nextlat_viz.figures.theme import Theme, symbol
 from nextlat_viz.plotting import Figure
 
@@ -74,7 +74,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     foot = room_below(x)
     inside = _BARS + (foot + 54 + _ROLLOUT if rolled else 0)
     figure, layout = Figure(), Layout()
-    for i, (item, across) in enumerate(zip(items, columns(len(items)), strict=True)):
+    for i, (item, across) in enumerate(zip(items, column_domains(len(items)), strict=True)):
         y = {"range": [0, 1.02], "title": {"text": "" if i else "probability"}}
         axes = layout.view(across, [1 - _BARS / inside, 1.0], x=x, y=y, title=names[i], more=_summary(item))
         figure.add_traces(_bars(i, item, chosen, colors[i], axes))

@@ -33,12 +33,12 @@ def axis_number(i: int) -> str:
     return "" if i == 0 else str(i + 1)
 
 
-def columns(n: int, gap: float = GAP) -> list[list[float]]:
+def column_domains(n: int, gap: float = GAP) -> list[list[float]]:
     """Divide the width into columns.
 
     Examples
     --------
-    >>> columns(2, 0.5)
+    >>> column_domains(2, 0.5)
     [[0.0, 0.25], [0.75, 1.0]]
     """
     width = (1 - gap * (n - 1)) / n
@@ -63,7 +63,7 @@ class Layout:
     Examples
     --------
     >>> layout = Layout()
-    >>> axes = [layout.view(across, [0.0, 1.0], title="view") for across in columns(2)]
+    >>> axes = [layout.view(across, [0.0, 1.0], title="view") for across in column_domains(2)]
     >>> axes[1], len(layout.notes)
     ({'xaxis': 'x2', 'yaxis': 'y2'}, 2)
     """
@@ -151,7 +151,7 @@ class Grid:
         """
         start = self.top + row * (self.above + self.height + self.below) + self.above
         top = 1 - start / self.pixels
-        return columns(self.columns, self.gap)[column], [max(top - self.height / self.pixels, 0.0), top]
+        return column_domains(self.columns, self.gap)[column], [max(top - self.height / self.pixels, 0.0), top]
 
 
 def side_by_side(figure: go.Figure) -> int:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import Layout, columns
+from nextlat_viz.figures.layout import Layout, column_domains
 from nextlat_viz.figures.theme import Theme, dash, symbol
 from nextlat_viz.plotting import Figure
 
@@ -67,7 +67,7 @@ def look_ahead_path(
     names = [escape(shorten(label)) for label in ahead]
     figure, layout = Figure(), Layout()
     frame = {"showticklabels": False, "showline": True, "mirror": True}
-    for i, ((rollout, plane), across) in enumerate(zip(ahead.values(), columns(len(ahead)), strict=True)):
+    for i, ((rollout, plane), across) in enumerate(zip(ahead.values(), column_domains(len(ahead)), strict=True)):
         trained = "1 step" if rollout.horizon == 1 else f"{rollout.horizon} steps"
         place = layout.view(
             across,

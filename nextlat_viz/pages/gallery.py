@@ -18,7 +18,7 @@ from nextlat_viz.analysis import measure
 from nextlat_viz.figures.export import NO_BROWSER, drawable, on_white, write_images
 from nextlat_viz.pages.episode import episode_page
 from nextlat_viz.pages.page import INDEX_FILE, PLOTLY_FILE, figure_html, render, write_page
-from nextlat_viz.pages.plates import OVERALL, PLATES, Drawing, Group, every_seed, grouped
+from nextlat_viz.pages.plates import OVERALL, PLATES, Drawing, Group, grouped, seeds_drawing
 from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders
 
 _WIDTH = 1000
@@ -177,7 +177,7 @@ def _jobs(groups: Sequence[Group]) -> Iterator[tuple[str, str, _Make]]:
     """Yield section, title and the function that writes its figures, in the order of the index."""
     with_beliefs = [group for group in groups if group.world.state_names and group.runs]
     if with_beliefs:
-        yield _ALL, "Every seed", _drawings(lambda: iter([every_seed(with_beliefs)]), with_beliefs)
+        yield _ALL, "Every seed", _drawings(lambda: iter([seeds_drawing(with_beliefs)]), with_beliefs)
     for group in groups:
         heading = group.name if group.runs else _OTHERS
         for plate in PLATES:

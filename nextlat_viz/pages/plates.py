@@ -173,7 +173,7 @@ class Plate:
     drawings: Callable[[Group], Iterator[Drawing]]
 
 
-def every_seed(groups: Sequence[Group]) -> Drawing:
+def seeds_drawing(groups: Sequence[Group]) -> Drawing:
     """Draw every run of the worlds that have beliefs, in one figure."""
     table = measure.belief_table(pd.concat([group.measured(*OVERALL) for group in groups]))
     return Drawing(

@@ -57,7 +57,7 @@ def test_where_no_draft_pays_none_is_made():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mess3/next_token", {}, "brings nothing to draft"),
+        ("mess3/next_token", {}, "has nothing to draft tokens with"),
         ("mess3/nextlat", {"drafts": []}, "drafts is empty"),
         ("mess3/nextlat", {"drafts": [12]}, "draft=12 does not fit the context"),
         ("mess3/nextlat", {"max_tokens": 1}, "max_tokens=1 must be at least 2"),
