@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.hf.load import PREFIX, LoadedModel, is_causal_lm, load_hf, tokens_from
 from nextlat_viz.latents import table
-from nextlat_viz.latents.facts import Positions, Reading, Truth, digest_of, valid
+from nextlat_viz.latents.facts import Positions, Reading, Truth, valid
+from nextlat_viz.latents.identity import identity_of
 from nextlat_viz.latents.inputs import episodes_from, make_reading, require_readable
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed, require_names
@@ -103,7 +104,8 @@ def extract(
         Keep only these, counted from 1; in a list, -1 is each episode's last.
     out : path of an .h5ad file, optional
         Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
-        interrupted, and opens one that is finished.
+        interrupted, and opens one that is finished. A call is the same when its arguments are, and the model's weights,
+        structure, buffers, attributes and code.
     dtype : {"float32", "float16"}
         Type of the stored latents.
 
@@ -167,7 +169,7 @@ def extract(
         return table.assemble(memory.arrays, read, table.origin(read, reader.meta, reader.sites[:-1]))
     path = Path(out)
     require_names([*reader.sites, *episodes.states, *read.columns])
-    growing = Growing(path, _identity(reader, read, positions, batch_size, device, dtype))
+    growing = Growing(path, identity_of(reader, read, positions, batch_size, device, dtype, call))
     if not growing.finished:
         _run(reader, read, growing, batch_size, device, progress, dtype)
     return open_backed(path)
@@ -283,29 +285,3 @@ def _foreign(
         )
     kind = CausalLMReader if is_causal_lm(model) else ModuleReader
     return kind(model, sites, hidden, call, name), vocabulary
-
-
-def _identity(
-    reader: LatentsReader,
-    read: Reading,
-    positions: Positions | None,
-    batch_size: int,
-    device: torch.device | str | None,
-    dtype: str,
-) -> dict[str, Any]:
-    """Return everything that the bytes of a table depend on, as JSON."""
-    return {
-        "weights_sha256": reader.meta["weights_sha256"],
-        "episodes_sha256": read.episodes.sha256,
-        "sites": reader.sites,
-        "hidden_site": reader.meta.get("hidden_site"),
-        "name": reader.meta["name"],
-        "positions": str(positions) if positions is None or isinstance(positions, slice) else list(map(int, positions)),
-        "rows": read.rows,
-        "dtype": dtype,
-        "batch_size": batch_size,
-        "device": None if device is None else str(device),
-        "torch": torch.__version__,
-        "vocabulary_sha256": digest_of(read.names),
-        "truth_sha256": digest_of(*(part for key, v in read.columns.items() for part in (key, v)), read.values),
-    }

@@ -163,6 +163,20 @@ def load_latents(path: str | Path) -> AnnData:
         No such file, not written by `save_latents`, truncated, altered, or of another or newer format.
     """
     path = Path(path)
+    check_file(path)
+    latents = anndata.read_h5ad(path)
+    metas(latents)
+    return latents
+
+
+def check_file(path: Path) -> None:
+    """Compare every byte of a file of latents with the hash in it.
+
+    Raises
+    ------
+    LatentsError
+        As `load_latents`.
+    """
     try:
         with path.open("rb") as raw:
             block = raw.read(BLOCK)
@@ -187,9 +201,6 @@ def load_latents(path: str | Path) -> AnnData:
         )
     if block != _block(path):
         raise LatentsError(f"{path} was altered or damaged: its content does not match its hash. Extract it again")
-    latents = anndata.read_h5ad(path)
-    metas(latents)
-    return latents
 
 
 def seal_file(path: Path) -> None:

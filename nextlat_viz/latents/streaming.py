@@ -8,11 +8,12 @@ the bytes of the finished file do not depend on where it was interrupted.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +26,7 @@ from nextlat_viz import io
 from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.facts import Reading, index_of, row_facts
-from nextlat_viz.latents.store import BLOCK, seal_file, unwritable, write_elem
+from nextlat_viz.latents.store import BLOCK, check_file, seal_file, unwritable, write_elem
 from nextlat_viz.latents.table import HIDDEN, KEY, PROBS, features_of, place
 
 # Seconds of work that an interruption can lose. Every journal entry waits for the disk: too slow for every batch.
@@ -65,15 +66,17 @@ class Growing:
         self.finished = out.exists()
         self.episodes = self.row = 0
         self._begun = self._open = False
+        self._recorded: str | None = None
         if self.finished:
             _require_same(_stated(out), self.identity, out, f"choose another path, or delete {out} first")
+            try:
+                check_file(out)
+            except LatentsError as error:
+                raise LatentsError(f"{error}: delete {out} first") from error
         elif self.journal.exists() and self.part.exists() and not self.part.is_symlink():
-            first, *lines = self.journal.read_text(encoding="utf-8").split("\n")
+            there, self.episodes, self.row, self._recorded = _journal(self.journal)
             advice = f"run that call again to finish it, choose another path, or delete {self.journal} to start over"
-            _require_same(json.loads(first), self.identity, self.journal, advice)
-            # The last item is empty, or a line that was not completed.
-            complete = [line.split() for line in lines[:-1]]
-            self.episodes, self.row = map(int, complete[-1]) if complete else (0, 0)
+            _require_same(there, self.identity, self.journal, advice)
             self._begun = True
 
     def start(self, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
@@ -100,10 +103,10 @@ class Growing:
                 _lay_out(self.part, read, stored, widths, dtype)
                 with self.part.open("rb+") as raw:
                     os.fsync(raw.fileno())
-            self._offsets = _offsets(self.part, widths)
+            self._offsets = self._checked_offsets(widths, int(read.keep[: self.episodes].sum()))
             self._file: BinaryIO = self.part.open("rb+", buffering=0)
             # Written anew in each session: text appended to an incomplete line could make a wrong, complete one.
-            io.write(self.journal, f"{json.dumps(self.identity)}\n{self.episodes} {self.row}\n")
+            io.write(self.journal, f"{json.dumps(self.identity)}\n{self._entry()}")
             self._lines = self.journal.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise self._unwritable(error) from error
@@ -117,6 +120,7 @@ class Growing:
                 offset, kind, width = self._offsets[name]
                 self._file.seek(offset + self.row * width * kind.itemsize)
                 left = np.ascontiguousarray(narrow(name, values, kind)).data.cast("B")
+                self._digests[name].update(left)
                 # An unbuffered write may write less than it was given.
                 while left:
                     left = left[self._file.write(left) :]
@@ -139,6 +143,9 @@ class Growing:
         """Write the hash of the complete file and move it to `out`."""
         if self._open:
             self.stop()
+        else:
+            # An earlier session wrote the last rows and did not seal them.
+            self._checked_offsets(_widths(self.part, self.journal, self.identity["sites"]), self.identity["rows"])
         try:
             seal_file(self.part)
             self.part.replace(self.out)
@@ -150,24 +157,72 @@ class Growing:
     def _sync(self) -> None:
         # Rows first: the journal may only name rows that are on disk, also after a power cut.
         os.fsync(self._file.fileno())
-        self._lines.write(f"{self.episodes} {self.row}\n")
+        self._lines.write(self._entry())
         self._lines.flush()
         os.fsync(self._lines.fileno())
         self._synced = time.monotonic()
 
+    def _entry(self) -> str:
+        """Return a line of the journal: episodes and rows done, and a hash of these rows."""
+        return f"{self.episodes} {self.row} {_combined(self._digests)}\n"
+
+    def _checked_offsets(self, widths: Mapping[str, int], rows: int) -> dict[str, tuple[int, np.dtype, int]]:
+        """Return where the rows of each site are, after comparing the rows that are there with the journal."""
+        self._digests = {name: hashlib.sha256() for name in widths}
+        try:
+            offsets = _offsets(self.part, widths)
+            with self.part.open("rb") as file:
+                for name, (offset, kind, width) in offsets.items():
+                    file.seek(offset)
+                    left = self.row * width * kind.itemsize
+                    while left and (chunk := file.read(min(left, 1 << 20))):
+                        self._digests[name].update(chunk)
+                        left -= len(chunk)
+        except Exception as error:
+            raise damaged(self.part, self.journal) from error
+        if self._begun and (self.row != rows or self._recorded != _combined(self._digests)):
+            raise damaged(self.part, self.journal)
+        return offsets
+
     def _unwritable(self, error: OSError) -> LatentsError:
         return LatentsError(f"{unwritable(self.out, error)}. The same call continues from the last saved batch")
+
+
+def damaged(path: Path, journal: Path) -> LatentsError:
+    """Build the error for an interrupted extraction that cannot be continued."""
+    return LatentsError(
+        f"{path} is damaged, so the interrupted extraction cannot be continued: delete {journal} to start over"
+    )
+
+
+def _combined(digests: Mapping[str, Any]) -> str:
+    return hashlib.sha256(
+        "".join(f"{name} {digests[name].hexdigest()}" for name in sorted(digests)).encode()
+    ).hexdigest()
+
+
+def _journal(path: Path) -> tuple[dict[str, Any], int, int, str | None]:
+    """Read a journal: the identity of its call, episodes and rows done, and the hash of these rows."""
+    try:
+        # The last item is empty, or a line that was not completed.
+        first, *complete, _ = path.read_text(encoding="utf-8").split("\n")
+        there: dict[str, Any] = dict(json.loads(first))
+        episodes, row, recorded = complete[-1].split()
+        if int(episodes) < 0 or int(row) < 0:
+            raise ValueError("negative counts")
+        return there, int(episodes), int(row), recorded
+    except (OSError, ValueError, TypeError, IndexError, RecursionError) as error:
+        raise damaged(path, path) from error
 
 
 def _stated(path: Path) -> dict[str, Any]:
     """Return the identity in a finished file; empty where it was not written by this module."""
     try:
         with h5py.File(path, "r") as file:
-            text = file["uns"][KEY]["extraction"][()]
-    except (OSError, KeyError):
+            return dict(json.loads(file["uns"][KEY]["extraction"][()]))
+    except Exception:
+        # HDF5 raises errors of many types for a damaged file.
         return {}
-    identity: dict[str, Any] = json.loads(text)
-    return identity
 
 
 def _require_same(there: Mapping[str, Any], asked: Mapping[str, Any], path: Path, advice: str) -> None:
@@ -276,6 +331,22 @@ def _create_columns(file: h5py.File, columns: Mapping[str, Any], arrays: Mapping
 
 def _tag(element: Any, kind: str, version: str = "0.2.0") -> None:
     element.attrs["encoding-type"], element.attrs["encoding-version"] = kind, version
+
+
+def _widths(path: Path, journal: Path, sites: Sequence[str]) -> dict[str, int]:
+    """Return the widths of the sites in a file that is laid out."""
+    try:
+        with h5py.File(path, "r") as file:
+            layers, obsm = file["layers"], file["obsm"]
+            arrays = {
+                name: file["X"] if name == HIDDEN else layers[name] if name in layers else obsm[f"X_{name}"]
+                for name in sites
+            }
+            if PROBS in obsm:
+                arrays[PROBS] = obsm[PROBS]
+            return {name: array.shape[1] for name, array in arrays.items()}
+    except Exception as error:
+        raise damaged(path, journal) from error
 
 
 def _offsets(path: Path, widths: Mapping[str, int]) -> dict[str, tuple[int, np.dtype, int]]:

@@ -163,23 +163,24 @@ def test_a_line_of_the_journal_that_was_cut_is_not_believed(tmp_path: Path) -> N
     out = tmp_path / "a.h5ad"
     expected = nl.extract(model(), TOKENS, **OPTIONS)
 
-    calls = 0
+    batches = tmp_path / "batches"
 
     def call(module: nn.Module, tokens: torch.Tensor, real: torch.Tensor) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
+        if batches.exists():
+            batches.write_text(batches.read_text() + ".")
+            if len(batches.read_text()) == 4:
+                raise KeyboardInterrupt
         return module(tokens)
 
     journal = out.with_name(".a.h5ad.journal")
     for _ in range(2):
-        calls = 0
+        batches.write_text("")
         with pytest.raises(KeyboardInterrupt):
             nl.extract(model(), TOKENS, **OPTIONS, out=out, call=call)
         with journal.open("a", encoding="utf-8", newline="\n") as file:
             file.write("44 1")
-    on_disk = nl.extract(model(), TOKENS, **OPTIONS, out=out)
+    batches.unlink()
+    on_disk = nl.extract(model(), TOKENS, **OPTIONS, out=out, call=call)
     assert_same(on_disk, expected)
     on_disk.file.close()
 
@@ -252,3 +253,117 @@ def test_names_that_cannot_be_stored_are_refused_before_the_work(name: str, tmp_
         with pytest.raises(LatentsError, match="cannot be the name of a column or site in a file"):
             nl.extract(model(), TOKENS, ["0"], truth=truth, call=call, out=tmp_path / "a.h5ad")
     assert not list(tmp_path.iterdir())
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale: float = 1.0, noise: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.out, self.scale = nn.Embedding(9, 8), nn.Identity(), scale
+        self.register_buffer("noise", torch.full((8,), noise), persistent=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.out(self.embed(tokens) * self.scale + self.noise)
+
+
+def redefined() -> type[nn.Module]:
+    class Again(Scaled):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.out(self.embed(tokens) - 1)
+
+    Again.__qualname__, Again.__module__ = Scaled.__qualname__, Scaled.__module__
+    return Again
+
+
+def hooked() -> nn.Module:
+    built = Scaled()
+    built.embed.register_forward_hook(lambda module, args, output: output * 3)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("other", "options"),
+    [
+        (lambda: Scaled(scale=2.0), {}),
+        (lambda: Scaled(noise=1.0), {}),
+        (lambda: redefined()(), {}),
+        (hooked, {}),
+        (Scaled, {"call": lambda module, tokens, real: module(tokens + 0)}),
+    ],
+    ids=["attribute", "buffer", "code", "hook", "call"],
+)
+def test_another_computation_of_the_same_weights_is_another_call(
+    other: Callable[[], nn.Module], options: dict[str, Any], tmp_path: Path
+) -> None:
+    for _ in range(2):
+        nl.extract(Scaled(), TOKENS, "out", progress=False, out=tmp_path / "a.h5ad").file.close()
+    with pytest.raises(LatentsError, match="computation_sha256 was"):
+        nl.extract(other(), TOKENS, "out", progress=False, out=tmp_path / "a.h5ad", **options)
+
+
+def test_another_activation_is_another_call(tmp_path: Path) -> None:
+    embed = nn.Embedding(9, 8)
+    nl.extract(nn.Sequential(embed, nn.Tanh()), TOKENS, "1", out=tmp_path / "a.h5ad").file.close()
+    with pytest.raises(LatentsError, match="computation_sha256 was"):
+        nl.extract(nn.Sequential(embed, nn.ReLU()), TOKENS, "1", out=tmp_path / "a.h5ad")
+
+
+def test_a_damaged_finished_file_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "a.h5ad"
+    nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
+    whole = out.read_bytes()
+    for where in np.random.default_rng(0).integers(0, len(whole), 40):
+        altered = bytearray(whole)
+        altered[where] ^= 0x10
+        out.write_bytes(altered)
+        with pytest.raises(LatentsError, match="delete"):
+            nl.extract(model(), TOKENS, **OPTIONS, out=out)
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    def stop(read: int, total: int) -> None:
+        if read >= 24:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nl.extract(model(), TOKENS, **{**OPTIONS, "progress": stop}, out=tmp_path / "a.h5ad")
+    return tmp_path / "a.h5ad"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]\n8 20\n", b"null\n", b"\xff\xfe\n", b"[" * 200_000 + b"\n", b"8 20\n"]
+)
+def test_a_damaged_journal_is_named(interrupted: Path, content: bytes) -> None:
+    journal = interrupted.with_name(".a.h5ad.journal")
+    journal.write_bytes(content)
+    with pytest.raises(LatentsError, match=r"\.a\.h5ad\.journal is damaged.* delete .*journal to start over"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=interrupted)
+    journal.unlink()
+    nl.extract(model(), TOKENS, **OPTIONS, out=interrupted).file.close()
+
+
+@pytest.mark.parametrize("counts", ["48 {rows}", "48 5", "-1 -1", "8 99999999", "24 10", "50 {rows}", "50 5"])
+def test_a_journal_that_counts_rows_never_written_is_refused(interrupted: Path, counts: str) -> None:
+    journal = interrupted.with_name(".a.h5ad.journal")
+    first, *_, last, _ = journal.read_text().split("\n")
+    entry = counts.format(rows=int(LENGTHS[: int(counts.split()[0])].sum()))
+    journal.write_text(f"{first}\n{entry} {last.split()[2]}\n")
+    with pytest.raises(LatentsError, match=r"is damaged, .* delete .*journal to start over"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=interrupted)
+
+
+@pytest.mark.parametrize("size", [0, 100, 3000])
+def test_a_damaged_part_is_named(interrupted: Path, size: int) -> None:
+    part = interrupted.with_name(".a.h5ad.part")
+    part.write_bytes(part.read_bytes()[:size])
+    with pytest.raises(LatentsError, match=r"\.part is damaged.* delete .*journal to start over"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=interrupted)
+
+
+def test_altered_rows_are_not_continued(interrupted: Path) -> None:
+    part = interrupted.with_name(".a.h5ad.part")
+    value = nl.extract(model(), TOKENS, **OPTIONS).X[0].tobytes()
+    part.write_bytes(part.read_bytes().replace(value, bytes(len(value)), 1))
+    with pytest.raises(LatentsError, match=r"\.part is damaged"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=interrupted)
