@@ -20,7 +20,6 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
@@ -242,11 +241,19 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     folder = Path(folder).expanduser()
     card = _read_card(folder)
     _check_files(folder, card)
-    psi = LatentDynamics(card.model["dim"], card.config.psi_width, card.config.psi_layers)
     try:
-        psi.load_state_dict(load_tensors((folder / PSI).read_bytes()))
+        weights = load_tensors((folder / PSI).read_bytes())
+        if card.config.psi_layers > len(weights):
+            raise ValueError(f"psi_layers={card.config.psi_layers} are more than its {len(weights)} weights")
+        # Without memory until the stored weights have been compared with it: a card may ask for any size.
+        with torch.device("meta"):
+            psi = LatentDynamics(card.model["dim"], card.config.psi_width, card.config.psi_layers)
+        psi.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
         module = load_module(str(folder / MODEL), dtype=torch.float32)
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except ImportError:
+        raise
+    # A damaged model fails in many ways inside safetensors, torch and transformers.
+    except Exception as error:
         raise CheckpointError(f"{folder} does not hold the model its card describes: {error}") from error
     return Finetuned(module.eval(), psi.eval(), card, folder)
 

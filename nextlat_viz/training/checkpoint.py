@@ -99,7 +99,7 @@ class Checkpoint:
     @cached_property
     def world(self) -> worlds.World:
         """The world it was trained on."""
-        return worlds.from_spec(self.card.world)
+        return world_of_card(self.card, self.folder)
 
     @property
     def snapshots(self) -> list[int]:
@@ -202,7 +202,8 @@ def load(name: str | os.PathLike[str], seed: int = 0) -> Checkpoint:
     UnknownNameError
         If there is no such checkpoint.
     CheckpointError
-        If weights, card or hashes do not agree, or the format is another.
+        If weights, card or hashes do not agree, the format is another, or the world cannot be built without files
+        or servers that you did not ask for: see :func:`nextlat_viz.worlds.from_spec`.
 
     Examples
     --------
@@ -278,13 +279,31 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def world_of_card(card: Card, folder: Path) -> worlds.World:
+    """Build the world of a card. A file or a server is used only where the user asked for that world.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be built, whatever the reason, or needs what the user did not ask for.
+    """
+    try:
+        return worlds.from_spec(card.world, trusted=False)
+    except ImportError:
+        raise
+    # Parameters from a file may make a factory fail with any error.
+    except Exception as error:
+        reason = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{folder / CARD} describes a world that cannot be built here: {reason}") from error
+
+
 @torch_defaults()
 def read_folder(folder: Path) -> Checkpoint:
     """Load the checkpoint in a folder, checking its card and its weights."""
     card = read_card(folder, Card)
     state = read_weights(folder / WEIGHTS, card.weights_sha256)
+    world = world_of_card(card, folder)
     try:
-        world = worlds.from_spec(card.world)
         # First without memory for its weights: a card of unknown origin may ask for more than there is.
         _check_counts(card, state, folder)
         with torch.device("meta"):

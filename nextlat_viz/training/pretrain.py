@@ -31,6 +31,7 @@ from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.resume import RunState, identify, refuse_another
 from nextlat_viz.training.run import Callback, Task, claim, run_task
+from nextlat_viz.worlds import outside
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 
@@ -96,6 +97,8 @@ def train(
     """
     if isinstance(world, str):
         world = worlds.get(world)
+    # A card of this world is built in full from now on, with the files it was made from.
+    outside.ask(world.spec, remember=True)
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     if strategy not in STRATEGIES:

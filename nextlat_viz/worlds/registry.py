@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import re
@@ -11,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from nextlat_viz.errors import unknown
+from nextlat_viz.worlds import outside
 from nextlat_viz.worlds.base import World
 
 ENTRY_POINT_GROUP = "nextlat_viz.worlds"
@@ -91,14 +93,30 @@ def get(name: str, /, **params: Any) -> World:
     missing = [parameter for parameter in _required(factory) if parameter not in params]
     if missing:
         raise ValueError(f"world {name!r} needs the parameter {missing[0]!r}; pass get({name!r}, {missing[0]}=...)")
+    outside.require_moderate(params)
     world = factory(**params)
     if not isinstance(world, World):
         raise TypeError(f"the factory of world {name!r} returned {type(world).__name__}, not a World")
+    if not outside.confined():
+        outside.ask(world.spec)
     return world
 
 
-def from_spec(spec: Mapping[str, Any]) -> World:
+def from_spec(spec: Mapping[str, Any], *, trusted: bool = True) -> World:
     """Build a world from its ``spec``.
+
+    Parameters
+    ----------
+    spec : dict
+        The name and the parameters of a world.
+    trusted : bool
+        False for a spec from a card: unless this user built the same world before, no file is opened, no server is
+        contacted and no number may be above a million. Text that is in the cache, by its hash, is used.
+
+    Raises
+    ------
+    ValueError
+        If the spec is not a world's, or needs what is not trusted; the error says how to build it all the same.
 
     Examples
     --------
@@ -107,7 +125,8 @@ def from_spec(spec: Mapping[str, Any]) -> World:
     """
     if not isinstance(spec, Mapping) or "name" not in spec:
         raise ValueError(f"a world's spec must be a mapping with a 'name' and its parameters, got {spec!r:.200}")
-    return get(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
+    with contextlib.nullcontext() if trusted or outside.asked(spec) else outside.confine():
+        return get(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
 
 
 def title(world: World) -> str:

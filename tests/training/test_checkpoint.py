@@ -1,5 +1,7 @@
 import json
 import shutil
+import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,6 +138,69 @@ def test_card_of_an_unknown_world(run):
     rewrite_card(run.folder, world={"name": "atlantis"})
     with pytest.raises(CheckpointError, match=r"cannot be built here.*unknown world 'atlantis'"):
         nlv.load(run.folder)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Fail on any connection, and on opening a file that a card names."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError(f"reached out: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path) if "etc" in path.parts else read(path))
+
+
+@pytest.mark.parametrize(
+    ("world", "message"),
+    [
+        ({"name": "taxi", "city": "Piedmont, California"}, "reads or downloads the streets of city='Piedmont"),
+        ({"name": "taxi", "city": "/etc/streets.graphml"}, "reads or downloads the streets"),
+        ({"name": "taxi", "nodes": "/etc/a.csv", "edges": "/etc/b.csv"}, "reads or downloads the streets"),
+        ({"name": "text", "source": "x/y"}, "looks up the data set 'x/y'"),
+        ({"name": "text", "source": "x/y", "sha256": "0" * 64, "revision": "main"}, "downloads the data set 'x/y'"),
+        ({"name": "text", "source": "/etc/passwd"}, "reads the file '/etc/passwd'"),
+        ({"name": "text:source=/etc/passwd"}, "reads the file '/etc/passwd'"),
+        ({"name": "taxi", "width": 10**4, "height": 10**4}, "10000 x 10000 intersections"),
+        ({"name": "path_star", "node_ids": 10**12}, r"node_ids=1000000000000, more than 1,000,000"),
+        ({"name": "path_star", "node_ids": [1]}, "cannot be built here"),
+        ({"name": ["rrxor"]}, "cannot be built here"),
+        ({"name": "hmm", "transitions": {"a": None}}, "cannot be built here"),
+    ],
+)
+def test_a_card_does_not_reach_outside_its_folder(run, offline, world, message):
+    rewrite_card(run.folder, world=world)
+    with pytest.raises(CheckpointError, match=message):
+        nlv.load(run.folder)
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, RuntimeError, TypeError, KeyError, OSError])
+def test_any_error_of_a_world_is_one_of_the_checkpoint(run, monkeypatch, error):
+    def fails(p1, p2):
+        raise error("no")
+
+    monkeypatch.setitem(nlv.worlds.registry._factories, "rrxor", fails)
+    with pytest.raises(CheckpointError, match=rf"cannot be built here: {error.__name__}: "):
+        nlv.load(run.folder)
+
+
+def test_a_world_of_the_users_own_files_is_loaded_again(tmp_path, small, monkeypatch):
+    nodes, edges = tmp_path / "nodes.csv", tmp_path / "edges.csv"
+    nodes.write_text("node,x,y\na,0,0\nb,100,0\nc,100,100\nd,0,100\n")
+    edges.write_text("source,target\na,b\nb,c\nc,d\nd,a\nb,a\na,c\n")
+    world = nlv.worlds.get("taxi", nodes=nodes, edges=edges, held_out=0.3)
+    run = nlv.train(world, "next_token", out=tmp_path / "run", progress=False, **small | {"context": 8})
+    # As in another session: what this one built is forgotten, what was trained on is in the user's cache.
+    monkeypatch.setattr(nlv.worlds.outside, "_asked", set())
+    assert nlv.load(run.folder).world.spec == world.spec
+    monkeypatch.setattr(nlv.worlds.outside, "_asked", set())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of another user"))
+    with pytest.raises(CheckpointError, match="If you trust it, build the world once"):
+        nlv.load(run.folder)
+    nlv.worlds.from_spec(run.card.world)
+    assert nlv.load(run.folder).world.spec == world.spec
 
 
 def test_unknown_checkpoint_names_the_nearest():

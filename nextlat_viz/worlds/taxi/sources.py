@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from nextlat_viz.errors import unknown
-from nextlat_viz.worlds import checks
+from nextlat_viz.worlds import checks, outside
 from nextlat_viz.worlds.taxi import readers
 from nextlat_viz.worlds.taxi.networks import from_networkx
 from nextlat_viz.worlds.taxi.streets import Streets
 
 _SMALLEST_WITH_A_PARK = 9
+# Distances between all pairs of intersections take seconds up to here.
+_MODERATE = 10_000
 
 
 def streets(city: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "grid", **options: Any) -> Streets:
@@ -55,6 +57,8 @@ def streets(city: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "g
             raise ValueError("nodes and edges are the two tables of one city: pass both, and no other city")
         city = (options.pop("nodes"), options.pop("edges"))
     read, arguments = _reader(city)
+    if read not in _OFFLINE.values():
+        outside.require_asked(f"reads or downloads the streets of city={city!r}")
     known = list(inspect.signature(read).parameters)[len(arguments) :]
     for option in options:
         if option not in known:
@@ -125,6 +129,8 @@ def grid(width: int = 20, height: int = 20, one_way: bool = True) -> Streets:
         checks.integer(argument, value, 2)
     if not isinstance(one_way, bool):
         raise ValueError(f"one_way must be True or False, got {one_way!r}")
+    if width * height > _MODERATE:
+        outside.require_asked(f"has {width} x {height} intersections, more than {_MODERATE:,}")
     wide, high = _park(width), _park(height)
     corners = [
         (east, north)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nextlat_viz.worlds import outside
+
 BOUNDARY = "<|endoftext|>"
 _FILES = {".txt", ".text", ".md", ".jsonl", ".json"}
 
@@ -47,6 +49,7 @@ def read_file(source: TextSource) -> tuple[list[str], str]:
     ValueError
         If there is no such file, it is not UTF-8 or valid JSON lines, or it has no text.
     """
+    outside.require_asked(f"reads the file {source.name!r}")
     path = Path(source.name).expanduser()
     if not path.is_file():
         near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
@@ -73,6 +76,7 @@ def latest(source: TextSource) -> str:
     ValueError
         If there is no such data set, or the Hub cannot be reached.
     """
+    outside.require_asked(f"looks up the data set {source.name!r}")
     hub = package("huggingface_hub")
     try:
         return str(hub.HfApi().dataset_info(source.name, revision=source.revision).sha)
@@ -90,6 +94,7 @@ def read_dataset(source: TextSource) -> tuple[list[str], str]:
     ValueError
         If there is no such data set or column, or the Hub cannot be reached.
     """
+    outside.require_asked(f"downloads the data set {source.name!r}")
     datasets = package("datasets")
     texts: list[Any] = []
     columns = [source.column]

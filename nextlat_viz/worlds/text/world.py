@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.worlds import checks
+from nextlat_viz.worlds import checks, outside
 from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World
 from nextlat_viz.worlds.text import cache, corpus, tokenizer
 from nextlat_viz.worlds.text.cache import Packed
@@ -216,7 +216,7 @@ def _packed(source: TextSource, made: Spec, sha256: str | None) -> tuple[Packed,
             source = replace(source, revision=corpus.latest(source))
         known = sha256 or cache.recall(cache.key(**asdict(source)))
     else:
-        known = None if Path(source.name).expanduser().exists() else sha256
+        known = None if Path(source.name).expanduser().exists() and not outside.confined() else sha256
     # The hash identifies the text, so a cached result is used without reading the source, which may be gone.
     if known and (hit := cached(known)[1]):
         return hit, source, known
