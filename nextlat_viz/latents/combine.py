@@ -120,6 +120,13 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
             stacklevel=2,
         )
 
+    for table in latents:
+        if "model" in table.obs and "models" not in table.uns[KEY]:
+            raise LatentsError(
+                "obs['model'] is a column of your own, and names the model of each row after concatenating: rename it, "
+                "for example latents.obs = latents.obs.rename(columns={'model': 'kind'})"
+            )
+
     common = [name for name in sites(latents[0]) if all(name in sites(table) for table in latents)]
     parts = []
     for name, table, model in zip(names, latents, about, strict=True):

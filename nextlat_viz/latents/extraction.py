@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ def heldout(checkpoint: Checkpoint, n: int = HELDOUT_EPISODES, seed: int = HELDO
 def extract(
     model: Any,
     episodes: Any = None,
-    sites: str | Sequence[str] = "all",
+    sites: str | Iterable[str] = "all",
     batch_size: int = 256,
     device: torch.device | str | None = None,
     progress: bool | Callable[[int, int], None] = True,
@@ -145,6 +145,10 @@ def extract(
         raise LatentsError(f"batch_size must be at least 1, got {batch_size}")
     if dtype not in ("float32", "float16"):
         raise LatentsError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
+    names = [sites] if isinstance(sites, str) else list(sites) if isinstance(sites, Iterable) else [None]
+    if not all(isinstance(site, str) for site in names):
+        raise TypeError(f"sites must be 'all', a name or a list of names, got {sites!r:.80}")
+    sites = sites if isinstance(sites, str) else names
     if isinstance(model, str) and model.startswith(PREFIX):
         model = load_hf(model)
     if isinstance(model, Checkpoint):

@@ -196,6 +196,7 @@ def own_columns(
     if truth is None:
         return {}, {}
     arrays = _dense(truth, keep) if isinstance(truth, pd.DataFrame) else dict(truth)
+    orders = _orders(truth) if isinstance(truth, pd.DataFrame) else {}
     columns, values = {}, {}
     for name, array in arrays.items():
         given = np.asarray(array)
@@ -206,7 +207,10 @@ def own_columns(
                 f"truth[{name!r}] must have the shape of the tokens, {keep.shape} and perhaps more axes, "
                 f"got {given.shape}"
             )
-        if given.dtype.kind in "iufb":
+        if str(name) in orders:
+            columns[str(name)] = pd.Index(orders[str(name)]).get_indexer(given.ravel()).reshape(given.shape)
+            values[str(name)] = [str(value) for value in orders[str(name)]]
+        elif given.dtype.kind in "iufb":
             columns[str(name)] = given
         elif given.ndim == 2:
             codes, names = pd.factorize(given.ravel(), sort=True)
@@ -214,6 +218,18 @@ def own_columns(
         else:
             raise LatentsError(f"truth[{name!r}] of several values per row must be numbers, got {given.dtype}")
     return columns, values
+
+
+def _orders(truth: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the values of columns that state them, in their order; booleans with gaps are False and True."""
+    orders = {}
+    for name in truth:
+        values = truth[name]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            orders[str(name)] = values.cat.categories.tolist()
+        elif isinstance(values.dtype, pd.BooleanDtype) and values.isna().any():
+            orders[str(name)] = [False, True]
+    return orders
 
 
 def _dense(truth: pd.DataFrame, keep: Bool[np.ndarray, "N T"]) -> dict[str, np.ndarray]:
@@ -242,10 +258,12 @@ def _dense(truth: pd.DataFrame, keep: Bool[np.ndarray, "N T"]) -> dict[str, np.n
     dense = {}
     for name in truth.columns.drop(["episode", "position"]):
         values = truth[name][inside]
-        if pd.api.types.is_numeric_dtype(values):
+        if pd.api.types.is_numeric_dtype(values) and not isinstance(values.dtype, pd.BooleanDtype):
             plain = values.to_numpy(dtype=float) if values.isna().any() else values.to_numpy()
         else:
             plain = values.astype(object).where(values.notna(), None).to_numpy()
+            if isinstance(values.dtype, pd.BooleanDtype) and not values.isna().any():
+                plain = plain.astype(bool)
         arranged = np.full(keep.shape, None) if plain.dtype == object else np.zeros(keep.shape, plain.dtype)
         arranged[episode, position] = plain
         dense[str(name)] = arranged

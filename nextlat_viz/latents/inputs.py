@@ -20,7 +20,12 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
         if lengths is not None or mask is not None:
             raise LatentsError("lengths and mask are for arrays of tokens: Episodes have their own lengths")
         return episodes, truth
-    tokens = np.asarray(episodes) if episodes is not None else np.zeros(0)
+    try:
+        tokens = np.asarray(episodes) if episodes is not None else np.zeros(0)
+    except ValueError as error:
+        raise LatentsError(
+            "episodes are lists of different lengths: pad them to one length, and give lengths=[...] or mask="
+        ) from error
     if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
         raise TypeError(
             "episodes must be Episodes or integers of shape (episodes, positions), got "
@@ -80,6 +85,7 @@ def require_readable(episodes: Episodes, reader: LatentsReader, world: World | N
         raise LatentsError(
             f"token {episodes.tokens[episode, position]} of episode {episode}, position {position + 1}, is outside "
             f"the vocabulary of {reader.meta['name'] if world is None else world.name}: ids go from 0 to {most - 1}"
+            + (". Padding is left out with lengths= or mask=" if episodes.tokens[episode, position] < 0 else "")
         )
 
 

@@ -149,6 +149,7 @@ class ModuleReader(LatentsReader):
         self.sites = [*(site for site in names if site != self._hidden), HIDDEN]
         self._places = {site: places[site] for site in dict.fromkeys([*names, self._hidden])}
         self._call = call or self.call
+        self._order_known = False
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
         label = name or type(module).__name__
         self.meta = {
@@ -183,6 +184,10 @@ class ModuleReader(LatentsReader):
     def read(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
     ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
+        if len(tokens) == tokens.shape[1] > 1 and not self._order_known:
+            # Episodes and positions can only be told apart where their numbers differ.
+            self._watched(tokens[:1], real[:1])
+            self._order_known = True
         seen, _ = self._watched(tokens, real)
         return seen, None
 
@@ -201,10 +206,20 @@ class ModuleReader(LatentsReader):
                 )
             state = _first_tensor(value)
             if state is None or state.ndim != 3 or state.shape[:2] != tokens.shape:
+                if state is not None and state.ndim == 3 and state.shape[:2] == tokens.T.shape:
+                    raise LatentsError(
+                        f"site {name!r} gives positions before episodes: build the model with batch_first=True, or "
+                        "read a submodule that gives (episodes, positions, width)"
+                    )
                 got = type(value).__name__ if state is None else f"a tensor of shape {tuple(state.shape)}"
                 raise LatentsError(
                     f"site {name!r} gives {got}, not ({tokens.shape[0]}, {tokens.shape[1]}, width): it does not "
                     "hold one state per token; choose another site"
+                )
+            if state.is_complex():
+                raise LatentsError(
+                    f"site {name!r} gives complex numbers, and a table holds real ones: read a submodule that gives "
+                    "torch.view_as_real(state).flatten(-2), which has real and imaginary parts"
                 )
             # A copy: later layers may change the tensor in place.
             seen[name] = state.detach().clone()
@@ -220,6 +235,14 @@ class ModuleReader(LatentsReader):
             result = None
             with suppress(_Enough):
                 result = self._call(self.module, tokens, real)
+        except IndexError as error:
+            sizes = [part.num_embeddings for part in self.module.modules() if isinstance(part, nn.Embedding)]
+            if not sizes or (int(tokens.max()) < min(sizes) and tokens.shape[1] <= min(sizes)):
+                raise
+            raise LatentsError(
+                f"the model cannot read tokens with ids up to {int(tokens.max())} at {tokens.shape[1]} positions: its "
+                f"embeddings have {', '.join(map(str, sizes))} rows"
+            ) from error
         finally:
             for handle in handles:
                 handle.remove()

@@ -220,3 +220,61 @@ def test_more_that_is_refused(checkpoint: Any) -> None:
     twice.layers[1] = twice.layers[0]
     with pytest.raises(LatentsError, match="runs several times in one forward pass"):
         nl.extract(twice, TOKENS, sites="layers.0")
+
+
+def test_the_order_and_the_gaps_of_own_columns_are_kept() -> None:
+    episode, position = np.divmod(np.arange(54), 6)
+    truth = pd.DataFrame({"episode": episode, "position": position + 1})
+    order = ["small", "medium", "large"]
+    truth["size"] = pd.Categorical(["small", "medium", None] * 18, categories=order, ordered=True)
+    truth["known"] = pd.array([True, None, False] * 18, dtype="boolean")
+    truth["whole"] = pd.array([True, False, False] * 18, dtype="boolean")
+    obs = nl.extract(Reader(), TOKENS, sites="norm", truth=truth).obs
+    assert list(obs["size"].cat.categories) == order
+    assert obs["size"][:3].astype(object).tolist()[:2] == ["small", "medium"]
+    assert obs["known"].cat.codes[:3].tolist() == [1, -1, 0]
+    assert list(obs["known"].cat.categories) == ["False", "True"]
+    assert obs["size"].isna().tolist() == [False, False, True] * 18
+    assert obs["whole"].dtype == bool
+
+
+def test_a_column_model_of_ones_own_is_not_overwritten() -> None:
+    latents = nl.extract(Reader(), TOKENS, sites="norm", truth={"model": TOKENS})
+    with pytest.raises(LatentsError, match=r"obs\['model'\] is a column of your own.*rename it"):
+        nl.concatenate([latents])
+
+
+class Recurrent(nn.Module):
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.embed, self.inner = nn.Embedding(12, 4), nn.LSTM(4, 4, batch_first=batch_first)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        read = self.embed(tokens)
+        return self.inner(read if self.inner.batch_first else read.transpose(0, 1))[0]
+
+
+@pytest.mark.parametrize("episodes", [6, 5])
+def test_states_by_position_before_episode_are_refused(episodes: int) -> None:
+    with pytest.raises(LatentsError, match="positions before episodes: build the model with batch_first=True"):
+        nl.extract(Recurrent(batch_first=False), TOKENS[:episodes], sites="inner")
+    assert nl.extract(Recurrent(batch_first=True), TOKENS[:episodes], sites="inner").n_obs == 6 * episodes
+
+
+def test_complex_states_are_refused() -> None:
+    class Phase(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.complex(x, x)
+
+    with pytest.raises(LatentsError, match="'1' gives complex numbers, and a table holds real ones"):
+        nl.extract(nn.Sequential(nn.Embedding(12, 4), Phase()), TOKENS, sites="1")
+
+
+def test_mistakes_in_tokens_and_sites_are_named() -> None:
+    with pytest.raises(LatentsError, match="lists of different lengths: pad them"):
+        nl.extract(Reader(), [[1, 2], [3]], sites="norm")
+    with pytest.raises(LatentsError, match=r"token -100 of episode 0, position 1.* Padding is left out with lengths="):
+        nl.extract(Reader(), TOKENS * 0 - 100, sites="norm")
+    with pytest.raises(LatentsError, match="ids up to 99 at 6 positions: its embeddings have 12 rows"):
+        nl.extract(Reader(), TOKENS * 0 + 99, sites="norm")
+    assert nl.sites(nl.extract(Reader(), TOKENS, sites=pd.Series(["embed", "norm"]))) == ["embed", "hidden"]
