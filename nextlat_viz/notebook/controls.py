@@ -209,7 +209,8 @@ class StatusLine(Box):
             [self.text, self.bar, self.cancel, self.again], layout={"min_height": "36px", "align_items": "center"}
         )
         self.children = [line, self._alert]
-        self.add_class("nlv-status")
+        # Not "nextlat-viz", which marks a widget of its own.
+        self._dom_classes = ("nlv-status",)
         jobs.watch(self.follow)
         self.follow()
 
