@@ -130,7 +130,8 @@ class View {
     const {data, layout} = this.figure;
     [this.data, this.layout] = [copy(data), copy(layout)];
     // A figure without a width is as wide as its cell, and must not hold a narrower cell open.
-    Object.assign(this.el.style, layout.width ? {width: "", minWidth: ""} : {width: "100%", minWidth: "0"});
+    const {width} = layout;
+    Object.assign(this.el.style, width ? {width: `${width}px`, minWidth: ""} : {width: "100%", minWidth: "0"});
     this.draw();
   }
 
