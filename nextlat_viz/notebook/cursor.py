@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets
 import numpy as np
 from traitlets import Int, List, Unicode
 
 from nextlat_viz.display import shorten
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.notebook.panel import LABEL, Box
 from nextlat_viz.notebook.state import ViewState
 
@@ -91,7 +91,7 @@ class EpisodeControls:
         self._box.state.episode = int(later[0] if later.size else held_out[0])
 
 
-class TokenStrip(anywidget.AnyWidget):
+class TokenStrip(LiveWidget):
     """Tokens in a row: those read, the current one, those to come. A click on one goes there.
 
     Attributes
@@ -106,7 +106,7 @@ class TokenStrip(anywidget.AnyWidget):
         Positions that are selected.
     """
 
-    _esm = (_HERE / "tokens.js").read_text(encoding="utf-8")
+    _esm = javascript(_HERE / "tokens.js")
     _css = (_HERE / "studio.css").read_text(encoding="utf-8")
     tokens = List(Unicode()).tag(sync=True)
     notes = List(Unicode()).tag(sync=True)

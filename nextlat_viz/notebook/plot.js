@@ -71,7 +71,7 @@ class Figure {
     model.on("change:_figure", () => this.take(model.get("_figure")));
     model.on("msg:custom", (message, buffers) => this.hear(message, buffers));
     // Updates sent before this line were not heard: Python compares the number and sends the figure again if need be.
-    model.send({kind: "start", number: this.number});
+    listen(model, {number: this.number});
   }
 
   take({number, data, layout, config, buffers}) {

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import anywidget
 import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
@@ -19,6 +18,7 @@ import traitlets
 from plotly.basedatatypes import Undefined
 from plotly.offline import get_plotlyjs
 
+from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.plotting import CONFIG, Figure
 
 # Points of a plot: {trace index: point numbers}.
@@ -32,7 +32,7 @@ _READERS_TRACE = {"visible"}
 _TYPED = {"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"}
 
 
-class Plot(Figure, anywidget.AnyWidget):
+class Plot(Figure, LiveWidget):
     """A plotly figure drawn by `plot.js`, which calls ``Plotly.react``.
 
     Set any property, as in plotly: ``plot.layout.title = "Loss"``. Only what changed is sent, and arrays that did not
@@ -48,15 +48,14 @@ class Plot(Figure, anywidget.AnyWidget):
         Called with {trace index: point numbers} after a lasso or a box, and with None when it is dismissed.
     """
 
-    # A string: anywidget watches files, and the watch would keep every closed figure in memory.
-    _esm = (Path(__file__).parent / "plot.js").read_text(encoding="utf-8")
+    _esm = javascript(Path(__file__).parent / "plot.js")
     # Serialised when a page asks, so it needs no value: see `_state`.
     _figure = traitlets.Any().tag(sync=True, to_json=lambda value, plot: plot._state())
     _library = traitlets.Unicode().tag(sync=True)
     _version = traitlets.Unicode().tag(sync=True)
 
     # Rich display is the widget's, not the figure's.
-    _repr_mimebundle_ = anywidget.AnyWidget._repr_mimebundle_
+    _repr_mimebundle_ = LiveWidget._repr_mimebundle_
     _repr_html_: Any = None
     _ipython_display_: Any = None
     _ready = False
@@ -68,7 +67,6 @@ class Plot(Figure, anywidget.AnyWidget):
         on_select: Callable[[Points | None], None] | None = None,
     ) -> None:
         self._on_click, self._on_select = on_click, on_select
-        self._heard_from_page = False
         # Jupyter calls widgets from another thread than the one that runs cells; numbers must follow each other.
         self._lock = threading.RLock()
         # Counts updates, so that a page can tell whether it missed one.
@@ -78,7 +76,6 @@ class Plot(Figure, anywidget.AnyWidget):
         self._all_changed = False
         super().__init__(data=figure.data, layout=figure.layout)
         self._library, self._version = PlotlyLibrary.borrow().model_id, plotly_version()
-        self.on_msg(self._hear)
         self._ready = True
         self.open()
 
@@ -154,7 +151,7 @@ class Plot(Figure, anywidget.AnyWidget):
                     self._send_changes(list(pending), view)
 
     def _send_changes(self, pending: list[tuple[int | None, str]], view: str) -> None:
-        if not self._heard_from_page:
+        if not self._heard:
             # A page that is still loading hears no messages, but it keeps the state.
             self.send_state("_figure")
         elif self._all_changed:
@@ -229,15 +226,18 @@ class Plot(Figure, anywidget.AnyWidget):
     def _send_moveTraces_msg(self, current_inds: Any, new_inds: Any) -> None:
         self._note_all()
 
+    def _started(self, message: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._heard = True
+            if message["number"] != self._number:
+                self._send_whole()
+
     # -- from the page ----------------------------------------------------------------------------------------------
 
     def _hear(self, widget: Any, message: Mapping[str, Any], buffers: Any) -> None:
         kind = message.get("kind")
         if kind == "start":
-            with self._lock:
-                self._heard_from_page = True
-                if message["number"] != self._number:
-                    self._send_whole()
+            self._started(message)
         elif kind == "layout":
             with self._one_message(message["view"]):
                 self.plotly_relayout(message["edits"])

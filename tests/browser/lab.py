@@ -159,8 +159,12 @@ async ([code, expression]) => {
     return value.status === "ok" ? {value: value.data["text/plain"]} : {error: value.traceback.join("\\n")};
 }
 """
-# The page asks a fresh kernel for the widgets of an older one, before ipywidgets is imported there.
-NOT_AN_ERROR = "No such comm"
+NOT_ERRORS = (
+    # The page asks a fresh kernel for the widgets of an older one, before ipywidgets is imported there.
+    re.compile(r"^No such comm"),
+    # Logged for each widget that starts late on a busy page; ours work all the same, see test_harness.
+    re.compile(r"^Error: \[anywidget\] Failed to initialize model"),
+)
 # Said of software WebGL and of a busy computer, hundreds of times.
 SLOW_MACHINE = re.compile(r"GPU stall|^Plugin \S+ .*(to activate|too long)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -228,7 +232,7 @@ class Notebook:
     def errors(self) -> list[str]:
         """Whatever went wrong unseen: in the page's scripts, or in the kernel outside a cell."""
         unseen = [ANSI.sub("", text) for text in self.page.evaluate("() => window.lab.errors")]
-        return self.page_errors + [text for text in unseen if not text.startswith(NOT_AN_ERROR)]
+        return [text for text in self.page_errors + unseen if not any(known.match(text) for known in NOT_ERRORS)]
 
     # -- controls, by the label a visitor reads ---------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from playwright.sync_api import Browser, expect
 
-from .lab import Notebook, difference, wait_for
+from .lab import Notebook, Server, difference, wait_for
 
 WIDGETS = """
 import ipywidgets
@@ -39,6 +40,20 @@ colour.observe(recolour, "value")
 size.observe(resize, "value")
 boom.on_click(fail)
 ipywidgets.VBox([colour, size, boom, plot])
+"""
+
+LATE = """
+import plotly.graph_objects as go
+from nextlat_viz.notebook.cloud import Cloud
+from nextlat_viz.notebook.cursor import TokenStrip
+from nextlat_viz.notebook.plot import Plot
+
+plot = Plot(go.Figure(go.Scatter(x=[0, 1], y=[0, 1], mode="markers", marker_color="teal")))
+strip = TokenStrip(tokens=["x"], notes=["", ""], places=[1, 2])
+cloud = Cloud([[0, 0], [1, 1]], title="still")
+display(plot, strip, cloud)
+plot.data[0].marker.color = "crimson"
+strip.tokens = ["a", "b"]
 """
 
 
@@ -113,6 +128,32 @@ def test_a_busy_kernel_loses_no_click_and_a_reloaded_page_shows_the_figure_as_it
     notebook.kernel("None", setup="plot.data[0].marker.size = 20")
     wait_for(lambda: notebook.plot().evaluate("plot._fullData[0].marker.size") == 20, "an update after the reload")
     assert notebook.page.evaluate("() => Object.keys(nextlat_viz_plotly).length") == 1
+
+
+def test_widgets_that_start_late_still_listen(server: Server, browser: Browser, tmp_path: Path) -> None:
+    """On a busy page anywidget's time limit of two seconds is over before a widget has started; here it always is."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.add_init_script("""
+        const timeout = AbortSignal.timeout.bind(AbortSignal);
+        const over = {addEventListener: (name, call) => call()};
+        AbortSignal.timeout = milliseconds => milliseconds === 2000 ? over : timeout(milliseconds);
+    """)
+    notebook = Notebook(context.new_page(), server, write(tmp_path / "late.ipynb", LATE), "late")
+    notebook.run_all()
+    text = "[...document.querySelectorAll('.nlv-tokens button')].map(button => button.textContent).join(' ')"
+    wait_for(lambda: notebook.page.evaluate(text) == "a b", "tokens set before the page listened")
+    plot = notebook.plot()
+    assert plot.evaluate("plot._fullData[0].marker.color") == "crimson"
+    notebook.kernel("None", setup="plot.data[0].marker.size = 20; strip.tokens = ['a', 'c']; cloud.title = 'moved'")
+    wait_for(lambda: plot.evaluate("plot._fullData[0].marker.size") == 20, "an update of the figure")
+    wait_for(lambda: notebook.page.evaluate(text) == "a c", "an update of the tokens")
+    expect(notebook.page.locator(".nlv-cloud")).to_contain_text("moved")
+    notebook.page.locator(".nlv-tokens button").last.click()
+    notebook.wait_for_kernel("strip.position == 2")
+    assert any("Failed to initialize" in error for error in notebook.page_errors)
+    assert notebook.errors() == []
+    notebook.close()
+    context.close()
 
 
 def test_a_cell_that_fails_is_reported(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:

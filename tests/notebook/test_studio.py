@@ -170,7 +170,7 @@ def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[Ann
 def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     for card in opened.panels.values():
         if card.plot is not None:
-            card.plot._heard_from_page = True
+            card.plot._heard = True
     sent: list[int] = []
     kind_of_comm = type(opened.comm)
     send = kind_of_comm.publish_msg

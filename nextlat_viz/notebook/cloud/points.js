@@ -117,6 +117,7 @@ class Cloud {
       if (message.kind === "label") this.views.forEach(view => view.tell(message));
       if (message.kind === "moved") this.answered();
     });
+    listen(model);
   }
 
   read(trait, part) {

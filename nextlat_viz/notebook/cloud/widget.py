@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat, TypeAlias
 
-import anywidget
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import ArrayLike
@@ -27,6 +26,7 @@ from nextlat_viz.notebook.cloud.checks import (
     row_numbers,
     short,
 )
+from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.plotting import CATEGORICAL, CURSOR
 
 # The first type is the intended one; other array-likes are converted, or refused with an error of ours.
@@ -39,7 +39,7 @@ Point: TypeAlias = Sequence[SupportsFloat] | np.ndarray
 _HERE = Path(__file__).parent
 
 
-class Cloud(anywidget.AnyWidget):
+class Cloud(LiveWidget):
     """Points in a plane, coloured by a palette, to select and to click, with a cursor that moves through them.
 
     Drag to select a box (with shift, add to the selection), click a point, press Move to pan and zoom, and Fit to show
@@ -118,7 +118,7 @@ class Cloud(anywidget.AnyWidget):
     >>> cloud.close()
     """
 
-    _esm = "".join((_HERE / f"{part}.js").read_text(encoding="utf-8") for part in ("points", "marks", "view"))
+    _esm = javascript(*(_HERE / f"{part}.js" for part in ("points", "marks", "view")))
     _css = (_HERE / "cloud.css").read_text(encoding="utf-8")
     _places = Bytes().tag(sync=True)
     _codes = Bytes().tag(sync=True)
@@ -167,6 +167,7 @@ class Cloud(anywidget.AnyWidget):
         given = np.zeros(self._n, np.uint8) if codes is None else codes
         super().__init__(
             _places=places.tobytes(),
+            _dom_classes=["nlv-cloud"],
             _title=short(title, LONGEST_TITLE),
             _key=entries(key or {}),
             _height=height,
@@ -177,8 +178,6 @@ class Cloud(anywidget.AnyWidget):
             _landmarks=named_places(landmarks or {}),
             **packed_colors(given, palette, self._n),
         )
-        self.add_class("nlv-cloud")
-        self.on_msg(self._hear)
 
     def __dir__(self) -> list[str]:
         own = ["close", "codes", "cursor", "handle", "move", "palette", "positions", "recolor", "ring"]
@@ -286,7 +285,9 @@ class Cloud(anywidget.AnyWidget):
     def _hear(self, widget: Any, message: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         """Answer the mouse."""
         kind = message.get("kind")
-        if kind == "select":
+        if kind == "start":
+            self._started(message)
+        elif kind == "select":
             bits = bytes(buffers[0])
             self.set_trait("_selection", bits if any(bits) else b"")
             if self._on_select:
