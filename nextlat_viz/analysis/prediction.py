@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
@@ -179,11 +180,15 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     )
 
 
-def require_row(latents: AnnData, row: SupportsIndex) -> int:
+def require_row(latents: AnnData, row: Any) -> int:
     """Return a row number, which must be one of the table."""
-    number = row.__index__()
+    try:
+        number = -1 if isinstance(row, bool) else operator.index(row)
+    except TypeError:
+        number = -1
     if not 0 <= number < latents.n_obs:
-        raise LatentsError(f"row={number}: these latents have rows 0 to {latents.n_obs - 1}")
+        given = repr(row) if np.ndim(row) == 0 else type(row).__name__
+        raise LatentsError(f"row={given}: these latents have rows 0 to {latents.n_obs - 1}, take one by its number")
     return number
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import simplex
@@ -18,6 +19,7 @@ from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
 from nextlat_viz.figures.rows import BELIEF, coloring, hover_texts
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import CURSOR, Figure
+from nextlat_viz.worlds import checks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,8 +52,8 @@ def clouds(
     color: str = "state",
     *,
     labels: Sequence[str] | None = None,
-    rows: Int[np.ndarray, " rows"] | None = None,
-    selection: Int[np.ndarray, " selected"] | None = None,
+    rows: ArrayLike | None = None,
+    selection: ArrayLike | None = None,
     cursor: tuple[int, int] | None = None,
     theme: Theme = "auto",
 ) -> Figure:
@@ -71,9 +73,9 @@ def clouds(
         Column of ``obs``, ``"belief"`` or ``"belief:<state>"``.
     labels : sequence of str, optional
         Names of the models; default those in their latents.
-    rows : integer array, optional
+    rows : ints, or booleans for every row, optional
         Row numbers to draw; default all. Projections hold either all rows or just these.
-    selection : integer array, optional
+    selection : ints, or booleans for every row, optional
         Row numbers (of the table) to emphasise; None for no selection.
     cursor : (episode, position), optional
         Drawn as a ring, with the path of the episode up to it.
@@ -88,10 +90,12 @@ def clouds(
     Raises
     ------
     ValueError
-        When the tables are not of the same rows, or there is not one entry per table.
+        When the tables are not of the same rows, or there is not one entry per table; for rows that are not there.
     """
     _check(latents, projections, readings)
-    drawn = np.arange(latents[0].n_obs) if rows is None else np.asarray(rows)
+    total = latents[0].n_obs
+    drawn = np.arange(total) if rows is None else checks.row_numbers("rows", rows, total)
+    chosen = None if selection is None else checks.row_numbers("selection", selection, total)
     readings = readings or [None] * len(latents)
     views = [
         list(_model_views(table, planes, reading, drawn))
@@ -101,7 +105,7 @@ def clouds(
     colors = themes.model_colors(labels)
     paint = coloring(latents[0][drawn], color)
     texts = hover_texts(latents[0], drawn)
-    selected = None if selection is None else np.flatnonzero(np.isin(drawn, selection)).tolist()
+    selected = None if chosen is None else np.flatnonzero(np.isin(drawn, chosen)).tolist()
     path = _episode_path(latents[0], drawn, cursor)
 
     figure, layout = Figure(), Layout()

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from jaxtyping import Integer
 from traitlets import Bool, Dict, HasTraits, Int, Tuple, Unicode, observe, validate
 
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, at_least, is_number, unknown
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Cancelled, Jobs, Loop, Results, Waiting
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.sources import by_world
+from nextlat_viz.worlds import checks
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult, Projection
@@ -102,6 +102,7 @@ class ViewState(HasTraits):
         untrained: Sequence[AnnData | None] | None = None,
         max_points: int = MAX_POINTS,
     ) -> None:
+        max_points = at_least("max_points", max_points)
         super().__init__()
         self.loop = Loop()
         self.jobs, self.layouts = Jobs(self.loop), Jobs(self.loop, _UMAP_PATIENCE)
@@ -172,12 +173,32 @@ class ViewState(HasTraits):
             table[f"error, {label}"] = scene.mistakes(model, self.target, self.site)[rows]
         return table
 
-    def select(self, rows: Iterable[int] | Integer[np.ndarray, " rows"]) -> None:
-        """Select rows by number."""
-        self.selection = self.scene.keys(np.unique(np.fromiter(rows, dtype=np.int64)).tolist())
+    def select(self, rows: Any) -> None:
+        """Select rows.
+
+        Parameters
+        ----------
+        rows : ints, or booleans for every row
+            Such as ``state.latents[0].obs["position"] > 8``.
+
+        Raises
+        ------
+        LatentsError
+            For rows that are not there, floats, and a mask of another length.
+        """
+        numbers = checks.row_numbers("rows", rows, self.latents[0].n_obs)
+        self.selection = self.scene.keys(np.unique(numbers).tolist())
 
     def go_to(self, episode: int, position: int) -> None:
-        """Move the cursor; observers are notified once."""
+        """Move the cursor; observers are notified once. Past the end of the episode is its last position.
+
+        Raises
+        ------
+        ValueError
+            For an episode that is not there, and a position that is not an integer of at least 1; the cursor stays.
+        """
+        # Checked before anything is set: while notifications are held, traits are not validated.
+        episode, position = self._episode_number(episode), at_least("position", position)
         with self.hold_trait_notifications():
             self.episode = episode
             self.position = position
@@ -394,12 +415,13 @@ class ViewState(HasTraits):
 
     @validate("episode")
     def _known_episode(self, proposal: Any) -> int:
+        return self._episode_number(proposal["value"])
+
+    def _episode_number(self, episode: Any) -> int:
         episodes = self.scene.episodes
-        if proposal["value"] not in episodes:
-            raise ValueError(
-                f"no episode {proposal['value']}: there are {len(episodes)}, from {episodes[0]} to {episodes[-1]}"
-            )
-        return int(proposal["value"])
+        if not is_number(episode) or episode not in episodes:
+            raise ValueError(f"no episode {episode}: there are {len(episodes)}, from {episodes[0]} to {episodes[-1]}")
+        return int(episode)
 
     @validate("position")
     def _inside_episode(self, proposal: Any) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import LatentsError, unknown
 
 if TYPE_CHECKING:
     from nextlat_viz.worlds.base import Episodes, World
@@ -201,6 +201,40 @@ def number(argument: str, value: Any, span: str = "[0, 1]") -> float:
     if not (above and below):
         raise ValueError(f"{argument} must be {'a finite number' if math.isinf(high) else f'in {span}'}, got {value!r}")
     return result
+
+
+def row_numbers(argument: str, rows: Any, count: int) -> Int[np.ndarray, " rows"]:
+    """Row numbers of a table of ``count`` rows, from numbers or from a mask with one boolean per row.
+
+    Raises
+    ------
+    LatentsError
+        For rows that are not there, such as -1, for floats, and for a mask of another length.
+
+    Examples
+    --------
+    >>> row_numbers("rows", [2, 0], 3).tolist(), row_numbers("rows", np.array([False, True, True]), 3).tolist()
+    ([2, 0], [1, 2])
+    """
+    several = isinstance(rows, Iterable) and not isinstance(rows, str)
+    given = np.asarray(rows if hasattr(rows, "__array__") or not several else list(rows))
+    if given.dtype == object:
+        # A nullable column of booleans arrives as objects.
+        given = np.asarray(given.tolist())
+    if given.dtype.kind == "b":
+        if given.shape != (count,):
+            raise LatentsError(f"{argument} as a mask must have one entry per row, shape ({count},), got {given.shape}")
+        return np.flatnonzero(given)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise LatentsError(
+            f"{argument} must be row numbers or a mask of booleans, got {given.dtype} of shape {given.shape}: "
+            f"{given.tolist()!r:.60}"
+        )
+    numbers = given.astype(np.int64)
+    outside = numbers[(numbers < 0) | (numbers >= count)]
+    if len(outside):
+        raise LatentsError(f"{argument} must be row numbers in 0..{count - 1}, got {outside[0]}")
+    return numbers
 
 
 def sampling(world: World, n: int, length: int | None, seed: int, split: str) -> tuple[int, int, np.random.Generator]:

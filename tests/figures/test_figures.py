@@ -13,7 +13,7 @@ import pytest
 from anndata import AnnData
 
 from nextlat_viz import analysis, figures
-from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.clouds import score_lines
 from nextlat_viz.figures.rows import coloring, hover_texts, prefix
@@ -95,6 +95,11 @@ def test_clouds_of_some_rows(latents: list[AnnData], planes: Any, probes: Any) -
     assert pca.hovertext[0] == hover_texts(latents[0])[8]
     some = figures.clouds(latents, [{"pca": analysis.project(one, "pca", rows=rows)} for one in latents], rows=rows)
     assert len(having(some, "points")) == 2
+    mask = np.isin(np.arange(latents[0].n_obs), rows)
+    same = figures.clouds(latents, planes, probes, "position", rows=mask, selection=[0, 9])
+    assert same.to_json() == figure.to_json()
+    with pytest.raises(LatentsError, match=r"selection must be row numbers .* got -1"):
+        figures.clouds(latents, planes, selection=[-1])
 
 
 def test_clouds_refuse_what_does_not_fit(latents: list[AnnData], planes: Any) -> None:

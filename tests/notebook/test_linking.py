@@ -132,6 +132,29 @@ def test_a_click_on_a_position_selects_its_rows(linked: Any) -> None:
     assert set(table["position"]) == {1}
 
 
+def test_rows_are_selected_by_number_or_by_a_mask(state: ViewState) -> None:
+    position = state.latents[0].obs["position"]
+    state.select(position > LENGTH - 2)
+    assert set(state.selected["position"]) == {LENGTH - 1, LENGTH}
+    assert len(state.selection) == 2 * N
+    state.select({1, 0})
+    assert state.selection == ((0, 1), (0, 2))
+    for rows in ([-1], [0.5], [len(position)], [True], 3, [(0, 1)]):
+        with pytest.raises(LatentsError, match="rows"):
+            state.select(rows)
+    assert state.selection == ((0, 1), (0, 2))
+
+
+def test_the_cursor_does_not_go_where_there_is_no_episode(state: ViewState) -> None:
+    state.go_to(2, LENGTH + 5)
+    assert (state.episode, state.position) == (2, LENGTH)
+    with pytest.raises(ValueError, match=f"no episode 9999: there are {N}, from 0 to {N - 1}"):
+        state.go_to(9999, 1)
+    with pytest.raises(ValueError, match="position=0 must be at least 1"):
+        state.go_to(0, 0)
+    assert (state.episode, state.position) == (2, LENGTH)
+
+
 def test_another_world_changes_every_widget(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
     state = ViewState({"rrxor": rrxor, "mess3": mess3})
     views = [LatentExplorer(state=state), ProbeLab(state=state), TrajectoryCompare(state=state)]

@@ -21,6 +21,7 @@ from nextlat_viz.analysis.projection.result import RESOLUTION, Affine, Nearest, 
 from nextlat_viz.analysis.projection.umap import umap_layout
 from nextlat_viz.errors import LatentsError, at_least, unknown
 from nextlat_viz.latents.table import column, meta
+from nextlat_viz.worlds import checks
 
 METHODS = ("pca", "umap", "belief")
 # Part of the cache key: raise it when the same parameters would give another layout.
@@ -66,7 +67,8 @@ def project(
     Raises
     ------
     LatentsError
-        Too few different rows for UMAP (at least ``n_neighbors + 2``), NaN in the latents, a probe of another model.
+        Too few different rows for UMAP (at least ``n_neighbors + 2``), rows that are not there, NaN in the latents, a
+        probe of another model.
     UnknownNameError
         No such method or site.
 
@@ -273,17 +275,7 @@ def fit_pca(X: Float[np.ndarray, "rows dim"]) -> tuple[Affine, tuple[float, floa
 
 
 def _chosen(latents: AnnData, rows: ArrayLike | None) -> np.ndarray:
-    if rows is None:
-        return np.arange(latents.n_obs)
-    rows = np.asarray(rows)
-    if rows.dtype == bool:
-        if rows.shape != (latents.n_obs,):
-            raise LatentsError(f"a mask of rows must have {latents.n_obs} entries, got shape {rows.shape}")
-        return np.flatnonzero(rows)
-    inside = rows.dtype.kind in "iu" and np.all((rows >= 0) & (rows < latents.n_obs))
-    if rows.ndim != 1 or not inside:
-        raise LatentsError(f"rows must be numbers from 0 to {latents.n_obs - 1}, or a mask of {latents.n_obs} booleans")
-    return rows.astype(np.int64)
+    return np.arange(latents.n_obs) if rows is None else checks.row_numbers("rows", rows, latents.n_obs)
 
 
 def _planar(X: np.ndarray, site: str, method: str) -> np.ndarray:

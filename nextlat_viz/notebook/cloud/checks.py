@@ -79,22 +79,6 @@ def point(name: str, value: Any) -> tuple[float, float]:
     return x, y
 
 
-def row_numbers(name: str, rows: Any, n: int) -> np.ndarray:
-    """Row numbers from numbers or from a mask with one entry per row."""
-    given = np.asarray(rows)
-    if given.dtype.kind == "b":
-        if given.shape != (n,):
-            raise ValueError(f"{name} as a mask must have one entry per row, shape ({n},), got {given.shape}")
-        return np.flatnonzero(given)
-    if given.size and given.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be row numbers or a mask of booleans, got {given.dtype}")
-    numbers = given.astype(np.int64).reshape(-1)
-    outside = numbers[(numbers < 0) | (numbers >= n)]
-    if len(outside):
-        raise ValueError(f"{name} must be row numbers in 0..{n - 1}, got {outside[0]}")
-    return numbers
-
-
 def entries(key: Mapping[str, str]) -> list[list[str]]:
     """Pack the key: at most 24 entries, each cut to a length."""
     packed = [[short(text, LONGEST_NAME), color] for text, color in key.items()]

@@ -23,11 +23,11 @@ from nextlat_viz.notebook.cloud.checks import (
     packed_colors,
     packed_lines,
     point,
-    row_numbers,
     short,
 )
 from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.plotting import CATEGORICAL, CURSOR
+from nextlat_viz.worlds import checks
 
 # The first type is the intended one; other array-likes are converted, or refused with an error of ours.
 Positions: TypeAlias = Float[np.ndarray, "rows 2"] | ArrayLike
@@ -262,7 +262,7 @@ class Cloud(LiveWidget):
         ValueError
             For rows that are not there, and a mask of another length.
         """
-        chosen = row_numbers("rows", rows, self._n)
+        chosen = checks.row_numbers("rows", rows, self._n)
         mask = np.zeros(self._n, bool)
         mask[chosen] = True
         self.set_trait("_selection", np.packbits(mask, bitorder="little").tobytes() if len(chosen) else b"")
@@ -275,7 +275,7 @@ class Cloud(LiveWidget):
 
     @validate("cursor")
     def _known_rows(self, proposal: Any) -> list[int]:
-        row_numbers("cursor", proposal["value"], self._n)
+        checks.row_numbers("cursor", proposal["value"], self._n)
         return list(proposal["value"])
 
     @validate("handle", "ring")
