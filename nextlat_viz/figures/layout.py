@@ -109,7 +109,10 @@ class Layout:
     def finish(self, figure: Figure, theme: Theme, **options: Any) -> Figure:
         """Give a figure these views, the look of a theme and further options of plotly's layout."""
         base = {"template": themes.template(theme), "hovermode": "closest", "annotations": self.notes}
-        return figure.update_layout(**base | self.axes | options)
+        # `update_layout` checks each entry again, and takes three times as long as assigning the layout whole.
+        drawn = {name: figure.layout[name] for name in figure.layout if name != "template"}
+        figure.layout = drawn | base | self.axes | options
+        return figure
 
 
 @dataclass(frozen=True)
