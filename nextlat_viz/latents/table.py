@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -245,12 +246,18 @@ def world_of(latents: AnnData) -> World:
             "extract with world=... where the tokens come from one"
         )
     try:
-        return worlds.from_spec(json.loads(spec), trusted=False)
+        return _built(spec)
     except ImportError:
         raise
     # A table, like a card, may come from anyone: its parameters may make a factory fail with any error.
     except Exception as error:
         raise LatentsError(f"the world of these latents cannot be built here: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def _built(spec: str) -> World:
+    """Build a world once: a panel asks for it at every step of the cursor, and a large map takes seconds."""
+    return worlds.from_spec(json.loads(spec), trusted=False)
 
 
 def tokens_of(latents: AnnData) -> Int[np.ndarray, "N T"]:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from nextlat_viz import analysis
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents import column, episode_rows, meta, sites, tokens_of, world_of
+from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
 from nextlat_viz.latents import site as site_of
 from nextlat_viz.notebook.jobs import Results
 from nextlat_viz.notebook.sources import Source
@@ -32,8 +32,8 @@ Row = tuple[int, int]
 _TEXT_COLUMNS = ("position", "token", "token_id")
 # More names than a colour key can tell apart.
 _MANY_NAMES = 20
-# Trajectories that are kept: a reader who steps through thousands of episodes returns to the last few at most.
-_PATHS = 64
+# Episodes and trajectories that are kept: a reader of thousands of episodes returns to the last few at most.
+_KEPT = 64
 # Episodes, and tokens in worlds without a fixed length, that are sampled to find where the prompt ends.
 _FEW = 8
 
@@ -71,7 +71,7 @@ class Scene:
         self._max_points = max_points
         self._reference = reference or self
         self.results = Results()
-        self._paths = Results(most=_PATHS)
+        self._paths, self._read = Results(most=_KEPT), Results(most=_KEPT)
         self.latents: list[AnnData] = [source.latents(step) for source in sources]
         first = self.latents[0]
         for other in self.latents[1:]:
@@ -184,8 +184,10 @@ class Scene:
 
     def positions(self, episode: int) -> list[int]:
         """The positions an episode has, ascending."""
-        first = self.latents[0]
-        return sorted(column(first, "position")[column(first, "episode") == episode].tolist())
+        base, numbers, _ = self._lookup
+        start, end = np.searchsorted(numbers, [episode * base, (episode + 1) * base])
+        positions: list[int] = (numbers[start:end] - episode * base).tolist()
+        return positions
 
     def read(self, episode: int) -> Episodes:
         """One episode for its world to draw: the tokens, and the true state after each as far as the table holds it.
@@ -195,12 +197,15 @@ class Scene:
         LatentsError
             When the table does not hold every token of the episode, or its world is not known.
         """
+        return self._read.get(episode, lambda: self._read_episode(episode))
+
+    def _read_episode(self, episode: int) -> Episodes:
         line = self.tokens[int(self.episodes.searchsorted(episode))]
         tokens = line[: int(np.flatnonzero(line >= 0)[-1]) + 1][None]
         if (tokens < 0).any():
             raise LatentsError(f"the latents do not hold every token of episode {episode}, so it cannot be drawn")
         states = dict(self.world.replay(tokens))
-        rows = episode_rows(self.latents[0], episode)
+        rows = self.rows([(episode, position) for position in self.positions(episode)])
         if len(rows) == tokens.shape[1]:
             states = {**self._states(rows), **states}
         return Episodes(tokens, states)
@@ -233,7 +238,11 @@ class Scene:
 
     def checkpoint(self, model: int) -> Checkpoint | None:
         """The checkpoint that a model's latents were extracted from; None for given latents."""
-        return self._sources[model].at(self._step)
+        return self._checkpoints[model]
+
+    @cached_property
+    def _checkpoints(self) -> list[Checkpoint | None]:
+        return [source.at(self._step) for source in self._sources]
 
     def untrained(self, model: int) -> AnnData | None:
         """The untrained model's latents on the same rows."""

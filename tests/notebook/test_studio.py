@@ -196,6 +196,27 @@ def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch:
 
 
 @pytest.mark.soak
+def test_steps_through_an_episode_read_it_once(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    replayed: list[int] = []
+    from_spec = worlds.from_spec
+    monkeypatch.setattr(worlds, "from_spec", lambda *spec, **options: built.append(spec) or from_spec(*spec, **options))
+    made = studio(*rrxor)
+    episodes = made.state.scene.episodes[:2].tolist()
+    world = made.state.scene.world
+    replay = type(world).replay
+    monkeypatch.setattr(
+        type(world), "replay", lambda self, tokens: replayed.append(len(tokens)) or replay(self, tokens)
+    )
+    replayed.clear()
+    for episode in (*episodes, *episodes):
+        for position in range(1, LENGTH + 1):
+            made.state.go_to(episode, position)
+    made.close()
+    assert len(replayed) <= len(episodes)
+    assert len(built) <= 1
+
+
 def test_every_event_is_heard_and_leaves_nothing_behind(opened: Studio, soak: bool) -> None:
     events = 2_000 if soak else 200
     state, rng = opened.state, np.random.default_rng(0)
