@@ -57,6 +57,56 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered)}")
 
 
+def shown(value: object) -> str:
+    """Write a value for an error message: as Python would if that is one short line, otherwise its type.
+
+    Examples
+    --------
+    >>> shown([1, 2]), shown("x" * 100)
+    ('[1, 2]', 'str')
+    """
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else type(value).__name__
+
+
+def one_of(kind: str, name: Any, known: Iterable[str]) -> str:
+    """Return a name that must be one of a list, or raise the error of `unknown`; a TypeError if it is no text.
+
+    Examples
+    --------
+    >>> one_of("preset", ["tiny"], ["tiny", "small"])
+    Traceback (most recent call last):
+    TypeError: preset must be one name, got ['tiny']: give one of tiny, small
+    """
+    names = [str(candidate) for candidate in known]
+    if not isinstance(name, str):
+        raise TypeError(f"{kind} must be one name, got {shown(name)}: give one of {', '.join(names)}")
+    if name not in names:
+        raise unknown(kind, name, names)
+    return name
+
+
+def listed(argument: str, values: Any, example: str) -> list[Any]:
+    """Return the values of an argument as a list, or raise a TypeError if it is not several.
+
+    Examples
+    --------
+    >>> listed("seeds", 3, "[0, 1, 2]")
+    Traceback (most recent call last):
+    TypeError: seeds=3 must be a list, such as seeds=[0, 1, 2]
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{argument}={shown(values)} must be a list, such as {argument}={example}")
+    return list(values)
+
+
+def require_callable(argument: str, value: Any) -> None:
+    """Raise a TypeError for a callback that cannot be called; None is no callback."""
+    if value is not None and not callable(value):
+        hint = ", such as monitor.watch('my model')" if hasattr(value, "watch") else ""
+        raise TypeError(f"{argument} must be a function{hint}, got {type(value).__name__}")
+
+
 def is_number(value: object) -> bool:
     """Tell whether a value is a real number, of Python or of numpy, and not a bool.
 

@@ -31,9 +31,16 @@ class SealError(ValueError):
     """Content whose seal is missing or does not match."""
 
 
-def resolve(path: str | os.PathLike[str]) -> Path:
+def as_path(path: Any, argument: str = "path") -> Path:
+    """Return a path with ``~`` expanded. Raises TypeError for what is not text or a path."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{argument} must be a path, as text or pathlib.Path, got {path!r:.60}")
+    return Path(path).expanduser()
+
+
+def resolve(path: str | os.PathLike[str], argument: str = "path") -> Path:
     """Return an absolute path with ``~`` expanded, so that a later change of folder does not move it."""
-    return Path(path).expanduser().absolute()
+    return as_path(path, argument).absolute()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from nextlat_viz import io
-from nextlat_viz.errors import at_least
+from nextlat_viz.errors import at_least, require_callable
 from nextlat_viz.hf.backbone import PostHoc, pretrained, weights_sha256
 from nextlat_viz.hf.corpus import sequences
 from nextlat_viz.hf.finetuned import (
@@ -128,6 +128,7 @@ def finetune(
     (1.0, True)
     """
     seed = at_least("seed", seed, 0)
+    require_callable("on_validation", on_validation)
     backbone, name = pretrained(model)
     explicit = {
         "mode": mode,
@@ -155,7 +156,7 @@ def finetune(
     if "document" in parts.train.states:
         backbone.check_documents()
     default = Path("runs", "finetune", io.file_name(re.sub(r"[^\w=.]+", "-", name)), mode, f"seed{seed}")
-    folder = io.resolve(default if out is None else out)
+    folder = io.resolve(default if out is None else out, "out")
     about = {
         "name": name,
         "class": type(backbone.module).__name__,

@@ -188,7 +188,7 @@ class Finetuned:
         CheckpointError
             If a file differs from the card, is named outside the folder, or the target holds another model.
         """
-        target = io.resolve(folder)
+        target = io.resolve(folder, "folder")
         if (target / CARD).exists():
             if _read_card(target).card_sha256 == self.card.card_sha256:
                 return target
@@ -238,7 +238,7 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     ...
     nextlat_viz.errors.CheckpointError: no/such/folder holds no fine-tuned model: it has no card.json...
     """
-    folder = Path(folder).expanduser()
+    folder = io.as_path(folder, "folder")
     card = _read_card(folder)
     _check_files(folder, card)
     try:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, listed, unknown
 from nextlat_viz.latents.table import FORMAT, KEY, TOKENS, column, describe, meta, sites
 
 
@@ -92,14 +92,16 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
     >>> both.obs["model"].value_counts().to_dict()
     {'next-token': 24, 'NextLat': 24}
     """
+    latents = [latents] if isinstance(latents, AnnData) else listed("latents", latents, "[one, other]")
     if not latents:
         raise LatentsError("nothing to concatenate: give at least one latents table")
-    latents = [table.to_memory() if table.isbacked else table for table in latents]
     about = [meta(table) for table in latents]
+    latents = [table.to_memory() if table.isbacked else table for table in latents]
     if names is None:
         names = [model["label"] for model in about]
         if len(set(names)) < len(names):
             names = [f"{model['name']} step {model['step']}" for model in about]
+    names = listed("names", names, "['first', 'second']")
     if len(names) != len(latents) or len(set(names)) < len(names):
         raise LatentsError(
             f"names must be {len(latents)} different names, one per table, got {', '.join(names)}: give names=[...]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from anndata import AnnData
 from torch import nn
 from tqdm.auto import tqdm
 
-from nextlat_viz.errors import LatentsError
+from nextlat_viz import io, worlds
+from nextlat_viz.errors import LatentsError, at_least, shown
 from nextlat_viz.hf.load import PREFIX, LoadedModel, is_causal_lm, load_hf, tokens_from
 from nextlat_viz.latents import table
 from nextlat_viz.latents.facts import Positions, Reading, Truth, valid
@@ -21,7 +23,7 @@ from nextlat_viz.latents.inputs import episodes_from, make_reading, require_read
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed, require_names
 from nextlat_viz.latents.streaming import Growing, narrow
-from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.training.checkpoint import Checkpoint, load
 from nextlat_viz.worlds import Episodes, World
 
 __all__ = ["HELDOUT_EPISODES", "HELDOUT_SEED", "extract", "heldout", "load_hf", "tokens_from"]
@@ -57,7 +59,7 @@ def extract(
     call: Call | None = None,
     vocabulary: Any = None,
     name: str | None = None,
-    world: World | None = None,
+    world: World | str | None = None,
     truth: Truth | None = None,
     positions: Positions | None = None,
     out: str | Path | None = None,
@@ -67,7 +69,7 @@ def extract(
 
     Parameters
     ----------
-    model : Checkpoint, torch.nn.Module, LoadedModel or "hf:<name or folder>"
+    model : Checkpoint or its name, torch.nn.Module, LoadedModel or "hf:<name or folder>"
         One of our checkpoints, any module, or a Hugging Face causal language model.
     episodes : Episodes, or (N, T) integers
         Input of the model. A checkpoint needs Episodes, default `heldout`. Positions past an episode's length are
@@ -96,11 +98,11 @@ def extract(
         Names of the tokens; default their numbers.
     name : str, optional
         Name of a module in figures.
-    world : World, optional
+    world : World or its name, optional
         For a module: the world of the tokens, so that beliefs are in the table.
     truth : DataFrame, or dict of (N, T, ...) arrays, optional
         Further columns: a table with ``episode`` (from 0), ``position`` (from 1) and the columns to add.
-    positions : slice, or list of int, optional
+    positions : slice, int or several, optional
         Keep only these, counted from 1; in a list, -1 is each episode's last.
     out : path of an .h5ad file, optional
         Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
@@ -141,28 +143,30 @@ def extract(
     >>> latents.shape, table.sites(latents), table.column(latents, "even")[:3].tolist()
     ((10, 8), ['0', 'hidden'], [True, False, True])
     """
-    if batch_size < 1:
-        raise LatentsError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = at_least("batch_size", batch_size)
     if dtype not in ("float32", "float16"):
         raise LatentsError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     names = [sites] if isinstance(sites, str) else list(sites) if isinstance(sites, Iterable) else [None]
     if not all(isinstance(site, str) for site in names):
         raise TypeError(f"sites must be 'all', a name or a list of names, got {sites!r:.80}")
     sites = sites if isinstance(sites, str) else names
-    if isinstance(model, str) and model.startswith(PREFIX):
-        model = load_hf(model)
+    if isinstance(model, (str, os.PathLike)):
+        model = load_hf(str(model)) if str(model).startswith(PREFIX) else load(model)
     if isinstance(model, Checkpoint):
         foreign = {"hidden": hidden, "lengths": lengths, "mask": mask, "call": call, "vocabulary": vocabulary,
                    "name": name, "world": world}  # fmt: skip
         if given := [key for key, value in foreign.items() if value is not None]:
             raise LatentsError(f"{', '.join(given)} cannot be given for a Checkpoint, which has its own")
         if not isinstance(episodes, Episodes | None):
-            kind = type(episodes).__name__
-            raise TypeError(f"episodes must be Episodes, got {kind}: wrap tokens as Episodes(tokens)")
+            raise TypeError(
+                f"episodes must be Episodes, got {shown(episodes)}: wrap tokens as Episodes(tokens), or sample some "
+                "with checkpoint.world.sample(n, length, seed)"
+            )
         world = model.world
         reader: LatentsReader = CheckpointReader(model, sites)
         episodes = heldout(model) if episodes is None else episodes
     else:
+        world = None if world is None else worlds.get(world)
         reader, vocabulary = _foreign(model, sites, hidden, call, vocabulary, name)
         episodes, truth = episodes_from(episodes, lengths, mask, truth)
     require_readable(episodes, reader, world)
@@ -171,7 +175,7 @@ def extract(
         memory = _Memory()
         _run(reader, read, memory, batch_size, device, progress, dtype)
         return table.assemble(memory.arrays, read, table.origin(read, reader.meta, reader.sites[:-1]))
-    path = Path(out)
+    path = io.as_path(out, "out")
     require_names([*reader.sites, *episodes.states, *read.columns])
     growing = Growing(path, identity_of(reader, read, positions, batch_size, device, dtype, call))
     if not growing.finished:
@@ -285,7 +289,7 @@ def _foreign(
     if not isinstance(model, nn.Module):
         raise TypeError(
             "model must be a Checkpoint, such as nlv.load('rrxor/nextlat'), a torch.nn.Module, or the name of a "
-            f"Hugging Face model, such as 'hf:gpt2', got {model!r:.80}"
+            f"Hugging Face model, such as 'hf:gpt2', got {shown(model)}"
         )
     kind = CausalLMReader if is_causal_lm(model) else ModuleReader
     return kind(model, sites, hidden, call, name), vocabulary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.errors import LatentsError, shown
 from nextlat_viz.worlds import Episodes, World
 
 Positions: TypeAlias = slice | Sequence[int]
@@ -88,7 +88,7 @@ def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N
             raise LatentsError(f"positions={positions}: positions count from 1, so a slice has bounds of at least 1")
         asked = np.arange(positions.start or 1, positions.stop or real.shape[1] + 1, positions.step or 1)
     else:
-        asked = np.asarray(list(positions))
+        asked = np.asarray(list(positions) if isinstance(positions, Iterable) else [positions])
         if asked.size == 0 or asked.dtype.kind not in "iu" or (asked == 0).any():
             raise LatentsError(f"positions must be a slice or whole numbers from 1 (-1 is the last), got {positions!r}")
     position = np.arange(1, real.shape[1] + 1)
@@ -195,6 +195,11 @@ def own_columns(
     """
     if truth is None:
         return {}, {}
+    if not isinstance(truth, (pd.DataFrame, Mapping)):
+        raise TypeError(
+            "truth must be a table with the columns episode, position and more, or a dict of arrays of the shape of "
+            f"the tokens, got {shown(truth)}"
+        )
     arrays = _dense(truth, keep) if isinstance(truth, pd.DataFrame) else dict(truth)
     orders = _orders(truth) if isinstance(truth, pd.DataFrame) else {}
     columns, values = {}, {}

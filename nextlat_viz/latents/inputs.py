@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.errors import LatentsError, shown
 from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, kept, own_columns, valid
 from nextlat_viz.latents.readers import LatentsReader
 from nextlat_viz.worlds import Episodes, World
@@ -21,7 +21,7 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
             raise LatentsError("lengths and mask are for arrays of tokens: Episodes have their own lengths")
         return episodes, truth
     try:
-        tokens = np.asarray(episodes) if episodes is not None else np.zeros(0)
+        tokens: np.ndarray = np.asarray(episodes) if episodes is not None else np.zeros(0)
     except ValueError as error:
         raise LatentsError(
             "episodes are lists of different lengths: pad them to one length, and give lengths=[...] or mask="
@@ -41,7 +41,15 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
         lengths, moved = shifted(given, {"": tokens, **columns})
         tokens = moved.pop("")
         truth = moved if isinstance(truth, Mapping) else truth
-    return (Episodes(tokens) if lengths is None else Episodes(tokens, length=np.asarray(lengths))), truth
+    if lengths is None:
+        return Episodes(tokens), truth
+    count, longest = tokens.shape
+    real = np.asarray(lengths)
+    if real.shape != (count,) or real.dtype.kind not in "iu" or ((real < 0) | (real > longest)).any():
+        raise LatentsError(
+            f"lengths must be {count} integers from 0 to {longest}, one per episode, got {shown(lengths)}"
+        )
+    return Episodes(tokens, length=real), truth
 
 
 def make_reading(

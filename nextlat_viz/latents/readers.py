@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nextlat_viz.errors import LatentsError, unknown
 from nextlat_viz.latents.facts import MOST_TOKENS
 from nextlat_viz.latents.table import HIDDEN
+from nextlat_viz.models.objective import device_of
 from nextlat_viz.training.checkpoint import Checkpoint
 
 States: TypeAlias = dict[str, Float[Tensor, "b t width"]]
@@ -58,7 +59,7 @@ class LatentsReader:
         """Put the model in evaluation mode on a device, without gradients; restore it afterwards."""
         first = next(self.module.parameters(), next(self.module.buffers(), torch.zeros(0)))
         home, training = first.device, [part for part in self.module.modules() if part.training]
-        where = home if device is None else torch.device(device)
+        where = home if device is None else device_of(device)
         try:
             if where != home:
                 self.module.to(where)

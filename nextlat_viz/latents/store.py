@@ -68,7 +68,7 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
     metas(latents)
     for part in (latents.obs, latents.obsm, latents.layers):
         require_names(part)
-    path = Path(path)
+    path = io.as_path(path)
     if path.suffix != ".h5ad":
         raise LatentsError(f"path must end in .h5ad, got {path}")
     if path.exists() and not overwrite:
@@ -162,7 +162,7 @@ def load_latents(path: str | Path) -> AnnData:
     LatentsError
         No such file, not written by `save_latents`, truncated, altered, or of another or newer format.
     """
-    path = Path(path)
+    path = io.as_path(path)
     check_file(path)
     latents = anndata.read_h5ad(path)
     metas(latents)

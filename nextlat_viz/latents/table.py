@@ -13,7 +13,7 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 
 from nextlat_viz import worlds
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, shown, unknown
 from nextlat_viz.latents.facts import Reading, index_of, row_facts, valid
 from nextlat_viz.worlds import Episodes, World
 
@@ -158,6 +158,8 @@ def origin(read: Reading, meta: Mapping[str, Any], sites: Sequence[str]) -> dict
 
 def metas(latents: AnnData) -> dict[str, dict[str, Any]]:
     """Return the description of each model in the table, by its name in ``obs["model"]`` (or its label)."""
+    if not isinstance(latents, AnnData):
+        raise TypeError(f"latents must be a table of latents, as nlv.extract makes it, got {shown(latents)}")
     stored = latents.uns.get(KEY)
     if not isinstance(stored, Mapping) or "format" not in stored:
         raise LatentsError(

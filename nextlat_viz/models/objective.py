@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +14,33 @@ from torch import Tensor, nn
 from nextlat_viz.models.losses import token_loss
 from nextlat_viz.models.transformer import Transformer
 from nextlat_viz.worlds import Episodes
+
+
+def device_of(device: Any) -> torch.device:
+    """Return a device of torch that works here.
+
+    Raises
+    ------
+    ValueError
+        For a name that torch does not know, such as "gpu", and for a device that this machine does not have.
+
+    Examples
+    --------
+    >>> device_of("cpu")
+    device(type='cpu')
+    >>> device_of("gpu")
+    Traceback (most recent call last):
+    ValueError: device='gpu' cannot be used here: Expected one of cpu, cuda, ... Use 'cpu', or 'cuda' with an NVIDIA GPU
+    """
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"device={device!r} cannot be used here: {reason}. Use 'cpu', or 'cuda' with an NVIDIA GPU"
+        ) from error
+    return where
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from nextlat_viz.errors import shown
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.figures.training import loss_curves
 from nextlat_viz.notebook.panel import Box
@@ -46,6 +47,8 @@ class LossMonitor(Box):
         rows = self._rows.setdefault(label, [])
 
         def add(row: Mapping[str, float | int]) -> None:
+            if not isinstance(row, Mapping) or not {"step", "loss"} <= row.keys():
+                raise ValueError(f"row must be a dict with 'step' and 'loss', got {shown(row)}")
             rows.append(dict(row))
             self.plot.become(self._figure())
 

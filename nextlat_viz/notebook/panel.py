@@ -10,7 +10,7 @@ import ipywidgets
 import pandas as pd
 
 from nextlat_viz.display import escape
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, one_of
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Waiting, can_retry
 from nextlat_viz.notebook.plot import Plot
@@ -397,8 +397,12 @@ def shared_state(models: Sequence[Any], state: ViewState | None, theme: Theme | 
     """
     if state is not None and models:
         raise ValueError("give models or a state, not both: the state has its models already")
-    if theme is not None and theme not in get_args(Theme):
-        raise unknown("theme", theme, get_args(Theme))
+    if any(isinstance(model, ViewState) for model in models):
+        raise TypeError("a ViewState is not a model: give it as state=...")
+    if state is not None and not isinstance(state, ViewState):
+        raise TypeError(f"state must be a ViewState, got {type(state).__name__}: give models first, without state=")
+    if theme is not None:
+        one_of("theme", theme, get_args(Theme))
     state = ViewState(*models) if state is None else state
     if theme is not None:
         state.dark = _DARK[theme]

@@ -179,9 +179,15 @@ def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     >>> source.splitlines()[0], Path("rrxor/nextlat/seed0").as_posix() in source
     ('from nextlat_viz.notebook.studio import studio', True)
     """
-    names = [models] if isinstance(models, (str, os.PathLike)) else list(models)
+    names = [models] if isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence) else list(models)
     if not names:
         raise ValueError("models is empty: name at least one checkpoint, such as 'rrxor/nextlat'")
+    for name in names:
+        if not isinstance(name, (str, os.PathLike)):
+            raise TypeError(
+                "models must be names or folders of checkpoints, which the page loads itself, "
+                f"got {type(name).__name__}"
+            )
     checkpoints = [load(name) for name in names]
     if any(checkpoint.card.world != checkpoints[0].card.world for checkpoint in checkpoints):
         listed = ", ".join(f"{checkpoint.name} of {checkpoint.card.world['name']}" for checkpoint in checkpoints)
@@ -219,8 +225,8 @@ def _log(folder: Path) -> Path:
 
 def _free(port: int) -> int:
     """Return the port if it is free, or any free port for 0."""
-    if not 0 <= port < 65536:
-        raise ValueError(f"port must be in 1..65535, or 0 for any free port, got {port}")
+    if not isinstance(port, int) or not 0 <= port < 65536:
+        raise ValueError(f"port must be in 1..65535, or 0 for any free port, got {port!r}")
     with socket.socket() as probe:
         try:
             probe.bind((HOST, port))

@@ -32,10 +32,16 @@ class Source:
     """
 
     def __init__(self, model: Model, untrained: AnnData | None = None) -> None:
-        if not isinstance(model, (str, os.PathLike, AnnData)) and not hasattr(model, "untrained"):
+        # Not by its class, which would load torch for a widget of latents alone.
+        if not isinstance(model, (str, os.PathLike, AnnData)) and not hasattr(model, "snapshots"):
             raise TypeError(
                 "a model must be a checkpoint, its name such as 'rrxor/nextlat', or latents, "
-                f"got {type(model).__name__}"
+                f"got {type(model).__name__}: make latents of other models with nlv.extract(model, tokens)"
+            )
+        if untrained is not None and not isinstance(untrained, AnnData):
+            raise TypeError(
+                "untrained must be latents of the untrained model, one table per model, "
+                f"got {type(untrained).__name__}: nlv.extract(checkpoint.untrained(), episodes) makes them"
             )
         self._model = model
         self._untrained = untrained
@@ -117,7 +123,7 @@ def _extract(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None
     return extract(checkpoint, progress=progress or False)
 
 
-def by_world(models: Sequence[Any], untrained: Sequence[AnnData | None] | None = None) -> dict[str, list[Source]]:
+def by_world(models: Sequence[Any], untrained: Any = None) -> dict[str, list[Source]]:
     """Sort a widget's models by world.
 
     Parameters
@@ -125,7 +131,7 @@ def by_world(models: Sequence[Any], untrained: Sequence[AnnData | None] | None =
     models : sequence
         Models of one or several worlds, or one dict ``{world name: models}``, whose checkpoints are loaded when their
         world is first shown.
-    untrained : sequence of AnnData or None, optional
+    untrained : AnnData, or sequence of AnnData or None, optional
         For given latents, the untrained model's, in the same order.
 
     Raises
@@ -137,7 +143,7 @@ def by_world(models: Sequence[Any], untrained: Sequence[AnnData | None] | None =
         worlds = {str(name): [Source(model) for model in _listed(group)] for name, group in models[0].items()}
     else:
         flat = [model for group in models for model in _listed(group)]
-        controls = list(untrained or [None] * len(flat))
+        controls = [None] * len(flat) if untrained is None else list(_listed(untrained))
         if len(controls) != len(flat):
             raise ValueError(f"untrained must hold one entry per model: {len(flat)}, got {len(controls)}")
         worlds = {}

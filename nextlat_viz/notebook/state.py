@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from traitlets import Bool, Dict, HasTraits, Int, Tuple, Unicode, observe, validate
 
-from nextlat_viz.errors import LatentsError, at_least, is_number, unknown
+from nextlat_viz.errors import LatentsError, at_least, is_number, one_of, unknown
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Cancelled, Jobs, Loop, Results, Waiting
@@ -38,7 +38,7 @@ class ViewState(HasTraits):
     *models
         Models side by side: checkpoints, their names, or latents; of one world or several. Or one dict
         ``{world name: [models]}``. The first world is loaded at once, the others when they are first shown.
-    untrained : sequence of AnnData or None, optional
+    untrained : AnnData, or sequence of AnnData or None, optional
         For latents, those of the untrained model, one per model: the control of every probe. Checkpoints bring
         their own.
     max_points : int
@@ -99,7 +99,7 @@ class ViewState(HasTraits):
     def __init__(
         self,
         *models: Any,
-        untrained: Sequence[AnnData | None] | None = None,
+        untrained: AnnData | Sequence[AnnData | None] | None = None,
         max_points: int = MAX_POINTS,
     ) -> None:
         max_points = at_least("max_points", max_points)
@@ -396,15 +396,15 @@ class ViewState(HasTraits):
 
     @validate("color")
     def _known_color(self, proposal: Any) -> str:
-        return _one_of("colour", proposal["value"], color_options(self.latents[0]).values())
+        return one_of("colour", proposal["value"], color_options(self.latents[0]).values())
 
     @validate("site")
     def _known_site(self, proposal: Any) -> str:
-        return _one_of("layer", proposal["value"], self.scene.sites)
+        return one_of("layer", proposal["value"], self.scene.sites)
 
     @validate("target")
     def _known_target(self, proposal: Any) -> str:
-        return _one_of("target", proposal["value"], self.scene.targets)
+        return one_of("target", proposal["value"], self.scene.targets)
 
     @validate("step")
     def _known_step(self, proposal: Any) -> int | None:
@@ -444,7 +444,7 @@ class ViewState(HasTraits):
         if not isinstance(proposal["value"], Mapping):
             raise ValueError(f"filter must be {{column: values}}, got {proposal['value']!r}")
         for name, wanted in proposal["value"].items():
-            known = scene.values(_one_of("column", name, map(str, scene.latents[0].obs)))
+            known = scene.values(one_of("column", name, map(str, scene.latents[0].obs)))
             values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
             for value in values:
                 if value not in known:
@@ -475,10 +475,3 @@ class ViewState(HasTraits):
     def _stay_inside(self, change: Any) -> None:
         places = self.scene.positions(self.episode)
         self.position = min(max(self.position, places[0]), places[-1])
-
-
-def _one_of(kind: str, name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    if name not in names:
-        raise unknown(kind, name, names)
-    return name

@@ -65,7 +65,7 @@ class EpisodeStepper(Box):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        self.world = worlds.get(world) if isinstance(world, str) else world
+        self.world = worlds.get(world)
         self._length = length if length is not None or self.world.length is not None else 16
         self._options = {"width": _PICTURE, **options}
         self.episode = self._drawn(seed) if episode is None else episode

@@ -61,7 +61,7 @@ def demo(
     ValueError
         If the world has no hidden states, and so no beliefs to compare.
     """
-    folder = io.resolve(out)
+    folder = io.resolve(out, "out")
     if not worlds.get(world).state_names:
         raise ValueError(
             f"world={world!r} has no hidden states, so there are no beliefs to compare; choose one that has, such as "

@@ -78,7 +78,7 @@ def write_gallery(
     ...
     nextlat_viz.errors.UnknownNameError: unknown checkpoint 'rrxor/nextlt'. Did you mean 'rrxor/nextlat'? ...
     """
-    folder = io.resolve(out)
+    folder = io.resolve(out, "out")
     kinds = drawable(images)
     groups = _shipped() if not runs else _own(runs, folder, progress)
     missing = {} if kinds or not images else {"Images": NO_BROWSER}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nextlat_viz import io, worlds
 from nextlat_viz.display import table
-from nextlat_viz.errors import CheckpointError, invalid, unknown
+from nextlat_viz.errors import CheckpointError, at_least, invalid, unknown
 from nextlat_viz.models import OBJECTIVES, Objective, Transformer, TransformerConfig
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, read_card, sha256_of
@@ -132,7 +132,7 @@ class Checkpoint:
             return self.untrained()
         if step not in self.card.snapshots:
             kept = ", ".join(map(str, [0, *self.snapshots]))
-            raise ValueError(f"step={step}: no snapshot of {self.name} was kept there. Kept: {kept}")
+            raise ValueError(f"step={step!r}: no snapshot of {self.name} was kept there. Kept: {kept}")
         state = read_weights(snapshot_path(self.folder, step), self.card.snapshots[step])
         return self._with(state, step, self.card.snapshots[step])
 
@@ -215,7 +215,8 @@ def load(name: str | os.PathLike[str], seed: int = 0) -> Checkpoint:
 
 def find(name: str | os.PathLike[str], seed: int = 0) -> Path:
     """Folder of a checkpoint given by name or path."""
-    candidates = [Path(name).expanduser()]
+    seed = at_least("seed", seed, 0)
+    candidates = [io.as_path(name, "name of a checkpoint")]
     if isinstance(name, str):
         shipped = checkpoints_dir() / name
         candidates += [shipped, shipped / f"seed{seed}"]
@@ -247,6 +248,11 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
 
     A folder whose card cannot be read is left out, with a warning that names the file.
 
+    Raises
+    ------
+    CheckpointError
+        If there is no such `folder`.
+
     Examples
     --------
     >>> table = list_checkpoints()
@@ -255,7 +261,13 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     """
     import pandas as pd
 
-    folders = shipped_folders() if folder is None else sorted(path.parent for path in io.resolve(folder).rglob(CARD))
+    if folder is None:
+        folders = list(shipped_folders())
+    else:
+        root = io.resolve(folder, "folder")
+        if not root.is_dir():
+            raise CheckpointError(f"folder={str(folder)!r} does not exist: give the folder that holds the runs")
+        folders = sorted(path.parent for path in root.rglob(CARD))
     rows = []
     for path in folders:
         try:

@@ -15,7 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
-from nextlat_viz.errors import invalid, unknown
+from nextlat_viz.errors import invalid, one_of, unknown
 from nextlat_viz.worlds import World
 
 if TYPE_CHECKING:
@@ -215,6 +215,10 @@ def episode_length(world: World, context: int) -> int:
     return context + 1 if world.predicts_next_token else context
 
 
+# Arguments of `train` that are no fields: a reader who writes device="gpu" is told of them.
+_PLACES = ("accelerator", "devices", "strategy")
+
+
 def resolve(preset: str, world: World, overrides: dict[str, Any]) -> TrainConfig:
     """The preset's configuration for a world, with some fields changed.
 
@@ -231,11 +235,10 @@ def resolve(preset: str, world: World, overrides: dict[str, Any]) -> TrainConfig
     >>> resolve("tiny", worlds.get("rrxor"), {"layers": 2}).layers
     2
     """
-    if preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
+    one_of("preset", preset, PRESETS)
     for field in overrides:
         if field not in TrainConfig.model_fields:
-            raise unknown("hyperparameter", field, TrainConfig.model_fields)
+            raise unknown("hyperparameter", field, (*TrainConfig.model_fields, *_PLACES))
     table = PRESETS[preset]
     base = table.get(world.name, table["default"]).model_dump()
     if world.length is not None:

@@ -13,7 +13,7 @@ from typing import Any, SupportsIndex
 import torch
 
 from nextlat_viz import io, worlds
-from nextlat_viz.errors import at_least, unknown
+from nextlat_viz.errors import at_least, one_of, require_callable
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.training.card import CARD, Card, device_name, sha256_of, versions
 from nextlat_viz.training.checkpoint import (
@@ -95,18 +95,16 @@ def train(
     >>> checkpoint.step, checkpoint.card.metrics["loss"] > checkpoint.card.metrics["floor"]
     (2, True)
     """
-    if isinstance(world, str):
-        world = worlds.get(world)
+    world = worlds.get(world)
     # A card of this world is built in full from now on, with the files it was made from.
     outside.ask(world.spec, remember=True)
-    if objective not in OBJECTIVES:
-        raise unknown("objective", objective, OBJECTIVES)
-    if strategy not in STRATEGIES:
-        raise unknown("strategy", strategy, STRATEGIES)
+    one_of("objective", objective, OBJECTIVES)
+    one_of("strategy", strategy, STRATEGIES)
+    require_callable("on_validation", on_validation)
     # Plain numbers: the card and the saved state are JSON, which numpy's do not fit in.
     seed, overrides = at_least("seed", seed, 0), {name: io.plain(value) for name, value in overrides.items()}
     config = resolve(preset, world, overrides)
-    folder = io.resolve(Path("runs", folder_name(world), objective, f"seed{seed}") if out is None else out)
+    folder = io.resolve(Path("runs", folder_name(world), objective, f"seed{seed}") if out is None else out, "out")
     identity = identify(world.spec, objective, config, seed)
     if (folder / CARD).exists():
         finished = load(folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from nextlat_viz import io, worlds
-from nextlat_viz.errors import at_least, unknown
+from nextlat_viz.errors import at_least, listed, one_of, shown
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.training.config import resolve
 from nextlat_viz.training.pretrain import folder_name, train
@@ -92,10 +92,17 @@ def sweep(
     """
     import pandas as pd
 
-    if isinstance(world, str):
-        world = worlds.get(world)
-    entries = _entries(world, objectives, list(seeds), preset, grid or {}, overrides)
-    home = io.resolve(Path("runs", "sweeps", folder_name(world)) if out is None else out)
+    world = worlds.get(world)
+    objectives = [objectives] if isinstance(objectives, str) else listed("objectives", objectives, "['nextlat']")
+    seeds = listed("seeds", seeds, "[0, 1, 2]")
+    if grid is not None and not isinstance(grid, Mapping):
+        raise TypeError(f"grid must be a dict of fields and values, such as {{'horizon': [1, 2]}}, got {shown(grid)}")
+    grid = {
+        name: [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+        for name, values in (grid or {}).items()
+    }
+    entries = _entries(world, objectives, seeds, preset, grid, overrides)
+    home = io.resolve(Path("runs", "sweeps", folder_name(world)) if out is None else out, "out")
     rows: list[dict[str, Any]] = []
     for number, entry in enumerate(entries, start=1):
         if progress:
@@ -122,7 +129,7 @@ def sweep(
             row |= {name: metrics[name] for name in METRICS if name in metrics}
             row |= {"seconds": metrics["train_seconds"], "error": ""}
         rows.append(row | {"folder": str(home / entry.folder)})
-        table = _in_order(pd.DataFrame(rows), list(grid or {}))
+        table = _in_order(pd.DataFrame(rows), list(grid))
         if os.environ.get("LOCAL_RANK", "0") == "0":
             io.write(home / TABLE, table.to_csv(index=False))
     return table
@@ -138,8 +145,7 @@ def _entries(
 ) -> list[SweepRun]:
     """List every run of the sweep once. Raises on wrong arguments before anything is trained."""
     for objective in objectives:
-        if objective not in OBJECTIVES:
-            raise unknown("objective", objective, OBJECTIVES)
+        one_of("objective", objective, OBJECTIVES)
     if both := sorted(grid.keys() & overrides.keys()):
         raise ValueError(f"{both[0]} is in the grid and also given for all runs: give it in one place")
     resolve(preset, world, overrides)

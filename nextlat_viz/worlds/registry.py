@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import shown, unknown
 from nextlat_viz.worlds import outside
 from nextlat_viz.worlds.base import World
 
@@ -56,13 +56,14 @@ def names() -> list[str]:
     return sorted({*own, *_announced()})
 
 
-def get(name: str, /, **params: Any) -> World:
+def get(name: str | World, /, **params: Any) -> World:
     """Build a world by name.
 
     Parameters
     ----------
     name : str
-        One of ``names()``, optionally with parameters as on the command line: ``"mess3:x=0.15,alpha=0.6"``.
+        One of ``names()``, optionally with parameters as on the command line: ``"mess3:x=0.15,alpha=0.6"``. A World is
+        returned as it is.
     **params
         Parameters of the world.
 
@@ -72,6 +73,8 @@ def get(name: str, /, **params: Any) -> World:
         If there is no such world; the error suggests the nearest name.
     ValueError
         If a parameter is unknown or missing, or a value is out of range.
+    TypeError
+        If it is neither a name nor a World.
 
     Examples
     --------
@@ -80,6 +83,10 @@ def get(name: str, /, **params: Any) -> World:
     >>> get("mess3:x=0.15").spec
     {'name': 'mess3', 'x': 0.15, 'alpha': 0.85}
     """
+    if isinstance(name, World) and not params:
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f"world must be the name of a world, such as 'rrxor', or a World, got {shown(name)}")
     name, given = _parsed(name)
     params = given | params
     factory = _factory(name)

@@ -129,7 +129,7 @@ def test_bad_input(checkpoint: Checkpoint) -> None:
         nl.extract(checkpoint, world.sample(3, 9, seed=0))
     with pytest.raises(LatentsError, match="hold no tokens"):
         nl.extract(checkpoint, good[:0])
-    with pytest.raises(LatentsError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
         nl.extract(checkpoint, good, batch_size=0)
     for wrong in (2, -1):
         tokens = good.tokens.copy()
@@ -137,6 +137,6 @@ def test_bad_input(checkpoint: Checkpoint) -> None:
         with pytest.raises(LatentsError, match=f"token {wrong} of episode 1, position 3, is outside the vocabulary"):
             nl.extract(checkpoint, Episodes(tokens))
     assert not checkpoint.model.backbone.training
-    for arguments in (("rrxor/nextlat", good), (checkpoint, good.tokens)):
+    for arguments in ((world, good), (checkpoint, good.tokens)):
         with pytest.raises(TypeError, match=r"Checkpoint|Episodes"):
             nl.extract(*arguments)

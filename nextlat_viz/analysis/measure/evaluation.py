@@ -151,7 +151,7 @@ def evaluate(
         for checkpoint, world in zip(loaded, _world_labels(loaded), strict=True)
         if registered[name].fits(checkpoint)
     ]
-    folder = None if out is None else io.resolve(out) / PARTS
+    folder = None if out is None else io.resolve(out, "out") / PARTS
     results: dict[tuple[str, str], Measure] = {}
     frames = []
     with tqdm(jobs, desc="evaluate", unit="measure", disable=not progress) as bar:
@@ -281,7 +281,7 @@ def write(
     ImportError
         A ``.parquet`` table without pyarrow.
     """
-    folder = io.resolve(out)
+    folder = io.resolve(out, "out")
     content = table_bytes(evaluation.table, table)
     io.write(folder / table, content)
     pages: list[Path] = display.drawer("evaluation", "nextlat_viz.pages.report")(evaluation, folder, images)

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nextlat_viz.analysis.probes.fit import ridge_path
 from nextlat_viz.analysis.probes.softmax import fit_softmax
+from nextlat_viz.models.objective import device_of
 
 
 class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
@@ -82,8 +83,8 @@ class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
                 f"y has one class ({self.classes_[0]}), and a probe needs at least 2 classes to tell apart"
             )
         fits = fit_softmax(
-            torch.tensor(X, device=self.device),
-            torch.tensor(codes[:, None], device=self.device),
+            torch.tensor(X, device=device_of(self.device)),
+            torch.tensor(codes[:, None], device=device_of(self.device)),
             len(self.classes_),
             float(self.C),
             float(self.tol),
@@ -158,9 +159,8 @@ class TorchRidgeProbe(RegressorMixin, BaseEstimator):
         if not self.alpha >= 0:
             raise ValueError(f"alpha must be 0 or more, got {self.alpha}: it is the penalty")
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
-        rows, goal = (
-            torch.tensor(part, dtype=torch.float64, device=self.device) for part in (X, y.reshape(len(X), -1))
-        )
+        where = device_of(self.device)
+        rows, goal = (torch.tensor(part, dtype=torch.float64, device=where) for part in (X, y.reshape(len(X), -1)))
         x, mean = rows.mean(0), goal.mean(0)
         rows = rows - x
         (coef,) = ridge_path(rows.T @ rows, rows.T @ (goal - mean), (float(self.alpha),))

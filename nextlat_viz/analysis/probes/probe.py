@@ -18,6 +18,7 @@ from nextlat_viz.analysis._rows import (
     require_model,
     require_same_rows,
     sites_named,
+    untrained_of,
 )
 from nextlat_viz.analysis.probes import controls
 from nextlat_viz.analysis.probes.fit import Linear
@@ -54,8 +55,9 @@ def probe(
         "belief", "state", "token", or any other column or array of the latents.
     site : str
         Which latents: one of `latents.sites`, or "all" for the concatenation of all sites.
-    untrained : AnnData, optional
-        The same rows from the untrained model, for the control.
+    untrained : AnnData, Checkpoint or name, optional
+        The same rows from the untrained model, for the control. Of a checkpoint they are extracted before its training,
+        on its held-out episodes.
     min_position : int
         Leave out rows before this position (positions count from 1).
     test_size : float
@@ -110,7 +112,7 @@ def probe(
 
     untrained_score = None
     if untrained is not None:
-        untrained = latents_of(untrained, "untrained")
+        untrained = untrained_of(untrained)
         require_same_rows(latents, untrained, "the trained and the untrained latents")
         X0 = features(untrained, site)
         untrained_score = truth.score(truth.mistakes(truth.fit(X0, train, groups, seed), X0, test), test)

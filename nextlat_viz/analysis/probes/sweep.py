@@ -8,7 +8,7 @@ this for any site and any column, with controls.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,13 @@ import pandas as pd
 from anndata import AnnData
 from tqdm.auto import tqdm
 
-from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named
+from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named, untrained_of
 from nextlat_viz.analysis.measure.result import Measure, record
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
 from nextlat_viz.analysis.probes.targets import TOLERANCE, Classes
-from nextlat_viz.errors import at_least, unknown
+from nextlat_viz.errors import at_least, listed, unknown
 from nextlat_viz.latents.table import meta
+from nextlat_viz.models.objective import device_of
 
 CONTROLS = ("shuffled",)
 
@@ -193,20 +194,22 @@ def probe_sweep(
     >>> sweep.relative_to("next_token").table["objective"].tolist()
     ['nextlat', 'nextlat']
     """
-    seed = at_least("seed", seed, 0)
-    runs = _several(latents, "latents")
-    blanks: Sequence[AnnData | None] = [None] * len(runs) if untrained is None else _several(untrained, "untrained")
+    seed, device = at_least("seed", seed, 0), str(device_of(device))
+    runs = _several(latents, "latents", latents_of)
+    blanks: Sequence[AnnData | None] = (
+        [None] * len(runs) if untrained is None else _several(untrained, "untrained", untrained_of)
+    )
     for name in controls:
         if name not in CONTROLS:
             raise unknown("control", name, CONTROLS)
     if len(blanks) != len(runs):
         raise ValueError(f"untrained must be one table per run, got {len(blanks)} for {len(runs)} runs")
     targets = [target] if isinstance(target, str) else list(target)
-    steps = sorted(set(map(int, offsets)))
+    given = listed("offsets", offsets, "range(1, 21)")
+    steps = sorted({at_least("offsets", step, 0, "they count steps ahead, and 0 is now") for step in given})
+    positions = None if positions is None else listed("positions", positions, "[1, 2]")
     if not targets or not steps:
         raise ValueError("target and offsets must each name at least one: offsets=range(1, 21)")
-    if steps[0] < 0:
-        raise ValueError(f"offsets count steps ahead from 0, which is now, got {steps[0]}")
     for run, blank in zip(runs, blanks, strict=True):
         first = next(other for other in runs if meta(other)["world"] == meta(run)["world"])
         require_same_rows(first, run, "runs of one world")
@@ -251,11 +254,11 @@ def probe_sweep(
     )
 
 
-def _several(tables: Any, argument: str) -> list[AnnData]:
+def _several(tables: Any, argument: str, read: Callable[[Any], AnnData]) -> list[AnnData]:
     several = list(tables) if isinstance(tables, (list, tuple)) else [tables]
     if not several:
         raise ValueError(f"{argument} is empty: give at least one table of latents")
-    return [latents_of(table, argument) for table in several]
+    return [read(table) for table in several]
 
 
 def _row(run: AnnData, scores: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.analysis.probes.fit import Linear, fit_logistic, fit_ridge, standard
 from nextlat_viz.analysis.probes.softmax import fit_softmax
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, one_of
 from nextlat_viz.latents.table import NO_WORLD, column, columns, meta, world_of
 from nextlat_viz.worlds import World
 
@@ -208,6 +208,7 @@ def target_of(
     says that -1 is no value, it is left out.
     """
     used = np.concatenate([train, test])
+    one_of("target", name, columns(latents))
     if name in latents.obs:
         values = latents.obs[name]
         missing = int(values.isna().to_numpy()[used].sum())
@@ -217,8 +218,6 @@ def target_of(
             )
         if name == "token_id" or not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
             return _classes(name, column(latents, name).astype(str), train)
-    elif name not in latents.obsm:
-        raise unknown("target", name, columns(latents))
     values = column(latents, name).reshape(latents.n_obs, -1)
     world = _world(latents) if values.dtype.kind in "iu" else None
     if world is not None and name in world.state_values and values[used].min() >= 0:

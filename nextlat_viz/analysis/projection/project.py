@@ -19,7 +19,7 @@ from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.analysis.projection.cache import ProjectionCache, Stored, alike, default_cache, fingerprint, key_of
 from nextlat_viz.analysis.projection.result import RESOLUTION, Affine, Nearest, Projection, mean_norm
 from nextlat_viz.analysis.projection.umap import umap_layout
-from nextlat_viz.errors import LatentsError, at_least, unknown
+from nextlat_viz.errors import LatentsError, at_least, is_number, shown, unknown
 from nextlat_viz.latents.table import column, meta
 from nextlat_viz.worlds import checks
 
@@ -102,8 +102,11 @@ def project(
         placement, explained = fit_pca(X)
         note = f"PCA: the two directions of largest variance ({explained[0]:.0%} and {explained[1]:.0%} of it)."
     else:
-        if probe is None or probe.target != "belief":
-            raise ValueError("method 'belief' needs probe=..., a probe of target 'belief' fitted on these latents")
+        if not isinstance(probe, ProbeResult) or probe.target != "belief":
+            raise ValueError(
+                "method 'belief' needs probe=..., a probe of target 'belief' fitted on these latents, "
+                f"got probe={shown(probe)}"
+            )
         require_model(latents, probe.weights_sha256, "probe")
         site, params = probe.site, {"probe_seed": probe.seed, "probe_penalty": probe.penalty}
         X, world = _planar(features(latents, site)[chosen], site, method), picture_world(latents)
@@ -177,8 +180,8 @@ class UmapPlan:
             ("min_dist", min_dist, 0, 1),
             ("n_epochs", n_epochs, 1, 100_000),
         ):
-            if not low <= value <= high:
-                raise ValueError(f"{name} must be from {low} to {high}, got {value}")
+            if not is_number(value) or not low <= value <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")
         chosen, about = _chosen(latents, rows), meta(latents)
         X = _planar(features(latents, site)[chosen], site, "umap")
         first, which = distinct(X)

@@ -14,9 +14,17 @@ _MOST_ENTRIES = 24
 
 def checked_positions(positions: Any, n: int | None) -> np.ndarray:
     """Positions as float32; `n` is the number of rows where that is fixed."""
-    # Numbers too large for float32 become infinite, and the error below names them.
-    with np.errstate(over="ignore"):
-        places = np.ascontiguousarray(positions, dtype="<f4")
+    try:
+        if not isinstance(positions, Sequence) and not hasattr(positions, "__array__"):
+            raise TypeError
+        # Numbers too large for float32 become infinite, and the error below names them.
+        with np.errstate(over="ignore"):
+            places = np.ascontiguousarray(positions, dtype="<f4")
+    except (TypeError, ValueError):
+        hint = "its .coordinates" if hasattr(positions, "coordinates") else "nlv.project(latents).coordinates"
+        raise ValueError(
+            f"positions must be numbers of shape (rows, 2), such as {hint}, got {type(positions).__name__}"
+        ) from None
     if places.ndim != 2 or places.shape[1] != 2 or not len(places):
         raise ValueError(f"positions must have shape (rows, 2) with at least one row, got {places.shape}")
     if n is not None and len(places) != n:

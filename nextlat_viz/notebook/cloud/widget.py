@@ -13,6 +13,7 @@ from traitlets import Bytes, List, Tuple, Unicode, validate
 from traitlets import Float as Number
 from traitlets import Int as Whole
 
+from nextlat_viz.errors import at_least
 from nextlat_viz.notebook.cloud.checks import (
     LONGEST_LABEL,
     LONGEST_NAME,
@@ -154,8 +155,7 @@ class Cloud(LiveWidget):
         outline: Sequence[ArrayLike] = (),
         landmarks: Mapping[str, Point] | None = None,
     ) -> None:
-        if height < 1:
-            raise ValueError(f"height must be pixels, at least 1, got {height}")
+        height = at_least("height", height, why="it is in pixels")
         places = checked_positions(positions, None)
         self._n = len(places)
         if labels is not None and not callable(labels) and len(labels) != self._n:

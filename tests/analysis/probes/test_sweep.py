@@ -203,7 +203,7 @@ def test_sweeps_say_what_is_wrong(trained: AnnData, untrained: AnnData, small: A
             probe_sweep(latents, **{"sites": "hidden", "offsets": [1], **QUIET, **options})
 
     refuse(ValueError, r"offset 10 is beyond the episodes: .* end at position 10", offsets=[1, 10])
-    refuse(ValueError, r"offsets count steps ahead from 0, which is now, got -1", offsets=[-1])
+    refuse(ValueError, r"offsets=-1 must be at least 0: they count steps ahead, and 0 is now", offsets=[-1])
     refuse(ValueError, "must each name at least one", offsets=[])
     refuse(UnknownNameError, "unknown site 'hiden'. Did you mean 'hidden'", sites=["hiden"])
     refuse(UnknownNameError, "unknown target 'tokn'", target="tokn")
