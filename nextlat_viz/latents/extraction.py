@@ -18,8 +18,7 @@ from nextlat_viz.errors import LatentsError, at_least, shown
 from nextlat_viz.hf.load import PREFIX, LoadedModel, is_causal_lm, load_hf, tokens_from
 from nextlat_viz.latents import table
 from nextlat_viz.latents.facts import Positions, Reading, Truth, valid
-from nextlat_viz.latents.identity import identity_of
-from nextlat_viz.latents.inputs import episodes_from, make_reading, require_readable
+from nextlat_viz.latents.inputs import episodes_from, identity_of, make_reading, require_readable
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed, require_names
 from nextlat_viz.latents.streaming import Growing, narrow
