@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from nextlat_viz import worlds
 from nextlat_viz.decoding import DraftCosts, ModelPredictor, WorldPredictor, generate, speculation, speculative_generate
 from nextlat_viz.decoding.drafters import DRAFTERS, drafter_name, make_drafter
-from nextlat_viz.decoding.rejection import acceptance_probs, replacement
+from nextlat_viz.decoding.speculation import acceptance_probs, replacement
 from nextlat_viz.training import load
 
 from .models import DRAFTING, random_model
