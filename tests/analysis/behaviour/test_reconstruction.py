@@ -7,8 +7,7 @@ import pytest
 
 from nextlat_viz import worlds
 from nextlat_viz.analysis import map_from_rides, map_reconstruction, reconstruct_map
-from nextlat_viz.analysis.behaviour.placement import Placement
-from nextlat_viz.analysis.behaviour.reconstruction import spoil
+from nextlat_viz.analysis.behaviour.reconstruction import Placement, spoil
 from nextlat_viz.decoding import Predictor, UniformLegal, WorldPredictor
 from nextlat_viz.worlds.taxi import Streets
 
