@@ -47,13 +47,13 @@ from .probes.result import ReadOut as ReadOut
 from .probes.result import read_out as read_out
 from .probes.sweep import ProbeSweep as ProbeSweep
 from .probes.sweep import probe_sweep as probe_sweep
-from .projection.cache import ProjectionCache as ProjectionCache
-from .projection.cache import default_cache as default_cache
 from .projection.process import project_in_process as project_in_process
 from .projection.project import project as project
 from .projection.result import Projection as Projection
 from .projection.result import aligned as aligned
 from .projection.result import with_projection as with_projection
+from .projection.umap import ProjectionCache as ProjectionCache
+from .projection.umap import default_cache as default_cache
 from .representations import latent_geometry as latent_geometry
 from .representations import similarity as similarity
 from .shape import different_histories as different_histories

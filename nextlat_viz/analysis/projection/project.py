@@ -16,9 +16,16 @@ from nextlat_viz.analysis._rows import features, latents_of, picture_world, requ
 from nextlat_viz.analysis._threads import few_threads
 from nextlat_viz.analysis.geometry import trustworthiness
 from nextlat_viz.analysis.probes.result import ProbeResult
-from nextlat_viz.analysis.projection.cache import ProjectionCache, Stored, alike, default_cache, fingerprint, key_of
 from nextlat_viz.analysis.projection.result import RESOLUTION, Affine, Nearest, Projection, mean_norm
-from nextlat_viz.analysis.projection.umap import umap_layout
+from nextlat_viz.analysis.projection.umap import (
+    ProjectionCache,
+    Stored,
+    alike,
+    default_cache,
+    fingerprint,
+    key_of,
+    umap_layout,
+)
 from nextlat_viz.errors import LatentsError, at_least, is_number, shown, unknown
 from nextlat_viz.latents.table import column, meta
 from nextlat_viz.worlds import checks

@@ -8,7 +8,7 @@ import pytest
 
 from nextlat_viz import paths
 from nextlat_viz.analysis import ProjectionCache, default_cache
-from nextlat_viz.analysis.projection.cache import Stored, alike, fingerprint, key_of
+from nextlat_viz.analysis.projection.umap import Stored, alike, fingerprint, key_of
 
 KEY = key_of({"method": "umap"})
 
