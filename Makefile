@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo test soak lint checkpoints bench lock clean
+.PHONY: help lab demo browser test soak lint checkpoints bench lock clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,7 +35,11 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
+browser: $(VENV)/.installed-dev
+	$(BIN)/python tests/browser/chromium.py
+
+# The browser is looked for first: what is missing is reported before the minutes of tests.
+test: browser lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
 	$(BIN)/pytest -n 2 --dist worksteal -m "not browser"
 	$(BIN)/pytest -m browser
 

@@ -12,7 +12,6 @@ has no cursor, so a selection of one point stands for it, and it selects with a 
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import sys
 import tempfile
@@ -24,7 +23,8 @@ import nbformat
 from playwright.sync_api import Browser, Error, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.browser.lab import CHROMIUM_FLAGS, Notebook, Server, chromium
+from tests.browser.chromium import launch
+from tests.browser.lab import Notebook, Server
 
 SIZES = (2_000, 100_000, 1_000_000)
 LIMIT = 60  # seconds for one change
@@ -231,9 +231,7 @@ def main() -> None:
         kinds.remove("jupyter-scatter")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = Server(Path(folder) / "lab")
-        browser = playwright.chromium.launch(
-            executable_path=chromium(), chromium_sandbox=os.geteuid() != 0, args=CHROMIUM_FLAGS
-        )
+        browser = launch(playwright)
         try:
             for n in sizes:
                 taken = {}

@@ -30,6 +30,8 @@ NO_BROWSER = (
     "PNG, SVG and PDF need Chrome or Chromium, and none was found. Install one: the system's package (Debian: "
     "apt install chromium), plotly_get_chrome, or playwright install chromium"
 )
+# Names of the programs, by age of Playwright and by system.
+_PLAYWRIGHT_PROGRAMS = ("chrome", "Google Chrome for Testing", "Chromium", "chrome-headless-shell", "headless_shell")
 _LIBRARIES = ("nextlat-viz", "plotly", "kaleido", "numpy", "anndata", "scikit-learn", "umap-learn", "torch")
 
 
@@ -173,8 +175,12 @@ def browser() -> str | None:
     caches = ("~/.cache", "~/Library/Caches", os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
     folders = [os.environ.get("PLAYWRIGHT_BROWSERS_PATH", ""), *(f"{cache}/ms-playwright" for cache in caches)]
     for folder in filter(None, folders):
-        for name in ("chrome", "headless_shell", "Chromium", "chrome.exe", "headless_shell.exe"):
-            files = sorted(Path(folder).expanduser().glob(f"chromium*/**/{name}"))
+        for name in _PLAYWRIGHT_PROGRAMS:
+            files = sorted(
+                file
+                for ending in ("", ".exe")
+                for file in Path(folder).expanduser().glob(f"chromium*/**/{name}{ending}")
+            )
             programs = [file for file in files if file.is_file() and os.access(file, os.X_OK)]
             if programs:
                 return str(programs[-1])

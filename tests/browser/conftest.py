@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from .lab import CHROMIUM_FLAGS, Notebook, Server, chromium
+from .chromium import launch
+from .lab import Notebook, Server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,12 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def browser() -> Iterator[Browser]:
     """Closed when the last test in this folder is done: until then an event loop runs in whoever drives a browser."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium(),
-            # Chromium refuses its sandbox to root, which is who a container runs as.
-            chromium_sandbox=hasattr(os, "geteuid") and os.geteuid() != 0,
-            args=CHROMIUM_FLAGS,
-        )
+        browser = launch(playwright)
         yield browser
         browser.close()
 

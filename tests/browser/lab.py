@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -36,22 +35,6 @@ SETTINGS = {
 }
 
 expect.set_options(timeout=PATIENCE * SECONDS)
-
-CHROMIUM_FLAGS = [
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-def chromium() -> str:
-    """Path of the system's Chromium. A browser that is missing is a failure, never a reason to skip."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    raise RuntimeError('no Chromium on the path: install it, or leave these tests out with -m "not browser"')
 
 
 def wait_for(check: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
