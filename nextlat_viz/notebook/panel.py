@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import ipywidgets
 import pandas as pd
 
 from nextlat_viz.display import escape
-from nextlat_viz.errors import LatentsError, one_of
+from nextlat_viz.errors import one_of
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Waiting, can_retry
 from nextlat_viz.notebook.plot import Plot
@@ -18,7 +18,6 @@ from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult
-    from nextlat_viz.training import Checkpoint
 
 _ERROR = "border:2px solid #d1242f;border-radius:6px;padding:6px 12px;margin:4px 0;line-height:1.45"
 _BUSY = "opacity:.8;line-height:1.6"
@@ -149,7 +148,7 @@ class Panel(Box):
         self._fold.add_class("nlv-fold")
         self._fold.on_click(self._guarded(lambda button: self._set_folded(not self.folded)))
         self._message = ""
-        self._words = _text()
+        self._words = text_line()
         self._retry = ipywidgets.Button(
             description="Compute again", tooltip="Compute what was cancelled", layout={"width": "auto"}
         )
@@ -319,72 +318,6 @@ class Panel(Box):
         super().close()
 
 
-class ModelPanel(Panel):
-    """A panel that asks every model the same question at the cursor, and draws the answers.
-
-    A subclass writes `_answer`, which may raise a ValueError that says why a model has none, and `_draw_answers`. A
-    model without an answer is named under the figure with the reason; where no model has one, the reasons replace the
-    figure.
-    """
-
-    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
-        super().__init__(*models, state=state, theme=theme)
-        self._without = _text()
-        self._build()
-
-    def _build(self) -> None:
-        """Make the controls and call `_show`."""
-        self._show(below=[self._without])
-
-    def _answer(self, model: int, row: int) -> Any:
-        """The answer of one model at a row of the table."""
-        raise NotImplementedError
-
-    def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
-        """The figure of the answers, by label."""
-        raise NotImplementedError
-
-    def _depends_on(self) -> tuple[Any, ...]:
-        """Everything beside cursor and theme that the answers depend on."""
-        return ()
-
-    def _looks_at(self) -> Any:
-        state = self.state
-        return id(state.scene), state.episode, state.position, state.dark, *self._depends_on()
-
-    def _figure(self) -> Any:
-        state, scene = self.state, self.state.scene
-        row = int(scene.rows([(state.episode, state.position)])[0])
-        answers, without = {}, {}
-        for model, label in enumerate(scene.labels):
-            try:
-                answers[label] = self._answer(model, row)
-            except (LatentsError, ValueError) as error:
-                without[label] = _sentence(str(error))
-        reasons = list(dict.fromkeys(without.values()))
-        self._without.value = ""
-        if not answers:
-            return " ".join(reasons)
-        self._without.value = "<br>".join(escape(reason) for reason in reasons)
-        figure = self._draw_answers(answers, state.theme)
-        for note in figure.layout.annotations:
-            # In a narrow panel the headings begin at its edge.
-            if note.xref == "paper" and note.x == 0 and note.xanchor == "left":
-                note.xshift = 10 - figure.layout.margin.l
-        return figure
-
-    def _checkpoint(self, model: int) -> Checkpoint:
-        """The model's checkpoint; raises a ValueError where there are only latents."""
-        scene = self.state.scene
-        checkpoint = scene.checkpoint(model)
-        if checkpoint is None:
-            raise ValueError(
-                f"{scene.labels[model]} was given as latents, and this panel runs the model: open the studio with "
-                "its checkpoint"
-            )
-        return checkpoint
-
-
 def shared_state(models: Sequence[Any], state: ViewState | None, theme: Theme | None) -> ViewState:
     """The state of a widget: a new one for models, or the given one.
 
@@ -409,15 +342,11 @@ def shared_state(models: Sequence[Any], state: ViewState | None, theme: Theme | 
     return state
 
 
-def _text() -> ipywidgets.HTML:
+def text_line() -> ipywidgets.HTML:
+    """An empty line of text in the words' style."""
     text = ipywidgets.HTML(layout={"width": "100%"})
     text.add_class("nlv-words")
     return text
-
-
-def _sentence(text: str) -> str:
-    """An error's text as a sentence."""
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "…")) else ".")
 
 
 def _family(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:

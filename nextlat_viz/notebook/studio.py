@@ -19,10 +19,8 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cursor import Cursor
 from nextlat_viz.notebook.panel import LABEL, Box, Panel, shared_state
-from nextlat_viz.notebook.panels.ahead import AheadPanel
-from nextlat_viz.notebook.panels.knows import KnowsPanel
+from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
-from nextlat_viz.notebook.panels.prediction import NextPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel

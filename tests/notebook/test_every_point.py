@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from nextlat_viz.notebook import ViewState
 from nextlat_viz.notebook.cloud import Cloud, paint
-from nextlat_viz.notebook.panels.every_point import VIEWS
+from nextlat_viz.notebook.cloud.latents import VIEWS
 from nextlat_viz.notebook.studio import Studio
 from tests.notebook.conftest import LENGTH, FakeUmap, N, until
 

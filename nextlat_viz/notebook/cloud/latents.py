@@ -1,21 +1,32 @@
-"""A cloud of latents: every row of the table, however many, coloured by any column."""
+"""Clouds of latents: every row of a table, however many, coloured by any column; one cloud or one for each model."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import ipywidgets
 import numpy as np
-from jaxtyping import Float, UInt8
+from anndata import AnnData
+from jaxtyping import Float, Int, UInt8
 
-from nextlat_viz.figures.rows import coloring, prefix
-from nextlat_viz.latents import metas, tokens_of
+from nextlat_viz.display import escape
+from nextlat_viz.figures.clouds import NAMES
+from nextlat_viz.figures.rows import BELIEF, coloring, prefix
+from nextlat_viz.latents import meta, metas, site, tokens_of
 from nextlat_viz.notebook.cloud.widget import Cloud
+from nextlat_viz.notebook.scene import Scene
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    from nextlat_viz.analysis import ProbeResult, Projection
 
-    from nextlat_viz.analysis import Projection
+_HEIGHT = 380
+Rows = Int[np.ndarray, " rows"]
+PLACE = ("x", "y")
+VIEWS = {**NAMES, BELIEF: "Belief, by a linear probe", "place": "Place, by linear probes"}
+Readings = Mapping[str, "ProbeResult | str"]
 
 
 class Paint(TypedDict):
@@ -111,3 +122,203 @@ def _labels(latents: AnnData) -> Any:
         return f"{text}\ntrue state {latents.obs['state'].iloc[row]}" if "state" in latents.obs else text
 
     return label
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Rows in the plane.
+
+    Attributes
+    ----------
+    rows : int array
+        Row numbers of the table, ascending.
+    coordinates : (rows, 2) array
+    title, note : str
+        Name of the view with its scores, and how it was computed.
+    """
+
+    rows: Int[np.ndarray, " rows"] = field(repr=False)
+    coordinates: Float[np.ndarray, "rows 2"] = field(repr=False)
+    title: str
+    note: str
+
+
+def read_by_probes(scene: Scene) -> tuple[str, ...]:
+    """The targets whose probes place rows in the world: the belief where the world has a picture of it, or x and y."""
+    targets = scene.targets
+    beliefs = BELIEF in targets and hasattr(scene.world, "belief_coordinates")
+    return ((BELIEF,) if beliefs else ()) + (PLACE if set(PLACE) <= set(targets) else ())
+
+
+def views(scene: Scene) -> list[str]:
+    """The views that a scene has, by their names in `VIEWS`."""
+    read = read_by_probes(scene)
+    return ["pca", "umap", *([BELIEF] if BELIEF in read else []), *(["place"] if PLACE[0] in read else [])]
+
+
+def places(
+    scene: Scene, model: int, view: str, where: str, readings: Readings, umap: Projection | str = ""
+) -> Places | str:
+    """Return the coordinates of a model's rows in a view, or a sentence that says why there are none.
+
+    Parameters
+    ----------
+    scene : Scene
+    model : int
+    view : str
+        One of `views`.
+    where : str
+        The layer.
+    readings : {target: ProbeResult or str}
+        The model's probes, as `read_by_probes` names them.
+    umap : Projection or str
+        The model's UMAP, or a message in place of one.
+    """
+    latents = scene.latents[model]
+    everything = np.arange(latents.n_obs)
+    if view == "umap":
+        if isinstance(umap, str):
+            return umap
+        # Only the rows it was fitted on: UMAP places others between them, which would show structure that is not there.
+        return Places(umap.rows, umap.coordinates, f"UMAP{_trust(umap)}", umap.note)
+    if view == "pca":
+        plane = scene.pca(where)[model]
+        coordinates = plane.transform(site(latents, where))
+        return Places(everything, coordinates, f"PCA{_variance(plane)}", plane.note)
+    probes = [readings[name] for name in ((BELIEF,) if view == BELIEF else PLACE)]
+    for probe in probes:
+        if isinstance(probe, str):
+            return probe
+    fitted: Any = probes
+    read = np.concatenate([probe.predict(latents) for probe in fitted], axis=1)
+    if view == BELIEF:
+        world: Any = scene.world
+        read = world.belief_coordinates(read)
+    note = "" if view == BELIEF else "x and y as linear probes read them. "
+    return Places(everything, read, f"{VIEWS[view]}: {_scores(fitted)}", f"{note}{fitted[0].note}")
+
+
+def _variance(plane: Projection) -> str:
+    shares = plane.explained_variance
+    return "" if shares is None else f", {100 * sum(shares):.0f}% of the variance"
+
+
+def _trust(umap: Projection) -> str:
+    trust = umap.trustworthiness
+    return "" if trust is None else f", trustworthiness {trust:.2f}"
+
+
+def _scores(fitted: Sequence[ProbeResult]) -> str:
+    """Held-out scores with their controls."""
+    scores = [f"R² {_listed([probe.score for probe in fitted])}"]
+    scores.append(f"shuffled {_listed([probe.shuffled for probe in fitted])}")
+    untrained = [probe.untrained for probe in fitted if probe.untrained is not None]
+    return ", ".join([*scores, f"untrained {_listed(untrained)}"] if untrained else scores)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " and ".join(f"{value:.2f}".replace("-", "−") for value in values)
+
+
+class EveryPoint:
+    """One cloud per model. They are kept, and only changed places, colours, selection or cursor are sent.
+
+    Parameters
+    ----------
+    on_click : callable taking a row of the table
+    on_select : callable taking rows of the table
+
+    Attributes
+    ----------
+    box : widget
+        The clouds, with notes below.
+    clouds : list of Cloud or None
+        None for a model without places.
+    """
+
+    def __init__(self, on_click: Callable[[int], None], on_select: Callable[[Rows], None]) -> None:
+        self._on_click, self._on_select = on_click, on_select
+        self._row = ipywidgets.HBox(layout={"flex_flow": "row wrap", "width": "100%"})
+        self._note = ipywidgets.HTML()
+        self._note.add_class("nlv-words")
+        self.box = ipywidgets.VBox([self._row, self._note], layout={"width": "100%"})
+        self.clouds: list[Cloud | None] = []
+        self._places: list[Places | str] = []
+        self._read: list[str] = []
+
+    def draw(
+        self, labels: Sequence[str], latents: Sequence[AnnData], where: Sequence[Places | str], color: str
+    ) -> None:
+        """Show points at new places; a cloud of the same rows of the same episodes is moved, others are made anew."""
+        parts, clouds = [], []
+        for i, (label, table, place) in enumerate(zip(labels, latents, where, strict=True)):
+            old = self.clouds[i] if i < len(self.clouds) else None
+            cloud = None if isinstance(place, str) else self._cloud(old, i, label, table, place, color)
+            if old is not None and old is not cloud:
+                old.close()
+            clouds.append(cloud)
+            words = f"<b>{escape(label)}</b><br>{escape(place)}" if isinstance(place, str) else ""
+            part = ipywidgets.HTML(words) if cloud is None else cloud
+            part.layout = {"flex": "1 1 300px", "min_width": "0", "margin": "0 6px 6px 0"}
+            parts.append(part)
+        for gone in self.clouds[len(clouds) :]:
+            if gone is not None:
+                gone.close()
+        self.clouds, self._places = clouds, list(where)
+        self._read = [meta(table)["episodes_sha256"] for table in latents]
+        self._row.children = parts
+        notes = dict.fromkeys(place.note for place in where if isinstance(place, Places) and place.note)
+        self._note.value = "<br>".join(escape(note) for note in notes)
+
+    def recolor(self, latents: Sequence[AnnData], color: str) -> None:
+        """Colour every cloud by another column."""
+        for cloud, table, place in zip(self.clouds, latents, self._places, strict=True):
+            if cloud is not None and isinstance(place, Places):
+                cloud.recolor(**paint(_taken(table, place), color))
+
+    def select(self, rows: Rows) -> None:
+        """Highlight rows of the table."""
+        for cloud, place in zip(self.clouds, self._places, strict=True):
+            if cloud is not None and isinstance(place, Places):
+                cloud.select(_among(place.rows, rows))
+
+    def go_to(self, rows: Rows) -> None:
+        """Draw the path to the cursor, through rows of the table in reading order."""
+        for cloud, place in zip(self.clouds, self._places, strict=True):
+            if cloud is not None and isinstance(place, Places):
+                at = _among(place.rows, rows)
+                cloud.cursor = at.tolist() if len(at) == len(rows) else []
+
+    def close(self) -> None:
+        """Take the clouds off the page and out of memory."""
+        for cloud in self.clouds:
+            if cloud is not None:
+                cloud.close()
+        self.clouds, self._places = [], []
+        self._row.children = ()
+
+    def _cloud(self, old: Cloud | None, i: int, label: str, table: AnnData, place: Places, color: str) -> Cloud:
+        before = None
+        if old is not None and self._read[i] == meta(table)["episodes_sha256"]:
+            before = self._places[i]
+        title = f"{label}: {place.title}"
+        if old is not None and isinstance(before, Places) and np.array_equal(before.rows, place.rows):
+            old.move(place.coordinates)
+            old.title = title
+            old.recolor(**paint(_taken(table, place), color))
+            return old
+        return latent_cloud(
+            _taken(table, place), place.coordinates, color, title=title, height=_HEIGHT,
+            on_click=lambda row: self._on_click(int(place.rows[row])),
+            on_select=lambda rows: self._on_select(place.rows[rows]),
+        )  # fmt: skip
+
+
+def _taken(table: AnnData, place: Places) -> AnnData:
+    return table if len(place.rows) == table.n_obs else table[place.rows]
+
+
+def _among(known: Int[np.ndarray, " known"], rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " matches"]:
+    """Positions of `rows` in `known`, which is ascending; rows that are not in it are left out."""
+    at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+    return at[known[at] == rows]

@@ -14,18 +14,6 @@ from traitlets import Float as Number
 from traitlets import Int as Whole
 
 from nextlat_viz.errors import at_least
-from nextlat_viz.notebook.cloud.checks import (
-    LONGEST_LABEL,
-    LONGEST_NAME,
-    LONGEST_TITLE,
-    checked_positions,
-    entries,
-    named_places,
-    packed_colors,
-    packed_lines,
-    point,
-    short,
-)
 from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.plotting import CATEGORICAL, CURSOR
 from nextlat_viz.worlds import checks
@@ -38,6 +26,9 @@ Labels: TypeAlias = Sequence[str] | Callable[[int], str]
 Point: TypeAlias = Sequence[SupportsFloat] | np.ndarray
 
 _HERE = Path(__file__).parent
+_LONGEST_LABEL, _LONGEST_TITLE, _LONGEST_NAME, _LONGEST_LANDMARK = 400, 160, 80, 24
+_MOST_COLORS = 256
+_MOST_ENTRIES = 24
 
 
 class Cloud(LiveWidget):
@@ -156,7 +147,7 @@ class Cloud(LiveWidget):
         landmarks: Mapping[str, Point] | None = None,
     ) -> None:
         height = at_least("height", height, why="it is in pixels")
-        places = checked_positions(positions, None)
+        places = _checked_positions(positions, None)
         self._n = len(places)
         if labels is not None and not callable(labels) and len(labels) != self._n:
             raise ValueError(f"labels must hold one text per row of positions: {self._n}, got {len(labels)}")
@@ -168,15 +159,15 @@ class Cloud(LiveWidget):
         super().__init__(
             _places=places.tobytes(),
             _dom_classes=["nlv-cloud"],
-            _title=short(title, LONGEST_TITLE),
-            _key=entries(key or {}),
+            _title=_short(title, _LONGEST_TITLE),
+            _key=_entries(key or {}),
             _height=height,
             cursor=list(cursor),
-            handle=None if handle is None else point("handle", handle),
-            _axes=[short(title, LONGEST_NAME) for title in axes or ()],
-            _outline=packed_lines(outline),
-            _landmarks=named_places(landmarks or {}),
-            **packed_colors(given, palette, self._n),
+            handle=None if handle is None else _point("handle", handle),
+            _axes=[_short(title, _LONGEST_NAME) for title in axes or ()],
+            _outline=_packed_lines(outline),
+            _landmarks=_named_places(landmarks or {}),
+            **_packed_colors(given, palette, self._n),
         )
 
     def __dir__(self) -> list[str]:
@@ -203,7 +194,7 @@ class Cloud(LiveWidget):
 
     @title.setter
     def title(self, text: str) -> None:
-        self.set_trait("_title", short(text, LONGEST_TITLE))
+        self.set_trait("_title", _short(text, _LONGEST_TITLE))
 
     @property
     def palette(self) -> list[str]:
@@ -232,7 +223,7 @@ class Cloud(LiveWidget):
             For codes or colours that do not fit; the cloud then stays as it was.
         """
         colors = self._colors if palette is None else list(palette)
-        painted, listed = packed_colors(codes, colors, self._n), None if key is None else entries(key)
+        painted, listed = _packed_colors(codes, colors, self._n), None if key is None else _entries(key)
         self._colors = colors
         with self.hold_sync():
             self.set_trait("_codes", painted["_codes"])
@@ -248,7 +239,7 @@ class Cloud(LiveWidget):
         ValueError
             For another number of points, or places that are no numbers.
         """
-        self.set_trait("_places", checked_positions(positions, self._n).tobytes())
+        self.set_trait("_places", _checked_positions(positions, self._n).tobytes())
 
     def select(self, rows: Rows) -> None:
         """Select rows by number or by a mask; none for no selection. `on_select` is not called.
@@ -280,7 +271,7 @@ class Cloud(LiveWidget):
 
     @validate("handle", "ring")
     def _somewhere(self, proposal: Any) -> tuple[float, float] | None:
-        return None if proposal["value"] is None else point(proposal["trait"].name, proposal["value"])
+        return None if proposal["value"] is None else _point(proposal["trait"].name, proposal["value"])
 
     def _hear(self, widget: Any, message: Mapping[str, Any], buffers: Sequence[Any]) -> None:
         """Answer the mouse."""
@@ -295,7 +286,7 @@ class Cloud(LiveWidget):
         elif kind == "click" and self._on_click:
             self._on_click(int(message["row"]))
         elif kind == "move":
-            x, y = point("handle", message["at"])
+            x, y = _point("handle", message["at"])
             try:
                 with self.hold_sync():
                     self.handle = x, y
@@ -307,4 +298,94 @@ class Cloud(LiveWidget):
         elif kind == "label" and self._labels is not None:
             row = int(message["row"])
             text = self._labels(row) if callable(self._labels) else self._labels[row]
-            self.send({"kind": "label", "row": row, "text": short(text, LONGEST_LABEL)})
+            self.send({"kind": "label", "row": row, "text": _short(text, _LONGEST_LABEL)})
+
+
+def _checked_positions(positions: Any, n: int | None) -> np.ndarray:
+    """Positions as float32; `n` is the number of rows where that is fixed."""
+    try:
+        if not isinstance(positions, Sequence) and not hasattr(positions, "__array__"):
+            raise TypeError
+        # Numbers too large for float32 become infinite, and the error below names them.
+        with np.errstate(over="ignore"):
+            places = np.ascontiguousarray(positions, dtype="<f4")
+    except (TypeError, ValueError):
+        hint = "its .coordinates" if hasattr(positions, "coordinates") else "nlv.project(latents).coordinates"
+        raise ValueError(
+            f"positions must be numbers of shape (rows, 2), such as {hint}, got {type(positions).__name__}"
+        ) from None
+    if places.ndim != 2 or places.shape[1] != 2 or not len(places):
+        raise ValueError(f"positions must have shape (rows, 2) with at least one row, got {places.shape}")
+    if n is not None and len(places) != n:
+        raise ValueError(f"positions must keep their {n:,} rows, got {len(places):,}: other points need a new Cloud")
+    bad = np.flatnonzero(~np.isfinite(places).all(axis=1))
+    if len(bad):
+        raise ValueError(f"positions must be finite in float32: {len(bad):,} rows are not, row {bad[0]} first")
+    return places
+
+
+def _packed_colors(codes: Any, palette: Sequence[str], n: int) -> dict[str, bytes]:
+    """Pack codes and palette: a byte for each row, four for each of 256 colours."""
+    given = np.asarray(codes)
+    if given.shape != (n,) or given.dtype.kind not in "iub":
+        raise ValueError(f"codes must be integers of shape ({n},), one per row, got {given.dtype} of {given.shape}")
+    if not 1 <= len(palette) <= _MOST_COLORS:
+        raise ValueError(f"palette must hold 1 to {_MOST_COLORS} colours, got {len(palette)}")
+    if given.min() < 0 or given.max() >= len(palette):
+        worst = given.min() if given.min() < 0 else given.max()
+        raise ValueError(f"codes must be in 0..{len(palette) - 1}, the palette's colours, got {worst}")
+    table = np.array([_rgba(color) for color in palette], dtype=np.uint8)
+    table = np.concatenate([table, np.repeat(table[-1:], _MOST_COLORS - len(table), axis=0)])
+    return {"_codes": given.astype(np.uint8).tobytes(), "_palette": table.tobytes()}
+
+
+def _rgba(text: str) -> tuple[int, int, int, int]:
+    try:
+        if len(text) != 7 or text[0] != "#":
+            raise ValueError
+        value = int(text[1:], 16)
+    except ValueError:
+        raise ValueError(f"a colour must be written #rrggbb, got {text!r}") from None
+    return value >> 16, value >> 8 & 255, value & 255, 255
+
+
+def _packed_lines(lines: Sequence[Any]) -> bytes:
+    """Pack polylines as float32, with a pair of NaN after each."""
+    parts = []
+    for line in lines:
+        points = np.asarray(line, dtype="<f4")
+        if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+            raise ValueError(f"outline must hold polylines of shape (points, 2), finite, got {points.shape}")
+        parts += [points, np.full((1, 2), np.nan, "<f4")]
+    return np.concatenate(parts).tobytes() if parts else b""
+
+
+def _named_places(landmarks: Mapping[str, Any]) -> list[list[Any]]:
+    """Pack landmarks: name, x, y."""
+    return [[_short(name, _LONGEST_LANDMARK), *_point("landmarks", place)] for name, place in landmarks.items()]
+
+
+def _point(name: str, value: Any) -> tuple[float, float]:
+    """Two finite numbers."""
+    try:
+        x, y = (float(number) for number in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be two numbers (x, y), got {value!r}") from None
+    if not (np.isfinite(x) and np.isfinite(y)):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return x, y
+
+
+def _entries(key: Mapping[str, str]) -> list[list[str]]:
+    """Pack the key: at most 24 entries, each cut to a length."""
+    packed = [[_short(text, _LONGEST_NAME), color] for text, color in key.items()]
+    for _, color in packed:
+        _rgba(color)
+    more = len(packed) - _MOST_ENTRIES
+    return [*packed[:_MOST_ENTRIES], [f"and {more:,} more", ""]] if more > 0 else packed
+
+
+def _short(text: object, most: int) -> str:
+    """Text cut to a length; line breaks stay, because labels have several lines."""
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[: most - 1]}…"

@@ -15,8 +15,8 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.cloud.latents import PLACE, VIEWS, EveryPoint, Readings, places, read_by_probes, views
 from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
-from nextlat_viz.notebook.panels.every_point import PLACE, VIEWS, EveryPoint, Readings, places, read_by_probes, views
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
 

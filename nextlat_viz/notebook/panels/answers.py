@@ -1,0 +1,163 @@
+"""Questions that every model is asked at the cursor: its next token, its own next states, what a probe reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nextlat_viz.analysis.lookahead import look_ahead
+from nextlat_viz.analysis.prediction import Prediction, prediction
+from nextlat_viz.analysis.probes.result import read_out
+from nextlat_viz.display import escape
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.lookahead import look_ahead_path
+from nextlat_viz.figures.prediction import prediction_bars
+from nextlat_viz.figures.readout import read_out_figure
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.latents.table import HIDDEN, PROBS
+from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.panel import Panel, text_line
+from nextlat_viz.notebook.state import ViewState
+
+if TYPE_CHECKING:
+    from nextlat_viz.training import Checkpoint
+
+# More bars than this cannot be told apart in a narrow panel.
+_BARS = 12
+_STEPS = 8
+
+
+class ModelPanel(Panel):
+    """A panel that asks every model the same question at the cursor, and draws the answers.
+
+    A subclass writes `_answer`, which may raise a ValueError that says why a model has none, and `_draw_answers`. A
+    model without an answer is named under the figure with the reason; where no model has one, the reasons replace the
+    figure.
+    """
+
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
+        self._without = text_line()
+        self._build()
+
+    def _build(self) -> None:
+        """Make the controls and call `_show`."""
+        self._show(below=[self._without])
+
+    def _answer(self, model: int, row: int) -> Any:
+        """The answer of one model at a row of the table."""
+        raise NotImplementedError
+
+    def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
+        """The figure of the answers, by label."""
+        raise NotImplementedError
+
+    def _depends_on(self) -> tuple[Any, ...]:
+        """Everything beside cursor and theme that the answers depend on."""
+        return ()
+
+    def _looks_at(self) -> Any:
+        state = self.state
+        return id(state.scene), state.episode, state.position, state.dark, *self._depends_on()
+
+    def _figure(self) -> Any:
+        state, scene = self.state, self.state.scene
+        row = int(scene.rows([(state.episode, state.position)])[0])
+        answers, without = {}, {}
+        for model, label in enumerate(scene.labels):
+            try:
+                answers[label] = self._answer(model, row)
+            except (LatentsError, ValueError) as error:
+                without[label] = _sentence(str(error))
+        reasons = list(dict.fromkeys(without.values()))
+        self._without.value = ""
+        if not answers:
+            return " ".join(reasons)
+        self._without.value = "<br>".join(escape(reason) for reason in reasons)
+        figure = self._draw_answers(answers, state.theme)
+        for note in figure.layout.annotations:
+            # In a narrow panel the headings begin at its edge.
+            if note.xref == "paper" and note.x == 0 and note.xanchor == "left":
+                note.xshift = 10 - figure.layout.margin.l
+        return figure
+
+    def _checkpoint(self, model: int) -> Checkpoint:
+        """The model's checkpoint; raises a ValueError where there are only latents."""
+        scene = self.state.scene
+        checkpoint = scene.checkpoint(model)
+        if checkpoint is None:
+            raise ValueError(
+                f"{scene.labels[model]} was given as latents, and this panel runs the model: open the studio with "
+                "its checkpoint"
+            )
+        return checkpoint
+
+
+class NextPanel(ModelPanel):
+    """Bars of the likeliest tokens, and the distance of each model from the exact distribution in nats."""
+
+    name, question = "next", "What does the model predict next?"
+
+    def _answer(self, model: int, row: int) -> Prediction:
+        latents = self.state.scene.latents[model]
+        head = None
+        if PROBS not in latents.obsm:
+            head = self._checkpoint(model).model.backbone.head.weight.detach().cpu().numpy()
+        return prediction(latents, row, head)
+
+    def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
+        figure = prediction_bars(answers, most=_BARS, theme=theme)
+        # A line for each model, or the heading would be wider than the panel.
+        heading = figure.layout.annotations[0]
+        text = heading.text.replace(" nats, ", " nats,<br>")
+        position = self.state.position
+        if position < self.state.scene.prompt:
+            text += f"<br>Position {position} lies in the prompt, which the<br>model is not trained to predict"
+        lines = text.count("<br>") - heading.text.count("<br>")
+        heading.text = text
+        figure.update_layout(
+            height=figure.layout.height + 15 * lines, margin={"t": figure.layout.margin.t + 15 * lines}
+        )
+        return figure
+
+
+class AheadPanel(ModelPanel):
+    """Psi's rollout as a path in the plane of PCA, the true states with it, and their distance by step."""
+
+    name, question = "ahead", "Can the model predict its own next states?"
+
+    def _answer(self, model: int, row: int) -> Any:
+        state, scene = self.state, self.state.scene
+        ahead = look_ahead(self._checkpoint(model), scene.latents[model], state.episode, state.position, _STEPS)
+        return ahead, scene.pca(HIDDEN)[model].transform
+
+    def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
+        figure = look_ahead_path(answers, axes=("PCA 1", "PCA 2"), theme=theme)
+        # In a narrow panel the title of the last axis would cover the view left of it.
+        *_, last = figure.select_yaxes()
+        last.side = "right"
+        figure.layout.margin.r = 62
+        return figure
+
+
+class KnowsPanel(ModelPanel):
+    """The probe's reading and the truth; the heading has the probe's score and its controls."""
+
+    name, question = "knows", "What can a linear probe read from the model?"
+
+    def _build(self) -> None:
+        self._show(above=[controls.row(controls.target(self))], below=[self._without])
+
+    def _depends_on(self) -> tuple[Any, ...]:
+        return self.state.site, self.state.target, self.state.jobs.changes
+
+    def _answer(self, model: int, row: int) -> Any:
+        return read_out(self.state.scene.latents[model], self._probe(model, self.state.target, self.state.site), row)
+
+    def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
+        return read_out_figure(answers, most=_BARS, theme=theme)
+
+
+def _sentence(text: str) -> str:
+    """An error's text as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "…")) else ".")
