@@ -3,13 +3,12 @@
 Every function takes ``theme="auto"`` (no background, text readable on light and dark), ``"light"`` or ``"dark"``.
 """
 
+from nextlat_viz.figures.bars import prediction_bars
 from nextlat_viz.figures.clouds import clouds
 from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
-from nextlat_viz.figures.measures import measure_figure
-from nextlat_viz.figures.offsets import probe_offsets
-from nextlat_viz.figures.prediction import prediction_bars
+from nextlat_viz.figures.measures import measure_figure, probe_offsets
 from nextlat_viz.figures.probes import probe_overview
 from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.figures.reconstruction import reconstruction

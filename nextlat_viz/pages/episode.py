@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from nextlat_viz.analysis.prediction import Prediction
 from nextlat_viz.display import shorten
-from nextlat_viz.figures.prediction import prediction_bars
+from nextlat_viz.figures.bars import prediction_bars
 from nextlat_viz.figures.rows import LONGEST_FACT, true_state
 from nextlat_viz.pages.page import render
 from nextlat_viz.plotting import CONFIG

@@ -9,7 +9,7 @@ import pytest
 from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.analysis.probes.sweep import ProbeSweep
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.figures.offsets import probe_offsets
+from nextlat_viz.figures.measures import probe_offsets
 
 
 @pytest.fixture(scope="module")
