@@ -43,6 +43,7 @@ class SpacePanel(Panel):
         super().__init__(*models, state=state, theme=theme)
         self._readings: list[Readings] = []
         self._umaps: list[Projection | str] = []
+        self._prepared: Any = None
         self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick))
         self._frame = ipywidgets.VBox(layout={"width": "100%"})
         self.points = ipywidgets.Dropdown(
@@ -112,6 +113,11 @@ class SpacePanel(Panel):
     def _prepare(self) -> None:
         state = self.state
         every = bool(self.points.value)
+        wanted = (
+            id(state.scene), state.site, every, every and self.view.value, state.jobs.changes, state.layouts.changes,
+        )  # fmt: skip
+        if wanted == self._prepared:
+            return
         self.view.layout.display = None if every else "none"
         if not every or self.view.value == "umap":
             self._umaps = state.ask_umaps(state.site, self._ask)
@@ -119,6 +125,9 @@ class SpacePanel(Panel):
             self._umaps = [""] * len(state.latents)
         self.status.follow()
         self._readings = [self._read(model) for model in range(len(state.scene.latents))]
+        results = [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
+        # Results that are there stay; what is missing is asked for at every change, so that it can be computed again.
+        self._prepared = None if any(isinstance(result, str) and result for result in results) else wanted
 
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
