@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,6 +16,8 @@ from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 
+# plotly copies a template that is assigned, so one for each theme serves all figures.
+_template = cache(themes.template)
 # A row of its own at the top of the page, whatever the headings below it say.
 LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.99, "yanchor": "top"}
 GAP = 0.07
@@ -71,6 +74,7 @@ class Layout:
     def __init__(self) -> None:
         self.axes: dict[str, Any] = {}
         self.notes: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
 
     def view(
         self,
@@ -107,11 +111,10 @@ class Layout:
         return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
 
     def finish(self, figure: Figure, theme: Theme, **options: Any) -> Figure:
-        """Give a figure these views, the look of a theme and further options of plotly's layout."""
-        base = {"template": themes.template(theme), "hovermode": "closest", "annotations": self.notes}
+        """Give a figure without a layout these views, the look of a theme and further options of plotly's layout."""
+        base = {"template": _template(theme), "hovermode": "closest", "annotations": self.notes, "shapes": self.lines}
         # `update_layout` checks each entry again, and takes three times as long as assigning the layout whole.
-        drawn = {name: figure.layout[name] for name in figure.layout if name != "template"}
-        figure.layout = drawn | base | self.axes | options
+        figure.layout = base | self.axes | options
         return figure
 
 

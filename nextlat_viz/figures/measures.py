@@ -94,7 +94,9 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
         for value in measure.references.values():
             line = {"color": themes.EXACT, "width": 1.4, "dash": "dot"}
             across = {"x0": 0, "x1": 1, "xref": f"{axes['xaxis']} domain"}
-            figure.add_shape(type="line", **across, y0=value, y1=value, yref=axes["yaxis"], line=line)
+            layout.lines.append(
+                {"type": "line", **across, "y0": value, "y1": value, "yref": axes["yaxis"], "line": line}
+            )
     layout.notes += [
         {"text": escape(name), "x": 1, "xref": "x domain", "y": value, "yref": "y", "xanchor": "right",
          "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
