@@ -169,7 +169,7 @@ def test_one_point_is_a_cloud() -> None:
         ({"key": {"a": "blue"}}, "written #rrggbb, got 'blue'"),
         ({"labels": ["a"]}, "labels must hold one text per row of positions: 21, got 1"),
         ({"cursor": [21]}, r"cursor must be row numbers in 0\.\.20, got 21"),
-        ({"height": 0}, "height must be pixels"),
+        ({"height": 0}, "height=0 must be at least 1: it is in pixels"),
         ({"handle": (0.0, np.nan)}, "handle must be finite"),
         ({"handle": (0.0,)}, r"handle must be two numbers \(x, y\), got \(0.0,\)"),
         ({"axes": ("x",)}, "axes must be two titles, of x and of y, got 1"),
