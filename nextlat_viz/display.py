@@ -1,4 +1,4 @@
-"""Text for notebooks, figures and pages: escaped once, shortened once, one kind of table."""
+"""Text for notebooks, figures and pages: escaping, shortening and tables."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def shown(value: object) -> str:
 
 
 def one_of(kind: str, name: Any, known: Iterable[str]) -> str:
-    """Return a name that must be one of a list, or raise the error of `unknown`; a TypeError if it is no text.
+    """Return a name that must be one of a list, or raise the error of `unknown`; a TypeError if it is not text.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def one_of(kind: str, name: Any, known: Iterable[str]) -> str:
 
 
 def listed(argument: str, values: Any, example: str) -> list[Any]:
-    """Return the values of an argument as a list, or raise a TypeError if it is not several.
+    """Return the values of an argument as a list, or raise a TypeError if it is a single value.
 
     Examples
     --------

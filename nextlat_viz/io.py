@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 UNSEALED = f"sha256:{'0' * 64}"
-"""Value of the key ``seal`` in content that `seal` is to complete."""
+"""Placeholder for the hash, under the key ``seal``; `seal` replaces it."""
 
 _SEAL = re.compile(rb'"seal": ?"sha256:([0-9a-f]{64})"')
 _DRAFT = ".draft"
-# Names that Windows gives to devices, whatever their ending.
+# Names that Windows reserves for devices, with any extension.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{k}" for port in ("com", "lpt") for k in range(1, 10))}
 _LONGEST_NAME = 120
 
@@ -32,7 +32,7 @@ class SealError(ValueError):
 
 
 def as_path(path: Any, argument: str = "path") -> Path:
-    """Return a path with ``~`` expanded. Raises TypeError for what is not text or a path."""
+    """Return a path with ``~`` expanded. Raises TypeError for anything but text or a path."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{argument} must be a path, as text or pathlib.Path, got {path!r:.60}")
     return Path(path).expanduser()
@@ -102,7 +102,7 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Delete the temporary files that a killed process left in a folder. Call it only where nobody else writes."""
+    """Delete the temporary files that a killed process left in a folder. No other process may write there."""
     for leftover in folder.glob(f".*{_DRAFT}"):
         leftover.unlink(missing_ok=True)
 
@@ -130,7 +130,7 @@ def check_seal(content: bytes) -> None:
     Raises
     ------
     SealError
-        When it has no seal, or another content was sealed.
+        If the seal is missing, or was made for other content.
     """
     found = _SEAL.search(content)
     if found is None:
@@ -168,7 +168,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Convert to what JSON can hold: numpy numbers and arrays, paths, pydantic models; NaN becomes None.
+    """Convert numpy numbers and arrays, paths and pydantic models to JSON values; NaN becomes None.
 
     Examples
     --------

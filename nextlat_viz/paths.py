@@ -1,4 +1,4 @@
-"""Where things lie on disk: the shipped checkpoints and the user's cache."""
+"""Folders on disk: the shipped checkpoints and the user's cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def checkpoints_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Per-user folder for what can be computed again, such as UMAP projections. It may not exist yet."""
+    """Per-user folder of results that can be recomputed, such as UMAP projections. It may not exist yet."""
     from platformdirs import user_cache_path
 
     return user_cache_path("nextlat_viz", appauthor=False)

@@ -1,4 +1,4 @@
-"""The plotly figure that everything here draws into, and the colours all pictures share."""
+"""The plotly figure class, and the colours that all pictures share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEQUENTIAL = tuple(sample_colorscale("Cividis", [k / 20 for k in range(3, 19)], 
 INK = "#797979"
 MISSING = "#8a8a8a"
 CURSOR = "#DC267F"
-"""Where the cursor is: the current token, state or place, in every picture."""
+"""Colour of the cursor: the current token, state or place."""
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
     "modeBarButtonsToRemove": ["sendDataToCloud", "sendChartToCloud", "autoScale2d", "toggleSpikelines"],
     "toImageButtonOptions": {"format": "svg", "filename": "nextlat_viz"},
 }
-"""What every view of a figure is configured with: no logo, and nothing that uploads."""
+"""plotly configuration of every figure: no logo and no upload."""
 
 # JupyterLab resizes the figure of a cell itself; where plotly does so too, a change of the window's size leaves the
 # figure no height.
@@ -38,8 +38,8 @@ _IN_A_CELL = {**CONFIG, "responsive": False}
 class Figure(go.Figure):
     """A plotly figure that offers no upload and shows no logo, in a notebook, in a browser or in a file.
 
-    plotly keeps such settings with each showing of a figure, not with the figure: a cell that ends in a plain one
-    shows a "Share chart" button.
+    plotly takes these settings when a figure is shown: a cell that ends in a plain plotly figure has a "Share chart"
+    button.
 
     Examples
     --------

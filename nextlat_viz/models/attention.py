@@ -18,7 +18,7 @@ class TransformerConfig(BaseModel):
 
     `kv_heads` is the number of heads of keys and values: as many as queries when None; fewer are grouped-query
     attention (Ainslie et al. 2023, arXiv:2305.13245), one is multi-query attention (Shazeer 2019, arXiv:1911.02150).
-    `sharing` states which projections to queries, keys and values are the same (arXiv:2606.04032).
+    `sharing` says which of the projections to queries, keys and values are shared (arXiv:2606.04032).
 
     Examples
     --------
@@ -48,11 +48,11 @@ class TransformerConfig(BaseModel):
                 "coordinates in each head. Change dim or heads."
             )
         if self.heads % self.groups:
-            raise ValueError(f"kv_heads={self.kv_heads} must divide heads={self.heads}: each serves as many queries")
+            raise ValueError(f"kv_heads={self.kv_heads} must divide heads={self.heads}: all serve as many query heads")
         if self.sharing in ("q=k", "q=k=v") and self.groups != self.heads:
             raise ValueError(
-                f"sharing={self.sharing!r} makes queries and keys one, so kv_heads={self.kv_heads} must be "
-                f"heads={self.heads}, or None"
+                f"sharing={self.sharing!r} shares one projection for queries and keys, so kv_heads={self.kv_heads} "
+                f"must be heads={self.heads}, or None"
             )
         return self
 
@@ -63,7 +63,7 @@ class TransformerConfig(BaseModel):
 
     @property
     def cached(self) -> int:
-        """Vectors the cache holds per token and head: key and value, or the one that is both."""
+        """Vectors cached per token and head: 2 for key and value, 1 if they share a projection."""
         return 1 if self.sharing in ("k=v", "q=k=v") else 2
 
     def kv_cache_bytes(self, batch_size: int = 1, length: int | None = None, dtype: torch.dtype = torch.float32) -> int:
@@ -164,7 +164,7 @@ class KVCache:
         self._count(self._after)
 
     def truncate(self, length: int | Int[Tensor, " b"]) -> None:
-        """Keep the first `length` tokens of every row, or a number for each row. Nothing is copied."""
+        """Keep the first `length` tokens of each row: one number, or one per row. Nothing is copied."""
         kept = torch.as_tensor(length).to(self.lengths).expand_as(self.lengths)
         if not bool(((kept >= 0) & (kept <= self.lengths)).all()):
             held = self.length if self._equal else self.lengths.tolist()

@@ -15,7 +15,7 @@ from nextlat_viz.models.transformer import Transformer
 class BeliefState(Objective):
     """L = mean over pairs of a prefix and a suffix of -log p(x_{t+1} | f_t, b_s) - log p(x_{s-1} | f_t, b_s).
 
-    f_t is the backbone's state after x_1..x_t and *the* hidden state; b_s is that of a second encoder of the same
+    The hidden state f_t is the backbone's after x_1..x_t; b_s is the state of a second encoder of the same
     sizes, which reads the row backwards, x_T..x_s. From the two, predict the token after the prefix and the token
     before the suffix: all pairs with t + 2 <= s <= T + 1, where s = T + 1 is the empty suffix, a learned vector.
     Generation uses the empty suffix alone.
@@ -27,7 +27,7 @@ class BeliefState(Objective):
     Parameters
     ----------
     backbone : Transformer
-    pairs : most pairs with a suffix per row and step.
+    pairs : maximum number of pairs with a non-empty suffix per row and step.
     """
 
     name = "bst"
@@ -37,7 +37,7 @@ class BeliefState(Objective):
     def __init__(self, backbone: Transformer, pairs: int = 256) -> None:
         super().__init__(backbone)
         if pairs < 1:
-            raise ValueError(f"pairs={pairs} must be at least 1: without a suffix there is nothing to learn backwards")
+            raise ValueError(f"pairs={pairs} must be at least 1: the backward encoder learns only from suffixes")
         dim = backbone.config.dim
         self.pairs = pairs
         self.backward_encoder = Transformer(backbone.config.model_copy(update={"context": backbone.config.context + 1}))

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# Most logits of a loss that are kept for its gradient: 128 MB in single precision. Where a batch has more, they are
-# computed in pieces, and again for the gradient: one extra product with the head, whatever the batch and vocabulary.
+# Maximum number of logits kept for the gradient: 128 MB in single precision. If a batch has more, they are computed in
+# pieces, and again for the gradient, at the cost of one extra product with the head.
 MOST_LOGITS = 1 << 25
 
 Result = TypeVar("Result")
@@ -23,9 +23,9 @@ Result = TypeVar("Result")
 class Rows:
     """The scored positions of a (B, T) grid as rows, ordered by time, then by batch row.
 
-    On a CPU only scored positions are gathered, which saves the logits of all others: most, where a prompt is not
-    scored. On other devices gathering would wait for the device, and in compiled code shapes must not depend on data,
-    so every position is a row there. The mask leaves unscored ones out of the sum in either case.
+    On a CPU only scored positions are gathered, which saves the logits of all others, such as those of an unscored
+    prompt. On other devices gathering would wait for the device, and in compiled code shapes must not depend on data,
+    so every position is a row there. In both cases the mask leaves unscored positions out of the sum.
 
     Examples
     --------

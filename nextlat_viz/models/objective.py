@@ -17,7 +17,7 @@ from nextlat_viz.worlds import Episodes
 
 
 def device_of(device: Any) -> torch.device:
-    """Return a device of torch that works here.
+    """Return the torch device of this name, after checking that this machine has it.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class Batch:
 
     @classmethod
     def from_episodes(cls, episodes: Episodes, device: torch.device | str = "cpu", seed: int = 0) -> Batch:
-        """Inputs are all tokens but the last, targets all but the first; or as the episodes' own `targets` say.
+        """Inputs are all tokens but the last, targets all but the first; all of both if the episodes have `targets`.
 
         A state named "document" numbers the documents packed into a row.
         """
@@ -88,12 +88,12 @@ class Objective(nn.Module, ABC):
     """A training objective on the shared backbone.
 
     Calling it with a :class:`Batch` gives named scalar losses; `"loss"` is the weighted sum that is minimised.
-    *The* hidden state of every objective is `backbone(tokens)`.
+    The hidden state is `backbone(tokens)` for every objective.
 
     Attributes
     ----------
-    name, label : what the objective is called in code and in figures.
-    own_targets : whether it can be trained where targets are not the next tokens.
+    name, label : names of the objective in code and in figures.
+    own_targets : whether it can be trained on targets other than the next tokens.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Number of predictions that each term is a mean over, to weight the parts of a batch that was split."""
+        """Number of predictions that each term averages, to weight the pieces of a batch."""
 
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
         """Next-token logits from hidden states, as used in generation."""

@@ -1,8 +1,8 @@
-"""The backbone every objective shares: a decoder-only transformer one reads top to bottom.
+"""The decoder-only transformer that all objectives share as their backbone.
 
 Rotary positions, RMSNorm before each sublayer and at the end, SwiGLU, no biases, PyTorch's fused attention with an
-optional key-value cache (`attention.py`). The output head is not tied to the embedding, because the NextLat losses must
-reach the one and never the other.
+optional key-value cache (`attention.py`). The output head is not tied to the embedding, because the NextLat losses
+train the embedding but not the head.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Transformer(nn.Module):
         self.apply(self.initialise)
 
     def initialise(self, module: nn.Module) -> None:
-        """Draw a module's weights as the backbone's own are drawn, for ``module.apply``."""
+        """Initialise a module's weights like the backbone's, for ``module.apply``."""
         # Residual branches start small so that depth does not change the scale of the stream (GPT-2).
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""The card of a checkpoint: what it is, how it was made and what it scores; signed by a hash of its fields."""
+"""The card of a checkpoint: configuration, training run and metrics, sealed by a hash of its fields."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class SignedCard(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     def digest(self) -> str:
-        """Hash of every field that the file states, except `card_sha256`.
+        """Hash of every field in the file, except `card_sha256`.
 
-        Fields that were added to the package after a card was written are not in its file, and not in its hash.
+        Fields that later versions added to the package are not in an older card's file, so they are not hashed.
         """
         fields = self.model_dump(mode="json", exclude={"card_sha256"}, exclude_unset=True)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
@@ -43,7 +43,7 @@ CardType = TypeVar("CardType", bound=SignedCard)
 
 
 class Card(SignedCard):
-    """What a checkpoint is. Written as `card.json` after the weights, so that a folder with a card is complete.
+    """Description of a checkpoint. Written as `card.json` after the weights, so a folder with a card is complete.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ def read_card(folder: Path, kind: type[CardType]) -> CardType:
         fields = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise CheckpointError(f"{path} is not a complete card. Missing or wrong: {fields}") from error
     if content.get("card_sha256") != card.digest():
-        raise CheckpointError(f"{path} was altered: its contents do not have the hash it states. Get it again.")
+        raise CheckpointError(f"{path} was altered: its contents do not match card_sha256. Restore the original.")
     return card
 
 
@@ -115,7 +115,7 @@ def sha256_of(path: Path) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of a device for people: the model of a GPU, or ``"cpu"``."""
+    """Display name of a device: the model of a GPU, or ``"cpu"``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of safetensors and a card, loaded only when every hash agrees."""
+"""Checkpoints: a folder of safetensors and a card, loaded only if every hash matches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Set torch's global state to its defaults, whatever the caller has changed: device, precision, gradients.
+    """Reset torch's global device, precision and gradient mode to their defaults inside the block.
 
     Examples
     --------
@@ -65,11 +65,11 @@ class Checkpoint:
     model : Objective
         The objective with its `backbone` (and `psi`, for NextLat), in evaluation mode on the CPU.
     step : int
-        Optimiser steps behind these weights: `card.steps`, a snapshot's step, or 0 when untrained.
+        Number of optimiser steps taken: `card.steps`, a snapshot's step, or 0 if untrained.
     weights_sha256 : str
         Hash that identifies the weights.
     folder : Path
-        Where it lies.
+        Folder of the run.
 
     Examples
     --------
@@ -90,7 +90,7 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        """How figures call it: the objective, and the step where it is not the last."""
+        """Name in figures: the objective, and the step unless it is the last."""
         label = OBJECTIVES[self.card.objective].label
         if self.step == self.card.steps:
             return label
@@ -103,7 +103,7 @@ class Checkpoint:
 
     @property
     def snapshots(self) -> list[int]:
-        """Steps at which the weights can be had with :meth:`at`, the last step included."""
+        """Steps whose weights :meth:`at` can load, the last step included."""
         return sorted({*self.card.snapshots, self.card.steps})
 
     @property
@@ -167,14 +167,14 @@ class Checkpoint:
 
 
 def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: int) -> Objective:
-    """A freshly initialised model; the same seed gives the same weights whatever the objective's own parts."""
+    """A freshly initialised model; with the same seed all objectives have the same backbone weights."""
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     kind = OBJECTIVES[objective]
     if not (kind.own_targets or world.predicts_next_token):
         raise ValueError(
-            f"objective={objective!r} reads tokens from both ends, and world {world.name!r} predicts something else "
-            "than its tokens: choose another objective"
+            f"objective={objective!r} predicts tokens from both ends, but the targets of world {world.name!r} are not "
+            "its tokens: choose another objective"
         )
     sizes = config.model_dump(include=set(TransformerConfig.model_fields))
     # An objective's own hyperparameters are the arguments of its class.
@@ -195,14 +195,14 @@ def load(name: str | os.PathLike[str], seed: int = 0) -> Checkpoint:
     Parameters
     ----------
     name : ``"rrxor/nextlat"``, ``"rrxor/nextlat/seed1"``, or the path of a run's folder.
-    seed : which seed, where the name does not say.
+    seed : seed of the run, if the name does not contain it.
 
     Raises
     ------
     UnknownNameError
         If there is no such checkpoint.
     CheckpointError
-        If weights, card or hashes do not agree, the format is another, or the world cannot be built without files
+        If weights, card or hashes do not match, the format is unknown, or the world cannot be built without files
         or servers that you did not ask for: see :func:`nextlat_viz.worlds.from_spec`.
 
     Examples
@@ -244,7 +244,7 @@ def shipped_folders() -> Iterator[Path]:
 
 
 def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """Table of the shipped checkpoints (or those under `folder`): what each is and what it scores, in nats.
+    """Table of the shipped checkpoints (or those under `folder`): configuration, and losses in nats per token.
 
     A folder whose card cannot be read is left out, with a warning that names the file.
 
@@ -292,12 +292,12 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
 
 
 def world_of_card(card: Card, folder: Path) -> worlds.World:
-    """Build the world of a card. A file or a server is used only where the user asked for that world.
+    """Build the world of a card. It may use a file or a server only if the user asked for that world.
 
     Raises
     ------
     CheckpointError
-        If it cannot be built, whatever the reason, or needs what the user did not ask for.
+        If it cannot be built, or needs a file, a server or a size that the user did not ask for.
     """
     try:
         return worlds.from_spec(card.world, trusted=False)
@@ -316,7 +316,7 @@ def read_folder(folder: Path) -> Checkpoint:
     state = read_weights(folder / WEIGHTS, card.weights_sha256)
     world = world_of_card(card, folder)
     try:
-        # First without memory for its weights: a card of unknown origin may ask for more than there is.
+        # First without memory for the weights: an untrusted card may describe a model larger than memory.
         _check_counts(card, state, folder)
         with torch.device("meta"):
             check_shapes(build_model(card.objective, card.config, world, card.seed), state, folder)
@@ -351,7 +351,7 @@ def restore(model: Objective, state: dict[str, Tensor], folder: Path) -> None:
 
 
 def _check_counts(card: Card, state: dict[str, Tensor], folder: Path) -> None:
-    """Raise CheckpointError where the card asks for more layers than there are stored weights."""
+    """Raise CheckpointError if the card has more layers than the stored weights."""
     counts = {"layers": card.config.layers}
     if card.objective == "nextlat":
         counts["psi_layers"] = card.config.psi_layers

@@ -23,66 +23,70 @@ if TYPE_CHECKING:
 
 
 class TrainConfig(BaseModel):
-    """Every hyperparameter of a training run, the same for all objectives; each field says what it is."""
+    """Hyperparameters of a training run, the same for all objectives; every field has a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     context: PositiveInt = Field(
-        12, le=1_000_000, description="most tokens the model reads; a world's own length where it has one"
+        12,
+        le=1_000_000,
+        description="longest sequence the model reads, in tokens; by default the fixed length of the world, if any",
     )
     layers: PositiveInt = Field(4, description="transformer blocks")
     heads: PositiveInt = Field(4, description="attention heads")
     dim: PositiveInt = Field(64, description="width of the residual stream and of the hidden state")
-    kv_heads: PositiveInt | None = Field(
-        None, description="heads of keys and values; as many as queries when not given"
+    kv_heads: PositiveInt | None = Field(None, description="heads of keys and values; by default as many as queries")
+    sharing: Literal["none", "k=v", "q=k", "q=k=v"] = Field(
+        "none", description="query, key and value projections that are shared"
     )
-    sharing: Literal["none", "k=v", "q=k", "q=k=v"] = Field("none", description="projections that are one and the same")
     mlp_dim: PositiveInt = Field(128, description="hidden width of the SwiGLU sublayer")
     steps: PositiveInt = Field(4000, description="optimiser steps")
     batch_size: PositiveInt = Field(64, description="episodes per step; every step sees new ones")
-    accumulate: PositiveInt = Field(1, description="pieces a step's batch is computed in, one after another")
+    accumulate: PositiveInt = Field(1, description="gradient accumulation: pieces of a batch on each device")
     learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
     warmup_steps: NonNegativeInt = Field(100, description="steps of linear warm-up")
-    decay_steps: NonNegativeInt = Field(2000, description="last steps, over which the rate falls linearly to zero")
+    decay_steps: NonNegativeInt = Field(2000, description="steps of linear decay to zero at the end")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's decoupled weight decay")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment decay")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment decay")
     grad_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 does not clip")
-    horizon: PositiveInt = Field(1, description="d: NextLat's steps of psi, the tokens after the next of MTP and JTP")
+    horizon: PositiveInt = Field(1, description="d: rollout steps of psi for NextLat, or extra tokens for MTP and JTP")
     lambda_h: NonNegativeFloat = Field(1.0, description="NextLat's weight of the next-latent loss (eq. 5)")
     lambda_kl: NonNegativeFloat = Field(1.0, description="NextLat's weight of the KL loss (eq. 5)")
     psi_width: PositiveInt = Field(128, description="hidden width of psi")
     psi_layers: PositiveInt = Field(3, description="linear layers of psi")
     token_term: Literal["kl", "ce"] = Field("kl", description="NextLat's loss on tokens: KL, or cross-entropy instead")
-    stop_target: bool = Field(True, description="NextLat's stop-gradient on the states psi is to predict")
+    stop_target: bool = Field(True, description="NextLat's stop-gradient on psi's target states")
     freeze_head: bool = Field(True, description="NextLat's stop-gradient on the head within the KL loss")
-    lambda_future: NonNegativeFloat = Field(1.0, description="MTP's and JTP's weight of the tokens after the next")
-    pairs: PositiveInt = Field(256, description="BST's pairs of prefix and suffix per row and step")
+    lambda_future: NonNegativeFloat = Field(1.0, description="MTP's and JTP's weight of the loss on extra tokens")
+    pairs: PositiveInt = Field(256, description="BST's maximum of prefix-suffix pairs per row and step")
     validate_every: PositiveInt = Field(100, description="steps between validations")
     validation_episodes: PositiveInt = Field(512, description="episodes in a validation")
-    save_every: PositiveInt = Field(500, description="steps between the points a killed run goes on from")
-    snapshots: tuple[PositiveInt, ...] = Field((), description="steps whose weights are kept")
+    save_every: PositiveInt = Field(500, description="steps between saved states, where a stopped run continues")
+    snapshots: tuple[PositiveInt, ...] = Field((), description="steps at which a snapshot of the weights is kept")
     storage: Literal["float32", "float16"] = Field("float16", description="precision of stored weights")
     precision: str = Field("32-true", description="Lightning Fabric's precision, such as bf16-mixed")
-    compile: bool = Field(False, description="torch.compile; leave it off for Path-Star and A5, where rounding decides")
+    compile: bool = Field(
+        False, description="use torch.compile; leave it off for Path-Star and A5, which are sensitive to rounding"
+    )
 
 
 # Chosen on RRXOR by the belief read from NextLat, with seeds 100 and 101, which are not shipped; the same for both
 # objectives.
 TINY = TrainConfig()
 
-# For one GPU: what is kept of next_token and nextlat stays under 16 MB in half precision. BST has two encoders, and
-# MTP a layer for every offset, more.
+# For one GPU: stored next_token and nextlat models are under 16 MB in half precision. BST, with two encoders, and MTP,
+# with a layer for every offset, are larger.
 COMPACT = TrainConfig(
     **{"dim": 128, "mlp_dim": 352, "psi_width": 256, "batch_size": 256},
     **{"steps": 10_000, "warmup_steps": 500, "decay_steps": 5000},
     **{"validate_every": 500, "validation_episodes": 1024, "save_every": 2000},
 )
 
-# Table 5 of the paper (arXiv:2511.05963). Not said there and chosen here: the width of SwiGLU, 8/3 of dim rounded up to
-# a multiple of 64; how often to validate and save. Where the paper tries several horizons this is the longest, and
-# lambda_future, which it sweeps for MTP and JTP, is left at 1. For a world the paper does not know, the sizes are those
-# of Path-Star.
+# Table 5 of the paper (arXiv:2511.05963). Chosen here, as the paper lacks them: the width of SwiGLU, 8/3 of dim
+# rounded up to a multiple of 64; how often to validate and save. Of several horizons in the paper this is the longest;
+# lambda_future, which the paper sweeps for MTP and JTP, stays 1. Worlds that are not in the paper use the sizes of
+# Path-Star.
 PAPER = TrainConfig(
     **{"layers": 12, "heads": 6, "dim": 384, "mlp_dim": 1024, "psi_width": 384},
     **{"steps": 20_000, "warmup_steps": 0, "decay_steps": 0, "batch_size": 512, "learning_rate": 5e-4},
@@ -99,7 +103,7 @@ def _changed(base: TrainConfig, **changes: Any) -> TrainConfig:
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "tiny": {
         "default": TINY,
-        # The next-token law of Mess3 gives its belief away: half the depth and half the steps are enough.
+        # The next-token distribution of Mess3 determines its belief: half the depth and half the steps are enough.
         "mess3": _changed(TINY, layers=2, steps=2000, decay_steps=1000),
         # Lambdas as in the paper's Table 5. Longer episodes, fewer of them in a step.
         "taxi": _changed(TINY, batch_size=32, lambda_kl=0.1),
@@ -136,7 +140,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             **{"heads": 12, "dim": 768, "mlp_dim": 2048, "psi_width": 768, "horizon": 8, "lambda_h": 2.0},
             **{"steps": 100_000, "batch_size": 1024, "learning_rate": 3e-4, "grad_clip": 1.0},
         ),
-        # The horizon is l - 2 for arms of l nodes: 3 for the world as it comes, G(5, 5).
+        # The horizon is l - 2 for arms of l nodes: 3 for the default world, G(5, 5).
         "path_star": _changed(PAPER, horizon=3),
         # TinyStories.
         "text": _changed(
@@ -202,7 +206,7 @@ def preset_table() -> pd.DataFrame:
 
 
 def episode_length(world: World, context: int) -> int:
-    """Tokens to sample for a model of this context: the world's own length, or what the model reads and predicts.
+    """Tokens to sample for a model of this context: the world's, else the context, plus 1 for the last target.
 
     Examples
     --------
@@ -215,7 +219,7 @@ def episode_length(world: World, context: int) -> int:
     return context + 1 if world.predicts_next_token else context
 
 
-# Arguments of `train` that are no fields: a reader who writes device="gpu" is told of them.
+# Arguments of `train` that are not fields: the error for device="gpu" lists them too.
 _PLACES = ("accelerator", "devices", "strategy")
 
 

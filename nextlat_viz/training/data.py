@@ -1,4 +1,4 @@
-"""What a run reads: the batches of every step, and the fixed episodes of validation with the Bayes floor."""
+"""Training batches of every step, and validation on fixed episodes with the Bayes floor."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Feed:
     """The batches of a run. They depend on the step alone, not on when or how often they are asked for.
 
     The episodes of a step are dealt out in turn to all pieces of all devices, so that any number of devices or pieces
-    trains on the same episodes. Every device draws all of them: that needs no communication, and each device knows
-    what the whole batch scores.
+    trains on the same episodes. Every device draws all of them: that needs no communication, and each device can
+    count the scored predictions of the whole batch.
 
-    Every term of a loss is a mean over what its mask scores, and masks differ from row to row, so the mean of the
-    pieces' means is not the mean of the batch. Each piece's term is therefore weighted by its share of what the whole
-    batch scores in that term.
+    Every term of a loss is a mean over scored predictions. Their number differs from row to row, so the mean of the
+    pieces' means is not the mean of the batch. Each piece's term is therefore weighted by its share of the batch's
+    scored predictions in that term.
 
     Attributes
     ----------
     draw : returns the episodes of a step.
-    model : counts what a batch scores in each term.
+    model : counts the scored predictions of a batch in each term.
     accumulate : pieces on each device.
     rank, devices : index of this device, and how many there are.
     device : where the batches are put.

@@ -39,9 +39,9 @@ def start_fabric(**options: Any) -> Fabric:
     try:
         return Fabric(**options)
     except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        text = ", ".join(f"{name}={value!r}" for name, value in options.items())
         hint = "accelerator='auto' with devices=1 fits any machine"
-        raise ValueError(f"{given}: {str(error).rstrip('.')}. {hint}") from error
+        raise ValueError(f"{text}: {str(error).rstrip('.')}. {hint}") from error
 
 
 class Engine:
@@ -195,7 +195,7 @@ class _TakesFields(nn.Module):
 def weighted(losses: dict[str, Tensor], weight: dict[str, float], share: dict[str, float]) -> dict[str, Tensor]:
     """Return a piece's part of every term and of the loss; summed over pieces they are those of the batch."""
     terms = {name: losses[name] * share[name] for name in weight}
-    # Starting from zero times the whole loss keeps every weight in the graph: DDP would wait for one left out.
+    # Starting from zero times the whole loss keeps every weight in the graph: DDP waits for all of their gradients.
     loss = sum((terms[name] * factor for name, factor in weight.items() if factor), start=losses["loss"] * 0)
     return {"loss": loss, **terms}
 

@@ -53,8 +53,8 @@ def train(
 ) -> Checkpoint:
     """Train a model on a world and return its checkpoint.
 
-    Making the same call again continues a run that was interrupted, and on CPU it ends with the same weights as one
-    that was not; a run that is finished is loaded.
+    Repeating the call continues an interrupted run, which on CPU ends with the weights of an uninterrupted one; a
+    finished run is loaded.
 
     With ``devices=2`` or more a script starts its other processes itself, and the whole script runs in each;
     ``torchrun --nproc-per-node 2 -m nextlat_viz.cli train rrxor --devices 2`` starts them from outside. The batch is
@@ -96,12 +96,12 @@ def train(
     (2, True)
     """
     world = worlds.get(world)
-    # A card of this world is built in full from now on, with the files it was made from.
+    # From now on a card may build this world with its files: the user asked for it.
     outside.ask(world.spec, remember=True)
     one_of("objective", objective, OBJECTIVES)
     one_of("strategy", strategy, STRATEGIES)
     require_callable("on_validation", on_validation)
-    # Plain numbers: the card and the saved state are JSON, which numpy's do not fit in.
+    # The card and the saved state are JSON, which cannot hold numpy numbers.
     seed, overrides = at_least("seed", seed, 0), {name: io.plain(value) for name, value in overrides.items()}
     config = resolve(preset, world, overrides)
     folder = io.resolve(Path("runs", folder_name(world), objective, f"seed{seed}") if out is None else out, "out")
@@ -111,13 +111,13 @@ def train(
         card = finished.card
         refuse_another(folder, identify(card.world, card.objective, card.config, card.seed), identity)
         return finished
-    # Refuse what cannot be trained before there is a folder for it.
+    # Refuse wrong settings before the folder of the run is created.
     model = build_model(objective, config, world, seed)
     precision: Any = config.precision
     fabric = start_fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
     if config.batch_size < fabric.world_size * config.accumulate:
         raise ValueError(
-            f"batch_size={config.batch_size} cannot be shared out among {fabric.world_size} devices with "
+            f"batch_size={config.batch_size} cannot be divided among {fabric.world_size} devices with "
             f"accumulate={config.accumulate} pieces on each: every piece needs at least one episode"
         )
     claim(folder)
@@ -175,7 +175,7 @@ def train(
         measure=measure,
         finish=finish,
         memory_advice=(
-            f"Set accumulate={2 * config.accumulate}, which trains alike with less memory, or lower batch_size"
+            f"Set accumulate={2 * config.accumulate}, which trains the same way with less memory, or lower batch_size"
             if can_split
             else "Lower layers, dim or context"
         ),

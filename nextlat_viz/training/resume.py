@@ -24,13 +24,13 @@ from nextlat_viz.training.config import TrainConfig
 TRAIN_STATE = "train_state.safetensors"
 # By the parameter's index in the optimiser: tensors such as "exp_avg".
 Moments: TypeAlias = dict[int, dict[str, Tensor]]
-# All that the weights of a run depend on, as JSON.
+# Everything that the weights of a run depend on, as JSON.
 Identity: TypeAlias = dict[str, Any]
 
 
 @dataclass
 class RunState:
-    """How far a run is: steps taken, seconds over all its sessions, metrics so far, hashes of its snapshots by step."""
+    """Progress of a run: steps, seconds over all sessions, metrics so far, and hashes of the snapshots by step."""
 
     step: int = 0
     seconds: float = 0.0
@@ -129,7 +129,7 @@ def identify(world: dict[str, Any], objective: str, config: TrainConfig, seed: i
 
 
 def differences(there: Identity, asked: Identity) -> list[str]:
-    """List what differs between the run in a folder and the one asked for; empty where they are the same run.
+    """List the differences between the run in a folder and the one requested; empty if they are the same run.
 
     A hyperparameter missing in `there` was added to the package later: that run was trained with its default.
 

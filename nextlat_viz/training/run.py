@@ -1,7 +1,7 @@
 """One training run, from scratch or fine-tuning: steps, measurements, snapshots, saved states and the final files.
 
-The caller says what is trained, on what, and what is written, in a `Task`; `run_task` does the rest. A run that was
-interrupted continues from its last saved state and, on CPU, ends with the same bytes.
+A `Task` holds the model, its batches and the functions that measure and write results; `run_task` trains it. An
+interrupted run continues from its last saved state and, on CPU, ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ Callback: TypeAlias = Callable[[dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What a run trains, on which batches, and what it measures and writes.
+    """The model and the batches of a run, and the functions that measure and write its results.
 
     Attributes
     ----------
     name : shown with the progress bar and in errors, such as ``"rrxor/nextlat"``.
-    identity : all that the weights depend on, as JSON; a state saved by another run is refused.
+    identity : everything that the weights depend on, as JSON; a state saved by another run is refused.
     config : steps, learning rate, how often to measure and to save.
     model, optimizer : the objective, called with a batch, and its optimiser, in the order of ``kept.parameters()``.
     kept : the module whose weights are saved: the model, or the part of it that is trained.
     feed : the batches of every step.
     measure : returns a row of metrics; called with the engine, inside `Engine.whole`.
     finish : writes the results, the card last; called once, by the main process.
-    memory_advice : what to change where the device's memory is full.
+    memory_advice : advice in the error raised when the device's memory is full.
     measure_first : whether to measure before the first step too.
     """
 
@@ -109,7 +109,7 @@ def run_task(
 
 @contextmanager
 def _locked(folder: Path, fabric: Fabric) -> Iterator[None]:
-    """Keep other runs out of the folder, and remove what an earlier one was killed while writing.
+    """Lock the folder against other runs, and remove temporary files that a killed run left.
 
     Only the main process holds the lock: the other devices' processes belong to the same run. The operating system
     releases it when the process ends, however it ends.
@@ -181,7 +181,7 @@ def _take_steps(task: Task, folder: Path, fabric: Fabric, show_bar: bool, on_val
                     content = weights_bytes(task.model, config.storage)
                     io.write(snapshot_path(folder, step), content)
                     state.snapshots[step] = hashlib.sha256(content).hexdigest()
-                # Last: the state vouches for the metrics and the snapshots up to this step.
+                # Last: a saved state implies that the metrics and snapshots up to this step are complete.
                 if main and saves:
                     state.seconds = time.monotonic() - started
                     save_state(folder, task.identity, state, task.kept, moments)
@@ -191,7 +191,7 @@ def _take_steps(task: Task, folder: Path, fabric: Fabric, show_bar: bool, on_val
             write_metrics(folder / METRICS, state.history)
             task.finish(state)
             (folder / TRAIN_STATE).unlink(missing_ok=True)
-    # No other process may look for the card before it is there.
+    # The other processes read the card only after it is written.
     fabric.barrier()
 
 
@@ -200,14 +200,14 @@ def _check_finite(task: Task, engine: Engine, step: int, folder: Path) -> None:
     ago = engine.first_failure()
     if ago is None:
         return
-    where = f"The loss of step {step - ago + 1}" if ago else f"The weights after step {step}"
+    subject = f"The loss of step {step - ago + 1}" if ago else f"The weights after step {step}"
     saved = load_state(folder)
-    kept = "No state was saved before" if saved is None else f"The state of step {saved.progress.step} is kept"
+    saved_state = "No state was saved before" if saved is None else f"The state of step {saved.progress.step} is kept"
     clip = task.config.grad_clip
     advice = f"a grad_clip below {clip}" if clip else "grad_clip=1.0 (it is off)"
     raise TrainingError(
-        f"{where} of {task.name} is not a finite number. Train with a learning_rate below {task.config.learning_rate} "
-        f"or {advice}, in another folder. {kept} in {str(folder)!r}."
+        f"{subject} of {task.name} is not a finite number. Train with a learning_rate below "
+        f"{task.config.learning_rate} or {advice}, in another folder. {saved_state} in {str(folder)!r}."
     )
 
 

@@ -214,7 +214,10 @@ def test_bytes_of_the_cache():
     ("options", "message"),
     [
         ({"kv_heads": 3}, "kv_heads=3 must divide heads=4"),
-        ({"kv_heads": 2, "sharing": "q=k"}, "sharing='q=k' makes queries and keys one, so kv_heads=2 must be heads=4"),
+        (
+            {"kv_heads": 2, "sharing": "q=k"},
+            "sharing='q=k' shares one projection for queries and keys, so kv_heads=2 must be heads=4",
+        ),
     ],
 )
 def test_heads_that_do_not_fit(options, message):

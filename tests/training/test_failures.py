@@ -68,7 +68,8 @@ def test_a_learning_rate_far_too_large(tmp_path, small):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "advice"), [(8, "Set accumulate=2, which trains alike with less memory"), (1, "Lower layers, dim")]
+    ("batch_size", "advice"),
+    [(8, "Set accumulate=2, which trains the same way with less memory"), (1, "Lower layers, dim")],
 )
 def test_full_memory_names_what_to_lower(tmp_path, small, monkeypatch, batch_size, advice):
     def full(self, batch):
@@ -80,7 +81,7 @@ def test_full_memory_names_what_to_lower(tmp_path, small, monkeypatch, batch_siz
 
 
 def test_pieces_without_episodes_are_refused(tmp_path, small):
-    with pytest.raises(ValueError, match=r"batch_size=8 cannot be shared out.*accumulate=9"):
+    with pytest.raises(ValueError, match=r"batch_size=8 cannot be divided.*accumulate=9"):
         nlv.train("rrxor", out=tmp_path / "run", progress=False, accumulate=9, **small)
     assert not (tmp_path / "run").exists()
 
