@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from fractions import Fraction
 from importlib import import_module
-from itertools import permutations, product
+from itertools import combinations_with_replacement, permutations, product
 from typing import Any
 
 import numpy as np
@@ -488,3 +488,20 @@ def test_the_picture() -> None:
         world.draw("equations", episode=world.sample(2))
     with pytest.raises(ValueError, match="must begin with a problem"):
         world.draw("equations", episode=worlds.Episodes(np.full((1, 29), 7)))
+
+
+def test_the_24_game_holds_out_hands() -> None:
+    world = Countdown(largest=13, targets=(24, 24))
+    parts = {split: world.sample(1000, seed=0, split=split).tokens for split in world.splits}
+    hands = {split: {tuple(sorted(row)) for row in tokens[:, :4].tolist()} for split, tokens in parts.items()}
+    assert not hands["train"] & hands["test"]
+    for split, tokens in parts.items():
+        assert set(tokens[:, world.numbers].tolist()) == {24}
+        assert world.verify(tokens).solved.all()
+        assert (world.is_held_out(tokens[:, :4]) == (split == "test")).all()
+    every = np.array(list(combinations_with_replacement(range(1, 14), 4)))
+    other = Countdown(largest=13, targets=(24, 24), data_seed=1)
+    assert world.is_held_out(every).mean() == pytest.approx(0.1, abs=0.02)
+    assert (world.is_held_out(every) & other.is_held_out(every)).mean() == pytest.approx(0.01, abs=0.01)
+    assert (world.is_held_out(every[:, ::-1]) == world.is_held_out(every)).all()
+    assert worlds.from_spec(world.spec).sample(5, seed=3).sha256 == world.sample(5, seed=3).sha256

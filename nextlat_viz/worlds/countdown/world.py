@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
 from nextlat_viz.worlds.countdown import oracle
-from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, solved_problems
+from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, hashed, solved_problems
 from nextlat_viz.worlds.countdown.verdict import Verdict, verdict_on
 
 _LARGEST_LIMIT = 10_000
@@ -34,6 +34,8 @@ class Countdown(World):
     Inputs with many solutions are therefore more frequent than inputs with few.
 
     The *content* of a problem is its target: a fraction ``held_out`` of the targets occurs in the test split only.
+    Where there is one target, as in the 24 game, the content is the hand of inputs, in any order: a hash of the hand
+    and ``data_seed`` puts a fraction ``held_out`` of all hands into the test split only.
 
     Picture: ``"equations"``, how the numbers are combined into the target; with an episode, its equations so far, true
     or false; otherwise the first episode of seed 0.
@@ -58,11 +60,11 @@ class Countdown(World):
     pause_tokens : int
         Number of ``|`` between problem and solution, at least 0.
     held_out : float
-        Fraction of the targets that only the test split has, in (0, 1).
+        Fraction of the targets, or with one target of the hands, that only the test split has, in (0, 1).
     limit : int
         Greatest result and greatest number in the vocabulary, at most 10,000.
     data_seed : int
-        Seed of the choice of held-out targets.
+        Seed of the choice of held-out targets or hands.
 
     Raises
     ------
@@ -79,6 +81,12 @@ class Countdown(World):
     >>> world = Countdown()
     >>> print(world.decode(world.sample(1, seed=0).tokens[0]))
     28,40,85,11,86 | 40-11=29, 29+85=114, 114-28=86 end
+
+    The 24 game with playing cards, with a tenth of the hands held out:
+
+    >>> world = Countdown(largest=13, targets=(24, 24))
+    >>> world.sample(2, seed=0, split="test").tokens[:, world.numbers].tolist()
+    [24, 24]
     """
 
     name = "countdown"
@@ -107,16 +115,19 @@ class Countdown(World):
         self.targets = _range(targets, self.limit)
         pause_tokens = checks.integer("pause_tokens", pause_tokens, 0)
         held_out = checks.number("held_out", held_out, "(0, 1)")
+        self._data_seed, self._held_out = checks.integer("data_seed", data_seed, 0), held_out
         low, high = self.targets
         count = high - low + 1
         held = round(held_out * count)
-        if not 0 < held < count:
+        if count > 1 and not 0 < held < count:
             raise ValueError(
                 f"held_out={held_out} of the {count} targets {low}..{high} is {held}, which leaves no target for "
-                f"{'test' if held == 0 else 'train'}; choose more targets or another fraction"
+                f"{'test' if held == 0 else 'train'}; choose more targets, another fraction, or one target, of which "
+                "hands are held out"
             )
-        shuffled = low + np.random.default_rng(checks.integer("data_seed", data_seed, 0)).permutation(count)
-        self.split_targets = {"train": np.sort(shuffled[held:]), "test": np.sort(shuffled[:held])}
+        shuffled = low + np.random.default_rng(self._data_seed).permutation(count)
+        train, test = (shuffled, shuffled) if count == 1 else (shuffled[held:], shuffled[:held])
+        self.split_targets = {"train": np.sort(train), "test": np.sort(test)}
         self.spec = {
             "name": self.name,
             "numbers": self.numbers,
@@ -125,7 +136,7 @@ class Countdown(World):
             "pause_tokens": pause_tokens,
             "held_out": held_out,
             "limit": self.limit,
-            "data_seed": int(data_seed),
+            "data_seed": self._data_seed,
         }
         self.vocabulary = (*map(str, range(self.limit + 1)), *OPERATIONS, "=", "|", "end")
         self.plus = self.limit + 1
@@ -152,7 +163,8 @@ class Countdown(World):
         n, length, rng = checks.sampling(self, n, length, seed, split)
         choice = self.split_targets[split]
         targets = choice[rng.integers(len(choice), size=n)]
-        inputs, equations = solved_problems(rng, targets, self.numbers, self.largest, self.limit)
+        hands = (lambda inputs: self.is_held_out(inputs) == (split == "test")) if self._holds_out_hands else None
+        inputs, equations = solved_problems(rng, targets, self.numbers, self.largest, self.limit, hands)
         tokens = np.full((n, length), self.end, np.int64)
         tokens[:, : self.numbers], tokens[:, self.numbers] = inputs, targets
         tokens[:, self.numbers + 1 : self.prompt] = self.pause
@@ -167,6 +179,23 @@ class Countdown(World):
             loss_mask=np.tile((place >= self.prompt) & (place < self.length), (n, 1)),
             length=np.full(n, self.length),
         )
+
+    @property
+    def _holds_out_hands(self) -> bool:
+        return self.targets[0] == self.targets[1]
+
+    def is_held_out(self, inputs: Int[np.ndarray, "problems numbers"]) -> Bool[np.ndarray, " problems"]:
+        """Which hands of inputs only the test split has, in a world with one target; the order does not matter.
+
+        Examples
+        --------
+        >>> world = Countdown(largest=13, targets=(24, 24))
+        >>> world.is_held_out(np.array([[4, 7, 8, 8], [8, 4, 8, 7]])).tolist()
+        [False, False]
+        """
+        if not self._holds_out_hands:
+            return np.zeros(len(inputs), bool)
+        return hashed(np.sort(inputs, axis=1), self._data_seed) < self._held_out
 
     def verify(self, tokens: Tokens) -> Verdict:
         """Check the solutions in any tokens, equation by equation.
