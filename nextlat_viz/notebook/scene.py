@@ -234,7 +234,8 @@ class Scene:
         values = self.latents[0].obs[name]
         if isinstance(values.dtype, pd.CategoricalDtype):
             return [str(name) for name in values.cat.remove_unused_categories().cat.categories]
-        return list(np.unique(column(self.latents[0], name)).tolist())
+        different = np.unique(column(self.latents[0], name))
+        return list(different[~pd.isna(different)].tolist())
 
     def checkpoint(self, model: int) -> Checkpoint | None:
         """The checkpoint that a model's latents were extracted from; None for given latents."""
@@ -311,12 +312,21 @@ class Scene:
         """The trajectory of one episode: in belief space, else in the places that probes read, else in PCA."""
         return self._paths.get((model, site, episode), lambda: self._path(model, site, episode))
 
+    def path_probes(self, model: int, site: str) -> tuple[list[ProbeResult], str]:
+        """The probes that read a path: of the belief, or of x and y. The text says why there are none."""
+        beliefs = "belief" in self.targets and self._pictures_beliefs
+        wanted = ("belief",) if beliefs else ("x", "y") if {"x", "y"} <= set(self.targets) else ()
+        try:
+            return [self.probe(model, name, site) for name in wanted], ""
+        except LatentsError as error:
+            return [], str(error)
+
     def _path(self, model: int, site: str, episode: int) -> Trajectory:
         latents = self.latents[model]
-        if "belief" in self.targets and self._pictures_beliefs:
-            return analysis.read_trajectory(latents, self.probe(model, "belief", site), episode)
-        if {"x", "y"} <= set(self.targets):
-            probes = [self.probe(model, name, site) for name in "xy"]
+        probes, _ = self.path_probes(model, site)
+        if len(probes) == 1:
+            return analysis.read_trajectory(latents, probes[0], episode)
+        if probes:
             read = np.concatenate([probe.predict(latents) for probe in probes], axis=1)
             truth = np.stack([column(latents, name) for name in "xy"], axis=1)
             held_out = all(episode in probe.test_episodes for probe in probes)
@@ -333,8 +343,11 @@ class Scene:
 
     @cached_property
     def held_out_episodes(self) -> Int[np.ndarray, " episodes"]:
-        """Test episodes of the probes: no probe is fitted on them."""
-        _, test = analysis.split_episodes(self.latents[0])
+        """Test episodes of the probes: no probe is fitted on them. All, where there are too few to fit a probe."""
+        try:
+            _, test = analysis.split_episodes(self.latents[0])
+        except LatentsError:
+            return self.episodes
         return np.unique(column(self.latents[0], "episode")[test])
 
     def held_out(self, model: int, target: str, site: str) -> Bool[np.ndarray, " rows"]:

@@ -166,11 +166,15 @@ class ViewState(HasTraits):
 
     @property
     def selected(self) -> pd.DataFrame:
-        """The selected rows as a table: what is true there and, per model, the error of its probe."""
+        """The selected rows as a table: what is true there and, per model, the error of its probe; NaN without one."""
         scene, rows = self.scene, self.rows
         table = scene.latents[0].obs.iloc[rows].copy()
         for model, label in enumerate(scene.labels):
-            table[f"error, {label}"] = scene.mistakes(model, self.target, self.site)[rows]
+            try:
+                table[f"error, {label}"] = scene.mistakes(model, self.target, self.site)[rows]
+            except LatentsError:
+                # A target that is constant, or has gaps, or too few episodes: the probe's panel says which.
+                table[f"error, {label}"] = np.nan
         return table
 
     def select(self, rows: Any) -> None:

@@ -68,7 +68,7 @@ class ModelPanel(Panel):
             try:
                 answers[label] = self._answer(model, row)
             except (LatentsError, ValueError) as error:
-                without[label] = _sentence(str(error))
+                without[label] = sentence(str(error))
         reasons = list(dict.fromkeys(without.values()))
         self._without.value = ""
         if not answers:
@@ -158,6 +158,6 @@ class KnowsPanel(ModelPanel):
         return read_out_figure(answers, most=_BARS, theme=theme)
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """An error's text as a sentence."""
     return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "…")) else ".")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import ipywidgets
 import plotly.graph_objects as go
 
 from nextlat_viz import figures
+from nextlat_viz.display import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cursor import EpisodeControls
 from nextlat_viz.notebook.panel import Panel
+from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Points
 from nextlat_viz.notebook.state import ViewState
 
@@ -51,10 +54,11 @@ class TrajectoryCompare(Panel):
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
         self._controls = EpisodeControls(self)
+        self._why = ipywidgets.HTML()
         own = [] if self._shares else [controls.world(self), controls.site(self), controls.step(self)]
         last = [] if self._shares else [controls.theme(self)]
         self._show(
-            above=[*([controls.row(*own, *last)] if own else []), controls.row(*self._controls.row)],
+            above=[*([controls.row(*own, *last)] if own else []), controls.row(*self._controls.row), self._why],
             on_click=self._click,
             on_select=self._select,
         )
@@ -85,6 +89,11 @@ class TrajectoryCompare(Panel):
             selection=self._selected(),
             theme=state.theme,
         )
+
+    def _describe(self) -> None:
+        """Say why the paths are those of the PCA where no probe reads them."""
+        _, why = self.state.scene.path_probes(0, self.state.site)
+        self._why.value = escape(sentence(f"paths are drawn by PCA, because there is no probe: {why}")) if why else ""
 
     def _click(self, points: Points) -> None:
         touched = self._positions(points)

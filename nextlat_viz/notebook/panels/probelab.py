@@ -11,9 +11,11 @@ from jaxtyping import Bool
 
 from nextlat_viz import figures
 from nextlat_viz.display import escape
+from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import Panel
+from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Points
 from nextlat_viz.notebook.state import ViewState
 
@@ -75,21 +77,25 @@ class ProbeLab(Panel):
         state = self.state
         return id(state.scene), state.target, state.site, state.dark
 
-    def _figure(self) -> go.Figure:
+    def _figure(self) -> go.Figure | str:
         state, scene = self.state, self.state.scene
         models = range(len(scene.latents))
+        try:
+            results = self.results
+            by_site = [scene.by_site(i, state.target) for i in models]
+            by_position = [scene.by_position(i, state.target, state.site) for i in models]
+        except LatentsError as error:
+            return sentence(f"there is no probe: {error}")
         return figures.probe_overview(
-            self.results,
-            [scene.by_site(i, state.target) for i in models],
-            [scene.by_position(i, state.target, state.site) for i in models],
-            labels=scene.labels,
-            site=state.site,
-            theme=state.theme,
+            results, by_site, by_position, labels=scene.labels, site=state.site, theme=state.theme
         )
 
     def _describe(self) -> None:
         """The error on the selection and on the other rows, a line per model."""
         state, scene = self.state, self.state.scene
+        if self.words:
+            self._table.value = ""
+            return
         if not state.selection:
             self._table.value = "<span>Select rows here or in a linked view to see the probe's error on them.</span>"
             return
