@@ -87,15 +87,17 @@ def sites_named(latents: AnnData, names: Any) -> list[str]:
 
 def prefixes(latents: AnnData) -> Int[np.ndarray, " rows"]:
     """Number the prefixes: rows have the same number exactly when the tokens read up to them are the same."""
-    tokens = tokens_of(latents)
-    number, ids = np.zeros(len(tokens), dtype=np.int64), np.empty_like(tokens)
-    seen = 0
+    return prefix_ids(tokens_of(latents))[episode_index(latents), column(latents, "position") - 1]
+
+
+def prefix_ids(tokens: Int[np.ndarray, "n t"]) -> Int[np.ndarray, "n t"]:
+    """Number the prefixes of sequences, which may hold -1 where there is no token: equal prefixes, equal numbers."""
+    ids, number, seen = np.empty_like(tokens), np.zeros(len(tokens), np.int64), 0
     for t in range(tokens.shape[1]):
-        both = number * (tokens.max(initial=0) + 2) + tokens[:, t] + 1
-        _, number = np.unique(both, return_inverse=True)
+        _, number = np.unique(number * (tokens.max(initial=0) + 2) + tokens[:, t] + 1, return_inverse=True)
         ids[:, t] = number + seen
         seen += int(number.max()) + 1
-    return ids[episode_index(latents), column(latents, "position") - 1]
+    return ids
 
 
 def contents(latents: AnnData) -> Int[np.ndarray, " rows"]:

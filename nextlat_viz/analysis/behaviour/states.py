@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from nextlat_viz.analysis._rows import prefix_ids
 from nextlat_viz.analysis.episodes import held_out_split
 from nextlat_viz.analysis.measure import several
 from nextlat_viz.errors import at_least, unknown
@@ -137,7 +138,7 @@ def _pair_up(
 ) -> PrefixPairs:
     tokens = drawn.tokens
     episode, at = np.nonzero(eligible(drawn))
-    _, once = np.unique(_prefix_ids(tokens)[episode, at], return_index=True)
+    _, once = np.unique(prefix_ids(tokens)[episode, at], return_index=True)
     once = rng.permutation(once)
     episode, at = episode[once], at[once]
     cell = at * tokens.size + state_of(world, tokens, state)[episode, at]
@@ -203,13 +204,3 @@ def eligible(drawn: Episodes) -> Bool[np.ndarray, "n t"]:
     after = np.zeros(drawn.tokens.shape, bool)
     after[:, :-1] = drawn.loss_mask[:, 1:]
     return after & (np.arange(t) < drawn.length[:, None] - 2)
-
-
-def _prefix_ids(tokens: Int[np.ndarray, "n t"]) -> Int[np.ndarray, "n t"]:
-    """Number the prefixes: two get one number exactly when they are equal."""
-    ids, number, seen = np.empty_like(tokens), np.zeros(len(tokens), np.int64), 0
-    for t in range(tokens.shape[1]):
-        _, number = np.unique(number * (int(tokens.max()) + 1) + tokens[:, t], return_inverse=True)
-        ids[:, t] = number + seen
-        seen += int(number.max()) + 1
-    return ids
