@@ -1,9 +1,9 @@
 from . import measure as measure
 from .behaviour.compression import compression_greedy as compression_greedy
 from .behaviour.compression import compression_vafa as compression_vafa
+from .behaviour.compression import distinction as distinction
 from .behaviour.countdown import equation_validity as equation_validity
 from .behaviour.detours import detour_robustness as detour_robustness
-from .behaviour.distinction import distinction as distinction
 from .behaviour.groups import state_tracking as state_tracking
 from .behaviour.path_star import path_accuracy as path_accuracy
 from .behaviour.reconstruction import MapReconstruction as MapReconstruction

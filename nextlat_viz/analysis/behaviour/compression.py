@@ -1,13 +1,14 @@
-"""Sequence compression: whether a model continues two histories of one state in the same way."""
+"""Compression and distinction: whether a model continues histories of one state alike, and tells two states apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
-from nextlat_viz.analysis.behaviour.language import first_rejected, sample_suffixes
-from nextlat_viz.analysis.behaviour.states import PrefixPairs, pairs_in_one_state
+from nextlat_viz.analysis.behaviour.language import first_rejected, possible, possible_next, sample_suffixes
+from nextlat_viz.analysis.behaviour.states import PrefixPairs, different_state_pairs, pairs_in_one_state, rank_in_group
 from nextlat_viz.analysis.episodes import (
     end_token,
     require_next_token,
@@ -16,9 +17,14 @@ from nextlat_viz.analysis.episodes import (
     within_context,
 )
 from nextlat_viz.analysis.measure import Models, Rows, measure, share
-from nextlat_viz.decoding import generate
+from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least
+from nextlat_viz.worlds import World
 from nextlat_viz.worlds.taxi.world import Taxi
+
+PARTS = ("precision", "recall")
+Boundary = tuple[Int[np.ndarray, " sequences"], Int[np.ndarray, "sequences s"]]
+"""The pair that each sequence belongs to, and the sequences, -1 after their end."""
 
 
 @measure(
@@ -74,8 +80,7 @@ def compression_vafa(
     """
     at_least("suffixes", suffixes)
     require_probability(eps)
-    pairs, end = _pairs(models, n, length, state, seed), end_token(models.world)
-    most = within_context(models, pairs.first.shape[1])
+    pairs, most, end = _pairs(models, n, length, state, seed)
     for model in models:
         accepted, rng = np.zeros((len(pairs), suffixes), bool), np.random.default_rng(seed)
         for rows, first, second in pairs.by_length():
@@ -130,8 +135,7 @@ def compression_greedy(
     >>> measured.table["value"].tolist()
     [1.0]
     """
-    pairs, end = _pairs(models, n, length, state, seed), end_token(models.world)
-    most = within_context(models, pairs.first.shape[1])
+    pairs, most, end = _pairs(models, n, length, state, seed)
     for model in models:
         common = np.zeros(len(pairs))
         for rows, first, second in pairs.by_length():
@@ -144,13 +148,187 @@ def compression_greedy(
         yield model, share(int((common == 1).sum()), len(pairs)) | {"in_common": float(common.mean())}
 
 
-def _pairs(models: Models, n: int, length: int | None, state: Sequence[str] | None, seed: int) -> PrefixPairs:
+def _pairs(
+    models: Models, n: int, length: int | None, state: Sequence[str] | None, seed: int
+) -> tuple[PrefixPairs, int, int | None]:
+    """Find pairs in one state; return them, the most tokens that all models can predict, and the id of ``end``."""
     require_next_token(models.world, "compression")
     pairs = pairs_in_one_state(models.world, n, length=whole_length(models, length), seed=seed, state=state)
-    longest = within_context(models, pairs.first.shape[1])
-    if (pairs.length >= longest).any():
+    most = within_context(models, pairs.first.shape[1])
+    if (pairs.length >= most).any():
         raise ValueError(
             f"compression continues prefixes of up to {int(pairs.length.max())} tokens, and these models can predict "
-            f"{longest} tokens only: give a shorter length, or models of a longer context"
+            f"{most} tokens only: give a shorter length, or models of a longer context"
         )
-    return pairs
+    return pairs, most, end_token(models.world)
+
+
+@measure(
+    "distinction",
+    by=("part",),
+    better="higher",
+    references={"true world": 1.0},
+    note="Precision: of the continuations by which the model tells two states apart, the share that does tell them "
+    "apart. Recall: of the continuations that do, the share by which the model tells them apart. A share of nothing is "
+    "1, counted as empty. Vafa et al. 2024.",
+    fits=lambda checkpoint: isinstance(checkpoint.world, Taxi),
+)
+def distinction(
+    models: Models,
+    *,
+    n: int = 100,
+    suffixes: int = 5,
+    depth: int = 5,
+    largest: int = 200,
+    eps: float = 0.01,
+    length: int | None = None,
+    state: str | Sequence[str] | None = None,
+    seed: int = 0,
+) -> Rows:
+    """Precision and recall of the continuations that tell two states apart: the Myhill-Nerode boundary.
+
+    As defined by Vafa et al. 2024, arXiv:2406.03689, for prefixes s1 and s2 that end in different states q1 and q2.
+    The boundary of the world holds the shortest sequences, of at most `depth` tokens, that can follow q1 and not q2.
+    The boundary of the model holds the shortest beginnings of suffixes sampled after s1 that it rejects after s2.
+
+    ``"precision"``
+        share of the model's boundary that can follow q1 and cannot follow q2;
+    ``"recall"``
+        share of the world's boundary that the model accepts after s1 and rejects after s2.
+
+    A sequence *can* follow if it is legal and, in a taxi world, leaves the destination within the moves left, which are
+    part of the state. This is what the streets allow, not the law of the world's rides: where rides are shortest paths,
+    even the true law scores below 1. A share of nothing is 1, and is counted.
+
+    Parameters
+    ----------
+    n : int
+        Pairs of prefixes of equal length, of true episodes.
+    suffixes : int
+        Sampled after each s1, as in ``compression_vafa``; 5 in the published code.
+    depth : int
+        Tokens in the longest sequence of the world's boundary.
+    largest : int
+        Of a larger boundary of the world, this many sequences are drawn, and the pair is counted.
+
+    Returns
+    -------
+    Measure
+        By part: the mean over pairs and its standard error. Columns ``empty``, pairs with an empty denominator, and
+        ``drawn``, pairs whose boundary was sampled.
+
+    Raises
+    ------
+    ValueError
+        If too few pairs exist, the states that fix the future are unknown, or `eps` is no probability.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> world = worlds.get("taxi", width=3, height=3)
+    >>> distinction(world, n=10, progress=False).table[["part", "value"]].values.tolist()
+    [['precision', 1.0], ['recall', 1.0]]
+    """
+    require_next_token(models.world, models.measure)
+    for argument, value in (("suffixes", suffixes), ("depth", depth), ("largest", largest)):
+        at_least(argument, value)
+    require_probability(eps)
+    whole = whole_length(models, length)
+    total = within_context(models, whole)
+    pairs = different_state_pairs(models.world, n, length=whole, room=depth + whole - total, seed=seed, state=state)
+    rng, boundaries, drawn = np.random.default_rng(seed), [], 0
+    for _, first, second in pairs.by_length():
+        boundary, cut = _at_most(world_boundary(models.world, first, second, depth), largest, rng)
+        boundaries.append(boundary)
+        drawn += cut
+    for model in models:
+        rng, parts = np.random.default_rng(seed), []
+        for (_, first, second), boundary in zip(pairs.by_length(), boundaries, strict=True):
+            pair, sequences = model_boundary(model, first, second, suffixes, total, eps, rng)
+            right = possible(models.world, first[pair], sequences) & ~possible(models.world, second[pair], sequences)
+            precision = _share(pair, right, len(first))
+            pair, sequences = boundary
+            accepted = first_rejected(model, first[pair], sequences, eps) < 0
+            rejected = first_rejected(model, second[pair], sequences, eps) >= 0
+            parts.append(np.stack([precision, _share(pair, accepted & rejected, len(first))]))
+        shares = np.concatenate(parts, axis=1)
+        for part, values in zip(PARTS, shares, strict=True):
+            scores = np.where(np.isnan(values), 1.0, values)
+            error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
+            score = {"value": float(scores.mean()), "error": error, "trials": len(scores)}
+            counts = {"empty": int(np.isnan(values).sum()), "drawn": drawn if part == "recall" else 0}
+            yield model, {"part": part, **score, **counts}
+
+
+def world_boundary(world: World, first: Int[np.ndarray, "n k"], second: Int[np.ndarray, "n k"], depth: int) -> Boundary:
+    """Return the shortest sequences, of at most `depth` tokens, that can follow each first prefix and not the second.
+
+    The search is breadth first: a sequence that can follow both is extended by one token.
+
+    Examples
+    --------
+    In the golden mean a 1 cannot follow a 1, and can follow a 0:
+
+    >>> from nextlat_viz import worlds
+    >>> pair, sequences = world_boundary(worlds.get("golden_mean"), np.array([[0]]), np.array([[1]]), 2)
+    >>> pair.tolist(), sequences.tolist()
+    ([0], [[1, -1]])
+    """
+    end = end_token(world)
+    pairs, sequences = [np.empty(0, np.int64)], [np.empty((0, depth), np.int64)]
+    pair, shared = np.arange(len(first)), np.empty((len(first), 0), np.int64)
+    for step in range(depth):
+        after_first = possible_next(world, np.concatenate([first[pair], shared], axis=1))
+        after_second = possible_next(world, np.concatenate([second[pair], shared], axis=1))
+        row, token = np.nonzero(after_first & ~after_second)
+        told_apart = np.full((len(row), depth), -1, np.int64)
+        told_apart[:, :step], told_apart[:, step] = shared[row], token
+        pairs.append(pair[row])
+        sequences.append(told_apart)
+        row, token = np.nonzero(after_first & after_second)
+        open_ended = token != (-1 if end is None else end)
+        row, token = row[open_ended], token[open_ended]
+        if not len(row):
+            break
+        pair, shared = pair[row], np.concatenate([shared[row], token[:, None]], axis=1)
+    return np.concatenate(pairs), np.concatenate(sequences)
+
+
+def model_boundary(
+    predictor: Predictor,
+    first: Int[np.ndarray, "n k"],
+    second: Int[np.ndarray, "n k"],
+    suffixes: int,
+    total: int,
+    eps: float,
+    rng: np.random.Generator,
+) -> Boundary:
+    """Return the shortest beginnings of suffixes sampled after each first prefix that are rejected after the second.
+
+    Each occurs once. Suffixes end at ``end``, or where the sequence has `total` tokens.
+    """
+    pair = np.repeat(np.arange(len(first)), suffixes)
+    sampled = sample_suffixes(
+        predictor, first[pair], total - first.shape[1], eps=eps, end=end_token(predictor.world), rng=rng
+    )
+    rejected = first_rejected(predictor, second[pair], sampled, eps)
+    told_apart = np.where(np.arange(sampled.shape[1]) <= rejected[:, None], sampled, -1)
+    each = np.unique(np.concatenate([pair[:, None], told_apart], axis=1)[rejected >= 0], axis=0)
+    return each[:, 0], each[:, 1:]
+
+
+def _share(pair: np.ndarray, hits: np.ndarray, n: int) -> np.ndarray:
+    """Share of each pair's sequences that are hits; NaN where a pair has none."""
+    of = np.bincount(pair, minlength=n)
+    return np.where(of > 0, np.bincount(pair, weights=hits, minlength=n) / np.maximum(of, 1), np.nan)
+
+
+def _at_most(
+    boundary: tuple[np.ndarray, np.ndarray], largest: int, rng: np.random.Generator
+) -> tuple[tuple[np.ndarray, np.ndarray], int]:
+    """Keep at most `largest` sequences of each pair; return them and the number of pairs that lost some."""
+    pair, sequences = boundary
+    order = rng.permutation(len(pair))
+    order = order[np.argsort(pair[order], kind="stable")]
+    kept = order[rank_in_group(pair[order]) < largest]
+    return (pair[kept], sequences[kept]), int((np.bincount(pair) > largest).sum())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nextlat_viz import worlds
 from nextlat_viz.analysis import compression_greedy, compression_vafa, distinction
-from nextlat_viz.analysis.behaviour.distinction import model_boundary, world_boundary
+from nextlat_viz.analysis.behaviour.compression import model_boundary, world_boundary
 from nextlat_viz.analysis.behaviour.language import first_rejected, possible, possible_next, sample_suffixes
 from nextlat_viz.analysis.behaviour.states import different_state_pairs, pairs_in_one_state, state_of
 from nextlat_viz.decoding import Predictor, UniformLegal, WorldPredictor
