@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,7 +103,9 @@ class Growing:
                 _lay_out(self.part, read, stored, widths, dtype)
                 with self.part.open("rb+") as raw:
                     os.fsync(raw.fileno())
-            self._offsets = self._checked_offsets(widths, int(read.keep[: self.episodes].sum()))
+            self._offsets = self._checked_offsets(int(read.keep[: self.episodes].sum()))
+            if {name: width for name, (_, _, width) in self._offsets.items()} != widths:
+                raise damaged(self.part, self.journal)
             self._file: BinaryIO = self.part.open("rb+", buffering=0)
             # Written anew in each session: text appended to an incomplete line could make a wrong, complete one.
             io.write(self.journal, f"{json.dumps(self.identity)}\n{self._entry()}")
@@ -145,7 +147,7 @@ class Growing:
             self.stop()
         else:
             # An earlier session wrote the last rows and did not seal them.
-            self._checked_offsets(_widths(self.part, self.journal, self.identity["sites"]), self.identity["rows"])
+            self._checked_offsets(self.identity["rows"])
         try:
             seal_file(self.part)
             self.part.replace(self.out)
@@ -166,11 +168,11 @@ class Growing:
         """Return a line of the journal: episodes and rows done, and a hash of these rows."""
         return f"{self.episodes} {self.row} {_combined(self._digests)}\n"
 
-    def _checked_offsets(self, widths: Mapping[str, int], rows: int) -> dict[str, tuple[int, np.dtype, int]]:
+    def _checked_offsets(self, rows: int) -> dict[str, tuple[int, np.dtype, int]]:
         """Return where the rows of each site are, after comparing the rows that are there with the journal."""
-        self._digests = {name: hashlib.sha256() for name in widths}
         try:
-            offsets = _offsets(self.part, widths)
+            offsets = _offsets(self.part, self.identity["sites"])
+            self._digests = {name: hashlib.sha256() for name in offsets}
             with self.part.open("rb") as file:
                 for name, (offset, kind, width) in offsets.items():
                     file.seek(offset)
@@ -333,28 +335,14 @@ def _tag(element: Any, kind: str, version: str = "0.2.0") -> None:
     element.attrs["encoding-type"], element.attrs["encoding-version"] = kind, version
 
 
-def _widths(path: Path, journal: Path, sites: Sequence[str]) -> dict[str, int]:
-    """Return the widths of the sites in a file that is laid out."""
-    try:
-        with h5py.File(path, "r") as file:
-            layers, obsm = file["layers"], file["obsm"]
-            arrays = {
-                name: file["X"] if name == HIDDEN else layers[name] if name in layers else obsm[f"X_{name}"]
-                for name in sites
-            }
-            if PROBS in obsm:
-                arrays[PROBS] = obsm[PROBS]
-            return {name: array.shape[1] for name, array in arrays.items()}
-    except Exception as error:
-        raise damaged(path, journal) from error
-
-
-def _offsets(path: Path, widths: Mapping[str, int]) -> dict[str, tuple[int, np.dtype, int]]:
-    """Return the offset in the file, the type and the width of each dataset."""
-    offsets = {}
+def _offsets(path: Path, sites: Iterable[str]) -> dict[str, tuple[int, np.dtype, int]]:
+    """Return the offset in the file, the type and the width of the dataset of each site, and of the probabilities."""
     with h5py.File(path, "r") as file:
-        for name, width in widths.items():
-            group, key = place(name, width, widths[HIDDEN])
-            dataset = file[key] if group == "X" else file[group][key]
-            offsets[name] = (dataset.id.get_offset(), dataset.dtype, width)
-    return offsets
+        layers, obsm = file["layers"], file["obsm"]
+        datasets = {
+            name: file["X"] if name == HIDDEN else layers[name] if name in layers else obsm[f"X_{name}"]
+            for name in sites
+        }
+        if PROBS in obsm:
+            datasets[PROBS] = obsm[PROBS]
+        return {name: (data.id.get_offset(), data.dtype, data.shape[1]) for name, data in datasets.items()}
