@@ -1,0 +1,13 @@
+from .adaptive import Adaptive as Adaptive
+from .adaptive import DraftCosts as DraftCosts
+from .adaptive import measure_costs as measure_costs
+from .generation import generate as generate
+from .predictor import ModelPredictor as ModelPredictor
+from .predictor import Predictor as Predictor
+from .predictor import Reader as Reader
+from .predictor import UniformLegal as UniformLegal
+from .predictor import WorldPredictor as WorldPredictor
+from .predictor import as_predictor as as_predictor
+from .result import Generated as Generated
+from .result import Speculated as Speculated
+from .speculation import speculative_generate as speculative_generate
