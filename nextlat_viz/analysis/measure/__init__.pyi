@@ -1,7 +1,6 @@
 from .evaluation import Evaluation as Evaluation
 from .evaluation import battery as battery
 from .evaluation import evaluate as evaluate
-from .evaluation import write as write
 from .registry import MEASURES as MEASURES
 from .registry import Models as Models
 from .registry import Rows as Rows
@@ -18,4 +17,5 @@ from .tables import belief_table as belief_table
 from .tables import by_objective as by_objective
 from .tables import markdown as markdown
 from .tables import results as results
+from .tables import write as write
 from .tables import write_results as write_results

@@ -1,14 +1,20 @@
-"""Tables of an evaluation: the results of the shipped checkpoints, and losses and beliefs by run."""
+"""Tables of an evaluation: its files, the results of the shipped checkpoints, and losses and beliefs by run."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nextlat_viz import io
+from nextlat_viz import display, io
 from nextlat_viz.paths import checkpoints_dir
+
+if TYPE_CHECKING:
+    from nextlat_viz.analysis.measure.evaluation import Evaluation
 
 RESULTS = "results.csv"
 _SEAL = "results.json"
@@ -82,6 +88,43 @@ def table_bytes(table: pd.DataFrame, name: str) -> bytes:
     settings = table.select_dtypes(object).columns
     content: bytes = table.astype(dict.fromkeys(settings, "string")).to_parquet(index=False)
     return content
+
+
+def write(
+    evaluation: Evaluation,
+    out: str | os.PathLike[str],
+    *,
+    table: str = "results.csv",
+    images: Sequence[str] = (),
+) -> list[Path]:
+    """Write the table, and an offline page with a figure of every measure.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    out : folder
+    table : str
+        Name of the table, ending in ``.csv`` or ``.parquet``.
+    images : strs
+        Kinds of image to write of each figure too, such as ``"svg"``; they need a Chromium-based browser.
+
+    Returns
+    -------
+    list of Path
+        The files written: the table, ``report.html``, the images.
+
+    Raises
+    ------
+    ValueError
+        A table of another kind.
+    ImportError
+        A ``.parquet`` table without pyarrow.
+    """
+    folder = io.resolve(out, "out")
+    content = table_bytes(evaluation.table, table)
+    io.write(folder / table, content)
+    pages: list[Path] = display.drawer("evaluation", "nextlat_viz.pages.report")(evaluation, folder, images)
+    return [folder / table, *pages]
 
 
 def belief_table(table: pd.DataFrame) -> pd.DataFrame:
