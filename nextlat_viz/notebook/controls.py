@@ -30,21 +30,8 @@ def bound(
 ) -> Any:
     """Make a selection control for one trait of a view's state: it sets the trait and follows its changes.
 
-    Parameters
-    ----------
-    kind : ipywidgets.Dropdown, ipywidgets.SelectionSlider, ...
-    view : Box
-        The view of the state; it shows errors.
-    trait : str
-    description, tooltip : str
-    options : callable
-        Returns the options in the present world: values, or (label, value).
-    hide_single : bool
-        Hide the control while there are fewer than two options.
-    choose : callable, optional
-        Called with the chosen value instead of assigning the trait.
-    **more
-        Passed to the control.
+    `options` returns the options in the present world: values, or (label, value). `hide_single` hides the control
+    while there are fewer than two of them. `choose` is called with the chosen value instead of assigning the trait.
     """
 
     def offers() -> list[tuple[str, Any]]:
@@ -101,48 +88,23 @@ def bound(
 def world(view: Box) -> Any:
     """Which world's models are shown; one that is not loaded is loaded by the job queue first."""
     return bound(
-        ipywidgets.Dropdown,
-        view,
-        "world",
-        "World",
-        lambda: view.state.worlds,
-        "The world the models were trained on",
-        True,
-        lambda name: view.state.request(name, None, view._complain),
-    )
+        ipywidgets.Dropdown, view, "world", "World", lambda: view.state.worlds,
+        "The world the models were trained on", True, lambda name: view.state.request(name, None, view._complain),
+    )  # fmt: skip
 
 
 def color(view: Box) -> Any:
-    """Which column colours the points."""
-
-    def options() -> list[tuple[str, str]]:
-        return list(color_options(view.state.latents[0]).items())
-
+    options = lambda: list(color_options(view.state.latents[0]).items())  # noqa: E731
     return bound(ipywidgets.Dropdown, view, "color", "Colour by", options, "What colours the points")
 
 
 def site(view: Box) -> Any:
-    """Which layer is shown."""
-    return bound(
-        ipywidgets.Dropdown,
-        view,
-        "site",
-        "Layer",
-        lambda: view.state.scene.sites,
-        "Which layer the latents are taken from",
-    )
+    options = lambda: view.state.scene.sites  # noqa: E731
+    return bound(ipywidgets.Dropdown, view, "site", "Layer", options, "Which layer the latents are taken from")
 
 
-def target(view: Box) -> Any:
-    """The target of the probes."""
-    return bound(
-        ipywidgets.Dropdown,
-        view,
-        "target",
-        "Probe target",
-        lambda: view.state.scene.targets,
-        "What the linear probes predict",
-    )
+def target(view: Box, description: str = "Probe target", tooltip: str = "What the linear probes predict") -> Any:
+    return bound(ipywidgets.Dropdown, view, "target", description, lambda: view.state.scene.targets, tooltip)
 
 
 def step(view: Box) -> Any:
@@ -154,23 +116,15 @@ def step(view: Box) -> Any:
         return [*earlier, (f"{steps[-1]:,}" if steps else "last", None)]
 
     slider = bound(
-        ipywidgets.SelectionSlider,
-        view,
-        "step",
-        "Training step",
-        options,
-        "Show the models earlier in training",
-        True,
-        lambda number: view.state.request(view.state.world, number, view._complain),
-        continuous_update=False,
-    )
+        ipywidgets.SelectionSlider, view, "step", "Training step", options, "Show the models earlier in training",
+        True, lambda number: view.state.request(view.state.world, number, view._complain), continuous_update=False,
+    )  # fmt: skip
     # A slider has no natural width, unlike a dropdown: without this its track has length zero.
     slider.layout.width = "300px"
     return slider
 
 
 def theme(view: Box) -> Any:
-    """Whether figures are light or dark."""
     options = [("like the page", None), ("light", False), ("dark", True)]
     return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")
 
@@ -183,13 +137,8 @@ def row(*controls: Any) -> ipywidgets.HBox:
 class StatusLine(Box):
     """What a job queue computes, how far it is, and a button that cancels it.
 
-    The line keeps its height while the queue is empty, so that nothing below it moves.
-
-    Parameters
-    ----------
-    jobs : Jobs
-    then : callable, optional
-        A listener of the queue: while something it asked for was cancelled or failed, a button computes that again.
+    The line keeps its height while the queue is empty, so that nothing below it moves. `then` is a listener of the
+    queue: while something it asked for was cancelled or failed, a button computes that again.
     """
 
     def __init__(self, jobs: Jobs, then: Callable[[], None] | None = None) -> None:

@@ -20,13 +20,7 @@ _HERE = Path(__file__).parent
 
 
 class EpisodeControls:
-    """Episode, next held-out episode, play and position; they set the state of a box and follow it.
-
-    Attributes
-    ----------
-    row : list of widgets
-        The controls, in the order in which they are shown.
-    """
+    """Episode, next held-out episode, play and position, in a `row`; they set the state of a box and follow it."""
 
     def __init__(self, box: Box) -> None:
         self._box = box
@@ -55,7 +49,6 @@ class EpisodeControls:
             box._link(box.state, self.follow, name)
 
     def follow(self, change: Any = None) -> None:
-        """Show the episode and position of the state."""
         state, scene = self._box.state, self._box.state.scene
         places = scene.positions(state.episode)
         with self.episode.hold_trait_notifications():
@@ -94,16 +87,7 @@ class EpisodeControls:
 class TokenStrip(LiveWidget):
     """Tokens in a row: those read, the current one, those to come. A click on one goes there.
 
-    Attributes
-    ----------
-    tokens, notes : list of str
-        The text of each token, and the tooltip over it; both are shown as text, never as markup.
-    places : list of int
-        Their positions, ascending.
-    position : int
-        The cursor.
-    selected : list of int
-        Positions that are selected.
+    `notes` are the tooltips over the tokens, `places` their positions, ascending. All is shown as text, not as markup.
     """
 
     _esm = javascript(_HERE / "tokens.js")
@@ -141,7 +125,6 @@ class Cursor(Box):
         self.strip.position = state.position
 
     def _write(self, places: list[int]) -> None:
-        """Show the tokens of the episode."""
         state, scene = self.state, self.state.scene
         line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
         names = [scene.vocabulary[line[place - 1]] if line[place - 1] >= 0 else "?" for place in places]
@@ -156,7 +139,6 @@ class Cursor(Box):
             self.strip.places = places
 
     def close(self) -> None:
-        """Take the controls off the page and out of memory."""
         if not self._closed:
             self.controls.close()
         super().close()

@@ -39,15 +39,7 @@ class Studio(Box):
     """Two or more models at one cursor: a panel for each question.
 
     Click a point, a token or a pair, drag over points, press an arrow key: all panels follow. A click on a panel's
-    question folds it; a folded panel computes nothing. Open it with `studio`.
-
-    Parameters
-    ----------
-    *models
-        Models of one world: checkpoints, their names, or latents; or one dict ``{world name: models}``.
-    state : ViewState, optional
-        In place of models, to link the studio with other widgets.
-    theme : {"auto", "light", "dark"}, optional
+    question folds it; a folded panel computes nothing. Open it with `studio`, which describes the parameters.
 
     Attributes
     ----------
@@ -151,7 +143,6 @@ class Studio(Box):
         return figures.write(figure, target, provenance, **options)
 
     def close(self) -> None:
-        """Take the studio off the page and out of memory, with every panel."""
         if not self._closed:
             for part in (self.status, self.cursor, self.filter, *self.panels.values()):
                 part.close()
@@ -249,16 +240,7 @@ class Filter(Box):
 
 
 class Export(Box):
-    """Writes a panel's figure to a file.
-
-    Parameters
-    ----------
-    state : ViewState
-    panels : dict of {name: question}
-        The panels that draw figures.
-    export : callable
-        `Studio.export`.
-    """
+    """Writes the figure of a panel, chosen by its question, to a file by `Studio.export`."""
 
     def __init__(self, state: ViewState, panels: Mapping[str, str], export: Callable[..., Path]) -> None:
         super().__init__(state)

@@ -108,7 +108,6 @@ class TrajectoryCompare(Panel):
         return sorted({places[point] for _, point in self.plot.points(points, "path", "error", "strip")})
 
     def close(self) -> None:
-        """Take the widget off the page and out of memory."""
         if not self._closed:
             self._controls.close()
         super().close()

@@ -165,5 +165,4 @@ def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tail(prefix: str, most: int = 16) -> str:
-    """The last tokens of a history."""
     return shorten(prefix if len(prefix) <= most else f"…{prefix[-most:]}", most + 1)

@@ -257,7 +257,6 @@ class SpacePanel(Panel):
         self._pick(np.array(self._rows(points), dtype=np.int64))
 
     def _go(self, row: int) -> None:
-        """Put the cursor on a row."""
         self.state.go_to(*self.state.scene.keys([row])[0])
 
     def _pick(self, rows: Int[np.ndarray, " rows"]) -> None:
@@ -270,7 +269,6 @@ class SpacePanel(Panel):
         return sorted({int(shown[point]) for _, point in self._plot.points(points, "points")})
 
     def close(self) -> None:
-        """Take the panel off the page and out of memory."""
         if not self._closed:
             self.status.close()
             self._points.close()
@@ -357,7 +355,6 @@ class LatentExplorer(SpacePanel):
             self._mouse.value = mode
 
     def close(self) -> None:
-        """Take the widget off the page and out of memory."""
         if not self._closed:
             self._jobs.close()
         super().close()

@@ -44,10 +44,7 @@ class WhatIfPanel(ModelPanel):
     name, question = "what_if", "What if the model believed something else?"
 
     def _build(self) -> None:
-        change = controls.bound(
-            ipywidgets.Dropdown, self, "target", "Change", lambda: self.state.scene.targets,
-            "Which reading of the probe to change",
-        )  # fmt: skip
+        change = controls.target(self, "Change", "Which reading of the probe to change")
         self.to = ipywidgets.Dropdown(
             description="to", tooltip="The target: what the probe reads after the edit", style=LABEL, layout=ROOM
         )
@@ -210,26 +207,16 @@ class WhatIfPanel(ModelPanel):
         return injection_figure(answers, most=_MOST, theme=theme)
 
     def close(self) -> None:
-        """Take the panel off the page and out of memory."""
         if not self._closed:
             self.plane.close()
         super().close()
 
 
 class TargetPlane:
-    """One cloud, made anew for another model or plane; only what changed in it is sent.
+    """A plane of a probe's readings: of every row, at the cursor (a ring), and the target (a marker to drag).
 
-    Parameters
-    ----------
-    state : ViewState
-    on_move : callable taking x and y
-        Called while the handle is dragged.
-
-    Attributes
-    ----------
-    box : widget
-        The cloud with its caption.
-    cloud : Cloud or None
+    One cloud, made anew for another model or plane; only what changed in it is sent. `on_move` is called with x and y
+    while the marker is dragged; `box` holds the cloud and its caption.
     """
 
     def __init__(self, state: ViewState, on_move: Callable[[float, float], None]) -> None:
@@ -261,17 +248,14 @@ class TargetPlane:
         self.box.layout.display = None
 
     def hide(self) -> None:
-        """Show nothing."""
         self.box.layout.display = "none"
 
     def close(self) -> None:
-        """Take the cloud off the page."""
         if self.cloud is not None:
             self.cloud.close()
 
     @property
     def now(self) -> Float[np.ndarray, " k"]:
-        """The reading at the cursor."""
         state = self._state
         (row,) = state.scene.rows([(state.episode, state.position)])
         reading: Float[np.ndarray, " k"] = self._readings[row]
