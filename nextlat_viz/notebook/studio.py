@@ -17,7 +17,7 @@ from nextlat_viz.errors import unknown
 from nextlat_viz.figures.export import FORMATS
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.cursor import Cursor
+from nextlat_viz.notebook.controls import Cursor
 from nextlat_viz.notebook.panel import LABEL, Box, Panel, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel

@@ -11,7 +11,7 @@ from nextlat_viz import figures
 from nextlat_viz.display import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.cursor import EpisodeControls
+from nextlat_viz.notebook.controls import EpisodeControls
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Points
