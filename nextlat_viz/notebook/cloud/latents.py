@@ -17,6 +17,7 @@ from nextlat_viz.figures.clouds import NAMES
 from nextlat_viz.figures.rows import BELIEF, coloring, prefix
 from nextlat_viz.latents import meta, metas, site, tokens_of
 from nextlat_viz.notebook.cloud.widget import Cloud
+from nextlat_viz.notebook.panel import text_line
 from nextlat_viz.notebook.scene import Scene
 
 if TYPE_CHECKING:
@@ -210,8 +211,7 @@ class EveryPoint:
     def __init__(self, on_click: Callable[[int], None], on_select: Callable[[Rows], None]) -> None:
         self._on_click, self._on_select = on_click, on_select
         self._row = ipywidgets.HBox(layout={"flex_flow": "row wrap", "width": "100%"})
-        self._note = ipywidgets.HTML()
-        self._note.add_class("nlv-words")
+        self._note = text_line()
         self.box = ipywidgets.VBox([self._row, self._note], layout={"width": "100%"})
         self.clouds: list[Cloud | None] = []
         self._places: list[Places | str] = []

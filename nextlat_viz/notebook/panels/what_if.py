@@ -20,7 +20,7 @@ from nextlat_viz.latents import column
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cloud import Cloud, paint
-from nextlat_viz.notebook.panel import LABEL, ROOM
+from nextlat_viz.notebook.panel import LABEL, ROOM, text_line
 from nextlat_viz.notebook.panels.answers import ModelPanel
 from nextlat_viz.notebook.state import ViewState
 
@@ -63,7 +63,6 @@ class WhatIfPanel(ModelPanel):
         self.plane = TargetPlane(self.state, self._guarded(self._drag))
         self._chosen: InjectionPlane | None = None
         self._held: Any = None
-        self._following = False
         self._offer(None)
         self._show(above=[controls.row(change, self.to, self.slider, self.metric, self.model)], below=[self._without])
         for name in ("world", "target"):
@@ -118,13 +117,10 @@ class WhatIfPanel(ModelPanel):
         return [(shorten(value), value) for value in known]
 
     def _range(self, low: float, high: float, whole: bool) -> None:
-        self._following = True
-        try:
+        with self._still():
             with self.slider.hold_trait_notifications():
                 self.slider.min, self.slider.max = low, high
             self.slider.step = 1.0 if whole else (high - low) / _NOTCHES
-        finally:
-            self._following = False
         self.slider.layout.display = None
 
     def _drag(self, x: float, y: float) -> None:
@@ -151,11 +147,8 @@ class WhatIfPanel(ModelPanel):
         except ValueError:
             wanted = None
         if self.slider.layout.display is None and wanted is not None:
-            self._following = True
-            try:
+            with self._still():
                 self.slider.value = float(np.ravel(wanted)[0])
-            finally:
-                self._following = False
         if self._chosen is None or self.model.value is None:
             self.plane.hide()
             return
@@ -221,8 +214,7 @@ class TargetPlane:
 
     def __init__(self, state: ViewState, on_move: Callable[[float, float], None]) -> None:
         self._state, self._on_move = state, on_move
-        self._caption = ipywidgets.HTML()
-        self._caption.add_class("nlv-words")
+        self._caption = text_line()
         self.box = ipywidgets.VBox([self._caption], layout=_NARROW | {"display": "none"})
         self.cloud: Cloud | None = None
         self._of: tuple[Any, ...] = ()
