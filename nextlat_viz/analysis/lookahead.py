@@ -97,7 +97,6 @@ def look_ahead(model: Any, latents: AnnData, episode: int, position: int, steps:
     ----------
     model : Objective, Checkpoint or name
         The model that the latents were extracted from; of an objective with latent dynamics.
-    latents : AnnData
     episode, position : int
         Start after `position` tokens of the episode; positions count from 1.
     steps : int

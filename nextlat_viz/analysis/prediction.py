@@ -129,7 +129,6 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     ----------
     latents : AnnData, Checkpoint or name
         Of one model. A checkpoint is extracted on its held-out episodes.
-    episode : int
     head : (V, D) array, optional
         As in `prediction`.
 

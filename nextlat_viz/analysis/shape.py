@@ -24,7 +24,6 @@ def trajectory_shapes(latents: AnnData, site: str = "hidden") -> pd.DataFrame:
     ----------
     latents : AnnData
         Of one model, with every position between the first and the last of each episode.
-    site : str
 
     Returns
     -------
@@ -85,7 +84,6 @@ def state_numbers(latents: AnnData, by: str | Sequence[str] | None = None) -> In
 
     Parameters
     ----------
-    latents : AnnData
     by : str or several, optional
         Columns that define the state: of ``obs`` ("state"), or exact arrays of ``obsm`` ("belief": rows equal to 8
         decimals are one belief). Default "belief" where there is one, else all states of the world. On Path-Star these
@@ -126,10 +124,8 @@ def same_state_spread(
 
     Parameters
     ----------
-    latents : AnnData
     by : str, several or None
         Columns that define the state; see `state_numbers`.
-    site : str
     min_position : int
         Leave out positions before this one.
 
@@ -160,7 +156,6 @@ def different_histories(latents: AnnData, by: str | Sequence[str] | None = None)
 
     Parameters
     ----------
-    latents : AnnData
     by : str or several, optional
         Columns that define the state; see `state_numbers`.
 
@@ -198,7 +193,6 @@ def merge_distance(
         Of one model.
     by : str or several, optional
         Columns that define the state; see `state_numbers`.
-    site : str
     pairs : int
         Most pairs of each kind; where there are more, this many are drawn.
     seed : int

@@ -174,8 +174,6 @@ def plane_trajectory(
 
     Parameters
     ----------
-    latents : AnnData
-    episode : int
     coordinates : (rows, 2) array
         Places of all rows, such as ``project(latents, "pca").coordinates``.
     axes : (str, str)
@@ -212,7 +210,6 @@ def compare_trajectories(
     ----------
     latents, probes : sequences of equal length
         One table and its belief probe per model, all of the same episodes.
-    episode : int
     names : sequence of str, optional
         Values of the column ``model``; default the labels of the models.
 

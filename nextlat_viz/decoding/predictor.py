@@ -120,7 +120,6 @@ class ModelPredictor(Predictor):
 
     Parameters
     ----------
-    checkpoint : Checkpoint
     batch_size : int
         Sequences per forward pass of `next_token_probs`.
     """

@@ -21,7 +21,6 @@ def select(latents: AnnData, mask: np.ndarray | pd.Series | None = None, **where
 
     Parameters
     ----------
-    latents : AnnData
     mask : (rows,) booleans, optional
         Such as ``latents.obs["position"] > 3``.
     **where

@@ -104,7 +104,6 @@ def row_facts(reading: Reading, start: int = 0, stop: int | None = None, probs: 
 
     Parameters
     ----------
-    reading : Reading
     start, stop : int
         Which episodes.
     probs : bool
@@ -178,7 +177,6 @@ def own_columns(
     ----------
     truth : DataFrame or dict of arrays
         A table with the columns ``episode`` (from 0), ``position`` (from 1) and more, or (N, T, ...) arrays.
-    episodes : Episodes
     keep : (N, T) booleans
         The rows that must have a value.
 

@@ -122,7 +122,6 @@ class ModuleReader(LatentsReader):
 
     Parameters
     ----------
-    module : nn.Module
     sites : str or sequence of str
         Names as in ``module.named_modules()``; patterns such as ``"h.*"`` take all that match, in the model's order.
     hidden : str, optional

@@ -38,7 +38,6 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
 
     Parameters
     ----------
-    latents : AnnData
     path : str or Path
         Ends in ``.h5ad``; missing folders are created.
     overwrite : bool

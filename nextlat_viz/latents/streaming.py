@@ -84,7 +84,6 @@ class Growing:
 
         Parameters
         ----------
-        read : Reading
         uns : dict
             As `table.origin` gives it.
         widths : {site or "next_token_probs": width}

@@ -137,12 +137,7 @@ def pair_figures(group: Group) -> dict[str, tuple[go.Figure, str]]:
 
 
 def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
-    """Write the figures of the README from the shipped checkpoints, each with its provenance.
-
-    Parameters
-    ----------
-    out : folder
-    """
+    """Write the figures of the README from the shipped checkpoints, each with its provenance."""
     pair = [load(f"rrxor/{objective}") for objective in OBJECTIVES]
     group = Group("rrxor", pair[0].world, pair, measure.results())
     provenance = {"command": "nextlat-viz figures --readme", **figures.provenance_of(*group.latents)}

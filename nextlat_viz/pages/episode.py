@@ -128,7 +128,6 @@ def episode_page(
 
     Parameters
     ----------
-    world : World
     episode : Episodes
         One episode of the world.
     predictions : {label: (positions, tokens) array}, optional

@@ -54,10 +54,8 @@ def write_gallery(
     runs : checkpoints, names or folders
         They are measured first, and each result is kept in the folder as soon as it is known. By default the shipped
         runs, whose results are shipped too, and a page of an episode of every other world.
-    out : folder
     images : of {"svg", "png", "pdf"}
         Kinds of image to write of each figure. Without a Chromium-based browser they are left out, with a warning.
-    progress : bool
 
     Returns
     -------

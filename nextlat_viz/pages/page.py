@@ -95,7 +95,6 @@ def write_page(page: str, path: str | os.PathLike[str], provenance: Mapping[str,
         HTML, as `episode_page` returns it.
     path : path
         Ends in ``.html``.
-    provenance : dict, optional
 
     Returns
     -------

@@ -37,7 +37,6 @@ def report(
         Drawn without a background, so that the page's own shows.
     tables : {heading: DataFrame}
         Shown first; numbers with four digits.
-    title : str
     path : path
         File to write; ``.html``.
     provenance : dict, optional

@@ -95,7 +95,6 @@ def map_from_rides(
 
     Parameters
     ----------
-    world : Taxi
     tokens : (rides, t) int array
         Origin, destination, turns, ``end``; tokens after a ride's length are ignored.
     length : (rides,) int array

@@ -89,8 +89,6 @@ def next_token_test(
     ----------
     episodes : Episodes, optional
         True episodes; by default `n` of the held-out split, where the world has one.
-    n : int
-    seed : int
 
     Returns
     -------

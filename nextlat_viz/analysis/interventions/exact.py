@@ -30,7 +30,6 @@ def exact_after(
 
     Parameters
     ----------
-    latents : AnnData
     row : int
         The row of the edit.
     target : str

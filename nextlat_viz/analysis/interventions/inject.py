@@ -167,7 +167,6 @@ def inject(
     ----------
     model : Objective or Checkpoint
         The model of the latents.
-    latents : AnnData
     probe : ProbeResult or JointProbe
         Of site "hidden", fitted on latents of this model.
     row : int

@@ -79,13 +79,8 @@ def injection_plane(world: World, target: str) -> InjectionPlane | None:
 
     Parameters
     ----------
-    world : World
     target : str
         ``"belief"`` in a hidden Markov world; ``"x"`` or ``"y"`` in a city, which are chosen together.
-
-    Returns
-    -------
-    InjectionPlane or None
 
     Examples
     --------

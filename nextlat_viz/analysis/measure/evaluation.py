@@ -118,10 +118,6 @@ def evaluate(
     progress : bool
         Show a progress bar.
 
-    Returns
-    -------
-    Evaluation
-
     Raises
     ------
     UnknownNameError
@@ -348,10 +344,6 @@ def tokens_ahead(
         Held-out episodes for fitting and scoring the probes; each has different tokens.
     progress : bool
         Show a progress bar.
-
-    Returns
-    -------
-    ProbeSweep
 
     Examples
     --------

@@ -101,8 +101,6 @@ def write(
 
     Parameters
     ----------
-    evaluation : Evaluation
-    out : folder
     table : str
         Name of the table, ending in ``.csv`` or ``.parquet``.
     images : strs

@@ -33,10 +33,8 @@ def split_episodes(
 
     Parameters
     ----------
-    latents : AnnData
     test_size : float
         Share of the different token sequences to hold out, in (0, 1).
-    seed : int
 
     Returns
     -------

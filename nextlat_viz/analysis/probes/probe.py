@@ -67,10 +67,6 @@ def probe(
     seed : int
         Of split, folds, shuffle and bootstrap.
 
-    Returns
-    -------
-    ProbeResult
-
     Raises
     ------
     LatentsError
@@ -193,7 +189,6 @@ def probe_positions(latents: AnnData, result: ProbeResult) -> pd.DataFrame:
     ----------
     latents : AnnData
         The latents `result` was fitted on.
-    result : ProbeResult
 
     Returns
     -------
@@ -222,7 +217,6 @@ def probe_mistakes(latents: AnnData, result: ProbeResult) -> Float[np.ndarray, "
     ----------
     latents : AnnData
         The latents `result` was fitted on.
-    result : ProbeResult
     """
     return _mistakes(latents, result, np.arange(latents.n_obs)).mean(axis=1)
 

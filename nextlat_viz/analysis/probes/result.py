@@ -214,7 +214,6 @@ def read_out(latents: AnnData, probe: ProbeResult, row: SupportsIndex) -> ReadOu
     ----------
     latents : AnnData
         Of the model the probe was fitted on.
-    probe : ProbeResult
     row : int
         Row number, from 0. Rows of ``probe.test_episodes`` were not fitted.
 

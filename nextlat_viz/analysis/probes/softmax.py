@@ -73,10 +73,6 @@ def fit_softmax(
         Most iterations of L-BFGS.
     seed : int
         Order of the batches.
-
-    Returns
-    -------
-    Fits
     """
     n, dim = X.shape
     problem = _Problem(X, targets, k, C)

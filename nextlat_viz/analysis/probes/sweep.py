@@ -165,7 +165,6 @@ def probe_sweep(
         Of split, folds, shuffle, and the order of the rows in the fit.
     device : str
         ``"cpu"``, or ``"cuda"``.
-    progress : bool
 
     Returns
     -------

@@ -67,10 +67,6 @@ def project(
     cache : bool or ProjectionCache
         Where to read and write UMAP layouts; True for `default_cache`.
 
-    Returns
-    -------
-    Projection
-
     Raises
     ------
     LatentsError
