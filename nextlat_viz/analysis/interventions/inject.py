@@ -13,9 +13,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.analysis._rows import features, require_model
-from nextlat_viz.analysis.interventions.exact import exact_after
 from nextlat_viz.analysis.lookahead import next_rows, objective_of, read_head, require_head, roll
-from nextlat_viz.analysis.prediction import kl, require_row, token_ids, token_names
+from nextlat_viz.analysis.prediction import exact_after, kl, require_row, token_ids, token_names
 from nextlat_viz.analysis.probes.joint import JointProbe
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.display import table
