@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nextlat_viz.training.checkpoint import Checkpoint
 
 BLOCK = 512  # the smallest user block HDF5 allows, in bytes
+_DEEPEST = 32  # groups; what users add to `uns` may be nested
 _FAMILY, _, _VERSION = FORMAT.rpartition("/")
 
 
@@ -159,12 +160,19 @@ def load_latents(path: str | Path) -> AnnData:
     Raises
     ------
     LatentsError
-        No such file, not written by `save_latents`, truncated, altered, or of another or newer format.
+        No such file, not written by `save_latents`, truncated, altered, of another or newer format, or with content
+        that would take more memory than the file has bytes.
     """
     path = io.as_path(path)
     check_file(path)
-    latents = anndata.read_h5ad(path)
-    metas(latents)
+    try:
+        latents = anndata.read_h5ad(path)
+        metas(latents)
+    except LatentsError:
+        raise
+    # The hash says that the file is whole, not that a table was hashed: anndata fails in many ways on other content.
+    except Exception as error:
+        raise LatentsError(f"{path} does not hold a table of latents: {error}. Extract it again") from error
     return latents
 
 
@@ -200,6 +208,38 @@ def check_file(path: Path) -> None:
         )
     if block != _block(path):
         raise LatentsError(f"{path} was altered or damaged: its content does not match its hash. Extract it again")
+    try:
+        with h5py.File(path, "r") as file:
+            total = sum(_sizes(file))
+    # HDF5 raises errors of many types.
+    except Exception as error:
+        raise LatentsError(f"{path} does not hold a table of latents: {error}. Extract it again") from error
+    if total > int(size):
+        raise LatentsError(
+            f"{path} was not written by nlv.save_latents: its {int(size):,} bytes unpack to {total:,}. Extract it again"
+        )
+
+
+def _sizes(group: h5py.Group, depth: int = 0) -> Iterator[int]:
+    """Yield the bytes in memory of every array of a file. A file of latents is not compressed: it holds at least these.
+
+    Raises
+    ------
+    ValueError
+        For content outside of the file, and groups nested deeper than a table's, such as a group in itself.
+    """
+    if depth > _DEEPEST:
+        raise ValueError(f"{group.name} is nested deeper than {_DEEPEST} groups")
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{group.name}/{name} is a link to another place")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from _sizes(item, depth + 1)
+        elif isinstance(item, h5py.Dataset):
+            if item.is_virtual or item.external:
+                raise ValueError(f"{item.name} is kept in another file")
+            yield (item.size or 0) * item.dtype.itemsize
 
 
 def seal_file(path: Path) -> None:

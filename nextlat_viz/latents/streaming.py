@@ -2,8 +2,8 @@
 
 The number of rows is known before the model reads anything. So the whole HDF5 file is laid out first, with all columns
 and empty space for the latents, and closed. Rows are then written into that space with plain file writes, and a journal
-next to the file records which are safe on disk. A crash can damage neither the layout nor the rows in the journal, and
-the bytes of the finished file do not depend on where it was interrupted.
+next to the file records which are safe on disk, with a hash of them, the columns and the layout. A crash can damage
+none of these, and the bytes of the finished file do not depend on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +32,7 @@ from nextlat_viz.latents.table import HIDDEN, KEY, PROBS, features_of, place
 
 # Seconds of work that an interruption can lose. Every journal entry waits for the disk: too slow for every batch.
 SYNC_EVERY = 1.0
+_LAYOUT = ""  # no site has this name
 _CHUNK = 16_384  # rows of columns written at a time
 
 
@@ -164,21 +166,24 @@ class Growing:
         self._synced = time.monotonic()
 
     def _entry(self) -> str:
-        """Return a line of the journal: episodes and rows done, and a hash of these rows."""
+        """Return a line of the journal: episodes and rows done, and a hash of all that is written."""
         return f"{self.episodes} {self.row} {_combined(self._digests)}\n"
 
     def _checked_offsets(self, rows: int) -> dict[str, tuple[int, np.dtype, int]]:
-        """Return where the rows of each site are, after comparing the rows that are there with the journal."""
+        """Return where the rows of each site are, after comparing all that is written with the journal."""
         try:
             offsets = _offsets(self.part, self.identity["sites"])
             self._digests = {name: hashlib.sha256() for name in offsets}
             with self.part.open("rb") as file:
                 for name, (offset, kind, width) in offsets.items():
-                    file.seek(offset)
-                    left = self.row * width * kind.itemsize
-                    while left and (chunk := file.read(min(left, 1 << 20))):
-                        self._digests[name].update(chunk)
-                        left -= len(chunk)
+                    _hash_bytes(self._digests[name], file, offset, self.row * width * kind.itemsize)
+                # Everything else: the layout and the columns.
+                self._digests[_LAYOUT] = hashlib.sha256()
+                end = BLOCK
+                for offset, kind, width in sorted(offsets.values(), key=itemgetter(0)):
+                    _hash_bytes(self._digests[_LAYOUT], file, end, offset - end)
+                    end = offset + self.identity["rows"] * width * kind.itemsize
+                _hash_bytes(self._digests[_LAYOUT], file, end, self.part.stat().st_size - end)
         except Exception as error:
             raise damaged(self.part, self.journal) from error
         if self._begun and (self.row != rows or self._recorded != _combined(self._digests)):
@@ -194,6 +199,14 @@ def damaged(path: Path, journal: Path) -> LatentsError:
     return LatentsError(
         f"{path} is damaged, so the interrupted extraction cannot be continued: delete {journal} to start over"
     )
+
+
+def _hash_bytes(digest: Any, file: BinaryIO, start: int, count: int) -> None:
+    """Add `count` bytes of a file to a digest."""
+    file.seek(start)
+    while count > 0 and (chunk := file.read(min(count, 1 << 20))):
+        digest.update(chunk)
+        count -= len(chunk)
 
 
 def _combined(digests: Mapping[str, Any]) -> str:

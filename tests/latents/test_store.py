@@ -259,3 +259,38 @@ def test_tables_can_be_stored_with_the_text_type_of_pandas_3(tmp_path: Path) -> 
         for table in (latents, both):
             path = nl.save_latents(table, tmp_path / "a.h5ad", overwrite=True)
             assert_same(nl.load_latents(path), table)
+
+
+def bomb(file: h5py.File) -> None:
+    file["obsm"].create_dataset("zeros", (24, 10**9), "f4", chunks=(24, 10**6), compression="gzip")
+
+
+def same_array_under_many_names(file: h5py.File) -> None:
+    for k in range(100):
+        file["obsm"][f"belief{k}"] = file["obsm/belief"]
+
+
+def group_in_itself(file: h5py.File) -> None:
+    file["uns/again"] = file["uns"]
+
+
+def link_to_another_file(file: h5py.File) -> None:
+    file["obsm/secret"] = h5py.ExternalLink("/other/file.h5", "/data")
+
+
+def text_for_numbers(file: h5py.File) -> None:
+    del file["obsm/belief"]
+    file["obsm/belief"] = "nothing"
+
+
+@pytest.mark.parametrize(
+    "change", [bomb, same_array_under_many_names, group_in_itself, link_to_another_file, text_for_numbers]
+)
+def test_content_that_is_no_table_is_refused_whatever_its_hash(
+    saved: Path, change: Callable[[h5py.File], None]
+) -> None:
+    with h5py.File(saved, "r+") as file:
+        change(file)
+    store.seal_file(saved)
+    with pytest.raises(LatentsError, match=r"\.h5ad (does not hold a table|was not written by nlv\.save)"):
+        nl.load_latents(saved)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -365,5 +366,16 @@ def test_altered_rows_are_not_continued(interrupted: Path) -> None:
     part = interrupted.with_name(".a.h5ad.part")
     value = nl.extract(model(), TOKENS, **OPTIONS).X[0].tobytes()
     part.write_bytes(part.read_bytes().replace(value, bytes(len(value)), 1))
+    with pytest.raises(LatentsError, match=r"\.part is damaged"):
+        nl.extract(model(), TOKENS, **OPTIONS, out=interrupted)
+
+
+@pytest.mark.parametrize("where", ["obs/_index", "obs/token", "uns/nextlat_viz/label"])
+def test_altered_columns_and_layout_are_not_continued(interrupted: Path, where: str) -> None:
+    part = interrupted.with_name(".a.h5ad.part")
+    with h5py.File(part, "r+") as file:
+        item = file[where]["codes"] if isinstance(file[where], h5py.Group) else file[where]
+        value = item[()] if item.shape == () else item[0]
+        item[() if item.shape == () else 0] = b"other" if isinstance(value, bytes) else value + 1
     with pytest.raises(LatentsError, match=r"\.part is damaged"):
         nl.extract(model(), TOKENS, **OPTIONS, out=interrupted)
