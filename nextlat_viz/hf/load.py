@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.worlds import Episodes
 
 PREFIX = "hf:"
+# The config's names of the number of layers, by family. Each layer has at least one weight.
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +106,15 @@ def load_module(name: str, revision: str | None = None, dtype: torch.dtype | Non
     transformers = require_transformers()
     # Only a path is expanded: a folder of the same name in the working directory comes before the Hub.
     place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    refuse_code(_read_config(transformers, place, revision), name)
+    config = _read_config(transformers, place, revision)
+    try:
+        refuse_code(config, name)
+    except RecursionError as error:
+        raise ValueError(f"{name} is refused: its config is nested too deeply") from error
     options = {} if dtype is None else {"dtype": dtype}
     try:
+        if Path(place).is_dir():
+            _refuse_empty_sizes(transformers, Path(place), config)
         with quiet():
             module = transformers.AutoModelForCausalLM.from_pretrained(
                 place, use_safetensors=True, trust_remote_code=False, revision=revision or "main", **options
@@ -143,6 +152,25 @@ def _read_config(transformers: Any, place: str, revision: str | None) -> dict[st
     if not config or not isinstance(config, dict):
         raise ValueError(f"no model {place!r}: its config.json is empty or missing. Check the name")
     return config
+
+
+def _refuse_empty_sizes(transformers: Any, folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ValueError where a config asks for more than the weights beside it hold, before memory is taken for it."""
+    shapes = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            shapes += [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (not a dict)
+    for key, value in _nested(config):
+        if key in _LAYER_COUNTS and isinstance(value, int) and value > len(shapes):
+            raise ValueError(f"its config has {key}={value:,}, and its safetensors hold {len(shapes):,} weights")
+    with quiet(), torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=False), trust_remote_code=False
+        )
+    parameters, stored = sum(part.numel() for part in model.parameters()), sum(map(math.prod, shapes))
+    # Eight is the most that a quantised model packs into a stored number.
+    if parameters > 8 * stored:
+        raise ValueError(f"its config asks for {parameters:,} parameters, and its safetensors hold {stored:,} numbers")
 
 
 def require_transformers() -> Any:

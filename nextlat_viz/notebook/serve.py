@@ -56,6 +56,7 @@ class App:
 
     @property
     def running(self) -> bool:
+        """Whether the server is running."""
         return self._process.poll() is None
 
     @property

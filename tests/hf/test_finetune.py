@@ -20,6 +20,7 @@ from nextlat_viz.hf.finetuned import Finetuned, load_finetuned
 from nextlat_viz.hf.load import load_module
 from nextlat_viz.models import Batch
 from nextlat_viz.training import resume
+from nextlat_viz.training.card import sha256_of
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.worlds import Episodes
 
@@ -324,6 +325,27 @@ def test_a_card_cannot_name_files_outside_its_folder(tmp_path: Path, name: str) 
         with pytest.raises(CheckpointError, match="may not lead out of its folder"):
             attempt()
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("llama", {"num_hidden_layers": 10**5}), ("gpt2", {"n_layer": 10**5}), ("llama", {"vocab_size": 10**9})],
+)
+def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, size: dict[str, int]
+) -> None:
+    tuned = finetune(build(kind), TOKENS, out=tmp_path / "a", **QUICK)
+    path = tuned.folder / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | size))
+    files = {**tuned.card.files, "model/config.json": sha256_of(path)}
+    (tuned.folder / "card.json").write_text(tuned.card.model_copy(update={"files": files}).signed().model_dump_json())
+
+    def build_it(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was built")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", build_it)
+    with pytest.raises(CheckpointError, match=r"its config (has|asks for) .*, and its safetensors hold"):
+        load_finetuned(tuned.folder)
 
 
 def test_a_folder_is_a_model_too(tmp_path: Path) -> None:

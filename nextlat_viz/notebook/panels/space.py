@@ -113,8 +113,10 @@ class SpacePanel(Panel):
     def _prepare(self) -> None:
         state = self.state
         every = bool(self.points.value)
-        wanted = id(state.scene), state.site, every, every and self.view.value
-        if (wanted, state.jobs.changes, state.layouts.changes) == self._prepared:
+        wanted = (
+            id(state.scene), state.site, every, every and self.view.value, state.jobs.changes, state.layouts.changes,
+        )  # fmt: skip
+        if wanted == self._prepared:
             return
         self.view.layout.display = None if every else "none"
         if not every or self.view.value == "umap":
@@ -125,8 +127,7 @@ class SpacePanel(Panel):
         self._readings = [self._read(model) for model in range(len(state.scene.latents))]
         results = [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
         # Results that are there stay; what is missing is asked for at every change, so that it can be computed again.
-        missing = any(isinstance(result, str) and result for result in results)
-        self._prepared = None if missing else (wanted, state.jobs.changes, state.layouts.changes)
+        self._prepared = None if any(isinstance(result, str) and result for result in results) else wanted
 
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
@@ -256,6 +257,7 @@ class SpacePanel(Panel):
         self._pick(np.array(self._rows(points), dtype=np.int64))
 
     def _go(self, row: int) -> None:
+        """Put the cursor on a row."""
         self.state.go_to(*self.state.scene.keys([row])[0])
 
     def _pick(self, rows: Int[np.ndarray, " rows"]) -> None:
@@ -268,6 +270,7 @@ class SpacePanel(Panel):
         return sorted({int(shown[point]) for _, point in self._plot.points(points, "points")})
 
     def close(self) -> None:
+        """Take the panel off the page and out of memory."""
         if not self._closed:
             self.status.close()
             self._points.close()
@@ -354,6 +357,7 @@ class LatentExplorer(SpacePanel):
             self._mouse.value = mode
 
     def close(self) -> None:
+        """Take the widget off the page and out of memory."""
         if not self._closed:
             self._jobs.close()
         super().close()
