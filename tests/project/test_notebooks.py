@@ -6,10 +6,19 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from .pyproject import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The cells of the measures take minutes, and leave nothing in the kernel but results.
+QUICK = [path for path in NOTEBOOKS if path.name != "03_measures.ipynb"]
+# A panel shows an error in its place, and the cell ends without one.
+NO_ALERT = """
+from ipywidgets.widgets.widget import _instances
+alerts = [widget.value for widget in _instances.values() if 'role="alert"' in str(getattr(widget, "value", ""))]
+assert not alerts, alerts
+"""
 
 
 def test_the_quickstart_comes_first() -> None:
@@ -27,3 +36,18 @@ def test_clean(path: Path) -> None:
             assert cell.outputs == [], f"cell {cell.id} has outputs: clear them"
             assert cell.execution_count is None, f"cell {cell.id} has a count: clear it"
             assert cell.source.strip(), f"cell {cell.id} is empty"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", QUICK, ids=lambda path: path.name)
+def test_runs_twice_in_one_kernel(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    cells = [
+        cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "train" not in cell.metadata.get("tags", [])
+    ]
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (*cells, *cells, NO_ALERT)]
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+    ).execute()
