@@ -41,8 +41,9 @@ class ProbeResult:
     untrained : float or None
         Control: the same probe, rows and targets, on the latents of the untrained model.
     balanced : float or None
-        Held-out accuracy averaged over classes, so that rare classes count as much as others; chance is 1 / classes.
-        None for numbers.
+        Held-out accuracy averaged over classes, so that rare classes count as much as others, as scikit-learn's
+        ``balanced_accuracy_score``; chance is 1 / classes. Classes that no fitted row has count as one. None for
+        numbers.
     chance : float or None
         Accuracy on the held-out rows of always giving the most frequent class of the fitted rows.
     ceiling : float or None

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import r2_score
+from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -135,6 +135,14 @@ def test_shuffled_control_keeps_the_position_unless_it_fixes_the_target() -> Non
     assert fixed.shuffled_by == "rows"
     assert abs(fixed.shuffled) < 0.1 < 0.5 < fixed.score
     assert "shuffles rows, not episodes" in fixed.note
+
+
+def test_the_balanced_score_is_that_of_scikit_learn(trained: AnnData) -> None:
+    result = probe(trained, "state", n_bootstrap=5)
+    read = np.array(result.names)[result.predict(trained)[result.test_rows].argmax(axis=1)]
+    true = trained.obs["state"].astype(str).to_numpy()[result.test_rows]
+    assert result.balanced == pytest.approx(balanced_accuracy_score(true, read))
+    assert result.to_frame()["balanced"].tolist() == [result.balanced]
 
 
 def test_a_board_is_scored_square_by_square() -> None:
