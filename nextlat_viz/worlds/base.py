@@ -250,7 +250,7 @@ class World(ABC):
         position : int, optional
             From 1; the episode's last by default.
         **options
-            ``width`` and ``height`` in pixels, and what else the kind of picture takes.
+            ``width`` and ``height`` in pixels, and further options of the kind of picture.
 
         Raises
         ------
@@ -310,7 +310,7 @@ class World(ABC):
         return None if floor is None else float(floor.mean())
 
     def decode(self, tokens: ArrayLike) -> str:
-        """Write one sequence of tokens (positions,) as readable text."""
+        """Convert one sequence of tokens (positions,) to readable text."""
         return " ".join(self.vocabulary[token] for token in np.asarray(tokens).tolist())
 
     @property

@@ -96,21 +96,21 @@ def reachable(kernel: Kernel, max_depth: int, max_beliefs: int) -> BeliefTree:
     place_of = {int(keys(level.beliefs)[0]): 0}
     beliefs, depths, visits = [kernel.start], [0], [1.0]
     prefixes: list[tuple[int, ...]] = [()]
-    here, closed = [0], False
+    numbers, closed = [0], False
     for depth in range(1, max_depth + 1):
         before = len(beliefs)
         level = grow(level, kernel)
-        there = []
+        next_numbers = []
         for k, key in enumerate(keys(level.beliefs).tolist()):
             place = place_of.setdefault(key, len(beliefs))
             if place == len(beliefs):
                 beliefs.append(level.beliefs[k])
                 depths.append(depth)
-                prefixes.append((*prefixes[here[level.parent[k]]], int(level.token[k])))
+                prefixes.append((*prefixes[numbers[level.parent[k]]], int(level.token[k])))
                 visits.append(0.0)
             visits[place] += level.probability[k]
-            there.append(place)
-        here = there
+            next_numbers.append(place)
+        numbers = next_numbers
         # The children of known beliefs are known, so the search is complete after a level without new beliefs.
         closed = closed or len(beliefs) == before
         if len(beliefs) > max_beliefs:

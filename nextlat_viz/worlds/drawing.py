@@ -102,8 +102,8 @@ def state_colour(index: int) -> str:
 
 
 def layout(width: int, height: int) -> dict[str, Any]:
-    """Layout of a picture: transparent, without axes, one unit as long across as up."""
-    # A constrained range must not be remembered from a page that is still finding its size.
+    """Layout of a picture: transparent, without axes, with equal horizontal and vertical scales."""
+    # Constrain the domain, not the range: plotly would keep a range fitted to a page whose size is not final.
     hidden = {"visible": False, "fixedrange": False, "constrain": "domain"}
     return {
         "width": width,

@@ -38,7 +38,7 @@ class Kernel:
 
     @cached_property
     def moves(self) -> Moves:
-        """The moves of positive probability in each state."""
+        """Moves of positive probability in each state."""
         possible = self.joint > 0
         # Possible outcomes first, in their order; outcomes of probability 0 are never drawn.
         outcomes = np.argsort(~possible, axis=1, kind="stable")[:, : possible.sum(1).max()]
@@ -58,7 +58,7 @@ class Kernel:
         Raises
         ------
         ValueError
-            If one is negative beyond rounding.
+            If a probability is negative beyond rounding.
         """
         if raw.min(initial=0.0) < -_NEGATIVE:
             raise ValueError(

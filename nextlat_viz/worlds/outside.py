@@ -1,7 +1,7 @@
-"""What a world may use when it is built from a card: no file, no server and no size that the user did not ask for.
+"""Limits on a world built from a card: no file, no server and no large size that the user did not ask for.
 
-A card may come from a stranger. The user asks for a world by building it, with `worlds.get` or by training on it; a
-card of that same world is then built in full. Worlds trained on are remembered in the user's cache.
+A card may come from an untrusted source. The user asks for a world by building it, with `worlds.get` or by training on
+it; a card of that same world is then built in full. Worlds trained on are remembered in the user's cache.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _asked: set[str] = set()
 
 
 def confined() -> bool:
-    """Whether a world is being built that the user did not ask for."""
+    """Whether the world being built is one that the user did not ask for."""
     return _confined.get()
 
 
@@ -39,20 +39,20 @@ def confine() -> Iterator[None]:
         _confined.reset(token)
 
 
-def require_asked(what: str) -> None:
-    """Raise ValueError if the world that is being built is not one that the user asked for.
+def require_asked(action: str) -> None:
+    """Raise ValueError inside a `confine` block: the user did not ask for this world.
 
     Examples
     --------
     >>> with confine():
     ...     require_asked("reads the file notes.txt")
     Traceback (most recent call last):
-    ValueError: this world reads the file notes.txt, which a card may not do unasked. If you trust it, build ...
+    ValueError: this world reads the file notes.txt, which is refused when a card asks for it. If you trust it, ...
     """
     if confined():
         raise ValueError(
-            f"this world {what}, which a card may not do unasked. If you trust it, build the world once with "
-            "worlds.from_spec and the card's spec, then load again"
+            f"this world {action}, which is refused when a card asks for it. If you trust it, build the world "
+            "once with worlds.from_spec and the card's spec, then load again"
         )
 
 

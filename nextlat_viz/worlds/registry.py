@@ -38,7 +38,7 @@ def register(name: str, factory: Callable[..., World]) -> None:
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"a world's name must be lower-case letters, digits and underscores, got {name!r}")
-    # A notebook cell that is run again defines its factory anew: same module, same name.
+    # Running a notebook cell again defines the same factory as a new object.
     if _definition(_factories.get(name, factory)) != _definition(factory):
         raise ValueError(f"a world named {name!r} is already registered; choose another name")
     _factories[name] = factory
@@ -74,7 +74,7 @@ def get(name: str | World, /, **params: Any) -> World:
     ValueError
         If a parameter is unknown or missing, or a value is out of range.
     TypeError
-        If it is neither a name nor a World.
+        If ``name`` is neither a name nor a World.
 
     Examples
     --------
@@ -87,8 +87,8 @@ def get(name: str | World, /, **params: Any) -> World:
         return name
     if not isinstance(name, str):
         raise TypeError(f"world must be the name of a world, such as 'rrxor', or a World, got {shown(name)}")
-    name, given = _parsed(name)
-    params = given | params
+    name, in_name = _parsed(name)
+    params = in_name | params
     factory = _factory(name)
     if factory is None:
         raise unknown("world", name, names())
@@ -123,7 +123,8 @@ def from_spec(spec: Mapping[str, Any], *, trusted: bool = True) -> World:
     Raises
     ------
     ValueError
-        If the spec is not a world's, or needs what is not trusted; the error says how to build it all the same.
+        If the spec does not describe a world, or needs a file, a server or a size that is not trusted; the error says
+        how to build it anyway.
 
     Examples
     --------
@@ -150,8 +151,8 @@ def title(world: World) -> str:
     factory = _factory(name)
     if factory is None:
         return world.name
-    given = inspect.signature(factory).parameters.values()
-    usual = {parameter.name: parameter.default for parameter in given} if _required(factory) else factory().spec
+    accepted = inspect.signature(factory).parameters.values()
+    usual = {parameter.name: parameter.default for parameter in accepted} if _required(factory) else factory().spec
     apart = {
         key: value
         for key, value in world.parameters.items()
@@ -164,15 +165,15 @@ def title(world: World) -> str:
 
 
 def _written(value: Any) -> str:
-    """A value as `_parsed` reads it: text as it is where that is unambiguous, otherwise JSON."""
-    # After a comma in text another parameter would begin.
+    """Write a value for `_parsed`: text unquoted if that is unambiguous, anything else as JSON."""
+    # `_parsed` takes a comma in text as the end of the parameter.
     if isinstance(value, str) and "," not in value and _parsed(f"x:y={value}")[1] == {"y": value}:
         return value
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _parsed(text: str) -> tuple[str, dict[str, Any]]:
-    """Split a name from the parameters after it. Values that are not JSON are text up to the next comma."""
+    """Split a title into name and parameters. Values that are not JSON are text up to the next comma."""
     name, colon, rest = str(text).partition(":")
     params: dict[str, Any] = {}
     decoder = json.JSONDecoder()
@@ -180,9 +181,7 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, rest = rest.partition("=")
         if not (key.strip() and equals) or "," in key:
             part = key.partition(",")[0] if "," in key else key + equals
-            raise ValueError(
-                f"world {text!r}: after the name come parameters such as {name}:key=value,key=value, got {part!r}"
-            )
+            raise ValueError(f"world {text!r}: parameters must be written as {name}:key=value,key=value, got {part!r}")
         try:
             value, end = decoder.raw_decode(rest)
         except json.JSONDecodeError:

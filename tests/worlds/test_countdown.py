@@ -455,7 +455,7 @@ def test_parameters(params: dict[str, Any], message: str) -> None:
 
 def test_targets_out_of_reach_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("nextlat_viz.worlds.countdown.arithmetic"), "_PATIENCE", 2**16)
-    with pytest.raises(ValueError, match=r"target \d+ is out of reach.* numbers=2, largest=3"):
+    with pytest.raises(ValueError, match=r"target \d+ is unreachable or very rare.* numbers=2, largest=3"):
         Countdown(numbers=2, largest=3).sample(1)
 
 

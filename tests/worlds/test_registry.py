@@ -118,7 +118,7 @@ def test_a_world_of_ones_own_is_called_by_its_name() -> None:
 
 def test_words_that_are_no_parameters() -> None:
     for text in ("z1r:", "z1r:p", "z1r:=3"):
-        with pytest.raises(ValueError, match="after the name come parameters such as z1r:key=value,key=value"):
+        with pytest.raises(ValueError, match="parameters must be written as z1r:key=value,key=value"):
             worlds.get(text)
     with pytest.raises(ValueError, match="unknown parameter of world 'z1r': 'q'"):
         worlds.get("z1r:q=1")

@@ -238,7 +238,7 @@ def write(content: bytes) -> Callable[[Path], Path]:
         (write(b""), {}, "some.txt' has no text"),
         (write(f" \n{BOUNDARY}\n ".encode()), {}, "some.txt' has no text"),
         (write(b"good \xe9 bad"), {}, "some.txt' is not UTF-8: byte 0xe9 at offset 5; convert it"),
-        (write(b"one document"), {}, r"none of the 1 documents .* falls to 'test'; separator='\\n\\n'"),
+        (write(b"one document"), {}, r"none of the 1 documents .* is in split 'test'; separator='\\n\\n'"),
         (write(b"x"), {"vocabulary_size": 256}, "vocabulary_size must be at least 257, 256 bytes and the boundary"),
         (write(b"x"), {"vocabulary_size": 0}, "vocabulary_size must be an integer of at least 1, got 0"),
         (write(b"x"), {"test_share": 1.0}, r"test_share must be in \[0, 1\), got 1.0"),

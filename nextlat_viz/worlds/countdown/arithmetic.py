@@ -78,7 +78,7 @@ def solved_problems(
         in_vain = 0 if len(kept) else in_vain + count
         if in_vain >= _PATIENCE:
             raise ValueError(
-                f"target {np.flatnonzero(need)[0]} is out of reach, or nearly: none of {in_vain} random calculations "
+                f"target {np.flatnonzero(need)[0]} is unreachable or very rare: none of {in_vain} random calculations "
                 f"with numbers={numbers}, largest={largest} ended in it; choose other targets, or more numbers"
             )
     all_inputs, all_equations = (np.concatenate(parts).astype(np.int64) for parts in zip(*drawn, strict=True))

@@ -127,7 +127,7 @@ def _join(figure: go.Figure, number: _Number, read: bool) -> None:
 
 def _dot(figure: go.Figure, number: _Number, colour: str, known: bool, named: bool) -> None:
     name = f"result {number.column}" if number.operands else "input"
-    hover = [f"{name}: {number.value}" if known else f"{name}, to come"]
+    hover = [f"{name}: {number.value}" if known else f"{name}, not read yet"]
     text, text_size = [str(number.value) if known else "?"], 14 if number.value < 1000 else 12
     line = {"width": 4 if named else 1, "color": CURSOR if named else INK}
     place = [number.column, number.row]
@@ -138,7 +138,7 @@ def _below(world: Countdown, tokens: np.ndarray, at: int, made: int) -> str:
     if not at:
         return "An example. Inputs are on the left; the left operand of an equation is above the right."
     if at <= world.prompt:
-        return f"After {at} tokens of the prompt; equations not read yet are dotted."
+        return f"After {at} tokens of the prompt; dotted equations have not been read yet."
     text = world.decode(tokens[:at]).split(" | ")[-1]
     note = "" if made == world.equations else " (equations with unavailable operands are not drawn)"
     return f"After {at} tokens: {text}{note}"

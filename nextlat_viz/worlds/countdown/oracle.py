@@ -21,7 +21,7 @@ _CHUNK = 64
 def candidates(
     world: Countdown, tokens: Int[np.ndarray, "episodes positions"], *, weighted: bool = False
 ) -> Iterator[tuple[Int[np.ndarray, "episodes candidates"], Shaped[np.ndarray, "episodes candidates"]]]:
-    """Yield candidate token ids at each position, from the first to one past the last, and their weights.
+    """Yield candidate token ids and their weights at each position, from the first to one past the last.
 
     A candidate of weight 0 is not legal; a token listed twice has the sum of its weights. Nothing is legal after an
     illegal token. With ``weighted``, weights in solutions are proportional to the exact law, and the tokens must be

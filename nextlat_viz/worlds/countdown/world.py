@@ -215,13 +215,13 @@ class Countdown(World):
         >>> world.verify(episodes.tokens).solved.all(), world.verify(episodes.tokens[:, ::-1]).solved.any()
         (np.True_, np.False_)
         """
-        given = np.asarray(tokens)
-        if given.ndim != 2 or given.dtype.kind not in "iu":
+        ids = np.asarray(tokens)
+        if ids.ndim != 2 or ids.dtype.kind not in "iu":
             raise ValueError(
-                f"tokens must be integers of shape (episodes, positions), got {given.dtype} of shape {given.shape}"
+                f"tokens must be integers of shape (episodes, positions), got {ids.dtype} of shape {ids.shape}"
             )
-        read = np.full((len(given), self.length), -1, np.int64)
-        read[:, : given.shape[1]] = given[:, : self.length]
+        read = np.full((len(ids), self.length), -1, np.int64)
+        read[:, : ids.shape[1]] = ids[:, : self.length]
         solution = read[:, self.prompt : -1].reshape(len(read), self.equations, 5)
         return verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
 
@@ -232,7 +232,7 @@ class Countdown(World):
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Which tokens may come next.
 
-        In the problem, any input and any target of the world. In the solution, what keeps the arithmetic true:
+        In the problem, any input and any target of the world. In the solution, tokens that keep the arithmetic true:
         available operands, operations possible with them, and the correct result. Legal solutions may miss the target;
         ``verify`` checks that.
 
@@ -263,8 +263,9 @@ class Countdown(World):
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"] | None:
         """Distribution of the next token, exact from the last pause on, by enumerating the ways to the target.
 
-        In the problem, which is not scored, it is uniform over the legal tokens, which is not its law. None with more
-        than four numbers, which have too many ways. Needs eight times the memory of ``legal_next``.
+        In the problem, which is not scored, the result is uniform over the legal tokens and not the true law.
+        None with more than four numbers, which have too many ways to enumerate. Needs eight times the memory of
+        ``legal_next``.
 
         Raises
         ------
@@ -313,12 +314,12 @@ class Countdown(World):
 
 
 def _range(targets: Sequence[int], limit: int) -> tuple[int, int]:
-    wanted = "two integers, the least and the greatest target"
+    expected = "two integers, the least and the greatest target"
     if not isinstance(targets, Sequence) or len(targets) != 2:
-        raise ValueError(f"targets must be {wanted}, got {targets!r}")
+        raise ValueError(f"targets must be {expected}, got {targets!r}")
     low, high = targets
     if any(isinstance(value, bool) or not isinstance(value, (int, np.integer)) for value in targets):
-        raise ValueError(f"targets must be {wanted}, got {targets!r}")
+        raise ValueError(f"targets must be {expected}, got {targets!r}")
     if not 1 <= low <= high <= limit:
-        raise ValueError(f"targets must be {wanted}, with 1 <= least <= greatest <= {limit}, got {targets!r}")
+        raise ValueError(f"targets must be {expected}, with 1 <= least <= greatest <= {limit}, got {targets!r}")
     return int(low), int(high)

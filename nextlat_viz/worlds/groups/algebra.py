@@ -10,19 +10,19 @@ from numpy.typing import ArrayLike
 
 
 def arrangements(things: int, even: bool = False) -> Int[np.ndarray, "elements things"]:
-    """List all permutations, or the even ones, in lexical order; row g holds the place each thing moves to.
+    """List all permutations, or the even ones, in lexical order; row g holds the place that each thing moves to.
 
     Examples
     --------
     >>> arrangements(3, even=True).tolist()
     [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
     """
-    every = np.array(list(itertools.permutations(range(things))))
+    elements = np.array(list(itertools.permutations(range(things))))
     if not even:
-        return every
+        return elements
     pairs = np.triu_indices(things, 1)
-    swapped = (every[:, pairs[0]] > every[:, pairs[1]]).sum(1)
-    return every[swapped % 2 == 0]
+    swapped = (elements[:, pairs[0]] > elements[:, pairs[1]]).sum(1)
+    return elements[swapped % 2 == 0]
 
 
 def cycles(element: Int[np.ndarray, " places"]) -> str:

@@ -45,7 +45,7 @@ class GroupWorld(World):
     readings : dict of int arrays (elements, ...), optional
         Additional states besides ``"state"``: values for each element, such as the places it moves things to.
     spec : dict, optional
-        What ``from_spec`` rebuilds the world from; the name by default.
+        Spec from which ``from_spec`` builds the world again; the name by default.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class GroupWorld(World):
         self.generators = tuple(generators)
         self.readings = dict(readings or {})
         self.spec = spec or {"name": self.name}
-        # Too few elements to hold a tenth of them out.
+        # A tenth of so few elements rounds to none.
         if len(self.elements) < _TEST_SHARE:
             self.splits = ("train",)
         self.table = algebra.multiplication(self.elements)
@@ -140,16 +140,16 @@ class GroupWorld(World):
         size = len(self.table)
         tokens = rng.integers(size, size=(length, n))
         if length >= _OPENING:
-            held = size // _TEST_SHARE
+            held_out = size // _TEST_SHARE
             first, second, third = self._marks
-            kind = rng.integers(held, size=n) if test else rng.integers(held, size, size=n)
+            kind = rng.integers(held_out, size=n) if test else rng.integers(held_out, size, size=n)
             label = np.argsort(third)[(kind - first[tokens[0]] - second[tokens[1]]) % size]
             tokens[2] = self.table[self.inverse[self.table[tokens[0], tokens[1]]], label]
         labels = self._products(tokens).T
         return Episodes(tokens.T, self._states(labels) if states else {}, targets=labels)
 
     def held_out(self, tokens: Tokens) -> Bool[np.ndarray, " episodes"]:
-        """Whether each episode belongs to the test split, by its first three elements.
+        """Whether the first three elements of each episode belong to the test split.
 
         Examples
         --------

@@ -33,7 +33,7 @@ def draw_machine(
 ) -> go.Figure:
     """Draw the states and the moves between them; a ring marks the current state if the episode holds it.
 
-    A generalised world has no states: drawn are the first moves of its belief.
+    A generalised world has no states, so the picture shows the first moves of its belief.
     """
     height = _height(world) if height is None else height
     figure = _drawn_once(_moves if world.generalised else machine, world, width, height)
@@ -75,7 +75,7 @@ def draw_beliefs(
 
 
 def _drawn_once(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *arguments: int) -> go.Figure:
-    """A new figure of the picture without an episode, which is the same at every step of every episode."""
+    """A new figure of the picture without an episode, which every step of every episode starts from."""
     # plotly checked the content when it was drawn first; checking thousands of colours again would slow every step.
     figure = Figure(_content(draw, world, *arguments), _validate=False)
     for part in (figure, figure.layout, *figure.data):
@@ -99,7 +99,7 @@ def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> g
     crowded = len(tree) > 200
     size = (3.5 if crowded else 7) + (9 if crowded else 19) * np.sqrt(tree.probability / tree.probability.max())
     rim = {"width": 0 if crowded else 0.7, "color": INK}
-    # Large dots first, so that they hide no small one.
+    # Large dots first, so that they do not hide small ones.
     order = np.argsort(-tree.probability, kind="stable")
     hover = np.array([_hover(world, tree, k) for k in range(len(tree))], dtype=object)
     if world.generalised:
@@ -133,7 +133,7 @@ def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> g
 
 
 def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
-    """How the first two tokens move the belief."""
+    """Draw the moves of the belief at the first and the second token."""
     tree = world.reachable_beliefs(max_depth=1)
     futures = world.kernel.futures(tree.beliefs)
     chances = world.kernel.chances(futures @ world.readout)

@@ -38,14 +38,14 @@ class HiddenMarkovWorld(World):
     token_names, state_names : sequence of str, optional
         ``"0", "1", ...`` by default.
     spec : dict, optional
-        What ``from_spec`` rebuilds the world from; the matrices by default.
+        Spec from which ``from_spec`` builds the world again; the matrices by default.
     generalised : bool
         Allow matrices that are not probabilities. Such a world has beliefs but no hidden state.
 
     Raises
     ------
     ValueError
-        If the matrices do not fit, or have no unique stationary distribution.
+        If the matrices are malformed, or have no unique stationary distribution.
 
     Examples
     --------
@@ -74,7 +74,7 @@ class HiddenMarkovWorld(World):
         start, readout = checks.fixed_vectors(matrices, generalised)
         self.kernel = Kernel(start, matrices, readout, tiny=_ROUNDING if generalised else 0.0)
         if generalised:
-            # No test of the matrices alone shows whether they define a process; a wrong one soon gives a negative
+            # No test of the matrices alone shows whether they define a process; a wrong one soon yields a negative
             # probability.
             reachable(self.kernel, max_depth=2, max_beliefs=100_000)
         self.name = checks.name(name)

@@ -101,6 +101,6 @@ def _below(world: PathStar, tokens: Int[np.ndarray, " positions"], at: int) -> s
     if not at:
         return "First problem of the test set; arms in order of their first edge in the prompt."
     if at < world.prompt:
-        return f"After {at} tokens of the prompt; edges not read yet are dotted."
+        return f"After {at} tokens of the prompt; dotted edges have not been read yet."
     answer = world.decode(tokens[world.prompt : at]) or "none yet"
     return f"After {at} tokens. Answer so far: {answer}"

@@ -29,7 +29,7 @@ def stars(
 ) -> tuple[Bool[np.ndarray, " episodes"], Int[np.ndarray, "episodes arms nodes"]]:
     """Whether lists of edges with distinct heads are a star, and its arms where they are."""
     size, rows = int(max(tails.max(initial=0), heads.max(initial=0))) + 1, np.arange(len(tails))[:, None]
-    # The additional column is the node after the end of an arm: again none.
+    # The additional column means no node, also for the node after it.
     after = np.full((len(tails), size + 1), -1)
     after[rows, tails] = heads
     led_to = np.zeros(after.shape, bool)

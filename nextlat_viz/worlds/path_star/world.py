@@ -38,8 +38,8 @@ class PathStar(World):
       goal on, the goal's arm. -1 on the first node of an edge and on the start in the prompt.
     - ``goal_arm``: the number of the goal's arm from the goal on, after all edges were read; -1 before.
     - ``depth``: in the answer, the number of edges of the path so far; -1 before.
-    - ``branch``: True where the next token decides on an arm, which is on the first node of the answer. The first node
-      itself, predicted at ``=``, is a copy of the start.
+    - ``branch``: True on the first node of the answer, where the next token chooses an arm. The first node itself,
+      predicted at ``=``, is a copy of the start.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ class PathStar(World):
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Distribution of the next token, exact from ``=`` on: probability 1 for the correct token.
 
-        In the prompt, which is not scored, it is uniform over the legal tokens, which is not the law of the prompts.
+        In the prompt, which is not scored, the result is uniform over the legal tokens and not the true law.
 
         Raises
         ------

@@ -102,8 +102,8 @@ def _fill(
             if now[f"where_{person}"] == place:
                 parts = _parts([thing for thing in world.things if now[f"holder_{thing}"] == index], _PER_LINE)
                 lines += [(person, parts[0] if parts else []), *(("", part) for part in parts[1:])]
-        here = [thing for thing in world.things if now[f"where_{thing}"] == place]
-        floor = _parts([thing for thing in here if now[f"holder_{thing}"] == nobody], _PER_LINE + 1)
+        present = [thing for thing in world.things if now[f"where_{thing}"] == place]
+        floor = _parts([thing for thing in present if now[f"holder_{thing}"] == nobody], _PER_LINE + 1)
         step = min(_LINE, (bottom - top - _HEAD - 5) / max(len(lines) + len(floor), 1))
         third = (right - left - 16) / (_PER_LINE + 1)
         for row, (person, held) in enumerate(lines):

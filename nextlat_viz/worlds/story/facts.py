@@ -74,7 +74,7 @@ class History:
 
 
 class Facts:
-    """A boolean table, computed again at every word: one row per fact, one column per story.
+    """A boolean table of one row per fact and one column per story, computed again at every word.
 
     Facts of each thing: the subject can take it, holds it, sees it; it has been found, or not. Facts of each person: is
     in the same place as the subject, can receive a thing. Facts of each place: the subject is elsewhere; the entity

@@ -24,7 +24,7 @@ class Story(World):
 
     A story opens with the place of every person. In each further sentence somebody goes somewhere, finds, takes, drops,
     gives or sees a thing, or meets somebody; or the sentence is a question and its answer: where is it, who has it, is
-    it in that place? Only possible events are told: people take things in the same place while a hand is free, give
+    it in that place? Only possible events occur: people take things in the same place while a hand is free, give
     them to people in the same place with a free hand, and meet people in the same place. Things have no place until
     somebody finds them. "She", "he" and "it" mean the woman, man or thing mentioned last.
 
@@ -115,11 +115,11 @@ class Story(World):
         >>> Story(places=2, things=1).state_values["where_ball"]
         ('kitchen', 'garden', 'unknown')
         """
-        who, what = (*self.people, "nobody"), (*self.people, *self.things)
+        holders, entities = (*self.people, "nobody"), (*self.people, *self.things)
         return (
-            {f"where_{name}": (*self.places, "unknown") for name in what}
-            | {f"holder_{name}": who for name in self.things}
-            | {"she": who, "he": who, "it": (*self.things, "nothing")}
+            {f"where_{name}": (*self.places, "unknown") for name in entities}
+            | {f"holder_{name}": holders for name in self.things}
+            | {"she": holders, "he": holders, "it": (*self.things, "nothing")}
         )
 
     def sample(
@@ -257,11 +257,11 @@ class Story(World):
         checks.require_legal(self, tokens, legal, reason)
 
     def _states(self, history: History) -> dict[str, np.ndarray]:
-        what = (*self.people, *self.things)
+        entities = (*self.people, *self.things)
         she, he, it = history.meant.astype(np.int64).transpose(0, 2, 1)
         nobody = self.narrator.people
         return (
-            {f"where_{name}": history.place[i].T.astype(np.int64) for i, name in enumerate(what)}
+            {f"where_{name}": history.place[i].T.astype(np.int64) for i, name in enumerate(entities)}
             | {f"holder_{name}": history.holder[i].T.astype(np.int64) for i, name in enumerate(self.things)}
             | {"she": np.minimum(she, nobody), "he": np.minimum(he, nobody), "it": it - nobody}
         )
@@ -277,7 +277,7 @@ def openings(people: int, places: int) -> dict[str, Int[np.ndarray, "openings pe
     (8, [[0, 1]])
     """
     index = np.arange(places**people)
-    every = index[:, None] // places ** np.arange(people) % places
+    choices = index[:, None] // places ** np.arange(people) % places
     order = np.argsort(scrambled(index), kind="stable")
     test = max(1, round(_HELD_OUT * len(index)))
-    return {"train": every[order[test:]], "test": every[order[:test]]}
+    return {"train": choices[order[test:]], "test": choices[order[:test]]}

@@ -36,7 +36,7 @@ class TextSource:
 
     @property
     def is_file(self) -> bool:
-        """Whether the name is a path: an existing file, or a name that is invalid for a data set."""
+        """Whether the name is a path: an existing file, or not a valid name of a data set."""
         looks_like_file = Path(self.name).suffix in _FILES or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.name)
         return looks_like_file or Path(self.name).expanduser().exists()
 
@@ -54,8 +54,8 @@ def read_file(source: TextSource) -> tuple[list[str], str]:
     if not path.is_file():
         near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
         hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
-        what = "is a folder; name a file in it" if path.is_dir() else f"does not exist{hint}"
-        raise ValueError(f"source={source.name!r} {what}")
+        problem = "is a folder; name a file in it" if path.is_dir() else f"does not exist{hint}"
+        raise ValueError(f"source={source.name!r} {problem}")
     content = path.read_bytes()
     try:
         text = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")

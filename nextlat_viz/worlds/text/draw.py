@@ -113,10 +113,10 @@ def draw_frequencies(
     below = f"{len(order):,} of {len(world.vocabulary):,} tokens occur in the training documents."
     if episode is not None and at is not None:
         token = int(episode.tokens[0, at - 1])
-        where = np.flatnonzero(order == token)
+        rank = np.flatnonzero(order == token)
         below = f"Token {at} of the episode: {world.vocabulary[token]}"
-        if where.size:
-            place = int(where[0])
+        if rank.size:
+            place = int(rank[0])
             drawing.add_ring(figure, (place + 1, share[place]), 14, 3)
             _label(figure, place + 1, share[place], f"<b>{names[place]}</b>", -24, CURSOR)
     drawing.add_caption(figure, f"{world.name}: frequency of each token", below)

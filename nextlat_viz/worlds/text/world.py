@@ -66,7 +66,7 @@ class Text(World):
         return Episodes(windows, self.replay(windows) if states else {"document": self._documents(windows)})
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Document and position in it of each token, as in ``sample``."""
+        """Document of each token and its position in it, as in ``sample``."""
         tokens = checks.tokens(self, tokens)
         ends = tokens == self.boundary
         at = np.arange(tokens.shape[1])
@@ -245,8 +245,8 @@ def _pack(texts: list[str], source: TextSource, made: Spec) -> Packed:
     for split, members in parts.items():
         if not members:
             raise ValueError(
-                f"none of the {len(texts)} documents of source={source.name!r} falls to {split!r}; separator='\\n\\n' "
-                "makes paragraphs documents, test_share=0 holds none out"
+                f"none of the {len(texts)} documents of source={source.name!r} is in split {split!r}; "
+                "separator='\\n\\n' makes each paragraph a document, test_share=0 holds none out"
             )
     trained = tokenizer.train_bpe(parts["train"], made["vocabulary_size"])
     return Packed(
