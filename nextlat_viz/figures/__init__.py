@@ -13,9 +13,8 @@ from nextlat_viz.figures.probes import probe_overview
 from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.rows import color_options
-from nextlat_viz.figures.seeds import every_seed
 from nextlat_viz.figures.theme import template
-from nextlat_viz.figures.training import loss_curves
+from nextlat_viz.figures.training import every_seed, loss_curves
 from nextlat_viz.figures.trajectories import trajectories
 
 __all__ = [

@@ -86,6 +86,7 @@ def probe_overview(
     axes = layout.view([0.74, 1.0], up, x="position (tokens read)", y=scale, title=f"by position, from {source}")
     for i, (table, color) in enumerate(zip(by_position, colors, strict=True)):
         figure.add_traces(_lines(names[i], table, "position", i, color, axes)[:1])
+    layout.lines += _mark(site, by_site)
     return layout.finish(
         figure,
         theme,
@@ -93,7 +94,6 @@ def probe_overview(
         margin={"l": 20, "r": 14, "t": 50, "b": 84},
         clickmode="event",
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.2, "yanchor": "top"},
-        shapes=_mark(site, by_site),
     )
 
 

@@ -149,13 +149,13 @@ def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
     first, second = (np.clip(np.rint(share[:, i] * steps), 0, steps).astype(int) for i in (0, 1))
     second = np.minimum(second, steps - first)
     grid = [(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]
-    number = {(i, j): k for k, (i, j, _) in enumerate(grid)}
-    codes = [
-        number[pair] if ok else len(grid) for pair, ok in zip(zip(first, second, strict=True), finite, strict=True)
-    ]
+    number = np.zeros((steps + 1, steps + 1), dtype=np.uint8)
+    for k, (i, j, _) in enumerate(grid):
+        number[i, j] = k
+    codes = np.where(finite, number[first, second], len(grid)).astype(np.uint8)
     palette = theme.to_hex(theme.belief_rgb(np.array(grid) / steps))
     key = _bands("belief in", names, theme.categorical_colors(3))
-    return Coloring("belief", np.array(codes, dtype=np.uint8), [*palette, MISSING], key)
+    return Coloring("belief", codes, [*palette, MISSING], key)
 
 
 def _categorical(title: str, values: pd.Series) -> Coloring:

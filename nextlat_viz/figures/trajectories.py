@@ -106,7 +106,8 @@ def trajectories(
             figure.add_trace(_error(name, color, path, texts, i, errors))
     figure.add_trace(_strip(codes, tokens, first.positions, at, selection, theme, strip))
     line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
-    cursor = {"x0": position, "x1": position, "y0": 0, "y1": 1, "xref": "x3", "yref": "y3 domain", "line": line}
+    across = {"x0": position, "x1": position, "xref": "x3"}
+    layout.lines.append({"type": "line", **across, "y0": 0, "y1": 1, "yref": "y3 domain", "line": line})
     return layout.finish(
         figure,
         theme,
@@ -117,7 +118,6 @@ def trajectories(
         dragmode="select",
         clickmode="event",
         legend={"orientation": "h", "x": 0.0, "xanchor": "left", "y": 0.995, "yanchor": "top"},
-        shapes=[{"type": "line", **cursor}],
     )
 
 

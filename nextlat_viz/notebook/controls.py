@@ -1,20 +1,27 @@
-"""Controls that set one part of the state and follow it, and the status line of a job queue."""
+"""Controls that set the state and follow it, the cursor with its tokens, and the status line of a job queue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
+from traitlets import Int, List, Unicode
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.notebook.jobs import Jobs
+from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.notebook.panel import LABEL, Box
+from nextlat_viz.notebook.state import ViewState
 
 # ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
 _NONE = "none"
 _AUTO = {"width": "auto"}
+_LONGEST_NOTE = 200
+_HERE = Path(__file__).parent
 
 
 def bound(
@@ -30,21 +37,8 @@ def bound(
 ) -> Any:
     """Make a selection control for one trait of a view's state: it sets the trait and follows its changes.
 
-    Parameters
-    ----------
-    kind : ipywidgets.Dropdown, ipywidgets.SelectionSlider, ...
-    view : Box
-        The view of the state; it shows errors.
-    trait : str
-    description, tooltip : str
-    options : callable
-        Returns the options in the present world: values, or (label, value).
-    hide_single : bool
-        Hide the control while there are fewer than two options.
-    choose : callable, optional
-        Called with the chosen value instead of assigning the trait.
-    **more
-        Passed to the control.
+    `options` returns the options in the present world: values, or (label, value). `hide_single` hides the control
+    while there are fewer than two of them. `choose` is called with the chosen value instead of assigning the trait.
     """
 
     def offers() -> list[tuple[str, Any]]:
@@ -101,48 +95,23 @@ def bound(
 def world(view: Box) -> Any:
     """Which world's models are shown; one that is not loaded is loaded by the job queue first."""
     return bound(
-        ipywidgets.Dropdown,
-        view,
-        "world",
-        "World",
-        lambda: view.state.worlds,
-        "The world the models were trained on",
-        True,
-        lambda name: view.state.request(name, None, view._complain),
-    )
+        ipywidgets.Dropdown, view, "world", "World", lambda: view.state.worlds,
+        "The world the models were trained on", True, lambda name: view.state.request(name, None, view._complain),
+    )  # fmt: skip
 
 
 def color(view: Box) -> Any:
-    """Which column colours the points."""
-
-    def options() -> list[tuple[str, str]]:
-        return list(color_options(view.state.latents[0]).items())
-
+    options = lambda: list(color_options(view.state.latents[0]).items())  # noqa: E731
     return bound(ipywidgets.Dropdown, view, "color", "Colour by", options, "What colours the points")
 
 
 def site(view: Box) -> Any:
-    """Which layer is shown."""
-    return bound(
-        ipywidgets.Dropdown,
-        view,
-        "site",
-        "Layer",
-        lambda: view.state.scene.sites,
-        "Which layer the latents are taken from",
-    )
+    options = lambda: view.state.scene.sites  # noqa: E731
+    return bound(ipywidgets.Dropdown, view, "site", "Layer", options, "Which layer the latents are taken from")
 
 
-def target(view: Box) -> Any:
-    """The target of the probes."""
-    return bound(
-        ipywidgets.Dropdown,
-        view,
-        "target",
-        "Probe target",
-        lambda: view.state.scene.targets,
-        "What the linear probes predict",
-    )
+def target(view: Box, description: str = "Probe target", tooltip: str = "What the linear probes predict") -> Any:
+    return bound(ipywidgets.Dropdown, view, "target", description, lambda: view.state.scene.targets, tooltip)
 
 
 def step(view: Box) -> Any:
@@ -154,23 +123,15 @@ def step(view: Box) -> Any:
         return [*earlier, (f"{steps[-1]:,}" if steps else "last", None)]
 
     slider = bound(
-        ipywidgets.SelectionSlider,
-        view,
-        "step",
-        "Training step",
-        options,
-        "Show the models earlier in training",
-        True,
-        lambda number: view.state.request(view.state.world, number, view._complain),
-        continuous_update=False,
-    )
+        ipywidgets.SelectionSlider, view, "step", "Training step", options, "Show the models earlier in training",
+        True, lambda number: view.state.request(view.state.world, number, view._complain), continuous_update=False,
+    )  # fmt: skip
     # A slider has no natural width, unlike a dropdown: without this its track has length zero.
     slider.layout.width = "300px"
     return slider
 
 
 def theme(view: Box) -> Any:
-    """Whether figures are light or dark."""
     options = [("like the page", None), ("light", False), ("dark", True)]
     return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")
 
@@ -180,16 +141,136 @@ def row(*controls: Any) -> ipywidgets.HBox:
     return ipywidgets.HBox(list(controls), layout={"flex_flow": "row wrap", "align_items": "center", "width": "100%"})
 
 
+class EpisodeControls:
+    """Episode, next held-out episode, play and position, in a `row`; they set the state of a box and follow it."""
+
+    def __init__(self, box: Box) -> None:
+        self._box = box
+        self.episode = ipywidgets.BoundedIntText(
+            description="Episode", tooltip="The episode shown", style=LABEL,
+            layout={"width": "130px", "margin": "2px 6px 2px 0"},
+        )  # fmt: skip
+        self.next = ipywidgets.Button(
+            description="Next held-out", tooltip="Go to the next episode that is not used to train the probes",
+            layout={"width": "auto"},
+        )  # fmt: skip
+        self.next.on_click(box._guarded(self._go_on))
+        self.side = ipywidgets.HTML()
+        self.play = ipywidgets.Play(interval=800, min=1, tooltip="Step through the episode")
+        self.position = ipywidgets.IntSlider(
+            description="Position", tooltip="How many tokens have been read; arrow keys step", min=1,
+            continuous_update=False, style=LABEL, layout={"width": "340px"},
+        )  # fmt: skip
+        self.row = [self.episode, self.next, self.side, self.play, self.position]
+        self.follow()
+        # Linked in the page, so that playing does not wait for the kernel.
+        self._jslink = ipywidgets.jslink((self.play, "value"), (self.position, "value"))
+        box._link(self.episode, self._set_episode)
+        box._link(self.position, self._set_position)
+        for name in ("world", "step", "episode", "position"):
+            box._link(box.state, self.follow, name)
+
+    def follow(self, change: Any = None) -> None:
+        state, scene = self._box.state, self._box.state.scene
+        places = scene.positions(state.episode)
+        with self.episode.hold_trait_notifications():
+            self.episode.min, self.episode.max = int(scene.episodes[0]), int(scene.episodes[-1])
+            self.episode.value = state.episode
+        for control in (self.position, self.play):
+            with control.hold_trait_notifications():
+                # The larger bound first: ipywidgets refuses a range that is empty for a moment.
+                control.max = max(places[-1], control.max)
+                control.min, control.max = places[0], places[-1]
+                control.value = state.position
+        held_out = state.episode in scene.held_out_episodes
+        text = "held out from the probes" if held_out else "training episode of the probes"
+        self.side.value = f'<span style="margin:0 14px">{text}</span>'
+
+    def close(self) -> None:
+        """Undo the link in the page; the box closes the controls."""
+        self._jslink.unlink()
+
+    def _set_episode(self, change: Any) -> None:
+        try:
+            self._box.state.episode = self.episode.value
+        finally:
+            # The control shows the state, also where the state refused the number.
+            self.follow()
+
+    def _set_position(self, change: Any) -> None:
+        self._box.state.position = self.position.value
+
+    def _go_on(self, button: Any) -> None:
+        held_out = self._box.state.scene.held_out_episodes
+        later = held_out[held_out > self._box.state.episode]
+        self._box.state.episode = int(later[0] if later.size else held_out[0])
+
+
+class TokenStrip(LiveWidget):
+    """Tokens in a row: those read, the current one, those to come. A click on one goes there.
+
+    `notes` are the tooltips over the tokens, `places` their positions, ascending. All is shown as text, not as markup.
+    """
+
+    _esm = javascript(_HERE / "tokens.js")
+    _css = (_HERE / "studio.css").read_text(encoding="utf-8")
+    tokens = List(Unicode()).tag(sync=True)
+    notes = List(Unicode()).tag(sync=True)
+    places = List(Int()).tag(sync=True)
+    position = Int(1).tag(sync=True)
+    selected = List(Int()).tag(sync=True)
+
+
+class Cursor(Box):
+    """Episode, position, play, and the tokens of the episode; a tooltip over a token has the truth after it."""
+
+    def __init__(self, state: ViewState) -> None:
+        super().__init__(state)
+        self.controls = EpisodeControls(self)
+        self.strip = TokenStrip()
+        self._shown: Any = None
+        self._follow(None)
+        self.children = [row(*self.controls.row), self._alert, self.strip]
+        self._link(self.strip, lambda change: setattr(state, "position", change["new"]), "position")
+        for name in ("world", "step", "episode", "position", "selection"):
+            self._link(state, self._follow, name)
+
+    def _follow(self, change: Any) -> None:
+        state, scene = self.state, self.state.scene
+        places = scene.positions(state.episode)
+        if self._shown != (id(scene), state.episode):
+            self._shown = (id(scene), state.episode)
+            self._write(places)
+        own = scene.rows([(state.episode, place) for place in places])
+        selected = np.isin(own, state.rows)
+        self.strip.selected = [place for place, inside in zip(places, selected, strict=True) if inside]
+        self.strip.position = state.position
+
+    def _write(self, places: list[int]) -> None:
+        state, scene = self.state, self.state.scene
+        line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
+        names = [scene.vocabulary[line[place - 1]] if line[place - 1] >= 0 else "?" for place in places]
+        rows = scene.latents[0].obs.iloc[scene.rows([(state.episode, place) for place in places])]
+        columns = [name for name in map(str, rows) if name not in ("episode", "position", "token", "token_id")]
+        with self.strip.hold_trait_notifications():
+            self.strip.tokens = [shorten(name) for name in names]
+            self.strip.notes = [
+                shorten(", ".join([f"token {name}", *(f"{column} {row[column]}" for column in columns)]), _LONGEST_NOTE)
+                for name, (_, row) in zip(names, rows.iterrows(), strict=True)
+            ]
+            self.strip.places = places
+
+    def close(self) -> None:
+        if not self._closed:
+            self.controls.close()
+        super().close()
+
+
 class StatusLine(Box):
     """What a job queue computes, how far it is, and a button that cancels it.
 
-    The line keeps its height while the queue is empty, so that nothing below it moves.
-
-    Parameters
-    ----------
-    jobs : Jobs
-    then : callable, optional
-        A listener of the queue: while something it asked for was cancelled or failed, a button computes that again.
+    The line keeps its height while the queue is empty, so that nothing below it moves. `then` is a listener of the
+    queue: while something it asked for was cancelled or failed, a button computes that again.
     """
 
     def __init__(self, jobs: Jobs, then: Callable[[], None] | None = None) -> None:

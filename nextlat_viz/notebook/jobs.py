@@ -94,7 +94,6 @@ class Results:
         return value
 
     def peek(self, key: Hashable, default: Any = None) -> Any:
-        """Return a result if it is there."""
         with self._guard:
             return self._values.get(key, default)
 
@@ -125,7 +124,6 @@ class Loop:
 
     @property
     def running(self) -> bool:
-        """Whether there is an event loop."""
         return self._loop is not None and not self._loop.is_closed()
 
     def call(self, call: Callable[..., Any], *arguments: Any) -> None:
@@ -135,7 +133,6 @@ class Loop:
                 self._loop.call_soon_threadsafe(call, *arguments)
 
     def call_later(self, seconds: float | int, call: Call) -> None:
-        """Call on the loop's thread after some time."""
         if self._loop is not None:
             self.call(self._loop.call_later, seconds, call)
 
@@ -286,19 +283,9 @@ class Jobs:
     ) -> Any:
         """Return a result; where it is not there yet, queue its computation and call `then` when that has ended.
 
-        Parameters
-        ----------
-        results : Results
-            Where the result is kept.
-        key : hashable
-        title : str
-            What is computed, for the reader.
-        compute : callable
-            Runs in the background thread. It may call `report`, which stops it where it was cancelled.
-        then : callable
-            Called once, on the loop's thread.
-        first : bool
-            Run it before the jobs that wait.
+        `compute` runs in the background thread, with `first` before the jobs that wait. It may call `report`, which
+        stops it where it was cancelled. `then` is called once, on the loop's thread. `title` tells the reader what is
+        computed.
 
         Raises
         ------
@@ -374,7 +361,6 @@ class Jobs:
         self._watchers[call] = None
 
     def unwatch(self, call: Call) -> None:
-        """Undo `watch`."""
         self._watchers.pop(call, None)
 
     def say(self, note: str) -> None:
@@ -444,7 +430,6 @@ class Jobs:
         self._thread.start()
 
     def _work(self, job: _Job) -> None:
-        """Compute, in the background thread."""
         _run(job)
         self._loop.call(self._end, job)
 

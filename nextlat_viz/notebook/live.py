@@ -27,14 +27,12 @@ class LiveWidget(anywidget.AnyWidget):
     _unheard: frozenset[str] = frozenset()
 
     def open(self) -> None:
-        """Announce the widget to the page."""
         if self.comm is None:
             self._model_id = self._id = uuid4().hex
             self.on_msg(self._hear)
         super().open()
 
     def send_state(self, key: str | Iterable[str] | None = None) -> None:
-        """Send values to the page; see ipywidgets."""
         super().send_state(key)
         if not self._heard:
             keys = self.keys if key is None else [key] if isinstance(key, str) else key

@@ -38,6 +38,7 @@ class Box(ipywidgets.VBox):
 
     # ipywidgets also closes an object whose constructor failed; there is nothing to close in it.
     _closed = True
+    _following = False
     children: Any
     _dom_classes: Any
 
@@ -70,6 +71,15 @@ class Box(ipywidgets.VBox):
                     call(*arguments)
 
         return guarded
+
+    @contextlib.contextmanager
+    def _still(self) -> Iterator[None]:
+        """Change controls without changing the state: `_following` is true, and new options select one for a moment."""
+        before, self._following = self._following, True
+        try:
+            yield
+        finally:
+            self._following = before
 
     @contextlib.contextmanager
     def _working(self, doing: str = "Computing …") -> Iterator[None]:

@@ -286,7 +286,8 @@ def _packed(value: Any, buffers: list[bytes]) -> Any:
             return {"buffer": len(buffers) - 1, "dtype": value.dtype.name, "shape": list(value.shape)}
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_packed(item, buffers) for item in value]
+        # Most lists are thousands of hover texts.
+        return [item if isinstance(item, str) else _packed(item, buffers) for item in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

@@ -39,23 +39,15 @@ _FEW = 8
 
 
 class Scene:
-    """The models of one world side by side, on the same rows.
+    """The models of one world side by side, on the same rows, at a training step; None for the end of training.
 
     Parameters
     ----------
-    sources : sequence of Source
-    step : int or None
-        Training step, None for the end.
     max_points : int
         Views draw whole episodes up to about this many rows; numbers always come from all rows.
     reference : Scene, optional
         Projections are aligned with that of its first model's last layer, so that they can be compared across models,
         layers and steps; default this scene's own.
-
-    Attributes
-    ----------
-    results : Results
-        Probes, projections and other results, by key.
 
     Raises
     ------
@@ -84,7 +76,6 @@ class Scene:
 
     @cached_property
     def world(self) -> World:
-        """The world the models were trained on."""
         return world_of(self.latents[0])
 
     @cached_property
@@ -132,7 +123,6 @@ class Scene:
 
     @cached_property
     def targets(self) -> list[str]:
-        """The targets of probes."""
         first = self.latents[0]
         arrays = [str(name) for name in first.obsm if not str(name).startswith(("X_", "next_token_probs"))]
         exact = [str(name) for name in first.obsm if name == "next_token_probs_exact"]
@@ -141,7 +131,6 @@ class Scene:
 
     @cached_property
     def episodes(self) -> Int[np.ndarray, " episodes"]:
-        """The episodes, ascending."""
         return np.unique(column(self.latents[0], "episode"))
 
     @cached_property
@@ -177,13 +166,11 @@ class Scene:
         return order[nearest[numbers[nearest] == wanted]]
 
     def keys(self, rows: Sequence[int]) -> tuple[Row, ...]:
-        """(episode, position) of rows."""
         first, numbers = self.latents[0], np.asarray(rows, dtype=np.int64)
         episode, position = column(first, "episode")[numbers], column(first, "position")[numbers]
         return tuple(zip(episode.tolist(), position.tolist(), strict=True))
 
     def positions(self, episode: int) -> list[int]:
-        """The positions an episode has, ascending."""
         base, numbers, _ = self._lookup
         start, end = np.searchsorted(numbers, [episode * base, (episode + 1) * base])
         positions: list[int] = (numbers[start:end] - episode * base).tolist()
@@ -257,12 +244,10 @@ class Scene:
         )
 
     def by_site(self, model: int, target: str) -> pd.DataFrame:
-        """The score at every layer."""
         frames = [self.probe(model, target, site).to_frame() for site in self.sites]
         return pd.concat(frames, ignore_index=True)
 
     def by_position(self, model: int, target: str, site: str) -> pd.DataFrame:
-        """The score at every position."""
         return self.results.get(
             ("positions", model, target, site),
             lambda: analysis.probe_positions(self.latents[model], self.probe(model, target, site)),

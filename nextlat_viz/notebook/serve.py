@@ -56,7 +56,6 @@ class App:
 
     @property
     def running(self) -> bool:
-        """Whether the server is running."""
         return self._process.poll() is None
 
     @property

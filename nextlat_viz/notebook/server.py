@@ -52,12 +52,10 @@ class StudioServer(Voila):
     """Voila with these kernels and this page."""
 
     def initialize(self, argv: list[str] | None = None) -> None:
-        """Read the settings."""
         super().initialize(argv)
         self.voila_configuration.multi_kernel_manager_class = PageKernels
 
     def init_handlers(self) -> list[Any]:
-        """List the routes."""
         return [
             (route, StudioPage, *options) if handler is TornadoVoilaHandler else (route, handler, *options)
             for route, handler, *options in super().init_handlers()

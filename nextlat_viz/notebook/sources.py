@@ -21,14 +21,8 @@ Model: TypeAlias = Union[str, os.PathLike[str], AnnData, "Checkpoint"]
 class Source:
     """One model: its latents at any step that was kept, and those of the untrained model.
 
-    Checkpoints and extracted latents are kept, so each is loaded or extracted once. Methods may be called from any
-    thread.
-
-    Parameters
-    ----------
-    model : AnnData, Checkpoint, or the name or folder of a checkpoint
-    untrained : AnnData, optional
-        For given latents, the same rows of the untrained model. A checkpoint makes its own.
+    Checkpoints and extracted latents are kept, so each is loaded or extracted once, by any thread. `untrained` holds,
+    for given latents, the same rows of the untrained model; a checkpoint makes its own.
     """
 
     def __init__(self, model: Model, untrained: AnnData | None = None) -> None:
@@ -61,13 +55,11 @@ class Source:
 
     @property
     def label(self) -> str:
-        """The model's label."""
         checkpoint = self.checkpoint
         return str(meta(self._model)["label"]) if checkpoint is None else checkpoint.label
 
     @property
     def world_name(self) -> str:
-        """The name of the model's world."""
         if isinstance(self._model, AnnData):
             return str(json.loads(meta(self._model)["world"])["name"])
         checkpoint = self.checkpoint

@@ -236,17 +236,8 @@ class ViewState(HasTraits):
     def request(self, world: str, step: int | None, failed: Callable[[Exception], None]) -> None:
         """Show a world at a training step as soon as it is loaded, by the job queue; until then nothing changes.
 
-        Parameters
-        ----------
-        world : str
-        step : int or None
-        failed : callable taking an Exception
-            Called when it cannot be loaded.
-
-        Notes
-        -----
-        A later request, or any other change of world or step, replaces this one. When it is cancelled the queue's
-        status says so.
+        A later request, or any other change of world or step, replaces this one. `failed` is called with the error
+        when it cannot be loaded; when it is cancelled the queue's status says so.
         """
         self._moved()
         self.jobs.forget(self._scenes, (world, step))
@@ -263,20 +254,10 @@ class ViewState(HasTraits):
         return not all(source.has(step) for source in self._sources[world])
 
     def load(self, world: str, step: int | None, progress: Callable[[float, int, str], None] | None = None) -> Scene:
-        """Extract missing latents for a step without changing the view. Thread-safe.
+        """Extract missing latents for a step, None for the end of training, without changing the view. Thread-safe.
 
-        Parameters
-        ----------
-        world : str
-        step : int or None
-            None for the end of training.
-        progress : callable, optional
-            ``progress(done, total, text)``: how many models are done, of how many, and the present stage. What it
-            raises ends the extraction.
-
-        Returns
-        -------
-        Scene
+        ``progress(done, total, text)`` hears how many models are done, of how many, and the present stage; what it
+        raises ends the extraction.
         """
         if world not in self._sources:
             raise unknown("world", world, self._sources)

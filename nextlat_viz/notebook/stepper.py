@@ -177,7 +177,6 @@ class EpisodeStepper(Box):
         return f"<div>{title}, exact probabilities: {escape(text)}{more}</div>"
 
     def close(self) -> None:
-        """Take the widget off the page and out of memory."""
         if not self._closed:
             self._jslink.unlink()
         super().close()

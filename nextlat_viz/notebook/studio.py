@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from nextlat_viz.errors import unknown
 from nextlat_viz.figures.export import FORMATS
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.cursor import Cursor
 from nextlat_viz.notebook.panel import LABEL, Box, Panel, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
@@ -39,15 +37,7 @@ class Studio(Box):
     """Two or more models at one cursor: a panel for each question.
 
     Click a point, a token or a pair, drag over points, press an arrow key: all panels follow. A click on a panel's
-    question folds it; a folded panel computes nothing. Open it with `studio`.
-
-    Parameters
-    ----------
-    *models
-        Models of one world: checkpoints, their names, or latents; or one dict ``{world name: models}``.
-    state : ViewState, optional
-        In place of models, to link the studio with other widgets.
-    theme : {"auto", "light", "dark"}, optional
+    question folds it; a folded panel computes nothing. Open it with `studio`, which describes the parameters.
 
     Attributes
     ----------
@@ -68,7 +58,7 @@ class Studio(Box):
         super().__init__(opened)
         self._dom_classes = ("nextlat-viz", "nlv-studio")
         self.status = controls.StatusLine(opened.jobs)
-        self.cursor, self.filter = Cursor(opened), Filter(opened)
+        self.cursor, self.filter = controls.Cursor(opened), Filter(opened)
         self.panels: dict[str, Panel] = {panel.name: panel(state=opened) for panel in PANELS}
         questions = {name: panel.question for name, panel in self.panels.items() if name != PairsPanel.name}
         # Draw every panel once before the cell ends.
@@ -151,7 +141,6 @@ class Studio(Box):
         return figures.write(figure, target, provenance, **options)
 
     def close(self) -> None:
-        """Take the studio off the page and out of memory, with every panel."""
         if not self._closed:
             for part in (self.status, self.cursor, self.filter, *self.panels.values()):
                 part.close()
@@ -163,7 +152,6 @@ class Filter(Box):
 
     def __init__(self, state: ViewState) -> None:
         super().__init__(state)
-        self._following = False
         self.column = ipywidgets.Dropdown(
             options=[_NO_COLUMN], description="Filter by", tooltip="Highlight the rows with certain values",
             style=LABEL, layout={"width": "auto", "max_width": "260px", "margin": "2px 12px 2px 0"},
@@ -183,15 +171,6 @@ class Filter(Box):
         for name in ("world", "filter", "selection", "step"):
             self._link(state, self._follow, name)
         self._follow(None)
-
-    @contextlib.contextmanager
-    def _still(self) -> Iterator[None]:
-        """Change the controls without changing the state: new options select the first of them for a moment."""
-        before, self._following = self._following, True
-        try:
-            yield
-        finally:
-            self._following = before
 
     def _follow(self, change: Any) -> None:
         state = self.state
@@ -249,16 +228,7 @@ class Filter(Box):
 
 
 class Export(Box):
-    """Writes a panel's figure to a file.
-
-    Parameters
-    ----------
-    state : ViewState
-    panels : dict of {name: question}
-        The panels that draw figures.
-    export : callable
-        `Studio.export`.
-    """
+    """Writes the figure of a panel, chosen by its question, to a file by `Studio.export`."""
 
     def __init__(self, state: ViewState, panels: Mapping[str, str], export: Callable[..., Path]) -> None:
         super().__init__(state)

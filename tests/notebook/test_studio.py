@@ -15,7 +15,7 @@ import psutil
 import pytest
 from anndata import AnnData
 
-from nextlat_viz import worlds
+from nextlat_viz import analysis, worlds
 from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.notebook import LatentExplorer, ViewState
@@ -195,7 +195,6 @@ def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch:
     assert 0 < step < 25_000
 
 
-@pytest.mark.soak
 def test_steps_through_an_episode_read_it_once(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     replayed: list[int] = []
@@ -217,6 +216,24 @@ def test_steps_through_an_episode_read_it_once(rrxor: list[AnnData], monkeypatch
     assert len(built) <= 1
 
 
+def test_a_step_asks_for_no_umap_and_another_layer_does(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
+    def lay_out(latents: AnnData, progress: Any = None, **options: Any) -> analysis.Projection:
+        return analysis.project(latents, "pca", **options)
+
+    monkeypatch.setattr(analysis, "project_in_process", lay_out, raising=False)
+    made = studio(*rrxor)
+    asked: list[str] = []
+    ask = ViewState.ask_umaps
+    monkeypatch.setattr(ViewState, "ask_umaps", lambda self, site, then: asked.append(site) or ask(self, site, then))
+    for position in (2, 3, 4):
+        made.state.position = position
+    assert asked == []
+    made.state.site = made.state.scene.sites[0]
+    assert set(asked) == {made.state.site}
+    made.close()
+
+
+@pytest.mark.soak
 def test_every_event_is_heard_and_leaves_nothing_behind(opened: Studio, soak: bool) -> None:
     events = 2_000 if soak else 200
     state, rng = opened.state, np.random.default_rng(0)

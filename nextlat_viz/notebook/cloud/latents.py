@@ -17,6 +17,7 @@ from nextlat_viz.figures.clouds import NAMES
 from nextlat_viz.figures.rows import BELIEF, coloring, prefix
 from nextlat_viz.latents import meta, metas, site, tokens_of
 from nextlat_viz.notebook.cloud.widget import Cloud
+from nextlat_viz.notebook.panel import text_line
 from nextlat_viz.notebook.scene import Scene
 
 if TYPE_CHECKING:
@@ -126,16 +127,7 @@ def _labels(latents: AnnData) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Rows in the plane.
-
-    Attributes
-    ----------
-    rows : int array
-        Row numbers of the table, ascending.
-    coordinates : (rows, 2) array
-    title, note : str
-        Name of the view with its scores, and how it was computed.
-    """
+    """Rows of the table, ascending, in the plane; the name of the view with its scores, and how it was computed."""
 
     rows: Int[np.ndarray, " rows"] = field(repr=False)
     coordinates: Float[np.ndarray, "rows 2"] = field(repr=False)
@@ -159,20 +151,10 @@ def views(scene: Scene) -> list[str]:
 def places(
     scene: Scene, model: int, view: str, where: str, readings: Readings, umap: Projection | str = ""
 ) -> Places | str:
-    """Return the coordinates of a model's rows in a view, or a sentence that says why there are none.
+    """Return the coordinates of a model's rows in a view at a layer, or a sentence that says why there are none.
 
-    Parameters
-    ----------
-    scene : Scene
-    model : int
-    view : str
-        One of `views`.
-    where : str
-        The layer.
-    readings : {target: ProbeResult or str}
-        The model's probes, as `read_by_probes` names them.
-    umap : Projection or str
-        The model's UMAP, or a message in place of one.
+    `readings` holds the model's probes, as `read_by_probes` names them; a message may stand in place of a probe or
+    of the UMAP.
     """
     latents = scene.latents[model]
     everything = np.arange(latents.n_obs)
@@ -221,26 +203,15 @@ def _listed(values: Sequence[float]) -> str:
 
 
 class EveryPoint:
-    """One cloud per model. They are kept, and only changed places, colours, selection or cursor are sent.
+    """One cloud per model, None for one without places; only changed places, colours, selection or cursor are sent.
 
-    Parameters
-    ----------
-    on_click : callable taking a row of the table
-    on_select : callable taking rows of the table
-
-    Attributes
-    ----------
-    box : widget
-        The clouds, with notes below.
-    clouds : list of Cloud or None
-        None for a model without places.
+    `on_click` is called with a row of the table, `on_select` with rows; `box` holds the clouds, with notes below.
     """
 
     def __init__(self, on_click: Callable[[int], None], on_select: Callable[[Rows], None]) -> None:
         self._on_click, self._on_select = on_click, on_select
         self._row = ipywidgets.HBox(layout={"flex_flow": "row wrap", "width": "100%"})
-        self._note = ipywidgets.HTML()
-        self._note.add_class("nlv-words")
+        self._note = text_line()
         self.box = ipywidgets.VBox([self._row, self._note], layout={"width": "100%"})
         self.clouds: list[Cloud | None] = []
         self._places: list[Places | str] = []
@@ -271,13 +242,11 @@ class EveryPoint:
         self._note.value = "<br>".join(escape(note) for note in notes)
 
     def recolor(self, latents: Sequence[AnnData], color: str) -> None:
-        """Colour every cloud by another column."""
         for cloud, table, place in zip(self.clouds, latents, self._places, strict=True):
             if cloud is not None and isinstance(place, Places):
                 cloud.recolor(**paint(_taken(table, place), color))
 
     def select(self, rows: Rows) -> None:
-        """Highlight rows of the table."""
         for cloud, place in zip(self.clouds, self._places, strict=True):
             if cloud is not None and isinstance(place, Places):
                 cloud.select(_among(place.rows, rows))
@@ -290,7 +259,6 @@ class EveryPoint:
                 cloud.cursor = at.tolist() if len(at) == len(rows) else []
 
     def close(self) -> None:
-        """Take the clouds off the page and out of memory."""
         for cloud in self.clouds:
             if cloud is not None:
                 cloud.close()

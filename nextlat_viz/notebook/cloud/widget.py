@@ -274,7 +274,6 @@ class Cloud(LiveWidget):
         return None if proposal["value"] is None else _point(proposal["trait"].name, proposal["value"])
 
     def _hear(self, widget: Any, message: Mapping[str, Any], buffers: Sequence[Any]) -> None:
-        """Answer the mouse."""
         kind = message.get("kind")
         if kind == "start":
             self._started(message)
@@ -366,7 +365,6 @@ def _named_places(landmarks: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _point(name: str, value: Any) -> tuple[float, float]:
-    """Two finite numbers."""
     try:
         x, y = (float(number) for number in value)
     except (TypeError, ValueError):

@@ -45,11 +45,9 @@ class ModelPanel(Panel):
         self._show(below=[self._without])
 
     def _answer(self, model: int, row: int) -> Any:
-        """The answer of one model at a row of the table."""
         raise NotImplementedError
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
-        """The figure of the answers, by label."""
         raise NotImplementedError
 
     def _depends_on(self) -> tuple[Any, ...]:

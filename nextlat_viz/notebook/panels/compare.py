@@ -11,7 +11,6 @@ from nextlat_viz import figures
 from nextlat_viz.display import escape
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.cursor import EpisodeControls
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Points
@@ -53,7 +52,7 @@ class TrajectoryCompare(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self._controls = EpisodeControls(self)
+        self._controls = controls.EpisodeControls(self)
         self._why = ipywidgets.HTML()
         own = [] if self._shares else [controls.world(self), controls.site(self), controls.step(self)]
         last = [] if self._shares else [controls.theme(self)]
@@ -108,7 +107,6 @@ class TrajectoryCompare(Panel):
         return sorted({places[point] for _, point in self.plot.points(points, "path", "error", "strip")})
 
     def close(self) -> None:
-        """Take the widget off the page and out of memory."""
         if not self._closed:
             self._controls.close()
         super().close()

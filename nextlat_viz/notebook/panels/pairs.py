@@ -14,7 +14,7 @@ from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.theme import Theme, model_colors
 from nextlat_viz.latents import site
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
+from nextlat_viz.notebook.panel import LABEL, ROOM, Panel, text_line
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
@@ -38,12 +38,9 @@ class PairsPanel(Panel):
         self.model = ipywidgets.Dropdown(
             description="Rank by model", tooltip="The model whose distances rank the pairs", style=LABEL, layout=ROOM
         )
-        self._heading = ipywidgets.HTML()
-        self._heading.add_class("nlv-words")
+        self._heading, self._about = text_line(), text_line()
         self.list = ipywidgets.Select(options=[], rows=_ROWS, layout={"width": "auto"}, tooltip="Choose a pair")
         self.list.add_class("nlv-list")
-        self._about = ipywidgets.HTML()
-        self._about.add_class("nlv-words")
         self.other = ipywidgets.Button(
             description="Go to the other history",
             tooltip="Put the cursor on the other history of the pair",
@@ -165,5 +162,4 @@ def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tail(prefix: str, most: int = 16) -> str:
-    """The last tokens of a history."""
     return shorten(prefix if len(prefix) <= most else f"…{prefix[-most:]}", most + 1)

@@ -113,10 +113,8 @@ class SpacePanel(Panel):
     def _prepare(self) -> None:
         state = self.state
         every = bool(self.points.value)
-        wanted = (
-            id(state.scene), state.site, every, every and self.view.value, state.jobs.changes, state.layouts.changes,
-        )  # fmt: skip
-        if wanted == self._prepared:
+        wanted = id(state.scene), state.site, every, every and self.view.value
+        if (wanted, state.jobs.changes, state.layouts.changes) == self._prepared:
             return
         self.view.layout.display = None if every else "none"
         if not every or self.view.value == "umap":
@@ -127,7 +125,8 @@ class SpacePanel(Panel):
         self._readings = [self._read(model) for model in range(len(state.scene.latents))]
         results = [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
         # Results that are there stay; what is missing is asked for at every change, so that it can be computed again.
-        self._prepared = None if any(isinstance(result, str) and result for result in results) else wanted
+        missing = any(isinstance(result, str) and result for result in results)
+        self._prepared = None if missing else (wanted, state.jobs.changes, state.layouts.changes)
 
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
@@ -257,7 +256,6 @@ class SpacePanel(Panel):
         self._pick(np.array(self._rows(points), dtype=np.int64))
 
     def _go(self, row: int) -> None:
-        """Put the cursor on a row."""
         self.state.go_to(*self.state.scene.keys([row])[0])
 
     def _pick(self, rows: Int[np.ndarray, " rows"]) -> None:
@@ -270,7 +268,6 @@ class SpacePanel(Panel):
         return sorted({int(shown[point]) for _, point in self._plot.points(points, "points")})
 
     def close(self) -> None:
-        """Take the panel off the page and out of memory."""
         if not self._closed:
             self.status.close()
             self._points.close()
@@ -357,7 +354,6 @@ class LatentExplorer(SpacePanel):
             self._mouse.value = mode
 
     def close(self) -> None:
-        """Take the widget off the page and out of memory."""
         if not self._closed:
             self._jobs.close()
         super().close()

@@ -20,7 +20,7 @@ from nextlat_viz.latents import column
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cloud import Cloud, paint
-from nextlat_viz.notebook.panel import LABEL, ROOM
+from nextlat_viz.notebook.panel import LABEL, ROOM, text_line
 from nextlat_viz.notebook.panels.answers import ModelPanel
 from nextlat_viz.notebook.state import ViewState
 
@@ -44,10 +44,7 @@ class WhatIfPanel(ModelPanel):
     name, question = "what_if", "What if the model believed something else?"
 
     def _build(self) -> None:
-        change = controls.bound(
-            ipywidgets.Dropdown, self, "target", "Change", lambda: self.state.scene.targets,
-            "Which reading of the probe to change",
-        )  # fmt: skip
+        change = controls.target(self, "Change", "Which reading of the probe to change")
         self.to = ipywidgets.Dropdown(
             description="to", tooltip="The target: what the probe reads after the edit", style=LABEL, layout=ROOM
         )
@@ -66,7 +63,6 @@ class WhatIfPanel(ModelPanel):
         self.plane = TargetPlane(self.state, self._guarded(self._drag))
         self._chosen: InjectionPlane | None = None
         self._held: Any = None
-        self._following = False
         self._offer(None)
         self._show(above=[controls.row(change, self.to, self.slider, self.metric, self.model)], below=[self._without])
         for name in ("world", "target"):
@@ -121,13 +117,10 @@ class WhatIfPanel(ModelPanel):
         return [(shorten(value), value) for value in known]
 
     def _range(self, low: float, high: float, whole: bool) -> None:
-        self._following = True
-        try:
+        with self._still():
             with self.slider.hold_trait_notifications():
                 self.slider.min, self.slider.max = low, high
             self.slider.step = 1.0 if whole else (high - low) / _NOTCHES
-        finally:
-            self._following = False
         self.slider.layout.display = None
 
     def _drag(self, x: float, y: float) -> None:
@@ -154,11 +147,8 @@ class WhatIfPanel(ModelPanel):
         except ValueError:
             wanted = None
         if self.slider.layout.display is None and wanted is not None:
-            self._following = True
-            try:
+            with self._still():
                 self.slider.value = float(np.ravel(wanted)[0])
-            finally:
-                self._following = False
         if self._chosen is None or self.model.value is None:
             self.plane.hide()
             return
@@ -210,32 +200,21 @@ class WhatIfPanel(ModelPanel):
         return injection_figure(answers, most=_MOST, theme=theme)
 
     def close(self) -> None:
-        """Take the panel off the page and out of memory."""
         if not self._closed:
             self.plane.close()
         super().close()
 
 
 class TargetPlane:
-    """One cloud, made anew for another model or plane; only what changed in it is sent.
+    """A plane of a probe's readings: of every row, at the cursor (a ring), and the target (a marker to drag).
 
-    Parameters
-    ----------
-    state : ViewState
-    on_move : callable taking x and y
-        Called while the handle is dragged.
-
-    Attributes
-    ----------
-    box : widget
-        The cloud with its caption.
-    cloud : Cloud or None
+    One cloud, made anew for another model or plane; only what changed in it is sent. `on_move` is called with x and y
+    while the marker is dragged; `box` holds the cloud and its caption.
     """
 
     def __init__(self, state: ViewState, on_move: Callable[[float, float], None]) -> None:
         self._state, self._on_move = state, on_move
-        self._caption = ipywidgets.HTML()
-        self._caption.add_class("nlv-words")
+        self._caption = text_line()
         self.box = ipywidgets.VBox([self._caption], layout=_NARROW | {"display": "none"})
         self.cloud: Cloud | None = None
         self._of: tuple[Any, ...] = ()
@@ -261,17 +240,14 @@ class TargetPlane:
         self.box.layout.display = None
 
     def hide(self) -> None:
-        """Show nothing."""
         self.box.layout.display = "none"
 
     def close(self) -> None:
-        """Take the cloud off the page."""
         if self.cloud is not None:
             self.cloud.close()
 
     @property
     def now(self) -> Float[np.ndarray, " k"]:
-        """The reading at the cursor."""
         state = self._state
         (row,) = state.scene.rows([(state.episode, state.position)])
         reading: Float[np.ndarray, " k"] = self._readings[row]
