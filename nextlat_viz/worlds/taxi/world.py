@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
+from nextlat_viz.display import shorten
 from nextlat_viz.errors import unknown
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World
 from nextlat_viz.worlds.taxi.rides import KINDS, PROMPT, Followed, Rides, follow, refusal
+from nextlat_viz.worlds.taxi.sources import City
 from nextlat_viz.worlds.taxi.sources import streets as find_streets
 from nextlat_viz.worlds.taxi.streets import COMPASS
 from nextlat_viz.worlds.taxi.traffic import END
@@ -23,7 +25,7 @@ _MOST_TURNS = 97
 
 
 def taxi(
-    city: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "grid",
+    city: City = "grid",
     *,
     rides: str = "random",
     max_turns: int | None = None,
@@ -41,8 +43,9 @@ def taxi(
 
     Parameters
     ----------
-    city : str, path, or a pair of paths
-        As for ``taxi.streets``: ``"grid"``, ``"helsinki"``, one file or two, or the name of a place.
+    city : str, path, Streets, networkx graph, DataFrame, or a pair of paths or DataFrames
+        As for ``taxi.streets``: ``"grid"``, ``"helsinki"``, one file or two, the name of a place, or streets of your
+        own. The spec holds streets that are not from a name or a file in full.
     rides : str
         How turns are chosen: ``"random"``, ``"noisy"`` or ``"shortest"``; see ``Rides`` for their laws.
     max_turns : int, optional
@@ -54,10 +57,10 @@ def taxi(
         Fraction of pairs of origin and destination that occur in the test split only, in [0, 1). With 0 there is no
         test split.
     city_name : str, optional
-        Name of a city read from files.
+        Name of a city that is not given by name.
     expected : dict, optional
-        Expected hash of the streets, ``{"sha256": ...}``. The spec of every city but the grid contains it, so that a
-        changed file is an error.
+        Expected hash of the streets, ``{"sha256": ...}``. The spec of a city from a file or a server contains it, so
+        that a changed file is an error.
     **city_options
         Options of ``taxi.streets`` for that city, such as ``width`` and ``height`` of the grid.
 
@@ -83,11 +86,17 @@ def taxi(
     streets = find_streets(city, **city_options, **({} if city_name is None else {"name": city_name}))
     if "nodes" in city_options:
         city = (city_options.pop("nodes"), city_options.pop("edges"))
-    city = os.fspath(city) if isinstance(city, (str, os.PathLike)) else [os.fspath(file) for file in city]
+    parts = list(city) if isinstance(city, (list, tuple)) else [city]
+    paths = [os.fspath(part) for part in parts if isinstance(part, (str, os.PathLike))]
+    by_name = len(paths) == len(parts)
+    if by_name:
+        city = paths if isinstance(city, (list, tuple)) else paths[0]
+    else:
+        city, city_options, city_name = streets.record, {}, None
     if expected is not None and expected != {"sha256": streets.sha256}:
         raise ValueError(
-            f"the streets of city={city!r} are not those expected: their sha256 is {streets.sha256}, not "
-            f"{expected.get('sha256')}; restore the files this world was made from, or build a new world without "
+            f"the streets of city={shorten(repr(city), 80)} are not those expected: their sha256 is {streets.sha256}, "
+            f"not {expected.get('sha256')}; restore the files this world was made from, or build a new world without "
             "expected"
         )
     if max_turns is None:
@@ -98,7 +107,7 @@ def taxi(
     spec |= {"held_out": held_out, **city_options}
     if city_name is not None:
         spec["city_name"] = city_name
-    if city != "grid":
+    if by_name and city != "grid":
         spec["expected"] = {"sha256": streets.sha256}
     return Taxi(law, spec)
 

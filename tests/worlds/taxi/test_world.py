@@ -296,7 +296,11 @@ def test_names_never_collide_and_read_well() -> None:
         ({"width": 2, "height": 2, "held_out": 1e-9}, "held_out=1e-09 leaves no pair for the 'test' split"),
         ({"width": 2, "height": 2, "held_out": 1 - 1e-9}, "leaves no pair for the 'train' split"),
         ({"expected": {"sha256": "abc"}}, "are not those expected: their sha256 is [0-9a-f]{64}, not abc"),
-        ({"city": 7}, "city must be a name, a path or a pair of paths, got 7"),
+        (
+            {"city": 7},
+            "city must be a name, a path, Streets, a networkx graph, a DataFrame of edges, or a pair of paths or "
+            "DataFrames, got 7",
+        ),
         ({"depth": 7}, "unknown option of city 'grid': 'depth'"),
     ],
 )
