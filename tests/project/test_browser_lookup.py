@@ -47,6 +47,8 @@ def test_the_browser_on_the_path_comes_first(tmp_path, monkeypatch, fetches, nam
     program.write_text("#!/bin/sh\n", encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    # Set in this process once an image was drawn.
+    monkeypatch.delenv("BROWSER_PATH", raising=False)
     found = chromium.launch(Playwright(tmp_path / "own"))
     # Chrome is looked for before Chromium, and may be installed outside of the path.
     assert found == str(program) or (name == "chromium" and "chrome" in found)
