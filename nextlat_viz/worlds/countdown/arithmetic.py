@@ -138,7 +138,7 @@ def _calculations(
 
 def _outcomes(
     left: Int[np.ndarray, "*rows"], right: Int[np.ndarray, "*rows"], limit: int
-) -> Int[np.ndarray, "operations *rows"]:
+) -> Int[np.ndarray, " operations *rows"]:
     """``outcomes`` with operations first, where each is contiguous in memory."""
     divisor = np.maximum(right, 1)
     # Exact in double precision for numbers up to 10^8, and faster than integer division.
