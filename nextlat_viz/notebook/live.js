@@ -1,7 +1,7 @@
 // anywidget rejects every message to a widget that took more than two seconds to start, for as long as it lives. Its own
 // handler stands in front of the one it inherits from ipywidgets, which is put in its place.
 async function listen(model, start = {}) {
-  const own = await model.widget_manager.get_model(model.get("_id"));
+  const own = await model.widget_manager.get_model(model.get("_own_id"));
   let inherited = own;
   while (inherited && inherited._handle_comm_msg === own._handle_comm_msg) inherited = Object.getPrototypeOf(inherited);
   if (inherited?._handle_comm_msg) own.comm?.on_msg(message => inherited._handle_comm_msg.call(own, message));

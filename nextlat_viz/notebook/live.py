@@ -1,4 +1,4 @@
-"""A widget with JavaScript of its own that hears the kernel however slowly its page starts."""
+"""The base of widgets with their own JavaScript: a widget that starts late misses no message from the kernel."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ class LiveWidget(anywidget.AnyWidget):
     the messages sent before it did are sent again.
     """
 
-    # By which the JavaScript finds its own model.
-    _id = Unicode().tag(sync=True)
+    _own_id = Unicode().tag(sync=True)
     _heard = False
     _unheard: frozenset[str] = frozenset()
 
     def open(self) -> None:
         if self.comm is None:
-            self._model_id = self._id = uuid4().hex
+            self._model_id = self._own_id = uuid4().hex
             self.on_msg(self._hear)
         super().open()
 

@@ -74,7 +74,7 @@ class Box(ipywidgets.VBox):
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:
-        """Change controls without changing the state: `_following` is true, and new options select one for a moment."""
+        """Set `_following` inside the block, so that callbacks of the controls leave the state alone."""
         before, self._following = self._following, True
         try:
             yield

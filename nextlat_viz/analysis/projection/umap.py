@@ -163,7 +163,7 @@ class ProjectionCache:
             try:
                 if path.is_file():
                     return _read(path, key)
-            except Exception as error:  # safetensors has errors of its own; a damaged cache must not stop a figure
+            except Exception as error:  # also safetensors' own types: a damaged cache must not stop a figure
                 warnings.warn(f"cached projection {path} is ignored and computed again: {error}", stacklevel=2)
         return None
 

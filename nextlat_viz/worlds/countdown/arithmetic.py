@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 OPERATIONS = ("+", "-", "*", "/")
 # For each set of operations, as the bits of a number: its members, their count, and the n-th member.
@@ -85,24 +85,6 @@ def solved_problems(
     place = np.empty(len(targets), np.int64)
     place[targets.argsort(kind="stable")] = all_equations[:, -1, 3].argsort(kind="stable")
     return all_inputs[place], all_equations[place]
-
-
-def hashed(rows: Int[np.ndarray, "rows numbers"], seed: int) -> Float[np.ndarray, " rows"]:
-    """Hash each row of numbers, with a seed, to a number in [0, 1).
-
-    Examples
-    --------
-    >>> hashed(np.array([[1, 2], [1, 2], [2, 1]]), seed=0).round(3).tolist()
-    [0.738, 0.738, 0.877]
-    """
-    mixed = np.full(len(rows), seed % 2**64, np.uint64)
-    for column in rows.T.astype(np.uint64):
-        # The finaliser of SplitMix64: every bit of the input changes about half of the output's.
-        mixed = (mixed ^ column) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ mixed >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ mixed >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return (mixed >> np.uint64(11)) / 2.0**53
 
 
 def _calculations(

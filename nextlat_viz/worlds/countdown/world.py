@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
-from nextlat_viz.worlds.base import Episodes, Tokens, World
+from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
 from nextlat_viz.worlds.countdown import oracle
-from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, hashed, solved_problems
+from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, solved_problems
 from nextlat_viz.worlds.countdown.verdict import Verdict, verdict_on
 
 _LARGEST_LIMIT = 10_000
@@ -195,7 +195,10 @@ class Countdown(World):
         """
         if not self._holds_out_hands:
             return np.zeros(len(inputs), bool)
-        return hashed(np.sort(inputs, axis=1), self._data_seed) < self._held_out
+        digest = np.full(len(inputs), self._data_seed % 2**64, np.uint64)
+        for column in np.sort(inputs, axis=1).T.astype(np.uint64):
+            digest = scrambled(digest ^ column)
+        return (digest >> np.uint64(11)) / 2.0**53 < self._held_out
 
     def verify(self, tokens: Tokens) -> Verdict:
         """Check the solutions in any tokens, equation by equation.
