@@ -170,7 +170,7 @@ class Evaluate(BaseModel):
 
         images = drawable(self.images)
         evaluation = measure.evaluate(self.checkpoints or None, self.measures or None, out=self.out)
-        for path in measure.write(evaluation, self.out, table=self.table, images=images):
+        for path in measure.write_evaluation(evaluation, self.out, table=self.table, images=images):
             print(path)
         beliefs = measure.belief_table(evaluation.table)
         if len(beliefs):
@@ -195,7 +195,7 @@ class Demo(BaseModel):
         print(f"open {self.out / 'report.html'}")
 
 
-class Studio(BaseModel):
+class OpenStudio(BaseModel):
     """Open models side by side in a browser, without a notebook.
 
     Listens on 127.0.0.1 only, until Ctrl-C.
@@ -284,7 +284,7 @@ COMMANDS: dict[str, Any] = {
     "extract": Extract,
     "evaluate": Evaluate,
     "demo": Demo,
-    "studio": Studio,
+    "studio": OpenStudio,
     "figures": Figures,
     "list": List,
 }

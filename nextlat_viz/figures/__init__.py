@@ -5,7 +5,7 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 
 from nextlat_viz.figures.bars import prediction_bars
 from nextlat_viz.figures.clouds import clouds
-from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write
+from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write_figure
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.measures import measure_figure, probe_offsets
@@ -36,5 +36,5 @@ __all__ = [
     "reconstruction",
     "template",
     "trajectories",
-    "write",
+    "write_figure",
 ]

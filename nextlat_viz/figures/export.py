@@ -35,7 +35,7 @@ _PLAYWRIGHT_PROGRAMS = ("chrome", "Google Chrome for Testing", "Chromium", "chro
 _LIBRARIES = ("nextlat-viz", "plotly", "kaleido", "numpy", "anndata", "scikit-learn", "umap-learn", "torch")
 
 
-def write(
+def write_figure(
     figure: go.Figure,
     path: str | os.PathLike[str],
     provenance: Mapping[str, Any] | None = None,
@@ -75,7 +75,7 @@ def write(
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = write(go.Figure(), Path(folder) / "empty.html", {"color": "state"})
+    ...     path = write_figure(go.Figure(), Path(folder) / "empty.html", {"color": "state"})
     ...     json.loads(path.with_suffix(".json").read_text())["parameters"]
     {'color': 'state'}
     """
@@ -121,7 +121,7 @@ def write_images(
         for name, (figure, provenance) in figures.items():
             for kind in kinds:
                 path = io.resolve(folder) / f"{io.file_name(name)}.{kind}"
-                written.append(write(figure, path, provenance, width=figure.layout.width or width))
+                written.append(write_figure(figure, path, provenance, width=figure.layout.width or width))
     return written
 
 

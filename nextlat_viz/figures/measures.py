@@ -1,4 +1,4 @@
-"""Any measure as a figure: a mark or a thin line per run, and the mean of each objective; and probes ahead."""
+"""The measure figure: a mark or a thin line per run, and the mean of each objective; and probes ahead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look of every figure: templates for light and dark pages, colours and marks told apart by the colour-blind."""
+"""The theme of every figure: templates for light and dark pages, colours and marks told apart by the colour-blind."""
 
 from __future__ import annotations
 

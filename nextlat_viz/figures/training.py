@@ -1,4 +1,4 @@
-"""Training runs: the validation loss over training with the Bayes floor, and where every seed ends."""
+"""Training curves: the validation loss over training with the Bayes floor, and the final loss of every seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One episode step by step: the path of each model's belief, or of other coordinates, with the exact path."""
+"""The trajectory figure: one episode step by step, as paths of the beliefs or of other coordinates."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def color(view: Box) -> Any:
     return bound(ipywidgets.Dropdown, view, "color", "Colour by", options, "What colours the points")
 
 
-def site(view: Box) -> Any:
+def layer(view: Box) -> Any:
     options = lambda: view.state.scene.sites  # noqa: E731
     return bound(ipywidgets.Dropdown, view, "site", "Layer", options, "Which layer the latents are taken from")
 

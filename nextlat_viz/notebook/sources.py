@@ -1,4 +1,4 @@
-"""Where a widget's latents come from: tables given by the caller, or checkpoints read on demand."""
+"""Sources of a widget's latents: tables given by the caller, or checkpoints read on demand."""
 
 from __future__ import annotations
 

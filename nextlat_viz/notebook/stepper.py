@@ -1,4 +1,4 @@
-"""Step through one episode of a world."""
+"""The episode stepper: the picture of a world at one token of an episode, and the true state there."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Studio(Box):
         grid = ipywidgets.GridBox(list(self.panels.values()), layout={"width": "100%"})
         grid.add_class("nlv-grid")
         shared = controls.row(
-            controls.world(self), controls.color(self), controls.site(self), controls.step(self), controls.theme(self)
+            controls.world(self), controls.color(self), controls.layer(self), controls.step(self), controls.theme(self)
         )
         exports = Export(opened, questions, self.export)
         self.children = [shared, self.status, self._alert, self.filter, self.cursor, grid, exports]
@@ -138,7 +138,7 @@ class Studio(Box):
             "position": state.position, "filter": state.filter, "selected rows": state.rows,
             "size": size or "as shown", **figures.provenance_of(*state.latents),
         }  # fmt: skip
-        return figures.write(figure, target, provenance, **options)
+        return figures.write_figure(figure, target, provenance, **options)
 
     def close(self) -> None:
         if not self._closed:

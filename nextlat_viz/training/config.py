@@ -173,7 +173,7 @@ _SHOWN = ("layers", "heads", "dim", "steps", "batch_size", "learning_rate", "hor
 
 
 def preset_names() -> list[str]:
-    """Names that :func:`resolve` and `nextlat_viz.train` accept.
+    """Names that `resolve_config` and `nextlat_viz.train` accept.
 
     Examples
     --------
@@ -223,7 +223,7 @@ def episode_length(world: World, context: int) -> int:
 _PLACES = ("accelerator", "devices", "strategy")
 
 
-def resolve(preset: str, world: World, overrides: dict[str, Any]) -> TrainConfig:
+def resolve_config(preset: str, world: World, overrides: dict[str, Any]) -> TrainConfig:
     """The preset's configuration for a world, with some fields changed.
 
     Raises
@@ -236,7 +236,7 @@ def resolve(preset: str, world: World, overrides: dict[str, Any]) -> TrainConfig
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> resolve("tiny", worlds.get("rrxor"), {"layers": 2}).layers
+    >>> resolve_config("tiny", worlds.get("rrxor"), {"layers": 2}).layers
     2
     """
     one_of("preset", preset, PRESETS)

@@ -26,7 +26,7 @@ from nextlat_viz.training.checkpoint import (
     torch_defaults,
     weights_bytes,
 )
-from nextlat_viz.training.config import resolve
+from nextlat_viz.training.config import resolve_config
 from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.resume import RunState, identify, refuse_another
@@ -103,7 +103,7 @@ def train(
     require_callable("on_validation", on_validation)
     # The card and the saved state are JSON, which cannot hold numpy numbers.
     seed, overrides = at_least("seed", seed, 0), {name: io.plain(value) for name, value in overrides.items()}
-    config = resolve(preset, world, overrides)
+    config = resolve_config(preset, world, overrides)
     folder = io.resolve(Path("runs", folder_name(world), objective, f"seed{seed}") if out is None else out, "out")
     identity = identify(world.spec, objective, config, seed)
     if (folder / CARD).exists():

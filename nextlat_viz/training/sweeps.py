@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import at_least, listed, one_of, shown
 from nextlat_viz.models import OBJECTIVES
-from nextlat_viz.training.config import resolve
+from nextlat_viz.training.config import resolve_config
 from nextlat_viz.training.pretrain import folder_name, train
 
 if TYPE_CHECKING:
@@ -148,10 +148,10 @@ def _entries(
         one_of("objective", objective, OBJECTIVES)
     if both := sorted(grid.keys() & overrides.keys()):
         raise ValueError(f"{both[0]} is in the grid and also given for all runs: give it in one place")
-    resolve(preset, world, overrides)
+    resolve_config(preset, world, overrides)
     # Converted to the field's type, 2 and not "2": the value names the folder.
     values = {
-        name: [getattr(resolve(preset, world, overrides | {name: io.plain(value)}), name) for value in options]
+        name: [getattr(resolve_config(preset, world, overrides | {name: io.plain(value)}), name) for value in options]
         for name, options in grid.items()
     }
     entries = [

@@ -22,7 +22,7 @@ def figure() -> go.Figure:
 
 def test_a_page_works_offline_and_says_where_it_came_from(tmp_path: Path, figure: go.Figure) -> None:
     latents = make_latents(n=5, length=4)
-    path = figures.write(
+    path = figures.write_figure(
         figure,
         tmp_path / "new" / "a.html",
         {"color": "state", "rows": latents.X[:1, :2], **figures.provenance_of(latents)},
@@ -44,7 +44,7 @@ def test_a_page_works_offline_and_says_where_it_came_from(tmp_path: Path, figure
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
 def test_a_picture(tmp_path: Path, figure: go.Figure) -> None:
-    path = figures.write(figure, tmp_path / "a.png", width=300, scale=2.0)
+    path = figures.write_figure(figure, tmp_path / "a.png", width=300, scale=2.0)
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG")
     assert struct.unpack(">II", data[16:24]) == (600, 400)
@@ -54,7 +54,7 @@ def test_a_picture(tmp_path: Path, figure: go.Figure) -> None:
 
 def test_an_unknown_ending(tmp_path: Path, figure: go.Figure) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown kind of figure file '.pgn'. Did you mean '.png'"):
-        figures.write(figure, tmp_path / "a.pgn")
+        figures.write_figure(figure, tmp_path / "a.pgn")
     assert not list(tmp_path.iterdir())
 
 
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path, figure: go.Figure) -> None:
     # A file where the folder should be stops the superuser too.
     (tmp_path / "file").write_text("here first")
     with pytest.raises(OSError, match=r"cannot write .* Choose a folder you can write to"):
-        figures.write(figure, tmp_path / "file" / "a.html")
+        figures.write_figure(figure, tmp_path / "file" / "a.html")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "here first"
 
@@ -75,7 +75,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path: Path, figure: go.Figure, m
 
     monkeypatch.setattr("plotly.io.to_image", broken)
     with pytest.raises(MemoryError):
-        figures.write(figure, tmp_path / "a.png")
+        figures.write_figure(figure, tmp_path / "a.png")
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"before"
 
@@ -88,7 +88,7 @@ def test_without_a_browser_it_says_what_to_do(
 
     monkeypatch.setattr("plotly.io.to_image", missing)
     with pytest.raises(RuntimeError, match=r"need Chrome or Chromium.*or write .html"):
-        figures.write(figure, tmp_path / "a.png")
+        figures.write_figure(figure, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -116,6 +116,6 @@ def test_print_sizes_are_the_ones_of_paper() -> None:
 @pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
 def test_a_column_as_a_picture(tmp_path: Path) -> None:
     figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(height=200)
-    path = figures.write(for_print(figure), tmp_path / "a.png", {"size": "column"}, **print_options())
+    path = figures.write_figure(for_print(figure), tmp_path / "a.png", {"size": "column"}, **print_options())
     width, height = struct.unpack(">II", path.read_bytes()[16:24])
     assert (width, height) == (990, 450)

@@ -16,7 +16,7 @@ from nextlat_viz import worlds
 from nextlat_viz.models import OBJECTIVES, Batch
 from nextlat_viz.training import resume
 from nextlat_viz.training.checkpoint import build_model
-from nextlat_viz.training.config import resolve
+from nextlat_viz.training.config import resolve_config
 from nextlat_viz.training.data import Feed, training_episodes
 from nextlat_viz.training.engine import weighted
 
@@ -36,7 +36,7 @@ def gradients(model):
 @pytest.mark.parametrize("name", ["taxi", "path_star", "rrxor"])
 def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devices, accumulate):
     world = worlds.get(name)
-    config = resolve("tiny", world, SIZES | {"accumulate": accumulate})
+    config = resolve_config("tiny", world, SIZES | {"accumulate": accumulate})
     model = build_model(objective, config, world, 0).double()
     whole = model(Batch.from_episodes(feed_of(world, model, config, 5).draw(3), seed=3))
     whole["loss"].backward()
@@ -57,7 +57,7 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devic
 
 def test_pieces_differ_in_what_they_score():
     world = worlds.get("taxi")
-    config = resolve("tiny", world, SIZES | {"accumulate": 3})
+    config = resolve_config("tiny", world, SIZES | {"accumulate": 3})
     model = build_model("nextlat", config, world, 0)
     shares = [piece.share["next_token"] for piece in feed_of(world, model, config, 5).pieces(0)]
     assert sum(shares) == pytest.approx(1)
@@ -68,7 +68,7 @@ def test_pieces_differ_in_what_they_score():
 
 def test_batches_drawn_ahead_are_those_of_their_steps():
     world = worlds.get("rrxor")
-    config = resolve("tiny", world, SIZES)
+    config = resolve_config("tiny", world, SIZES)
     feed = feed_of(world, build_model("bst", config, world, 0), config, 5)
     for step, [piece] in zip(range(4, 9), feed.ahead(4, 9), strict=True):
         assert piece.batch.seed == step

@@ -7,7 +7,7 @@ import torch
 
 from nextlat_viz import worlds
 from nextlat_viz.models import NextLat, Transformer, TransformerConfig
-from nextlat_viz.training.config import PRESETS, TrainConfig, preset_table, resolve
+from nextlat_viz.training.config import PRESETS, TrainConfig, preset_table, resolve_config
 
 # arXiv:2511.05963, Table 5: steps, batch, rate, decay, clip, layers, heads, D, lambdas, psi, d.
 TABLE_5 = {
@@ -39,7 +39,7 @@ def test_paper_presets_are_table_5(where):
 @pytest.mark.parametrize("world", [*worlds.names(), "text"])
 def test_compact_checkpoints_are_under_16_megabytes(world):
     table = PRESETS["compact"]
-    config = table["text"] if world == "text" else resolve("compact", worlds.get(world), {})
+    config = table["text"] if world == "text" else resolve_config("compact", worlds.get(world), {})
     vocabulary = 1000 if world == "text" else len(worlds.get(world).vocabulary)
     sizes = config.model_dump(include={"context", "layers", "heads", "dim", "mlp_dim"})
     with torch.device("meta"):
@@ -55,7 +55,7 @@ def test_every_preset_holds_for_every_world():
         for config in table.values():
             assert TrainConfig.model_validate(config.model_dump()) == config
         for name in worlds.names():
-            config = resolve(preset, worlds.get(name), {"batch_size": 3})
+            config = resolve_config(preset, worlds.get(name), {"batch_size": 3})
             assert config.batch_size == 3
             assert config.dim % (2 * config.heads) == 0
             assert config.warmup_steps + config.decay_steps <= config.steps

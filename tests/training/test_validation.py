@@ -11,7 +11,7 @@ from nextlat_viz import worlds
 from nextlat_viz.models import Batch
 from nextlat_viz.training import data
 from nextlat_viz.training.checkpoint import build_model
-from nextlat_viz.training.config import TrainConfig, resolve
+from nextlat_viz.training.config import TrainConfig, resolve_config
 from nextlat_viz.training.data import Validation
 
 SMALL = {"layers": 1, "validation_episodes": 24}
@@ -20,7 +20,7 @@ SMALL = {"layers": 1, "validation_episodes": 24}
 @pytest.mark.parametrize("name", ["z1r", "path_star", "story", "a5"])
 def test_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get(name)
-    config = resolve("tiny", world, SMALL)
+    config = resolve_config("tiny", world, SMALL)
     model = build_model("nextlat", config, world, 0)
     whole = Validation(world, config)
     monkeypatch.setattr(data, "MOST_LOGITS", 1)
@@ -61,6 +61,6 @@ def test_without_a_law_it_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest
 
 def test_only_what_is_scored_counts() -> None:
     world = worlds.get("path_star")
-    found = Validation(world, resolve("tiny", world, SMALL))
+    found = Validation(world, resolve_config("tiny", world, SMALL))
     assert found.scored == int(found.episodes.loss_mask.sum())
     assert found.floor == 0.0

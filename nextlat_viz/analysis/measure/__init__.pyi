@@ -17,5 +17,5 @@ from .tables import belief_table as belief_table
 from .tables import by_objective as by_objective
 from .tables import markdown as markdown
 from .tables import results as results
-from .tables import write as write
+from .tables import write_evaluation as write_evaluation
 from .tables import write_results as write_results

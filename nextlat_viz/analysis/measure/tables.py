@@ -90,7 +90,7 @@ def table_bytes(table: pd.DataFrame, name: str) -> bytes:
     return content
 
 
-def write(
+def write_evaluation(
     evaluation: Evaluation,
     out: str | os.PathLike[str],
     *,

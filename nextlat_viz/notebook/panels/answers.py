@@ -1,4 +1,4 @@
-"""Questions that every model is asked at the cursor: its next token, its own next states, what a probe reads."""
+"""The answer panels: at the cursor, each model's next token, its own next states, and what a probe reads."""
 
 from __future__ import annotations
 

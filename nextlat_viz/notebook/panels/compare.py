@@ -1,4 +1,4 @@
-"""How each model's belief moves through one episode."""
+"""The trajectory panel: the path of each model's belief through one episode."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TrajectoryCompare(Panel):
         super().__init__(*models, state=state, theme=theme)
         self._controls = controls.EpisodeControls(self)
         self._why = ipywidgets.HTML()
-        own = [] if self._shares else [controls.world(self), controls.site(self), controls.step(self)]
+        own = [] if self._shares else [controls.world(self), controls.layer(self), controls.step(self)]
         last = [] if self._shares else [controls.theme(self)]
         self._show(
             above=[*([controls.row(*own, *last)] if own else []), controls.row(*self._controls.row), self._why],

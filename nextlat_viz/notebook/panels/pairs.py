@@ -1,4 +1,4 @@
-"""Equivalent histories that a model separates: pairs of one true state, and the distance of their latents."""
+"""The pairs panel: equivalent histories that a model separates, ranked by the distance of their latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of the truth linear probes read: by layer, by position, and on the selected rows."""
+"""The probe panel: scores of linear probes by layer, by position, and on the selected rows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ProbeLab(Panel):
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
         self._table = ipywidgets.HTML()
-        own = [] if self._shares else [controls.world(self), controls.site(self), controls.step(self)]
+        own = [] if self._shares else [controls.world(self), controls.layer(self), controls.step(self)]
         last = [] if self._shares else [controls.theme(self)]
         self._show(
             above=[controls.row(*own, controls.target(self), *last)],

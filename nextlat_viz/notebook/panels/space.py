@@ -1,4 +1,4 @@
-"""Where the latents lie: PCA, UMAP and what linear probes read, with the episode as a path through the points."""
+"""The latent-space panel: PCA, UMAP and what linear probes read, with the episode as a path through the points."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ class LatentExplorer(SpacePanel):
         self._clear.on_click(self._guarded(lambda button: self._select(None)))
         self._jobs = controls.StatusLine(self.state.jobs)
         shared = controls.row(
-            controls.world(self), controls.color(self), controls.site(self), controls.step(self), self._mouse,
+            controls.world(self), controls.color(self), controls.layer(self), controls.step(self), self._mouse,
             controls.theme(self),
         )  # fmt: skip
         self._show(

@@ -1,4 +1,4 @@
-"""What a model predicts after its hidden state is edited so that a probe reads a chosen target."""
+"""The what-if panel: predictions after an edit of the hidden state that makes a probe read a chosen target."""
 
 from __future__ import annotations
 

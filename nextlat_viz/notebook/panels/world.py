@@ -1,4 +1,4 @@
-"""Where the episode is in the world: the world as it draws itself, with the true path up to the cursor."""
+"""The world panel: the world as it draws itself, with the true path up to the cursor."""
 
 from __future__ import annotations
 
