@@ -28,11 +28,12 @@ def latents_of(value: Any, argument: str = "latents") -> AnnData:
     if isinstance(value, AnnData):
         return value
     from nextlat_viz.latents.extraction import extract
-    from nextlat_viz.training.checkpoint import Checkpoint, load
+    from nextlat_viz.training.checkpoint import load
+    from nextlat_viz.training.trained import TrainedModel
 
     if isinstance(value, (str, os.PathLike)):
         value = load(value)
-    if isinstance(value, Checkpoint):
+    if isinstance(value, TrainedModel):
         return extract(value, progress=False)
     raise TypeError(
         f"{argument} must be a table of latents, a checkpoint or the name of one, got {type(value).__name__}: make a "

@@ -16,7 +16,7 @@ from nextlat_viz.analysis.psi import batches, psi_of, psi_states
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
-from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes
 from nextlat_viz.worlds.base import Tokens
 
@@ -70,8 +70,8 @@ def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray,
         return psi_states(predictor, predictor.tensor(tokens), start).float().cpu().numpy()
 
 
-def _has_psi(checkpoint: Checkpoint) -> bool:
-    return hasattr(checkpoint.model, "psi")
+def _has_psi(checkpoint: TrainedModel) -> bool:
+    return hasattr(checkpoint.network, "psi")
 
 
 @measure(

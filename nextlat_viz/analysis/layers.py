@@ -13,7 +13,7 @@ from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
 from nextlat_viz.analysis.psi import batches
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.latents.extraction import HELDOUT_SEED
-from nextlat_viz.models import Batch
+from nextlat_viz.models import Batch, Transformer
 from nextlat_viz.worlds import Episodes
 
 
@@ -25,6 +25,7 @@ from nextlat_viz.worlds import Episodes
     "with that stream, and the loss in nats of the head read there (logit lens). Blocks that write little, or a low "
     "loss early, mean that the depth is not needed.",
     of=ModelPredictor,
+    fits=lambda checkpoint: isinstance(checkpoint.network.backbone, Transformer),
 )
 def layer_contributions(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """Measure what each block adds: how much, in which direction, and what the head reads after it.

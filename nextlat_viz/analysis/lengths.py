@@ -16,6 +16,7 @@ from nextlat_viz.analysis.psi import batches, readers
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
+from nextlat_viz.models import Transformer
 from nextlat_viz.worlds import Episodes
 
 TRUE_WORLD = "true world"
@@ -27,7 +28,7 @@ TRUE_WORLD = "true world"
     unit="nats",
     better="lower",
     of=ModelPredictor,
-    fits=lambda checkpoint: bool(checkpoint.world.state_names),
+    fits=lambda checkpoint: bool(checkpoint.world.state_names) and isinstance(checkpoint.network.backbone, Transformer),
 )
 def length_generalisation(
     models: Models[ModelPredictor],

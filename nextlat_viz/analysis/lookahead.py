@@ -20,7 +20,8 @@ from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
 from nextlat_viz.models import NextLat, Objective
-from nextlat_viz.training.checkpoint import Checkpoint, load
+from nextlat_viz.training.checkpoint import load
+from nextlat_viz.training.trained import TrainedModel
 
 # Probabilities kept in a table and those computed again differ by less, also with half-precision latents.
 _SAME = 0.02
@@ -152,9 +153,9 @@ def objective_of(model: Any, latents: AnnData) -> Objective:
     """Return the model, which must be the one the latents were extracted from, as far as that can be checked."""
     if isinstance(model, (str, os.PathLike)):
         model = load(model)
-    if isinstance(model, Checkpoint):
+    if isinstance(model, TrainedModel):
         require_model(latents, model.weights_sha256, "checkpoint")
-        model = model.model
+        model = model.network
     if not isinstance(model, Objective):
         raise TypeError(f"model must be a checkpoint, the name of one or its model, got {type(model).__name__}")
     width = model.backbone.config.dim

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -64,10 +63,11 @@ def batches(predictor: ModelPredictor, episodes: Episodes) -> Iterator[tuple[sli
 def psi_states(predictor: ModelPredictor, tokens: Int[Tensor, "n t"], start: int = 1) -> Float[Tensor, "n t dim"]:
     """Return the states after each token: the transformer's up to `start`, then those of psi on the true tokens."""
     model, backbone = psi_of(predictor), predictor.model.backbone
-    if not 1 <= start <= min(tokens.shape[1], backbone.config.context):
+    most = min(tokens.shape[1], predictor.context or tokens.shape[1])
+    if not 1 <= start <= most:
         raise ValueError(
-            f"start={start} must be between 1 and {min(tokens.shape[1], backbone.config.context)}: psi starts "
-            "from a state of the transformer, which has to read that many tokens"
+            f"start={start} must be between 1 and {most}: psi starts from a state of the transformer, which has to "
+            "read that many tokens"
         )
     read = backbone(tokens[:, :start])
     return torch.cat([read, rollout(model, read[:, -1], tokens[:, start:])], dim=1)
@@ -75,8 +75,7 @@ def psi_states(predictor: ModelPredictor, tokens: Int[Tensor, "n t"], start: int
 
 def rollout(model: NextLat, state: Float[Tensor, "*n dim"], tokens: Int[Tensor, "*n k"]) -> Float[Tensor, "*n k dim"]:
     """Roll psi out from states over tokens: ``h_{t+1} = psi(h_t, embed(x_{t+1}))``."""
-    backbone: Any = model.backbone
-    embeddings = (backbone.embed if isinstance(backbone, Transformer) else backbone.embedding)(tokens)
+    embeddings = model.backbone.embed(tokens)
     states = []
     for embedding in embeddings.unbind(dim=-2):
         state = model.psi(state, embedding)

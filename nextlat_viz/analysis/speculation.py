@@ -29,9 +29,7 @@ _DRAFTS: tuple[int | Literal["adaptive"], ...] = (1, 2, 4, 8, "adaptive")
     "unchanged. The share of passes saved is the share of time saved where a pass over several tokens takes as long as "
     "over one. Draft lengths that a model cannot make are not in the table.",
     of=ModelPredictor,
-    fits=lambda checkpoint: (
-        checkpoint.world.predicts_next_token and checkpoint.card.objective in ("nextlat", "mtp", "jtp")
-    ),
+    fits=lambda checkpoint: checkpoint.world.predicts_next_token and checkpoint.objective in ("nextlat", "mtp", "jtp"),
 )
 def acceptance(
     models: Models[ModelPredictor],
@@ -94,7 +92,7 @@ def acceptance(
         decoded = speculative_generate(
             model,
             prompts,
-            model.model.backbone.config.context if max_tokens is None else max_tokens,
+            (models.context or 0) if max_tokens is None else max_tokens,
             draft=draft,
             temperature=temperature,
             stop=() if end is None else end,

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 
 from nextlat_viz.decoding.drafters import drafter_name, make_drafter
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
-from nextlat_viz.models import KVCache
 
 MOST = 16
 # Bins of the drafter's largest probability, narrow near 1, where most drafts are.
@@ -101,15 +100,14 @@ def measure_costs(
     if not isinstance(predictor, ModelPredictor):
         raise ValueError(f"{predictor.name} is not a trained model, so it has nothing to draft with")
     backbone = predictor.model.backbone
-    if tokens < 2 or tokens + 2 > backbone.config.context:
-        raise ValueError(
-            f"tokens={tokens} must be at least 2, and with two more fit the context, {backbone.config.context}"
-        )
+    context = predictor.context or tokens + 2
+    if tokens < 2 or tokens + 2 > context:
+        raise ValueError(f"tokens={tokens} must be at least 2, and with two more fit the context, {context}")
     name = drafter_name(predictor, drafter)
     ahead = min(tokens, make_drafter(predictor, name, rows).longest or tokens)
     like = backbone.head.weight
-    cache, read = KVCache(backbone.config, rows, like), torch.zeros(rows, tokens + 1, dtype=torch.long).to(like.device)
-    start = max(1, (backbone.config.context - tokens - 1) // 2)
+    cache, read = backbone.cache(rows), torch.zeros(rows, tokens + 1, dtype=torch.long).to(like.device)
+    start = max(1, (context - tokens - 1) // 2)
     backbone(read[:, :1].expand(rows, start), cache=cache)
 
     def passes(t: int) -> torch.Tensor:

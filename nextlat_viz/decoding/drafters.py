@@ -185,8 +185,8 @@ def check_draft(predictor: ModelPredictor, draft: int, longest: int | None) -> i
             f"predict, and {predictor.objective} cannot guess past its horizon: draft at most {longest}, or use a "
             "model trained by nextlat, whose psi has no limit"
         )
-    context = predictor.model.backbone.config.context
-    if draft >= context:
+    context = predictor.context
+    if context is not None and draft >= context:
         raise ValueError(
             f"draft={draft} does not fit the context of {predictor.name}, {context}: a pass reads one token and the "
             f"drafts after it, so draft at most {context - 1}"

@@ -31,8 +31,8 @@ def generate(
 
     Parameters
     ----------
-    model : Checkpoint or Predictor
-    prompts : (n, t) ints, or a list of 1-D arrays of any lengths
+    model : Checkpoint, its name, a fine-tuned model, ``"hf:<name or folder>"`` or Predictor
+    prompts : (n, t) ints, a list of 1-D arrays of any lengths, or of texts where the model has a tokenizer
     max_tokens : int
         Most tokens to add; fewer where the model's context ends.
     temperature : float
@@ -118,6 +118,13 @@ class PromptRows:
 
 def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
     """Return the prompts as rows; raise ValueError if the model cannot read them."""
+    if isinstance(prompts, str):
+        raise ValueError("prompts must be a list, one text or row of tokens for each: for one text give [text]")
+    if isinstance(prompts, Sequence) and prompts and all(isinstance(text, str) for text in prompts):
+        world: Any = predictor.world
+        if not hasattr(world, "encode"):
+            raise ValueError(f"prompts are texts, and world {world.name!r} has no tokenizer: give token ids")
+        prompts = [world.encode(text) for text in prompts]
     if isinstance(prompts, np.ndarray) and prompts.ndim == 2 and prompts.shape[1] and prompts.dtype.kind in "iu":
         tokens, lengths = prompts.astype(np.int64), np.full(len(prompts), prompts.shape[1])
     else:

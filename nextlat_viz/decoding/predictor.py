@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from nextlat_viz.models import KVCache
-from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.training.checkpoint import load
+from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import World
 
 
@@ -120,14 +121,15 @@ class ModelPredictor(Predictor):
 
     Parameters
     ----------
+    checkpoint : Checkpoint, fine-tuned or Hugging Face model
     batch_size : int
         Sequences per forward pass of `next_token_probs`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, batch_size: int = 256) -> None:
-        self.checkpoint, self.model, self.batch_size = checkpoint, checkpoint.model, batch_size
-        self.name, self.objective, self.seed = checkpoint.name, checkpoint.card.objective, checkpoint.card.seed
-        self.world, self.context = checkpoint.world, checkpoint.model.backbone.config.context
+    def __init__(self, checkpoint: TrainedModel, batch_size: int = 256) -> None:
+        self.checkpoint, self.model, self.batch_size = checkpoint, checkpoint.network, batch_size
+        self.name, self.objective, self.seed = checkpoint.name, checkpoint.objective, checkpoint.seed
+        self.world, self.context = checkpoint.world, self.model.backbone.config.context
 
     def tensor(self, tokens: Any) -> torch.Tensor:
         """Token ids on the model's device."""
@@ -150,7 +152,7 @@ class _CachedReader(Reader):
     ) -> None:
         self._predictor = predictor
         backbone = predictor.model.backbone
-        self._cache = KVCache(backbone.config, len(tokens), backbone.head.weight)
+        self._cache = backbone.cache(len(tokens))
         self._advance(tokens, None if lengths is None else torch.as_tensor(lengths))
 
     def read(self, tokens: Int[np.ndarray, " n"]) -> None:
@@ -221,20 +223,22 @@ class UniformLegal(Predictor):
 
 
 def as_predictor(model: Any) -> Predictor:
-    """Return a predictor unchanged, or wrap a checkpoint.
+    """Return a predictor unchanged; wrap a trained model, or load one by its name.
 
     Raises
     ------
     TypeError
-        If it is neither.
+        If it is none of these.
     """
     if isinstance(model, Predictor):
         return model
-    if isinstance(model, Checkpoint):
+    if isinstance(model, (str, os.PathLike)):
+        model = load(model)
+    if isinstance(model, TrainedModel):
         return ModelPredictor(model)
     raise TypeError(
-        f"a model to measure is a Checkpoint or a Predictor, got {type(model).__name__}: load a checkpoint by its name "
-        "with nlv.load"
+        f"model must be a checkpoint, its name, a fine-tuned model, 'hf:<name or folder>' or a Predictor, got "
+        f"{type(model).__name__}"
     )
 
 
@@ -246,7 +250,9 @@ def as_predictors(models: Any) -> list[Predictor]:
     ValueError
         If there are none, or they are of different worlds.
     """
-    items = models if isinstance(models, Iterable) and not isinstance(models, (str, Predictor)) else [models]
+    items = (
+        models if isinstance(models, Iterable) and not isinstance(models, (str, os.PathLike, Predictor)) else [models]
+    )
     predictors = [as_predictor(model) for model in items]
     if not predictors:
         raise ValueError("models is empty: give at least one checkpoint or predictor")

@@ -15,7 +15,6 @@ from nextlat_viz.decoding.drafters import Drafter, check_draft, drafter_name, ma
 from nextlat_viz.decoding.generation import Prompts, check_temperature, read_prompts, stop_tokens
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.decoding.result import Speculated
-from nextlat_viz.models import KVCache
 
 
 class _Drafts(NamedTuple):
@@ -53,7 +52,7 @@ def speculative_generate(
 
     Parameters
     ----------
-    model : Checkpoint or ModelPredictor
+    model : Checkpoint, its name, a fine-tuned model or ModelPredictor
         Trained by ``nextlat``, ``mtp`` or ``jtp``.
     prompts : (n, t) ints, or a list of 1-D arrays of any lengths
     max_tokens : int
@@ -96,7 +95,7 @@ def speculative_generate(
     tokens, length, limit = rows.allocate(max_tokens, predictor.context)
     guess = make_drafter(predictor, name, len(length))
     if draft == "adaptive":
-        longest = min(guess.longest or MOST, MOST, predictor.model.backbone.config.context - 1)
+        longest = min(guess.longest or MOST, MOST, (predictor.context or MOST + 1) - 1)
         policy = Adaptive(costs or DraftCosts.by_weights(predictor, name), longest)
     else:
         longest, policy = check_draft(predictor, draft, guess.longest), None
@@ -188,7 +187,7 @@ class _Run:
     def read(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Read the prompts; return the first token after each."""
         backbone = self._model.backbone
-        self._cache = KVCache(backbone.config, len(tokens), backbone.head.weight)
+        self._cache = backbone.cache(len(tokens))
         counts = torch.as_tensor(lengths)
         states = backbone(self._predictor.tensor(tokens), cache=self._cache, counts=counts)
         self._guess.read(states, counts)
@@ -278,7 +277,7 @@ class _Run:
             counts = np.minimum(counts, np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, k))
         drawn: Tensor | None = None
         if self._temperature > 0:
-            size = self._model.backbone.config.vocabulary_size
+            size = len(self._predictor.world.vocabulary)
             drawn = torch.stack(laws, dim=1) if laws else self._hidden.new_zeros(b, 0, size, dtype=torch.float64)
         largest = None
         if self._policy is not None:

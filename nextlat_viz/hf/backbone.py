@@ -12,11 +12,13 @@ from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.hf.load import PREFIX, load_module, refuse_code
+from nextlat_viz.hf.load import blocks_of, load_module, refuse_code, require_transformers
 from nextlat_viz.models import Batch, LatentDynamics, NextLat
+from nextlat_viz.models.attention import fits
+from nextlat_viz.training.trained import HF_PREFIX
 
 
 class Shape(NamedTuple):
@@ -50,41 +52,65 @@ class Pretrained(nn.Module):
         self.train(False)
         _refuse_unusable(self.module)
         self.config = Shape(
-            self.embedding.embedding_dim,
+            self.embed.embedding_dim,
             getattr(self.module.config, "max_position_embeddings", None),
-            self.embedding.num_embeddings,
+            self.embed.num_embeddings,
         )
         self._check_head()
 
     @property
-    def embedding(self) -> nn.Embedding:
+    def embed(self) -> nn.Embedding:
         return cast(nn.Embedding, self.module.get_input_embeddings())
 
     @property
     def head(self) -> nn.Linear:
         return cast(nn.Linear, self.module.get_output_embeddings())
 
+    @property
+    def blocks(self) -> nn.Module:
+        """The blocks; the whole model where they are not in one list."""
+        return blocks_of(self.module) or self.module
+
+    def cache(self, batch_size: int) -> PretrainedCache:
+        """Return an empty cache for `batch_size` rows."""
+        return PretrainedCache(batch_size, self.config.context, self.head.weight.device)
+
     def train(self, mode: bool = True) -> Pretrained:
         """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
     def states(
-        self, tokens: Int[Tensor, "b t"], documents: Int[Tensor, "b t"] | None = None
+        self,
+        tokens: Int[Tensor, "b t"],
+        documents: Int[Tensor, "b t"] | None = None,
+        cache: PretrainedCache | None = None,
+        counts: Int[Tensor, " b"] | None = None,
     ) -> dict[str, Float[Tensor, "b t dim"]]:
         """Return the embeddings, ``"embed"``, and the hidden states, ``"hidden"``.
+
+        With a cache the tokens follow those in it, and of each row the first `counts` are real, as in
+        :meth:`Transformer.forward`.
 
         Where documents are packed into a row, positions start again in each, and attention stays inside a document:
         transformers makes its mask from such positions. :meth:`check_documents` tests that this model does so.
         """
-        embed = self.embedding(tokens)
-        positions = {} if documents is None else {"position_ids": _positions(documents)}
-        output = self.module.base_model(inputs_embeds=embed, use_cache=False, **positions)
+        embed = self.embed(tokens)
+        options: dict[str, Any] = {"use_cache": False}
+        if cache is not None:
+            options = {"use_cache": True, **cache.begin(tokens.shape[1], counts)}
+        elif documents is not None:
+            options["position_ids"] = _positions(documents)
+        output = self.module.base_model(inputs_embeds=embed, **options)
         return {"embed": embed, "hidden": output.last_hidden_state}
 
     def forward(
-        self, tokens: Int[Tensor, "b t"], documents: Int[Tensor, "b t"] | None = None
+        self,
+        tokens: Int[Tensor, "b t"],
+        documents: Int[Tensor, "b t"] | None = None,
+        cache: PretrainedCache | None = None,
+        counts: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b t dim"]:
-        return self.states(tokens, documents)["hidden"]
+        return self.states(tokens, documents, cache, counts)["hidden"]
 
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
         """Next-token logits read from hidden states by the output head."""
@@ -121,6 +147,56 @@ class Pretrained(nn.Module):
             )
 
 
+class PretrainedCache:
+    """Keys and values of the tokens read so far, with the interface of :class:`KVCache`.
+
+    transformers keeps them in slots that all rows share. A slot that holds padding, or a token that was dropped, is
+    masked in its row.
+
+    Attributes
+    ----------
+    lengths : (b,) integers
+        Tokens in each row, on the CPU.
+    """
+
+    def __init__(self, batch_size: int, context: int | None, device: torch.device) -> None:
+        self._layers = require_transformers().DynamicCache()
+        self._real = torch.zeros(batch_size, 0, dtype=torch.bool, device=device)
+        self._context = context
+
+    @property
+    def lengths(self) -> Int[Tensor, " b"]:
+        return self._real.sum(dim=1).cpu()
+
+    def begin(self, t: int, counts: Int[Tensor, " b"] | None) -> dict[str, Any]:
+        """Add t tokens to each row, or the first `counts` of them; return the arguments of the forward pass."""
+        held, at = self._real.sum(dim=1, keepdim=True), torch.arange(t, device=self._real.device)
+        real = at.expand(len(held), t) < (t if counts is None else counts.to(at.device)[:, None])
+        positions = held + at
+        if self._context is not None:
+            fits(int((held[:, 0] + real.sum(dim=1)).max()) if len(held) else t, self._context)
+            positions = positions.clamp(max=self._context - 1)
+        self._real = torch.cat([self._real, real], dim=1)
+        return {"past_key_values": self._layers, "attention_mask": self._real.long(), "position_ids": positions}
+
+    def truncate(self, length: int | Int[Tensor, " b"]) -> None:
+        """Keep the first `length` tokens of every row, or a number for each row."""
+        kept = torch.as_tensor(length).to(self._real.device).expand(len(self._real))
+        self._real = self._real & (self._real.cumsum(dim=1) <= kept[:, None])
+        slots = self._real.any(dim=0).nonzero()
+        used = int(slots.max()) + 1 if len(slots) else 0
+        if used < self._real.shape[1]:
+            self._layers.crop(used - self._real.shape[1])
+            self._real = self._real[:, :used]
+
+    def keep(self, rows: Bool[Tensor, " b"] | Int[Tensor, " n"]) -> None:
+        """Keep some of the rows: a mask, or indices; a row may occur several times."""
+        index = rows.to(self._real.device)
+        index = index.nonzero()[:, 0] if index.dtype == torch.bool else index
+        self._layers.batch_select_indices(index)
+        self._real = self._real[index]
+
+
 class PostHoc(NextLat):
     """NextLat on a pretrained model. Losses are those of :class:`NextLat`, term by term.
 
@@ -132,6 +208,7 @@ class PostHoc(NextLat):
     backbone : Pretrained
     horizon, lambda_h, lambda_kl, psi_width, psi_layers : as in :class:`NextLat`.
     full : whether the model is trained too; False trains psi alone.
+    tokens : only the first of the model's tokens are predicted, those of its world; default all.
     """
 
     backbone: Pretrained  # type: ignore[assignment]
@@ -145,8 +222,10 @@ class PostHoc(NextLat):
         psi_width: int,
         psi_layers: int = 3,
         full: bool = False,
+        tokens: int | None = None,
     ) -> None:
         nn.Module.__init__(self)
+        self.tokens = tokens
         self.backbone = backbone.requires_grad_(full)
         self.horizon, self.lambda_h, self.lambda_kl = horizon, lambda_h, lambda_kl
         self.token_term, self.stop_target, self.freeze_head = "kl", True, True
@@ -154,6 +233,10 @@ class PostHoc(NextLat):
         last = cast(nn.Linear, self.psi.layers[-1])
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+
+    def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
+        """Next-token logits of the tokens of its world."""
+        return self.backbone.logits(hidden)[..., : self.tokens]
 
     def trained(self) -> nn.ParameterList:
         """Return the trained parameters, each once: a head tied to the embedding is one parameter."""
@@ -194,7 +277,7 @@ def pretrained(model: Any) -> tuple[Pretrained, str]:
         refuse_code(model.config.to_dict(), type(model).__name__)
         name = Path(str(getattr(model.config, "_name_or_path", "") or "")).name or type(model).__name__
         return Pretrained(copy.deepcopy(model)), name
-    name = str(model).removeprefix(PREFIX)
+    name = str(model).removeprefix(HF_PREFIX)
     return Pretrained(load_module(name, dtype=torch.float32)), Path(name).name
 
 

@@ -7,14 +7,72 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+from numpy.typing import ArrayLike
 
 from nextlat_viz.hf.backbone import Shape
-from nextlat_viz.worlds import Episodes, World
+from nextlat_viz.worlds import Episodes, World, checks
+from nextlat_viz.worlds.base import Tokens
 
 # The share held out of a corpus without its own split, and the seeds of episodes drawn from a world.
 HELD_OUT_SHARE = 0.1
 TRAIN_SEED, HELD_OUT_SEED = 0, 10_260_000
+
+
+class Corpus(World):
+    """The tokens of a language model and sequences held out of its corpus, as a world of unknown state and law.
+
+    Any token may follow any other.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model, for error messages.
+    size : int
+        Number of tokens.
+    tokenizer : transformers tokenizer, optional
+        Gives tokens their names; default their numbers.
+    held_out : Episodes, optional
+        What `sample` draws from.
+    """
+
+    name = "corpus"
+    splits = ("test",)
+    rules_known = False
+
+    def __init__(self, model: str, size: int, tokenizer: Any = None, held_out: Episodes | None = None) -> None:
+        self._model, self._tokenizer, self._held_out = model, tokenizer, held_out
+        names = tokenizer.convert_ids_to_tokens(range(size)) if tokenizer is not None else [None] * size
+        self.vocabulary = tuple(str(token) if name is None else name for token, name in enumerate(names))
+        self.spec = {"name": self.name, "sha256": None if held_out is None else held_out.sha256}
+        self.length = None if held_out is None else held_out.tokens.shape[1]
+
+    def sample(
+        self, n: int, length: int | None = None, seed: int = 0, *, split: str = "test", states: bool = True
+    ) -> Episodes:
+        """Draw different sequences; all of them where there are no more than `n`."""
+        if self._held_out is None:
+            raise ValueError(
+                f"{self._model} comes without sequences to measure on: give texts or tokens, as in nlv.extract(model, "
+                "texts), or add psi with nlv.finetune, which keeps the sequences it holds out"
+            )
+        n, _, rng = checks.sampling(self, n, length, seed, split)
+        return self._held_out[np.sort(rng.permutation(len(self._held_out))[:n])]
+
+    def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
+        """All tokens may follow any token. The array is read-only."""
+        return np.broadcast_to(np.True_, (*checks.tokens(self, tokens).shape, len(self.vocabulary)))
+
+    def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
+        """Tokenise a text, such as a prompt."""
+        if self._tokenizer is None:
+            raise ValueError(f"{self._model} has no tokenizer: give token ids instead of texts")
+        return np.array(self._tokenizer([text])["input_ids"][0], np.int64)
+
+    def decode(self, tokens: ArrayLike) -> str:
+        """The text, where there is a tokenizer; -1 after the end is left out."""
+        kept = [token for token in np.asarray(tokens).tolist() if token >= 0]
+        return super().decode(kept) if self._tokenizer is None else str(self._tokenizer.decode(kept))
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ from nextlat_viz.errors import at_least, require_callable
 from nextlat_viz.hf.backbone import PostHoc, pretrained, weights_sha256
 from nextlat_viz.hf.corpus import sequences
 from nextlat_viz.hf.finetuned import (
+    HELD_OUT,
     MODEL,
     PSI,
     FinetuneCard,
     FinetuneConfig,
     Finetuned,
     call_of,
+    held_out_bytes,
     load_finetuned,
     settle,
 )
@@ -197,6 +199,9 @@ def finetune(
             written.replace(folder / MODEL)
         io.write(folder / PSI, save_tensors(learner.psi.state_dict()))
         files = [*sorted((folder / MODEL).iterdir()), folder / PSI, folder / METRICS]
+        if "world" not in parts.about:
+            io.write(folder / HELD_OUT, held_out_bytes(parts.held_out))
+            files.append(folder / HELD_OUT)
         card = FinetuneCard(
             model=about,
             corpus=parts.about,

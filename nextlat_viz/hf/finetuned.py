@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,21 +21,26 @@ from pydantic import (
     ValidationError,
 )
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from nextlat_viz import io
 from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError, invalid, unknown
-from nextlat_viz.hf.backbone import Pretrained
-from nextlat_viz.hf.load import load_module
+from nextlat_viz.hf.backbone import PostHoc, Pretrained
+from nextlat_viz.hf.corpus import Corpus
+from nextlat_viz.hf.load import load_module, load_tokenizer
+from nextlat_viz.hf.loaded import HubModel, LoadedModel, load_hf
 from nextlat_viz.models import LatentDynamics
 from nextlat_viz.training.card import CARD, SignedCard, read_card, sha256_of
-from nextlat_viz.training.checkpoint import METRICS, torch_defaults
+from nextlat_viz.training.checkpoint import METRICS, torch_defaults, world_of_card
+from nextlat_viz.training.trained import HF_PREFIX
+from nextlat_viz.worlds import Episodes, World
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MODEL, PSI = "model", "psi.safetensors"
+MODEL, PSI, HELD_OUT = "model", "psi.safetensors", "held_out.safetensors"
 
 
 class FinetuneConfig(BaseModel):
@@ -132,8 +137,8 @@ def call_of(model: Any, corpus: dict[str, Any], config: FinetuneConfig, seed: in
 
 
 @dataclass(frozen=True, eq=False)
-class Finetuned:
-    """A pretrained model with psi added to it.
+class Finetuned(HubModel):
+    """A pretrained model with psi added to it. It goes wherever a checkpoint goes.
 
     Attributes
     ----------
@@ -143,12 +148,94 @@ class Finetuned:
     card : FinetuneCard
     folder : Path
         With the files of both.
+    tokenizer : transformers tokenizer or None
+        The model's, where it was fine-tuned with one.
+    is_trained : bool
+        False for random weights, as `untrained` gives them.
     """
 
     model: nn.Module
     psi: LatentDynamics
     card: FinetuneCard
     folder: Path
+    tokenizer: Any = None
+    is_trained: bool = True
+
+    objective = "nextlat"
+
+    @property
+    def module(self) -> nn.Module:  # type: ignore[override]
+        return self.model
+
+    @property
+    def name(self) -> str:
+        return f"{self.card.model['name']}/{self.card.config.mode}/seed{self.card.seed}"
+
+    @property
+    def label(self) -> str:
+        """How figures call it."""
+        return f"{self.card.model['name']} + psi" + ("" if self.is_trained else " (untrained)")
+
+    @property
+    def seed(self) -> int:
+        return self.card.seed
+
+    @property
+    def step(self) -> int:
+        return self.card.config.steps if self.is_trained else 0
+
+    @property
+    def snapshots(self) -> list[int]:
+        return [self.card.config.steps]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash that identifies the weights, psi's included."""
+        return self.card.card_sha256 if self.is_trained else f"untrained-{self.card.card_sha256}"
+
+    @property
+    def reads(self) -> int:
+        """Tokens of a sequence that it read in training: the last is only predicted."""
+        return int(self.card.corpus["length"]) - 1
+
+    @cached_property
+    def world(self) -> World:
+        """The world it was trained on; or the tokens of the model and the sequences held out of its corpus."""
+        if "world" in self.card.corpus:
+            return world_of_card(self.card.corpus["world"], self.folder)
+        held_out = None
+        # Folders of earlier versions do not have the file.
+        if HELD_OUT in self.card.files:
+            path = self.folder / HELD_OUT
+            if not path.is_file() or sha256_of(path) != self.card.files[HELD_OUT]:
+                raise CheckpointError(f"{path} is missing or altered: the card has another hash. Get the model again.")
+            stored = {name: values.numpy() for name, values in load_tensors(path.read_bytes()).items()}
+            documents = {name: values for name, values in stored.items() if name == "document"}
+            held_out = Episodes(stored["tokens"], documents, stored["loss_mask"], stored["length"])
+        return Corpus(self.name, self.card.model["vocabulary_size"], self.tokenizer, held_out)
+
+    @cached_property
+    def network(self) -> PostHoc:
+        """The model and psi as an objective. It predicts the tokens of its world only."""
+        options = self.card.config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})
+        backbone = Pretrained(self.model)
+        with torch.device("meta"):
+            network = PostHoc(backbone, **options, full=True, tokens=len(self.world.vocabulary))
+        network.psi = self.psi
+        return network.eval()
+
+    def at(self, step: int) -> Finetuned:
+        if step not in (0, self.step):
+            raise ValueError(f"step={step}: of {self.name} no weights were kept but those of step {self.step} and 0")
+        return self if step == self.step else self.untrained()
+
+    @torch_defaults()
+    def untrained(self) -> Finetuned:
+        """The same model and psi with random weights: the control for every probe."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.card.seed)
+            psi = LatentDynamics(self.card.model["dim"], self.card.config.psi_width, self.card.config.psi_layers)
+        return replace(self, model=self.random_module(self.card.seed), psi=psi.eval(), is_trained=False)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -163,7 +250,7 @@ class Finetuned:
     @torch.no_grad()
     def states(self, tokens: Int[Tensor, "b t"]) -> dict[str, Float[Tensor, "b t dim"]]:
         """Return "embed", the embedding of each token, and "hidden", the state after it."""
-        return self._reader.states(tokens)
+        return self.network.backbone.states(tokens)
 
     @torch.no_grad()
     def predict(self, hidden: Float[Tensor, "*b dim"], embedding: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b dim"]:
@@ -197,10 +284,6 @@ class Finetuned:
         for name in (*self.card.files, CARD):
             io.write(_file(target, name), _file(self.folder, name).read_bytes())
         return target
-
-    @cached_property
-    def _reader(self) -> Pretrained:
-        return Pretrained(self.model)
 
     def _repr_html_(self) -> str:
         card = self.card
@@ -255,7 +338,22 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     # A damaged model fails in many ways inside safetensors, torch and transformers.
     except Exception as error:
         raise CheckpointError(f"{folder} does not hold the model its card describes: {error}") from error
-    return Finetuned(module.eval(), psi.eval(), card, folder)
+    # A tokenizer that the card does not seal is not there: every file in the folder of the model is compared with it.
+    tokenizer = load_tokenizer(str(folder / MODEL)) if f"{MODEL}/tokenizer_config.json" in card.files else None
+    return Finetuned(module.eval(), psi.eval(), card, folder, tokenizer)
+
+
+def load_by_name(name: str) -> Finetuned | LoadedModel:
+    """Load ``"hf:<folder or name>"``: a folder of `finetune` with its psi, any other as it is."""
+    folder = Path(name.removeprefix(HF_PREFIX)).expanduser()
+    return load_finetuned(folder) if (folder / CARD).is_file() else load_hf(name)
+
+
+def held_out_bytes(held_out: Episodes) -> bytes:
+    """Return the held-out sequences as a safetensors file."""
+    arrays = {"tokens": held_out.tokens, "loss_mask": held_out.loss_mask, "length": held_out.length}
+    arrays |= {name: held_out.states[name] for name in ("document",) if name in held_out.states}
+    return save_tensors({name: torch.from_numpy(values.copy()) for name, values in arrays.items()})
 
 
 def _read_card(folder: Path) -> FinetuneCard:

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,78 +18,8 @@ from torch import nn
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.worlds import Episodes
 
-PREFIX = "hf:"
 # The config's names of the number of layers, by family. Each layer has at least one weight.
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A causal language model and its tokenizer.
-
-    Attributes
-    ----------
-    module : transformers.PreTrainedModel
-    tokenizer : transformers tokenizer or None
-        None where the folder has none.
-    name : str
-        The name or folder it was loaded by.
-    """
-
-    module: nn.Module
-    tokenizer: Any
-    name: str
-
-    def tokens(self, texts: Sequence[str], max_length: int | None = None) -> Episodes:
-        """Tokenise texts; see `tokens_from`."""
-        if self.tokenizer is None:
-            raise LatentsError(f"{self.name} has no tokenizer: give token ids instead of texts")
-        return tokens_from(texts, self.tokenizer, max_length)
-
-    def __repr__(self) -> str:
-        return f"LoadedModel({self.name!r}, {type(self.module).__name__})"
-
-
-def load_hf(name_or_path: str | Path, revision: str | None = None) -> LoadedModel:
-    """Load a causal language model from a local folder, or by its name from the Hugging Face Hub.
-
-    Weights are read from safetensors only, and no code of the model's authors is ever run.
-
-    Parameters
-    ----------
-    name_or_path : str or Path
-        A folder, or a name such as ``"gpt2"``; a leading ``"hf:"`` is dropped.
-    revision : str, optional
-        Which version on the Hub.
-
-    Returns
-    -------
-    LoadedModel
-        Pass it to `extract`; its ``tokens(texts)`` makes the episodes.
-
-    Raises
-    ------
-    ImportError
-        transformers is not installed; the message says how to install it.
-    LatentsError
-        The model needs its own code, does not exist, cannot be reached, or has no safetensors.
-
-    Examples
-    --------
-    >>> load_hf("./no/such/folder")
-    Traceback (most recent call last):
-    ...
-    nextlat_viz.errors.LatentsError: ./no/such/folder is not a folder with a config.json: ...
-    """
-    name = str(name_or_path).removeprefix(PREFIX)
-    is_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or "\\" in name
-    if is_path and not Path(name).expanduser().is_dir():
-        raise LatentsError(f"{name} is not a folder with a config.json: give one, or a name on the Hugging Face Hub")
-    try:
-        module, tokenizer = load_module(name, revision=revision), load_tokenizer(name, revision)
-    except ValueError as error:
-        raise LatentsError(str(error)) from error
-    return LoadedModel(module.eval(), tokenizer, name)
 
 
 def load_module(name: str, revision: str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
@@ -274,6 +203,12 @@ def tokens_from(texts: Sequence[str], tokenizer: Any, max_length: int | None = N
     for row, ids in zip(tokens, rows, strict=True):
         row[: len(ids)] = ids
     return Episodes(tokens, length=length, loss_mask=np.arange(tokens.shape[1]) < length[:, None])
+
+
+def blocks_of(module: nn.Module) -> nn.ModuleList | None:
+    """Return the blocks of a causal language model; None where they are not in one list."""
+    layers = int(module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+    return next((part for part in module.modules() if isinstance(part, nn.ModuleList) and len(part) == layers), None)
 
 
 def is_causal_lm(module: nn.Module) -> bool:

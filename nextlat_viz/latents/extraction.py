@@ -15,14 +15,16 @@ from tqdm.auto import tqdm
 
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import LatentsError, at_least, shown
-from nextlat_viz.hf.load import PREFIX, LoadedModel, is_causal_lm, load_hf, tokens_from
+from nextlat_viz.hf.load import is_causal_lm, tokens_from
+from nextlat_viz.hf.loaded import HubModel, LoadedModel, load_hf
 from nextlat_viz.latents import table
 from nextlat_viz.latents.facts import Positions, Reading, Truth, valid
-from nextlat_viz.latents.inputs import episodes_from, identity_of, make_reading, require_readable
+from nextlat_viz.latents.inputs import episodes_from, identity_of, make_reading, require_readable, texts_of
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed, require_names
 from nextlat_viz.latents.streaming import Growing, narrow
 from nextlat_viz.training.checkpoint import Checkpoint, load
+from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, World
 
 __all__ = ["HELDOUT_EPISODES", "HELDOUT_SEED", "extract", "heldout", "load_hf", "tokens_from"]
@@ -31,16 +33,19 @@ __all__ = ["HELDOUT_EPISODES", "HELDOUT_SEED", "extract", "heldout", "load_hf", 
 # constant. In a small world the same sequence can still occur in training: held out means drawn separately.
 HELDOUT_SEED = 20_260_000
 HELDOUT_EPISODES = 512
+# Sequences of a corpus are long, and a language model is wide: all that were held out can be gigabytes of latents.
+_MOST_CORPUS_TOKENS = 40_000
 
 
-def heldout(checkpoint: Checkpoint, n: int = HELDOUT_EPISODES, seed: int = HELDOUT_SEED) -> Episodes:
-    """Draw held-out episodes of a checkpoint's world, by default the standard ones.
+def heldout(checkpoint: TrainedModel, n: int = HELDOUT_EPISODES, seed: int = HELDOUT_SEED) -> Episodes:
+    """Draw held-out episodes of a trained model's world, by default the standard ones.
 
     Their length is that of the world's episodes, or else the model's context; they are from the test split where the
     world has one. Models of one world and context get the same episodes, so their latents can be compared row by row.
+    A model that was fine-tuned on a corpus gets sequences that were held out of it.
     """
     world = checkpoint.world
-    length = checkpoint.model.backbone.config.context if world.length is None else world.length
+    length = checkpoint.reads if world.length is None else world.length
     return world.sample(n, length, seed=seed, split="test" if "test" in world.splits else "train")
 
 
@@ -68,11 +73,12 @@ def extract(
 
     Parameters
     ----------
-    model : Checkpoint or its name, torch.nn.Module, LoadedModel or "hf:<name or folder>"
+    model : Checkpoint or its name, Finetuned, torch.nn.Module, LoadedModel or "hf:<name or folder>"
         One of our checkpoints, any module, or a Hugging Face causal language model.
-    episodes : Episodes, or (N, T) integers
-        Input of the model. A checkpoint needs Episodes, default `heldout`. Positions past an episode's length are
-        dropped.
+    episodes : Episodes, (N, T) integers, or list of texts
+        Input of the model. A checkpoint needs Episodes, default `heldout`; for a fine-tuned model of a corpus the
+        default has up to 40,000 tokens. Texts are for a model with a tokenizer, and are cut at its context. Positions
+        past an episode's length are dropped.
     sites : "all", or names
         For a checkpoint or a Hugging Face model: "embed", "block0", ..., "hidden", which is always included, as ``X``.
         For other modules: submodules as in ``named_modules()``, the first tensor of their output, (B, T, D); ``"h.*"``
@@ -150,7 +156,7 @@ def extract(
         raise TypeError(f"sites must be 'all', a name or a list of names, got {sites!r:.80}")
     sites = sites if isinstance(sites, str) else names
     if isinstance(model, (str, os.PathLike)):
-        model = load_hf(str(model)) if str(model).startswith(PREFIX) else load(model)
+        model = load(model)
     if isinstance(model, Checkpoint):
         foreign = {"hidden": hidden, "lengths": lengths, "mask": mask, "call": call, "vocabulary": vocabulary,
                    "name": name, "world": world}  # fmt: skip
@@ -166,6 +172,20 @@ def extract(
         episodes = heldout(model) if episodes is None else episodes
     else:
         world = None if world is None else worlds.get(world)
+        if isinstance(model, HubModel):
+            known = model.world if world is None and model.world.rules_known else world
+            if episodes is None:
+                episodes = heldout(model)
+                if known is None:
+                    episodes = episodes[: max(8, _MOST_CORPUS_TOKENS // episodes.tokens.shape[1])]
+            elif texts := texts_of(episodes):
+                episodes = model.tokens(texts)
+            world = known
+        elif texts_of(episodes):
+            raise LatentsError(
+                "episodes are texts, and a module has no tokenizer: give its token ids, or a Hugging Face model by its "
+                "name or folder, 'hf:<name or folder>'"
+            )
         reader, vocabulary = _foreign(model, sites, hidden, call, vocabulary, name)
         episodes, truth = episodes_from(episodes, lengths, mask, truth)
     require_readable(episodes, reader, world)
@@ -282,13 +302,14 @@ def _foreign(
     vocabulary: Any,
     name: str | None,
 ) -> tuple[LatentsReader, Any]:
-    if isinstance(model, LoadedModel):
+    if isinstance(model, HubModel):
         named = model.tokenizer if vocabulary is None else vocabulary
-        return CausalLMReader(model.module, sites, hidden, call, name or Path(model.name).name), named
+        short = Path(model.name).name if isinstance(model, LoadedModel) else model.name
+        return CausalLMReader(model.module, sites, hidden, call, name or short, model), named
     if not isinstance(model, nn.Module):
         raise TypeError(
-            "model must be a Checkpoint, such as nlv.load('rrxor/nextlat'), a torch.nn.Module, or the name of a "
-            f"Hugging Face model, such as 'hf:gpt2', got {shown(model)}"
+            "model must be a Checkpoint, such as nlv.load('rrxor/nextlat'), a fine-tuned model, a torch.nn.Module, or "
+            f"the name of a Hugging Face model, such as 'hf:gpt2', got {shown(model)}"
         )
     kind = CausalLMReader if is_causal_lm(model) else ModuleReader
     return kind(model, sites, hidden, call, name), vocabulary

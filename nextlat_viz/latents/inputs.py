@@ -63,6 +63,26 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
     return Episodes(tokens, length=real), truth
 
 
+def texts_of(episodes: Any) -> list[str] | None:
+    """Return the texts where `episodes` is a list of them, else None.
+
+    Raises
+    ------
+    LatentsError
+        If it is one text.
+
+    Examples
+    --------
+    >>> texts_of(["once", "upon"]), texts_of([[1, 2]])
+    (['once', 'upon'], None)
+    """
+    if isinstance(episodes, str):
+        raise LatentsError("episodes must be a list of texts, one per episode: for one text give [text]")
+    if isinstance(episodes, (list, tuple)) and episodes and all(isinstance(text, str) for text in episodes):
+        return list(episodes)
+    return None
+
+
 def make_reading(
     episodes: Episodes,
     world: World | None,

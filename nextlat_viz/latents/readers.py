@@ -17,10 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.hf.load import blocks_of
 from nextlat_viz.latents.facts import MOST_TOKENS
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.models.objective import device_of
 from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.training.trained import TrainedModel
 
 States: TypeAlias = dict[str, Float[Tensor, "b t width"]]
 Call: TypeAlias = Callable[[Any, Tensor, Tensor], Any]
@@ -281,6 +283,7 @@ class CausalLMReader(ModuleReader):
         hidden: str | None = None,
         call: Call | None = None,
         name: str | None = None,
+        trained: TrainedModel | None = None,
     ) -> None:
         config: Any = module.config
         self._head: nn.Module = module.get_output_embeddings()  # type: ignore[operator]
@@ -294,15 +297,18 @@ class CausalLMReader(ModuleReader):
         )
         self.context = getattr(config, "max_position_embeddings", None)
         self.vocabulary_size = int(config.vocab_size)
-        self.meta["card"] = json.dumps({"class": type(module).__name__, "config": json.loads(config.to_json_string())})
+        card = {"class": type(module).__name__, "config": json.loads(config.to_json_string())}
+        if trained is not None:
+            # What runs the model on the table checks that it is the same one.
+            self.meta |= {"weights_sha256": trained.weights_sha256, "label": trained.label, "step": trained.step}
+            self.vocabulary_size = len(trained.world.vocabulary)
+        self.meta["card"] = json.dumps(card)
 
     def places(self, module: nn.Module) -> dict[str, Place]:
-        layers = int(module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
-        stacks = [part for part in module.modules() if isinstance(part, nn.ModuleList) and len(part) == layers]
         known: dict[str, Place] = {}
-        if stacks:
-            known["embed"] = Place(stacks[0][0], given=True)
-            known |= {f"block{i}": Place(block) for i, block in enumerate(stacks[0])}
+        if (blocks := blocks_of(module)) is not None:
+            known["embed"] = Place(blocks[0], given=True)
+            known |= {f"block{i}": Place(block) for i, block in enumerate(blocks)}
         known[HIDDEN] = Place(self._head, given=True)
         return known | {name: place for name, place in super().places(module).items() if name not in known}
 
@@ -322,7 +328,8 @@ class CausalLMReader(ModuleReader):
         if self.vocabulary_size is not None and self.vocabulary_size <= MOST_TOKENS:
             states, result = self._watched(tokens, real)
             logits = getattr(result, "logits", None)
-            return states, logits
+            # A fine-tuned model predicts the tokens of its world.
+            return states, None if logits is None else logits[..., : self.vocabulary_size]
         # The head of a large vocabulary costs as much as several blocks, and its output would be dropped.
         states, _ = self._watched(tokens, real, stop=self._head)
         return states, None

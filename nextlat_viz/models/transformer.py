@@ -144,6 +144,10 @@ class Transformer(nn.Module):
         states["hidden"] = self.norm(x)
         return states
 
+    def cache(self, batch_size: int) -> KVCache:
+        """Return an empty cache for `batch_size` rows."""
+        return KVCache(self.config, batch_size, self.head.weight)
+
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
         """Next-token logits read from hidden states by the output head."""
         return self.head(hidden)

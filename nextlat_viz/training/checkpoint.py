@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import warnings
@@ -27,6 +28,7 @@ from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, read_card, sha256_of
 from nextlat_viz.training.config import TrainConfig
 from nextlat_viz.training.resume import TRAIN_STATE, snapshot_path
+from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +57,7 @@ def torch_defaults() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(TrainedModel):
     """A trained model with its card.
 
     Attributes
@@ -89,6 +91,22 @@ class Checkpoint:
         return self.card.name
 
     @property
+    def objective(self) -> str:
+        return self.card.objective
+
+    @property
+    def seed(self) -> int:
+        return self.card.seed
+
+    @property
+    def network(self) -> Objective:
+        return self.model
+
+    @property
+    def reads(self) -> int:
+        return self.model.backbone.config.context
+
+    @property
     def label(self) -> str:
         """Name in figures: the objective, and the step unless it is the last."""
         label = OBJECTIVES[self.card.objective].label
@@ -99,7 +117,7 @@ class Checkpoint:
     @cached_property
     def world(self) -> worlds.World:
         """The world it was trained on."""
-        return world_of_card(self.card, self.folder)
+        return world_of_card(self.card.world, self.folder)
 
     @property
     def snapshots(self) -> list[int]:
@@ -189,12 +207,13 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
         return kind(backbone, **options)
 
 
-def load(name: str | os.PathLike[str], seed: int = 0) -> Checkpoint:
-    """Load a shipped checkpoint by name, or any by its folder.
+def load(name: str | os.PathLike[str], seed: int = 0) -> Any:
+    """Load a shipped checkpoint by name, any by its folder, or a Hugging Face model by ``"hf:<name or folder>"``.
 
     Parameters
     ----------
-    name : ``"rrxor/nextlat"``, ``"rrxor/nextlat/seed1"``, or the path of a run's folder.
+    name : ``"rrxor/nextlat"``, ``"rrxor/nextlat/seed1"``, the path of a run's folder, or ``"hf:gpt2"``. A folder of
+        :func:`nextlat_viz.finetune` after ``hf:`` is loaded with its psi.
     seed : seed of the run, if the name does not contain it.
 
     Raises
@@ -210,6 +229,9 @@ def load(name: str | os.PathLike[str], seed: int = 0) -> Checkpoint:
     >>> load("rrxor/nextlat").card.objective
     'nextlat'
     """
+    if isinstance(name, str) and name.startswith(HF_PREFIX):
+        # Imported when it is used: arrows between folders point one way.
+        return importlib.import_module("nextlat_viz.hf.finetuned").load_by_name(name)
     return read_folder(find(name, seed))
 
 
@@ -291,8 +313,8 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def world_of_card(card: Card, folder: Path) -> worlds.World:
-    """Build the world of a card. It may use a file or a server only if the user asked for that world.
+def world_of_card(spec: dict[str, Any], folder: Path) -> worlds.World:
+    """Build the world of a card from its spec. It may use a file or a server only if the user asked for that world.
 
     Raises
     ------
@@ -300,7 +322,7 @@ def world_of_card(card: Card, folder: Path) -> worlds.World:
         If it cannot be built, or needs a file, a server or a size that the user did not ask for.
     """
     try:
-        return worlds.from_spec(card.world, trusted=False)
+        return worlds.from_spec(spec, trusted=False)
     except ImportError:
         raise
     # Parameters from a file may make a factory fail with any error.
@@ -314,7 +336,7 @@ def read_folder(folder: Path) -> Checkpoint:
     """Load the checkpoint in a folder, checking its card and its weights."""
     card = read_card(folder, Card)
     state = read_weights(folder / WEIGHTS, card.weights_sha256)
-    world = world_of_card(card, folder)
+    world = world_of_card(card.world, folder)
     try:
         # First without memory for the weights: an untrusted card may describe a model larger than memory.
         _check_counts(card, state, folder)

@@ -157,6 +157,8 @@ class World(ABC):
         Parts that ``sample`` draws from. Content of ``"test"`` never occurs in ``"train"``.
     pictures : tuple of str
         Kinds of picture that ``draw`` knows, its default first.
+    rules_known : bool
+        False if every token counts as legal because nobody knows which are, as in text.
     predicts_next_token : bool
         False if episodes have ``targets``, one for each token.
     state_names : tuple of str
@@ -195,6 +197,7 @@ class World(ABC):
     length: int | None = None
     splits: tuple[str, ...] = ("train",)
     pictures: tuple[str, ...] = ()
+    rules_known: bool = True
     predicts_next_token: bool = True
     state_names: tuple[str, ...] = ()
     optional_states: tuple[str, ...] = ()

@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from nextlat_viz import worlds
+from nextlat_viz import analysis, worlds
+from nextlat_viz.analysis.lookahead import look_ahead
+from nextlat_viz.decoding import generate, speculative_generate
 from nextlat_viz.errors import CheckpointError, TrainingError, UnknownNameError
 from nextlat_viz.hf.backbone import PostHoc, Pretrained, weights_sha256
 from nextlat_viz.hf.corpus import sequences
 from nextlat_viz.hf.finetune import finetune
 from nextlat_viz.hf.finetuned import Finetuned, load_finetuned
 from nextlat_viz.hf.load import load_module
+from nextlat_viz.latents import extract
 from nextlat_viz.models import Batch
 from nextlat_viz.training import resume
 from nextlat_viz.training.card import sha256_of
@@ -237,6 +240,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert resumed.metrics.equals(whole.metrics)
     assert sorted(path.name for path in (tmp_path / "cut").iterdir() if path.is_file()) == [
         "card.json",
+        "held_out.safetensors",
         "metrics.csv",
         "psi.safetensors",
     ]
@@ -493,3 +497,22 @@ def test_the_default_device_does_not_matter(tmp_path: Path) -> None:
         loaded = load_finetuned(tmp_path / "again")
     assert tuned.card.files == loaded.card.files == whole.card.files
     assert {p.device.type for part in (loaded.model, loaded.psi) for p in part.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_fine_tuned_model_goes_where_a_checkpoint_goes(kind: str, tmp_path: Path) -> None:
+    tuned = finetune(build(kind), TOKENS, out=tmp_path, **QUICK)
+    prompts = [[0, 1, 2], [1], [2, 2, 0, 1, 1]]
+    made = generate(tuned, prompts, 8)
+    for row, prompt in zip(made.tokens, prompts, strict=True):
+        tokens = list(prompt)
+        for _ in range(8):
+            tokens.append(int(tuned.model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
+        assert row[: len(tokens)].tolist() == tokens
+    drafted = speculative_generate(f"hf:{tmp_path}", prompts, 8, draft=3)
+    assert (drafted.tokens == made.tokens).all()
+    divergence = analysis.rollout_divergence(tuned, steps=2, n=16, progress=False).table
+    assert divergence["k"].tolist() == [1, 1, 1, 2, 2, 2]
+    latents = extract(f"hf:{tmp_path}", progress=False)
+    assert latents.obs["episode"].nunique() == 16
+    assert look_ahead(tuned, latents, 0, 2).horizon == 1

@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 
 from nextlat_viz.analysis.measure.result import Measure, record
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, WorldPredictor, as_predictors
-from nextlat_viz.training.checkpoint import Checkpoint, load
+from nextlat_viz.training.checkpoint import load
+from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import World
 
 P = TypeVar("P", bound=Predictor)
@@ -44,10 +45,13 @@ class Registered:
         The measure, called with a checkpoint and ``progress``.
     fits : callable
         Tells of a checkpoint whether the measure can be taken of it.
+    needs_rules : bool
+        Whether it needs a world that knows which tokens are legal.
     """
 
     take: Callable[..., Measure]
-    fits: Callable[[Checkpoint], bool]
+    fits: Callable[[TrainedModel], bool]
+    needs_rules: bool = False
 
 
 MEASURES: dict[str, Registered] = {}
@@ -64,7 +68,7 @@ class Models(Generic[P]):
     all : list of Predictor
     world : World
     context : int or None
-        Most tokens that every model can read; None where there is no limit.
+        Most tokens that every model can read, of those that it read in training; None where there is no limit.
     """
 
     def __init__(self, measure: str, models: Any, of: type[Any] = Predictor, progress: bool = False) -> None:
@@ -75,7 +79,8 @@ class Models(Generic[P]):
                 raise ValueError(f"{model.name} has no hidden states: {measure} can only be measured of checkpoints")
             self.all.append(model)
         self.world = self.all[0].world
-        self.context = min((model.context for model in self.all if model.context is not None), default=None)
+        limits = [model.checkpoint.reads if isinstance(model, ModelPredictor) else model.context for model in self.all]
+        self.context = min((limit for limit in limits if limit is not None), default=None)
 
     def __iter__(self) -> Iterator[P]:
         return iter(self.track(self.all))
@@ -149,7 +154,7 @@ def measure(
     solved: float | None = None,
     note: str = "",
     of: type[Any] = Predictor,
-    fits: Callable[[Checkpoint], bool] = lambda checkpoint: True,
+    fits: Callable[[TrainedModel], bool] = lambda checkpoint: True,
     key: str | None = None,
 ) -> Callable[[Callable[..., Rows]], Callable[..., Measure]]:
     """Turn a function that yields rows into a measure of one or many models, and register it for `evaluate`.
@@ -205,7 +210,7 @@ def measure(
             parameters=[first.replace(annotation="Any"), *others, shown], return_annotation="Measure"
         )
         take.__doc__ = _documented(function.__doc__, of, [*signature.parameters, "progress"])
-        MEASURES[key or function.__name__] = Registered(take, fits)
+        MEASURES[key or function.__name__] = Registered(take, fits, needs_rules=of is Predictor)
         return take
 
     return decorate

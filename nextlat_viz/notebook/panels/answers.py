@@ -100,7 +100,7 @@ class NextPanel(ModelPanel):
         latents = self.state.scene.latents[model]
         head = None
         if PROBS not in latents.obsm:
-            head = self._checkpoint(model).model.backbone.head.weight.detach().cpu().numpy()
+            head = self._checkpoint(model).network.backbone.head.weight.detach().cpu().numpy()
         return prediction(latents, row, head)
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
