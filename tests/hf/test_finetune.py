@@ -152,7 +152,7 @@ def test_a_tied_head_gets_no_gradient_from_the_latent_losses() -> None:
     model = PostHoc(Pretrained(build("gpt2")), 2, 1.0, 1.0, psi_width=8, full=True)
     torch.nn.init.normal_(model.psi.layers[-1].weight)
     head = model.backbone.head.weight
-    assert head is model.backbone.embedding.weight
+    assert head is model.backbone.embed.weight
     batch = Batch.from_episodes(Episodes(TOKENS[:4]))
     states = {name: value.detach() for name, value in model.backbone.states(batch.inputs).items()}
     predicted = model.psi.rollout(states["hidden"], states["embed"], 2)
