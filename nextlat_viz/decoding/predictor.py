@@ -237,8 +237,8 @@ def as_predictor(model: Any) -> Predictor:
     if isinstance(model, TrainedModel):
         return ModelPredictor(model)
     raise TypeError(
-        f"model must be a checkpoint, its name, a fine-tuned model, 'hf:<name or folder>' or a Predictor, got "
-        f"{type(model).__name__}"
+        f"a model to measure is a Checkpoint or a Predictor, got {type(model).__name__}: give one, the name of a "
+        "checkpoint, a fine-tuned model or 'hf:<name or folder>'"
     )
 
 
