@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nextlat_viz.analysis.interventions import inject
 from nextlat_viz.notebook.studio import Studio, studio
 
 from .conftest import traces
@@ -65,6 +66,21 @@ def test_the_cursor_moves_the_ring_and_nothing_else(rrxor_studio: Studio) -> Non
     assert card.plane.cloud is cloud
     assert (cloud.handle, card.to.value) == (handle, dict(card.to.options)["the marker"])
     assert cloud.ring != ring
+
+
+def test_a_cursor_step_does_not_read_the_whole_table(rrxor_studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
+    state.go_to(3, 5)
+    drag(card, 0.1, 0.2)
+    monkeypatch.setattr(inject, "features", lambda *arguments: pytest.fail("the latents of all rows were read"))
+    before = bars(card)
+    state.go_to(4, 3)
+    assert card.drawn
+    assert not any(np.array_equal(a, b) for a, b in zip(before, bars(card), strict=True))
+    monkeypatch.undo()
+    card.metric.value = "euclidean"
+    assert card.drawn
+    card.metric.value = "covariance"
 
 
 def test_what_is_chosen_moves_the_handle(rrxor_studio: Studio) -> None:
@@ -148,7 +164,7 @@ def test_an_error_during_a_drag_stays_in_the_card(rrxor_studio: Studio, monkeypa
         raise RuntimeError("too far")
 
     with monkeypatch.context() as patched:
-        patched.setattr("nextlat_viz.notebook.panels.what_if.inject", broken)
+        patched.setattr(inject.Injector, "inject", broken)
         drag(card, 0.1, 0.3)
         assert "too far" in card._alert.value
     assert rrxor_studio.panels["next"]._alert.value == ""

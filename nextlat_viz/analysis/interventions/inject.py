@@ -210,60 +210,87 @@ def inject(
     >>> bool(injection.kl_after < injection.kl_control)
     True
     """
-    if metric not in get_args(Metric):
-        raise unknown("metric", metric, get_args(Metric))
-    if steps < 0 or (steps and tokens is not None):
-        raise ValueError(f"steps={steps}: give how many of the episode's tokens to read, or tokens, not both")
-    objective = objective_of(model, latents)
-    require_model(latents, probe.weights_sha256, "probe")
-    if probe.site != HIDDEN:
-        raise LatentsError(
-            f"this probe reads site {probe.site!r}, and only an edit of the last site, 'hidden', is read by the head "
-            "as it is: fit the probe with site='hidden'"
+    return Injector(model, latents, probe, metric, seed).inject(row, target, steps, tokens)
+
+
+class Injector:
+    """Injections into one table of latents by one probe: what does not depend on the row is checked and computed once.
+
+    Parameters and errors are those of `inject`, which makes a single injection.
+    """
+
+    def __init__(
+        self,
+        model: Objective | Checkpoint,
+        latents: AnnData,
+        probe: ProbeResult | JointProbe,
+        metric: Metric = "covariance",
+        seed: int = 0,
+    ) -> None:
+        if metric not in get_args(Metric):
+            raise unknown("metric", metric, get_args(Metric))
+        self._objective = objective_of(model, latents)
+        require_model(latents, probe.weights_sha256, "probe")
+        if probe.site != HIDDEN:
+            raise LatentsError(
+                f"this probe reads site {probe.site!r}, and only an edit of the last site, 'hidden', is read by the "
+                "head as it is: fit the probe with site='hidden'"
+            )
+        require_head(self._objective, latents, 0)
+        self._latents, self._probe, self._metric = latents, probe, metric
+        self._label = meta(latents)["label"]
+        X = features(latents)
+        rng = np.random.default_rng(seed)
+        rows = np.sort(rng.choice(len(X), min(len(X), _SAMPLED), replace=False))
+        sample = X[rows].astype(np.float64)
+        self._root = _root(sample) if metric == "covariance" else np.eye(X.shape[1])
+        noise = rng.normal(size=(CONTROLS, X.shape[1])) @ self._root.T
+        self._directions = noise / np.linalg.norm(noise, axis=1, keepdims=True)
+        self._apart = _typical(sample, rng)
+
+    def inject(
+        self, row: SupportsIndex, target: ArrayLike | str, steps: int = 0, tokens: Sequence[int] | None = None
+    ) -> Injection:
+        """Edit the hidden state of a row."""
+        if steps < 0 or (steps and tokens is not None):
+            raise ValueError(f"steps={steps}: give how many of the episode's tokens to read, or tokens, not both")
+        latents, objective, probe = self._latents, self._objective, self._probe
+        at = require_row(latents, row)
+        before = np.asarray(latents.X[at], dtype=np.float64)
+        to = _to_class if isinstance(target, str) else _to
+        goal, edit = to(probe, before, target, self._root)  # type: ignore[arg-type]
+        size = float(np.linalg.norm(edit))
+        after = before + edit
+        probs = read_head(objective, np.concatenate([[before, after], before + size * self._directions]))
+        names = token_names(latents, probs.shape[1])
+        read = token_ids(latents, next_rows(latents, at, steps)) if tokens is None else _ids(tokens, len(names))
+        psi = objective if isinstance(objective, NextLat) and read.size else None
+        exact = exact_after(latents, at, probe.target, probe.names, goal, read)
+        return Injection(
+            hidden_before=before,
+            hidden_after=after,
+            edit=edit,
+            size=size,
+            relative_size=size / self._apart,
+            target=goal,
+            read_before=probe.read(before[None])[0],
+            read_after=probe.read(after[None])[0],
+            names=probe.names,
+            vocabulary=names,
+            probs_before=probs[0],
+            probs_after=probs[1],
+            exact=None if exact is None else exact[0],
+            probs_control=probs[2:],
+            tokens=tuple(names[token] for token in read.tolist()),
+            token_ids=read,
+            rollout_before=None if psi is None else read_head(psi, roll(psi, before, read)),
+            rollout_after=None if psi is None else read_head(psi, roll(psi, after, read)),
+            exact_rollout=None if exact is None or psi is None else exact[1:],
+            metric=self._metric,
+            label=self._label,
+            episode=int(latents.obs["episode"].iloc[at]),
+            position=int(latents.obs["position"].iloc[at]),
         )
-    at = require_row(latents, row)
-    require_head(objective, latents, at)
-    X = features(latents)
-    rng = np.random.default_rng(seed)
-    rows = np.sort(rng.choice(len(X), min(len(X), _SAMPLED), replace=False))
-    sample = X[rows].astype(np.float64)
-    root = _root(sample) if metric == "covariance" else np.eye(X.shape[1])
-    before = X[at].astype(np.float64)
-    goal, edit = _to_class(probe, before, target, root) if isinstance(target, str) else _to(probe, before, target, root)
-    size = float(np.linalg.norm(edit))
-    after = before + edit
-    noise = rng.normal(size=(CONTROLS, X.shape[1])) @ root.T
-    controls = before + size * noise / np.linalg.norm(noise, axis=1, keepdims=True)
-    probs = read_head(objective, np.concatenate([[before, after], controls]))
-    names = token_names(latents, probs.shape[1])
-    read = token_ids(latents, next_rows(latents, at, steps)) if tokens is None else _ids(tokens, len(names))
-    psi = objective if isinstance(objective, NextLat) and read.size else None
-    exact = exact_after(latents, at, probe.target, probe.names, goal, read)
-    return Injection(
-        hidden_before=before,
-        hidden_after=after,
-        edit=edit,
-        size=size,
-        relative_size=size / _typical(sample, rng),
-        target=goal,
-        read_before=probe.read(before[None])[0],
-        read_after=probe.read(after[None])[0],
-        names=probe.names,
-        vocabulary=names,
-        probs_before=probs[0],
-        probs_after=probs[1],
-        exact=None if exact is None else exact[0],
-        probs_control=probs[2:],
-        tokens=tuple(names[token] for token in read.tolist()),
-        token_ids=read,
-        rollout_before=None if psi is None else read_head(psi, roll(psi, before, read)),
-        rollout_after=None if psi is None else read_head(psi, roll(psi, after, read)),
-        exact_rollout=None if exact is None or psi is None else exact[1:],
-        metric=metric,
-        label=meta(latents)["label"],
-        episode=int(latents.obs["episode"].iloc[at]),
-        position=int(latents.obs["position"].iloc[at]),
-    )
 
 
 def belief_target(world: World, state: str | ArrayLike) -> Float[np.ndarray, " states"]:

@@ -234,17 +234,17 @@ def read_out(latents: AnnData, probe: ProbeResult, row: SupportsIndex) -> ReadOu
     (6, ('A', 'B', 'C'), True)
     """
     at = require_row(latents, row)
-    about = meta(latents)
-    episode = int(latents.obs["episode"].iloc[at])
+    about, part = meta(latents), latents[at : at + 1]
+    episode = int(part.obs["episode"].iloc[0])
     same_episodes = about["episodes_sha256"] == probe.episodes_sha256
     return ReadOut(
         probe=probe,
-        read=probe.predict(latents[at : at + 1])[0],
-        truth=_truth(latents[at : at + 1], probe),
+        read=probe.predict(part)[0],
+        truth=_truth(part, probe),
         held_out=bool(episode in probe.test_episodes) if same_episodes else None,
         label=about["label"],
         episode=episode,
-        position=int(latents.obs["position"].iloc[at]),
+        position=int(part.obs["position"].iloc[0]),
     )
 
 

@@ -9,7 +9,7 @@ import ipywidgets
 import numpy as np
 from jaxtyping import Float, Int
 
-from nextlat_viz.analysis.interventions.inject import inject
+from nextlat_viz.analysis.interventions.inject import Injector
 from nextlat_viz.analysis.interventions.plane import injection_plane
 from nextlat_viz.analysis.probes.joint import JointProbe
 from nextlat_viz.display import escape, shorten
@@ -172,14 +172,15 @@ class WhatIfPanel(ModelPanel):
         return JointProbe(tuple(self._probe(model, target, HIDDEN) for target in self._chosen.targets))
 
     def _answer(self, model: int, row: int) -> Any:
-        checkpoint, scene = self._checkpoint(model), self.state.scene
+        checkpoint, scene, metric = self._checkpoint(model), self.state.scene, self.metric.value
         probe, wanted = self._reader(model), self._wanted()
         wanted = str(wanted) if probe.metric == "accuracy" else np.atleast_1d(np.asarray(wanted, dtype=float))
         left = len(scene.positions(self.state.episode)) - self.state.position
-        return inject(
-            checkpoint, scene.latents[model], probe, row, wanted, steps=max(0, min(_STEPS, left)),
-            metric=self.metric.value,
-        )  # fmt: skip
+        injector: Injector = scene.results.get(
+            ("injector", model, probe.target, metric),
+            lambda: Injector(checkpoint, scene.latents[model], probe, metric),
+        )
+        return injector.inject(row, wanted, steps=max(0, min(_STEPS, left)))
 
     def _wanted(self) -> Any:
         """The target, the same for every model."""

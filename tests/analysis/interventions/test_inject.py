@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from nextlat_viz import worlds
 from nextlat_viz.analysis import ProbeResult, probe
-from nextlat_viz.analysis.interventions.inject import SURE, belief_target, inject
+from nextlat_viz.analysis.interventions.inject import SURE, Injector, belief_target, inject
 from nextlat_viz.analysis.prediction import kl
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.latents import extract
@@ -226,6 +226,17 @@ def test_other_columns_have_no_exact_prediction(checkpoint: Checkpoint, latents:
     np.testing.assert_allclose(found.target, [0, 0, 1])
 
 
+def test_an_injector_makes_the_same_injections(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+    injector = Injector(checkpoint, latents, belief, seed=3)
+    for row in (25, 26):
+        several = injector.inject(row, TARGET, steps=2)
+        single = inject(checkpoint, latents, belief, row, TARGET, steps=2, seed=3)
+        assert (several.position, several.tokens) == (single.position, single.tokens)
+        for name in ("edit", "probs_after", "probs_control", "rollout_after"):
+            np.testing.assert_array_equal(getattr(several, name), getattr(single, name))
+        assert several.relative_size == single.relative_size
+
+
 def test_targets_that_cannot_be_read(
     checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult, state: ProbeResult
 ) -> None:
@@ -245,7 +256,8 @@ def test_targets_that_cannot_be_read(
     same = replace(state, coef=np.zeros_like(state.coef))
     refused(ValueError, "cannot be told apart", same, "B")
     with pytest.raises(UnknownNameError, match="unknown metric 'euclid'"):
-        inspect.unwrap(inject)(checkpoint, latents, belief, 25, TARGET, metric="euclid")  # type: ignore[arg-type]
+        # Without the type check of the tests.
+        inspect.unwrap(Injector.__init__)(object.__new__(Injector), checkpoint, latents, belief, metric="euclid")
 
 
 def test_probes_and_latents_that_do_not_fit(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
