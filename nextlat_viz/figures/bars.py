@@ -108,7 +108,7 @@ def bar_figure(
     layout, below, above = Layout(), room_below(x), 52 + 18 * len(lines)
     layout.view([0.0, 1.0], [0.0, 1.0], x=x, y=y, title=title, more="<br>".join(lines))
     return layout.finish(
-        Figure(list(traces)),
+        traces,
         theme,
         height=166 + above + below,
         barmode="group",

@@ -108,7 +108,8 @@ def clouds(
     selected = None if chosen is None else np.flatnonzero(np.isin(drawn, chosen)).tolist()
     path = _episode_path(latents[0], drawn, cursor)
 
-    figure, layout = Figure(), Layout()
+    traces: list[Any] = []
+    layout = Layout()
     grid = Grid(len(views), max(map(len, views)), height=270, above=62, foot=40, gap=0.02)
     bare = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "title": {"text": ""}}
     for i in range(grid.rows):
@@ -126,7 +127,7 @@ def clouds(
             view = views[i][j]
             options = {"meta": {"model": i, "column": view.column}, **axes}
             points = _points(view, options, paint.codes, texts, selected)
-            figure.add_traces([*_behind(view, options), points, _cursor(view, options, path)])
+            traces += [*_behind(view, options), points, _cursor(view, options, path)]
             hover = {"hovertext": "<br>".join(map(escape, textwrap.wrap(view.note, 60)))} if view.note else {}
             layout.notes.append(note(across[0], up[1], view.title, **_LEFT, yanchor="bottom", yshift=3, **hover))
             if view.message:
@@ -137,9 +138,9 @@ def clouds(
                 if i == grid.rows - 1:
                     below = {**_LEFT, "yanchor": "top", "yshift": -3, "font": {"size": 10.5}}
                     layout.notes.append(note(across[0], up[0], simplex.axes_note(view.world), **below))
-    figure.add_trace(_key(paint.key))
-    layout.finish(
-        figure,
+    traces.append(_key(paint.key))
+    figure = layout.finish(
+        traces,
         theme,
         height=grid.pixels,
         margin={"l": 34, "r": 100, "t": 0, "b": 0},

@@ -73,11 +73,12 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     x = name_axis([items[0].vocabulary[token] for token in chosen], "next token")
     foot = room_below(x)
     inside = _BARS + (foot + 54 + _ROLLOUT if rolled else 0)
-    figure, layout = Figure(), Layout()
+    traces: list[Any] = []
+    layout = Layout()
     for i, (item, across) in enumerate(zip(items, column_domains(len(items)), strict=True)):
         y = {"range": [0, 1.02], "title": {"text": "" if i else "probability"}}
         axes = layout.view(across, [1 - _BARS / inside, 1.0], x=x, y=y, title=names[i], more=_summary(item))
-        figure.add_traces(_bars(i, item, chosen, colors[i], axes))
+        traces += _bars(i, item, chosen, colors[i], axes)
     if rolled:
         exact = any(item.exact_rollout is not None for item in items)
         title = "KL from exact (nats)" if exact else "probability of the token"
@@ -92,10 +93,10 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
             more=f"{', '.join(key)}: dotted before the edit, solid after",
         )
         for i in rolled:
-            figure.add_traces(_rollout(i, names[i], items[i], exact, colors[i], axes))
+            traces += _rollout(i, names[i], items[i], exact, colors[i], axes)
     below = 52 if rolled else foot
     return layout.finish(
-        figure,
+        traces,
         theme,
         height=_TOP + inside + below,
         barmode="group",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 
 # plotly copies a template that is assigned, so one for each theme serves all figures.
-_template = cache(themes.template)
+_template = cache(lambda theme: themes.template(theme).to_plotly_json())
 # A row of its own at the top of the page, whatever the headings below it say.
 LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.99, "yanchor": "top"}
 GAP = 0.07
@@ -110,11 +110,16 @@ class Layout:
             self.notes.append(heading(title, more, across[0], up[1]))
         return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
 
-    def finish(self, figure: Figure, theme: Theme, **options: Any) -> Figure:
-        """Give a figure without a layout these views, the look of a theme and further options of plotly's layout."""
-        base = {"template": _template(theme), "hovermode": "closest", "annotations": self.notes, "shapes": self.lines}
-        # `update_layout` checks each entry again, and takes three times as long as assigning the layout whole.
-        figure.layout = base | self.axes | options
+    def finish(self, traces: Sequence[Any], theme: Theme, **options: Any) -> Figure:
+        """Return a figure of these views, with the look of a theme and further options of plotly's layout."""
+        base: dict[str, Any] = {"template": _template(theme), "hovermode": "closest"}
+        base |= {name: items for name, items in (("annotations", self.notes), ("shapes", self.lines)) if items}
+        # A panel draws a figure at every step of the cursor. plotly's check of the template and of traces that it has
+        # checked before takes longer than all the rest.
+        figure = Figure(list(traces), base | self.axes | options, _validate=False)
+        for part in (figure, figure.layout, *figure.data):
+            # What is changed later is checked.
+            part._validate = True
         return figure
 
 

@@ -65,7 +65,8 @@ def look_ahead_path(
         raise ValueError("ahead is empty: give one rollout and its plane per model")
     colors = themes.model_colors(list(ahead))
     names = [escape(shorten(label)) for label in ahead]
-    figure, layout = Figure(), Layout()
+    traces: list[Any] = []
+    layout = Layout()
     frame = {"showticklabels": False, "showline": True, "mirror": True}
     for i, ((rollout, plane), across) in enumerate(zip(ahead.values(), column_domains(len(ahead)), strict=True)):
         trained = "1 step" if rollout.horizon == 1 else f"{rollout.horizon} steps"
@@ -77,7 +78,7 @@ def look_ahead_path(
             title=names[i],
             more=f"from position {rollout.position} of episode {rollout.episode}; psi was trained for {trained}",
         )
-        figure.add_traces(_paths(i, names[i], rollout, plane, colors[i], place))
+        traces += _paths(i, names[i], rollout, plane, colors[i], place)
     longest = max(rollout.distance.size for rollout, _ in ahead.values())
     steps = {
         "range": [0.7, longest + 0.3], "title": {"text": "steps ahead"}, "dtick": 1 if longest <= 12 else None,
@@ -87,9 +88,9 @@ def look_ahead_path(
         for across, title in (([0.0, 0.46], "distance to the true state"), ([0.56, 1.0], "KL (nats)"))
     ]
     for i, (rollout, _) in enumerate(ahead.values()):
-        figure.add_traces(_divergence(i, names[i], rollout, colors[i], views))
+        traces += _divergence(i, names[i], rollout, colors[i], views)
     return layout.finish(
-        figure,
+        traces,
         theme,
         height=560,
         margin={"l": 60, "r": 14, "t": 62, "b": 84},

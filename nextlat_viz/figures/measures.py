@@ -68,7 +68,8 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     views = _views(measure)
     columns = min(len(views), _COLUMNS)
     grid = Grid(-(-len(views) // columns), columns, height=240, above=34, below=50, top=56, gap=0.075)
-    figure, layout = Figure(), Layout()
+    traces: list[Any] = []
+    layout = Layout()
     for i, (name, rows) in enumerate(views):
         values = objectives if setting == "objective" else list(dict.fromkeys(rows[setting]))
         names = labels if setting == "objective" else [str(value) for value in values]
@@ -90,7 +91,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             options = {"name": escape(label), "legendgroup": escape(label), **axes}
             look = {"color": color, "symbol": symbol(j), "dash": dash(j)}
             meta = {"objective": str(objective), "view": i}
-            figure.add_traces(_objective(mine.assign(at=at), numeric, look, meta, options))
+            traces += _objective(mine.assign(at=at), numeric, look, meta, options)
         for value in measure.references.values():
             line = {"color": themes.EXACT, "width": 1.4, "dash": "dot"}
             across = {"x0": 0, "x1": 1, "xref": f"{axes['xaxis']} domain"}
@@ -103,7 +104,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
         for name, value in measure.references.items()
     ]  # fmt: skip
     return layout.finish(
-        figure,
+        traces,
         theme,
         title={"text": escape(measure.name if title is None else title), "y": 1, "yanchor": "top", "pad": {"t": 14}},
         height=grid.pixels,

@@ -70,7 +70,9 @@ def probe_overview(
         "tickvals": list(range(len(results))), "ticktext": [f"<b>{name}</b>" for name in names],
         "range": [len(results) - 0.5, -0.5], "showgrid": False,
     }  # fmt: skip
-    figure, layout, up = Figure(), Layout(), [0.0, 1.0]
+    up = [0.0, 1.0]
+    traces: list[Any] = []
+    layout = Layout()
     axes = layout.view(
         [0.1, 0.36],
         up,
@@ -79,16 +81,16 @@ def probe_overview(
         title=f"{escape(results[0].target)} read from {source}",
     )
     for i, (result, color) in enumerate(zip(results, colors, strict=True)):
-        figure.add_traces(_score(result, names[i], i, color, theme, axes))
+        traces += _score(result, names[i], i, color, theme, axes)
     axes = layout.view([0.42, 0.68], up, x={"type": "category"}, y=scale, title="by layer")
     for i, (table, color) in enumerate(zip(by_site, colors, strict=True)):
-        figure.add_traces(_lines(names[i], table, "site", i, color, axes))
+        traces += _lines(names[i], table, "site", i, color, axes)
     axes = layout.view([0.74, 1.0], up, x="position (tokens read)", y=scale, title=f"by position, from {source}")
     for i, (table, color) in enumerate(zip(by_position, colors, strict=True)):
-        figure.add_traces(_lines(names[i], table, "position", i, color, axes)[:1])
+        traces += _lines(names[i], table, "position", i, color, axes)[:1]
     layout.lines += _mark(site, by_site)
     return layout.finish(
-        figure,
+        traces,
         theme,
         height=360,
         margin={"l": 20, "r": 14, "t": 50, "b": 84},

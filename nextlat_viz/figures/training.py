@@ -122,7 +122,8 @@ def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:
     worlds, objectives = list(dict.fromkeys(table["world"])), list(dict.fromkeys(table["objective"]))
     labels = [OBJECTIVES.get(name, str(name)) for name in objectives]
     colors = themes.model_colors(labels)
-    figure, layout = Figure(), Layout()
+    traces: list[Any] = []
+    layout = Layout()
     height = 1 / len(worlds)
     for i, world in enumerate(worlds):
         top = 1 - i * height
@@ -143,9 +144,9 @@ def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:
             for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
                 runs = table[(table["world"] == world) & (table["objective"] == objective)]
                 look: dict[str, Any] = {"color": color, "ink": themes.ink(theme), "first": i == j == 0}
-                figure.add_traces(list(_seeds(runs, j, bool(side), axes, name=escape(label), **look)))
+                traces += _seeds(runs, j, bool(side), axes, name=escape(label), **look)
     return layout.finish(
-        figure,
+        traces,
         theme,
         height=70 + 58 * len(worlds) * (len(objectives) + 0.6),
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},

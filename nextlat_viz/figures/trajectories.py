@@ -91,25 +91,26 @@ def trajectories(
     chances = [column(table, name)[rows[at]] if name in table.obsm else None for table, name in arrays]
     likely = _likely([chance for chance in chances if chance is not None])
 
-    figure, layout = Figure(), Layout()
+    traces: list[Any] = []
+    layout = Layout()
     drawn = [shorten(tokens[code], 10) for code in likely]
     planes, next_token, errors, strip = _views(layout, latents[0], drawn, paths, position)
-    figure.add_trace(simplex.edges(None if first.axes else _pictured(latents[0]), meta={"role": "simplex"}, **planes))
+    traces.append(simplex.edges(None if first.axes else _pictured(latents[0]), meta={"role": "simplex"}, **planes))
     for i, (name, color, place) in enumerate(zip(names, colors, places, strict=True)):
         if i or first.has_truth:
-            figure.add_traces(_path(name, color, place, at, texts, i, planes))
+            traces += _path(name, color, place, at, texts, i, planes)
     for i, (name, color, chance) in enumerate(zip(names, colors, chances, strict=True)):
         if chance is not None:
-            figure.add_trace(_bars(name, color, chance[likely], [vocabulary[code] for code in likely], i, next_token))
+            traces.append(_bars(name, color, chance[likely], [vocabulary[code] for code in likely], i, next_token))
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
         if path.has_truth:
-            figure.add_trace(_error(name, color, path, texts, i, errors))
-    figure.add_trace(_strip(codes, tokens, first.positions, at, selection, theme, strip))
+            traces.append(_error(name, color, path, texts, i, errors))
+    traces.append(_strip(codes, tokens, first.positions, at, selection, theme, strip))
     line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
     across = {"x0": position, "x1": position, "xref": "x3"}
     layout.lines.append({"type": "line", **across, "y0": 0, "y1": 1, "yref": "y3 domain", "line": line})
     return layout.finish(
-        figure,
+        traces,
         theme,
         height=520,
         margin={"l": 58 if first.axes else 14, "r": 14, "t": 36, "b": 46},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 import nextlat_viz as nlv
@@ -28,7 +30,7 @@ from nextlat_viz.plotting import CATEGORICAL
 from tests.synthetic import make_latents
 
 HELPERS = {"color_options", "for_print", "one_browser", "print_options", "provenance_of"}
-HELPERS |= {"template", "write"}
+HELPERS |= {"template", "write_figure"}
 NAMES = ("next-token", "NextLat")
 # Of two colours that stand for models, or for one of five states, in CIE 1976 L*a*b*; 2.3 can just be told apart.
 LEAST_DISTANCE = 10.0
@@ -147,6 +149,25 @@ def digest(name: str) -> str:
 
 def test_every_public_figure_has_a_case() -> None:
     assert set(figures.__all__) == HELPERS | set(CASES)
+
+
+def entries(value: Any) -> Any:
+    """Without those that are not set."""
+    if isinstance(value, dict):
+        return {key: entries(part) for key, part in value.items() if part not in (None, {}, [])}
+    return [entries(part) for part in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plotly_knows_every_entry(name: str) -> None:
+    """Figures are made without plotly's check; what is changed in them later is checked."""
+    figure = drawn(name)
+    assert entries(json.loads(go.Figure(figure.to_dict()).to_json())) == entries(json.loads(figure.to_json()))
+    for change in ({"heigth": 300}, {"height": "tall"}, {"xaxis": {"colour": "red"}}):
+        with pytest.raises(ValueError, match="Invalid"):
+            go.Figure.update_layout(figure, change)
+    with pytest.raises(ValueError, match="Invalid"):
+        figure.data[0].update({"colour": "red"})
 
 
 @pytest.mark.slow
