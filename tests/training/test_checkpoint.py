@@ -9,6 +9,7 @@ import torch
 import nextlat_viz as nlv
 from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.training.card import Card
+from nextlat_viz.training.checkpoint import shipped_folders
 
 
 def rewrite_card(folder, sign=True, **changes):
@@ -235,3 +236,30 @@ def test_state_names_are_shown_as_text(run):
     card = run.card.model_copy(update={"name": "<script>alert(1)</script>"})
     html = type(run)(card, run.model, run.step, run.weights_sha256, run.folder)._repr_html_()
     assert "<script>" not in html
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.replace(b"1", b"2", 1),
+        lambda content: content[: len(content) // 2],
+        lambda content: content + b"\xb3",
+        lambda content: b"",
+    ],
+)
+def test_an_altered_curve_of_a_shipped_checkpoint_is_refused(tmp_path, damage):
+    shipped = nlv.load("rrxor/nextlat")
+    assert len(shipped.metrics) > 1
+    folder = tmp_path / "copy"
+    shutil.copytree(shipped.folder, folder)
+    path = folder / "metrics.csv"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\n", b"\r\n"))
+    assert nlv.load(folder).metrics.equals(shipped.metrics)
+    path.write_bytes(damage(content))
+    with pytest.raises(CheckpointError, match=r"metrics\.csv is truncated or altered.*Get it again"):
+        _ = nlv.load(folder).metrics
+
+
+def test_every_shipped_curve_has_a_hash():
+    assert all(len(nlv.load(folder).metrics) for folder in shipped_folders())
