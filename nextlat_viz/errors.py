@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any, SupportsIndex
@@ -128,6 +129,9 @@ def at_least(argument: str, value: Any, least: int = 1, why: str = "") -> int:
     ValueError: n=0 must be at least 1
     """
     whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    if whole:
+        # A tensor of one integer cannot be compared with the largest.
+        value = operator.index(value)
     if not whole or not least <= value < 2**63:
         expected = f"at least {least}" if whole else f"an integer of at least {least}"
         if whole and value >= least:

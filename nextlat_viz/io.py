@@ -23,7 +23,7 @@ UNSEALED = f"sha256:{'0' * 64}"
 _SEAL = re.compile(rb'"seal": ?"sha256:([0-9a-f]{64})"')
 _DRAFT = ".draft"
 # Names that Windows reserves for devices, with any extension.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{k}" for port in ("com", "lpt") for k in range(1, 10))}
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{k}" for port in ("com", "lpt") for k in "123456789¹²³")}
 _LONGEST_NAME = 120
 
 

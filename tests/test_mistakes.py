@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from torch import nn
 
 import nextlat_viz as nlv
@@ -70,6 +72,7 @@ class Made:
 
 made = Made()
 TOKENS = np.arange(10).reshape(2, 5)
+TWICE = pd.DataFrame([[e, p, 0, 1] for e in (0, 1) for p in range(1, 6)], columns=["episode", "position", "a", "a"])
 TINY: Any = {"steps": 2, "layers": 1, "validation_episodes": 8, "progress": False}
 
 # What is called, and what its error must mention: the argument, and the value or what was given in its place.
@@ -139,7 +142,7 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     ),
     "extract: tokens past the embedding": (lambda: made.read(TOKENS + 5), ("14", "10 rows")),
     "extract: ragged tokens": (lambda: made.read([[1, 2, 3], [4]]), ("episodes", "lengths=")),
-    "extract: texts": (lambda: made.read(["a b", "c"]), ("episodes", "integers")),
+    "extract: texts": (lambda: made.read(["a b", "c"]), ("episodes", "token ids")),
     "extract: probabilities": (lambda: made.read(TOKENS / 10), ("episodes", "float64")),
     "extract: one sequence": (lambda: made.read([1, 2, 3]), ("episodes", "(3,)")),
     "extract: lengths that do not fit": (lambda: made.read(TOKENS, lengths=[9, 9]), ("lengths", "9")),
@@ -148,6 +151,8 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
         lambda: made.read(TOKENS, mask=np.ones(5)),
         ("mask", "(5,)"),
     ),
+    "extract: a mask of other numbers": (lambda: made.read(TOKENS, mask=np.full((2, 5), 0.5)), ("mask", "0.5")),
+    "extract: two columns of truth of one name": (lambda: made.read(TOKENS, truth=TWICE), ("truth", "'a'")),
     "extract: position 0": (lambda: nlv.extract(made.checkpoint, made.episodes, positions=[0]), ("positions", "0")),
     "extract: one position past the end": (
         lambda: nlv.extract(made.checkpoint, made.episodes, positions=30),
@@ -195,6 +200,12 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     "project: a mask that is too short": (lambda: nlv.project(made.latents, rows=[True, False]), ("rows", "(2,)")),
     "project: a number of rows": (lambda: nlv.project(made.latents, rows=100), ("rows", "100")),
     "project: another's probe": (lambda: nlv.project(made.latents, "belief", probe="belief"), ("probe", "'belief'")),
+    "project: ragged rows": (lambda: nlv.project(made.latents, rows=[[1], [1, 2]]), ("rows", "[[1], [1, 2]]")),
+    "project: rows as a trained tensor": (
+        lambda: nlv.project(made.latents, rows=torch.ones(2, requires_grad=True)),
+        ("rows", "float32"),
+    ),
+    "project: half a neighbour": (lambda: nlv.project(made.latents, "umap", n_neighbors=5.5), ("n_neighbors", "5.5")),
     "project: neighbours as text": (lambda: nlv.project(made.latents, "umap", n_neighbors="5"), ("n_neighbors", "'5'")),
     "project: a negative seed": (lambda: nlv.project(made.latents, seed=-1), ("seed=-1",)),
     "evaluate: latents": (lambda: nlv.evaluate(made.latents), ("checkpoints", "AnnData")),
@@ -331,6 +342,21 @@ MEANT: dict[str, tuple[Mistake, Mistake]] = {
     "sweep: one objective and one value": (
         lambda: nlv.sweep("z1r", "nextlat", [0], grid={"horizon": 1}, out=made.folder / "s", **TINY)["loss"],
         lambda: nlv.sweep("z1r", ["nextlat"], [0], grid={"horizon": [1]}, out=made.folder / "t", **TINY)["loss"],
+    ),
+    "extract: tensors": (
+        lambda: made.read(
+            torch.tensor(TOKENS),
+            truth={"a": torch.tensor(TOKENS, dtype=torch.bfloat16), "b": torch.ones(2, 5, requires_grad=True)},
+        ).obs[["a", "b"]],
+        lambda: made.read(TOKENS, truth={"a": TOKENS * 1.0, "b": np.ones((2, 5))}).obs[["a", "b"]],
+    ),
+    "Cloud: a tensor that is trained": (
+        lambda: nlv.Cloud(torch.zeros(3, 2, requires_grad=True)).positions,
+        lambda: made.cloud.positions,
+    ),
+    "train: a tensor as seed, a numpy number of devices": (
+        lambda: nlv.train("z1r", seed=torch.tensor(3), devices=np.int64(1), out=made.folder / "n", **TINY).card.seed,
+        lambda: 3,
     ),
     "train: a World": (lambda: nlv.worlds.get(nlv.worlds.get("rrxor")).spec["name"], lambda: "rrxor"),
 }

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
 from nextlat_viz.decoding.result import Generated
 from nextlat_viz.errors import is_number
+from nextlat_viz.worlds import checks
 
 Prompts = Int[np.ndarray, "n t"] | Sequence[ArrayLike] | ArrayLike
 """Prompts of one length as an array, or of any lengths as a list of 1-D arrays."""
@@ -128,7 +129,7 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
     if isinstance(prompts, np.ndarray) and prompts.ndim == 2 and prompts.shape[1] and prompts.dtype.kind in "iu":
         tokens, lengths = prompts.astype(np.int64), np.full(len(prompts), prompts.shape[1])
     else:
-        tokens, lengths = _stacked([np.asarray(row) for row in cast(Sequence[ArrayLike], prompts)])
+        tokens, lengths = _stacked([checks.array(row) for row in cast(Sequence[ArrayLike], prompts)])
     width = tokens.shape[1]
     size = len(predictor.world.vocabulary)
     wrong = (tokens < 0) | (tokens >= size)

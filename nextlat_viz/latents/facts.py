@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Int
 
 from nextlat_viz.errors import LatentsError, shown
-from nextlat_viz.worlds import Episodes, World
+from nextlat_viz.worlds import Episodes, World, checks
 
 Positions: TypeAlias = slice | Sequence[int]
 Truth: TypeAlias = pd.DataFrame | Mapping[str, Any]
@@ -202,7 +202,7 @@ def own_columns(
     orders = _orders(truth) if isinstance(truth, pd.DataFrame) else {}
     columns, values = {}, {}
     for name, array in arrays.items():
-        given = np.asarray(array)
+        given = checks.array(array)
         if name in (*_TAKEN, *episodes.states):
             raise LatentsError(f"truth has a column {name!r}, which the table has already: rename it")
         if given.shape[:2] != keep.shape:
@@ -258,6 +258,8 @@ def _dense(truth: pd.DataFrame, keep: Bool[np.ndarray, "N T"]) -> dict[str, np.n
             f"truth lacks {missing} of {int(keep.sum())} rows, such as episode {e}, position {p + 1}: episodes count "
             "from 0 and positions from 1; add them, or leave them out with positions="
         )
+    if repeated := truth.columns[truth.columns.duplicated()].tolist():
+        raise LatentsError(f"truth has several columns named {repeated[0]!r}: rename them")
     dense = {}
     for name in truth.columns.drop(["episode", "position"]):
         values = truth[name][inside]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nextlat_viz.errors import LatentsError, shown
 from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, digest_of, kept, own_columns, valid
 from nextlat_viz.latents.readers import LatentsReader, weights_of
-from nextlat_viz.worlds import Episodes, World
+from nextlat_viz.worlds import Episodes, World, checks
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, PurePath, range, slice)
 # What torch keeps in every module: hooks and children are read separately, and extraction sets the training flag.
@@ -32,7 +32,7 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
             raise LatentsError("lengths and mask are for arrays of tokens: Episodes have their own lengths")
         return episodes, truth
     try:
-        tokens: np.ndarray = np.asarray(episodes) if episodes is not None else np.zeros(0)
+        tokens: np.ndarray = checks.array(episodes) if episodes is not None else np.zeros(0)
     except ValueError as error:
         raise LatentsError(
             "episodes are lists of different lengths: pad them to one length, and give lengths=[...] or mask="
@@ -43,19 +43,21 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
             f"{type(episodes).__name__} of {tokens.dtype}, shape {tokens.shape}"
         )
     if mask is not None:
-        given = np.asarray(mask)
+        given = checks.array(mask)
         if lengths is not None:
             raise LatentsError("give lengths or mask, not both")
         if given.shape != tokens.shape:
             raise LatentsError(f"mask must have the shape of the tokens, {tokens.shape}, got {given.shape}")
-        columns = {name: np.asarray(v) for name, v in truth.items()} if isinstance(truth, Mapping) else {}
+        if not np.isin(given, (0, 1)).all():
+            raise LatentsError(f"mask must hold 1 at tokens and 0 at padding, got {given[~np.isin(given, (0, 1))][0]}")
+        columns = {name: checks.array(v) for name, v in truth.items()} if isinstance(truth, Mapping) else {}
         lengths, moved = shifted(given, {"": tokens, **columns})
         tokens = moved.pop("")
         truth = moved if isinstance(truth, Mapping) else truth
     if lengths is None:
         return Episodes(tokens), truth
     count, longest = tokens.shape
-    real = np.asarray(lengths)
+    real = checks.array(lengths)
     if real.shape != (count,) or real.dtype.kind not in "iu" or ((real < 0) | (real > longest)).any():
         raise LatentsError(
             f"lengths must be {count} integers from 0 to {longest}, one per episode, got {shown(lengths)}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -36,6 +37,9 @@ def start_fabric(**options: Any) -> Fabric:
     Traceback (most recent call last):
     ValueError: accelerator='cpu', devices=-3: `devices` selected with `CPUAccelerator` should be an int > 0. ...
     """
+    if isinstance(options.get("devices"), SupportsIndex):
+        # Fabric takes no numpy integers.
+        options["devices"] = operator.index(options["devices"])
     try:
         return Fabric(**options)
     except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:

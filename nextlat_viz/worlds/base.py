@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt64
 from numpy.typing import ArrayLike
 
 from nextlat_viz.display import table
+from nextlat_viz.worlds import checks
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -62,25 +63,25 @@ class Episodes:
     targets: Int[np.ndarray, "episodes positions"] | None = None
 
     def __post_init__(self) -> None:
-        tokens = np.asarray(self.tokens)
+        tokens = checks.array(self.tokens)
         if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
             raise ValueError(
                 f"tokens must be integers of shape (episodes, positions), got {tokens.dtype} of shape {tokens.shape}; "
                 "for one sequence pass tokens[None, :]"
             )
         episodes, positions = tokens.shape
-        mask = np.ones(tokens.shape, bool) if self.loss_mask is None else np.asarray(self.loss_mask)
-        length = np.full(episodes, positions) if self.length is None else np.asarray(self.length)
+        mask = np.ones(tokens.shape, bool) if self.loss_mask is None else checks.array(self.loss_mask)
+        length = np.full(episodes, positions) if self.length is None else checks.array(self.length)
         _expect(mask.shape == tokens.shape and mask.dtype == bool, "loss_mask", mask, f"bool of shape {tokens.shape}")
         whole = length.shape == (episodes,) and length.dtype.kind in "iu"
         _expect(whole, "length", length, f"integers of shape ({episodes},)")
         _expect(bool(((length >= 0) & (length <= positions)).all()), "length", length, f"values in 0..{positions}")
-        states = {str(name): np.asarray(values) for name, values in self.states.items()}
+        states = {str(name): checks.array(values) for name, values in self.states.items()}
         for name, values in states.items():
             fits = values.shape[:2] == tokens.shape
             _expect(fits, f"states[{name!r}]", values, f"shape ({episodes}, {positions}, ...)")
         if self.targets is not None:
-            targets = np.asarray(self.targets)
+            targets = checks.array(self.targets)
             whole = targets.shape == tokens.shape and targets.dtype.kind in "iu"
             _expect(whole, "targets", targets, f"integers of shape {tokens.shape}")
             object.__setattr__(self, "targets", targets.astype(np.int64, copy=False))

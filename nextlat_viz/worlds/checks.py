@@ -112,7 +112,7 @@ def tokens(world: World, values: ArrayLike) -> Int[np.ndarray, "episodes positio
     ValueError
         If they have another shape or type, or one is outside the vocabulary; the first is named.
     """
-    ids = np.asarray(values)
+    ids = array(values)
     if ids.ndim != 2 or ids.dtype.kind not in "iu":
         raise ValueError(
             f"tokens must be integers of shape (episodes, positions), got {ids.dtype} of shape {ids.shape}; "
@@ -203,6 +203,26 @@ def number(argument: str, value: Any, span: str = "[0, 1]") -> float:
     return result
 
 
+def array(values: Any) -> np.ndarray:
+    """The values as an array; those of a tensor wherever it is and whatever it is part of, bfloat16 as float32.
+
+    Examples
+    --------
+    >>> import torch
+    >>> array([torch.ones(2, requires_grad=True), torch.zeros(2, dtype=torch.bfloat16)]).tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
+    if isinstance(values, (list, tuple)) and any(hasattr(value, "detach") for value in values):
+        values = [array(value) for value in values]
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        try:
+            return np.asarray(values)
+        except TypeError:  # numpy has no such type
+            values = values.float()
+    return np.asarray(values)
+
+
 def row_numbers(argument: str, rows: Any, count: int) -> Int[np.ndarray, " rows"]:
     """Row numbers of a table of ``count`` rows, from numbers or from a mask with one boolean per row.
 
@@ -217,10 +237,13 @@ def row_numbers(argument: str, rows: Any, count: int) -> Int[np.ndarray, " rows"
     ([2, 0], [1, 2])
     """
     several = isinstance(rows, Iterable) and not isinstance(rows, str)
-    given = np.asarray(rows if hasattr(rows, "__array__") or not several else list(rows))
-    if given.dtype == object:
-        # A nullable column of booleans arrives as objects.
-        given = np.asarray(given.tolist())
+    try:
+        given = array(rows if hasattr(rows, "__array__") or not several else list(rows))
+        if given.dtype == object:
+            # A nullable column of booleans arrives as objects.
+            given = np.asarray(given.tolist())
+    except ValueError as error:
+        raise LatentsError(f"{argument} must be row numbers or a mask of booleans, got {rows!r:.60}: {error}") from None
     if given.dtype.kind == "b":
         if given.shape != (count,):
             raise LatentsError(f"{argument} as a mask must have one entry per row, shape ({count},), got {given.shape}")
@@ -279,7 +302,7 @@ def one_episode(episode: Episodes, position: int | None) -> int:
 
 def _numbers(argument: str, values: ArrayLike) -> np.ndarray:
     try:
-        return np.array(values, dtype=np.float64)
+        return np.array(array(values), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{argument} must be an array of numbers with rows of equal length: {error}") from None
 

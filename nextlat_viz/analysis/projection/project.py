@@ -26,7 +26,7 @@ from nextlat_viz.analysis.projection.umap import (
     key_of,
     umap_layout,
 )
-from nextlat_viz.errors import LatentsError, at_least, is_number, shown, unknown
+from nextlat_viz.errors import LatentsError, at_least, shown, unknown
 from nextlat_viz.latents.table import column, meta
 from nextlat_viz.worlds import checks
 
@@ -178,13 +178,9 @@ class UmapPlan:
         n_epochs: int = 200,
     ) -> UmapPlan:
         """Check the arguments, which are those of `project`."""
-        for name, value, low, high in (
-            ("n_neighbors", n_neighbors, 2, 1000),
-            ("min_dist", min_dist, 0, 1),
-            ("n_epochs", n_epochs, 1, 100_000),
-        ):
-            if not is_number(value) or not low <= value <= high:
-                raise ValueError(f"{name} must be from {low} to {high}, got {value!r}")
+        n_neighbors = checks.integer("n_neighbors", n_neighbors, 2, 1000)
+        n_epochs = checks.integer("n_epochs", n_epochs, 1, 100_000)
+        min_dist = checks.number("min_dist", min_dist)
         chosen, about = _chosen(latents, rows), meta(latents)
         X = _planar(features(latents, site)[chosen], site, "umap")
         first, which = distinct(X)

@@ -307,7 +307,7 @@ def _checked_positions(positions: Any, n: int | None) -> np.ndarray:
             raise TypeError
         # Numbers too large for float32 become infinite, and the error below names them.
         with np.errstate(over="ignore"):
-            places = np.ascontiguousarray(positions, dtype="<f4")
+            places = np.ascontiguousarray(checks.array(positions), dtype="<f4")
     except (TypeError, ValueError):
         hint = "its .coordinates" if hasattr(positions, "coordinates") else "nlv.project(latents).coordinates"
         raise ValueError(
@@ -325,7 +325,7 @@ def _checked_positions(positions: Any, n: int | None) -> np.ndarray:
 
 def _packed_colors(codes: Any, palette: Sequence[str], n: int) -> dict[str, bytes]:
     """Pack codes and palette: a byte for each row, four for each of 256 colours."""
-    given = np.asarray(codes)
+    given = checks.array(codes)
     if given.shape != (n,) or given.dtype.kind not in "iub":
         raise ValueError(f"codes must be integers of shape ({n},), one per row, got {given.dtype} of {given.shape}")
     if not 1 <= len(palette) <= _MOST_COLORS:
