@@ -125,8 +125,9 @@ class Box(ipywidgets.VBox):
 class Panel(Box):
     """One question about the models at the cursor, answered by a figure.
 
-    A subclass makes its controls, calls `_show`, and writes `_figure`, which returns a figure, or a sentence that says
-    why there is none. The figure is drawn in a later round of the event loop, and not at all while the panel is folded.
+    A subclass names what it follows, makes its controls, calls `_show`, and writes `_figure`, which returns a figure,
+    or a sentence that says why there is none. The figure is drawn in a later round of the event loop, and not at all
+    while the panel is folded.
 
     Parameters
     ----------
@@ -142,11 +143,17 @@ class Panel(Box):
     name, question : str
     framed : bool
         Whether the question stands above the figure and folds it. A panel that is a widget of its own has no frame.
+    follows : tuple of str
+        Attributes of the state that the figure depends on, beside world and training step.
+    watches : tuple of str
+        Attributes of the state that only what stands beside the figure depends on.
     """
 
     name: ClassVar[str]
     question: ClassVar[str]
     framed: ClassVar[bool] = True
+    follows: ClassVar[tuple[str, ...]] = ()
+    watches: ClassVar[tuple[str, ...]] = ()
     _plot: Plot | None = None
     _drawn: Any = None
     _can_retry = False
@@ -175,7 +182,12 @@ class Panel(Box):
 
     def _looks_at(self) -> Any:
         """Everything `_figure` depends on; nothing is drawn again while it stays the same."""
-        raise NotImplementedError
+        state = self.state
+        return id(state.scene), *(getattr(state, name) for name in self.follows), *self._depends_on()
+
+    def _depends_on(self) -> tuple[Any, ...]:
+        """What `_figure` depends on beside the state: the panel's own controls, and results of the job queue."""
+        return ()
 
     def _figure(self) -> Any:
         """Build the figure of the state as it is now, or return a sentence that says why there is none."""
@@ -238,8 +250,9 @@ class Panel(Box):
         else:
             self._body = self
             self.children = [*above, self._busy, *parts]
-        self.state.observe(self._ask)
-        self._links.append((self.state, self._ask, None))
+        for name in ("world", "step", *self.follows, *self.watches):
+            self.state.observe(self._ask, name)
+            self._links.append((self.state, self._ask, name))
         self._set_folded(False)
         if not self.framed:
             # A widget of its own is complete when its cell ends; a studio draws its panels one by one.

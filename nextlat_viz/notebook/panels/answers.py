@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.analysis.prediction import Prediction, prediction
@@ -35,6 +35,8 @@ class ModelPanel(Panel):
     figure.
     """
 
+    follows: ClassVar[tuple[str, ...]] = ("episode", "position", "dark")
+
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
         self._without = text_line()
@@ -49,14 +51,6 @@ class ModelPanel(Panel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         raise NotImplementedError
-
-    def _depends_on(self) -> tuple[Any, ...]:
-        """Everything beside cursor and theme that the answers depend on."""
-        return ()
-
-    def _looks_at(self) -> Any:
-        state = self.state
-        return id(state.scene), state.episode, state.position, state.dark, *self._depends_on()
 
     def _figure(self) -> Any:
         state, scene = self.state, self.state.scene
@@ -142,12 +136,13 @@ class KnowsPanel(ModelPanel):
     """The probe's reading and the truth; the heading has the probe's score and its controls."""
 
     name, question = "knows", "What can a linear probe read from the model?"
+    follows = (*ModelPanel.follows, "site", "target")
 
     def _build(self) -> None:
         self._show(above=[controls.row(controls.target(self))], below=[self._without])
 
     def _depends_on(self) -> tuple[Any, ...]:
-        return self.state.site, self.state.target, self.state.jobs.changes
+        return (self.state.jobs.changes,)
 
     def _answer(self, model: int, row: int) -> Any:
         return read_out(self.state.scene.latents[model], self._probe(model, self.state.target, self.state.site), row)

@@ -49,6 +49,7 @@ class TrajectoryCompare(Panel):
     """
 
     name, question, framed = "trajectories", "How does the model's belief move through an episode?", False
+    follows, watches = ("site", "episode", "position", "dark"), ("selection",)
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
@@ -71,9 +72,8 @@ class TrajectoryCompare(Panel):
         state = self.state
         return [state.scene.path(i, state.site, state.episode) for i in range(len(state.latents))]
 
-    def _looks_at(self) -> Any:
-        state = self.state
-        return id(state.scene), state.site, state.episode, state.position, self._selected(), state.dark
+    def _depends_on(self) -> tuple[Any, ...]:
+        return (self._selected(),)
 
     def _selected(self) -> tuple[int, ...]:
         return tuple(position for episode, position in self.state.selection if episode == self.state.episode)

@@ -28,6 +28,7 @@ class PairsPanel(Panel):
     """A list of pairs, the most distant first; a click on one selects both and puts the cursor on the first."""
 
     name, question = "pairs", "Which equivalent histories does the model separate?"
+    follows = ("site",)
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
@@ -89,9 +90,8 @@ class PairsPanel(Panel):
         self.model.value = 0
         self.model.layout.display = None if len(scene.labels) > 1 else "none"
 
-    def _looks_at(self) -> Any:
-        state = self.state
-        return id(state.scene), state.site, self.by.value, self.model.value
+    def _depends_on(self) -> tuple[Any, ...]:
+        return self.by.value, self.model.value
 
     def _draw(self, looks: Any) -> None:
         if self.by.value is None:

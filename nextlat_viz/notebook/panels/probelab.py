@@ -51,6 +51,7 @@ class ProbeLab(Panel):
     """
 
     name, question, framed = "probes", "How much of the truth can a linear probe read?", False
+    follows, watches = ("target", "site", "dark"), ("selection",)
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
@@ -72,10 +73,6 @@ class ProbeLab(Panel):
         """The probe of each model, as `analysis.probe` returns it."""
         state = self.state
         return [state.scene.probe(i, state.target, state.site) for i in range(len(state.latents))]
-
-    def _looks_at(self) -> Any:
-        state = self.state
-        return id(state.scene), state.target, state.site, state.dark
 
     def _figure(self) -> go.Figure | str:
         state, scene = self.state, self.state.scene

@@ -38,6 +38,7 @@ class SpacePanel(Panel):
     """
 
     name, question = "space", "Where does the model think we are?"
+    follows = ("episode", "position", "site", "color", "selection", "filter", "dark")
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)

@@ -42,6 +42,8 @@ class WhatIfPanel(ModelPanel):
     """
 
     name, question = "what_if", "What if the model believed something else?"
+    follows = (*ModelPanel.follows, "target")
+    watches = ("color", "selection", "filter")
 
     def _build(self) -> None:
         change = controls.target(self, "Change", "Which reading of the probe to change")
@@ -163,7 +165,7 @@ class WhatIfPanel(ModelPanel):
     def _depends_on(self) -> tuple[Any, ...]:
         chosen = self.state.selection[:1] if self.to.value == _SELECTED else ()
         held = np.ravel(self._held).tolist() if self.to.value == _DRAGGED and self._held is not None else ()
-        return self.to.value, held, self.metric.value, chosen, self.state.target, self.state.jobs.changes
+        return self.to.value, held, self.metric.value, chosen, self.state.jobs.changes
 
     def _reader(self, model: int) -> ProbeResult | JointProbe:
         """The probe of the target, or the probes of the plane together."""

@@ -23,6 +23,7 @@ class WorldPanel(Panel):
     """The belief simplex, the street map, the star, the board: as the world draws itself."""
 
     name, question = "world", "Where are we in the world?"
+    follows = ("episode", "position")
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
@@ -45,9 +46,8 @@ class WorldPanel(Panel):
         self._kind.value = kinds[0] if kinds else None
         self._kind.layout.display = None if len(kinds) > 1 else "none"
 
-    def _looks_at(self) -> Any:
-        state = self.state
-        return id(state.scene), self._kind.value, state.episode, state.position
+    def _depends_on(self) -> tuple[Any, ...]:
+        return (self._kind.value,)
 
     def _figure(self) -> Any:
         state, kind = self.state, self._kind.value
