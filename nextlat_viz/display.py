@@ -38,7 +38,9 @@ def shorten(text: object, longest: int = LONGEST) -> str:
     """
     whole = str(text)
     # Cut before looking at each character: a name may have thousands.
-    shown = "".join(letter if letter.isprintable() else " " for letter in whole[:longest])
+    shown = whole[:longest]
+    if not shown.isprintable():
+        shown = "".join(letter if letter.isprintable() else " " for letter in shown)
     return shown if len(whole) <= longest else shown[: max(longest - 1, 0)].rstrip() + "…"
 
 

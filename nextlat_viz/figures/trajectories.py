@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.bars import PATTERNS, hatched, name_axis
+from nextlat_viz.figures.bars import MOST_NAMES, PATTERNS, bars, hatched, likeliest, name_axis
 from nextlat_viz.figures.layout import Layout, heading, note
 from nextlat_viz.figures.rows import prefix
 from nextlat_viz.figures.theme import Theme, dash, symbol
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from nextlat_viz.analysis import Trajectory
-
-# A vocabulary of more tokens than this is drawn by its likeliest tokens.
-_MOST_TOKENS, _LIKELIEST = 24, 12
 
 
 def trajectories(
@@ -84,12 +81,14 @@ def trajectories(
         f"read {prefix(np.array(codes[: i + 1]), vocabulary)}<br>position {place}"
         for i, place in enumerate(first.positions.tolist())
     ]
-    names = ["true" if first.axes else "exact", *(escape(shorten(label)) for label in labels)]
-    colors = [themes.EXACT, *themes.model_colors(labels)]
+    labels = ["true" if first.axes else "exact", *labels]
+    names = [escape(shorten(label)) for label in labels]
+    colors = [themes.EXACT, *themes.model_colors(labels[1:])]
     places = [first.exact_coordinates, *(path.coordinates for path in paths)]
     arrays = [(latents[0], "next_token_probs_exact"), *((table, "next_token_probs") for table in latents)]
     chances = [column(table, name)[rows[at]] if name in table.obsm else None for table, name in arrays]
-    likely = _likely([chance for chance in chances if chance is not None])
+    known = [chance for chance in chances if chance is not None]
+    likely = likeliest(known, MOST_NAMES) if known else np.zeros(0, dtype=int)
 
     traces: list[Any] = []
     layout = Layout()
@@ -99,9 +98,11 @@ def trajectories(
     for i, (name, color, place) in enumerate(zip(names, colors, places, strict=True)):
         if i or first.has_truth:
             traces += _path(name, color, place, at, texts, i, planes)
-    for i, (name, color, chance) in enumerate(zip(names, colors, chances, strict=True)):
+    for i, (label, color, chance) in enumerate(zip(labels, colors, chances, strict=True)):
         if chance is not None:
-            traces.append(_bars(name, color, chance[likely], [vocabulary[code] for code in likely], i, next_token))
+            marker = hatched(color, PATTERNS[(i - 1) % len(PATTERNS)]) if i else {"color": color}
+            options = {"showlegend": False, "legendgroup": names[i], **next_token}
+            traces.append(bars(label, chance, tokens, likely, marker, "next", **options))
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
         if path.has_truth:
             traces.append(_error(name, color, path, texts, i, errors))
@@ -127,14 +128,6 @@ def _pictured(latents: AnnData) -> Any:
     from nextlat_viz.latents import world_of
 
     return world_of(latents)
-
-
-def _likely(chances: Sequence[Float[np.ndarray, " V"]]) -> Int[np.ndarray, " tokens"]:
-    """The tokens to draw: all of a small vocabulary, else the likeliest of any model."""
-    if not chances:
-        return np.zeros(0, dtype=int)
-    most = np.max(chances, axis=0)
-    return np.arange(len(most)) if len(most) <= _MOST_TOKENS else np.sort(np.argsort(-most, kind="stable")[:_LIKELIEST])
 
 
 def _views(
@@ -228,17 +221,6 @@ def _path(
 def _look(i: int) -> tuple[str, str]:
     """Return dash and mark of a path; that of the exact belief is number 0."""
     return dash(max(i - 1, 0)), symbol(max(i - 1, 0))
-
-
-def _bars(
-    name: str, color: str, chance: Float[np.ndarray, " V"], vocabulary: list[str], i: int, axes: dict[str, str]
-) -> go.Bar:
-    marker = hatched(color, PATTERNS[(i - 1) % len(PATTERNS)]) if i else {"color": color}
-    return go.Bar(
-        x=list(range(len(vocabulary))), y=chance, name=name, marker=marker, showlegend=False, legendgroup=name,
-        text=vocabulary, textposition="none", meta={"role": "next"},
-        hovertemplate=f"<b>{name}</b><br>token %{{text}}: %{{y:.3f}}<extra></extra>", **axes,
-    )  # fmt: skip
 
 
 def _error(name: str, color: str, path: Trajectory, texts: list[str], i: int, axes: dict[str, str]) -> go.Scatter:

@@ -141,10 +141,37 @@ def row(*controls: Any) -> ipywidgets.HBox:
     return ipywidgets.HBox(list(controls), layout={"flex_flow": "row wrap", "align_items": "center", "width": "100%"})
 
 
-class EpisodeControls:
+class PositionControls:
+    """Play and position, of how many tokens of an episode have been read."""
+
+    def __init__(self) -> None:
+        self.play = ipywidgets.Play(interval=800, min=1, tooltip="Step through the episode")
+        self.position = ipywidgets.IntSlider(
+            description="Position", tooltip="How many tokens have been read; arrow keys step", min=1,
+            continuous_update=False, style=LABEL, layout={"width": "340px"},
+        )  # fmt: skip
+        # Linked in the page, so that playing does not wait for the kernel.
+        self._jslink = ipywidgets.jslink((self.play, "value"), (self.position, "value"))
+
+    def show(self, position: int, first: int, last: int) -> None:
+        """Show a position among those from the first to the last."""
+        for control in (self.position, self.play):
+            with control.hold_trait_notifications():
+                # The larger bound first: ipywidgets refuses a range that is empty for a moment.
+                control.max = max(last, control.max)
+                control.min, control.max = first, last
+                control.value = position
+
+    def close(self) -> None:
+        """Undo the link in the page; the box that shows the controls closes them."""
+        self._jslink.unlink()
+
+
+class EpisodeControls(PositionControls):
     """Episode, next held-out episode, play and position, in a `row`; they set the state of a box and follow it."""
 
     def __init__(self, box: Box) -> None:
+        super().__init__()
         self._box = box
         self.episode = ipywidgets.BoundedIntText(
             description="Episode", tooltip="The episode shown", style=LABEL,
@@ -156,17 +183,10 @@ class EpisodeControls:
         )  # fmt: skip
         self.next.on_click(box._guarded(self._go_on))
         self.side = ipywidgets.HTML()
-        self.play = ipywidgets.Play(interval=800, min=1, tooltip="Step through the episode")
-        self.position = ipywidgets.IntSlider(
-            description="Position", tooltip="How many tokens have been read; arrow keys step", min=1,
-            continuous_update=False, style=LABEL, layout={"width": "340px"},
-        )  # fmt: skip
         self.row = [self.episode, self.next, self.side, self.play, self.position]
         self.follow()
-        # Linked in the page, so that playing does not wait for the kernel.
-        self._jslink = ipywidgets.jslink((self.play, "value"), (self.position, "value"))
         box._link(self.episode, self._set_episode)
-        box._link(self.position, self._set_position)
+        box._link(self.position, lambda change: setattr(box.state, "position", change["new"]))
         for name in ("world", "step", "episode", "position"):
             box._link(box.state, self.follow, name)
 
@@ -176,19 +196,10 @@ class EpisodeControls:
         with self.episode.hold_trait_notifications():
             self.episode.min, self.episode.max = int(scene.episodes[0]), int(scene.episodes[-1])
             self.episode.value = state.episode
-        for control in (self.position, self.play):
-            with control.hold_trait_notifications():
-                # The larger bound first: ipywidgets refuses a range that is empty for a moment.
-                control.max = max(places[-1], control.max)
-                control.min, control.max = places[0], places[-1]
-                control.value = state.position
+        self.show(state.position, places[0], places[-1])
         held_out = state.episode in scene.held_out_episodes
         text = "held out from the probes" if held_out else "training episode of the probes"
         self.side.value = f'<span style="margin:0 14px">{text}</span>'
-
-    def close(self) -> None:
-        """Undo the link in the page; the box closes the controls."""
-        self._jslink.unlink()
 
     def _set_episode(self, change: Any) -> None:
         try:
@@ -196,9 +207,6 @@ class EpisodeControls:
         finally:
             # The control shows the state, also where the state refused the number.
             self.follow()
-
-    def _set_position(self, change: Any) -> None:
-        self._box.state.position = self.position.value
 
     def _go_on(self, button: Any) -> None:
         held_out = self._box.state.scene.held_out_episodes

@@ -79,21 +79,15 @@ class EpisodeStepper(Box):
             value=seed, min=0, max=2**31 - 1, description="Episode", tooltip="Seed of the episode", style=LABEL,
             layout={"width": "150px", "display": None if episode is None else "none"},
         )  # fmt: skip
-        self._play = ipywidgets.Play(interval=800, min=1, tooltip="Step through the episode")
-        self._slider = ipywidgets.IntSlider(
-            description="Position", tooltip="How many tokens have been read", min=1, continuous_update=False,
-            style=LABEL, layout={"width": "320px"},
-        )  # fmt: skip
-        self._span()
-        # Linked in the page, so that playing does not wait for the kernel.
-        self._jslink = ipywidgets.jslink((self._play, "value"), (self._slider, "value"))
+        self._controls = controls.PositionControls()
+        self._begin()
         self.plot = Plot(self._figure())
         self._beside = ipywidgets.HTML(self._text(), layout={"flex": "1 1 280px", "min_width": "280px"})
         pair = ipywidgets.HBox([self.plot, self._beside], layout={"flex_flow": "row wrap", "width": "100%"})
-        above = controls.row(self._picture, self._seed, self._play, self._slider)
+        above = controls.row(self._picture, self._seed, self._controls.play, self._controls.position)
         self.children = [above, self._busy, self._alert, pair]
         self._link(self._picture, lambda change: self._redraw())
-        self._link(self._slider, lambda change: self._redraw())
+        self._link(self._controls.position, lambda change: self._redraw())
         self._link(self._seed, self._another)
 
     def __dir__(self) -> list[str]:
@@ -105,11 +99,11 @@ class EpisodeStepper(Box):
     @property
     def position(self) -> int:
         """How many tokens have been read."""
-        return int(self._slider.value)
+        return int(self._controls.position.value)
 
     @position.setter
     def position(self, value: int) -> None:
-        self._slider.value = checks.one_episode(self.episode, value)
+        self._controls.position.value = checks.one_episode(self.episode, value)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -121,14 +115,12 @@ class EpisodeStepper(Box):
 
     def _another(self, change: Any) -> None:
         self.episode = self._drawn(self._seed.value)
-        self._span()
+        self._begin()
         self._redraw()
 
-    def _span(self) -> None:
-        last = int(self.episode.length[0])
-        for control in (self._slider, self._play):
-            control.max = last
-            control.value = 1
+    def _begin(self) -> None:
+        """Go to the first token of the episode."""
+        self._controls.show(1, 1, int(self.episode.length[0]))
 
     def _figure(self) -> Any:
         kind = self._picture.value
@@ -178,5 +170,5 @@ class EpisodeStepper(Box):
 
     def close(self) -> None:
         if not self._closed:
-            self._jslink.unlink()
+            self._controls.close()
         super().close()
