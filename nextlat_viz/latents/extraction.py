@@ -183,8 +183,8 @@ def extract(
             world = known
         elif texts_of(episodes):
             raise LatentsError(
-                "episodes are texts, and a module has no tokenizer: give its token ids, or a Hugging Face model by its "
-                "name or folder, 'hf:<name or folder>'"
+                "episodes are texts, and a module has no tokenizer: give token ids, (N, T) integers, or a Hugging Face "
+                "model by its name or folder, 'hf:<name or folder>'"
             )
         reader, vocabulary = _foreign(model, sites, hidden, call, vocabulary, name)
         episodes, truth = episodes_from(episodes, lengths, mask, truth)
