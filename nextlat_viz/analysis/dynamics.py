@@ -16,11 +16,13 @@ from nextlat_viz.analysis.psi import batches, psi_of, psi_states
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
+from nextlat_viz.training.checkpoint import torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes
 from nextlat_viz.worlds.base import Tokens
 
 
+@torch_defaults()
 def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray, "episodes positions dim"]:
     """Roll psi as a recurrent network over true tokens: ``h^_{t+1} = psi(h^_t, x_{t+1})`` from the true ``h_start``.
 

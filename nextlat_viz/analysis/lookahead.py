@@ -20,7 +20,7 @@ from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
 from nextlat_viz.models import NextLat, Objective
-from nextlat_viz.training.checkpoint import load
+from nextlat_viz.training.checkpoint import load, torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 
 # Probabilities kept in a table and those computed again differ by less, also with half-precision latents.
@@ -89,6 +89,7 @@ class LookAhead:
         return table(title, rows, f"trained for a horizon of {self.horizon}")
 
 
+@torch_defaults()
 def look_ahead(model: Any, latents: AnnData, episode: int, position: int, steps: int = 8) -> LookAhead:
     """Roll psi out from the true state at a position, over the tokens that came next.
 
@@ -164,6 +165,7 @@ def objective_of(model: Any, latents: AnnData) -> Objective:
     return model
 
 
+@torch_defaults()
 @torch.no_grad()
 def roll(model: NextLat, start: Float[np.ndarray, " D"], tokens: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k D"]:
     """Roll psi out from a state over tokens."""
@@ -172,6 +174,7 @@ def roll(model: NextLat, start: Float[np.ndarray, " D"], tokens: Int[np.ndarray,
     return _numpy(rollout(model, state, torch.as_tensor(tokens, device=weight.device)))
 
 
+@torch_defaults()
 @torch.no_grad()
 def read_head(model: Objective, hidden: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "rows V"]:
     """Return the next-token distributions that the model's head reads from hidden states."""

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from nextlat_viz.decoding.drafters import drafter_name, make_drafter
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
+from nextlat_viz.training.checkpoint import torch_defaults
 
 MOST = 16
 # Bins of the drafter's largest probability, narrow near 1, where most drafts are.
@@ -67,6 +68,7 @@ class DraftCosts:
         return cls(drafted / read, 0.05)
 
 
+@torch_defaults()
 @torch.inference_mode()
 def measure_costs(
     model: Any, drafter: str | None = None, *, tokens: int = 8, rows: int = 1, repeats: int = 20

@@ -13,12 +13,14 @@ from numpy.typing import ArrayLike
 from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
 from nextlat_viz.decoding.result import Generated
 from nextlat_viz.errors import is_number
+from nextlat_viz.training.checkpoint import torch_defaults
 from nextlat_viz.worlds import checks
 
 Prompts = Int[np.ndarray, "n t"] | Sequence[ArrayLike] | ArrayLike
 """Prompts of one length as an array, or of any lengths as a list of 1-D arrays."""
 
 
+@torch_defaults()
 def generate(
     model: Any,
     prompts: Prompts,

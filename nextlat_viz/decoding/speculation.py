@@ -15,6 +15,7 @@ from nextlat_viz.decoding.drafters import Drafter, check_draft, drafter_name, ma
 from nextlat_viz.decoding.generation import Prompts, check_temperature, read_prompts, stop_tokens
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.decoding.result import Speculated
+from nextlat_viz.training.checkpoint import torch_defaults
 
 
 class _Drafts(NamedTuple):
@@ -31,6 +32,7 @@ class _Drafts(NamedTuple):
     guessed: int
 
 
+@torch_defaults()
 @torch.inference_mode()
 def speculative_generate(
     model: Any,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nextlat_viz.errors import LatentsError, shown
 from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, digest_of, kept, own_columns, valid
 from nextlat_viz.latents.readers import LatentsReader, weights_of
+from nextlat_viz.training.checkpoint import AUTOCAST_DEVICES
 from nextlat_viz.worlds import Episodes, World, checks
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, PurePath, range, slice)
@@ -234,7 +235,8 @@ def computation_of(module: nn.Module, call: Any = None) -> str:
     """Hash what a forward pass depends on apart from its parameters.
 
     That is the structure of the module, the code of its forward methods and hooks, its buffers, its other attributes,
-    and `call`. Global variables that the code reads, and the state of objects written in C, are not covered.
+    `call`, and torch's global precision and autocast where they are not the defaults. Global variables that the code
+    reads, and the state of objects written in C, are not covered.
 
     Examples
     --------
@@ -245,10 +247,20 @@ def computation_of(module: nn.Module, call: Any = None) -> str:
     """
     digest = hashlib.sha256()
     seen: dict[int, int] = {}
-    for value in (module, call):
+    for value in (module, call, *_torch_settings()):
         for part in _parts(value, seen):
             digest.update(f"{len(part)} ".encode() + part)
     return digest.hexdigest()
+
+
+def _torch_settings() -> Iterator[str]:
+    if torch.get_default_dtype() != torch.float32:
+        yield f"{torch.get_default_dtype()}"
+    if torch.get_float32_matmul_precision() != "highest":
+        yield f"matmul {torch.get_float32_matmul_precision()}"
+    for kind in AUTOCAST_DEVICES:
+        if torch.is_autocast_enabled(kind):
+            yield f"autocast {kind} {torch.get_autocast_dtype(kind)}"
 
 
 def _parts(value: Any, seen: dict[int, int]) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from nextlat_viz.hf.load import blocks_of
 from nextlat_viz.latents.facts import MOST_TOKENS
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.models.objective import device_of
-from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.training.checkpoint import Checkpoint, torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 
 States: TypeAlias = dict[str, Float[Tensor, "b t width"]]
@@ -96,6 +96,11 @@ class CheckpointReader(LatentsReader):
             "name": checkpoint.name,
             "step": checkpoint.step,
         }
+
+    @contextmanager
+    def ready(self, device: torch.device | str | None) -> Iterator[torch.device]:
+        with torch_defaults(), super().ready(device) as where:
+            yield where
 
     def read(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None

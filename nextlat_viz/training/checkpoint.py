@@ -8,7 +8,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 
 WEIGHTS, METRICS, CURVES = "model.safetensors", "metrics.csv", "metrics.json"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
+AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Reset torch's global device, precision and gradient mode to their defaults inside the block.
+    """Reset torch's global device, precision, autocast and gradient mode to their defaults inside the block.
 
     Examples
     --------
@@ -49,13 +50,19 @@ def torch_defaults() -> Iterator[None]:
     ...     torch.zeros(1).device
     device(type='cpu')
     """
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
+    with ExitStack() as stack:
+        if torch.get_default_dtype() != torch.float32:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":
+            # Only where it differs: inside, every call of torch is intercepted, which takes time.
+            stack.enter_context(torch.device("cpu"))
+        for kind in AUTOCAST_DEVICES:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from nextlat_viz.analysis.measure.result import Measure, record
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, WorldPredictor, as_predictors
-from nextlat_viz.training.checkpoint import load
+from nextlat_viz.training.checkpoint import load, torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import World
 
@@ -200,7 +200,8 @@ def measure(
                     chosen.require_finite()
                 fields.update((yield from function(chosen, *arguments, **options)) or {})
 
-            table = _table(list(rows()))
+            with torch_defaults():
+                table = _table(list(rows()))
             return Measure(name, table, unit=unit, better=better, solved=solved, **fields)
 
         signature = inspect.signature(function)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from nextlat_viz.analysis._threads import few_threads
+from nextlat_viz.training.checkpoint import torch_defaults
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-3, 4, 8))
 FOLDS = 5
@@ -47,6 +48,7 @@ def folds_of(groups: Int[np.ndarray, " rows"], seed: int) -> Int[np.ndarray, " r
     return fold[which.reshape(-1)]
 
 
+@torch_defaults()
 def fit_ridge(
     X: Float[np.ndarray, "rows dim"],
     Y: Float[np.ndarray, "rows k"],
@@ -65,6 +67,7 @@ def fit_ridge(
     return Linear(coef, intercept, float(fits.alpha.median()))
 
 
+@torch_defaults()
 def fit_ridges(
     X: Float[Tensor, "n dim"],
     targets: Float[Tensor, "n problems m"],

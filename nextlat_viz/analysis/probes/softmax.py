@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlat_viz.analysis._threads import few_threads
+from nextlat_viz.training.checkpoint import torch_defaults
 
 # Adam: rows of a batch, least passes and steps, and the rate at the start.
 BATCH, EPOCHS, STEPS, RATE = 512, 6, 300, 0.1
@@ -40,6 +41,7 @@ class Fits(NamedTuple):
     passes: int
 
 
+@torch_defaults()
 def fit_softmax(
     X: Float[Tensor, "n dim"],
     targets: Int[Tensor, "n problems"],
