@@ -277,8 +277,8 @@ class Cursor(Box):
 class StatusLine(Box):
     """What a job queue computes, how far it is, and a button that cancels it.
 
-    The line keeps its height while the queue is empty, so that nothing below it moves. `then` is a listener of the
-    queue: while something it asked for was cancelled or failed, a button computes that again.
+    While the queue is empty the line has no width; it keeps its height, so that nothing below it moves. `then` is a
+    listener of the queue: while something it asked for was cancelled or failed, a button computes that again.
     """
 
     def __init__(self, jobs: Jobs, then: Callable[[], None] | None = None) -> None:
@@ -323,6 +323,7 @@ class StatusLine(Box):
         self.bar.layout.visibility = "hidden" if share is None else None
         self.cancel.layout.visibility = "hidden" if job is None or job.stopping else None
         self.again.layout.display = None if retry else "none"
+        self.layout.width = "auto" if text or retry or self._alert.value else "0"
 
     def close(self) -> None:
         """Take the line off the page and out of memory; the queue goes on."""

@@ -232,10 +232,12 @@ class Panel(Box):
         on_click: Any = None,
         on_select: Any = None,
         stage: Sequence[Any] = (),
+        beside: Sequence[Any] = (),
     ) -> None:
         """Put the panel on the page, and follow the state.
 
-        `stage` holds what is shown as the answer; by default the figure.
+        `stage` holds what is shown as the answer, by default the figure; `beside` what stands beside the question of a
+        framed panel.
         """
         self._callbacks = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select))
         self._stage = ipywidgets.VBox(stage, layout={"width": "100%", "overflow": "hidden"})
@@ -243,7 +245,7 @@ class Panel(Box):
         if self.framed:
             self._dom_classes = ("nextlat-viz", "nlv-card", f"nlv-card-{self.name}")
             self._busy.add_class("nlv-busy")
-            head = ipywidgets.HBox([self._fold, self._busy], layout={"width": "100%"})
+            head = ipywidgets.HBox([self._fold, self._busy, *beside], layout={"width": "100%"})
             head.add_class("nlv-head")
             self._body: Any = ipywidgets.VBox([*above, *parts], layout={"width": "100%", "overflow": "hidden"})
             self.children = [head, self._body]

@@ -66,10 +66,11 @@ class Studio(Box):
         grid = ipywidgets.GridBox(list(self.panels.values()), layout={"width": "100%"})
         grid.add_class("nlv-grid")
         shared = controls.row(
-            controls.world(self), controls.color(self), controls.layer(self), controls.step(self), controls.theme(self)
-        )
+            controls.world(self), controls.color(self), controls.layer(self), controls.step(self), controls.theme(self),
+            self.status,
+        )  # fmt: skip
         exports = Export(opened, questions, self.export)
-        self.children = [shared, self.status, self._alert, self.filter, self.cursor, grid, exports]
+        self.children = [shared, self._alert, self.filter, self.cursor, grid, exports]
         self._link(opened, self._paint, "dark")
         self._paint(None)
 

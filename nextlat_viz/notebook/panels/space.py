@@ -62,7 +62,7 @@ class SpacePanel(Panel):
 
     def _build(self) -> None:
         self._show(
-            above=[controls.row(self.points, self.view, self.status)],
+            above=[controls.row(self.points, self.view)], beside=[self.status],
             on_click=self._click, on_select=self._select, stage=(self._frame, self._points.box),
         )  # fmt: skip
 
@@ -317,10 +317,10 @@ class LatentExplorer(SpacePanel):
         self._jobs = controls.StatusLine(self.state.jobs)
         shared = controls.row(
             controls.world(self), controls.color(self), controls.layer(self), controls.step(self), self._mouse,
-            controls.theme(self),
+            controls.theme(self), self.points, self.view, self._jobs, self.status,
         )  # fmt: skip
         self._show(
-            above=[shared, controls.row(self.points, self.view, self._jobs, self.status)],
+            above=[shared],
             below=[controls.row(self._count, self._clear, self._where)],
             on_click=self._click, on_select=self._select, stage=(self._frame, self._points.box),
         )  # fmt: skip
