@@ -132,14 +132,14 @@ def transition_consistency(models: Models[ModelPredictor], n: int = 256, *, seed
     fits=_has_psi,
 )
 def rollout_divergence(
-    models: Models[ModelPredictor], steps: int = 8, n: int = 256, *, seed: int = HELDOUT_SEED
+    models: Models[ModelPredictor], steps: int | None = None, n: int = 256, *, seed: int = HELDOUT_SEED
 ) -> Rows:
     """How far psi, rolled out k steps over true tokens from every true state, drifts from the transformer.
 
     Parameters
     ----------
-    steps : int
-        Largest k; may exceed the horizon that psi was trained for.
+    steps : int, optional
+        Largest k; may exceed the horizon that psi was trained for. Default 8, or fewer in shorter episodes.
     n, seed : int
         Number and seed of held-out episodes.
 
@@ -164,7 +164,8 @@ def rollout_divergence(
     """
     episodes = _episodes(models, n, seed)
     read = episodes.tokens.shape[1] - (episodes.targets is None)
-    if at_least("steps", steps) >= read:
+    steps = min(8, read - 1) if steps is None else at_least("steps", steps)
+    if steps >= read:
         raise ValueError(f"steps={steps} must be between 1 and {read - 1}: the model reads {read} tokens of an episode")
     for model in models:
         horizon, sums = _divergence(model, episodes, steps)

@@ -42,6 +42,7 @@ _UNITS = {
     "where histories of one state have one latent; curvature is in radians, path length in root mean square radii of "
     "the cloud. NextLat (arXiv:2511.05963), section 5; Roy & Vetterli 2007; Hénaff et al. 2019.",
     of=ModelPredictor,
+    fits=lambda checkpoint: checkpoint.world.rules_known,
 )
 def latent_geometry(
     models: Models[ModelPredictor],

@@ -79,6 +79,7 @@ class LoadedModel(HubModel):
 
     objective = "next_token"
     seed = None
+    card = None
 
     @property
     def label(self) -> str:
@@ -93,8 +94,7 @@ class LoadedModel(HubModel):
     def network(self) -> Objective:
         """The model in float32; a copy where its weights are of another type."""
         wide = all(weights.dtype == torch.float32 for weights in self.module.parameters())
-        backbone: Any = Pretrained(self.module if wide else copy.deepcopy(self.module).float())
-        return NextToken(backbone).eval()
+        return NextToken(Pretrained(self.module if wide else copy.deepcopy(self.module).float())).eval()
 
     @cached_property
     def world(self) -> World:
@@ -109,10 +109,6 @@ class LoadedModel(HubModel):
     @property
     def snapshots(self) -> list[int]:
         return [1]
-
-    @property
-    def card(self) -> Any:
-        raise ValueError(f"{self.name} has no card: it was not trained here. Add psi with nlv.finetune")
 
     def at(self, step: int) -> LoadedModel:
         if step not in (0, 1):

@@ -100,9 +100,10 @@ class Objective(nn.Module, ABC):
     label: str
     own_targets: bool = True
 
-    def __init__(self, backbone: Transformer) -> None:
+    # A Transformer, or a pretrained model with its interface.
+    def __init__(self, backbone: Any) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Transformer = backbone
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]: ...

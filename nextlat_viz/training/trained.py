@@ -35,8 +35,8 @@ class TrainedModel(ABC):
         Most tokens of a sequence that it read in training; None where that is not known and has no limit.
     snapshots : list of int
         Steps at which there are weights.
-    card : SignedCard
-        How it was made; a Hugging Face model has none.
+    card : SignedCard or None
+        How it was made; None for a Hugging Face model, which was not trained here.
     """
 
     # Only for type checkers: a property here would become the default of a field in a dataclass.

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
+import nextlat_viz as nlv
 from nextlat_viz import analysis, worlds
 from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.decoding import generate, speculative_generate
@@ -516,3 +517,35 @@ def test_a_fine_tuned_model_goes_where_a_checkpoint_goes(kind: str, tmp_path: Pa
     latents = extract(f"hf:{tmp_path}", progress=False)
     assert latents.obs["episode"].nunique() == 16
     assert look_ahead(tuned, latents, 0, 2).horizon == 1
+
+
+def test_measures_that_need_a_known_world_are_left_out_with_a_sentence(tmp_path: Path) -> None:
+    tuned = finetune(build("gpt2"), TOKENS, out=tmp_path / "corpus", **QUICK)
+    evaluation = nlv.evaluate(tuned, progress=False)
+    taken = {name for name, _ in evaluation.measures}
+    assert taken == {"loss", "tokens_ahead", "transition_consistency", "rollout_divergence", "acceptance"}
+    assert "state and the rules of a corpus are not known: belief, next_token_test" in repr(evaluation)
+    assert evaluation.left_out in evaluation._repr_html_()
+    finetune(build("gpt2"), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
+    name = f"hf:{tmp_path / 'world'}"
+    known = nlv.evaluate(name, ["belief", "latent_geometry", "rollout_divergence"], progress=False)
+    assert known.left_out == ""
+    # Episodes have 8 tokens, of which the model reads 7: fewer steps than the usual 8.
+    assert known["rollout_divergence"].table["k"].max() == 6
+
+
+def test_a_studio_shows_fine_tuned_models(tmp_path: Path) -> None:
+    finetune(build("gpt2"), TOKENS, out=tmp_path, **QUICK)
+    studio = nlv.studio(f"hf:{tmp_path}", load_finetuned(tmp_path))
+    assert studio.state.world == "corpus"
+    assert studio.panels["pairs"].words == "This world has no ground-truth state, so histories cannot be matched."
+    assert "no known world" in studio.panels["world"].words
+    assert all(studio.panels[name].drawn for name in ("space", "next", "knows"))
+    studio.close()
+
+
+def test_a_model_without_sequences_says_what_to_give(tmp_path: Path) -> None:
+    build("gpt2").save_pretrained(tmp_path)
+    for attempt in (nlv.evaluate, nlv.studio, nlv.LatentExplorer):
+        with pytest.raises(ValueError, match="comes without sequences to measure on: give texts or tokens"):
+            attempt(f"hf:{tmp_path}")

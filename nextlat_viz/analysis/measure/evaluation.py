@@ -22,7 +22,8 @@ from nextlat_viz.analysis.measure.registry import MEASURES, Models, Registered, 
 from nextlat_viz.analysis.measure.result import Measure
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import CheckpointError, unknown
-from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders
+from nextlat_viz.training.checkpoint import load, shipped_folders
+from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import title
 
 PARTS = "parts"
@@ -45,7 +46,7 @@ def _registered() -> dict[str, Registered]:
     return {name: MEASURES[name] for name in (*_BASIC, *_SHIPPED)} | MEASURES
 
 
-def battery(checkpoint: Checkpoint | None = None) -> list[str]:
+def battery(checkpoint: TrainedModel | None = None) -> list[str]:
     """Return the names of all measures, or of those that can be taken of a checkpoint.
 
     Examples
@@ -69,10 +70,14 @@ class Evaluation:
         All results, one row per model, measure and setting: ``measure, model, world, objective, seed``, the settings of
         all measures (empty where a measure has no such setting), ``value, unit, error, trials``, and
         ``weights_sha256``.
+    left_out : str
+        A sentence on the measures that were not taken because the state and the rules of a world are not known; empty
+        where they are.
     """
 
     measures: Mapping[tuple[str, str], Measure]
     table: pd.DataFrame
+    left_out: str = ""
 
     def __getitem__(self, name: str | tuple[str, str]) -> Measure:
         """Return the measure of a name; if it was taken of several worlds, ask for ``(name, world)``."""
@@ -90,10 +95,13 @@ class Evaluation:
         return list(dict.fromkeys(name for name, _ in self.measures))
 
     def __repr__(self) -> str:
-        return f"<Evaluation: {len(self.measures)} measures, {self.table['model'].nunique()} models>"
+        counts = f"{len(self.measures)} measures, {self.table['model'].nunique()} models"
+        return f"<Evaluation: {counts}{'. ' * bool(self.left_out)}{self.left_out}>"
 
     def _repr_html_(self) -> str:
         rows = {f"{name} · {world}": f"{len(result.table)} rows" for (name, world), result in self.measures.items()}
+        if self.left_out:
+            rows["left out"] = self.left_out
         return display.table(f"Evaluation of {self.table['model'].nunique()} models", rows)
 
 
@@ -108,7 +116,7 @@ def evaluate(
 
     Parameters
     ----------
-    checkpoints : Checkpoint, name or folder, or several
+    checkpoints : Checkpoint, fine-tuned model, name or folder, or several
         By default all shipped ones; of these, one that cannot be read is left out with a warning.
     measures : name, function or several, optional
         Of those in `battery`. By default all that fit. A measure that fits none of the checkpoints is refused.
@@ -160,26 +168,36 @@ def evaluate(
             part = replace(part, table=part.table.assign(world=world))
             results[name, world] = results[name, world] + part if (name, world) in results else part
             frames.append(part.to_frame().assign(measure=name, weights_sha256=checkpoint.weights_sha256))
-    return Evaluation(results, _stacked(frames))
+    return Evaluation(results, _stacked(frames), "" if names else _left_out(loaded, registered))
 
 
-def _loaded(checkpoints: Any) -> list[Checkpoint]:
+def _left_out(loaded: Sequence[TrainedModel], registered: Mapping[str, Registered]) -> str:
+    """Name the measures that cannot be taken of models whose world has no known state and rules."""
+    unruled = [checkpoint for checkpoint in loaded if not checkpoint.world.rules_known]
+    missing = [name for name, entry in registered.items() if unruled and not any(map(entry.fits, unruled))]
+    if not missing:
+        return ""
+    models = ", ".join(checkpoint.name for checkpoint in unruled)
+    return f"Not taken of {models}, because the state and the rules of a corpus are not known: {', '.join(missing)}"
+
+
+def _loaded(checkpoints: Any) -> list[TrainedModel]:
     if checkpoints is None:
         return _readable(shipped_folders())
-    alone = isinstance(checkpoints, (Checkpoint, str, os.PathLike)) or not isinstance(checkpoints, Iterable)
+    alone = isinstance(checkpoints, (TrainedModel, str, os.PathLike)) or not isinstance(checkpoints, Iterable)
     given = [checkpoints] if alone else list(checkpoints)
     if not given:
         raise ValueError("checkpoints is empty: give at least one, such as 'rrxor/nextlat'")
     for item in given:
-        if not isinstance(item, (Checkpoint, str, os.PathLike)):
+        if not isinstance(item, (TrainedModel, str, os.PathLike)):
             raise TypeError(
-                f"checkpoints must hold checkpoints, names or folders, got {type(item).__name__}: measures read a "
-                "model, such as nlv.load('rrxor/nextlat')"
+                f"checkpoints must hold checkpoints, names or folders, got {type(item).__name__}: "
+                "measures read a model, such as nlv.load('rrxor/nextlat')"
             )
-    return [item if isinstance(item, Checkpoint) else load(item) for item in given]
+    return [item if isinstance(item, TrainedModel) else load(item) for item in given]
 
 
-def _world_labels(loaded: Sequence[Checkpoint]) -> list[str]:
+def _world_labels(loaded: Sequence[TrainedModel]) -> list[str]:
     """Name the world of each checkpoint; worlds of one name with different parameters by their titles."""
     names = [checkpoint.world.name for checkpoint in loaded]
     specs = {(name, json.dumps(io.plain(c.world.spec), sort_keys=True)) for name, c in zip(names, loaded, strict=True)}
@@ -187,7 +205,7 @@ def _world_labels(loaded: Sequence[Checkpoint]) -> list[str]:
     return [title(c.world) if several_of[name] > 1 else name for name, c in zip(names, loaded, strict=True)]
 
 
-def _readable(folders: Iterable[Path]) -> list[Checkpoint]:
+def _readable(folders: Iterable[Path]) -> list[TrainedModel]:
     """Load the checkpoints of folders, leaving out those that cannot be read."""
     loaded = []
     for folder in folders:
@@ -210,7 +228,7 @@ def _stacked(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return table.astype({"seed": "Int64"})
 
 
-def _part(name: str, entry: Registered, checkpoint: Checkpoint, folder: Path | None) -> Measure:
+def _part(name: str, entry: Registered, checkpoint: TrainedModel, folder: Path | None) -> Measure:
     """Take a measure of a checkpoint, or read the result kept in a folder."""
     if folder is None or not entry.take.__module__.startswith("nextlat_viz."):
         # The version says nothing of a measure that the user wrote and may have changed.
@@ -220,7 +238,7 @@ def _part(name: str, entry: Registered, checkpoint: Checkpoint, folder: Path | N
         "measure": name,
         "version": metadata.version("nextlat-viz"),
         "weights_sha256": checkpoint.weights_sha256,
-        "world": io.plain(checkpoint.card.world),
+        "world": io.plain(checkpoint.world.spec),
     }
     digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / io.file_name(f"{name}-{digest}.json")
@@ -258,6 +276,7 @@ def _from_plain(part: dict[str, Any]) -> Measure:
     note="Cross-entropy on held-out episodes. The floor is the loss of the ideal observer, excess the loss above the "
     "floor, and unigram the loss of always predicting by token frequency.",
     of=ModelPredictor,
+    fits=lambda checkpoint: checkpoint.card is not None,
 )
 def loss(models: Models[ModelPredictor]) -> Rows:
     """Validation loss on the card, and the losses to compare it with.
@@ -330,13 +349,13 @@ def belief_read(models: Models[ModelPredictor], min_position: int = 1) -> Rows:
 
 
 def tokens_ahead(
-    checkpoint: Checkpoint, offsets: Sequence[int] = AHEAD, episodes: int = 1000, *, progress: bool = False
+    checkpoint: TrainedModel, offsets: Sequence[int] = AHEAD, episodes: int = 1000, *, progress: bool = False
 ) -> Measure:
     """How much a linear probe of the final hidden state knows of the tokens ahead (NextLat, figure 8).
 
     Parameters
     ----------
-    checkpoint : Checkpoint
+    checkpoint : Checkpoint or fine-tuned model
         Of a world whose tokens are predicted.
     offsets : ints
         Steps ahead; offsets longer than the episodes are left out.

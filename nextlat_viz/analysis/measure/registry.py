@@ -45,13 +45,10 @@ class Registered:
         The measure, called with a checkpoint and ``progress``.
     fits : callable
         Tells of a checkpoint whether the measure can be taken of it.
-    needs_rules : bool
-        Whether it needs a world that knows which tokens are legal.
     """
 
     take: Callable[..., Measure]
     fits: Callable[[TrainedModel], bool]
-    needs_rules: bool = False
 
 
 MEASURES: dict[str, Registered] = {}
@@ -167,7 +164,8 @@ def measure(
         ``ModelPredictor`` where the measure reads hidden states. By default any predictor can be measured, also the
         true world, and one that predicts NaN is refused.
     fits : callable, optional
-        Tells of a checkpoint whether `evaluate` can take the measure of it. By default of every one.
+        Tells of a checkpoint whether `evaluate` can take the measure of it. By default of every one. A measure of
+        predictions alone is not taken of a corpus, where every token counts as legal.
     key : str, optional
         Name in `evaluate`, by default that of the function.
 
@@ -211,7 +209,11 @@ def measure(
             parameters=[first.replace(annotation="Any"), *others, shown], return_annotation="Measure"
         )
         take.__doc__ = _documented(function.__doc__, of, [*signature.parameters, "progress"])
-        MEASURES[key or function.__name__] = Registered(take, fits, needs_rules=of is Predictor)
+
+        def suits(checkpoint: TrainedModel) -> bool:
+            return (checkpoint.world.rules_known or of is not Predictor) and fits(checkpoint)
+
+        MEASURES[key or function.__name__] = Registered(take, suits)
         return take
 
     return decorate
