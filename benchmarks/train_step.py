@@ -91,7 +91,13 @@ def theirs(name: str, tokens: Tensor, vocabulary: int) -> Callable[[], None]:
 
 def ours(name: str, tokens: Tensor, vocabulary: int) -> Callable[[], None]:
     config = TransformerConfig(
-        vocabulary_size=vocabulary, context=LENGTH, layers=LAYERS, heads=HEADS, dim=DIM, mlp_dim=MLP_DIM
+        vocabulary_size=vocabulary,
+        context=LENGTH,
+        layers=LAYERS,
+        heads=HEADS,
+        dim=DIM,
+        mlp_dim=MLP_DIM,
+        start_token=False,
     )
     kind, options = OURS[name]
     objective = OBJECTIVES[kind](Transformer(config), **options)

@@ -23,7 +23,7 @@ from nextlat_viz.worlds.base import Tokens
 
 
 @torch_defaults()
-def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray, "episodes positions dim"]:
+def psi_rollout(model: Any, tokens: Tokens, start: int | None = None) -> Float[np.ndarray, "episodes positions dim"]:
     """Roll psi as a recurrent network over true tokens: ``h^_{t+1} = psi(h^_t, x_{t+1})`` from the true ``h_start``.
 
     Psi reads no positions, so sequences may have any length (arXiv:2511.05963, section 5, the A5 word problem).
@@ -34,8 +34,8 @@ def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray,
         Of an objective with latent dynamics.
     tokens : int array (episodes, positions)
         Of any length, also past the model's context.
-    start : int
-        Tokens the transformer reads, at least 1; psi reads the others.
+    start : int, optional
+        Tokens the transformer reads; psi reads the others. Default 0, or 1 where the model has no start token.
 
     Returns
     -------
@@ -69,7 +69,9 @@ def psi_rollout(model: Any, tokens: Tokens, start: int = 1) -> Float[np.ndarray,
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < known:
         raise ValueError(f"tokens must be in 0..{known - 1}, got {tokens.min()} to {tokens.max()}")
     with torch.no_grad():
-        return psi_states(predictor, predictor.tensor(tokens), start).float().cpu().numpy()
+        backbone = predictor.model.backbone
+        states = psi_states(predictor, backbone.started(predictor.tensor(tokens)), start)
+        return states[:, backbone.offset :].float().cpu().numpy()
 
 
 def _has_psi(checkpoint: TrainedModel) -> bool:

@@ -54,23 +54,35 @@ def lengthened(backbone: Transformer, context: int) -> Transformer:
 
 def batches(predictor: ModelPredictor, episodes: Episodes) -> Iterator[tuple[slice, Batch]]:
     """Yield batches as in training, on the model's device, with the slice of episodes in each."""
-    device = predictor.model.backbone.head.weight.device
-    for start in range(0, len(episodes), BATCH):
-        rows = slice(start, start + BATCH)
-        yield rows, Batch.from_episodes(episodes[rows], device)
+    backbone = predictor.model.backbone
+    for first in range(0, len(episodes), BATCH):
+        rows = slice(first, first + BATCH)
+        yield rows, Batch.from_episodes(episodes[rows], backbone.head.weight.device, start=backbone.start)
 
 
-def psi_states(predictor: ModelPredictor, tokens: Int[Tensor, "n t"], start: int = 1) -> Float[Tensor, "n t dim"]:
-    """Return the states after each token: the transformer's up to `start`, then those of psi on the true tokens."""
+def first_position(predictor: ModelPredictor) -> int:
+    """Return the first position at which a model has a state: 0 with a start token, else 1."""
+    return 1 - predictor.model.backbone.offset
+
+
+def psi_states(predictor: ModelPredictor, inputs: Int[Tensor, "n t"], start: int | None) -> Float[Tensor, "n t dim"]:
+    """Return the states after each input: the transformer's up to position `start`, then psi's on the true tokens.
+
+    The inputs are those of a batch, with the start token where the model has one: it is position 0. By default psi
+    starts at the first position.
+    """
     model, backbone = psi_of(predictor), predictor.model.backbone
-    most = min(tokens.shape[1], predictor.context or tokens.shape[1])
-    if not 1 <= start <= most:
+    first = first_position(predictor)
+    start = first if start is None else start
+    read = inputs.shape[1] - backbone.offset
+    last = min(read, predictor.context or read)
+    if not first <= start <= last:
         raise ValueError(
-            f"start={start} must be between 1 and {most}: psi starts from a state of the transformer, which has to "
-            "read that many tokens"
+            f"start={start} must be between {first} and {last}: psi starts from a state of the transformer, which has "
+            "to read that many tokens"
         )
-    read = backbone(tokens[:, :start])
-    return torch.cat([read, rollout(model, read[:, -1], tokens[:, start:])], dim=1)
+    read = backbone(inputs[:, : start + 1 - first])
+    return torch.cat([read, rollout(model, read[:, -1], inputs[:, start + 1 - first :])], dim=1)
 
 
 def rollout(model: NextLat, state: Float[Tensor, "*n dim"], tokens: Int[Tensor, "*n k"]) -> Float[Tensor, "*n k dim"]:
@@ -83,13 +95,13 @@ def rollout(model: NextLat, state: Float[Tensor, "*n dim"], tokens: Int[Tensor, 
     return torch.stack(states, dim=-2) if states else embeddings
 
 
-def readers(predictor: ModelPredictor, length: int, start: int = 1) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Return functions from tokens (n, t) to states (n, t, dim), for up to `length` tokens.
+def readers(predictor: ModelPredictor, length: int, start: int | None = None) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return functions from the inputs of batches (n, t) to states (n, t, dim), for up to `length` tokens.
 
-    One is the transformer; the other, where the model has it, is psi, which starts from the transformer's state after
-    `start` tokens.
+    One is the transformer; the other, where the model has it, is psi, which starts from the transformer's state at
+    position `start`.
     """
     functions: dict[str, Callable[[Tensor], Tensor]] = {TRANSFORMER: lengthened(predictor.model.backbone, length)}
     if isinstance(predictor.model, NextLat):
-        functions[PSI] = lambda tokens: psi_states(predictor, tokens, start)
+        functions[PSI] = lambda inputs: psi_states(predictor, inputs, start)
     return functions

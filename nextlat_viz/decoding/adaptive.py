@@ -110,11 +110,12 @@ def measure_costs(
     like = backbone.head.weight
     cache, read = backbone.cache(rows), torch.zeros(rows, tokens + 1, dtype=torch.long).to(like.device)
     start = max(1, (context - tokens - 1) // 2)
-    backbone(read[:, :1].expand(rows, start), cache=cache)
+    backbone(backbone.started(read[:, :1].expand(rows, start)), cache=cache)
+    held = cache.length
 
     def passes(t: int) -> torch.Tensor:
         hidden = backbone(read[:, :t], cache=cache)
-        cache.truncate(start)
+        cache.truncate(held)
         return predictor.model.logits(hidden)
 
     hidden = backbone(read[:, :1])

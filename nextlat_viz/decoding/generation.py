@@ -36,6 +36,7 @@ def generate(
     ----------
     model : Checkpoint, its name, a fine-tuned model, ``"hf:<name or folder>"`` or Predictor
     prompts : (n, t) ints, a list of 1-D arrays of any lengths, or of texts where the model has a tokenizer
+        A prompt may be empty for a model with a start token.
     max_tokens : int
         Most tokens to add; fewer where the model's context ends.
     temperature : float
@@ -128,11 +129,16 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
         if not hasattr(world, "encode"):
             raise ValueError(f"prompts are texts, and world {world.name!r} has no tokenizer: give token ids")
         prompts = [world.encode(text) for text in prompts]
-    if isinstance(prompts, np.ndarray) and prompts.ndim == 2 and prompts.shape[1] and prompts.dtype.kind in "iu":
+    if isinstance(prompts, np.ndarray) and prompts.ndim == 2 and prompts.dtype.kind in "iu":
         tokens, lengths = prompts.astype(np.int64), np.full(len(prompts), prompts.shape[1])
     else:
         tokens, lengths = _stacked([checks.array(row) for row in cast(Sequence[ArrayLike], prompts)])
     width = tokens.shape[1]
+    if (lengths == 0).any() and predictor.start_probs() is None:
+        raise ValueError(
+            f"prompts must have at least one token each: {predictor.name} has no start token, so it predicts nothing "
+            "before the first token"
+        )
     size = len(predictor.world.vocabulary)
     wrong = (tokens < 0) | (tokens >= size)
     if wrong.any():
@@ -151,9 +157,9 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
 def _stacked(rows: list[np.ndarray]) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
     """Pad rows of any lengths to one array; return it and the lengths."""
     for row in rows:
-        if row.ndim != 1 or row.size == 0 or row.dtype.kind not in "iu":
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
             raise ValueError(
-                "prompts must be integers (n, t), or a list of 1-D arrays of integers, of at least one token each, got "
+                "prompts must be integers (n, t), or a list of 1-D arrays of integers, got "
                 f"{row.dtype} of shape {row.shape}"
             )
     lengths = np.array([row.size for row in rows], dtype=np.int64)

@@ -53,8 +53,15 @@ class Predictor(ABC):
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
         """Distribution of the next token after each token, given all so far."""
 
+    def start_probs(self) -> Float[np.ndarray, " v"] | None:
+        """Distribution of the first token; None if the predictor has none."""
+        return None
+
     def reader(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None = None) -> Reader:
-        """Start reading n sequences of t tokens each, or of the first `lengths` of them; at least one."""
+        """Start reading n sequences of t tokens each, or of the first `lengths` of them.
+
+        At least one, unless the predictor has `start_probs`.
+        """
         return Rereader(self, np.asarray(tokens), lengths)
 
     def __repr__(self) -> str:
@@ -105,7 +112,7 @@ class Rereader(Reader):
     def _update(self) -> None:
         # One call per length: padding after a sequence may be impossible there, which a world may refuse.
         probs = {
-            length: self._predictor.next_token_probs(self._tokens[self._lengths == length, :length])[:, -1]
+            length: self._last(self._tokens[self._lengths == length, :length])
             for length in np.unique(self._lengths).tolist()
         }
         if len(probs) == 1:
@@ -114,6 +121,14 @@ class Rereader(Reader):
         self.probs = np.empty((len(self._tokens), len(self._predictor.world.vocabulary)))
         for length, values in probs.items():
             self.probs[self._lengths == length] = values
+
+    def _last(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n v"]:
+        if tokens.shape[1]:
+            return self._predictor.next_token_probs(tokens)[:, -1]
+        first = self._predictor.start_probs()
+        if first is None:
+            raise ValueError(f"{self._predictor.name} does not know the distribution of the first token")
+        return np.tile(first, (len(tokens), 1))
 
 
 class ModelPredictor(Predictor):
@@ -138,9 +153,18 @@ class ModelPredictor(Predictor):
     @torch.no_grad()
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
         parts = []
+        backbone = self.model.backbone
         for batch in self.tensor(tokens).split(self.batch_size):
-            parts.append(_probs(self.model.logits(self.model.backbone(batch))))
+            hidden = backbone(backbone.started(batch))[:, backbone.offset :]
+            parts.append(_probs(self.model.logits(hidden)))
         return np.concatenate(parts)
+
+    @torch.no_grad()
+    def start_probs(self) -> Float[np.ndarray, " v"] | None:
+        backbone = self.model.backbone
+        if backbone.start is None:
+            return None
+        return _probs(self.model.logits(backbone(backbone.started(self.tensor(np.zeros((1, 0), np.int64)))))[0, 0])
 
     def reader(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"] | None = None) -> Reader:
         return _CachedReader(self, np.asarray(tokens), lengths)
@@ -153,15 +177,16 @@ class _CachedReader(Reader):
         self._predictor = predictor
         backbone = predictor.model.backbone
         self._cache = backbone.cache(len(tokens))
-        self._advance(tokens, None if lengths is None else torch.as_tensor(lengths))
+        counts = None if lengths is None else torch.as_tensor(lengths) + backbone.offset
+        self._advance(backbone.started(predictor.tensor(tokens)), counts)
 
     def read(self, tokens: Int[np.ndarray, " n"]) -> None:
-        self._advance(np.asarray(tokens)[:, None])
+        self._advance(self._predictor.tensor(tokens)[:, None])
 
     @torch.no_grad()
-    def _advance(self, tokens: Int[np.ndarray, "n t"], counts: Int[torch.Tensor, " n"] | None = None) -> None:
+    def _advance(self, tokens: Int[torch.Tensor, "n t"], counts: Int[torch.Tensor, " n"] | None = None) -> None:
         model = self._predictor.model
-        hidden = model.backbone(self._predictor.tensor(tokens), cache=self._cache, counts=counts)
+        hidden = model.backbone(tokens, cache=self._cache, counts=counts)
         last = hidden[:, -1] if counts is None else hidden[torch.arange(len(counts)), counts - 1]
         self.probs = _probs(model.logits(last))
 
@@ -198,6 +223,9 @@ class WorldPredictor(Predictor):
             )
         return probs
 
+    def start_probs(self) -> Float[np.ndarray, " v"] | None:
+        return self.world.start_probs()
+
 
 class UniformLegal(Predictor):
     """A control that knows only the rules: every legal token has the same probability.
@@ -220,6 +248,10 @@ class UniformLegal(Predictor):
         legal = self.world.legal_next(tokens).astype(np.float64)
         legal[~legal.any(axis=-1)] = 1.0
         return legal / legal.sum(axis=-1, keepdims=True)
+
+    def start_probs(self) -> Float[np.ndarray, " v"]:
+        legal = self.world.legal_first()
+        return legal / legal.sum()
 
 
 def as_predictor(model: Any) -> Predictor:

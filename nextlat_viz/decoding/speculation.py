@@ -190,8 +190,8 @@ class _Run:
         """Read the prompts; return the first token after each."""
         backbone = self._model.backbone
         self._cache = backbone.cache(len(tokens))
-        counts = torch.as_tensor(lengths)
-        states = backbone(self._predictor.tensor(tokens), cache=self._cache, counts=counts)
+        counts = torch.as_tensor(lengths) + backbone.offset
+        states = backbone(backbone.started(self._predictor.tensor(tokens)), cache=self._cache, counts=counts)
         self._guess.read(states, counts)
         self._hidden = states[torch.arange(len(counts)), counts - 1]
         logits = self._model.logits(self._hidden)

@@ -58,6 +58,14 @@ class Pretrained(nn.Module):
         )
         self._check_head()
 
+    # The tokenizer of a pretrained model adds the start token itself, if the model knows one.
+    start: None = None
+    offset = 0
+
+    def started(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+        """Return the tokens as they are."""
+        return tokens
+
     @property
     def embed(self) -> nn.Embedding:
         return cast(nn.Embedding, self.module.get_input_embeddings())

@@ -105,7 +105,11 @@ class CheckpointReader(LatentsReader):
     def read(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
     ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
-        states = self._backbone.states(tokens, documents)
+        first = self._backbone.offset
+        if documents is not None and first:
+            documents = torch.cat([documents[:, :1], documents], dim=1)
+        states = self._backbone.states(self._backbone.started(tokens), documents)
+        states = {name: state[:, first:] for name, state in states.items()}
         wanted = len(self._backbone.head.weight) <= MOST_TOKENS
         return {name: states[name] for name in self.sites}, (
             self.module.logits(states[HIDDEN]) if wanted else None  # type: ignore[operator]

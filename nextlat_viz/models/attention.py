@@ -14,7 +14,9 @@ Sharing = Literal["none", "k=v", "q=k", "q=k=v"]
 
 
 class TransformerConfig(BaseModel):
-    """Sizes of a :class:`Transformer`; `context` is the longest sequence it reads.
+    """Sizes of a :class:`Transformer`; `context` is the longest sequence it reads, without the start token.
+
+    With `start_token` the model reads a learned start token before token 1, at position 0.
 
     `kv_heads` is the number of heads of keys and values: as many as queries when None; fewer are grouped-query
     attention (Ainslie et al. 2023, arXiv:2305.13245), one is multi-query attention (Shazeer 2019, arXiv:1911.02150).
@@ -38,6 +40,7 @@ class TransformerConfig(BaseModel):
     mlp_dim: PositiveInt = 128
     kv_heads: PositiveInt | None = None
     sharing: Sharing = "none"
+    start_token: bool = True
     rope_base: float = 10_000.0
 
     @model_validator(mode="after")
@@ -62,18 +65,23 @@ class TransformerConfig(BaseModel):
         return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
+    def positions(self) -> int:
+        """Most positions in a row: the context, and position 0 where there is a start token."""
+        return self.context + self.start_token
+
+    @property
     def cached(self) -> int:
         """Vectors cached per token and head: 2 for key and value, 1 if they share a projection."""
         return 1 if self.sharing in ("k=v", "q=k=v") else 2
 
     def kv_cache_bytes(self, batch_size: int = 1, length: int | None = None, dtype: torch.dtype = torch.float32) -> int:
         """Bytes that :class:`KVCache` takes for sequences of `length` tokens (the context when None)."""
-        tokens = batch_size * (self.context if length is None else length)
+        tokens = batch_size * (self.positions if length is None else length + self.start_token)
         return self.layers * self.cached * tokens * self.groups * (self.dim // self.heads) * dtype.itemsize
 
 
 class KVCache:
-    """Keys and values of the tokens read so far, in one buffer per layer.
+    """Keys and values of the tokens read so far, in one buffer per layer; a start token counts as one of them.
 
     Rows may have different numbers of tokens: those of row i are at indices 0 to ``lengths[i] - 1``, and later indices
     are never attended to. :meth:`truncate` removes the last tokens of rows, e.g. rejected drafts, and :meth:`keep`
@@ -93,7 +101,7 @@ class KVCache:
     Examples
     --------
     >>> cache = KVCache(TransformerConfig(vocabulary_size=2), batch_size=2, like=torch.zeros(1))
-    >>> mask, rotation = cache.begin(3, torch.tensor([3, 2]), torch.zeros(2, 12, 8))
+    >>> mask, rotation = cache.begin(3, torch.tensor([3, 2]), torch.zeros(2, 13, 8))
     >>> cache.end()
     >>> cache.lengths.tolist(), cache.length
     ([3, 2], 3)
@@ -101,14 +109,14 @@ class KVCache:
 
     def __init__(self, config: TransformerConfig, batch_size: int, like: Tensor) -> None:
         size = config.dim // config.heads
-        self.buffers = like.new_zeros(config.layers, config.cached, batch_size, config.groups, config.context, size)
+        self.buffers = like.new_zeros(config.layers, config.cached, batch_size, config.groups, config.positions, size)
         self.lengths = torch.zeros(batch_size, dtype=torch.long)
         self.length = 0
         self._equal = True
-        self._context = config.context
+        self._config = config
 
     def begin(
-        self, t: int, counts: Int[Tensor, " b"] | None, rotation: Float[Tensor, "2 context half"]
+        self, t: int, counts: Int[Tensor, " b"] | None, rotation: Float[Tensor, "2 positions half"]
     ) -> tuple[Bool[Tensor, "..."] | None, Float[Tensor, "2 s half"]]:
         """Prepare for t more tokens in each row, or for the first `counts` of them; the rest is padding.
 
@@ -128,11 +136,11 @@ class KVCache:
             raise ValueError(f"counts={grown.tolist()} must be between 0 and the {t} tokens given for each row")
         self._after = self.lengths + grown
         end = int(self._after.max()) if len(self._after) else t
-        fits(end, self._context)
+        fits(end - self._config.start_token, self._config.context)
         device = self.buffers.device
         # Rows of equal length are written as one block, without an index. This may write padding too, which is safe:
         # it lies past `lengths`, where nothing attends and the next tokens overwrite it.
-        if self._equal and self.length + t <= self._context:
+        if self._equal and self.length + t <= self._config.positions:
             start, end = self.length, self.length + t
             self._end = end
             self._block: slice | None = slice(start, end)
@@ -145,7 +153,7 @@ class KVCache:
         real = at < grown[:, None]
         self._block, self._end, self._real = None, end, real.to(device)
         self._rows, self._places = (index.to(device) for index in (real.nonzero()[:, 0], places[real]))
-        places = places.clamp(max=self._context - 1).to(device)
+        places = places.clamp(max=self._config.positions - 1).to(device)
         self.here = rotation[:, places][:, :, None]
         mask = places[:, None, :, None] >= torch.arange(end, device=device)
         return mask, rotation[:, :end]
@@ -190,7 +198,7 @@ def causal(start: int, t: int, device: torch.device) -> Bool[Tensor, "t s"]:
 
 
 def fits(tokens: int, context: int) -> None:
-    """Raise ValueError if a sequence is longer than the context."""
+    """Raise ValueError if a sequence, without its start token, is longer than the context."""
     if tokens > context:
         raise ValueError(
             f"tokens: {tokens} positions are more than this model's context of {context}. "
@@ -218,7 +226,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t dim"],
-        rotation: Float[Tensor, "2 s half"],
+        rotation: Float[Tensor, "2 *places half"],
         mask: Bool[Tensor, "..."] | None,
         cache: KVCache | None,
         layer: int,

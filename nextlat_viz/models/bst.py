@@ -40,7 +40,9 @@ class BeliefState(Objective):
             raise ValueError(f"pairs={pairs} must be at least 1: the backward encoder learns only from suffixes")
         dim = backbone.config.dim
         self.pairs = pairs
-        self.backward_encoder = Transformer(backbone.config.model_copy(update={"context": backbone.config.context + 1}))
+        # It also reads the last target. It meets the start token last, as an ordinary one.
+        sizes = {"context": backbone.config.positions + 1, "vocabulary_size": len(backbone.embed.weight)}
+        self.backward_encoder = Transformer(backbone.config.model_copy(update={**sizes, "start_token": False}))
         # This head would never be used.
         del self.backward_encoder.head
         self.empty = nn.Parameter(torch.zeros(dim))

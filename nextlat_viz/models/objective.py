@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -45,7 +46,10 @@ def device_of(device: Any) -> torch.device:
 
 @dataclass(frozen=True)
 class Batch:
-    """The tokens of one training step. Index t has the input x_{t+1} and the target to predict from h_{t+1}.
+    """The tokens of one training step. Index t has an input, and the target to predict from the state after it.
+
+    With a start token, index t is position t: index 0 holds the start token and the target x_1, index t the input x_t
+    and the target x_{t+1}. Without one, index t has the input x_{t+1} and the target x_{t+2}.
 
     `target_mask` is False where the prediction is not scored (prompt, padding), `valid` is False on padding,
     `documents` numbers the documents packed into a row, `seed` is for objectives that sample.
@@ -59,10 +63,18 @@ class Batch:
     seed: int = 0
 
     @classmethod
-    def from_episodes(cls, episodes: Episodes, device: torch.device | str = "cpu", seed: int = 0) -> Batch:
-        """Inputs are all tokens but the last, targets all but the first; all of both if the episodes have `targets`.
+    def from_episodes(
+        cls, episodes: Episodes, device: torch.device | str = "cpu", seed: int = 0, *, start: int | None = None
+    ) -> Batch:
+        """Inputs are all tokens but the last, targets the tokens after them; all of both if episodes have `targets`.
 
-        A state named "document" numbers the documents packed into a row.
+        Parameters
+        ----------
+        episodes : Episodes
+            A state named "document" numbers the documents packed into a row.
+        start : int, optional
+            Id of the start token, ``backbone.start``: it is put in front of the inputs, and the first token becomes a
+            target. Where episodes have `targets`, nothing is predicted from the start token.
         """
 
         def tensor(array: object) -> Tensor:
@@ -71,10 +83,21 @@ class Batch:
         tokens, mask, length = tensor(episodes.tokens), tensor(episodes.loss_mask), tensor(episodes.length)
         valid = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
         documents = tensor(episodes.states["document"]) if "document" in episodes.states else None
+        scored = mask & valid
+        if start is not None:
+            if episodes.targets is not None:
+                targets, scored = F.pad(tensor(episodes.targets), (1, 0)), F.pad(scored, (1, 0))
+                inputs, valid = F.pad(tokens, (1, 0), value=start), F.pad(valid, (1, 0), value=True)
+                documents = documents if documents is None else torch.cat([documents[:, :1], documents], dim=1)
+                return cls(inputs, targets, scored, valid, documents, seed)
+            inputs, valid = F.pad(tokens[:, :-1], (1, 0), value=start), F.pad(valid[:, :-1], (1, 0), value=True)
+            if documents is not None:
+                documents = torch.cat([documents[:, :1], documents[:, :-1]], dim=1)
+            return cls(inputs, tokens, scored, valid, documents, seed)
         if episodes.targets is not None:
-            return cls(tokens, tensor(episodes.targets), mask & valid, valid, documents, seed)
+            return cls(tokens, tensor(episodes.targets), scored, valid, documents, seed)
         documents = documents if documents is None else documents[:, :-1]
-        return cls(tokens[:, :-1], tokens[:, 1:], (mask & valid)[:, 1:], valid[:, :-1], documents, seed)
+        return cls(tokens[:, :-1], tokens[:, 1:], scored[:, 1:], valid[:, :-1], documents, seed)
 
     def inside(self, i: int) -> Bool[Tensor, "b s"]:
         """Whether position t+i is a token of the same document as position t, for t = 1..T-i."""
@@ -141,10 +164,10 @@ def count_ahead(batch: Batch, horizon: int, scored: bool) -> int:
 
 def check_horizon(horizon: int, backbone: Transformer) -> int:
     """Return the horizon; raise ValueError if no sequence is long enough for it."""
-    if not 1 <= horizon < backbone.config.context:
+    if not 1 <= horizon < backbone.config.positions:
         raise ValueError(
-            f"horizon={horizon} must be at least 1 and under the context of {backbone.config.context}: "
-            "nothing can be predicted past the end of a sequence"
+            f"horizon={horizon} must be at least 1 and at most {backbone.config.positions - 1}, with a context of "
+            f"{backbone.config.context}: nothing can be predicted past the end of a sequence"
         )
     return horizon
 

@@ -37,7 +37,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t dim"],
-        rotation: Float[Tensor, "2 s half"],
+        rotation: Float[Tensor, "2 *places half"],
         mask: Bool[Tensor, "..."] | None,
         cache: KVCache | None,
         layer: int,
@@ -49,21 +49,23 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Decoder-only transformer; calling it gives the hidden state at every position.
 
-    There is no start token, so a sequence of one repeated token has the same state at every position: attention over
-    equal values gives that value. Where the length of such a sequence matters, as in RRXOR, no training can bring the
-    loss down to the floor.
+    With `config.start_token` a sequence begins with a learned start token, which :meth:`started` puts in front of the
+    tokens: position 0, where nothing has been read. Without one, a sequence of one repeated token has the same state at
+    every position, because attention over equal values gives that value. Where the length of such a sequence matters,
+    as in RRXOR, no training can then bring the loss down to the floor.
 
     Parameters
     ----------
     config : TransformerConfig
-        Sizes. `vocabulary_size` is the world's number of tokens.
+        Sizes. `vocabulary_size` is the world's number of tokens; the start token has the id after them, which is never
+        predicted.
 
     Examples
     --------
     >>> model = Transformer(TransformerConfig(vocabulary_size=2, layers=2, dim=16, heads=2, mlp_dim=32))
-    >>> hidden = model(torch.zeros(3, 5, dtype=torch.long))
+    >>> hidden = model(model.started(torch.zeros(3, 5, dtype=torch.long)))
     >>> hidden.shape, model.logits(hidden).shape
-    (torch.Size([3, 5, 16]), torch.Size([3, 5, 2]))
+    (torch.Size([3, 6, 16]), torch.Size([3, 6, 2]))
     >>> model.sites
     ['embed', 'block0', 'block1', 'hidden']
     """
@@ -73,7 +75,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocabulary_size, config.dim)
+        self.embed = nn.Embedding(config.vocabulary_size + config.start_token, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocabulary_size, bias=False)
@@ -88,6 +90,20 @@ class Transformer(nn.Module):
         for branch in (getattr(module, "out", None), getattr(module, "down", None)):
             if branch is not None:
                 nn.init.normal_(branch.weight, std=0.02 / (2 * self.config.layers) ** 0.5)
+
+    @property
+    def start(self) -> int | None:
+        """Id of the start token; None for a model without one."""
+        return self.config.vocabulary_size if self.config.start_token else None
+
+    @property
+    def offset(self) -> int:
+        """Columns before token 1: 1 with a start token, else 0."""
+        return int(self.config.start_token)
+
+    def started(self, tokens: Int[Tensor, "b _t"]) -> Int[Tensor, "b _s"]:
+        """Put the start token in front of whole sequences, where the model has one: position t is then column t."""
+        return tokens if self.start is None else F.pad(tokens, (1, 0), value=self.start)
 
     @property
     def sites(self) -> list[str]:
@@ -105,8 +121,10 @@ class Transformer(nn.Module):
 
         Parameters
         ----------
-        tokens : (B, T) integers under `vocabulary_size`.
-        documents : (B, T) document number of each token where several are packed in a row; attention stays inside.
+        tokens : (B, T) integers under `vocabulary_size`, after the start token where the model has one: see `started`.
+        documents : (B, T) document number of each token where several are packed in a row. A document's states are
+            those of the document alone: attention stays inside and reaches the start token, which has the first
+            document's number.
         cache : earlier tokens of the same rows, possibly a different number in each; the T tokens are added to it.
         counts : with a cache, how many of the T tokens are real in each row; states of the rest are meaningless.
 
@@ -129,7 +147,7 @@ class Transformer(nn.Module):
         if cache is None:
             if counts is not None:
                 raise ValueError("counts needs a cache: without one, padding at the end changes nothing")
-            fits(t, self.config.context)
+            fits(t - self.offset, self.config.context)
             mask, rotation = self.geometry(t, documents)
         else:
             if documents is not None:
@@ -154,18 +172,25 @@ class Transformer(nn.Module):
 
     def geometry(
         self, t: int, documents: Int[Tensor, "b t"] | None
-    ) -> tuple[Bool[Tensor, "b 1 t t"] | None, Float[Tensor, "2 t half"]]:
+    ) -> tuple[Bool[Tensor, "b 1 t t"] | None, Float[Tensor, "2 *places half"]]:
         """Return the attention mask of t positions (None: causal) and their rotations."""
         rotation = self.rotation[:, :t]
         if documents is None:
             return None, rotation
         together = documents[:, None, :, None] == documents[:, None, None, :]
+        if self.start is not None:
+            # Every document sees the start token, and counts its positions from there.
+            together[..., 0] = True
+            column = torch.arange(t, device=documents.device)
+            begins = F.pad(documents.diff(dim=1) != 0, (1, 0))
+            places = column - (torch.where(begins, column - 1, 0)).cummax(dim=1).values
+            rotation = self.rotation[:, places][:, :, None]
         return together & causal(0, t, self.rotation.device), rotation
 
 
-def rotation_table(config: TransformerConfig) -> Float[Tensor, "2 context half"]:
+def rotation_table(config: TransformerConfig) -> Float[Tensor, "2 positions half"]:
     """Cosines and sines of the rotary position embedding (Su et al. 2021, arXiv:2104.09864)."""
     half = config.dim // config.heads // 2
     frequency = config.rope_base ** (-torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.arange(config.context, dtype=torch.float64)[:, None] * frequency
+    angle = torch.arange(config.positions, dtype=torch.float64)[:, None] * frequency
     return torch.stack([angle.cos(), angle.sin()]).float()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nextlat_viz.errors import CheckpointError
 from nextlat_viz.training.config import TrainConfig
@@ -25,18 +25,16 @@ class SignedCard(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    def digest(self) -> str:
-        """Hash of every field in the file, except `card_sha256`.
-
-        Fields that later versions added to the package are not in an older card's file, so they are not hashed.
-        """
-        fields = self.model_dump(mode="json", exclude={"card_sha256"}, exclude_unset=True)
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
     def signed(self: CardType) -> CardType:
         """Return the card with every field set and its hash in `card_sha256`."""
         complete = type(self).model_validate(self.model_dump())
-        return complete.model_copy(update={"card_sha256": complete.digest()})
+        return complete.model_copy(update={"card_sha256": digest(complete.model_dump(mode="json"))})
+
+
+def digest(fields: dict[str, Any]) -> str:
+    """Hash of every field of a card's file, except `card_sha256`."""
+    content = {name: value for name, value in fields.items() if name != "card_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 CardType = TypeVar("CardType", bound=SignedCard)
@@ -80,6 +78,12 @@ class Card(SignedCard):
     metrics_sha256: str = ""
     card_sha256: str = ""
 
+    @field_validator("config", mode="before")
+    @classmethod
+    def _without_start_token(cls, config: Any) -> Any:
+        # A card written before the field existed is of a model without one.
+        return {"start_token": False} | config if isinstance(config, dict) else config
+
 
 def read_card(folder: Path, kind: type[CardType]) -> CardType:
     """Read the card in a folder and check it against its own hash.
@@ -104,7 +108,7 @@ def read_card(folder: Path, kind: type[CardType]) -> CardType:
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise CheckpointError(f"{path} is not a complete card. Missing or wrong: {fields}") from error
-    if content.get("card_sha256") != card.digest():
+    if content.get("card_sha256") != digest(content):
         raise CheckpointError(f"{path} was altered: its contents do not match card_sha256. Restore the original.")
     return card
 

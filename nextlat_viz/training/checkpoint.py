@@ -173,7 +173,7 @@ class Checkpoint(TrainedModel):
     def untrained(self) -> Checkpoint:
         """The same model before its first step: the control for every probe."""
         model = build_model(self.card.objective, self.card.config, self.world, self.card.seed)
-        digest = f"untrained-{self.card.objective}-seed{self.card.seed}-{self.card.digest()[:16]}"
+        digest = f"untrained-{self.card.objective}-seed{self.card.seed}-{self.card.card_sha256[:16]}"
         return Checkpoint(self.card, model.eval(), 0, digest, self.folder)
 
     @torch_defaults()

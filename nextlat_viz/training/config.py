@@ -17,6 +17,7 @@ from pydantic import (
 
 from nextlat_viz.errors import invalid, one_of, unknown
 from nextlat_viz.worlds import World
+from nextlat_viz.worlds.path_star import PathStar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,8 @@ class TrainConfig(BaseModel):
     context: PositiveInt = Field(
         12,
         le=1_000_000,
-        description="longest sequence the model reads, in tokens; by default the fixed length of the world, if any",
+        description="longest sequence the model reads, in tokens, without the start token; by default the fixed length "
+        "of the world, if any",
     )
     layers: PositiveInt = Field(4, description="transformer blocks")
     heads: PositiveInt = Field(4, description="attention heads")
@@ -38,6 +40,9 @@ class TrainConfig(BaseModel):
     kv_heads: PositiveInt | None = Field(None, description="heads of keys and values; by default as many as queries")
     sharing: Literal["none", "k=v", "q=k", "q=k=v"] = Field(
         "none", description="query, key and value projections that are shared"
+    )
+    start_token: bool = Field(
+        True, description="read a learned start token before token 1, so that the first token is predicted too"
     )
     mlp_dim: PositiveInt = Field(128, description="hidden width of the SwiGLU sublayer")
     steps: PositiveInt = Field(4000, description="optimiser steps")
@@ -107,7 +112,8 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "mess3": _changed(TINY, layers=2, steps=2000, decay_steps=1000),
         # Lambdas as in the paper's Table 5. Longer episodes, fewer of them in a step.
         "taxi": _changed(TINY, batch_size=32, lambda_kl=0.1),
-        "path_star": _changed(TINY, horizon=3),
+        # 1,000 to 5,500 steps at chance are followed by a jump within 1,000.
+        "path_star": _changed(TINY, steps=10_000),
         "countdown": _changed(TINY, batch_size=32, lambda_h=2.0),
         "othello": _changed(TINY, batch_size=32),
         "story": _changed(TINY, batch_size=32, context=64),
@@ -117,7 +123,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
     "compact": {
         "default": COMPACT,
         "taxi": _changed(COMPACT, layers=8, heads=8, dim=192, mlp_dim=512, lambda_kl=0.1, horizon=4),
-        "path_star": _changed(COMPACT, layers=8, heads=6, dim=192, mlp_dim=512, horizon=3),
+        "path_star": _changed(COMPACT, layers=8, heads=6, dim=192, mlp_dim=512),
         # Ten thousand integers, embedded and predicted, are more than half of the weights.
         "countdown": _changed(COMPACT, layers=6, heads=6, dim=192, mlp_dim=512, lambda_h=2.0, horizon=4),
         "othello": _changed(COMPACT, layers=8, heads=8, dim=192, mlp_dim=512),
@@ -140,8 +146,6 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             **{"heads": 12, "dim": 768, "mlp_dim": 2048, "psi_width": 768, "horizon": 8, "lambda_h": 2.0},
             **{"steps": 100_000, "batch_size": 1024, "learning_rate": 3e-4, "grad_clip": 1.0},
         ),
-        # The horizon is l - 2 for arms of l nodes: 3 for the default world, G(5, 5).
-        "path_star": _changed(PAPER, horizon=3),
         # TinyStories.
         "text": _changed(
             PAPER,
@@ -247,6 +251,9 @@ def resolve_config(preset: str, world: World, overrides: dict[str, Any]) -> Trai
     base = table.get(world.name, table["default"]).model_dump()
     if world.length is not None:
         base["context"] = world.length
+    if isinstance(world, PathStar):
+        # As in the paper: from the choice of an arm, psi sees the whole arm but its first node and the goal.
+        base["horizon"] = max(1, world.nodes_per_arm - 2)
     try:
         config = TrainConfig.model_validate(base | overrides)
     except ValidationError as error:

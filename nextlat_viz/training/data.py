@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from nextlat_viz import worlds
@@ -66,14 +66,17 @@ class Feed:
         episodes = self.draw(step)
         parts = self.devices * self.accumulate
         if parts == 1:
-            return [Piece(Batch.from_episodes(episodes, self.device, seed=step))]
-        whole = self.model.counts(Batch.from_episodes(episodes, seed=step))
+            return [Piece(self._batch(episodes, step, self.device))]
+        whole = self.model.counts(self._batch(episodes, step))
         pieces = []
         for i in range(self.rank, parts, self.devices):
-            counts = self.model.counts(Batch.from_episodes(episodes[i::parts], seed=step))
+            counts = self.model.counts(self._batch(episodes[i::parts], step))
             share = {name: count / max(whole[name], 1) for name, count in counts.items()}
-            pieces.append(Piece(Batch.from_episodes(episodes[i::parts], self.device, seed=step), share))
+            pieces.append(Piece(self._batch(episodes[i::parts], step, self.device), share))
         return pieces
+
+    def _batch(self, episodes: Episodes, step: int, device: torch.device | str = "cpu") -> Batch:
+        return Batch.from_episodes(episodes, device, seed=step, start=self.model.backbone.start)
 
     def ahead(self, first: int, end: int) -> Generator[list[Piece], None, None]:
         """Yield the pieces of the steps from `first` up to `end`; a thread draws the next ones in the meantime."""
@@ -100,7 +103,11 @@ class Validation:
     of sampling them, and never under the floor. The floor is the world's own, or else the mean entropy of p over
     those prefixes. Where the law is not known, the loss is the cross-entropy of the tokens and there is no floor.
 
-    ``unigram`` is the loss of always predicting the targets' own frequencies.
+    With a start token, the first token is predicted and scored too, in the loss and in the floor, unless the world
+    knows the law of every token but the first.
+
+    ``unigram`` is the loss of always predicting the targets' own frequencies. ``accuracy``, in worlds that have
+    `decisive` positions, is the share of right predictions there, taking the likeliest token.
 
     Examples
     --------
@@ -112,6 +119,7 @@ class Validation:
     """
 
     def __init__(self, world: worlds.World, config: TrainConfig) -> None:
+        start = len(world.vocabulary) if config.start_token else None
         split = "test" if "test" in world.splits else "train"
         self.episodes = world.sample(
             config.validation_episodes, episode_length(world, config.context), seed=VALIDATION_SEED, split=split
@@ -119,13 +127,14 @@ class Validation:
         positions, vocabulary = self.episodes.tokens.shape[1], len(world.vocabulary)
         per_part = max(1, MOST_LOGITS // (positions * vocabulary))
         parts = [self.episodes[start : start + per_part] for start in range(0, len(self.episodes), per_part)]
-        self.parts = [Part(Batch.from_episodes(part), _law(world, part)) for part in parts]
+        self.parts = [_part(world, part, start) for part in parts]
         targets = torch.cat([part.batch.targets[part.batch.target_mask] for part in self.parts])
         self.scored = targets.numel()
         self.unigram = _entropy(torch.bincount(targets).double() / targets.numel()).item()
+        self.decisive = sum(0 if part.decisive is None else int(part.decisive.sum()) for part in self.parts)
         self.floor: float | None = None
         if all(part.law is not None for part in self.parts):
-            known = world.loss_floor(config.context)
+            known = world.loss_floor(config.context, start_token=config.start_token)
             self.floor = sum(part.entropy for part in self.parts) / self.scored if known is None else known
 
     def __call__(self, model: Objective) -> dict[str, float]:
@@ -133,19 +142,27 @@ class Validation:
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            total = sum(part.cost(model, device) for part in self.parts) / self.scored
+            sums = [part.cost(model, device) for part in self.parts]
         model.train(was_training)
-        if self.floor is None:
-            return {"loss": total, "unigram": self.unigram}
-        return {"loss": self.floor + total, "floor": self.floor, "excess": total, "unigram": self.unigram}
+        total = sum(cost for cost, _ in sums) / self.scored
+        row = {"loss": total, "unigram": self.unigram}
+        if self.floor is not None:
+            row = {"loss": self.floor + total, "floor": self.floor, "excess": total, "unigram": self.unigram}
+        if self.decisive:
+            row["accuracy"] = sum(right for _, right in sums) / self.decisive
+        return row
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the episodes, with the exact next-token law at scored positions, where the world knows it."""
+    """Some of the episodes, with the exact next-token law at scored positions, where the world knows it.
+
+    `decisive` marks the scored positions whose accuracy counts; None where the world names none.
+    """
 
     batch: Batch
     law: tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float64[Tensor, " n"]] | None
+    decisive: Bool[Tensor, " n"] | None
 
     @property
     def entropy(self) -> float:
@@ -154,32 +171,48 @@ class Part:
         _, _, p = self.law
         return -float(torch.xlogy(p, p).sum())
 
-    def cost(self, model: Objective, device: torch.device) -> float:
-        """Sum over scored positions of KL(p || q), or of -log q(token) where the law p is not known."""
+    def cost(self, model: Objective, device: torch.device) -> tuple[float, int]:
+        """Sum over scored positions of KL(p || q), or of -log q(token) where the law p is not known.
+
+        The second number counts the decisive positions where the likeliest token is right.
+        """
         batch = self.batch
         documents = None if batch.documents is None else batch.documents.to(device)
         logits = model.logits(model.backbone(batch.inputs.to(device), documents))
         log_q = F.log_softmax(logits[batch.target_mask.to(device)].double().cpu(), dim=-1)
+        targets = batch.targets[batch.target_mask]
+        right = 0 if self.decisive is None else int((log_q.argmax(dim=-1) == targets)[self.decisive].sum())
         if self.law is None:
-            return F.nll_loss(log_q, batch.targets[batch.target_mask], reduction="sum").item()
+            return F.nll_loss(log_q, targets, reduction="sum").item(), right
         place, token, p = self.law
-        return float((torch.xlogy(p, p) - p * log_q[place, token]).sum())
+        return float((torch.xlogy(p, p) - p * log_q[place, token]).sum()), right
 
 
-def _law(
-    world: worlds.World, episodes: worlds.Episodes
-) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float64[Tensor, " n"]] | None:
-    """Return the law at scored positions as (place, token, probability) of every possible token.
+def _part(world: worlds.World, episodes: worlds.Episodes, start: int | None) -> Part:
+    """Return the batch of some episodes, with the law and the decisive ones of its scored positions.
 
-    Sparse, because most tokens of most vocabularies are impossible. None where the world does not know it.
+    The law is a (place, token, probability) of every possible token: sparse, because most tokens of most vocabularies
+    are impossible.
     """
-    batch = Batch.from_episodes(episodes)
-    exact = world.next_token_probs(episodes.tokens[:, : batch.targets.shape[1]])
+    batch = Batch.from_episodes(episodes, start=start)
+    first = 0 if start is None else 1
+    exact = world.next_token_probs(episodes.tokens[:, : batch.targets.shape[1] - first])
+    if exact is not None and first:
+        law = world.start_probs()
+        if law is None:
+            batch.target_mask[:, 0] = False
+            law = np.zeros(exact.shape[-1])
+        exact = np.concatenate([np.broadcast_to(law, (len(exact), 1, len(law))), exact], axis=1)
+    places, decisive = world.decisive(episodes), None
+    if places is not None:
+        # From positions, which count from 1, to columns of the batch.
+        columns = np.pad(places, ((0, 0), (first, 0)))[:, : batch.targets.shape[1]]
+        decisive = torch.from_numpy(columns)[batch.target_mask]
     if exact is None:
-        return None
+        return Part(batch, None, decisive)
     p = torch.from_numpy(np.asarray(exact, dtype=np.float64))[batch.target_mask]
     place, token = torch.nonzero(p, as_tuple=True)
-    return place, token, p[place, token]
+    return Part(batch, (place, token, p[place, token]), decisive)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

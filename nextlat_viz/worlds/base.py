@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.display import table
 from nextlat_viz.worlds import checks
+from nextlat_viz.worlds.kernel import entropy
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -38,7 +39,7 @@ class Episodes:
         The true state *after* the token at that position: index 0 is the state after the first token.
     loss_mask : bool array (episodes, positions), optional
         True where the token is scored; False on prompts and padding. All True by default. The first token of an
-        episode is never scored.
+        episode is scored only where a model reads a start token before it.
     length : int64 array (episodes,), optional
         Number of tokens before padding; all by default.
     targets : int64 array (episodes, positions), optional
@@ -297,6 +298,24 @@ class World(ABC):
         """Exact distribution of the next token after each token; None if it is not known."""
         return None
 
+    def start_states(self) -> dict[str, np.ndarray]:
+        """The true state before the first token, by the names and shapes of one position in ``Episodes.states``.
+
+        States that are unknown or do not exist there are left out; by default all are.
+        """
+        return {}
+
+    def start_probs(self) -> Float[np.ndarray, " tokens"] | None:
+        """Exact distribution of what is predicted before the first token: that token; None if it is not known."""
+        return None
+
+    def decisive(self, episodes: Episodes) -> Bool[np.ndarray, "episodes positions"] | None:
+        """Positions after which the world's decisive prediction is made; training logs the accuracy there.
+
+        For instance the choice of an arm in Path-Star. None, the default, where no prediction stands out.
+        """
+        return None
+
     def floor(self, length: int) -> Float[np.ndarray, " length"] | None:
         """Bayes floor in nats: entry t - 1 is the entropy of token t + 1 given tokens 1..t, for t = 1..length.
 
@@ -304,14 +323,25 @@ class World(ABC):
         """
         return None
 
-    def loss_floor(self, length: int) -> float | None:
+    def loss_floor(self, length: int, *, start_token: bool = False) -> float | None:
         """Mean of ``floor(length)``: the lowest possible mean loss over ``length`` predictions, in nats.
 
-        An episode of T tokens has T - 1 predictions, since the first token is given: compare its loss with
-        ``loss_floor(T - 1)``.
+        Parameters
+        ----------
+        length : int
+            Tokens read. An episode of T tokens has T - 1 predictions for a model without a start token, since the
+            first token is given: compare its loss with ``loss_floor(T - 1)``.
+        start_token : bool
+            Count the prediction of the first token too: the mean is over ``length + 1`` predictions. No effect in a
+            world whose targets are not the next tokens, where nothing is predicted before the first token.
         """
         floor = self.floor(length)
-        return None if floor is None else float(floor.mean())
+        if floor is None:
+            return None
+        if not (start_token and self.predicts_next_token):
+            return float(floor.mean())
+        first = self.start_probs()
+        return None if first is None else float(np.append(floor, entropy(first[None])).mean())
 
     def decode(self, tokens: ArrayLike) -> str:
         """Convert one sequence of tokens (positions,) to readable text."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextlat_viz import worlds
-from nextlat_viz.decoding import ModelPredictor, Predictor, UniformLegal, WorldPredictor, generate
+from nextlat_viz.decoding import ModelPredictor, Predictor, UniformLegal, WorldPredictor, generate, speculative_generate
 
 from .models import random_model
 
@@ -85,10 +85,28 @@ def test_nothing_to_do():
     assert (empty.tokens.shape, empty.continuation.shape) == ((0, 3), (0, 0))
 
 
+def test_an_empty_prompt_begins_at_the_start_token():
+    model = random_model()
+    made = generate(model, [np.array([], dtype=int), np.array([0, 2])], 3)
+    first = ModelPredictor(model).start_probs()
+    assert made.tokens[0, 0] == first.argmax()
+    assert first.sum() == pytest.approx(1)
+    again = generate(model, made.tokens[:1, :1], 2)
+    assert made.tokens[0, :3].tolist() == again.tokens[0].tolist()
+    drafted = speculative_generate(model, [np.array([], dtype=int), np.array([0, 2])], 3, draft=2)
+    assert drafted.tokens.tolist() == made.tokens.tolist()
+    world = WorldPredictor(worlds.get("mess3"))
+    assert generate(world, np.zeros((2, 0), int), 4, temperature=1.0).tokens.shape == (2, 4)
+
+
+def test_an_empty_prompt_needs_a_start_token():
+    with pytest.raises(ValueError, match=r"at least one token each: .* has no start token"):
+        generate(random_model(start_token=False), [np.array([0]), np.array([], dtype=int)], 2)
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "message"),
     [
-        ([np.array([0]), np.array([], dtype=int)], {}, "at least one token each"),
         ([np.array([0.5])], {}, "prompts must be integers"),
         ([np.array([[0]])], {}, r"int64 of shape \(1, 1\)"),
         ([np.array([0, 3])], {}, "prompts hold 3, which is no token of world 'mess3': they are numbered 0 to 2"),

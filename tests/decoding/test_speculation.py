@@ -147,13 +147,15 @@ def speculated_law(predictor, prompt, n, draft):
         drafts = torch.tensor(list(itertools.product(range(size), repeat=k)), dtype=torch.long).view(size**k, k)
         rows = len(drafts)
         known = torch.tensor(tokens).expand(rows, -1)
-        hidden = model.backbone(torch.cat([known, drafts], dim=1))
-        p = model.logits(hidden[:, len(tokens) - 1 :]).softmax(-1)
+        backbone = model.backbone
+        hidden = backbone(backbone.started(torch.cat([known, drafts], dim=1)))
+        read = len(tokens) - 1 + backbone.config.start_token
+        p = model.logits(hidden[:, read:]).softmax(-1)
         guess = make_drafter(predictor, drafter_name(predictor), rows)
-        guess.read(hidden[:, : len(tokens) - 1], torch.full((rows,), len(tokens) - 1))
+        guess.read(hidden[:, :read], torch.full((rows,), read))
         logits = []
         for i in range(k):
-            last = hidden[:, len(tokens) - 2], known[:, -1]
+            last = hidden[:, read - 1], known[:, -1]
             logits.append(guess.begin(*last) if i == 0 else guess.go_on(drafts[:, i - 1]))
         q = torch.stack(logits, 1).softmax(-1) if k else torch.zeros(rows, 0, size, dtype=p.dtype)
         drawn = q.gather(2, drafts[..., None])[..., 0].prod(1)

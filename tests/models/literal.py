@@ -8,7 +8,7 @@ import torch
 
 from nextlat_viz.models import Batch, Objective, TransformerConfig
 
-CONFIG = TransformerConfig(vocabulary_size=4, context=8, layers=2, heads=2, dim=8, mlp_dim=12)
+CONFIG = TransformerConfig(vocabulary_size=4, context=8, layers=2, heads=2, dim=8, mlp_dim=12, start_token=False)
 BATCHES = {
     "plain": {},
     "prompt": {"prompt": 3},

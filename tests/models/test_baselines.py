@@ -201,7 +201,7 @@ def test_no_pairs_and_no_room_are_refused():
     with pytest.raises(ValueError, match="pairs=0 must be at least 1"):
         BeliefState(Transformer(CONFIG), pairs=0)
     for kind in (MultiToken, JointToken):
-        with pytest.raises(ValueError, match="horizon=8 must be at least 1 and under the context of 8"):
+        with pytest.raises(ValueError, match="horizon=8 must be at least 1 and at most 7, with a context of 8"):
             kind(Transformer(CONFIG), horizon=8)
 
 

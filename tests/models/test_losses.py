@@ -8,7 +8,7 @@ from nextlat_viz.models.losses import Rows, token_loss
 
 from .literal import BATCHES, make_batch
 
-CONFIG = TransformerConfig(vocabulary_size=4, context=8, layers=1, heads=2, dim=8, mlp_dim=12)
+CONFIG = TransformerConfig(vocabulary_size=4, context=8, layers=1, heads=2, dim=8, mlp_dim=12, start_token=False)
 
 
 def losses_and_gradients(name, batch, monkeypatch, most=1 << 25, gathers=True):

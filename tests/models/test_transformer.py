@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from nextlat_viz.models import KVCache, Transformer, TransformerConfig
 
-CONFIG = TransformerConfig(vocabulary_size=5, context=10, layers=2, heads=2, dim=16, mlp_dim=24)
+CONFIG = TransformerConfig(vocabulary_size=5, context=10, layers=2, heads=2, dim=16, mlp_dim=24, start_token=False)
 
 
 @pytest.fixture
@@ -204,7 +204,8 @@ def test_every_variant_generates_as_it_reads(options, pieces):
 
 def test_bytes_of_the_cache():
     full = variant().config.kv_cache_bytes(batch_size=2, length=7, dtype=torch.bfloat16)
-    assert full == 2 * 2 * 7 * 2 * 16 * 2
+    # The start token takes a place too.
+    assert full == 2 * 2 * 8 * 2 * 16 * 2
     bytes_of = [variant(**options).config.kv_cache_bytes(2, 7, torch.bfloat16) for options in VARIANTS]
     # One projection for key and value halves it; n queries to a head of keys leave an nth.
     assert [its / full for its in bytes_of] == [1, 1 / 2, 1 / 4, 1 / 2, 1, 1 / 2, 1 / 4, 1 / 8]

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     from x_transformers import Decoder, TransformerWrapper
     from x_transformers.next_latent_wrapper import NextLatentWrapper
 
-CONFIG = TransformerConfig(vocabulary_size=7, context=9, layers=2, heads=2, dim=64, mlp_dim=24)
+CONFIG = TransformerConfig(vocabulary_size=7, context=9, layers=2, heads=2, dim=64, mlp_dim=24, start_token=False)
 PSI_WIDTH = 12
 # Theirs takes rotations from frequencies in single precision.
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}

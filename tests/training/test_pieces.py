@@ -38,7 +38,8 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devic
     world = worlds.get(name)
     config = resolve_config("tiny", world, SIZES | {"accumulate": accumulate})
     model = build_model(objective, config, world, 0).double()
-    whole = model(Batch.from_episodes(feed_of(world, model, config, 5).draw(3), seed=3))
+    episodes = feed_of(world, model, config, 5).draw(3)
+    whole = model(Batch.from_episodes(episodes, seed=3, start=model.backbone.start))
     whole["loss"].backward()
     expected = gradients(model)
     model.zero_grad()
@@ -62,7 +63,7 @@ def test_pieces_differ_in_what_they_score():
     shares = [piece.share["next_token"] for piece in feed_of(world, model, config, 5).pieces(0)]
     assert sum(shares) == pytest.approx(1)
     assert shares != pytest.approx([1 / 3] * 3, abs=0.05)
-    batch = Batch.from_episodes(feed_of(world, model, config, 5).draw(0))
+    batch = Batch.from_episodes(feed_of(world, model, config, 5).draw(0), start=model.backbone.start)
     assert model.counts(batch)["next_token"] == batch.target_mask.sum()
 
 
@@ -72,7 +73,8 @@ def test_batches_drawn_ahead_are_those_of_their_steps():
     feed = feed_of(world, build_model("bst", config, world, 0), config, 5)
     for step, [piece] in zip(range(4, 9), feed.ahead(4, 9), strict=True):
         assert piece.batch.seed == step
-        assert torch.equal(piece.batch.inputs, Batch.from_episodes(feed.draw(step)).inputs)
+        expected = Batch.from_episodes(feed.draw(step), start=feed.model.backbone.start)
+        assert torch.equal(piece.batch.inputs, expected.inputs)
     assert list(feed.ahead(9, 9)) == []
 
 

@@ -140,7 +140,7 @@ def test_loss_falls_and_stays_over_the_floor(tmp_path):
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0] - 0.05
     assert (curve["loss"] >= curve["floor"]).all()
     assert checkpoint.card.metrics["loss"] >= checkpoint.card.metrics["floor"]
-    assert checkpoint.card.metrics["floor"] == pytest.approx(checkpoint.world.loss_floor(12))
+    assert checkpoint.card.metrics["floor"] == pytest.approx(checkpoint.world.loss_floor(12, start_token=True))
 
 
 def test_unwritable_folder(tmp_path, small):
@@ -169,7 +169,7 @@ def test_hyperparameter_out_of_range(tmp_path):
     for wrong, message in (
         ({"learning_rate": -1.0}, r"^learning_rate=-1\.0: input should be greater than 0$"),
         ({"heads": 3}, r"^dim=64 must be a multiple of 2 x heads=6.*Change dim or heads\.$"),
-        ({"horizon": 12}, "horizon=12 must be at least 1 and under the context of 12"),
+        ({"horizon": 13}, "horizon=13 must be at least 1 and at most 12, with a context of 12"),
         ({"accelerator": "gpuu"}, "invalid accelerator name"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -35,12 +35,16 @@ def test_loss_is_cross_entropy_under_the_exact_law() -> None:
     model = build_model("next_token", config, world, 0)
     found = Validation(world, config)(model)
     episodes = world.sample(24, 13, seed=data.VALIDATION_SEED)
-    exact = torch.from_numpy(world.next_token_probs(episodes.tokens[:, :-1]))
+    exact = world.next_token_probs(episodes.tokens[:, :-1])
+    # The first token is predicted too, from the start token.
+    first = np.broadcast_to(world.start_probs(), (24, 1, 2))
+    exact = torch.from_numpy(np.concatenate([first, exact], axis=1))
     with torch.no_grad():
-        log_q = model.logits(model.backbone(Batch.from_episodes(episodes).inputs)).double().log_softmax(-1)
+        log_q = model.logits(model.backbone(Batch.from_episodes(episodes, start=2).inputs)).double().log_softmax(-1)
     entropy = -torch.xlogy(exact, exact).sum(-1).mean()
     cross_entropy = -(exact * log_q).sum(-1).mean()
-    assert found["floor"] == pytest.approx(world.loss_floor(12))
+    assert found["floor"] == pytest.approx(world.loss_floor(12, start_token=True))
+    assert found["floor"] != pytest.approx(world.loss_floor(12), abs=1e-3)
     assert found["excess"] == pytest.approx(float(cross_entropy - entropy))
     assert found["loss"] == pytest.approx(found["floor"] + found["excess"])
 
@@ -50,7 +54,7 @@ def test_without_a_law_it_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest
     monkeypatch.setattr(type(world), "next_token_probs", lambda self, tokens: None)
     model = build_model("next_token", config, world, 0)
     found = Validation(world, config)(model)
-    batch = Batch.from_episodes(world.sample(24, 13, seed=data.VALIDATION_SEED))
+    batch = Batch.from_episodes(world.sample(24, 13, seed=data.VALIDATION_SEED), start=2)
     with torch.no_grad():
         logits = model.logits(model.backbone(batch.inputs))
     assert found["loss"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).item())
@@ -64,3 +68,36 @@ def test_only_what_is_scored_counts() -> None:
     found = Validation(world, resolve_config("tiny", world, SMALL))
     assert found.scored == int(found.episodes.loss_mask.sum())
     assert found.floor == 0.0
+
+
+def test_where_the_law_of_the_first_token_is_unknown_it_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, config = worlds.get("z1r"), TrainConfig(**SMALL)
+    monkeypatch.setattr(type(world), "start_probs", lambda self: None)
+    validation = Validation(world, config)
+    assert validation.scored == 24 * 12
+    assert validation.floor == pytest.approx(float(np.mean(world.floor(12))), abs=0.05)
+
+
+def test_accuracy_of_the_decisive_prediction_is_logged() -> None:
+    world = worlds.get("path_star", arms=2, nodes_per_arm=4, node_ids=12, train_size=200, test_size=50)
+    for start_token in (True, False):
+        config = resolve_config("tiny", world, SMALL | {"start_token": start_token})
+        validation = Validation(world, config)
+        model = build_model("next_token", config, world, 0)
+        tokens = validation.episodes.tokens[:, :-1]
+        backbone = model.backbone
+        with torch.no_grad():
+            hidden = backbone(backbone.started(torch.from_numpy(tokens)))[:, backbone.config.start_token :]
+            chosen = model.logits(hidden)[:, world.prompt].argmax(-1).numpy()
+        right = chosen == validation.episodes.tokens[:, world.prompt + 1]
+        assert validation(model)["accuracy"] == pytest.approx(right.mean())
+        assert "accuracy" not in Validation(worlds.get("z1r"), TrainConfig(**SMALL))(
+            build_model("next_token", TrainConfig(**SMALL), worlds.get("z1r"), 0)
+        )
+
+
+@pytest.mark.parametrize(("nodes", "horizon"), [(2, 1), (4, 2), (7, 5), (10, 8)])
+def test_the_horizon_of_path_star_is_that_of_its_arms(nodes: int, horizon: int) -> None:
+    world = worlds.get("path_star", arms=2, nodes_per_arm=nodes, train_size=20, test_size=5)
+    for preset in ("tiny", "compact", "paper"):
+        assert resolve_config(preset, world, {}).horizon == horizon

@@ -31,8 +31,9 @@ def state_tracking(
     """Share of right labels after a number of tokens, of the transformer and of psi rolled from its first state.
 
     The label is the product of all tokens so far. Past its training length the transformer meets positions it was never
-    trained on. Psi starts from the transformer's state after the first token and reads the other tokens as a recurrent
-    network (NextLat, arXiv:2511.05963, section 5: trained at 12 tokens and tested at 36, only psi stays above 95%).
+    trained on. Psi starts from the transformer's state at position 0, or after the first token where the model has no
+    start token, and reads the other tokens as a recurrent network (NextLat, arXiv:2511.05963, section 5: trained at 12
+    tokens and tested at 36, only psi stays above 95%).
 
     Parameters
     ----------
@@ -86,5 +87,5 @@ def _right(predictor: Predictor, episodes: Episodes) -> dict[str, Bool[np.ndarra
     for _, batch in batches(predictor, episodes):
         for reader, read in all_readers.items():
             right = predictor.model.logits(read(batch.inputs)).argmax(dim=-1) == batch.targets
-            parts.setdefault(reader, []).append(right.cpu().numpy())
+            parts.setdefault(reader, []).append(right[:, predictor.model.backbone.offset :].cpu().numpy())
     return {reader: np.concatenate(pieces) for reader, pieces in parts.items()}

@@ -254,6 +254,10 @@ class Countdown(World):
         ids = np.arange(len(self.vocabulary))
         return (ids >= 1) & (ids <= self.largest)
 
+    def start_probs(self) -> Float[np.ndarray, " tokens"]:
+        """Uniform over all inputs, as in the rest of the problem, which is not scored."""
+        return self.legal_first() / self.legal_first().sum()
+
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
         """Whether each token is legal after the tokens before it."""
         tokens = checks.tokens(self, tokens)

@@ -187,6 +187,14 @@ class GroupWorld(World):
         tokens = checks.tokens(self, tokens)
         return self._states(self._products(tokens.T).T)
 
+    def start_states(self) -> dict[str, np.ndarray]:
+        """The identity: the product of no elements."""
+        return self._states(np.array(self.identity))
+
+    def start_probs(self) -> Float[np.ndarray, " tokens"]:
+        """Distribution of the label of no tokens: probability 1 for the identity. It is never scored."""
+        return np.eye(len(self.vocabulary))[self.identity]
+
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Every element may follow."""
         tokens = checks.tokens(self, tokens)
@@ -201,6 +209,11 @@ class GroupWorld(World):
         """Zeros: the tokens read determine the label."""
         return np.zeros(checks.integer("length", length))
 
+    def decisive(self, episodes: Episodes) -> Bool[np.ndarray, "episodes positions"]:
+        """The last token, whose label needs all the others."""
+        positions = np.arange(1, episodes.tokens.shape[1] + 1)
+        return positions == episodes.length[:, None]
+
     def _products(self, tokens: Int[np.ndarray, "positions episodes"]) -> Int[np.ndarray, "positions episodes"]:
         labels, flat, size = np.empty_like(tokens), self.table.ravel(), len(self.table)
         label = np.full(tokens.shape[1], self.identity)
@@ -208,7 +221,7 @@ class GroupWorld(World):
             labels[t] = label = flat[label * size + token]
         return labels
 
-    def _states(self, labels: Int[np.ndarray, "episodes positions"]) -> dict[str, np.ndarray]:
+    def _states(self, labels: Int[np.ndarray, "*positions"]) -> dict[str, np.ndarray]:
         return {"state": labels} | {name: values[labels] for name, values in self.readings.items()}
 
     @cached_property

@@ -314,9 +314,17 @@ class HiddenMarkovWorld(World):
         """The belief after each token. Tokens do not determine the hidden state, so it is not included."""
         return {"belief": self.belief(tokens)}
 
+    def start_states(self) -> dict[str, np.ndarray]:
+        """The belief before any token: the stationary distribution."""
+        return {"belief": self.stationary}
+
+    def start_probs(self) -> Float[np.ndarray, " tokens"]:
+        """Exact distribution of the first token."""
+        return self.kernel.predict(self.stationary)
+
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
         """Tokens of probability above zero in the stationary distribution."""
-        return self.kernel.predict(self.stationary) > 0
+        return self.start_probs() > 0
 
     def facts(self) -> dict[str, str]:
         """Rows of the world's table in a notebook."""

@@ -163,6 +163,17 @@ class Othello(World):
         """The four squares that Black may open on."""
         return _as_tokens(opening(1).moves)[0]
 
+    def start_states(self) -> dict[str, np.ndarray]:
+        """The opening: Black is to move, with two discs each."""
+        board = np.zeros(64, np.int8)
+        board[[SQUARES.index(name) for name in ("e4", "d5")]] = 1
+        board[[SQUARES.index(name) for name in ("d4", "e5")]] = 2
+        return {"board": board, "turn": np.array(0), "score": np.array(0)}
+
+    def start_probs(self) -> Float[np.ndarray, " tokens"]:
+        """Distribution of the first move: uniform over the four openings."""
+        return self.legal_first() / self.legal_first().sum()
+
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Squares where the side to move may play, ``end`` if neither side can move; none after an illegal token."""
         record = _record(checks.tokens(self, tokens))

@@ -193,6 +193,10 @@ class PathStar(World):
         """All nodes."""
         return np.arange(len(self.vocabulary)) < self.node_ids
 
+    def start_probs(self) -> Float[np.ndarray, " tokens"]:
+        """Uniform over all nodes, as in the rest of the prompt, which is not scored."""
+        return self.legal_first() / self.legal_first().sum()
+
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Distribution of the next token, exact from ``=`` on: probability 1 for the correct token.
 
@@ -205,6 +209,11 @@ class PathStar(World):
         """
         legal = self.legal_next(self._legal_tokens(tokens))
         return legal / legal.sum(-1, keepdims=True)
+
+    def decisive(self, episodes: Episodes) -> Bool[np.ndarray, "episodes positions"]:
+        """The first node of the answer, after which an arm is chosen."""
+        positions = np.arange(1, episodes.tokens.shape[1] + 1)
+        return np.broadcast_to(positions == self.prompt + 1, episodes.tokens.shape)
 
     def decode(self, tokens: ArrayLike) -> str:
         """Write one sequence as ``u,v|u,v/start,goal=path``."""

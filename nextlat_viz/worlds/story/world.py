@@ -213,6 +213,10 @@ class Story(World):
         """The name of the first person, with which every opening begins."""
         return np.array([word == self.people[0] for word in self.vocabulary])
 
+    def start_probs(self) -> Float[np.ndarray, " tokens"]:
+        """Probability 1 for the name of the first person. It is not scored."""
+        return self.legal_first() / self.legal_first().sum()
+
     def decode(self, tokens: ArrayLike) -> str:
         """Write the story with capitals and punctuation.
 
