@@ -323,8 +323,13 @@ class Panel(Box):
 
     def _probe(self, model: int, target: str, site: str) -> ProbeResult:
         """The probe of a model, fitted by the job queue; raises an error that says so while there is none."""
+        scene, title = self.state.scene, f"The probe of {self.state.scene.labels[model]} for {target}"
+        compute = lambda: scene.probe(model, target, site)  # noqa: E731
         try:
-            return self.state.ask_probe(model, target, site, self._ask)
+            probe: ProbeResult = self.state.jobs.ask(
+                scene.results, ("probe", model, target, site), title, compute, self._ask
+            )
+            return probe
         except Waiting:
             raise
         except Exception as error:

@@ -5,7 +5,7 @@ Every result is computed once, whichever thread asks first, and kept in `Scene.r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,11 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 
 from nextlat_viz import analysis
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.errors import LatentsError, one_of, unknown
 from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
 from nextlat_viz.latents import site as site_of
-from nextlat_viz.notebook.jobs import Results
 from nextlat_viz.notebook.sources import Source
+from nextlat_viz.notebook.threads import Results
 from nextlat_viz.worlds import Episodes
 
 if TYPE_CHECKING:
@@ -208,6 +208,21 @@ class Scene:
             if values.dtype.kind in "iufb" and name not in ("episode", "position", "token_id"):
                 states[name] = values[None]
         return states
+
+    def known_filter(self, keep: Any) -> dict[str, tuple[Any, ...]]:
+        """Return a filter with its values in order; raises unless it is {column: values} and all of them are there."""
+        kept = {}
+        if not isinstance(keep, Mapping):
+            raise ValueError(f"filter must be {{column: values}}, got {keep!r}")
+        for name, wanted in keep.items():
+            known = self.values(one_of("column", name, map(str, self.latents[0].obs)))
+            values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
+            for value in values:
+                if value not in known:
+                    raise unknown(f"value of column {name!r}:", value, map(str, known))
+            if values:
+                kept[name] = tuple(value for value in known if value in values)
+        return kept
 
     def kept(self, keep: Mapping[str, Sequence[Any]]) -> Bool[np.ndarray, " rows"]:
         """Which rows have one of the wanted values in every column."""

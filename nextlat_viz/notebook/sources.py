@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from anndata import AnnData
 
 from nextlat_viz.latents import meta
-from nextlat_viz.notebook.jobs import Results
+from nextlat_viz.notebook.threads import Results
 
 if TYPE_CHECKING:
     from nextlat_viz.training import Checkpoint
@@ -107,6 +107,33 @@ class Source:
         if self._untrained is not None or checkpoint is None:
             return self._untrained
         return self._results.get("untrained", lambda: _extract(checkpoint.untrained()))
+
+
+def common_steps(sources: Sequence[Source]) -> list[int]:
+    """Training steps of which every model has weights; empty where there is only the end."""
+    common = sorted(set.intersection(*(set(source.steps) for source in sources)))
+    return common if len(common) > 2 else []
+
+
+def extract_missing(
+    sources: Sequence[Source], step: int | None, progress: Callable[[float, int, str], None] | None
+) -> None:
+    """Extract latents at a step where they are missing.
+
+    ``progress(done, total, text)`` hears how many models are done, of how many, and the present stage; what it raises
+    ends the extraction.
+    """
+    lacking = [source for source in sources if not source.has(step)]
+    when = "" if step is None else f" at step {step:,}"
+    for i, source in enumerate(lacking):
+        text = f"Extracting {source.label}{when} … {i + 1} of {len(lacking)}"
+
+        def report(read: int, episodes: int, i: int = i, text: str = text) -> None:
+            if progress is not None:
+                progress(i + read / episodes, len(lacking), text)
+
+        report(0, 1)
+        source.latents(step, report)
 
 
 def _extract(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> AnnData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,14 @@ from traitlets import Bool, Dict, HasTraits, Int, Tuple, Unicode, observe, valid
 from nextlat_viz.errors import LatentsError, at_least, is_number, one_of, unknown
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook.jobs import Cancelled, Jobs, Loop, Results, Waiting
+from nextlat_viz.notebook.jobs import Cancelled, Jobs, Waiting
 from nextlat_viz.notebook.scene import Scene
-from nextlat_viz.notebook.sources import by_world
+from nextlat_viz.notebook.sources import by_world, common_steps, extract_missing
+from nextlat_viz.notebook.threads import Loop, Results
 from nextlat_viz.worlds import checks
 
 if TYPE_CHECKING:
-    from nextlat_viz.analysis import ProbeResult, Projection
-    from nextlat_viz.analysis.projection.umap import Progress
+    pass
 
 MAX_POINTS = 8_000
 # Seconds that drawing waits for a UMAP: one from the cache is ready by then.
@@ -147,7 +147,7 @@ class ViewState(HasTraits):
     @property
     def steps(self) -> list[int]:
         """Training steps of which every model has weights; empty where there is only the end."""
-        return self._steps(self.world)
+        return common_steps(self._sources[self.world])
 
     @property
     def theme(self) -> Theme:
@@ -256,71 +256,18 @@ class ViewState(HasTraits):
     def load(self, world: str, step: int | None, progress: Callable[[float, int, str], None] | None = None) -> Scene:
         """Extract missing latents for a step, None for the end of training, without changing the view. Thread-safe.
 
-        ``progress(done, total, text)`` hears how many models are done, of how many, and the present stage; what it
-        raises ends the extraction.
+        `progress` as in `extract_missing`.
         """
         if world not in self._sources:
             raise unknown("world", world, self._sources)
         step = self._known_at(world, step)
 
         def compute() -> Scene:
-            lacking = [source for source in self._sources[world] if not source.has(step)]
-            when = "" if step is None else f" at step {step:,}"
-            for i, source in enumerate(lacking):
-                text = f"Extracting {source.label}{when} … {i + 1} of {len(lacking)}"
-
-                def report(read: int, episodes: int, i: int = i, text: str = text) -> None:
-                    if progress is not None:
-                        progress(i + read / episodes, len(lacking), text)
-
-                report(0, 1)
-                source.latents(step, report)
+            extract_missing(self._sources[world], step, progress)
             end = None if step is None else self.load(world, None)
             return Scene(self._sources[world], step, self._max_points, end)
 
         return self._scenes.get((world, step), compute)
-
-    def ask_probe(self, model: int, target: str, site: str, then: Callable[[], None]) -> ProbeResult:
-        """Return the probe of a model, fitted by the job queue; raises as `Jobs.ask` while there is none."""
-        scene = self.scene
-        probe: ProbeResult = self.jobs.ask(
-            scene.results,
-            ("probe", model, target, site),
-            f"The probe of {scene.labels[model]} for {target}",
-            lambda: scene.probe(model, target, site),
-            then,
-        )
-        return probe
-
-    def ask_umaps(self, site: str, then: Callable[[], None]) -> list[Projection | str]:
-        """Return the UMAP of every model, or a message in place of one that is not there; `then` as in `Jobs.ask`.
-
-        UMAPs that the same caller asked for at another layer, world or step are stopped.
-        """
-        scene = self.scene
-        keys = [("umap", model, site) for model in range(len(scene.latents))]
-        self.layouts.withdraw(then, [(scene.results, key) for key in keys])
-        layouts: list[Projection | str] = []
-        for key, label in zip(keys, scene.labels, strict=True):
-
-            def compute(model: int = key[1], label: str = label) -> Projection:
-                def report(now: Progress) -> None:
-                    epoch = f", epoch {now.done} of {now.total}" if now.total else ""
-                    self.layouts.report(now.done, now.total, f"UMAP of {label}: {now.stage}{epoch}")
-
-                return scene.umap_of(model, site, report)
-
-            try:
-                layouts.append(self.layouts.ask(scene.results, key, f"UMAP of {label}", compute, then))
-            except Waiting:
-                layouts.append("UMAP is being computed …")
-            except Cancelled:
-                layouts.append("UMAP was cancelled.")
-            except LatentsError as error:
-                layouts.append(str(error))
-            except Exception as error:
-                layouts.append(f"UMAP failed: {error}")
-        return scene.aligned_umaps(site, layouts)
 
     def _answer(self) -> None:
         """Fulfil the request, if there is one and its latents are there."""
@@ -355,15 +302,11 @@ class ViewState(HasTraits):
             self._request = None
             self.jobs.withdraw(self._answer)
 
-    def _steps(self, world: str) -> list[int]:
-        common = sorted(set.intersection(*(set(source.steps) for source in self._sources[world])))
-        return common if len(common) > 2 else []
-
     def _known_at(self, world: str, step: int | None) -> int | None:
         """A training step of a world, None for the last."""
         if step is None:
             return None
-        steps = self._steps(world)
+        steps = common_steps(self._sources[world])
         if step not in steps:
             raise unknown("training step", step, map(str, steps))
         return None if step == steps[-1] else step
@@ -425,18 +368,7 @@ class ViewState(HasTraits):
 
     @validate("filter")
     def _known_values(self, proposal: Any) -> dict[str, tuple[Any, ...]]:
-        scene, kept = self.scene, {}
-        if not isinstance(proposal["value"], Mapping):
-            raise ValueError(f"filter must be {{column: values}}, got {proposal['value']!r}")
-        for name, wanted in proposal["value"].items():
-            known = scene.values(one_of("column", name, map(str, scene.latents[0].obs)))
-            values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
-            for value in values:
-                if value not in known:
-                    raise unknown(f"value of column {name!r}:", value, map(str, known))
-            if values:
-                kept[name] = tuple(value for value in known if value in values)
-        return kept
+        return self.scene.known_filter(proposal["value"])
 
     @observe("world")
     def _settle(self, change: Any) -> None:
@@ -453,10 +385,9 @@ class ViewState(HasTraits):
             self.target = self.target if self.target in scene.targets else scene.targets[0]
             if self.episode not in scene.episodes:
                 self.episode = int(scene.held_out_episodes[0])
-            places = scene.positions(self.episode)
-            self.position = min(max(self.position, places[0]), places[-1])
+            self._stay_inside()
 
     @observe("episode")
-    def _stay_inside(self, change: Any) -> None:
+    def _stay_inside(self, change: Any = None) -> None:
         places = self.scene.positions(self.episode)
         self.position = min(max(self.position, places[0]), places[-1])

@@ -125,3 +125,9 @@ def living_plots() -> int:
     gc.collect()
     # isinstance would ask lazy modules for their class, which imports what they stand for.
     return sum(issubclass(type(one), Plot) for one in gc.get_objects())
+
+
+def labelled(widget: Any) -> dict[str, Any]:
+    """The controls in the first row of a widget, by their labels."""
+    controls = {getattr(control, "description", ""): control for control in widget.children[0].children}
+    return {label: control for label, control in controls.items() if label}

@@ -16,7 +16,7 @@ import nextlat_viz as nlv
 from nextlat_viz.notebook import LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.studio import Studio
-from tests.notebook.conftest import FakeUmap, living_plots, touch, traces, until
+from tests.notebook.conftest import FakeUmap, labelled, living_plots, touch, traces, until
 
 
 def said(plot: Any) -> str:
@@ -162,9 +162,7 @@ def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatc
 
 def test_a_choice_that_is_refused_goes_back(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = LatentExplorer(state=state)
-    (color,) = [
-        control for control in explorer.children[0].children if getattr(control, "description", "") == "Colour by"
-    ]
+    color = labelled(explorer)["Colour by"]
     monkeypatch.setattr("nextlat_viz.notebook.state.color_options", lambda latents: {"token": "token"})
     color.value = "position"
     assert "unknown colour" in explorer._alert.value
@@ -243,9 +241,7 @@ def test_shipped_checkpoints_bring_their_controls(pair: ViewState) -> None:
 
 def test_training_steps(pair: ViewState) -> None:
     explorer, lab = LatentExplorer(state=pair), ProbeLab(state=pair)
-    (step,) = [
-        control for control in explorer.children[0].children if getattr(control, "description", "") == "Training step"
-    ]
+    step = labelled(explorer)["Training step"]
     end = lab.results[1].score
     step.value = 0
     assert (pair.step, pair.latents[1].uns["nextlat_viz"]["step"]) == (0, 0)

@@ -13,10 +13,11 @@ import pytest
 from anndata import AnnData
 
 from nextlat_viz.notebook import ViewState, jobs, sources
-from nextlat_viz.notebook.jobs import Cancelled, Jobs, Loop, Results, Waiting
+from nextlat_viz.notebook.jobs import Cancelled, Jobs, Waiting
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.studio import Studio
-from tests.notebook.conftest import until
+from nextlat_viz.notebook.threads import Loop, Results
+from tests.notebook.conftest import labelled, until
 
 PAIR = ("rrxor/next_token", "rrxor/nextlat")
 
@@ -351,18 +352,13 @@ def state() -> ViewState:
     return ViewState(*PAIR, max_points=240)
 
 
-def step_of(made: Studio) -> Any:
-    (slider,) = (one for one in made.children[0].children if one.description == "Training step")
-    return slider
-
-
 def test_a_step_is_extracted_in_the_background_then_shown(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
         made = Studio(state=state)
         await until(lambda: made.panels["knows"].drawn and made.status.cancel.layout.visibility == "hidden")
-        slider, last = step_of(made), state.steps[-1]
+        slider, last = labelled(made)["Training step"], state.steps[-1]
         slider.value = 200
         # The control shows where the views are, which is where it was.
         assert (state.step, slider.label) == (None, f"{last:,}")
@@ -395,7 +391,7 @@ def test_a_cancelled_step_leaves_everything_where_it_was(state: ViewState, monke
     async def run() -> None:
         made = Studio(state=state)
         await until(lambda: state.jobs.running is None)
-        slider = step_of(made)
+        slider = labelled(made)["Training step"]
         slider.value = 200
         await until(slow.gate.begun.is_set)
         made.status.cancel.click()
@@ -420,7 +416,7 @@ def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pyte
         made = Studio(state=state)
         await until(lambda: state.jobs.running is None)
         first, second = state.steps[1:3]
-        slider = step_of(made)
+        slider = labelled(made)["Training step"]
         slider.value = first
         await until(slow.gate.begun.is_set)
         slider.value = second
@@ -451,11 +447,11 @@ def test_a_failed_extraction_is_shown_and_can_be_tried_again(state: ViewState, m
         await until(lambda: state.jobs.running is None)
         with monkeypatch.context() as patch:
             patch.setattr(sources, "_extract", broken)
-            step_of(made).value = 200
+            labelled(made)["Training step"].value = 200
             await until(lambda: made._alert.value or made.status._alert.value)
             assert "no &lt;memory&gt;" in made._alert.value + made.status._alert.value
             assert state.step is None
-        step_of(made).value = 200
+        labelled(made)["Training step"].value = 200
         await until(lambda: state.step == 200)
         made.close()
 
@@ -467,7 +463,7 @@ def test_closing_a_studio_stops_its_jobs(state: ViewState, monkeypatch: pytest.M
 
     async def run() -> None:
         made = Studio(state=state)
-        step_of(made).value = 200
+        labelled(made)["Training step"].value = 200
         await until(slow.gate.begun.is_set)
         made.close()
         slow.gate.go.release()
@@ -480,9 +476,9 @@ def test_closing_a_studio_stops_its_jobs(state: ViewState, monkeypatch: pytest.M
 
 def test_without_an_event_loop_a_step_is_shown_at_once(state: ViewState) -> None:
     made = Studio(state=state)
-    step_of(made).value = 200
+    labelled(made)["Training step"].value = 200
     assert made._alert.value == made.status._alert.value == ""
-    assert state.step == step_of(made).value == 200
+    assert state.step == labelled(made)["Training step"].value == 200
     made.close()
 
 

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.notebook import LatentExplorer, ProbeLab, TrajectoryCompare, ViewState
-from tests.notebook.conftest import LENGTH, N, touch, traces
+from tests.notebook.conftest import LENGTH, N, labelled, touch, traces
 from tests.synthetic import make_latents
 
 
@@ -117,9 +117,7 @@ def test_a_click_on_a_layer_shows_it_everywhere(linked: Any) -> None:
     before = linked.explorer.plot.data[traces(linked.explorer.plot, "points")[0]].x.copy()
     touch(linked.lab.plot, "click", {traces(linked.lab.plot, "site")[0]: [list(layers).index("block0")]})
     assert linked.state.site == "block0"
-    assert {control.value for control in linked.explorer.children[0].children if control.description == "Layer"} == {
-        "block0"
-    }
+    assert labelled(linked.explorer)["Layer"].value == "block0"
     assert (linked.explorer.plot.data[traces(linked.explorer.plot, "points")[0]].x != before).any()
     assert {result.site for result in linked.lab.results} == {"block0"}
 
@@ -160,11 +158,11 @@ def test_another_world_changes_every_widget(rrxor: list[AnnData], mess3: list[An
     views = [LatentExplorer(state=state), ProbeLab(state=state), TrajectoryCompare(state=state)]
     state.color, state.site = "belief:S", "block1"
     state.select([1, 2])
-    (world,) = [control for control in views[0].children[0].children if control.description == "World"]
+    world = labelled(views[0])["World"]
     assert dict(world.options) == {"rrxor": "rrxor", "mess3": "mess3"}
     world.value = "mess3"
     assert (state.world, state.scene.world.name) == ("mess3", "mess3")
-    shown = {control.description: control.value for control in views[0].children[0].children}
+    shown = {label: control.value for label, control in labelled(views[0]).items()}
     assert (shown["Colour by"], shown["Layer"]) == (state.color, state.site)
     state.color = "state"
     for name in ("rrxor", "mess3"):
@@ -187,7 +185,7 @@ def test_another_world_changes_every_widget(rrxor: list[AnnData], mess3: list[An
 
 def test_colour_layer_and_target_change_what_is_drawn(linked: Any) -> None:
     explorer, lab, state = linked.explorer, linked.lab, linked.state
-    controls = {control.description: control for control in explorer.children[0].children}
+    controls = labelled(explorer)
     first = traces(explorer.plot, "points")[0]
     before = explorer.plot.data[first].marker.color.copy()
     controls["Colour by"].value = "position"
@@ -205,7 +203,7 @@ def test_colour_layer_and_target_change_what_is_drawn(linked: Any) -> None:
 
 
 def test_the_theme_of_all(linked: Any) -> None:
-    (theme,) = [control for control in linked.explorer.children[0].children if control.description == "Theme"]
+    theme = labelled(linked.explorer)["Theme"]
     theme.value = True
     views = (linked.explorer, linked.lab, linked.compare)
     assert {view.plot.layout.template.layout.paper_bgcolor for view in views} == {"#111111"}
@@ -232,8 +230,7 @@ def test_one_model_alone(view: Any, rrxor: list[AnnData]) -> None:
     one = view(rrxor[0], theme="dark")
     assert one.state.labels == ["NextLat"]
     assert one._alert.value == ""
-    descriptions = [getattr(control, "description", "") for control in one.children[0].children]
-    assert {"World", "Layer", "Training step"} <= set(descriptions)
+    assert {"World", "Layer", "Training step"} <= labelled(one).keys()
     one.close()
 
 

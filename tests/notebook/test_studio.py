@@ -19,6 +19,7 @@ from nextlat_viz import analysis, worlds
 from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.notebook import LatentExplorer, ViewState
+from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.plot import changes
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.studio import Studio, studio
@@ -223,8 +224,8 @@ def test_a_step_asks_for_no_umap_and_another_layer_does(rrxor: list[AnnData], mo
     monkeypatch.setattr(analysis, "project_in_process", lay_out, raising=False)
     made = studio(*rrxor)
     asked: list[str] = []
-    ask = ViewState.ask_umaps
-    monkeypatch.setattr(ViewState, "ask_umaps", lambda self, site, then: asked.append(site) or ask(self, site, then))
+    ask = SpacePanel._ask_umaps
+    monkeypatch.setattr(SpacePanel, "_ask_umaps", lambda self: asked.append(self.state.site) or ask(self))
     for position in (2, 3, 4):
         made.state.position = position
     assert asked == []

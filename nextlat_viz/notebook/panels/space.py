@@ -16,12 +16,14 @@ from nextlat_viz.figures.rows import BELIEF, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cloud.latents import PLACE, VIEWS, EveryPoint, Readings, places, read_by_probes, views
+from nextlat_viz.notebook.jobs import Cancelled, Waiting
 from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import Projection
+    from nextlat_viz.analysis.projection.umap import Progress
 
 # Characters of a label that fit at the side of its row of views.
 _LONGEST = 32
@@ -119,7 +121,7 @@ class SpacePanel(Panel):
             return
         self.view.layout.display = None if every else "none"
         if not every or self.view.value == "umap":
-            self._umaps = state.ask_umaps(state.site, self._ask)
+            self._umaps = self._ask_umaps()
         else:
             self._umaps = [""] * len(state.latents)
         self.status.follow()
@@ -128,6 +130,36 @@ class SpacePanel(Panel):
         # Results that are there stay; what is missing is asked for at every change, so that it can be computed again.
         missing = any(isinstance(result, str) and result for result in results)
         self._prepared = None if missing else (wanted, state.jobs.changes, state.layouts.changes)
+
+    def _ask_umaps(self) -> list[Projection | str]:
+        """Return the UMAP of every model, or a message in place of one that is not there.
+
+        UMAPs that were asked for at another layer, world or step are stopped.
+        """
+        scene, site, queue = self.state.scene, self.state.site, self.state.layouts
+        keys = [("umap", model, site) for model in range(len(scene.latents))]
+        queue.withdraw(self._ask, [(scene.results, key) for key in keys])
+        layouts: list[Projection | str] = []
+        for key, label in zip(keys, scene.labels, strict=True):
+
+            def compute(model: int = key[1], label: str = label) -> Projection:
+                def report(now: Progress) -> None:
+                    epoch = f", epoch {now.done} of {now.total}" if now.total else ""
+                    queue.report(now.done, now.total, f"UMAP of {label}: {now.stage}{epoch}")
+
+                return scene.umap_of(model, site, report)
+
+            try:
+                layouts.append(queue.ask(scene.results, key, f"UMAP of {label}", compute, self._ask))
+            except Waiting:
+                layouts.append("UMAP is being computed …")
+            except Cancelled:
+                layouts.append("UMAP was cancelled.")
+            except LatentsError as error:
+                layouts.append(str(error))
+            except Exception as error:
+                layouts.append(f"UMAP failed: {error}")
+        return scene.aligned_umaps(site, layouts)
 
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
