@@ -313,8 +313,9 @@ def main(arguments: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             command.run()
-    except KeyboardInterrupt:
-        print("nextlat-viz: interrupted. The same command continues from what was saved.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        message = str(interrupt) or "interrupted. The same command continues from what was saved."
+        print(f"nextlat-viz: {message}", file=sys.stderr)
         raise SystemExit(130) from None
     except (ValueError, OSError, ImportError, TrainingError) as error:
         print(f"nextlat-viz: {error}", file=sys.stderr)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io as text_io
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -95,10 +97,12 @@ def run_task(
         If the state in the folder is damaged or of another run, or another process trains in the folder.
     TrainingError
         If the loss or the weights are NaN or infinite, or the device's memory is full.
+    KeyboardInterrupt
+        At Ctrl-C. On one device the step is finished and its state saved first; a second Ctrl-C stops at once.
     """
     try:
-        with _locked(folder, fabric):
-            _take_steps(task, folder, fabric, progress, on_validation)
+        with _locked(folder, fabric), Interrupts(fabric.world_size) as interrupts:
+            _take_steps(task, folder, fabric, progress, on_validation, interrupts)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{device_name(fabric.device)} ran out of memory with batch_size={task.config.batch_size}, "
@@ -132,7 +136,45 @@ def _locked(folder: Path, fabric: Fabric) -> Iterator[None]:
         lock.release()
 
 
-def _take_steps(task: Task, folder: Path, fabric: Fabric, show_bar: bool, on_validation: Callback | None) -> None:
+class Interrupts:
+    """Ctrl-C, remembered until the state of a run is consistent; a context manager.
+
+    An interrupt in the middle of a step would leave weights of which some are updated and some are not. Used as a
+    signal handler in the main thread alone, which Python requires, and not in place of a handler that the program has
+    set. Not with several devices either: their processes would stop at different steps, each waiting for the others.
+    """
+
+    def __init__(self, devices: int) -> None:
+        self.asked = False
+        self.before = signal.getsignal(signal.SIGINT)
+        main = threading.current_thread() is threading.main_thread()
+        self.handles = devices == 1 and main and self.before is signal.default_int_handler
+
+    def __enter__(self) -> Interrupts:
+        if self.handles:
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if self.handles:
+            signal.signal(signal.SIGINT, self.before)
+        if self.asked and kind is None:
+            raise KeyboardInterrupt("interrupted while the results were written, which are complete")
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _take_steps(
+    task: Task,
+    folder: Path,
+    fabric: Fabric,
+    show_bar: bool,
+    on_validation: Callback | None,
+    interrupts: Interrupts,
+) -> None:
     config, main = task.config, fabric.is_global_zero
     saved = load_state(folder)
     if saved is not None:
@@ -167,7 +209,9 @@ def _take_steps(task: Task, folder: Path, fabric: Fabric, show_bar: bool, on_val
             reporter.step()
             step, last = state.step, state.step == config.steps
             measures = step % config.validate_every == 0 or last
-            saves = step % config.save_every == 0 and not last
+            # Asked once: another Ctrl-C during this step must not save without the moments.
+            stops = interrupts.asked
+            saves = stops or (step % config.save_every == 0 and not last)
             if not (measures or saves or step in config.snapshots):
                 continue
             # Before anything is measured or saved: no file may hold weights of a run that has failed.
@@ -185,6 +229,11 @@ def _take_steps(task: Task, folder: Path, fabric: Fabric, show_bar: bool, on_val
                 if main and saves:
                     state.seconds = time.monotonic() - started
                     save_state(folder, task.identity, state, task.kept, moments)
+            if stops:
+                raise KeyboardInterrupt(
+                    f"interrupted after step {step:,} of {config.steps:,}, which is saved in {str(folder)!r}: the "
+                    "same call or command continues from there."
+                )
     with engine.whole():
         if main:
             state.seconds = time.monotonic() - started

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,20 @@ def test_a_killed_run_ends_with_the_same_weights(
         finetune(build(kind), TOKENS[:300], mode=mode, seed=2, out=tmp_path / "cut", **QUICK)
     with pytest.raises(CheckpointError, match="model weights_sha256"):
         finetune(perturbed(kind), TOKENS, mode=mode, seed=2, out=tmp_path / "cut", **QUICK)
+
+
+def test_an_interrupt_saves_the_state_of_the_step_it_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Engine.step
+
+    def interrupt(self: Engine, number: int, pieces: Any) -> None:
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        step(self, number, pieces)
+
+    monkeypatch.setattr(Engine, "step", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="after step 2 of 6"):
+        finetune(build("gpt2"), TOKENS, out=tmp_path, **QUICK)
+    assert resume.load_state(tmp_path).progress.step == 2
 
 
 def perturbed(kind: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 
@@ -188,3 +190,44 @@ def test_an_altered_training_curve_is_refused(cut):
     path.write_text(path.read_text().replace("1", "2", 1))
     with pytest.raises(CheckpointError, match=r"metrics\.csv is truncated or altered"):
         _ = checkpoint.metrics
+
+
+def interrupted_in_step(monkeypatch, step, times=1):
+    """Press Ctrl-C in the middle of a step."""
+    steps, forward = iter(range(1, 1000)), NextToken.forward
+
+    def interrupt(self, batch):
+        if next(steps) == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return forward(self, batch)
+
+    monkeypatch.setattr(NextToken, "forward", interrupt)
+
+
+@pytest.mark.parametrize("step", [1, 4, 12])
+def test_an_interrupt_saves_the_state_of_the_step_it_finishes(tmp_path, small, monkeypatch, step):
+    def call(name):
+        return nlv.train("rrxor", "next_token", out=tmp_path / name, progress=False, **small | {"save_every": 100})
+
+    with monkeypatch.context() as patch:
+        interrupted_in_step(patch, step)
+        with pytest.raises(KeyboardInterrupt, match=f"after step {step} of 12, which is saved in '.*cut': the same"):
+            call("cut")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert resume.load_state(tmp_path / "cut").progress.step == step
+    assert call("cut").weights_sha256 == call("whole").weights_sha256
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path, small, monkeypatch):
+    interrupted_in_step(monkeypatch, 5, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        nlv.train("rrxor", "next_token", out=tmp_path, progress=False, **small)
+    assert resume.load_state(tmp_path).progress.step == 3
+
+
+def test_an_interrupted_sweep_keeps_the_state_of_the_run(tmp_path, small, monkeypatch):
+    interrupted_in_step(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt, match="after step 5 of 12"):
+        nlv.sweep("rrxor", ["next_token"], [0], out=tmp_path, progress=False, **small | {"save_every": 100})
+    assert resume.load_state(tmp_path / "next_token" / "seed0").progress.step == 5
