@@ -191,13 +191,9 @@ def meta(latents: AnnData) -> dict[str, Any]:
 
 def _plain(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Convert arrays and numpy numbers, which HDF5 returns, back to Python lists and numbers."""
+    # Asked for dozens of times at every step of a cursor, with vocabularies of thousands of names.
     return {
-        key: [str(item) for item in value]
-        if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) == 1
-        else int(value)
-        if isinstance(value, (int, np.integer))
-        else value
-        for key, value in stored.items()
+        key: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for key, value in stored.items()
     }
 
 

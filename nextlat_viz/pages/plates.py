@@ -17,6 +17,7 @@ from nextlat_viz.analysis import measure
 from nextlat_viz.analysis.behaviour.reconstruction import MapReconstruction, reconstruct_map
 from nextlat_viz.analysis.measure import QUANTITY, Measure
 from nextlat_viz.errors import unknown
+from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes, World
@@ -280,10 +281,10 @@ def _maps(group: Group) -> Iterator[Drawing]:
     result = as_measure(group.measured("map_reconstruction"), "map", ("part", "rides"))
     yield from _of_measure(group, "map_shares", "Reconstructed maps, every seed", note, result)
     for run in group.first:
-        reconstruction = reconstruct_map(run)
-        yield _map(group, run, reconstruction, "its rides")
-        if reconstruction.control is not None:
-            yield _map(group, run, reconstruction.control, "its control")
+        rides = reconstruct_map(run)
+        yield _map(group, run, rides, "its rides")
+        if rides.control is not None:
+            yield _map(group, run, rides.control, "its control")
 
 
 def _map(group: Group, run: Checkpoint, result: MapReconstruction, kind: str) -> Drawing:
@@ -295,7 +296,7 @@ def _map(group: Group, run: Checkpoint, result: MapReconstruction, kind: str) ->
         f"Reconstructed map, {run.label}, seed {run.card.seed}: {kind}",
         f"{source}: {used} of {streets} true streets used, {invented} invented (dashed), {unplaced:,} of {rides:,} "
         "rides not placed. Compare the model with its control, and both with the other objective.",
-        lambda theme: figures.reconstruction(result, group.world, title="", theme=theme),
+        lambda theme: reconstruction(result, group.world, title="", theme=theme),
     )
 
 

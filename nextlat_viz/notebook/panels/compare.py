@@ -7,9 +7,9 @@ from typing import Any
 import ipywidgets
 import plotly.graph_objects as go
 
-from nextlat_viz import figures
 from nextlat_viz.display import escape
 from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.trajectories import trajectories
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.answers import sentence
@@ -80,7 +80,7 @@ class TrajectoryCompare(Panel):
 
     def _figure(self) -> go.Figure:
         state = self.state
-        return figures.trajectories(
+        return trajectories(
             state.latents,
             self.paths,
             state.position,

@@ -223,6 +223,7 @@ class TargetPlane:
         self._of: tuple[Any, ...] = ()
         self._painted: Any = None
         self._highlighted: Any = None
+        self._wanted: np.ndarray | None = None
 
     def show(
         self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int, wanted: np.ndarray | None
@@ -234,9 +235,10 @@ class TargetPlane:
             self._make(plane, probe, model)
             self._of = of
         assert self.cloud is not None
-        self.cloud.ring = _pair(plane.coordinates(self.now))
-        if wanted is not None:
+        self.cloud.ring = _pair(self._places[self._row])
+        if wanted is not None and wanted is not self._wanted:
             self.cloud.handle = _pair(plane.coordinates(wanted))
+        self._wanted = wanted
         self._paint(model)
         self._select()
         self._caption.value = _caption(plane, probe.names, self.now, wanted)
@@ -251,25 +253,29 @@ class TargetPlane:
 
     @property
     def now(self) -> Float[np.ndarray, " k"]:
-        state = self._state
-        (row,) = state.scene.rows([(state.episode, state.position)])
-        reading: Float[np.ndarray, " k"] = self._readings[row]
+        """The reading at the cursor."""
+        reading: Float[np.ndarray, " k"] = self._readings[self._row]
         return reading
+
+    @property
+    def _row(self) -> int:
+        (row,) = self._state.scene.rows([(self._state.episode, self._state.position)])
+        return int(row)
 
     def _make(self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int) -> None:
         scene = self._state.scene
         self.close()
-        self._painted = self._highlighted = None
+        self._painted = self._highlighted = self._wanted = None
         self._readings = probe.predict(scene.latents[model])
-        here = _pair(plane.coordinates(self.now))
+        self._places = plane.coordinates(self._readings)
         self.cloud = Cloud(
-            plane.coordinates(self._readings[scene.shown]),
+            self._places[scene.shown],
             labels=lambda point: self._label(probe.names, int(scene.shown[point])),
             on_select=lambda points: self._state.select(scene.shown[points]),
             on_click=lambda point: self._state.go_to(*scene.keys(scene.shown[[point]].tolist())[0]),
             on_move=self._on_move,
             height=_HEIGHT,
-            handle=here,
+            handle=_pair(self._places[self._row]),
             axes=plane.axes,
             outline=plane.outline,
             landmarks=plane.landmarks,
