@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from nextlat_viz.hf.backbone import Shape
 from nextlat_viz.worlds import Episodes, World, checks
 from nextlat_viz.worlds.base import Tokens
+from nextlat_viz.worlds.text.corpus import TextSource, read_file
 
 # The share held out of a corpus without its own split, and the seeds of episodes drawn from a world.
 HELD_OUT_SHARE = 0.1
@@ -98,9 +100,10 @@ def sequences(
 
     Parameters
     ----------
-    corpus : World, Episodes, (N, T) integers, or list of token id lists or of texts
+    corpus : World, Episodes, (N, T) integers, list of token id lists or of texts, or path of a file of texts
         From a world `count` episodes are drawn; those held out are from its split "test" where it has one. Items of a
-        list are documents: a long one is cut into several sequences, either all for training or all held out.
+        list are documents: a long one is cut into several sequences, either all for training or all held out. A file
+        is as :func:`nextlat_viz.worlds.text` reads it: documents separated by ``<|endoftext|>``, or a ``.jsonl``.
     shape : Shape
         Sizes of the model.
     horizon : int
@@ -137,8 +140,10 @@ def sequences(
     elif isinstance(corpus, Episodes | np.ndarray):
         train = corpus if isinstance(corpus, Episodes) else Episodes(corpus)
     else:
-        train, test = _documents(corpus, length or context, tokenizer)
+        train, test = _documents(documents_of(corpus), length or context, tokenizer)
         about = {"kind": "documents"}
+        if isinstance(corpus, str | os.PathLike):
+            about["source"] = os.fspath(corpus)
     train = _fit(train, shape, length)
     if test is None:
         apart = np.array([_is_held_out(row) for row in _rows(train)], bool)
@@ -162,6 +167,17 @@ def sequences(
     both = hashlib.sha256((train.sha256 + test.sha256).encode()).hexdigest()
     about |= {"train": len(train), "held_out": len(test), "length": train.tokens.shape[1], "sha256": both}
     return Sequences(train, test, about)
+
+
+def documents_of(corpus: Any) -> Any:
+    """Read the documents of a file, given by its path; anything else is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or no text in it.
+    """
+    return read_file(TextSource(os.fspath(corpus)))[0] if isinstance(corpus, str | os.PathLike) else corpus
 
 
 def _drawn(
@@ -191,13 +207,15 @@ def _documents(corpus: Any, length: int | None, tokenizer: Any) -> tuple[Episode
     """Cut documents into sequences for training and sequences held out."""
     if not isinstance(corpus, list | tuple):
         raise ValueError(
-            "corpus must be a World, Episodes, an array of integers (sequences, positions), or a list of token id "
-            f"lists or of texts, got {type(corpus).__name__}"
+            "corpus must be a World, Episodes, an array of integers (sequences, positions), a list of token id lists "
+            f"or of texts, or the path of a file of texts, got {type(corpus).__name__}"
         )
     items = list(corpus)
     if any(isinstance(item, str) for item in items):
         if tokenizer is None:
-            raise ValueError("corpus holds texts: give the model's own tokenizer too, tokenizer=...")
+            raise ValueError(
+                "corpus holds texts, and there is no tokenizer in the folder of the model: give tokenizer=..."
+            )
         items = tokenizer(items)["input_ids"]
     parts: dict[bool, list[np.ndarray]] = {False: [], True: []}
     for item in items:

@@ -33,7 +33,7 @@ from nextlat_viz.hf.finetuned import (
     load_finetuned,
     settle,
 )
-from nextlat_viz.hf.load import quiet
+from nextlat_viz.hf.load import load_tokenizer, quiet
 from nextlat_viz.models import Batch
 from nextlat_viz.training.card import CARD, device_name, sha256_of, versions
 from nextlat_viz.training.checkpoint import METRICS, torch_defaults
@@ -42,6 +42,7 @@ from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.resume import Identity, RunState, refuse_another
 from nextlat_viz.training.run import Callback, Task, claim, run_task
+from nextlat_viz.training.trained import HF_PREFIX
 from nextlat_viz.worlds import Episodes
 
 # Fields of a config that saving a model changes.
@@ -89,7 +90,7 @@ def finetune(
     ----------
     model : PreTrainedModel, folder or name on the Hugging Face Hub
         Read from safetensors alone; a model that needs its own code is refused. A module is copied, not changed.
-    corpus : World, Episodes, (N, T) integers, or list of token id lists or of texts
+    corpus : World, Episodes, (N, T) integers, list of token id lists or of texts, or path of a file of texts
         See :func:`nextlat_viz.hf.corpus.sequences`. Where a state "document" numbers documents packed into a row,
         attention stays inside them and positions start again; a model that cannot do that is refused.
     mode : "psi" trains psi alone and leaves the model's weights as they are, "full" trains both.
@@ -99,7 +100,8 @@ def finetune(
     length : most tokens of a sequence.
     learning_rate : psi's, with AdamW; in mode "full" the model's is that times `model_rate`, 0.1: the model must not
         change faster than psi can follow, or the losses pull its states towards what psi cannot yet predict.
-    tokenizer : the model's, for a corpus of texts.
+    tokenizer : for a corpus of texts; default the one in the model's folder. It is saved with the model, unless the
+        corpus is a world, whose tokens are not the tokenizer's.
     episodes, held_out : episodes drawn of a world, and most sequences to measure on.
     seed : initialises psi and, with the step, draws the sequences.
     out : folder; ``runs/finetune/<model>/<mode>/seed<seed>`` when not given.
@@ -146,6 +148,8 @@ def finetune(
         "precision": precision,
     }
     config = settle(io.plain(explicit), io.plain(settings))
+    if tokenizer is None and isinstance(model, str | Path):
+        tokenizer = load_tokenizer(str(model).removeprefix(HF_PREFIX))
     parts = sequences(
         corpus,
         backbone.config,
@@ -194,6 +198,9 @@ def finetune(
         with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=f".{MODEL}.") as temporary:
             written = Path(temporary, MODEL)
             backbone.module.save_pretrained(written)
+            if "world" not in parts.about and hasattr(tokenizer, "save_pretrained"):
+                # In one folder: a card names no file of a folder inside it.
+                tokenizer.save_pretrained(written, save_jinja_files=False)
             # A run that was killed after this block left a model without a card.
             shutil.rmtree(folder / MODEL, ignore_errors=True)
             written.replace(folder / MODEL)

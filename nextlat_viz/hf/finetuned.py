@@ -132,6 +132,7 @@ def call_of(model: Any, corpus: dict[str, Any], config: FinetuneConfig, seed: in
     """Return the call that makes a model again. Objects appear as `model` and `corpus`; the card has their hashes."""
     source = repr(str(model)) if isinstance(model, str | Path) else "model"
     data = f"worlds.from_spec({corpus['world']!r})" if "world" in corpus else "corpus"
+    data = repr(corpus["source"]) if "source" in corpus else data
     options = {**config.model_dump(), "length": corpus["length"], "seed": seed}
     return f"finetune({source}, {data}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
@@ -149,7 +150,7 @@ class Finetuned(HubModel):
     folder : Path
         With the files of both.
     tokenizer : transformers tokenizer or None
-        The model's, where it was fine-tuned with one.
+        The model's, where its folder holds one that the card seals.
     is_trained : bool
         False for random weights, as `untrained` gives them.
     """

@@ -56,11 +56,13 @@ def load_module(name: str, revision: str | None = None, dtype: torch.dtype | Non
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """Load the tokenizer of a model; None where there is none that loads without code."""
     try:
-        return require_transformers().AutoTokenizer.from_pretrained(
+        tokenizer = require_transformers().AutoTokenizer.from_pretrained(
             str(Path(name).expanduser()), trust_remote_code=False, revision=revision or "main"
         )
     except (OSError, ValueError, TypeError, KeyError, ImportError):
         return None
+    # Without its files, transformers makes some tokenizers with nothing but special tokens.
+    return tokenizer if len(tokenizer) > len(tokenizer.all_special_ids) else None
 
 
 def _read_config(transformers: Any, place: str, revision: str | None) -> dict[str, Any]:

@@ -75,10 +75,10 @@ def extract(
     ----------
     model : Checkpoint or its name, Finetuned, torch.nn.Module, LoadedModel or "hf:<name or folder>"
         One of our checkpoints, any module, or a Hugging Face causal language model.
-    episodes : Episodes, (N, T) integers, or list of texts
+    episodes : Episodes, (N, T) integers, list of texts, or path of a file of texts
         Input of the model. A checkpoint needs Episodes, default `heldout`; for a fine-tuned model of a corpus the
-        default has up to 40,000 tokens. Texts are for a model with a tokenizer, and are cut at its context. Positions
-        past an episode's length are dropped.
+        default has up to 40,000 tokens. Texts are for a model with a tokenizer, and are cut at its context; a file
+        is as :func:`nextlat_viz.worlds.text` reads it. Positions past an episode's length are dropped.
     sites : "all", or names
         For a checkpoint or a Hugging Face model: "embed", "block0", ..., "hidden", which is always included, as ``X``.
         For other modules: submodules as in ``named_modules()``, the first tensor of their output, (B, T, D); ``"h.*"``

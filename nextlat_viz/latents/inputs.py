@@ -16,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from nextlat_viz.errors import LatentsError, shown
+from nextlat_viz.hf.corpus import documents_of
 from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, digest_of, kept, own_columns, valid
 from nextlat_viz.latents.readers import LatentsReader, weights_of
 from nextlat_viz.training.checkpoint import AUTOCAST_DEVICES
@@ -67,20 +68,22 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
 
 
 def texts_of(episodes: Any) -> list[str] | None:
-    """Return the texts where `episodes` is a list of them, else None.
+    """Return the texts where `episodes` is a list of them or the path of a file of texts, else None.
 
     Raises
     ------
     LatentsError
-        If it is one text.
+        If there is no such file.
 
     Examples
     --------
     >>> texts_of(["once", "upon"]), texts_of([[1, 2]])
     (['once', 'upon'], None)
     """
-    if isinstance(episodes, str):
-        raise LatentsError("episodes must be a list of texts, one per episode: for one text give [text]")
+    try:
+        episodes = documents_of(episodes)
+    except ValueError as error:
+        raise LatentsError(f"episodes must be a file of texts, or a list of them, such as [text]: {error}") from error
     if isinstance(episodes, (list, tuple)) and episodes and all(isinstance(text, str) for text in episodes):
         return list(episodes)
     return None

@@ -441,10 +441,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     refused("corpus is empty, or too small", TOKENS[:1])
     refused("17 tokens, more than the 16 positions", np.zeros((4, 17), int))
     refused("length=17 must be at least 3.*the 16 positions", length=17)
-    refused("give the model's own tokenizer", ["a text"])
+    refused("no tokenizer in the folder of the model: give tokenizer=", ["a text"])
     refused("each item must be", [[0.5, 1.0]])
     refused("each item must be", [[[1, 2]]])
-    refused("corpus must be a World", "a text")
+    refused("'a text' does not exist", "a text")
+    refused("corpus must be a World", 5)
     refused("targets of its own", Episodes(TOKENS, targets=TOKENS))
     refused("psi_width=0", psi_width=0)
     refused("steps=-1", steps=-1)
@@ -564,3 +565,53 @@ def test_a_model_without_sequences_says_what_to_give(tmp_path: Path) -> None:
     for attempt in (nlv.evaluate, nlv.studio, nlv.LatentExplorer):
         with pytest.raises(ValueError, match="comes without sequences to measure on: give texts or tokens"):
             attempt(f"hf:{tmp_path}")
+
+
+@pytest.fixture
+def worded(tmp_path: Path) -> Path:
+    """A folder of a model with a tokenizer of words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    build("gpt2").save_pretrained(tmp_path / "worded")
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", chat_template="{{ a }}")
+    tokenizer.save_pretrained(tmp_path / "worded")
+    return tmp_path / "worded"
+
+
+def test_the_tokenizer_of_the_folder_reads_texts_and_is_saved(worded: Path, tmp_path: Path) -> None:
+    texts = [" ".join(f"w{token}" for token in row) for row in TOKENS]
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("<|endoftext|>".join(texts))
+    tuned = finetune(str(worded), texts, out=tmp_path / "a", **QUICK)
+    assert tuned.card.corpus["sha256"] == finetune(worded, corpus, out=tmp_path / "b", **QUICK).card.corpus["sha256"]
+    assert f"finetune({str(worded)!r}, {str(corpus)!r}, " in load_finetuned(tmp_path / "b").card.command
+    assert {"model/tokenizer.json", "model/tokenizer_config.json"} <= tuned.card.files.keys()
+    copy = load_finetuned(tuned.save(tmp_path / "c"))
+    assert copy.world.encode("w3 w5").tolist() == [3, 5]
+    assert copy.tokenizer.chat_template == "{{ a }}"
+    assert copy.world.vocabulary == tuple(f"w{i}" for i in range(VOCABULARY))
+    latents = extract(f"hf:{tmp_path / 'c'}", ["w3 w5", "w1"], progress=False)
+    assert latents.obs["token"].tolist() == ["w3", "w5", "w1"]
+    assert generate(copy, ["w3 w5"], 2).tokens[0, :2].tolist() == [3, 5]
+    from_file = extract(f"hf:{worded}", corpus, progress=False)
+    assert from_file.obs["token"].tolist() == [f"w{token}" for token in TOKENS.flatten()]
+    with pytest.raises(ValueError, match=r"a file of texts, or a list .*'nothing.txt' does not exist"):
+        extract(copy, "nothing.txt")
+    # An altered tokenizer is not loaded.
+    (tmp_path / "c" / "model" / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="altered"):
+        load_finetuned(tmp_path / "c")
+    # Tokens of a world are not the tokenizer's.
+    told = finetune(str(worded), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
+    assert told.tokenizer is None
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
+def test_a_folder_without_a_tokenizer_has_none(kind: str, tmp_path: Path) -> None:
+    # transformers makes one of the special tokens alone for GPT-2 and Qwen2.
+    build(kind).save_pretrained(tmp_path)
+    assert nlv.load(f"hf:{tmp_path}").tokenizer is None
+    with pytest.raises(ValueError, match="has no tokenizer: give token ids"):
+        extract(f"hf:{tmp_path}", ["a text"])

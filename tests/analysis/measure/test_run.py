@@ -187,7 +187,7 @@ def test_what_is_asked_wrongly() -> None:
 @pytest.mark.parametrize("table", ["results.csv", "results.parquet"])
 def test_written_whole(tmp_path: Path, table: str) -> None:
     found = evaluation.evaluate(PAIR, ["loss", "transition_consistency"], progress=False)
-    written = evaluation.write(found, tmp_path, table=table)
+    written = evaluation.write_evaluation(found, tmp_path, table=table)
     assert [path.name for path in written] == [table, "report.html"]
     read = pd.read_csv(written[0]) if table.endswith("csv") else pd.read_parquet(written[0])
     assert read["value"].tolist() == pytest.approx(found.table["value"].tolist(), rel=1e-5)
@@ -195,7 +195,7 @@ def test_written_whole(tmp_path: Path, table: str) -> None:
     assert "transition consistency, rrxor" in page
     assert json.dumps(nlv.load(PAIR[1]).weights_sha256).strip('"') in page
     with pytest.raises(ValueError, match=r"results\.xlsx"):
-        evaluation.write(found, tmp_path, table="results.xlsx")
+        evaluation.write_evaluation(found, tmp_path, table="results.xlsx")
 
 
 def test_the_battery_keeps_its_order_and_fits() -> None:
