@@ -88,7 +88,9 @@ def sites_named(latents: AnnData, names: Any) -> list[str]:
 
 def prefixes(latents: AnnData) -> Int[np.ndarray, " rows"]:
     """Number the prefixes: rows have the same number exactly when the tokens read up to them are the same."""
-    return prefix_ids(tokens_of(latents))[episode_index(latents), column(latents, "position") - 1]
+    # A column of its own for position 0, where the prefix is empty.
+    tokens = np.pad(tokens_of(latents), ((0, 0), (1, 0)), constant_values=-1)
+    return prefix_ids(tokens)[episode_index(latents), column(latents, "position")]
 
 
 def prefix_ids(tokens: Int[np.ndarray, "n t"]) -> Int[np.ndarray, "n t"]:

@@ -26,7 +26,7 @@ def same_state_pairs(
     by: str | Sequence[str] = "belief",
     site: str = "hidden",
     n: int = 50,
-    min_position: int = 1,
+    min_position: int = 0,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Rank pairs of different histories of one true state by the distance between their latents.

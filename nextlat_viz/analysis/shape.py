@@ -116,7 +116,7 @@ def state_numbers(latents: AnnData, by: str | Sequence[str] | None = None) -> In
 
 
 def same_state_spread(
-    latents: AnnData, by: str | Sequence[str] | None = "belief", site: str = "hidden", min_position: int = 1
+    latents: AnnData, by: str | Sequence[str] | None = "belief", site: str = "hidden", min_position: int = 0
 ) -> float:
     """Return the spread of latents within one true state: 0 when its histories are merged, about 1 when unrelated.
 
@@ -237,7 +237,8 @@ def merge_distance(
 def _histories(latents: AnnData) -> Int[np.ndarray, " rows"]:
     """Return the first row of every token prefix, ascending."""
     tokens, position = tokens_of(latents), column(latents, "position")
-    read = (np.cumsum(tokens >= 0, axis=1) == np.arange(1, tokens.shape[1] + 1))[episode_index(latents), position - 1]
+    known = np.pad(np.cumsum(tokens >= 0, axis=1), ((0, 0), (1, 0))) == np.arange(tokens.shape[1] + 1)
+    read = known[episode_index(latents), position]
     if not read.all():
         raise LatentsError(
             f"of {int((~read).sum())} rows the tokens read before are not in these latents, so histories are "

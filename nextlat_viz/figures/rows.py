@@ -226,7 +226,7 @@ def hover_texts(latents: AnnData, rows: Int[np.ndarray, " rows"] | None = None) 
     texts = []
     for row in range(latents.n_obs) if rows is None else rows.tolist():
         read = tokens[line[episodes[row]], : positions[row]]
-        text = f"read {prefix(read, vocabulary)}<br>episode {episodes[row]}, position {positions[row]}"
+        text = f"read {prefix(read, vocabulary) or 'nothing'}<br>episode {episodes[row]}, position {positions[row]}"
         texts.append(text if states is None else f"{text}<br>true state {states[row]}")
     return texts
 

@@ -108,7 +108,8 @@ def extract(
     truth : DataFrame, or dict of (N, T, ...) arrays, optional
         Further columns: a table with ``episode`` (from 0), ``position`` (from 1) and the columns to add.
     positions : slice, int or several, optional
-        Keep only these, counted from 1; in a list, -1 is each episode's last.
+        Keep only these, counted from 1; in a list, -1 is each episode's last. A checkpoint with a start token also has
+        position 0, where nothing has been read: ``slice(0, None)`` keeps all.
     out : path of an .h5ad file, optional
         Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
         interrupted, and opens one that is finished. A call is the same when its arguments are, and the model's weights,
@@ -190,6 +191,8 @@ def extract(
         episodes, truth = episodes_from(episodes, lengths, mask, truth)
     require_readable(episodes, reader, world)
     read = make_reading(episodes, world, vocabulary, reader.vocabulary_size, truth, positions)
+    if read.start > reader.offset:
+        raise LatentsError(f"positions holds 0, and {reader.meta['name']} has no start token: positions count from 1")
     if out is None:
         memory = _Memory()
         _run(reader, read, memory, batch_size, device, progress, dtype)
@@ -280,10 +283,10 @@ def _batches(
         tokens = torch.from_numpy(np.where(here, read.episodes.tokens[rows, :width], 0)).to(where)
         packed = None if documents is None else torch.from_numpy(documents[rows, :width]).to(where)
         states, logits = reader.read(tokens, torch.from_numpy(here).to(where), packed)
-        keep = read.keep[rows, :width]
-        arrays = {name: _rows(states[name], keep) for name in reader.sites}
+        keep, columns = read.keep[rows, : width + read.start], slice(reader.offset - read.start, None)
+        arrays = {name: _rows(states[name][:, columns], keep) for name in reader.sites}
         if logits is not None:
-            arrays[table.PROBS] = _rows(logits.float().softmax(dim=-1), keep)
+            arrays[table.PROBS] = _rows(logits[:, columns].float().softmax(dim=-1), keep)
         yield start, arrays
 
 

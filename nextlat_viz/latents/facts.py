@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from nextlat_viz.errors import LatentsError, shown
 from nextlat_viz.worlds import Episodes, World, checks
 
-Positions: TypeAlias = slice | Sequence[int]
+Positions: TypeAlias = slice | int | Sequence[int]
 Truth: TypeAlias = pd.DataFrame | Mapping[str, Any]
 # Next-token distributions are kept up to this vocabulary size: larger ones would take more space than the latents.
 MOST_TOKENS = 512
@@ -29,7 +29,7 @@ class Reading:
     ----------
     episodes : Episodes
         (N, T) tokens and the world's states.
-    keep : (N, T) booleans
+    keep : (N, T) booleans, or (N, 1 + T) with `start`
         The rows of the table.
     world : World or None
         None for tokens of no known world: then there are no beliefs and no exact probabilities.
@@ -41,15 +41,18 @@ class Reading:
         The user's own columns.
     values : dict of lists of str
         For columns of names: the names of their integers.
+    start : bool
+        Whether the first column of `keep` is position 0, where nothing has been read.
     """
 
     episodes: Episodes
-    keep: Bool[np.ndarray, "N T"]
+    keep: Bool[np.ndarray, "N columns"]
     world: World | None
     names: tuple[str, ...]
     ids: Int[np.ndarray, " V"] | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    start: bool = False
 
     @property
     def rows(self) -> int:
@@ -58,7 +61,7 @@ class Reading:
     @property
     def partial(self) -> bool:
         """Whether the table lacks tokens that were read."""
-        return self.rows < int(self.episodes.length.sum())
+        return int(self.keep[:, self.start :].sum()) < int(self.episodes.length.sum())
 
 
 def valid(episodes: Episodes) -> Bool[np.ndarray, "N T"]:
@@ -66,10 +69,11 @@ def valid(episodes: Episodes) -> Bool[np.ndarray, "N T"]:
     return np.arange(episodes.tokens.shape[1]) < episodes.length[:, None]
 
 
-def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N T"]:
-    """Return a mask of the rows that a filter of positions keeps.
+def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N columns"]:
+    """Return a mask of the rows that a filter of positions keeps; with a first column if it asks for position 0.
 
-    Positions count from 1. A slice ends before its stop; in a list, -1 is the last position of each episode.
+    Positions of tokens count from 1, and position 0 is the start token. A slice ends before its stop; in a list, -1 is
+    the last position of each episode.
 
     Examples
     --------
@@ -78,22 +82,34 @@ def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N
     [[1, 0, 0, 1], [1, 1, 0, 0]]
     >>> kept(episodes, slice(2, 4)).astype(int).tolist()
     [[0, 1, 1, 0], [0, 1, 0, 0]]
+    >>> kept(episodes, [0, 1]).astype(int).tolist()
+    [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0]]
     """
     real = valid(episodes)
     if positions is None:
         return real
     if isinstance(positions, slice):
         bounds = (positions.start, positions.stop, positions.step)
-        if any(bound is not None and bound < 1 for bound in bounds):
-            raise LatentsError(f"positions={positions}: positions count from 1, so a slice has bounds of at least 1")
-        asked = np.arange(positions.start or 1, positions.stop or real.shape[1] + 1, positions.step or 1)
+        if any(bound is not None and bound < least for bound, least in zip(bounds, (0, 1, 1), strict=True)):
+            raise LatentsError(
+                f"positions={positions}: positions count from 1, or 0 for the start token, so a slice starts at 0 or "
+                "later"
+            )
+        first = 1 if positions.start is None else positions.start
+        asked = np.arange(first, positions.stop or real.shape[1] + 1, positions.step or 1)
     else:
         asked = np.asarray(list(positions) if isinstance(positions, Iterable) else [positions])
-        if asked.size == 0 or asked.dtype.kind not in "iu" or (asked == 0).any():
-            raise LatentsError(f"positions must be a slice or whole numbers from 1 (-1 is the last), got {positions!r}")
+        if asked.size == 0 or asked.dtype.kind not in "iu":
+            raise LatentsError(
+                "positions must be a slice or whole numbers from 1 (0 is the start token, -1 the last), got "
+                f"{positions!r}"
+            )
     position = np.arange(1, real.shape[1] + 1)
     backwards = position - episodes.length[:, None] - 1
-    keep = real & (np.isin(position, asked) | np.isin(backwards, asked))
+    # Backwards, numbers of tokens are -1 and less: 0 is past the end.
+    keep = real & (np.isin(position, asked) | np.isin(backwards, asked[asked < 0]))
+    if 0 in asked:
+        keep = np.pad(keep, ((0, 0), (1, 0)), constant_values=True)
     if not keep.any():
         raise LatentsError(f"positions={positions!r} keeps no row: the longest episode has {episodes.length.max()}")
     return keep
@@ -116,33 +132,49 @@ def row_facts(reading: Reading, start: int = 0, stop: int | None = None, probs: 
     """
     episodes, keep, world = reading.episodes[start:stop], reading.keep[start:stop], reading.world
     episode, position = np.nonzero(keep)
-    tokens = episodes.tokens[keep]
+    tokens = _rows(episodes.tokens, reading, keep, -1)
     codes = tokens if reading.ids is None else np.searchsorted(reading.ids, tokens)
     obs: dict[str, Any] = {
         "episode": episode + start,
-        "position": position + 1,
+        "position": position + 1 - reading.start,
         "token": pd.Categorical.from_codes(codes, categories=list(reading.names)),
     }
     if reading.ids is not None:
         obs["token_id"] = tokens
     exact: dict[str, np.ndarray | None] = {}
     if world is not None:
-        exact["belief"] = _exact(world.belief, episodes, keep)
+        before = world.start_states() if reading.start else {}
+        exact["belief"] = _exact(world.belief, episodes, reading, keep, before.get("belief"))
         if probs:
-            exact["next_token_probs_exact"] = _exact(world.next_token_probs, episodes, keep)
+            first = world.start_probs() if reading.start else None
+            exact["next_token_probs_exact"] = _exact(world.next_token_probs, episodes, reading, keep, first)
+    else:
+        before = {}
     obsm = {name: values for name, values in exact.items() if values is not None}
     named = dict(reading.values) if world is None else {**world.state_values, **reading.values}
     for name, values in {**episodes.states, **{k: v[start:stop] for k, v in reading.columns.items()}}.items():
         if name in obsm:
             continue
+        none = -1 if name in named or (world is not None and name in world.optional_states) else np.nan
+        chosen = _rows(values, reading, keep, before.get(name, none))
         if values.ndim > 2:
-            obsm[name] = values[keep].reshape(episode.size, -1)
+            obsm[name] = chosen.reshape(episode.size, -1)
         elif name in named:
             # A negative value means "not known yet" and has no name.
-            obs[name] = pd.Categorical.from_codes(np.maximum(values[keep], -1), categories=list(named[name]))
+            obs[name] = pd.Categorical.from_codes(np.maximum(chosen, -1), categories=list(named[name]))
         else:
-            obs[name] = values[keep]
+            obs[name] = chosen
     return obs, obsm
+
+
+def _rows(values: np.ndarray, reading: Reading, keep: Bool[np.ndarray, "N columns"], first: Any) -> np.ndarray:
+    """Take the rows of (N, T, ...) values; `first` is the value at position 0, NaN where there is none."""
+    if not reading.start:
+        return values[keep]
+    start = np.broadcast_to(first, (len(values), 1, *values.shape[2:]))
+    if np.issubdtype(start.dtype, np.floating):
+        values = values.astype(np.float64)
+    return np.concatenate([start.astype(values.dtype), values], axis=1)[keep]
 
 
 def index_of(obs: Mapping[str, Any]) -> list[str]:
@@ -150,10 +182,12 @@ def index_of(obs: Mapping[str, Any]) -> list[str]:
     return [f"e{e}p{p}" for e, p in zip(obs["episode"].tolist(), obs["position"].tolist(), strict=True)]
 
 
-def _exact(function: Any, episodes: Episodes, keep: Bool[np.ndarray, "N T"]) -> np.ndarray | None:
+def _exact(
+    function: Any, episodes: Episodes, reading: Reading, keep: Bool[np.ndarray, "N columns"], first: Any
+) -> np.ndarray | None:
     """Evaluate a function of prefixes on every row, in one call per episode length, so that it never gets padding.
 
-    None where the world does not know the function.
+    `first` is its value at position 0, None where it is unknown. None where the world does not know the function.
     """
     n, t = episodes.tokens.shape
     out: np.ndarray | None = None
@@ -165,7 +199,7 @@ def _exact(function: Any, episodes: Episodes, keep: Bool[np.ndarray, "N T"]) -> 
         if out is None:
             out = np.zeros((n, t, values.shape[-1]))
         out[which, :length] = values
-    return None if out is None else out[keep]
+    return None if out is None else _rows(out, reading, keep, np.nan if first is None else first)
 
 
 def own_columns(
@@ -178,7 +212,7 @@ def own_columns(
     truth : DataFrame or dict of arrays
         A table with the columns ``episode`` (from 0), ``position`` (from 1) and more, or (N, T, ...) arrays.
     keep : (N, T) booleans
-        The rows that must have a value.
+        The rows that must have a value; position 0 never has one.
 
     Returns
     -------

@@ -102,14 +102,15 @@ def make_reading(
     Of a large vocabulary only the tokens that are read get a name.
     """
     keep = kept(episodes, positions)
-    columns, values = own_columns(truth, episodes, keep)
+    start = keep.shape[1] > episodes.tokens.shape[1]
+    columns, values = own_columns(truth, episodes, keep[:, start:])
     if world is not None:
-        return Reading(episodes, keep, world, tuple(world.vocabulary), None, columns, values)
+        return Reading(episodes, keep, world, tuple(world.vocabulary), None, columns, values, start)
     size = size or int(episodes.tokens.max(where=valid(episodes), initial=0)) + 1
     if size <= MOST_TOKENS:
-        return Reading(episodes, keep, None, tuple(names_of(vocabulary, np.arange(size))), None, columns, values)
+        return Reading(episodes, keep, None, tuple(names_of(vocabulary, np.arange(size))), None, columns, values, start)
     ids = np.unique(episodes.tokens[valid(episodes)])
-    return Reading(episodes, keep, None, tuple(names_of(vocabulary, ids)), ids, columns, values)
+    return Reading(episodes, keep, None, tuple(names_of(vocabulary, ids)), ids, columns, values, start)
 
 
 def require_readable(episodes: Episodes, reader: LatentsReader, world: World | None) -> None:
@@ -223,7 +224,9 @@ def identity_of(
         "sites": reader.sites,
         "hidden_site": reader.meta.get("hidden_site"),
         "name": reader.meta["name"],
-        "positions": str(positions) if positions is None or isinstance(positions, slice) else list(map(int, positions)),
+        "positions": str(positions)
+        if positions is None or isinstance(positions, slice)
+        else np.atleast_1d(positions).tolist(),
         "rows": read.rows,
         "dtype": dtype,
         "batch_size": batch_size,

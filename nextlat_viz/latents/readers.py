@@ -24,7 +24,7 @@ from nextlat_viz.models.objective import device_of
 from nextlat_viz.training.checkpoint import Checkpoint, torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 
-States: TypeAlias = dict[str, Float[Tensor, "b t width"]]
+States: TypeAlias = dict[str, Float[Tensor, "b columns width"]]
 Call: TypeAlias = Callable[[Any, Tensor, Tensor], Any]
 
 
@@ -42,6 +42,8 @@ class LatentsReader:
         Most tokens it can read.
     vocabulary_size : int or None
         Number of tokens it knows.
+    offset : int
+        Columns of the states before token 1: 1 for a model with a start token.
     """
 
     module: nn.Module
@@ -49,10 +51,11 @@ class LatentsReader:
     meta: dict[str, Any]
     context: int | None = None
     vocabulary_size: int | None = None
+    offset: int = 0
 
     def read(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
-    ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
+    ) -> tuple[States, Float[Tensor, "b columns vocabulary"] | None]:
         """Return the state at every site, and the next-token logits unless the vocabulary is too large to keep them."""
         raise NotImplementedError
 
@@ -87,7 +90,7 @@ class CheckpointReader(LatentsReader):
             if name not in known:
                 raise unknown("site", name, known)
         self.sites = [name for name in known if name in wanted or name == HIDDEN]
-        self.context = self._backbone.config.context
+        self.context, self.offset = self._backbone.config.context, self._backbone.offset
         self.vocabulary_size = len(checkpoint.world.vocabulary)
         self.meta = {
             "card": checkpoint.card.model_dump_json(),
@@ -104,12 +107,10 @@ class CheckpointReader(LatentsReader):
 
     def read(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
-    ) -> tuple[States, Float[Tensor, "b t vocabulary"] | None]:
-        first = self._backbone.offset
-        if documents is not None and first:
+    ) -> tuple[States, Float[Tensor, "b columns vocabulary"] | None]:
+        if documents is not None and self.offset:
             documents = torch.cat([documents[:, :1], documents], dim=1)
         states = self._backbone.states(self._backbone.started(tokens), documents)
-        states = {name: state[:, first:] for name, state in states.items()}
         wanted = len(self._backbone.head.weight) <= MOST_TOKENS
         return {name: states[name] for name in self.sites}, (
             self.module.logits(states[HIDDEN]) if wanted else None  # type: ignore[operator]

@@ -58,7 +58,7 @@ def build(
         ``rows = sum(episodes.length)``, ordered by episode, then position:
 
         - ``X`` the hidden state and ``layers[site]`` the other sites, (rows, D) float32;
-        - ``obs``: ``episode``, ``position`` (from 1: at position t, t tokens have been read), ``token``, and every
+        - ``obs``: ``episode``, ``position`` (at position t, t tokens have been read), ``token``, and every
           state of one value, by the names in the world's ``state_values``;
         - ``obsm``: states of several values, ``belief`` where there are hidden states, ``next_token_probs`` (the
           model's) and, where the world knows it, ``next_token_probs_exact``;
@@ -276,7 +276,9 @@ def tokens_of(latents: AnnData) -> Int[np.ndarray, "N T"]:
     episode, position = column(latents, "episode"), column(latents, "position")
     present, row = np.unique(episode, return_inverse=True)
     tokens = np.full((present.size, position.max(initial=0)), -1, dtype=np.int64)
-    tokens[row, position - 1] = ids
+    # At position 0 no token has been read.
+    read = position > 0
+    tokens[row[read], position[read] - 1] = ids[read]
     return tokens
 
 

@@ -174,7 +174,8 @@ class Scene:
         base, numbers, _ = self._lookup
         start, end = np.searchsorted(numbers, [episode * base, (episode + 1) * base])
         positions: list[int] = (numbers[start:end] - episode * base).tolist()
-        return positions
+        # The cursor stands on tokens, and at position 0 there is none.
+        return [position for position in positions if position > 0]
 
     def read(self, episode: int) -> Episodes:
         """One episode for its world to draw: the tokens, and the true state after each as far as the table holds it.

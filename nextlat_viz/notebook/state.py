@@ -207,6 +207,11 @@ class ViewState(HasTraits):
             self.episode = episode
             self.position = position
 
+    def go_to_row(self, row: int) -> None:
+        """Move the cursor to a row of the table; at position 0, where there is no token, to the first token."""
+        (episode, position), *_ = self.scene.keys([row])
+        self.go_to(episode, max(1, position))
+
     def show(self, world: str | None = None, step: int | None = None) -> None:
         """Show a world at a training step, loading checkpoints and extracting latents where that has not been done.
 

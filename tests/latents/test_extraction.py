@@ -18,8 +18,9 @@ def test_equals_a_plain_forward_pass(checkpoint: Checkpoint) -> None:
     latents = nl.extract(checkpoint, episodes)
     backbone = checkpoint.model.backbone
     with torch.no_grad():
-        states = backbone.states(torch.from_numpy(episodes.tokens))
-        probs = backbone.logits(backbone(torch.from_numpy(episodes.tokens))).softmax(-1)
+        states = backbone.states(backbone.started(torch.from_numpy(episodes.tokens)))
+        states = {name: state[:, 1:] for name, state in states.items()}
+        probs = backbone.logits(states["hidden"]).softmax(-1)
     assert nl.sites(latents) == backbone.sites
     for name in backbone.sites:
         np.testing.assert_allclose(nl.site(latents, name), states[name].flatten(0, 1).numpy(), atol=1e-6)

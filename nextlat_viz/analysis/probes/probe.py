@@ -35,7 +35,7 @@ def probe(
     target: str = "belief",
     site: str = "hidden",
     untrained: Any = None,
-    min_position: int = 1,
+    min_position: int = 0,
     test_size: float = 0.3,
     n_bootstrap: int = 200,
     seed: int = 0,
@@ -59,7 +59,7 @@ def probe(
         The same rows from the untrained model, for the control. Of a checkpoint they are extracted before its training,
         on its held-out episodes.
     min_position : int
-        Leave out rows before this position (positions count from 1).
+        Leave out rows before this position.
     test_size : float
         Share of the token sequences to hold out.
     n_bootstrap : int
@@ -92,7 +92,7 @@ def probe(
     (320, 3)
     """
     n_bootstrap, seed = at_least("n_bootstrap", n_bootstrap), at_least("seed", seed, 0)
-    min_position = at_least("min_position", min_position, why="positions count from 1")
+    min_position = at_least("min_position", min_position, 0)
     latents = latents_of(latents)
     train, test = _rows_used(latents, min_position, test_size, seed)
     truth = target_of(latents, target, train, test)

@@ -289,7 +289,7 @@ class SpacePanel(Panel):
         self._pick(np.array(self._rows(points), dtype=np.int64))
 
     def _go(self, row: int) -> None:
-        self.state.go_to(*self.state.scene.keys([row])[0])
+        self.state.go_to_row(row)
 
     def _pick(self, rows: Int[np.ndarray, " rows"]) -> None:
         """Select the rows that the filter keeps."""

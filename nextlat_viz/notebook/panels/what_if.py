@@ -272,7 +272,7 @@ class TargetPlane:
             self._places[scene.shown],
             labels=lambda point: self._label(probe.names, int(scene.shown[point])),
             on_select=lambda points: self._state.select(scene.shown[points]),
-            on_click=lambda point: self._state.go_to(*scene.keys(scene.shown[[point]].tolist())[0]),
+            on_click=lambda point: self._state.go_to_row(int(scene.shown[point])),
             on_move=self._on_move,
             height=_HEIGHT,
             handle=_pair(self._places[self._row]),

@@ -318,7 +318,7 @@ def test_bad_input_is_named(trained: AnnData) -> None:
     [
         ({"seed": -1}, "seed=-1 must be at least 0"),
         ({"seed": "1"}, "seed='1' must be an integer"),
-        ({"min_position": 0}, "min_position=0 must be at least 1"),
+        ({"min_position": -1}, "min_position=-1 must be at least 0"),
     ],
 )
 def test_options_are_checked(trained: AnnData, options: dict[str, Any], message: str) -> None:
