@@ -135,7 +135,9 @@ class Extract(BaseModel):
 
     def run(self) -> None:
         from nextlat_viz import latents, training
+        from nextlat_viz.latents.store import require_free
 
+        require_free(self.out, self.overwrite)
         checkpoint = training.load(self.checkpoint)
         if self.step is not None:
             checkpoint = checkpoint.at(self.step)
@@ -166,8 +168,10 @@ class Evaluate(BaseModel):
 
     def run(self) -> None:
         from nextlat_viz.analysis import measure
+        from nextlat_viz.analysis.measure.tables import require_table
         from nextlat_viz.figures.export import drawable
 
+        require_table(self.table)
         images = drawable(self.images)
         evaluation = measure.evaluate(self.checkpoints or None, self.measures or None, out=self.out)
         for path in measure.write_evaluation(evaluation, self.out, table=self.table, images=images):

@@ -43,6 +43,22 @@ def resolve(path: str | os.PathLike[str], argument: str = "path") -> Path:
     return as_path(path, argument).absolute()
 
 
+def claim(folder: Path) -> None:
+    """Create the folder of an argument ``out``, before any work is done.
+
+    Raises
+    ------
+    OSError
+        If it cannot be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A random name: several processes may ask at once.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(f"out={str(folder)!r} cannot be written ({error}). Choose another folder.") from error
+
+
 @contextlib.contextmanager
 def draft(path: Path) -> Iterator[Path]:
     """Yield a temporary file in the folder of `path`; it replaces `path` when the block ends without an error.

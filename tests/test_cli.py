@@ -201,3 +201,26 @@ def test_studio_serves_until_it_is_ended(end):
         process.communicate()
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection(address.netloc, timeout=5).connect()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("extract mess3/nextlat --out {folder}/latents.csv", ["latents.csv", ".h5ad"]),
+        ("extract mess3/nextlat --out {folder}/there.h5ad", ["there.h5ad", "overwrite"]),
+        ("extract mess3/nextlat --out {folder}/file/latents.h5ad", ["latents.h5ad", "Choose a folder"]),
+        ("evaluate mess3/nextlat --out {folder}/file", ["file", "Choose another folder"]),
+        ("evaluate mess3/nextlat --out {folder}/new --table results.xlsx", ["results.xlsx", ".csv"]),
+        ("evaluate mess3/nextlat --out {folder}/new --table ../results.csv", ["../results.csv", "file name"]),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_before_any_work(tmp_path, capsys, monkeypatch, command, words):
+    (tmp_path / "there.h5ad").touch()
+    (tmp_path / "file").touch()
+    for work in (measure.registry.Models, nlv.latents.readers.LatentsReader):
+        monkeypatch.setattr(work, "__init__", lambda *_: pytest.fail("this began to work"))
+    monkeypatch.setattr(nlv.latents.readers.CheckpointReader, "__init__", lambda *_: pytest.fail("this began to work"))
+    with pytest.raises(SystemExit):
+        main(command.format(folder=tmp_path).split())
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message

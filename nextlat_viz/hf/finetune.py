@@ -41,7 +41,7 @@ from nextlat_viz.training.config import TrainConfig
 from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.resume import Identity, RunState, refuse_another
-from nextlat_viz.training.run import Callback, Task, claim, run_task
+from nextlat_viz.training.run import Callback, Task, run_task
 from nextlat_viz.training.trained import HF_PREFIX
 from nextlat_viz.worlds import Episodes
 
@@ -179,7 +179,7 @@ def finetune(
         return tuned
     engine_options: Any = {"precision": precision, "accelerator": accelerator, "devices": 1}
     fabric = start_fabric(**engine_options)
-    claim(folder)
+    io.claim(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sizes = config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})

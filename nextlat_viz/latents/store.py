@@ -68,16 +68,26 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
     metas(latents)
     for part in (latents.obs, latents.obsm, latents.layers):
         require_names(part)
+    path = require_free(path, overwrite)
+    try:
+        with io.draft(path) as temporary:
+            with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
+                write_elem(file, "/", latents)
+            seal_file(temporary)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return path
+
+
+def require_free(path: str | Path, overwrite: bool) -> Path:
+    """Return the path of a file of latents that can be written; raise LatentsError for one that cannot."""
     path = io.as_path(path)
     if path.suffix != ".h5ad":
         raise LatentsError(f"path must end in .h5ad, got {path}")
     if path.exists() and not overwrite:
         raise LatentsError(f"{path} exists already: pass overwrite=True to replace it, or choose another path")
     try:
-        with io.draft(path) as temporary:
-            with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
-                write_elem(file, "/", latents)
-            seal_file(temporary)
+        io.claim(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
     return path

@@ -30,7 +30,7 @@ from nextlat_viz.training.config import resolve_config
 from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.resume import RunState, identify, refuse_another
-from nextlat_viz.training.run import Callback, Task, claim, run_task
+from nextlat_viz.training.run import Callback, Task, run_task
 from nextlat_viz.worlds import outside
 
 STRATEGIES = ("auto", "ddp", "fsdp")
@@ -120,7 +120,7 @@ def train(
             f"batch_size={config.batch_size} cannot be divided among {fabric.world_size} devices with "
             f"accumulate={config.accumulate} pieces on each: every piece needs at least one episode"
         )
-    claim(folder)
+    io.claim(folder)
     fabric.launch()
     draw = partial(training_episodes, world, config, seed)
     validation = Validation(world, config)

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io as text_io
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -258,22 +257,6 @@ def _check_finite(task: Task, engine: Engine, step: int, folder: Path) -> None:
         f"{subject} of {task.name} is not a finite number. Train with a learning_rate below "
         f"{task.config.learning_rate} or {advice}, in another folder. {saved_state} in {str(folder)!r}."
     )
-
-
-def claim(folder: Path) -> None:
-    """Create the folder of a run.
-
-    Raises
-    ------
-    OSError
-        If it cannot be created or written to, before any work is done.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A random name: several processes may ask at once.
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise type(error)(f"out={str(folder)!r} cannot be written ({error}). Choose another folder.") from error
 
 
 class Reporter:

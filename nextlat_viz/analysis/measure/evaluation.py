@@ -159,6 +159,8 @@ def evaluate(
         if registered[name].fits(checkpoint)
     ]
     folder = None if out is None else io.resolve(out, "out") / PARTS
+    if folder is not None:
+        io.claim(folder.parent)
     results: dict[tuple[str, str], Measure] = {}
     frames = []
     with tqdm(jobs, desc="evaluate", unit="measure", disable=not progress) as bar:

@@ -66,24 +66,30 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
 
 
-def table_bytes(table: pd.DataFrame, name: str) -> bytes:
-    """Return the content of a table's file, by its ending: CSV with six digits to a number, or Parquet.
+def require_table(name: str) -> None:
+    """Check the file name of a table, before anything is measured for it.
 
     Raises
     ------
     ValueError
-        For another ending.
+        For another ending than ``.csv`` or ``.parquet``, and for a path.
     ImportError
         For ``.parquet`` without pyarrow.
     """
+    if not name.endswith((".csv", ".parquet")) or set(name) & set("/\\"):
+        raise ValueError(f"table={name!r} must be a file name that ends in .csv or .parquet")
+    if name.endswith(".parquet"):
+        try:
+            import pyarrow  # type: ignore[import-untyped] # noqa: F401
+        except ImportError as error:
+            raise ImportError("a .parquet table needs pyarrow: pip install pyarrow, or take .csv") from error
+
+
+def table_bytes(table: pd.DataFrame, name: str) -> bytes:
+    """Return the content of a table's file, by its ending: CSV with six digits to a number, or Parquet."""
+    require_table(name)
     if name.endswith(".csv"):
         return table.to_csv(index=False, float_format="%.6g").encode()
-    if not name.endswith(".parquet"):
-        raise ValueError(f"table={name!r} must end in .csv or .parquet")
-    try:
-        import pyarrow  # type: ignore[import-untyped] # noqa: F401
-    except ImportError as error:
-        raise ImportError("a .parquet table needs pyarrow: pip install pyarrow, or take .csv") from error
     # A setting may be a number in one measure and a word in another.
     settings = table.select_dtypes(object).columns
     content: bytes = table.astype(dict.fromkeys(settings, "string")).to_parquet(index=False)
