@@ -323,13 +323,15 @@ class Panel(Box):
 
     def _probe(self, model: int, target: str, site: str) -> ProbeResult:
         """The probe of a model, fitted by the job queue; raises an error that says so while there is none."""
-        scene, title = self.state.scene, f"The probe of {self.state.scene.labels[model]} for {target}"
-        compute = lambda: scene.probe(model, target, site)  # noqa: E731
+        scene, key = self.state.scene, ("probe", model, target, site)
+        fitted: ProbeResult | None = scene.results.peek(key)
+        if fitted is not None:
+            return fitted
+        title, compute = f"The probe of {scene.labels[model]} for {target}", lambda: scene.probe(model, target, site)
         try:
-            probe: ProbeResult = self.state.jobs.ask(
-                scene.results, ("probe", model, target, site), title, compute, self._ask
-            )
-            return probe
+            fitted = self.state.jobs.ask(scene.results, key, title, compute, self._ask)
+            assert fitted is not None
+            return fitted
         except Waiting:
             raise
         except Exception as error:
