@@ -256,7 +256,7 @@ class Scene:
         """The probe of one model, target and layer, with its controls."""
         return self.results.get(
             ("probe", model, target, site),
-            lambda: analysis.probe(self.latents[model], target, site, untrained=self.untrained(model)),
+            lambda: analysis.probe(self.latents[model], target, site, untrained=self.untrained(model), progress=False),
         )
 
     def by_site(self, model: int, target: str) -> pd.DataFrame:

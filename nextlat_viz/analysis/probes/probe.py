@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
+from tqdm.auto import tqdm
 
 from nextlat_viz.analysis._rows import (
     contents,
@@ -23,11 +24,12 @@ from nextlat_viz.analysis._rows import (
 from nextlat_viz.analysis.probes import controls
 from nextlat_viz.analysis.probes.fit import Linear
 from nextlat_viz.analysis.probes.result import ProbeResult
-from nextlat_viz.analysis.probes.targets import target_of
+from nextlat_viz.analysis.probes.targets import MOST_CLASSES, target_of
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta
 
 MIN_UNSEEN = 30
+_SLOW_CLASSES = 100
 
 
 def probe(
@@ -39,6 +41,8 @@ def probe(
     test_size: float = 0.3,
     n_bootstrap: int = 200,
     seed: int = 0,
+    most_classes: int = MOST_CLASSES,
+    progress: bool = True,
 ) -> ProbeResult:
     """Fit a linear probe on some episodes and score it on others.
 
@@ -66,6 +70,12 @@ def probe(
         Bootstrap resamples of the held-out episodes.
     seed : int
         Of split, folds, shuffle and bootstrap.
+    most_classes : int
+        Of a target with more names, such as the tokens of a real vocabulary, the most frequent are told apart, and all
+        others are one class. A small number is a coarse target, which is fitted faster. The result's `note` says what
+        was put together.
+    progress : bool
+        Show a progress bar over the fits of a target with more than 100 classes, which may take minutes.
 
     Raises
     ------
@@ -92,26 +102,34 @@ def probe(
     (320, 3)
     """
     n_bootstrap, seed = at_least("n_bootstrap", n_bootstrap), at_least("seed", seed, 0)
+    most_classes = at_least("most_classes", most_classes, 2)
     min_position = at_least("min_position", min_position, 0)
     latents = latents_of(latents)
     train, test = _rows_used(latents, min_position, test_size, seed)
-    truth = target_of(latents, target, train, test)
+    truth = target_of(latents, target, train, test, most_classes)
     X, groups = features(latents, site), contents(latents)
-    fitted = truth.fit(X, train, groups, seed)
-    mistakes = truth.mistakes(fitted, X, test)
-
     moved, source, shuffled_by = controls.shuffle(latents, truth, train, test, seed)
     swapped = truth.swapped(moved, source)
     swapped_train, swapped_test = np.intersect1d(train, moved), np.intersect1d(test, moved)
-    swapped_fit = swapped.fit(X, swapped_train, groups, seed)
-    shuffled = swapped.score(swapped.mistakes(swapped_fit, X, swapped_test), swapped_test)
-
     untrained_score = None
-    if untrained is not None:
-        untrained = untrained_of(untrained)
-        require_same_rows(latents, untrained, "the trained and the untrained latents")
-        X0 = features(untrained, site)
-        untrained_score = truth.score(truth.mistakes(truth.fit(X0, train, groups, seed), X0, test), test)
+    with tqdm(
+        total=2 + (untrained is not None),
+        desc=f"probe of {target}, {truth.classes} classes",
+        unit="fit",
+        disable=not progress or truth.classes <= _SLOW_CLASSES,
+    ) as bar:
+        fitted = truth.fit(X, train, groups, seed)
+        mistakes = truth.mistakes(fitted, X, test)
+        bar.update()
+        swapped_fit = swapped.fit(X, swapped_train, groups, seed)
+        shuffled = swapped.score(swapped.mistakes(swapped_fit, X, swapped_test), swapped_test)
+        bar.update()
+        if untrained is not None:
+            untrained = untrained_of(untrained)
+            require_same_rows(latents, untrained, "the trained and the untrained latents")
+            X0 = features(untrained, site)
+            untrained_score = truth.score(truth.mistakes(truth.fit(X0, train, groups, seed), X0, test), test)
+            bar.update()
 
     prefix = prefixes(latents)
     new = ~np.isin(prefix[test], prefix[train])
@@ -150,6 +168,8 @@ def probe(
         step=about["step"],
         weights_sha256=about["weights_sha256"],
         episodes_sha256=about["episodes_sha256"],
+        most_classes=most_classes,
+        merged=truth.merged,
     )
 
 
@@ -199,7 +219,7 @@ def probe_positions(latents: AnnData, result: ProbeResult) -> pd.DataFrame:
     require_model(latents, result.weights_sha256, "probe")
     if meta(latents)["episodes_sha256"] != result.episodes_sha256 or result.test_rows.max() >= latents.n_obs:
         raise LatentsError("probe_positions needs the very latents the probe was fitted on, with all their rows")
-    truth = target_of(latents, result.target, result.train_rows, result.test_rows)
+    truth = target_of(latents, result.target, result.train_rows, result.test_rows, result.most_classes)
     mistakes = _mistakes(latents, result, result.test_rows)
     position = column(latents, "position")[result.test_rows]
     scores = []
@@ -224,7 +244,7 @@ def probe_mistakes(latents: AnnData, result: ProbeResult) -> Float[np.ndarray, "
 def _mistakes(
     latents: AnnData, result: ProbeResult, rows: Int[np.ndarray, " rows"]
 ) -> Float[np.ndarray, "rows columns"]:
-    truth = target_of(latents, result.target, result.train_rows, result.test_rows)
+    truth = target_of(latents, result.target, result.train_rows, result.test_rows, result.most_classes)
     fitted = Linear(result.coef, result.intercept, result.penalty)
     return truth.mistakes(fitted, features(latents, result.site), rows)
 

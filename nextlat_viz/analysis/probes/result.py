@@ -15,6 +15,7 @@ from nextlat_viz import display
 from nextlat_viz.analysis._rows import features, require_model
 from nextlat_viz.analysis.prediction import require_row
 from nextlat_viz.analysis.probes.controls import Shuffled
+from nextlat_viz.analysis.probes.targets import MOST_CLASSES, OTHER
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, meta
 
@@ -65,6 +66,8 @@ class ProbeResult:
         Row numbers in the latents given; `train_episodes` and `test_episodes` are the episodes they belong to.
     label, name, step, weights_sha256, episodes_sha256
         The model and the episodes.
+    most_classes, merged : int
+        Most classes told apart, and the number of rarer ones that are together in the last class; `note` says so.
     """
 
     target: str
@@ -96,19 +99,25 @@ class ProbeResult:
     step: int
     weights_sha256: str = field(repr=False)
     episodes_sha256: str = field(repr=False)
+    most_classes: int = MOST_CLASSES
+    merged: int = 0
 
     @property
     def note(self) -> str:
-        """How to read the score, in one sentence."""
+        """How to read the score."""
         fitted, held_out = self.train_episodes.size, self.test_episodes.size
-        return (
+        note = (
             f"Fitted on {fitted} episodes and scored on {held_out} others. No token sequence is on both sides, so the "
             "score is not memorised."
-        ) + (
-            " The position fixes this target, so the control shuffles rows, not episodes."
-            if self.shuffled_by == "rows"
-            else ""
         )
+        if self.shuffled_by == "rows":
+            note += " The position fixes this target, so the control shuffles rows, not episodes."
+        if self.merged:
+            note += (
+                f" The {self.most_classes - 1:,} most frequent of {self.most_classes - 1 + self.merged:,} classes are "
+                "told apart, and the others are one class: most_classes=... sets how many."
+            )
+        return note
 
     def predict(self, latents: AnnData) -> Float[np.ndarray, "rows k"]:
         """Read the target from any latents of the same model.
@@ -257,4 +266,6 @@ def _truth(row: AnnData, probe: ProbeResult) -> Float[np.ndarray, " k"]:
     if row.obs[probe.target].isna().any():
         return np.full(len(probe.names), np.nan)
     true = str(column(row, probe.target)[0])
+    if probe.merged and true not in probe.names:
+        true = OTHER
     return np.array([float(name == true) for name in probe.names])

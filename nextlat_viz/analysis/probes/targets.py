@@ -21,6 +21,12 @@ INTERVAL = (2.5, 97.5)
 TOLERANCE = 2e-3
 # A sum of squared deviations below this share of the sum of squares is rounding, not variance.
 ROUNDING = 1e-14
+# Classes that a probe tells apart by default. A real vocabulary has thousands, most with too few rows to fit.
+MOST_CLASSES = 500
+# Name of the class of all rarer ones.
+OTHER = "all other classes"
+# scikit-learn takes minutes for more classes than this.
+_MANY_CLASSES = 200
 _NAMED_BY = {"belief": "state_names", "next_token_probs": "vocabulary", "next_token_probs_exact": "vocabulary"}
 
 
@@ -29,6 +35,7 @@ class Numbers:
     """A target of K numbers per row, NaN where the world has no value."""
 
     metric: ClassVar[Literal["R2"]] = "R2"
+    merged: ClassVar[int] = 0
     values: Float[np.ndarray, "rows k"]
     names: tuple[str, ...]
 
@@ -104,12 +111,15 @@ class Classes:
         Names of the classes.
     columns : tuple of str
         Names of the m columns.
+    merged : int
+        Number of rare classes that share the last label.
     """
 
     metric: ClassVar[Literal["accuracy"]] = "accuracy"
     codes: Int[np.ndarray, "rows m"]
     labels: tuple[str, ...]
     columns: tuple[str, ...]
+    merged: int = 0
 
     @property
     def classes(self) -> int:
@@ -135,7 +145,7 @@ class Classes:
     def fit(
         self, X: Float[np.ndarray, "all dim"], rows: Int[np.ndarray, " n"], groups: Int[np.ndarray, " all"], seed: int
     ) -> Linear:
-        if len(self.columns) == 1:
+        if len(self.columns) == 1 and not self.merged and self.classes <= _MANY_CLASSES:
             return fit_logistic(X[rows], self.codes[rows, 0], self.classes)
         mean, scale = standard(X[rows])
         Z = torch.from_numpy(((X[rows] - mean) / scale).astype(np.float32))
@@ -200,12 +210,17 @@ def balanced_accuracy(codes: Int[np.ndarray, "rows m"], wrong: Float[np.ndarray,
 
 
 def target_of(
-    latents: AnnData, name: str, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]
+    latents: AnnData,
+    name: str,
+    train: Int[np.ndarray, " train"],
+    test: Int[np.ndarray, " test"],
+    most_classes: int = MOST_CLASSES,
 ) -> Numbers | Classes:
     """Return a column as a target, after checking that it varies and has no gaps on these rows.
 
     Names are classes, and so are integers that the world gives names to, such as the discs on a board. Where the world
-    says that -1 is no value, it is left out.
+    says that -1 is no value, it is left out. Of more names than `most_classes` the most frequent are classes, and all
+    others together are the last class.
     """
     used = np.concatenate([train, test])
     one_of("target", name, columns(latents))
@@ -217,7 +232,7 @@ def target_of(
                 f"target {name!r} is missing in {missing} of {used.size} rows: select the rows that have it first"
             )
         if name == "token_id" or not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-            return _classes(name, column(latents, name).astype(str), train)
+            return _classes(name, column(latents, name).astype(str), train, most_classes)
     values = column(latents, name).reshape(latents.n_obs, -1)
     world = _world(latents) if values.dtype.kind in "iu" else None
     if world is not None and name in world.state_values and values[used].min() >= 0:
@@ -240,14 +255,21 @@ def _world(latents: AnnData) -> World | None:
         return None
 
 
-def _classes(name: str, values: np.ndarray, train: np.ndarray) -> Classes:
-    known = np.unique(values[train])
+def _classes(name: str, values: np.ndarray, train: np.ndarray, most: int) -> Classes:
+    known, counts = np.unique(values[train], return_counts=True)
     if known.size < 2:
         raise LatentsError(
             f"target {name!r} has one class ({known[0]}) in all {train.size} rows to fit, and a probe needs two"
         )
     codes = np.searchsorted(known, values)
     fitted = known[np.minimum(codes, known.size - 1)] == values
+    if known.size > most:
+        frequent = np.sort(np.argsort(-counts, kind="stable")[: most - 1])
+        place = np.full(known.size, most - 1)
+        place[frequent] = np.arange(most - 1)
+        codes = np.where(fitted, place[np.minimum(codes, known.size - 1)], most - 1)
+        labels = (*map(str, known[frequent]), OTHER)
+        return Classes(codes[:, None], labels, (name,), known.size - most + 1)
     return Classes(np.where(fitted, codes, -1)[:, None], tuple(map(str, known)), (name,))
 
 
