@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,9 +200,10 @@ def extract(
         return table.assemble(memory.arrays, read, table.origin(read, reader.meta, reader.sites[:-1]))
     path = io.as_path(out, "out")
     require_names([*reader.sites, *episodes.states, *read.columns])
-    growing = Growing(path, identity_of(reader, read, positions, batch_size, device, dtype, call))
-    if not growing.finished:
-        _run(reader, read, growing, batch_size, device, progress, dtype)
+    identity = identity_of(reader, read, positions, batch_size, device, dtype, call)
+    with closing(Growing(path, identity)) as growing:
+        if not growing.finished:
+            _run(reader, read, growing, batch_size, device, progress, dtype)
     return open_backed(path)
 
 

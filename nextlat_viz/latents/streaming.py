@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from nextlat_viz import io
 from nextlat_viz.display import shorten
@@ -56,7 +57,7 @@ class Growing:
     Raises
     ------
     LatentsError
-        Another suffix, or files of another call; the differences are listed.
+        Another suffix, a file that another process is writing, or files of another call; the differences are listed.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
@@ -65,10 +66,41 @@ class Growing:
         self.out, self.identity = out, dict(identity)
         self.part = out.with_name(f".{out.name}.part")
         self.journal = out.with_name(f".{out.name}.journal")
-        self.finished = out.exists()
         self.episodes = self.row = 0
         self._begun = self._open = False
         self._recorded: str | None = None
+        self._lock = FileLock(out.with_name(f".{out.name}.lock"))
+        try:
+            if not out.exists():
+                self._acquire()
+            self.finished = out.exists()
+            self._compare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _acquire(self) -> None:
+        """Lock the file against other processes; the operating system releases it when this one ends."""
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise LatentsError(
+                f"out={str(self.out)!r} is in use: another process extracts there. Wait for it, or choose another path"
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        """Let other processes write the file."""
+        if self._lock.is_locked:
+            with suppress(OSError):  # Windows keeps a file that is open
+                Path(self._lock.lock_file).unlink()
+            self._lock.release()
+
+    def _compare(self) -> None:
+        """Compare the files that are there with this call."""
+        out = self.out
         if self.finished:
             _require_same(_stated(out), self.identity, out, f"choose another path, or delete {out} first")
             try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import runpy
 import subprocess
@@ -114,7 +115,8 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
             nl.extract(model(), TOKENS, **OPTIONS, out=out)
     assert not out.exists()
     begun = json.loads(out.with_name(".cut.h5ad.journal").read_text(encoding="utf-8").split("\n")[0])
-    assert streaming.Growing(out, begun).episodes == min(50, 4 * batches if where != "finish" else 50)
+    with contextlib.closing(streaming.Growing(out, begun)) as growing:
+        assert growing.episodes == min(50, 4 * batches if where != "finish" else 50)
     nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.h5ad", "whole.h5ad"]
@@ -379,3 +381,16 @@ def test_altered_columns_and_layout_are_not_continued(interrupted: Path, where: 
         item[() if item.shape == () else 0] = b"other" if isinstance(value, bytes) else value + 1
     with pytest.raises(LatentsError, match=r"\.part is damaged"):
         nl.extract(model(), TOKENS, **OPTIONS, out=interrupted)
+
+
+def test_two_extractions_do_not_share_a_file(tmp_path):
+    module, tokens = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 8)), np.arange(10).reshape(2, 5)
+    out = tmp_path / "latents.h5ad"
+
+    def another(done, total):
+        with pytest.raises(LatentsError, match="is in use: another process extracts there"):
+            nl.extract(module, tokens[::-1], ["1"], out=out, progress=False)
+
+    latents = nl.extract(module, tokens, ["1"], out=out, batch_size=1, progress=another)
+    np.testing.assert_array_equal(latents.X[:], nl.extract(module, tokens, ["1"], batch_size=1, progress=False).X)
+    assert [path.name for path in tmp_path.iterdir()] == ["latents.h5ad"]
