@@ -174,7 +174,7 @@ class Finetuned(HubModel):
 
     @property
     def label(self) -> str:
-        """How figures call it."""
+        """Name in figures: the pretrained model's, and whether it is trained."""
         return f"{self.card.model['name']} + psi" + ("" if self.is_trained else " (untrained)")
 
     @property
@@ -207,10 +207,8 @@ class Finetuned(HubModel):
         held_out = None
         # Folders of earlier versions do not have the file.
         if HELD_OUT in self.card.files:
-            path = self.folder / HELD_OUT
-            if not path.is_file() or sha256_of(path) != self.card.files[HELD_OUT]:
-                raise CheckpointError(f"{path} is missing or altered: the card has another hash. Get the model again.")
-            stored = {name: values.numpy() for name, values in load_tensors(path.read_bytes()).items()}
+            content = _checked(self.folder, self.card, HELD_OUT).read_bytes()
+            stored = {name: values.numpy() for name, values in load_tensors(content).items()}
             documents = {name: values for name, values in stored.items() if name == "document"}
             held_out = Episodes(stored["tokens"], documents, stored["loss_mask"], stored["length"])
         return Corpus(self.name, self.card.model["vocabulary_size"], self.tokenizer, held_out)
@@ -243,10 +241,7 @@ class Finetuned(HubModel):
         """Metrics on held-out sequences, a row per validation; the first is before any step."""
         import pandas as pd
 
-        path = self.folder / METRICS
-        if not path.is_file() or sha256_of(path) != self.card.files[METRICS]:
-            raise CheckpointError(f"{path} is missing or altered: the card has another hash. Get the model again.")
-        return pd.read_csv(path)
+        return pd.read_csv(_checked(self.folder, self.card, METRICS))
 
     @torch.no_grad()
     def states(self, tokens: Int[Tensor, "b t"]) -> dict[str, Float[Tensor, "b t dim"]]:
@@ -373,12 +368,18 @@ def _check_files(folder: Path, card: FinetuneCard) -> None:
     present = {path.relative_to(folder).as_posix() for path in (folder / MODEL).rglob("*") if path.is_file()}
     if unlisted := sorted(present - card.files.keys()):
         raise CheckpointError(f"{folder / unlisted[0]} is no file of this model's card: remove it")
-    for name, expected in card.files.items():
-        path = _file(folder, name)
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing although the card names it. Get the model again.")
-        if sha256_of(path) != expected:
-            raise CheckpointError(f"{path} is truncated or altered: the card has another hash. Get it again.")
+    for name in card.files:
+        _checked(folder, card, name)
+
+
+def _checked(folder: Path, card: FinetuneCard, name: str) -> Path:
+    """Return the path of a file, after comparing it with the hash in its card."""
+    path = _file(folder, name)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing although the card names it. Get the model again.")
+    if sha256_of(path) != card.files[name]:
+        raise CheckpointError(f"{path} is truncated or altered: the card has another hash. Get it again.")
+    return path
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -83,7 +83,7 @@ class LoadedModel(HubModel):
 
     @property
     def label(self) -> str:
-        """How figures call it: the last part of its name."""
+        """Name in figures: the last part of its name."""
         return Path(self.name).name + ("" if self.step else " (untrained)")
 
     @cached_property
