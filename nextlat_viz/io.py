@@ -25,6 +25,7 @@ _DRAFT = ".draft"
 # Names that Windows reserves for devices, with any extension.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{k}" for port in ("com", "lpt") for k in "123456789¹²³")}
 _LONGEST_NAME = 120
+_DEEPEST = 100
 
 
 class SealError(ValueError):
@@ -156,6 +157,34 @@ def check_seal(content: bytes) -> None:
         raise SealError("the content does not match its sha256")
 
 
+def parse_json(content: str | bytes) -> Any:
+    """Parse JSON of unknown origin.
+
+    Raises
+    ------
+    ValueError
+        When it is not JSON, or nested so deeply that code which walks through it would exceed Python's recursion limit.
+
+    Examples
+    --------
+    >>> parse_json("[" * 101 + "]" * 101)
+    Traceback (most recent call last):
+    ValueError: nested more than 100 levels deep
+    """
+    too_deep = f"nested more than {_DEEPEST} levels deep"
+    try:
+        data = json.loads(content)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    level = [data]
+    for _ in range(_DEEPEST + 1):
+        containers = [value for value in level if isinstance(value, (dict, list))]
+        if not containers:
+            return data
+        level = [item for value in containers for item in (value.values() if isinstance(value, dict) else value)]
+    raise ValueError(too_deep)
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a sealed JSON object. NaN and infinities, which JSON lacks, become null."""
     text = json.dumps({"seal": UNSEALED, **plain(data)}, indent=1, allow_nan=False)
@@ -175,8 +204,8 @@ def read_json(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     check_seal(content)
     try:
-        data = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(content)
+    except ValueError as error:
         raise SealError(f"the content is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise SealError("the content is not a JSON object")

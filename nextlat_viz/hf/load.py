@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from nextlat_viz import io
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.worlds import Episodes
 
@@ -70,7 +70,7 @@ def _read_config(transformers: Any, place: str, revision: str | None) -> dict[st
     is_folder = Path(place).is_dir()
     try:
         if is_folder:
-            config: Any = json.loads(Path(place, "config.json").read_text(encoding="utf-8"))
+            config: Any = io.parse_json(Path(place, "config.json").read_bytes())
         else:
             config, _ = transformers.PretrainedConfig.get_config_dict(place, revision=revision or "main")
     except (OSError, ValueError, RecursionError) as error:

@@ -252,12 +252,12 @@ def _journal(path: Path) -> tuple[dict[str, Any], int, int, str | None]:
     try:
         # The last item is empty, or a line that was not completed.
         first, *complete, _ = path.read_text(encoding="utf-8").split("\n")
-        there: dict[str, Any] = dict(json.loads(first))
+        there: dict[str, Any] = dict(io.parse_json(first))
         episodes, row, recorded = complete[-1].split()
         if int(episodes) < 0 or int(row) < 0:
             raise ValueError("negative counts")
         return there, int(episodes), int(row), recorded
-    except (OSError, ValueError, TypeError, IndexError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, IndexError) as error:
         raise damaged(path, path) from error
 
 
@@ -265,7 +265,7 @@ def _stated(path: Path) -> dict[str, Any]:
     """Return the identity in a finished file; empty where it was not written by this module."""
     try:
         with h5py.File(path, "r") as file:
-            return dict(json.loads(file["uns"][KEY]["extraction"][()]))
+            return dict(io.parse_json(file["uns"][KEY]["extraction"][()]))
     except Exception:
         # HDF5 raises errors of many types for a damaged file.
         return {}

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from nextlat_viz import io
 from nextlat_viz.errors import CheckpointError
 from nextlat_viz.training.config import TrainConfig
 
@@ -95,10 +96,10 @@ def read_card(folder: Path, kind: type[CardType]) -> CardType:
     """
     path = folder / CARD
     try:
-        content = json.loads(path.read_bytes())
+        content = io.parse_json(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is truncated or is not JSON ({error})") from error
     stated, expected = content.get("format") if isinstance(content, dict) else None, kind.model_fields["format"].default
     if stated != expected:

@@ -93,7 +93,7 @@ def load_state(folder: Path) -> SavedRun | None:
         tensors = load_tensors(content)
         # A safetensors file starts with the length of its header, which is JSON.
         length = int.from_bytes(content[:8], "little")
-        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["run"])
+        header = io.parse_json(io.parse_json(content[8 : 8 + length])["__metadata__"]["run"])
         progress = header["progress"]
         # JSON turned the steps into strings.
         progress["snapshots"] = {int(step): digest for step, digest in progress["snapshots"].items()}

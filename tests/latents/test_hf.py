@@ -182,6 +182,10 @@ def test_what_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (folder / "config.json").write_text(json.dumps({**config, **nested}))
         with pytest.raises(LatentsError, match=r"refused: its config asks for code .*evil.Model"):
             nl.load_hf(folder)
+    for depth in (150, 900, 200_000):
+        (folder / "config.json").write_text('{"a":' * depth + "0" + "}" * depth)
+        with pytest.raises(LatentsError, match="nested more than 100 levels deep"):
+            nl.load_hf(folder)
     (folder / "config.json").write_text("[" * 200_000)
     with pytest.raises(LatentsError, match="no readable config"):
         nl.load_hf(folder)

@@ -263,3 +263,12 @@ def test_an_altered_curve_of_a_shipped_checkpoint_is_refused(tmp_path, damage):
 
 def test_every_shipped_curve_has_a_hash():
     assert all(len(nlv.load(folder).metrics) for folder in shipped_folders())
+
+
+@pytest.mark.parametrize("depth", [150, 900])
+def test_a_deeply_nested_card_is_refused(run, depth):
+    path = run.folder / "card.json"
+    nested = '{"a":' * depth + "0" + "}" * depth
+    path.write_text(path.read_text().replace('"world": {', f'"world": {{"deep": {nested},', 1))
+    with pytest.raises(CheckpointError, match=r"card\.json.*nested more than 100 levels deep"):
+        nlv.load(run.folder)

@@ -189,7 +189,7 @@ def _read(path: Path, key: str) -> Stored:
 
     content = path.read_bytes()
     io.check_seal(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    header = io.parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     if header.get("format") != FORMAT or header.get("key") != key:
         raise ValueError(f"it is not a {FORMAT} file for this key")
     tensors = load(content)

@@ -60,7 +60,7 @@ def store(name: str, packed: Packed) -> None:
 def read(name: str) -> Packed | None:
     """Read an entry; None if there is none or a file of it is damaged."""
     try:
-        described = json.loads((folder() / f"{name}.json").read_bytes())
+        described = io.parse_json((folder() / f"{name}.json").read_bytes())
         hashes = dict(described["sha256"])
         tokenizer = _verified(folder() / f"{name}.tokenizer.json", hashes.pop("tokenizer")).read_text("utf-8")
         parts = {
