@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -42,7 +42,7 @@ from nextlat_viz.training.resume import (
     snapshot_path,
 )
 
-LOCK = ".lock"
+LOCK, SOFT_LOCK = ".lock", ".soft.lock"
 Callback: TypeAlias = Callable[[dict[str, float]], None]
 
 
@@ -120,12 +120,20 @@ def _locked(folder: Path, fabric: Fabric) -> Iterator[None]:
     if not fabric.is_global_zero:
         yield
         return
-    lock = FileLock(folder / LOCK)
+    lock: BaseFileLock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise
+        except (OSError, NotImplementedError):
+            # Some network file systems have no locks. There a file that exists is the lock.
+            lock = SoftFileLock(folder / SOFT_LOCK)
+            lock.acquire(timeout=0)
     except Timeout:
         raise CheckpointError(
-            f"out={str(folder)!r} is in use: another process trains there. Wait for it, or choose another folder."
+            f"out={str(folder)!r} is in use: another process trains there. Wait for it, or choose another folder. If "
+            f"none does, delete {lock.lock_file}, which a killed run has left."
         ) from None
     try:
         io.remove_drafts(folder)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 
 import pytest
 import torch
+from filelock import FileLock
 
 import nextlat_viz as nlv
 from nextlat_viz.errors import CheckpointError, TrainingError
@@ -231,3 +234,16 @@ def test_an_interrupted_sweep_keeps_the_state_of_the_run(tmp_path, small, monkey
     with pytest.raises(KeyboardInterrupt, match="after step 5 of 12"):
         nlv.sweep("rrxor", ["next_token"], [0], out=tmp_path, progress=False, **small | {"save_every": 100})
     assert resume.load_state(tmp_path / "next_token" / "seed0").progress.step == 5
+
+
+def test_a_file_system_without_locks_is_locked_by_a_file(tmp_path, small, monkeypatch):
+    def no_locks(self, *arguments, **options):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def another(row):
+        with pytest.raises(CheckpointError, match=r"is in use: another process trains there.*delete .*\.soft\.lock"):
+            nlv.train("rrxor", "next_token", seed=1, out=tmp_path, progress=False, **small)
+
+    monkeypatch.setattr(FileLock, "acquire", no_locks)
+    assert nlv.train("rrxor", "next_token", out=tmp_path, progress=False, on_validation=another, **small).step == 12
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
