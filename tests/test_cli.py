@@ -224,3 +224,15 @@ def test_a_file_that_cannot_be_written_is_named_before_any_work(tmp_path, capsys
         main(command.format(folder=tmp_path).split())
     message = capsys.readouterr().err
     assert all(word in message for word in words), message
+
+
+def test_the_figures_of_the_readme_need_a_browser_before_the_work(monkeypatch, capsys):
+    def started(*arguments, **options):
+        raise ValueError("the work began")
+
+    demo = sys.modules["nextlat_viz.pages.demo"]
+    monkeypatch.setattr(demo, "browser", lambda: None)
+    monkeypatch.setattr(demo, "load", started)
+    with pytest.raises(SystemExit):
+        main(["figures", "--readme"])
+    assert "the README's figures are images: PNG, SVG and PDF need Chrome" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from nextlat_viz import analysis, figures, io, worlds
 from nextlat_viz.analysis import measure
-from nextlat_viz.figures.export import drawable, on_white, write_images
+from nextlat_viz.figures.export import NO_BROWSER, browser, drawable, on_white, write_images
 from nextlat_viz.pages.plates import Group
 from nextlat_viz.pages.report import report
 from nextlat_viz.training import train
@@ -137,7 +137,15 @@ def pair_figures(group: Group) -> dict[str, tuple[go.Figure, str]]:
 
 
 def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
-    """Write the figures of the README from the shipped checkpoints, each with its provenance."""
+    """Write the figures of the README from the shipped checkpoints, each with its provenance.
+
+    Raises
+    ------
+    ImportError
+        Where no browser is found to draw them with; at once, before anything is computed.
+    """
+    if browser() is None:
+        raise ImportError(f"the README's figures are images: {NO_BROWSER}")
     pair = [load(f"rrxor/{objective}") for objective in OBJECTIVES]
     group = Group("rrxor", pair[0].world, pair, measure.results())
     provenance = {"command": "nextlat-viz figures --readme", **figures.provenance_of(*group.latents)}
