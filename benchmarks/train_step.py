@@ -154,7 +154,9 @@ def measure(vocabulary: int, repeats: int) -> None:
 
 
 def ratio(over: list[float], under: list[float]) -> str:
-    low, middle, high = statistics.quantiles([a / b for a, b in zip(over, under, strict=True)], n=4)
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    # Quartiles need two values; a single repeat has none.
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
