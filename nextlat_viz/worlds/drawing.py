@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import unknown
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK
 from nextlat_viz.worlds import checks
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
 
+# Characters of a name that hover text shows.
+HOVER = 120
 QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
 """Options of a trace without hover text and legend entry."""
 
@@ -126,7 +128,7 @@ def add_caption(figure: go.Figure, title: str, below: str) -> None:
     """Add a title at the top and a note below the picture; both are escaped."""
     # A legend narrows the plot, and a sentence centred under it would run off the left edge.
     x, anchor = (0, "left") if figure.layout.showlegend else (0.5, "center")
-    figure.update_layout(title={"text": escape(title), "x": 0.5, "font": {"size": 15}})
+    figure.update_layout(title={"text": escape(shorten(title, 120)), "x": 0.5, "font": {"size": 15}})
     paper: dict[str, Any] = {"xref": "paper", "yref": "paper", "xanchor": anchor, "yshift": -24}
     add_text(figure, (x, 0), escape(below), 11, **paper)
 

@@ -171,3 +171,15 @@ def test_a_report_of_tables_alone_needs_no_plotly(tmp_path: Path) -> None:
     page = report({}, {"T": pd.DataFrame({"a": [1]})}, "t", tmp_path / "r.html").read_text()
     assert len(page) < 20_000
     assert "<script" not in page
+
+
+@pytest.mark.parametrize("kind", ["machine", "beliefs"])
+def test_long_names_take_no_room_and_no_name_turns_the_text_around(kind: str) -> None:
+    def data(size: int) -> str:
+        names = [f"\u202e{number}{'n' * size}" for number in range(3)]
+        world = worlds.HiddenMarkovWorld("long", worlds.get("mess3").transitions, names, names)
+        return json.dumps(story(episode_page(world, world.sample(1, 6, seed=0), kind=kind)), ensure_ascii=False)
+
+    short, long = data(100), data(10_000)
+    assert len(long) < 1.1 * len(short)
+    assert "\u202e" not in long

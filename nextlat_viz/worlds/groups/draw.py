@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.plotting import CURSOR, INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
@@ -104,11 +104,11 @@ def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
             mode="lines",
             line={"width": 2, "color": state_colour(k)},
             opacity=0.75,
-            name=escape(f"then {world.vocabulary[generator]}"),
+            name=escape(shorten(f"then {world.vocabulary[generator]}")),
             hoverinfo="skip",
         )
     orders = zip(world.vocabulary, world.order, strict=True)
-    hover = [f"{escape(name)}<br>order {order}" for name, order in orders]
+    hover = [f"{escape(shorten(name))}<br>order {order}" for name, order in orders]
     drawing.add_dots(figure, where, hover, size=9, color=INK, line={"width": 0})
     figure.update_xaxes(range=[-1.08, 1.08])
     figure.update_yaxes(range=[where[:, 1].min() - 0.08, where[:, 1].max() + 0.08])
@@ -141,7 +141,7 @@ def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position
 
 def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour: str) -> None:
     side = {"xshift": 12, "xanchor": "left"} if place[0] < 0.6 else {"xshift": -12, "xanchor": "right"}
-    drawing.add_text(figure, place, f"<b>{escape(text)}</b>", 14, colour, **side)
+    drawing.add_text(figure, place, f"<b>{escape(shorten(text))}</b>", 14, colour, **side)
 
 
 @picture(GroupWorld, "strip")
@@ -177,7 +177,7 @@ def draw_strip(
         _track(figure, name, line, first, position, state_colour(k))
     angle = -60 if max(map(len, world.vocabulary)) > 3 else 0
     for t in range(first + 1, last + 1):
-        text, colour = escape(world.vocabulary[episode.tokens[0, t - 1]]), CURSOR if t == position else INK
+        text, colour = escape(shorten(world.vocabulary[episode.tokens[0, t - 1]])), CURSOR if t == position else INK
         drawing.add_text(figure, (t, floor - 0.1), text, 11, colour, yanchor="top", textangle=angle)
     frame = {"x0": position - 0.36, "x1": position + 0.36, "y0": floor + 0.1, "y1": 0.5}
     figure.add_shape(type="rect", line={"width": 2, "color": CURSOR}, **frame)
@@ -204,7 +204,7 @@ def _track(
         drawing.add_dots(
             figure,
             np.stack([t[shown], line[shown]], axis=1),
-            [f"{escape(name)} after {k} tokens" for k in t[shown]],
+            [f"{escape(shorten(name))} after {k} tokens" for k in t[shown]],
             [name] * len(t[shown]) if len(name) == 1 else (),
             12,
             size=19 if len(name) == 1 else 9,

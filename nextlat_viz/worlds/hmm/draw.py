@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.plotting import CURSOR, INK, SEQUENTIAL, Figure
 from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.base import Episodes
@@ -121,7 +121,7 @@ def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> g
             x=places[rows, 0],
             y=places[rows, 1],
             mode="markers",
-            name=escape(name),
+            name=escape(shorten(name)),
             marker={"size": size[rows], "opacity": 0.9, "line": rim} | marker,
             hovertext=hover[rows],
             hoverinfo="text",
@@ -147,7 +147,7 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
         along = ends - starts
         aside = np.stack([-along[:, 1], along[:, 0]], axis=1)
         aside *= 0.012 / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
-        style = {"name": escape(name), "legendgroup": str(token), "hoverinfo": "skip"}
+        style = {"name": escape(shorten(name)), "legendgroup": str(token), "hoverinfo": "skip"}
         line = {"width": 2, "color": state_colour(token)}
         figure.add_scatter(
             **drawing.segments(starts + aside, ends + aside),
@@ -189,7 +189,7 @@ def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
     for name, corner in zip(world.state_names, corners, strict=True):
         outward = (corner - centre) / (np.linalg.norm(corner - centre) + 1e-12)
         x, y = 22 * outward if world.n_states > 2 else (0, -24)
-        drawing.add_text(figure, corner, f"<b>{escape(name)}</b>", 14, xshift=x, yshift=y)
+        drawing.add_text(figure, corner, f"<b>{escape(shorten(name))}</b>", 14, xshift=x, yshift=y)
 
 
 def _outline(points: Float[np.ndarray, "points 2"]) -> Int[np.ndarray, " ring"]:
@@ -218,9 +218,11 @@ def _mixed_colours(beliefs: Float[np.ndarray, "rows states"]) -> list[str]:
 
 
 def _hover(world: HiddenMarkovWorld, tree: BeliefTree, place: int) -> str:
-    prefix = " ".join(escape(world.vocabulary[token]) for token in tree.prefixes[place]) or "(start)"
+    read = " ".join(world.vocabulary[token] for token in tree.prefixes[place])
+    prefix = escape(shorten(read, drawing.HOVER)) or "(start)"
     belief = "<br>".join(
-        f"{escape(name)}: {value:.3f}" for name, value in zip(world.state_names, tree.beliefs[place], strict=True)
+        f"{escape(shorten(name, drawing.HOVER))}: {value:.3f}"
+        for name, value in zip(world.state_names, tree.beliefs[place], strict=True)
     )
     return f"after {prefix}<br>{belief}<br>probability {tree.probability[place]:.2%}"
 

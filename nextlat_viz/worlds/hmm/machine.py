@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.plotting import INK
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.drawing import state_colour
@@ -53,8 +53,8 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
         _draw_labels(figure, arrows, places, np.array([across, up]) / 2)
     inside = all(len(name) <= 4 for name in world.state_names)
     shares = zip(world.state_names, world.stationary, strict=True)
-    hover = [f"state {escape(name)}<br>probability {share:.1%}" for name, share in shares]
-    names = [escape(name) for name in world.state_names]
+    hover = [f"state {escape(shorten(name, drawing.HOVER))}<br>probability {share:.1%}" for name, share in shares]
+    names = [escape(shorten(name)) for name in world.state_names]
     colours, rim = [state_colour(k) for k in range(world.n_states)], {"width": 1.5, "color": INK}
     text = names if inside else ()
     drawing.add_dots(figure, places, hover, text, 15, size=2 * _NODE, color=colours, line=rim)
@@ -93,7 +93,9 @@ def arrows_between(world: HiddenMarkovWorld, places: Float[np.ndarray, "states 2
     for source, target in np.argwhere(world.transitions.sum(0) > 0).tolist():
         tokens = world.transitions[:, source, target]
         label = tuple(
-            f"{escape(name)}: {chance:.2g}" for name, chance in zip(world.vocabulary, tokens, strict=True) if chance > 0
+            f"{escape(shorten(name))}: {chance:.2g}"
+            for name, chance in zip(world.vocabulary, tokens, strict=True)
+            if chance > 0
         )
         curve, outward = _loop(places, source) if source == target else _bow(places[source], places[target])
         arrows.append(Arrow(source, target, label, float(tokens.sum()), curve, outward))
@@ -134,7 +136,7 @@ def _draw_arrow(figure: go.Figure, world: HiddenMarkovWorld, arrow: Arrow) -> No
     back = back / np.linalg.norm(back) * _HEAD
     side = np.array([-back[1], back[0]]) * 0.42
     head = np.stack([tip, tip - back + side, tip - back - side, tip])
-    names = [escape(world.state_names[state]) for state in (arrow.source, arrow.target)]
+    names = [escape(shorten(world.state_names[state], drawing.HOVER)) for state in (arrow.source, arrow.target)]
     figure.add_scatter(
         x=shaft[:, 0],
         y=shaft[:, 1],

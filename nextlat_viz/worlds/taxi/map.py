@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.plotting import CURSOR, INK, SEQUENTIAL, Figure
 from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.drawing import QUIET, picture
@@ -208,7 +208,7 @@ def _amount(value: float) -> str:
 
 
 def _draw_names(figure: go.Figure, streets: Streets) -> None:
-    hover = [escape(name) for name in streets.nodes]
+    hover = [escape(shorten(name, drawing.HOVER)) for name in streets.nodes]
     drawing.add_dots(figure, np.stack([streets.x, streets.y], axis=1), hover, size=8, color=INK, opacity=0)
 
 
@@ -225,7 +225,8 @@ def _draw_ride(
         (end, "to", {"size": 15, "symbol": "square-open"}),
     ):
         _draw_place(figure, streets, node, label, marker, above=_lies_below(streets, path, node))
-    place, hover = [streets.x[path[at]], streets.y[path[at]]], [escape(f"at {streets.nodes[path[at]]}")]
+    place = [streets.x[path[at]], streets.y[path[at]]]
+    hover = [escape(shorten(f"at {streets.nodes[path[at]]}", drawing.HOVER))]
     drawing.add_dots(figure, place, hover, size=11, color=CURSOR, line={"width": 0})
 
 
@@ -260,7 +261,7 @@ def _draw_place(
 ) -> None:
     """Add a marker with its name above or below it, aligned inwards near the left and right ends of the map."""
     x, y = streets.x[node], streets.y[node]
-    name = escape(f"{label} {streets.nodes[node]}")
+    name = escape(shorten(f"{label} {streets.nodes[node]}", drawing.HOVER))
     line = {"width": 3, "color": CURSOR}
     drawing.add_dots(figure, [x, y], [name], color=CURSOR, line=line, **marker)
     across = (x - streets.x.min()) / max(np.ptp(streets.x), 1e-9)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, shorten
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
@@ -104,7 +104,7 @@ def draw_frequencies(
         xaxis=axis | {"title": _title("rank")},
         yaxis=axis | {"title": _title("fraction of tokens"), "tickformat": ".0e"},
     )
-    names = [escape(world.vocabulary[token]) for token in order]
+    names = [escape(shorten(world.vocabulary[token])) for token in order]
     hover = [f"{name}<br>{count:,} times" for name, count in zip(names, counts[order], strict=True)]
     dots: dict[str, Any] = {"size": 5, "color": CATEGORICAL[6], "opacity": 0.9, "line": {"width": 0}}
     drawing.add_dots(figure, np.stack([np.arange(1, len(order) + 1), share], axis=1), hover, **dots)
