@@ -193,7 +193,11 @@ def finetune(
         return held_out_metrics(learner, parts.held_out, config.batch_size, fabric.device)
 
     def finish(state: RunState) -> None:
-        metrics = [{key: value for key, value in row.items() if key != "step"} for row in state.history]
+        # JSON has no NaN. A card leaves out what is undefined: the transition error of states that never change.
+        metrics = [
+            {key: value for key, value in row.items() if key != "step" and math.isfinite(value)}
+            for row in state.history
+        ]
         learner.to("cpu")
         with quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=f".{MODEL}.") as temporary:
             written = Path(temporary, MODEL)

@@ -290,7 +290,11 @@ class Finetuned(HubModel):
                 "parameters": f"{card.parameters:,}",
                 "corpus": "{kind}: {train:,} sequences, {held_out:,} held out".format(**card.corpus),
                 "steps": f"{card.config.steps:,}",
-                **{name: f"{card.before[name]:.4f} before, {value:.4f} now" for name, value in card.metrics.items()},
+                **{
+                    name: f"{card.before[name]:.4f} before, {value:.4f} now"
+                    for name, value in card.metrics.items()
+                    if name in card.before
+                },
                 "made by": card.command,
             },
         )

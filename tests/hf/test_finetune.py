@@ -271,6 +271,16 @@ def test_an_interrupt_saves_the_state_of_the_step_it_finishes(tmp_path: Path, mo
     assert resume.load_state(tmp_path).progress.step == 2
 
 
+def test_an_undefined_metric_is_left_out_of_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = PostHoc.measure
+    still = torch.tensor(0.0)
+    monkeypatch.setattr(PostHoc, "measure", lambda self, batch: {**measure(self, batch), "moved": still})
+    tuned = finetune(build("gpt2"), TOKENS, out=tmp_path, **QUICK)
+    assert "transition_error" not in tuned.card.metrics
+    assert "transition_error" not in tuned.card.before
+    assert load_finetuned(tmp_path).card == tuned.card
+
+
 def perturbed(kind: str) -> Any:
     model = build(kind)
     with torch.no_grad():
