@@ -279,10 +279,12 @@ def test_close_closes_every_control(state: ViewState) -> None:
     before = set(_instances)
     monitor = partial(LossMonitor, theme="dark")
     cloud = partial(nlv.Cloud, np.zeros((2, 2)))
+    world = nlv.worlds.get("rrxor")
     for make in (
         *(partial(view, state=state) for view in (LatentExplorer, ProbeLab, TrajectoryCompare, Studio)),
         monitor,
         cloud,
+        partial(nlv.EpisodeStepper, world, world.sample(1, 6, seed=0)),
     ):
         one = make()
         # Shown once, as a page does: the page asks for the layout.
