@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import importlib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 LONGEST = 24
@@ -42,6 +43,23 @@ def shorten(text: object, longest: int = LONGEST) -> str:
     if not shown.isprintable():
         shown = "".join(letter if letter.isprintable() else " " for letter in shown)
     return shown if len(whole) <= longest else shown[: max(longest - 1, 0)].rstrip() + "…"
+
+
+def distinct(labels: Iterable[object]) -> list[str]:
+    """Number the labels that occur more than once.
+
+    Examples
+    --------
+    >>> distinct(["hf", "NextLat", "hf"])
+    ['hf (1)', 'NextLat', 'hf (2)']
+    """
+    texts = [str(label) for label in labels]
+    repeated, seen = Counter(texts), Counter[str]()
+    numbered = []
+    for text in texts:
+        seen[text] += 1
+        numbered.append(f"{text} ({seen[text]})" if repeated[text] > 1 else text)
+    return numbered
 
 
 def table(title: str, rows: Mapping[str, object], note: str = "") -> str:

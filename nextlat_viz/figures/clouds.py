@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
@@ -101,7 +101,7 @@ def clouds(
         list(_model_views(table, planes, reading, drawn))
         for table, planes, reading in zip(latents, projections, readings, strict=True)
     ]
-    labels = [_label(table) for table in latents] if labels is None else labels
+    labels = distinct(map(_label, latents)) if labels is None else labels
     colors = themes.model_colors(labels)
     paint = coloring(latents[0][drawn], color)
     texts = hover_texts(latents[0], drawn)

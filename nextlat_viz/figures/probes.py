@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import distinct, escape
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Layout
 from nextlat_viz.figures.theme import Theme, dash, symbol
@@ -61,7 +61,7 @@ def probe_overview(
     if len({(result.target, result.metric) for result in results}) != 1:
         raise ValueError("results must be one or more probes of one target")
     metric, source = METRICS[results[0].metric], escape(results[0].site)
-    labels = [result.label for result in results] if labels is None else labels
+    labels = distinct(result.label for result in results) if labels is None else labels
     names, colors = [escape(label) for label in labels], themes.model_colors(labels)
     by_site, by_position = (list(given) or [None] * len(results) for given in (by_site, by_position))
     lowest = _lowest(results, by_site, by_position)

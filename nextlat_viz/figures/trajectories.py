@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import MOST_NAMES, PATTERNS, bars, hatched, likeliest, name_axis
@@ -71,7 +71,7 @@ def trajectories(
         raise ValueError(
             f"position={position}: episode {first.episode} has positions {first.positions[0]} to {first.positions[-1]}"
         )
-    labels = [path.label for path in paths] if labels is None else labels
+    labels = distinct(path.label for path in paths) if labels is None else labels
     at = int(np.flatnonzero(first.positions == position)[0])
     rows = episode_rows(latents[0], first.episode)
     tokens = list(meta(latents[0])["vocabulary"])

@@ -15,6 +15,7 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 
 from nextlat_viz import analysis
+from nextlat_viz.display import distinct
 from nextlat_viz.errors import LatentsError, one_of, unknown
 from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
 from nextlat_viz.latents import site as site_of
@@ -69,6 +70,13 @@ class Scene:
         for other in self.latents[1:]:
             same = meta(other)["episodes_sha256"] == meta(first)["episodes_sha256"]
             if not same or not other.obs_names.equals(first.obs_names):
+                worlds = [table["world"] for table in (meta(first), meta(other))]
+                if worlds[0] != worlds[1]:
+                    raise LatentsError(
+                        f"{meta(first)['name']!r} and {meta(other)['name']!r} are of two worlds with the name "
+                        f"{self._sources[0].world_name!r} and other parameters, so their rows cannot be linked: open "
+                        "models of one world"
+                    )
                 raise LatentsError(
                     f"{meta(first)['name']!r} and {meta(other)['name']!r} did not read the same episodes, so their "
                     "rows cannot be linked: extract both with the same episodes=..."
@@ -96,12 +104,12 @@ class Scene:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The label of each model, with its name added where two labels are the same."""
+        """The label of each model, with its name added where two labels are the same, and then a number."""
         metas = [meta(latents) for latents in self.latents]
         labels = [str(about["label"]) for about in metas]
         if len(set(labels)) == len(labels):
             return labels
-        return [f"{about['label']}, {str(about['name']).rpartition('/')[2]}" for about in metas]
+        return distinct(f"{about['label']}, {str(about['name']).rpartition('/')[2]}" for about in metas)
 
     @cached_property
     def sites(self) -> list[str]:

@@ -240,6 +240,16 @@ def test_two_seeds_of_one_objective_are_told_apart(rrxor: list[AnnData]) -> None
     assert ViewState(rrxor[0], other).labels == ["NextLat, seed0", "NextLat, seed1"]
 
 
+def test_two_models_of_one_label_and_name_are_told_apart(rrxor: list[AnnData]) -> None:
+    assert ViewState(rrxor[0], rrxor[0].copy()).labels == ["NextLat, seed0 (1)", "NextLat, seed0 (2)"]
+
+
+def test_two_worlds_of_one_name_are_named_as_the_reason(mess3: list[AnnData]) -> None:
+    other = make_latents("mess3:x=0.1", label="other", n=N, length=LENGTH, blocks=1)
+    with pytest.raises(LatentsError, match="of two worlds with the name 'mess3' and other parameters"):
+        ViewState(mess3[0], other)
+
+
 def test_models_of_other_episodes_are_refused(rrxor: list[AnnData]) -> None:
     with pytest.raises(LatentsError, match="same episodes"):
         ViewState(rrxor[0], make_latents(label="other", n=N, length=LENGTH, seed=5))
