@@ -189,7 +189,7 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     "probe: a share as text": (lambda: nlv.probe(made.latents, test_size="0.3"), ("test_size", "'0.3'")),
     "probe: a share of all": (lambda: nlv.probe(made.latents, test_size=30), ("test_size", "30")),
     "probe: a negative seed": (lambda: nlv.probe(made.latents, seed=-1), ("seed=-1",)),
-    "probe: position 0": (lambda: nlv.probe(made.latents, min_position=0), ("min_position=0",)),
+    "probe: position -1": (lambda: nlv.probe(made.latents, min_position=-1), ("min_position=-1",)),
     "probe: no resamples": (lambda: nlv.probe(made.latents, n_bootstrap=0), ("n_bootstrap=0",)),
     "probe: True for untrained": (lambda: nlv.probe(made.latents, untrained=True), ("untrained", "bool")),
     "project: an unknown method": (lambda: nlv.project(made.latents, "tsne"), ("method", "'tsne'")),
