@@ -147,6 +147,8 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             **{"heads": 12, "dim": 768, "mlp_dim": 2048, "psi_width": 768, "horizon": 8, "lambda_h": 2.0},
             **{"steps": 100_000, "batch_size": 1024, "learning_rate": 3e-4, "grad_clip": 1.0},
         ),
+        # The horizon l - 2 of the default world, G(2, 5); `resolve_config` takes that of the world's arms.
+        "path_star": _changed(PAPER, horizon=3),
         # TinyStories.
         "text": _changed(
             PAPER,
