@@ -18,6 +18,7 @@ from nextlat_viz import cli
 from nextlat_viz.analysis import measure
 from nextlat_viz.cli import main
 from nextlat_viz.figures import export
+from nextlat_viz.latents import readers
 
 
 def test_train_then_extract(tmp_path, capsys):
@@ -217,9 +218,9 @@ def test_studio_serves_until_it_is_ended(end):
 def test_a_file_that_cannot_be_written_is_named_before_any_work(tmp_path, capsys, monkeypatch, command, words):
     (tmp_path / "there.h5ad").touch()
     (tmp_path / "file").touch()
-    for work in (measure.registry.Models, nlv.latents.readers.LatentsReader):
+    for work in (measure.registry.Models, readers.LatentsReader):
         monkeypatch.setattr(work, "__init__", lambda *_: pytest.fail("this began to work"))
-    monkeypatch.setattr(nlv.latents.readers.CheckpointReader, "__init__", lambda *_: pytest.fail("this began to work"))
+    monkeypatch.setattr(readers.CheckpointReader, "__init__", lambda *_: pytest.fail("this began to work"))
     with pytest.raises(SystemExit):
         main(command.format(folder=tmp_path).split())
     message = capsys.readouterr().err
