@@ -35,7 +35,10 @@ def train_one(world: str, objective: str, seed: int) -> Path:
 
     torch.set_num_threads(1)
     snapshots = SNAPSHOTS.get((world, seed))
-    options: dict[str, Any] = {} if snapshots is None else {"snapshots": snapshots}
+    # The results beside these weights, and the sentences about them, are of models without a start token.
+    options: dict[str, Any] = {"start_token": False}
+    if snapshots is not None:
+        options["snapshots"] = snapshots
     if world in STEPS:
         options["steps"] = STEPS[world]
     folder = RUNS / world / objective / f"seed{seed}"
