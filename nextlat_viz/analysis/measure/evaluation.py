@@ -152,11 +152,13 @@ def evaluate(
         if not any(registered[name].fits(checkpoint) for checkpoint in loaded):
             worlds = ", ".join(dict.fromkeys(checkpoint.world.name for checkpoint in loaded))
             raise ValueError(f"measures: {name!r} can be taken of none of these checkpoints (worlds: {worlds})")
+    models = display.distinct(model.name for model in loaded)
+    labelled = list(zip(loaded, _world_labels(loaded), models, strict=True))
     jobs = [
-        (name, checkpoint, world)
+        (name, *model)
         for name in (registered if names is None else dict.fromkeys(names))
-        for checkpoint, world in zip(loaded, _world_labels(loaded), strict=True)
-        if registered[name].fits(checkpoint)
+        for model in labelled
+        if registered[name].fits(model[0])
     ]
     folder = None if out is None else io.resolve(out, "out") / PARTS
     if folder is not None:
@@ -164,10 +166,12 @@ def evaluate(
     results: dict[tuple[str, str], Measure] = {}
     frames = []
     with tqdm(jobs, desc="evaluate", unit="measure", disable=not progress) as bar:
-        for name, checkpoint, world in bar:
-            bar.set_postfix_str(f"{name} of {checkpoint.name}", refresh=False)
+        for name, checkpoint, world, model in bar:
+            bar.set_postfix_str(f"{name} of {model}", refresh=False)
             part = _part(name, registered[name], checkpoint, folder)
-            part = replace(part, table=part.table.assign(world=world))
+            # A row may be of the true world or a control, which keeps its name.
+            shown = part.table["model"].replace(checkpoint.name, model)
+            part = replace(part, table=part.table.assign(world=world, model=shown))
             results[name, world] = results[name, world] + part if (name, world) in results else part
             frames.append(part.to_frame().assign(measure=name, weights_sha256=checkpoint.weights_sha256))
     return Evaluation(results, _stacked(frames), "" if names else _left_out(loaded, registered))

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from nextlat_viz import display
 from nextlat_viz.analysis.measure.result import Measure, record
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, WorldPredictor, as_predictors
 from nextlat_viz.training.checkpoint import load, torch_defaults
@@ -220,8 +221,11 @@ def measure(
 
 
 def _table(rows: Sequence[tuple[Predictor, dict[str, Any]]]) -> pd.DataFrame:
+    models = {id(model): model for model, _ in rows}
+    # Two runs may have one name, such as a longer run of the same seed.
+    names = dict(zip(models, display.distinct(model.name for model in models.values()), strict=True))
     table = pd.DataFrame(
-        [record(model.world.name, model.objective, model.seed, model.name, **values) for model, values in rows]
+        [record(model.world.name, model.objective, model.seed, names[id(model)], **values) for model, values in rows]
     )
     for column in table.columns[table.isna().any()]:
         # A count that only some of the rows have stays a whole number.

@@ -205,3 +205,14 @@ def test_the_battery_keeps_its_order_and_fits() -> None:
     assert names[-3:] == ["rollout_divergence", "length_generalisation", "acceptance"]
     assert "belief" in evaluation.battery(nlv.load("rrxor/nextlat"))
     assert "transition_consistency" not in evaluation.battery(nlv.load("rrxor/next_token"))
+
+
+def test_two_runs_of_one_name_can_be_told_apart(tmp_path: Path) -> None:
+    for copy in ("first", "second"):
+        shutil.copytree(nlv.load("rrxor/nextlat").folder, tmp_path / copy)
+    folders = [tmp_path / "first", tmp_path / "second", "rrxor/next_token"]
+    table = evaluation.evaluate(folders, ["loss"], progress=False).table
+    names = ["rrxor/nextlat/seed0 (1)", "rrxor/nextlat/seed0 (2)", "rrxor/next_token/seed0"]
+    assert table["model"].unique().tolist() == names
+    rolled = nlv.analysis.rollout_divergence(folders[:2], steps=1, n=8, progress=False).table
+    assert rolled["model"].unique().tolist() == names[:2]
