@@ -225,7 +225,7 @@ class Finetuned(HubModel):
 
     def at(self, step: int) -> Finetuned:
         if step not in (0, self.step):
-            raise ValueError(f"step={step}: of {self.name} no weights were kept but those of step {self.step} and 0")
+            raise ValueError(f"step={step}: {self.name} keeps only the weights of steps 0 and {self.step}")
         return self if step == self.step else self.untrained()
 
     @torch_defaults()

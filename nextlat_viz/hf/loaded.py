@@ -112,7 +112,9 @@ class LoadedModel(HubModel):
 
     def at(self, step: int) -> LoadedModel:
         if step not in (0, 1):
-            raise ValueError(f"step={step}: of {self.name} there are only its weights, 1, and random ones, 0")
+            raise ValueError(
+                f"step={step}: {self.name} has only its published weights, step 1, and random ones, step 0"
+            )
         return self if step else self.untrained()
 
     def untrained(self) -> LoadedModel:
