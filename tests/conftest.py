@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,11 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 # One slow core must not fail a property for taking long, and a run must be repeatable.
 settings.register_profile("nextlat_viz", deadline=None, derandomize=True)
 settings.load_profile("nextlat_viz")
+
+
+def pytest_configure() -> None:
+    # A background job of a shell ignores Ctrl-C, and so do the processes that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

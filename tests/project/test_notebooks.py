@@ -11,8 +11,7 @@ from nbclient import NotebookClient
 from .pyproject import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# The cells of the measures take minutes, and leave nothing in the kernel but results.
-QUICK = [path for path in NOTEBOOKS if path.name != "03_measures.ipynb"]
+
 # A panel shows an error in its place, and the cell ends without one.
 NO_ALERT = """
 from ipywidgets.widgets.widget import _instances
@@ -39,7 +38,7 @@ def test_clean(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", QUICK, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_runs_twice_in_one_kernel(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     cells = [
