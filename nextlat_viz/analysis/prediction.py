@@ -175,7 +175,8 @@ def episode_predictions(latents: Any, episode: int, head: Float[np.ndarray, "V D
     return pd.DataFrame(
         {
             "position": position,
-            "token": column(latents, "token")[rows].astype(object),
+            # At position 0 no token has been read.
+            "token": np.where(position > 0, column(latents, "token")[rows].astype(object), None),
             "next_token": np.where(known, names[following], None),
             "model": given(model),
             "exact": given(exact),

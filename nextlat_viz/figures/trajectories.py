@@ -76,15 +76,18 @@ def trajectories(
     rows = episode_rows(latents[0], first.episode)
     tokens = list(meta(latents[0])["vocabulary"])
     vocabulary = [escape(shorten(token)) for token in tokens]
-    codes = [tokens.index(token) for token in first.tokens]
+    # The start token, at position 0, has the id after all others.
+    places = first.positions.tolist()
+    codes = [tokens.index(token) if place else len(tokens) for token, place in zip(first.tokens, places, strict=True)]
+    read = [[code for code in codes[: i + 1] if code < len(tokens)] for i in range(len(codes))]
     texts = [
-        f"read {prefix(np.array(codes[: i + 1]), vocabulary)}<br>position {place}"
-        for i, place in enumerate(first.positions.tolist())
+        f"read {prefix(np.array(codes, dtype=int), vocabulary) or 'nothing'}<br>position {place}"
+        for codes, place in zip(read, places, strict=True)
     ]
     labels = ["true" if first.axes else "exact", *labels]
     names = [escape(shorten(label)) for label in labels]
     colors = [themes.EXACT, *themes.model_colors(labels[1:])]
-    places = [first.exact_coordinates, *(path.coordinates for path in paths)]
+    paths_drawn = [first.exact_coordinates, *(path.coordinates for path in paths)]
     arrays = [(latents[0], "next_token_probs_exact"), *((table, "next_token_probs") for table in latents)]
     chances = [column(table, name)[rows[at]] if name in table.obsm else None for table, name in arrays]
     known = [chance for chance in chances if chance is not None]
@@ -95,7 +98,7 @@ def trajectories(
     drawn = [shorten(tokens[code], 10) for code in likely]
     planes, next_token, errors, strip = _views(layout, latents[0], drawn, paths, position)
     traces.append(simplex.edges(None if first.axes else _pictured(latents[0]), meta={"role": "simplex"}, **planes))
-    for i, (name, color, place) in enumerate(zip(names, colors, places, strict=True)):
+    for i, (name, color, place) in enumerate(zip(names, colors, paths_drawn, strict=True)):
         if i or first.has_truth:
             traces += _path(name, color, place, at, texts, i, planes)
     for i, (label, color, chance) in enumerate(zip(labels, colors, chances, strict=True)):
@@ -106,7 +109,7 @@ def trajectories(
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
         if path.has_truth:
             traces.append(_error(name, color, path, texts, i, errors))
-    traces.append(_strip(codes, tokens, first.positions, at, selection, theme, strip))
+    traces.append(_strip(codes, [*tokens, "start"], first.positions, at, selection, theme, strip))
     line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
     across = {"x0": position, "x1": position, "xref": "x3"}
     layout.lines.append({"type": "line", **across, "y0": 0, "y1": 1, "yref": "y3 domain", "line": line})

@@ -8,13 +8,18 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from ipywidgets import HTML
+from ipywidgets.widgets.widget import _instances
 
 import nextlat_viz as nlv
 from nextlat_viz import latents as tables
 from nextlat_viz import worlds
 from nextlat_viz.analysis._rows import prefixes
+from nextlat_viz.analysis.prediction import episode_predictions
 from nextlat_viz.analysis.probes.probe import probe_positions
+from nextlat_viz.analysis.trajectories import read_trajectory
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.trajectories import trajectories
 from nextlat_viz.training.checkpoint import Checkpoint, build_model
 from nextlat_viz.training.config import TrainConfig
 
@@ -81,6 +86,26 @@ def test_probes_read_the_prior_there(rrxor):
     assert by_position["position"].tolist() == list(range(7))
     with pytest.raises(LatentsError, match="target 'state' is missing in"):
         nlv.probe(latents, "state")
+
+
+def test_the_widgets_show_it_and_the_cursor_stays_on_tokens(rrxor):
+    latents = nlv.extract(rrxor, rrxor.world.sample(40, 6, seed=1), positions=slice(0, None), progress=False)
+    state = nlv.ViewState(latents)
+    views = [nlv.LatentExplorer(state=state), nlv.ProbeLab(state=state), nlv.TrajectoryCompare(state=state)]
+    state.go_to_row(0)
+    assert (state.episode, state.position) == (0, 1)
+    shown = [widget.value for widget in _instances.values() if isinstance(widget, HTML)]
+    assert not [text for text in shown if 'role="alert"' in text]
+    paths = [read_trajectory(latents, nlv.probe(latents, "belief"), 0)]
+    figure = trajectories([latents], paths, position=2)
+    (strip,) = [trace for trace in figure.data if (trace.meta or {}).get("role") == "strip"]
+    assert strip.text[0] == "start"
+    assert len(strip.text) == 7
+    table = episode_predictions(latents, 0)
+    assert table["token"].iloc[0] is None
+    assert table["next_token"].iloc[0] == table["token"].iloc[1]
+    for view in views:
+        view.close()
 
 
 @pytest.mark.parametrize(
