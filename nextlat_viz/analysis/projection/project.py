@@ -183,7 +183,7 @@ class UmapPlan:
         min_dist = checks.number("min_dist", min_dist)
         chosen, about = _chosen(latents, rows), meta(latents)
         X = _planar(features(latents, site)[chosen], site, "umap")
-        first, which = distinct(X)
+        first, which = distinct_rows(X)
         if first.size < n_neighbors + 2:
             raise LatentsError(
                 f"UMAP with n_neighbors={n_neighbors} needs at least {n_neighbors + 2} different rows, and these "
@@ -245,7 +245,7 @@ class UmapPlan:
         )
 
 
-def distinct(X: Float[np.ndarray, "rows dim"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " rows"]]:
+def distinct_rows(X: Float[np.ndarray, "rows dim"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " rows"]]:
     """Find the different rows: ``(first, which)``, so that row i equals row ``first[which[i]]``.
 
     Episodes that begin alike give hundreds of copies of the same latents. Rows are compared along four random
@@ -287,6 +287,6 @@ def _planar(X: np.ndarray, site: str, method: str) -> np.ndarray:
 
 
 def _trust(X: np.ndarray, coordinates: np.ndarray) -> float | None:
-    first, _ = distinct(X)
+    first, _ = distinct_rows(X)
     trust = trustworthiness(X[first], coordinates[first])
     return None if np.isnan(trust) else trust

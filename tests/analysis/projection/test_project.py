@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import nextlat_viz as nlv
 from nextlat_viz.analysis import Projection, ProjectionCache, aligned, probe, project, with_projection
-from nextlat_viz.analysis.projection.project import distinct
+from nextlat_viz.analysis.projection.project import distinct_rows
 from nextlat_viz.analysis.projection.result import Affine, Nearest
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.latents import world_of
@@ -71,7 +71,7 @@ def test_equal_rows_are_found_and_laid_out_once() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(30, 8)).astype(np.float32)
     repeated = np.concatenate([X, X + rng.normal(size=X.shape).astype(np.float32) * 1e-8, X[3:5]])
-    first, which = distinct(repeated)
+    first, which = distinct_rows(repeated)
     np.testing.assert_array_equal(first, np.arange(30))
     np.testing.assert_array_equal(which, [*range(30), *range(30), 3, 4])
     with pytest.raises(LatentsError, match="are 30 different ones"):
