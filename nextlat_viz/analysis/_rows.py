@@ -88,7 +88,7 @@ def sites_named(latents: AnnData, names: Any) -> list[str]:
 
 def prefixes(latents: AnnData) -> Int[np.ndarray, " rows"]:
     """Number the prefixes: rows have the same number exactly when the tokens read up to them are the same."""
-    # A column of its own for position 0, where the prefix is empty.
+    # The added first column is position 0, where no token has been read.
     tokens = np.pad(tokens_of(latents), ((0, 0), (1, 0)), constant_values=-1)
     return prefix_ids(tokens)[episode_index(latents), column(latents, "position")]
 

@@ -146,7 +146,7 @@ class Panel(Box):
     follows : tuple of str
         Attributes of the state that the figure depends on, beside world and training step.
     watches : tuple of str
-        Attributes of the state that only what stands beside the figure depends on.
+        Attributes of the state that change the controls and texts beside the figure, but not the figure.
     """
 
     name: ClassVar[str]
@@ -186,7 +186,7 @@ class Panel(Box):
         return id(state.scene), *(getattr(state, name) for name in self.follows), *self._depends_on()
 
     def _depends_on(self) -> tuple[Any, ...]:
-        """What `_figure` depends on beside the state: the panel's own controls, and results of the job queue."""
+        """Values other than the state's that change the figure: the panel's controls, results of the job queue."""
         return ()
 
     def _figure(self) -> Any:
@@ -236,8 +236,8 @@ class Panel(Box):
     ) -> None:
         """Put the panel on the page, and follow the state.
 
-        `stage` holds what is shown as the answer, by default the figure; `beside` what stands beside the question of a
-        framed panel.
+        `stage` holds the widgets of the answer, by default the figure; `beside` those on the line of the question,
+        where there is a frame.
         """
         self._callbacks = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select))
         self._stage = ipywidgets.VBox(stage, layout={"width": "100%", "overflow": "hidden"})

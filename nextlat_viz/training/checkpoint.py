@@ -112,6 +112,15 @@ class Checkpoint(TrainedModel):
         return self.model
 
     @property
+    def command(self) -> str:
+        """The command that makes it again.
+
+        A card written before models had a start token states a command that now trains a model with one.
+        """
+        command, option = self.card.command, "--start-token"
+        return command if self.card.config.start_token or option in command else f"{command} {option} False"
+
+    @property
     def reads(self) -> int:
         return self.model.backbone.config.context
 
@@ -191,7 +200,7 @@ class Checkpoint(TrainedModel):
             "step": f"{self.step:,} of {self.card.steps:,}",
             "parameters": f"{self.card.parameters:,}",
             **{key: f"{value:.4f}" for key, value in self.card.metrics.items()},
-            "made by": self.card.command,
+            "made by": self.command,
         }
         return table(self.name, rows)
 

@@ -160,7 +160,7 @@ class World(ABC):
     pictures : tuple of str
         Kinds of picture that ``draw`` knows, its default first.
     rules_known : bool
-        False if every token counts as legal because nobody knows which are, as in text.
+        False if it is not known which tokens are legal, as in text; every token then counts as legal.
     predicts_next_token : bool
         False if episodes have ``targets``, one for each token.
     state_names : tuple of str

@@ -1,6 +1,7 @@
 import json
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,13 @@ def test_a_deeply_nested_card_is_refused(run, depth):
     path.write_text(path.read_text().replace('"world": {', f'"world": {{"deep": {nested},', 1))
     with pytest.raises(CheckpointError, match=r"card\.json.*nested more than 100 levels deep"):
         nlv.load(run.folder)
+
+
+def test_the_command_of_an_older_card_makes_a_model_without_a_start_token() -> None:
+    older = nlv.load("rrxor/nextlat")
+    assert not older.card.config.start_token
+    assert older.command == f"{older.card.command} --start-token False"
+    assert older.command.split("nextlat-viz train")[1] in older._repr_html_()
+    config = older.card.config.model_copy(update={"start_token": True})
+    newer = replace(older, card=older.card.model_copy(update={"config": config}))
+    assert newer.command == newer.card.command
