@@ -11,7 +11,7 @@ from nextlat_viz.worlds.base import Episodes as Episodes
 from nextlat_viz.worlds.base import World as World
 from nextlat_viz.worlds.beliefs import BeliefTree as BeliefTree
 from nextlat_viz.worlds.countdown import Countdown as countdown
-from nextlat_viz.worlds.groups import a4xz5, a5, s5, z60
+from nextlat_viz.worlds.groups import a4, a4xz5, a5, s3, s4, s5, z60
 from nextlat_viz.worlds.hmm.processes import bloch_walk, even, golden_mean, hmm, mess3, rrxor, sns, z1r
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld as HiddenMarkovWorld
 from nextlat_viz.worlds.othello import Othello as othello
@@ -38,6 +38,9 @@ _BUILT_IN: dict[str, Callable[..., World]] = {
     "countdown": countdown,
     "story": story,
     "taxi": _taxi,
+    "s3": s3,
+    "a4": a4,
+    "s4": s4,
     "a5": a5,
     "s5": s5,
     "a4xz5": a4xz5,

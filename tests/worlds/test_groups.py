@@ -17,8 +17,8 @@ from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.worlds.groups import GroupWorld
 from nextlat_viz.worlds.groups.draw import element_places
 
-NAMES = ["a5", "s5", "a4xz5", "z60"]
-SIZES = {"a5": 60, "s5": 120, "a4xz5": 60, "z60": 60}
+NAMES = ["s3", "a4", "s4", "a5", "s5", "a4xz5", "z60"]
+SIZES = {"s3": 6, "a4": 12, "s4": 24, "a5": 60, "s5": 120, "a4xz5": 60, "z60": 60}
 KINDS = ["cayley", "strip"]
 Moved = dict[str, str]
 

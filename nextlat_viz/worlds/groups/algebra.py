@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
 from numpy.typing import ArrayLike
+
+from nextlat_viz.worlds import checks
 
 
 def arrangements(things: int, even: bool = False) -> Int[np.ndarray, "elements things"]:
@@ -82,3 +85,36 @@ def multiplication(elements: Int[np.ndarray, "elements places"]) -> Int[np.ndarr
             "elements; add it"
         )
     return np.array(table)
+
+
+def generating(
+    table: Int[np.ndarray, "elements elements"], generators: Sequence[int], names: Sequence[str]
+) -> tuple[int, ...]:
+    """The generators of a group as integers.
+
+    Raises
+    ------
+    ValueError
+        If one occurs twice or is not an element, or they do not generate the group.
+
+    Examples
+    --------
+    >>> table = multiplication(arrangements(3))
+    >>> generating(table, [3, 2], ["e", "(23)", "(12)", "(123)", "(132)", "(13)"])
+    (3, 2)
+    """
+    chosen = tuple(checks.integer("generators", generator, 0, len(table) - 1) for generator in generators)
+    listed = ", ".join(names[generator] for generator in chosen) or "none"
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"generators must all differ, got {listed}")
+    # Every element of a finite group is a product of one or more generators.
+    reached = np.isin(np.arange(len(table)), chosen)
+    for _ in table:
+        reached[table[np.ix_(reached, chosen)]] = True
+    if not reached.all():
+        missing = names[int(np.argmin(reached))]
+        raise ValueError(
+            f"generators {listed} generate {int(reached.sum())} of the {len(table)} elements of the group, and not "
+            f"{missing!r}: add one that does"
+        )
+    return chosen

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
+from nextlat_viz.errors import one_of, shown
 from nextlat_viz.worlds import checks
-from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World
+from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World, scrambled
 from nextlat_viz.worlds.groups import algebra
 
 _OPENING = 3
 _TEST_SHARE = 10
+# With few generators the split is by longer openings, of which there are at least this many.
+_OPENINGS = 250
+
+
+# Names of elements; True for those of the Cayley graph; None for all elements as tokens.
+Generators: TypeAlias = Sequence[str] | bool | None
 
 
 class GroupWorld(World):
-    """Tokens are the elements of a group, drawn uniformly; the label is the product of all so far.
+    """Tokens are elements of a group, drawn uniformly; the label is the product of all so far.
+
+    Tokens are all elements, or a few that generate the group: labels are all elements in both cases, and a small model
+    learns to track the product of a few generators over many more tokens.
 
     An element is a permutation: ``elements[g, i]`` is the place to which ``g`` moves the thing at place ``i``. Products
     are applied from left to right, ``x1`` first, so the label after token t is the label before it times ``xt``. The
@@ -27,7 +39,8 @@ class GroupWorld(World):
 
     *Test* episodes begin with one of a tenth of all triples of elements, and no training episode begins with these.
     The triples are fixed and pseudorandom, and labels are uniform at every position in both splits. Episodes of fewer
-    than three tokens belong to the training split.
+    than three tokens belong to the training split. Where tokens are generators alone, the split is by a tenth of
+    longer openings, of 250 or more in all: eight tokens for two generators.
 
     Pictures: ``"cayley"``, the elements, the steps of the generators between them, and the path of an episode's
     products; ``"strip"``, the place of each thing after each token, for a sampled episode if none is given.
@@ -41,16 +54,18 @@ class GroupWorld(World):
     vocabulary : sequence of str
         Names of the elements.
     generators : sequence of int
-        Elements whose steps the Cayley graph shows.
+        Elements that generate the group. The Cayley graph shows their steps.
     readings : dict of int arrays (elements, ...), optional
         Additional states besides ``"state"``: values for each element, such as the places it moves things to.
     spec : dict, optional
         Spec from which ``from_spec`` builds the world again; the name by default.
+    only_generators : bool
+        Draw tokens from the generators, instead of all elements.
 
     Raises
     ------
     ValueError
-        If the elements are not permutations, or not a group.
+        If the elements are not permutations, or not a group, or the generators do not generate it.
 
     References
     ----------
@@ -76,17 +91,21 @@ class GroupWorld(World):
         generators: Sequence[int],
         readings: Mapping[str, np.ndarray] | None = None,
         spec: Spec | None = None,
+        *,
+        only_generators: bool = False,
     ) -> None:
         self.name = checks.name(name)
         self.elements = algebra.permutations(elements)
         self.vocabulary = checks.distinct_names("vocabulary", vocabulary, len(self.elements))
-        self.generators = tuple(generators)
+        self.only_generators = only_generators
         self.readings = dict(readings or {})
         self.spec = spec or {"name": self.name}
-        # A tenth of so few elements rounds to none.
-        if len(self.elements) < _TEST_SHARE:
-            self.splits = ("train",)
         self.table = algebra.multiplication(self.elements)
+        self.generators = algebra.generating(self.table, generators, self.vocabulary)
+        self.inputs = np.array(self.generators) if only_generators else np.arange(len(self.elements))
+        # A tenth of so few elements rounds to none; one generator has one opening.
+        if len(self.inputs) == 1 or (not only_generators and len(self.elements) < _TEST_SHARE):
+            self.splits = ("train",)
 
     @property
     def state_values(self) -> dict[str, tuple[str, ...]]:
@@ -118,10 +137,10 @@ class GroupWorld(World):
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
     ) -> Episodes:
-        """Draw episodes of uniform and independent elements; the split depends on the first three.
+        """Draw episodes of uniform and independent tokens; the split depends on the first ones.
 
-        Test episodes have at least three elements. Episodes have ``targets``, the product up to and including each
-        token, and the states of ``replay``.
+        Test episodes have at least three tokens, or as many as decide the split. Episodes have ``targets``, the product
+        up to and including each token, and the states of ``replay``.
 
         Examples
         --------
@@ -131,15 +150,18 @@ class GroupWorld(World):
         (np.True_, (1, 4))
         """
         n, length, rng = checks.sampling(self, n, length, seed, split)
-        test = split == "test"
-        if test and length < _OPENING:
+        test, opening = split == "test", self.opening
+        if test and length < opening:
             raise ValueError(
-                f"length must be at least {_OPENING} for split='test', got {length}: episodes of world {self.name!r} "
-                f"are held out by their first {_OPENING} elements"
+                f"length must be at least {opening} for split='test', got {length}: episodes of world {self.name!r} "
+                f"are held out by their first {opening} tokens"
             )
         size = len(self.table)
-        tokens = rng.integers(size, size=(length, n))
-        if length >= _OPENING:
+        tokens = self.inputs[rng.integers(len(self.inputs), size=(length, n))]
+        if length >= opening and self.only_generators:
+            chosen = rng.choice(np.flatnonzero(self._held_openings == test), size=n)
+            tokens[:opening] = self.inputs[np.array(np.unravel_index(chosen, (len(self.inputs),) * opening))]
+        elif length >= opening:
             held_out = size // _TEST_SHARE
             first, second, third = self._marks
             kind = rng.integers(held_out, size=n) if test else rng.integers(held_out, size, size=n)
@@ -149,7 +171,7 @@ class GroupWorld(World):
         return Episodes(tokens.T, self._states(labels) if states else {}, targets=labels)
 
     def held_out(self, tokens: Tokens) -> Bool[np.ndarray, " episodes"]:
-        """Whether the first three elements of each episode belong to the test split.
+        """Whether the first tokens of each episode belong to the test split.
 
         Examples
         --------
@@ -158,8 +180,12 @@ class GroupWorld(World):
         [True, True, True, True]
         """
         tokens = checks.tokens(self, tokens)
-        if tokens.shape[1] < _OPENING:
+        if tokens.shape[1] < self.opening or len(self.splits) == 1:
             return np.zeros(len(tokens), bool)
+        if self.only_generators:
+            self._require_legal(tokens)
+            digits = (tokens[:, : self.opening, None] == self.inputs).argmax(axis=2)
+            return self._held_openings[np.ravel_multi_index(digits.T, (len(self.inputs),) * self.opening)]
         first, second, third = self._marks
         label = self._products(tokens[:, :_OPENING].T)[-1]
         kind = (first[tokens[:, 0]] + second[tokens[:, 1]] + third[label]) % len(self.table)
@@ -185,6 +211,7 @@ class GroupWorld(World):
         ('(132)', [2, 0, 1, 3, 4])
         """
         tokens = checks.tokens(self, tokens)
+        self._require_legal(tokens)
         return self._states(self._products(tokens.T).T)
 
     def start_states(self) -> dict[str, np.ndarray]:
@@ -196,9 +223,14 @@ class GroupWorld(World):
         return np.eye(len(self.vocabulary))[self.identity]
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
-        """Every element may follow."""
+        """Every element may follow, or every generator where tokens are generators alone."""
         tokens = checks.tokens(self, tokens)
-        return np.ones((*tokens.shape, len(self.vocabulary)), bool)
+        legal = self.legal_first()[tokens].cumprod(axis=1).astype(bool)
+        return legal[..., None] & self.legal_first()
+
+    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
+        """Every element may come first, or every generator where tokens are generators alone."""
+        return np.isin(np.arange(len(self.vocabulary)), self.inputs)
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Distribution of the label at each token: probability 1 for the product so far."""
@@ -213,6 +245,23 @@ class GroupWorld(World):
         """The last token, whose label needs all the others."""
         positions = np.arange(1, episodes.tokens.shape[1] + 1)
         return positions == episodes.length[:, None]
+
+    @cached_property
+    def opening(self) -> int:
+        """Number of tokens at the beginning of an episode that decide its split."""
+        if not self.only_generators or len(self.splits) == 1:
+            return _OPENING
+        return math.ceil(math.log(_OPENINGS) / math.log(len(self.inputs)))
+
+    @cached_property
+    def _held_openings(self) -> Bool[np.ndarray, " openings"]:
+        """A fixed pseudorandom tenth of all openings, numbered in the order of the generators."""
+        count = len(self.inputs) ** self.opening
+        return scrambled(np.arange(count)).argsort().argsort() < count // _TEST_SHARE
+
+    def _require_legal(self, tokens: Int[np.ndarray, "episodes positions"]) -> None:
+        names = ", ".join(self.vocabulary[k] for k in self.inputs[:24])
+        checks.require_legal(self, tokens, self.legal_first()[tokens], f" is not one of its tokens: {names}")
 
     def _products(self, tokens: Int[np.ndarray, "positions episodes"]) -> Int[np.ndarray, "positions episodes"]:
         labels, flat, size = np.empty_like(tokens), self.table.ravel(), len(self.table)
@@ -239,18 +288,34 @@ class GroupWorld(World):
         return tuple(numbering(place) for place in range(_OPENING))
 
 
-def a5() -> GroupWorld:
+def a5(generators: Generators = None) -> GroupWorld:
     """The alternating group A5: the 60 even permutations of five things, whose word problem is NC1-complete.
+
+    Parameters
+    ----------
+    generators : sequence of str, or True, optional
+        Names of elements that generate the group: tokens are these alone. True takes those of the Cayley graph, here
+        ``(12345)`` and ``(12)(34)``. By default tokens are all elements. The same in all groups.
+
+    Raises
+    ------
+    UnknownNameError
+        If a generator is not an element.
+    ValueError
+        If the generators do not generate the group.
 
     Examples
     --------
     >>> a5().vocabulary[:4]
     ('e', '(345)', '(354)', '(23)(45)')
+    >>> world = a5(generators=["(12345)", "(12)(34)"])
+    >>> world.decode(world.sample(1, 3, seed=1).tokens[0])
+    '(12345) (12345) (12345)'
     """
-    return _of_five("a5", algebra.arrangements(5, even=True), ([1, 2, 3, 4, 0], [1, 0, 3, 2, 4]))
+    return _permutations("a5", algebra.arrangements(5, even=True), ("(12345)", "(12)(34)"), generators)
 
 
-def s5() -> GroupWorld:
+def s5(generators: Generators = None) -> GroupWorld:
     """The symmetric group S5: all 120 permutations of five things.
 
     Examples
@@ -258,11 +323,43 @@ def s5() -> GroupWorld:
     >>> s5().decode([0, 1, 119])
     'e (45) (15)(24)'
     """
-    swaps = ([1, 0, 2, 3, 4], [0, 2, 1, 3, 4], [0, 1, 3, 2, 4], [0, 1, 2, 4, 3])
-    return _of_five("s5", algebra.arrangements(5), swaps)
+    return _permutations("s5", algebra.arrangements(5), ("(12)", "(23)", "(34)", "(45)"), generators)
 
 
-def a4xz5() -> GroupWorld:
+def a4(generators: Generators = None) -> GroupWorld:
+    """The alternating group A4: the 12 even permutations of four things, the turns of a tetrahedron.
+
+    Examples
+    --------
+    >>> a4(generators=True).legal_first().sum()
+    np.int64(2)
+    """
+    return _permutations("a4", algebra.arrangements(4, even=True), ("(123)", "(12)(34)"), generators)
+
+
+def s4(generators: Generators = None) -> GroupWorld:
+    """The symmetric group S4: all 24 permutations of four things, the turns of a cube.
+
+    Examples
+    --------
+    >>> len(s4().vocabulary)
+    24
+    """
+    return _permutations("s4", algebra.arrangements(4), ("(12)", "(234)"), generators)
+
+
+def s3(generators: Generators = None) -> GroupWorld:
+    """The symmetric group S3: all six permutations of three things, the smallest group that does not commute.
+
+    Examples
+    --------
+    >>> s3().vocabulary
+    ('e', '(23)', '(12)', '(123)', '(132)', '(13)')
+    """
+    return _permutations("s3", algebra.arrangements(3), ("(123)", "(12)"), generators)
+
+
+def a4xz5(generators: Generators = None) -> GroupWorld:
     """A4 x Z5: even permutations of four things, and turns of a dial with five places; 60 elements, solvable.
 
     Examples
@@ -273,18 +370,18 @@ def a4xz5() -> GroupWorld:
     even = algebra.arrangements(4, even=True)
     which, turn = np.divmod(np.arange(60), 5)
     names = [algebra.cycles(even[k]) + (f"+{steps}" if steps else "") for k, steps in zip(which, turn, strict=True)]
-    vocabulary = [name.removeprefix("e") or "e" for name in names]
     dial = (turn[:, None] + np.arange(5)) % 5
-    return GroupWorld(
+    return _group(
         "a4xz5",
         np.concatenate([even[which], 4 + dial], axis=1),
-        vocabulary,
-        [vocabulary.index(name) for name in ("(123)", "(12)(34)", "+1")],
+        [name.removeprefix("e") or "e" for name in names],
+        ("(123)", "(12)(34)", "+1"),
+        generators,
         {"permutation": even[which].astype(np.int8), "dial": turn.astype(np.int8)},
     )
 
 
-def z60() -> GroupWorld:
+def z60(generators: Generators = None) -> GroupWorld:
     """Z60: addition modulo 60, turns of a dial with 60 places; all elements commute.
 
     Examples
@@ -293,15 +390,38 @@ def z60() -> GroupWorld:
     10
     """
     places = np.arange(60)
-    return GroupWorld("z60", (places[:, None] + places) % 60, [str(turn) for turn in range(60)], [1])
+    return _group("z60", (places[:, None] + places) % 60, [str(turn) for turn in range(60)], ("1",), generators)
 
 
-def _of_five(name: str, elements: Int[np.ndarray, "elements 5"], generators: Sequence[list[int]]) -> GroupWorld:
-    rows = elements.tolist()
-    return GroupWorld(
-        name,
-        elements,
-        [algebra.cycles(element) for element in elements],
-        [rows.index(generator) for generator in generators],
-        {"permutation": elements.astype(np.int8)},
-    )
+def _permutations(
+    name: str, elements: Int[np.ndarray, "elements places"], usual: tuple[str, ...], generators: Generators
+) -> GroupWorld:
+    names = [algebra.cycles(element) for element in elements]
+    return _group(name, elements, names, usual, generators, {"permutation": elements.astype(np.int8)})
+
+
+def _group(
+    name: str,
+    elements: Int[np.ndarray, "elements places"],
+    vocabulary: list[str],
+    usual: tuple[str, ...],
+    generators: Generators,
+    readings: dict[str, np.ndarray] | None = None,
+) -> GroupWorld:
+    """Build a world whose Cayley graph shows the usual generators, or those that it is asked to read."""
+    if isinstance(generators, str):
+        generators = generators.split()
+    only = generators is not None and generators is not False
+    if generators is None or isinstance(generators, bool):
+        chosen = usual
+    elif isinstance(generators, Sequence):
+        chosen = tuple(one_of(f"generator of {name!r}:", element, vocabulary) for element in generators)
+    else:
+        raise TypeError(
+            f"generators must be names of elements, such as {list(usual)}, or True, got {shown(generators)}"
+        )
+    spec: Spec = {"name": name}
+    if only:
+        spec["generators"] = True if chosen == usual else list(chosen)
+    indices = [vocabulary.index(element) for element in chosen]
+    return GroupWorld(name, elements, vocabulary, indices, readings, spec, only_generators=only)
