@@ -42,11 +42,13 @@ def then(first: tuple[Moved, int], second: tuple[Moved, int], dial: int) -> tupl
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=5)
-@given(seed=st.integers(0, 2**32), length=st.integers(3, 14), split=st.sampled_from(["train", "test"]))
-def test_labels_and_states_are_the_products_so_far(name: str, seed: int, length: int, split: str) -> None:
-    world = worlds.get(name)
+@given(seed=st.integers(0, 2**32), length=st.integers(8, 14), generators=st.booleans(), last=st.sampled_from([0, -1]))
+def test_labels_and_states_are_the_products_so_far(
+    name: str, seed: int, length: int, generators: bool, last: int
+) -> None:
+    world = worlds.get(name, generators=generators)
     dial = 60 if name == "z60" else 5
-    episodes = world.sample(3, length, seed, split=split)
+    episodes = world.sample(3, length, seed, split=world.splits[last])
     assert world.legal(episodes.tokens).all()
     np.testing.assert_array_equal(episodes.targets, episodes.states["state"])
     for row, labels, e in zip(episodes.tokens, episodes.targets, range(3), strict=True):
@@ -82,6 +84,9 @@ def test_it_is_a_group(name: str) -> None:
     assert (
         orders
         == {
+            "s3": {1: 1, 2: 3, 3: 2},
+            "a4": {1: 1, 2: 3, 3: 8},
+            "s4": {1: 1, 2: 9, 3: 8, 4: 6},
             "a5": {1: 1, 2: 15, 3: 20, 5: 24},
             "s5": {1: 1, 2: 25, 3: 20, 4: 30, 5: 24, 6: 20},
             "a4xz5": {1: 1, 2: 3, 3: 8, 5: 4, 10: 12, 15: 32},
@@ -98,7 +103,7 @@ def test_a5_is_the_even_half_of_s5_and_commutes_less_than_z60() -> None:
     assert (a5.table == a5.table.T).mean() == pytest.approx(5 / 60)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["a5", "s5", "a4xz5", "z60"])
 def test_no_test_episode_starts_as_a_training_episode_does(name: str) -> None:
     world = worlds.get(name)
     train = np.concatenate([world.sample(20_000, 3 + seed, seed, states=False).tokens[:, :3] for seed in range(3)])
@@ -115,6 +120,44 @@ def test_no_test_episode_starts_as_a_training_episode_does(name: str) -> None:
     for t in range(3):
         assert (np.bincount(products[:, t], minlength=size) == size**2 // 10).all()
     assert not world.held_out(every[:, :2]).any()
+
+
+@pytest.mark.parametrize("name", ["s3", "a4", "s4", "a5", "s5", "a4xz5"])
+def test_only_generators_are_read_and_openings_are_held_out(name: str) -> None:
+    world = worlds.get(name, generators=True)
+    assert world.splits == ("train", "test")
+    opening = world.opening
+    assert len(world.generators) ** opening >= 250 > len(world.generators) ** (opening - 1)
+    seen = {}
+    for split in world.splits:
+        episodes = world.sample(6000, opening + 3, seed=1, split=split)
+        assert set(np.unique(episodes.tokens)) == set(world.generators)
+        assert (world.held_out(episodes.tokens) == (split == "test")).all()
+        seen[split] = set(map(tuple, episodes.tokens[:, :opening].tolist()))
+        # After the opening every generator is as likely as any other.
+        often = np.bincount(episodes.tokens[:, opening:].ravel(), minlength=len(world.vocabulary))[list(world.generators)]
+        assert np.abs(often / often.sum() - 1 / len(world.generators)).max() < 0.02
+    assert not seen["train"] & seen["test"]
+    assert len(seen["test"]) == len(world.generators) ** opening // 10
+    assert world.legal_first().sum() == len(world.generators)
+    other = int(np.flatnonzero(~world.legal_first())[0])
+    row = np.array([[world.generators[0], other, world.generators[0]]])
+    assert world.legal(row).tolist() == [[True, False, False]]
+    assert not world.legal_next(row)[0, 1:].any()
+    message = f"token {world.vocabulary[other]!r} at position 2 is not one of its tokens: "
+    for read in (world.replay, world.next_token_probs):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read(row)
+
+
+def test_generators_are_named_in_the_title() -> None:
+    world = worlds.get("a5:generators=(123) (12345)")
+    assert world.spec == {"name": "a5", "generators": ["(123)", "(12345)"]}
+    assert worlds.get(worlds.title(world)).spec == worlds.get("a5", generators=("(123)", "(12345)")).spec == world.spec
+    assert worlds.get("a5:generators=(12345) (12)(34)").spec == {"name": "a5", "generators": True}
+    assert worlds.get("a5:generators=false").spec == worlds.get("a5").spec == {"name": "a5"}
+    assert len(worlds.get("a5").sample(4, 3, split="test").tokens) == 4
+    assert worlds.get("z60:generators=true").splits == ("train",)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -171,6 +214,14 @@ def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
         (lambda w: w.held_out(np.array([[-1]])), "token -1 of episode 0 at position 1 is outside"),
         (lambda w: w.draw(episode=w.sample(2, 5)), "episode must hold one episode, got 2"),
         (lambda w: w.draw("strip", episode=w.sample(1, 5), position=6), "position must be an integer from 1 to 5"),
+        (lambda w: worlds.get("a5", generators="(12)"), r"unknown generator of 'a5': '\(12\)'\. Did you mean"),
+        (
+            lambda w: worlds.get("a5", generators=["(123)", "(132)"]),
+            r"generators \(123\), \(132\) generate 3 of the 60 elements of the group, and not '\(345\)': add one",
+        ),
+        (lambda w: worlds.get("a5", generators=[]), "generators none generate 0 of the 60 elements"),
+        (lambda w: worlds.get("a5", generators=["(123)"] * 2), r"generators must all differ, got \(123\), \(123\)"),
+        (lambda w: worlds.get("a5:generators=true").sample(2, 7, split="test"), "length must be at least 8 for"),
         (lambda w: worlds.get("a5", things=6), "unknown parameter of world 'a5': 'things'"),
     ],
 )
@@ -192,6 +243,17 @@ def test_arguments(call: Callable[[worlds.World], object], message: str) -> None
 def test_what_is_no_group(elements: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GroupWorld("mine", elements, [str(k) for k in range(len(elements))], [1])
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_generators_are_elements_that_generate_the_group() -> None:
+    rotations = [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 1], [3, 0, 1, 2]]
+    with pytest.raises(ValueError, match="generators 2 generate 2 of the 4 elements of the group, and not '1'"):
+        GroupWorld("mine", rotations, list("0123"), [2])
+    with pytest.raises(ValueError, match="generators must be an integer from 0 to 3, got 4"):
+        GroupWorld("mine", rotations, list("0123"), [4])
+    with pytest.raises(TypeError, match="generators must be names of elements, such as .*, or True, got 3"):
+        worlds.get("a5", generators=3)
 
 
 def test_a_group_of_ones_own_with_hostile_names() -> None:
