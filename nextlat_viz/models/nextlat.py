@@ -66,7 +66,8 @@ class NextLat(Objective):
 
     So gradients of both reach psi and, through h_t and the token embeddings, the trunk; never the head or the target.
     A mean over (t, i) is over all pairs in which t+i is inside the row. Pairs that cross a document boundary or reach
-    padding count in neither; pairs whose prediction is not scored (prompt) count in L_next_h alone.
+    padding count in neither; pairs whose prediction is not scored (prompt) count in L_next_h alone. A loss of weight 0
+    is not computed.
 
     Parameters
     ----------
@@ -106,24 +107,27 @@ class NextLat(Objective):
         hidden = states["hidden"]
         target = hidden.detach() if self.stop_target else hidden
         predicted = self.psi.rollout(hidden, states["embed"], self.horizon)
-        next_token, token_term = self.token_losses(hidden, target, predicted, batch)
-        losses = {"next_token": next_token, "next_h": self.state_loss(target, predicted, batch)}
-        losses[self.token_term] = token_term
-        losses["loss"] = (
-            losses["next_token"] + self.lambda_h * losses["next_h"] + self.lambda_kl * losses[self.token_term]
-        )
+        next_token, token_term = self.token_losses(hidden, target, predicted if self.lambda_kl else [], batch)
+        losses = {"next_token": next_token}
+        if self.lambda_h:
+            losses["next_h"] = self.state_loss(target, predicted, batch)
+        if self.lambda_kl:
+            losses[self.token_term] = token_term
+        losses["loss"] = torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
         return losses
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"next_token": 1.0, "next_h": self.lambda_h, self.token_term: self.lambda_kl}
+        weights = {"next_token": 1.0, "next_h": self.lambda_h, self.token_term: self.lambda_kl}
+        return {name: weight for name, weight in weights.items() if weight}
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        return {
+        counts = {
             "next_token": int(batch.target_mask.sum()),
             "next_h": count_ahead(batch, self.horizon, scored=False),
             self.token_term: count_ahead(batch, self.horizon, scored=True),
         }
+        return {name: counts[name] for name in self.weights}
 
     def state_loss(
         self, target: Float[Tensor, "b t dim"], predicted: list[Float[Tensor, "b _s dim"]], batch: Batch
@@ -143,12 +147,12 @@ class NextLat(Objective):
         predicted: list[Float[Tensor, "b _s dim"]],
         batch: Batch,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """L_next_token, and L_KL or the cross-entropy in its place.
+        """L_next_token, and L_KL or the cross-entropy in its place: 0 without predictions.
 
         Both use the head's logits at the same states, so these are computed once.
         """
         rows = Rows.of(batch.target_mask)
-        pairs = [batch.inside(i) & batch.target_mask[:, i:] for i in range(1, self.horizon + 1)]
+        pairs = [batch.inside(i) & batch.target_mask[:, i:] for i in range(1, len(predicted) + 1)]
         states, targets, tokens, scored = rows(hidden), rows(target), rows(batch.targets), rows(batch.target_mask)
         guesses = [rows(guess, i) for i, guess in enumerate(predicted, start=1)]
         counted = [rows(pair, i) for i, pair in enumerate(pairs, start=1)]
@@ -162,13 +166,13 @@ class NextLat(Objective):
                 steps.append((guess[late], counts[late]))
             return states[part], targets[part], tokens[part], scored[part], steps
 
-        cut = pieces(len(rows), (1 + self.horizon) * self.backbone.config.vocabulary_size)
+        cut = pieces(len(rows), (1 + len(predicted)) * self.backbone.config.vocabulary_size)
         if len(cut) <= 1:
             next_token, latent = self._sums(*these(slice(0, len(rows))))
         else:
             sums = zip(*(recomputed(self._sums, *these(part)) for part in cut), strict=True)
             next_token, latent = (torch.stack(terms).sum() for terms in sums)
-        count = torch.stack([pair.sum() for pair in pairs]).sum()
+        count = sum((pair.sum() for pair in pairs), batch.target_mask.new_zeros((), dtype=torch.long))
         return mean(next_token, batch.target_mask.sum()), mean(latent, count)
 
     def _sums(
@@ -186,7 +190,7 @@ class NextLat(Objective):
         head = self.backbone.head.weight.detach() if self.freeze_head else self.backbone.head.weight
         log_p = F.log_softmax(self.backbone.logits(states), dim=-1)
         next_token = (F.nll_loss(log_p, tokens, reduction="none") * scored).sum()
-        if self.token_term == "kl":
+        if self.token_term == "kl" and steps:
             shared = self.stop_target and self.freeze_head
             log_taught = log_p.detach() if shared else F.log_softmax(F.linear(targets, head), dim=-1)
             taught = log_taught.exp()

@@ -68,6 +68,11 @@ class TrainConfig(BaseModel):
     validate_every: PositiveInt = Field(100, description="steps between validations")
     validation_episodes: PositiveInt = Field(512, description="episodes in a validation")
     save_every: PositiveInt = Field(500, description="steps between saved states, where a stopped run continues")
+    stop_at: float | None = Field(
+        None,
+        description="stop early: value that the world's headline measure must reach at three validations in a row",
+    )
+    minutes: PositiveFloat | None = Field(None, description="time budget: stop after this many minutes of training")
     snapshots: tuple[PositiveInt, ...] = Field((), description="steps at which a snapshot of the weights is kept")
     storage: Literal["float32", "float16"] = Field("float16", description="precision of stored weights")
     precision: str = Field("32-true", description="Lightning Fabric's precision, such as bf16-mixed")

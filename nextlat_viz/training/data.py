@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +19,25 @@ from nextlat_viz.training.config import TrainConfig, episode_length
 from nextlat_viz.worlds import Episodes, World
 
 VALIDATION_SEED = 10_260_000
+# Measures of what a model knows of its world, in the order in which one is a world's headline measure.
+HEADLINES = {
+    "accuracy": "share of right decisive predictions",
+    "belief_r2": "R2 of the belief, read from the hidden state by a linear map",
+    "legal": "probability on legal tokens",
+}
 # Most logits that exist at once during validation: 64 MB in double precision.
 MOST_LOGITS = 8_000_000
+
+
+def headline(row: Mapping[str, float]) -> str:
+    """Name of the world's headline measure in a row of metrics; empty if it has none.
+
+    Examples
+    --------
+    >>> headline({"step": 100.0, "loss": 0.6, "belief_r2": 0.9})
+    'belief_r2'
+    """
+    return next((name for name in HEADLINES if name in row), "")
 
 
 @dataclass(frozen=True)
@@ -106,8 +124,13 @@ class Validation:
     With a start token, the first token is predicted and scored too, in the loss and in the floor, unless the world
     knows the law of every token but the first.
 
-    ``unigram`` is the loss of always predicting the targets' own frequencies. ``accuracy``, in worlds that have
-    `decisive` positions, is the share of right predictions there, taking the likeliest token.
+    ``unigram`` is the loss of always predicting the targets' own frequencies. The world's headline measure is one of:
+
+    - ``accuracy``, in worlds that have `decisive` positions: the share of right predictions there, taking the
+      likeliest token;
+    - ``belief_r2``, in worlds that have beliefs: R2 of the exact belief after each token, read from the final hidden
+      state by a linear map that is fitted on the other half of the episodes;
+    - ``legal``, in worlds whose rules are known: the mean probability on legal tokens.
 
     Examples
     --------
@@ -115,7 +138,7 @@ class Validation:
     >>> config, world = TrainConfig(layers=1, validation_episodes=16), worlds.get("z1r")
     >>> row = Validation(world, config)(build_model("next_token", config, world, seed=0))
     >>> sorted(row)
-    ['excess', 'floor', 'loss', 'unigram']
+    ['belief_r2', 'excess', 'floor', 'loss', 'unigram']
     """
 
     def __init__(self, world: worlds.World, config: TrainConfig) -> None:
@@ -132,24 +155,40 @@ class Validation:
         self.scored = targets.numel()
         self.unigram = _entropy(torch.bincount(targets).double() / targets.numel()).item()
         self.decisive = sum(0 if part.decisive is None else int(part.decisive.sum()) for part in self.parts)
+        beliefs = [part.beliefs for part in self.parts if part.beliefs is not None]
+        self.beliefs = torch.cat(beliefs) if beliefs else None
+        self.rules = all(part.legal is not None for part in self.parts)
         self.floor: float | None = None
         if all(part.law is not None for part in self.parts):
             known = world.loss_floor(config.context, start_token=config.start_token)
             self.floor = sum(part.entropy for part in self.parts) / self.scored if known is None else known
+
+    def require_headline(self, stop_at: float | None) -> None:
+        """Raise a ValueError where training is to stop at a value of a measure that the world does not have."""
+        if stop_at is not None and not (self.decisive or self.beliefs is not None or self.rules):
+            raise ValueError(
+                f"stop_at={stop_at} needs a headline measure, one of {', '.join(HEADLINES)}, and this world has none: "
+                "leave it out, or set minutes"
+            )
 
     def __call__(self, model: Objective) -> dict[str, float]:
         device = next(model.parameters()).device
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            sums = [part.cost(model, device) for part in self.parts]
+            costs = [part.cost(model, device) for part in self.parts]
         model.train(was_training)
-        total = sum(cost for cost, _ in sums) / self.scored
+        total = sum(cost.loss for cost in costs) / self.scored
         row = {"loss": total, "unigram": self.unigram}
         if self.floor is not None:
             row = {"loss": self.floor + total, "floor": self.floor, "excess": total, "unigram": self.unigram}
         if self.decisive:
-            row["accuracy"] = sum(right for _, right in sums) / self.decisive
+            row["accuracy"] = sum(cost.right for cost in costs) / self.decisive
+        elif self.beliefs is not None:
+            hidden = [cost.hidden for cost in costs if cost.hidden is not None]
+            row["belief_r2"] = _held_out_r2(torch.cat(hidden), self.beliefs)
+        elif self.rules:
+            row["legal"] = sum(cost.legal for cost in costs) / self.scored
         return row
 
 
@@ -157,12 +196,15 @@ class Validation:
 class Part:
     """Some of the episodes, with the exact next-token law at scored positions, where the world knows it.
 
-    `decisive` marks the scored positions whose accuracy counts; None where the world names none.
+    `decisive` marks the scored positions whose accuracy counts; `beliefs` are the exact ones after each token, and
+    `legal` is a (place, token) of every legal token at scored positions. Each is None where it is not needed.
     """
 
     batch: Batch
     law: tuple[Int[Tensor, " n"], Int[Tensor, " n"], Float64[Tensor, " n"]] | None
     decisive: Bool[Tensor, " n"] | None
+    beliefs: Float64[Tensor, "episodes positions states"] | None
+    legal: tuple[Int[Tensor, " m"], Int[Tensor, " m"]] | None
 
     @property
     def entropy(self) -> float:
@@ -171,32 +213,59 @@ class Part:
         _, _, p = self.law
         return -float(torch.xlogy(p, p).sum())
 
-    def cost(self, model: Objective, device: torch.device) -> tuple[float, int]:
-        """Sum over scored positions of KL(p || q), or of -log q(token) where the law p is not known.
-
-        The second number counts the decisive positions where the likeliest token is right.
-        """
+    def cost(self, model: Objective, device: torch.device) -> Cost:
+        """What a model's predictions of these episodes add to the metrics."""
         batch = self.batch
         documents = None if batch.documents is None else batch.documents.to(device)
-        logits = model.logits(model.backbone(batch.inputs.to(device), documents))
+        hidden = model.backbone(batch.inputs.to(device), documents)
+        logits = model.logits(hidden)
         log_q = F.log_softmax(logits[batch.target_mask.to(device)].double().cpu(), dim=-1)
         targets = batch.targets[batch.target_mask]
         right = 0 if self.decisive is None else int((log_q.argmax(dim=-1) == targets)[self.decisive].sum())
+        legal = 0.0 if self.legal is None else float(log_q[self.legal].exp().sum())
+        read = None if self.beliefs is None else hidden[:, -self.beliefs.shape[1] :].double().cpu()
         if self.law is None:
-            return F.nll_loss(log_q, targets, reduction="sum").item(), right
+            return Cost(F.nll_loss(log_q, targets, reduction="sum").item(), right, legal, read)
         place, token, p = self.law
-        return float((torch.xlogy(p, p) - p * log_q[place, token]).sum()), right
+        return Cost(float((torch.xlogy(p, p) - p * log_q[place, token]).sum()), right, legal, read)
+
+
+class Cost(NamedTuple):
+    """Sums over the scored positions of a part, and its hidden states where beliefs are known.
+
+    `loss` sums KL(p || q), or -log q(token) where the law p is not known; `right` counts the decisive positions where
+    the likeliest token is right; `legal` sums the probability on legal tokens.
+    """
+
+    loss: float
+    right: int
+    legal: float
+    hidden: Float64[Tensor, "episodes positions dim"] | None
+
+
+def _held_out_r2(
+    hidden: Float64[Tensor, "episodes positions dim"], beliefs: Float64[Tensor, "episodes positions states"]
+) -> float:
+    """R2 of beliefs, read from hidden states by a linear map fitted on the first half of the episodes."""
+    half = len(hidden) // 2
+    inputs = F.pad(hidden, (0, 1), value=1.0)
+    x, y = inputs[:half].flatten(0, 1), beliefs[:half].flatten(0, 1)
+    weights = torch.linalg.lstsq(x, y, driver="gelsd").solution
+    truth = beliefs[half:].flatten(0, 1)
+    errors = (inputs[half:].flatten(0, 1) @ weights - truth).square().sum()
+    return float(1 - errors / (truth - truth.mean(dim=0)).square().sum())
 
 
 def _part(world: worlds.World, episodes: worlds.Episodes, start: int | None) -> Part:
-    """Return the batch of some episodes, with the law and the decisive ones of its scored positions.
+    """Return the batch of some episodes, with what the world knows of its scored positions.
 
     The law is a (place, token, probability) of every possible token: sparse, because most tokens of most vocabularies
     are impossible.
     """
     batch = Batch.from_episodes(episodes, start=start)
     first = 0 if start is None else 1
-    exact = world.next_token_probs(episodes.tokens[:, : batch.targets.shape[1] - first])
+    read = episodes.tokens[:, : batch.targets.shape[1] - first]
+    exact = world.next_token_probs(read)
     if exact is not None and first:
         law = world.start_probs()
         if law is None:
@@ -208,11 +277,22 @@ def _part(world: worlds.World, episodes: worlds.Episodes, start: int | None) -> 
         # From positions, which count from 1, to columns of the batch.
         columns = np.pad(places, ((0, 0), (first, 0)))[:, : batch.targets.shape[1]]
         decisive = torch.from_numpy(columns)[batch.target_mask]
+    beliefs = legal = None
+    if places is None:
+        belief = world.belief(read)
+        if belief is not None:
+            beliefs = torch.from_numpy(np.asarray(belief, dtype=np.float64))
+        elif world.rules_known:
+            may = world.legal_next(read)
+            if first:
+                may = np.concatenate([np.broadcast_to(world.legal_first(), (len(may), 1, may.shape[-1])), may], axis=1)
+            row, token = torch.nonzero(torch.from_numpy(may)[batch.target_mask], as_tuple=True)
+            legal = (row, token)
     if exact is None:
-        return Part(batch, None, decisive)
+        return Part(batch, None, decisive, beliefs, legal)
     p = torch.from_numpy(np.asarray(exact, dtype=np.float64))[batch.target_mask]
     place, token = torch.nonzero(p, as_tuple=True)
-    return Part(batch, (place, token, p[place, token]), decisive)
+    return Part(batch, (place, token, p[place, token]), decisive, beliefs, legal)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

@@ -71,7 +71,8 @@ def train(
     accelerator, devices : as in Lightning Fabric; ``"auto"`` takes a GPU where there is one.
     strategy : ``"auto"``, ``"ddp"`` or ``"fsdp"``. FSDP spreads weights over GPUs, for models too large for one.
     progress : show a progress bar with the loss and its floor.
-    on_validation : called with each row of metrics as it is measured.
+    on_validation : called with each row of metrics as it is measured, and with the model (an
+        :class:`nextlat_viz.models.Objective`) if it takes two arguments.
     **overrides : any field of :class:`TrainConfig`, e.g. ``steps=200``.
 
     Raises
@@ -120,10 +121,11 @@ def train(
             f"batch_size={config.batch_size} cannot be divided among {fabric.world_size} devices with "
             f"accumulate={config.accumulate} pieces on each: every piece needs at least one episode"
         )
+    validation = Validation(world, config)
+    validation.require_headline(config.stop_at)
     io.claim(folder)
     fabric.launch()
     draw = partial(training_episodes, world, config, seed)
-    validation = Validation(world, config)
 
     def measure(engine: Engine) -> dict[str, float]:
         return validation(model) | {f"train/{name}": value for name, value in engine.losses().items()}
@@ -143,7 +145,7 @@ def train(
             preset=preset,
             config=config,
             seed=seed,
-            steps=config.steps,
+            steps=state.step,
             command=_command(world, objective, preset, seed, overrides),
             data_sha256=hashlib.sha256(data.encode()).hexdigest(),
             weights_sha256=hashlib.sha256(content).hexdigest(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import io as text_io
 import signal
 import threading
@@ -29,7 +30,7 @@ from nextlat_viz.models import Objective
 from nextlat_viz.training.card import device_name
 from nextlat_viz.training.checkpoint import METRICS, weights_bytes
 from nextlat_viz.training.config import TrainConfig
-from nextlat_viz.training.data import Feed
+from nextlat_viz.training.data import Feed, headline
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.resume import (
     TRAIN_STATE,
@@ -43,7 +44,9 @@ from nextlat_viz.training.resume import (
 )
 
 LOCK, SOFT_LOCK = ".lock", ".soft.lock"
-Callback: TypeAlias = Callable[[dict[str, float]], None]
+Callback: TypeAlias = Callable[..., object]
+# Validations in a row at which the headline measure must reach `stop_at`.
+_STAYS = 3
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def run_task(
     folder : of the run; holds the saved state of an earlier session where it was interrupted.
     fabric : launched already; its device and strategy are used.
     progress : show a progress bar.
-    on_validation : called with each row of metrics as it is measured.
+    on_validation : called with each row of metrics as it is measured, and with the model if it takes two arguments.
 
     Raises
     ------
@@ -194,18 +197,19 @@ def _take_steps(
         engine.restore(saved.moments)
     state = RunState() if saved is None else saved.progress
     started = time.monotonic() - state.seconds
+    report = _with_model(on_validation, task.model)
+    end = state.step if _reached(config, state) else config.steps
 
     with (
         Reporter(folder, task.name, config.steps, state.step, bar=show_bar and main, board=main) as reporter,
-        closing(task.feed.ahead(state.step, config.steps)) as batches,
+        closing(task.feed.ahead(state.step, end)) as batches,
     ):
 
         def measure() -> None:
             row = {"step": float(state.step), **task.measure(engine)}
             state.history.append(row)
             reporter.row(row)
-            if on_validation is not None:
-                on_validation(row)
+            report(row)
 
         if task.measure_first and not state.history:
             with engine.whole():
@@ -214,7 +218,8 @@ def _take_steps(
             engine.step(state.step, pieces)
             state.step += 1
             reporter.step()
-            step, last = state.step, state.step == config.steps
+            step, late = state.step, config.minutes is not None and time.monotonic() - started >= 60 * config.minutes
+            last = step == config.steps or (config.minutes is not None and fabric.broadcast(late))
             measures = step % config.validate_every == 0 or last
             # Asked once: another Ctrl-C during this step must not save without the moments.
             stops = interrupts.asked
@@ -228,6 +233,7 @@ def _take_steps(
             with engine.whole():
                 if measures:
                     measure()
+                    last = last or _reached(config, state)
                 if main and step in config.snapshots:
                     content = weights_bytes(task.model, config.storage)
                     io.write(snapshot_path(folder, step), content)
@@ -241,6 +247,8 @@ def _take_steps(
                     f"interrupted after step {step:,} of {config.steps:,}, which is saved in {str(folder)!r}: the "
                     "same call or command continues from there."
                 )
+            if last:
+                break
     with engine.whole():
         if main:
             state.seconds = time.monotonic() - started
@@ -249,6 +257,24 @@ def _take_steps(
             (folder / TRAIN_STATE).unlink(missing_ok=True)
     # The other processes read the card only after it is written.
     fabric.barrier()
+
+
+def _with_model(on_validation: Callback | None, model: Objective) -> Callable[[dict[str, float]], object]:
+    """The callback as a function of a row of metrics: one that takes two arguments gets the model too."""
+    if on_validation is None:
+        return lambda row: None
+    try:
+        inspect.signature(on_validation).bind({}, model)
+    except (TypeError, ValueError):
+        return on_validation
+    return lambda row: on_validation(row, model)
+
+
+def _reached(config: TrainConfig, state: RunState) -> bool:
+    """Whether the headline measure was at least `stop_at` at the last validations."""
+    if config.stop_at is None or len(state.history) < _STAYS:
+        return False
+    return all(row[headline(row)] >= config.stop_at for row in state.history[-_STAYS:])
 
 
 def _check_finite(task: Task, engine: Engine, step: int, folder: Path) -> None:
@@ -288,9 +314,9 @@ class Reporter:
         self.bar.update()
 
     def row(self, row: dict[str, float]) -> None:
-        """Show a row of metrics: the loss with its floor, or where there is none with the unigram loss."""
-        reference = "floor" if "floor" in row else "unigram"
-        self.bar.set_postfix({"loss": f"{row['loss']:.4f}", reference: f"{row[reference]:.4f}"})
+        """Show a row of metrics: the loss, its floor (or the unigram loss) and the world's headline measure."""
+        shown = ("loss", "floor" if "floor" in row else "unigram", headline(row))
+        self.bar.set_postfix({name: f"{row[name]:.4f}" for name in shown if name in row})
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(name, value, int(row["step"]))

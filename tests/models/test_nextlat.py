@@ -160,3 +160,26 @@ def simple_episodes():
         length=torch.tensor([4, 2]).numpy(),
         targets=None,
     )
+
+
+@pytest.mark.parametrize(
+    ("weights", "terms"),
+    [
+        ({"lambda_kl": 0.0}, {"next_token", "next_h"}),
+        ({"lambda_h": 0.0}, {"next_token", "kl"}),
+        ({"lambda_h": 0.0, "lambda_kl": 0.0}, {"next_token"}),
+    ],
+)
+def test_a_loss_of_weight_zero_is_not_computed(monkeypatch, weights, terms):
+    objective, batch = make_objective(**weights), make_batch()
+    steps, states = [], []
+    sums, state_loss = objective._sums, objective.state_loss
+    monkeypatch.setattr(objective, "_sums", lambda *a: steps.extend(a[-1]) or sums(*a))
+    monkeypatch.setattr(objective, "state_loss", lambda *a: states.append(1) or state_loss(*a))
+    losses = objective(batch)
+    assert (bool(steps), bool(states)) == ("kl" in terms, "next_h" in terms)
+    assert set(losses) == terms | {"loss"}
+    assert set(objective.weights) == set(objective.counts(batch)) == terms
+    literal = literal_losses(objective, batch)
+    for name in losses:
+        torch.testing.assert_close(losses[name], literal[name])

@@ -12,7 +12,7 @@ import torch
 
 import nextlat_viz as nlv
 from nextlat_viz.errors import CheckpointError, UnknownNameError
-from nextlat_viz.models import OBJECTIVES
+from nextlat_viz.models import OBJECTIVES, Objective
 from nextlat_viz.training import resume
 from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.training.config import TrainConfig
@@ -247,3 +247,48 @@ def test_the_global_state_of_torch_does_not_matter(run, small, tmp_path, state):
             assert (parameter.device.type, parameter.dtype) == ("cpu", torch.float32)
             assert parameter.requires_grad
             assert not parameter.is_inference()
+
+
+EARLY = {"layers": 1, "dim": 16, "heads": 2, "mlp_dim": 16, "validation_episodes": 8, "validate_every": 2}
+
+
+def test_training_stops_when_the_headline_measure_is_reached(tmp_path):
+    rows = []
+
+    def watch(row, model):
+        assert isinstance(model, Objective)
+        assert model.training
+        rows.append(row)
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    options = {"steps": 40, "stop_at": -1e9, "save_every": 2, "progress": False} | EARLY
+    with pytest.raises(KeyboardInterrupt):
+        nlv.train("z1r", "next_token", out=tmp_path / "cut", on_validation=watch, **options)
+    again = nlv.train("z1r", "next_token", out=tmp_path / "cut", **options)
+    whole = nlv.train("z1r", "next_token", out=tmp_path / "whole", **options)
+    assert [row["step"] for row in rows] == [2, 4]
+    # At three validations in a row.
+    assert whole.step == again.step == whole.card.steps == 6
+    assert whole.card.weights_sha256 == again.card.weights_sha256
+    assert whole.metrics["step"].tolist() == [2, 4, 6]
+    assert whole.snapshots == [6]
+    assert nlv.load(tmp_path / "whole").step == 6
+    assert nlv.train("z1r", "next_token", out=tmp_path / "whole", **options).step == 6
+    never = nlv.train("z1r", "next_token", out=tmp_path / "never", **(options | {"steps": 8, "stop_at": 2.0}))
+    assert never.step == 8
+
+
+def test_training_stops_after_its_minutes(tmp_path):
+    checkpoint = nlv.train("z1r", "next_token", out=tmp_path, steps=10**6, minutes=0.01, progress=False, **EARLY)
+    assert 0 < checkpoint.step < 10**5
+    assert checkpoint.metrics["step"].iloc[-1] == checkpoint.step == checkpoint.card.steps
+    assert checkpoint.card.metrics["train_seconds"] >= 0.6
+
+
+def test_a_world_without_a_headline_measure_cannot_stop_at_one(tmp_path, monkeypatch):
+    world = nlv.worlds.get("story")
+    monkeypatch.setattr(type(world), "rules_known", False)
+    with pytest.raises(ValueError, match=r"stop_at=0.9 needs a headline measure, one of accuracy, belief_r2, legal"):
+        nlv.train(world, "next_token", out=tmp_path / "run", steps=4, stop_at=0.9, progress=False, **EARLY)
+    assert not (tmp_path / "run").exists()

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 
 from nextlat_viz import worlds
 from nextlat_viz.models import Batch
 from nextlat_viz.training import data
 from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.training.config import TrainConfig, resolve_config
-from nextlat_viz.training.data import Validation
+from nextlat_viz.training.data import Validation, headline
 
 SMALL = {"layers": 1, "validation_episodes": 24}
 
@@ -58,7 +60,7 @@ def test_without_a_law_it_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest
     with torch.no_grad():
         logits = model.logits(model.backbone(batch.inputs))
     assert found["loss"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).item())
-    assert set(found) == {"loss", "unigram"}
+    assert set(found) == {"loss", "unigram", "belief_r2"}
     p = np.bincount(batch.targets.flatten()) / batch.targets.numel()
     assert found["unigram"] == pytest.approx(-(p * np.log(p)).sum())
 
@@ -94,6 +96,52 @@ def test_accuracy_of_the_decisive_prediction_is_logged() -> None:
         assert "accuracy" not in Validation(worlds.get("z1r"), TrainConfig(**SMALL))(
             build_model("next_token", TrainConfig(**SMALL), worlds.get("z1r"), 0)
         )
+
+
+@pytest.mark.parametrize("start_token", [True, False])
+def test_r2_of_the_belief_is_that_of_scikit_learn(start_token: bool) -> None:
+    world, config = worlds.get("mess3"), TrainConfig(layers=1, validation_episodes=512, start_token=start_token)
+    model = build_model("next_token", config, world, 0)
+    tokens = world.sample(512, 13, seed=data.VALIDATION_SEED).tokens[:, :-1]
+    with torch.no_grad():
+        hidden = (
+            model.backbone(model.backbone.started(torch.from_numpy(tokens)))[:, int(start_token) :].double().numpy()
+        )
+    belief = world.belief(tokens)
+    probe = LinearRegression().fit(hidden[:256].reshape(-1, 64), belief[:256].reshape(-1, 3))
+    expected = r2_score(
+        belief[256:].reshape(-1, 3), probe.predict(hidden[256:].reshape(-1, 64)), multioutput="variance_weighted"
+    )
+    assert Validation(world, config)(model)["belief_r2"] == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("start_token", [True, False])
+def test_probability_on_legal_tokens_is_logged(start_token: bool) -> None:
+    world = worlds.get("taxi", width=4, height=4)
+    config = resolve_config("tiny", world, SMALL | {"start_token": start_token})
+    model = build_model("next_token", config, world, 0)
+    episodes = world.sample(24, seed=data.VALIDATION_SEED, split="test")
+    batch = Batch.from_episodes(episodes, start=model.backbone.start)
+    with torch.no_grad():
+        probs = model.logits(model.backbone(batch.inputs)).softmax(-1).numpy()
+    legal = world.legal_next(episodes.tokens)[:, : probs.shape[1] - int(start_token)]
+    if start_token:
+        legal = np.concatenate([np.broadcast_to(world.legal_first(), (24, 1, legal.shape[-1])), legal], axis=1)
+    mask = batch.target_mask.numpy()
+    assert Validation(world, config)(model)["legal"] == pytest.approx((probs * legal).sum(-1)[mask].mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("path_star", "accuracy"), ("s3", "accuracy"), ("sns", "belief_r2"), ("story", "legal"), ("othello", "legal")],
+)
+def test_every_world_has_a_headline_measure(name: str, expected: str) -> None:
+    world = worlds.get(name)
+    config = resolve_config("tiny", world, {"layers": 1, "validation_episodes": 4})
+    row = Validation(world, config)(build_model("next_token", config, world, 0))
+    assert headline(row) == expected
+    assert 0 <= row[expected] <= 1 or expected == "belief_r2"
+    assert headline({"loss": 1.0}) == ""
 
 
 @pytest.mark.parametrize(("nodes", "horizon"), [(2, 1), (4, 2), (7, 5), (10, 8)])

@@ -135,7 +135,9 @@ def test_only_generators_are_read_and_openings_are_held_out(name: str) -> None:
         assert (world.held_out(episodes.tokens) == (split == "test")).all()
         seen[split] = set(map(tuple, episodes.tokens[:, :opening].tolist()))
         # After the opening every generator is as likely as any other.
-        often = np.bincount(episodes.tokens[:, opening:].ravel(), minlength=len(world.vocabulary))[list(world.generators)]
+        often = np.bincount(episodes.tokens[:, opening:].ravel(), minlength=len(world.vocabulary))[
+            list(world.generators)
+        ]
         assert np.abs(often / often.sum() - 1 / len(world.generators)).max() < 0.02
     assert not seen["train"] & seen["test"]
     assert len(seen["test"]) == len(world.generators) ** opening // 10
@@ -252,7 +254,7 @@ def test_generators_are_elements_that_generate_the_group() -> None:
         GroupWorld("mine", rotations, list("0123"), [2])
     with pytest.raises(ValueError, match="generators must be an integer from 0 to 3, got 4"):
         GroupWorld("mine", rotations, list("0123"), [4])
-    with pytest.raises(TypeError, match="generators must be names of elements, such as .*, or True, got 3"):
+    with pytest.raises(TypeError, match=r"generators must be names of elements, such as .*, or True, got 3"):
         worlds.get("a5", generators=3)
 
 

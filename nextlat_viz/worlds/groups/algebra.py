@@ -110,7 +110,7 @@ def generating(
     # Every element of a finite group is a product of one or more generators.
     reached = np.isin(np.arange(len(table)), chosen)
     for _ in table:
-        reached[table[np.ix_(reached, chosen)]] = True
+        reached[table[np.ix_(reached, np.array(chosen, dtype=int))]] = True
     if not reached.all():
         missing = names[int(np.argmin(reached))]
         raise ValueError(
