@@ -17,6 +17,7 @@ from pydantic import (
 
 from nextlat_viz.errors import invalid, one_of, unknown
 from nextlat_viz.worlds import World
+from nextlat_viz.worlds.groups import GroupWorld
 from nextlat_viz.worlds.path_star import PathStar
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ PAPER = TrainConfig(
     **{"weight_decay": 0.1, "grad_clip": 100.0},
     **{"validate_every": 1000, "validation_episodes": 2048, "save_every": 1000},
 )
-GROUPS = ("a5", "s5", "a4xz5", "z60")
 
 
 def _changed(base: TrainConfig, **changes: Any) -> TrainConfig:
     return base.model_copy(update=changes)
 
 
+# By the name of a world; "group" is any group, whatever its name, and "default" any other world.
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "tiny": {
         "default": TINY,
@@ -117,14 +118,12 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "mess3": _changed(TINY, layers=2, steps=2000, decay_steps=1000),
         # Lambdas as in the paper's Table 5. Longer episodes, fewer of them in a step.
         "taxi": _changed(TINY, batch_size=32, lambda_kl=0.1),
-        # On G(2, 4) with 12 ids and seed 100, which is not shipped, NextLat chooses arms by chance for 9,000 steps and
-        # jumps within 1,000.
         "path_star": _changed(TINY, steps=16_000),
         "countdown": _changed(TINY, batch_size=32, lambda_h=2.0),
         "othello": _changed(TINY, batch_size=32),
         "story": _changed(TINY, batch_size=32, context=64),
         "text": _changed(TINY, batch_size=32, context=64),
-        **{group: _changed(TINY, layers=2, lambda_kl=0.0) for group in GROUPS},
+        "group": _changed(TINY, layers=2, lambda_kl=0.0),
     },
     "compact": {
         "default": COMPACT,
@@ -137,7 +136,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "text": _changed(
             COMPACT, layers=8, heads=8, dim=256, mlp_dim=640, psi_width=512, context=128, horizon=4, batch_size=128
         ),
-        **{group: _changed(COMPACT, layers=2, heads=8, dim=256, mlp_dim=704, lambda_kl=0.0) for group in GROUPS},
+        "group": _changed(COMPACT, layers=2, heads=8, dim=256, mlp_dim=704, lambda_kl=0.0),
     },
     "paper": {
         "default": PAPER,
@@ -160,14 +159,11 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             **{"layers": 8, "heads": 8, "dim": 768, "mlp_dim": 2048, "psi_width": 2048, "horizon": 8, "context": 256},
             **{"steps": 100_000, "batch_size": 256, "learning_rate": 3e-4, "grad_clip": 1.0},
         ),
-        **{
-            group: _changed(
-                PAPER,
-                **{"layers": 2, "heads": 8, "dim": 512, "mlp_dim": 1408, "psi_width": 1024, "lambda_kl": 0.0},
-                **{"steps": 400_000, "batch_size": 1024, "learning_rate": 1e-4, "weight_decay": 0.01, "grad_clip": 1.0},
-            )
-            for group in GROUPS
-        },
+        "group": _changed(
+            PAPER,
+            **{"layers": 2, "heads": 8, "dim": 512, "mlp_dim": 1408, "psi_width": 1024, "lambda_kl": 0.0},
+            **{"steps": 400_000, "batch_size": 1024, "learning_rate": 1e-4, "weight_decay": 0.01, "grad_clip": 1.0},
+        ),
     },
     # The paper's language model of 1.3 billion weights on FineWeb-Edu, for a world of text with that source. Chosen
     # here: the context, from 100 billion tokens in all; its schedule's warm-up and decay, a hundredth and a tenth of
@@ -196,7 +192,9 @@ def preset_names() -> list[str]:
 
 
 def preset_table() -> pd.DataFrame:
-    """Return the main hyperparameters of every preset: a row per world, ``"(any other)"`` for worlds not named.
+    """Return the main hyperparameters of every preset: a row per world.
+
+    ``"(any group)"`` stands for all groups, ``"(any other)"`` for worlds that are not named.
 
     Examples
     --------
@@ -209,7 +207,7 @@ def preset_table() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "preset": preset,
-            "world": "(any other)" if world == "default" else world,
+            "world": {"default": "(any other)", "group": "(any group)"}.get(world, world),
             **config.model_dump(include=set(_SHOWN)),
         }
         for preset, table in PRESETS.items()
@@ -256,7 +254,8 @@ def resolve_config(preset: str, world: World, overrides: dict[str, Any]) -> Trai
         if field not in TrainConfig.model_fields:
             raise unknown("hyperparameter", field, (*TrainConfig.model_fields, *_PLACES))
     table = PRESETS[preset]
-    base = table.get(world.name, table["default"]).model_dump()
+    name = "group" if isinstance(world, GroupWorld) else world.name
+    base = table.get(name, table["default"]).model_dump()
     if world.length is not None:
         base["context"] = world.length
     if isinstance(world, PathStar):

@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import shlex
+import time
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -26,13 +28,15 @@ from nextlat_viz.training.checkpoint import (
     torch_defaults,
     weights_bytes,
 )
-from nextlat_viz.training.config import resolve_config
+from nextlat_viz.training.config import TrainConfig, resolve_config
 from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.resume import RunState, identify, refuse_another
 from nextlat_viz.training.run import Callback, Task, run_task
 from nextlat_viz.worlds import outside
 
+# Runs expected to take longer on a CPU are warned of.
+_HOURS = 2.0
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
@@ -159,6 +163,8 @@ def train(
         io.write(folder / WEIGHTS, content)
         io.write(folder / CARD, card.model_dump_json(indent=2))
 
+    if fabric.device.type == "cpu" and fabric.is_global_zero:
+        _warn_of_hours(config, preset, sum(parameter.numel() for parameter in model.parameters()))
     can_split = 2 * config.accumulate * fabric.world_size <= config.batch_size
     task = Task(
         name=f"{world.name}/{objective}",
@@ -184,6 +190,28 @@ def train(
     )
     run_task(task, folder, fabric, progress=progress, on_validation=on_validation)
     return load(folder)
+
+
+def _warn_of_hours(config: TrainConfig, preset: str, parameters: int) -> None:
+    """Warn of a run that takes hours on this CPU, by its arithmetic and the speed of a matrix product.
+
+    A training step takes about 6 operations for each parameter and token (Kaplan et al. 2020, section 2.1); a matrix
+    product of this size is about twice as fast as a whole step per operation.
+    """
+    operations = 6.0 * parameters * config.steps * config.batch_size * config.context
+    size = 512
+    square = torch.ones(size, size)
+    started = time.perf_counter()
+    for _ in range(3):
+        square = square @ square / size
+    rate = 3 * 2 * size**3 / (time.perf_counter() - started)
+    hours = 2 * operations / rate / 3600
+    if hours > _HOURS and (config.minutes is None or config.minutes > 60 * _HOURS):
+        warnings.warn(
+            f"preset {preset!r} with these settings takes about {hours:,.0f} hours on this CPU; it is sized for a GPU. "
+            "The run can be stopped with Ctrl-C and continued, and minutes= sets a time budget.",
+            stacklevel=3,
+        )
 
 
 def folder_name(world: worlds.World) -> str:

@@ -8,6 +8,7 @@ import torch
 from nextlat_viz import worlds
 from nextlat_viz.models import NextLat, Transformer, TransformerConfig
 from nextlat_viz.training.config import PRESETS, TrainConfig, preset_table, resolve_config
+from nextlat_viz.worlds.groups import GroupWorld
 
 # arXiv:2511.05963, Table 5: steps, batch, rate, decay, clip, layers, heads, D, lambdas, psi, d.
 TABLE_5 = {
@@ -15,7 +16,7 @@ TABLE_5 = {
     ("paper", "countdown"): (100_000, 1024, 3e-4, 0.1, 1, 12, 12, 768, 2, 1, 768, 8),
     ("paper", "path_star"): (20_000, 512, 5e-4, 0.1, 100, 12, 6, 384, 1, 1, 384, 3),
     ("paper", "text"): (100_000, 256, 3e-4, 0.1, 1, 8, 8, 768, 1, 1, 2048, 8),
-    ("paper", "a5"): (400_000, 1024, 1e-4, 0.01, 1, 2, 8, 512, 1, 0, 1024, 1),
+    ("paper", "group"): (400_000, 1024, 1e-4, 0.01, 1, 2, 8, 512, 1, 0, 1024, 1),
     ("paper_web", "default"): (191_000, 512, 4e-4, 0.1, 1, 22, 16, 2048, 1, 1, 6528, 2),
 }
 
@@ -61,8 +62,16 @@ def test_every_preset_holds_for_every_world():
             assert config.warmup_steps + config.decay_steps <= config.steps
 
 
+def test_a_group_of_ones_own_has_the_preset_of_groups():
+    turns = GroupWorld("turns", [[0, 1, 2], [1, 2, 0], [2, 0, 1]], ["0", "1", "2"], [1])
+    for preset in PRESETS:
+        assert resolve_config(preset, turns, {}) == resolve_config(preset, worlds.get("a5"), {})
+    assert resolve_config("paper", turns, {}).lambda_kl == 0
+
+
 def test_the_table_shows_all():
     table = preset_table()
     assert len(table) == sum(map(len, PRESETS.values()))
     assert table.columns.tolist()[:5] == ["preset", "world", "layers", "heads", "dim"]
+    assert {"(any group)", "(any other)"} <= set(table["world"])
     assert {"steps", "batch_size", "learning_rate", "horizon", "lambda_h", "lambda_kl"} <= set(table)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -292,3 +293,22 @@ def test_a_world_without_a_headline_measure_cannot_stop_at_one(tmp_path, monkeyp
     with pytest.raises(ValueError, match=r"stop_at=0.9 needs a headline measure, one of accuracy, belief_r2, legal"):
         nlv.train(world, "next_token", out=tmp_path / "run", steps=4, stop_at=0.9, progress=False, **EARLY)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_for_a_gpu_warns_of_the_hours_on_a_cpu(tmp_path):
+    small = {"layers": 1, "dim": 16, "heads": 2, "mlp_dim": 16, "validation_episodes": 4, "progress": False}
+
+    def train(**options):
+        nlv.train(
+            "rrxor", "next_token", "paper", out=tmp_path / str(len(options)), accelerator="cpu", **small, **options
+        )
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    message = r"preset 'paper' with these settings takes about [\d,]+ hours on this CPU"
+    with pytest.warns(UserWarning, match=message), pytest.raises(KeyboardInterrupt):
+        train(batch_size=1, context=12, steps=10**12, validate_every=1, on_validation=stop)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(batch_size=1, context=12, steps=2)
