@@ -46,7 +46,7 @@ class Card(SignedCard):
 
     Attributes
     ----------
-    name : folder under which it is shipped or saved, such as ``rrxor/nextlat/seed0``.
+    name : default folder of the run, such as ``rrxor/nextlat/seed0``.
     world : the world's spec, enough to build it again.
     objective, preset, config, seed, steps : what was trained, and with which hyperparameters.
     command : the command that makes this checkpoint again.

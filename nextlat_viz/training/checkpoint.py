@@ -29,6 +29,7 @@ from nextlat_viz.models import OBJECTIVES, Objective, Transformer, TransformerCo
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, read_card, sha256_of
 from nextlat_viz.training.config import TrainConfig
+from nextlat_viz.training.data import headline
 from nextlat_viz.training.resume import TRAIN_STATE, snapshot_path
 from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
 
@@ -299,9 +300,12 @@ def _curves() -> dict[str, str]:
 
 
 def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """Table of the shipped checkpoints (or those under `folder`): configuration, and losses in nats per token.
+    """Table of the shipped checkpoints (or those under `folder`): what was trained, on which world, and how well.
 
-    A folder whose card cannot be read is left out, with a warning that names the file.
+    ``excess`` is the loss above the floor in nats per token; ``measure`` and ``value`` are the world's headline
+    measure at the end of training, where it was logged: the ``accuracy`` of the decisive prediction, the
+    ``belief_r2`` or the probability on ``legal`` tokens. A folder whose card cannot be read is left out, with a
+    warning that names the file.
 
     Raises
     ------
@@ -313,6 +317,8 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     >>> table = list_checkpoints()
     >>> sorted(set(table["objective"]))
     ['next_token', 'nextlat']
+    >>> table.columns.tolist()[:6]
+    ['name', 'world', 'objective', 'seed', 'excess', 'measure']
     """
     import pandas as pd
 
@@ -330,15 +336,19 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
         except CheckpointError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
+        measure = headline(card.metrics)
         rows.append(
             {
-                "name": card.name,
-                "world": card.world.get("name"),
+                "name": path.relative_to(checkpoints_dir()).as_posix() if folder is None else card.name,
+                "world": worlds.title(card.world),
                 "objective": card.objective,
                 "seed": card.seed,
+                "excess": card.metrics.get("excess"),
+                "measure": measure,
+                "value": card.metrics.get(measure),
                 "steps": card.steps,
                 "parameters": card.parameters,
-                **card.metrics,
+                **{name: value for name, value in card.metrics.items() if name not in (measure, "excess")},
                 "snapshots": len(card.snapshots),
                 "folder": str(path),
             }

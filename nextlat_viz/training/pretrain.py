@@ -143,7 +143,7 @@ def train(
         content = weights_bytes(model, config.storage)
         data = validation.episodes.sha256 + draw(0, states=True).sha256
         card = Card(
-            name=f"{world.name}/{objective}/seed{seed}",
+            name=f"{folder_name(world)}/{objective}/seed{seed}",
             world=world.spec,
             objective=objective,
             preset=preset,

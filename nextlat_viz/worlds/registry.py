@@ -137,8 +137,8 @@ def from_spec(spec: Mapping[str, Any], *, trusted: bool = True) -> World:
         return get(spec["name"], **{key: value for key, value in spec.items() if key != "name"})
 
 
-def title(world: World) -> str:
-    """Write a world as text that ``get`` takes: its name, and the parameters that differ from the defaults.
+def title(world: World | Mapping[str, Any]) -> str:
+    """Write a world, or its spec, as text that ``get`` takes: its name, and the parameters that are not the defaults.
 
     Hashes, which only check the other parameters, are left out. A world that is not registered has only its name.
 
@@ -147,15 +147,16 @@ def title(world: World) -> str:
     >>> title(get("mess3")), title(get("mess3", x=0.15)), title(get("countdown", targets=(10, 40)))
     ('mess3', 'mess3:x=0.15', 'countdown:targets=[10,40]')
     """
-    name = world.spec["name"]
+    spec = world.spec if isinstance(world, World) else world
+    name = str(spec["name"])
     factory = _factory(name)
     if factory is None:
-        return world.name
+        return world.name if isinstance(world, World) else name
     accepted = inspect.signature(factory).parameters.values()
     usual = {parameter.name: parameter.default for parameter in accepted} if _required(factory) else factory().spec
     apart = {
         key: value
-        for key, value in world.parameters.items()
+        for key, value in spec.items()
         if usual.get(key) != value and not key.endswith("sha256") and key != "expected"
     }
     # Long lists come last, so that a shortened title still shows the rest.
