@@ -1,64 +1,117 @@
 """Make the shipped checkpoints again: train, copy, project, evaluate.
 
-    make checkpoints
+    python checkpoints/build.py                     all of them; the same as `make checkpoints`
+    python checkpoints/build.py path_star s3/nextlat rrxor/next_token/seed0
+    python checkpoints/build.py --list              what there is, with the minutes each took
 
-Trains every pair with the commands their cards state (runs that are finished are taken as they are, so this can be
-stopped and goes on), copies weights, cards and curves here, lays out the projections that the quickstart shows, and
-measures `results.csv`.
+Trains the models with the commands their cards state, in `runs/shipped`: finished runs are taken as they are, and an
+interrupted one continues. Then copies weights, cards and curves here, lays out the projections that the quickstart
+shows, and measures `results.csv`.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 HERE = Path(__file__).resolve().parent
 RUNS = HERE.parent / "runs" / "shipped"
-SEEDS = {"rrxor": range(5), "mess3": range(3), "taxi": range(2)}
-# What is trained where a world's name does not say it all; central Helsinki needs the extra "city".
-TITLES = {"taxi": "taxi:city=helsinki"}
-STEPS = {"taxi": 10_000}
 OBJECTIVES = ("next_token", "nextlat")
-# Closer together at the beginning, where the picture emerges.
-SNAPSHOTS = {("rrxor", 0): (200, 600, 1200, 2400)}
 KEPT = ("card.json", "model.safetensors", "metrics.csv", "snapshots/*.safetensors")
+PROJECTED = ("rrxor", "mess3")
 
 
-def train_one(world: str, objective: str, seed: int) -> Path:
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained for a folder of models: `title` is the world's, if the folder's name does not say it all.
+
+    `snapshots` are of seed 0, by objective; `overrides` change the preset `tiny`, the same for all objectives.
+    """
+
+    title: str = ""
+    seeds: int = 5
+    overrides: dict[str, Any] = field(default_factory=dict)
+    snapshots: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+# Closer together at the beginning, where the picture emerges.
+EMERGENCE = (200, 600, 1200, 2400)
+RECIPES = {
+    "rrxor": Recipe(snapshots=dict.fromkeys(OBJECTIVES, EMERGENCE)),
+    "mess3": Recipe(),
+    "z1r": Recipe(),
+    "path_star": Recipe(
+        "path_star:arms=2,nodes_per_arm=4,node_ids=12", snapshots={"nextlat": tuple(range(1000, 18_000, 1000))}
+    ),
+    # Central Helsinki needs the extra "city".
+    "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 10_000}),
+}
+
+
+def runs() -> list[str]:
+    """Names of all models, such as ``rrxor/nextlat/seed0``, the objectives of a seed together."""
+    return [
+        f"{folder}/{objective}/seed{seed}"
+        for folder, recipe in RECIPES.items()
+        for seed in range(recipe.seeds)
+        for objective in OBJECTIVES
+    ]
+
+
+def chosen(names: tuple[str, ...]) -> list[str]:
+    """The models that a name, or the beginning of one, stands for; all for no names."""
+    every = runs()
+    for name in names:
+        if not any(f"{run}/".startswith(f"{name.strip('/')}/") for run in every):
+            raise SystemExit(f"no shipped model is called {name!r}: see python checkpoints/build.py --list")
+    return [run for run in every if not names or any(f"{run}/".startswith(f"{n.strip('/')}/") for n in names)]
+
+
+def minutes(run: str) -> float | None:
+    """Minutes that the shipped model took to train, on one core; None where none is shipped yet."""
+    from nextlat_viz.errors import CheckpointError
+    from nextlat_viz.training.card import Card, read_card
+
+    try:
+        return read_card(HERE / run, Card).metrics["train_seconds"] / 60
+    except CheckpointError:
+        return None
+
+
+def train_one(run: str) -> str:
     import torch
 
     import nextlat_viz as nlv
 
     torch.set_num_threads(1)
-    snapshots = SNAPSHOTS.get((world, seed))
-    # The results beside these weights, and the sentences about them, are of models without a start token.
-    options: dict[str, Any] = {"start_token": False}
-    if snapshots is not None:
-        options["snapshots"] = snapshots
-    if world in STEPS:
-        options["steps"] = STEPS[world]
-    folder = RUNS / world / objective / f"seed{seed}"
-    title = TITLES.get(world, world)
-    nlv.train(title, objective, "tiny", seed=seed, out=folder, accelerator="cpu", progress=False, **options)
-    return folder
+    folder, objective, name = run.split("/")
+    recipe, seed = RECIPES[folder], int(name.removeprefix("seed"))
+    options = dict(recipe.overrides)
+    if seed == 0 and objective in recipe.snapshots:
+        options["snapshots"] = recipe.snapshots[objective]
+    title = recipe.title or folder
+    nlv.train(title, objective, "tiny", seed=seed, out=RUNS / run, accelerator="cpu", progress=False, **options)
+    return run
 
 
-def copy(run: Path) -> None:
-    target = HERE / run.relative_to(RUNS)
+def copy(run: str) -> None:
+    target = HERE / run
     shutil.rmtree(target, ignore_errors=True)
     for pattern in KEPT:
-        for source in sorted(run.glob(pattern)):
-            destination = target / source.relative_to(run)
+        for source in sorted((RUNS / run).glob(pattern)):
+            destination = target / source.relative_to(RUNS / run)
             destination.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, destination)
 
 
 def lay_out() -> None:
-    """Keep the UMAPs the quickstart shows: of every layer of the first pair, and every snapshot's final hidden state."""
+    """Keep the UMAPs the quickstart shows: every layer of the first pair, every snapshot's final hidden state."""
     import nextlat_viz as nlv
     from nextlat_viz import latents
     from nextlat_viz.analysis import ProjectionCache, project
@@ -66,7 +119,7 @@ def lay_out() -> None:
 
     shutil.rmtree(HERE / "projections", ignore_errors=True)
     cache = ProjectionCache((), HERE / "projections")
-    for world in ("rrxor", "mess3"):
+    for world in PROJECTED:
         for objective in OBJECTIVES:
             checkpoint = nlv.load(f"{world}/{objective}")
             for step in (0, *checkpoint.snapshots) if checkpoint.card.snapshots else checkpoint.snapshots:
@@ -79,21 +132,37 @@ def lay_out() -> None:
                         print("  left out:", error)
 
 
-def main() -> None:
-    jobs = [(world, objective, seed) for world, seeds in SEEDS.items() for seed in seeds for objective in OBJECTIVES]
-    workers = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+def main(names: tyro.conf.Positional[tuple[str, ...]] = (), *, workers: int = 2, list: bool = False) -> None:
+    """Train the shipped models again, or some of them, and measure all.
+
+    Parameters
+    ----------
+    names
+        models, such as path_star or rrxor/nextlat/seed0; all by default
+    workers
+        models trained at a time, one thread each
+    list
+        only show the models, with the minutes each took
+    """
+    todo = chosen(names)
+    took = {run: minutes(run) for run in todo}
+    for run, time in took.items():
+        done = " (finished)" if (RUNS / run / "card.json").exists() else ""
+        print(f"{run:32} {'not shipped yet' if time is None else f'{time:5.1f} min'}{done}")
+    print(f"{len(todo)} models, about {sum(filter(None, took.values())) / workers:.0f} min with {workers} workers")
+    if list:
+        return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for run in pool.map(train_one, *zip(*jobs, strict=True)):
-            print("trained", run.relative_to(RUNS), flush=True)
+        for number, run in enumerate(pool.map(train_one, todo), start=1):
+            print(f"trained {run} ({number} of {len(todo)})", flush=True)
             copy(run)
 
     from nextlat_viz.analysis import measure
 
     evaluation = measure.evaluate(out=RUNS / "evaluation")
     measure.write_results(evaluation.table, HERE)
-    print(measure.by_objective(measure.belief_table(evaluation.table)).to_string(index=False))
     lay_out()
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)
