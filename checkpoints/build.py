@@ -42,12 +42,14 @@ class Recipe:
 
 # Closer together at the beginning, where the picture emerges.
 EMERGENCE = (200, 600, 1200, 2400)
+# Around the steps in which seed 0 jumps from chance to the right arm.
+JUMP = (500, 1000, 2000, 2600, 2900, 3100, 3200, 3300, 3400, 3500, 3600)
 RECIPES = {
     "rrxor": Recipe(snapshots=dict.fromkeys(OBJECTIVES, EMERGENCE)),
     "mess3": Recipe(),
     "z1r": Recipe(),
     "path_star": Recipe(
-        "path_star:arms=2,nodes_per_arm=4,node_ids=12", snapshots={"nextlat": tuple(range(1000, 18_000, 1000))}
+        "path_star:arms=2,nodes_per_arm=4,node_ids=12", snapshots={"nextlat": JUMP}
     ),
     # Central Helsinki needs the extra "city".
     "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 10_000}),

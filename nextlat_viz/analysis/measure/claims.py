@@ -1,0 +1,204 @@
+"""What next-latent prediction changes, by world: each claim with every seed, its controls and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nextlat_viz.analysis.measure.tables import results
+
+HOLDS, REVERSED, UNDECIDED = "holds", "does not hold", "undecided"
+# Of a one-sided test, with five seeds a side or with three.
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim about NextLat and next-token models of a world, and the results it is judged by.
+
+    Attributes
+    ----------
+    text : the claim.
+    world, measure : as in the table of `nextlat_viz.evaluate`; worlds of one name by their titles.
+    where : settings of the measure.
+    baseline : settings for next-token models, where they differ.
+    better : ``"higher"`` or ``"lower"``; ``"same"`` where no difference is claimed.
+    unit : of the values.
+    controls : by name: settings of the measure, the column of a control, or a number.
+    paper : what was published, arXiv:2511.05963.
+    margin : largest difference of the means that counts as none.
+    """
+
+    text: str
+    world: str
+    measure: str
+    where: Mapping[str, Any]
+    unit: str
+    better: str = "higher"
+    baseline: Mapping[str, Any] | None = None
+    controls: Mapping[str, Mapping[str, Any] | str | float] = field(default_factory=dict)
+    paper: str = "not measured"
+    margin: float = 0.02
+
+
+_BELIEF: dict[str, Any] = {
+    "measure": "belief",
+    "where": {"reader": "hidden state"},
+    "unit": "R²",
+    "controls": {"untrained": {"reader": "untrained model"}, "shuffled labels": {"reader": "shuffled labels"}},
+}
+_GRID = "taxi:max_turns=18,width=8,height=8"
+_CITY = "taxi:city=helsinki"
+_AHEAD: dict[str, Any] = {
+    "world": "story",
+    "measure": "tokens_ahead",
+    "unit": "nats",
+    "controls": {"untrained": "untrained", "frequencies": "prior"},
+}
+CLAIMS = (
+    Claim("Its states hold the belief, at the same loss", "rrxor", **_BELIEF),
+    Claim("Its states hold the belief, at the same loss", "z1r", **_BELIEF),
+    Claim("No difference where the next token alone needs the belief", "mess3", better="same", **_BELIEF),
+    Claim(
+        "It plans: it chooses the arm that leads to the goal",
+        "path_star",
+        "path_accuracy",
+        {"part": "path", "decoding": "greedy"},
+        "exact paths",
+        controls={"chance": 0.5},
+        paper="G(2,10): 97 against 49 %",
+    ),
+    Claim(
+        "Its states take fewer dimensions",
+        _GRID,
+        "latent_geometry",
+        {"quantity": "effective_rank"},
+        "effective rank",
+        better="lower",
+        paper="52.7 against 160.1",
+    ),
+    Claim(
+        "It merges different routes to one state",
+        _GRID,
+        "compression_vafa",
+        {},
+        "pairs",
+        controls={"true world": 1.0},
+        paper="0.71 against 0.65",
+    ),
+    Claim("Its rides arrive", _GRID, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
+    Claim("Its rides arrive", _CITY, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
+    Claim("Its states know the token 4 ahead", where={"offset": 4}, better="lower", paper="lower (figure 8)", **_AHEAD),
+    Claim(
+        "Its states know the token 20 ahead", where={"offset": 20}, better="lower", paper="lower (figure 8)", **_AHEAD
+    ),
+)
+
+
+def claims(table: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Judge every claim about next-latent prediction by all seeds of a table of results.
+
+    Parameters
+    ----------
+    table : DataFrame, optional
+        As ``nextlat_viz.evaluate(...).table``; by default the results of the shipped checkpoints.
+
+    Returns
+    -------
+    DataFrame
+        A row per claim whose results are in the table: ``claim, world, measure, unit, better``; ``next_token`` and
+        ``nextlat``, tuples with the value of every seed; ``controls``, a dict of mean values by name; ``paper``, the
+        published result; ``p``, of a one-sided Mann-Whitney test that NextLat is better; and ``verdict``. A claim
+        holds if p is at most 0.05 and does not hold if that of the reverse is; otherwise it is undecided. Two seeds a
+        side cannot decide. A claim of no difference holds if the means differ by less than 0.02.
+
+    Examples
+    --------
+    >>> judged = claims().set_index("world")
+    >>> judged.loc["rrxor", "verdict"], len(judged.loc["rrxor", "nextlat"])
+    ('holds', 5)
+    """
+    found = results() if table is None else table
+    rows = []
+    for claim in CLAIMS:
+        taken = found[
+            (found["measure"] == claim.measure) & found["world"].isin((claim.world, claim.world.split(":")[0]))
+        ]
+        first = _values(taken, "next_token", claim.where if claim.baseline is None else claim.baseline)
+        second = _values(taken, "nextlat", claim.where)
+        if not (first and second):
+            continue
+        p, verdict = _judged(first, second, claim)
+        rows.append(
+            {
+                "claim": claim.text,
+                "world": claim.world,
+                "measure": claim.measure,
+                "unit": claim.unit,
+                "better": claim.better,
+                "next_token": first,
+                "nextlat": second,
+                "controls": {name: _control(taken, source, claim) for name, source in claim.controls.items()},
+                "paper": claim.paper,
+                "p": p,
+                "verdict": verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def claims_markdown(judged: pd.DataFrame) -> str:
+    """Write the table of `claims` as Markdown: every seed of every claim.
+
+    Examples
+    --------
+    >>> print(claims_markdown(claims()).splitlines()[0])
+    | claim | world | measure | next-token, every seed | NextLat, every seed | controls | paper | verdict |
+    """
+    lines = [
+        "| claim | world | measure | next-token, every seed | NextLat, every seed | controls | paper | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in judged.to_dict("records"):
+        controls = ", ".join(f"{name} {_number(value)}" for name, value in row["controls"].items())
+        measure = f"{row['measure'].replace('_', ' ')}, {row['unit']}"
+        seeds = [" ".join(map(_number, row[name])) for name in ("next_token", "nextlat")]
+        cells = [row["claim"], f"`{row['world']}`", measure, *seeds, controls or "none", row["paper"]]
+        lines.append(f"| {' | '.join(cells)} | **{row['verdict']}** |")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".replace("-0.000", "0.000") if abs(value) < 10 else f"{value:.1f}"
+
+
+def _where(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    for name, value in settings.items():
+        rows = rows[rows[name] == value] if name in rows else rows[:0]
+    return rows
+
+
+def _values(rows: pd.DataFrame, objective: str, settings: Mapping[str, Any]) -> tuple[float, ...]:
+    chosen = _where(rows[rows["objective"] == objective], settings)
+    return tuple(map(float, chosen.sort_values("seed")["value"]))
+
+
+def _control(rows: pd.DataFrame, source: Mapping[str, Any] | str | float, claim: Claim) -> float:
+    if isinstance(source, str):
+        return float(_where(rows, claim.where)[source].mean())
+    return float(_where(rows, source)["value"].mean()) if isinstance(source, Mapping) else float(source)
+
+
+def _judged(first: tuple[float, ...], second: tuple[float, ...], claim: Claim) -> tuple[float, str]:
+    from scipy.stats import mannwhitneyu
+
+    if claim.better == "same":
+        p = float(mannwhitneyu(second, first).pvalue)
+        return p, HOLDS if abs(np.mean(second) - np.mean(first)) < claim.margin else REVERSED
+    sides = ("greater", "less") if claim.better == "higher" else ("less", "greater")
+    p, opposite = (float(mannwhitneyu(second, first, alternative=side).pvalue) for side in sides)
+    return p, HOLDS if p <= _LEVEL else REVERSED if opposite <= _LEVEL else UNDECIDED
