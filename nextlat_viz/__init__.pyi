@@ -8,6 +8,7 @@ from . import notebook as notebook
 from . import pages as pages
 from . import training as training
 from . import worlds as worlds
+from .analysis.measure.claims import claims as claims
 from .analysis.measure.evaluation import evaluate as evaluate
 from .analysis.measure.tables import results as results
 from .analysis.probes.probe import probe as probe

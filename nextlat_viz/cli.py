@@ -176,9 +176,9 @@ class Evaluate(BaseModel):
         evaluation = measure.evaluate(self.checkpoints or None, self.measures or None, out=self.out)
         for path in measure.write_evaluation(evaluation, self.out, table=self.table, images=images):
             print(path)
-        beliefs = measure.belief_table(evaluation.table)
-        if len(beliefs):
-            print(measure.markdown(beliefs))
+        judged = measure.claims(evaluation.table)
+        if len(judged):
+            print(measure.claims_markdown(judged))
 
 
 class Demo(BaseModel):
@@ -262,10 +262,10 @@ class Figures(BaseModel):
 
 
 class List(BaseModel):
-    """List checkpoints, worlds, objectives and presets."""
+    """List checkpoints, worlds, objectives and presets, or the claims that the shipped checkpoints are judged by."""
 
-    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets"]] = Field(
-        "all", description="what to list"
+    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims"]] = Field(
+        "all", description="what to list; claims are the table in the README, with every seed and a verdict"
     )
 
     def run(self) -> None:
@@ -278,6 +278,10 @@ class List(BaseModel):
         if self.what in ("all", "presets"):
             print("presets:", ", ".join(training.preset_names()))
             print(training.preset_table().to_string(index=False, float_format="{:g}".format))
+        if self.what == "claims":
+            from nextlat_viz.analysis import measure
+
+            print(measure.claims_markdown(measure.claims()))
         if self.what in ("all", "checkpoints"):
             show(training.list_checkpoints().drop(columns="folder", errors="ignore"))
 

@@ -4,6 +4,7 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 """
 
 from nextlat_viz.figures.bars import prediction_bars
+from nextlat_viz.figures.claims import claims
 from nextlat_viz.figures.clouds import clouds
 from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write_figure
 from nextlat_viz.figures.injection import injection_figure
@@ -18,6 +19,7 @@ from nextlat_viz.figures.training import every_seed, loss_curves
 from nextlat_viz.figures.trajectories import trajectories
 
 __all__ = [
+    "claims",
     "clouds",
     "color_options",
     "every_seed",

@@ -149,7 +149,6 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     pair = [load(f"rrxor/{objective}") for objective in OBJECTIVES]
     group = Group("rrxor", pair[0].world, pair, measure.results())
     provenance = {"command": "nextlat-viz figures --readme", **figures.provenance_of(*group.latents)}
-    seeds = figures.every_seed(measure.belief_table(measure.results()))
-    drawn = {"rrxor": pair_figures(group)["Latents"][0], "every_seed": seeds}
+    drawn = {"rrxor": pair_figures(group)["Latents"][0], "claims": figures.claims(measure.claims())}
     images = {name: (on_white(figure), {**provenance, "figure": name}) for name, figure in drawn.items()}
     return write_images(images, out, ["png"])

@@ -1,3 +1,5 @@
+from .claims import claims as claims
+from .claims import claims_markdown as claims_markdown
 from .evaluation import Evaluation as Evaluation
 from .evaluation import battery as battery
 from .evaluation import evaluate as evaluate
@@ -14,8 +16,6 @@ from .result import record as record
 from .result import share as share
 from .tables import RESULTS as RESULTS
 from .tables import belief_table as belief_table
-from .tables import by_objective as by_objective
-from .tables import markdown as markdown
 from .tables import results as results
 from .tables import write_evaluation as write_evaluation
 from .tables import write_results as write_results

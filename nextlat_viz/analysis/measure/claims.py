@@ -60,11 +60,11 @@ _AHEAD: dict[str, Any] = {
     "controls": {"untrained": "untrained", "frequencies": "prior"},
 }
 CLAIMS = (
-    Claim("Its states hold the belief, at the same loss", "rrxor", **_BELIEF),
-    Claim("Its states hold the belief, at the same loss", "z1r", **_BELIEF),
-    Claim("No difference where the next token alone needs the belief", "mess3", better="same", **_BELIEF),
+    Claim("NextLat's states hold the belief, at the same loss", "rrxor", **_BELIEF),
+    Claim("NextLat's states hold the belief, at the same loss", "z1r", **_BELIEF),
+    Claim("No difference where the next token needs the belief", "mess3", better="same", **_BELIEF),
     Claim(
-        "It plans: it chooses the arm that leads to the goal",
+        "NextLat chooses the arm that leads to the goal",
         "path_star",
         "path_accuracy",
         {"part": "path", "decoding": "greedy"},
@@ -73,7 +73,7 @@ CLAIMS = (
         paper="G(2,10): 97 against 49 %",
     ),
     Claim(
-        "Its states take fewer dimensions",
+        "NextLat's states are more compact",
         _GRID,
         "latent_geometry",
         {"quantity": "effective_rank"},
@@ -82,7 +82,7 @@ CLAIMS = (
         paper="52.7 against 160.1",
     ),
     Claim(
-        "It merges different routes to one state",
+        "NextLat continues alike after different routes to one state",
         _GRID,
         "compression_vafa",
         {},
@@ -90,11 +90,21 @@ CLAIMS = (
         controls={"true world": 1.0},
         paper="0.71 against 0.65",
     ),
-    Claim("Its rides arrive", _GRID, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
-    Claim("Its rides arrive", _CITY, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
-    Claim("Its states know the token 4 ahead", where={"offset": 4}, better="lower", paper="lower (figure 8)", **_AHEAD),
+    Claim("NextLat's rides arrive more often", _GRID, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
+    Claim("NextLat's rides arrive more often", _CITY, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
     Claim(
-        "Its states know the token 20 ahead", where={"offset": 20}, better="lower", paper="lower (figure 8)", **_AHEAD
+        "NextLat's states know more of the token 4 ahead",
+        where={"offset": 4},
+        better="lower",
+        paper="lower (figure 8)",
+        **_AHEAD,
+    ),
+    Claim(
+        "NextLat's states know more of the token 20 ahead",
+        where={"offset": 20},
+        better="lower",
+        paper="lower (figure 8)",
+        **_AHEAD,
     ),
 )
 
@@ -125,9 +135,7 @@ def claims(table: pd.DataFrame | None = None) -> pd.DataFrame:
     found = results() if table is None else table
     rows = []
     for claim in CLAIMS:
-        taken = found[
-            (found["measure"] == claim.measure) & found["world"].isin((claim.world, claim.world.split(":")[0]))
-        ]
+        taken = found[(found["measure"] == claim.measure) & (found["world"] == claim.world)]
         first = _values(taken, "next_token", claim.where if claim.baseline is None else claim.baseline)
         second = _values(taken, "nextlat", claim.where)
         if not (first and second):
