@@ -298,6 +298,13 @@ class World(ABC):
         """Exact distribution of the next token after each token; None if it is not known."""
         return None
 
+    def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"] | None:
+        """What fixes the future after each token, as integers: where all are equal, the same can follow as likely.
+
+        None, the default, where it is not known.
+        """
+        return None
+
     def start_states(self) -> dict[str, np.ndarray]:
         """The true state before the first token, by the names and shapes of one position in ``Episodes.states``.
 

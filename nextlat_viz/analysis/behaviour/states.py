@@ -12,10 +12,8 @@ from nextlat_viz.analysis._rows import prefix_ids
 from nextlat_viz.analysis.episodes import held_out_split
 from nextlat_viz.analysis.measure import several
 from nextlat_viz.errors import at_least, unknown
-from nextlat_viz.worlds import Episodes, HiddenMarkovWorld, World
+from nextlat_viz.worlds import Episodes, World
 
-# The states of `replay` that together fix which tokens can follow, and how likely they are.
-_FIX_THE_FUTURE = {"taxi": ("node", "destination", "moves_left"), "othello": ("board", "turn")}
 _DECIMALS = 6  # of a belief: rounding errors are far smaller
 # Enough for pairs of many lengths in most worlds; more are drawn where they are not.
 _FEWEST_EPISODES, _MOST_EPISODES = 1 << 12, 1 << 14
@@ -52,9 +50,9 @@ def state_of(
 ) -> Int[np.ndarray, "n t"]:
     """Number the states after each token of legal sequences: equal numbers mean that the same can follow.
 
-    A state is what fixes the future: in the taxi world node, destination and the moves left; in a hidden Markov world
-    the exact belief, to six decimals; in Othello the board and the side to move. For other worlds, `state` names the
-    states of ``world.replay`` that together fix the future.
+    A state is what fixes the future, as ``world.future`` knows it: in the taxi world node, destination and the moves
+    left; in a hidden Markov world the exact belief. For worlds that do not know it, `state` names the states of
+    ``world.replay`` that together fix the future.
 
     Raises
     ------
@@ -73,15 +71,14 @@ def state_of(
     (True, False)
     """
     if state is None:
-        if isinstance(world, HiddenMarkovWorld):
-            state = ("belief",)
-        elif world.name in _FIX_THE_FUTURE:
-            state = _FIX_THE_FUTURE[world.name]
-        else:
+        future = world.future(tokens)
+        if future is None:
             raise ValueError(
                 f"it is not known which states fix the future of world {world.name!r}: name them, state=[...], among "
                 f"those of its replay, such as {', '.join(list(world.replay(tokens[:1]))[:6]) or 'none'}"
             )
+        _, ids = np.unique(future.reshape(tokens.size, -1), axis=0, return_inverse=True)
+        return ids.reshape(tokens.shape)
     known, state = world.replay(tokens), several(state)
     for name in state:
         if name not in known:

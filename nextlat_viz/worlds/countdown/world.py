@@ -232,6 +232,21 @@ class Countdown(World):
         """Compute the states after each token from the tokens up to it."""
         return oracle.states(self, self._legal_tokens(tokens))
 
+    def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
+        """The numbers left, the target, and the tokens of the equation that is being written."""
+        tokens = self._legal_tokens(tokens)
+        known = oracle.states(self, tokens)
+        begun = np.full((*tokens.shape, 4), -1)
+        places = np.arange(tokens.shape[1])
+        for place in range(self.prompt, min(tokens.shape[1], self.length - 1)):
+            part = (place - self.prompt) % 5
+            if part < 4:
+                begun[:, place, : part + 1] = tokens[:, place - part : place + 1]
+        # Which token of the prompt, and whether the solution has ended.
+        phase = np.tile(np.minimum(places, self.prompt) + (places >= self.length - 1), (len(tokens), 1))
+        parts = (known["remaining"], begun, known["target"][..., None], phase[..., None])
+        return np.concatenate(parts, axis=-1)
+
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Which tokens may come next.
 

@@ -214,6 +214,10 @@ class GroupWorld(World):
         self._require_legal(tokens)
         return self._states(self._products(tokens.T).T)
 
+    def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions 1"]:
+        """The product so far."""
+        return self.replay(tokens)["state"][..., None]
+
     def start_states(self) -> dict[str, np.ndarray]:
         """The identity: the product of no elements."""
         return self._states(np.array(self.identity))

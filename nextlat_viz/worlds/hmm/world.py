@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks, floors
@@ -313,6 +313,10 @@ class HiddenMarkovWorld(World):
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
         """The belief after each token. Tokens do not determine the hidden state, so it is not included."""
         return {"belief": self.belief(tokens)}
+
+    def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions states"]:
+        """The exact belief, in millionths: rounding errors are far smaller."""
+        return np.round(self.belief(tokens) * 1e6).astype(np.int64)
 
     def start_states(self) -> dict[str, np.ndarray]:
         """The belief before any token: the stationary distribution."""

@@ -174,6 +174,11 @@ class Othello(World):
         """Distribution of the first move: uniform over the four openings."""
         return self.legal_first() / self.legal_first().sum()
 
+    def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions 65"]:
+        """The board and the side to move."""
+        known = self.replay(tokens)
+        return np.concatenate([known["board"].astype(np.int64), known["turn"][..., None]], axis=-1)
+
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Squares where the side to move may play, ``end`` if neither side can move; none after an illegal token."""
         record = _record(checks.tokens(self, tokens))

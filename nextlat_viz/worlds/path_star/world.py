@@ -210,6 +210,24 @@ class PathStar(World):
         legal = self.legal_next(self._legal_tokens(tokens))
         return legal / legal.sum(-1, keepdims=True)
 
+    def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
+        """In the answer, the nodes that are left of the path; in the prompt, all tokens of it so far."""
+        tokens = self._legal_tokens(tokens)
+        episodes, positions = tokens.shape
+        facts = np.full((episodes, positions, self.prompt + self.nodes_per_arm + 1), -1)
+        for place in range(min(positions, self.prompt)):
+            facts[:, place, : place + 1] = tokens[:, : place + 1]
+        if positions >= self.prompt:
+            arms, goal = self.arms_of(tokens), tokens[:, self._start + 1]
+            path = arms[np.arange(episodes), (arms[:, :, -1] == goal[:, None]).argmax(axis=1)]
+            for place in range(self.prompt - 1, positions):
+                written = place + 1 - self.prompt
+                facts[:, place] = -1
+                facts[:, place, self.prompt + min(written, self.nodes_per_arm) : -1] = path[:, written:]
+                # The end, which follows the path.
+                facts[:, place, -1] = min(written, self.nodes_per_arm + 1) > self.nodes_per_arm
+        return facts
+
     def decisive(self, episodes: Episodes) -> Bool[np.ndarray, "episodes positions"]:
         """The first node of the answer, after which an arm is chosen."""
         positions = np.arange(1, episodes.tokens.shape[1] + 1)

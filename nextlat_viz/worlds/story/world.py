@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
-from nextlat_viz.worlds.story.facts import History, Telling
+from nextlat_viz.worlds.story.facts import NO_PRONOUN, History, Telling
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, THINGS
 from nextlat_viz.worlds.story.narrator import Narrator
 
@@ -178,6 +178,18 @@ class Story(World):
             self._require_possible(tokens, t, possible)
             history.keep(t, now)
         return self._states(history)
+
+    def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
+        """The truth, whom pronouns mean, and the sentence that is being told."""
+        tokens = checks.tokens(self, tokens)
+        ends = np.array([word == "." for word in self.vocabulary])
+        kept = []
+        for t, now, _, possible in self._read(tokens):
+            self._require_possible(tokens, t, possible)
+            # What the last sentence was about is of no use to the next.
+            sentence = np.stack([now.subject, now.about, now.true]) * ~ends[tokens[:, t]]
+            kept.append(np.concatenate([now.place, now.holder, now.meant[:NO_PRONOUN], sentence, now.node[None]]))
+        return np.stack(kept).transpose(2, 0, 1) if kept else np.zeros((*tokens.shape, 0), np.int64)
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Exact distribution of the next token after each token; raises the errors of ``replay``.

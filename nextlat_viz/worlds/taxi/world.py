@@ -179,6 +179,11 @@ class Taxi(World):
         place = {"node": ride.node, "x": self.streets.x[ride.node], "y": self.streets.y[ride.node]}
         return place | {"destination": ride.destination, "distance": distance, "moves_left": ride.moves_left}
 
+    def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions 3"]:
+        """Intersection, destination and moves left."""
+        ride = self._legal_rides(tokens)
+        return np.stack([ride.node, ride.destination, ride.moves_left], axis=-1).astype(np.int64)
+
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
         """Whether each token is legal after the tokens before it."""
         return self._follow(tokens).legal
