@@ -21,12 +21,11 @@ from nextlat_viz.worlds.groups import GroupWorld
     "state tracking",
     by=("length", "reader"),
     better="higher",
-    note="The running product of a group's elements, after this many tokens; psi starts from the transformer's state "
-    "after the first. NextLat (arXiv:2511.05963), section 5.",
+    note="The running product of a group's elements, after this many tokens; psi reads alone from the beginning. NextLat (arXiv:2511.05963), section 5.",
     fits=lambda checkpoint: isinstance(checkpoint.world, GroupWorld),
 )
 def state_tracking(
-    models: Models, lengths: int | Sequence[int] = (12, 24, 36), n: int = 500, *, seed: int = HELDOUT_SEED
+    models: Models, lengths: int | Sequence[int] | None = None, n: int = 500, *, seed: int = HELDOUT_SEED
 ) -> Rows:
     """Share of right labels after a number of tokens, of the transformer and of psi rolled from its first state.
 
@@ -37,8 +36,8 @@ def state_tracking(
 
     Parameters
     ----------
-    lengths : int or several
-        Tokens read; ``range(1, 37)`` gives the whole curve.
+    lengths : int or several, optional
+        Tokens read; by default every length up to four times the training length, or up to 36 where there is none.
     n : int
         Episodes, of the test split where there is one, each as long as the longest of `lengths`.
 
@@ -62,11 +61,13 @@ def state_tracking(
     [[12, 'true world', 1.0], [36, 'true world', 1.0]]
     """
     world = models.world_of(GroupWorld, "a5")
-    lengths = sorted({at_least("lengths", length) for length in several(lengths)})
+    asked = range(1, 4 * models.context + 1 if models.context else 37) if lengths is None else several(lengths)
+    lengths = sorted({at_least("lengths", length) for length in asked})
     if not lengths:
         raise ValueError("lengths is empty: give at least one number of tokens")
-    # The first three tokens decide whether an episode is in the test split, so none is shorter.
-    episodes = world.sample(at_least("n", n), max(3, lengths[-1]), seed=seed, split=world.splits[-1], states=False)
+    # The first tokens decide whether an episode is in the test split, so none is shorter.
+    longest = max(world.opening, lengths[-1])
+    episodes = world.sample(at_least("n", n), longest, seed=seed, split=world.splits[-1], states=False)
     for model in models:
         for reader, right in _right(model, episodes).items():
             so_far = right.cumsum(axis=1) == np.arange(1, right.shape[1] + 1)
