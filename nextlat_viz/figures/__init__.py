@@ -15,7 +15,7 @@ from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.theme import template
-from nextlat_viz.figures.training import every_seed, loss_curves
+from nextlat_viz.figures.training import every_seed, headline_curves, loss_curves
 from nextlat_viz.figures.trajectories import trajectories
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "color_options",
     "every_seed",
     "for_print",
+    "headline_curves",
     "injection_figure",
     "look_ahead_path",
     "loss_curves",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,10 @@ from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Layout
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash
 from nextlat_viz.plotting import MISSING, Figure
+from nextlat_viz.training.data import HEADLINES, headline
+
+if TYPE_CHECKING:
+    from nextlat_viz.training.checkpoint import Checkpoint
 
 SEED_COLUMNS = (
     "world", "objective", "seed", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "loss", "floor",
@@ -94,6 +98,72 @@ def loss_curves(
         hovermode="x unified",
     )
     return figure
+
+
+def headline_curves(checkpoints: Sequence[Checkpoint], *, title: str = "", theme: Theme = "auto") -> Figure:
+    """Draw the world's headline measure over training, every run a line: at equal steps, and at equal compute.
+
+    Parameters
+    ----------
+    checkpoints : sequence of Checkpoint
+        Runs of one world, all with the same headline measure in their ``metrics``.
+    title : str
+    theme : {"auto", "light", "dark"}
+
+    Returns
+    -------
+    plotly Figure
+        Left by training step, right by floating-point operations, as `Checkpoint.operations` counts them for a step.
+
+    Raises
+    ------
+    ValueError
+        When a run has no headline measure, or another one than the first.
+
+    Examples
+    --------
+    >>> from nextlat_viz import load
+    >>> figure = headline_curves([load("path_star/nextlat"), load("path_star/next_token")])
+    >>> figure.layout.xaxis.title.text, figure.layout.xaxis2.title.text
+    ('training step', 'training compute, 10¹² operations')
+    """
+    tables = [checkpoint.metrics for checkpoint in checkpoints]
+    names = [headline(table.columns) for table in tables]
+    for checkpoint, name in zip(checkpoints, names, strict=True):
+        if not name or name != names[0]:
+            raise ValueError(
+                f"{checkpoint.name} has {name or 'no headline measure'} in its metrics, and the first run has "
+                f"{names[0] or 'none'}: give runs of one world that log one of {', '.join(HEADLINES)}"
+            )
+    labels = [OBJECTIVES.get(checkpoint.objective, checkpoint.objective) for checkpoint in checkpoints]
+    kinds = list(dict.fromkeys(labels))
+    look = dict(zip(kinds, zip(themes.model_colors(kinds), map(dash, range(len(kinds))), strict=True), strict=True))
+    # All seeds of an objective cost the same.
+    costs = {name: one.operations for name, one in {one.objective: one for one in checkpoints}.items()}
+    layout, traces = Layout(), []
+    sides = (([0.0, 0.47], "training step"), ([0.53, 1.0], "training compute, 10¹² operations"))
+    for side, (across, label) in enumerate(sides):
+        y = {"title": {"text": HEADLINES[names[0]] if side == 0 else ""}, "showticklabels": side == 0}
+        axes = layout.view(across, [0.0, 1.0], x={"title": {"text": label}, "rangemode": "tozero"}, y=y)
+        for i, (checkpoint, table, kind) in enumerate(zip(checkpoints, tables, labels, strict=True)):
+            color, line = look[kind]
+            unit = 1.0 if side == 0 else costs[checkpoint.objective] / 1e12
+            traces.append(
+                go.Scatter(
+                    x=table["step"] * unit, y=table[names[0]], mode="lines", name=kind, legendgroup=kind,
+                    showlegend=side == 0 and labels.index(kind) == i, line={"color": color, "width": 1.6, "dash": line},
+                    hovertemplate=f"{escape(kind)}, seed {checkpoint.seed}<br>%{{x:,.4g}}: %{{y:.3f}}<extra></extra>",
+                    **axes,
+                )
+            )  # fmt: skip
+    return layout.finish(
+        traces,
+        theme,
+        title={"text": escape(title)},
+        height=340,
+        margin={"t": 64 if title else 30},
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+    )
 
 
 def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:

@@ -25,11 +25,11 @@ from torch import Tensor
 from nextlat_viz import io, worlds
 from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError, at_least, invalid, unknown
-from nextlat_viz.models import OBJECTIVES, Objective, Transformer, TransformerConfig
+from nextlat_viz.models import OBJECTIVES, Batch, Objective, Transformer, TransformerConfig
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, read_card, sha256_of
 from nextlat_viz.training.config import TrainConfig
-from nextlat_viz.training.data import headline
+from nextlat_viz.training.data import headline, training_episodes
 from nextlat_viz.training.resume import TRAIN_STATE, snapshot_path
 from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
 
@@ -160,6 +160,21 @@ class Checkpoint(TrainedModel):
             return pd.read_csv(StringIO(text))
         except ValueError as error:
             raise CheckpointError(f"{path} is truncated or altered: {error}. Get it again.") from error
+
+    @cached_property
+    def operations(self) -> float:
+        """Floating-point operations of one training step: matrix products, forward and backward.
+
+        For comparisons at equal compute, on any machine: a NextLat step costs more than a next-token step.
+        """
+        from torch.utils.flop_counter import FlopCounterMode
+
+        config = self.card.config
+        model = build_model(self.objective, config, self.world, 0)
+        batch = Batch.from_episodes(training_episodes(self.world, config, 0, 0), seed=0, start=model.backbone.start)
+        with FlopCounterMode(display=False) as counter:
+            model(batch)["loss"].backward()
+        return float(counter.get_total_flops())
 
     def at(self, step: int) -> Checkpoint:
         """The same run at an earlier step; 0 is before training.

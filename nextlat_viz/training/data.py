@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -29,7 +29,7 @@ HEADLINES = {
 MOST_LOGITS = 8_000_000
 
 
-def headline(row: Mapping[str, float]) -> str:
+def headline(row: Iterable[str]) -> str:
     """Name of the world's headline measure in a row of metrics; empty if it has none.
 
     Examples
@@ -37,7 +37,8 @@ def headline(row: Mapping[str, float]) -> str:
     >>> headline({"step": 100.0, "loss": 0.6, "belief_r2": 0.9})
     'belief_r2'
     """
-    return next((name for name in HEADLINES if name in row), "")
+    logged = set(row)
+    return next((name for name in HEADLINES if name in logged), "")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from nextlat_viz.worlds.groups import GroupWorld
     "state tracking",
     by=("length", "reader"),
     better="higher",
-    note="The running product of a group's elements, after this many tokens; psi reads alone from the beginning. NextLat "
-    "(arXiv:2511.05963), section 5.",
+    note="The running product of a group's elements, after this many tokens; psi reads alone from the beginning "
+    "(NextLat, arXiv:2511.05963, section 5).",
     fits=lambda checkpoint: isinstance(checkpoint.world, GroupWorld),
 )
 def state_tracking(
