@@ -15,7 +15,7 @@ from anndata import AnnData
 from nextlat_viz import analysis, figures, latents, worlds
 from nextlat_viz.analysis import measure
 from nextlat_viz.analysis.behaviour.reconstruction import MapReconstruction, reconstruct_map
-from nextlat_viz.analysis.measure import QUANTITY, Measure
+from nextlat_viz.analysis.measure import Measure, as_measure
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.theme import Theme
@@ -122,22 +122,6 @@ def grouped(runs: Sequence[Checkpoint], table: pd.DataFrame) -> list[Group]:
         name = world.name if shared[world.name] == 1 else worlds.title(world)
         groups.append(Group(name, world, members, table))
     return groups
-
-
-def as_measure(rows: pd.DataFrame, name: str, by: tuple[str, ...] = (), **options: object) -> Measure:
-    """Return rows of a table of results as a `Measure`.
-
-    Examples
-    --------
-    >>> from nextlat_viz.analysis.measure import results
-    >>> rows = results().query("measure == 'next_token_test' and world == 'rrxor'")
-    >>> as_measure(rows, "next-token test").unit
-    'share'
-    """
-    units = rows["unit"].unique()
-    unit = units[0] if len(units) == 1 else rows.drop_duplicates(QUANTITY).set_index(QUANTITY)["unit"].to_dict()
-    table = rows.drop(columns=["measure", "unit", "weights_sha256"]).dropna(axis="columns", how="all")
-    return Measure(name, table, by, unit, **options)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

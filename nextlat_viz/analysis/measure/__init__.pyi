@@ -15,6 +15,7 @@ from .result import interval as interval
 from .result import record as record
 from .result import share as share
 from .tables import RESULTS as RESULTS
+from .tables import as_measure as as_measure
 from .tables import belief_table as belief_table
 from .tables import results as results
 from .tables import write_evaluation as write_evaluation

@@ -51,6 +51,24 @@ _BELIEF: dict[str, Any] = {
     "unit": "R²",
     "controls": {"untrained": {"reader": "untrained model"}, "shuffled labels": {"reader": "shuffled labels"}},
 }
+
+
+def _tracks(times: str, length: int) -> Claim:
+    return Claim(
+        f"Psi alone tracks the state at {times} the training length",
+        "s3",
+        "state_tracking",
+        {"length": length, "reader": "psi"},
+        "right products",
+        baseline={"length": length, "reader": "transformer"},
+        controls={
+            "NextLat's transformer": {"length": length, "reader": "transformer", "objective": "nextlat"},
+            "chance": 1 / 6,
+        },
+        paper="A5, three times: over 95 %",
+    )
+
+
 _GRID = "taxi:max_turns=18,width=8,height=8"
 _CITY = "taxi:city=helsinki"
 _AHEAD: dict[str, Any] = {
@@ -72,6 +90,8 @@ CLAIMS = (
         controls={"chance": 0.5},
         paper="G(2,10): 97 against 49 %",
     ),
+    _tracks("twice", 20),
+    _tracks("three times", 30),
     Claim(
         "NextLat's states are more compact",
         _GRID,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nextlat_viz import display, io
+from nextlat_viz.analysis.measure.result import QUANTITY, Measure
 from nextlat_viz.paths import checkpoints_dir
 
 if TYPE_CHECKING:
@@ -165,3 +166,28 @@ def _wide(rows: pd.DataFrame, setting: str, names: list[str], score: str = "valu
     if setting not in rows:
         rows = rows.assign(**{setting: None})
     return rows.pivot(index=_RUN, columns=setting, values=score).reindex(columns=names)
+
+
+def as_measure(rows: pd.DataFrame, name: str, by: tuple[str, ...] = (), **options: object) -> Measure:
+    """Return rows of a table of results as a `Measure`, which compares and draws them.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of one measure in the table of `evaluate` or `results`.
+    name : str
+    by : tuple of str
+        Settings of the measure.
+    **options
+        ``better``, ``references``, ``solved`` and ``note`` of the `Measure`.
+
+    Examples
+    --------
+    >>> rows = results().query("measure == 'next_token_test' and world == 'rrxor'")
+    >>> as_measure(rows, "next-token test").unit
+    'share'
+    """
+    units = rows["unit"].unique()
+    unit = units[0] if len(units) == 1 else rows.drop_duplicates(QUANTITY).set_index(QUANTITY)["unit"].to_dict()
+    table = rows.drop(columns=["measure", "unit", "weights_sha256"]).dropna(axis="columns", how="all")
+    return Measure(name, table, by, unit, **options)  # type: ignore[arg-type]
