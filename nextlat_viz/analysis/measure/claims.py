@@ -14,6 +14,7 @@ from nextlat_viz.analysis.measure.tables import results
 HOLDS, REVERSED, UNDECIDED = "holds", "does not hold", "undecided"
 # Of a one-sided test, with five seeds a side or with three.
 _LEVEL = 0.05
+_SIDES = ("next_token", "nextlat")
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def claims(table: pd.DataFrame | None = None) -> pd.DataFrame:
     DataFrame
         A row per claim whose results are in the table: ``claim, world, measure, unit, better``; ``next_token`` and
         ``nextlat``, tuples with the value of every seed; ``controls``, a dict of mean values by name; ``paper``, the
-        published result; ``p``, of a one-sided Mann-Whitney test that NextLat is better; and ``verdict``. A claim
+        published result; ``compute``, the operations of NextLat's training relative to those of next-token's, NaN where
+        they were not measured; ``p``, of a one-sided Mann-Whitney test that NextLat is better; and ``verdict``. A claim
         holds if p is at most 0.05 and does not hold if that of the reverse is; otherwise it is undecided. Two seeds a
         side cannot decide. A claim of no difference holds if the means differ by less than 0.02.
 
@@ -172,11 +174,18 @@ def claims(table: pd.DataFrame | None = None) -> pd.DataFrame:
                 "nextlat": second,
                 "controls": {name: _control(taken, source, claim) for name, source in claim.controls.items()},
                 "paper": claim.paper,
+                "compute": _compute(found[found["world"] == claim.world]),
                 "p": p,
                 "verdict": verdict,
             }
         )
     return pd.DataFrame(rows)
+
+
+_HEADINGS = (
+    *("claim", "world", "measure", "next-token, every seed", "NextLat, every seed", "controls"),
+    *("compute", "paper", "verdict"),
+)
 
 
 def claims_markdown(judged: pd.DataFrame) -> str:
@@ -185,17 +194,18 @@ def claims_markdown(judged: pd.DataFrame) -> str:
     Examples
     --------
     >>> print(claims_markdown(claims()).splitlines()[0])
-    | claim | world | measure | next-token, every seed | NextLat, every seed | controls | paper | verdict |
+    | claim | world | measure | next-token, every seed | NextLat, every seed | controls | compute | paper | verdict |
     """
     lines = [
-        "| claim | world | measure | next-token, every seed | NextLat, every seed | controls | paper | verdict |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(_HEADINGS)} |",
+        "|" + "---|" * len(_HEADINGS),
     ]
     for row in judged.to_dict("records"):
         controls = ", ".join(f"{name} {_number(value)}" for name, value in row["controls"].items())
         measure = f"{row['measure'].replace('_', ' ')}, {row['unit']}"
         seeds = [" ".join(map(_number, row[name])) for name in ("next_token", "nextlat")]
-        cells = [row["claim"], f"`{row['world']}`", measure, *seeds, controls or "none", row["paper"]]
+        cells = [row["claim"], f"`{row['world']}`", measure, *seeds, controls or "none"]
+        cells += [f"{row['compute']:.2f}", row["paper"]]
         lines.append(f"| {' | '.join(cells)} | **{row['verdict']}** |")
     return "\n".join(lines)
 
@@ -213,6 +223,12 @@ def _where(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
 def _values(rows: pd.DataFrame, objective: str, settings: Mapping[str, Any]) -> tuple[float, ...]:
     chosen = _where(rows[rows["objective"] == objective], settings)
     return tuple(map(float, chosen.sort_values("seed")["value"]))
+
+
+def _compute(rows: pd.DataFrame) -> float:
+    """Mean operations of NextLat's trainings over those of next-token's."""
+    cost = [_values(rows[rows["measure"] == "training_cost"], name, {"quantity": "training"}) for name in _SIDES]
+    return float(np.mean(cost[1]) / np.mean(cost[0])) if all(cost) else float("nan")
 
 
 def _control(rows: pd.DataFrame, source: Mapping[str, Any] | str | float, claim: Claim) -> float:

@@ -30,7 +30,7 @@ PARTS = "parts"
 _RESAMPLES = 200
 _LARGEST_VOCABULARY = 1000
 AHEAD = (1, 2, 3, 4, 6, 8, 12)
-_BASIC = ("loss", "belief", "tokens_ahead")
+_BASIC = ("loss", "training_cost", "belief", "tokens_ahead")
 _SHIPPED = (
     *("next_token_test", "valid_trajectories", "detour_robustness", "compression_vafa", "compression_greedy"),
     *("distinction", "map_reconstruction", "equation_validity", "path_accuracy", "state_tracking"),
@@ -303,6 +303,37 @@ def loss(models: Models[ModelPredictor]) -> Rows:
         for quantity in ("loss", "floor", "excess", "unigram"):
             if quantity in metrics:
                 yield model, {"quantity": quantity, "value": metrics[quantity]}
+
+
+@measure(
+    "training cost",
+    by=("quantity",),
+    unit={"steps": "steps", "step": "10⁹ operations", "training": "10¹² operations"},
+    better="lower",
+    note="Matrix products of the training, forward and backward, in floating-point operations.",
+    of=ModelPredictor,
+    fits=lambda checkpoint: hasattr(checkpoint, "operations"),
+)
+def training_cost(models: Models[ModelPredictor]) -> Rows:
+    """What the training of each model cost, for comparisons at equal compute.
+
+    Returns
+    -------
+    Measure
+        By quantity: the number of ``"steps"``, the operations of one ``"step"`` and those of the whole ``"training"``.
+
+    Examples
+    --------
+    >>> table = training_cost("rrxor/nextlat", progress=False).table.set_index("quantity")["value"]
+    >>> int(table["steps"])
+    4000
+    """
+    for model in models:
+        checkpoint: Any = model.checkpoint
+        steps, operations = checkpoint.card.steps, checkpoint.operations
+        cost = {"steps": steps, "step": operations / 1e9, "training": steps * operations / 1e12}
+        for quantity, value in cost.items():
+            yield model, {"quantity": quantity, "value": value}
 
 
 @measure(

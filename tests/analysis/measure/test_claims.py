@@ -77,7 +77,7 @@ def test_every_claim_is_measured_on_shipped_checkpoints() -> None:
     assert list(zip(judged["claim"], judged["world"], strict=True)) == [(claim.text, claim.world) for claim in CLAIMS]
     shown = evaluation.claims_markdown(judged).splitlines()
     assert len(shown) == 2 + len(CLAIMS)
-    assert all(line.count("|") == 9 for line in shown)
+    assert all(line.count("|") == 10 for line in shown)
 
 
 def test_the_figure_shows_every_seed_and_every_control() -> None:
