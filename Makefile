@@ -46,7 +46,7 @@ test: browser lint  ## everything: lint, unit tests, doctests, notebooks, and Ju
 soak: $(VENV)/.installed-dev  ## endurance tests at full length: thousands of events, every kill point, every mutation
 	$(BIN)/pytest --soak -m soak
 
-checkpoints: $(VENV)/.installed  ## train everything that is shipped again (an hour of training on one core)
+checkpoints: $(VENV)/.installed  ## train everything that is shipped again (hours; `python checkpoints/build.py --list` says how many)
 	$(BIN)/python checkpoints/build.py
 
 bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user would use instead
