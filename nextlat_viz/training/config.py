@@ -130,7 +130,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "group": _changed(
             TINY,
             **{"context": 10, "layers": 2, "horizon": 10, "lambda_h": 0.1, "weight_decay": 0.1},
-            **{"steps": 6500, "decay_steps": 1500},
+            **{"steps": 8000, "decay_steps": 1500},
         ),
     },
     "compact": {
