@@ -16,7 +16,7 @@ from nextlat_viz.figures.export import NO_BROWSER, browser, drawable, on_white, 
 from nextlat_viz.pages.plates import Group
 from nextlat_viz.pages.report import report
 from nextlat_viz.training import train
-from nextlat_viz.training.checkpoint import load
+from nextlat_viz.training.checkpoint import load, shipped_folders
 
 OBJECTIVES = ("next_token", "nextlat")
 _TABLE = "Loss and belief"
@@ -149,6 +149,11 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     pair = [load(f"rrxor/{objective}") for objective in OBJECTIVES]
     group = Group("rrxor", pair[0].world, pair, measure.results())
     provenance = {"command": "nextlat-viz figures --readme", **figures.provenance_of(*group.latents)}
-    drawn = {"rrxor": pair_figures(group)["Latents"][0], "claims": figures.claims(measure.claims())}
+    stars = [load(path) for path in shipped_folders() if path.parts[-3] == "path_star"]
+    drawn = {
+        "rrxor": pair_figures(group)["Latents"][0],
+        "claims": figures.claims(measure.claims()),
+        "path_star": figures.headline_curves(stars),
+    }
     images = {name: (on_white(figure), {**provenance, "figure": name}) for name, figure in drawn.items()}
     return write_images(images, out, ["png"])

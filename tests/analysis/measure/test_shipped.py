@@ -1,11 +1,18 @@
 """What is claimed of the shipped checkpoints, and that it can be measured again."""
 
-import pandas as pd
+import importlib.util
+import itertools
+from pathlib import Path
+
 import pytest
 
 import nextlat_viz as nlv
 from nextlat_viz import evaluation
 
+_spec = importlib.util.spec_from_file_location("build", Path(__file__).parents[3] / "checkpoints" / "build.py")
+build = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(build)
+RECIPES = build.RECIPES
 MEASURED = ["loss", "floor", "excess", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "belief_r2_all_sites"]
 
 
@@ -24,15 +31,59 @@ def of(results, world, objective):
 
 def test_every_shipped_checkpoint_is_in_the_table(results):
     shipped = nlv.list_checkpoints()
-    assert shipped["world"].value_counts().to_dict() == {"rrxor": 10, "mess3": 6, "taxi": 4}
-    assert set(shipped["name"]) == set(evaluation.results()["model"])
-    shipped = shipped[shipped["world"] != "taxi"]
-    by_name = shipped.set_index(["world", "objective", "seed"])["loss"].sort_index()
-    measured = results.set_index(["world", "objective", "seed"])["loss"].sort_index()
-    pd.testing.assert_series_equal(by_name, measured, rtol=1e-5)
-    for objective in ("next_token", "nextlat"):
-        assert of(results, "rrxor", objective)["seed"].tolist() == [0, 1, 2, 3, 4]
-        assert of(results, "mess3", objective)["seed"].tolist() == [0, 1, 2]
+    seeds = {folder: list(range(recipe.seeds)) for folder, recipe in RECIPES.items()}
+    runs = shipped.assign(folder=shipped["name"].str.split("/").str[0]).groupby(["folder", "objective"])["seed"]
+    assert runs.apply(sorted).to_dict() == {
+        (folder, objective): seeds[folder] for folder in seeds for objective in ("next_token", "nextlat")
+    }
+    table = evaluation.results()
+    assert {nlv.load(name).weights_sha256 for name in shipped["name"]} == set(table["weights_sha256"])
+    losses = table.query("measure == 'loss' and quantity == 'loss'").set_index("weights_sha256")["value"]
+    for name, loss in shipped.set_index("name")["loss"].items():
+        assert losses[nlv.load(name).weights_sha256] == pytest.approx(loss, rel=1e-5)
+    for objective, world in itertools.product(("next_token", "nextlat"), ("rrxor", "mess3", "z1r")):
+        assert of(results, world, objective)["seed"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_list_shows_the_headline_measure():
+    shipped = nlv.list_checkpoints().set_index("name")
+    assert set(shipped.loc[shipped.index.str.startswith("path_star/"), "measure"]) == {"accuracy"}
+    assert set(shipped.loc[shipped.index.str.startswith("rrxor/"), "measure"]) == {"belief_r2"}
+    assert set(shipped.loc[shipped.index.str.startswith("story/"), "measure"]) == {"legal"}
+    for name in ("path_star/nextlat/seed0", "s3/nextlat/seed1", "taxi_grid/next_token/seed2"):
+        card = nlv.load(name).card
+        assert shipped.loc[name, "value"] == card.metrics[shipped.loc[name, "measure"]]
+        assert shipped.loc[name, "excess"] == card.metrics["excess"]
+    assert "path_star:nodes_per_arm=4,node_ids=12" in set(shipped["world"])
+
+
+def test_nextlat_plans_and_next_token_does_not():
+    (row,) = nlv.claims().query("world == 'path_star'").to_dict("records")
+    assert len(row["nextlat"]) == len(row["next_token"]) == 5
+    assert sum(value >= 0.95 for value in row["nextlat"]) >= 4
+    assert max(row["next_token"]) < 0.60
+    pair = [nlv.load("path_star/nextlat"), nlv.load("path_star/next_token")]
+    measured = nlv.analysis.path_accuracy(pair, "greedy", progress=False).table.query("part == 'path'")
+    assert measured["value"].tolist() == pytest.approx([row["nextlat"][0], row["next_token"][0]], abs=0.01)
+
+
+def test_the_jump_can_be_scrubbed_through():
+    checkpoint = nlv.load("path_star/nextlat")
+    before, after = (checkpoint.at(step) for step in (checkpoint.snapshots[4], checkpoint.snapshots[-1]))
+    accuracy = nlv.analysis.path_accuracy([before, after], "greedy", n=200, progress=False).table
+    low, high = accuracy.query("part == 'branch'")["value"]
+    assert low < 0.7 < 0.95 < high
+
+
+def test_psi_tracks_past_the_training_length_where_the_transformer_is_at_chance():
+    runs = [nlv.load("s3/nextlat", seed) for seed in range(5)]
+    assert all(run.card.config.context == 10 for run in runs)
+    table = nlv.analysis.state_tracking(runs, (10, 20, 30), n=300, progress=False).table
+    share = table.pivot(index="seed", columns=["reader", "length"], values="value")
+    assert (share["psi", 20] >= 0.95).sum() >= 4
+    assert (share["transformer", 20] < 0.3).all()
+    claimed = nlv.claims().query("world == 's3'")["nextlat"].iloc[0]
+    assert share["psi", 20].tolist() == pytest.approx(claimed, abs=0.05)
 
 
 def test_same_loss_different_knowledge(results):
@@ -46,6 +97,9 @@ def test_same_loss_different_knowledge(results):
 def test_no_loss_is_under_its_floor(results):
     assert (results["excess"] >= 0).all()
     assert (results["loss"] >= results["floor"]).all()
+    shipped = nlv.list_checkpoints()
+    assert shipped["floor"].notna().all()
+    assert (shipped["loss"] >= shipped["floor"]).all()
 
 
 def test_controls_are_lower(results):
@@ -67,7 +121,7 @@ def test_shipped_weights_give_the_numbers_in_the_table(results, name):
 def test_shipped_checkpoints_are_small():
     from nextlat_viz.paths import checkpoints_dir
 
-    assert sum(path.stat().st_size for path in checkpoints_dir().rglob("*") if path.is_file()) < 12_000_000
+    assert sum(path.stat().st_size for path in checkpoints_dir().rglob("*") if path.is_file()) < 40_000_000
 
 
 @pytest.mark.parametrize("objective", ["next_token", "nextlat"])
