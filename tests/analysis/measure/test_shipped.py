@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 import nextlat_viz as nlv
 from nextlat_viz import evaluation
 
-_spec = importlib.util.spec_from_file_location("build", Path(__file__).parents[3] / "checkpoints" / "build.py")
-build = importlib.util.module_from_spec(_spec)
+_path = Path(__file__).parents[3] / "checkpoints" / "build.py"
+_spec = importlib.util.spec_from_file_location("checkpoints_build", _path)
+build = sys.modules["checkpoints_build"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(build)
 RECIPES = build.RECIPES
 MEASURED = ["loss", "floor", "excess", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "belief_r2_all_sites"]
