@@ -158,6 +158,10 @@ class Validation:
         self.decisive = sum(0 if part.decisive is None else int(part.decisive.sum()) for part in self.parts)
         beliefs = [part.beliefs for part in self.parts if part.beliefs is not None]
         self.beliefs = torch.cat(beliefs) if beliefs else None
+        half = len(self.episodes) // 2
+        if self.beliefs is not None and (half == 0 or _variation(self.beliefs[half:]) == 0):
+            # R2 needs two halves, and a variance in the second.
+            self.beliefs = None
         self.rules = all(part.legal is not None for part in self.parts)
         self.floor: float | None = None
         if all(part.law is not None for part in self.parts):
@@ -252,9 +256,14 @@ def _held_out_r2(
     inputs = F.pad(hidden, (0, 1), value=1.0)
     x, y = inputs[:half].flatten(0, 1), beliefs[:half].flatten(0, 1)
     weights = torch.linalg.lstsq(x, y, driver="gelsd").solution
-    truth = beliefs[half:].flatten(0, 1)
-    errors = (inputs[half:].flatten(0, 1) @ weights - truth).square().sum()
-    return float(1 - errors / (truth - truth.mean(dim=0)).square().sum())
+    errors = (inputs[half:].flatten(0, 1) @ weights - beliefs[half:].flatten(0, 1)).square().sum()
+    return float(1 - errors / _variation(beliefs[half:]))
+
+
+def _variation(beliefs: Float64[Tensor, "episodes positions states"]) -> Float64[Tensor, ""]:
+    """Sum of squared distances to the mean; 0 for beliefs that differ by rounding errors alone."""
+    squares = (beliefs - beliefs.mean(dim=(0, 1))).square().sum()
+    return torch.where(squares > 1e-18 * beliefs.numel(), squares, 0.0)
 
 
 def _part(world: worlds.World, episodes: worlds.Episodes, start: int | None) -> Part:

@@ -115,6 +115,15 @@ def test_r2_of_the_belief_is_that_of_scikit_learn(start_token: bool) -> None:
     assert Validation(world, config)(model)["belief_r2"] == pytest.approx(expected, abs=2e-3)
 
 
+def test_beliefs_that_cannot_be_scored_are_left_out() -> None:
+    constant = worlds.HiddenMarkovWorld("coin", np.full((2, 1, 1), 0.5))
+    for world, episodes in ((worlds.get("z1r"), 1), (constant, 8)):
+        config = TrainConfig(layers=1, validation_episodes=episodes)
+        row = Validation(world, config)(build_model("next_token", config, world, 0))
+        assert "belief_r2" not in row
+        assert all(np.isfinite(list(row.values())))
+
+
 @pytest.mark.parametrize("start_token", [True, False])
 def test_probability_on_legal_tokens_is_logged(start_token: bool) -> None:
     world = worlds.get("taxi", width=4, height=4)
