@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# What to type for fields whose annotation is no single type.
+_KINDS = {"snapshots": "INT ...", "sharing": "NAME", "token_term": "NAME", "kv_heads": "INT"}
+_KINDS |= {"stop_at": "FLOAT", "minutes": "FLOAT"}
+
+
 def _override(name: str) -> tuple[Any, None]:
     """Return a hyperparameter as an option whose default is that of the preset."""
     field = TrainConfig.model_fields[name]
-    kind = {"snapshots": "INT ..."}.get(name, getattr(field.annotation, "__name__", "NAME").upper())
+    kind = _KINDS.get(name, getattr(field.annotation, "__name__", "NAME").upper())
     shown = tyro.conf.arg(help=field.description, metavar=kind, help_behavior_hint="(default: the preset's)")
     return Annotated[field.annotation | None, shown], None  # type: ignore[operator]
 
