@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nextlat_viz import io, paths
+from nextlat_viz.errors import shown
 
 # Above this many rows, distances between all pairs take longer than approximate neighbours and their compilation.
 BRUTE_ROWS = 20_000
@@ -155,6 +157,13 @@ class ProjectionCache:
 
     shipped: tuple[Path, ...] = ()
     user: Path | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shipped, (str, os.PathLike)):
+            raise TypeError(
+                f"shipped must be several folders to read, got {shown(self.shipped)}: ProjectionCache((), folder) reads "
+                "and writes one folder"
+            )
 
     def load(self, key: str) -> Stored | None:
         """Return a projection, None where there is none. A file without a valid seal is ignored with a warning."""

@@ -131,3 +131,10 @@ def test_default_cache_looks_in_both_folders() -> None:
     cache = default_cache()
     assert cache.shipped == (paths.shipped_projections(),)
     assert cache.user == paths.cache_dir() / "projections"
+
+
+def test_one_folder_in_place_of_several_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        TypeError, match=r"shipped must be several folders to read, got .*: ProjectionCache\(\(\), folder"
+    ):
+        ProjectionCache(tmp_path)  # type: ignore[arg-type]
