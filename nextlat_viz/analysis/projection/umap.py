@@ -161,8 +161,8 @@ class ProjectionCache:
     def __post_init__(self) -> None:
         if isinstance(self.shipped, (str, os.PathLike)):
             raise TypeError(
-                f"shipped must be several folders to read, got {shown(self.shipped)}: ProjectionCache((), folder) reads "
-                "and writes one folder"
+                f"shipped must be several folders to read, got {shown(self.shipped)}: to read and write one folder, "
+                "give ProjectionCache((), folder)"
             )
 
     def load(self, key: str) -> Stored | None:
