@@ -71,7 +71,7 @@ def _tracks(times: str, length: int) -> Claim:
 
 
 _GRID = "taxi:max_turns=18,width=8,height=8"
-_CITY = "taxi:city=helsinki"
+_CITY = "taxi:city=helsinki,max_turns=35"
 _AHEAD: dict[str, Any] = {
     "world": "story",
     "measure": "tokens_ahead",
