@@ -59,18 +59,20 @@ def test_the_rollout_is_the_literal_one(nextlat: Checkpoint) -> None:
     tokens = nextlat.world.sample(n, 13, seed=HELDOUT_SEED).tokens[:, :-1]
     squares, still, distances, divergences = (np.zeros(steps) for _ in range(4))
     with torch.no_grad():
-        hidden, embed = model.backbone(torch.as_tensor(tokens)), model.backbone.embed(torch.as_tensor(tokens))
+        read = model.backbone.started(torch.as_tensor(tokens))
+        hidden, embed = model.backbone(read), model.backbone.embed(read)
         for row in range(n):
-            for t in range(12):
+            # From the start token, which is position 0, to the last token.
+            for t in range(13):
                 rolled = hidden[row, t]
-                for k in range(1, min(steps, 11 - t) + 1):
+                for k in range(1, min(steps, 12 - t) + 1):
                     rolled, true = model.psi(rolled, embed[row, t + k]), hidden[row, t + k]
                     squares[k - 1] += float((rolled - true).square().sum())
                     still[k - 1] += float((hidden[row, t] - true).square().sum())
                     distances[k - 1] += float((rolled - true).norm())
                     p, q = (model.backbone.logits(h).log_softmax(-1) for h in (true, rolled))
                     divergences[k - 1] += float(F.kl_div(q, p, log_target=True, reduction="sum"))
-    pairs = n * (12 - np.arange(1, steps + 1))
+    pairs = n * (13 - np.arange(1, steps + 1))
     found = rollout_divergence(nextlat, steps=steps, n=n, progress=False)
     for k in range(steps):
         assert value(found, k=k + 1, quantity="relative") == pytest.approx(squares[k] / still[k], rel=1e-4)
@@ -85,7 +87,8 @@ def test_prompts_count_for_states_and_not_for_predictions() -> None:
     world = worlds.get("path_star", arms=2, nodes_per_arm=2, node_ids=8, train_size=50, test_size=20)
     checkpoint, n = fresh(world, context=world.length), 5
     episodes = world.sample(n, seed=HELDOUT_SEED, split="test")
-    model, tokens = checkpoint.model, torch.as_tensor(episodes.tokens[:, :-1])
+    model = checkpoint.model
+    tokens = model.backbone.started(torch.as_tensor(episodes.tokens[:, :-1]))
     divergences, missed, moved = [], 0.0, 0.0
     with torch.no_grad():
         states = model.backbone.states(tokens)
@@ -95,7 +98,7 @@ def test_prompts_count_for_states_and_not_for_predictions() -> None:
                 guess = model.psi(before, states["embed"][row, t])
                 missed += float((guess - true).square().sum())
                 moved += float((true - before).square().sum())
-                if episodes.loss_mask[row, t + 1]:
+                if episodes.loss_mask[row, t]:
                     p, q = (model.logits(h).softmax(-1).double() for h in (true, guess))
                     divergences.append(float((p * (p / q).log()).sum()))
     assert len(divergences) == n * 3
@@ -113,7 +116,8 @@ def test_padding_counts_for_nothing() -> None:
     distances = []
     with torch.no_grad():
         for tokens, length in zip(episodes.tokens, episodes.length, strict=True):
-            states = model.backbone.states(torch.as_tensor(tokens[None, : min(length, world.length - 1)]))
+            read = model.backbone.started(torch.as_tensor(tokens[None, : min(length, world.length - 1)]))
+            states = model.backbone.states(read)
             rolled = model.psi.rollout(states["hidden"], states["embed"], 2)[1]
             distances += (rolled - states["hidden"][:, 2:]).norm(dim=-1)[0].tolist()
     assert value(found, k=2, quantity="distance") == pytest.approx(np.mean(distances), rel=1e-4)
@@ -124,14 +128,14 @@ def test_psi_goes_on_from_any_true_state(nextlat: Checkpoint) -> None:
     rolled = psi_rollout(nextlat, tokens, start=4)
     model = nextlat.model
     with torch.no_grad():
-        seen = model.backbone(torch.as_tensor(tokens[:, :4]))
+        seen = model.backbone(model.backbone.started(torch.as_tensor(tokens[:, :4])))[:, 1:]
         np.testing.assert_allclose(rolled[:, :4], seen, atol=1e-5)
         state = seen[:, -1]
         for t in range(4, 20):
             state = model.psi(state, model.backbone.embed(torch.as_tensor(tokens[:, t])))
             np.testing.assert_allclose(rolled[:, t], state, atol=1e-4)
-    for start in (0, 13):
-        with pytest.raises(ValueError, match=f"start={start} must be between 1 and 12"):
+    for start in (-1, 13):
+        with pytest.raises(ValueError, match=f"start={start} must be between 0 and 12"):
             psi_rollout(nextlat, tokens, start=start)
     with pytest.raises(ValueError, match=r"0\.\.1"):
         psi_rollout(nextlat, tokens + 1)
@@ -153,16 +157,18 @@ def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     found = length_generalisation([nextlat, baseline], length=16, n=64, progress=False)
     table = found.table
     assert set(table.query("objective == 'next_token'")["reader"]) == {"transformer", "true world"}
-    assert table.groupby("reader")["position"].nunique().to_dict() == {"psi": 16, "transformer": 16, "true world": 16}
+    assert table.groupby("reader")["position"].nunique().to_dict() == dict.fromkeys(("psi", "transformer", "true world"), 17)
     assert table["trained"].eq(table["position"] <= 12).all()
     episodes = nextlat.world.sample(64, 17, seed=HELDOUT_SEED)
     law = nextlat.world.next_token_probs(episodes.tokens)[:, :16]
-    exact = -np.log(np.take_along_axis(law, episodes.tokens[:, 1:, None], axis=2)).mean(axis=(0, 2))
+    first = np.broadcast_to(nextlat.world.start_probs(), (64, 1, law.shape[-1]))
+    law = np.concatenate([first, law], axis=1)
+    exact = -np.log(np.take_along_axis(law, episodes.tokens[:, :, None], axis=2)).mean(axis=(0, 2))
     its = table.query("reader == 'true world' and objective == 'nextlat'")
     np.testing.assert_allclose(its["value"], exact)
     np.testing.assert_allclose(its["kl"], 0, atol=1e-12)
     # The first state is the transformer's own for both; and no reader is better than the law.
-    first = table.query("objective == 'nextlat' and position == 1").set_index("reader")["value"]
+    first = table.query("objective == 'nextlat' and position == 0").set_index("reader")["value"]
     assert first["psi"] == pytest.approx(first["transformer"])
     assert (table["kl"] > -1e-12).all()
 
@@ -172,7 +178,9 @@ def test_labels_in_place_of_next_tokens() -> None:
     found = length_generalisation(fresh(world), length=20, n=8, progress=False).table
     assert found["position"].max() == 20
     truth = found[found["reader"] == "true world"]
-    np.testing.assert_array_equal(truth["value"], 0)
+    # Nothing is scored at position 0, where no label has been asked for.
+    assert truth["position"].tolist() == list(range(21))
+    np.testing.assert_array_equal(truth["value"].iloc[1:], 0)
     np.testing.assert_allclose(found["kl"], found["value"])
 
 
@@ -180,7 +188,7 @@ def test_positions_that_are_not_scored_are_there(monkeypatch: pytest.MonkeyPatch
     world = worlds.get("path_star", arms=2, nodes_per_arm=3, node_ids=8, train_size=50, test_size=20)
     checkpoint = fresh(world, "next_token", context=world.length)
     found = length_generalisation(checkpoint, n=8, progress=False).table.query("reader == 'transformer'")
-    assert len(found) == world.length - 1
+    assert found["position"].tolist() == list(range(world.length))
     scored = found["position"] >= world.prompt
     assert found["trials"].tolist() == np.where(scored, 8, 0).tolist()
     assert found["value"].notna().eq(scored).all()
@@ -221,9 +229,9 @@ def test_layers_of_a_block_that_doubles_and_of_the_whole_model(nextlat: Checkpoi
     episodes = nextlat.world.sample(32, 13, seed=HELDOUT_SEED)
     tokens = torch.as_tensor(episodes.tokens)
     with torch.no_grad():
-        states = nextlat.model.backbone.states(tokens[:, :-1])
+        states = nextlat.model.backbone.states(nextlat.model.backbone.started(tokens[:, :-1]))
         logits = nextlat.model.logits(states["hidden"])
-        own = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        own = F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
         update = states["block2"] - states["block1"]
         norm = (update.norm(dim=-1) / states["block1"].norm(dim=-1)).mean()
         cosine = ((update * states["block1"]).sum(-1) / update.norm(dim=-1) / states["block1"].norm(dim=-1)).mean()

@@ -29,7 +29,7 @@ def test_a_rollout_is_psi_step_by_step(checkpoint: Checkpoint, latents: AnnData)
     found = look_ahead(checkpoint, latents, EPISODE, POSITION, steps=5)
     model, tokens = checkpoint.model, tokens_of(latents)[EPISODE]
     with torch.no_grad():
-        hidden = model.backbone(torch.as_tensor(tokens)[None])[0]
+        hidden = model.backbone(model.backbone.started(torch.as_tensor(tokens)[None]))[0, 1:]
         state = hidden[POSITION - 1]
         for i in range(5):
             after = POSITION + i

@@ -17,7 +17,7 @@ WORLD = worlds.get("a5")
 @pytest.fixture(scope="module")
 def exact() -> Checkpoint:
     """A transformer that repeats the token it has read, and a psi that multiplies."""
-    checkpoint = fresh(WORLD)
+    checkpoint = fresh(WORLD, start_token=False)
     backbone, size = checkpoint.model.backbone, len(WORLD.vocabulary)
     table = torch.as_tensor(WORLD.table)
     with torch.no_grad():

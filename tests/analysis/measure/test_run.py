@@ -34,7 +34,7 @@ def test_one_tidy_table_of_measures_with_settings_of_their_own() -> None:
     rolled = table[table["measure"] == "rollout_divergence"]
     assert rolled["objective"].unique().tolist() == ["nextlat"]
     assert set(rolled["unit"]) > {"nats"}
-    assert found["loss"].table["objective"].tolist().count("next_token") == 3
+    assert found["loss"].table["objective"].tolist().count("next_token") == 4
 
 
 def test_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_written_whole(tmp_path: Path, table: str) -> None:
 def test_the_battery_keeps_its_order_and_fits() -> None:
     names = evaluation.battery()
     assert set(MEASURES) == {*run._BASIC, *run._SHIPPED}, "a measure of the package is missing in _SHIPPED"
-    assert names[:4] == ["loss", "belief", "tokens_ahead", "next_token_test"]
+    assert names[:4] == ["loss", "training_cost", "belief", "tokens_ahead"]
     assert names[-3:] == ["rollout_divergence", "length_generalisation", "acceptance"]
     assert "belief" in evaluation.battery(nlv.load("rrxor/nextlat"))
     assert "transition_consistency" not in evaluation.battery(nlv.load("rrxor/next_token"))
