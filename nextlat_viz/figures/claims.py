@@ -79,7 +79,8 @@ def claims(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "auto") -> 
         for side, (objective, label, color) in enumerate(zip(_SIDES, labels, colors, strict=True)):
             values = np.array(row[objective])
             spread = side + 0.09 * (np.arange(len(values)) - (len(values) - 1) / 2)
-            traces.append(dots(label, values, spread, {"size": 9, "color": color}, f"{label}, one seed:", **axes))
+            look = {"size": 9, "color": color, "symbol": themes.symbol(side)}
+            traces.append(dots(label, values, spread, look, f"{label}, one seed:", **axes))
             stroke = {"size": 24, "symbol": "line-ns-open", "color": color, "line": {"width": 2}}
             traces.append(dots("mean over seeds", [values.mean()], [side], stroke, f"{label}, mean:", **axes))
     return layout.finish(

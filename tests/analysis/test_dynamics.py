@@ -157,7 +157,9 @@ def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     found = length_generalisation([nextlat, baseline], length=16, n=64, progress=False)
     table = found.table
     assert set(table.query("objective == 'next_token'")["reader"]) == {"transformer", "true world"}
-    assert table.groupby("reader")["position"].nunique().to_dict() == dict.fromkeys(("psi", "transformer", "true world"), 17)
+    assert table.groupby("reader")["position"].nunique().to_dict() == dict.fromkeys(
+        ("psi", "transformer", "true world"), 17
+    )
     assert table["trained"].eq(table["position"] <= 12).all()
     episodes = nextlat.world.sample(64, 17, seed=HELDOUT_SEED)
     law = nextlat.world.next_token_probs(episodes.tokens)[:, :16]

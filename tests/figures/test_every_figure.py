@@ -143,7 +143,7 @@ CASES: dict[str, Callable[[], Any]] = {
 # Pictures of a plane, whose axes have no numbers and say in words what they are.
 PLANES = {"clouds", "reconstruction"}
 SAID = {
-    "claims": ["R²", "holds"], "headline_curves": ["training step", "training compute"],
+    "claims": ["R²"], "headline_curves": ["training step", "training compute"],
     "every_seed": ["nats per token", "R²"], "loss_curves": ["training step", "nats per token"],
     "look_ahead_path": ["steps ahead", "KL (nats)"], "probe_offsets": ["steps ahead", "nats"],
     "injection_figure": ["KL from exact (nats)", "probability"], "probe_overview": ["tokens read", "R²"],

@@ -83,7 +83,7 @@ def test_every_claim_is_measured_on_shipped_checkpoints() -> None:
 def test_the_figure_shows_every_seed_and_every_control() -> None:
     judged = nlv.claims()
     figure = figures.claims(judged)
-    dots = [trace for trace in figure.data if trace.marker.symbol in (None, "circle")]
+    dots = [trace for trace in figure.data if trace.name in ("next-token", "NextLat")]
     assert sorted(value for trace in dots for value in trace.x) == pytest.approx(
         sorted(value for side in ("next_token", "nextlat") for values in judged[side] for value in values)
     )
