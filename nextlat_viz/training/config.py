@@ -114,8 +114,10 @@ def _changed(base: TrainConfig, **changes: Any) -> TrainConfig:
 PRESETS: dict[str, dict[str, TrainConfig]] = {
     "tiny": {
         "default": TINY,
-        # The next-token distribution of Mess3 determines its belief: half the depth and half the steps are enough.
+        # The next-token distribution of Mess3 determines its belief, and Z1R has seven beliefs: half the depth and half
+        # the steps are enough.
         "mess3": _changed(TINY, layers=2, steps=2000, decay_steps=1000),
+        "z1r": _changed(TINY, layers=2, steps=2000, decay_steps=1000),
         # Lambdas as in the paper's Table 5. Longer episodes, fewer of them in a step.
         "taxi": _changed(TINY, batch_size=32, lambda_kl=0.1, horizon=4),
         # On G(2, 4) with 12 ids and seed 101, which is not shipped, NextLat chooses arms by chance for 8,500 steps,
@@ -123,7 +125,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "path_star": _changed(TINY, batch_size=32, steps=18_000, decay_steps=4000, stop_at=0.99),
         "countdown": _changed(TINY, batch_size=32, lambda_h=2.0),
         "othello": _changed(TINY, batch_size=32),
-        "story": _changed(TINY, batch_size=32, context=64, horizon=4, steps=3000, decay_steps=1000),
+        "story": _changed(TINY, batch_size=32, context=64, horizon=4, steps=2000, decay_steps=1000),
         "text": _changed(TINY, batch_size=32, context=64),
         # On S3 through two generators and seeds 101 and 102, which are not shipped: a rollout as long as the row and a
         # small lambda_h make psi right past the training length; with lambda_h = 1 it takes twice as many steps.
