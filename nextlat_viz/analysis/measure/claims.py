@@ -80,7 +80,7 @@ _AHEAD: dict[str, Any] = {
 }
 CLAIMS = (
     Claim("NextLat's states hold the belief, at the same loss", "rrxor", **_BELIEF),
-    Claim("NextLat's states hold the belief, at the same loss", "z1r", **_BELIEF),
+    Claim("No difference where the next token needs the belief", "z1r", better="same", **_BELIEF),
     Claim("No difference where the next token needs the belief", "mess3", better="same", **_BELIEF),
     Claim(
         "NextLat chooses the arm that leads to the goal",
