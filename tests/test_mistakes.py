@@ -69,6 +69,11 @@ class Made:
     def folder(self) -> Path:
         return Path(tempfile.mkdtemp())
 
+    @functools.cached_property
+    def older(self) -> nlv.Checkpoint:
+        """A model without a start token."""
+        return nlv.train("rrxor", out=self.folder / "older", start_token=False, **TINY)
+
 
 made = Made()
 TOKENS = np.arange(10).reshape(2, 5)
@@ -89,6 +94,9 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     "list_checkpoints: no folder": (lambda: nlv.list_checkpoints("no/such"), ("folder", "no/such")),
     "Checkpoint.at: a step not kept": (lambda: made.checkpoint.at(3), ("step=3",)),
     "Checkpoint.at: text": (lambda: made.checkpoint.at("200"), ("step='200'",)),
+    # claims
+    "claims: a checkpoint": (lambda: nlv.claims("rrxor/nextlat"), ("table", "'rrxor/nextlat'", "evaluate")),
+    "claims: another table": (lambda: nlv.claims(nlv.list_checkpoints()), ("'measure'",)),
     # train, sweep
     "train: an objective first": (lambda: nlv.train("nextlat", "rrxor"), ("'nextlat'", "world")),
     "train: a checkpoint": (lambda: nlv.train(made.checkpoint), ("world", "Checkpoint")),
@@ -153,7 +161,10 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     ),
     "extract: a mask of other numbers": (lambda: made.read(TOKENS, mask=np.full((2, 5), 0.5)), ("mask", "0.5")),
     "extract: two columns of truth of one name": (lambda: made.read(TOKENS, truth=TWICE), ("truth", "'a'")),
-    "extract: position 0": (lambda: nlv.extract(made.checkpoint, made.episodes, positions=[0]), ("positions", "0")),
+    "extract: position 0 of a model without a start token": (
+        lambda: nlv.extract(made.older, made.episodes, positions=[0]),
+        ("positions", "0", "start token"),
+    ),
     "extract: one position past the end": (
         lambda: nlv.extract(made.checkpoint, made.episodes, positions=30),
         ("positions=30",),

@@ -276,10 +276,10 @@ def test_a_deeply_nested_card_is_refused(run, depth):
 
 
 def test_the_command_of_an_older_card_makes_a_model_without_a_start_token() -> None:
-    older = nlv.load("rrxor/nextlat")
-    assert not older.card.config.start_token
+    newer = nlv.load("rrxor/nextlat")
+    assert newer.card.config.start_token
+    config = newer.card.config.model_copy(update={"start_token": False})
+    older = replace(newer, card=newer.card.model_copy(update={"config": config}))
     assert older.command == f"{older.card.command} --start-token False"
     assert older.command.split("nextlat-viz train")[1] in older._repr_html_()
-    config = older.card.config.model_copy(update={"start_token": True})
-    newer = replace(older, card=older.card.model_copy(update={"config": config}))
     assert newer.command == newer.card.command

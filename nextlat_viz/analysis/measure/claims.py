@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextlat_viz.analysis.measure.tables import results
+from nextlat_viz.errors import shown, unknown
 
 HOLDS, REVERSED, UNDECIDED = "holds", "does not hold", "undecided"
 # Of a one-sided test, with five seeds a side or with three.
@@ -130,13 +131,13 @@ CLAIMS = (
 )
 
 
-def claims(table: pd.DataFrame | None = None) -> pd.DataFrame:
+def claims(table: Any = None) -> pd.DataFrame:
     """Judge every claim about next-latent prediction by all seeds of a table of results.
 
     Parameters
     ----------
-    table : DataFrame, optional
-        As ``nextlat_viz.evaluate(...).table``; by default the results of the shipped checkpoints.
+    table : Evaluation or DataFrame, optional
+        What ``nextlat_viz.evaluate`` returns, or its table; by default the results of the shipped checkpoints.
 
     Returns
     -------
@@ -148,13 +149,25 @@ def claims(table: pd.DataFrame | None = None) -> pd.DataFrame:
         holds if p is at most 0.05 and does not hold if that of the reverse is; otherwise it is undecided. Two seeds a
         side cannot decide. A claim of no difference holds if the means differ by less than 0.02.
 
+    Raises
+    ------
+    TypeError
+        If it is no table.
+    UnknownNameError
+        If a column is missing.
+
     Examples
     --------
     >>> judged = claims().set_index("world")
     >>> judged.loc["rrxor", "verdict"], len(judged.loc["rrxor", "nextlat"])
     ('holds', 5)
     """
-    found = results() if table is None else table
+    found = results() if table is None else getattr(table, "table", table)
+    if not isinstance(found, pd.DataFrame):
+        raise TypeError(f"table must be a table of results, such as nlv.evaluate(...).table, got {shown(table)}")
+    for name in ("measure", "world", "objective", "seed", "value"):
+        if name not in found:
+            raise unknown("column of the table of results", name, map(str, found.columns))
     rows = []
     for claim in CLAIMS:
         taken = found[(found["measure"] == claim.measure) & (found["world"] == claim.world)]

@@ -17,6 +17,7 @@ from nextlat_viz.analysis.probes.softmax import fit_softmax
 from nextlat_viz.analysis.probes.targets import ROUNDING, Classes, Numbers, balanced_accuracy, deviations, target_of
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, describe
+from nextlat_viz.training.checkpoint import torch_defaults
 
 # Weights of one fit. L-BFGS remembers twenty times as many numbers.
 MOST_WEIGHTS = 8_000_000
@@ -116,6 +117,7 @@ def probe_ahead(
     return real
 
 
+@torch_defaults()
 def _classes(
     X: np.ndarray, truth: Classes, name: str, ahead: Ahead, rows: np.ndarray, tol: float, device: str
 ) -> list[Scores]:
