@@ -96,7 +96,7 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     "Checkpoint.at: text": (lambda: made.checkpoint.at("200"), ("step='200'",)),
     # claims
     "claims: a checkpoint": (lambda: nlv.claims("rrxor/nextlat"), ("table", "'rrxor/nextlat'", "evaluate")),
-    "claims: another table": (lambda: nlv.claims(nlv.list_checkpoints()), ("'measure'",)),
+    "claims: another table": (lambda: nlv.claims(pd.DataFrame({"a": [1]})), ("'measure'", "a")),
     # train, sweep
     "train: an objective first": (lambda: nlv.train("nextlat", "rrxor"), ("'nextlat'", "world")),
     "train: a checkpoint": (lambda: nlv.train(made.checkpoint), ("world", "Checkpoint")),
