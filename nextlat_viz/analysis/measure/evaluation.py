@@ -53,7 +53,7 @@ def battery(checkpoint: TrainedModel | None = None) -> list[str]:
     --------
     >>> from nextlat_viz.training.checkpoint import load
     >>> battery(load("rrxor/next_token"))[:3]
-    ['loss', 'belief', 'tokens_ahead']
+    ['loss', 'training_cost', 'belief']
     """
     return [name for name, entry in _registered().items() if checkpoint is None or entry.fits(checkpoint)]
 
@@ -141,7 +141,7 @@ def evaluate(
     --------
     >>> evaluation = evaluate(["rrxor/nextlat", "rrxor/next_token"], ["loss"], progress=False)
     >>> evaluation["loss"].compare()["quantity"].tolist()
-    ['loss', 'floor', 'excess']
+    ['loss', 'floor', 'excess', 'unigram']
     """
     loaded = _loaded(checkpoints)
     registered = _registered()

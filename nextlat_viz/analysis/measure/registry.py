@@ -184,7 +184,7 @@ def measure(
     ...     for model in models:
     ...         yield model, {"value": sum(weight.numel() for weight in model.model.parameters())}
     >>> size(["mess3/next_token", "mess3/nextlat"], progress=False).table[["objective", "value"]].values.tolist()
-    [['next_token', 82624], ['nextlat', 124160]]
+    [['next_token', 82688], ['nextlat', 124224]]
     >>> del MEASURES["size"]  # not for the real `evaluate`
     """
 

@@ -314,7 +314,7 @@ def a5(generators: Generators = None) -> GroupWorld:
     ('e', '(345)', '(354)', '(23)(45)')
     >>> world = a5(generators=["(12345)", "(12)(34)"])
     >>> world.decode(world.sample(1, 3, seed=1).tokens[0])
-    '(12345) (12345) (12345)'
+    '(12345) (12)(34) (12)(34)'
     """
     return _permutations("a5", algebra.arrangements(5, even=True), ("(12345)", "(12)(34)"), generators)
 
