@@ -31,13 +31,18 @@ PROJECTED = ("rrxor", "mess3")
 class Recipe:
     """What is trained for a folder of models: `title` is the world's, if the folder's name does not say it all.
 
+    `seeds` is how many there are of each objective, the same for all or by objective.
+
     `snapshots` are of seed 0, by objective; `overrides` change the preset `tiny`, the same for all objectives.
     """
 
     title: str = ""
-    seeds: int = 5
+    seeds: int | dict[str, int] = 5
     overrides: dict[str, Any] = field(default_factory=dict)
     snapshots: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def count(self, objective: str) -> int:
+        return self.seeds if isinstance(self.seeds, int) else self.seeds[objective]
 
 
 # Closer together at the beginning, where the picture emerges.
@@ -49,13 +54,17 @@ RECIPES = {
     "mess3": Recipe(),
     "z1r": Recipe(),
     "path_star": Recipe(
-        "path_star:arms=2,nodes_per_arm=4,node_ids=12", snapshots={"nextlat": JUMP}
+        "path_star:arms=2,nodes_per_arm=4,node_ids=12",
+        seeds={"next_token": 2, "nextlat": 3},
+        snapshots={"nextlat": JUMP},
     ),
-    "s3": Recipe("s3:generators=true"),
-    "taxi_grid": Recipe("taxi:width=8,height=8"),
+    "s3": Recipe("s3:generators=true", seeds=3),
+    "taxi_grid": Recipe("taxi:width=8,height=8", seeds=3),
     "story": Recipe(seeds=3),
-    # Central Helsinki needs the extra "city".
-    "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 10_000}),
+    # Central Helsinki needs the extra "city". These models have no start token.
+    "taxi": Recipe(
+        "taxi:city=helsinki", seeds=2, overrides={"steps": 10_000, "horizon": 1, "start_token": False}
+    ),
 }
 
 
@@ -64,8 +73,9 @@ def runs() -> list[str]:
     return [
         f"{folder}/{objective}/seed{seed}"
         for folder, recipe in RECIPES.items()
-        for seed in range(recipe.seeds)
+        for seed in range(max(map(recipe.count, OBJECTIVES)))
         for objective in OBJECTIVES
+        if seed < recipe.count(objective)
     ]
 
 
