@@ -24,7 +24,8 @@ HERE = Path(__file__).resolve().parent
 RUNS = HERE.parent / "runs" / "shipped"
 OBJECTIVES = ("next_token", "nextlat")
 KEPT = ("card.json", "model.safetensors", "metrics.csv", "snapshots/*.safetensors")
-PROJECTED = ("rrxor", "mess3")
+# Whose UMAPs are kept, and whether of every layer and snapshot; otherwise of the final hidden state alone.
+PROJECTED = {"rrxor": True, "mess3": True, "z1r": False, "path_star": False, "s3": False, "taxi_grid": False}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def copy(run: str) -> None:
 
 
 def lay_out() -> None:
-    """Keep the UMAPs the quickstart shows: every layer of the first pair, every snapshot's final hidden state."""
+    """Keep the UMAPs that notebooks show of the first pair of each world."""
     import nextlat_viz as nlv
     from nextlat_viz import latents
     from nextlat_viz.analysis import ProjectionCache, project
@@ -134,12 +135,13 @@ def lay_out() -> None:
 
     shutil.rmtree(HERE / "projections", ignore_errors=True)
     cache = ProjectionCache((), HERE / "projections")
-    for world in PROJECTED:
+    for world, whole in PROJECTED.items():
         for objective in OBJECTIVES:
             checkpoint = nlv.load(f"{world}/{objective}")
-            for step in (0, *checkpoint.snapshots) if checkpoint.card.snapshots else checkpoint.snapshots:
+            last = checkpoint.card.steps
+            for step in (0, *checkpoint.snapshots) if whole and checkpoint.card.snapshots else (last,):
                 table = latents.extract(checkpoint.at(step), progress=False)
-                for site in latents.sites(table) if step == checkpoint.card.steps else ["hidden"]:
+                for site in latents.sites(table) if whole and step == last else ["hidden"]:
                     print("umap", checkpoint.name, step, site, flush=True)
                     try:
                         project(table, "umap", site=site, cache=cache)
