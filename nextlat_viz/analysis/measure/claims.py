@@ -16,6 +16,7 @@ HOLDS, REVERSED, UNDECIDED = "holds", "does not hold", "undecided"
 # Of a one-sided test, with five seeds a side or with three.
 _LEVEL = 0.05
 _SIDES = ("next_token", "nextlat")
+_BEST = "true world"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ CLAIMS = (
         "compression_vafa",
         {},
         "pairs",
-        controls={"true world": 1.0},
+        controls={_BEST: 1.0},
         paper="0.71 against 0.65",
     ),
     Claim("NextLat's rides arrive more often", _GRID, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
@@ -147,7 +148,8 @@ def claims(table: Any = None) -> pd.DataFrame:
         published result; ``compute``, the operations of NextLat's training relative to those of next-token's, NaN where
         they were not measured; ``p``, of a one-sided Mann-Whitney test that NextLat is better; and ``verdict``. A claim
         holds if p is at most 0.05 and does not hold if that of the reverse is; otherwise it is undecided. Two seeds a
-        side cannot decide. A claim of no difference holds if the means differ by less than 0.02.
+        side cannot decide, and a claim is undecided where NextLat's mean is no better than a control. A claim of no
+        difference holds if the means differ by less than 0.02.
 
     Raises
     ------
@@ -175,7 +177,12 @@ def claims(table: Any = None) -> pd.DataFrame:
         second = _values(taken, "nextlat", claim.where)
         if not (first and second):
             continue
+        controls = {name: _control(taken, source, claim) for name, source in claim.controls.items()}
         p, verdict = _judged(first, second, claim)
+        # The true world is what can be had, not what has to be beaten.
+        beaten = (_better(float(np.mean(second)), value, claim) for name, value in controls.items() if name != _BEST)
+        if verdict == HOLDS and not all(beaten):
+            verdict = UNDECIDED
         rows.append(
             {
                 "claim": claim.text,
@@ -185,7 +192,7 @@ def claims(table: Any = None) -> pd.DataFrame:
                 "better": claim.better,
                 "next_token": first,
                 "nextlat": second,
-                "controls": {name: _control(taken, source, claim) for name, source in claim.controls.items()},
+                "controls": controls,
                 "paper": claim.paper,
                 "compute": _compute(found[found["world"] == claim.world]),
                 "p": p,
@@ -248,6 +255,10 @@ def _control(rows: pd.DataFrame, source: Mapping[str, Any] | str | float, claim:
     if isinstance(source, str):
         return float(_where(rows, claim.where)[source].mean())
     return float(_where(rows, source)["value"].mean()) if isinstance(source, Mapping) else float(source)
+
+
+def _better(value: float, control: float, claim: Claim) -> bool:
+    return value < control if claim.better == "lower" else value > control
 
 
 def _judged(first: tuple[float, ...], second: tuple[float, ...], claim: Claim) -> tuple[float, str]:

@@ -29,7 +29,7 @@ from nextlat_viz.worlds import title
 PARTS = "parts"
 _RESAMPLES = 200
 _LARGEST_VOCABULARY = 1000
-AHEAD = (1, 2, 3, 4, 6, 8, 12)
+AHEAD = (1, 2, 3, 4, 6, 8, 12, 20)
 _BASIC = ("loss", "training_cost", "belief", "tokens_ahead")
 _SHIPPED = (
     *("next_token_test", "valid_trajectories", "detour_robustness", "compression_vafa", "compression_greedy"),

@@ -29,7 +29,7 @@ def results(first: list[float], second: list[float], **more: object) -> pd.DataF
         ([0.5, 0.51, 0.49, 0.5, 0.52], [0.97, 0.99, 0.5, 0.98, 0.99], HOLDS),
         ([0.97, 0.99, 0.96, 0.98, 0.99], [0.5, 0.51, 0.49, 0.5, 0.52], REVERSED),
         ([0.5, 0.6, 0.7, 0.8, 0.9], [0.55, 0.65, 0.75, 0.85, 0.95], UNDECIDED),
-        ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], HOLDS),
+        ([0.1, 0.2, 0.3], [0.6, 0.7, 0.8], HOLDS),
         # Two seeds a side cannot decide.
         ([0.1, 0.2], [0.8, 0.9], UNDECIDED),
     ],
@@ -55,6 +55,12 @@ def test_only_the_rows_of_the_claim_count() -> None:
     assert row["nextlat"] == (0.9,) * 5
     assert evaluation.claims(results([], [0.9])).empty
     assert evaluation.claims(pd.DataFrame(columns=["measure", "world", "objective", "seed", "value"])).empty
+
+
+def test_better_than_next_token_and_no_better_than_chance_is_undecided() -> None:
+    judged = evaluation.claims(results([0.3, 0.31, 0.32, 0.33, 0.34], [0.4, 0.41, 0.42, 0.43, 0.44]))
+    assert judged["p"].item() < 0.01
+    assert judged["verdict"].item() == UNDECIDED
 
 
 def test_no_difference_holds_within_the_margin() -> None:
