@@ -15,8 +15,8 @@ from nextlat_viz.plotting import MISSING, Figure
 
 _COLUMNS = ("claim", "world", "unit", "better", "next_token", "nextlat", "controls", "verdict")
 _SIDES = ("next_token", "nextlat")
-_ROW = 128
-_SYMBOLS = ("circle-open", "x-thin-open", "diamond-open", "triangle-up-open")
+_ROW = 136
+_SYMBOLS = ("circle-open", "x-thin-open", "square-open", "triangle-up-open", "star-open", "cross-thin-open")
 
 
 def claims(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "auto") -> Figure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import pandas as pd
 import pytest
 
@@ -94,7 +96,7 @@ def test_the_figure_shows_every_seed_and_every_control() -> None:
         sorted(value for side in ("next_token", "nextlat") for values in judged[side] for value in values)
     )
     controls = {name for row in judged["controls"] for name in row}
-    assert controls < {trace.name for trace in figure.data}
+    assert controls < {html.unescape(trace.name) for trace in figure.data}
     text = " ".join(note.text for note in figure.layout.annotations)
     assert all(verdict in text for verdict in judged["verdict"])
     with pytest.raises(UnknownNameError, match="column of the table of claims"):
