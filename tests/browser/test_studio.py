@@ -222,8 +222,8 @@ def test_another_world_and_an_earlier_step(opened: Opened) -> None:
 
 def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
     book, page = opened.notebook, opened.notebook.page
-    book.choose("World", "taxi")
-    book.wait_for_kernel("studio.state.world == 'taxi'", 60)
+    book.choose("World", "helsinki")
+    book.wait_for_kernel("studio.state.world == 'helsinki'", 60)
     expect(opened.card("world")).to_contain_text("helsinki")
     rows = book.kernel("studio.state.latents[0].n_obs")
     book.choose("Draw", f"all {rows:,} rows, one view")
