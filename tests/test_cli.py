@@ -91,7 +91,7 @@ def test_list_names_everything(capsys):
         (["train", "z1r", "--steps", "2", "--snapshots", "5", "--out", "{tmp}"], "step 5 is after the last of 2 steps"),
         (["sweep", "z1r", "--devices", "-2", "--out", "{tmp}"], "every run failed; the first error: "),
         (["demo", "taxi", "--out", "{tmp}"], "world='taxi' has no hidden states, so there are no beliefs to compare"),
-        (["demo", "z1r", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'z1r/next_token'"),
+        (["demo", "even", "--shipped", "--out", "{tmp}"], "unknown checkpoint 'even/next_token'"),
         (["studio", "rrxor/nextlt"], "unknown checkpoint 'rrxor/nextlt'. Did you mean 'rrxor/nextlat'?"),
         (["studio", "rrxor/nextlat", "mess3/nextlat"], "models must be of one world"),
         (["figures", "rrxor/nextlt", "--out", "{tmp}"], "unknown checkpoint 'rrxor/nextlt'. Did you mean"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,7 @@ from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Layout
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash
 from nextlat_viz.plotting import MISSING, Figure
-from nextlat_viz.training.data import HEADLINES, headline
-
-if TYPE_CHECKING:
-    from nextlat_viz.training.checkpoint import Checkpoint
+from nextlat_viz.worlds.base import HEADLINES, headline
 
 SEED_COLUMNS = (
     "world", "objective", "seed", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "loss", "floor",
@@ -100,7 +97,7 @@ def loss_curves(
     return figure
 
 
-def headline_curves(checkpoints: Sequence[Checkpoint], *, title: str = "", theme: Theme = "auto") -> Figure:
+def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme = "auto") -> Figure:
     """Draw the world's headline measure over training, every run a line: at equal steps, and at equal compute.
 
     Parameters

@@ -29,9 +29,10 @@ from nextlat_viz.models import OBJECTIVES, Batch, Objective, Transformer, Transf
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, read_card, sha256_of
 from nextlat_viz.training.config import TrainConfig
-from nextlat_viz.training.data import headline, training_episodes
+from nextlat_viz.training.data import training_episodes
 from nextlat_viz.training.resume import TRAIN_STATE, snapshot_path
 from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
+from nextlat_viz.worlds.base import headline
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,28 +17,11 @@ from nextlat_viz import worlds
 from nextlat_viz.models import Batch, Objective
 from nextlat_viz.training.config import TrainConfig, episode_length
 from nextlat_viz.worlds import Episodes, World
+from nextlat_viz.worlds.base import HEADLINES
 
 VALIDATION_SEED = 10_260_000
-# Measures of what a model knows of its world, in the order in which one is a world's headline measure.
-HEADLINES = {
-    "accuracy": "share of right decisive predictions",
-    "belief_r2": "R2 of the belief, read from the hidden state by a linear map",
-    "legal": "probability on legal tokens",
-}
 # Most logits that exist at once during validation: 64 MB in double precision.
 MOST_LOGITS = 8_000_000
-
-
-def headline(row: Iterable[str]) -> str:
-    """Name of the world's headline measure in a row of metrics; empty if it has none.
-
-    Examples
-    --------
-    >>> headline({"step": 100.0, "loss": 0.6, "belief_r2": 0.9})
-    'belief_r2'
-    """
-    logged = set(row)
-    return next((name for name in HEADLINES if name in logged), "")
 
 
 @dataclass(frozen=True)

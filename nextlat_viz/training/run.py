@@ -30,7 +30,7 @@ from nextlat_viz.models import Objective
 from nextlat_viz.training.card import device_name
 from nextlat_viz.training.checkpoint import METRICS, weights_bytes
 from nextlat_viz.training.config import TrainConfig
-from nextlat_viz.training.data import Feed, headline
+from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine
 from nextlat_viz.training.resume import (
     TRAIN_STATE,
@@ -42,6 +42,7 @@ from nextlat_viz.training.resume import (
     save_state,
     snapshot_path,
 )
+from nextlat_viz.worlds.base import headline
 
 LOCK, SOFT_LOCK = ".lock", ".soft.lock"
 Callback: TypeAlias = Callable[..., object]

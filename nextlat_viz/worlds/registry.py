@@ -157,7 +157,7 @@ def title(world: World | Mapping[str, Any]) -> str:
     apart = {
         key: value
         for key, value in spec.items()
-        if usual.get(key) != value and not key.endswith("sha256") and key != "expected"
+        if key != "name" and usual.get(key) != value and not key.endswith("sha256") and key != "expected"
     }
     # Long lists come last, so that a shortened title still shows the rest.
     keys = sorted(apart, key=lambda key: isinstance(apart[key], (list, dict)))

@@ -180,7 +180,12 @@ def evaluate(
 def _left_out(loaded: Sequence[TrainedModel], registered: Mapping[str, Registered]) -> str:
     """Name the measures that cannot be taken of models whose world has no known state and rules."""
     unruled = [checkpoint for checkpoint in loaded if not checkpoint.world.rules_known]
-    missing = [name for name, entry in registered.items() if unruled and not any(map(entry.fits, unruled))]
+    missing = [
+        name
+        for name, entry in registered.items()
+        # The cost of training does not depend on what is known of the world.
+        if unruled and name != "training_cost" and not any(map(entry.fits, unruled))
+    ]
     if not missing:
         return ""
     models = ", ".join(checkpoint.name for checkpoint in unruled)

@@ -40,7 +40,7 @@ def results() -> pd.DataFrame:
     Examples
     --------
     >>> table = results()
-    >>> bool((table[table["measure"] == "belief"]["value"] < 1).all())
+    >>> bool((table[table["measure"] == "belief"]["value"] <= 1).all())
     True
     """
     path = checkpoints_dir() / RESULTS
