@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -24,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 RUNS = HERE.parent / "runs" / "shipped"
 OBJECTIVES = ("next_token", "nextlat")
 KEPT = ("card.json", "model.safetensors", "metrics.csv", "snapshots/*.safetensors")
+# The option is --list; a variable of that name would hide Python's own.
+Show = Annotated[bool, tyro.conf.arg(name="list")]
 # Whose UMAPs are kept, and whether of every layer and snapshot; otherwise of the final hidden state alone.
 PROJECTED = {"rrxor": True, "mess3": True, "z1r": False, "path_star": False, "s3": False, "taxi_grid": False}
 
@@ -32,9 +34,7 @@ PROJECTED = {"rrxor": True, "mess3": True, "z1r": False, "path_star": False, "s3
 class Recipe:
     """What is trained for a folder of models: `title` is the world's, if the folder's name does not say it all.
 
-    `seeds` is how many there are of each objective, the same for all or by objective.
-
-    `snapshots` are of seed 0, by objective; `overrides` change the preset `tiny`, the same for all objectives.
+    `seeds` is how many there are of each objective, the same for all or by objective. `snapshots` are of seed 0, by objective; `overrides` change the preset `tiny`, the same for all objectives.
     """
 
     title: str = ""
@@ -149,7 +149,9 @@ def lay_out() -> None:
                         print("  left out:", error)
 
 
-def main(names: tyro.conf.Positional[tuple[str, ...]] = (), *, workers: int = 2, list: bool = False) -> None:
+
+
+def main(names: tyro.conf.Positional[tuple[str, ...]] = (), *, workers: int = 2, show: Show = False) -> None:
     """Train the shipped models again, or some of them, and measure all.
 
     Parameters
@@ -158,20 +160,20 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), *, workers: int = 2,
         models, such as path_star or rrxor/nextlat/seed0; all by default
     workers
         models trained at a time, one thread each
-    list
+    show
         only show the models, with the minutes each took
     """
-    todo = chosen(names)
-    took = {run: minutes(run) for run in todo}
+    selected = chosen(names)
+    took = {run: minutes(run) for run in selected}
     for run, time in took.items():
         done = " (finished)" if (RUNS / run / "card.json").exists() else ""
         print(f"{run:32} {'not shipped yet' if time is None else f'{time:5.1f} min'}{done}")
-    print(f"{len(todo)} models, about {sum(filter(None, took.values())) / workers:.0f} min with {workers} workers")
-    if list:
+    print(f"{len(selected)} models, about {sum(filter(None, took.values())) / workers:.0f} min with {workers} workers")
+    if show:
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for number, run in enumerate(pool.map(train_one, todo), start=1):
-            print(f"trained {run} ({number} of {len(todo)})", flush=True)
+        for number, run in enumerate(pool.map(train_one, selected), start=1):
+            print(f"trained {run} ({number} of {len(selected)})", flush=True)
             copy(run)
 
     from nextlat_viz.analysis import measure

@@ -29,8 +29,8 @@ from .notebook.state import ViewState as ViewState
 from .notebook.stepper import EpisodeStepper as EpisodeStepper
 from .notebook.studio import studio as studio
 from .training.checkpoint import Checkpoint as Checkpoint
-from .training.checkpoint import list_checkpoints as list_checkpoints
 from .training.checkpoint import load as load
+from .training.listing import list_checkpoints as list_checkpoints
 from .training.pretrain import train as train
 from .training.sweeps import sweep as sweep
 

@@ -181,6 +181,9 @@ class Evaluate(BaseModel):
         evaluation = measure.evaluate(self.checkpoints or None, self.measures or None, out=self.out)
         for path in measure.write_evaluation(evaluation, self.out, table=self.table, images=images):
             print(path)
+        beliefs = measure.belief_table(evaluation.table)
+        if len(beliefs):
+            show(beliefs.drop(columns="weights_sha256"))
         judged = measure.claims(evaluation.table)
         if len(judged):
             print(measure.claims_markdown(judged))

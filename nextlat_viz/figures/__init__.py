@@ -4,7 +4,7 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 """
 
 from nextlat_viz.figures.bars import prediction_bars
-from nextlat_viz.figures.claims import claims
+from nextlat_viz.figures.claims import claims_figure
 from nextlat_viz.figures.clouds import clouds
 from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write_figure
 from nextlat_viz.figures.injection import injection_figure
@@ -19,7 +19,7 @@ from nextlat_viz.figures.training import every_seed, headline_curves, loss_curve
 from nextlat_viz.figures.trajectories import trajectories
 
 __all__ = [
-    "claims",
+    "claims_figure",
     "clouds",
     "color_options",
     "every_seed",

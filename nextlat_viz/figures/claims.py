@@ -19,7 +19,7 @@ _ROW = 136
 _SYMBOLS = ("circle-open", "x-thin-open", "square-open", "triangle-up-open", "star-open", "cross-thin-open")
 
 
-def claims(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "auto") -> Figure:
+def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "auto") -> Figure:
     """Draw each claim: the values of all seeds of both objectives, the controls, and the verdict.
 
     Parameters

@@ -15,7 +15,7 @@ from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Layout
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash
 from nextlat_viz.plotting import MISSING, Figure
-from nextlat_viz.worlds.base import HEADLINES, headline
+from nextlat_viz.worlds.headline import HEADLINES, headline
 
 SEED_COLUMNS = (
     "world", "objective", "seed", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "loss", "floor",

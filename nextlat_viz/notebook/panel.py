@@ -146,7 +146,7 @@ class Panel(Box):
     follows : tuple of str
         Attributes of the state that the figure depends on, beside world and training step.
     watches : tuple of str
-        Attributes of the state that change the controls and texts beside the figure, but not the figure.
+        Attributes of the state that update the controls and texts; the figure stays as it is.
     """
 
     name: ClassVar[str]

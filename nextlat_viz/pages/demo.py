@@ -152,7 +152,7 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     stars = [load(path) for path in shipped_folders() if path.parts[-3] == "path_star"]
     drawn = {
         "rrxor": pair_figures(group)["Latents"][0],
-        "claims": figures.claims(measure.claims()),
+        "claims": figures.claims_figure(measure.claims()),
         "path_star": figures.headline_curves(stars),
     }
     images = {name: (on_white(figure), {**provenance, "figure": name}) for name, figure in drawn.items()}

@@ -1,9 +1,9 @@
 from .card import Card as Card
 from .checkpoint import Checkpoint as Checkpoint
-from .checkpoint import list_checkpoints as list_checkpoints
 from .checkpoint import load as load
 from .config import TrainConfig as TrainConfig
 from .config import preset_names as preset_names
 from .config import preset_table as preset_table
+from .listing import list_checkpoints as list_checkpoints
 from .pretrain import train as train
 from .sweeps import sweep as sweep

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nextlat_viz import io
+from nextlat_viz import io, worlds
 from nextlat_viz.errors import CheckpointError
 from nextlat_viz.training.config import TrainConfig
 
@@ -133,3 +134,12 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return installed
+
+
+def command_of(world: worlds.World, objective: str, preset: str, seed: int, overrides: dict[str, Any]) -> str:
+    """Return the command line that trains this run."""
+    words = ["nextlat-viz", "train", worlds.title(world), objective, "--preset", preset, "--seed", str(seed)]
+    for name, value in overrides.items():
+        values = value if isinstance(value, tuple | list) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import inspect
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,15 +23,14 @@ from torch import Tensor
 
 from nextlat_viz import io, worlds
 from nextlat_viz.display import table
-from nextlat_viz.errors import CheckpointError, at_least, invalid, unknown
+from nextlat_viz.errors import CheckpointError, UnknownNameError, at_least, invalid, unknown
 from nextlat_viz.models import OBJECTIVES, Batch, Objective, Transformer, TransformerConfig
 from nextlat_viz.paths import checkpoints_dir
-from nextlat_viz.training.card import CARD, Card, read_card, sha256_of
-from nextlat_viz.training.config import TrainConfig
+from nextlat_viz.training.card import CARD, Card, command_of, read_card, sha256_of
+from nextlat_viz.training.config import TrainConfig, resolve_config
 from nextlat_viz.training.data import training_episodes
 from nextlat_viz.training.resume import TRAIN_STATE, snapshot_path
 from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
-from nextlat_viz.worlds.base import headline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,12 +113,17 @@ class Checkpoint(TrainedModel):
 
     @property
     def command(self) -> str:
-        """The command that makes it again.
+        """The command that makes it again, with this version's presets.
 
-        A card written before models had a start token states a command that now trains a model with one.
+        The command on the card relies on the presets of the version that trained it.
         """
-        command, option = self.card.command, "--start-token"
-        return command if self.card.config.start_token or option in command else f"{command} {option} False"
+        card = self.card
+        try:
+            usual = resolve_config(card.preset, self.world, {})
+        except UnknownNameError:
+            return card.command
+        own = {name: value for name, value in card.config if value is not None and value != getattr(usual, name)}
+        return command_of(self.world, card.objective, card.preset, card.seed, own)
 
     @property
     def reads(self) -> int:
@@ -313,63 +316,6 @@ def _curves() -> dict[str, str]:
         return io.read_json(path)
     except (OSError, io.SealError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}. Install the package again.") from error
-
-
-def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """Table of the shipped checkpoints (or those under `folder`): what was trained, on which world, and how well.
-
-    ``excess`` is the loss above the floor in nats per token; ``measure`` and ``value`` are the world's headline
-    measure at the end of training, where it was logged: the ``accuracy`` of the decisive prediction, the
-    ``belief_r2`` or the probability on ``legal`` tokens. A folder whose card cannot be read is left out, with a
-    warning that names the file.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such `folder`.
-
-    Examples
-    --------
-    >>> table = list_checkpoints()
-    >>> sorted(set(table["objective"]))
-    ['next_token', 'nextlat']
-    >>> table.columns.tolist()[:6]
-    ['name', 'world', 'objective', 'seed', 'excess', 'measure']
-    """
-    import pandas as pd
-
-    if folder is None:
-        folders = list(shipped_folders())
-    else:
-        root = io.resolve(folder, "folder")
-        if not root.is_dir():
-            raise CheckpointError(f"folder={str(folder)!r} does not exist: give the folder that holds the runs")
-        folders = sorted(path.parent for path in root.rglob(CARD))
-    rows = []
-    for path in folders:
-        try:
-            card = read_card(path, Card)
-        except CheckpointError as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
-            continue
-        measure = headline(card.metrics)
-        rows.append(
-            {
-                "name": path.relative_to(checkpoints_dir()).as_posix() if folder is None else card.name,
-                "world": worlds.title(card.world),
-                "objective": card.objective,
-                "seed": card.seed,
-                "excess": card.metrics.get("excess"),
-                "measure": measure,
-                "value": card.metrics.get(measure),
-                "steps": card.steps,
-                "parameters": card.parameters,
-                **{name: value for name, value in card.metrics.items() if name not in (measure, "excess")},
-                "snapshots": len(card.snapshots),
-                "folder": str(path),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def world_of_card(spec: dict[str, Any], folder: Path) -> worlds.World:

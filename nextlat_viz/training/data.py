@@ -17,7 +17,7 @@ from nextlat_viz import worlds
 from nextlat_viz.models import Batch, Objective
 from nextlat_viz.training.config import TrainConfig, episode_length
 from nextlat_viz.worlds import Episodes, World
-from nextlat_viz.worlds.base import HEADLINES
+from nextlat_viz.worlds.headline import HEADLINES
 
 VALIDATION_SEED = 10_260_000
 # Most logits that exist at once during validation: 64 MB in double precision.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shlex
 import time
 import warnings
 from functools import partial
@@ -17,7 +16,7 @@ import torch
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import at_least, one_of, require_callable
 from nextlat_viz.models import OBJECTIVES
-from nextlat_viz.training.card import CARD, Card, device_name, sha256_of, versions
+from nextlat_viz.training.card import CARD, Card, command_of, device_name, sha256_of, versions
 from nextlat_viz.training.checkpoint import (
     DTYPES,
     METRICS,
@@ -150,7 +149,7 @@ def train(
             config=config,
             seed=seed,
             steps=state.step,
-            command=_command(world, objective, preset, seed, overrides),
+            command=command_of(world, objective, preset, seed, overrides),
             data_sha256=hashlib.sha256(data.encode()).hexdigest(),
             weights_sha256=hashlib.sha256(content).hexdigest(),
             snapshots=state.snapshots,
@@ -208,9 +207,9 @@ def _warn_of_hours(config: TrainConfig, preset: str, parameters: int) -> None:
     hours = 2 * operations / rate / 3600
     if hours > _HOURS and (config.minutes is None or config.minutes > 60 * _HOURS):
         warnings.warn(
-            f"preset {preset!r} with these settings takes about {hours:,.0f} hours on this CPU; it is sized for a GPU. "
-            "The run can be stopped with Ctrl-C and continued, and minutes= sets a time budget.",
-            stacklevel=3,
+            f"preset {preset!r} with these settings takes about {hours:,.0f} hours on this CPU: use a GPU, fewer "
+            "steps or a smaller preset. Ctrl-C stops it, the same call continues it, and minutes= limits its time.",
+            stacklevel=4,
         )
 
 
@@ -223,12 +222,3 @@ def folder_name(world: worlds.World) -> str:
     'mess3-x=0.1'
     """
     return io.file_name(re.sub(r"[^\w=.]+", "-", worlds.title(world)))
-
-
-def _command(world: worlds.World, objective: str, preset: str, seed: int, overrides: dict[str, Any]) -> str:
-    """Return the command line that trains this run."""
-    words = ["nextlat-viz", "train", worlds.title(world), objective, "--preset", preset, "--seed", str(seed)]
-    for name, value in overrides.items():
-        values = value if isinstance(value, tuple | list) else [value]
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)

@@ -42,7 +42,7 @@ from nextlat_viz.training.resume import (
     save_state,
     snapshot_path,
 )
-from nextlat_viz.worlds.base import headline
+from nextlat_viz.worlds.headline import headline
 
 LOCK, SOFT_LOCK = ".lock", ".soft.lock"
 Callback: TypeAlias = Callable[..., object]

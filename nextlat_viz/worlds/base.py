@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 Spec = dict[str, Any]
 _NAMES_SHOWN = 24
-# Measures of what a model knows of its world, in the order in which one is a world's headline measure.
-HEADLINES = {
-    "accuracy": "share of right decisive predictions",
-    "belief_r2": "R2 of the belief, read from the hidden state by a linear map",
-    "legal": "probability on legal tokens",
-}
 # Other array-likes are in the type so that they reach `checks.tokens`, whose error says what was expected.
 Tokens = Int[np.ndarray, "episodes positions"] | ArrayLike
 
@@ -406,15 +400,3 @@ def scrambled(keys: Integer[np.ndarray, "*keys"]) -> UInt64[np.ndarray, "*keys"]
 def _expect(ok: bool, name: str, values: np.ndarray, expected: str) -> None:
     if not ok:
         raise ValueError(f"{name} must be {expected}, got {values.dtype} of shape {values.shape}")
-
-
-def headline(row: Iterable[str]) -> str:
-    """Name of the world's headline measure in a row of metrics; empty if it has none.
-
-    Examples
-    --------
-    >>> headline({"step": 100.0, "loss": 0.6, "belief_r2": 0.9})
-    'belief_r2'
-    """
-    logged = set(row)
-    return next((name for name in HEADLINES if name in logged), "")

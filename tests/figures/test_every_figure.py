@@ -115,7 +115,7 @@ def _curves() -> Any:
 def _claims() -> Any:
     row = {"claim": "It is so", "world": "w", "measure": "m", "unit": "R²", "better": "higher", "verdict": "holds"}
     seeds = {"next_token": (0.1, 0.2), "nextlat": (0.8, 0.9), "controls": {"untrained": 0.05}}
-    return figures.claims(pd.DataFrame([row | seeds]))
+    return figures.claims_figure(pd.DataFrame([row | seeds]))
 
 
 def _headline() -> Any:
@@ -123,7 +123,7 @@ def _headline() -> Any:
 
 
 CASES: dict[str, Callable[[], Any]] = {
-    "claims": _claims,
+    "claims_figure": _claims,
     "headline_curves": _headline,
     "clouds": _clouds,
     "every_seed": _every_seed,
@@ -143,7 +143,7 @@ CASES: dict[str, Callable[[], Any]] = {
 # Pictures of a plane, whose axes have no numbers and say in words what they are.
 PLANES = {"clouds", "reconstruction"}
 SAID = {
-    "claims": ["R²"], "headline_curves": ["training step", "training compute"],
+    "claims_figure": ["R²"], "headline_curves": ["training step", "training compute"],
     "every_seed": ["nats per token", "R²"], "loss_curves": ["training step", "nats per token"],
     "look_ahead_path": ["steps ahead", "KL (nats)"], "probe_offsets": ["steps ahead", "nats"],
     "injection_figure": ["KL from exact (nats)", "probability"], "probe_overview": ["tokens read", "R²"],

@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 import socket
 from dataclasses import replace
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 import nextlat_viz as nlv
+from nextlat_viz import cli
 from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.training.card import Card
 from nextlat_viz.training.checkpoint import shipped_folders
+from nextlat_viz.training.config import resolve_config
 
 
 def rewrite_card(folder, sign=True, **changes):
@@ -280,6 +283,23 @@ def test_the_command_of_an_older_card_makes_a_model_without_a_start_token() -> N
     assert newer.card.config.start_token
     config = newer.card.config.model_copy(update={"start_token": False})
     older = replace(newer, card=newer.card.model_copy(update={"config": config}))
-    assert older.command == f"{older.card.command} --start-token False"
+    assert sorted(older.command.split()) == sorted(f"{older.card.command} --start-token False".split())
     assert older.command.split("nextlat-viz train")[1] in older._repr_html_()
     assert newer.command == newer.card.command
+
+
+@pytest.mark.parametrize(
+    "folder", [path for path in shipped_folders() if path.name == "seed0"], ids=lambda path: path.parts[-3]
+)
+def test_the_command_of_a_shipped_checkpoint_makes_its_hyperparameters(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, asked = nlv.load(folder), []
+    monkeypatch.setattr(nlv.training, "train", lambda *words, **options: asked.append((words, options)) or checkpoint)
+    cli.main(shlex.split(checkpoint.command)[1:])
+    ((world, objective, preset), options) = asked[0]
+    places = ("seed", "out", "accelerator", "devices", "strategy")
+    overrides = {name: value for name, value in options.items() if name not in places}
+    world = nlv.worlds.get(world)
+    assert (world.spec, objective, options["seed"]) == (checkpoint.world.spec, checkpoint.objective, checkpoint.seed)
+    assert resolve_config(preset, world, overrides) == checkpoint.card.config

@@ -15,7 +15,7 @@ from nextlat_viz.training import data
 from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.training.config import TrainConfig, resolve_config
 from nextlat_viz.training.data import Validation
-from nextlat_viz.worlds.base import headline
+from nextlat_viz.worlds.headline import headline
 
 SMALL = {"layers": 1, "validation_episodes": 24}
 

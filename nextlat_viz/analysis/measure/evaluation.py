@@ -1,10 +1,9 @@
-"""Evaluation: take every measure that fits of checkpoints; and the basic ones: loss, belief and tokens ahead."""
+"""Evaluation: take every measure that fits of checkpoints."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import warnings
 from collections import Counter
@@ -17,20 +16,16 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from nextlat_viz import analysis, display, io, latents
-from nextlat_viz.analysis.measure.registry import MEASURES, Models, Registered, Rows, measure, several
+from nextlat_viz import analysis, display, io
+from nextlat_viz.analysis.measure.basic import BASIC
+from nextlat_viz.analysis.measure.registry import MEASURES, Registered, several
 from nextlat_viz.analysis.measure.result import Measure
-from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import CheckpointError, unknown
 from nextlat_viz.training.checkpoint import load, shipped_folders
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import title
 
 PARTS = "parts"
-_RESAMPLES = 200
-_LARGEST_VOCABULARY = 1000
-AHEAD = (1, 2, 3, 4, 6, 8, 12, 20)
-_BASIC = ("loss", "training_cost", "belief", "tokens_ahead")
 _SHIPPED = (
     *("next_token_test", "valid_trajectories", "detour_robustness", "compression_vafa", "compression_greedy"),
     *("distinction", "map_reconstruction", "equation_validity", "path_accuracy", "state_tracking"),
@@ -43,7 +38,7 @@ def _registered() -> dict[str, Registered]:
     """Return all measures, the package's own in a fixed order, then those of the user."""
     for name in _SHIPPED:
         getattr(analysis, name)  # imports the module of the measure, which registers it
-    return {name: MEASURES[name] for name in (*_BASIC, *_SHIPPED)} | MEASURES
+    return {name: MEASURES[name] for name in (*BASIC, *_SHIPPED)} | MEASURES
 
 
 def battery(checkpoint: TrainedModel | None = None) -> list[str]:
@@ -277,157 +272,3 @@ def _from_plain(part: dict[str, Any]) -> Measure:
     types, rows = part.pop("types"), part.pop("table")
     table = pd.DataFrame(rows, columns=list(types)).astype(types)
     return Measure(table=table, **part | {"by": tuple(part["by"])})
-
-
-@measure(
-    "loss",
-    by=("quantity",),
-    unit="nats per token",
-    better="lower",
-    note="Cross-entropy on held-out episodes. The floor is the loss of the ideal observer, excess the loss above the "
-    "floor, and unigram the loss of always predicting by token frequency.",
-    of=ModelPredictor,
-    fits=lambda checkpoint: checkpoint.card is not None,
-)
-def loss(models: Models[ModelPredictor]) -> Rows:
-    """Validation loss on the card, and the losses to compare it with.
-
-    Returns
-    -------
-    Measure
-        By quantity: ``"loss"``, ``"floor"``, ``"excess"`` and ``"unigram"``, as far as the card has them.
-
-    Examples
-    --------
-    >>> table = loss("rrxor/nextlat", progress=False).table.set_index("quantity")["value"]
-    >>> bool(table["loss"] >= table["floor"])
-    True
-    """
-    for model in models:
-        metrics = model.checkpoint.card.metrics
-        for quantity in ("loss", "floor", "excess", "unigram"):
-            if quantity in metrics:
-                yield model, {"quantity": quantity, "value": metrics[quantity]}
-
-
-@measure(
-    "training cost",
-    by=("quantity",),
-    unit={"steps": "steps", "step": "10⁹ operations", "training": "10¹² operations"},
-    better="lower",
-    note="Matrix products of the training, forward and backward, in floating-point operations.",
-    of=ModelPredictor,
-    fits=lambda checkpoint: hasattr(checkpoint, "operations"),
-)
-def training_cost(models: Models[ModelPredictor]) -> Rows:
-    """What the training of each model cost, for comparisons at equal compute.
-
-    Returns
-    -------
-    Measure
-        By quantity: the number of ``"steps"``, the operations of one ``"step"`` and those of the whole ``"training"``.
-
-    Examples
-    --------
-    >>> table = training_cost("rrxor/nextlat", progress=False).table.set_index("quantity")["value"]
-    >>> int(table["steps"])
-    4000
-    """
-    for model in models:
-        checkpoint: Any = model.checkpoint
-        steps, operations = checkpoint.card.steps, checkpoint.operations
-        cost = {"steps": steps, "step": operations / 1e9, "training": steps * operations / 1e12}
-        for quantity, value in cost.items():
-            yield model, {"quantity": quantity, "value": value}
-
-
-@measure(
-    "belief",
-    by=("reader",),
-    unit="held-out R2",
-    better="higher",
-    note="Share of the exact belief's variance that a ridge probe recovers on held-out episodes, at all positions. "
-    "Shuffled labels are the beliefs of other episodes; the error is of the bootstrap over held-out episodes.",
-    of=ModelPredictor,
-    fits=lambda checkpoint: bool(checkpoint.world.state_names),
-    key="belief",
-)
-def belief_read(models: Models[ModelPredictor], min_position: int = 1) -> Rows:
-    """How much of the exact belief a ridge probe recovers, and the scores of its controls.
-
-    Parameters
-    ----------
-    min_position : int
-        First position (tokens read) at which the probe is fitted and scored.
-
-    Returns
-    -------
-    Measure
-        By reader: R2 from the ``"hidden state"``, from ``"all sites"`` together, from the ``"untrained model"``, and
-        with ``"shuffled labels"``.
-
-    Examples
-    --------
-    >>> table = belief_read("rrxor/nextlat", progress=False).table.set_index("reader")["value"]
-    >>> bool(table["hidden state"] > table["untrained model"] > table["shuffled labels"])
-    True
-    """
-    for model in models:
-        trained = latents.extract(model.checkpoint, progress=False)
-        untrained = latents.extract(model.checkpoint.untrained(), progress=False)
-        hidden = analysis.probe(
-            trained, "belief", untrained=untrained, min_position=min_position, n_bootstrap=_RESAMPLES
-        )
-        everywhere = analysis.probe(trained, "belief", site="all", min_position=min_position, n_bootstrap=1)
-        low, high = hidden.interval
-        scores = {
-            "hidden state": (hidden.score, (high - low) / (2 * 1.96)),
-            "all sites": (everywhere.score, math.nan),
-            "untrained model": (hidden.untrained, math.nan),
-            "shuffled labels": (hidden.shuffled, math.nan),
-        }
-        for reader, (value, error) in scores.items():
-            yield model, {"reader": reader, "value": value, "error": error, "trials": hidden.test_episodes.size}
-
-
-def tokens_ahead(
-    checkpoint: TrainedModel, offsets: Sequence[int] = AHEAD, episodes: int = 1000, *, progress: bool = False
-) -> Measure:
-    """How much a linear probe of the final hidden state knows of the tokens ahead (NextLat, figure 8).
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint or fine-tuned model
-        Of a world whose tokens are predicted.
-    offsets : ints
-        Steps ahead; offsets longer than the episodes are left out.
-    episodes : int
-        Held-out episodes for fitting and scoring the probes; each has different tokens.
-    progress : bool
-        Show a progress bar.
-
-    Examples
-    --------
-    >>> from nextlat_viz.training.checkpoint import load
-    >>> ahead = tokens_ahead(load("mess3/nextlat"), [1, 2], 60)
-    >>> ahead.table["offset"].tolist(), bool((ahead.table["value"] < ahead.table["shuffled"]).all())
-    ([1, 2], True)
-    """
-    read = latents.heldout(checkpoint, episodes)
-    longest = int(read.length.max())
-    # A prompt is given, not predicted: start at the state before the first scored token.
-    first = max(1, int(read.loss_mask.any(axis=0).argmax()))
-    trained, untrained = (
-        latents.extract(model, read, ["hidden"], progress=False) for model in (checkpoint, checkpoint.untrained())
-    )
-    ahead = [offset for offset in offsets if offset < longest - first]
-    positions = range(first, longest)
-    return analysis.probe_sweep(
-        trained, "token", "hidden", ahead, positions=positions, untrained=untrained, progress=progress
-    )
-
-
-MEASURES["tokens_ahead"] = Registered(
-    tokens_ahead,
-    lambda checkpoint: checkpoint.world.predicts_next_token and len(checkpoint.world.vocabulary) <= _LARGEST_VOCABULARY,
-)

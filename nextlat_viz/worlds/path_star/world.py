@@ -225,7 +225,7 @@ class PathStar(World):
                 facts[:, place] = -1
                 facts[:, place, self.prompt + min(written, self.nodes_per_arm) : -1] = path[:, written:]
                 # The end, which follows the path.
-                facts[:, place, -1] = min(written, self.nodes_per_arm + 1) > self.nodes_per_arm
+                facts[:, place, -1] = written > self.nodes_per_arm
         return facts
 
     def decisive(self, episodes: Episodes) -> Bool[np.ndarray, "episodes positions"]:

@@ -90,7 +90,7 @@ def test_every_claim_is_measured_on_shipped_checkpoints() -> None:
 
 def test_the_figure_shows_every_seed_and_every_control() -> None:
     judged = nlv.claims()
-    figure = figures.claims(judged)
+    figure = figures.claims_figure(judged)
     dots = [trace for trace in figure.data if trace.name in ("next-token", "NextLat")]
     assert sorted(value for trace in dots for value in trace.x) == pytest.approx(
         sorted(value for side in ("next_token", "nextlat") for values in judged[side] for value in values)
@@ -100,4 +100,4 @@ def test_the_figure_shows_every_seed_and_every_control() -> None:
     text = " ".join(note.text for note in figure.layout.annotations)
     assert all(verdict in text for verdict in judged["verdict"])
     with pytest.raises(UnknownNameError, match="column of the table of claims"):
-        figures.claims(judged.drop(columns="verdict"))
+        figures.claims_figure(judged.drop(columns="verdict"))
