@@ -56,7 +56,7 @@ RECIPES = {
     "z1r": Recipe(),
     "path_star": Recipe(
         "path_star:arms=2,nodes_per_arm=4,node_ids=12",
-        seeds={"next_token": 2, "nextlat": 3},
+        seeds={"next_token": 2, "nextlat": 5},
         snapshots={"nextlat": JUMP},
     ),
     "s3": Recipe("s3:generators=true", seeds=3),

@@ -60,10 +60,10 @@ def test_the_list_shows_the_headline_measure():
     assert "path_star:nodes_per_arm=4,node_ids=12" in set(shipped["world"])
 
 
-def test_nextlat_plans_and_next_token_does_not():
+def test_some_seeds_of_nextlat_plan_and_none_of_next_token():
     (row,) = nlv.claims().query("world == 'path_star'").to_dict("records")
-    # Two of three seeds jump within the steps of the preset.
-    assert sorted(value >= 0.95 for value in row["nextlat"]) == [False, True, True]
+    # Two of five seeds jump within the steps of the preset.
+    assert [value >= 0.95 for value in row["nextlat"]] == [True, True, False, False, False]
     assert max(row["next_token"]) < 0.60
     pair = [nlv.load("path_star/nextlat"), nlv.load("path_star/next_token")]
     measured = nlv.analysis.path_accuracy(pair, "greedy", progress=False).table.query("part == 'path'")
