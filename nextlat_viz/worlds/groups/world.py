@@ -138,6 +138,7 @@ class GroupWorld(World):
 
         Examples
         --------
+        >>> from nextlat_viz.worlds.groups import z60
         >>> world = z60()
         >>> episodes = world.sample(1, 4, seed=0)
         >>> (episodes.tokens.cumsum(1) % 60 == episodes.targets).all(), episodes.targets.shape
@@ -169,6 +170,7 @@ class GroupWorld(World):
 
         Examples
         --------
+        >>> from nextlat_viz.worlds.groups import a5
         >>> world = a5()
         >>> world.held_out(world.sample(4, 12, split="test").tokens).tolist()
         [True, True, True, True]
@@ -198,6 +200,7 @@ class GroupWorld(World):
 
         Examples
         --------
+        >>> from nextlat_viz.worlds.groups import s5
         >>> world = s5()
         >>> swaps = [[world.vocabulary.index("(12)"), world.vocabulary.index("(23)")]]
         >>> states = world.replay(np.array(swaps))
