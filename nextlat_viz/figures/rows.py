@@ -246,6 +246,8 @@ def _vocabulary(latents: AnnData) -> list[str]:
 def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]:
     """Describe the true state after some tokens of one episode, in the world's names of its states.
 
+    At position 0, before any token, only the states that are known there.
+
     Examples
     --------
     >>> from nextlat_viz import worlds
@@ -254,7 +256,10 @@ def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]
     '1'
     """
     names = world.state_values
-    return {name: _words(values[0, position - 1], names.get(name)) for name, values in episode.states.items()}
+    known = {name: values[0, position - 1] for name, values in episode.states.items()}
+    if position == 0:
+        known = {name: value for name, value in world.start_states().items() if name in episode.states}
+    return {name: _words(value, names.get(name)) for name, value in known.items()}
 
 
 def _words(value: np.ndarray | np.generic, names: tuple[str, ...] | None) -> str:

@@ -257,15 +257,19 @@ class Cursor(Box):
     def _write(self, places: list[int]) -> None:
         state, scene = self.state, self.state.scene
         line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
-        names = [scene.vocabulary[line[place - 1]] if line[place - 1] >= 0 else "?" for place in places]
+        read = [line[place - 1] if place else len(scene.vocabulary) for place in places]
+        # The start token has the id after all others; -1 is a token that the table lacks.
+        named = [*scene.vocabulary, "start", "?"]
+        names = [named[token] for token in read]
         rows = scene.latents[0].obs.iloc[scene.rows([(state.episode, place) for place in places])]
         columns = [name for name in map(str, rows) if name not in ("episode", "position", "token", "token_id")]
         with self.strip.hold_trait_notifications():
             self.strip.tokens = [shorten(name) for name in names]
-            self.strip.notes = [
-                shorten(", ".join([f"token {name}", *(f"{column} {row[column]}" for column in columns)]), _LONGEST_NOTE)
-                for name, (_, row) in zip(names, rows.iterrows(), strict=True)
-            ]
+            notes = []
+            for name, (_, row) in zip(names, rows[columns].iterrows(), strict=True):
+                known = [f"{column} {value}" for column, value in row.dropna().items()]
+                notes.append(shorten(", ".join([f"token {name}", *known]), _LONGEST_NOTE))
+            self.strip.notes = notes
             self.strip.places = places
 
     def close(self) -> None:

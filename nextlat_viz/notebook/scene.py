@@ -179,11 +179,11 @@ class Scene:
         return tuple(zip(episode.tolist(), position.tolist(), strict=True))
 
     def positions(self, episode: int) -> list[int]:
+        """The positions of an episode that the table holds, ascending; 0, the start token, only if it was extracted."""
         base, numbers, _ = self._lookup
         start, end = np.searchsorted(numbers, [episode * base, (episode + 1) * base])
         positions: list[int] = (numbers[start:end] - episode * base).tolist()
-        # The cursor stands on tokens, and at position 0 there is none.
-        return [position for position in positions if position > 0]
+        return positions
 
     def read(self, episode: int) -> Episodes:
         """One episode for its world to draw: the tokens, and the true state after each as far as the table holds it.
@@ -201,7 +201,7 @@ class Scene:
         if (tokens < 0).any():
             raise LatentsError(f"the latents do not hold every token of episode {episode}, so it cannot be drawn")
         states = dict(self.world.replay(tokens))
-        rows = self.rows([(episode, position) for position in self.positions(episode)])
+        rows = self.rows([(episode, position) for position in self.positions(episode) if position > 0])
         if len(rows) == tokens.shape[1]:
             states = {**self._states(rows), **states}
         return Episodes(tokens, states)

@@ -194,23 +194,23 @@ class ViewState(HasTraits):
         self.selection = self.scene.keys(np.unique(numbers).tolist())
 
     def go_to(self, episode: int, position: int) -> None:
-        """Move the cursor; observers are notified once. Past the end of the episode is its last position.
+        """Move the cursor; observers are notified once. Outside the table's positions is the nearest.
 
         Raises
         ------
         ValueError
-            For an episode that is not there, and a position that is not an integer of at least 1; the cursor stays.
+            For an episode that is not there, and a position that is not an integer of at least 0; the cursor stays.
         """
         # Checked before anything is set: while notifications are held, traits are not validated.
-        episode, position = self._episode_number(episode), at_least("position", position)
+        episode, position = self._episode_number(episode), at_least("position", position, 0)
         with self.hold_trait_notifications():
             self.episode = episode
             self.position = position
 
     def go_to_row(self, row: int) -> None:
-        """Move the cursor to a row of the table; at position 0, where there is no token, to the first token."""
+        """Move the cursor to a row of the table."""
         (episode, position), *_ = self.scene.keys([row])
-        self.go_to(episode, max(1, position))
+        self.go_to(episode, position)
 
     def show(self, world: str | None = None, step: int | None = None) -> None:
         """Show a world at a training step, loading checkpoints and extracting latents where that has not been done.

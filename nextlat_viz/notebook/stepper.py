@@ -45,7 +45,7 @@ class EpisodeStepper(Box):
     episode : Episodes
         The episode on show.
     position : int
-        How many of its tokens have been read.
+        How many of its tokens have been read, from 0.
 
     Examples
     --------
@@ -119,8 +119,8 @@ class EpisodeStepper(Box):
         self._redraw()
 
     def _begin(self) -> None:
-        """Go to the first token of the episode."""
-        self._controls.show(1, 1, int(self.episode.length[0]))
+        """Go to the first token of the episode; position 0, before it, is one step back."""
+        self._controls.show(1, 0, int(self.episode.length[0]))
 
     def _figure(self) -> Any:
         kind = self._picture.value
@@ -132,8 +132,9 @@ class EpisodeStepper(Box):
             self._beside.value = self._text()
 
     def _text(self) -> str:
-        facts = table(f"true after {self.position} tokens", self.facts)
-        return f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>{facts}{self._next()}'
+        facts = self.facts
+        true = table(f"true after {self.position} tokens", facts) if facts else ""
+        return f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>{true}{self._next()}'
 
     def _tokens(self) -> str:
         """The tokens: the current token framed, later ones faint, those of the prompt in italics."""
@@ -153,14 +154,17 @@ class EpisodeStepper(Box):
     def _next(self) -> str:
         """The next token's exact distribution, or the legal tokens where the world has none."""
         read = self.episode.tokens[:, : self.position]
-        law = self.world.next_token_probs(read)
+        if self.position:
+            exact = self.world.next_token_probs(read)
+            chances = None if exact is None else exact[0, -1]
+        else:
+            chances = self.world.start_probs()
         title = "Next token" if self.world.predicts_next_token else "Token to predict"
-        if law is None:
-            legal = np.flatnonzero(self.world.legal_next(read)[0, -1])
+        if chances is None:
+            legal = np.flatnonzero(self.world.legal_next(read)[0, -1] if self.position else self.world.legal_first())
             names = [self.world.vocabulary[token] for token in legal[:_MOST_NEXT]]
             more = f" and {len(legal) - len(names):,} more" if len(legal) > len(names) else ""
             return f"<div>Legal next tokens: {escape(', '.join(names))}{more}</div>"
-        chances = law[0, -1]
         order = np.argsort(-chances, kind="stable")[:_MOST_NEXT]
         text = ", ".join(
             f"{self.world.vocabulary[token]} {chances[token]:.3g}" for token in order if chances[token] > 0

@@ -253,7 +253,7 @@ class World(ABC):
         episode : Episodes, optional
             One episode.
         position : int, optional
-            From 1; the episode's last by default.
+            Tokens read, from 0; the episode's last by default.
         **options
             ``width`` and ``height`` in pixels, and further options of the kind of picture.
 

@@ -291,13 +291,13 @@ def tokens_per_episode(world: World, length: int | None) -> int:
 
 
 def one_episode(episode: Episodes, position: int | None) -> int:
-    """The position to draw, from 1; by default the episode's last. A ValueError unless there is exactly one episode."""
+    """The position to draw, from 0; by default the episode's last. A ValueError unless there is exactly one episode."""
     if not hasattr(episode, "tokens"):
         raise TypeError(f"episode must be Episodes, got {type(episode).__name__}: wrap tokens as Episodes([tokens])")
     if len(episode) != 1:
         raise ValueError(f"episode must hold one episode, got {len(episode)}: pass episodes[i]")
     last = int(episode.length[0])
-    return last if position is None else integer("position", position, 1, last)
+    return last if position is None else integer("position", position, 0, last)
 
 
 def _numbers(argument: str, values: ArrayLike) -> np.ndarray:

@@ -35,9 +35,9 @@ def picture(owner: type, kind: str) -> Callable[[Picture], Picture]:
     """Register the function that draws one kind of picture of a class; a decorator.
 
     For a world the function is called as ``function(world, episode, position, **options)`` after all arguments were
-    checked: ``episode`` holds one episode, or is None and so is ``position``, which counts from 1. The function's
-    keyword-only parameters are the options of the picture. Modules named ``draw`` in the folder of the class are
-    imported when a picture is first asked for.
+    checked: ``episode`` holds one episode, or is None and so is ``position``, the number of tokens read, from 0. The
+    function's keyword-only parameters are the options of the picture. Modules named ``draw`` in the folder of the class
+    are imported when a picture is first asked for.
 
     Examples
     --------

@@ -148,8 +148,8 @@ def test_the_cursor_does_not_go_where_there_is_no_episode(state: ViewState) -> N
     assert (state.episode, state.position) == (2, LENGTH)
     with pytest.raises(ValueError, match=f"no episode 9999: there are {N}, from 0 to {N - 1}"):
         state.go_to(9999, 1)
-    with pytest.raises(ValueError, match="position=0 must be at least 1"):
-        state.go_to(0, 0)
+    with pytest.raises(ValueError, match="position=-1 must be at least 0"):
+        state.go_to(0, -1)
     assert (state.episode, state.position) == (2, LENGTH)
 
 

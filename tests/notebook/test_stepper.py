@@ -31,6 +31,21 @@ def test_what_is_said_is_what_is_true(stepper: EpisodeStepper) -> None:
         assert f"{world.vocabulary[likely]} {law[likely]:.3g}" in text
 
 
+@pytest.mark.parametrize("name", worlds.names())
+def test_before_the_first_token(name: str) -> None:
+    world = worlds.get(name)
+    stepper = EpisodeStepper(world, length=world.length or 8)
+    stepper.position = 0
+    assert stepper.position == 0
+    assert stepper._alert.value == ""
+    assert set(stepper.facts) == set(world.start_states()) & set(stepper.episode.states)
+    likely = np.argmax(world.legal_first() if world.start_probs() is None else world.start_probs())
+    assert world.vocabulary[likely] in stepper._next()
+    stepper.position = 1
+    assert stepper._alert.value == ""
+    stepper.close()
+
+
 def test_the_picture_follows(stepper: EpisodeStepper) -> None:
     stepper._picture.value = "beliefs"
     stepper.position = 2
@@ -61,7 +76,7 @@ def test_an_episode_of_ones_own() -> None:
 
 
 def test_a_position_outside_is_refused(stepper: EpisodeStepper) -> None:
-    with pytest.raises(ValueError, match="position must be an integer from 1 to 8, got 9"):
+    with pytest.raises(ValueError, match="position must be an integer from 0 to 8, got 9"):
         stepper.position = 9
 
 

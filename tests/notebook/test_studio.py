@@ -18,11 +18,13 @@ from anndata import AnnData
 from nextlat_viz import analysis, worlds
 from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError, UnknownNameError
+from nextlat_viz.latents import extract
 from nextlat_viz.notebook import LatentExplorer, ViewState
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.plot import changes
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.studio import Studio, studio
+from nextlat_viz.training import load
 from tests.notebook.conftest import LENGTH, N, living_plots, touch, traces
 from tests.synthetic import make_latents
 
@@ -359,6 +361,26 @@ def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> No
 def test_a_name_is_cut_to_one_short_line() -> None:
     assert shorten("a\nb") == "a b"
     assert shorten("x" * 10_000) == "x" * 23 + "…"
+
+
+def test_a_table_with_the_start_token_is_stepped_through_from_position_0() -> None:
+    read = worlds.get("rrxor").sample(40, 8)
+    tables = [extract(load(f"rrxor/{name}"), read, positions=slice(0, None)) for name in ("next_token", "nextlat")]
+    made = studio(*tables)
+    made.state.go_to(3, 0)
+    strip = made.cursor.strip
+    assert (made.state.position, strip.position, made.cursor.controls.position.min) == (0, 0, 0)
+    assert list(strip.places) == list(range(9))
+    assert list(strip.tokens) == ["start", *map(str, read.tokens[3])]
+    assert strip.notes[0] == "token start"
+    assert not alerts(made)
+    assert "after position 0" in made.panels["next"].plot.layout.annotations[0].text
+    assert len(made.panels["world"].plot.data[-2].x) == 1
+    drawn_as_new(made)
+    made.state.position = 1
+    assert not alerts(made)
+    assert len(made.panels["world"].plot.data[-2].x) == 2
+    made.close()
 
 
 def test_two_studios_on_one_state(opened: Studio) -> None:

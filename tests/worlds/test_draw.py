@@ -43,14 +43,31 @@ def test_an_episode_can_be_seen_in_every_picture(name: str) -> None:
     world = worlds.get(name)
     episode = world.sample(1, world.length or 12, seed=1)
     for kind in world.pictures:
-        for position in (1, int(episode.length[0])):
+        for position in (0, 1, int(episode.length[0])):
             figure = world.draw(kind, episode=episode, position=position)
-            assert len(figure.data) > 0
+            assert len(figure.data) > 0 or (world.name == "story" and position == 0)
             assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
-        with pytest.raises(ValueError, match="position must be an integer from 1 to"):
-            world.draw(kind, episode=episode, position=0)
+        with pytest.raises(ValueError, match="position must be an integer from 0 to"):
+            world.draw(kind, episode=episode, position=-1)
         with pytest.raises(ValueError, match="episode must hold one episode, got 2"):
             world.draw(kind, episode=world.sample(2, world.length or 12, seed=1))
+
+
+def test_before_the_first_token_the_belief_is_the_prior() -> None:
+    world = worlds.get("z1r")
+    *_, path, here = world.draw("beliefs", episode=world.sample(1, 4), position=0).data
+    ((x, y),) = world.belief_coordinates(world.stationary[None])
+    assert (list(path.x), list(path.y)) == ([x], [y]) == (list(here.x), list(here.y))
+
+
+def test_before_the_first_token_no_edge_has_been_read() -> None:
+    world = worlds.get("path_star", arms=2, nodes_per_arm=3, train_size=100, test_size=10)
+    episode = world.sample(1)
+    solid = [
+        sum(trace.line.dash is None and trace.mode == "lines" and len(trace.x) == 2 for trace in figure.data)
+        for figure in (world.draw(episode=episode, position=at) for at in (0, 2, 12))
+    ]
+    assert solid == [0, 1, 4]
 
 
 def test_the_way_of_an_episode_lies_on_its_beliefs() -> None:

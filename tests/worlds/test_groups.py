@@ -215,7 +215,7 @@ def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
         (lambda w: w.legal_next(np.array([0])), "tokens must be integers of shape"),
         (lambda w: w.held_out(np.array([[-1]])), "token -1 of episode 0 at position 1 is outside"),
         (lambda w: w.draw(episode=w.sample(2, 5)), "episode must hold one episode, got 2"),
-        (lambda w: w.draw("strip", episode=w.sample(1, 5), position=6), "position must be an integer from 1 to 5"),
+        (lambda w: w.draw("strip", episode=w.sample(1, 5), position=6), "position must be an integer from 0 to 5"),
         (lambda w: worlds.get("a5", generators="(12)"), r"unknown generator of 'a5': '\(12\)'\. Did you mean"),
         (
             lambda w: worlds.get("a5", generators=["(123)", "(132)"]),

@@ -303,7 +303,7 @@ def test_random_tokens_are_judged_as_the_slow_rules_do(row: list[int]) -> None:
         (lambda: WORLD.replay(np.array([[61]])), "token 61 of episode 0 at position 1 is outside the vocabulary"),
         (lambda: WORLD.legal_next(np.array([0, 1])), "tokens must be integers of shape"),
         (lambda: WORLD.draw(episode=WORLD.sample(2)), "episode must hold one episode, got 2"),
-        (lambda: WORLD.draw(episode=WORLD.sample(1), position=62), "position must be an integer from 1 to"),
+        (lambda: WORLD.draw(episode=WORLD.sample(1), position=62), "position must be an integer from 0 to"),
         (lambda: worlds.get("othello", size=6), "unknown parameter of world 'othello': 'size'"),
     ],
 )

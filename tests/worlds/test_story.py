@@ -350,7 +350,7 @@ def test_pictures_say_what_is_wrong() -> None:
         world.draw("mapp")
     with pytest.raises(UnknownNameError, match="unknown option of picture 'map': 'heigth'"):
         world.draw("map", heigth=3)
-    with pytest.raises(ValueError, match="position must be an integer from 1 to 30, got 31"):
+    with pytest.raises(ValueError, match="position must be an integer from 0 to 30, got 31"):
         world.draw("map", episode=world.sample(1, 30), position=31)
     with pytest.raises(ValueError, match="episode must hold one episode, got 2"):
         world.draw("map", episode=world.sample(2, 30))

@@ -367,7 +367,7 @@ def test_pictures_say_what_is_wrong(world: Text) -> None:
         world.draw("pasage")
     with pytest.raises(UnknownNameError, match="unknown option of picture 'passage': 'heigth'"):
         world.draw("passage", heigth=3)
-    with pytest.raises(ValueError, match="position must be an integer from 1 to 9, got 10"):
+    with pytest.raises(ValueError, match="position must be an integer from 0 to 9, got 10"):
         world.draw(episode=world.sample(1, 9), position=10)
 
 

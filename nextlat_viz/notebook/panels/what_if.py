@@ -177,7 +177,7 @@ class WhatIfPanel(ModelPanel):
         checkpoint, scene, metric = self._checkpoint(model), self.state.scene, self.metric.value
         probe, wanted = self._reader(model), self._wanted()
         wanted = str(wanted) if probe.metric == "accuracy" else np.atleast_1d(np.asarray(wanted, dtype=float))
-        left = len(scene.positions(self.state.episode)) - self.state.position
+        left = scene.positions(self.state.episode)[-1] - self.state.position
         injector: Injector = scene.results.get(
             ("injector", model, probe.target, metric),
             lambda: Injector(checkpoint, scene.latents[model], probe, metric),

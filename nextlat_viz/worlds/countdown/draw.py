@@ -51,9 +51,8 @@ def draw_equations(
     ValueError
         If the episode does not begin with a problem of this world.
     """
-    at = position or 0
     example = world.sample(1, seed=0, states=False) if episode is None else episode
-    tokens, upto = example.tokens[0], at or world.length
+    tokens, upto = example.tokens[0], world.length if position is None else position
     if len(tokens) < world.prompt or not world.legal(tokens[None, : world.prompt]).all():
         raise ValueError(f"episode must begin with a problem of world {world.name!r}, got {tokens.tolist()}")
     inputs, made, mentioned = _flow(world, tokens, upto)
@@ -76,7 +75,7 @@ def draw_equations(
         label = "the target" if last.value == target else f"target: {target}"
         drawing.add_text(figure, (last.column, last.row), f"<b>{label}</b>", yshift=-_NODE / 2 - 12)
     given = ", ".join(str(number.value) for number in inputs)
-    drawing.add_caption(figure, f"{world.name}: make {target} from {given}", _below(world, tokens, at, len(made)))
+    drawing.add_caption(figure, f"{world.name}: make {target} from {given}", _below(world, tokens, position, len(made)))
     return figure
 
 
@@ -134,8 +133,8 @@ def _dot(figure: go.Figure, number: _Number, colour: str, known: bool, named: bo
     drawing.add_dots(figure, place, hover, text, text_size, size=_NODE, color=colour, line=line)
 
 
-def _below(world: Countdown, tokens: np.ndarray, at: int, made: int) -> str:
-    if not at:
+def _below(world: Countdown, tokens: np.ndarray, at: int | None, made: int) -> str:
+    if at is None:
         return "An example. Inputs are on the left; the left operand of an equation is above the right."
     if at <= world.prompt:
         return f"After {at} tokens of the prompt; dotted equations have not been read yet."

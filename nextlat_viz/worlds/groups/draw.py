@@ -124,8 +124,10 @@ def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
 
 def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position: int) -> None:
     """Add the path of the products so far, its last steps in a stronger colour."""
-    labels = world.replay(episode.tokens[:, :position])["state"][0]
-    path = element_places(world)[np.append(world.identity, labels)]
+    labels = np.array([world.identity])
+    if position:
+        labels = np.append(labels, world.replay(episode.tokens[:, :position])["state"][0])
+    path = element_places(world)[labels]
     line = {"width": 2.5, "color": CURSOR}
     recent = max(0, len(path) - 1 - _RECENT)
     for part, opacity in ((path[: recent + 1], 0.18), (path[recent:], 0.8)):
@@ -184,7 +186,7 @@ def draw_strip(
     product = world.vocabulary[labels[position - first]]
     drawing.add_caption(
         figure,
-        f"{world.name}: after token {position} the product is {product}",
+        f"{world.name}: after {position} tokens the product is {product}",
         "A line is a thing and its height the place; below are the elements read.",
     )
     return figure

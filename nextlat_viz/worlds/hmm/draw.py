@@ -37,7 +37,7 @@ def draw_machine(
     """
     height = _height(world) if height is None else height
     figure = _drawn_once(_moves if world.generalised else machine, world, width, height)
-    if episode is not None and position is not None and "state" in episode.states:
+    if episode is not None and position and "state" in episode.states:
         margin = figure.layout.margin
         across, up = width - margin.l - margin.r, height - margin.t - margin.b
         state = int(episode.states["state"][0, position - 1])
@@ -55,7 +55,7 @@ def draw_beliefs(
     width: int = 560,
     height: int | None = None,
 ) -> go.Figure:
-    """Draw the beliefs reachable within `depth` tokens, and the path of an episode's beliefs.
+    """Draw the beliefs reachable within `depth` tokens, and the path of an episode's beliefs from the prior.
 
     Examples
     --------
@@ -66,7 +66,9 @@ def draw_beliefs(
     depth = _fitting_depth(world) if depth is None else checks.integer("depth", depth)
     figure = _drawn_once(_beliefs, world, depth, width, _height(world) if height is None else height)
     if episode is not None:
-        beliefs = np.concatenate([world.stationary[None], world.belief(episode.tokens[:, :position])[0]])
+        beliefs = world.stationary[None]
+        if position:
+            beliefs = np.concatenate([beliefs, world.belief(episode.tokens[:, :position])[0]])
         path = world.belief_coordinates(beliefs)
         line = {"width": 2, "color": CURSOR}
         figure.add_scatter(x=path[:, 0], y=path[:, 1], mode="lines", line=line, opacity=0.7, **drawing.QUIET)

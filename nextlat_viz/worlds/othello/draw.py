@@ -33,7 +33,7 @@ def draw_board(
     'othello: the opening, black to move (2 black, 2 white)'
     """
     start = np.array([_START.get(name, 0) for name in SQUARES])
-    if episode is None:
+    if episode is None or position == 0:
         moves = [world.vocabulary[token] for token in np.flatnonzero(world.legal_first())]
         return _board(world, start, "the opening, black to move", "black", moves, width, height)
     tokens = episode.tokens[:, :position]

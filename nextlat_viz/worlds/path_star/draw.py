@@ -23,7 +23,6 @@ def draw_star(
     world: PathStar, episode: Episodes | None, position: int | None, *, width: int = 560, height: int | None = None
 ) -> go.Figure:
     """Draw the arms in order of first appearance, clockwise from the top; two arms to the left and right."""
-    at = position or 0
     if episode is None:
         episode = world.sample(1, seed=0, split="test", states=False)
     tokens = episode.tokens[0]
@@ -32,7 +31,8 @@ def draw_star(
     figure = Figure(layout=drawing.layout(width, height))
     places, step = _places(arms, width - 110, height - 160)
     size = float(np.clip(0.7 * step, 7, _LARGEST_NODE))
-    read = tokens[: 3 * ((at + 1) // 3)] if at else tokens
+    at = position or 0
+    read = tokens if position is None else tokens[: 3 * ((at + 1) // 3)]
     edges = list(zip(read[0 : world.prompt - 3 : 3].tolist(), read[1 : world.prompt - 3 : 3].tolist(), strict=True))
     for arm, nodes in enumerate(arms.tolist()):
         for tail, head in pairwise(nodes):
@@ -48,7 +48,7 @@ def draw_star(
     away = goal / np.linalg.norm(goal) * (size / 2 + 20)
     drawing.add_text(figure, goal, "<b>goal</b>", xshift=away[0], yshift=away[1])
     title = f"{world.name}: G({world.arms}, {world.nodes_per_arm}), the start in the middle"
-    drawing.add_caption(figure, title, _below(world, tokens, at))
+    drawing.add_caption(figure, title, _below(world, tokens, position))
     return figure
 
 
@@ -97,8 +97,8 @@ def _nodes(
     )
 
 
-def _below(world: PathStar, tokens: Int[np.ndarray, " positions"], at: int) -> str:
-    if not at:
+def _below(world: PathStar, tokens: Int[np.ndarray, " positions"], at: int | None) -> str:
+    if at is None:
         return "First problem of the test set; arms in order of their first edge in the prompt."
     if at < world.prompt:
         return f"After {at} tokens of the prompt; dotted edges have not been read yet."

@@ -64,13 +64,15 @@ def _ride(world: Taxi, episode: Episodes | None, position: int | None) -> dict[s
     """Options of ``draw_map`` for an episode: its moves up to a position, or to the first illegal one."""
     if episode is None or position is None:
         return {}
+    # Origin and destination are named on the map: names of real intersections are too long for a title.
+    ride = f"A ride in {world.streets.name}"
+    if position == 0:
+        return {"title": f"{ride}: nothing read yet"}
     tokens = checks.tokens(world, episode.tokens)
     way = follow(world.rides, tokens)
     node, destination = way.node[0], int(way.destination[0, min(1, tokens.shape[1] - 1)])
     moved = np.append(True, np.diff(way.moves_left[0, :position]) != 0)
     taken = int(moved.sum()) - 1
-    # Origin and destination are named on the map: names of real intersections are too long for a title.
-    ride = f"A ride in {world.streets.name}"
     if destination < 0:
         return {"rides": node[:1], "title": f"{ride}: the origin"}
     turns = f"{taken} turn" + "s" * (taken != 1)

@@ -40,6 +40,8 @@ def draw_passage(
     figure.layout.annotations[-1].font.family = "monospace"
     if at is None:
         title, below = f"{world.name}: start of the training documents", f"The first {len(shown)} tokens."
+    elif at == 0:
+        title, below = f"{world.name}: nothing read yet", "Grey tokens lie ahead."
     else:
         document = int(world.replay(shown[None])["document"][0, at - 1])
         title = f"{world.name} after {at} tokens"
@@ -111,7 +113,7 @@ def draw_frequencies(
     for place in sorted({int(r) for r in np.geomspace(1, len(order), 8)}):
         _label(figure, place, share[place - 1], names[place - 1], 22, INK)
     below = f"{len(order):,} of {len(world.vocabulary):,} tokens occur in the training documents."
-    if episode is not None and at is not None:
+    if episode is not None and at:
         token = int(episode.tokens[0, at - 1])
         rank = np.flatnonzero(order == token)
         below = f"Token {at} of the episode: {world.vocabulary[token]}"

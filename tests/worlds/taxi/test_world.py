@@ -382,7 +382,7 @@ def test_pictures_that_cannot_be_are_refused() -> None:
         world.draw("ride")
     with pytest.raises(ValueError, match="episode must hold one episode, got 2"):
         world.draw("ride", episode=world.sample(2))
-    with pytest.raises(ValueError, match="position must be an integer from 1 to"):
+    with pytest.raises(ValueError, match="position must be an integer from 0 to"):
         world.draw("ride", episode=world.sample(1), position=99)
 
 
