@@ -185,6 +185,14 @@ class Scene:
         positions: list[int] = (numbers[start:end] - episode * base).tolist()
         return positions
 
+    def decisive_position(self, episode: int) -> int | None:
+        """The position of the world's decisive prediction, such as the choice of an arm; None where it is not known."""
+        try:
+            decisive = self.world.decisive(self.read(episode))
+        except LatentsError:
+            return None
+        return None if decisive is None or not decisive.any() else int(decisive[0].argmax()) + 1
+
     def read(self, episode: int) -> Episodes:
         """One episode for its world to draw: the tokens, and the true state after each as far as the table holds it.
 

@@ -377,7 +377,7 @@ class ViewState(HasTraits):
 
     @observe("world")
     def _settle(self, change: Any) -> None:
-        """Keep the settings that the new world has too, and reset the others."""
+        """Keep the settings that the new world has too, and reset the others; go to the decisive prediction, if any."""
         scene = self.scene
         colors = list(color_options(scene.latents[0]).values())
         columns = [name for name in scene.columns if name in colors]
@@ -390,6 +390,9 @@ class ViewState(HasTraits):
             self.target = self.target if self.target in scene.targets else scene.targets[0]
             if self.episode not in scene.episodes:
                 self.episode = int(scene.held_out_episodes[0])
+            decisive = scene.decisive_position(self.episode)
+            if decisive is not None:
+                self.position = decisive
             self._stay_inside()
 
     @observe("episode")

@@ -383,6 +383,12 @@ def test_a_table_with_the_start_token_is_stepped_through_from_position_0() -> No
     made.close()
 
 
+@pytest.mark.parametrize(("name", "position"), [("path_star", 22), ("s3", 10), ("rrxor", 1)])
+def test_a_world_opens_at_its_decisive_prediction(name: str, position: int) -> None:
+    state = ViewState(f"{name}/nextlat")
+    assert state.position == position
+
+
 def test_two_studios_on_one_state(opened: Studio) -> None:
     other = Studio(state=opened.state)
     explorer = LatentExplorer(state=opened.state)
