@@ -56,11 +56,11 @@ RECIPES = {
         "path_star:arms=2,nodes_per_arm=4,node_ids=12",
         snapshots={"nextlat": JUMP},
     ),
-    "s3": Recipe("s3:generators=true"),
+    "s3": Recipe("s3:generators=true", seeds=3),
     "taxi_grid": Recipe("taxi:width=8,height=8"),
     "story": Recipe(seeds=3),
     # Central Helsinki needs the extra "city".
-    "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 10_000}),
+    "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 6000}),
 }
 
 
