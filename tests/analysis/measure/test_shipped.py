@@ -35,7 +35,7 @@ def test_every_shipped_checkpoint_is_in_the_table(results):
     shipped = nlv.list_checkpoints()
     runs = shipped.assign(folder=shipped["name"].str.split("/").str[0]).groupby(["folder", "objective"])["seed"]
     assert runs.apply(sorted).to_dict() == {
-        (folder, objective): list(range(recipe.count(objective)))
+        (folder, objective): list(range(recipe.seeds))
         for folder, recipe in RECIPES.items()
         for objective in ("next_token", "nextlat")
     }
@@ -60,11 +60,12 @@ def test_the_list_shows_the_headline_measure():
     assert "path_star:nodes_per_arm=4,node_ids=12" in set(shipped["world"])
 
 
-def test_some_seeds_of_nextlat_plan_and_none_of_next_token():
+def test_nextlat_plans_and_next_token_does_not():
     (row,) = nlv.claims().query("world == 'path_star'").to_dict("records")
-    # Two of five seeds jump within the steps of the preset.
-    assert [value >= 0.95 for value in row["nextlat"]] == [True, True, False, False, False]
+    assert len(row["nextlat"]) == len(row["next_token"]) == 5
+    assert sum(value >= 0.95 for value in row["nextlat"]) >= 4
     assert max(row["next_token"]) < 0.60
+    assert row["verdict"] == "holds"
     pair = [nlv.load("path_star/nextlat"), nlv.load("path_star/next_token")]
     measured = nlv.analysis.path_accuracy(pair, "greedy", progress=False).table.query("part == 'path'")
     assert measured["value"].tolist() == pytest.approx([row["nextlat"][0], row["next_token"][0]], abs=0.01)
@@ -79,7 +80,7 @@ def test_the_jump_can_be_scrubbed_through():
 
 
 def test_psi_tracks_past_the_training_length_where_the_transformer_is_at_chance():
-    runs = [nlv.load("s3/nextlat", seed) for seed in range(RECIPES["s3"].count("nextlat"))]
+    runs = [nlv.load("s3/nextlat", seed) for seed in range(RECIPES["s3"].seeds)]
     assert all(run.card.config.context == 10 for run in runs)
     table = nlv.analysis.state_tracking(runs, (10, 20, 30), n=300, progress=False).table
     share = table.pivot(index="seed", columns=["reader", "length"], values="value")
