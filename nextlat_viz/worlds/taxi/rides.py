@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from nextlat_viz.worlds.base import scrambled
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
-from nextlat_viz.worlds.taxi.traffic import END, Traffic, traffic
+from nextlat_viz.worlds.taxi.traffic import END, Traffic
 
 KINDS = ("random", "noisy", "shortest")
 """Ways to choose a turn; see ``Rides``."""
@@ -144,7 +144,7 @@ class Rides:
 
     @cached_property
     def _traffic(self) -> Traffic:
-        return traffic(self.streets, self.to_goal)
+        return Traffic(self.streets, self.to_goal)
 
     @cached_property
     def _within_reach(self) -> float:
