@@ -269,8 +269,9 @@ class World(ABC):
         return draw_picture(self, kind, episode, position, options)
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """Which tokens may come first; all by default."""
-        return np.ones(len(self.vocabulary), bool)
+        """Which tokens may come first: by default those that `start_probs` allows, all where it is not known."""
+        probs = self.start_probs() if self.predicts_next_token else None
+        return np.ones(len(self.vocabulary), bool) if probs is None else probs > 0
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
         """Whether each token is legal after the tokens before it."""

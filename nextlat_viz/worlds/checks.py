@@ -150,6 +150,13 @@ def require_legal(
     )
 
 
+def legal_tokens(world: World, values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
+    """Token ids as ``tokens`` returns them; a ValueError that names the first token that is not legal."""
+    ids = tokens(world, values)
+    require_legal(world, ids, world.legal(ids))
+    return ids
+
+
 def name(value: object) -> str:
     """The name of a world as text; a ValueError if it is empty."""
     if not str(value).strip():

@@ -230,11 +230,11 @@ class Countdown(World):
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
         """Compute the states after each token from the tokens up to it."""
-        return oracle.states(self, self._legal_tokens(tokens))
+        return oracle.states(self, checks.legal_tokens(self, tokens))
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
         """The numbers left, the target, and the tokens of the equation that is being written."""
-        tokens = self._legal_tokens(tokens)
+        tokens = checks.legal_tokens(self, tokens)
         known = oracle.states(self, tokens)
         begun = np.full((*tokens.shape, 4), -1)
         places = np.arange(tokens.shape[1])
@@ -264,14 +264,10 @@ class Countdown(World):
                 legal[episode, place - 1, ids[episode, which]] = True
         return legal
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """All inputs."""
-        ids = np.arange(len(self.vocabulary))
-        return (ids >= 1) & (ids <= self.largest)
-
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
         """Uniform over all inputs, as in the rest of the problem, which is not scored."""
-        return self.legal_first() / self.legal_first().sum()
+        ids = np.arange(len(self.vocabulary))
+        return ((ids >= 1) & (ids <= self.largest)) / self.largest
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
         """Whether each token is legal after the tokens before it."""
@@ -296,7 +292,7 @@ class Countdown(World):
         """
         if self.numbers > oracle.MOST_NUMBERS:
             return None
-        tokens = self._legal_tokens(tokens)
+        tokens = checks.legal_tokens(self, tokens)
         probs = np.zeros((*tokens.shape, len(self.vocabulary)))
         rows = np.arange(len(tokens))
         for place, (ids, weights) in enumerate(oracle.candidates(self, tokens, weighted=True)):
@@ -327,12 +323,6 @@ class Countdown(World):
                 text += (comma if word.isdigit() and before.isdigit() else "") + word
             before = word
         return text.strip()
-
-    def _legal_tokens(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions"]:
-        """The tokens as int64; a ValueError if one is not legal."""
-        tokens = checks.tokens(self, tokens)
-        checks.require_legal(self, tokens, self.legal(tokens))
-        return tokens
 
 
 def _range(targets: Sequence[int], limit: int) -> tuple[int, int]:

@@ -326,10 +326,6 @@ class HiddenMarkovWorld(World):
         """Exact distribution of the first token."""
         return self.kernel.predict(self.stationary)
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """Tokens of probability above zero in the stationary distribution."""
-        return self.start_probs() > 0
-
     def facts(self) -> dict[str, str]:
         """Rows of the world's table in a notebook."""
         return super().facts() | {"entropy rate": f"{self.entropy_rate():.4f} nats per token"}

@@ -221,13 +221,9 @@ class Story(World):
             legal[:, t] = (self.narrator.by_token(now, weights) > 0) & alive[:, None]
         return legal
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """The name of the first person, with which every opening begins."""
-        return np.array([word == self.people[0] for word in self.vocabulary])
-
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
-        """Probability 1 for the name of the first person. It is not scored."""
-        return self.legal_first() / self.legal_first().sum()
+        """Probability 1 for the name of the first person, with which every opening begins. It is not scored."""
+        return np.array([float(word == self.people[0]) for word in self.vocabulary])
 
     def decode(self, tokens: ArrayLike) -> str:
         """Write the story with capitals and punctuation.

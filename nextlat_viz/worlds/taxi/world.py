@@ -188,13 +188,9 @@ class Taxi(World):
         """Whether each token is legal after the tokens before it."""
         return self._follow(tokens).legal
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """All intersections: each has a neighbour, a possible destination."""
-        return np.arange(len(self.vocabulary)) < self._turn
-
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
         """Uniform over all intersections: the origin is given and not scored."""
-        return self.legal_first() / self.legal_first().sum()
+        return (np.arange(len(self.vocabulary)) < self._turn) / self._turn
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Which tokens the streets allow next; rides use only some of these.

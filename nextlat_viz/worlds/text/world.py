@@ -83,10 +83,6 @@ class Text(World):
         tokens = checks.tokens(self, tokens)
         return np.broadcast_to(np.True_, (*tokens.shape, len(self.vocabulary)))
 
-    def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
-        """True everywhere."""
-        return np.ones(checks.tokens(self, tokens).shape, bool)
-
     def decode(self, tokens: ArrayLike) -> str:
         """The text. A character cut in two by the window becomes the replacement character."""
         return b"".join(self._bytes[token] for token in np.asarray(tokens).tolist()).decode("utf-8", errors="replace")
