@@ -12,7 +12,6 @@ from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
 from nextlat_viz.worlds.countdown import oracle
 from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, solved_problems
-from nextlat_viz.worlds.countdown.verdict import Verdict, verdict_on
 
 _LARGEST_LIMIT = 10_000
 
@@ -105,10 +104,8 @@ class Countdown(World):
         limit: int = _LARGEST_LIMIT,
         data_seed: int = 0,
     ) -> None:
-        self.numbers, self.limit = (
-            checks.integer("numbers", numbers, 2),
-            checks.integer("limit", limit, 1, _LARGEST_LIMIT),
-        )
+        self.numbers = checks.integer("numbers", numbers, 2)
+        self.limit = checks.integer("limit", limit, 1, _LARGEST_LIMIT)
         self.largest = checks.integer("largest", largest)
         if self.largest > self.limit:
             raise ValueError(f"largest={largest} must be at most limit={limit}, because inputs are tokens")
@@ -200,7 +197,7 @@ class Countdown(World):
             digest = scrambled(digest ^ column)
         return (digest >> np.uint64(11)) / 2.0**53 < self._held_out
 
-    def verify(self, tokens: Tokens) -> Verdict:
+    def verify(self, tokens: Tokens) -> oracle.Verdict:
         """Check the solutions in any tokens, equation by equation.
 
         Inputs and target are read from the prompt. A false equation still uses its operands and adds the result as
@@ -226,7 +223,7 @@ class Countdown(World):
         read = np.full((len(ids), self.length), -1, np.int64)
         read[:, : ids.shape[1]] = ids[:, : self.length]
         solution = read[:, self.prompt : -1].reshape(len(read), self.equations, 5)
-        return verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
+        return oracle.verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
         """Compute the states after each token from the tokens up to it."""
@@ -327,11 +324,13 @@ class Countdown(World):
 
 def _range(targets: Sequence[int], limit: int) -> tuple[int, int]:
     expected = "two integers, the least and the greatest target"
-    if not isinstance(targets, Sequence) or len(targets) != 2:
+    if (
+        not isinstance(targets, Sequence)
+        or len(targets) != 2
+        or any(isinstance(value, bool) or not isinstance(value, (int, np.integer)) for value in targets)
+    ):
         raise ValueError(f"targets must be {expected}, got {targets!r}")
     low, high = targets
-    if any(isinstance(value, bool) or not isinstance(value, (int, np.integer)) for value in targets):
-        raise ValueError(f"targets must be {expected}, got {targets!r}")
     if not 1 <= low <= high <= limit:
         raise ValueError(f"targets must be {expected}, with 1 <= least <= greatest <= {limit}, got {targets!r}")
     return int(low), int(high)
