@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nextlat_viz.worlds.story.facts import IT, NO_PRONOUN, Facts, Telling, first_rows
+from nextlat_viz.worlds.story.facts import IT, NO_PRONOUN, Telling, facts
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, PRONOUNS, THINGS, Tables, rules
 
 _Rows = Int[np.ndarray, " some"]
@@ -26,25 +26,35 @@ class Narrator:
         self.hands, self.questions = hands, questions
         self.names = {"PERSON": PEOPLE[:people], "PLACE": PLACES[:places], "THING": THINGS[:things]}
         grammar = rules(people, places, things, questions)
-        self.tables = Tables(grammar, self.names, first_rows(people, places, things), _EFFECTS)
+        self._pronoun_of = np.array([index % 2 for index in range(people)] + [IT] * things + [NO_PRONOUN])
+        first_row, row = {}, 0
+        for name, values in self._facts(self.begin(1)).items():
+            first_row[name] = row
+            row += len(values)
+        self.tables = Tables(grammar, self.names, first_row, _EFFECTS)
         vocabulary = self.tables.vocabulary
         self._entity = _indices_in(vocabulary, (*self.names["PERSON"], *self.names["THING"]))
         self._place = _indices_in(vocabulary, self.names["PLACE"])
         self._pronoun = np.array([PRONOUNS.get(word, NO_PRONOUN) for word in vocabulary])
-        self._pronoun_of = np.array([index % 2 for index in range(people)] + [IT] * things + [NO_PRONOUN])
         changes = (self._go, self._take, self._drop, self._give, self._find, self._ask_place)
         self._changes = dict(enumerate(changes, start=_ABOUT + 1))
 
-    def begin(self, stories: int) -> tuple[Telling, Facts]:
-        """State and table of facts of empty stories."""
-        return (
-            Telling.begin(self.people, self.places, self.things, stories),
-            Facts(self.people, self.places, self.things, self.hands, stories),
+    def begin(self, stories: int) -> Telling:
+        """The state of empty stories."""
+        nobody = self.people + self.things
+        return Telling(
+            place=np.full((nobody, stories), self.places, np.int8),
+            holder=np.full((self.things, stories), self.people, np.int8),
+            meant=np.full((4, stories), nobody),
+            subject=np.zeros(stories, np.int64),
+            about=np.zeros(stories, np.int64),
+            true=np.zeros(stories, bool),
+            node=np.zeros(stories, np.int64),
         )
 
-    def law(self, now: Telling, facts: Facts) -> Float[np.ndarray, "choices stories"]:
+    def law(self, now: Telling) -> Float[np.ndarray, "choices stories"]:
         """Weight of each choice, 0 if it is not possible; normalised over choices, this is the law."""
-        table = facts.observe(now, self._pronoun_of.take(now.about))
+        table = np.concatenate(list(self._facts(now).values()))
         rows = self.tables.when.take(now.node, axis=1)
         rows *= len(now.node)
         rows += np.arange(len(now.node))
@@ -52,9 +62,9 @@ class Narrator:
         law *= table.take(rows)
         return law
 
-    def choose(self, now: Telling, facts: Facts, uniform: Float[np.ndarray, " stories"]) -> Int[np.ndarray, " stories"]:
+    def choose(self, now: Telling, uniform: Float[np.ndarray, " stories"]) -> Int[np.ndarray, " stories"]:
         """Draw one choice for each story by inversion of ``uniform`` in [0, 1)."""
-        cumulative = self.law(now, facts).cumsum(0)
+        cumulative = self.law(now).cumsum(0)
         whole = cumulative[-1]
         aim = np.minimum(uniform * whole, np.nextafter(whole, 0.0))
         return (cumulative <= aim).sum(0)
@@ -93,6 +103,9 @@ class Narrator:
             if rows.size:
                 change(now, rows, entity[rows], self._place[token[rows]])
         return token
+
+    def _facts(self, now: Telling) -> dict[str, Bool[np.ndarray, "rows stories"]]:
+        return facts(now, self.places, self.hands, self._pronoun_of.take(now.about))
 
     def _go(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
         subject = now.subject[rows]

@@ -149,12 +149,12 @@ class Story(World):
         opening = np.zeros((self.opening_length, n), np.int64)
         opening[4::5] = starts[rng.integers(len(starts), size=n)].T
         uniform = rng.random((max(length - self.opening_length, 0), n))
-        now, facts = self.narrator.begin(n)
+        now = self.narrator.begin(n)
         tokens = np.empty((length, n), np.int64)
         history = History(now, length) if states else None
         for t in range(length):
             after = t - self.opening_length
-            choice = opening[t] if after < 0 else self.narrator.choose(now, facts, uniform[after])
+            choice = opening[t] if after < 0 else self.narrator.choose(now, uniform[after])
             tokens[t] = self.narrator.advance(now, choice)
             if history:
                 history.keep(t, now)
@@ -173,7 +173,7 @@ class Story(World):
         ['kitchen', 'anna', 'ball']
         """
         tokens = checks.tokens(self, tokens)
-        history = History(self.narrator.begin(len(tokens))[0], tokens.shape[1])
+        history = History(self.narrator.begin(len(tokens)), tokens.shape[1])
         for t, now, _, possible in self._read(tokens):
             self._require_possible(tokens, t, possible)
             history.keep(t, now)
@@ -252,12 +252,12 @@ class Story(World):
         self, tokens: Int[np.ndarray, "episodes positions"]
     ) -> Iterator[tuple[int, Telling, np.ndarray, np.ndarray]]:
         """Yield position, state after it, weights of the next choices, and whether the token is legal."""
-        now, facts = self.narrator.begin(len(tokens))
-        law = self.narrator.law(now, facts)
+        now = self.narrator.begin(len(tokens))
+        law = self.narrator.law(now)
         for t in range(tokens.shape[1]):
             choice, possible = self.narrator.matching(now, law, tokens[:, t])
             self.narrator.advance(now, choice)
-            law = self.narrator.law(now, facts)
+            law = self.narrator.law(now)
             yield t, now, law, possible
 
     def _require_possible(self, tokens: np.ndarray, t: int, possible: Bool[np.ndarray, " episodes"]) -> None:
