@@ -70,11 +70,8 @@ class Streets:
 
     def __post_init__(self) -> None:
         count = len(self.nodes)
-        for field, values, shape in (
-            ("x", self.x, (count,)),
-            ("y", self.y, (count,)),
-            ("turns", self.turns, (count, len(COMPASS))),
-        ):
+        for field, shape in {"x": (count,), "y": (count,), "turns": (count, len(COMPASS))}.items():
+            values = getattr(self, field)
             if values.shape != shape:
                 raise ValueError(f"{field} must have shape {shape}, one row per intersection, got {values.shape}")
         if len(set(self.nodes)) != count:
