@@ -70,11 +70,6 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
 def texts_of(episodes: Any) -> list[str] | None:
     """Return the texts where `episodes` is a list of them or the path of a file of texts, else None.
 
-    Raises
-    ------
-    LatentsError
-        If there is no such file.
-
     Examples
     --------
     >>> texts_of(["once", "upon"]), texts_of([[1, 2]])
@@ -166,23 +161,9 @@ def names_of(vocabulary: Any, ids: Int[np.ndarray, " n"]) -> list[str]:
 
 
 def shifted(mask: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Move the real tokens of every row to its start, and other arrays with them.
+    """Move the real tokens of every row to its start, and other (N, T, ...) arrays with them; return their lengths too.
 
-    Parameters
-    ----------
-    mask : (N, T) of 0 and 1
-        Attention mask: 1 at tokens, which are contiguous, with padding before or after.
-    arrays : dict of (N, T, ...) arrays
-
-    Returns
-    -------
-    lengths : (N,) integers
-    arrays : dict of (N, T, ...) arrays
-
-    Raises
-    ------
-    LatentsError
-        If the tokens of a row are not contiguous.
+    The mask is 1 at tokens, which are contiguous, and 0 at padding before or after.
 
     Examples
     --------

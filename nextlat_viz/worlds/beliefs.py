@@ -88,13 +88,7 @@ def keys(beliefs: Float[np.ndarray, "beliefs states"]) -> Int[np.ndarray, " beli
 
 
 def reachable(kernel: Kernel, max_depth: int, max_beliefs: int) -> BeliefTree:
-    """Search the beliefs breadth first, one level at a time.
-
-    Raises
-    ------
-    ValueError
-        If there are more than ``max_beliefs``.
-    """
+    """Search the beliefs breadth first, one level at a time; a ValueError if there are more than ``max_beliefs``."""
     level = root(kernel.start)
     place_of = {int(keys(level.beliefs)[0]): 0}
     beliefs, depths, visits = [kernel.start], [0], [1.0]

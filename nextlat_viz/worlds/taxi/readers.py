@@ -125,12 +125,9 @@ def _add_intersections(graph: networkx.MultiDiGraph, nodes: Path | DataFrame, *,
 
 
 def from_place(name: str, largest: bool = True, merge: bool = True) -> Streets:
-    """Download the driving network of a place by name; needs OSMnx and a network.
+    """Download the driving network of a place by name.
 
-    Raises
-    ------
-    LookUpError
-        If OSMnx or the network is missing, or there is no such place.
+    A LookUpError if OSMnx or the network is missing, or there is no such place.
     """
     try:
         import osmnx

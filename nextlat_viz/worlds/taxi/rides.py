@@ -78,13 +78,7 @@ class Rides:
     def pairs(
         self, n: int, rng: np.random.Generator, split: str
     ) -> tuple[Int[np.ndarray, " rides"], Int[np.ndarray, " rides"]]:
-        """Draw origins and destinations.
-
-        Raises
-        ------
-        ValueError
-            If the split has no pair.
-        """
+        """Draw origins and destinations; a ValueError if the split has no pair."""
         held_out = self.held_out if split == "test" else 1 - self.held_out
         share = held_out * self._within_reach
         if self.n_nodes**2 <= _LISTED_PAIRS or share < _RARE:

@@ -52,10 +52,7 @@ class TextSource:
 def read_file(source: TextSource) -> tuple[list[str], str]:
     """Read the documents of a UTF-8 file, and the SHA-256 of its bytes as hex.
 
-    Raises
-    ------
-    ValueError
-        If there is no such file, it is not UTF-8 or valid JSON lines, or it has no text.
+    A ValueError if there is no such file, it is not UTF-8 or valid JSON lines, or it has no text.
     """
     outside.require_asked(f"reads the file {source.name!r}")
     path = Path(source.name).expanduser()
@@ -77,13 +74,7 @@ def read_file(source: TextSource) -> tuple[list[str], str]:
 
 
 def latest(source: TextSource) -> str:
-    """Look up the commit hash of a data set's revision, the newest by default.
-
-    Raises
-    ------
-    ValueError
-        If there is no such data set, or the Hub cannot be reached.
-    """
+    """Look up the commit hash of a data set's revision, the newest by default; a ValueError if that fails."""
     outside.require_asked(f"looks up the data set {source.name!r}")
     hub = package("huggingface_hub")
     try:
@@ -95,12 +86,8 @@ def latest(source: TextSource) -> str:
 def read_dataset(source: TextSource) -> tuple[list[str], str]:
     """Read the documents of a data set's split "train", and a SHA-256 of them as hex.
 
-    With a ``limit``, only these documents are downloaded.
-
-    Raises
-    ------
-    ValueError
-        If there is no such data set or column, or the Hub cannot be reached.
+    With a ``limit``, only these documents are downloaded. A ValueError if there is no such data set or column, or the
+    Hub cannot be reached.
     """
     outside.require_asked(f"downloads the data set {source.name!r}")
     datasets = package("datasets")
@@ -134,18 +121,7 @@ def read_dataset(source: TextSource) -> tuple[list[str], str]:
 
 
 def package(name: str) -> Any:
-    """Import an optional package.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed; the message says how to install it.
-
-    Examples
-    --------
-    >>> package("json").dumps([1])
-    '[1]'
-    """
+    """Import an optional package; the ImportError says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
