@@ -222,7 +222,6 @@ class Countdown(World):
         return oracle.verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Compute the states after each token from the tokens up to it."""
         return oracle.states(self, checks.legal_tokens(self, tokens))
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
@@ -263,7 +262,6 @@ class Countdown(World):
         return ((ids >= 1) & (ids <= self.largest)) / self.largest
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
-        """Whether each token is legal after the tokens before it."""
         tokens = checks.tokens(self, tokens)
         ok = [
             ((ids == now[:, None]) & (weights > 0)).any(1)

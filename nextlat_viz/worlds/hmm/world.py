@@ -327,5 +327,4 @@ class HiddenMarkovWorld(World):
         return self.kernel.predict(self.stationary)
 
     def facts(self) -> dict[str, str]:
-        """Rows of the world's table in a notebook."""
         return super().facts() | {"entropy rate": f"{self.entropy_rate():.4f} nats per token"}

@@ -151,7 +151,6 @@ class PathStar(World):
         )
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Compute the states after each token, each (episodes, positions), from the tokens up to it."""
         return self._states(checks.legal_tokens(self, tokens))
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
@@ -168,7 +167,6 @@ class PathStar(World):
         return legal
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
-        """Whether each token is legal after the tokens before it."""
         tokens = checks.tokens(self, tokens)
         rows = np.arange(len(tokens))
         legal = [allowed[rows, now] for allowed, now in zip(self._allowed(tokens), tokens.T, strict=False)]

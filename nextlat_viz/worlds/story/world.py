@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
-from nextlat_viz.worlds.story.facts import NO_PRONOUN, History, Telling
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, THINGS
-from nextlat_viz.worlds.story.narrator import Narrator
+from nextlat_viz.worlds.story.narrator import NO_PRONOUN, History, Narrator, Telling
 
 _MARKS = {".", ",", "?"}
 _HELD_OUT = 0.1

@@ -185,7 +185,6 @@ class Taxi(World):
         return np.stack([ride.node, ride.destination, ride.moves_left], axis=-1).astype(np.int64)
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
-        """Whether each token is legal after the tokens before it."""
         return self._follow(tokens).legal
 
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
@@ -284,7 +283,6 @@ class Taxi(World):
         return {"node": self.streets.nodes, "destination": self.streets.nodes}
 
     def facts(self) -> dict[str, str]:
-        """Rows of the world's table in a notebook."""
         count = f"{len(self.streets.nodes):,} intersections, {self.streets.n_edges:,} directed edges"
         return super().facts() | {"streets": f"{self.streets.name}: {count}"}
 

@@ -98,7 +98,6 @@ class Text(World):
         return np.array(self._tokenizer.encode(text).ids, np.int64)
 
     def facts(self) -> dict[str, str]:
-        """Rows of the world's table in a notebook."""
         sizes = {
             split: f"{self.packed.documents[split]:,} documents, {len(tokens):,} tokens"
             for split, tokens in self.packed.parts.items()
