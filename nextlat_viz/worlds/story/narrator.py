@@ -86,8 +86,6 @@ class Narrator:
         self._entity = _indices_in(vocabulary, (*self.names["PERSON"], *self.names["THING"]))
         self._place = _indices_in(vocabulary, self.names["PLACE"])
         self._pronoun = np.array([PRONOUNS.get(word, NO_PRONOUN) for word in vocabulary])
-        changes = (self._go, self._take, self._drop, self._give, self._find, self._ask_place)
-        self._changes = dict(enumerate(changes, start=_ABOUT + 1))
 
     def begin(self, stories: int) -> Telling:
         """The state of empty stories."""
@@ -148,35 +146,33 @@ class Narrator:
         now.meant[self._pronoun_of.take(entity), stories] = entity
         np.copyto(now.subject, entity, where=does == _SUBJECT)
         np.copyto(now.about, entity, where=does == _ABOUT)
-        for effect, change in self._changes.items():
-            rows = (does == effect).nonzero()[0]
+        for index, effect in enumerate(_EFFECTS[_ABOUT + 1 :], start=_ABOUT + 1):
+            rows = (does == index).nonzero()[0]
             if rows.size:
-                change(now, rows, entity[rows], self._place[token[rows]])
+                self._change(now, effect, rows, entity[rows], self._place[token[rows]])
         return token
 
     def _facts(self, now: Telling) -> dict[str, Bool[np.ndarray, "rows stories"]]:
         return facts(now, self.places, self.hands, self._pronoun_of.take(now.about))
 
-    def _go(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
-        subject = now.subject[rows]
-        now.place[subject, rows] = place
-        carried, carrier = (now.holder[:, rows] == subject).nonzero()
-        now.place[self.people + carried, rows[carrier]] = place[carrier]
-
-    def _take(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
-        now.holder[entity - self.people, rows] = now.subject[rows]
-
-    def _drop(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
-        now.holder[entity - self.people, rows] = self.people
-
-    def _give(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
-        now.holder[now.about[rows] - self.people, rows] = entity
-
-    def _find(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
-        now.place[entity, rows] = now.place[now.subject[rows], rows]
-
-    def _ask_place(self, now: Telling, rows: _Rows, entity: _Rows, place: _Rows) -> None:
-        now.true[rows] = now.place[now.about[rows], rows] == place
+    def _change(self, now: Telling, effect: str, rows: _Rows, entity: _Rows, place: _Rows) -> None:
+        """Change the truth in some of the stories."""
+        subject, about = now.subject[rows], now.about[rows]
+        match effect:
+            case "go":
+                now.place[subject, rows] = place
+                carried, carrier = (now.holder[:, rows] == subject).nonzero()
+                now.place[self.people + carried, rows[carrier]] = place[carrier]
+            case "take":
+                now.holder[entity - self.people, rows] = subject
+            case "drop":
+                now.holder[entity - self.people, rows] = self.people
+            case "give":
+                now.holder[about - self.people, rows] = entity
+            case "find":
+                now.place[entity, rows] = now.place[subject, rows]
+            case "ask_place":
+                now.true[rows] = now.place[about, rows] == place
 
 
 def facts(
