@@ -99,13 +99,10 @@ def make_reading(
     keep = kept(episodes, positions)
     start = keep.shape[1] > episodes.tokens.shape[1]
     columns, values = own_columns(truth, episodes, keep[:, start:])
-    if world is not None:
-        return Reading(episodes, keep, world, tuple(world.vocabulary), None, columns, values, start)
     size = size or int(episodes.tokens.max(where=valid(episodes), initial=0)) + 1
-    if size <= MOST_TOKENS:
-        return Reading(episodes, keep, None, tuple(names_of(vocabulary, np.arange(size))), None, columns, values, start)
-    ids = np.unique(episodes.tokens[valid(episodes)])
-    return Reading(episodes, keep, None, tuple(names_of(vocabulary, ids)), ids, columns, values, start)
+    ids = None if world is not None or size <= MOST_TOKENS else np.unique(episodes.tokens[valid(episodes)])
+    names = names_of(vocabulary, np.arange(size) if ids is None else ids) if world is None else world.vocabulary
+    return Reading(episodes, keep, world, tuple(names), ids, columns, values, start)
 
 
 def require_readable(episodes: Episodes, reader: LatentsReader, world: World | None) -> None:

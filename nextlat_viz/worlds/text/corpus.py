@@ -57,7 +57,8 @@ def read_file(source: TextSource) -> tuple[list[str], str]:
     outside.require_asked(f"reads the file {source.name!r}")
     path = Path(source.name).expanduser()
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1)
         hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
         problem = "is a folder; name a file in it" if path.is_dir() else f"does not exist{hint}"
         raise ValueError(f"source={source.name!r} {problem}")
@@ -232,10 +233,6 @@ def _cleaned(source: TextSource, texts: list[str] | Iterator[str]) -> list[str]:
     if not cleaned:
         raise ValueError(f"source={source.name!r} has no text")
     return cleaned
-
-
-def _names_beside(path: Path) -> list[str]:
-    return [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
 
 
 def _unreachable(source: TextSource, error: Exception) -> ValueError:
