@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -215,7 +215,7 @@ def _batches(
     batch_size: int,
     device: torch.device | str | None,
     progress: bool | Callable[[int, int], None],
-) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+) -> Generator[tuple[dict[str, np.ndarray], int], None, None]:
     """Extract episodes from `first` on: yield the rows of each batch by site, and the number of episodes then done."""
     documents = read.episodes.states.get("document")
     real, longest, n = valid(read.episodes), read.episodes.length, len(read.episodes)

@@ -199,7 +199,7 @@ def facts(
     of_things = np.stack([takeable, held, visible, known, ~known])
     company = (now.place[:people] == here) & (each_person != now.subject)
     of_people = np.stack([company, company & ~full])
-    any_of_things, any_of_people = of_things.any(1), of_people.any(1)
+    any_of_things, any_of_people = (np.logical_or.reduce(some, axis=1) for some in (of_things, of_people))
     mentioned = now.meant[IT] < people + things
     it = np.where(mentioned, now.meant[IT] - people, 0)
     # Before a person was mentioned these rows are arbitrary: no choice of the opening depends on them.
