@@ -134,15 +134,7 @@ DRAFTERS: dict[str, tuple[type[Objective], type[Drafter]]] = {
 
 
 def drafter_name(predictor: ModelPredictor, name: str | None = None) -> str:
-    """Return the name of the drafter that a model's objective trains.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no drafter of that name.
-    ValueError
-        If the model's objective trains no drafter, or another one than `name`.
-    """
+    """Return the name of the drafter that a model's objective trains; a ValueError if it is none, or not `name`."""
     if name is not None and name not in DRAFTERS:
         raise unknown("drafter", name, DRAFTERS)
     own = next((known for known, (kind, _) in DRAFTERS.items() if isinstance(predictor.model, kind)), None)
@@ -168,13 +160,7 @@ def make_drafter(predictor: ModelPredictor, name: str, rows: int) -> Drafter:
 
 
 def check_draft(predictor: ModelPredictor, draft: int, longest: int | None) -> int:
-    """Return the number of tokens to draft.
-
-    Raises
-    ------
-    ValueError
-        If it is under 1, more than the drafter can guess, or more than fit the context.
-    """
+    """Return `draft`; a ValueError if it is under 1, more than the drafter can guess, or more than fit the context."""
     if isinstance(draft, bool) or not isinstance(draft, int) or draft < 1:
         raise ValueError(
             f"draft={draft!r} must be at least 1 token, or 'adaptive'; to decode without drafts use generate()"

@@ -255,13 +255,7 @@ class UniformLegal(Predictor):
 
 
 def as_predictor(model: Any) -> Predictor:
-    """Return a predictor unchanged; wrap a trained model, or load one by its name.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
-    """
+    """Return a predictor unchanged; wrap a trained model, or load one by its name; a TypeError for anything else."""
     if isinstance(model, Predictor):
         return model
     if isinstance(model, (str, os.PathLike)):
@@ -275,13 +269,7 @@ def as_predictor(model: Any) -> Predictor:
 
 
 def as_predictors(models: Any) -> list[Predictor]:
-    """Return one model or several as a list of predictors of one world.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or they are of different worlds.
-    """
+    """Return one model or several as a list of predictors; a ValueError if there are none or of different worlds."""
     items = (
         models if isinstance(models, Iterable) and not isinstance(models, (str, os.PathLike, Predictor)) else [models]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from nextlat_viz.latents.facts import Positions, Reading, Truth, valid
 from nextlat_viz.latents.inputs import episodes_from, identity_of, make_reading, require_readable, texts_of
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed, require_names
-from nextlat_viz.latents.streaming import Growing, narrow
+from nextlat_viz.latents.streaming import Growing, narrow, stored_type
 from nextlat_viz.training.checkpoint import Checkpoint, load
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, World
@@ -194,102 +194,70 @@ def extract(
     read = make_reading(episodes, world, vocabulary, reader.vocabulary_size, truth, positions)
     if read.start > reader.offset:
         raise LatentsError(f"positions holds 0, and {reader.meta['name']} has no start token: positions count from 1")
+    uns = table.origin(read, reader.meta, reader.sites[:-1])
     if out is None:
-        memory = _Memory()
-        _run(reader, read, memory, batch_size, device, progress, dtype)
-        return table.assemble(memory.arrays, read, table.origin(read, reader.meta, reader.sites[:-1]))
+        with closing(_batches(reader, read, 0, batch_size, device, progress)) as batches:
+            return table.assemble(_collected(batches, read.rows, dtype), read, uns)
     path = io.as_path(out, "out")
     require_names([*reader.sites, *episodes.states, *read.columns])
     identity = identity_of(reader, read, positions, batch_size, device, dtype, call)
     with closing(Growing(path, identity)) as growing:
         if not growing.finished:
-            _run(reader, read, growing, batch_size, device, progress, dtype)
+            with closing(_batches(reader, read, growing.episodes, batch_size, device, progress)) as batches:
+                growing.fill(batches, read, uns, dtype)
     return open_backed(path)
 
 
-class _Memory:
-    """Collects rows in memory, with the methods of `Growing`, which writes them to disk."""
-
-    episodes = 0
-
-    def start(self, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
-        self.row = 0
-        self.arrays = {
-            name: np.empty((read.rows, width), dtype="float32" if name == table.PROBS else dtype)
-            for name, width in widths.items()
-        }
-
-    def write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
-        count = len(next(iter(arrays.values())))
-        for name, values in arrays.items():
-            into = self.arrays[name][self.row : self.row + count]
-            into[:] = narrow(name, values, into.dtype)
-        self.row += count
-
-    def stop(self) -> None:
-        """There is no file to close."""
-
-    def finish(self) -> None:
-        """The arrays are complete."""
-
-
-def _run(
+def _batches(
     reader: LatentsReader,
     read: Reading,
-    into: _Memory | Growing,
+    first: int,
     batch_size: int,
     device: torch.device | str | None,
     progress: bool | Callable[[int, int], None],
-    dtype: str,
-) -> None:
-    """Extract the batches that are not done yet."""
-    n, started = len(read.episodes), False
+) -> Generator[tuple[dict[str, np.ndarray], int], None, None]:
+    """Extract episodes from `first` on: yield the rows of each batch by site, and the number of episodes then done."""
+    documents = read.episodes.states.get("document")
+    real, longest, n = valid(read.episodes), read.episodes.length, len(read.episodes)
     bar = tqdm(
         total=n,
-        initial=into.episodes,
+        initial=first,
         desc=f"latents of {reader.meta['name']}",
         unit="episode",
         delay=0.5,
         disable=not progress or callable(progress),
     )
-    try:
-        with bar, reader.ready(device) as where:
-            for first, arrays in _batches(reader, read, into.episodes, batch_size, where):
-                if not started:
-                    uns = table.origin(read, reader.meta, reader.sites[:-1])
-                    into.start(read, uns, {name: values.shape[1] for name, values in arrays.items()}, dtype)
-                    started = True
-                done = min(first + batch_size, n)
-                into.write(arrays, done)
-                bar.update(done - first)
-                if callable(progress):
-                    progress(done, n)
-    except BaseException:
-        if started:
-            into.stop()
-        raise
-    into.finish()
+    with bar, reader.ready(device) as where:
+        for start in range(first, n, batch_size):
+            rows = slice(start, start + batch_size)
+            # Only as wide as the longest episode of the batch: padding costs time.
+            width = max(1, int(longest[rows].max()))
+            here = real[rows, :width]
+            tokens = torch.from_numpy(np.where(here, read.episodes.tokens[rows, :width], 0)).to(where)
+            packed = None if documents is None else torch.from_numpy(documents[rows, :width]).to(where)
+            states, logits = reader.read(tokens, torch.from_numpy(here).to(where), packed)
+            keep, columns = read.keep[rows, : width + read.start], slice(reader.offset - read.start, None)
+            arrays = {name: _rows(states[name][:, columns], keep) for name in reader.sites}
+            if logits is not None:
+                arrays[table.PROBS] = _rows(logits[:, columns].float().softmax(dim=-1), keep)
+            done = min(start + batch_size, n)
+            yield arrays, done
+            bar.update(done - start)
+            if callable(progress):
+                progress(done, n)
 
 
-def _batches(
-    reader: LatentsReader, read: Reading, first: int, batch_size: int, where: torch.device
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield the first episode of each batch, and its rows by site."""
-    documents = read.episodes.states.get("document")
-    real, longest = valid(read.episodes), read.episodes.length
-    for start in range(first, len(read.episodes), batch_size):
-        rows = slice(start, start + batch_size)
-        # Only as wide as the longest episode of the batch: padding costs time.
-        width = max(1, int(longest[rows].max()))
-        here = real[rows, :width]
-        tokens = torch.from_numpy(np.where(here, read.episodes.tokens[rows, :width], 0)).to(where)
-        packed = None if documents is None else torch.from_numpy(documents[rows, :width]).to(where)
-        states, logits = reader.read(tokens, torch.from_numpy(here).to(where), packed)
-        keep, columns = read.keep[rows, : width + read.start], slice(reader.offset - read.start, None)
-        arrays = {name: _rows(states[name][:, columns], keep) for name in reader.sites}
-        if logits is not None:
-            arrays[table.PROBS] = _rows(logits[:, columns].float().softmax(dim=-1), keep)
-        yield start, arrays
+def _collected(batches: Iterable[tuple[dict[str, np.ndarray], int]], rows: int, dtype: str) -> dict[str, np.ndarray]:
+    """Put the rows of all batches into one array for each site."""
+    arrays: dict[str, np.ndarray] = {}
+    row = 0
+    for batch, _ in batches:
+        for name, values in batch.items():
+            if name not in arrays:
+                arrays[name] = np.empty((rows, values.shape[1]), stored_type(name, dtype))
+            arrays[name][row : row + len(values)] = narrow(name, values, arrays[name].dtype)
+        row += len(values)
+    return arrays
 
 
 def _rows(values: torch.Tensor, keep: np.ndarray) -> np.ndarray:

@@ -70,11 +70,6 @@ def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -
 def texts_of(episodes: Any) -> list[str] | None:
     """Return the texts where `episodes` is a list of them or the path of a file of texts, else None.
 
-    Raises
-    ------
-    LatentsError
-        If there is no such file.
-
     Examples
     --------
     >>> texts_of(["once", "upon"]), texts_of([[1, 2]])
@@ -104,13 +99,10 @@ def make_reading(
     keep = kept(episodes, positions)
     start = keep.shape[1] > episodes.tokens.shape[1]
     columns, values = own_columns(truth, episodes, keep[:, start:])
-    if world is not None:
-        return Reading(episodes, keep, world, tuple(world.vocabulary), None, columns, values, start)
     size = size or int(episodes.tokens.max(where=valid(episodes), initial=0)) + 1
-    if size <= MOST_TOKENS:
-        return Reading(episodes, keep, None, tuple(names_of(vocabulary, np.arange(size))), None, columns, values, start)
-    ids = np.unique(episodes.tokens[valid(episodes)])
-    return Reading(episodes, keep, None, tuple(names_of(vocabulary, ids)), ids, columns, values, start)
+    ids = None if world is not None or size <= MOST_TOKENS else np.unique(episodes.tokens[valid(episodes)])
+    names = names_of(vocabulary, np.arange(size) if ids is None else ids) if world is None else world.vocabulary
+    return Reading(episodes, keep, world, tuple(names), ids, columns, values, start)
 
 
 def require_readable(episodes: Episodes, reader: LatentsReader, world: World | None) -> None:
@@ -166,23 +158,9 @@ def names_of(vocabulary: Any, ids: Int[np.ndarray, " n"]) -> list[str]:
 
 
 def shifted(mask: np.ndarray, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Move the real tokens of every row to its start, and other arrays with them.
+    """Move the real tokens of every row to its start, and other (N, T, ...) arrays with them; return their lengths too.
 
-    Parameters
-    ----------
-    mask : (N, T) of 0 and 1
-        Attention mask: 1 at tokens, which are contiguous, with padding before or after.
-    arrays : dict of (N, T, ...) arrays
-
-    Returns
-    -------
-    lengths : (N,) integers
-    arrays : dict of (N, T, ...) arrays
-
-    Raises
-    ------
-    LatentsError
-        If the tokens of a row are not contiguous.
+    The mask is 1 at tokens, which are contiguous, and 0 at padding before or after.
 
     Examples
     --------

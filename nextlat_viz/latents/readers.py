@@ -297,10 +297,9 @@ class CausalLMReader(ModuleReader):
     ) -> None:
         config: Any = module.config
         self._head: nn.Module = module.get_output_embeddings()  # type: ignore[operator]
-        wanted = sites if sites == "all" else [sites] if isinstance(sites, str) else list(sites)
         super().__init__(
             module,
-            wanted,
+            sites,
             hidden or HIDDEN,
             call,
             name or Path(str(getattr(config, "_name_or_path", "") or "")).name or type(module).__name__,

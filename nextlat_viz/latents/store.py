@@ -106,10 +106,7 @@ def require_names(names: Iterable[Any]) -> None:
 def write_elem(parent: h5py.Group, key: str, element: Any) -> None:
     """Write a part of a table as AnnData does, with columns of pandas types that AnnData refuses converted first.
 
-    Raises
-    ------
-    LatentsError
-        Values that the format cannot hold; names the column.
+    A LatentsError for values that the format cannot hold names the column.
     """
 
     def write(function: Any, group: h5py.Group, name: str, item: Any, dataset_kwargs: Any, **_: Any) -> None:
@@ -187,13 +184,7 @@ def load_latents(path: str | Path) -> AnnData:
 
 
 def check_file(path: Path) -> None:
-    """Compare every byte of a file of latents with the hash in it.
-
-    Raises
-    ------
-    LatentsError
-        As `load_latents`.
-    """
+    """Compare every byte of a file of latents with the hash in it; raises LatentsError as `load_latents` does."""
     try:
         with path.open("rb") as raw:
             block = raw.read(BLOCK)
@@ -233,10 +224,7 @@ def check_file(path: Path) -> None:
 def _sizes(group: h5py.Group, depth: int = 0) -> Iterator[int]:
     """Yield the bytes in memory of every array of a file. A file of latents is not compressed: it holds at least these.
 
-    Raises
-    ------
-    ValueError
-        For content outside of the file, and groups nested deeper than a table's, such as a group in itself.
+    A ValueError for content outside of the file, and groups nested deeper than a table's, such as a group in itself.
     """
     if depth > _DEEPEST:
         raise ValueError(f"{group.name} is nested deeper than {_DEEPEST} groups")
@@ -262,13 +250,7 @@ def seal_file(path: Path) -> None:
 
 
 def open_backed(path: Path) -> AnnData:
-    """Open latents without reading them: ``X``, layers and arrays stay on disk until they are used.
-
-    Raises
-    ------
-    LatentsError
-        Not a file of latents.
-    """
+    """Open latents without reading them: ``X``, layers and arrays stay on disk until they are used."""
     try:
         # Two handles: anndata closes its own when a table is brought to memory, and opens it again for X alone.
         own, file = h5py.File(path, "r"), h5py.File(path, "r")

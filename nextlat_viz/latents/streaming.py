@@ -113,17 +113,35 @@ class Growing:
             _require_same(there, self.identity, self.journal, advice)
             self._begun = True
 
-    def start(self, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
-        """Lay the file out, unless an earlier session did, and open it for rows.
+    def fill(
+        self, batches: Iterable[tuple[dict[str, np.ndarray], int]], read: Reading, uns: Mapping[str, Any], dtype: str
+    ) -> None:
+        """Write all batches, and then the hash of the complete file, which becomes `out`.
+
+        Where that is interrupted the rows written so far stay on disk, to be continued.
 
         Parameters
         ----------
+        batches : pairs
+            Rows by site, and the number of episodes done with them.
         uns : dict
             As `table.origin` gives it.
-        widths : {site or "next_token_probs": width}
         dtype : "float32" or "float16"
             Type of the sites; probabilities are float32.
         """
+        try:
+            for arrays, episodes in batches:
+                if not self._open:
+                    self._start(read, uns, {name: values.shape[1] for name, values in arrays.items()}, dtype)
+                self._write(arrays, episodes)
+        except BaseException:
+            if self._open:
+                self._stop()
+            raise
+        self._finish()
+
+    def _start(self, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
+        """Lay the file out, unless an earlier session did, and open it for rows."""
         try:
             if not self._begun:
                 self.part.parent.mkdir(parents=True, exist_ok=True)
@@ -147,8 +165,7 @@ class Growing:
             raise self._unwritable(error) from error
         self._synced, self._open = time.monotonic(), True
 
-    def write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
-        """Write the rows of a batch; `episodes` is the number done with it."""
+    def _write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
         count = len(next(iter(arrays.values())))
         try:
             for name, values in arrays.items():
@@ -165,8 +182,7 @@ class Growing:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def stop(self) -> None:
-        """Close the file; the rows written so far stay on disk, to be continued."""
+    def _stop(self) -> None:
         try:
             self._sync()
         finally:
@@ -174,10 +190,9 @@ class Growing:
             self._lines.close()
             self._open = False
 
-    def finish(self) -> None:
-        """Write the hash of the complete file and move it to `out`."""
+    def _finish(self) -> None:
         if self._open:
-            self.stop()
+            self._stop()
         else:
             # An earlier session wrote the last rows and did not seal them.
             self._checked_offsets(self.identity["rows"])
@@ -291,12 +306,13 @@ def narrow(name: str, values: np.ndarray, kind: np.dtype) -> np.ndarray:
     return values.astype(kind, copy=False)
 
 
-def _types(widths: Mapping[str, int], dtype: str) -> dict[str, np.dtype]:
-    return {name: np.dtype("float32" if name == PROBS else dtype) for name in widths}
+def stored_type(name: str, dtype: str) -> np.dtype:
+    """Type of a site in a table; probabilities are float32."""
+    return np.dtype("float32" if name == PROBS else dtype)
 
 
 def _require_room(path: Path, rows: int, widths: Mapping[str, int], dtype: str) -> None:
-    needed = sum(rows * width * _types(widths, dtype)[name].itemsize for name, width in widths.items())
+    needed = sum(rows * width * stored_type(name, dtype).itemsize for name, width in widths.items())
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise LatentsError(
@@ -307,7 +323,7 @@ def _require_room(path: Path, rows: int, widths: Mapping[str, int], dtype: str) 
 
 def _lay_out(path: Path, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
     """Write everything except latents, in the layout that anndata reads, with space for the latents."""
-    dim, kinds = widths[HIDDEN], _types(widths, dtype)
+    dim = widths[HIDDEN]
     with h5py.File(path, "w", userblock_size=BLOCK) as file:
         _tag(file, "anndata", "0.1.0")
         write_elem(file, "var", pd.DataFrame(index=features_of(dim)))
@@ -317,7 +333,7 @@ def _lay_out(path: Path, read: Reading, uns: Mapping[str, Any], widths: Mapping[
         for name, width in widths.items():
             group, key = place(name, width, dim)
             parent = file if group == "X" else file[group]
-            _tag(_reserve(parent, key, (read.rows, width), kinds[name]), "array")
+            _tag(_reserve(parent, key, (read.rows, width), stored_type(name, dtype)), "array")
         _write_columns(file, read, PROBS in widths)
 
 

@@ -64,12 +64,7 @@ class Episodes:
     targets: Int[np.ndarray, "episodes positions"] | None = None
 
     def __post_init__(self) -> None:
-        tokens = checks.array(self.tokens)
-        if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
-            raise ValueError(
-                f"tokens must be integers of shape (episodes, positions), got {tokens.dtype} of shape {tokens.shape}; "
-                "for one sequence pass tokens[None, :]"
-            )
+        tokens = checks.token_ids(self.tokens)
         episodes, positions = tokens.shape
         mask = np.ones(tokens.shape, bool) if self.loss_mask is None else checks.array(self.loss_mask)
         length = np.full(episodes, positions) if self.length is None else checks.array(self.length)
@@ -86,7 +81,7 @@ class Episodes:
             whole = targets.shape == tokens.shape and targets.dtype.kind in "iu"
             _expect(whole, "targets", targets, f"integers of shape {tokens.shape}")
             object.__setattr__(self, "targets", targets.astype(np.int64, copy=False))
-        object.__setattr__(self, "tokens", tokens.astype(np.int64, copy=False))
+        object.__setattr__(self, "tokens", tokens)
         object.__setattr__(self, "loss_mask", mask)
         object.__setattr__(self, "length", length.astype(np.int64, copy=False))
         object.__setattr__(self, "states", states)
@@ -269,8 +264,9 @@ class World(ABC):
         return draw_picture(self, kind, episode, position, options)
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """Which tokens may come first; all by default."""
-        return np.ones(len(self.vocabulary), bool)
+        """Which tokens may come first: by default those that `start_probs` allows, all where it is not known."""
+        probs = self.start_probs() if self.predicts_next_token else None
+        return np.ones(len(self.vocabulary), bool) if probs is None else probs > 0
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
         """Whether each token is legal after the tokens before it."""

@@ -50,10 +50,7 @@ def fixed_vectors(
 ) -> tuple[Float[np.ndarray, " states"], Float[np.ndarray, " states"]]:
     """Stationary row vector ``p`` and readout column ``w`` of ``M = sum_x T[x]``: p M = p, M w = w, p w = 1.
 
-    Raises
-    ------
-    ValueError
-        If eigenvalue 1 is missing or not simple, so that there is no unique stationary distribution.
+    A ValueError if eigenvalue 1 is missing or not simple, so that there is no unique stationary distribution.
     """
     total = transitions.sum(0)
     size = len(total)
@@ -104,20 +101,20 @@ def beliefs(
     return vectors
 
 
-def tokens(world: World, values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
-    """Token ids of a world as int64.
-
-    Raises
-    ------
-    ValueError
-        If they have another shape or type, or one is outside the vocabulary; the first is named.
-    """
+def token_ids(values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
+    """Token ids as int64; a ValueError if they have another shape or type."""
     ids = array(values)
     if ids.ndim != 2 or ids.dtype.kind not in "iu":
         raise ValueError(
             f"tokens must be integers of shape (episodes, positions), got {ids.dtype} of shape {ids.shape}; "
             "for one sequence pass tokens[None, :]"
         )
+    return ids.astype(np.int64, copy=False)
+
+
+def tokens(world: World, values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
+    """Token ids of a world as int64; a ValueError for the first that is outside the vocabulary."""
+    ids = token_ids(values)
     vocabulary = world.vocabulary
     outside = (ids < 0) | (ids >= len(vocabulary))
     if outside.any():
@@ -127,7 +124,7 @@ def tokens(world: World, values: ArrayLike) -> Int[np.ndarray, "episodes positio
             f"of world {world.name!r}: ids 0..{len(vocabulary) - 1} for {', '.join(vocabulary[:24])}"
             + (", ..." if len(vocabulary) > 24 else "")
         )
-    return ids.astype(np.int64)
+    return ids
 
 
 def require_legal(
@@ -148,6 +145,13 @@ def require_legal(
         f"{world.vocabulary[tokens[episode, place]]!r} at position {place + 1}"
         f"{reason if isinstance(reason, str) else reason(episode, place)}"
     )
+
+
+def legal_tokens(world: World, values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
+    """Token ids as ``tokens`` returns them; a ValueError that names the first token that is not legal."""
+    ids = tokens(world, values)
+    require_legal(world, ids, world.legal(ids))
+    return ids
 
 
 def name(value: object) -> str:
@@ -261,15 +265,7 @@ def row_numbers(argument: str, rows: Any, count: int) -> Int[np.ndarray, " rows"
 
 
 def sampling(world: World, n: int, length: int | None, seed: int, split: str) -> tuple[int, int, np.random.Generator]:
-    """Check the arguments of ``World.sample``; return ``n``, the length of an episode and the random generator.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range, or no length is given where the world has none.
-    UnknownNameError
-        If the world has no such split.
-    """
+    """Check the arguments of ``World.sample``; return ``n``, the length of an episode and the random generator."""
     n, length = integer("n", n), tokens_per_episode(world, length)
     if split not in world.splits:
         raise unknown(f"split of world {world.name!r}:", split, world.splits)

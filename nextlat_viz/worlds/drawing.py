@@ -59,13 +59,7 @@ def picture(owner: type, kind: str) -> Callable[[Picture], Picture]:
 
 
 def find_picture(owner: type, kind: str) -> Callable[..., go.Figure]:
-    """Return the function registered for a class, or for the nearest of its base classes.
-
-    Raises
-    ------
-    NotImplementedError
-        If no such function is registered.
-    """
+    """Return the function registered for a class, or for the nearest of its base classes."""
     for cls in owner.__mro__:
         package = cls.__module__.rpartition(".")[0]
         if (cls, kind) not in _PICTURES and package and find_spec(f"{package}.draw"):

@@ -55,10 +55,7 @@ class Kernel:
     def chances(self, raw: Float[np.ndarray, "*rows tokens"]) -> Float[np.ndarray, "*rows tokens"]:
         """Token probabilities with values below ``tiny``, rounding errors of generalised worlds, set to 0.
 
-        Raises
-        ------
-        ValueError
-            If a probability is negative beyond rounding.
+        A ValueError if a probability is negative beyond rounding.
         """
         if raw.min(initial=0.0) < -_NEGATIVE:
             raise ValueError(

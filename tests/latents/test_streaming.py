@@ -91,7 +91,7 @@ class Cut(BaseException):
 
 
 @pytest.mark.parametrize("batches", range(0, 13, 3))
-@pytest.mark.parametrize("where", ["write", "_sync", "finish"])
+@pytest.mark.parametrize("where", ["_write", "_sync", "_finish"])
 def test_cut_anywhere_it_goes_on_to_the_same_bytes(
     batches: int, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,9 +103,9 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
     def cut(*arguments: Any) -> None:
         nonlocal calls
         calls += 1
-        if where == "finish":
-            arguments[0].stop()
-        if where == "finish" or calls > batches:
+        if where == "_finish":
+            arguments[0]._stop()
+        if where == "_finish" or calls > batches:
             raise Cut
         untouched(*arguments)
 
@@ -116,7 +116,7 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
     assert not out.exists()
     begun = json.loads(out.with_name(".cut.h5ad.journal").read_text(encoding="utf-8").split("\n")[0])
     with contextlib.closing(streaming.Growing(out, begun)) as growing:
-        assert growing.episodes == min(50, 4 * batches if where != "finish" else 50)
+        assert growing.episodes == min(50, 4 * batches if where != "_finish" else 50)
     nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.h5ad", "whole.h5ad"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nextlat_viz import worlds
-from nextlat_viz.worlds import floors
+from nextlat_viz.worlds import beliefs
+from nextlat_viz.worlds.hmm import world as hmm_world
 from tests.worlds import reference
 
 LONGEST = {"bloch_walk": 5, "mess3": 7}
@@ -55,7 +56,7 @@ def test_a_finite_tree_gives_the_exact_rate_without_unifilarity() -> None:
 
 def test_deep_floors_are_estimated_and_say_how_well(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = worlds.get("mess3").floor(8)
-    monkeypatch.setattr(floors, "MAX_CHILDREN", 100)
+    monkeypatch.setattr(beliefs, "MAX_CHILDREN", 100)
     world = worlds.get("mess3")
     estimate, error = world.floor(8), world.floor_error(8)
     assert (error[:4] == 0).all()
@@ -76,7 +77,7 @@ def test_asking_again_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get("z1r")
     long = world.floor(6)
     long[:] = 0
-    monkeypatch.setattr(floors, "floors", None)
+    monkeypatch.setattr(hmm_world, "floors", None)
     assert world.floor(5)[0] > 0
 
 

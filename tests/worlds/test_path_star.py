@@ -348,6 +348,6 @@ def test_the_picture() -> None:
     with pytest.raises(UnknownNameError, match=r"'widht'.*'width'"):
         world.draw("graph", widht=3)
     with pytest.raises(ValueError, match="position must be"):
-        world.draw("graph", episode=wrong, position=0)
+        world.draw("graph", episode=wrong, position=-1)
     with pytest.raises(ValueError, match="one episode"):
         world.draw("graph", episode=world.sample(2))

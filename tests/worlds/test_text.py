@@ -20,8 +20,7 @@ from benchmarks.plain import text as plain
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.worlds.text import Text, cache, text
-from nextlat_viz.worlds.text.corpus import BOUNDARY, in_test
-from nextlat_viz.worlds.text.tokenizer import readable
+from nextlat_viz.worlds.text.corpus import BOUNDARY, in_test, readable
 
 from .test_draw import texts
 

@@ -48,12 +48,8 @@ def solved_problems(
     """Draw one solved problem for each target: its inputs, and its equations as left, operation, right, result.
 
     By rejection: random calculations are drawn until enough of them end in each target. ``hands`` tells which of the
-    inputs (rows, numbers) may be used; default all.
-
-    Raises
-    ------
-    ValueError
-        If four million calculations in a row end in none of the targets still needed.
+    inputs (rows, numbers) may be used; default all. A ValueError if four million calculations in a row end in none of
+    the targets still needed.
     """
     need = np.bincount(targets, minlength=limit + 1)
     drawn: list[tuple[np.ndarray, np.ndarray]] = []

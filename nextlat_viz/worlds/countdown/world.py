@@ -12,7 +12,6 @@ from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
 from nextlat_viz.worlds.countdown import oracle
 from nextlat_viz.worlds.countdown.arithmetic import OPERATIONS, solved_problems
-from nextlat_viz.worlds.countdown.verdict import Verdict, verdict_on
 
 _LARGEST_LIMIT = 10_000
 
@@ -105,10 +104,8 @@ class Countdown(World):
         limit: int = _LARGEST_LIMIT,
         data_seed: int = 0,
     ) -> None:
-        self.numbers, self.limit = (
-            checks.integer("numbers", numbers, 2),
-            checks.integer("limit", limit, 1, _LARGEST_LIMIT),
-        )
+        self.numbers = checks.integer("numbers", numbers, 2)
+        self.limit = checks.integer("limit", limit, 1, _LARGEST_LIMIT)
         self.largest = checks.integer("largest", largest)
         if self.largest > self.limit:
             raise ValueError(f"largest={largest} must be at most limit={limit}, because inputs are tokens")
@@ -200,7 +197,7 @@ class Countdown(World):
             digest = scrambled(digest ^ column)
         return (digest >> np.uint64(11)) / 2.0**53 < self._held_out
 
-    def verify(self, tokens: Tokens) -> Verdict:
+    def verify(self, tokens: Tokens) -> oracle.Verdict:
         """Check the solutions in any tokens, equation by equation.
 
         Inputs and target are read from the prompt. A false equation still uses its operands and adds the result as
@@ -218,23 +215,18 @@ class Countdown(World):
         >>> world.verify(episodes.tokens).solved.all(), world.verify(episodes.tokens[:, ::-1]).solved.any()
         (np.True_, np.False_)
         """
-        ids = np.asarray(tokens)
-        if ids.ndim != 2 or ids.dtype.kind not in "iu":
-            raise ValueError(
-                f"tokens must be integers of shape (episodes, positions), got {ids.dtype} of shape {ids.shape}"
-            )
+        ids = checks.token_ids(tokens)
         read = np.full((len(ids), self.length), -1, np.int64)
         read[:, : ids.shape[1]] = ids[:, : self.length]
         solution = read[:, self.prompt : -1].reshape(len(read), self.equations, 5)
-        return verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
+        return oracle.verdict_on(read[:, : self.numbers], read[:, self.numbers], solution, self.limit)
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Compute the states after each token from the tokens up to it."""
-        return oracle.states(self, self._legal_tokens(tokens))
+        return oracle.states(self, checks.legal_tokens(self, tokens))
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
         """The numbers left, the target, and the tokens of the equation that is being written."""
-        tokens = self._legal_tokens(tokens)
+        tokens = checks.legal_tokens(self, tokens)
         known = oracle.states(self, tokens)
         begun = np.full((*tokens.shape, 4), -1)
         places = np.arange(tokens.shape[1])
@@ -264,17 +256,12 @@ class Countdown(World):
                 legal[episode, place - 1, ids[episode, which]] = True
         return legal
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """All inputs."""
-        ids = np.arange(len(self.vocabulary))
-        return (ids >= 1) & (ids <= self.largest)
-
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
         """Uniform over all inputs, as in the rest of the problem, which is not scored."""
-        return self.legal_first() / self.legal_first().sum()
+        ids = np.arange(len(self.vocabulary))
+        return ((ids >= 1) & (ids <= self.largest)) / self.largest
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
-        """Whether each token is legal after the tokens before it."""
         tokens = checks.tokens(self, tokens)
         ok = [
             ((ids == now[:, None]) & (weights > 0)).any(1)
@@ -296,7 +283,7 @@ class Countdown(World):
         """
         if self.numbers > oracle.MOST_NUMBERS:
             return None
-        tokens = self._legal_tokens(tokens)
+        tokens = checks.legal_tokens(self, tokens)
         probs = np.zeros((*tokens.shape, len(self.vocabulary)))
         rows = np.arange(len(tokens))
         for place, (ids, weights) in enumerate(oracle.candidates(self, tokens, weighted=True)):
@@ -328,20 +315,16 @@ class Countdown(World):
             before = word
         return text.strip()
 
-    def _legal_tokens(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions"]:
-        """The tokens as int64; a ValueError if one is not legal."""
-        tokens = checks.tokens(self, tokens)
-        checks.require_legal(self, tokens, self.legal(tokens))
-        return tokens
-
 
 def _range(targets: Sequence[int], limit: int) -> tuple[int, int]:
     expected = "two integers, the least and the greatest target"
-    if not isinstance(targets, Sequence) or len(targets) != 2:
+    if (
+        not isinstance(targets, Sequence)
+        or len(targets) != 2
+        or any(isinstance(value, bool) or not isinstance(value, (int, np.integer)) for value in targets)
+    ):
         raise ValueError(f"targets must be {expected}, got {targets!r}")
     low, high = targets
-    if any(isinstance(value, bool) or not isinstance(value, (int, np.integer)) for value in targets):
-        raise ValueError(f"targets must be {expected}, got {targets!r}")
     if not 1 <= low <= high <= limit:
         raise ValueError(f"targets must be {expected}, with 1 <= least <= greatest <= {limit}, got {targets!r}")
     return int(low), int(high)

@@ -65,13 +65,7 @@ def permutations(values: ArrayLike) -> Int[np.ndarray, "elements places"]:
 
 
 def multiplication(elements: Int[np.ndarray, "elements places"]) -> Int[np.ndarray, "elements elements"]:
-    """Multiplication table: entry (x, y) is the element that applies x, then y.
-
-    Raises
-    ------
-    ValueError
-        If an element occurs twice, or a product is missing.
-    """
+    """Multiplication table: entry (x, y) applies x, then y; a ValueError if elements repeat or a product is missing."""
     index = {element.tobytes(): k for k, element in enumerate(elements)}
     if len(index) < len(elements):
         raise ValueError(f"elements must all differ, got {len(elements)} of which {len(index)} differ")
@@ -90,12 +84,7 @@ def multiplication(elements: Int[np.ndarray, "elements places"]) -> Int[np.ndarr
 def generating(
     table: Int[np.ndarray, "elements elements"], generators: Sequence[int], names: Sequence[str]
 ) -> tuple[int, ...]:
-    """The generators of a group as integers.
-
-    Raises
-    ------
-    ValueError
-        If one occurs twice or is not an element, or they do not generate the group.
+    """The generators of a group as integers; a ValueError if one repeats or they do not generate the group.
 
     Examples
     --------

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.plotting import CURSOR, INK, SEQUENTIAL, Figure
@@ -17,9 +17,8 @@ from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.beliefs import BeliefTree
 from nextlat_viz.worlds.drawing import picture, state_colour
 from nextlat_viz.worlds.hmm.machine import machine, spread
+from nextlat_viz.worlds.hmm.plane import fitting_depth
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
-
-_MOST_BELIEFS = 4000
 
 
 @picture(HiddenMarkovWorld, "machine")
@@ -63,7 +62,7 @@ def draw_beliefs(
     >>> worlds.get("z1r").draw("beliefs", depth=3).layout.width
     560
     """
-    depth = _fitting_depth(world) if depth is None else checks.integer("depth", depth)
+    depth = fitting_depth(world) if depth is None else checks.integer("depth", depth)
     figure = _drawn_once(_beliefs, world, depth, width, _height(world) if height is None else height)
     if episode is not None:
         beliefs = world.stationary[None]
@@ -185,31 +184,15 @@ def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
     if world.n_states <= 2:
         figure.update_xaxes(range=[-0.2, 1.2])
         figure.update_yaxes(range=[-1, 1], scaleanchor=None)
-    ring = _outline(corners)
-    figure.add_scatter(x=corners[ring, 0], y=corners[ring, 1], mode="lines", line=line, **drawing.QUIET)
     centre = corners.mean(0)
+    # The corners lie on a circle, so their order around the centre is that of the outline.
+    around = np.argsort(np.arctan2(*(corners - centre).T))
+    ring = np.append(around, around[0])
+    figure.add_scatter(x=corners[ring, 0], y=corners[ring, 1], mode="lines", line=line, **drawing.QUIET)
     for name, corner in zip(world.state_names, corners, strict=True):
         outward = (corner - centre) / (np.linalg.norm(corner - centre) + 1e-12)
         x, y = 22 * outward if world.n_states > 2 else (0, -24)
         drawing.add_text(figure, corner, f"<b>{escape(shorten(name))}</b>", 14, xshift=x, yshift=y)
-
-
-def _outline(points: Float[np.ndarray, "points 2"]) -> Int[np.ndarray, " ring"]:
-    """Indices around the convex hull, back to the first, anticlockwise (Andrew's monotone chain)."""
-    order = np.lexsort((points[:, 1], points[:, 0]))
-
-    def half(indices: Int[np.ndarray, " points"]) -> list[int]:
-        chain: list[int] = []
-        for index in indices:
-            while len(chain) > 1:
-                (ax, ay), (bx, by) = points[chain[-1]] - points[chain[-2]], points[index] - points[chain[-2]]
-                if ax * by - ay * bx > 1e-12:
-                    break
-                chain.pop()
-            chain.append(int(index))
-        return chain
-
-    return np.array(half(order)[:-1] + half(order[::-1]))
 
 
 def _mixed_colours(beliefs: Float[np.ndarray, "rows states"]) -> list[str]:
@@ -232,11 +215,3 @@ def _hover(world: HiddenMarkovWorld, tree: BeliefTree, place: int) -> str:
 def _height(world: HiddenMarkovWorld) -> int:
     """Default height: the beliefs of one or two states lie on a line, which needs less room."""
     return 460 if world.n_states > 2 else 260
-
-
-def _fitting_depth(world: HiddenMarkovWorld) -> int:
-    """Depth of the deepest tree, up to twelve tokens, that a picture can show."""
-    depth = 1
-    while depth < 12 and world.n_tokens ** (depth + 2) <= _MOST_BELIEFS * (world.n_tokens - 1):
-        depth += 1
-    return depth

@@ -12,6 +12,8 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
+_MOST_BELIEFS = 4000
+
 
 @dataclass(frozen=True, eq=False)
 class BeliefPlane:
@@ -44,7 +46,7 @@ class BeliefPlane:
     @classmethod
     def _principal(cls, world: HiddenMarkovWorld) -> BeliefPlane:
         # A generalised world has no states to place at corners.
-        tree = world.reachable_beliefs(max_depth=_depth(world))
+        tree = world.reachable_beliefs(max_depth=fitting_depth(world))
         centre = tree.beliefs.mean(0)
         _, sizes, axes = np.linalg.svd(tree.beliefs - centre, full_matrices=True)
         axes = axes[:2]
@@ -83,6 +85,9 @@ def around(transitions: Float[np.ndarray, "tokens states states"]) -> tuple[int,
     return min(((0, *rest) for rest in permutations(range(1, size))), key=cost)
 
 
-def _depth(world: HiddenMarkovWorld) -> int:
-    """A depth with at most about 4,000 beliefs."""
-    return max(2, min(12, int(np.log(4000) / np.log(max(2, world.n_tokens)))))
+def fitting_depth(world: HiddenMarkovWorld) -> int:
+    """Depth of the deepest tree of beliefs, up to twelve tokens, that a picture can show."""
+    depth = 1
+    while depth < 12 and world.n_tokens ** (depth + 2) <= _MOST_BELIEFS * (world.n_tokens - 1):
+        depth += 1
+    return depth

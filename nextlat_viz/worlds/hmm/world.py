@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.worlds import checks, floors
+from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World
-from nextlat_viz.worlds.beliefs import BeliefTree, reachable
+from nextlat_viz.worlds.beliefs import BeliefTree, entropy_rate, floors, reachable
 from nextlat_viz.worlds.hmm.plane import BeliefPlane
 from nextlat_viz.worlds.kernel import Kernel, invert
 
@@ -231,7 +231,7 @@ class HiddenMarkovWorld(World):
 
     def _floor(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         if len(self._floors[0]) < length:
-            self._floors = floors.floors(self.kernel, length)
+            self._floors = floors(self.kernel, length)
         return self._floors[0][:length].copy(), self._floors[1][:length].copy()
 
     def entropy_rate(self) -> float:
@@ -255,7 +255,7 @@ class HiddenMarkovWorld(World):
 
     @cached_property
     def _rate(self) -> tuple[float, float]:
-        return floors.entropy_rate(self.kernel)
+        return entropy_rate(self.kernel)
 
     def reachable_beliefs(self, max_depth: int = 8, max_beliefs: int = 100_000) -> BeliefTree:
         """The distinct beliefs reachable within ``max_depth`` tokens, the stationary start included.
@@ -326,10 +326,5 @@ class HiddenMarkovWorld(World):
         """Exact distribution of the first token."""
         return self.kernel.predict(self.stationary)
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """Tokens of probability above zero in the stationary distribution."""
-        return self.start_probs() > 0
-
     def facts(self) -> dict[str, str]:
-        """Rows of the world's table in a notebook."""
         return super().facts() | {"entropy rate": f"{self.entropy_rate():.4f} nats per token"}

@@ -38,7 +38,9 @@ def draw_board(
         return _board(world, start, "the opening, black to move", "black", moves, width, height)
     tokens = episode.tokens[:, :position]
     truth = world.replay(tokens)
-    boards = np.concatenate([start[None], _colours(truth["board"][0], truth["turn"][0])])
+    # From 1 mine and 2 theirs to 1 black and 2 white.
+    board, white = truth["board"][0], truth["turn"][0] == _SIDES.index("white")
+    boards = np.concatenate([start[None], np.where(white[:, None] & (board != 0), 3 - board, board)])
     side = _SIDES[truth["turn"][0, -1]]
     moves = [world.vocabulary[token] for token in np.flatnonzero(world.legal_next(tokens)[0, -1])]
     played = world.vocabulary[tokens[0, -1]]
@@ -50,14 +52,6 @@ def draw_board(
     if played != "end":
         _mark(figure, SQUARES.index(played), np.flatnonzero((boards[-2] != 0) & (boards[-2] != boards[-1])))
     return figure
-
-
-def _colours(
-    board: Int[np.ndarray, "positions squares"], turn: Int[np.ndarray, " positions"]
-) -> Int[np.ndarray, "positions squares"]:
-    """Convert 1 mine and 2 theirs to 1 black and 2 white."""
-    swapped = (turn[:, None] == _SIDES.index("white")) & (board != 0)
-    return np.where(swapped, 3 - board, board)
 
 
 def _board(

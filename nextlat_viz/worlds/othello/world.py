@@ -159,10 +159,6 @@ class Othello(World):
         """Whether each token is legal after the tokens before it; from ``length`` (episodes,) tokens on all are."""
         return _record(checks.tokens(self, tokens), length).legal
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """The four squares that Black may open on."""
-        return _as_tokens(opening(1).moves)[0]
-
     def start_states(self) -> dict[str, np.ndarray]:
         """The opening: Black is to move, with two discs each."""
         board = np.zeros(64, np.int8)
@@ -171,8 +167,8 @@ class Othello(World):
         return {"board": board, "turn": np.array(0), "score": np.array(0)}
 
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
-        """Distribution of the first move: uniform over the four openings."""
-        return self.legal_first() / self.legal_first().sum()
+        """Distribution of the first move: uniform over the four squares that Black may open on."""
+        return _as_tokens(opening(1).moves)[0] / 4
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions 65"]:
         """The board and the side to move."""

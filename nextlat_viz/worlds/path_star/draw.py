@@ -36,7 +36,10 @@ def draw_star(
     edges = list(zip(read[0 : world.prompt - 3 : 3].tolist(), read[1 : world.prompt - 3 : 3].tolist(), strict=True))
     for arm, nodes in enumerate(arms.tolist()):
         for tail, head in pairwise(nodes):
-            _edge(figure, places[tail], places[head], arm, (tail, head) in edges)
+            read_line, ahead = {"width": 3, "color": state_colour(arm)}, {"width": 1, "color": INK, "dash": "dot"}
+            x, y = np.stack([places[tail], places[head]], axis=1)
+            line = read_line if (tail, head) in edges else ahead
+            figure.add_scatter(x=x, y=y, mode="lines", line=line, **QUIET)
     answer = [int(token) for token in tokens[world.prompt : at] if int(token) in places]
     path = np.array([places[node] for node in answer]).reshape(-1, 2)
     figure.add_scatter(x=path[:, 0], y=path[:, 1], mode="lines", line={"width": 7, "color": CURSOR}, **QUIET)
@@ -65,13 +68,6 @@ def _places(
     step = float(reach) / (nodes - 2 + first)
     radii = step * np.concatenate([[0.0], first + np.arange(nodes - 1)])
     return {int(node): ways[arm] * radii[k] for arm, row in enumerate(arms) for k, node in enumerate(row)}, step
-
-
-def _edge(
-    figure: go.Figure, tail: Float[np.ndarray, " 2"], head: Float[np.ndarray, " 2"], arm: int, read: bool
-) -> None:
-    line = {"width": 3, "color": state_colour(arm)} if read else {"width": 1, "color": INK, "dash": "dot"}
-    figure.add_scatter(x=[tail[0], head[0]], y=[tail[1], head[1]], mode="lines", line=line, **QUIET)
 
 
 def _nodes(

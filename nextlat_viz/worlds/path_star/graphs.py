@@ -15,8 +15,10 @@ def distinct_problems(
 
     The other arms are ordered by their first node, so that rows are equal exactly if graph and goal are equal.
     """
+    import pandas as pd
+
     drawn = _draw(rng, count, arms, nodes_per_arm, node_ids)
-    while len(drawn := _distinct(drawn)) < count:
+    while len(drawn := pd.DataFrame(drawn).drop_duplicates().to_numpy()) < count:
         drawn = np.concatenate([drawn, _draw(rng, count, arms, nodes_per_arm, node_ids)])
     return drawn[:count]
 
@@ -94,9 +96,3 @@ def _draw(
     order = others[:, :, 0].argsort(axis=1)
     nodes[:, nodes_per_arm:] = np.take_along_axis(others, order[..., None], axis=1).reshape(count, -1)
     return nodes
-
-
-def _distinct(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, "distinct columns"]:
-    """The rows without repeats, in order of first appearance."""
-    whole = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}")[:, 0]
-    return rows[np.sort(np.unique(whole, return_index=True)[1])]

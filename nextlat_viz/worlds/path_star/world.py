@@ -151,8 +151,7 @@ class PathStar(World):
         )
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
-        """Compute the states after each token, each (episodes, positions), from the tokens up to it."""
-        return self._states(self._legal_tokens(tokens))
+        return self._states(checks.legal_tokens(self, tokens))
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Which tokens may come next. In the answer, only the correct one.
@@ -166,6 +165,12 @@ class PathStar(World):
             if place:
                 legal[:, place - 1] = allowed
         return legal
+
+    def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
+        tokens = checks.tokens(self, tokens)
+        rows = np.arange(len(tokens))
+        legal = [allowed[rows, now] for allowed, now in zip(self._allowed(tokens), tokens.T, strict=False)]
+        return np.array(legal, bool).T.reshape(tokens.shape)
 
     def arms_of(self, tokens: Tokens) -> Int[np.ndarray, "episodes arms nodes"]:
         """Node ids along each arm, the start first; arms in order of their first edge in the prompt.
@@ -181,7 +186,7 @@ class PathStar(World):
         >>> world.arms_of(world.sample(1, seed=0, split="test").tokens).tolist()
         [[[50, 29, 22], [50, 89, 87]]]
         """
-        tokens = self._legal_tokens(np.asarray(tokens)[:, : self.prompt])
+        tokens = checks.legal_tokens(self, np.asarray(tokens)[:, : self.prompt])
         if tokens.shape[1] < self.prompt:
             raise ValueError(f"tokens must hold the whole prompt, {self.prompt} tokens, got {tokens.shape[1]}")
         tails, heads = tokens[:, 0 : self._start : 3], tokens[:, 1 : self._start : 3]
@@ -189,13 +194,9 @@ class PathStar(World):
         listed = (heads[:, None, None] == arms[:, :, 1:, None]).argmax(-1).min(-1)
         return np.take_along_axis(arms, listed.argsort(axis=1)[..., None], axis=1)
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """All nodes."""
-        return np.arange(len(self.vocabulary)) < self.node_ids
-
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
         """Uniform over all nodes, as in the rest of the prompt, which is not scored."""
-        return self.legal_first() / self.legal_first().sum()
+        return (np.arange(len(self.vocabulary)) < self.node_ids) / self.node_ids
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Distribution of the next token, exact from ``=`` on: probability 1 for the correct token.
@@ -207,12 +208,12 @@ class PathStar(World):
         ValueError
             As ``replay`` does.
         """
-        legal = self.legal_next(self._legal_tokens(tokens))
+        legal = self.legal_next(checks.legal_tokens(self, tokens))
         return legal / legal.sum(-1, keepdims=True)
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
         """In the answer, the nodes that are left of the path; in the prompt, all tokens of it so far."""
-        tokens = self._legal_tokens(tokens)
+        tokens = checks.legal_tokens(self, tokens)
         episodes, positions = tokens.shape
         facts = np.full((episodes, positions, self.prompt + self.nodes_per_arm + 1), -1)
         for place in range(min(positions, self.prompt)):
@@ -261,14 +262,6 @@ class PathStar(World):
         tokens[:, self._start + 2] = self._equals
         tokens[:, self.prompt + 1 : -1] = arms[:, 0]
         tokens[:, -1] = self._end
-        return tokens
-
-    def _legal_tokens(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions"]:
-        """The tokens as int64; a ValueError if one is not legal."""
-        tokens = checks.tokens(self, tokens)
-        rows = np.arange(len(tokens))
-        legal = [allowed[rows, now] for allowed, now in zip(self._allowed(tokens), tokens.T, strict=False)]
-        checks.require_legal(self, tokens, np.array(legal, bool).T.reshape(tokens.shape))
         return tokens
 
     def _allowed(self, tokens: Int[np.ndarray, "episodes positions"]) -> Iterator[Bool[np.ndarray, "episodes tokens"]]:

@@ -20,7 +20,7 @@ class Choice(NamedTuple):
     """One choice at a node.
 
     It is a word, or PERSON, THING or PLACE for one choice for each of them; possible if the fact ``when`` of
-    ``facts.rows`` is true; leads to the node ``then`` and has the effect ``does`` of ``Narrator.advance``. Possible
+    ``narrator.facts`` is true; leads to the node ``then`` and has the effect ``does`` of ``Narrator.advance``. Possible
     choices have probabilities in proportion to their weights.
     """
 

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes, Tokens, World, scrambled
-from nextlat_viz.worlds.story.facts import NO_PRONOUN, History, Telling
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, THINGS
-from nextlat_viz.worlds.story.narrator import Narrator
+from nextlat_viz.worlds.story.narrator import NO_PRONOUN, History, Narrator, Telling
 
 _MARKS = {".", ",", "?"}
 _HELD_OUT = 0.1
@@ -149,12 +148,12 @@ class Story(World):
         opening = np.zeros((self.opening_length, n), np.int64)
         opening[4::5] = starts[rng.integers(len(starts), size=n)].T
         uniform = rng.random((max(length - self.opening_length, 0), n))
-        now, facts = self.narrator.begin(n)
+        now = self.narrator.begin(n)
         tokens = np.empty((length, n), np.int64)
         history = History(now, length) if states else None
         for t in range(length):
             after = t - self.opening_length
-            choice = opening[t] if after < 0 else self.narrator.choose(now, facts, uniform[after])
+            choice = opening[t] if after < 0 else self.narrator.choose(now, uniform[after])
             tokens[t] = self.narrator.advance(now, choice)
             if history:
                 history.keep(t, now)
@@ -173,7 +172,7 @@ class Story(World):
         ['kitchen', 'anna', 'ball']
         """
         tokens = checks.tokens(self, tokens)
-        history = History(self.narrator.begin(len(tokens))[0], tokens.shape[1])
+        history = History(self.narrator.begin(len(tokens)), tokens.shape[1])
         for t, now, _, possible in self._read(tokens):
             self._require_possible(tokens, t, possible)
             history.keep(t, now)
@@ -221,13 +220,9 @@ class Story(World):
             legal[:, t] = (self.narrator.by_token(now, weights) > 0) & alive[:, None]
         return legal
 
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """The name of the first person, with which every opening begins."""
-        return np.array([word == self.people[0] for word in self.vocabulary])
-
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
-        """Probability 1 for the name of the first person. It is not scored."""
-        return self.legal_first() / self.legal_first().sum()
+        """Probability 1 for the name of the first person, with which every opening begins. It is not scored."""
+        return np.array([float(word == self.people[0]) for word in self.vocabulary])
 
     def decode(self, tokens: ArrayLike) -> str:
         """Write the story with capitals and punctuation.
@@ -256,12 +251,12 @@ class Story(World):
         self, tokens: Int[np.ndarray, "episodes positions"]
     ) -> Iterator[tuple[int, Telling, np.ndarray, np.ndarray]]:
         """Yield position, state after it, weights of the next choices, and whether the token is legal."""
-        now, facts = self.narrator.begin(len(tokens))
-        law = self.narrator.law(now, facts)
+        now = self.narrator.begin(len(tokens))
+        law = self.narrator.law(now)
         for t in range(tokens.shape[1]):
             choice, possible = self.narrator.matching(now, law, tokens[:, t])
             self.narrator.advance(now, choice)
-            law = self.narrator.law(now, facts)
+            law = self.narrator.law(now)
             yield t, now, law, possible
 
     def _require_possible(self, tokens: np.ndarray, t: int, possible: Bool[np.ndarray, " episodes"]) -> None:

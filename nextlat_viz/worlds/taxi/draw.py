@@ -31,13 +31,7 @@ def draw_city(
 def draw_ride(
     world: Taxi, episode: Episodes | None, position: int | None, *, width: int = 720, height: int | None = None
 ) -> Figure:
-    """Draw the ride of an episode.
-
-    Raises
-    ------
-    ValueError
-        If there is no episode.
-    """
+    """Draw the ride of an episode, which is required."""
     if episode is None:
         raise ValueError("the picture 'ride' needs an episode: pass episode=world.sample(1)")
     return draw_city(world, episode, position, width=width, height=height)

@@ -73,8 +73,13 @@ def draw_map(
             raise ValueError(f"{argument} belongs to one ride, got {len(paths)}")
     if goal is not None and not 0 <= goal < len(streets.nodes):
         raise ValueError(f"goal must be an intersection from 0 to {len(streets.nodes) - 1}, got {goal!r}")
-    figure = Figure(layout=drawing.layout(width, _height(streets, width) if height is None else height))
-    _frame(figure, streets)
+    across, up = np.ptp(streets.x), np.ptp(streets.y)
+    if height is None:
+        height = int(np.clip((width - 32) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
+    figure = Figure(layout=drawing.layout(width, height))
+    margin = 0.03 * max(across, up)
+    figure.update_xaxes(range=[streets.x.min() - margin, streets.x.max() + margin])
+    figure.update_yaxes(range=[streets.y.min() - margin, streets.y.max() + margin])
     notes = []
     if use is not None:
         counts = np.asarray(use)
@@ -88,11 +93,13 @@ def draw_map(
     else:
         notes += _draw_streets(figure, streets, faded=bool(paths))
     if len(streets.nodes) <= _AFFORDABLE_NAMES:
-        _draw_names(figure, streets)
+        hover = [escape(shorten(name, drawing.HOVER)) for name in streets.nodes]
+        drawing.add_dots(figure, np.stack([streets.x, streets.y], axis=1), hover, size=8, color=INK, opacity=0)
     if len(paths) == 1:
         _draw_ride(figure, streets, paths[0], at, goal)
-    elif paths:
-        _draw_rides(figure, streets, paths)
+    else:
+        for path in paths:
+            _draw_path(figure, streets, path, {"width": 2.5}, arrows=False)
     if streets.attribution:
         notes.append(f"{streets.attribution}.")
     default = f"{streets.name}: {len(streets.nodes):,} intersections, {streets.n_edges:,} directed edges"
@@ -117,17 +124,6 @@ def _paths(streets: Streets, rides: ArrayLike | Sequence[ArrayLike] | None) -> l
                 f"a ride passes intersections 0 to {len(streets.nodes) - 1}, got {path[np.argmax(outside)]}"
             )
     return paths
-
-
-def _height(streets: Streets, width: int) -> int:
-    across, up = np.ptp(streets.x), np.ptp(streets.y)
-    return int(np.clip((width - 32) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
-
-
-def _frame(figure: go.Figure, streets: Streets) -> None:
-    margin = 0.03 * max(np.ptp(streets.x), np.ptp(streets.y))
-    figure.update_xaxes(range=[streets.x.min() - margin, streets.x.max() + margin])
-    figure.update_yaxes(range=[streets.y.min() - margin, streets.y.max() + margin])
 
 
 def _segments(streets: Streets, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, Float[np.ndarray, " points"]]:
@@ -207,11 +203,6 @@ def _amount(value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() else f"{value:,.3g}"
 
 
-def _draw_names(figure: go.Figure, streets: Streets) -> None:
-    hover = [escape(shorten(name, drawing.HOVER)) for name in streets.nodes]
-    drawing.add_dots(figure, np.stack([streets.x, streets.y], axis=1), hover, size=8, color=INK, opacity=0)
-
-
 def _draw_ride(
     figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], at: int | None, goal: int | None
 ) -> None:
@@ -228,11 +219,6 @@ def _draw_ride(
     place = [streets.x[path[at]], streets.y[path[at]]]
     hover = [escape(shorten(f"at {streets.nodes[path[at]]}", drawing.HOVER))]
     drawing.add_dots(figure, place, hover, size=11, color=CURSOR, line={"width": 0})
-
-
-def _draw_rides(figure: go.Figure, streets: Streets, paths: Sequence[Int[np.ndarray, " _"]]) -> None:
-    for path in paths:
-        _draw_path(figure, streets, path, {"width": 2.5}, arrows=False)
 
 
 def _draw_path(

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import networkx
 
 _EARTH_RADIUS = 6_371_008.8  # metres, IUGG mean
-_COORDINATES = (("longitude", "latitude"), ("lon", "lat"), ("x", "y"))
+COORDINATES = (("longitude", "latitude"), ("lon", "lat"), ("x", "y"))
+"""Attributes of nodes and columns of tables that hold a position."""
+
 _FARTHEST = 90.0
 """Greatest angle between a street and its direction, in degrees."""
 
@@ -218,11 +220,11 @@ def _places(
 
 
 def _has_place(attributes: Mapping[str, Any]) -> bool:
-    return any(attributes.get(part) is not None for key in (*_COORDINATES, ("pos",)) for part in key)
+    return any(attributes.get(part) is not None for key in (*COORDINATES, ("pos",)) for part in key)
 
 
 def _place(node: Any, attributes: Mapping[str, Any]) -> tuple[tuple[str, ...], float, float]:
-    for key in (*_COORDINATES, ("pos",)):
+    for key in (*COORDINATES, ("pos",)):
         if any(attributes.get(part) is None for part in key):
             continue
         values = attributes["pos"] if key == ("pos",) else [attributes[part] for part in key]
@@ -231,7 +233,7 @@ def _place(node: Any, attributes: Mapping[str, Any]) -> tuple[tuple[str, ...], f
         except (TypeError, ValueError):
             raise ValueError(f"node {node!r} has {' and '.join(key)} that are not two numbers: {values!r}") from None
         return key, x, y
-    looked_for = ", ".join("/".join(key) for key in (*_COORDINATES, ("pos",)))
+    looked_for = ", ".join("/".join(key) for key in (*COORDINATES, ("pos",)))
     raise ValueError(
         f"node {node!r} has no position: looked for {looked_for}, found "
         f"{', '.join(sorted(map(str, attributes))) or 'no attributes'}. Give every node a position, or none and every "

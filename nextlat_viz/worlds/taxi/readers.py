@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from nextlat_viz.worlds.taxi.networks import from_networkx
+from nextlat_viz.worlds.taxi.networks import COORDINATES, from_networkx
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 OPENSTREETMAP = "Map data © OpenStreetMap contributors, ODbL"
-
-_PLACES = (("longitude", "latitude"), ("lon", "lat"), ("x", "y"))
 
 
 class LookUpError(Exception):
@@ -108,7 +106,7 @@ def from_tables(
 
 def _add_intersections(graph: networkx.MultiDiGraph, nodes: Path | DataFrame, *, places_needed: bool) -> None:
     label, header, rows = _table(nodes, "nodes")
-    places = next((pair for pair in _PLACES if set(pair) <= set(header)), None)
+    places = next((pair for pair in COORDINATES if set(pair) <= set(header)), None)
     if "node" not in header or (places is None and places_needed):
         raise ValueError(
             f"{label} must have the columns node, and longitude and latitude or x and y; it has {', '.join(header)}"
@@ -127,12 +125,9 @@ def _add_intersections(graph: networkx.MultiDiGraph, nodes: Path | DataFrame, *,
 
 
 def from_place(name: str, largest: bool = True, merge: bool = True) -> Streets:
-    """Download the driving network of a place by name; needs OSMnx and a network.
+    """Download the driving network of a place by name.
 
-    Raises
-    ------
-    LookUpError
-        If OSMnx or the network is missing, or there is no such place.
+    A LookUpError if OSMnx or the network is missing, or there is no such place.
     """
     try:
         import osmnx

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from nextlat_viz.worlds.base import scrambled
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
-from nextlat_viz.worlds.taxi.traffic import END, Traffic, traffic
+from nextlat_viz.worlds.taxi.traffic import END, Traffic
 
 KINDS = ("random", "noisy", "shortest")
 """Ways to choose a turn; see ``Rides``."""
@@ -78,13 +78,7 @@ class Rides:
     def pairs(
         self, n: int, rng: np.random.Generator, split: str
     ) -> tuple[Int[np.ndarray, " rides"], Int[np.ndarray, " rides"]]:
-        """Draw origins and destinations.
-
-        Raises
-        ------
-        ValueError
-            If the split has no pair.
-        """
+        """Draw origins and destinations; a ValueError if the split has no pair."""
         held_out = self.held_out if split == "test" else 1 - self.held_out
         share = held_out * self._within_reach
         if self.n_nodes**2 <= _LISTED_PAIRS or share < _RARE:
@@ -144,7 +138,7 @@ class Rides:
 
     @cached_property
     def _traffic(self) -> Traffic:
-        return traffic(self.streets, self.to_goal)
+        return Traffic(self.streets, self.to_goal)
 
     @cached_property
     def _within_reach(self) -> float:

@@ -94,7 +94,17 @@ def _reader(city: object) -> tuple[Callable[..., Streets], tuple[Any, ...]]:
     if isinstance(city, Mapping):
         return _renamed, (Streets.from_record(city),)
     if not isinstance(city, (str, os.PathLike)):
-        return _reader_of_object(city)
+        import networkx
+        import pandas as pd
+
+        if isinstance(city, networkx.Graph):
+            return from_networkx, (city,)
+        if isinstance(city, pd.DataFrame):
+            return readers.from_tables, (None, city)
+        raise ValueError(
+            "city must be a name, a path, Streets, a networkx graph, a DataFrame of edges, or a pair of paths or "
+            f"DataFrames, got {city!r}"
+        )
     name = os.fspath(city)
     if name.lower() in _OFFLINE:
         return _OFFLINE[name.lower()], ()
@@ -107,20 +117,6 @@ def _reader(city: object) -> tuple[Callable[..., Streets], tuple[Any, ...]]:
     if isinstance(city, os.PathLike) or Path(name).exists():
         raise ValueError(f"{name} is not a file of streets: .osm.pbf, .graphml, or a pair of .csv")
     return _place, (name,)
-
-
-def _reader_of_object(city: object) -> tuple[Callable[..., Streets], tuple[Any, ...]]:
-    import networkx
-    import pandas as pd
-
-    if isinstance(city, networkx.Graph):
-        return from_networkx, (city,)
-    if isinstance(city, pd.DataFrame):
-        return readers.from_tables, (None, city)
-    raise ValueError(
-        "city must be a name, a path, Streets, a networkx graph, a DataFrame of edges, or a pair of paths or "
-        f"DataFrames, got {city!r}"
-    )
 
 
 def _renamed(streets: Streets, name: str | None = None, attribution: str | None = None) -> Streets:

@@ -25,9 +25,6 @@ COMPASS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
 OCTANT = 360 / len(COMPASS)
 """Degrees between neighbouring directions."""
 
-_WORD = np.dtype("<u8")
-_GOALS_AT_ONCE = 8 * _WORD.itemsize
-
 
 @dataclass(frozen=True, eq=False)
 class Streets:
@@ -73,11 +70,8 @@ class Streets:
 
     def __post_init__(self) -> None:
         count = len(self.nodes)
-        for field, values, shape in (
-            ("x", self.x, (count,)),
-            ("y", self.y, (count,)),
-            ("turns", self.turns, (count, len(COMPASS))),
-        ):
+        for field, shape in {"x": (count,), "y": (count,), "turns": (count, len(COMPASS))}.items():
+            values = getattr(self, field)
             if values.shape != shape:
                 raise ValueError(f"{field} must have shape {shape}, one row per intersection, got {values.shape}")
         if len(set(self.nodes)) != count:
@@ -108,7 +102,30 @@ class Streets:
         rides use ``distance[node, goal]`` for all nodes and one goal. Takes one byte per pair, 41 MB for 6,400
         intersections.
         """
-        return _fewest_moves(self.turns)
+        count = len(self.nodes)
+        # Breadth first, a bit for each goal that an intersection reaches: a pass over the streets extends all paths.
+        seen = np.packbits(np.eye(count, dtype=bool), axis=1)
+        planes: list[np.ndarray] = []  # the moves in binary: plane k holds the bit worth 2^k
+        for moves in itertools.count(1):
+            reached = seen.copy()
+            for leads in self.turns.T:
+                reached[leads >= 0] |= seen[leads[leads >= 0]]
+            new = reached ^ seen
+            if not new.any():
+                break
+            if moves >> len(planes):
+                planes.append(np.zeros_like(seen))
+            for k, plane in enumerate(planes):
+                if moves >> k & 1:
+                    plane |= new
+            seen = reached
+        # One more than the longest path must fit, so that a caller can add a move.
+        result = np.zeros((count, count), np.min_scalar_type(moves))
+        for k, plane in enumerate(planes):
+            result |= np.unpackbits(plane, axis=1, count=count).astype(result.dtype) << k
+        result = np.asfortranarray(result)
+        result.flags.writeable = False
+        return result
 
     @cached_property
     def sha256(self) -> str:
@@ -218,56 +235,3 @@ def require_connected(name: str, nodes: Sequence[str], edges: Int[np.ndarray, "e
         f"{problem}; the largest has {np.bincount(part).max():,} of {count:,} intersections: pass largest=True to keep "
         "only that one"
     )
-
-
-def _fewest_moves(turns: Int[np.ndarray, "nodes 8"]) -> Integer[np.ndarray, "nodes nodes"]:
-    """Shortest paths in a strongly connected table of turns; see ``Streets.distance``.
-
-    Breadth-first search from 64 goals at once, one bit for each: one pass over the streets moves all of them back by
-    one.
-    """
-    count = len(turns)
-    degree = (turns >= 0).sum(1)
-    # Sorted by number of streets, so that the intersections with a k-th street come first.
-    order = np.argsort(-degree, kind="stable")
-    place = np.argsort(order)
-    onward = [
-        place[np.take_along_axis(turns[order], np.argsort(turns[order] < 0, axis=1, kind="stable"), 1)[:last, k]]
-        for k, last in enumerate((degree[:, None] > np.arange(degree.max())).sum(0))
-    ]
-    blocks = [
-        _moves_to(np.arange(first, min(first + _GOALS_AT_ONCE, count)), place, onward)
-        for first in range(0, count, _GOALS_AT_ONCE)
-    ]
-    moves = np.concatenate(blocks)
-    moves.flags.writeable = False
-    return moves.T
-
-
-def _moves_to(
-    goals: Int[np.ndarray, " goals"], place: Int[np.ndarray, " nodes"], onward: Sequence[Int[np.ndarray, " _"]]
-) -> Integer[np.ndarray, "goals nodes"]:
-    """Moves to each of at most 64 goals from every intersection, whose bits are at its ``place``."""
-    seen = np.zeros(len(place), _WORD)
-    seen[place[goals]] = np.uint64(1) << np.arange(len(goals), dtype=np.uint64)
-    planes: list[np.ndarray] = []  # the moves in binary: plane k holds the bit worth 2^k
-    for moves in itertools.count(1):
-        reached = seen.copy()
-        for targets in onward:
-            reached[: len(targets)] |= seen[targets]
-        new = reached ^ seen
-        if not new.any():
-            break
-        if moves >> len(planes):
-            planes.append(np.zeros_like(seen))
-        for k, plane in enumerate(planes):
-            if moves >> k & 1:
-                plane |= new
-        seen = reached
-    # One more than the longest path must fit, so that a caller can add a move.
-    result = np.zeros((len(goals), len(place)), np.uint8 if moves < 256 else np.uint16 if moves < 65536 else np.uint32)
-    for k, plane in enumerate(planes):
-        octets = plane[place].view(np.uint8).reshape(len(place), -1)
-        flags = np.unpackbits(octets, axis=1, count=len(goals), bitorder="little")
-        result |= flags.T.astype(result.dtype) << k
-    return result

@@ -185,16 +185,11 @@ class Taxi(World):
         return np.stack([ride.node, ride.destination, ride.moves_left], axis=-1).astype(np.int64)
 
     def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
-        """Whether each token is legal after the tokens before it."""
         return self._follow(tokens).legal
-
-    def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """All intersections: each has a neighbour, a possible destination."""
-        return np.arange(len(self.vocabulary)) < self._turn
 
     def start_probs(self) -> Float[np.ndarray, " tokens"]:
         """Uniform over all intersections: the origin is given and not scored."""
-        return self.legal_first() / self.legal_first().sum()
+        return (np.arange(len(self.vocabulary)) < self._turn) / self._turn
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Which tokens the streets allow next; rides use only some of these.
@@ -288,7 +283,6 @@ class Taxi(World):
         return {"node": self.streets.nodes, "destination": self.streets.nodes}
 
     def facts(self) -> dict[str, str]:
-        """Rows of the world's table in a notebook."""
         count = f"{len(self.streets.nodes):,} intersections, {self.streets.n_edges:,} directed edges"
         return super().facts() | {"streets": f"{self.streets.name}: {count}"}
 

@@ -35,13 +35,7 @@ def folder() -> Path:
 
 
 def key(**made_from: Any) -> str:
-    """Name of the entry for the given inputs of the result.
-
-    Examples
-    --------
-    >>> key(sha256="ab", vocabulary_size=300) == key(vocabulary_size=300, sha256="ab")
-    True
-    """
+    """Name of the entry for the given inputs of the result, in any order."""
     return hashlib.sha256(json.dumps([_FORMAT, made_from], sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -1,4 +1,4 @@
-"""Read documents from a file or a data set, and assign them to a split."""
+"""Read documents from a file or a data set, assign them to a split, and turn them into tokens by a byte-level BPE."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ import importlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Integer
+
 from nextlat_viz.worlds import outside
 
 BOUNDARY = "<|endoftext|>"
+SMALLEST = 257
+"""Tokens of the smallest byte-level BPE: the bytes and the boundary."""
+
+_AT_ONCE = 4096
+_SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\\": "\\\\"}
 _FILES = {".txt", ".text", ".md", ".jsonl", ".json"}
 
 
@@ -44,15 +52,13 @@ class TextSource:
 def read_file(source: TextSource) -> tuple[list[str], str]:
     """Read the documents of a UTF-8 file, and the SHA-256 of its bytes as hex.
 
-    Raises
-    ------
-    ValueError
-        If there is no such file, it is not UTF-8 or valid JSON lines, or it has no text.
+    A ValueError if there is no such file, it is not UTF-8 or valid JSON lines, or it has no text.
     """
     outside.require_asked(f"reads the file {source.name!r}")
     path = Path(source.name).expanduser()
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1)
         hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
         problem = "is a folder; name a file in it" if path.is_dir() else f"does not exist{hint}"
         raise ValueError(f"source={source.name!r} {problem}")
@@ -69,13 +75,7 @@ def read_file(source: TextSource) -> tuple[list[str], str]:
 
 
 def latest(source: TextSource) -> str:
-    """Look up the commit hash of a data set's revision, the newest by default.
-
-    Raises
-    ------
-    ValueError
-        If there is no such data set, or the Hub cannot be reached.
-    """
+    """Look up the commit hash of a data set's revision, the newest by default; a ValueError if that fails."""
     outside.require_asked(f"looks up the data set {source.name!r}")
     hub = package("huggingface_hub")
     try:
@@ -87,12 +87,8 @@ def latest(source: TextSource) -> str:
 def read_dataset(source: TextSource) -> tuple[list[str], str]:
     """Read the documents of a data set's split "train", and a SHA-256 of them as hex.
 
-    With a ``limit``, only these documents are downloaded.
-
-    Raises
-    ------
-    ValueError
-        If there is no such data set or column, or the Hub cannot be reached.
+    With a ``limit``, only these documents are downloaded. A ValueError if there is no such data set or column, or the
+    Hub cannot be reached.
     """
     outside.require_asked(f"downloads the data set {source.name!r}")
     datasets = package("datasets")
@@ -126,18 +122,7 @@ def read_dataset(source: TextSource) -> tuple[list[str], str]:
 
 
 def package(name: str) -> Any:
-    """Import an optional package.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed; the message says how to install it.
-
-    Examples
-    --------
-    >>> package("json").dumps([1])
-    '[1]'
-    """
+    """Import an optional package; the ImportError says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -157,6 +142,72 @@ def in_test(document: str, share: float) -> bool:
     106
     """
     return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big") < share * 2**64
+
+
+def train_bpe(documents: Sequence[str], size: int) -> str:
+    """Train a byte-level BPE of at most ``size`` tokens, including the boundary; return the JSON of ``tokenizers``."""
+    tokenizers = package("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[BOUNDARY],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer, length=len(documents))
+    text: str = tokenizer.to_str()
+    return text
+
+
+def parse(tokenizer: str) -> Any:
+    """The tokenizer object for its JSON."""
+    return package("tokenizers").Tokenizer.from_str(tokenizer)
+
+
+def pack(tokenizer: str, documents: Sequence[str]) -> Integer[np.ndarray, " tokens"]:
+    """Token ids of all documents in order, each followed by the boundary."""
+    bpe = parse(tokenizer)
+    boundary = bpe.token_to_id(BOUNDARY)
+    smallest = np.uint16 if bpe.get_vocab_size() <= 2**16 else np.uint32
+
+    def ids() -> Iterator[np.ndarray]:
+        for start in range(0, len(documents), _AT_ONCE):
+            encoded = bpe.encode_batch_fast(documents[start : start + _AT_ONCE])
+            yield np.array([token for document in encoded for token in (*document.ids, boundary)], smallest)
+
+    return np.concatenate(list(ids()))
+
+
+def token_bytes(tokenizer: str) -> list[bytes]:
+    """The bytes of each token, by id."""
+    vocabulary: dict[str, int] = json.loads(tokenizer)["model"]["vocab"]
+    letters = {letter: byte for byte, letter in enumerate(_letters())}
+    words = sorted(vocabulary, key=vocabulary.__getitem__)
+    return [word.encode() if word == BOUNDARY else bytes(letters[letter] for letter in word) for word in words]
+
+
+def readable(word: bytes) -> str:
+    r"""A unique name for a token: its text with visible whitespace, and partial characters as ``\x..``.
+
+    Examples
+    --------
+    >>> readable(b" cat"), readable("é".encode()), readable("é".encode()[:1]), readable(b"\n")
+    ('␣cat', 'é', '\\xc3', '↵')
+    """
+    shown = ""
+    for letter in word.decode("utf-8", errors="surrogateescape"):
+        code = ord(letter)
+        if 0xDC80 <= code <= 0xDCFF:
+            shown += f"\\x{code - 0xDC00:02x}"
+        elif letter in _SHOWN:
+            shown += _SHOWN[letter]
+        elif letter.isprintable() and letter not in _SHOWN.values():
+            shown += letter
+        else:
+            shown += f"\\u{{{code:x}}}"
+    return shown
 
 
 def _rows(source: TextSource, text: str) -> Iterator[str]:
@@ -184,13 +235,16 @@ def _cleaned(source: TextSource, texts: list[str] | Iterator[str]) -> list[str]:
     return cleaned
 
 
-def _names_beside(path: Path) -> list[str]:
-    return [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-
-
 def _unreachable(source: TextSource, error: Exception) -> ValueError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(
         f"source={source.name!r} is not a file, and cannot be read as a data set of the Hugging Face Hub: "
         f"{reason[:300]}. Check the name and the network, or pass the path of a text file"
     )
+
+
+def _letters() -> list[str]:
+    """The character that byte-level BPE uses for each byte: the byte itself if printable, else one from 256 on."""
+    printing = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printing]
+    return [chr(byte) if byte in printing else chr(256 + others.index(byte)) for byte in range(256)]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.worlds import checks, outside
 from nextlat_viz.worlds.base import Episodes, Spec, Tokens, World
-from nextlat_viz.worlds.text import cache, corpus, tokenizer
+from nextlat_viz.worlds.text import cache, corpus
 from nextlat_viz.worlds.text.cache import Packed
 from nextlat_viz.worlds.text.corpus import BOUNDARY, TextSource
 
@@ -32,8 +32,8 @@ class Text(World):
         self.packed = packed
         self.name = "text"
         self.spec = spec
-        self._bytes = tokenizer.token_bytes(packed.tokenizer)
-        self.vocabulary = tuple(map(tokenizer.readable, self._bytes))
+        self._bytes = corpus.token_bytes(packed.tokenizer)
+        self.vocabulary = tuple(map(corpus.readable, self._bytes))
         self.boundary = self._bytes.index(BOUNDARY.encode())
         self.splits = tuple(packed.parts)
 
@@ -83,10 +83,6 @@ class Text(World):
         tokens = checks.tokens(self, tokens)
         return np.broadcast_to(np.True_, (*tokens.shape, len(self.vocabulary)))
 
-    def legal(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions"]:
-        """True everywhere."""
-        return np.ones(checks.tokens(self, tokens).shape, bool)
-
     def decode(self, tokens: ArrayLike) -> str:
         """The text. A character cut in two by the window becomes the replacement character."""
         return b"".join(self._bytes[token] for token in np.asarray(tokens).tolist()).decode("utf-8", errors="replace")
@@ -102,7 +98,6 @@ class Text(World):
         return np.array(self._tokenizer.encode(text).ids, np.int64)
 
     def facts(self) -> dict[str, str]:
-        """Rows of the world's table in a notebook."""
         sizes = {
             split: f"{self.packed.documents[split]:,} documents, {len(tokens):,} tokens"
             for split, tokens in self.packed.parts.items()
@@ -111,7 +106,7 @@ class Text(World):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return tokenizer.parse(self.packed.tokenizer)
+        return corpus.parse(self.packed.tokenizer)
 
 
 def text(
@@ -177,9 +172,9 @@ def text(
     [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
     """
     size = checks.integer("vocabulary_size", vocabulary_size)
-    if size < tokenizer.SMALLEST:
+    if size < corpus.SMALLEST:
         raise ValueError(
-            f"vocabulary_size must be at least {tokenizer.SMALLEST}, 256 bytes and the boundary between documents, "
+            f"vocabulary_size must be at least {corpus.SMALLEST}, 256 bytes and the boundary between documents, "
             f"got {vocabulary_size}"
         )
     test_share = checks.number("test_share", test_share, "[0, 1)")
@@ -248,9 +243,9 @@ def _pack(texts: list[str], source: TextSource, made: Spec) -> Packed:
                 f"none of the {len(texts)} documents of source={source.name!r} is in split {split!r}; "
                 "separator='\\n\\n' makes each paragraph a document, test_share=0 holds none out"
             )
-    trained = tokenizer.train_bpe(parts["train"], made["vocabulary_size"])
+    trained = corpus.train_bpe(parts["train"], made["vocabulary_size"])
     return Packed(
         trained,
-        {split: tokenizer.pack(trained, members) for split, members in parts.items()},
+        {split: corpus.pack(trained, members) for split, members in parts.items()},
         {split: len(members) for split, members in parts.items()},
     )

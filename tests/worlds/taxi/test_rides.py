@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from nextlat_viz.worlds.taxi import rides as law
-from nextlat_viz.worlds.taxi import traffic
 from nextlat_viz.worlds.taxi.rides import KINDS, Rides
 from nextlat_viz.worlds.taxi.sources import grid
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
@@ -153,20 +152,6 @@ def test_more_rides_than_are_driven_at_once(kind: str, monkeypatch: pytest.Monke
         going = turns[:, t] != END
         at[going] = streets.turns[at[going], turns[going, t]]
     np.testing.assert_array_equal(at, destination)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("max_turns", [30, 300])
-def test_small_and_large_cities_are_looked_up_alike(kind: str, max_turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    streets, _, _ = city(9, 7)
-    drawn = []
-    for largest_table, expected in ((1 << 21, traffic.ListedTraffic), (0, traffic.ComparedTraffic)):
-        monkeypatch.setattr(traffic, "_LARGEST_TABLE", largest_table)
-        rides = Rides(streets, kind, max_turns, noise=0.3, held_out=0.1)
-        assert type(rides._traffic) is expected
-        drawn.append(rides.sample(500, np.random.default_rng(1), "train"))
-    for listed, compared in zip(*drawn, strict=True):
-        np.testing.assert_array_equal(listed, compared)
 
 
 def test_an_intersection_of_eight_streets() -> None:
