@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.analysis._rows import prefix_ids
+from nextlat_viz.analysis._rows import number_rows, prefix_ids
 from nextlat_viz.analysis.episodes import held_out_split
 from nextlat_viz.analysis.measure import several
 from nextlat_viz.errors import at_least, unknown
 from nextlat_viz.worlds import Episodes, World
 
-_DECIMALS = 6  # of a belief: rounding errors are far smaller
 # Enough for pairs of many lengths in most worlds; more are drawn where they are not.
 _FEWEST_EPISODES, _MOST_EPISODES = 1 << 12, 1 << 14
 
@@ -77,22 +76,12 @@ def state_of(
                 f"it is not known which states fix the future of world {world.name!r}: name them, state=[...], among "
                 f"those of its replay, such as {', '.join(list(world.replay(tokens[:1]))[:6]) or 'none'}"
             )
-        _, ids = np.unique(future.reshape(tokens.size, -1), axis=0, return_inverse=True)
-        return ids.reshape(tokens.shape)
+        return number_rows([future.reshape(tokens.size, -1)]).reshape(tokens.shape)
     known, state = world.replay(tokens), several(state)
     for name in state:
         if name not in known:
             raise unknown(f"state of world {world.name!r}:", name, known)
-    # Number each state, then the tuples of numbers: comparing integers is faster than comparing rows.
-    ids = np.zeros(tokens.size, np.int64)
-    for name in state:
-        values = np.asarray(known[name]).reshape(tokens.size, -1)
-        if values.dtype.kind == "f":
-            values = np.round(values, _DECIMALS) + 0.0
-        _, own = np.unique(values, axis=0, return_inverse=True)
-        own = own.reshape(-1)
-        _, ids = np.unique(ids * (int(own.max(initial=0)) + 1) + own, return_inverse=True)
-    return ids.reshape(tokens.shape)
+    return number_rows(np.asarray(known[name]).reshape(tokens.size, -1) for name in state).reshape(tokens.shape)
 
 
 def pairs_in_one_state(
