@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -16,6 +18,7 @@ from nextlat_viz.worlds import Episodes
 
 BATCH = 64
 TRANSFORMER, PSI = "transformer", "psi"
+K = TypeVar("K")
 
 
 def psi_of(predictor: ModelPredictor) -> NextLat:
@@ -58,6 +61,18 @@ def batches(predictor: ModelPredictor, episodes: Episodes) -> Iterator[tuple[sli
     for first in range(0, len(episodes), BATCH):
         rows = slice(first, first + BATCH)
         yield rows, Batch.from_episodes(episodes[rows], backbone.head.weight.device, start=backbone.start)
+
+
+@torch.no_grad()
+def over_batches(
+    predictor: ModelPredictor, episodes: Episodes, compute: Callable[[slice, Batch], Mapping[K, Sequence[Tensor]]]
+) -> dict[K, list[np.ndarray]]:
+    """Compute tensors by name, whose rows are episodes, of every batch, and return those of all batches joined."""
+    parts: dict[K, list[list[np.ndarray]]] = {}
+    for rows, batch in batches(predictor, episodes):
+        for name, tensors in compute(rows, batch).items():
+            parts.setdefault(name, []).append([tensor.cpu().numpy() for tensor in tensors])
+    return {name: [np.concatenate(arrays) for arrays in zip(*pieces, strict=True)] for name, pieces in parts.items()}
 
 
 def first_position(predictor: ModelPredictor) -> int:
