@@ -1,12 +1,11 @@
-"""Fits of linear probes: ridge regression for numbers, multinomial logistic regression for classes.
+"""Fits of linear probes to numbers by ridge regression, and the columns that all probes read.
 
-`fit_ridges` is the one ridge fit of the package; a single probe is a problem alone. Many logistic regressions of the
-same rows are fitted at once by `softmax.fit_softmax`, a single one by scikit-learn.
+`fit_ridges` is the one ridge fit of the package and `softmax.fit_softmax` the one logistic regression; a single probe
+is a problem alone.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ from nextlat_viz.training.checkpoint import torch_defaults
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-3, 4, 8))
 FOLDS = 5
-LOGISTIC_C = 1.0
 
 
 class Linear(NamedTuple):
@@ -147,31 +145,6 @@ def _squared_error(moments: Tensor, B: Tensor, b: Tensor) -> Tensor:
     """Sum of squared errors of ``X @ B + b`` over the rows that the moments are of."""
     residual = torch.cat([-B, -b[None], torch.eye(len(b), dtype=B.dtype, device=B.device)])
     return (residual * (moments @ residual)).sum()
-
-
-def fit_logistic(X: Float[np.ndarray, "rows dim"], classes: Int[np.ndarray, " rows"], k: int) -> Linear:
-    """Fit multinomial logistic regression (scikit-learn, ``C = 1``) on standardised columns; `Linear` gives k logits.
-
-    A class that does not occur in `classes` gets a logit of minus infinity.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    present = np.unique(classes)
-    coef, intercept = np.zeros((k, X.shape[1])), np.full(k, -np.inf)
-    intercept[present] = 0.0
-    if present.size > 1:
-        mean, scale = standard(X)
-        model = LogisticRegression(C=LOGISTIC_C, max_iter=300, tol=1e-3)
-        with warnings.catch_warnings(), few_threads(X.size):
-            # The classifier is scored on held-out rows, whether or not the last decimals have settled.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit((X - mean) / scale, classes)
-        # Two classes come as one row of logits: the second class against the first.
-        rows = present if present.size > 2 else present[1:]
-        coef[rows] = model.coef_ / scale
-        intercept[rows] = model.intercept_ - coef[rows] @ mean
-    return Linear(coef, intercept, 1 / LOGISTIC_C)
 
 
 def standard(X: Float[np.ndarray, "rows dim"]) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, " dim"]]:
