@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from nextlat_viz.errors import LatentsError, one_of
 from nextlat_viz.latents.table import NO_WORLD, column, columns, meta, world_of
 from nextlat_viz.worlds import World
 
+T = TypeVar("T", bound="_Target")
 INTERVAL = (2.5, 97.5)
 TOLERANCE = 2e-3
 # A sum of squared deviations below this share of the sum of squares is rounding, not variance.
@@ -38,7 +39,7 @@ class _Target:
         """Whether rows `moved` have the very values of rows `source`."""
         return np.array_equal(self.values[moved], self.values[source], equal_nan=True)
 
-    def swapped(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> Self:
+    def swapped(self: T, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> T:
         """Give rows `moved` the values of rows `source`."""
         values = self.values.copy()
         values[moved] = self.values[source]
