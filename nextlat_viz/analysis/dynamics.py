@@ -18,7 +18,7 @@ from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.training.checkpoint import torch_defaults
 from nextlat_viz.training.trained import TrainedModel
-from nextlat_viz.worlds import Episodes
+from nextlat_viz.worlds import Episodes, checks
 from nextlat_viz.worlds.base import Tokens
 
 
@@ -59,15 +59,9 @@ def psi_rollout(model: Any, tokens: Tokens, start: int | None = None) -> Float[n
         raise ValueError(f"psi_rollout takes one model, got {len(chosen.all)}")
     (predictor,) = chosen.all
     psi_of(predictor)
-    tokens = np.asarray(tokens)
-    known = len(predictor.world.vocabulary)
-    if tokens.ndim != 2 or tokens.dtype.kind not in "iu" or tokens.shape[1] == 0:
-        raise ValueError(
-            "tokens must be integers (episodes, positions) of at least one position, got "
-            f"{tokens.dtype} of shape {tokens.shape}"
-        )
-    if tokens.size and not 0 <= tokens.min() <= tokens.max() < known:
-        raise ValueError(f"tokens must be in 0..{known - 1}, got {tokens.min()} to {tokens.max()}")
+    tokens = checks.tokens(predictor.world, tokens)
+    if tokens.shape[1] == 0:
+        raise ValueError("tokens must be of at least one position")
     with torch.no_grad():
         backbone = predictor.model.backbone
         states = psi_states(predictor, backbone.started(predictor.tensor(tokens)), start)

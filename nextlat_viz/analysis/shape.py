@@ -196,13 +196,8 @@ def merge_distance(
 
     Examples
     --------
-    >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.latents.table import build
-    >>> world = worlds.get("rrxor")
-    >>> episodes = world.sample(40, 8, seed=0)
-    >>> belief = world.belief(episodes.tokens)
-    >>> meta = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "rrxor/ideal/seed0", "step": 0}
-    >>> merge_distance(build(belief, {}, episodes, world, meta, belief)) < 1e-6
+    >>> import nextlat_viz as nlv
+    >>> merge_distance(nlv.extract(nlv.load("rrxor/nextlat"), progress=False)) < 0.5
     True
     """
     at_least("pairs", pairs)

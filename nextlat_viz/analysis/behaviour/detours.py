@@ -147,14 +147,6 @@ def detour(
 
     `choice` is the turn that the model chose, outside ``0..turns - 1`` where it chose no turn. From a turn in
     `open_turns` the destination can still be reached in the moves left. `which`, from 0 to 1, picks a random turn.
-
-    Examples
-    --------
-    >>> probs, open_turns = np.array([[0.5, 0.3, 0.2]]), np.array([[True, True, True]])
-    >>> [detour(probs, np.array([0]), open_turns, kind, np.array([0.9])).tolist() for kind in KINDS]
-    [[2], [1], [2]]
-    >>> detour(probs, np.array([1]), np.array([[False, True, False]]), "second", np.array([0.9])).tolist()
-    [-1]
     """
     among = open_turns & (np.arange(open_turns.shape[1]) != choice[:, None])
     if kind == "random":

@@ -23,12 +23,6 @@ def possible_next(world: World, tokens: Int[np.ndarray, "n t"]) -> Bool[np.ndarr
 
     These are the legal tokens; in the taxi world only the turns from which the destination can still be reached in the
     moves left.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> possible_next(worlds.get("golden_mean"), np.array([[0, 1], [1, 0]])).tolist()
-    [[True, False], [True, True]]
     """
     n, t = tokens.shape
     allowed = np.empty((n, len(world.vocabulary)), bool)
@@ -46,14 +40,7 @@ def possible_next(world: World, tokens: Int[np.ndarray, "n t"]) -> Bool[np.ndarr
 def possible(
     world: World, prefixes: Int[np.ndarray, "n k"], suffixes: Int[np.ndarray, "n s"]
 ) -> Bool[np.ndarray, " n"]:
-    """Tell whether each suffix (-1 after its end) may follow its prefix, in the sense of ``possible_next``.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> possible(worlds.get("golden_mean"), np.array([[0], [0]]), np.array([[1, 0], [1, 1]])).tolist()
-    [True, False]
-    """
+    """Tell whether each suffix (-1 after its end) may follow its prefix, in the sense of ``possible_next``."""
     tokens, allowed = prefixes, np.ones(len(prefixes), bool)
     for suffix in suffixes.T:
         rows = np.flatnonzero(allowed & (suffix >= 0))
@@ -77,16 +64,6 @@ def sample_suffixes(
 
     It ends with `end`, after `most` tokens, or where no token is likelier than `eps`. So the model accepts it whole, in
     the sense of ``first_rejected``. A prefix that occurs several times is read once.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
-    >>> world, prefixes = worlds.get("golden_mean"), np.zeros((3, 1), np.int64)
-    >>> rng = np.random.default_rng(0)
-    >>> suffixes = sample_suffixes(WorldPredictor(world), prefixes, 4, eps=0.01, end=None, rng=rng)
-    >>> suffixes.shape, bool(possible(world, prefixes, suffixes).all())
-    ((3, 4), True)
     """
 
     def likely_token(rows: np.ndarray, so_far: np.ndarray, probs: np.ndarray) -> np.ndarray:
@@ -106,14 +83,6 @@ def first_rejected(
 
     Suffixes are -1 after their end. Nothing after a rejected token is read: the world as a model has no probabilities
     there.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.decoding import WorldPredictor
-    >>> model = WorldPredictor(worlds.get("golden_mean"))
-    >>> first_rejected(model, np.array([[0], [0]]), np.array([[1, 1, 0], [1, 0, -1]]), 0.01).tolist()
-    [1, -1]
     """
     rejected, k = np.full(len(prefixes), -1, np.int64), prefixes.shape[1]
 

@@ -59,15 +59,6 @@ def state_of(
         If the states that fix the future of this world are unknown.
     UnknownNameError
         If the world has no such state.
-
-    Examples
-    --------
-    In the golden mean the last token alone fixes the future:
-
-    >>> from nextlat_viz import worlds
-    >>> ids = state_of(worlds.get("golden_mean"), np.array([[0, 0, 1], [1, 0, 1]]))
-    >>> bool(ids[0, 1] == ids[1, 1]), bool(ids[0, 1] == ids[0, 2])
-    (True, False)
     """
     if state is None:
         future = world.future(tokens)
@@ -98,13 +89,6 @@ def pairs_in_one_state(
     ------
     ValueError
         If there are fewer pairs among 16,384 episodes.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> pairs = pairs_in_one_state(worlds.get("taxi", width=3, height=3), 5, length=12)
-    >>> len(pairs), bool((pairs.first[:, 1] == pairs.second[:, 1]).all())  # one destination
-    (5, True)
     """
     episodes = max(_FEWEST_EPISODES, 2 * at_least("n", n))
     while episodes <= max(_MOST_EPISODES, 2 * n):
@@ -154,13 +138,6 @@ def different_state_pairs(
     ------
     ValueError
         If there are fewer pairs among ``max(256, 4 n)`` episodes.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> pairs = different_state_pairs(worlds.get("rrxor"), 5, length=12, room=5)
-    >>> len(pairs), bool((pairs.length <= 7).all())
-    (5, True)
     """
     drawn = world.sample(max(256, 4 * at_least("n", n)), length, seed=seed, split=held_out_split(world), states=False)
     rng = np.random.default_rng(seed)

@@ -38,18 +38,7 @@ class Verdicts(NamedTuple):
 
 
 def verdicts_of(world: World, tokens: Int[np.ndarray, "n t"], length: Int[np.ndarray, " n"]) -> Verdicts:
-    """Judge episodes by their first `length` tokens: a valid one is legal and ends with the world's ``end``.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> world = worlds.get("taxi", width=2, height=2)
-    >>> rides = world.sample(2, seed=0)
-    >>> verdicts_of(world, rides.tokens, rides.length).valid.tolist()
-    [True, True]
-    >>> verdicts_of(world, rides.tokens, rides.length - 1).unfinished.tolist()
-    [True, True]
-    """
+    """Judge episodes by their first `length` tokens: a valid one is legal and ends with the world's ``end``."""
     end = require_end(world, "judging trajectories")
     past = np.arange(tokens.shape[1]) >= length[:, None]
     whole = np.where(past, end, tokens)

@@ -243,10 +243,16 @@ class Injector:
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.choice(len(X), min(len(X), _SAMPLED), replace=False))
         sample = X[rows].astype(np.float64)
-        self._root = _root(sample) if metric == "covariance" else np.eye(X.shape[1])
+        self._root = np.eye(X.shape[1])
+        if metric == "covariance":
+            # A square root of the covariance of the latents.
+            values, vectors = np.linalg.eigh(np.cov(sample, rowvar=False))
+            self._root = vectors * np.sqrt(np.maximum(values, 0))
         noise = rng.normal(size=(CONTROLS, X.shape[1])) @ self._root.T
         self._directions = noise / np.linalg.norm(noise, axis=1, keepdims=True)
-        self._apart = _typical(sample, rng)
+        self._apart = float(np.linalg.norm(sample - sample[rng.permutation(len(sample))], axis=1).mean())
+        if self._apart == 0:
+            raise LatentsError("all latents are equal, so the size of an edit cannot be compared with their distance")
 
     def inject(
         self, row: SupportsIndex, target: ArrayLike | str, steps: int = 0, tokens: Sequence[int] | None = None
@@ -373,31 +379,12 @@ def least_distance(G: Float[np.ndarray, "m n"], h: Float[np.ndarray, " m"]) -> F
     """Return the shortest z with ``G z >= h``, None where there is none.
 
     Least distance programming by non-negative least squares, which is exact (Lawson & Hanson 1974, chapter 23).
-
-    Examples
-    --------
-    >>> least_distance(np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([1.0, 3.0])).round(6).tolist()
-    [1.5, 1.5]
     """
     from scipy.optimize import nnls
 
     system, unit = np.vstack([G.T, h]), np.append(np.zeros(G.shape[1]), 1.0)
     residual = system @ nnls(system, unit)[0] - unit
     return -residual[:-1] / residual[-1] if -residual[-1] > _INFEASIBLE else None
-
-
-def _root(sample: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "D D"]:
-    """Return a square root of the covariance of the latents."""
-    values, vectors = np.linalg.eigh(np.cov(sample, rowvar=False))
-    return vectors * np.sqrt(np.maximum(values, 0))
-
-
-def _typical(sample: Float[np.ndarray, "rows D"], rng: np.random.Generator) -> float:
-    """Estimate the mean distance between two rows."""
-    apart = float(np.linalg.norm(sample - sample[rng.permutation(len(sample))], axis=1).mean())
-    if apart == 0:
-        raise LatentsError("all latents are equal, so the size of an edit cannot be compared with their distance")
-    return apart
 
 
 def _ids(tokens: Sequence[int], known: int) -> Int[np.ndarray, " s"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import SupportsFloat, TypeAlias
 
 import numpy as np
@@ -112,14 +111,6 @@ def nearest_belief(
     point : (2,) array
     now : (k,) array
         The distribution to stay near. A reading of a probe may leave the simplex.
-
-    Examples
-    --------
-    >>> square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-    >>> nearest_belief(square, np.array([0.5, 0.5]), np.array([0.5, 0.0, 0.5, 0.0])).round(6).tolist()
-    [0.5, 0.0, 0.5, 0.0]
-    >>> nearest_belief(square, np.array([2.0, 0.5]), np.full(4, 0.25)).tolist()
-    [0.0, 0.5, 0.5, 0.0]
     """
     from scipy.optimize import nnls
 
@@ -191,6 +182,12 @@ def _street_plane(world: Taxi) -> InjectionPlane:
     chosen = np.argsort(streets.nodes)[:: -(-len(streets.nodes) // _MOST_PLACES)]
     unit = "blocks" if world.spec["city"] == "grid" else "metres"
     credit = f" {streets.attribution}." if streets.attribution else ""
+
+    def back(point: np.ndarray, now: np.ndarray) -> np.ndarray:
+        apart = np.hypot(*(crossings - point).T)
+        nearest: np.ndarray = crossings[int(apart.argmin())]
+        return nearest if apart.min() <= _NEAR * np.ptp(crossings, axis=0).max() else point
+
     return InjectionPlane(
         targets=("x", "y"),
         matrix=np.eye(2),
@@ -200,11 +197,5 @@ def _street_plane(world: Taxi) -> InjectionPlane:
         outline=tuple(crossings[lines]),
         landmarks={},
         places={streets.nodes[i]: crossings[i] for i in chosen.tolist()},
-        _back=partial(_near_crossing, crossings),
+        _back=back,
     )
-
-
-def _near_crossing(crossings: np.ndarray, point: np.ndarray, now: np.ndarray) -> np.ndarray:
-    apart = np.hypot(*(crossings - point).T)
-    nearest: np.ndarray = crossings[int(apart.argmin())]
-    return nearest if apart.min() <= _NEAR * np.ptp(crossings, axis=0).max() else point

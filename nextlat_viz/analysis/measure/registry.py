@@ -38,15 +38,7 @@ The generator may return a dict of fields of `Measure` that depend on the option
 
 @dataclass(frozen=True)
 class Registered:
-    """A measure that `evaluate` can take.
-
-    Attributes
-    ----------
-    take : callable
-        The measure, called with a checkpoint and ``progress``.
-    fits : callable
-        Tells of a checkpoint whether the measure can be taken of it.
-    """
+    """A measure that `evaluate` can take, and whether it can be taken of a checkpoint."""
 
     take: Callable[..., Measure]
     fits: Callable[[TrainedModel], bool]

@@ -29,16 +29,8 @@ Scores = dict[str, float | int]
 class Ahead:
     """Rows to read, fitted and held out, and for each offset the row so many steps ahead of each row.
 
-    Attributes
-    ----------
-    offsets : sequence of int
-    train, test : int arrays
-        Row numbers.
-    row, shuffled : (offsets, rows) int arrays
-        The row ahead, in the same episode and in its partner of the shuffled control; -1 where there is none.
-    groups : (rows,) int array
-        The token sequence of each row.
-    seed : int
+    `row` is in the same episode and `shuffled` in its partner of the shuffled control, -1 where there is none; `groups`
+    are the token sequences of the rows.
     """
 
     offsets: Sequence[int]

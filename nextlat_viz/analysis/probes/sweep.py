@@ -57,13 +57,9 @@ class ProbeSweep(Measure):
         ValueError
             Only runs of `baseline`, or none of a seed that another objective has.
         """
-        known = list(dict.fromkeys(map(str, self.table["objective"])))
-        if baseline not in known:
-            raise unknown("objective", baseline, known)
-        keys = ["world", "seed", *self.by]
-        is_baseline = self.table["objective"] == baseline
-        reference = self.table[is_baseline].groupby(keys, dropna=False, sort=False)["value"].mean().rename("_baseline")
-        others = self.table[~is_baseline].merge(reference.reset_index(), on=keys, how="left")
+        reference = self._by_seed(baseline, dropna=False).rename("_baseline").reset_index()
+        others = self.table[self.table["objective"] != baseline]
+        others = others.merge(reference, on=["world", *self.by, "seed"], how="left")
         if others.empty:
             raise ValueError(f"all runs are of {baseline}: sweep runs of another objective too, of the same seeds")
         unpaired = others[others["_baseline"].isna()]

@@ -199,14 +199,7 @@ def deviations(values: Float[np.ndarray, "rows k"]) -> Float[np.ndarray, "rows k
 
 
 def balanced_accuracy(codes: Int[np.ndarray, "rows m"], wrong: Float[np.ndarray, "rows m"], k: int) -> float:
-    """Return the mean over classes of their accuracy, averaged over columns: rare classes count as much as others.
-
-    Examples
-    --------
-    >>> codes = np.array([[0], [0], [0], [1]])
-    >>> balanced_accuracy(codes, np.array([[0.0], [0.0], [0.0], [1.0]]), 2)
-    0.5
-    """
+    """Return the mean over classes of their accuracy, averaged over columns: rare classes count as much as others."""
     # Code -1, a class that no fitted row has, counts as class 0 of k + 1.
     place = (codes + 1 + np.arange(codes.shape[1]) * (k + 1)).ravel()
     size = codes.shape[1] * (k + 1)

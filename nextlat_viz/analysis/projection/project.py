@@ -77,19 +77,10 @@ def project(
 
     Examples
     --------
-    Hidden states that are a linear function of the belief of Mess3 lie in a plane:
-
-    >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.latents.table import build
-    >>> world = worlds.get("mess3")
-    >>> episodes = world.sample(40, 8, seed=0)
-    >>> belief = world.belief(episodes.tokens)
-    >>> meta = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "mess3/ideal/seed0", "step": 0}
-    >>> latents = build(belief @ np.ones((3, 4)) + belief @ np.eye(3, 4), {}, episodes, world, meta, belief)
+    >>> import nextlat_viz as nlv
+    >>> latents = nlv.extract(nlv.load("mess3/nextlat"), progress=False)
     >>> plane = project(latents, "pca")
-    >>> plane.coordinates.shape, round(sum(plane.explained_variance), 3)
-    ((320, 2), 1.0)
-    >>> bool(np.array_equal(plane.transform(latents.X[:5]), plane.coordinates[:5]))
+    >>> bool(np.allclose(plane.transform(latents.X[:5]), plane.coordinates[:5], atol=1e-5))
     True
     """
     latents, seed = latents_of(latents), at_least("seed", seed, 0)
