@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from nextlat_viz.analysis.episodes import heldout_episodes
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
-from nextlat_viz.analysis.psi import batches, psi_of, psi_states
+from nextlat_viz.analysis.psi import over_batches, psi_of, psi_states
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
+from nextlat_viz.models import Batch
 from nextlat_viz.training.checkpoint import torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, checks
@@ -112,8 +114,8 @@ def transition_consistency(models: Models[ModelPredictor], n: int = 256, *, seed
     """
     episodes = _episodes(models, n, seed)
     for model in models:
-        _, sums = _divergence(model, episodes, 1)
-        yield model, clustered(sums["missed"][0], sums["moved"][0])
+        above, below = over_batches(model, episodes, partial(_divergence, model, 1))["relative"]
+        yield model, clustered(above[:, 0], below[:, 0])
 
 
 @measure(
@@ -164,15 +166,11 @@ def rollout_divergence(
     if steps >= read:
         raise ValueError(f"steps={steps} must be between 1 and {read - 1}: the model reads {read} tokens of an episode")
     for model in models:
-        horizon, sums = _divergence(model, episodes, steps)
+        ratios, horizon = over_batches(model, episodes, partial(_divergence, model, steps)), psi_of(model).horizon
         for k in range(steps):
-            ratios = {
-                "relative": (sums["missed"][k], sums["moved"][k]),
-                "distance": (sums["distance"][k], sums["pairs"][k]),
-                "kl": (sums["kl"][k], sums["scored"][k]),
-            }
-            for quantity, ratio in ratios.items():
-                yield model, {"k": k + 1, "quantity": quantity, "horizon": horizon, **clustered(*ratio)}
+            for quantity, (above, below) in ratios.items():
+                score = clustered(above[:, k], below[:, k])
+                yield model, {"k": k + 1, "quantity": quantity, "horizon": horizon, **score}
 
 
 def _episodes(models: Models[ModelPredictor], n: int, seed: int) -> Episodes:
@@ -181,34 +179,30 @@ def _episodes(models: Models[ModelPredictor], n: int, seed: int) -> Episodes:
     return heldout_episodes(models, n, seed=seed)
 
 
-@torch.no_grad()
-def _divergence(
-    predictor: ModelPredictor, episodes: Episodes, steps: int
-) -> tuple[int, dict[str, Float[np.ndarray, "steps n"]]]:
-    """Return the trained horizon, and sums over positions by step and episode."""
+def _divergence(predictor: ModelPredictor, steps: int, rows: slice, batch: Batch) -> dict[str, list[Tensor]]:
+    """Return, for each quantity, the two sums over positions that it is the ratio of, by episode and step."""
     model = psi_of(predictor)
-    names = ("missed", "moved", "distance", "pairs", "kl", "scored")
-    sums = {name: np.zeros((steps, len(episodes))) for name in names}
-    for rows, batch in batches(predictor, episodes):
-        states = model.backbone.states(batch.inputs, batch.documents)
-        hidden = states["hidden"]
-        # Softmaxes over a large vocabulary take most of the time: compute them only at scored positions, and those of
-        # the transformer once for all steps.
-        taught = _log_probs(predictor, hidden[batch.target_mask])
-        place = batch.target_mask.flatten().cumsum(dim=0).view_as(batch.target_mask) - 1
-        for i, guess in enumerate(model.psi.rollout(hidden, states["embed"], steps)):
-            true, inside = hidden[:, i + 1 :], batch.inside(i + 1)
-            scored = inside & batch.target_mask[:, i + 1 :]
-            missed = (guess - true).double().square().sum(-1)
-            moved = (true - hidden[:, : -i - 1]).double().square().sum(-1)
-            kl = torch.zeros_like(missed)
-            p, q = taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored])
-            kl[scored] = F.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
-            parts = (missed, moved, missed.sqrt(), torch.ones_like(missed), kl, torch.ones_like(kl))
-            for name, values in zip(names, parts, strict=True):
-                mask = scored if name in ("kl", "scored") else inside
-                sums[name][i, rows] = (values * mask).sum(dim=1).cpu().numpy()
-    return model.horizon, sums
+    states = model.backbone.states(batch.inputs, batch.documents)
+    hidden = states["hidden"]
+    # Softmaxes over a large vocabulary take most of the time: compute them only at scored positions, and those of
+    # the transformer once for all steps.
+    taught = _log_probs(predictor, hidden[batch.target_mask])
+    place = batch.target_mask.flatten().cumsum(dim=0).view_as(batch.target_mask) - 1
+    ratios: dict[str, list[tuple[Tensor, Tensor]]] = {"relative": [], "distance": [], "kl": []}
+    for i, guess in enumerate(model.psi.rollout(hidden, states["embed"], steps)):
+        true, inside = hidden[:, i + 1 :], batch.inside(i + 1)
+        scored = inside & batch.target_mask[:, i + 1 :]
+        missed = (guess - true).double().square().sum(-1)
+        moved = (true - hidden[:, : -i - 1]).double().square().sum(-1)
+        kl = torch.zeros_like(missed)
+        p, q = taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored])
+        kl[scored] = F.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
+        ratios["relative"].append(((missed * inside).sum(dim=1), (moved * inside).sum(dim=1)))
+        ratios["distance"].append(((missed.sqrt() * inside).sum(dim=1), inside.double().sum(dim=1)))
+        ratios["kl"].append((kl.sum(dim=1), scored.double().sum(dim=1)))
+    return {
+        quantity: [torch.stack(sums, dim=1) for sums in zip(*pairs, strict=True)] for quantity, pairs in ratios.items()
+    }
 
 
 def _log_probs(predictor: ModelPredictor, hidden: Float[Tensor, "m dim"]) -> Float[Tensor, "m v"]:

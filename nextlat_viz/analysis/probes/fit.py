@@ -70,7 +70,6 @@ def fit_ridges(
     X: Float[Tensor, "n dim"],
     targets: Float[Tensor, "n problems m"],
     fold: Int[Tensor, " n"],
-    alphas: tuple[float, ...] = ALPHAS,
 ) -> Ridges:
     """Fit ridge regressions of the same rows on standardised columns, each with the alpha its cross-validation prefers.
 
@@ -84,8 +83,6 @@ def fit_ridges(
         A problem leaves out the rows where its target holds NaN.
     fold : (n,) int tensor
         Fold of each row, from 0.
-    alphas : tuple of float
-        Penalties to choose from.
     """
     folds, dim = int(fold.max()) + 1, X.shape[1]
     wide = X.double()
@@ -103,12 +100,11 @@ def fit_ridges(
         spread = (total.diagonal()[:dim] / count - mean.square()).clamp(min=0).sqrt()
         # A constant column says nothing; dividing by its rounding errors would blow them up.
         scale = torch.where(spread > 1e-10 * centre.abs().clamp(min=1), spread, 1.0)
-        errors = torch.zeros(len(alphas), dtype=torch.float64, device=X.device)
-        if len(alphas) > 1:
-            for part in parts:
-                for i, (B, b) in enumerate(_from_moments(total - part, dim, scale, alphas)):
-                    errors[i] += _squared_error(part, B, b)
-        alpha = alphas[int(errors.argmin())]
+        errors = torch.zeros(len(ALPHAS), dtype=torch.float64, device=X.device)
+        for part in parts:
+            for i, (B, b) in enumerate(_from_moments(total - part, dim, scale, ALPHAS)):
+                errors[i] += _squared_error(part, B, b)
+        alpha = ALPHAS[int(errors.argmin())]
         ((B, b),) = _from_moments(total, dim, scale, (alpha,))
         coefs.append(B.T)
         intercepts.append(b - centre @ B)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from anndata import AnnData
@@ -22,7 +22,7 @@ class JointProbe:
     Parameters
     ----------
     probes : tuple of ProbeResult
-        At least probe.
+        At least one.
 
     Raises
     ------
@@ -41,6 +41,7 @@ class JointProbe:
     (('x', 'y'), (5, 2))
     """
 
+    metric: ClassVar[Literal["R2"]] = "R2"
     probes: tuple[ProbeResult, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -70,11 +71,6 @@ class JointProbe:
     def site(self) -> str:
         """The site that all of them read."""
         return self.probes[0].site
-
-    @property
-    def metric(self) -> Literal["R2"]:
-        """The score of probes of numbers."""
-        return "R2"
 
     @property
     def weights_sha256(self) -> str:

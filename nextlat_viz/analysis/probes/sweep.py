@@ -8,7 +8,7 @@ this for any site and any column, with controls.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named, untrained_of
-from nextlat_viz.analysis.measure.result import Measure, record
+from nextlat_viz.analysis.measure import Measure, record, several
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
 from nextlat_viz.analysis.probes.targets import TOLERANCE, Classes
 from nextlat_viz.errors import at_least, listed, unknown
@@ -190,16 +190,18 @@ def probe_sweep(
     ['nextlat', 'nextlat']
     """
     seed, device = at_least("seed", seed, 0), str(device_of(device))
-    runs = _several(latents, "latents", latents_of)
-    blanks: Sequence[AnnData | None] = (
-        [None] * len(runs) if untrained is None else _several(untrained, "untrained", untrained_of)
-    )
+    runs = [latents_of(table) for table in several(latents)]
+    if not runs:
+        raise ValueError("latents is empty: give at least one table of latents")
+    blanks = [None if table is None else untrained_of(table) for table in several(untrained)]
+    if untrained is None:
+        blanks *= len(runs)
     for name in controls:
         if name not in CONTROLS:
             raise unknown("control", name, CONTROLS)
     if len(blanks) != len(runs):
         raise ValueError(f"untrained must be one table per run, got {len(blanks)} for {len(runs)} runs")
-    targets = [target] if isinstance(target, str) else list(target)
+    targets = several(target)
     given = listed("offsets", offsets, "range(1, 21)")
     steps = sorted({at_least("offsets", step, 0, "they count steps ahead, and 0 is now") for step in given})
     positions = None if positions is None else listed("positions", positions, "[1, 2]")
@@ -247,13 +249,6 @@ def probe_sweep(
         note="Linear probes on frozen latents that read the truth offset steps ahead, on held-out episodes. "
         "NextLat (arXiv:2511.05963), figure 8.",
     )
-
-
-def _several(tables: Any, argument: str, read: Callable[[Any], AnnData]) -> list[AnnData]:
-    several = list(tables) if isinstance(tables, (list, tuple)) else [tables]
-    if not several:
-        raise ValueError(f"{argument} is empty: give at least one table of latents")
-    return [read(table) for table in several]
 
 
 def _row(run: AnnData, scores: dict[str, Any]) -> dict[str, Any]:
