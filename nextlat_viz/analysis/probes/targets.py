@@ -26,6 +26,8 @@ ROUNDING = 1e-14
 MOST_CLASSES = 500
 # Name of the class of all rarer ones.
 OTHER = "all other classes"
+# More classes than this are fitted to `TOLERANCE` alone, because they would take minutes.
+_MANY_CLASSES = 200
 _NAMED_BY = {"belief": "state_names", "next_token_probs": "vocabulary", "next_token_probs_exact": "vocabulary"}
 
 
@@ -157,7 +159,8 @@ class Classes(_Target):
     ) -> Linear:
         mean, scale = standard(X[rows])
         Z = torch.from_numpy(((X[rows] - mean) / scale).astype(np.float32))
-        fits = fit_softmax(Z, torch.from_numpy(self.values[rows]), self.classes, tol=TOLERANCE, seed=seed)
+        tol = TOLERANCE if self.classes * len(self.columns) > _MANY_CLASSES else TOLERANCE / 20
+        fits = fit_softmax(Z, torch.from_numpy(self.values[rows]), self.classes, tol=tol, seed=seed)
         coef = fits.coef.flatten(0, 1).double().numpy() / scale
         return Linear(coef, fits.intercept.flatten().double().numpy() - coef @ mean, 1.0)
 
