@@ -18,13 +18,7 @@ ALL_SITES = "all"
 
 
 def latents_of(value: Any, argument: str = "latents") -> AnnData:
-    """Return a table of latents. A checkpoint, or the name of one, is extracted on its held-out episodes.
-
-    Raises
-    ------
-    TypeError
-        For anything else, such as a bare array, which does not say what was true at its rows.
-    """
+    """Return a table of latents. A checkpoint, or the name of one, is extracted on its held-out episodes."""
     if isinstance(value, AnnData):
         return value
     from nextlat_viz.latents.extraction import extract

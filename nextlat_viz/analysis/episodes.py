@@ -106,13 +106,7 @@ def prompt_length(episodes: Episodes, world: World) -> int:
 
 
 def heldout_prompts(world: World, n: int, seed: int, measure: str) -> Int[np.ndarray, "n prompt"]:
-    """Draw up to `n` different held-out prompts in random order; fewer where the world has no more.
-
-    Raises
-    ------
-    ValueError
-        If episodes of the world do not end, or a legal end is not a success.
-    """
+    """Draw up to `n` different held-out prompts in random order; fewer where the world has no more."""
     require_end(world, measure)
     if world.name == "countdown":
         raise ValueError(

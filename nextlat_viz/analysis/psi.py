@@ -22,13 +22,7 @@ K = TypeVar("K")
 
 
 def psi_of(predictor: ModelPredictor) -> NextLat:
-    """Return the model, which must have latent dynamics psi.
-
-    Raises
-    ------
-    ValueError
-        If its objective has none.
-    """
+    """Return the model, which must have latent dynamics psi."""
     return with_psi(predictor.model, f"{predictor.name} was trained by {predictor.objective}, which")
 
 

@@ -17,7 +17,7 @@ from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure, several
 from nextlat_viz.analysis.shape import different_histories, merge_distance, same_state_spread, trajectory_shapes
 from nextlat_viz.decoding.predictor import ModelPredictor
-from nextlat_viz.errors import at_least, unknown
+from nextlat_viz.errors import at_least, one_of
 from nextlat_viz.latents.extraction import HELDOUT_SEED, extract, heldout
 from nextlat_viz.latents.table import sites as sites_of
 from nextlat_viz.worlds import Episodes
@@ -46,13 +46,7 @@ _UNITS = {
 )
 def latent_geometry(
     models: Models[ModelPredictor],
-    quantities: str | Sequence[str] = (
-        "effective_rank",
-        "same_state_spread",
-        "merge_distance",
-        "curvature",
-        "path_length",
-    ),
+    quantities: str | Sequence[str] = tuple(_UNITS),
     sites: str | Sequence[str] = ("hidden",),
     snapshots: int | Sequence[int] | Literal["all"] | None = None,
     *,
@@ -106,8 +100,7 @@ def latent_geometry(
     """
     quantities = several(quantities)
     for quantity in quantities:
-        if quantity not in _QUANTITIES:
-            raise unknown("quantity", quantity, _QUANTITIES)
+        one_of("quantity", quantity, _QUANTITIES)
     episodes = _episodes(models, n, seed)
     jobs = [(model, step) for model in models.all for step in _steps(model, snapshots)]
     for model, step in models.track(jobs):

@@ -13,7 +13,7 @@ from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
 from nextlat_viz.analysis.episodes import heldout_prompts, require_end, require_taxi, whole_length
 from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
 from nextlat_viz.decoding import Predictor
-from nextlat_viz.errors import is_number, unknown
+from nextlat_viz.errors import is_number, one_of
 from nextlat_viz.worlds.taxi.world import Taxi
 
 KINDS = ("random", "second", "adversarial")
@@ -87,8 +87,7 @@ def detour_robustness(
     world = require_taxi(models.world, models.measure)
     p, kinds = several(p), several(kinds)
     for kind in kinds:
-        if kind not in KINDS:
-            raise unknown("kind of detour", kind, KINDS)
+        one_of("kind of detour", kind, KINDS)
     if not p or not kinds:
         raise ValueError("p and kinds must each name at least one setting")
     for chance in p:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from nextlat_viz.analysis._rows import number_rows, prefix_ids
 from nextlat_viz.analysis.episodes import held_out_split
 from nextlat_viz.analysis.measure import several
-from nextlat_viz.errors import at_least, unknown
+from nextlat_viz.errors import at_least, one_of
 from nextlat_viz.worlds import Episodes, World
 
 # Enough for pairs of many lengths in most worlds; more are drawn where they are not.
@@ -52,13 +52,6 @@ def state_of(
     A state is what fixes the future, as ``world.future`` knows it: in the taxi world node, destination and the moves
     left; in a hidden Markov world the exact belief. For worlds that do not know it, `state` names the states of
     ``world.replay`` that together fix the future.
-
-    Raises
-    ------
-    ValueError
-        If the states that fix the future of this world are unknown.
-    UnknownNameError
-        If the world has no such state.
     """
     if state is None:
         future = world.future(tokens)
@@ -70,25 +63,19 @@ def state_of(
         return number_rows([future.reshape(tokens.size, -1)]).reshape(tokens.shape)
     known, state = world.replay(tokens), several(state)
     for name in state:
-        if name not in known:
-            raise unknown(f"state of world {world.name!r}:", name, known)
+        one_of(f"state of world {world.name!r}:", name, known)
     return number_rows(np.asarray(known[name]).reshape(tokens.size, -1) for name in state).reshape(tokens.shape)
 
 
 def pairs_in_one_state(
     world: World, n: int, *, length: int, seed: int = 0, state: str | Sequence[str] | None = None
 ) -> PrefixPairs:
-    """Find `n` pairs of different prefixes of equal length that end in one state.
+    """Find `n` pairs of different prefixes of equal length that end in one state, or raise a ValueError.
 
     The prefixes are those of true episodes, of the held-out split where there is one. They are longer than the prompt,
     and at least two more tokens follow. No prefix is in two pairs. Pairs are taken from each length in turn, and within
     a length from each state in turn: otherwise most pairs would come from the last moves, where episodes meet most
     often, and from the most frequent states. `length` is needed in worlds without a fixed length.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer pairs among 16,384 episodes.
     """
     episodes = max(_FEWEST_EPISODES, 2 * at_least("n", n))
     while episodes <= max(_MOST_EPISODES, 2 * n):
@@ -130,14 +117,9 @@ def rank_in_group(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def different_state_pairs(
     world: World, n: int, *, length: int, room: int, seed: int = 0, state: str | Sequence[str] | None = None
 ) -> PrefixPairs:
-    """Draw `n` pairs of prefixes of equal length that end in different states, of the same prefixes.
+    """Draw `n` pairs of prefixes of equal length that end in different states, or raise a ValueError.
 
     At least `room` tokens follow each prefix.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer pairs among ``max(256, 4 n)`` episodes.
     """
     drawn = world.sample(max(256, 4 * at_least("n", n)), length, seed=seed, split=held_out_split(world), states=False)
     rng = np.random.default_rng(seed)

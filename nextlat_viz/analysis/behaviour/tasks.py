@@ -12,7 +12,7 @@ from nextlat_viz.analysis.episodes import answers
 from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
 from nextlat_viz.analysis.psi import over_batches, readers
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor
-from nextlat_viz.errors import at_least, unknown
+from nextlat_viz.errors import at_least, one_of
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.models import Batch
 from nextlat_viz.worlds import Episodes
@@ -130,8 +130,7 @@ def path_accuracy(
     """
     decodings = several(decodings)
     for decoding in decodings:
-        if decoding not in (GREEDY, SAMPLED):
-            raise unknown("decoding", decoding, (GREEDY, SAMPLED))
+        one_of("decoding", decoding, (GREEDY, SAMPLED))
     world = models.world_of(PathStar, "path_star")
     problems = world.sample(at_least("n", n), seed=seed, split="test", states=False).tokens
     prompts, true = problems[:, : world.prompt], problems[:, world.prompt : -1]

@@ -18,7 +18,7 @@ from nextlat_viz.analysis.prediction import exact_after, kl, require_row, token_
 from nextlat_viz.analysis.probes.joint import JointProbe
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.display import table
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, one_of, unknown
 from nextlat_viz.latents.table import HIDDEN, meta
 from nextlat_viz.models import NextLat, Objective
 from nextlat_viz.training.checkpoint import Checkpoint
@@ -227,8 +227,7 @@ class Injector:
         metric: Metric = "covariance",
         seed: int = 0,
     ) -> None:
-        if metric not in get_args(Metric):
-            raise unknown("metric", metric, get_args(Metric))
+        one_of("metric", metric, get_args(Metric))
         self._objective = objective_of(model, latents)
         require_model(latents, probe.weights_sha256, "probe")
         if probe.site != HIDDEN:
@@ -360,8 +359,7 @@ def _to_class(
     """Return the class as a one-hot array, and the smallest edit after which the probe is sure of it."""
     if isinstance(probe, JointProbe) or probe.metric != "accuracy":
         raise ValueError(f"target={target!r}: this probe reads numbers, give {len(probe.names)} of them")
-    if target not in probe.names:
-        raise unknown(f"class of {probe.target!r}", target, probe.names)
+    one_of(f"class of {probe.target!r}", target, probe.names)
     chosen = probe.names.index(target)
     logits = probe.coef @ before + probe.intercept
     # The logit of the target exceeds each other by enough for that class to keep at most its part of the rest.

@@ -61,14 +61,8 @@ class InjectionPlane:
     def reading(self, point: Point, now: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
         """Return the reading at a point, or at the nearest point that has one.
 
-        Where several beliefs have one point, the nearest to `now`, as in `nearest_belief`. In a city a point near a
+        Where several beliefs have one point, the nearest to `now`, the present reading. In a city a point near a
         crossing means the crossing.
-
-        Parameters
-        ----------
-        point : (2,) array
-        now : (k,) array
-            The present reading.
         """
         return self._back(np.asarray(point, dtype=np.float64), now)
 
@@ -102,15 +96,8 @@ def nearest_belief(
 ) -> Float[np.ndarray, " k"]:
     """Return the distribution over corners whose mean is a point, or the nearest point of their polygon.
 
-    Where several have that mean, the nearest to a given one, by least squares: see `least_distance`.
-
-    Parameters
-    ----------
-    corners : (k, 2) array
-        Each must be a corner of their convex hull.
-    point : (2,) array
-    now : (k,) array
-        The distribution to stay near. A reading of a probe may leave the simplex.
+    Each corner must be one of their convex hull. Where several distributions have that mean, it is the nearest to `now`
+    by least squares, see `least_distance`. As a reading of a probe, `now` may leave the simplex.
     """
     from scipy.optimize import nnls
 

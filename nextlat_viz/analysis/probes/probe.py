@@ -98,7 +98,15 @@ def probe(
     most_classes = at_least("most_classes", most_classes, 2)
     min_position = at_least("min_position", min_position, 0)
     latents = latents_of(latents)
-    train, test = _rows_used(latents, min_position, test_size, seed)
+    position, episode = column(latents, "position"), column(latents, "episode")
+    train, test = (
+        rows[position[rows] >= min_position]
+        for rows in controls.split_episodes(latents, test_size=test_size, seed=seed)
+    )
+    if min(train.size, test.size) == 0:
+        raise LatentsError(
+            f"no row is left from position {min_position} on: positions end at {position.max()}, lower min_position"
+        )
     truth = target_of(latents, target, train, test, most_classes)
     X, groups = features(latents, site), contents(latents)
     moved, source, shuffled_by = controls.shuffle(latents, truth, train, test, seed)
@@ -129,7 +137,6 @@ def probe(
     # New prefixes are mostly late ones. The ceiling of numbers is 1 there too, that of classes is another.
     unseen = truth.score(mistakes[new], test[new]) if truth.metric == "R2" and new.sum() >= MIN_UNSEEN else None
 
-    episode = column(latents, "episode")
     about = meta(latents)
     return ProbeResult(
         target=target,
@@ -240,18 +247,3 @@ def _mistakes(
     truth = target_of(latents, result.target, result.train_rows, result.test_rows, result.most_classes)
     fitted = Linear(result.coef, result.intercept, result.penalty)
     return truth.mistakes(fitted, features(latents, result.site), rows)
-
-
-def _rows_used(
-    latents: AnnData, min_position: int, test_size: float, seed: int
-) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
-    position = column(latents, "position")
-    train, test = (
-        rows[position[rows] >= min_position]
-        for rows in controls.split_episodes(latents, test_size=test_size, seed=seed)
-    )
-    if min(train.size, test.size) == 0:
-        raise LatentsError(
-            f"no row is left from position {min_position} on: positions end at {position.max()}, lower min_position"
-        )
-    return train, test

@@ -21,7 +21,7 @@ from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, 
 from nextlat_viz.analysis.measure import Measure, record, several
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
 from nextlat_viz.analysis.probes.targets import TOLERANCE, Classes
-from nextlat_viz.errors import at_least, listed, unknown
+from nextlat_viz.errors import at_least, listed, one_of
 from nextlat_viz.latents.table import meta
 from nextlat_viz.models.objective import device_of
 
@@ -91,8 +91,7 @@ class ProbeSweep(Measure):
             No such score.
         """
         scores = [name for name in _SCORES if name in self.table and not self.table[name].isna().all()]
-        if column not in scores:
-            raise unknown("score", column, scores)
+        one_of("score", column, scores)
         old = "cross_entropy" if self.unit == "nats" else "r2"
         table = self.table.rename(columns={"value": old}).assign(value=self.table[column], error=np.nan)
         # Controls keep the unit of the score they belong to.
@@ -197,8 +196,7 @@ def probe_sweep(
     if untrained is None:
         blanks *= len(runs)
     for name in controls:
-        if name not in CONTROLS:
-            raise unknown("control", name, CONTROLS)
+        one_of("control", name, CONTROLS)
     if len(blanks) != len(runs):
         raise ValueError(f"untrained must be one table per run, got {len(blanks)} for {len(runs)} runs")
     targets = several(target)

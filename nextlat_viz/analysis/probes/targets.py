@@ -126,16 +126,8 @@ class Numbers(_Target):
 class Classes(_Target):
     """A target of classes, one or several per row, such as the squares of a board.
 
-    Attributes
-    ----------
-    values : (rows, m) int array
-        Codes of the classes; -1 for a class that no fitted row has.
-    labels : tuple of str
-        Names of the classes.
-    columns : tuple of str
-        Names of the m columns.
-    merged : int
-        Number of rare classes that share the last label.
+    Codes are numbers of `labels`, -1 for a class that no fitted row has; `columns` names the columns, and `merged` rare
+    classes share the last label.
     """
 
     metric: ClassVar[Literal["accuracy"]] = "accuracy"

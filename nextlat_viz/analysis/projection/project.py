@@ -26,7 +26,7 @@ from nextlat_viz.analysis.projection.umap import (
     key_of,
     umap_layout,
 )
-from nextlat_viz.errors import LatentsError, at_least, shown, unknown
+from nextlat_viz.errors import LatentsError, at_least, one_of, shown
 from nextlat_viz.latents.table import column, meta
 from nextlat_viz.worlds import checks
 
@@ -86,8 +86,7 @@ def project(
     latents, seed = latents_of(latents), at_least("seed", seed, 0)
     if method == "umap":
         return umap_projection(latents, umap_layout, site, rows, seed, cache, n_neighbors, min_dist, n_epochs)
-    if method not in METHODS:
-        raise unknown("projection method", method, METHODS)
+    one_of("projection method", method, METHODS)
     chosen, about = _chosen(latents, rows), meta(latents)
     explained, params = None, {}
     if method == "pca":

@@ -100,9 +100,9 @@ def test_logistic_is_scikit_learns(world: str) -> None:
     X, y = latents.X.astype(np.float64), column(latents, "state")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-8))
     model.fit(X[found.train_rows], y[found.train_rows])
-    np.testing.assert_allclose(found.predict(latents), model.predict_proba(X), atol=0.01)
+    np.testing.assert_allclose(found.predict(latents), model.predict_proba(X), atol=0.004)
     assert found.names == tuple(model.classes_)
-    assert found.score == pytest.approx(model.score(X[found.test_rows], y[found.test_rows]), abs=0.01)
+    assert found.score == pytest.approx(model.score(X[found.test_rows], y[found.test_rows]), abs=0.02)
     belief = latents.obsm["belief"][found.test_rows]
     assert found.ceiling == pytest.approx(belief.max(1).mean())
     assert found.chance is not None
