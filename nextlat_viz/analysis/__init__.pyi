@@ -2,7 +2,6 @@ from . import measure as measure
 from .behaviour.compression import compression_greedy as compression_greedy
 from .behaviour.compression import compression_vafa as compression_vafa
 from .behaviour.compression import distinction as distinction
-from .behaviour.detours import detour_robustness as detour_robustness
 from .behaviour.reconstruction import MapReconstruction as MapReconstruction
 from .behaviour.reconstruction import map_from_rides as map_from_rides
 from .behaviour.reconstruction import map_reconstruction as map_reconstruction
@@ -10,6 +9,7 @@ from .behaviour.reconstruction import reconstruct_map as reconstruct_map
 from .behaviour.tasks import equation_validity as equation_validity
 from .behaviour.tasks import path_accuracy as path_accuracy
 from .behaviour.tasks import state_tracking as state_tracking
+from .behaviour.trajectories import detour_robustness as detour_robustness
 from .behaviour.trajectories import next_token_test as next_token_test
 from .behaviour.trajectories import valid_trajectories as valid_trajectories
 from .dynamics import psi_rollout as psi_rollout

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from nextlat_viz.analysis.behaviour.language import first_rejected, possible, possible_next, sample_suffixes
-from nextlat_viz.analysis.behaviour.states import PrefixPairs, different_state_pairs, pairs_in_one_state, rank_in_group
+from nextlat_viz.analysis.behaviour.prefixes import (
+    PrefixPairs,
+    different_state_pairs,
+    first_rejected,
+    pairs_in_one_state,
+    possible,
+    possible_next,
+    rank_in_group,
+    sample_suffixes,
+)
 from nextlat_viz.analysis.episodes import (
     end_token,
     require_next_token,
