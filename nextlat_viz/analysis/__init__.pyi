@@ -1,4 +1,5 @@
 from . import measure as measure
+from ._rows import split_episodes as split_episodes
 from .behaviour.compression import compression_greedy as compression_greedy
 from .behaviour.compression import compression_vafa as compression_vafa
 from .behaviour.compression import distinction as distinction
@@ -34,7 +35,6 @@ from .measure import Measure as Measure
 from .pairs import same_state_pairs as same_state_pairs
 from .prediction import Prediction as Prediction
 from .prediction import episode_predictions as episode_predictions
-from .probes.controls import split_episodes as split_episodes
 from .probes.estimators import TorchLogisticProbe as TorchLogisticProbe
 from .probes.estimators import TorchRidgeProbe as TorchRidgeProbe
 from .probes.joint import JointProbe as JointProbe

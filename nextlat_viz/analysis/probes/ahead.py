@@ -10,9 +10,8 @@ import torch
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.analysis._rows import contents, episode_index
+from nextlat_viz.analysis._rows import contents, episode_index, split_episodes, swap_episodes
 from nextlat_viz.analysis.measure.result import clustered
-from nextlat_viz.analysis.probes.controls import split_episodes, swap_episodes
 from nextlat_viz.analysis.probes.fit import fit_ridges, folds_of, standard
 from nextlat_viz.analysis.probes.softmax import fit_softmax
 from nextlat_viz.analysis.probes.targets import Classes, Numbers, balanced_accuracy, deviations, target_of, varies
@@ -42,7 +41,7 @@ class Ahead:
     seed: int
 
     def rows(self, truth: Classes | Numbers) -> Int[np.ndarray, "offsets rows"]:
-        """Return the rows ahead for the shuffled control: see `controls.shuffle`."""
+        """Return the rows ahead for the shuffled control: rows are shuffled where the position fixes the target."""
         known = (self.row >= 0) & (self.shuffled >= 0)
         if not truth.fixed(self.row[known], self.shuffled[known]):
             return self.shuffled

@@ -19,17 +19,20 @@ from nextlat_viz.analysis._rows import (
     require_model,
     require_same_rows,
     sites_named,
+    split_episodes,
+    swap_episodes,
     untrained_of,
 )
-from nextlat_viz.analysis.probes import controls
 from nextlat_viz.analysis.probes.fit import Linear
-from nextlat_viz.analysis.probes.result import ProbeResult
-from nextlat_viz.analysis.probes.targets import MOST_CLASSES, target_of
+from nextlat_viz.analysis.probes.result import ProbeResult, Shuffled
+from nextlat_viz.analysis.probes.targets import MOST_CLASSES, Classes, Numbers, target_of
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta
 
 MIN_UNSEEN = 30
 _SLOW_CLASSES = 100
+# Exact functions of the tokens read: a reader of the whole prefix could have them all.
+_KNOWN_FROM_TOKENS = ("belief", "next_token_probs", "next_token_probs_exact", "token", "position")
 
 
 def probe(
@@ -100,8 +103,7 @@ def probe(
     latents = latents_of(latents)
     position, episode = column(latents, "position"), column(latents, "episode")
     train, test = (
-        rows[position[rows] >= min_position]
-        for rows in controls.split_episodes(latents, test_size=test_size, seed=seed)
+        rows[position[rows] >= min_position] for rows in split_episodes(latents, test_size=test_size, seed=seed)
     )
     if min(train.size, test.size) == 0:
         raise LatentsError(
@@ -109,7 +111,7 @@ def probe(
         )
     truth = target_of(latents, target, train, test, most_classes)
     X, groups = features(latents, site), contents(latents)
-    moved, source, shuffled_by = controls.shuffle(latents, truth, train, test, seed)
+    moved, source, shuffled_by = _shuffle(latents, truth, train, test, seed)
     swapped = truth.swapped(moved, source)
     swapped_train, swapped_test = np.intersect1d(train, moved), np.intersect1d(test, moved)
     untrained_score = None
@@ -147,7 +149,7 @@ def probe(
         shuffled=shuffled,
         untrained=untrained_score,
         chance=truth.chance(train, test),
-        ceiling=controls.ceiling(latents, target, test),
+        ceiling=_ceiling(latents, target, test),
         unseen=unseen,
         unseen_rows=int(new.sum()),
         coef=fitted.coef,
@@ -247,3 +249,34 @@ def _mistakes(
     truth = target_of(latents, result.target, result.train_rows, result.test_rows, result.most_classes)
     fitted = Linear(result.coef, result.intercept, result.penalty)
     return truth.mistakes(fitted, features(latents, result.site), rows)
+
+
+def _shuffle(
+    latents: AnnData,
+    truth: Numbers | Classes,
+    train: Int[np.ndarray, " train"],
+    test: Int[np.ndarray, " test"],
+    seed: int,
+) -> tuple[Int[np.ndarray, " moved"], Int[np.ndarray, " moved"], Shuffled]:
+    """Pair each row with the row whose target it gets in the shuffled control.
+
+    That is the row of another episode at the same position, so that what the position says stays. Where the position
+    fixes the target, this would change nothing, and rows are shuffled without regard to position.
+    """
+    moved, source = swap_episodes(latents, train, test, seed)
+    if not truth.fixed(moved, source):
+        return moved, source, "episodes"
+    rng = np.random.default_rng(seed)
+    return np.concatenate([train, test]), np.concatenate([rng.permutation(train), rng.permutation(test)]), "rows"
+
+
+def _ceiling(latents: AnnData, target: str, rows: Int[np.ndarray, " rows"]) -> float | None:
+    """Return the best score that can be reached on some rows, None where it is not known.
+
+    It is 1 for functions of the tokens read, and for a hidden state the accuracy of the exact belief.
+    """
+    if target in _KNOWN_FROM_TOKENS:
+        return 1.0
+    if target == "state" and "belief" in latents.obsm:
+        return float(column(latents, "belief")[rows].max(axis=1).mean())
+    return None
