@@ -26,6 +26,7 @@ from .interventions.inject import Injection as Injection
 from .interventions.inject import belief_target as belief_target
 from .interventions.inject import inject as inject
 from .interventions.plane import InjectionPlane as InjectionPlane
+from .interventions.plane import JointProbe as JointProbe
 from .interventions.plane import injection_plane as injection_plane
 from .lookahead import LookAhead as LookAhead
 from .lookahead import look_ahead as look_ahead
@@ -37,7 +38,6 @@ from .prediction import Prediction as Prediction
 from .prediction import episode_predictions as episode_predictions
 from .probes.estimators import TorchLogisticProbe as TorchLogisticProbe
 from .probes.estimators import TorchRidgeProbe as TorchRidgeProbe
-from .probes.joint import JointProbe as JointProbe
 from .probes.probe import probe as probe
 from .probes.probe import probe_mistakes as probe_mistakes
 from .probes.probe import probe_positions as probe_positions

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.analysis._rows import features, require_model
+from nextlat_viz.analysis.interventions.plane import JointProbe, least_distance
 from nextlat_viz.analysis.lookahead import next_rows, objective_of, read_head, require_head, roll
 from nextlat_viz.analysis.prediction import exact_after, kl, require_row, token_ids, token_names
-from nextlat_viz.analysis.probes.joint import JointProbe
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, one_of, unknown
@@ -32,7 +32,6 @@ SURE = 0.9
 # Directions of the probe this much weaker than its strongest are rounding errors.
 _RANK = 1e-7
 _REACHED = 1e-4
-_INFEASIBLE = 1e-10
 # Rows that the covariance and the mean distance are estimated from.
 _SAMPLED = 4096
 
@@ -371,18 +370,6 @@ def _to_class(
     if z is None:
         raise ValueError(f"target={target!r}: no edit makes the probe read it, its classes cannot be told apart")
     return np.eye(len(probe.names))[chosen], root @ z
-
-
-def least_distance(G: Float[np.ndarray, "m n"], h: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"] | None:
-    """Return the shortest z with ``G z >= h``, None where there is none.
-
-    Least distance programming by non-negative least squares, which is exact (Lawson & Hanson 1974, chapter 23).
-    """
-    from scipy.optimize import nnls
-
-    system, unit = np.vstack([G.T, h]), np.append(np.zeros(G.shape[1]), 1.0)
-    residual = system @ nnls(system, unit)[0] - unit
-    return -residual[:-1] / residual[-1] if -residual[-1] > _INFEASIBLE else None
 
 
 def _ids(tokens: Sequence[int], known: int) -> Int[np.ndarray, " s"]:
