@@ -1,13 +1,20 @@
-"""Held-out episodes and prompts that models are measured on, and the checks before a measurement."""
+"""Held-out episodes and prompts that models are measured on, the checks before a measurement, and batches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
 import numpy as np
+import torch
 from jaxtyping import Int
+from torch import Tensor
 
 from nextlat_viz.analysis.measure import Models
 from nextlat_viz.decoding import Predictor, generate
+from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least, is_number
+from nextlat_viz.models import Batch
 from nextlat_viz.training.config import episode_length
 from nextlat_viz.worlds import Episodes, World
 from nextlat_viz.worlds.taxi.world import Taxi
@@ -15,7 +22,8 @@ from nextlat_viz.worlds.taxi.world import Taxi
 END = "end"
 """The token that ends an episode, in worlds whose episodes end."""
 
-_DRAWS_PER_PROMPT = 4
+_DRAWS_PER_PROMPT, _BATCH = 4, 64
+K = TypeVar("K")
 
 
 def held_out_split(world: World) -> str:
@@ -127,3 +135,26 @@ def answers(
     """Return prompts with the tokens that the model adds to them, padded with -1 after the end."""
     tokens = generate(model, prompts, length - prompts.shape[1], temperature=temperature, stop=stop, seed=seed).tokens
     return np.pad(tokens, ((0, 0), (0, length - tokens.shape[1])), constant_values=-1)
+
+
+@torch.no_grad()
+def over_batches(
+    predictor: ModelPredictor, episodes: Episodes, compute: Callable[[slice, Batch], Mapping[K, Sequence[Tensor]]]
+) -> dict[K, list[np.ndarray]]:
+    """Compute tensors by name, whose rows are episodes, of batches as in training; return those of all batches joined.
+
+    `compute` takes the slice of episodes in a batch, and the batch on the model's device.
+    """
+    backbone = predictor.model.backbone
+    parts: dict[K, list[list[np.ndarray]]] = {}
+    for first in range(0, len(episodes), _BATCH):
+        rows = slice(first, first + _BATCH)
+        batch = Batch.from_episodes(episodes[rows], backbone.head.weight.device, start=backbone.start)
+        for name, tensors in compute(rows, batch).items():
+            parts.setdefault(name, []).append([tensor.cpu().numpy() for tensor in tensors])
+    return {name: [np.concatenate(arrays) for arrays in zip(*pieces, strict=True)] for name, pieces in parts.items()}
+
+
+def first_position(predictor: ModelPredictor) -> int:
+    """Return the first position at which a model has a state: 0 with a start token, else 1."""
+    return 1 - predictor.model.backbone.offset

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlat_viz.analysis._rows import finite, require_model
+from nextlat_viz.analysis.dynamics import rollout, with_psi
 from nextlat_viz.analysis.prediction import kl, token_ids
-from nextlat_viz.analysis.psi import rollout, with_psi
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nextlat_viz.analysis.episodes import heldout_episodes
+from nextlat_viz.analysis.dynamics import readers
+from nextlat_viz.analysis.episodes import first_position, heldout_episodes, over_batches
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
-from nextlat_viz.analysis.psi import first_position, over_batches, readers
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 
 from nextlat_viz import worlds
 from nextlat_viz.analysis import losses
-from nextlat_viz.analysis.dynamics import psi_rollout, rollout_divergence, transition_consistency
+from nextlat_viz.analysis.dynamics import lengthened, psi_rollout, rollout_divergence, transition_consistency
 from nextlat_viz.analysis.losses import layer_contributions, length_generalisation
 from nextlat_viz.analysis.measure import clustered
-from nextlat_viz.analysis.psi import lengthened
 from nextlat_viz.decoding import UniformLegal
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.training import Checkpoint, load

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
-from nextlat_viz.analysis.episodes import answers
+from nextlat_viz.analysis.dynamics import readers
+from nextlat_viz.analysis.episodes import answers, over_batches
 from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
-from nextlat_viz.analysis.psi import over_batches, readers
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor
 from nextlat_viz.errors import at_least, one_of
 from nextlat_viz.latents.extraction import HELDOUT_SEED
