@@ -1,16 +1,16 @@
-"""Held-out episodes and prompts that models are measured on, the checks before a measurement, and batches."""
+"""Held-out episodes and prompts, in batches; checks before a measurement; and verdicts on generated episodes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from nextlat_viz.analysis.measure import Models
+from nextlat_viz.analysis.measure import Models, share
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least, is_number
@@ -22,6 +22,8 @@ from nextlat_viz.worlds.taxi.world import Taxi
 END = "end"
 """The token that ends an episode, in worlds whose episodes end."""
 
+# Episodes per call of `legal_next`, whose result is an array of episodes x positions x vocabulary.
+AT_ONCE = 128
 _DRAWS_PER_PROMPT, _BATCH = 4, 64
 K = TypeVar("K")
 
@@ -135,6 +137,35 @@ def answers(
     """Return prompts with the tokens that the model adds to them, padded with -1 after the end."""
     tokens = generate(model, prompts, length - prompts.shape[1], temperature=temperature, stop=stop, seed=seed).tokens
     return np.pad(tokens, ((0, 0), (0, length - tokens.shape[1])), constant_values=-1)
+
+
+class Verdicts(NamedTuple):
+    """The outcome of each generated episode: valid, with an illegal token, or without an end in time."""
+
+    valid: Bool[np.ndarray, " n"]
+    illegal: Bool[np.ndarray, " n"]
+    unfinished: Bool[np.ndarray, " n"]
+
+    def score(self) -> dict[str, float | int]:
+        """Return the share of valid episodes, and the number of failures of each kind."""
+        failures = {"illegal": int(self.illegal.sum()), "unfinished": int(self.unfinished.sum())}
+        return share(int(self.valid.sum()), len(self.valid)) | failures
+
+
+def verdicts_of(world: World, tokens: Int[np.ndarray, "n t"], length: Int[np.ndarray, " n"]) -> Verdicts:
+    """Judge episodes by their first `length` tokens: a valid one is legal and ends with the world's ``end``."""
+    end = require_end(world, "judging trajectories")
+    past = np.arange(tokens.shape[1]) >= length[:, None]
+    whole = np.where(past, end, tokens)
+    parts = np.array_split(whole, max(1, -(-len(whole) // AT_ONCE)))
+    wrong = ~(np.concatenate([world.legal(part) for part in parts]) | past)
+    legal = ~wrong.any(axis=1)
+    stuck = np.zeros(len(tokens), bool)
+    for failed in np.array_split(np.flatnonzero(~legal & ~wrong[:, 0]), len(parts)):
+        before = wrong[failed].argmax(axis=1) - 1
+        stuck[failed] = ~world.legal_next(whole[failed])[np.arange(len(failed)), before].any(axis=1)
+    valid = legal & (tokens[np.arange(len(tokens)), length - 1] == end)
+    return Verdicts(valid, ~legal & ~stuck, ~valid & (legal | stuck))
 
 
 @torch.no_grad()

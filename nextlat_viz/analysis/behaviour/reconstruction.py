@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
-from nextlat_viz.analysis.episodes import held_out_split, require_end, require_taxi
+from nextlat_viz.analysis.episodes import held_out_split, require_end, require_taxi, verdicts_of
 from nextlat_viz.analysis.measure import Models, Rows, measure, share
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least

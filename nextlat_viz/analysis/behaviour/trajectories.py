@@ -4,60 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nextlat_viz.analysis.behaviour.prefixes import walk
 from nextlat_viz.analysis.episodes import (
+    AT_ONCE,
     held_out_split,
     heldout_prompts,
     require_end,
     require_next_token,
     require_taxi,
+    verdicts_of,
     whole_length,
     within_context,
 )
 from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least, is_number, one_of
-from nextlat_viz.worlds import Episodes, World
+from nextlat_viz.worlds import Episodes
 from nextlat_viz.worlds.taxi.world import Taxi
 
 KINDS = ("random", "second", "adversarial")
 """How the turn of a detour is chosen; see ``detour_robustness``."""
-# Episodes per call of `legal_next`, whose result is an array of episodes x positions x vocabulary.
-_AT_ONCE = 128
-
-
-class Verdicts(NamedTuple):
-    """The outcome of each generated episode: valid, with an illegal token, or without an end in time."""
-
-    valid: Bool[np.ndarray, " n"]
-    illegal: Bool[np.ndarray, " n"]
-    unfinished: Bool[np.ndarray, " n"]
-
-    def score(self) -> dict[str, float | int]:
-        """Return the share of valid episodes, and the number of failures of each kind."""
-        failures = {"illegal": int(self.illegal.sum()), "unfinished": int(self.unfinished.sum())}
-        return share(int(self.valid.sum()), len(self.valid)) | failures
-
-
-def verdicts_of(world: World, tokens: Int[np.ndarray, "n t"], length: Int[np.ndarray, " n"]) -> Verdicts:
-    """Judge episodes by their first `length` tokens: a valid one is legal and ends with the world's ``end``."""
-    end = require_end(world, "judging trajectories")
-    past = np.arange(tokens.shape[1]) >= length[:, None]
-    whole = np.where(past, end, tokens)
-    parts = np.array_split(whole, max(1, -(-len(whole) // _AT_ONCE)))
-    wrong = ~(np.concatenate([world.legal(part) for part in parts]) | past)
-    legal = ~wrong.any(axis=1)
-    stuck = np.zeros(len(tokens), bool)
-    for failed in np.array_split(np.flatnonzero(~legal & ~wrong[:, 0]), len(parts)):
-        before = wrong[failed].argmax(axis=1) - 1
-        stuck[failed] = ~world.legal_next(whole[failed])[np.arange(len(failed)), before].any(axis=1)
-    valid = legal & (tokens[np.arange(len(tokens)), length - 1] == end)
-    return Verdicts(valid, ~legal & ~stuck, ~valid & (legal | stuck))
 
 
 @measure(
@@ -116,8 +86,8 @@ def next_token_test(
         raise ValueError(f"episodes hold no token to predict among the first {width} positions: give others")
     for model in models:
         hits = 0
-        for first in range(0, len(tokens), _AT_ONCE):
-            rows = slice(first, first + _AT_ONCE)
+        for first in range(0, len(tokens), AT_ONCE):
+            rows = slice(first, first + AT_ONCE)
             read = tokens[rows, :-1]
             choice = model.next_token_probs(read).argmax(axis=-1)
             legal = np.take_along_axis(world.legal_next(read), choice[..., None], axis=-1)[..., 0]
