@@ -130,13 +130,11 @@ def same_state_spread(
     which = state_numbers(latents, by)[use]
     if len(X) < 2:
         raise LatentsError(f"spread needs at least two rows, found {len(X)} from position {min_position} on")
-    sums = np.zeros((which.max() + 1, X.shape[1]))
-    np.add.at(sums, which, X)
-    means = sums / np.bincount(which)[:, None]
+    means = pd.DataFrame(X).groupby(which).transform("mean").to_numpy()
     total = np.square(X - X.mean(0)).sum()
     if total == 0:
         raise LatentsError(f"all latents at site {site!r} are equal, so there is no variance to compare with")
-    return float(np.square(X - means[which]).sum() / total)
+    return float(np.square(X - means).sum() / total)
 
 
 def different_histories(latents: AnnData, by: str | Sequence[str] | None = None) -> Int[np.ndarray, " rows"]:

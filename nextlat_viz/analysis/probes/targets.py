@@ -56,11 +56,8 @@ class _Target:
         seed: int,
     ) -> tuple[float, float]:
         """Bootstrap over episodes: a score follows from sums over each episode, so nothing is fitted again."""
-        parts = self._parts(mistakes, rows)
-        _, which = np.unique(episodes, return_inverse=True)
-        n = which.max() + 1
-        summed = np.zeros((n, parts.shape[1]))
-        np.add.at(summed, which, parts)
+        summed = pd.DataFrame(self._parts(mistakes, rows)).groupby(episodes).sum().to_numpy()
+        n = len(summed)
         times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
         scores = self._scores(times_drawn @ summed)
         if scores.size == 0:
