@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.errors import LatentsError, at_least, unknown
+from nextlat_viz.errors import LatentsError, at_least, is_number, unknown
 from nextlat_viz.latents.table import column, meta, site, sites, tokens_of, world_of
 from nextlat_viz.worlds import HiddenMarkovWorld
 
@@ -151,7 +150,7 @@ def split_episodes(
     >>> len(np.intersect1d(train, test))
     0
     """
-    if not isinstance(test_size, Real) or not 0 < test_size < 1:
+    if not is_number(test_size) or not 0 < test_size < 1:
         raise ValueError(f"test_size must be a share between 0 and 1, got {test_size!r}: try 0.3")
     seed = at_least("seed", seed, 0)
     group = contents(latents)
