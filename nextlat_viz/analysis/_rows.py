@@ -1,4 +1,4 @@
-"""Rows of a latents table: finite numbers, equal prefixes and sequences, and checks that two tables match."""
+"""Rows of a latents table: finite numbers, equal prefixes, splits by episode, and checks that two tables match."""
 
 from __future__ import annotations
 
@@ -10,21 +10,16 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, at_least, is_number, unknown
 from nextlat_viz.latents.table import column, meta, site, sites, tokens_of, world_of
 from nextlat_viz.worlds import HiddenMarkovWorld
 
 ALL_SITES = "all"
+_MIN_SEQUENCES = 5
 
 
 def latents_of(value: Any, argument: str = "latents") -> AnnData:
-    """Return a table of latents. A checkpoint, or the name of one, is extracted on its held-out episodes.
-
-    Raises
-    ------
-    TypeError
-        For anything else, such as a bare array, which does not say what was true at its rows.
-    """
+    """Return a table of latents. A checkpoint, or the name of one, is extracted on its held-out episodes."""
     if isinstance(value, AnnData):
         return value
     from nextlat_viz.latents.extraction import extract
@@ -103,6 +98,18 @@ def prefix_ids(tokens: Int[np.ndarray, "n t"]) -> Int[np.ndarray, "n t"]:
     return ids
 
 
+def number_rows(columns: Iterable[np.ndarray]) -> Int[np.ndarray, " rows"]:
+    """Number rows: equal numbers exactly where all columns agree, in numbers to 8 decimals."""
+    numbers = np.zeros(1, dtype=np.int64)
+    for values in columns:
+        if values.dtype.kind == "f":
+            values = np.round(values, 8) + 0.0
+        _, which = np.unique(values, axis=0, return_inverse=True)
+        # Comparing integers is faster than comparing rows.
+        _, numbers = np.unique(numbers * (int(which.max(initial=0)) + 1) + which.reshape(-1), return_inverse=True)
+    return numbers
+
+
 def contents(latents: AnnData) -> Int[np.ndarray, " rows"]:
     """Number the token sequences: rows have the same number exactly when all tokens of their episodes agree."""
     _, which = np.unique(tokens_of(latents), axis=0, return_inverse=True)
@@ -112,6 +119,72 @@ def contents(latents: AnnData) -> Int[np.ndarray, " rows"]:
 def episode_index(latents: AnnData) -> Int[np.ndarray, " rows"]:
     """Return each row's episode as 0, 1, ... in ascending order, the order of the rows of `tokens_of`."""
     return np.unique(column(latents, "episode"), return_inverse=True)[1]
+
+
+def split_episodes(
+    latents: AnnData, test_size: float = 0.3, seed: int = 0
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
+    """Split the rows by episode, so that no held-out episode reads the tokens of a fitted one.
+
+    Episodes of the same tokens have the same latents, which would carry the answer across.
+
+    Parameters
+    ----------
+    test_size : float
+        Share of the different token sequences to hold out, in (0, 1).
+
+    Returns
+    -------
+    (train_rows, test_rows) : int arrays
+        Row numbers, ascending; together all rows.
+
+    Raises
+    ------
+    LatentsError
+        Fewer than 5 different token sequences.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> train, test = split_episodes(nlv.extract(nlv.load("mess3/nextlat"), progress=False), test_size=0.25)
+    >>> len(np.intersect1d(train, test))
+    0
+    """
+    if not is_number(test_size) or not 0 < test_size < 1:
+        raise ValueError(f"test_size must be a share between 0 and 1, got {test_size!r}: try 0.3")
+    seed = at_least("seed", seed, 0)
+    group = contents(latents)
+    count = int(group.max(initial=-1)) + 1
+    if count < _MIN_SEQUENCES:
+        raise LatentsError(
+            f"these latents hold {count} different token sequences, and a split by episode needs at least "
+            f"{_MIN_SEQUENCES}: extract more episodes"
+        )
+    held_out = int(np.clip(round(test_size * count), 1, count - 2))
+    chosen = np.random.default_rng(seed).permutation(count)[:held_out]
+    test = np.isin(group, chosen)
+    return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def swap_episodes(
+    latents: AnnData, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"], seed: int
+) -> tuple[Int[np.ndarray, " moved"], Int[np.ndarray, " moved"]]:
+    """Pair each row with the row at its position in another episode of its side of the split.
+
+    Returns the rows that have a partner, and their partners. The end of an episode that is longer than its partner has
+    none.
+    """
+    rng = np.random.default_rng(seed)
+    index, position = episode_index(latents), column(latents, "position")
+    partner = np.arange(index.max() + 1)
+    for side in (train, test):
+        episodes = np.unique(index[side])
+        partner[episodes] = rng.permutation(episodes)
+    row_at = np.full((partner.size, position.max() + 1), -1)
+    used = np.concatenate([train, test])
+    row_at[index[used], position[used]] = used
+    source = row_at[partner[index[used]], position[used]]
+    return used[source >= 0], source[source >= 0]
 
 
 def require_same_rows(latents: AnnData, other: AnnData, what: str) -> None:

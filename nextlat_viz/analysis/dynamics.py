@@ -1,25 +1,31 @@
-"""Latent dynamics: how well psi predicts the states of its transformer, one step and several steps ahead."""
+"""Latent dynamics: the states that psi gives, and how well it predicts those of its transformer."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from nextlat_viz.analysis.episodes import heldout_episodes
+from nextlat_viz.analysis.episodes import first_position, heldout_episodes, over_batches
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
-from nextlat_viz.analysis.psi import batches, psi_of, psi_states
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
+from nextlat_viz.models import OBJECTIVES, Batch, NextLat, Objective, Transformer
+from nextlat_viz.models.transformer import rotation_table
 from nextlat_viz.training.checkpoint import torch_defaults
 from nextlat_viz.training.trained import TrainedModel
-from nextlat_viz.worlds import Episodes
+from nextlat_viz.worlds import Episodes, checks
 from nextlat_viz.worlds.base import Tokens
+
+TRANSFORMER, PSI = "transformer", "psi"
 
 
 @torch_defaults()
@@ -59,15 +65,9 @@ def psi_rollout(model: Any, tokens: Tokens, start: int | None = None) -> Float[n
         raise ValueError(f"psi_rollout takes one model, got {len(chosen.all)}")
     (predictor,) = chosen.all
     psi_of(predictor)
-    tokens = np.asarray(tokens)
-    known = len(predictor.world.vocabulary)
-    if tokens.ndim != 2 or tokens.dtype.kind not in "iu" or tokens.shape[1] == 0:
-        raise ValueError(
-            "tokens must be integers (episodes, positions) of at least one position, got "
-            f"{tokens.dtype} of shape {tokens.shape}"
-        )
-    if tokens.size and not 0 <= tokens.min() <= tokens.max() < known:
-        raise ValueError(f"tokens must be in 0..{known - 1}, got {tokens.min()} to {tokens.max()}")
+    tokens = checks.tokens(predictor.world, tokens)
+    if tokens.shape[1] == 0:
+        raise ValueError("tokens must be of at least one position")
     with torch.no_grad():
         backbone = predictor.model.backbone
         states = psi_states(predictor, backbone.started(predictor.tensor(tokens)), start)
@@ -118,8 +118,8 @@ def transition_consistency(models: Models[ModelPredictor], n: int = 256, *, seed
     """
     episodes = _episodes(models, n, seed)
     for model in models:
-        _, sums = _divergence(model, episodes, 1)
-        yield model, clustered(sums["missed"][0], sums["moved"][0])
+        above, below = over_batches(model, episodes, partial(_divergence, model, 1))["relative"]
+        yield model, clustered(above[:, 0], below[:, 0])
 
 
 @measure(
@@ -170,15 +170,11 @@ def rollout_divergence(
     if steps >= read:
         raise ValueError(f"steps={steps} must be between 1 and {read - 1}: the model reads {read} tokens of an episode")
     for model in models:
-        horizon, sums = _divergence(model, episodes, steps)
+        ratios, horizon = over_batches(model, episodes, partial(_divergence, model, steps)), psi_of(model).horizon
         for k in range(steps):
-            ratios = {
-                "relative": (sums["missed"][k], sums["moved"][k]),
-                "distance": (sums["distance"][k], sums["pairs"][k]),
-                "kl": (sums["kl"][k], sums["scored"][k]),
-            }
-            for quantity, ratio in ratios.items():
-                yield model, {"k": k + 1, "quantity": quantity, "horizon": horizon, **clustered(*ratio)}
+            for quantity, (above, below) in ratios.items():
+                score = clustered(above[:, k], below[:, k])
+                yield model, {"k": k + 1, "quantity": quantity, "horizon": horizon, **score}
 
 
 def _episodes(models: Models[ModelPredictor], n: int, seed: int) -> Episodes:
@@ -187,35 +183,101 @@ def _episodes(models: Models[ModelPredictor], n: int, seed: int) -> Episodes:
     return heldout_episodes(models, n, seed=seed)
 
 
-@torch.no_grad()
-def _divergence(
-    predictor: ModelPredictor, episodes: Episodes, steps: int
-) -> tuple[int, dict[str, Float[np.ndarray, "steps n"]]]:
-    """Return the trained horizon, and sums over positions by step and episode."""
+def _divergence(predictor: ModelPredictor, steps: int, rows: slice, batch: Batch) -> dict[str, list[Tensor]]:
+    """Return, for each quantity, the two sums over positions that it is the ratio of, by episode and step."""
     model = psi_of(predictor)
-    names = ("missed", "moved", "distance", "pairs", "kl", "scored")
-    sums = {name: np.zeros((steps, len(episodes))) for name in names}
-    for rows, batch in batches(predictor, episodes):
-        states = model.backbone.states(batch.inputs, batch.documents)
-        hidden = states["hidden"]
-        # Softmaxes over a large vocabulary take most of the time: compute them only at scored positions, and those of
-        # the transformer once for all steps.
-        taught = _log_probs(predictor, hidden[batch.target_mask])
-        place = batch.target_mask.flatten().cumsum(dim=0).view_as(batch.target_mask) - 1
-        for i, guess in enumerate(model.psi.rollout(hidden, states["embed"], steps)):
-            true, inside = hidden[:, i + 1 :], batch.inside(i + 1)
-            scored = inside & batch.target_mask[:, i + 1 :]
-            missed = (guess - true).double().square().sum(-1)
-            moved = (true - hidden[:, : -i - 1]).double().square().sum(-1)
-            kl = torch.zeros_like(missed)
-            p, q = taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored])
-            kl[scored] = F.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
-            parts = (missed, moved, missed.sqrt(), torch.ones_like(missed), kl, torch.ones_like(kl))
-            for name, values in zip(names, parts, strict=True):
-                mask = scored if name in ("kl", "scored") else inside
-                sums[name][i, rows] = (values * mask).sum(dim=1).cpu().numpy()
-    return model.horizon, sums
+    states = model.backbone.states(batch.inputs, batch.documents)
+    hidden = states["hidden"]
+    # Softmaxes over a large vocabulary take most of the time: compute them only at scored positions, and those of
+    # the transformer once for all steps.
+    taught = _log_probs(predictor, hidden[batch.target_mask])
+    place = batch.target_mask.flatten().cumsum(dim=0).view_as(batch.target_mask) - 1
+    ratios: dict[str, list[tuple[Tensor, Tensor]]] = {"relative": [], "distance": [], "kl": []}
+    for i, guess in enumerate(model.psi.rollout(hidden, states["embed"], steps)):
+        true, inside = hidden[:, i + 1 :], batch.inside(i + 1)
+        scored = inside & batch.target_mask[:, i + 1 :]
+        missed = (guess - true).double().square().sum(-1)
+        moved = (true - hidden[:, : -i - 1]).double().square().sum(-1)
+        kl = torch.zeros_like(missed)
+        p, q = taught[place[:, i + 1 :][scored]], _log_probs(predictor, guess[scored])
+        kl[scored] = F.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1)
+        ratios["relative"].append(((missed * inside).sum(dim=1), (moved * inside).sum(dim=1)))
+        ratios["distance"].append(((missed.sqrt() * inside).sum(dim=1), inside.double().sum(dim=1)))
+        ratios["kl"].append((kl.sum(dim=1), scored.double().sum(dim=1)))
+    return {
+        quantity: [torch.stack(sums, dim=1) for sums in zip(*pairs, strict=True)] for quantity, pairs in ratios.items()
+    }
 
 
 def _log_probs(predictor: ModelPredictor, hidden: Float[Tensor, "m dim"]) -> Float[Tensor, "m v"]:
     return predictor.model.logits(hidden).double().log_softmax(dim=-1)
+
+
+def psi_of(predictor: ModelPredictor) -> NextLat:
+    """Return the model, which must have latent dynamics psi."""
+    return with_psi(predictor.model, f"{predictor.name} was trained by {predictor.objective}, which")
+
+
+def with_psi(model: Objective, name: str) -> NextLat:
+    """Return a model that must have psi; the error for one without begins with its name."""
+    if not isinstance(model, NextLat):
+        objectives = ", ".join(name for name, kind in OBJECTIVES.items() if issubclass(kind, NextLat))
+        raise ValueError(
+            f"{name} has no latent dynamics psi: give a model trained by {objectives}, or add psi with finetune"
+        )
+    return model
+
+
+def psi_states(predictor: ModelPredictor, inputs: Int[Tensor, "n t"], start: int | None) -> Float[Tensor, "n t dim"]:
+    """Return the states after each input: the transformer's up to position `start`, then psi's on the true tokens.
+
+    The inputs are those of a batch, with the start token where the model has one: it is position 0. By default psi
+    starts at the first position.
+    """
+    model, backbone = psi_of(predictor), predictor.model.backbone
+    first = first_position(predictor)
+    start = first if start is None else start
+    read = inputs.shape[1] - backbone.offset
+    last = min(read, predictor.context or read)
+    if not first <= start <= last:
+        raise ValueError(
+            f"start={start} must be between {first} and {last}: psi starts from a state of the transformer, which has "
+            "to read that many tokens"
+        )
+    read = backbone(inputs[:, : start + 1 - first])
+    return torch.cat([read, rollout(model, read[:, -1], inputs[:, start + 1 - first :])], dim=1)
+
+
+def rollout(model: NextLat, state: Float[Tensor, "*n dim"], tokens: Int[Tensor, "*n k"]) -> Float[Tensor, "*n k dim"]:
+    """Roll psi out from states over tokens: ``h_{t+1} = psi(h_t, embed(x_{t+1}))``."""
+    embeddings = model.backbone.embed(tokens)
+    states = []
+    for embedding in embeddings.unbind(dim=-2):
+        state = model.psi(state, embedding)
+        states.append(state)
+    return torch.stack(states, dim=-2) if states else embeddings
+
+
+def readers(predictor: ModelPredictor, length: int, start: int | None = None) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return functions from the inputs of batches (n, t) to states (n, t, dim), for up to `length` tokens.
+
+    One is the transformer; the other, where the model has it, is psi, which starts from the transformer's state at
+    position `start`.
+    """
+    functions: dict[str, Callable[[Tensor], Tensor]] = {TRANSFORMER: lengthened(predictor.model.backbone, length)}
+    if isinstance(predictor.model, NextLat):
+        functions[PSI] = lambda inputs: psi_states(predictor, inputs, start)
+    return functions
+
+
+def lengthened(backbone: Transformer, context: int) -> Transformer:
+    """Return the transformer for sequences longer than it was trained on: a copy with rotations of more positions.
+
+    Rotary positions are computed by a formula and have no weights, so the copy has no new parameters.
+    """
+    if context <= backbone.config.context:
+        return backbone
+    longer = copy.deepcopy(backbone)
+    longer.config = backbone.config.model_copy(update={"context": context})
+    longer.rotation = rotation_table(longer.config).to(backbone.rotation)
+    return longer.requires_grad_(False)

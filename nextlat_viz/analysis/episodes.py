@@ -1,13 +1,20 @@
-"""Held-out episodes and prompts that models are measured on, and the checks before a measurement."""
+"""Held-out episodes and prompts, in batches; checks before a measurement; and verdicts on generated episodes."""
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Int
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
-from nextlat_viz.analysis.measure import Models
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from nextlat_viz.analysis.measure import Models, share
 from nextlat_viz.decoding import Predictor, generate
+from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least, is_number
+from nextlat_viz.models import Batch
 from nextlat_viz.training.config import episode_length
 from nextlat_viz.worlds import Episodes, World
 from nextlat_viz.worlds.taxi.world import Taxi
@@ -15,7 +22,10 @@ from nextlat_viz.worlds.taxi.world import Taxi
 END = "end"
 """The token that ends an episode, in worlds whose episodes end."""
 
-_DRAWS_PER_PROMPT = 4
+# Episodes per call of `legal_next`, whose result is an array of episodes x positions x vocabulary.
+AT_ONCE = 128
+_DRAWS_PER_PROMPT, _BATCH = 4, 64
+K = TypeVar("K")
 
 
 def held_out_split(world: World) -> str:
@@ -106,13 +116,7 @@ def prompt_length(episodes: Episodes, world: World) -> int:
 
 
 def heldout_prompts(world: World, n: int, seed: int, measure: str) -> Int[np.ndarray, "n prompt"]:
-    """Draw up to `n` different held-out prompts in random order; fewer where the world has no more.
-
-    Raises
-    ------
-    ValueError
-        If episodes of the world do not end, or a legal end is not a success.
-    """
+    """Draw up to `n` different held-out prompts in random order; fewer where the world has no more."""
     require_end(world, measure)
     if world.name == "countdown":
         raise ValueError(
@@ -133,3 +137,55 @@ def answers(
     """Return prompts with the tokens that the model adds to them, padded with -1 after the end."""
     tokens = generate(model, prompts, length - prompts.shape[1], temperature=temperature, stop=stop, seed=seed).tokens
     return np.pad(tokens, ((0, 0), (0, length - tokens.shape[1])), constant_values=-1)
+
+
+class Verdicts(NamedTuple):
+    """The outcome of each generated episode: valid, with an illegal token, or without an end in time."""
+
+    valid: Bool[np.ndarray, " n"]
+    illegal: Bool[np.ndarray, " n"]
+    unfinished: Bool[np.ndarray, " n"]
+
+    def score(self) -> dict[str, float | int]:
+        """Return the share of valid episodes, and the number of failures of each kind."""
+        failures = {"illegal": int(self.illegal.sum()), "unfinished": int(self.unfinished.sum())}
+        return share(int(self.valid.sum()), len(self.valid)) | failures
+
+
+def verdicts_of(world: World, tokens: Int[np.ndarray, "n t"], length: Int[np.ndarray, " n"]) -> Verdicts:
+    """Judge episodes by their first `length` tokens: a valid one is legal and ends with the world's ``end``."""
+    end = require_end(world, "judging trajectories")
+    past = np.arange(tokens.shape[1]) >= length[:, None]
+    whole = np.where(past, end, tokens)
+    parts = np.array_split(whole, max(1, -(-len(whole) // AT_ONCE)))
+    wrong = ~(np.concatenate([world.legal(part) for part in parts]) | past)
+    legal = ~wrong.any(axis=1)
+    stuck = np.zeros(len(tokens), bool)
+    for failed in np.array_split(np.flatnonzero(~legal & ~wrong[:, 0]), len(parts)):
+        before = wrong[failed].argmax(axis=1) - 1
+        stuck[failed] = ~world.legal_next(whole[failed])[np.arange(len(failed)), before].any(axis=1)
+    valid = legal & (tokens[np.arange(len(tokens)), length - 1] == end)
+    return Verdicts(valid, ~legal & ~stuck, ~valid & (legal | stuck))
+
+
+@torch.no_grad()
+def over_batches(
+    predictor: ModelPredictor, episodes: Episodes, compute: Callable[[slice, Batch], Mapping[K, Sequence[Tensor]]]
+) -> dict[K, list[np.ndarray]]:
+    """Compute tensors by name, whose rows are episodes, of batches as in training; return those of all batches joined.
+
+    `compute` takes the slice of episodes in a batch, and the batch on the model's device.
+    """
+    backbone = predictor.model.backbone
+    parts: dict[K, list[list[np.ndarray]]] = {}
+    for first in range(0, len(episodes), _BATCH):
+        rows = slice(first, first + _BATCH)
+        batch = Batch.from_episodes(episodes[rows], backbone.head.weight.device, start=backbone.start)
+        for name, tensors in compute(rows, batch).items():
+            parts.setdefault(name, []).append([tensor.cpu().numpy() for tensor in tensors])
+    return {name: [np.concatenate(arrays) for arrays in zip(*pieces, strict=True)] for name, pieces in parts.items()}
+
+
+def first_position(predictor: ModelPredictor) -> int:
+    """Return the first position at which a model has a state: 0 with a start token, else 1."""
+    return 1 - predictor.model.backbone.offset

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nextlat_viz.analysis._rows import finite, require_model
+from nextlat_viz.analysis.dynamics import rollout, with_psi
 from nextlat_viz.analysis.prediction import kl, token_ids
-from nextlat_viz.analysis.psi import rollout, with_psi
 from nextlat_viz.display import table
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import PROBS, column, episode_rows, meta, site
@@ -122,7 +122,11 @@ def look_ahead(model: Any, latents: AnnData, episode: int, position: int, steps:
     """
     at_least("steps", steps)
     objective = with_psi(objective_of(model, latents), f"model {meta(latents)['label']!r}")
-    row = _row_at(latents, episode, position)
+    rows = episode_rows(latents, episode)
+    places = column(latents, "position")[rows]
+    if position not in places:
+        raise LatentsError(f"position={position}: episode {episode} has positions {places[0]} to {places[-1]}")
+    row = int(rows[np.flatnonzero(places == position)[0]])
     ahead = next_rows(latents, row, steps)
     if ahead.size == 0:
         raise LatentsError(
@@ -211,11 +215,3 @@ def next_rows(latents: AnnData, row: int, steps: int) -> Int[np.ndarray, " k"]:
         document = column(latents, "document")[chosen]
         going &= document == document[0]
     return chosen[np.cumprod(going).astype(bool)][1:]
-
-
-def _row_at(latents: AnnData, episode: int, position: int) -> int:
-    rows = episode_rows(latents, episode)
-    places = column(latents, "position")[rows]
-    if position not in places:
-        raise LatentsError(f"position={position}: episode {episode} has positions {places[0]} to {places[-1]}")
-    return int(rows[np.flatnonzero(places == position)[0]])

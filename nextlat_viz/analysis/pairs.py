@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int
+from scipy.spatial.distance import pdist
 
 from nextlat_viz.analysis._rows import episode_index, features, latents_of, prefixes
-from nextlat_viz.analysis.shape import state_numbers
+from nextlat_viz.analysis.shape import mean_distance, pairs_between_states, state_numbers
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta, tokens_of
 
@@ -68,8 +69,8 @@ def same_state_pairs(
 
     Notes
     -----
-    The mean distance between different states is over 4,096 sampled pairs of prefixes. Of a state with more than 512
-    prefixes, the 256 farthest from their mean and 256 others are compared.
+    The mean distance between different states is over all pairs of prefixes, or 4,096 sampled ones where there are
+    more. Of a state with more than 512 prefixes, the 256 farthest from their mean and 256 others are compared.
 
     Examples
     --------
@@ -99,7 +100,9 @@ def same_state_pairs(
         raise LatentsError(f"all rows have one state by {by!r}: there is no distance between states to compare with")
     X = features(latents, site)[rows].astype(np.float64)
     rng = np.random.default_rng(seed)
-    apart = _between(X, states, rng)
+    apart = mean_distance(X, pairs_between_states(states, _SAMPLED_PAIRS, rng))
+    if apart == 0:
+        raise LatentsError("all latents are equal: there is no distance to compare with")
     first, second, distance = _farthest(X, states, n, rng)
     a, b = rows[first], rows[second]
     episode, position = column(latents, "episode"), column(latents, "position")
@@ -127,44 +130,22 @@ def _known(latents: AnnData, by: str, values: np.ndarray) -> Bool[np.ndarray, " 
     return np.isfinite(values).reshape(len(values), -1).all(axis=1)
 
 
-def _between(X: Float[np.ndarray, "rows D"], states: Int[np.ndarray, " rows"], rng: np.random.Generator) -> float:
-    """Return the mean distance between sampled rows of different states."""
-    first = rng.integers(len(X), size=_SAMPLED_PAIRS)
-    # In the order of states, the rows of other states are everything outside one interval.
-    order = np.argsort(states, kind="stable")
-    start, stop = (np.searchsorted(states[order], states[first], side) for side in ("left", "right"))
-    place = (rng.random(_SAMPLED_PAIRS) * (len(X) - (stop - start))).astype(np.int64)
-    second = order[np.where(place < start, place, place + stop - start)]
-    mean = float(np.mean([np.linalg.norm(X[i] - X[j], axis=1).mean() for i, j in _pieces(first, second)]))
-    if mean == 0:
-        raise LatentsError("all latents are equal: there is no distance to compare with")
-    return mean
-
-
-def _pieces(*arrays: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-    return list(zip(*(array.reshape(16, -1) for array in arrays), strict=True))
-
-
 def _farthest(
     X: Float[np.ndarray, "rows D"], states: Int[np.ndarray, " rows"], n: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
     """Return the farthest pairs of rows of one state: two row numbers, the lower first, and their distance."""
     order = np.argsort(states, kind="stable")
-    bounds = np.flatnonzero(np.diff(states[order])) + 1
-    best = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    for members in np.split(order, bounds):
-        if members.size < 2:
-            continue
-        chosen = _candidates(X, members, rng)
-        i, j = np.triu_indices(chosen.size, 1)
-        squared = _squared(X[chosen])[i, j]
-        most = np.argsort(-squared, kind="stable")[:n]
-        a, b = chosen[i[most]], chosen[j[most]]
-        far = (a, b, np.linalg.norm(X[a] - X[b], axis=1))
-        both = [np.concatenate(parts) for parts in zip(best, far, strict=True)]
-        keep = np.lexsort((both[1], both[0], -both[2]))[:n]
-        best = (both[0][keep], both[1][keep], both[2][keep])
-    return best
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for members in np.split(order, np.flatnonzero(np.diff(states[order])) + 1):
+        if members.size > 1:
+            chosen = _candidates(X, members, rng)
+            i, j = np.triu_indices(chosen.size, 1)
+            distance = pdist(X[chosen])
+            most = np.argsort(-distance, kind="stable")[:n]
+            parts.append((chosen[i[most]], chosen[j[most]], distance[most]))
+    first, second, distance = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    keep = np.lexsort((second, first, -distance))[:n]
+    return first[keep], second[keep], distance[keep]
 
 
 def _candidates(
@@ -176,12 +157,6 @@ def _candidates(
     half = LARGEST_STATE // 2
     others = rng.choice(far[half:], LARGEST_STATE - half, replace=False)
     return np.sort(members[np.concatenate([far[:half], others])])
-
-
-def _squared(X: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "rows rows"]:
-    X = X - X.mean(0)
-    size = np.square(X).sum(1)
-    return size[:, None] + size[None, :] - 2 * X @ X.T
 
 
 def _text(latents: AnnData, by: str, value: Any) -> str:

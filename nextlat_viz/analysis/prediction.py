@@ -275,20 +275,7 @@ def exact_after(
     """Return the exact next-token distributions at a target reading, and after each of some tokens from there.
 
     In a hidden Markov world the reading is a belief or a state. In the taxi world it is a crossing, from where the
-    ride keeps the destination and the moves left that it has at the row.
-
-    Parameters
-    ----------
-    row : int
-        The row of the edit.
-    target : str
-        Target of the probe, ``"x, y"`` for a place.
-    names : tuple of str
-        Names of the k.
-    goal : (k,) array
-        The reading.
-    tokens : (s,) int array
-        Tokens read after the edit.
+    ride keeps the destination and the moves left that it has at the row. `target` and `names` are those of the probe.
 
     Returns
     -------

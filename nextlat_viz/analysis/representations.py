@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from nextlat_viz.analysis._rows import features
@@ -17,13 +16,12 @@ from nextlat_viz.analysis.geometry import effective_rank, linear_cka, procrustes
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure, several
 from nextlat_viz.analysis.shape import different_histories, merge_distance, same_state_spread, trajectory_shapes
 from nextlat_viz.decoding.predictor import ModelPredictor
-from nextlat_viz.errors import at_least, unknown
+from nextlat_viz.errors import at_least, one_of
 from nextlat_viz.latents.extraction import HELDOUT_SEED, extract, heldout
 from nextlat_viz.latents.table import sites as sites_of
 from nextlat_viz.worlds import Episodes
 
 By = str | Sequence[str] | None
-Score = dict[str, float | int]
 
 _UNITS = {
     "effective_rank": "directions",
@@ -46,13 +44,7 @@ _UNITS = {
 )
 def latent_geometry(
     models: Models[ModelPredictor],
-    quantities: str | Sequence[str] = (
-        "effective_rank",
-        "same_state_spread",
-        "merge_distance",
-        "curvature",
-        "path_length",
-    ),
+    quantities: str | Sequence[str] = tuple(_UNITS),
     sites: str | Sequence[str] = ("hidden",),
     snapshots: int | Sequence[int] | Literal["all"] | None = None,
     *,
@@ -106,8 +98,7 @@ def latent_geometry(
     """
     quantities = several(quantities)
     for quantity in quantities:
-        if quantity not in _QUANTITIES:
-            raise unknown("quantity", quantity, _QUANTITIES)
+        one_of("quantity", quantity, _UNITS)
     episodes = _episodes(models, n, seed)
     jobs = [(model, step) for model in models.all for step in _steps(model, snapshots)]
     for model, step in models.track(jobs):
@@ -115,7 +106,7 @@ def latent_geometry(
         latents = extract(checkpoint, episodes, sites, progress=False, positions=_from(min_position))
         for site in sites_of(latents) if sites == "all" else several(sites):
             for quantity in quantities:
-                score = _QUANTITIES[quantity](latents, site, by)
+                score = _score(quantity, latents, site, by)
                 yield model, {"step": step, "site": site, "quantity": quantity, **score}
     return {} if snapshots is None else {"by": ("step", "site", "quantity")}
 
@@ -178,12 +169,13 @@ def similarity(
     scores = {}
     ways = list(itertools.combinations_with_replacement(range(len(clouds)), 2))
     for i, j in tqdm(ways, desc="similarity", unit="pair", disable=not progress):
-        A, B = _padded(clouds[i][1], clouds[j][1])
+        A, B = clouds[i][1], clouds[j][1]
+        width = max(A.shape[1], B.shape[1])
+        A, B = (np.pad(X, ((0, 0), (0, width - X.shape[1]))) for X in (A, B))
         scores[i, j] = scores[j, i] = (linear_cka(A, B), procrustes(A, B).disparity)
     rows = []
     for i, j in itertools.product(range(len(clouds)), repeat=2):
-        other = {key if key == "other" else f"other_{key}": value for key, value in clouds[j][0].items()}
-        other["other"] = other.pop("other_model")
+        other = {"other" if key == "model" else f"other_{key}": value for key, value in clouds[j][0].items()}
         rows.append(clouds[i][0] | other | dict(zip(("cka", "disparity"), scores[i, j], strict=True)))
     return pd.DataFrame(rows)
 
@@ -204,42 +196,16 @@ def _steps(predictor: ModelPredictor, snapshots: int | Sequence[int] | Literal["
     return [0, *predictor.checkpoint.snapshots] if snapshots == "all" else [int(step) for step in several(snapshots)]
 
 
-def _padded(
-    A: Float[np.ndarray, "rows dim"], B: Float[np.ndarray, "rows dim_b"]
-) -> tuple[Float[np.ndarray, "rows widest"], Float[np.ndarray, "rows widest"]]:
-    width = max(A.shape[1], B.shape[1])
-    return tuple(np.pad(X, ((0, 0), (0, width - X.shape[1]))) for X in (A, B))  # type: ignore[return-value]
-
-
-def _rank(latents: AnnData, site: str, by: By) -> Score:
-    return {"value": effective_rank(features(latents, site)), "trials": latents.n_obs}
-
-
-def _spread(latents: AnnData, site: str, by: By) -> Score:
-    rows = different_histories(latents, by)
-    value = same_state_spread(latents[rows], by, site) if rows.size else np.nan
-    return {"value": value, "trials": rows.size}
-
-
-def _merging(latents: AnnData, site: str, by: By) -> Score:
-    rows = different_histories(latents, by)
-    value = merge_distance(latents, by, site) if rows.size else np.nan
-    return {"value": value, "trials": rows.size}
-
-
-def _mean(column: str) -> Callable[[AnnData, str, By], Score]:
-    def of(latents: AnnData, site: str, by: By) -> Score:
-        values = trajectory_shapes(latents, site)[column].to_numpy()
-        values = values[~np.isnan(values)]
+def _score(quantity: str, latents: AnnData, site: str, by: By) -> dict[str, float | int]:
+    if quantity == "effective_rank":
+        return {"value": effective_rank(features(latents, site)), "trials": latents.n_obs}
+    if quantity in ("curvature", "path_length"):
+        column = "curvature" if quantity == "curvature" else "relative_length"
+        values = trajectory_shapes(latents, site)[column].dropna().to_numpy()
         return clustered(values, np.ones(len(values)))
-
-    return of
-
-
-_QUANTITIES: dict[str, Callable[[AnnData, str, By], Score]] = {
-    "effective_rank": _rank,
-    "same_state_spread": _spread,
-    "merge_distance": _merging,
-    "curvature": _mean("curvature"),
-    "path_length": _mean("relative_length"),
-}
+    rows = different_histories(latents, by)
+    if rows.size == 0:
+        return {"value": np.nan, "trials": 0}
+    merging = quantity == "merge_distance"
+    value = merge_distance(latents, by, site) if merging else same_state_spread(latents[rows], by, site)
+    return {"value": value, "trials": rows.size}

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
 
 from nextlat_viz.analysis.episodes import end_token, heldout_episodes, prompt_length, require_next_token
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure, several
-from nextlat_viz.decoding import DraftCosts, Speculated, speculative_generate
+from nextlat_viz.decoding import DraftCosts, speculative_generate
 from nextlat_viz.decoding.drafters import drafter_name, make_drafter
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
@@ -99,7 +98,13 @@ def acceptance(
             seed=seed,
             costs=costs,
         )
-        for quantity, (sums, counts) in _sums(decoded).items():
+        tokens = decoded.length - decoded.prompts
+        quantities = {
+            PER_STEP: (decoded.accepted, decoded.steps),
+            SHARE: (decoded.accepted, decoded.drafted),
+            SAVED: (tokens - decoded.passes, tokens),
+        }
+        for quantity, (sums, counts) in quantities.items():
             score = clustered(sums.astype(np.float64), counts.astype(np.float64))
             yield model, {"draft": str(draft), "quantity": quantity, "drafter": decoded.drafter, **score}
 
@@ -110,13 +115,3 @@ def _possible(predictor: ModelPredictor) -> list[int | Literal["adaptive"]]:
     most = predictor.model.backbone.config.context - 1
     most = most if longest is None else min(most, longest)
     return [draft for draft in _DRAFTS if isinstance(draft, str) or draft <= most]
-
-
-def _sums(decoded: Speculated) -> dict[str, tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]]:
-    """Return numerators and denominators of each quantity, by sequence."""
-    tokens = decoded.length - decoded.prompts
-    return {
-        PER_STEP: (decoded.accepted, decoded.steps),
-        SHARE: (decoded.accepted, decoded.drafted),
-        SAVED: (tokens - decoded.passes, tokens),
-    }

@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from nextlat_viz import worlds
-from nextlat_viz.analysis import lengths
-from nextlat_viz.analysis.dynamics import psi_rollout, rollout_divergence, transition_consistency
-from nextlat_viz.analysis.layers import layer_contributions
-from nextlat_viz.analysis.lengths import length_generalisation
+from nextlat_viz.analysis import losses
+from nextlat_viz.analysis.dynamics import lengthened, psi_rollout, rollout_divergence, transition_consistency
+from nextlat_viz.analysis.losses import layer_contributions, length_generalisation
 from nextlat_viz.analysis.measure import clustered
-from nextlat_viz.analysis.psi import lengthened
 from nextlat_viz.decoding import UniformLegal
 from nextlat_viz.latents.extraction import HELDOUT_SEED
 from nextlat_viz.training import Checkpoint, load
@@ -205,7 +203,7 @@ def test_positions_that_are_not_scored_are_there(monkeypatch: pytest.MonkeyPatch
 def test_packed_documents_are_refused(nextlat: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     episodes = nextlat.world.sample(4, 13, seed=0)
     packed = replace(episodes, states={"document": np.zeros_like(episodes.tokens)})
-    monkeypatch.setattr(lengths, "heldout_episodes", lambda *args, **options: packed)
+    monkeypatch.setattr(losses, "heldout_episodes", lambda *args, **options: packed)
     with pytest.raises(ValueError, match="has several documents"):
         length_generalisation(nextlat, length=12)
 

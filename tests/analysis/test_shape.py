@@ -96,7 +96,7 @@ def test_merge_distance_is_the_literal_one(small: AnnData) -> None:
 
 def test_drawn_pairs_are_uniform() -> None:
     which = np.array([0, 1, 1, 2, 0, 0, 3])
-    for drawn, same in ((shape._same, True), (shape._different, False)):
+    for drawn, same in ((shape._pairs_within_states, True), (shape.pairs_between_states, False)):
         every = drawn(which, 10**6, np.random.default_rng(0))
         assert {(which[i] == which[j]) for i, j in every} == {same}
         expected = {frozenset(map(int, pair)) for pair in every}

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from nextlat_viz.analysis.behaviour.language import first_rejected, possible, possible_next, sample_suffixes
-from nextlat_viz.analysis.behaviour.states import PrefixPairs, different_state_pairs, pairs_in_one_state, rank_in_group
+from nextlat_viz.analysis.behaviour.prefixes import (
+    PrefixPairs,
+    different_state_pairs,
+    first_rejected,
+    pairs_in_one_state,
+    possible,
+    possible_next,
+    rank_in_group,
+    sample_suffixes,
+)
 from nextlat_viz.analysis.episodes import (
     end_token,
     require_next_token,
@@ -16,7 +24,7 @@ from nextlat_viz.analysis.episodes import (
     whole_length,
     within_context,
 )
-from nextlat_viz.analysis.measure import Models, Rows, measure, share
+from nextlat_viz.analysis.measure import Models, Rows, clustered, measure, share
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least
 from nextlat_viz.worlds import World
@@ -254,25 +262,14 @@ def distinction(
         shares = np.concatenate(parts, axis=1)
         for part, values in zip(PARTS, shares, strict=True):
             scores = np.where(np.isnan(values), 1.0, values)
-            error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
-            score = {"value": float(scores.mean()), "error": error, "trials": len(scores)}
             counts = {"empty": int(np.isnan(values).sum()), "drawn": drawn if part == "recall" else 0}
-            yield model, {"part": part, **score, **counts}
+            yield model, {"part": part, **clustered(scores, np.ones(len(scores))), **counts}
 
 
 def world_boundary(world: World, first: Int[np.ndarray, "n k"], second: Int[np.ndarray, "n k"], depth: int) -> Boundary:
     """Return the shortest sequences, of at most `depth` tokens, that can follow each first prefix and not the second.
 
     The search is breadth first: a sequence that can follow both is extended by one token.
-
-    Examples
-    --------
-    In the golden mean a 1 cannot follow a 1, and can follow a 0:
-
-    >>> from nextlat_viz import worlds
-    >>> pair, sequences = world_boundary(worlds.get("golden_mean"), np.array([[0]]), np.array([[1]]), 2)
-    >>> pair.tolist(), sequences.tolist()
-    ([0], [[1, -1]])
     """
     end = end_token(world)
     pairs, sequences = [np.empty(0, np.int64)], [np.empty((0, depth), np.int64)]

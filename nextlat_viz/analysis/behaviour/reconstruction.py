@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
-from nextlat_viz.analysis.episodes import held_out_split, require_end, require_taxi
+from nextlat_viz.analysis.episodes import held_out_split, require_end, require_taxi, verdicts_of
 from nextlat_viz.analysis.measure import Models, Rows, measure, share
 from nextlat_viz.decoding import Predictor, generate
 from nextlat_viz.errors import at_least
@@ -254,17 +253,7 @@ def spoil(
     errors: int,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, "rides t"]:
-    """Return the rides with `errors` of them changed at one turn each, to another direction.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> world = worlds.get("taxi", width=3, height=3)
-    >>> rides = world.sample(5)
-    >>> changed = spoil(world, rides.tokens, rides.length, 3, np.random.default_rng(0)) != rides.tokens
-    >>> int(changed.sum()), int(changed.any(axis=1).sum())
-    (3, 3)
-    """
+    """Return the rides with `errors` of them changed at one turn each, to another direction."""
     spoilt, first, directions = tokens.copy(), len(world.streets.nodes), world.streets.turns.shape[1]
     rides = rng.permutation(len(tokens))[:errors]
     at = rng.integers(PROMPT, length[rides] - 1)
@@ -281,20 +270,7 @@ def _well_formed(ride: np.ndarray, nodes: int, end: int) -> bool:
 
 
 class Placement:
-    """The map so far, drawn by the rules of ``map_from_rides``.
-
-    Examples
-    --------
-    A ring road of three intersections, and a ride that goes the wrong way:
-
-    >>> ring = Streets("ring", ("a", "b", "c"), np.array([0.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0]),
-    ...                np.array([[-1, 1] + 6 * [-1], 4 * [-1] + [2] + 3 * [-1], 6 * [-1] + [0, -1]]))
-    >>> drawn = Placement(ring, reach=2.0, max_degree=4)
-    >>> drawn.place(0, 2, [1, 4]), drawn.place(0, 2, [2])
-    (True, True)
-    >>> drawn.used.tolist(), drawn.invented.tolist()
-    ([True, True, False], [[0, 2, 2]])
-    """
+    """The map so far, drawn by the rules of ``map_from_rides``."""
 
     def __init__(self, streets: Streets, reach: float, max_degree: int) -> None:
         self._streets, self._max_degree = streets, max_degree

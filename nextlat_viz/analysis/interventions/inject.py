@@ -13,12 +13,12 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.analysis._rows import features, require_model
+from nextlat_viz.analysis.interventions.plane import JointProbe, least_distance
 from nextlat_viz.analysis.lookahead import next_rows, objective_of, read_head, require_head, roll
 from nextlat_viz.analysis.prediction import exact_after, kl, require_row, token_ids, token_names
-from nextlat_viz.analysis.probes.joint import JointProbe
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.display import table
-from nextlat_viz.errors import LatentsError, unknown
+from nextlat_viz.errors import LatentsError, one_of, unknown
 from nextlat_viz.latents.table import HIDDEN, meta
 from nextlat_viz.models import NextLat, Objective
 from nextlat_viz.training.checkpoint import Checkpoint
@@ -32,7 +32,6 @@ SURE = 0.9
 # Directions of the probe this much weaker than its strongest are rounding errors.
 _RANK = 1e-7
 _REACHED = 1e-4
-_INFEASIBLE = 1e-10
 # Rows that the covariance and the mean distance are estimated from.
 _SAMPLED = 4096
 
@@ -227,8 +226,7 @@ class Injector:
         metric: Metric = "covariance",
         seed: int = 0,
     ) -> None:
-        if metric not in get_args(Metric):
-            raise unknown("metric", metric, get_args(Metric))
+        one_of("metric", metric, get_args(Metric))
         self._objective = objective_of(model, latents)
         require_model(latents, probe.weights_sha256, "probe")
         if probe.site != HIDDEN:
@@ -243,10 +241,16 @@ class Injector:
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.choice(len(X), min(len(X), _SAMPLED), replace=False))
         sample = X[rows].astype(np.float64)
-        self._root = _root(sample) if metric == "covariance" else np.eye(X.shape[1])
+        self._root = np.eye(X.shape[1])
+        if metric == "covariance":
+            # A square root of the covariance of the latents.
+            values, vectors = np.linalg.eigh(np.cov(sample, rowvar=False))
+            self._root = vectors * np.sqrt(np.maximum(values, 0))
         noise = rng.normal(size=(CONTROLS, X.shape[1])) @ self._root.T
         self._directions = noise / np.linalg.norm(noise, axis=1, keepdims=True)
-        self._apart = _typical(sample, rng)
+        self._apart = float(np.linalg.norm(sample - sample[rng.permutation(len(sample))], axis=1).mean())
+        if self._apart == 0:
+            raise LatentsError("all latents are equal, so the size of an edit cannot be compared with their distance")
 
     def inject(
         self, row: SupportsIndex, target: ArrayLike | str, steps: int = 0, tokens: Sequence[int] | None = None
@@ -354,8 +358,7 @@ def _to_class(
     """Return the class as a one-hot array, and the smallest edit after which the probe is sure of it."""
     if isinstance(probe, JointProbe) or probe.metric != "accuracy":
         raise ValueError(f"target={target!r}: this probe reads numbers, give {len(probe.names)} of them")
-    if target not in probe.names:
-        raise unknown(f"class of {probe.target!r}", target, probe.names)
+    one_of(f"class of {probe.target!r}", target, probe.names)
     chosen = probe.names.index(target)
     logits = probe.coef @ before + probe.intercept
     # The logit of the target exceeds each other by enough for that class to keep at most its part of the rest.
@@ -367,37 +370,6 @@ def _to_class(
     if z is None:
         raise ValueError(f"target={target!r}: no edit makes the probe read it, its classes cannot be told apart")
     return np.eye(len(probe.names))[chosen], root @ z
-
-
-def least_distance(G: Float[np.ndarray, "m n"], h: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"] | None:
-    """Return the shortest z with ``G z >= h``, None where there is none.
-
-    Least distance programming by non-negative least squares, which is exact (Lawson & Hanson 1974, chapter 23).
-
-    Examples
-    --------
-    >>> least_distance(np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([1.0, 3.0])).round(6).tolist()
-    [1.5, 1.5]
-    """
-    from scipy.optimize import nnls
-
-    system, unit = np.vstack([G.T, h]), np.append(np.zeros(G.shape[1]), 1.0)
-    residual = system @ nnls(system, unit)[0] - unit
-    return -residual[:-1] / residual[-1] if -residual[-1] > _INFEASIBLE else None
-
-
-def _root(sample: Float[np.ndarray, "rows D"]) -> Float[np.ndarray, "D D"]:
-    """Return a square root of the covariance of the latents."""
-    values, vectors = np.linalg.eigh(np.cov(sample, rowvar=False))
-    return vectors * np.sqrt(np.maximum(values, 0))
-
-
-def _typical(sample: Float[np.ndarray, "rows D"], rng: np.random.Generator) -> float:
-    """Estimate the mean distance between two rows."""
-    apart = float(np.linalg.norm(sample - sample[rng.permutation(len(sample))], axis=1).mean())
-    if apart == 0:
-        raise LatentsError("all latents are equal, so the size of an edit cannot be compared with their distance")
-    return apart
 
 
 def _ids(tokens: Sequence[int], known: int) -> Int[np.ndarray, " s"]:

@@ -1,16 +1,17 @@
-"""The plane in which targets of an injection are chosen: readings to points, and points back to readings."""
+"""Targets of an injection: probes that are set together, and the plane in which their readings are chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import SupportsFloat, TypeAlias
+from typing import ClassVar, Literal, SupportsFloat, TypeAlias
 
 import numpy as np
+from anndata import AnnData
 from jaxtyping import Float
 
-from nextlat_viz.analysis.interventions.inject import least_distance
+from nextlat_viz.analysis.probes.result import ProbeResult
+from nextlat_viz.errors import LatentsError
 from nextlat_viz.worlds import HiddenMarkovWorld, World
 from nextlat_viz.worlds.taxi.world import Taxi
 
@@ -20,6 +21,90 @@ _MOST_STATES, _MOST_LINES, _MOST_PLACES = 12, 3000, 300
 # A point closer than this share of the map to a crossing means the crossing, where exact predictions are known.
 _NEAR = 0.015
 _ROUNDING = 1e-9
+_INFEASIBLE = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class JointProbe:
+    """Linear probes of numbers from one site of one model, joined: probes of x and of y read a place.
+
+    It has no score; its probes keep theirs, each with its controls.
+
+    Parameters
+    ----------
+    probes : tuple of ProbeResult
+        At least one.
+
+    Raises
+    ------
+    LatentsError
+        For probes of several models or sites, and for probes of classes.
+    ValueError
+        For an empty tuple.
+
+    Examples
+    --------
+    >>> import nextlat_viz as nlv
+    >>> from nextlat_viz.analysis import probe
+    >>> latents = nlv.extract(nlv.load("taxi/nextlat"), progress=False)
+    >>> place = JointProbe((probe(latents, "x"), probe(latents, "y")))
+    >>> place.names, place.predict(latents[:5]).shape
+    (('x', 'y'), (5, 2))
+    """
+
+    metric: ClassVar[Literal["R2"]] = "R2"
+    probes: tuple[ProbeResult, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.probes:
+            raise ValueError("probes is empty: give at least one")
+        first = self.probes[0]
+        for probe in self.probes:
+            if probe.metric != "R2":
+                raise LatentsError(f"the probe of {probe.target!r} reads classes: only probes of numbers can be joined")
+            if (probe.weights_sha256, probe.site) != (first.weights_sha256, first.site):
+                raise LatentsError(
+                    f"the probes of {first.target!r} and {probe.target!r} read different models or sites "
+                    f"({first.name!r} at {first.site!r}, {probe.name!r} at {probe.site!r}): fit both on one table"
+                )
+
+    @property
+    def target(self) -> str:
+        """The targets, as in ``"x, y"``."""
+        return ", ".join(probe.target for probe in self.probes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the K numbers."""
+        return tuple(name for probe in self.probes for name in probe.names)
+
+    @property
+    def site(self) -> str:
+        """The site that all of them read."""
+        return self.probes[0].site
+
+    @property
+    def weights_sha256(self) -> str:
+        """Weights of the model they were fitted on."""
+        return self.probes[0].weights_sha256
+
+    @property
+    def coef(self) -> Float[np.ndarray, "k dim"]:
+        """``X @ coef.T + intercept`` is what they read, in raw units of the latents."""
+        return np.concatenate([probe.coef for probe in self.probes])
+
+    @property
+    def intercept(self) -> Float[np.ndarray, " k"]:
+        """What they read from latents of zero."""
+        return np.concatenate([probe.intercept for probe in self.probes])
+
+    def predict(self, latents: AnnData) -> Float[np.ndarray, "rows k"]:
+        """Read all targets from any latents of the same model; raises as `ProbeResult.predict` does."""
+        return np.concatenate([probe.predict(latents) for probe in self.probes], axis=1)
+
+    def read(self, X: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows k"]:
+        """Read all targets from bare latents ``(rows, D)`` of this model and site, without checks."""
+        return np.concatenate([probe.read(X) for probe in self.probes], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +147,8 @@ class InjectionPlane:
     def reading(self, point: Point, now: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
         """Return the reading at a point, or at the nearest point that has one.
 
-        Where several beliefs have one point, the nearest to `now`, as in `nearest_belief`. In a city a point near a
+        Where several beliefs have one point, the nearest to `now`, the present reading. In a city a point near a
         crossing means the crossing.
-
-        Parameters
-        ----------
-        point : (2,) array
-        now : (k,) array
-            The present reading.
         """
         return self._back(np.asarray(point, dtype=np.float64), now)
 
@@ -98,28 +177,25 @@ def injection_plane(world: World, target: str) -> InjectionPlane | None:
     return None
 
 
+def least_distance(G: Float[np.ndarray, "m n"], h: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"] | None:
+    """Return the shortest z with ``G z >= h``, None where there is none.
+
+    Least distance programming by non-negative least squares, which is exact (Lawson & Hanson 1974, chapter 23).
+    """
+    from scipy.optimize import nnls
+
+    system, unit = np.vstack([G.T, h]), np.append(np.zeros(G.shape[1]), 1.0)
+    residual = system @ nnls(system, unit)[0] - unit
+    return -residual[:-1] / residual[-1] if -residual[-1] > _INFEASIBLE else None
+
+
 def nearest_belief(
     corners: Float[np.ndarray, "k 2"], point: Float[np.ndarray, " 2"], now: Float[np.ndarray, " k"]
 ) -> Float[np.ndarray, " k"]:
     """Return the distribution over corners whose mean is a point, or the nearest point of their polygon.
 
-    Where several have that mean, the nearest to a given one, by least squares: see `least_distance`.
-
-    Parameters
-    ----------
-    corners : (k, 2) array
-        Each must be a corner of their convex hull.
-    point : (2,) array
-    now : (k,) array
-        The distribution to stay near. A reading of a probe may leave the simplex.
-
-    Examples
-    --------
-    >>> square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-    >>> nearest_belief(square, np.array([0.5, 0.5]), np.array([0.5, 0.0, 0.5, 0.0])).round(6).tolist()
-    [0.5, 0.0, 0.5, 0.0]
-    >>> nearest_belief(square, np.array([2.0, 0.5]), np.full(4, 0.25)).tolist()
-    [0.0, 0.5, 0.5, 0.0]
+    Each corner must be one of their convex hull. Where several distributions have that mean, it is the nearest to `now`
+    by least squares, see `least_distance`. As a reading of a probe, `now` may leave the simplex.
     """
     from scipy.optimize import nnls
 
@@ -191,6 +267,12 @@ def _street_plane(world: Taxi) -> InjectionPlane:
     chosen = np.argsort(streets.nodes)[:: -(-len(streets.nodes) // _MOST_PLACES)]
     unit = "blocks" if world.spec["city"] == "grid" else "metres"
     credit = f" {streets.attribution}." if streets.attribution else ""
+
+    def back(point: np.ndarray, now: np.ndarray) -> np.ndarray:
+        apart = np.hypot(*(crossings - point).T)
+        nearest: np.ndarray = crossings[int(apart.argmin())]
+        return nearest if apart.min() <= _NEAR * np.ptp(crossings, axis=0).max() else point
+
     return InjectionPlane(
         targets=("x", "y"),
         matrix=np.eye(2),
@@ -200,11 +282,5 @@ def _street_plane(world: Taxi) -> InjectionPlane:
         outline=tuple(crossings[lines]),
         landmarks={},
         places={streets.nodes[i]: crossings[i] for i in chosen.tolist()},
-        _back=partial(_near_crossing, crossings),
+        _back=back,
     )
-
-
-def _near_crossing(crossings: np.ndarray, point: np.ndarray, now: np.ndarray) -> np.ndarray:
-    apart = np.hypot(*(crossings - point).T)
-    nearest: np.ndarray = crossings[int(apart.argmin())]
-    return nearest if apart.min() <= _NEAR * np.ptp(crossings, axis=0).max() else point

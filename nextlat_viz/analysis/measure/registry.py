@@ -38,15 +38,7 @@ The generator may return a dict of fields of `Measure` that depend on the option
 
 @dataclass(frozen=True)
 class Registered:
-    """A measure that `evaluate` can take.
-
-    Attributes
-    ----------
-    take : callable
-        The measure, called with a checkpoint and ``progress``.
-    fits : callable
-        Tells of a checkpoint whether the measure can be taken of it.
-    """
+    """A measure that `evaluate` can take, and whether it can be taken of a checkpoint."""
 
     take: Callable[..., Measure]
     fits: Callable[[TrainedModel], bool]
@@ -89,13 +81,7 @@ class Models(Generic[P]):
         return bar
 
     def world_of(self, kind: type[W], example: str) -> W:
-        """Return the world, which must be of a kind.
-
-        Raises
-        ------
-        ValueError
-            If it is of another kind.
-        """
+        """Return the world; a ValueError if it is not of a kind."""
         if not isinstance(self.world, kind):
             raise ValueError(
                 f"{self.measure} is measured on {kind.__name__}, and {self.all[0].name} is of world "
@@ -104,13 +90,7 @@ class Models(Generic[P]):
         return self.world
 
     def require_finite(self) -> None:
-        """Check that every model predicts numbers. One that predicts NaN would look like one that knows nothing.
-
-        Raises
-        ------
-        ValueError
-            If a model predicts NaN or infinity.
-        """
+        """Raise a ValueError if a model predicts NaN or infinity: it would look like one that knows nothing."""
         episode = self.world.sample(1, 2 if self.world.length is None else None, states=False)
         opening = episode.tokens[:, : 1 + int(episode.loss_mask[0, 1:].argmax())]
         for model in self.all:

@@ -128,16 +128,8 @@ class Measure:
         ValueError
             If the two have no seed in common.
         """
-        known = self.table["objective"].unique()
-        for name in (objective, baseline):
-            if name not in known:
-                raise unknown("objective", name, map(str, known))
         keys = ["world", *self.by, "seed"]
-        # A seed may have several rows, such as snapshots that are not in `by`: their mean is paired.
-        mine, other = (
-            self.table[self.table["objective"] == name].groupby(keys, sort=False)["value"].mean()
-            for name in (objective, baseline)
-        )
+        mine, other = (self._by_seed(name, dropna=True) for name in (objective, baseline))
         both = pd.concat([mine, other], axis=1, keys=["mine", "other"], join="inner").reset_index()
         if both.empty:
             raise ValueError(
@@ -151,6 +143,14 @@ class Measure:
             row = dict(zip(keys[:-1], values, strict=True)) | {"seeds": len(pairs), "difference": mean}
             rows.append(row | {"low": low, "high": high, "above": int((pairs["difference"] > 0).sum())})
         return pd.DataFrame(rows)
+
+    def _by_seed(self, objective: str, dropna: bool) -> pd.Series:
+        """Return the values of an objective by world, setting and seed."""
+        if objective not in (known := list(map(str, self.table["objective"].unique()))):
+            raise unknown("objective", objective, known)
+        rows = self.table[self.table["objective"] == objective]
+        # A seed may have several rows, such as snapshots that are not in `by`: their mean is paired.
+        return rows.groupby(["world", *self.by, "seed"], sort=False, dropna=dropna)["value"].mean()
 
     def plot(self, **options: Any) -> Figure:
         """Draw every run and the mean of each objective. Options as for ``figures.measure_figure``."""

@@ -68,15 +68,7 @@ def _sha256(path: Path) -> str:
 
 
 def require_table(name: str) -> None:
-    """Check the file name of a table, before anything is measured for it.
-
-    Raises
-    ------
-    ValueError
-        For another ending than ``.csv`` or ``.parquet``, and for a path.
-    ImportError
-        For ``.parquet`` without pyarrow.
-    """
+    """Check the file name of a table, before anything is measured for it."""
     if not name.endswith((".csv", ".parquet")) or set(name) & set("/\\"):
         raise ValueError(f"table={name!r} must be a file name that ends in .csv or .parquet")
     if name.endswith(".parquet"):

@@ -10,11 +10,11 @@ import torch
 from anndata import AnnData
 from jaxtyping import Float, Int
 
-from nextlat_viz.analysis._rows import contents, episode_index
-from nextlat_viz.analysis.probes.controls import split_episodes, swap_episodes
+from nextlat_viz.analysis._rows import contents, episode_index, split_episodes, swap_episodes
+from nextlat_viz.analysis.measure.result import clustered
 from nextlat_viz.analysis.probes.fit import fit_ridges, folds_of, standard
 from nextlat_viz.analysis.probes.softmax import fit_softmax
-from nextlat_viz.analysis.probes.targets import ROUNDING, Classes, Numbers, balanced_accuracy, deviations, target_of
+from nextlat_viz.analysis.probes.targets import Classes, Numbers, balanced_accuracy, deviations, target_of, varies
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, describe
 from nextlat_viz.training.checkpoint import torch_defaults
@@ -28,16 +28,8 @@ Scores = dict[str, float | int]
 class Ahead:
     """Rows to read, fitted and held out, and for each offset the row so many steps ahead of each row.
 
-    Attributes
-    ----------
-    offsets : sequence of int
-    train, test : int arrays
-        Row numbers.
-    row, shuffled : (offsets, rows) int arrays
-        The row ahead, in the same episode and in its partner of the shuffled control; -1 where there is none.
-    groups : (rows,) int array
-        The token sequence of each row.
-    seed : int
+    `row` is in the same episode and `shuffled` in its partner of the shuffled control, -1 where there is none; `groups`
+    are the token sequences of the rows.
     """
 
     offsets: Sequence[int]
@@ -49,7 +41,7 @@ class Ahead:
     seed: int
 
     def rows(self, truth: Classes | Numbers) -> Int[np.ndarray, "offsets rows"]:
-        """Return the rows ahead for the shuffled control: see `controls.shuffle`."""
+        """Return the rows ahead for the shuffled control: rows are shuffled where the position fixes the target."""
         known = (self.row >= 0) & (self.shuffled >= 0)
         if not truth.fixed(self.row[known], self.shuffled[known]):
             return self.shuffled
@@ -123,7 +115,7 @@ def _classes(
 ) -> list[Scores]:
     # Class k stands for all classes that no fitted row has at any offset; nothing is fitted to it.
     k = truth.classes
-    codes = np.where((rows >= 0)[..., None], np.where(truth.codes < 0, k, truth.codes)[rows], -1)
+    codes = np.where((rows >= 0)[..., None], np.where(truth.values < 0, k, truth.values)[rows], -1)
     k += int((codes[:, ahead.test] == k).any())
     for code, offset in zip(codes, ahead.offsets, strict=False):
         fitted = code[ahead.train][code[ahead.train, 0] >= 0]
@@ -198,7 +190,7 @@ def _numbers(X: np.ndarray, truth: Numbers, name: str, ahead: Ahead, rows: np.nd
         offset = ahead.offsets[i % len(ahead.offsets)]
         known = ~np.isnan(value).all(1)
         for side, chosen in {"to fit": ahead.train, "held out": ahead.test}.items():
-            if np.square(deviations(value[chosen])).sum() <= ROUNDING * np.nansum(np.square(value[chosen])):
+            if not varies(value[chosen]):
                 raise LatentsError(
                     f"target {name!r} is constant {offset} steps ahead of the rows {side}: R2 needs it to vary, leave "
                     "out this offset"
@@ -219,18 +211,6 @@ def _numbers(X: np.ndarray, truth: Numbers, name: str, ahead: Ahead, rows: np.nd
 
 
 def ratio_error(above: Float[np.ndarray, " n"], below: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> float:
-    """Return the standard error of ``sum(above) / sum(below)`` over draws of whole groups (delta method).
-
-    NaN for a single group.
-
-    Examples
-    --------
-    >>> round(ratio_error(np.array([1.0, 1.0, 0.0, 0.0]), np.ones(4), np.array([0, 0, 1, 1])), 3)
-    0.5
-    """
+    """Return the standard error of ``sum(above) / sum(below)`` over draws of whole groups; NaN for a single group."""
     _, which = np.unique(groups, return_inverse=True)
-    count = int(which.max()) + 1
-    if count < 2:
-        return float("nan")
-    left = np.bincount(which, above - above.sum() / below.sum() * below)
-    return float(np.sqrt(count / (count - 1) * np.square(left).sum()) / below.sum())
+    return clustered(np.bincount(which, above), np.bincount(which, below))["error"]

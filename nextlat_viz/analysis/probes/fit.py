@@ -1,12 +1,11 @@
-"""Fits of linear probes: ridge regression for numbers, multinomial logistic regression for classes.
+"""Fits of linear probes to numbers by ridge regression, and the columns that all probes read.
 
-`fit_ridges` is the one ridge fit of the package; a single probe is a problem alone. Many logistic regressions of the
-same rows are fitted at once by `softmax.fit_softmax`, a single one by scikit-learn.
+`fit_ridges` is the one ridge fit of the package and `softmax.fit_softmax` the one logistic regression; a single probe
+is a problem alone.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ from nextlat_viz.training.checkpoint import torch_defaults
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-3, 4, 8))
 FOLDS = 5
-LOGISTIC_C = 1.0
 
 
 class Linear(NamedTuple):
@@ -72,22 +70,12 @@ def fit_ridges(
     X: Float[Tensor, "n dim"],
     targets: Float[Tensor, "n problems m"],
     fold: Int[Tensor, " n"],
-    alphas: tuple[float, ...] = ALPHAS,
 ) -> Ridges:
     """Fit ridge regressions of the same rows on standardised columns, each with the alpha its cross-validation prefers.
 
     The numbers are those of scikit-learn's ``make_pipeline(StandardScaler(), Ridge(alpha))``. Folds, penalties and
-    scores follow from second moments, so the rows are read once per problem: 30 times faster than a grid search.
-
-    Parameters
-    ----------
-    X : (n, dim) tensor
-    targets : (n, problems, m) tensor
-        A problem leaves out the rows where its target holds NaN.
-    fold : (n,) int tensor
-        Fold of each row, from 0.
-    alphas : tuple of float
-        Penalties to choose from.
+    scores follow from second moments, so the rows are read once per problem: 30 times faster than a grid search. A
+    problem leaves out the rows where its target holds NaN.
     """
     folds, dim = int(fold.max()) + 1, X.shape[1]
     wide = X.double()
@@ -105,12 +93,11 @@ def fit_ridges(
         spread = (total.diagonal()[:dim] / count - mean.square()).clamp(min=0).sqrt()
         # A constant column says nothing; dividing by its rounding errors would blow them up.
         scale = torch.where(spread > 1e-10 * centre.abs().clamp(min=1), spread, 1.0)
-        errors = torch.zeros(len(alphas), dtype=torch.float64, device=X.device)
-        if len(alphas) > 1:
-            for part in parts:
-                for i, (B, b) in enumerate(_from_moments(total - part, dim, scale, alphas)):
-                    errors[i] += _squared_error(part, B, b)
-        alpha = alphas[int(errors.argmin())]
+        errors = torch.zeros(len(ALPHAS), dtype=torch.float64, device=X.device)
+        for part in parts:
+            for i, (B, b) in enumerate(_from_moments(total - part, dim, scale, ALPHAS)):
+                errors[i] += _squared_error(part, B, b)
+        alpha = ALPHAS[int(errors.argmin())]
         ((B, b),) = _from_moments(total, dim, scale, (alpha,))
         coefs.append(B.T)
         intercepts.append(b - centre @ B)
@@ -147,31 +134,6 @@ def _squared_error(moments: Tensor, B: Tensor, b: Tensor) -> Tensor:
     """Sum of squared errors of ``X @ B + b`` over the rows that the moments are of."""
     residual = torch.cat([-B, -b[None], torch.eye(len(b), dtype=B.dtype, device=B.device)])
     return (residual * (moments @ residual)).sum()
-
-
-def fit_logistic(X: Float[np.ndarray, "rows dim"], classes: Int[np.ndarray, " rows"], k: int) -> Linear:
-    """Fit multinomial logistic regression (scikit-learn, ``C = 1``) on standardised columns; `Linear` gives k logits.
-
-    A class that does not occur in `classes` gets a logit of minus infinity.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    present = np.unique(classes)
-    coef, intercept = np.zeros((k, X.shape[1])), np.full(k, -np.inf)
-    intercept[present] = 0.0
-    if present.size > 1:
-        mean, scale = standard(X)
-        model = LogisticRegression(C=LOGISTIC_C, max_iter=300, tol=1e-3)
-        with warnings.catch_warnings(), few_threads(X.size):
-            # The classifier is scored on held-out rows, whether or not the last decimals have settled.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit((X - mean) / scale, classes)
-        # Two classes come as one row of logits: the second class against the first.
-        rows = present if present.size > 2 else present[1:]
-        coef[rows] = model.coef_ / scale
-        intercept[rows] = model.intercept_ - coef[rows] @ mean
-    return Linear(coef, intercept, 1 / LOGISTIC_C)
 
 
 def standard(X: Float[np.ndarray, "rows dim"]) -> tuple[Float[np.ndarray, " dim"], Float[np.ndarray, " dim"]]:

@@ -19,17 +19,20 @@ from nextlat_viz.analysis._rows import (
     require_model,
     require_same_rows,
     sites_named,
+    split_episodes,
+    swap_episodes,
     untrained_of,
 )
-from nextlat_viz.analysis.probes import controls
 from nextlat_viz.analysis.probes.fit import Linear
-from nextlat_viz.analysis.probes.result import ProbeResult
-from nextlat_viz.analysis.probes.targets import MOST_CLASSES, target_of
+from nextlat_viz.analysis.probes.result import ProbeResult, Shuffled
+from nextlat_viz.analysis.probes.targets import MOST_CLASSES, Classes, Numbers, target_of
 from nextlat_viz.errors import LatentsError, at_least
 from nextlat_viz.latents.table import column, meta
 
 MIN_UNSEEN = 30
 _SLOW_CLASSES = 100
+# Exact functions of the tokens read: a reader of the whole prefix could have them all.
+_KNOWN_FROM_TOKENS = ("belief", "next_token_probs", "next_token_probs_exact", "token", "position")
 
 
 def probe(
@@ -86,29 +89,29 @@ def probe(
 
     Examples
     --------
-    Latents that are a linear function of the belief, in a table built by hand:
-
-    >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.latents.table import build
-    >>> world = worlds.get("mess3")
-    >>> episodes = world.sample(40, 8, seed=0)
-    >>> belief = world.belief(episodes.tokens)
-    >>> meta = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "mess3/ideal/seed0", "step": 0}
-    >>> latents = build(belief @ np.ones((3, 4)) + belief @ np.eye(3, 4), {}, episodes, world, meta, belief)
+    >>> import nextlat_viz as nlv
+    >>> latents = nlv.extract(nlv.load("mess3/nextlat"), progress=False)
     >>> result = probe(latents, "belief")
-    >>> round(result.score, 3), result.ceiling
-    (1.0, 1.0)
-    >>> result.predict(latents).shape
-    (320, 3)
+    >>> bool(result.score > 0.9 > result.shuffled), result.ceiling
+    (True, 1.0)
+    >>> result.predict(latents[:5]).shape
+    (5, 3)
     """
     n_bootstrap, seed = at_least("n_bootstrap", n_bootstrap), at_least("seed", seed, 0)
     most_classes = at_least("most_classes", most_classes, 2)
     min_position = at_least("min_position", min_position, 0)
     latents = latents_of(latents)
-    train, test = _rows_used(latents, min_position, test_size, seed)
+    position, episode = column(latents, "position"), column(latents, "episode")
+    train, test = (
+        rows[position[rows] >= min_position] for rows in split_episodes(latents, test_size=test_size, seed=seed)
+    )
+    if min(train.size, test.size) == 0:
+        raise LatentsError(
+            f"no row is left from position {min_position} on: positions end at {position.max()}, lower min_position"
+        )
     truth = target_of(latents, target, train, test, most_classes)
     X, groups = features(latents, site), contents(latents)
-    moved, source, shuffled_by = controls.shuffle(latents, truth, train, test, seed)
+    moved, source, shuffled_by = _shuffle(latents, truth, train, test, seed)
     swapped = truth.swapped(moved, source)
     swapped_train, swapped_test = np.intersect1d(train, moved), np.intersect1d(test, moved)
     untrained_score = None
@@ -136,7 +139,6 @@ def probe(
     # New prefixes are mostly late ones. The ceiling of numbers is 1 there too, that of classes is another.
     unseen = truth.score(mistakes[new], test[new]) if truth.metric == "R2" and new.sum() >= MIN_UNSEEN else None
 
-    episode = column(latents, "episode")
     about = meta(latents)
     return ProbeResult(
         target=target,
@@ -147,7 +149,7 @@ def probe(
         shuffled=shuffled,
         untrained=untrained_score,
         chance=truth.chance(train, test),
-        ceiling=controls.ceiling(latents, target, test),
+        ceiling=_ceiling(latents, target, test),
         unseen=unseen,
         unseen_rows=int(new.sum()),
         coef=fitted.coef,
@@ -249,16 +251,32 @@ def _mistakes(
     return truth.mistakes(fitted, features(latents, result.site), rows)
 
 
-def _rows_used(
-    latents: AnnData, min_position: int, test_size: float, seed: int
-) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]:
-    position = column(latents, "position")
-    train, test = (
-        rows[position[rows] >= min_position]
-        for rows in controls.split_episodes(latents, test_size=test_size, seed=seed)
-    )
-    if min(train.size, test.size) == 0:
-        raise LatentsError(
-            f"no row is left from position {min_position} on: positions end at {position.max()}, lower min_position"
-        )
-    return train, test
+def _shuffle(
+    latents: AnnData,
+    truth: Numbers | Classes,
+    train: Int[np.ndarray, " train"],
+    test: Int[np.ndarray, " test"],
+    seed: int,
+) -> tuple[Int[np.ndarray, " moved"], Int[np.ndarray, " moved"], Shuffled]:
+    """Pair each row with the row whose target it gets in the shuffled control.
+
+    That is the row of another episode at the same position, so that what the position says stays. Where the position
+    fixes the target, this would change nothing, and rows are shuffled without regard to position.
+    """
+    moved, source = swap_episodes(latents, train, test, seed)
+    if not truth.fixed(moved, source):
+        return moved, source, "episodes"
+    rng = np.random.default_rng(seed)
+    return np.concatenate([train, test]), np.concatenate([rng.permutation(train), rng.permutation(test)]), "rows"
+
+
+def _ceiling(latents: AnnData, target: str, rows: Int[np.ndarray, " rows"]) -> float | None:
+    """Return the best score that can be reached on some rows, None where it is not known.
+
+    It is 1 for functions of the tokens read, and for a hidden state the accuracy of the exact belief.
+    """
+    if target in _KNOWN_FROM_TOKENS:
+        return 1.0
+    if target == "state" and "belief" in latents.obsm:
+        return float(column(latents, "belief")[rows].max(axis=1).mean())
+    return None

@@ -14,10 +14,11 @@ from scipy.special import softmax
 from nextlat_viz import display
 from nextlat_viz.analysis._rows import features, require_model
 from nextlat_viz.analysis.prediction import require_row
-from nextlat_viz.analysis.probes.controls import Shuffled
 from nextlat_viz.analysis.probes.targets import MOST_CLASSES, OTHER
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, meta
+
+Shuffled = Literal["episodes", "rows"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,23 +58,11 @@ def fit_softmax(
     decorrelates them.
 
     Many rows are first read in shuffled batches, by Adam with a rate that falls to zero along a cosine: six passes
-    come as close to the optimum as fifty of a batch method. L-BFGS over all rows then removes the rest of the gradient.
+    come as close to the optimum as fifty of a batch method. L-BFGS over all rows then removes the rest of the gradient,
+    until none of its entries is larger than `tol`, or for `max_iter` iterations.
 
-    Parameters
-    ----------
-    X : (n, dim) tensor
-    targets : (n, problems) int tensor
-        Class of each row in each problem, below `k`; -1 where the problem leaves the row out.
-    k : int
-        Number of classes. A class without a row in a problem gets a probability of almost zero there.
-    C : float
-        Inverse penalty, as in scikit-learn.
-    tol : float
-        A problem is solved when no entry of its gradient is larger.
-    max_iter : int
-        Most iterations of L-BFGS.
-    seed : int
-        Order of the batches.
+    `targets` are classes below `k`, and -1 where the problem leaves the row out. A class without a row in a problem
+    gets a probability of almost zero there. `seed` is that of the order of the batches.
     """
     n, dim = X.shape
     problem = _Problem(X, targets, k, C)

@@ -8,7 +8,7 @@ this for any site and any column, with controls.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +18,10 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named, untrained_of
-from nextlat_viz.analysis.measure.result import Measure, record
+from nextlat_viz.analysis.measure import Measure, record, several
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
 from nextlat_viz.analysis.probes.targets import TOLERANCE, Classes
-from nextlat_viz.errors import at_least, listed, unknown
+from nextlat_viz.errors import at_least, listed, one_of
 from nextlat_viz.latents.table import meta
 from nextlat_viz.models.objective import device_of
 
@@ -57,13 +57,9 @@ class ProbeSweep(Measure):
         ValueError
             Only runs of `baseline`, or none of a seed that another objective has.
         """
-        known = list(dict.fromkeys(map(str, self.table["objective"])))
-        if baseline not in known:
-            raise unknown("objective", baseline, known)
-        keys = ["world", "seed", *self.by]
-        is_baseline = self.table["objective"] == baseline
-        reference = self.table[is_baseline].groupby(keys, dropna=False, sort=False)["value"].mean().rename("_baseline")
-        others = self.table[~is_baseline].merge(reference.reset_index(), on=keys, how="left")
+        reference = self._by_seed(baseline, dropna=False).rename("_baseline").reset_index()
+        others = self.table[self.table["objective"] != baseline]
+        others = others.merge(reference, on=["world", *self.by, "seed"], how="left")
         if others.empty:
             raise ValueError(f"all runs are of {baseline}: sweep runs of another objective too, of the same seeds")
         unpaired = others[others["_baseline"].isna()]
@@ -95,8 +91,7 @@ class ProbeSweep(Measure):
             No such score.
         """
         scores = [name for name in _SCORES if name in self.table and not self.table[name].isna().all()]
-        if column not in scores:
-            raise unknown("score", column, scores)
+        one_of("score", column, scores)
         old = "cross_entropy" if self.unit == "nats" else "r2"
         table = self.table.rename(columns={"value": old}).assign(value=self.table[column], error=np.nan)
         # Controls keep the unit of the score they belong to.
@@ -194,16 +189,17 @@ def probe_sweep(
     ['nextlat', 'nextlat']
     """
     seed, device = at_least("seed", seed, 0), str(device_of(device))
-    runs = _several(latents, "latents", latents_of)
-    blanks: Sequence[AnnData | None] = (
-        [None] * len(runs) if untrained is None else _several(untrained, "untrained", untrained_of)
-    )
+    runs = [latents_of(table) for table in several(latents)]
+    if not runs:
+        raise ValueError("latents is empty: give at least one table of latents")
+    blanks = [None if table is None else untrained_of(table) for table in several(untrained)]
+    if untrained is None:
+        blanks *= len(runs)
     for name in controls:
-        if name not in CONTROLS:
-            raise unknown("control", name, CONTROLS)
+        one_of("control", name, CONTROLS)
     if len(blanks) != len(runs):
         raise ValueError(f"untrained must be one table per run, got {len(blanks)} for {len(runs)} runs")
-    targets = [target] if isinstance(target, str) else list(target)
+    targets = several(target)
     given = listed("offsets", offsets, "range(1, 21)")
     steps = sorted({at_least("offsets", step, 0, "they count steps ahead, and 0 is now") for step in given})
     positions = None if positions is None else listed("positions", positions, "[1, 2]")
@@ -251,13 +247,6 @@ def probe_sweep(
         note="Linear probes on frozen latents that read the truth offset steps ahead, on held-out episodes. "
         "NextLat (arXiv:2511.05963), figure 8.",
     )
-
-
-def _several(tables: Any, argument: str, read: Callable[[Any], AnnData]) -> list[AnnData]:
-    several = list(tables) if isinstance(tables, (list, tuple)) else [tables]
-    if not several:
-        raise ValueError(f"{argument} is empty: give at least one table of latents")
-    return [read(table) for table in several]
 
 
 def _row(run: AnnData, scores: dict[str, Any]) -> dict[str, Any]:

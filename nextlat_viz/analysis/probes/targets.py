@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
-from nextlat_viz.analysis.probes.fit import Linear, fit_logistic, fit_ridge, standard
+from nextlat_viz.analysis.probes.fit import Linear, fit_ridge, standard
 from nextlat_viz.analysis.probes.softmax import fit_softmax
 from nextlat_viz.errors import LatentsError, one_of
 from nextlat_viz.latents.table import NO_WORLD, column, columns, meta, world_of
 from nextlat_viz.worlds import World
 
+T = TypeVar("T", bound="_Target")
 INTERVAL = (2.5, 97.5)
 TOLERANCE = 2e-3
 # A sum of squared deviations below this share of the sum of squares is rounding, not variance.
@@ -25,38 +26,66 @@ ROUNDING = 1e-14
 MOST_CLASSES = 500
 # Name of the class of all rarer ones.
 OTHER = "all other classes"
-# scikit-learn takes minutes for more classes than this.
+# More classes than this are fitted to `TOLERANCE` alone, because they would take minutes.
 _MANY_CLASSES = 200
 _NAMED_BY = {"belief": "state_names", "next_token_probs": "vocabulary", "next_token_probs_exact": "vocabulary"}
 
 
 @dataclass(frozen=True, eq=False)
-class Numbers:
-    """A target of K numbers per row, NaN where the world has no value."""
+class _Target:
+    """A target of one or several columns: `values` are its numbers or the codes of its classes, a row each."""
 
-    metric: ClassVar[Literal["R2"]] = "R2"
-    merged: ClassVar[int] = 0
-    values: Float[np.ndarray, "rows k"]
-    names: tuple[str, ...]
-
-    @property
-    def classes(self) -> int:
-        return 0
-
-    @property
-    def gaps(self) -> bool:
-        """Whether some values are missing, so that each column has its own rows."""
-        return bool(np.isnan(self.values).any())
+    values: Shaped[np.ndarray, "rows k"]
 
     def fixed(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> bool:
         """Whether rows `moved` have the very values of rows `source`."""
         return np.array_equal(self.values[moved], self.values[source], equal_nan=True)
 
-    def swapped(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> Numbers:
+    def swapped(self: T, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> T:
         """Give rows `moved` the values of rows `source`."""
         values = self.values.copy()
         values[moved] = self.values[source]
         return replace(self, values=values)
+
+    def interval(
+        self,
+        mistakes: Float[np.ndarray, "n m"],
+        rows: Int[np.ndarray, " n"],
+        episodes: Int[np.ndarray, " n"],
+        resamples: int,
+        seed: int,
+    ) -> tuple[float, float]:
+        """Bootstrap over episodes: a score follows from sums over each episode, so nothing is fitted again."""
+        summed = pd.DataFrame(self._parts(mistakes, rows)).groupby(episodes).sum().to_numpy()
+        n = len(summed)
+        times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+        scores = self._scores(times_drawn @ summed)
+        if scores.size == 0:
+            return float("nan"), float("nan")
+        low, high = np.percentile(scores, INTERVAL)
+        return float(low), float(high)
+
+    def _parts(self, mistakes: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "n parts"]:
+        """Return numbers of each row whose sums over rows give the score, by `_scores`."""
+        raise NotImplementedError
+
+    def _scores(self, sums: Float[np.ndarray, "draws parts"]) -> Float[np.ndarray, " scores"]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers(_Target):
+    """A target of K numbers per row, NaN where the world has no value."""
+
+    metric: ClassVar[Literal["R2"]] = "R2"
+    merged: ClassVar[int] = 0
+    classes: ClassVar[int] = 0
+    names: tuple[str, ...]
+
+    @property
+    def gaps(self) -> bool:
+        """Whether some values are missing, so that each column has its own rows."""
+        return bool(np.isnan(self.values).any())
 
     def fit(
         self, X: Float[np.ndarray, "all dim"], rows: Int[np.ndarray, " n"], groups: Int[np.ndarray, " all"], seed: int
@@ -71,52 +100,34 @@ class Numbers:
 
     def score(self, mistakes: Float[np.ndarray, "n 1"], rows: Int[np.ndarray, " n"]) -> float:
         total = np.square(deviations(self.values[rows])).sum()
-        varies = total > ROUNDING * np.nansum(np.square(self.values[rows]))
-        return float(1 - mistakes.sum() / total) if varies else float("nan")
+        return float(1 - mistakes.sum() / total) if varies(self.values[rows]) else float("nan")
 
-    def balanced(self, mistakes: Float[np.ndarray, "n 1"], rows: Int[np.ndarray, " n"]) -> float | None:
+    def balanced(self, mistakes: Float[np.ndarray, "n 1"], rows: Int[np.ndarray, " n"]) -> None:
         return None
 
-    def interval(
-        self,
-        mistakes: Float[np.ndarray, "n 1"],
-        rows: Int[np.ndarray, " n"],
-        episodes: Int[np.ndarray, " n"],
-        resamples: int,
-        seed: int,
-    ) -> tuple[float, float]:
-        """Bootstrap over episodes: R2 follows from sums over each episode, so nothing is fitted again."""
-        values = self.values[rows]
-        Y, known = deviations(values), ~np.isnan(values)
-        summed = _per_episode(episodes, np.column_stack([mistakes, np.square(Y).sum(1), Y, known]))
-        drawn = _resample(summed, resamples, seed)
-        errors, squares, sums, counts = np.split(drawn, [1, 2, 2 + Y.shape[1]], axis=1)
-        total = squares[:, 0] - (np.square(sums) / np.maximum(counts, 1)).sum(1)
-        varies = total > ROUNDING * squares[:, 0]
-        return _percentiles(1 - errors[varies, 0] / total[varies])
-
-    def chance(self, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float | None:
+    def chance(self, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> None:
         return None
+
+    def _parts(self, mistakes: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "n parts"]:
+        Y, known = deviations(self.values[rows]), ~np.isnan(self.values[rows])
+        return np.column_stack([mistakes, np.square(Y).sum(1), Y, known])
+
+    def _scores(self, sums: Float[np.ndarray, "draws parts"]) -> Float[np.ndarray, " scores"]:
+        errors, squares, Y, counts = np.split(sums, [1, 2, 2 + self.values.shape[1]], axis=1)
+        total = squares[:, 0] - (np.square(Y) / np.maximum(counts, 1)).sum(1)
+        some = total > ROUNDING * squares[:, 0]
+        return 1 - errors[some, 0] / total[some]
 
 
 @dataclass(frozen=True, eq=False)
-class Classes:
+class Classes(_Target):
     """A target of classes, one or several per row, such as the squares of a board.
 
-    Attributes
-    ----------
-    codes : (rows, m) int array
-        Numbers of classes; -1 for a class that no fitted row has.
-    labels : tuple of str
-        Names of the classes.
-    columns : tuple of str
-        Names of the m columns.
-    merged : int
-        Number of rare classes that share the last label.
+    Codes are numbers of `labels`, -1 for a class that no fitted row has; `columns` names the columns, and `merged` rare
+    classes share the last label.
     """
 
     metric: ClassVar[Literal["accuracy"]] = "accuracy"
-    codes: Int[np.ndarray, "rows m"]
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     merged: int = 0
@@ -132,24 +143,13 @@ class Classes:
             return self.labels
         return tuple(f"{name}={label}" for name in self.columns for label in self.labels)
 
-    def fixed(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> bool:
-        """Whether rows `moved` have the very classes of rows `source`."""
-        return np.array_equal(self.codes[moved], self.codes[source])
-
-    def swapped(self, moved: Int[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> Classes:
-        """Give rows `moved` the classes of rows `source`."""
-        codes = self.codes.copy()
-        codes[moved] = self.codes[source]
-        return replace(self, codes=codes)
-
     def fit(
         self, X: Float[np.ndarray, "all dim"], rows: Int[np.ndarray, " n"], groups: Int[np.ndarray, " all"], seed: int
     ) -> Linear:
-        if len(self.columns) == 1 and not self.merged and self.classes <= _MANY_CLASSES:
-            return fit_logistic(X[rows], self.codes[rows, 0], self.classes)
         mean, scale = standard(X[rows])
         Z = torch.from_numpy(((X[rows] - mean) / scale).astype(np.float32))
-        fits = fit_softmax(Z, torch.from_numpy(self.codes[rows]), self.classes, tol=TOLERANCE, seed=seed)
+        tol = TOLERANCE if self.classes * len(self.columns) > _MANY_CLASSES else TOLERANCE / 20
+        fits = fit_softmax(Z, torch.from_numpy(self.values[rows]), self.classes, tol=tol, seed=seed)
         coef = fits.coef.flatten(0, 1).double().numpy() / scale
         return Linear(coef, fits.intercept.flatten().double().numpy() - coef @ mean, 1.0)
 
@@ -158,30 +158,29 @@ class Classes:
     ) -> Float[np.ndarray, "n m"]:
         """Return 1 for a wrong class, else 0."""
         logits = fitted(X[rows]).reshape(len(rows), len(self.columns), -1)
-        return (logits.argmax(2) != self.codes[rows]).astype(np.float64)
+        return (logits.argmax(2) != self.values[rows]).astype(np.float64)
 
     def score(self, mistakes: Float[np.ndarray, "n m"], rows: Int[np.ndarray, " n"]) -> float:
         return float(1 - mistakes.mean())
 
-    def balanced(self, mistakes: Float[np.ndarray, "n m"], rows: Int[np.ndarray, " n"]) -> float | None:
-        return balanced_accuracy(self.codes[rows], mistakes, self.classes)
+    def balanced(self, mistakes: Float[np.ndarray, "n m"], rows: Int[np.ndarray, " n"]) -> float:
+        return balanced_accuracy(self.values[rows], mistakes, self.classes)
 
-    def interval(
-        self,
-        mistakes: Float[np.ndarray, "n m"],
-        rows: Int[np.ndarray, " n"],
-        episodes: Int[np.ndarray, " n"],
-        resamples: int,
-        seed: int,
-    ) -> tuple[float, float]:
-        summed = _per_episode(episodes, np.column_stack([np.ones(rows.size), mistakes.mean(1)]))
-        drawn = _resample(summed, resamples, seed)
-        return _percentiles(1 - drawn[:, 1] / drawn[:, 0])
-
-    def chance(self, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float | None:
+    def chance(self, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float:
         """Accuracy on the held-out rows of always giving the most frequent class of the fitted rows."""
-        frequent = [np.bincount(codes, minlength=self.classes).argmax() for codes in self.codes[train].T]
-        return float((self.codes[test] == frequent).mean())
+        frequent = [np.bincount(codes, minlength=self.classes).argmax() for codes in self.values[train].T]
+        return float((self.values[test] == frequent).mean())
+
+    def _parts(self, mistakes: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "n parts"]:
+        return np.column_stack([np.ones(rows.size), mistakes.mean(1)])
+
+    def _scores(self, sums: Float[np.ndarray, "draws parts"]) -> Float[np.ndarray, " scores"]:
+        return 1 - sums[:, 1] / sums[:, 0]
+
+
+def varies(values: Float[np.ndarray, "rows k"]) -> bool:
+    """Tell whether numbers vary by more than rounding errors."""
+    return bool(np.square(deviations(values)).sum() > ROUNDING * np.nansum(np.square(values)))
 
 
 def deviations(values: Float[np.ndarray, "rows k"]) -> Float[np.ndarray, "rows k"]:
@@ -192,14 +191,7 @@ def deviations(values: Float[np.ndarray, "rows k"]) -> Float[np.ndarray, "rows k
 
 
 def balanced_accuracy(codes: Int[np.ndarray, "rows m"], wrong: Float[np.ndarray, "rows m"], k: int) -> float:
-    """Return the mean over classes of their accuracy, averaged over columns: rare classes count as much as others.
-
-    Examples
-    --------
-    >>> codes = np.array([[0], [0], [0], [1]])
-    >>> balanced_accuracy(codes, np.array([[0.0], [0.0], [0.0], [1.0]]), 2)
-    0.5
-    """
+    """Return the mean over classes of their accuracy, averaged over columns: rare classes count as much as others."""
     # Code -1, a class that no fitted row has, counts as class 0 of k + 1.
     place = (codes + 1 + np.arange(codes.shape[1]) * (k + 1)).ravel()
     size = codes.shape[1] * (k + 1)
@@ -281,7 +273,7 @@ def _named_classes(name: str, codes: np.ndarray, labels: tuple[str, ...], train:
 
 def _numbers(latents: AnnData, name: str, values: np.ndarray, train: np.ndarray, test: np.ndarray) -> Numbers:
     for side, rows in {"to fit": train, "held out": test}.items():
-        if np.square(deviations(values[rows])).sum() <= ROUNDING * np.nansum(np.square(values[rows])):
+        if not varies(values[rows]):
             raise LatentsError(f"target {name!r} is constant over the {rows.size} rows {side}: R2 needs it to vary")
     names = tuple(meta(latents).get(_NAMED_BY.get(name, ""), ()))
     return Numbers(values, names if len(names) == values.shape[1] else _numbered(name, values.shape[1]))
@@ -289,23 +281,3 @@ def _numbers(latents: AnnData, name: str, values: np.ndarray, train: np.ndarray,
 
 def _numbered(name: str, count: int) -> tuple[str, ...]:
     return (name,) if count == 1 else tuple(f"{name}[{i}]" for i in range(count))
-
-
-def _per_episode(episodes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    _, which = np.unique(episodes, return_inverse=True)
-    summed = np.zeros((which.max() + 1, values.shape[1]))
-    np.add.at(summed, which, values)
-    return summed
-
-
-def _resample(summed: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    n = len(summed)
-    times_drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    return times_drawn @ summed
-
-
-def _percentiles(scores: np.ndarray) -> tuple[float, float]:
-    if scores.size == 0:
-        return float("nan"), float("nan")
-    low, high = np.percentile(scores, INTERVAL)
-    return float(low), float(high)

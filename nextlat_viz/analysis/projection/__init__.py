@@ -1,4 +1,1 @@
-"""Projections of latents to the plane: PCA, UMAP, beliefs as a probe reads them, and their cache on disk.
-
-The public names are listed in ``nextlat_viz/analysis/__init__.pyi``.
-"""
+"""Projections of latents to the plane: PCA, UMAP, beliefs as a probe reads them, and their cache on disk."""

@@ -24,6 +24,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -68,14 +69,13 @@ def project_in_process(
     RuntimeError
         When the process fails; the message quotes the end of its error output.
     """
-    from nextlat_viz.analysis.projection.project import UmapPlan
+    from nextlat_viz.analysis.projection.project import umap_projection
 
-    plan = UmapPlan.of(latents, **options)
-    return plan.cached() or plan.finish(_lay_out(plan.X, plan.params, progress))
+    return umap_projection(latents, partial(_lay_out, progress=progress), **options)
 
 
 def _lay_out(
-    X: Float[np.ndarray, "rows dim"], params: Mapping[str, Any], progress: Callable[[Progress], None] | None = None
+    X: Float[np.ndarray, "rows dim"], progress: Callable[[Progress], None] | None = None, **params: Any
 ) -> Float[np.ndarray, "rows 2"]:
     """`umap_layout` in the worker."""
     from safetensors.numpy import load_file, save_file
@@ -88,7 +88,7 @@ def _lay_out(
         save_file({"X": np.ascontiguousarray(X, dtype=np.float32)}, source)
         worker = _take()
         try:
-            for message in worker.ask({"source": str(source), "target": str(target), "params": dict(params)}):
+            for message in worker.ask({"source": str(source), "target": str(target), "params": params}):
                 if "error" in message:
                     raise RuntimeError(f"UMAP failed: {message['error']}")
                 now = Progress(**message) if message else now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from nextlat_viz.analysis.projection.umap import (
     key_of,
     umap_layout,
 )
-from nextlat_viz.errors import LatentsError, at_least, shown, unknown
+from nextlat_viz.errors import LatentsError, at_least, one_of, shown
 from nextlat_viz.latents.table import column, meta
 from nextlat_viz.worlds import checks
 
@@ -77,27 +77,16 @@ def project(
 
     Examples
     --------
-    Hidden states that are a linear function of the belief of Mess3 lie in a plane:
-
-    >>> from nextlat_viz import worlds
-    >>> from nextlat_viz.latents.table import build
-    >>> world = worlds.get("mess3")
-    >>> episodes = world.sample(40, 8, seed=0)
-    >>> belief = world.belief(episodes.tokens)
-    >>> meta = {"card": "{}", "weights_sha256": "0", "label": "ideal", "name": "mess3/ideal/seed0", "step": 0}
-    >>> latents = build(belief @ np.ones((3, 4)) + belief @ np.eye(3, 4), {}, episodes, world, meta, belief)
+    >>> import nextlat_viz as nlv
+    >>> latents = nlv.extract(nlv.load("mess3/nextlat"), progress=False)
     >>> plane = project(latents, "pca")
-    >>> plane.coordinates.shape, round(sum(plane.explained_variance), 3)
-    ((320, 2), 1.0)
-    >>> bool(np.array_equal(plane.transform(latents.X[:5]), plane.coordinates[:5]))
+    >>> bool(np.allclose(plane.transform(latents.X[:5]), plane.coordinates[:5], atol=1e-5))
     True
     """
     latents, seed = latents_of(latents), at_least("seed", seed, 0)
     if method == "umap":
-        plan = UmapPlan.of(latents, site, rows, seed, cache, n_neighbors, min_dist, n_epochs)
-        return plan.cached() or plan.finish(umap_layout(plan.X, **plan.params))
-    if method not in METHODS:
-        raise unknown("projection method", method, METHODS)
+        return umap_projection(latents, umap_layout, site, rows, seed, cache, n_neighbors, min_dist, n_epochs)
+    one_of("projection method", method, METHODS)
     chosen, about = _chosen(latents, rows), meta(latents)
     explained, params = None, {}
     if method == "pca":
@@ -118,14 +107,15 @@ def project(
         corners = world.belief_coordinates(np.eye(len(probe.intercept))) - origin
         placement = Affine(probe.coef.T @ corners, probe.intercept @ corners + origin)
         note = f"The belief as a linear probe reads it (held-out R2 {probe.score:.2f}). {world.belief_axes}"
-    coordinates = placement(X)
+    coordinates, (first, _) = placement(X), distinct_rows(X)
+    trust = trustworthiness(X[first], coordinates[first])
     return Projection(
         coordinates=coordinates,
         rows=chosen,
         method=method,
         site=site,
         params=params,
-        trustworthiness=_trust(X, coordinates),
+        trustworthiness=None if np.isnan(trust) else trust,
         explained_variance=explained,
         note=note,
         cached=False,
@@ -136,113 +126,72 @@ def project(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class UmapPlan:
-    """A checked request for a UMAP: the rows to lay out, and the cache entry of the layout.
+def umap_projection(
+    latents: AnnData,
+    lay_out: Callable[..., Float[np.ndarray, "n 2"]],
+    site: str = "hidden",
+    rows: ArrayLike | None = None,
+    seed: int = 0,
+    cache: bool | ProjectionCache = True,
+    n_neighbors: int = 15,
+    min_dist: float | int = 0.1,
+    n_epochs: int = 200,
+) -> Projection:
+    """Return a UMAP from the cache, or lay out the different rows by `lay_out`, called as `umap_layout`, and store it.
 
-    Attributes
-    ----------
-    X : (n, dim) array
-        The different rows.
-    which : (rows,) int array
-        The row of `X` that each row equals.
-    rows : (rows,) int array
-        Row numbers in the latents.
-    site, label : str
-    params : dict
-        Arguments of `umap_layout`.
-    provenance : dict
-        The origin of the projection, which the cache key hashes.
-    cache : ProjectionCache
+    The other arguments are those of `project`.
     """
-
-    X: Float[np.ndarray, "n dim"]
-    which: Int[np.ndarray, " rows"]
-    rows: Int[np.ndarray, " rows"]
-    site: str
-    params: dict[str, Any]
-    provenance: dict[str, Any]
-    label: str
-    cache: ProjectionCache
-
-    @classmethod
-    def of(
-        cls,
-        latents: AnnData,
-        site: str = "hidden",
-        rows: ArrayLike | None = None,
-        seed: int = 0,
-        cache: bool | ProjectionCache = True,
-        n_neighbors: int = 15,
-        min_dist: float | int = 0.1,
-        n_epochs: int = 200,
-    ) -> UmapPlan:
-        """Check the arguments, which are those of `project`."""
-        n_neighbors = checks.integer("n_neighbors", n_neighbors, 2, 1000)
-        n_epochs = checks.integer("n_epochs", n_epochs, 1, 100_000)
-        min_dist = checks.number("min_dist", min_dist)
-        chosen, about = _chosen(latents, rows), meta(latents)
-        X = _planar(features(latents, site)[chosen], site, "umap")
-        first, which = distinct_rows(X)
-        if first.size < n_neighbors + 2:
-            raise LatentsError(
-                f"UMAP with n_neighbors={n_neighbors} needs at least {n_neighbors + 2} different rows, and these "
-                f"{len(X)} rows are {first.size} different ones: take more rows, fewer neighbours, or method='pca'"
-            )
-        params = {"n_neighbors": n_neighbors, "min_dist": min_dist, "n_epochs": n_epochs, "seed": seed}
-        where = np.stack([column(latents, "episode")[chosen], column(latents, "position")[chosen]]).astype("<i8")
-        provenance = {
-            "recipe": RECIPE,
-            "method": "umap",
-            "site": site,
-            "params": params,
-            "weights_sha256": about["weights_sha256"],
-            "episodes_sha256": about["episodes_sha256"],
-            "world": json.loads(about["world"]),
-            "rows_sha256": hashlib.sha256(where.tobytes()).hexdigest(),
-        }
-        if not isinstance(cache, ProjectionCache):
-            cache = default_cache() if cache else ProjectionCache()
-        return cls(X[first], which, chosen, site, params, provenance, about["label"], cache)
-
-    def cached(self) -> Projection | None:
-        """Return the projection from the cache, None if it is not there or was made from other latents."""
-        stored = self.cache.load(key_of(self.provenance))
-        if stored is None or len(stored.coordinates) != len(self.rows):
-            return None
-        if not alike(stored.fingerprint, fingerprint(self.X[self.which])):
-            return None
-        return self._projection(stored.coordinates, stored.trustworthiness, cached=True)
-
-    def finish(self, layout: Float[np.ndarray, "n 2"]) -> Projection:
-        """Turn the layout of the different rows into a projection of all rows, and store it in the cache."""
-        coordinates, trust = layout[self.which], _trust(self.X, layout)
-        score = float("nan") if trust is None else trust
-        stored = Stored(coordinates, score, fingerprint(self.X[self.which]))
-        self.cache.store(key_of(self.provenance), stored, {**self.provenance, "label": self.label})
-        return self._projection(coordinates, score, cached=False)
-
-    def _projection(self, coordinates: Float[np.ndarray, "rows 2"], trust: float, cached: bool) -> Projection:
-        first = np.unique(self.which, return_index=True)[1]
-        return Projection(
-            coordinates=coordinates,
-            rows=self.rows,
-            method="umap",
-            site=self.site,
-            params=self.params,
-            trustworthiness=None if np.isnan(trust) else trust,
-            explained_variance=None,
-            note=(
-                f"UMAP of the {len(self.X):,} different rows among {len(self.rows):,} "
-                f"({self.params['n_neighbors']} neighbours, min_dist {self.params['min_dist']}). Near points are "
-                "similar. Distances between groups and their sizes mean little."
-            ),
-            cached=cached,
-            label=self.label,
-            weights_sha256=self.provenance["weights_sha256"],
-            episodes_sha256=self.provenance["episodes_sha256"],
-            placement=Nearest(self.X, coordinates[first], self.params["n_neighbors"]),
+    n_neighbors = checks.integer("n_neighbors", n_neighbors, 2, 1000)
+    n_epochs = checks.integer("n_epochs", n_epochs, 1, 100_000)
+    min_dist = checks.number("min_dist", min_dist)
+    chosen, about = _chosen(latents, rows), meta(latents)
+    X = _planar(features(latents, site)[chosen], site, "umap")
+    first, which = distinct_rows(X)
+    if first.size < n_neighbors + 2:
+        raise LatentsError(
+            f"UMAP with n_neighbors={n_neighbors} needs at least {n_neighbors + 2} different rows, and these "
+            f"{len(X)} rows are {first.size} different ones: take more rows, fewer neighbours, or method='pca'"
         )
+    different = X[first]
+    params = {"n_neighbors": n_neighbors, "min_dist": min_dist, "n_epochs": n_epochs, "seed": seed}
+    where = np.stack([column(latents, "episode")[chosen], column(latents, "position")[chosen]]).astype("<i8")
+    provenance = {
+        "recipe": RECIPE,
+        "method": "umap",
+        "site": site,
+        "params": params,
+        "weights_sha256": about["weights_sha256"],
+        "episodes_sha256": about["episodes_sha256"],
+        "world": json.loads(about["world"]),
+        "rows_sha256": hashlib.sha256(where.tobytes()).hexdigest(),
+    }
+    if not isinstance(cache, ProjectionCache):
+        cache = default_cache() if cache else ProjectionCache()
+    key, of_latents = key_of(provenance), fingerprint(different[which])
+    stored = cache.load(key)
+    cached = stored is not None and len(stored.coordinates) == len(X) and alike(stored.fingerprint, of_latents)
+    if stored is None or not cached:
+        layout = lay_out(different, **params)
+        stored = Stored(layout[which], trustworthiness(different, layout), of_latents)
+        cache.store(key, stored, {**provenance, "label": about["label"]})
+    return Projection(
+        coordinates=stored.coordinates,
+        rows=chosen,
+        method="umap",
+        site=site,
+        params=params,
+        trustworthiness=None if np.isnan(stored.trustworthiness) else stored.trustworthiness,
+        explained_variance=None,
+        note=(
+            f"UMAP of the {first.size:,} different rows among {len(chosen):,} ({n_neighbors} neighbours, min_dist "
+            f"{min_dist}). Near points are similar. Distances between groups and their sizes mean little."
+        ),
+        cached=cached,
+        label=about["label"],
+        weights_sha256=about["weights_sha256"],
+        episodes_sha256=about["episodes_sha256"],
+        placement=Nearest(different, stored.coordinates[first], n_neighbors),
+    )
 
 
 def distinct_rows(X: Float[np.ndarray, "rows dim"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " rows"]]:
@@ -284,9 +233,3 @@ def _planar(X: np.ndarray, site: str, method: str) -> np.ndarray:
     if X.shape[0] < 3 or X.shape[1] < 2:
         raise LatentsError(f"{method} needs at least 3 rows of 2 numbers, got {X.shape[0]} of {X.shape[1]} at {site!r}")
     return X
-
-
-def _trust(X: np.ndarray, coordinates: np.ndarray) -> float | None:
-    first, _ = distinct_rows(X)
-    trust = trustworthiness(X[first], coordinates[first])
-    return None if np.isnan(trust) else trust

@@ -58,14 +58,8 @@ def umap_layout(
     to `BRUTE_ROWS` rows the neighbours are exact. The first call in a process compiles for 20 s and more;
     `project_in_process` runs it in another process.
 
-    Parameters
-    ----------
-    X : (rows, dim) array
-        Different rows: many copies of one row would fill its list of neighbours.
-    n_neighbors, min_dist, n_epochs, seed
-        As in ``umap.UMAP``.
-    progress : callable, optional
-        Called with the present stage, a few times a second at most.
+    The rows must differ: many copies of one row would fill its list of neighbours. `progress` is called with the
+    present stage, a few times a second at most.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nextlat_viz.analysis.interventions.inject import Injector
-from nextlat_viz.analysis.interventions.plane import injection_plane
-from nextlat_viz.analysis.probes.joint import JointProbe
+from nextlat_viz.analysis.interventions.plane import JointProbe, injection_plane
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.injection import injection_figure

@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from nextlat_viz import worlds
 from nextlat_viz.analysis import compression_greedy, compression_vafa, distinction
 from nextlat_viz.analysis.behaviour.compression import model_boundary, world_boundary
-from nextlat_viz.analysis.behaviour.language import first_rejected, possible, possible_next, sample_suffixes
-from nextlat_viz.analysis.behaviour.states import different_state_pairs, pairs_in_one_state, state_of
+from nextlat_viz.analysis.behaviour.prefixes import (
+    different_state_pairs,
+    first_rejected,
+    pairs_in_one_state,
+    possible,
+    possible_next,
+    sample_suffixes,
+    state_of,
+)
 from nextlat_viz.decoding import Predictor, UniformLegal, WorldPredictor
 from nextlat_viz.errors import UnknownNameError
 
@@ -23,7 +30,7 @@ ROOM = ["room"]
 
 @pytest.mark.parametrize(("name", "length"), [("rrxor", 9), ("even", 8), ("taxi", None), ("othello", None)])
 def test_pairs_are_of_one_state_or_of_two(name: str, length: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nextlat_viz.analysis.behaviour.states._FEWEST_EPISODES", 256)
+    monkeypatch.setattr("nextlat_viz.analysis.behaviour.prefixes._FEWEST_EPISODES", 256)
     world = worlds.get(name, **({"width": 3, "height": 3} if name == "taxi" else {}))
     n, total = 8, world.length or length or 0
     pairs = pairs_in_one_state(world, n, length=total, seed=1)

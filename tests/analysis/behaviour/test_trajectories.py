@@ -12,9 +12,8 @@ from nextlat_viz.analysis import (
     next_token_test,
     valid_trajectories,
 )
-from nextlat_viz.analysis.behaviour.detours import KINDS, detour, drive
-from nextlat_viz.analysis.behaviour.trajectories import verdicts_of
-from nextlat_viz.analysis.episodes import heldout_prompts
+from nextlat_viz.analysis.behaviour.trajectories import KINDS, detour, drive
+from nextlat_viz.analysis.episodes import heldout_prompts, verdicts_of
 from nextlat_viz.decoding import Predictor, UniformLegal, WorldPredictor
 from nextlat_viz.errors import UnknownNameError
 

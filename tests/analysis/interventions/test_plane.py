@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from nextlat_viz import analysis, worlds
 from nextlat_viz.analysis.interventions.inject import inject
-from nextlat_viz.analysis.interventions.plane import injection_plane, nearest_belief
-from nextlat_viz.analysis.probes.joint import JointProbe
+from nextlat_viz.analysis.interventions.plane import JointProbe, injection_plane, nearest_belief
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents import extract
 from nextlat_viz.training.checkpoint import Checkpoint, load

@@ -68,7 +68,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_progress_layout_and_no_files_left(stand_in: Path, X: np.ndarray) -> None:
     reports: list[Progress] = []
-    np.testing.assert_array_equal(_lay_out(X, PARAMS, reports.append), X[:, :2])
+    np.testing.assert_array_equal(_lay_out(X, reports.append, **PARAMS), X[:, :2])
     stages = list(dict.fromkeys(now.stage for now in reports))
     assert [stage for stage in stages if stage != "starting"] == [
         "loading UMAP",
@@ -81,20 +81,20 @@ def test_progress_layout_and_no_files_left(stand_in: Path, X: np.ndarray) -> Non
 
 
 def test_the_next_layout_uses_the_same_worker(stand_in: Path, X: np.ndarray) -> None:
-    _lay_out(X, PARAMS)
+    _lay_out(X, **PARAMS)
     (worker,) = process._idle
-    _lay_out(X, PARAMS)
+    _lay_out(X, **PARAMS)
     assert process._idle == [worker]
     worker.process.kill()
     worker.process.wait()
-    _lay_out(X, PARAMS)
+    _lay_out(X, **PARAMS)
     assert process._idle != [worker]
 
 
 @pytest.mark.parametrize(("seed", "message"), [(1, "ValueError: no layout for <b>"), (2, "ended with code 9")])
 def test_a_worker_that_fails_says_why(stand_in: Path, X: np.ndarray, seed: int, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
-        _lay_out(X, {**PARAMS, "seed": seed})
+        _lay_out(X, **{**PARAMS, "seed": seed})
     assert list(stand_in.iterdir()) == []
 
 
@@ -113,7 +113,7 @@ def test_progress_is_called_while_the_worker_is_silent_and_what_it_raises_ends_t
             raise Stop
 
     with pytest.raises(Stop):
-        _lay_out(X, {**PARAMS, "seed": 3}, progress)
+        _lay_out(X, progress, **{**PARAMS, "seed": 3})
     (worker,) = workers
     assert worker.process.poll() is not None
     assert list(stand_in.iterdir()) == []
@@ -158,7 +158,7 @@ def watched():
 process._take = watched
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 params = {{**{PARAMS!r}, "seed": 3}}
-threading.Thread(target=process._lay_out, args=(X, params, progress), daemon=True).start()
+threading.Thread(target=process._lay_out, args=(X, progress), kwargs=params, daemon=True).start()
 begun.wait({PATIENCE})
 if os.environ["ENDING"] == "kill":
     os.kill(os.getpid(), 9)

@@ -1,20 +1,26 @@
-"""Pairs of prefixes of true episodes that end in one state, or in different states."""
+"""Prefixes of true episodes: pairs in one state or in two, and continuations, possible in the world or for a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from nextlat_viz.analysis._rows import prefix_ids
+from nextlat_viz.analysis._rows import number_rows, prefix_ids
 from nextlat_viz.analysis.episodes import held_out_split
 from nextlat_viz.analysis.measure import several
-from nextlat_viz.errors import at_least, unknown
+from nextlat_viz.decoding import Predictor
+from nextlat_viz.decoding.generation import choose
+from nextlat_viz.errors import at_least, one_of
 from nextlat_viz.worlds import Episodes, World
+from nextlat_viz.worlds.taxi.world import Taxi
 
-_DECIMALS = 6  # of a belief: rounding errors are far smaller
+Choose = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Chooses the next tokens, given the rows of the sequences, their tokens so far and the model's probabilities."""
+
+_CELLS_AT_ONCE = 1 << 24  # of an array rows x positions x vocabulary
 # Enough for pairs of many lengths in most worlds; more are drawn where they are not.
 _FEWEST_EPISODES, _MOST_EPISODES = 1 << 12, 1 << 14
 
@@ -53,22 +59,6 @@ def state_of(
     A state is what fixes the future, as ``world.future`` knows it: in the taxi world node, destination and the moves
     left; in a hidden Markov world the exact belief. For worlds that do not know it, `state` names the states of
     ``world.replay`` that together fix the future.
-
-    Raises
-    ------
-    ValueError
-        If the states that fix the future of this world are unknown.
-    UnknownNameError
-        If the world has no such state.
-
-    Examples
-    --------
-    In the golden mean the last token alone fixes the future:
-
-    >>> from nextlat_viz import worlds
-    >>> ids = state_of(worlds.get("golden_mean"), np.array([[0, 0, 1], [1, 0, 1]]))
-    >>> bool(ids[0, 1] == ids[1, 1]), bool(ids[0, 1] == ids[0, 2])
-    (True, False)
     """
     if state is None:
         future = world.future(tokens)
@@ -77,45 +67,22 @@ def state_of(
                 f"it is not known which states fix the future of world {world.name!r}: name them, state=[...], among "
                 f"those of its replay, such as {', '.join(list(world.replay(tokens[:1]))[:6]) or 'none'}"
             )
-        _, ids = np.unique(future.reshape(tokens.size, -1), axis=0, return_inverse=True)
-        return ids.reshape(tokens.shape)
+        return number_rows([future.reshape(tokens.size, -1)]).reshape(tokens.shape)
     known, state = world.replay(tokens), several(state)
     for name in state:
-        if name not in known:
-            raise unknown(f"state of world {world.name!r}:", name, known)
-    # Number each state, then the tuples of numbers: comparing integers is faster than comparing rows.
-    ids = np.zeros(tokens.size, np.int64)
-    for name in state:
-        values = np.asarray(known[name]).reshape(tokens.size, -1)
-        if values.dtype.kind == "f":
-            values = np.round(values, _DECIMALS) + 0.0
-        _, own = np.unique(values, axis=0, return_inverse=True)
-        own = own.reshape(-1)
-        _, ids = np.unique(ids * (int(own.max(initial=0)) + 1) + own, return_inverse=True)
-    return ids.reshape(tokens.shape)
+        one_of(f"state of world {world.name!r}:", name, known)
+    return number_rows(np.asarray(known[name]).reshape(tokens.size, -1) for name in state).reshape(tokens.shape)
 
 
 def pairs_in_one_state(
     world: World, n: int, *, length: int, seed: int = 0, state: str | Sequence[str] | None = None
 ) -> PrefixPairs:
-    """Find `n` pairs of different prefixes of equal length that end in one state.
+    """Find `n` pairs of different prefixes of equal length that end in one state, or raise a ValueError.
 
     The prefixes are those of true episodes, of the held-out split where there is one. They are longer than the prompt,
     and at least two more tokens follow. No prefix is in two pairs. Pairs are taken from each length in turn, and within
     a length from each state in turn: otherwise most pairs would come from the last moves, where episodes meet most
     often, and from the most frequent states. `length` is needed in worlds without a fixed length.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer pairs among 16,384 episodes.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> pairs = pairs_in_one_state(worlds.get("taxi", width=3, height=3), 5, length=12)
-    >>> len(pairs), bool((pairs.first[:, 1] == pairs.second[:, 1]).all())  # one destination
-    (5, True)
     """
     episodes = max(_FEWEST_EPISODES, 2 * at_least("n", n))
     while episodes <= max(_MOST_EPISODES, 2 * n):
@@ -157,21 +124,9 @@ def rank_in_group(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
 def different_state_pairs(
     world: World, n: int, *, length: int, room: int, seed: int = 0, state: str | Sequence[str] | None = None
 ) -> PrefixPairs:
-    """Draw `n` pairs of prefixes of equal length that end in different states, of the same prefixes.
+    """Draw `n` pairs of prefixes of equal length that end in different states, or raise a ValueError.
 
     At least `room` tokens follow each prefix.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer pairs among ``max(256, 4 n)`` episodes.
-
-    Examples
-    --------
-    >>> from nextlat_viz import worlds
-    >>> pairs = different_state_pairs(worlds.get("rrxor"), 5, length=12, room=5)
-    >>> len(pairs), bool((pairs.length <= 7).all())
-    (5, True)
     """
     drawn = world.sample(max(256, 4 * at_least("n", n)), length, seed=seed, split=held_out_split(world), states=False)
     rng = np.random.default_rng(seed)
@@ -201,3 +156,112 @@ def eligible(drawn: Episodes) -> Bool[np.ndarray, "n t"]:
     after = np.zeros(drawn.tokens.shape, bool)
     after[:, :-1] = drawn.loss_mask[:, 1:]
     return after & (np.arange(t) < drawn.length[:, None] - 2)
+
+
+def possible_next(world: World, tokens: Int[np.ndarray, "n t"]) -> Bool[np.ndarray, "n v"]:
+    """Mark the tokens that may follow each sequence so that it can still become a true episode.
+
+    These are the legal tokens; in the taxi world only the turns from which the destination can still be reached in the
+    moves left.
+    """
+    n, t = tokens.shape
+    allowed = np.empty((n, len(world.vocabulary)), bool)
+    at_once = max(1, _CELLS_AT_ONCE // (t * len(world.vocabulary)))
+    for first in range(0, n, at_once):
+        part = tokens[first : first + at_once]
+        allowed[first : first + at_once] = world.legal_next(part)[:, -1]
+        if isinstance(world, Taxi):
+            nodes = len(world.streets.nodes)
+            turns = world.legal_turns(part, in_time=True)[:, -1]
+            allowed[first : first + at_once, nodes : nodes + turns.shape[1]] = turns
+    return allowed
+
+
+def possible(
+    world: World, prefixes: Int[np.ndarray, "n k"], suffixes: Int[np.ndarray, "n s"]
+) -> Bool[np.ndarray, " n"]:
+    """Tell whether each suffix (-1 after its end) may follow its prefix, in the sense of ``possible_next``."""
+    tokens, allowed = prefixes, np.ones(len(prefixes), bool)
+    for suffix in suffixes.T:
+        rows = np.flatnonzero(allowed & (suffix >= 0))
+        if not len(rows):
+            break
+        allowed[rows] = possible_next(world, tokens[rows])[np.arange(len(rows)), suffix[rows]]
+        tokens = np.concatenate([tokens, np.maximum(suffix, 0)[:, None]], axis=1)
+    return allowed
+
+
+def sample_suffixes(
+    predictor: Predictor,
+    prefixes: Int[np.ndarray, "n k"],
+    most: int,
+    *,
+    eps: float,
+    end: int | None,
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "n most"]:
+    """Sample one continuation of each prefix, without tokens of probability at most `eps`; -1 after its end.
+
+    It ends with `end`, after `most` tokens, or where no token is likelier than `eps`. So the model accepts it whole, in
+    the sense of ``first_rejected``. A prefix that occurs several times is read once.
+    """
+
+    def likely_token(rows: np.ndarray, so_far: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        likely = np.where(probs > eps, probs, 0.0)
+        some = likely.any(axis=1)
+        chosen = np.full(len(rows), -1, np.int64)
+        chosen[some] = choose(likely[some], 1.0, rng)
+        return chosen
+
+    return walk(predictor, prefixes, most, likely_token, end)[:, prefixes.shape[1] :]
+
+
+def first_rejected(
+    predictor: Predictor, prefixes: Int[np.ndarray, "n k"], suffixes: Int[np.ndarray, "n s"], eps: float
+) -> Int[np.ndarray, " n"]:
+    """Return where each suffix has its first token of probability at most `eps`; -1 where it has none and is accepted.
+
+    Suffixes are -1 after their end. Nothing after a rejected token is read: the world as a model has no probabilities
+    there.
+    """
+    rejected, k = np.full(len(prefixes), -1, np.int64), prefixes.shape[1]
+
+    def next_of_suffix(rows: np.ndarray, so_far: np.ndarray, probs: np.ndarray) -> np.ndarray:
+        step = so_far.shape[1] - k
+        token = suffixes[rows, step]
+        accepted = (token >= 0) & (probs[np.arange(len(rows)), np.maximum(token, 0)] > eps)
+        rejected[rows[(token >= 0) & ~accepted]] = step
+        # The last token of a suffix is not read: the context of the model may be full.
+        more = suffixes[rows, step + 1] >= 0 if step + 1 < suffixes.shape[1] else False
+        return np.where(accepted & more, token, -1)
+
+    walk(predictor, prefixes, suffixes.shape[1], next_of_suffix)
+    return rejected
+
+
+def walk(
+    predictor: Predictor, prefixes: Int[np.ndarray, "n k"], most: int, choose: Choose, end: int | None = None
+) -> Int[np.ndarray, "n t"]:
+    """Continue prefixes by `choose` for up to `most` tokens; each ends after `end`, or where -1 is chosen.
+
+    Returns prefixes and continuations (n, k + most), -1 after their ends. Equal prefixes are read once.
+    """
+    n, k = prefixes.shape
+    tokens = np.full((n, k + most), -1, np.int64)
+    tokens[:, :k] = prefixes
+    different, which = np.unique(prefixes, axis=0, return_inverse=True)
+    if not n or not most:
+        return tokens
+    reader, rows = predictor.reader(different), np.arange(n)
+    reader.keep(which.reshape(-1))
+    for t in range(k, k + most):
+        chosen = choose(rows, tokens[rows, :t], reader.probs)
+        tokens[rows, t] = chosen
+        unfinished = (chosen >= 0) & (chosen != (-1 if end is None else end))
+        rows, chosen = rows[unfinished], chosen[unfinished]
+        if not rows.size or t + 1 == k + most:
+            break
+        if not unfinished.all():
+            reader.keep(unfinished)
+        reader.read(chosen)
+    return tokens

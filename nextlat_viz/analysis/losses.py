@@ -1,8 +1,8 @@
-"""Length generalisation: the loss past the training length, of the transformer and of psi as a recurrent network."""
+"""Losses of the output head: after each block of the transformer, and at positions past the training length."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,16 +10,81 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nextlat_viz.analysis.episodes import heldout_episodes
+from nextlat_viz.analysis.dynamics import readers
+from nextlat_viz.analysis.episodes import first_position, heldout_episodes, over_batches
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
-from nextlat_viz.analysis.psi import batches, first_position, readers
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
-from nextlat_viz.models import Transformer
+from nextlat_viz.models import Batch, Transformer
 from nextlat_viz.worlds import Episodes
 
 TRUE_WORLD = "true world"
+
+
+@measure(
+    "layer contributions",
+    by=("site", "quantity"),
+    unit={"loss": "nats", "norm": "of the stream before", "cosine": "cosine"},
+    note="What each block adds to the residual stream: its norm relative to that of the stream before it, its cosine "
+    "with that stream, and the loss in nats of the head read there (logit lens). Blocks that write little, or a low "
+    "loss early, mean that the depth is not needed.",
+    of=ModelPredictor,
+    fits=lambda checkpoint: isinstance(checkpoint.network.backbone, Transformer),
+)
+def layer_contributions(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
+    """Measure what each block adds: how much, in which direction, and what the head reads after it.
+
+    Parameters
+    ----------
+    n, seed : int
+        Number and seed of held-out episodes.
+
+    Returns
+    -------
+    Measure
+        By site and quantity, for ``"embed"`` and each block: ``"loss"``, the mean loss in nats of what the head reads
+        from the stream there after the last norm (the logit lens, nostalgebraist 2020); and for the blocks ``"norm"``,
+        the mean of ``|x_l - x_{l-1}| / |x_{l-1}|``, and ``"cosine"``, the mean cosine of ``x_l - x_{l-1}`` with
+        ``x_{l-1}`` (below 0 the block removes what was there). The loss after the last block is the model's own.
+
+    Raises
+    ------
+    ValueError
+        No trained model; fewer than two episodes; latents that are not finite.
+
+    Examples
+    --------
+    >>> table = layer_contributions("mess3/nextlat", n=16, progress=False).table
+    >>> table[["site", "quantity"]].agg(" ".join, axis=1).tolist()[:4]
+    ['embed loss', 'block0 loss', 'block0 norm', 'block0 cosine']
+    """
+    episodes = heldout_episodes(models, n, seed=seed)
+    for model in models:
+        for (site, quantity), (sums, counts) in over_batches(model, episodes, partial(_sums, model)).items():
+            yield model, {"site": site, "quantity": quantity, **clustered(sums, counts)}
+
+
+def _sums(predictor: ModelPredictor, rows: slice, batch: Batch) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+    """Return sums over positions, and the number of positions, by episode."""
+    sums = {}
+    states = predictor.model.backbone.states(batch.inputs, batch.documents)
+    sites = [site for site in states if site != "hidden"]
+    for before, site in zip([None, *sites], sites, strict=False):
+        log_probs = predictor.model.logits(predictor.model.backbone.norm(states[site])).float().log_softmax(dim=-1)
+        quantities = {"loss": (_nll(log_probs, batch), batch.target_mask)}
+        if before is not None:
+            update, stream = states[site] - states[before], states[before]
+            quantities["norm"] = (update.norm(dim=-1) / stream.norm(dim=-1), batch.valid)
+            quantities["cosine"] = (F.cosine_similarity(update, stream, dim=-1), batch.valid)
+        for quantity, (values, mask) in quantities.items():
+            counts = mask.sum(dim=1).double()
+            sums[site, quantity] = (torch.where(mask, values, 0.0).double().sum(dim=1), counts)
+    return sums
+
+
+def _nll(log_probs: Float[Tensor, "b t v"], batch: Batch) -> Float[Tensor, "b t"]:
+    return F.nll_loss(log_probs.flatten(0, 1), batch.targets.flatten(), reduction="none").view(batch.targets.shape)
 
 
 @measure(
@@ -91,12 +156,11 @@ def length_generalisation(
     for model in models:
         scores = _losses(model, episodes, start)
         for column, position in enumerate(range(first_position(model), length + 1)):
-            for reader, score in scores.items():
-                scored = score.scored[:, column]
-                known = not np.isnan(score.kl[:, column]).any()
-                kl = clustered(score.kl[:, column], scored)["value"] if known else np.nan
+            for reader, arrays in scores.items():
+                loss, kl, scored = (array[:, column] for array in arrays)
+                mean_kl = np.nan if np.isnan(kl).any() else clustered(kl, scored)["value"]
                 where = {"position": position, "reader": reader, "trained": position <= (model.context or 0)}
-                yield model, {**where, **clustered(score.loss[:, column], scored), "kl": kl}
+                yield model, {**where, **clustered(loss, scored), "kl": mean_kl}
     place = "its first position" if start is None else f"position {start}"
     return {
         "note": "Loss after this many tokens. Past its context the transformer meets positions it was not trained on; "
@@ -104,20 +168,16 @@ def length_generalisation(
     }
 
 
-class _Scores(NamedTuple):
-    """Loss and KL by episode and position, 0 where nothing is scored, and 1 where something is."""
+def _losses(
+    predictor: ModelPredictor, episodes: Episodes, start: int | None
+) -> dict[str, list[Float[np.ndarray, "n t"]]]:
+    """Return for each reader, by episode and position, the loss, the KL, both 0 where nothing is scored, and 1 or 0.
 
-    loss: Float[np.ndarray, "n t"]
-    kl: Float[np.ndarray, "n t"]
-    scored: Float[np.ndarray, "n t"]
-
-
-@torch.no_grad()
-def _losses(predictor: ModelPredictor, episodes: Episodes, start: int | None) -> dict[str, _Scores]:
-    """Return the scores of each reader; the KL is NaN where the exact law is unknown."""
-    parts: dict[str, list[list[np.ndarray]]] = {}
+    The KL is NaN where the exact law is unknown.
+    """
     functions = readers(predictor, episodes.tokens.shape[1], start)
-    for rows, batch in batches(predictor, episodes):
+
+    def scores(rows: slice, batch: Batch) -> dict[str, list[Tensor]]:
         law = _law(predictor, episodes.tokens[rows])
         predicted = {
             reader: predictor.model.logits(read(batch.inputs)).double().log_softmax(dim=-1)
@@ -127,13 +187,14 @@ def _losses(predictor: ModelPredictor, episodes: Episodes, start: int | None) ->
         if law is not None:
             exact = torch.as_tensor(law, device=batch.inputs.device)[:, : batch.inputs.shape[1]]
             predicted[TRUE_WORLD] = exact.log()
-        scored = batch.target_mask & batch.valid
+        scored, results = batch.target_mask & batch.valid, {}
         for reader, log_q in predicted.items():
-            loss = F.nll_loss(log_q.flatten(0, 1), batch.targets.flatten(), reduction="none").view(scored.shape)
+            loss = _nll(log_q, batch)
             kl = torch.full_like(loss, torch.nan) if exact is None else _kl(exact, log_q)
-            arrays = [torch.where(scored, values, 0.0) for values in (loss, kl)] + [scored.double()]
-            parts.setdefault(reader, []).append([values.cpu().numpy() for values in arrays])
-    return {reader: _Scores(*map(np.concatenate, zip(*pieces, strict=True))) for reader, pieces in parts.items()}
+            results[reader] = [*(torch.where(scored, values, 0.0) for values in (loss, kl)), scored.double()]
+        return results
+
+    return over_batches(predictor, episodes, scores)
 
 
 def _law(predictor: ModelPredictor, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n s v"] | None:
