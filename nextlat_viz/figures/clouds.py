@@ -16,7 +16,8 @@ from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
-from nextlat_viz.figures.rows import BELIEF, coloring, hover_texts
+from nextlat_viz.figures.probes import scores
+from nextlat_viz.figures.rows import BELIEF, coloring, describer
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import CURSOR, Figure
 from nextlat_viz.worlds import checks
@@ -104,7 +105,7 @@ def clouds(
     labels = distinct(map(_label, latents)) if labels is None else labels
     colors = themes.model_colors(labels)
     paint = coloring(latents[0][drawn], color)
-    texts = hover_texts(latents[0], drawn)
+    texts = list(map(describer(latents[0]), drawn.tolist()))
     selected = None if chosen is None else np.flatnonzero(np.isin(drawn, chosen)).tolist()
     path = _episode_path(latents[0], drawn, cursor)
 
@@ -199,14 +200,16 @@ def _model_views(
         coordinates = projection.coordinates
         if len(coordinates) != len(rows):
             coordinates = coordinates[rows]
-        yield _View(method, f"<b>{name}</b><br>{_trust(projection)}", coordinates, projection.note)
+        yield _View(method, "<br>".join([f"<b>{name}</b>", *quality(projection)]), coordinates, projection.note)
     if isinstance(reading, str):
         yield _View(BELIEF, _READ, None, message=reading)
     elif reading is not None:
         world = _world_with_plane(latents)
+        score, *controls = scores(reading)
+        metric, number = score.split()
         yield _View(
             BELIEF,
-            f"{_READ}<br>{score_lines(reading)}",
+            f"{_READ}<br>held-out {metric} <b>{number}</b><br>{', '.join(controls)}",
             world.belief_coordinates(reading.predict(latents)[rows]),
             f"{reading.note} Rings: the exact beliefs.",
             reference=world.belief_coordinates(latents.obsm[BELIEF][rows]),
@@ -223,27 +226,14 @@ def _world_with_plane(latents: AnnData) -> HiddenMarkovWorld:
     return world
 
 
-def _trust(projection: Projection) -> str:
+def quality(projection: Projection) -> list[str]:
+    """Write how far to trust a projection: its share of the variance and its trustworthiness, where they are known."""
     parts = []
     if projection.explained_variance is not None:
         parts.append(f"{100 * sum(projection.explained_variance):.0f}% of the variance")
     if projection.trustworthiness is not None:
         parts.append(f"trustworthiness {projection.trustworthiness:.2f}")
-    return "<br>".join(parts)
-
-
-def score_lines(result: ProbeResult) -> str:
-    """Write a probe's held-out score and its controls, in two lines."""
-    metric = "R²" if result.metric == "R2" else escape(result.metric)
-    controls = [f"shuffled {_number(result.shuffled)}"]
-    if result.untrained is not None:
-        controls.append(f"untrained {_number(result.untrained)}")
-    return f"held-out {metric} <b>{_number(result.score)}</b><br>{', '.join(controls)}"
-
-
-def _number(value: float) -> str:
-    """Write two digits, with a minus sign for print and none on zero."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+    return parts
 
 
 def _points(

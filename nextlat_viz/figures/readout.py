@@ -10,7 +10,7 @@ import numpy as np
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import MOST_NAMES, bar_figure, bars, likeliest, model_bars, name_axis
-from nextlat_viz.figures.probes import METRICS
+from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 
@@ -87,11 +87,5 @@ def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, 
 
 def _score(probe: ProbeResult, held_out: bool | None) -> str:
     """Write a probe's score beside its controls, in one line."""
-    parts = [f"held-out {METRICS[probe.metric]} {probe.score:.2f}", f"shuffled {probe.shuffled:.2f}"]
-    if probe.untrained is not None:
-        parts.append(f"untrained {probe.untrained:.2f}")
-    if probe.chance is not None:
-        parts.append(f"chance {probe.chance:.2f}")
-    if held_out is False:
-        parts.append("training episode of the probe")
-    return ", ".join(parts).replace("-0.00", "0.00").replace(" -", " −")
+    episode = ["training episode of the probe"] if held_out is False else []
+    return f"held-out {', '.join([*scores(probe), *episode])}"

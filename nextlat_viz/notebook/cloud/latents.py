@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -12,10 +11,11 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Float, Int, UInt8
 
-from nextlat_viz.display import escape
-from nextlat_viz.figures.clouds import NAMES
-from nextlat_viz.figures.rows import BELIEF, coloring, prefix
-from nextlat_viz.latents import meta, metas, site, tokens_of
+from nextlat_viz.display import distinct, escape
+from nextlat_viz.figures.clouds import NAMES, quality
+from nextlat_viz.figures.probes import scores
+from nextlat_viz.figures.rows import BELIEF, coloring, describer
+from nextlat_viz.latents import meta, site
 from nextlat_viz.notebook.cloud.widget import Cloud
 from nextlat_viz.notebook.panel import text_line
 from nextlat_viz.notebook.scene import Scene
@@ -79,7 +79,7 @@ def latent_cloud(
     places = where if isinstance(where, np.ndarray) else where.coordinates
     if len(places) != latents.n_obs:
         raise ValueError(f"where must hold one place for each of {latents.n_obs:,} rows, got {len(places):,}")
-    return Cloud(places, labels=_labels(latents), **paint(latents, color), **options)
+    return Cloud(places, labels=describer(latents, str, "\n"), **paint(latents, color), **options)
 
 
 def paint(latents: AnnData, color: str) -> Paint:
@@ -93,36 +93,11 @@ def paint(latents: AnnData, color: str) -> Paint:
         When there is no such column or state.
     """
     colors = coloring(latents, color)
-    key: dict[str, str] = {}
-    if colors.key is not None:
-        names = colors.key["colorbar"].get("ticktext")
-        if names is None:
-            low, high = colors.key["cmin"], colors.key["cmax"]
-            key = {f"{color} {low:.4g}": colors.palette[0], f"{high:.4g}": colors.palette[-2]}
-        else:
-            # The bar runs from the last name to the first, two stops each. A cloud needs no escaping.
-            shades = [shade for _, shade in colors.key["colorscale"][::2]]
-            for name, shade in zip(names[::-1], shades[::-1], strict=True):
-                text = html.unescape(name)
-                # Long names were cut, and may be the same now.
-                key[f"{text} ({len(key) + 1})" if text in key else text] = shade
-    return {"codes": colors.codes, "palette": colors.palette, "key": key}
-
-
-def _labels(latents: AnnData) -> Any:
-    """The label of a row, made when the mouse is over it."""
-    tokens = tokens_of(latents)
-    names = list(next(iter(metas(latents).values()))["vocabulary"])
-    episodes = latents.obs["episode"].to_numpy()
-    positions = latents.obs["position"].to_numpy()
-    line = {episode: i for i, episode in enumerate(np.unique(episodes).tolist())}
-
-    def label(row: int) -> str:
-        episode, position = int(episodes[row]), int(positions[row])
-        text = f"read {prefix(tokens[line[episode], :position], names)}\nepisode {episode}, position {position}"
-        return f"{text}\ntrue state {latents.obs['state'].iloc[row]}" if "state" in latents.obs else text
-
-    return label
+    texts, shades = [text for text, _ in colors.names], [shade for _, shade in colors.names]
+    # Long names were cut, and may be the same now.
+    return {
+        "codes": colors.codes, "palette": colors.palette, "key": dict(zip(distinct(texts), shades, strict=True)),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,11 +137,11 @@ def places(
         if isinstance(umap, str):
             return umap
         # Only the rows it was fitted on: UMAP places others between them, which would show structure that is not there.
-        return Places(umap.rows, umap.coordinates, f"UMAP{_trust(umap)}", umap.note)
+        return Places(umap.rows, umap.coordinates, ", ".join(["UMAP", *quality(umap)]), umap.note)
     if view == "pca":
         plane = scene.pca(where)[model]
         coordinates = plane.transform(site(latents, where))
-        return Places(everything, coordinates, f"PCA{_variance(plane)}", plane.note)
+        return Places(everything, coordinates, ", ".join(["PCA", *quality(plane)]), plane.note)
     probes = [readings[name] for name in ((BELIEF,) if view == BELIEF else PLACE)]
     for probe in probes:
         if isinstance(probe, str):
@@ -177,29 +152,8 @@ def places(
         world: Any = scene.world
         read = world.belief_coordinates(read)
     note = "" if view == BELIEF else "x and y as linear probes read them. "
-    return Places(everything, read, f"{VIEWS[view]}: {_scores(fitted)}", f"{note}{fitted[0].note}")
-
-
-def _variance(plane: Projection) -> str:
-    shares = plane.explained_variance
-    return "" if shares is None else f", {100 * sum(shares):.0f}% of the variance"
-
-
-def _trust(umap: Projection) -> str:
-    trust = umap.trustworthiness
-    return "" if trust is None else f", trustworthiness {trust:.2f}"
-
-
-def _scores(fitted: Sequence[ProbeResult]) -> str:
-    """Held-out scores with their controls."""
-    scores = [f"R² {_listed([probe.score for probe in fitted])}"]
-    scores.append(f"shuffled {_listed([probe.shuffled for probe in fitted])}")
-    untrained = [probe.untrained for probe in fitted if probe.untrained is not None]
-    return ", ".join([*scores, f"untrained {_listed(untrained)}"] if untrained else scores)
-
-
-def _listed(values: Sequence[float]) -> str:
-    return " and ".join(f"{value:.2f}".replace("-", "−") for value in values)
+    title = f"{VIEWS[view]}: {', '.join(scores(*fitted))}"
+    return Places(everything, read, title, f"{note}{fitted[0].note}")
 
 
 class EveryPoint:

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from nextlat_viz import figures
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
@@ -247,9 +248,9 @@ class SpacePanel(Panel):
         if isinstance(read, str):
             return {VIEWS["place"]: read}
         probes: Any = self._readings[model]
-        scores = ", ".join(f"{probes[name].score:.2f}".replace("-", "−") for name in PLACE)
+        score, *_ = scores(*(probes[name] for name in PLACE))
         return {
-            f"{VIEWS['place']}: R² {scores}": replace(
+            f"{VIEWS['place']}: {score}": replace(
                 scene.pca(site)[model], coordinates=read.coordinates[scene.shown].astype(np.float32),
                 explained_variance=None, trustworthiness=None, note=f"{read.title}. {read.note}",
             )
