@@ -14,7 +14,7 @@ from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import MOST_NAMES, PATTERNS, bars, hatched, likeliest, name_axis
 from nextlat_viz.figures.layout import Layout, heading, note
-from nextlat_viz.figures.rows import prefix
+from nextlat_viz.figures.rows import describer
 from nextlat_viz.figures.theme import Theme, dash, symbol
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, Figure
 
@@ -75,15 +75,7 @@ def trajectories(
     at = int(np.flatnonzero(first.positions == position)[0])
     rows = episode_rows(latents[0], first.episode)
     tokens = list(meta(latents[0])["vocabulary"])
-    vocabulary = [escape(shorten(token)) for token in tokens]
-    # The start token, at position 0, has the id after all others.
-    places = first.positions.tolist()
-    codes = [tokens.index(token) if place else len(tokens) for token, place in zip(first.tokens, places, strict=True)]
-    read = [[code for code in codes[: i + 1] if code < len(tokens)] for i in range(len(codes))]
-    texts = [
-        f"read {prefix(np.array(codes, dtype=int), vocabulary) or 'nothing'}<br>position {place}"
-        for codes, place in zip(read, places, strict=True)
-    ]
+    texts = list(map(describer(latents[0]), rows.tolist()))
     labels = ["true" if first.axes else "exact", *labels]
     names = [escape(shorten(label)) for label in labels]
     colors = [themes.EXACT, *themes.model_colors(labels[1:])]
@@ -109,7 +101,8 @@ def trajectories(
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
         if path.has_truth:
             traces.append(_error(name, color, path, texts, i, errors))
-    traces.append(_strip(codes, [*tokens, "start"], first.positions, at, selection, theme, strip))
+    read = [token if place else "start" for token, place in zip(first.tokens, first.positions, strict=True)]
+    traces.append(_strip(read, first.positions, at, selection, theme, strip))
     line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
     across = {"x0": position, "x1": position, "xref": "x3"}
     layout.lines.append({"type": "line", **across, "y0": 0, "y1": 1, "yref": "y3 domain", "line": line})
@@ -237,22 +230,26 @@ def _error(name: str, color: str, path: Trajectory, texts: list[str], i: int, ax
 
 
 def _strip(
-    codes: list[int], tokens: list[str], positions: Int[np.ndarray, " T"], at: int, selection: Sequence[int],
-    theme: Theme, axes: dict[str, str],
-) -> go.Scatter:  # fmt: skip
+    tokens: list[str],
+    positions: Int[np.ndarray, " T"],
+    at: int,
+    selection: Sequence[int],
+    theme: Theme,
+    axes: dict[str, str],
+) -> go.Scatter:
     """Draw the tokens in reading order: the current one framed, later ones faint."""
-    size, longest = (30, 8) if len(codes) <= 24 else (14, 5)
+    size, longest = (30, 8) if len(tokens) <= 24 else (14, 5)
     return go.Scatter(
-        x=positions, y=[0] * len(codes), mode="markers+text",
-        text=[escape(shorten(tokens[code], longest)) for code in codes],
-        customdata=[escape(shorten(tokens[code])) for code in codes],
-        textfont={"size": 13 if len(codes) <= 24 else 9, "color": themes.ink(theme)},
+        x=positions, y=[0] * len(tokens), mode="markers+text",
+        text=[escape(shorten(token, longest)) for token in tokens],
+        customdata=[escape(shorten(token)) for token in tokens],
+        textfont={"size": 13 if len(tokens) <= 24 else 9, "color": themes.ink(theme)},
         marker={
             "symbol": "square", "size": size,
-            "color": ["rgba(128,128,128,0.28)" if i <= at else "rgba(128,128,128,0.08)" for i in range(len(codes))],
+            "color": ["rgba(128,128,128,0.28)" if i <= at else "rgba(128,128,128,0.08)" for i in range(len(tokens))],
             "line": {
                 "width": [2.5 if i == at else 2 * (place in selection) for i, place in enumerate(positions.tolist())],
-                "color": [CURSOR if i == at else CATEGORICAL[1] for i in range(len(codes))],
+                "color": [CURSOR if i == at else CATEGORICAL[1] for i in range(len(tokens))],
             },
         },
         hovertemplate="position %{x}: token %{customdata}<extra></extra>", showlegend=False, meta={"role": "strip"},
