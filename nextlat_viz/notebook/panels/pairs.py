@@ -14,7 +14,7 @@ from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.theme import Theme, model_colors
 from nextlat_viz.latents import site
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import LABEL, ROOM, Panel, text_line
+from nextlat_viz.notebook.panel import Panel, choice, text_line
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
@@ -32,22 +32,13 @@ class PairsPanel(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self.by = ipywidgets.Dropdown(
-            description="Equal", tooltip="Histories with the same value of this are equivalent", style=LABEL,
-            layout=ROOM,
-        )  # fmt: skip
-        self.model = ipywidgets.Dropdown(
-            description="Rank by model", tooltip="The model whose distances rank the pairs", style=LABEL, layout=ROOM
-        )
+        self.by = choice("Equal", "Histories with the same value of this are equivalent")
+        self.model = choice("Rank by model", "The model whose distances rank the pairs")
         self._heading, self._about = text_line(), text_line()
         self.list = ipywidgets.Select(options=[], rows=_ROWS, layout={"width": "auto"}, tooltip="Choose a pair")
         self.list.add_class("nlv-list")
-        self.other = ipywidgets.Button(
-            description="Go to the other history",
-            tooltip="Put the cursor on the other history of the pair",
-            layout={"width": "auto"},
-        )
-        self.other.on_click(self._guarded(lambda button: self._cross()))
+        about = "Put the cursor on the other history of the pair"
+        self.other = self._button("Go to the other history", about, self._cross)
         self._offer(None)
         self._show([controls.row(self.by, self.model)], stage=[self._heading, self.list, self._about, self.other])
         self._link(self.state, self._offer, "world")

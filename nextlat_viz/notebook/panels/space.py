@@ -18,7 +18,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cloud.latents import PLACE, VIEWS, EveryPoint, Readings, places, read_by_probes, views
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
-from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
+from nextlat_viz.notebook.panel import Panel, choice
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
 
@@ -50,12 +50,8 @@ class SpacePanel(Panel):
         self._prepared: Any = None
         self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick))
         self._frame = ipywidgets.VBox(layout={"width": "100%"})
-        self.points = ipywidgets.Dropdown(
-            description="Draw", tooltip="All views of a sample, or one view of all rows", style=LABEL, layout=ROOM
-        )
-        self.view = ipywidgets.Dropdown(
-            description="View", tooltip="How the latents are laid out", style=LABEL, layout=ROOM
-        )
+        self.points = choice("Draw", "All views of a sample, or one view of all rows")
+        self.view = choice("View", "How the latents are laid out")
         self.status = controls.StatusLine(self.state.layouts, self._ask)
         self._offer(None)
         self._link(self.state, self._offer, "world")
@@ -341,12 +337,9 @@ class LatentExplorer(SpacePanel):
     framed = False
 
     def _build(self) -> None:
-        self._mouse = ipywidgets.Dropdown(
-            options=MOUSE, description="Drag to", tooltip="What dragging with the mouse does", style=LABEL, layout=ROOM
-        )
+        self._mouse = choice("Drag to", "What dragging with the mouse does", MOUSE)
         self._count, self._where = ipywidgets.HTML(), ipywidgets.HTML()
-        self._clear = ipywidgets.Button(description="Clear selection", tooltip="Select nothing", disabled=True)
-        self._clear.on_click(self._guarded(lambda button: self._select(None)))
+        self._clear = self._button("Clear selection", "Select nothing", lambda: self._select(None))
         self._jobs = controls.StatusLine(self.state.jobs)
         shared = controls.row(
             controls.world(self), controls.color(self), controls.layer(self), controls.step(self), self._mouse,

@@ -20,7 +20,7 @@ from nextlat_viz.latents import column
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cloud import Cloud, paint
-from nextlat_viz.notebook.panel import LABEL, ROOM, text_line
+from nextlat_viz.notebook.panel import ROOM, choice, text_line
 from nextlat_viz.notebook.panels.answers import ModelPanel
 from nextlat_viz.notebook.state import ViewState
 
@@ -47,21 +47,15 @@ class WhatIfPanel(ModelPanel):
 
     def _build(self) -> None:
         change = controls.target(self, "Change", "Which reading of the probe to change")
-        self.to = ipywidgets.Dropdown(
-            description="to", tooltip="The target: what the probe reads after the edit", style=LABEL, layout=ROOM
-        )
+        self.to = choice("to", "The target: what the probe reads after the edit")
         self.slider = ipywidgets.FloatSlider(
             tooltip="The target: what the probe reads after the edit",
             readout_format=".4g",
             layout=ROOM | {"width": "220px"},
         )
-        self.metric = ipywidgets.Dropdown(
-            options=[("scaled by latent covariance", "covariance"), ("Euclidean", "euclidean")],
-            description="Distance", tooltip="How the size of the edit is measured", style=LABEL, layout=ROOM,
-        )  # fmt: skip
-        self.model = ipywidgets.Dropdown(
-            description="Readings of", tooltip="The model whose readings the plane shows", style=LABEL, layout=ROOM
-        )
+        metrics = [("scaled by latent covariance", "covariance"), ("Euclidean", "euclidean")]
+        self.metric = choice("Distance", "How the size of the edit is measured", metrics)
+        self.model = choice("Readings of", "The model whose readings the plane shows")
         self.plane = TargetPlane(self.state, self._guarded(self._drag))
         self._chosen: InjectionPlane | None = None
         self._held: Any = None
