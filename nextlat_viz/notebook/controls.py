@@ -14,7 +14,7 @@ from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.notebook.jobs import Jobs
 from nextlat_viz.notebook.live import LiveWidget, javascript
-from nextlat_viz.notebook.panel import LABEL, ROOM, Box
+from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel
 from nextlat_viz.notebook.state import ViewState
 
 # ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
@@ -133,6 +133,11 @@ def step(view: Box) -> Any:
 def theme(view: Box) -> Any:
     options = [("like the page", None), ("light", False), ("dark", True)]
     return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")
+
+
+def own(panel: Panel, *more: Any) -> list[Any]:
+    """The controls of a panel with a state of its own, `more` before the theme; with a shared state, `more` alone."""
+    return list(more) if panel._shares else [world(panel), layer(panel), step(panel), *more, theme(panel)]
 
 
 def row(*controls: Any) -> ipywidgets.HBox:

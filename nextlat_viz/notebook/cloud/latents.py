@@ -156,6 +156,63 @@ def places(
     return Places(everything, read, title, f"{note}{fitted[0].note}")
 
 
+class RowCloud(Cloud):
+    """A cloud of some rows of a table of latents, ascending; it is told, and tells, the numbers of rows of the table.
+
+    `describe` returns the label of a row, by default that of `describer`; the other parameters are those of `Cloud`.
+    """
+
+    def __init__(
+        self,
+        latents: AnnData,
+        rows: Rows,
+        coordinates: Float[np.ndarray, "rows 2"],
+        color: str,
+        *,
+        on_click: Callable[[int], None],
+        on_select: Callable[[Rows], None],
+        describe: Callable[[int], str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.latents, self.rows, self.color = latents, rows, color
+        label = describe or describer(latents, str, "\n")
+        super().__init__(
+            coordinates,
+            labels=lambda point: label(int(rows[point])),
+            on_click=lambda point: on_click(int(rows[point])),
+            on_select=lambda points: on_select(rows[points]),
+            **self._colors_of(color),
+            **options,
+        )
+
+    def has(self, latents: AnnData, rows: Rows) -> bool:
+        """Whether these are the rows shown, of the same episodes."""
+        same = meta(latents)["episodes_sha256"] == meta(self.latents)["episodes_sha256"]
+        return same and np.array_equal(rows, self.rows)
+
+    def paint(self, color: str, latents: AnnData | None = None) -> None:
+        """Colour the rows by a column, of another model's table if one is given."""
+        self.color, self.latents = color, self.latents if latents is None else latents
+        self.recolor(**self._colors_of(color))
+
+    def highlight(self, rows: Rows) -> None:
+        """Select those of some rows that are shown."""
+        self.select(self._points(rows))
+
+    def go_to(self, rows: Rows) -> None:
+        """Draw the path to the cursor, through rows in reading order; none where a row is not shown."""
+        points = self._points(rows)
+        self.cursor = points.tolist() if len(points) == len(rows) else []
+
+    def _points(self, rows: Rows) -> Int[np.ndarray, " shown"]:
+        at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        return at[self.rows[at] == rows]
+
+    def _colors_of(self, color: str) -> Paint:
+        everything = len(self.rows) == self.latents.n_obs
+        return paint(self.latents if everything else self.latents[self.rows], color)
+
+
 class EveryPoint:
     """One cloud per model, None for one without places; only changed places, colours, selection or cursor are sent.
 
@@ -163,84 +220,47 @@ class EveryPoint:
     """
 
     def __init__(self, on_click: Callable[[int], None], on_select: Callable[[Rows], None]) -> None:
-        self._on_click, self._on_select = on_click, on_select
+        self._callbacks: dict[str, Any] = {"on_click": on_click, "on_select": on_select}
         self._row = ipywidgets.HBox(layout={"flex_flow": "row wrap", "width": "100%"})
         self._note = text_line()
         self.box = ipywidgets.VBox([self._row, self._note], layout={"width": "100%"})
-        self.clouds: list[Cloud | None] = []
-        self._places: list[Places | str] = []
-        self._read: list[str] = []
+        self._clouds: list[RowCloud | None] = []
+
+    @property
+    def clouds(self) -> list[RowCloud]:
+        """The clouds of the models that have places."""
+        return [cloud for cloud in self._clouds if cloud is not None]
 
     def draw(
         self, labels: Sequence[str], latents: Sequence[AnnData], where: Sequence[Places | str], color: str
     ) -> None:
         """Show points at new places; a cloud of the same rows of the same episodes is moved, others are made anew."""
-        parts, clouds = [], []
-        for i, (label, table, place) in enumerate(zip(labels, latents, where, strict=True)):
-            old = self.clouds[i] if i < len(self.clouds) else None
-            cloud = None if isinstance(place, str) else self._cloud(old, i, label, table, place, color)
-            if old is not None and old is not cloud:
+        before, self._clouds = [*self._clouds, *[None] * len(latents)], []
+        parts: list[Any] = []
+        for label, table, place, old in zip(labels, latents, where, before, strict=False):
+            cloud = None if isinstance(place, str) else self._cloud(old, label, table, place, color)
+            self._clouds.append(cloud)
+            parts.append(cloud or ipywidgets.HTML(f"<b>{escape(label)}</b><br>{escape(place)}"))
+            parts[-1].layout = {"flex": "1 1 300px", "min_width": "0", "margin": "0 6px 6px 0"}
+        for old in before:
+            if old is not None and old not in self._clouds:
                 old.close()
-            clouds.append(cloud)
-            words = f"<b>{escape(label)}</b><br>{escape(place)}" if isinstance(place, str) else ""
-            part = ipywidgets.HTML(words) if cloud is None else cloud
-            part.layout = {"flex": "1 1 300px", "min_width": "0", "margin": "0 6px 6px 0"}
-            parts.append(part)
-        for gone in self.clouds[len(clouds) :]:
-            if gone is not None:
-                gone.close()
-        self.clouds, self._places = clouds, list(where)
-        self._read = [meta(table)["episodes_sha256"] for table in latents]
         self._row.children = parts
         notes = dict.fromkeys(place.note for place in where if isinstance(place, Places) and place.note)
         self._note.value = "<br>".join(escape(note) for note in notes)
 
-    def recolor(self, latents: Sequence[AnnData], color: str) -> None:
-        for cloud, table, place in zip(self.clouds, latents, self._places, strict=True):
-            if cloud is not None and isinstance(place, Places):
-                cloud.recolor(**paint(_taken(table, place), color))
-
-    def select(self, rows: Rows) -> None:
-        for cloud, place in zip(self.clouds, self._places, strict=True):
-            if cloud is not None and isinstance(place, Places):
-                cloud.select(_among(place.rows, rows))
-
-    def go_to(self, rows: Rows) -> None:
-        """Draw the path to the cursor, through rows of the table in reading order."""
-        for cloud, place in zip(self.clouds, self._places, strict=True):
-            if cloud is not None and isinstance(place, Places):
-                at = _among(place.rows, rows)
-                cloud.cursor = at.tolist() if len(at) == len(rows) else []
-
     def close(self) -> None:
         for cloud in self.clouds:
-            if cloud is not None:
-                cloud.close()
-        self.clouds, self._places = [], []
+            cloud.close()
+        self._clouds = []
         self._row.children = ()
 
-    def _cloud(self, old: Cloud | None, i: int, label: str, table: AnnData, place: Places, color: str) -> Cloud:
-        before = None
-        if old is not None and self._read[i] == meta(table)["episodes_sha256"]:
-            before = self._places[i]
+    def _cloud(self, old: RowCloud | None, label: str, table: AnnData, place: Places, color: str) -> RowCloud:
         title = f"{label}: {place.title}"
-        if old is not None and isinstance(before, Places) and np.array_equal(before.rows, place.rows):
-            old.move(place.coordinates)
-            old.title = title
-            old.recolor(**paint(_taken(table, place), color))
-            return old
-        return latent_cloud(
-            _taken(table, place), place.coordinates, color, title=title, height=_HEIGHT,
-            on_click=lambda row: self._on_click(int(place.rows[row])),
-            on_select=lambda rows: self._on_select(place.rows[rows]),
-        )  # fmt: skip
-
-
-def _taken(table: AnnData, place: Places) -> AnnData:
-    return table if len(place.rows) == table.n_obs else table[place.rows]
-
-
-def _among(known: Int[np.ndarray, " known"], rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " matches"]:
-    """Positions of `rows` in `known`, which is ascending; rows that are not in it are left out."""
-    at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
-    return at[known[at] == rows]
+        if old is None or not old.has(table, place.rows):
+            options = {"title": title, "height": _HEIGHT, **self._callbacks}
+            return RowCloud(table, place.rows, place.coordinates, color, **options)
+        old.move(place.coordinates)
+        old.title = title
+        old.paint(color, table)
+        return old

@@ -77,7 +77,7 @@ class SpacePanel(Panel):
     def clouds(self) -> list[Any]:
         """The clouds of every row, one for each model that has places in this view; none where a figure is drawn."""
         self.refresh()
-        return [cloud for cloud in self._points.clouds if cloud is not None]
+        return list(self._points.clouds)
 
     @property
     def plot(self) -> Any:
@@ -199,11 +199,14 @@ class SpacePanel(Panel):
             self._points.draw([shorten(label, _LONGEST) for label in scene.labels], scene.latents, coordinates, color)
             self._bring(self._points.box)
         elif color != before[1]:
-            self._points.recolor(scene.latents, color)
+            for cloud in self._points.clouds:
+                cloud.paint(color)
         if (where, marks) != (before[0], before[2]):
-            rows = self._highlighted()
-            self._points.select(np.zeros(0, dtype=np.int64) if rows is None else rows)
-        self._points.go_to(self._path())
+            rows = state.highlighted
+            for cloud in self._points.clouds:
+                cloud.highlight(np.zeros(0, dtype=np.int64) if rows is None else rows)
+        for cloud in self._points.clouds:
+            cloud.go_to(self._path())
 
     def _figure(self) -> Any:
         """All views, or the one that clouds are drawn in, of as many rows as a figure can draw."""
@@ -223,17 +226,10 @@ class SpacePanel(Panel):
             state.color,
             labels=[shorten(label, _LONGEST) for label in scene.labels],
             rows=scene.shown,
-            selection=self._highlighted(),
+            selection=state.highlighted,
             cursor=(state.episode, state.position),
             theme=state.theme,
         )
-
-    def _highlighted(self) -> Int[np.ndarray, " rows"] | None:
-        """The selected rows that the filter keeps; without a selection, all it keeps."""
-        state = self.state
-        if not state.filter:
-            return state.rows if state.selection else None
-        return state.rows[state.kept[state.rows]] if state.selection else np.flatnonzero(state.kept)
 
     def _read_place(self, model: int) -> dict[str, Any]:
         """The view of the places that linear probes read, in a world where rows have a place."""

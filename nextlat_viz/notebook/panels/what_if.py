@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from nextlat_viz.analysis.interventions.inject import Injector
 from nextlat_viz.analysis.interventions.plane import injection_plane
@@ -19,7 +19,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import column
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.cloud import Cloud, paint
+from nextlat_viz.notebook.cloud.latents import RowCloud
 from nextlat_viz.notebook.panel import ROOM, choice, text_line
 from nextlat_viz.notebook.panels.answers import ModelPanel
 from nextlat_viz.notebook.state import ViewState
@@ -213,9 +213,8 @@ class TargetPlane:
         self._state, self._on_move = state, on_move
         self._caption = text_line()
         self.box = ipywidgets.VBox([self._caption], layout=_NARROW | {"display": "none"})
-        self.cloud: Cloud | None = None
+        self.cloud: RowCloud | None = None
         self._of: tuple[Any, ...] = ()
-        self._painted: Any = None
         self._highlighted: Any = None
         self._wanted: np.ndarray | None = None
 
@@ -233,8 +232,9 @@ class TargetPlane:
         if wanted is not None and wanted is not self._wanted:
             self.cloud.handle = _pair(plane.coordinates(wanted))
         self._wanted = wanted
-        self._paint(model)
-        self._select()
+        if self.cloud.color != self._state.color:
+            self.cloud.paint(self._state.color)
+        self._highlight()
         self._caption.value = _caption(plane, probe.names, self.now, wanted)
         self.box.layout.display = None
 
@@ -259,14 +259,17 @@ class TargetPlane:
     def _make(self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int) -> None:
         scene = self._state.scene
         self.close()
-        self._painted = self._highlighted = self._wanted = None
+        self._highlighted = self._wanted = None
         self._readings = probe.predict(scene.latents[model])
         self._places = plane.coordinates(self._readings)
-        self.cloud = Cloud(
+        self.cloud = RowCloud(
+            scene.latents[model],
+            scene.shown,
             self._places[scene.shown],
-            labels=lambda point: self._label(probe.names, int(scene.shown[point])),
-            on_select=lambda points: self._state.select(scene.shown[points]),
-            on_click=lambda point: self._state.go_to_row(int(scene.shown[point])),
+            self._state.color,
+            describe=lambda row: self._label(probe.names, row),
+            on_select=self._state.select,
+            on_click=self._state.go_to_row,
             on_move=self._on_move,
             height=_HEIGHT,
             handle=_pair(self._places[self._row]),
@@ -276,26 +279,12 @@ class TargetPlane:
         )
         self.box.children = [self.cloud, self._caption]
 
-    def _paint(self, model: int) -> None:
-        scene, color = self._state.scene, self._state.color
-        if self.cloud is not None and self._painted != color:
-            colors = paint(scene.latents[model], color)
-            self.cloud.recolor(colors["codes"][scene.shown], colors["palette"], colors["key"])
-            self._painted = color
-
-    def _select(self) -> None:
-        """Highlight the selected rows, or those that the filter keeps."""
-        state, scene = self._state, self._state.scene
-        looks = state.selection, state.filter
-        if self.cloud is None or looks == self._highlighted:
-            return
-        rows: Int[np.ndarray, " rows"] = np.zeros(0, np.int64)
-        if state.selection:
-            rows = state.rows
-        elif state.filter:
-            rows = np.flatnonzero(state.kept)
-        self.cloud.select(np.flatnonzero(np.isin(scene.shown, rows)))
-        self._highlighted = looks
+    def _highlight(self) -> None:
+        state, looks = self._state, (self._state.selection, self._state.filter)
+        if self.cloud is not None and looks != self._highlighted:
+            rows = state.highlighted
+            self.cloud.highlight(np.zeros(0, np.int64) if rows is None else rows)
+            self._highlighted = looks
 
     def _label(self, names: tuple[str, ...], row: int) -> str:
         ((episode, position),) = self._state.scene.keys([row])
