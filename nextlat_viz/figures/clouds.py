@@ -93,6 +93,8 @@ def clouds(
     ValueError
         When the tables are not of the same rows, or there is not one entry per table; for rows that are not there.
     """
+    from nextlat_viz.latents import meta
+
     _check(latents, projections, readings)
     total = latents[0].n_obs
     drawn = np.arange(total) if rows is None else checks.row_numbers("rows", rows, total)
@@ -102,7 +104,7 @@ def clouds(
         list(_model_views(table, planes, reading, drawn))
         for table, planes, reading in zip(latents, projections, readings, strict=True)
     ]
-    labels = distinct(map(_label, latents)) if labels is None else labels
+    labels = distinct(meta(table)["label"] for table in latents) if labels is None else labels
     colors = themes.model_colors(labels)
     paint = coloring(latents[0][drawn], color)
     texts = list(map(describer(latents[0]), drawn.tolist()))
@@ -180,18 +182,14 @@ def _check(latents: Sequence[AnnData], projections: Sequence[Any], readings: Seq
             raise ValueError("latents are not of the same rows: extract every model on the same episodes")
 
 
-def _label(latents: AnnData) -> str:
-    from nextlat_viz.latents import meta
-
-    return str(meta(latents)["label"])
-
-
 def _model_views(
     latents: AnnData,
     projections: Mapping[str, Projection | str],
     reading: ProbeResult | str | None,
     rows: Int[np.ndarray, " rows"],
 ) -> Iterator[_View]:
+    from nextlat_viz.latents import world_of
+
     for method, projection in projections.items():
         name = NAMES.get(method, escape(method))
         if isinstance(projection, str):
@@ -204,7 +202,9 @@ def _model_views(
     if isinstance(reading, str):
         yield _View(BELIEF, _READ, None, message=reading)
     elif reading is not None:
-        world = _world_with_plane(latents)
+        world: Any = world_of(latents)
+        if not hasattr(world, "belief_coordinates"):
+            raise ValueError(f"world {world.name!r} has no plane to draw beliefs in: give readings=None")
         score, *controls = scores(reading)
         metric, number = score.split()
         yield _View(
@@ -215,15 +215,6 @@ def _model_views(
             reference=world.belief_coordinates(latents.obsm[BELIEF][rows]),
             world=world,
         )
-
-
-def _world_with_plane(latents: AnnData) -> HiddenMarkovWorld:
-    from nextlat_viz.latents import world_of
-
-    world: Any = world_of(latents)
-    if not hasattr(world, "belief_coordinates"):
-        raise ValueError(f"world {world.name!r} has no plane to draw beliefs in: give readings=None")
-    return world
 
 
 def quality(projection: Projection) -> list[str]:

@@ -241,8 +241,6 @@ def provenance_text(name: str, parameters: Mapping[str, Any]) -> str:
 
 
 class Options(TypedDict):
-    """Options of `write`."""
-
     width: int
     scale: float
 

@@ -62,7 +62,7 @@ def trajectories(
     ValueError
         When the paths are not of one episode, or the episode does not have the position.
     """
-    from nextlat_viz.latents import column, episode_rows, meta
+    from nextlat_viz.latents import column, episode_rows, meta, world_of
 
     if not paths or len(paths) != len(latents) or len({path.episode for path in paths}) != 1:
         raise ValueError("give one path per table of latents, all of one episode")
@@ -87,9 +87,10 @@ def trajectories(
 
     traces: list[Any] = []
     layout = Layout()
+    world = None if first.axes else world_of(latents[0])
     drawn = [shorten(tokens[code], 10) for code in likely]
-    planes, next_token, errors, strip = _views(layout, latents[0], drawn, paths, position)
-    traces.append(simplex.edges(None if first.axes else _pictured(latents[0]), meta={"role": "simplex"}, **planes))
+    planes, next_token, errors, strip = _views(layout, world, drawn, paths, position)
+    traces.append(simplex.edges(world, meta={"role": "simplex"}, **planes))
     for i, (name, color, place) in enumerate(zip(names, colors, paths_drawn, strict=True)):
         if i or first.has_truth:
             traces += _path(name, color, place, at, texts, i, planes)
@@ -119,20 +120,12 @@ def trajectories(
     )
 
 
-def _pictured(latents: AnnData) -> Any:
-    """The world that draws the beliefs."""
-    from nextlat_viz.latents import world_of
-
-    return world_of(latents)
-
-
 def _views(
-    layout: Layout, latents: AnnData, tokens: list[str], paths: Sequence[Trajectory], position: int
+    layout: Layout, world: Any, tokens: list[str], paths: Sequence[Trajectory], position: int
 ) -> list[dict[str, str]]:
     """Add the views of the plane, the next token, the distances and the tokens."""
     hidden, right = {"visible": False}, [0.54, 1.0]
-    path, world = paths[0], None if paths[0].axes else _pictured(latents)
-    positions = path.positions
+    path, positions = paths[0], paths[0].positions
     along = [float(positions[0]) - 0.6, float(positions[-1]) + 0.6]
     training = " (training episode)" if any(item.held_out is False for item in paths) else ""
     small = {"yanchor": "top", "yshift": 0, "align": "left", "font": {"size": 10.5}}
