@@ -24,7 +24,6 @@ _HERE = Path(__file__).parent
 
 
 def bound(
-    kind: type[ipywidgets.Widget],
     view: Box,
     trait: str,
     description: str,
@@ -32,6 +31,7 @@ def bound(
     tooltip: str,
     hide_single: bool = False,
     choose: Callable[[Any], None] | None = None,
+    kind: type[ipywidgets.Widget] = ipywidgets.Dropdown,
     **more: Any,
 ) -> Any:
     """Make a selection control for one trait of a view's state: it sets the trait and follows its changes.
@@ -94,23 +94,24 @@ def bound(
 def world(view: Box) -> Any:
     """Which world's models are shown; one that is not loaded is loaded by the job queue first."""
     return bound(
-        ipywidgets.Dropdown, view, "world", "World", lambda: view.state.worlds,
-        "The world the models were trained on", True, lambda name: view.state.request(name, None, view._complain),
+        view, "world", "World", lambda: view.state.worlds, "The world the models were trained on", True,
+        lambda name: view.state.request(name, None, view._complain),
     )  # fmt: skip
 
 
 def color(view: Box) -> Any:
-    options = lambda: list(color_options(view.state.latents[0]).items())  # noqa: E731
-    return bound(ipywidgets.Dropdown, view, "color", "Colour by", options, "What colours the points")
+    def options() -> list[tuple[str, str]]:
+        return list(color_options(view.state.latents[0]).items())
+
+    return bound(view, "color", "Colour by", options, "What colours the points")
 
 
 def layer(view: Box) -> Any:
-    options = lambda: view.state.scene.sites  # noqa: E731
-    return bound(ipywidgets.Dropdown, view, "site", "Layer", options, "Which layer the latents are taken from")
+    return bound(view, "site", "Layer", lambda: view.state.scene.sites, "Which layer the latents are taken from")
 
 
 def target(view: Box, description: str = "Probe target", tooltip: str = "What the linear probes predict") -> Any:
-    return bound(ipywidgets.Dropdown, view, "target", description, lambda: view.state.scene.targets, tooltip)
+    return bound(view, "target", description, lambda: view.state.scene.targets, tooltip)
 
 
 def step(view: Box) -> Any:
@@ -122,8 +123,9 @@ def step(view: Box) -> Any:
         return [*earlier, (f"{steps[-1]:,}" if steps else "last", None)]
 
     slider = bound(
-        ipywidgets.SelectionSlider, view, "step", "Training step", options, "Show the models earlier in training",
-        True, lambda number: view.state.request(view.state.world, number, view._complain), continuous_update=False,
+        view, "step", "Training step", options, "Show the models earlier in training", True,
+        lambda number: view.state.request(view.state.world, number, view._complain),
+        ipywidgets.SelectionSlider, continuous_update=False,
     )  # fmt: skip
     # A slider has no natural width, unlike a dropdown: without this its track has length zero.
     slider.layout.width = "300px"
@@ -132,7 +134,7 @@ def step(view: Box) -> Any:
 
 def theme(view: Box) -> Any:
     options = [("like the page", None), ("light", False), ("dark", True)]
-    return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")
+    return bound(view, "dark", "Theme", lambda: options, "Colours of the figures")
 
 
 def own(panel: Panel, *more: Any) -> list[Any]:

@@ -43,7 +43,7 @@ class Box(ipywidgets.VBox):
     _dom_classes: Any
 
     def __init__(self, state: ViewState | None = None) -> None:
-        self._links: list[tuple[Any, Callable[[Any], None], Any]] = []
+        self._links: list[tuple[Any, Callable[[Any], None], str]] = []
         self._closed = False
         self._busy = ipywidgets.HTML()
         self._alert = ipywidgets.HTML()
@@ -58,11 +58,11 @@ class Box(ipywidgets.VBox):
         """The selected rows as a table, for the next cell."""
         return self.state.selected
 
-    def _link(self, owner: Any, call: Callable[[Any], None], names: str | None = "value") -> None:
+    def _link(self, owner: Any, call: Callable[[Any], None], name: str = "value") -> None:
         """Call when a trait of `owner` changes, with errors shown here; undone on close."""
         guarded = self._guarded(call)
-        owner.observe(guarded, *(() if names is None else (names,)))
-        self._links.append((owner, guarded, names))
+        owner.observe(guarded, name)
+        self._links.append((owner, guarded, name))
 
     def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:
         def guarded(*arguments: Any) -> None:
@@ -116,8 +116,8 @@ class Box(ipywidgets.VBox):
         if hasattr(self, "state"):
             # A world or training step that was requested here and is still loading will not be shown.
             self.state.withdraw(self._complain)
-        for owner, call, names in self._links:
-            owner.unobserve(call, *(() if names is None else (names,)))
+        for owner, call, name in self._links:
+            owner.unobserve(call, name)
         self._links.clear()
         # The busy line and the alert may not be among the children.
         for part in (self._busy, self._alert, self):

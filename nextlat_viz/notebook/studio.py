@@ -141,12 +141,6 @@ class Studio(Box):
         }  # fmt: skip
         return figures.write_figure(figure, target, provenance, **options)
 
-    def close(self) -> None:
-        if not self._closed:
-            for part in (self.status, self.cursor, self.filter, *self.panels.values()):
-                part.close()
-        super().close()
-
 
 class Filter(Box):
     """A column and the values to keep of it, with the number of rows kept and selected."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _HEIGHT = 380
 Rows = Int[np.ndarray, " rows"]
-PLACE = ("x", "y")
 VIEWS = {**NAMES, BELIEF: "Belief, by a linear probe", "place": "Place, by linear probes"}
 Readings = Mapping[str, "ProbeResult | str"]
 
@@ -110,26 +109,12 @@ class Places:
     note: str
 
 
-def read_by_probes(scene: Scene) -> tuple[str, ...]:
-    """The targets whose probes place rows in the world: the belief where the world has a picture of it, or x and y."""
-    targets = scene.targets
-    beliefs = BELIEF in targets and hasattr(scene.world, "belief_coordinates")
-    return ((BELIEF,) if beliefs else ()) + (PLACE if set(PLACE) <= set(targets) else ())
-
-
-def views(scene: Scene) -> list[str]:
-    """The views that a scene has, by their names in `VIEWS`."""
-    read = read_by_probes(scene)
-    return ["pca", "umap", *([BELIEF] if BELIEF in read else []), *(["place"] if PLACE[0] in read else [])]
-
-
 def places(
     scene: Scene, model: int, view: str, where: str, readings: Readings, umap: Projection | str = ""
 ) -> Places | str:
     """Return the coordinates of a model's rows in a view at a layer, or a sentence that says why there are none.
 
-    `readings` holds the model's probes, as `read_by_probes` names them; a message may stand in place of a probe or
-    of the UMAP.
+    `readings` holds the model's probes by their targets; a message may stand in place of a probe or of the UMAP.
     """
     latents = scene.latents[model]
     everything = np.arange(latents.n_obs)
@@ -142,7 +127,7 @@ def places(
         plane = scene.pca(where)[model]
         coordinates = plane.transform(site(latents, where))
         return Places(everything, coordinates, ", ".join(["PCA", *quality(plane)]), plane.note)
-    probes = [readings[name] for name in ((BELIEF,) if view == BELIEF else PLACE)]
+    probes = [readings[name] for name in scene.placing[view]]
     for probe in probes:
         if isinstance(probe, str):
             return probe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.cloud.latents import PLACE, VIEWS, EveryPoint, Readings, places, read_by_probes, views
+from nextlat_viz.notebook.cloud.latents import VIEWS, EveryPoint, Readings, places
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
 from nextlat_viz.notebook.panel import Panel, choice
 from nextlat_viz.notebook.plot import Plot, Points
@@ -94,21 +95,19 @@ class SpacePanel(Panel):
         self.points.options = [(sample, False), *([(f"all {total:,} rows, one view", True)] if more else [])]
         self.points.value = total > max(shown, _MANY)
         self.points.layout.display = None if more else "none"
-        try:
-            known = views(scene)
-        except LatentsError:
-            known = ["pca", "umap"]
-        self.view.options = [(VIEWS[name], name) for name in known]
-        self.view.value = known[0]
+        self.view.options = [(VIEWS[name], name) for name in ("pca", "umap", *scene.placing)]
+        self.view.value = "pca"
 
     def _looks_at(self) -> Any:
         """What the figure depends on: all but the cursor, then the cursor."""
         state = self.state
-        results = [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
-        keys = (result if isinstance(result, str) else id(result) for result in results)
+        keys = (result if isinstance(result, str) else id(result) for result in self._results())
         where = (id(state.scene), *keys, state.site, self.points.value, self.points.value and self.view.value)
         marks = (state.selection, tuple(sorted(state.filter.items())))
         return (where, state.color, marks, state.dark), (state.episode, state.position)
+
+    def _results(self) -> list[Any]:
+        return [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
 
     def _prepare(self) -> None:
         state = self.state
@@ -123,9 +122,8 @@ class SpacePanel(Panel):
             self._umaps = [""] * len(state.latents)
         self.status.follow()
         self._readings = [self._read(model) for model in range(len(state.scene.latents))]
-        results = [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
         # Results that are there stay; what is missing is asked for at every change, so that it can be computed again.
-        missing = any(isinstance(result, str) and result for result in results)
+        missing = any(isinstance(result, str) and result for result in self._results())
         self._prepared = None if missing else (wanted, state.jobs.changes, state.layouts.changes)
 
     def _ask_umaps(self) -> list[Projection | str]:
@@ -161,15 +159,9 @@ class SpacePanel(Panel):
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
         scene, site = self.state.scene, self.state.site
-        try:
-            wanted = read_by_probes(scene)
-        except LatentsError:
-            # Latents without a known world have targets too, but no picture to show them in.
-            return {}
-        if self.points.value:
-            wanted = {BELIEF: (BELIEF,), "place": PLACE}.get(self.view.value, ())
+        wanted = [scene.placing.get(self.view.value, ())] if self.points.value else scene.placing.values()
         readings: dict[str, Any] = {}
-        for name in wanted:
+        for name in itertools.chain.from_iterable(wanted):
             try:
                 readings[name] = self._probe(model, name, site)
             except (LatentsError, ValueError) as error:
@@ -234,13 +226,13 @@ class SpacePanel(Panel):
     def _read_place(self, model: int) -> dict[str, Any]:
         """The view of the places that linear probes read, in a world where rows have a place."""
         scene, site = self.state.scene, self.state.site
-        if PLACE[0] not in self._readings[model]:
+        if "x" not in self._readings[model]:
             return {}
         read = places(scene, model, "place", site, self._readings[model])
         if isinstance(read, str):
             return {VIEWS["place"]: read}
         probes: Any = self._readings[model]
-        score, *_ = scores(*(probes[name] for name in PLACE))
+        score, *_ = scores(*(probes[name] for name in scene.placing["place"]))
         return {
             f"{VIEWS['place']}: {score}": replace(
                 scene.pca(site)[model], coordinates=read.coordinates[scene.shown].astype(np.float32),
@@ -292,12 +284,6 @@ class SpacePanel(Panel):
         assert self._plot is not None
         shown = self.state.scene.shown
         return sorted({int(shown[point]) for _, point in self._plot.points(points, "points")})
-
-    def close(self) -> None:
-        if not self._closed:
-            self.status.close()
-            self._points.close()
-        super().close()
 
 
 class LatentExplorer(SpacePanel):
@@ -375,8 +361,3 @@ class LatentExplorer(SpacePanel):
     def _show_mouse(self, layout: Any, mode: str) -> None:
         if mode in dict(MOUSE).values():
             self._mouse.value = mode
-
-    def close(self) -> None:
-        if not self._closed:
-            self._jobs.close()
-        super().close()

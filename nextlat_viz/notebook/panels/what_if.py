@@ -125,8 +125,7 @@ class WhatIfPanel(ModelPanel):
         if plane is None or cloud is None:
             return
         self._hold(plane.reading((x, y), self.plane.now))
-        across, up = plane.coordinates(self._held).tolist()
-        cloud.handle = across, up
+        cloud.handle = tuple(plane.coordinates(self._held).tolist())
 
     def _slide(self, change: Any) -> None:
         if not self._following:
@@ -196,11 +195,6 @@ class WhatIfPanel(ModelPanel):
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         return injection_figure(answers, most=_MOST, theme=theme)
 
-    def close(self) -> None:
-        if not self._closed:
-            self.plane.close()
-        super().close()
-
 
 class TargetPlane:
     """A plane of a probe's readings: of every row, at the cursor (a ring), and the target (a marker to drag).
@@ -228,9 +222,9 @@ class TargetPlane:
             self._make(plane, probe, model)
             self._of = of
         assert self.cloud is not None
-        self.cloud.ring = _pair(self._places[self._row])
+        self.cloud.ring = tuple(self._places[self._row].tolist())
         if wanted is not None and wanted is not self._wanted:
-            self.cloud.handle = _pair(plane.coordinates(wanted))
+            self.cloud.handle = tuple(plane.coordinates(wanted).tolist())
         self._wanted = wanted
         if self.cloud.color != self._state.color:
             self.cloud.paint(self._state.color)
@@ -272,7 +266,7 @@ class TargetPlane:
             on_click=self._state.go_to_row,
             on_move=self._on_move,
             height=_HEIGHT,
-            handle=_pair(self._places[self._row]),
+            handle=self._places[self._row],
             axes=plane.axes,
             outline=plane.outline,
             landmarks=plane.landmarks,
@@ -306,7 +300,3 @@ def _numbers(names: tuple[str, ...], values: np.ndarray) -> str:
     most = np.sort(np.argsort(-values, kind="stable")[:_MOST_NAMES])
     shown = ", ".join(f"{shorten(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")
     return shown + ", …" * (len(names) > _MOST_NAMES)
-
-
-def _pair(place: np.ndarray) -> tuple[float, float]:
-    return float(place[0]), float(place[1])
