@@ -142,8 +142,10 @@ def _rollout(i: int, name: str, item: Injection, exact: bool, color: str, axes: 
     else:
         # The probability of each token that was read after the edit.
         read = np.arange(item.token_ids.size), item.token_ids
-        before = np.vstack([item.probs_before, item.rollout_before])[read]
-        values = {"before": before, "after": np.vstack([item.probs_after, item.rollout_after])[read]}
+        steps: dict[str, Any] = {
+            "before": [item.probs_before, item.rollout_before], "after": [item.probs_after, item.rollout_after],
+        }  # fmt: skip
+        values = {when: np.vstack(rows)[read] for when, rows in steps.items()}
     looks = {
         "before": {"line": {"color": color, "width": 1.5, "dash": "dot"}, "marker": {"symbol": f"{symbol(i)}-open"}},
         "after": {"line": {"color": color, "width": 2.2}, "marker": {"symbol": symbol(i)}},

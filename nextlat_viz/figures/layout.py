@@ -165,19 +165,10 @@ def side_by_side(figure: go.Figure) -> int:
 
 
 def narrowed(figure: go.Figure, width: int) -> go.Figure:
-    """Return a copy of another width in which no heading runs into the next one or out of the figure.
+    """Return a copy, some pixels wide, in which no heading runs into the next one or out of the figure.
 
-    Parameters
-    ----------
-    figure : plotly Figure
-        Its headings are annotations placed in the whole figure (``xref="paper"``), aligned to the left.
-    width : int
-        Pixels.
-
-    Returns
-    -------
-    plotly Figure
-        Higher by the lines that its headings at the top and its notes at the bottom gained.
+    Headings are annotations placed in the whole figure (``xref="paper"``), aligned to the left. The copy is higher by
+    the lines that its headings at the top and its notes at the bottom gained.
 
     Examples
     --------

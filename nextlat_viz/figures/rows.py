@@ -103,19 +103,9 @@ def color_options(latents: AnnData) -> dict[str, str]:
 
 
 def coloring(latents: AnnData, name: str) -> Coloring:
-    """Colour every row by a column of ``obs``, by the exact belief or by one component of it.
+    """Colour every row by a column of ``obs``, by ``"belief"`` (of three states) or by ``"belief:<state>"``.
 
-    Parameters
-    ----------
-    latents : AnnData
-        Latents, one row per (episode, position).
-    name : str
-        A column of ``obs``, ``"belief"`` (three states only) or ``"belief:<state>"``.
-
-    Returns
-    -------
-    Coloring
-        Numbers get a colour scale, names a banded key. Missing values are grey.
+    Numbers get a colour scale, names a banded key. Missing values are grey.
 
     Raises
     ------

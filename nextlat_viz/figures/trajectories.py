@@ -87,7 +87,7 @@ def trajectories(
 
     traces: list[Any] = []
     layout = Layout()
-    world = None if first.axes else world_of(latents[0])
+    world: Any = None if first.axes else world_of(latents[0])
     drawn = [shorten(tokens[code], 10) for code in likely]
     planes, next_token, errors, strip = _views(layout, world, drawn, paths, position)
     traces.append(simplex.edges(world, meta={"role": "simplex"}, **planes))

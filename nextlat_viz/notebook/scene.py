@@ -144,7 +144,7 @@ class Scene:
             beliefs = "belief" in self.targets and hasattr(self.world, "belief_coordinates")
         except LatentsError:
             beliefs = False
-        place = {"place": ("x", "y")} if {"x", "y"} <= set(self.targets) else {}
+        place: dict[str, tuple[str, ...]] = {"place": ("x", "y")} if {"x", "y"} <= set(self.targets) else {}
         return {"belief": ("belief",), **place} if beliefs else place
 
     @cached_property

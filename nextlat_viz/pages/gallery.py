@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from plotly.offline import get_plotlyjs
 from tqdm.auto import tqdm
@@ -94,7 +95,7 @@ def write_gallery(
     names = [run.name for group in groups for run in group.runs]
     count = f"{len(names)} run{'s' * (len(names) != 1)}"
     note = _NOTE.format(f"{count} of your own" if runs else f"the {count} that are shipped")
-    contents = {"note": note, "sections": sections, "missing": missing}
+    contents: dict[str, Any] = {"note": note, "sections": sections, "missing": missing}
     page = render("index.html", "Gallery", {"runs": names}, plotly=False, **contents)
     return write_page(page, folder / INDEX_FILE, {"runs": names, "missing": missing})
 
@@ -139,7 +140,7 @@ def _write(drawing: Drawing, groups: Sequence[Group], folder: Path, kinds: Seque
     # A world can have any name, so the name of a figure is no file name yet.
     stem = io.file_name(drawing.name)
     if drawing.page is None:
-        contents = {"note": drawing.note, "figure": figure_html(drawing.draw("auto"))}
+        contents: dict[str, Any] = {"note": drawing.note, "figure": figure_html(drawing.draw("auto"))}
         page = render("figure.html", drawing.title, about, gallery=True, **contents)
     else:
         page = drawing.page(about)

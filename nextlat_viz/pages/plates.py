@@ -32,17 +32,10 @@ _LENGTH = 16  # tokens of an episode in a world of any length
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The runs of one world.
+    """The runs of one world; none for a world that is shown without models.
 
-    Attributes
-    ----------
-    name : str
-        The world's name, with its parameters where several worlds have that name.
-    world : World
-    runs : sequence of Checkpoint
-        Empty for a world that is shown without models.
-    table : DataFrame
-        Results, as `nextlat_viz.evaluate` returns them; rows of other runs are ignored.
+    `name` is the world's, with its parameters where several worlds have that name. `table` holds results as
+    `nextlat_viz.evaluate` returns them; rows of other runs are ignored.
     """
 
     name: str
@@ -89,13 +82,7 @@ class Group:
         return self.world.sample(1, _LENGTH if self.world.length is None else None, seed=0)
 
     def measured(self, *measures: str) -> pd.DataFrame:
-        """Return the rows of these runs and measures.
-
-        Raises
-        ------
-        UnknownNameError
-            When there are none.
-        """
+        """Return the rows of these runs and measures; an UnknownNameError where there are none."""
         rows = self.table[self.table["weights_sha256"].isin([run.weights_sha256 for run in self.runs])]
         matches = rows[rows["measure"].isin(measures)]
         if matches.empty:

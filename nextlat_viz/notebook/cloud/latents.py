@@ -180,9 +180,9 @@ class RowCloud(Cloud):
         self.color, self.latents = color, self.latents if latents is None else latents
         self.recolor(**self._colors_of(color))
 
-    def highlight(self, rows: Rows) -> None:
-        """Select those of some rows that are shown."""
-        self.select(self._points(rows))
+    def highlight(self, rows: Rows | None) -> None:
+        """Select those of some rows that are shown; None selects nothing."""
+        self.select(np.zeros(0, dtype=np.int64) if rows is None else self._points(rows))
 
     def go_to(self, rows: Rows) -> None:
         """Draw the path to the cursor, through rows in reading order; none where a row is not shown."""

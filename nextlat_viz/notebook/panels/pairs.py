@@ -113,12 +113,16 @@ class PairsPanel(Panel):
         far = " ".join(f"{pair[f'relative, {label}']:5.2f}" for label in labels)
         return f"{far}  {_tail(pair['prefix_a'])} ~ {_tail(pair['prefix_b'])}  {shorten(str(pair['state']), 40)}"
 
+    def _chosen(self) -> tuple[pd.Series, list[tuple[int, int]]]:
+        """The chosen pair, and the (episode, position) of both histories."""
+        pair = self.table.iloc[self.list.index]
+        return pair, [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
+
     def _fly(self) -> None:
         """Select both histories, and put the cursor on the first."""
         if self.list.index is None:
             return
-        pair, labels = self.table.iloc[self.list.index], self.state.scene.labels
-        ends = [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
+        labels, (pair, ends) = self.state.scene.labels, self._chosen()
         histories = [
             f"<code>{escape(shorten(str(pair[f'prefix_{end}']), 80))}</code> (episode {where[0]}, position {where[1]})"
             for end, where in zip("ab", ends, strict=True)
@@ -135,8 +139,7 @@ class PairsPanel(Panel):
             self.state.episode, self.state.position = ends[0]
 
     def _cross(self) -> None:
-        pair = self.table.iloc[self.list.index]
-        ends = [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
+        _, ends = self._chosen()
         here = (self.state.episode, self.state.position)
         self.state.go_to(*(ends[0] if here == ends[1] else ends[1]))
 

@@ -194,9 +194,8 @@ class SpacePanel(Panel):
             for cloud in self._points.clouds:
                 cloud.paint(color)
         if (where, marks) != (before[0], before[2]):
-            rows = state.highlighted
             for cloud in self._points.clouds:
-                cloud.highlight(np.zeros(0, dtype=np.int64) if rows is None else rows)
+                cloud.highlight(state.highlighted)
         for cloud in self._points.clouds:
             cloud.go_to(self._path())
 

@@ -276,8 +276,7 @@ class TargetPlane:
     def _highlight(self) -> None:
         state, looks = self._state, (self._state.selection, self._state.filter)
         if self.cloud is not None and looks != self._highlighted:
-            rows = state.highlighted
-            self.cloud.highlight(np.zeros(0, np.int64) if rows is None else rows)
+            self.cloud.highlight(state.highlighted)
             self._highlighted = looks
 
     def _label(self, names: tuple[str, ...], row: int) -> str:
