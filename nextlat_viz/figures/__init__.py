@@ -3,19 +3,18 @@
 Every function takes ``theme="auto"`` (no background, text readable on light and dark), ``"light"`` or ``"dark"``.
 """
 
-from nextlat_viz.figures.bars import prediction_bars
-from nextlat_viz.figures.claims import claims_figure
+from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.clouds import clouds
 from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write_figure
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.measures import measure_figure, probe_offsets
 from nextlat_viz.figures.probes import probe_overview
-from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.rows import color_options
+from nextlat_viz.figures.seeds import claims_figure, every_seed
 from nextlat_viz.figures.theme import template
-from nextlat_viz.figures.training import every_seed, headline_curves, loss_curves
+from nextlat_viz.figures.training import headline_curves, loss_curves
 from nextlat_viz.figures.trajectories import trajectories
 
 __all__ = [

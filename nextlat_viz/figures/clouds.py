@@ -16,7 +16,8 @@ from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
-from nextlat_viz.figures.rows import BELIEF, coloring, hover_texts
+from nextlat_viz.figures.probes import scores
+from nextlat_viz.figures.rows import BELIEF, coloring, describer
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import CURSOR, Figure
 from nextlat_viz.worlds import checks
@@ -92,6 +93,8 @@ def clouds(
     ValueError
         When the tables are not of the same rows, or there is not one entry per table; for rows that are not there.
     """
+    from nextlat_viz.latents import meta
+
     _check(latents, projections, readings)
     total = latents[0].n_obs
     drawn = np.arange(total) if rows is None else checks.row_numbers("rows", rows, total)
@@ -101,10 +104,10 @@ def clouds(
         list(_model_views(table, planes, reading, drawn))
         for table, planes, reading in zip(latents, projections, readings, strict=True)
     ]
-    labels = distinct(map(_label, latents)) if labels is None else labels
+    labels = distinct(meta(table)["label"] for table in latents) if labels is None else labels
     colors = themes.model_colors(labels)
     paint = coloring(latents[0][drawn], color)
-    texts = hover_texts(latents[0], drawn)
+    texts = list(map(describer(latents[0]), drawn.tolist()))
     selected = None if chosen is None else np.flatnonzero(np.isin(drawn, chosen)).tolist()
     path = _episode_path(latents[0], drawn, cursor)
 
@@ -179,18 +182,14 @@ def _check(latents: Sequence[AnnData], projections: Sequence[Any], readings: Seq
             raise ValueError("latents are not of the same rows: extract every model on the same episodes")
 
 
-def _label(latents: AnnData) -> str:
-    from nextlat_viz.latents import meta
-
-    return str(meta(latents)["label"])
-
-
 def _model_views(
     latents: AnnData,
     projections: Mapping[str, Projection | str],
     reading: ProbeResult | str | None,
     rows: Int[np.ndarray, " rows"],
 ) -> Iterator[_View]:
+    from nextlat_viz.latents import world_of
+
     for method, projection in projections.items():
         name = NAMES.get(method, escape(method))
         if isinstance(projection, str):
@@ -199,14 +198,18 @@ def _model_views(
         coordinates = projection.coordinates
         if len(coordinates) != len(rows):
             coordinates = coordinates[rows]
-        yield _View(method, f"<b>{name}</b><br>{_trust(projection)}", coordinates, projection.note)
+        yield _View(method, "<br>".join([f"<b>{name}</b>", *quality(projection)]), coordinates, projection.note)
     if isinstance(reading, str):
         yield _View(BELIEF, _READ, None, message=reading)
     elif reading is not None:
-        world = _world_with_plane(latents)
+        world: Any = world_of(latents)
+        if not hasattr(world, "belief_coordinates"):
+            raise ValueError(f"world {world.name!r} has no plane to draw beliefs in: give readings=None")
+        score, *controls = scores(reading)
+        metric, number = score.split()
         yield _View(
             BELIEF,
-            f"{_READ}<br>{score_lines(reading)}",
+            f"{_READ}<br>held-out {metric} <b>{number}</b><br>{', '.join(controls)}",
             world.belief_coordinates(reading.predict(latents)[rows]),
             f"{reading.note} Rings: the exact beliefs.",
             reference=world.belief_coordinates(latents.obsm[BELIEF][rows]),
@@ -214,36 +217,14 @@ def _model_views(
         )
 
 
-def _world_with_plane(latents: AnnData) -> HiddenMarkovWorld:
-    from nextlat_viz.latents import world_of
-
-    world: Any = world_of(latents)
-    if not hasattr(world, "belief_coordinates"):
-        raise ValueError(f"world {world.name!r} has no plane to draw beliefs in: give readings=None")
-    return world
-
-
-def _trust(projection: Projection) -> str:
+def quality(projection: Projection) -> list[str]:
+    """Write how far to trust a projection: its share of the variance and its trustworthiness, where they are known."""
     parts = []
     if projection.explained_variance is not None:
         parts.append(f"{100 * sum(projection.explained_variance):.0f}% of the variance")
     if projection.trustworthiness is not None:
         parts.append(f"trustworthiness {projection.trustworthiness:.2f}")
-    return "<br>".join(parts)
-
-
-def score_lines(result: ProbeResult) -> str:
-    """Write a probe's held-out score and its controls, in two lines."""
-    metric = "R²" if result.metric == "R2" else escape(result.metric)
-    controls = [f"shuffled {_number(result.shuffled)}"]
-    if result.untrained is not None:
-        controls.append(f"untrained {_number(result.untrained)}")
-    return f"held-out {metric} <b>{_number(result.score)}</b><br>{', '.join(controls)}"
-
-
-def _number(value: float) -> str:
-    """Write two digits, with a minus sign for print and none on zero."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+    return parts
 
 
 def _points(

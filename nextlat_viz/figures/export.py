@@ -100,20 +100,10 @@ def write_images(
     *,
     width: int = 1100,
 ) -> list[Path]:
-    """Write figures as images of several kinds, keeping one browser open for all of them.
+    """Write figures as images of several kinds into a folder, keeping one browser open for all of them.
 
-    Parameters
-    ----------
-    figures : dict of name to (Figure, provenance)
-    folder : path
-    kinds : of {"png", "svg", "pdf"}
-        Left out, with a warning that names what to install, where no browser is found to draw them with.
-    width : int
-        Pixels, for figures without a width.
-
-    Returns
-    -------
-    list of Path
+    `figures` is {name: (figure, provenance)}, `kinds` of "png", "svg", "pdf"; they are left out, with a warning that
+    names what to install, where no browser is found to draw them with. `width` is for figures without one.
     """
     written = []
     kinds = drawable(kinds)
@@ -241,8 +231,6 @@ def provenance_text(name: str, parameters: Mapping[str, Any]) -> str:
 
 
 class Options(TypedDict):
-    """Options of `write`."""
-
     width: int
     scale: float
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
@@ -140,8 +140,12 @@ def _rollout(i: int, name: str, item: Injection, exact: bool, color: str, axes: 
         frame = item.to_frame()
         values = {when: frame[when].to_numpy() for when in ("before", "after")}
     else:
-        before = _read(item, item.probs_before, item.rollout_before)
-        values = {"before": before, "after": _read(item, item.probs_after, item.rollout_after)}
+        # The probability of each token that was read after the edit.
+        read = np.arange(item.token_ids.size), item.token_ids
+        steps: dict[str, Any] = {
+            "before": [item.probs_before, item.rollout_before], "after": [item.probs_after, item.rollout_after],
+        }  # fmt: skip
+        values = {when: np.vstack(rows)[read] for when, rows in steps.items()}
     looks = {
         "before": {"line": {"color": color, "width": 1.5, "dash": "dot"}, "marker": {"symbol": f"{symbol(i)}-open"}},
         "after": {"line": {"color": color, "width": 2.2}, "marker": {"symbol": symbol(i)}},
@@ -155,13 +159,6 @@ def _rollout(i: int, name: str, item: Injection, exact: bool, color: str, axes: 
         )
         for when, numbers in values.items()
     ]  # fmt: skip
-
-
-def _read(item: Injection, first: Float[np.ndarray, " V"], later: Any) -> Float[np.ndarray, " steps"]:
-    """Return the probability of each token that was read after the edit."""
-    read = item.token_ids
-    probabilities: np.ndarray = np.vstack([first, later])[np.arange(read.size), read]
-    return probabilities
 
 
 def _steps_axis(tokens: Sequence[str], exact: bool) -> dict[str, Any]:

@@ -86,21 +86,10 @@ class Layout:
         title: str = "",
         more: str = "",
     ) -> dict[str, str]:
-        """Add a view.
+        """Add a view and return what a trace needs to be drawn in it.
 
-        Parameters
-        ----------
-        across, up : [float, float]
-            Where it is, in shares of the width and of the height.
-        x, y : dict or str
-            Its axes as plotly describes them, or just their titles.
-        title, more : str
-            Plotly's HTML above it.
-
-        Returns
-        -------
-        dict
-            What a trace needs to be drawn in it.
+        `across` and `up` are its place in shares of the width and of the height, `x` and `y` its axes as plotly
+        describes them or just their titles, `title` and `more` plotly's HTML above it.
         """
         number = axis_number(len(self.axes) // 2)
         for name, other, domain, axis in (("x", "y", across, x), ("y", "x", up, y)):
@@ -125,17 +114,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Grid:
-    """Views in rows of a fixed height, in pixels, and in columns of equal width.
+    """Views in rows of a fixed height and in columns of equal width.
 
-    Attributes
-    ----------
-    rows, columns : int
-    height, above, below : int
-        Pixels of a view, of its heading and of its axis.
-    top, foot : int
-        Pixels around all of them.
-    gap : float
-        Between columns, as a share of the width.
+    In pixels: `height`, `above` and `below` of a view, its heading and its axis; `top` and `foot` around all of them.
+    `gap` is between columns, as a share of the width.
     """
 
     rows: int
@@ -183,19 +165,10 @@ def side_by_side(figure: go.Figure) -> int:
 
 
 def narrowed(figure: go.Figure, width: int) -> go.Figure:
-    """Return a copy of another width in which no heading runs into the next one or out of the figure.
+    """Return a copy, some pixels wide, in which no heading runs into the next one or out of the figure.
 
-    Parameters
-    ----------
-    figure : plotly Figure
-        Its headings are annotations placed in the whole figure (``xref="paper"``), aligned to the left.
-    width : int
-        Pixels.
-
-    Returns
-    -------
-    plotly Figure
-        Higher by the lines that its headings at the top and its notes at the bottom gained.
+    Headings are annotations placed in the whole figure (``xref="paper"``), aligned to the left. The copy is higher by
+    the lines that its headings at the top and its notes at the bottom gained.
 
     Examples
     --------
@@ -207,7 +180,11 @@ def narrowed(figure: go.Figure, width: int) -> go.Figure:
     fitted = go.Figure(figure)
     margin = {side: _margin(figure, side) for side in "lrtb"}
     inside = width - margin["l"] - margin["r"]
-    notes = [note for note in fitted.layout.annotations if _is_heading(note)]
+    notes = [
+        note
+        for note in fitted.layout.annotations
+        if note.xref == "paper" and note.xanchor == "left" and note.showarrow is False and not note.textangle
+    ]
     above, headings, below = float(_KEY * (_legend_lines(figure, inside) - 1)), 0.0, 0.0
     for item in notes:
         starts = [other.x for other in notes if abs(other.y - item.y) < 0.02 and other.x > item.x + 0.02]
@@ -243,11 +220,6 @@ def _legend_lines(figure: go.Figure, inside: float) -> int:
 def _margin(figure: go.Figure, side: str) -> float:
     given = (figure.layout.margin[side], figure.layout.template.layout.margin[side])
     return float(next((value for value in given if value is not None), 80))
-
-
-def _is_heading(annotation: Any) -> bool:
-    left = annotation.xref == "paper" and annotation.xanchor == "left"
-    return left and annotation.showarrow is False and not annotation.textangle
 
 
 def _broken_lines(lines: list[str], room: float, size: float) -> list[str]:

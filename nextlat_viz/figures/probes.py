@@ -22,6 +22,20 @@ METRICS = {"R2": "R²", "accuracy": "accuracy"}
 _LOWEST = -0.5
 
 
+def scores(*results: ProbeResult) -> list[str]:
+    """Write the held-out score of probes of one kind, then each control that they have.
+
+    Numbers have two digits, with a minus sign for print and none on zero.
+    """
+    names = {METRICS[results[0].metric]: "score", "shuffled": "shuffled", "untrained": "untrained", "chance": "chance"}
+    known = {name: [getattr(result, field) for result in results] for name, field in names.items()}
+    return [
+        f"{name} {' and '.join(f'{round(value, 2) + 0.0:.2f}'.replace('-', '−') for value in values)}"
+        for name, values in known.items()
+        if None not in values
+    ]
+
+
 def probe_overview(
     results: Sequence[ProbeResult],
     by_site: Sequence[pd.DataFrame | None] = (),

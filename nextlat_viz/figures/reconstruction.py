@@ -141,22 +141,12 @@ def reconstruction(
 def _leaving(
     streets: Streets, chosen: Bool[np.ndarray, " edges"]
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return some of the true streets: one-way streets whole, of others the half next to their start."""
+    """Return some of the true streets, with gaps: one-way streets whole, of others the half next to their start."""
     source, target = streets.edges.T
     nodes = len(streets.nodes)
     both_ways = np.isin(target * nodes + source, source * nodes + target)
     share = np.where(both_ways, 0.5, 1.0)[chosen]
     source, target = source[chosen], target[chosen]
-    return _lines(streets, source, target, share)
-
-
-def _lines(
-    streets: Streets,
-    source: Int[np.ndarray, " lines"],
-    target: Int[np.ndarray, " lines"],
-    share: Float[np.ndarray, " lines"],
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return a share of each straight line, from its start, with gaps between lines."""
     gap = np.full(len(source), np.nan)
     x, y = (
         np.stack([at[source], at[source] + share * (at[target] - at[source]), gap], axis=1).ravel()

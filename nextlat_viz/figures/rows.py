@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,25 +40,52 @@ class Coloring:
     Attributes
     ----------
     title : str
-        Name of the column, escaped.
+        Name of the column.
     codes : (rows,) uint8 array
         Place in the palette of each row's colour. The last colour stands for missing values.
     palette : list of str
         Colours as ``#rrggbb``.
-    key : dict or None
-        A plotly ``marker`` (``colorscale``, ``cmin``, ``cmax``, ``colorbar``) that draws the key; None where there
-        are too many names to tell their colours apart.
+    names : list of (text, colour)
+        Each name with its colour, or the two ends of a scale; empty where there are too many names to tell apart.
+    limits : (float, float) or None
+        The ends of the scale of numbers.
     """
 
     title: str
     codes: UInt8[np.ndarray, " rows"]
     palette: list[str]
-    key: dict[str, Any] | None
+    names: list[tuple[str, str]]
+    limits: tuple[float, float] | None = None
 
     @property
     def axis(self) -> dict[str, Any]:
         """The palette as a plotly ``coloraxis`` for markers coloured by `codes`."""
         return {"colorscale": _steps(self.palette), "cmin": -0.5, "cmax": len(self.palette) - 0.5, "showscale": False}
+
+    @property
+    def key(self) -> dict[str, Any] | None:
+        """A plotly ``marker`` that draws the key as one colour bar: a scale, or equal bands with the first name on top.
+
+        None where there are no names.
+        """
+        if not self.names:
+            return None
+        n = len(self.names)
+        low, high = self.limits or (-0.5, n - 0.5)
+        bar: dict[str, Any] = {
+            "title": {"text": escape(shorten(self.title)), "side": "top"}, "thickness": 12, "len": 0.6,
+            "y": 1.0, "yanchor": "top", "x": 1.0, "xanchor": "left", "xpad": 12, "outlinewidth": 0,
+            "tickmode": "auto", "ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)",
+            "tickfont": {"size": 11},
+        }  # fmt: skip
+        if self.limits is None:
+            texts, colors = zip(*reversed(self.names), strict=True)
+            ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": [escape(text) for text in texts]}
+            bar |= ticks | {"len": min(0.9, 0.06 + 0.06 * n)}
+            scale = _steps(colors)
+        else:
+            scale = [[i / (len(SEQUENTIAL) - 1), color] for i, color in enumerate(SEQUENTIAL)]
+        return {"colorscale": scale, "cmin": low, "cmax": high, "colorbar": bar}
 
 
 def color_options(latents: AnnData) -> dict[str, str]:
@@ -74,19 +103,9 @@ def color_options(latents: AnnData) -> dict[str, str]:
 
 
 def coloring(latents: AnnData, name: str) -> Coloring:
-    """Colour every row by a column of ``obs``, by the exact belief or by one component of it.
+    """Colour every row by a column of ``obs``, by ``"belief"`` (of three states) or by ``"belief:<state>"``.
 
-    Parameters
-    ----------
-    latents : AnnData
-        Latents, one row per (episode, position).
-    name : str
-        A column of ``obs``, ``"belief"`` (three states only) or ``"belief:<state>"``.
-
-    Returns
-    -------
-    Coloring
-        Numbers get a colour scale, names a banded key. Missing values are grey.
+    Numbers get a colour scale, names a banded key. Missing values are grey.
 
     Raises
     ------
@@ -131,14 +150,8 @@ def _continuous(title: str, values: np.ndarray, limits: tuple[float, float] | No
     share = np.clip((np.where(finite, values, low) - low) / span, 0, 1)
     codes = np.where(finite, np.rint(share * (_SHADES - 1)), _SHADES)
     palette = theme.to_hex(theme.sequential_rgb(np.linspace(0, 1, _SHADES)))
-    steps = len(SEQUENTIAL) - 1
-    key = {
-        "colorscale": [[i / steps, color] for i, color in enumerate(SEQUENTIAL)],
-        "cmin": low,
-        "cmax": low + span,
-        "colorbar": _colorbar(title, 0.6),
-    }
-    return Coloring(escape(title), codes.astype(np.uint8), [*palette, MISSING], key)
+    names = [(f"{title} {low:.4g}", palette[0]), (f"{low + span:.4g}", palette[-1])]
+    return Coloring(title, codes.astype(np.uint8), [*palette, MISSING], names, (low, low + span))
 
 
 def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
@@ -154,8 +167,8 @@ def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
         number[i, j] = k
     codes = np.where(finite, number[first, second], len(grid)).astype(np.uint8)
     palette = theme.to_hex(theme.belief_rgb(np.array(grid) / steps))
-    key = _bands("belief in", names, theme.categorical_colors(3))
-    return Coloring("belief", codes, [*palette, MISSING], key)
+    pure = list(zip(map(shorten, names), theme.categorical_colors(3), strict=True))
+    return Coloring("belief in", codes, [*palette, MISSING], pure)
 
 
 def _categorical(title: str, values: pd.Series) -> Coloring:
@@ -167,80 +180,44 @@ def _categorical(title: str, values: pd.Series) -> Coloring:
     palette = theme.categorical_colors(min(len(names), _MOST_NAMES))
     missing = codes < 0
     codes = np.where(missing, len(palette), codes).astype(np.uint8)
-    key = None
+    shown = []
     if len(names) <= _MOST_NAMES:
-        extra = [("missing", MISSING)] if missing.any() else []
-        key = _bands(title, [*names, *(name for name, _ in extra)], [*palette, *(color for _, color in extra)])
-    return Coloring(escape(title), codes, [*palette, MISSING], key)
+        shown = list(zip(map(shorten, names), palette, strict=True)) + [("missing", MISSING)] * bool(missing.any())
+    return Coloring(title, codes, [*palette, MISSING], shown)
 
 
-def _bands(title: str, names: list[str], palette: list[str]) -> dict[str, Any]:
-    """Return a key of equal bands, the first name on top, as one plotly colour bar for any number of names."""
-    n = len(names)
-    ticks = {
-        "tickvals": list(range(n)),
-        "ticktext": [escape(shorten(name)) for name in reversed(names)],
-        "tickmode": "array",
-    }
-    bar = _colorbar(title, min(0.9, 0.06 + 0.06 * n)) | ticks
-    return {"colorscale": _steps(palette[::-1]), "cmin": -0.5, "cmax": n - 0.5, "colorbar": bar}
-
-
-def _steps(palette: list[str]) -> list[list[Any]]:
+def _steps(palette: Sequence[str]) -> list[list[Any]]:
     n = len(palette)
     return [[edge / n, color] for i, color in enumerate(palette) for edge in (i, i + 1)]
 
 
-def _colorbar(title: str, length: float) -> dict[str, Any]:
-    return {
-        "title": {"text": escape(shorten(title)), "side": "top"},
-        "thickness": 12,
-        "len": length,
-        "y": 1.0,
-        "yanchor": "top",
-        "x": 1.0,
-        "xanchor": "left",
-        "xpad": 12,
-        "outlinewidth": 0,
-        "tickmode": "auto",
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": "rgba(0,0,0,0)",
-        "tickfont": {"size": 11},
-    }
+def describer(latents: AnnData, shown: Callable[[str], str] = escape, line: str = "<br>") -> Callable[[int], str]:
+    """Return a function of a row that describes it: the tokens read so far, the position and the true state.
 
+    Long names are cut, then `shown` is applied to each; `line` stands between lines. By default the text is HTML.
+    """
+    from nextlat_viz.latents import column, metas, tokens_of
 
-def hover_texts(latents: AnnData, rows: Int[np.ndarray, " rows"] | None = None) -> list[str]:
-    """Return the hover text of each row, escaped: the tokens read so far, the position and the true state."""
-    from nextlat_viz.latents import tokens_of
+    tokens, episodes, positions = tokens_of(latents), column(latents, "episode"), column(latents, "position")
+    # Each name is shortened once: a text repeats up to 24 names, and a figure has one for each row.
+    vocabulary = [shown(shorten(name)) for name in next(iter(metas(latents).values()))["vocabulary"]]
+    place = {episode: i for i, episode in enumerate(np.unique(episodes).tolist())}
+    states = latents.obs["state"].to_numpy() if "state" in latents.obs else None
+    state_text = cache(lambda state: shown(shorten(state, LONGEST_FACT)))
 
-    tokens = tokens_of(latents)
-    # Shortened once: a hover text repeats up to 24 names, and there is one per row.
-    vocabulary = [escape(shorten(name)) for name in _vocabulary(latents)]
-    line = {episode: i for i, episode in enumerate(np.unique(latents.obs["episode"].to_numpy()).tolist())}
-    episodes, positions = latents.obs["episode"].tolist(), latents.obs["position"].tolist()
-    states = None
-    if "state" in latents.obs:
-        names = latents.obs["state"].astype(str)
-        states = names.map({name: escape(shorten(name, LONGEST_FACT)) for name in names.unique()}).tolist()
-    texts = []
-    for row in range(latents.n_obs) if rows is None else rows.tolist():
-        read = tokens[line[episodes[row]], : positions[row]]
-        text = f"read {prefix(read, vocabulary) or 'nothing'}<br>episode {episodes[row]}, position {positions[row]}"
-        texts.append(text if states is None else f"{text}<br>true state {states[row]}")
-    return texts
+    def describe(row: int) -> str:
+        episode, position = int(episodes[row]), int(positions[row])
+        read = prefix(tokens[place[episode], :position], vocabulary) or "nothing"
+        text = f"read {read}{line}episode {episode}, position {position}"
+        return text if states is None else f"{text}{line}true state {state_text(states[row])}"
+
+    return describe
 
 
 def prefix(tokens: Int[np.ndarray, " positions"], names: list[str]) -> str:
     """Write the tokens read so far, the last 24 of more; ``?`` for a token that the table lacks."""
     shown = [names[token] if token >= 0 else "?" for token in tokens[-_MOST_TOKENS:].tolist()]
     return " ".join(["…", *shown] if len(tokens) > _MOST_TOKENS else shown)
-
-
-def _vocabulary(latents: AnnData) -> list[str]:
-    from nextlat_viz.latents import metas
-
-    return list(next(iter(metas(latents).values()))["vocabulary"])
 
 
 def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]:

@@ -149,17 +149,9 @@ def sequential_rgb(values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "row
 
 
 def belief_rgb(beliefs: Float[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 3"]:
-    """Mix the colours of three states in the proportions of a belief.
+    """Mix the colours of three states in the proportions of beliefs; a pure belief has its state's categorical colour.
 
-    Parameters
-    ----------
-    beliefs : (rows, 3) array
-        Probabilities of three states. A probe's reading, which may be no distribution, is clipped and normalised.
-
-    Returns
-    -------
-    (rows, 3) array
-        Red, green and blue in 0..1. A pure belief has its state's categorical colour.
+    A probe's reading, which may be no distribution, is clipped and normalised. Colours are red, green, blue in 0..1.
 
     Examples
     --------

@@ -1,11 +1,10 @@
-"""Training curves: the validation loss over training with the Bayes floor, and the final loss of every seed."""
+"""Training curves: the validation loss with the Bayes floor, and the headline measure of a world."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -14,20 +13,8 @@ from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Layout
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash
-from nextlat_viz.plotting import MISSING, Figure
+from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds.headline import HEADLINES, headline
-
-SEED_COLUMNS = (
-    "world", "objective", "seed", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "loss", "floor",
-)  # fmt: skip
-_SIDES = (
-    ([0.1, 0.5], "loss above the Bayes floor, nats per token"),
-    ([0.56, 1.0], "belief read by a linear probe, held-out R²"),
-)
-_CONTROLS = (
-    ("belief_r2_shuffled", "shuffled labels", "x-thin-open"),
-    ("belief_r2_untrained", "untrained model", "circle-open"),
-)
 
 
 def loss_curves(
@@ -161,94 +148,3 @@ def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme
         margin={"t": 64 if title else 30},
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
     )
-
-
-def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:
-    """Draw every seed: how far its loss is above the floor, and how much belief a linear probe reads.
-
-    Parameters
-    ----------
-    table : DataFrame
-        One row per run: ``world, objective, seed, belief_r2, belief_r2_shuffled, belief_r2_untrained, loss, floor``;
-        losses in nats per token.
-    theme : {"auto", "light", "dark"}
-
-    Returns
-    -------
-    plotly Figure
-        A row per world, all seeds shown. The vertical stroke is the mean over seeds.
-
-    Raises
-    ------
-    UnknownNameError
-        When a column is missing.
-    """
-    for name in SEED_COLUMNS:
-        if name not in table:
-            raise unknown("column of the table of seeds", name, map(str, table.columns))
-    worlds, objectives = list(dict.fromkeys(table["world"])), list(dict.fromkeys(table["objective"]))
-    labels = [OBJECTIVES.get(name, str(name)) for name in objectives]
-    colors = themes.model_colors(labels)
-    traces: list[Any] = []
-    layout = Layout()
-    height = 1 / len(worlds)
-    for i, world in enumerate(worlds):
-        top = 1 - i * height
-        up = [top - height * 0.8, top - height * 0.1]
-        for side, (across, title) in enumerate(_SIDES):
-            axes = layout.view(
-                across,
-                up,
-                x={"rangemode": "tozero", "zeroline": True, "title": {"text": title if i == len(worlds) - 1 else ""}},
-                y={
-                    "range": [len(objectives) - 0.5, -0.5], "showgrid": False,
-                    "tickvals": list(range(len(objectives))), "showticklabels": side == 0,
-                    "ticktext": [f"<b>{escape(label)}</b>" for label in labels], "ticks": "outside", "ticklen": 6,
-                    "tickcolor": "rgba(0,0,0,0)",
-                },
-                title="" if side else escape(world),
-            )  # fmt: skip
-            for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
-                runs = table[(table["world"] == world) & (table["objective"] == objective)]
-                look: dict[str, Any] = {"color": color, "ink": themes.ink(theme), "first": i == j == 0}
-                traces += _seeds(runs, j, bool(side), axes, name=escape(label), **look)
-    return layout.finish(
-        traces,
-        theme,
-        height=70 + 58 * len(worlds) * (len(objectives) + 0.6),
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-        margin={"l": 20, "r": 14, "t": 30, "b": 48},
-    )
-
-
-def _seeds(
-    runs: pd.DataFrame,
-    row: int,
-    belief: bool,
-    axes: Mapping[str, str],
-    *,
-    name: str,
-    color: str,
-    ink: str,
-    first: bool,
-) -> Iterator[go.Scatter]:
-    # Seeds of one objective are spread over the height of its row, in their order.
-    spread = row + 0.09 * (np.arange(len(runs)) - (len(runs) - 1) / 2)
-
-    def dots(x: pd.Series, label: str, marker: Mapping[str, Any], **options: Any) -> go.Scatter:
-        return go.Scatter(
-            x=x, y=spread, mode="markers", name=label, marker=marker, customdata=runs["seed"], legendgroup=label,
-            hovertemplate=f"{name}, seed %{{customdata}}<br>{label} %{{x:.4f}}<extra></extra>", **options, **axes,
-        )  # fmt: skip
-
-    if belief:
-        for column, label, symbol in _CONTROLS:
-            marker = {"size": 8, "symbol": symbol, "color": MISSING, "line": {"width": 1.5}}
-            yield dots(runs[column], label, marker, showlegend=first)
-    value = runs["belief_r2"] if belief else runs["loss"] - runs["floor"]
-    yield dots(value, "R²" if belief else "above the floor", {"size": 11, "color": color}, showlegend=False)
-    yield go.Scatter(
-        x=[value.mean()], y=[row], mode="markers", name="mean over seeds", legendgroup="mean",
-        showlegend=first and belief, hovertemplate=f"{name}, mean over seeds %{{x:.4f}}<extra></extra>",
-        marker={"size": 34, "symbol": "line-ns-open", "color": ink, "line": {"width": 2}}, **axes,
-    )  # fmt: skip

@@ -14,7 +14,7 @@ from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import MOST_NAMES, PATTERNS, bars, hatched, likeliest, name_axis
 from nextlat_viz.figures.layout import Layout, heading, note
-from nextlat_viz.figures.rows import prefix
+from nextlat_viz.figures.rows import describer
 from nextlat_viz.figures.theme import Theme, dash, symbol
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, Figure
 
@@ -62,7 +62,7 @@ def trajectories(
     ValueError
         When the paths are not of one episode, or the episode does not have the position.
     """
-    from nextlat_viz.latents import column, episode_rows, meta
+    from nextlat_viz.latents import column, episode_rows, meta, world_of
 
     if not paths or len(paths) != len(latents) or len({path.episode for path in paths}) != 1:
         raise ValueError("give one path per table of latents, all of one episode")
@@ -75,15 +75,7 @@ def trajectories(
     at = int(np.flatnonzero(first.positions == position)[0])
     rows = episode_rows(latents[0], first.episode)
     tokens = list(meta(latents[0])["vocabulary"])
-    vocabulary = [escape(shorten(token)) for token in tokens]
-    # The start token, at position 0, has the id after all others.
-    places = first.positions.tolist()
-    codes = [tokens.index(token) if place else len(tokens) for token, place in zip(first.tokens, places, strict=True)]
-    read = [[code for code in codes[: i + 1] if code < len(tokens)] for i in range(len(codes))]
-    texts = [
-        f"read {prefix(np.array(codes, dtype=int), vocabulary) or 'nothing'}<br>position {place}"
-        for codes, place in zip(read, places, strict=True)
-    ]
+    texts = list(map(describer(latents[0]), rows.tolist()))
     labels = ["true" if first.axes else "exact", *labels]
     names = [escape(shorten(label)) for label in labels]
     colors = [themes.EXACT, *themes.model_colors(labels[1:])]
@@ -95,9 +87,10 @@ def trajectories(
 
     traces: list[Any] = []
     layout = Layout()
+    world: Any = None if first.axes else world_of(latents[0])
     drawn = [shorten(tokens[code], 10) for code in likely]
-    planes, next_token, errors, strip = _views(layout, latents[0], drawn, paths, position)
-    traces.append(simplex.edges(None if first.axes else _pictured(latents[0]), meta={"role": "simplex"}, **planes))
+    planes, next_token, errors, strip = _views(layout, world, drawn, paths, position)
+    traces.append(simplex.edges(world, meta={"role": "simplex"}, **planes))
     for i, (name, color, place) in enumerate(zip(names, colors, paths_drawn, strict=True)):
         if i or first.has_truth:
             traces += _path(name, color, place, at, texts, i, planes)
@@ -109,7 +102,8 @@ def trajectories(
     for i, (name, color, path) in enumerate(zip(names[1:], colors[1:], paths, strict=True), start=1):
         if path.has_truth:
             traces.append(_error(name, color, path, texts, i, errors))
-    traces.append(_strip(codes, [*tokens, "start"], first.positions, at, selection, theme, strip))
+    read = [token if place else "start" for token, place in zip(first.tokens, first.positions, strict=True)]
+    traces.append(_strip(read, first.positions, at, selection, theme, strip))
     line = {"color": CURSOR, "width": 1.5, "dash": "dot"}
     across = {"x0": position, "x1": position, "xref": "x3"}
     layout.lines.append({"type": "line", **across, "y0": 0, "y1": 1, "yref": "y3 domain", "line": line})
@@ -126,20 +120,12 @@ def trajectories(
     )
 
 
-def _pictured(latents: AnnData) -> Any:
-    """The world that draws the beliefs."""
-    from nextlat_viz.latents import world_of
-
-    return world_of(latents)
-
-
 def _views(
-    layout: Layout, latents: AnnData, tokens: list[str], paths: Sequence[Trajectory], position: int
+    layout: Layout, world: Any, tokens: list[str], paths: Sequence[Trajectory], position: int
 ) -> list[dict[str, str]]:
     """Add the views of the plane, the next token, the distances and the tokens."""
     hidden, right = {"visible": False}, [0.54, 1.0]
-    path, world = paths[0], None if paths[0].axes else _pictured(latents)
-    positions = path.positions
+    path, positions = paths[0], paths[0].positions
     along = [float(positions[0]) - 0.6, float(positions[-1]) + 0.6]
     training = " (training episode)" if any(item.held_out is False for item in paths) else ""
     small = {"yanchor": "top", "yshift": 0, "align": "left", "font": {"size": 10.5}}
@@ -237,22 +223,26 @@ def _error(name: str, color: str, path: Trajectory, texts: list[str], i: int, ax
 
 
 def _strip(
-    codes: list[int], tokens: list[str], positions: Int[np.ndarray, " T"], at: int, selection: Sequence[int],
-    theme: Theme, axes: dict[str, str],
-) -> go.Scatter:  # fmt: skip
+    tokens: list[str],
+    positions: Int[np.ndarray, " T"],
+    at: int,
+    selection: Sequence[int],
+    theme: Theme,
+    axes: dict[str, str],
+) -> go.Scatter:
     """Draw the tokens in reading order: the current one framed, later ones faint."""
-    size, longest = (30, 8) if len(codes) <= 24 else (14, 5)
+    size, longest = (30, 8) if len(tokens) <= 24 else (14, 5)
     return go.Scatter(
-        x=positions, y=[0] * len(codes), mode="markers+text",
-        text=[escape(shorten(tokens[code], longest)) for code in codes],
-        customdata=[escape(shorten(tokens[code])) for code in codes],
-        textfont={"size": 13 if len(codes) <= 24 else 9, "color": themes.ink(theme)},
+        x=positions, y=[0] * len(tokens), mode="markers+text",
+        text=[escape(shorten(token, longest)) for token in tokens],
+        customdata=[escape(shorten(token)) for token in tokens],
+        textfont={"size": 13 if len(tokens) <= 24 else 9, "color": themes.ink(theme)},
         marker={
             "symbol": "square", "size": size,
-            "color": ["rgba(128,128,128,0.28)" if i <= at else "rgba(128,128,128,0.08)" for i in range(len(codes))],
+            "color": ["rgba(128,128,128,0.28)" if i <= at else "rgba(128,128,128,0.08)" for i in range(len(tokens))],
             "line": {
                 "width": [2.5 if i == at else 2 * (place in selection) for i, place in enumerate(positions.tolist())],
-                "color": [CURSOR if i == at else CATEGORICAL[1] for i in range(len(codes))],
+                "color": [CURSOR if i == at else CATEGORICAL[1] for i in range(len(tokens))],
             },
         },
         hovertemplate="position %{x}: token %{customdata}<extra></extra>", showlegend=False, meta={"role": "strip"},

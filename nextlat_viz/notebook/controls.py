@@ -14,18 +14,16 @@ from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.notebook.jobs import Jobs
 from nextlat_viz.notebook.live import LiveWidget, javascript
-from nextlat_viz.notebook.panel import LABEL, Box
+from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel
 from nextlat_viz.notebook.state import ViewState
 
 # ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
 _NONE = "none"
-_AUTO = {"width": "auto"}
 _LONGEST_NOTE = 200
 _HERE = Path(__file__).parent
 
 
 def bound(
-    kind: type[ipywidgets.Widget],
     view: Box,
     trait: str,
     description: str,
@@ -33,6 +31,7 @@ def bound(
     tooltip: str,
     hide_single: bool = False,
     choose: Callable[[Any], None] | None = None,
+    kind: type[ipywidgets.Widget] = ipywidgets.Dropdown,
     **more: Any,
 ) -> Any:
     """Make a selection control for one trait of a view's state: it sets the trait and follows its changes.
@@ -56,7 +55,7 @@ def bound(
         description=description,
         tooltip=tooltip,
         style=LABEL,
-        layout={"width": "auto", "max_width": "300px", "margin": "2px 12px 2px 0"},
+        layout=ROOM,
         **more,
     )
 
@@ -95,23 +94,24 @@ def bound(
 def world(view: Box) -> Any:
     """Which world's models are shown; one that is not loaded is loaded by the job queue first."""
     return bound(
-        ipywidgets.Dropdown, view, "world", "World", lambda: view.state.worlds,
-        "The world the models were trained on", True, lambda name: view.state.request(name, None, view._complain),
+        view, "world", "World", lambda: view.state.worlds, "The world the models were trained on", True,
+        lambda name: view.state.request(name, None, view._complain),
     )  # fmt: skip
 
 
 def color(view: Box) -> Any:
-    options = lambda: list(color_options(view.state.latents[0]).items())  # noqa: E731
-    return bound(ipywidgets.Dropdown, view, "color", "Colour by", options, "What colours the points")
+    def options() -> list[tuple[str, str]]:
+        return list(color_options(view.state.latents[0]).items())
+
+    return bound(view, "color", "Colour by", options, "What colours the points")
 
 
 def layer(view: Box) -> Any:
-    options = lambda: view.state.scene.sites  # noqa: E731
-    return bound(ipywidgets.Dropdown, view, "site", "Layer", options, "Which layer the latents are taken from")
+    return bound(view, "site", "Layer", lambda: view.state.scene.sites, "Which layer the latents are taken from")
 
 
 def target(view: Box, description: str = "Probe target", tooltip: str = "What the linear probes predict") -> Any:
-    return bound(ipywidgets.Dropdown, view, "target", description, lambda: view.state.scene.targets, tooltip)
+    return bound(view, "target", description, lambda: view.state.scene.targets, tooltip)
 
 
 def step(view: Box) -> Any:
@@ -123,8 +123,9 @@ def step(view: Box) -> Any:
         return [*earlier, (f"{steps[-1]:,}" if steps else "last", None)]
 
     slider = bound(
-        ipywidgets.SelectionSlider, view, "step", "Training step", options, "Show the models earlier in training",
-        True, lambda number: view.state.request(view.state.world, number, view._complain), continuous_update=False,
+        view, "step", "Training step", options, "Show the models earlier in training", True,
+        lambda number: view.state.request(view.state.world, number, view._complain),
+        ipywidgets.SelectionSlider, continuous_update=False,
     )  # fmt: skip
     # A slider has no natural width, unlike a dropdown: without this its track has length zero.
     slider.layout.width = "300px"
@@ -133,7 +134,12 @@ def step(view: Box) -> Any:
 
 def theme(view: Box) -> Any:
     options = [("like the page", None), ("light", False), ("dark", True)]
-    return bound(ipywidgets.Dropdown, view, "dark", "Theme", lambda: options, "Colours of the figures")
+    return bound(view, "dark", "Theme", lambda: options, "Colours of the figures")
+
+
+def own(panel: Panel, *more: Any) -> list[Any]:
+    """The controls of a panel with a state of its own, `more` before the theme; with a shared state, `more` alone."""
+    return list(more) if panel._shares else [world(panel), layer(panel), step(panel), *more, theme(panel)]
 
 
 def row(*controls: Any) -> ipywidgets.HBox:
@@ -177,11 +183,8 @@ class EpisodeControls(PositionControls):
             description="Episode", tooltip="The episode shown", style=LABEL,
             layout={"width": "130px", "margin": "2px 6px 2px 0"},
         )  # fmt: skip
-        self.next = ipywidgets.Button(
-            description="Next held-out", tooltip="Go to the next episode that is not used to train the probes",
-            layout={"width": "auto"},
-        )  # fmt: skip
-        self.next.on_click(box._guarded(self._go_on))
+        about = "Go to the next episode that is not used to train the probes"
+        self.next = box._button("Next held-out", about, self._go_on)
         self.side = ipywidgets.HTML()
         self.row = [self.episode, self.next, self.side, self.play, self.position]
         self.follow()
@@ -208,7 +211,7 @@ class EpisodeControls(PositionControls):
             # The control shows the state, also where the state refused the number.
             self.follow()
 
-    def _go_on(self, button: Any) -> None:
+    def _go_on(self) -> None:
         held_out = self._box.state.scene.held_out_episodes
         later = held_out[held_out > self._box.state.episode]
         self._box.state.episode = int(later[0] if later.size else held_out[0])
@@ -290,14 +293,8 @@ class StatusLine(Box):
         self._jobs, self._then = jobs, then
         self.text = ipywidgets.HTML(layout={"max_width": "75%"})
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "160px", "margin": "0 10px"})
-        self.cancel = ipywidgets.Button(
-            description="Cancel", tooltip="Cancel this and the computations that wait", layout=_AUTO
-        )
-        self.cancel.on_click(self._guarded(lambda button: jobs.cancel()))
-        self.again = ipywidgets.Button(
-            description="Compute again", tooltip="Compute what was cancelled or failed", layout=_AUTO
-        )
-        self.again.on_click(self._guarded(lambda button: jobs.again()))
+        self.cancel = self._button("Cancel", "Cancel this and the computations that wait", jobs.cancel)
+        self.again = self._button("Compute again", "Compute what was cancelled or failed", jobs.again)
         line = ipywidgets.HBox(
             [self.text, self.bar, self.cancel, self.again], layout={"min_height": "36px", "align_items": "center"}
         )
@@ -318,9 +315,10 @@ class StatusLine(Box):
         elif job.stopping:
             text = f"Cancelled. Stopping after this step: {job.text or job.title}"
         else:
-            count = f" {job.number} of {job.total}" if job.total > 1 else ""
+            number, total = self._jobs.place
+            count = f" {number} of {total}" if total > 1 else ""
             text = job.text or f"{job.title} is being computed …{count}"
-            share = (job.number - 1) / job.total if job.share is None and job.total > 1 else job.share
+            share = (number - 1) / total if job.share is None and total > 1 else job.share
         retry = job is None and self._then is not None and self._jobs.can_retry(self._then)
         self.text.value = f'<span role="status" aria-live="polite">{escape(text)}</span>'
         self.bar.value = share or 0.0

@@ -36,35 +36,13 @@ class Cancelled(ValueError):
     """The computation was cancelled by the reader."""
 
 
-@dataclass(frozen=True)
-class Running:
-    """The job that is running.
-
-    Attributes
-    ----------
-    title : str
-        What is computed.
-    text : str
-        The present stage, in the job's own words; empty where it reports none.
-    number, total : int
-        Which job this is, of how many that were asked for since the queue was last empty.
-    share : float or None
-        How much of it is done, 0 to 1; None where that is not known.
-    stopping : bool
-        Whether it was cancelled and has not stopped yet.
-    """
-
-    title: str
-    text: str
-    number: int
-    total: int
-    share: float | None
-    stopping: bool
-
-
 @dataclass(eq=False)
-class _Job:
-    """A computation, and the calls to make when it ends."""
+class Job:
+    """A computation, and the calls to make when it ends.
+
+    `text` is the present stage in the job's own words, `share` how much of it is done, 0 to 1 or None where that is
+    not known, and `stopping` whether it was cancelled, or is not wanted any more, and has not stopped yet.
+    """
 
     results: Results
     key: Hashable
@@ -73,7 +51,7 @@ class _Job:
     listeners: dict[Call, None] = field(default_factory=dict)
     text: str = ""
     share: float | None = None
-    stop: bool = False
+    stopping: bool = False
     error: Exception | None = None
 
 
@@ -114,9 +92,9 @@ class Jobs:
     def __init__(self, loop: Loop, patience: float | int | None = None) -> None:
         self._loop = loop
         self._most_patience = self._patience = _PATIENCE if patience is None else patience
-        self._waiting: dict[tuple[Results, Hashable], _Job] = {}
+        self._waiting: dict[tuple[Results, Hashable], Job] = {}
         self._failures: dict[tuple[Results, Hashable], _Failure] = {}
-        self._running: _Job | None = None
+        self._running: Job | None = None
         self._thread: threading.Thread | None = None
         self._ended = 0
         self._reported = 0.0
@@ -162,11 +140,11 @@ class Jobs:
             if key in results:
                 return results.peek(key)
             if not self._loop.running:
-                self._finish(_run(_Job(results, key, title, compute)))
+                self._finish(_run(Job(results, key, title, compute)))
                 return self.ask(results, key, title, compute, then)
             job = self._find(results, key)
             if job is None:
-                job = _Job(results, key, title, compute)
+                job = Job(results, key, title, compute)
                 new = {(results, key): job}
                 self._waiting = new | self._waiting if first else self._waiting | new
             job.listeners[then] = None
@@ -191,7 +169,7 @@ class Jobs:
         job = self._running
         if job is None or threading.current_thread() is not self._thread:
             return
-        if job.stop:
+        if job.stopping:
             raise Cancelled(f"{job.title} was cancelled")
         job.share, job.text = (done / total if total else None), text or job.text
         if time.monotonic() > self._reported + _BETWEEN_REPORTS:
@@ -199,13 +177,14 @@ class Jobs:
             self._loop.call(self._changed)
 
     @property
-    def running(self) -> Running | None:
+    def running(self) -> Job | None:
         """The job that is running; None while the queue is empty."""
-        job = self._running
-        if job is None:
-            return None
-        number = self._ended + 1
-        return Running(job.title, job.text, number, number + len(self._waiting), job.share, job.stop)
+        return self._running
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which job is running, of how many that were asked for since the queue was last empty."""
+        return self._ended + 1, self._ended + 1 + len(self._waiting)
 
     def can_retry(self, then: Call) -> bool:
         """Whether `again` would compute anything that a listener has asked for."""
@@ -226,12 +205,12 @@ class Jobs:
     def cancel(self) -> None:
         """Cancel the running job and those that wait. A job that does not report runs to its end unheard."""
         with self._lock:
-            running = [] if self._running is None or self._running.stop else [self._running]
+            running = [] if self._running is None or self._running.stopping else [self._running]
             jobs = [*running, *self._waiting.values()]
             self._waiting.clear()
             listeners: dict[Call, None] = {}
             for job in jobs:
-                job.stop = True
+                job.stopping = True
                 self._failures[job.results, job.key] = _Failure(Cancelled(f"{job.title} was cancelled"))
                 listeners |= job.listeners
                 job.listeners.clear()
@@ -262,7 +241,7 @@ class Jobs:
             for job in withdrawn:
                 del job.listeners[then]
                 if not job.listeners:
-                    job.stop = True
+                    job.stopping = True
                     self._waiting.pop((job.results, job.key), None)
             for key, failure in self._failures.items():
                 if key not in keep:
@@ -270,10 +249,10 @@ class Jobs:
         if withdrawn:
             self._changed()
 
-    def _find(self, results: Results, key: Hashable) -> _Job | None:
+    def _find(self, results: Results, key: Hashable) -> Job | None:
         """The job that computes a result or will; a job that is stopping will not."""
         job = self._running
-        if job is not None and job.results is results and job.key == key and not job.stop:
+        if job is not None and job.results is results and job.key == key and not job.stopping:
             return job
         return self._waiting.get((results, key))
 
@@ -284,7 +263,7 @@ class Jobs:
         self._thread = threading.Thread(target=self._work, args=(job,), name="job", daemon=True)
         self._thread.start()
 
-    def _work(self, job: _Job) -> None:
+    def _work(self, job: Job) -> None:
         _run(job)
         self._loop.call(self._end, job)
 
@@ -308,7 +287,7 @@ class Jobs:
     def _refill(self) -> None:
         self._patience = self._most_patience
 
-    def _end(self, job: _Job | None) -> None:
+    def _end(self, job: Job | None) -> None:
         """On the loop's thread: keep the failure of a job, start the next, and call the listeners."""
         with self._lock:
             if job is None or self._running is not job:
@@ -322,8 +301,8 @@ class Jobs:
             listeners = dict(job.listeners)
         self._notify(listeners)
 
-    def _finish(self, job: _Job) -> None:
-        if not job.stop:
+    def _finish(self, job: Job) -> None:
+        if not job.stopping:
             if job.error is not None:
                 self._failures[job.results, job.key] = _Failure(job.error)
             self.changes += 1
@@ -338,7 +317,7 @@ class Jobs:
             call()
 
 
-def _run(job: _Job) -> _Job:
+def _run(job: Job) -> Job:
     try:
         job.results.get(job.key, job.compute)
     except Exception as error:

@@ -24,7 +24,7 @@ _BUSY = "opacity:.8;line-height:1.6"
 _DARK = {"auto": None, "light": False, "dark": True}
 _OPEN, _FOLDED = "▾", "▸"
 LABEL = {"description_width": "auto"}
-ROOM = {"width": "auto", "max_width": "280px", "margin": "2px 10px 2px 0"}
+ROOM = {"width": "auto", "max_width": "300px", "margin": "2px 12px 2px 0"}
 
 
 class Box(ipywidgets.VBox):
@@ -43,7 +43,7 @@ class Box(ipywidgets.VBox):
     _dom_classes: Any
 
     def __init__(self, state: ViewState | None = None) -> None:
-        self._links: list[tuple[Any, Callable[[Any], None], Any]] = []
+        self._links: list[tuple[Any, Callable[[Any], None], str]] = []
         self._closed = False
         self._busy = ipywidgets.HTML()
         self._alert = ipywidgets.HTML()
@@ -58,11 +58,11 @@ class Box(ipywidgets.VBox):
         """The selected rows as a table, for the next cell."""
         return self.state.selected
 
-    def _link(self, owner: Any, call: Callable[[Any], None], names: str | None = "value") -> None:
+    def _link(self, owner: Any, call: Callable[[Any], None], name: str = "value") -> None:
         """Call when a trait of `owner` changes, with errors shown here; undone on close."""
         guarded = self._guarded(call)
-        owner.observe(guarded, *(() if names is None else (names,)))
-        self._links.append((owner, guarded, names))
+        owner.observe(guarded, name)
+        self._links.append((owner, guarded, name))
 
     def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:
         def guarded(*arguments: Any) -> None:
@@ -71,6 +71,12 @@ class Box(ipywidgets.VBox):
                     call(*arguments)
 
         return guarded
+
+    def _button(self, description: str, tooltip: str, call: Callable[[], None]) -> ipywidgets.Button:
+        """Make a button that calls, with errors shown here."""
+        button = ipywidgets.Button(description=description, tooltip=tooltip, layout={"width": "auto"})
+        button.on_click(self._guarded(lambda button: call()))
+        return button
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:
@@ -110,8 +116,8 @@ class Box(ipywidgets.VBox):
         if hasattr(self, "state"):
             # A world or training step that was requested here and is still loading will not be shown.
             self.state.withdraw(self._complain)
-        for owner, call, names in self._links:
-            owner.unobserve(call, *(() if names is None else (names,)))
+        for owner, call, name in self._links:
+            owner.unobserve(call, name)
         self._links.clear()
         # The busy line and the alert may not be among the children.
         for part in (self._busy, self._alert, self):
@@ -161,16 +167,12 @@ class Panel(Box):
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         self._shares = state is not None
         super().__init__(shared_state(models, state, theme))
-        self._fold = ipywidgets.Button(tooltip="Fold or unfold", layout={"width": "auto"})
+        self._fold = self._button("", "Fold or unfold", lambda: self._set_folded(not self.folded))
         self._fold.add_class("nlv-fold")
-        self._fold.on_click(self._guarded(lambda button: self._set_folded(not self.folded)))
         self._message = ""
         self._words = text_line()
-        self._retry = ipywidgets.Button(
-            description="Compute again", tooltip="Compute what was cancelled", layout={"width": "auto"}
-        )
+        self._retry = self._button("Compute again", "Compute what was cancelled", lambda: self.state.jobs.again())
         self._retry.layout.display = "none"
-        self._retry.on_click(self._guarded(lambda button: self.state.jobs.again()))
 
     def __dir__(self) -> list[str]:
         return ["close", "drawn", "folded", "plot", "refresh", "selection", "state", "words"]
@@ -372,6 +374,12 @@ def shared_state(models: Sequence[Any], state: ViewState | None, theme: Theme | 
     if theme is not None:
         state.dark = _DARK[theme]
     return state
+
+
+def choice(description: str, tooltip: str, options: Sequence[Any] = (), **layout: str) -> ipywidgets.Dropdown:
+    """A labelled list to choose from."""
+    look = {"style": LABEL, "layout": {**ROOM, **layout}}
+    return ipywidgets.Dropdown(options=options, description=description, tooltip=tooltip, **look)
 
 
 def text_line() -> ipywidgets.HTML:

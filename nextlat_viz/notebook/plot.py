@@ -187,10 +187,6 @@ class Plot(Figure, LiveWidget):
             assert self._pending is not None
             self._pending.update(dict.fromkeys(edits))
 
-    def _note_all(self) -> None:
-        with self._one_message():
-            self._all_changed = True
-
     # plotly calls the following for every change of the figure.
 
     def _send_restyle_msg(
@@ -217,14 +213,11 @@ class Plot(Figure, LiveWidget):
                     edits.append((trace, path))
         self._note(edits)
 
-    def _send_addTraces_msg(self, new_traces_data: Any) -> None:
-        self._note_all()
+    def _send_traces(self, *which: Any) -> None:
+        with self._one_message():
+            self._all_changed = True
 
-    def _send_deleteTraces_msg(self, delete_inds: Any) -> None:
-        self._note_all()
-
-    def _send_moveTraces_msg(self, current_inds: Any, new_inds: Any) -> None:
-        self._note_all()
+    _send_addTraces_msg = _send_deleteTraces_msg = _send_moveTraces_msg = _send_traces
 
     def _started(self, message: Mapping[str, Any]) -> None:
         with self._lock:

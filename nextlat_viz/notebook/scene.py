@@ -138,6 +138,16 @@ class Scene:
         return [*arrays, *self.columns, *exact]
 
     @cached_property
+    def placing(self) -> dict[str, tuple[str, ...]]:
+        """The views that probes place rows in, with their targets: the belief where the world pictures it, x and y."""
+        try:
+            beliefs = "belief" in self.targets and hasattr(self.world, "belief_coordinates")
+        except LatentsError:
+            beliefs = False
+        place: dict[str, tuple[str, ...]] = {"place": ("x", "y")} if {"x", "y"} <= set(self.targets) else {}
+        return {"belief": ("belief",), **place} if beliefs else place
+
+    @cached_property
     def episodes(self) -> Int[np.ndarray, " episodes"]:
         return np.unique(column(self.latents[0], "episode"))
 
@@ -331,10 +341,8 @@ class Scene:
 
     def path_probes(self, model: int, site: str) -> tuple[list[ProbeResult], str]:
         """The probes that read a path: of the belief, or of x and y. The text says why there are none."""
-        beliefs = "belief" in self.targets and self._pictures_beliefs
-        wanted = ("belief",) if beliefs else ("x", "y") if {"x", "y"} <= set(self.targets) else ()
         try:
-            return [self.probe(model, name, site) for name in wanted], ""
+            return [self.probe(model, name, site) for name in next(iter(self.placing.values()), ())], ""
         except LatentsError as error:
             return [], str(error)
 
@@ -350,13 +358,6 @@ class Scene:
             return analysis.plane_trajectory(latents, episode, read, ("x", "y"), truth, held_out)
         plane = self.pca(site)[model].transform(site_of(latents, site))
         return analysis.plane_trajectory(latents, episode, plane, ("PCA 1", "PCA 2"))
-
-    @cached_property
-    def _pictures_beliefs(self) -> bool:
-        try:
-            return hasattr(self.world, "belief_coordinates")
-        except LatentsError:
-            return False
 
     @cached_property
     def held_out_episodes(self) -> Int[np.ndarray, " episodes"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.sources import by_world, common_steps, extract_missing
 from nextlat_viz.notebook.threads import Loop, Results
 from nextlat_viz.worlds import checks
-
-if TYPE_CHECKING:
-    pass
 
 MAX_POINTS = 8_000
 # Seconds that drawing waits for a UMAP: one from the cache is ready by then.
@@ -163,6 +160,13 @@ class ViewState(HasTraits):
     def kept(self) -> np.ndarray:
         """Which rows the filter keeps, a boolean per row."""
         return self.scene.kept(self.filter)
+
+    @property
+    def highlighted(self) -> np.ndarray | None:
+        """Row numbers that stand out: the selected ones that the filter keeps; without a selection, all it keeps."""
+        if not self.filter:
+            return self.rows if self.selection else None
+        return self.rows[self.kept[self.rows]] if self.selection else np.flatnonzero(self.kept)
 
     @property
     def selected(self) -> pd.DataFrame:

@@ -11,12 +11,11 @@ from nextlat_viz import worlds
 from nextlat_viz.display import escape, table
 from nextlat_viz.figures.rows import true_state
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import LABEL, Box
+from nextlat_viz.notebook.panel import LABEL, Box, choice
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.plotting import CURSOR
 from nextlat_viz.worlds import Episodes, World, checks
 
-_ROOM = {"width": "auto", "margin": "2px 12px 2px 0"}
 # Pixels: leaves room for the text at the side, in a notebook on a small screen.
 _PICTURE = 540
 _MOST_NEXT = 5
@@ -71,10 +70,7 @@ class EpisodeStepper(Box):
         self.episode = self._drawn(seed) if episode is None else episode
         checks.one_episode(self.episode, None)
         super().__init__()
-        self._picture = ipywidgets.Dropdown(
-            options=self.world.pictures, description="Picture", tooltip="How the world is drawn", style=LABEL,
-            layout=_ROOM,
-        )  # fmt: skip
+        self._picture = choice("Picture", "How the world is drawn", self.world.pictures)
         self._seed = ipywidgets.BoundedIntText(
             value=seed, min=0, max=2**31 - 1, description="Episode", tooltip="Seed of the episode", style=LABEL,
             layout={"width": "150px", "display": None if episode is None else "none"},

@@ -16,7 +16,7 @@ from nextlat_viz.errors import unknown
 from nextlat_viz.figures.export import FORMATS
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import LABEL, Box, Panel, shared_state
+from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
@@ -141,30 +141,18 @@ class Studio(Box):
         }  # fmt: skip
         return figures.write_figure(figure, target, provenance, **options)
 
-    def close(self) -> None:
-        if not self._closed:
-            for part in (self.status, self.cursor, self.filter, *self.panels.values()):
-                part.close()
-        super().close()
-
 
 class Filter(Box):
     """A column and the values to keep of it, with the number of rows kept and selected."""
 
     def __init__(self, state: ViewState) -> None:
         super().__init__(state)
-        self.column = ipywidgets.Dropdown(
-            options=[_NO_COLUMN], description="Filter by", tooltip="Highlight the rows with certain values",
-            style=LABEL, layout={"width": "auto", "max_width": "260px", "margin": "2px 12px 2px 0"},
-        )  # fmt: skip
+        self.column = choice("Filter by", "Highlight the rows with certain values", [_NO_COLUMN])
         self.values = ipywidgets.SelectMultiple(
             description="Keep", tooltip="Values to keep; Ctrl or Shift adds more", style=LABEL,
-            layout={"width": "auto", "min_width": "150px", "max_width": "300px", "margin": "2px 12px 2px 0"},
+            layout={**ROOM, "min_width": "150px"},
         )  # fmt: skip
-        self.clear = ipywidgets.Button(
-            description="Clear selection", tooltip="Select nothing", layout={"width": "auto"}
-        )
-        self.clear.on_click(self._guarded(lambda button: self.state.select(())))
+        self.clear = self._button("Clear selection", "Select nothing", lambda: self.state.select(()))
         self._summary = ipywidgets.HTML(layout={"margin": "2px 12px 2px 0"})
         self.children = [controls.row(self.column, self.values, self._summary, self.clear), self._alert]
         self._link(self.column, self._choose)
@@ -235,27 +223,20 @@ class Export(Box):
         super().__init__(state)
         self._export = export
         options = [(question, name) for name, question in panels.items()]
-        self.panel = ipywidgets.Dropdown(
-            options=options, description="Export", tooltip="The panel to write to a file", style=LABEL,
-            layout={"width": "auto", "max_width": "330px"},
-        )  # fmt: skip
+        self.panel = choice("Export", "The panel to write to a file", options, max_width="330px")
         self.path = ipywidgets.Text(
             value=f"{options[0][1]}.png", description="to", continuous_update=False, style=LABEL,
             tooltip=f"File name, in the notebook's folder: {', '.join(f'.{ending}' for ending in FORMATS)}",
             layout={"width": "220px"},
         )  # fmt: skip
-        self.size = ipywidgets.Dropdown(
-            options=SIZES, description="size", tooltip="Width of the figure, with text of a fitting size", style=LABEL,
-            layout={"width": "auto"},
-        )  # fmt: skip
+        self.size = choice("size", "Width of the figure, with text of a fitting size", SIZES)
         self.overwrite = ipywidgets.Checkbox(
             description="replace", tooltip="Overwrite an existing file", indent=False, layout={"width": "auto"}
         )
-        self.button = ipywidgets.Button(description="Export", tooltip="Write the file", layout={"width": "auto"})
+        self.button = self._button("Export", "Write the file", self._press)
         self._result = ipywidgets.HTML()
         row = controls.row(self.panel, self.path, self.size, self.overwrite, self.button, self._result)
         self.children = [row, self._alert]
-        self.button.on_click(self._guarded(self._press))
         self._link(self.panel, self._name)
 
     def _name(self, change: Any) -> None:
@@ -263,7 +244,7 @@ class Export(Box):
         ending = Path(self.path.value).suffix or ".png"
         self.path.value, self._result.value = f"{self.panel.value}{ending}", ""
 
-    def _press(self, button: Any) -> None:
+    def _press(self) -> None:
         self._result.value = ""
         path = self._export(
             self.panel.value, self.path.value, size=self.size.value, overwrite=self.overwrite.value

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from tqdm.auto import tqdm
 
-from nextlat_viz import figures, io, latents, worlds
+from nextlat_viz import figures, io, worlds
 from nextlat_viz.analysis import measure
 from nextlat_viz.figures.export import NO_BROWSER, drawable, on_white, write_images
-from nextlat_viz.pages.episode import episode_page
 from nextlat_viz.pages.page import INDEX_FILE, PLOTLY_FILE, figure_html, render, write_page
 from nextlat_viz.pages.plates import OVERALL, PLATES, Drawing, Group, grouped, seeds_drawing
 from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders
@@ -83,13 +81,12 @@ def write_gallery(
     io.write(folder / PLOTLY_FILE, get_plotlyjs())
     missing |= {plate.title: f"needs {plate.needs}" for plate in PLATES if not any(map(plate.fits, groups))}
     sections: dict[str, list[Item]] = {}
-    writer = _Writer(folder, kinds)
     with figures.one_browser(), tqdm(list(_jobs(groups)), desc="figures", unit="figure", disable=not progress) as bar:
-        for heading, title, make in bar:
+        for heading, title, members, drawings in bar:
             bar.set_postfix_str(f"{title}, {heading}", refresh=False)
             try:
-                for item in make(writer):
-                    sections.setdefault(heading, []).append(item)
+                for drawing in drawings():
+                    sections.setdefault(heading, []).append(_write(drawing, members, folder, kinds))
             except OSError:
                 raise
             except Exception as error:
@@ -98,26 +95,9 @@ def write_gallery(
     names = [run.name for group in groups for run in group.runs]
     count = f"{len(names)} run{'s' * (len(names) != 1)}"
     note = _NOTE.format(f"{count} of your own" if runs else f"the {count} that are shipped")
-    page = index_page("Gallery", note, sections, missing, {"runs": names})
+    contents: dict[str, Any] = {"note": note, "sections": sections, "missing": missing}
+    page = render("index.html", "Gallery", {"runs": names}, plotly=False, **contents)
     return write_page(page, folder / INDEX_FILE, {"runs": names, "missing": missing})
-
-
-def index_page(
-    title: str,
-    note: str,
-    sections: Mapping[str, Sequence[Item]],
-    missing: Mapping[str, str],
-    provenance: Mapping[str, Any] | None = None,
-) -> str:
-    """Return the page that links to the pages of a gallery and names the figures that are missing.
-
-    Examples
-    --------
-    >>> page = index_page("Figures", "Two models.", {"rrxor": [Item("A <b>", "See", "a.html")]}, {"B": "no run"})
-    >>> "A &lt;b&gt;" in page, 'href="a.html"' in page, "<b>B</b>: no run" in page
-    (True, True, True)
-    """
-    return render("index.html", title, provenance, plotly=False, note=note, sections=sections, missing=missing)
 
 
 def _shipped() -> list[Group]:
@@ -136,82 +116,37 @@ def _own(runs: Sequence[Checkpoint | str | os.PathLike[str]], folder: Path, prog
     return grouped(loaded, measure.evaluate(loaded, fitting, out=folder, progress=progress).table)
 
 
-class _Writer:
-    """Writes the files of one figure and returns its entry in the index."""
-
-    def __init__(self, folder: Path, kinds: Sequence[str]) -> None:
-        self.folder, self.kinds = folder, kinds
-
-    def write(
-        self,
-        name: str,
-        title: str,
-        note: str,
-        groups: Sequence[Group],
-        page: Callable[[Mapping[str, Any]], str],
-        draw: Callable[[], go.Figure],
-    ) -> Item:
-        runs = [
-            {"name": run.name, "step": run.step, "weights_sha256": run.weights_sha256}
-            for group in groups
-            for run in group.runs
-        ]
-        about = {"command": "nextlat-viz figures", "title": title, "note": note, "runs": runs}
-        about["worlds"] = [group.world.spec for group in groups]
-        # A world can have any name, so the name of a figure is no file name yet.
-        stem = io.file_name(name)
-        write_page(page(about), self.folder / f"{stem}.html", about)
-        images: list[str] = []
-        if self.kinds:
-            paths = write_images({stem: (on_white(draw()), about)}, self.folder, self.kinds, width=_WIDTH)
-            images = [path.name for path in paths]
-        return Item(title, note, f"{stem}.html", images[0] if images else "", (*images, f"{stem}.json"))
-
-
-_Make = Callable[[_Writer], Iterator[Item]]
-
-
-def _jobs(groups: Sequence[Group]) -> Iterator[tuple[str, str, _Make]]:
-    """Yield section, title and the function that writes its figures, in the order of the index."""
+def _jobs(groups: Sequence[Group]) -> Iterator[tuple[str, str, Sequence[Group], Callable[[], Iterable[Drawing]]]]:
+    """Yield section, title, groups and what draws their figures, in the order of the index."""
     with_beliefs = [group for group in groups if group.world.state_names and group.runs]
     if with_beliefs:
-        yield _ALL, "Every seed", _drawings(lambda: iter([seeds_drawing(with_beliefs)]), with_beliefs)
+        yield _ALL, "Every seed", with_beliefs, lambda: [seeds_drawing(with_beliefs)]
     for group in groups:
-        heading = group.name if group.runs else _OTHERS
         for plate in PLATES:
             if plate.fits(group):
-                yield heading, plate.title, _drawings(partial(plate.drawings, group), [group])
-        yield heading, "An episode to step through", partial(_episode, group)
+                heading = group.name if group.runs else _OTHERS
+                yield heading, plate.title, [group], partial(plate.drawings, group)
 
 
-def _drawings(drawings: Callable[[], Iterator[Drawing]], groups: Sequence[Group]) -> _Make:
-    def make(writer: _Writer) -> Iterator[Item]:
-        for drawing in drawings():
-            title, note = drawing.title, drawing.note
-
-            def page(about: Mapping[str, Any], drawing: Drawing = drawing) -> str:
-                figure = figure_html(drawing.draw("auto"))
-                return render("figure.html", drawing.title, about, gallery=True, note=drawing.note, figure=figure)
-
-            yield writer.write(drawing.name, title, note, groups, page, partial(drawing.draw, "light"))
-
-    return make
-
-
-def _episode(group: Group, writer: _Writer) -> Iterator[Item]:
-    world, episode = group.world, group.episode()
-    predictions = {}
-    if world.predicts_next_token:
-        for run in group.first:
-            table = latents.extract(run, episode, ["hidden"], progress=False)
-            predictions[run.label] = table.obsm["next_token_probs"]
-    title = f"An episode of {group.name} to step through"
-    note = "The true state after every token"
-    note += f", and the next-token predictions of {', '.join(predictions)}." if predictions else "."
-    options: dict[str, Any] = {"episode": episode, "position": int(episode.length[0])}
-
-    def page(about: Mapping[str, Any]) -> str:
-        return episode_page(world, episode, predictions, title=title, provenance=about, gallery=True)
-
-    draw = partial(world.draw, world.pictures[0], **options)
-    yield writer.write(f"episode_{group.name}", title, note, [group], page, draw)
+def _write(drawing: Drawing, groups: Sequence[Group], folder: Path, kinds: Sequence[str]) -> Item:
+    """Write the files of one figure and return its entry in the index."""
+    runs = [
+        {"name": run.name, "step": run.step, "weights_sha256": run.weights_sha256}
+        for group in groups
+        for run in group.runs
+    ]
+    about = {"command": "nextlat-viz figures", "title": drawing.title, "note": drawing.note, "runs": runs}
+    about["worlds"] = [group.world.spec for group in groups]
+    # A world can have any name, so the name of a figure is no file name yet.
+    stem = io.file_name(drawing.name)
+    if drawing.page is None:
+        contents: dict[str, Any] = {"note": drawing.note, "figure": figure_html(drawing.draw("auto"))}
+        page = render("figure.html", drawing.title, about, gallery=True, **contents)
+    else:
+        page = drawing.page(about)
+    write_page(page, folder / f"{stem}.html", about)
+    images: list[str] = []
+    if kinds:
+        paths = write_images({stem: (on_white(drawing.draw("light")), about)}, folder, kinds, width=_WIDTH)
+        images = [path.name for path in paths]
+    return Item(drawing.title, drawing.note, f"{stem}.html", images[0] if images else "", (*images, f"{stem}.json"))

@@ -49,23 +49,11 @@ def render(
     gallery: bool = False,
     **values: Any,
 ) -> str:
-    """Fill a template of a page.
+    """Fill a template of a page, a file in ``templates/`` that extends ``page.html``.
 
-    Parameters
-    ----------
-    template : str
-        Name of a file in ``templates/`` that extends ``page.html``.
-    title : str
-        Text of the tab and of the heading.
-    provenance : dict, optional
-        Shown folded at the end of the page.
-    plotly : bool
-        Whether the page has figures.
-    gallery : bool
-        For a page in the folder of a gallery: plotly.js is the file ``plotly.min.js`` in that folder instead of a part
-        of the page, and a link leads to ``index.html``.
-    **values
-        What the template shows. Text is escaped, `Markup` is not.
+    The provenance is shown folded at the end. `plotly` says whether the page has figures, `gallery` whether it lies in
+    the folder of a gallery: plotly.js is then the file ``plotly.min.js`` in that folder instead of a part of the page,
+    and a link leads to ``index.html``. `values` are what the template shows; text is escaped, `Markup` is not.
 
     Examples
     --------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +20,7 @@ from nextlat_viz.analysis.measure import Measure, as_measure
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.theme import Theme
+from nextlat_viz.pages.episode import episode_page
 from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes, World
 from nextlat_viz.worlds.groups import GroupWorld
@@ -30,17 +32,10 @@ _LENGTH = 16  # tokens of an episode in a world of any length
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The runs of one world.
+    """The runs of one world; none for a world that is shown without models.
 
-    Attributes
-    ----------
-    name : str
-        The world's name, with its parameters where several worlds have that name.
-    world : World
-    runs : sequence of Checkpoint
-        Empty for a world that is shown without models.
-    table : DataFrame
-        Results, as `nextlat_viz.evaluate` returns them; rows of other runs are ignored.
+    `name` is the world's, with its parameters where several worlds have that name. `table` holds results as
+    `nextlat_viz.evaluate` returns them; rows of other runs are ignored.
     """
 
     name: str
@@ -87,13 +82,7 @@ class Group:
         return self.world.sample(1, _LENGTH if self.world.length is None else None, seed=0)
 
     def measured(self, *measures: str) -> pd.DataFrame:
-        """Return the rows of these runs and measures.
-
-        Raises
-        ------
-        UnknownNameError
-            When there are none.
-        """
+        """Return the rows of these runs and measures; an UnknownNameError where there are none."""
         rows = self.table[self.table["weights_sha256"].isin([run.weights_sha256 for run in self.runs])]
         matches = rows[rows["measure"].isin(measures)]
         if matches.empty:
@@ -126,30 +115,21 @@ def grouped(runs: Sequence[Checkpoint], table: pd.DataFrame) -> list[Group]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a gallery: the name of its files, its title, a note on how to read it, and what draws it."""
+    """A figure of a gallery: the name of its files, its title, a note on how to read it, and what draws it.
+
+    `page` returns a page of its own for the figure, given its provenance.
+    """
 
     name: str
     title: str
     note: str
     draw: Callable[[Theme], go.Figure]
+    page: Callable[[Mapping[str, Any]], str] | None = None
 
 
 @dataclass(frozen=True)
 class Plate:
-    """A kind of figure.
-
-    Attributes
-    ----------
-    title : str
-    needs : str
-        The runs it needs, in words.
-    measures : tuple of str
-        Names of the measures it shows.
-    fits : callable
-        Whether it can be drawn for a group.
-    drawings : callable
-        Its figures for a group.
-    """
+    """A kind of figure: the runs it `needs`, in words, the measures it shows, the groups it fits, and its figures."""
 
     title: str
     needs: str
@@ -295,6 +275,26 @@ def _tracking(group: Group) -> Iterator[Drawing]:
     return _of_measure(group, "state_tracking", "Running product by length", note, result)
 
 
+def _episode(group: Group) -> Iterator[Drawing]:
+    world, episode = group.world, group.episode()
+    predictions = {}
+    if world.predicts_next_token:
+        for run in group.first:
+            table = latents.extract(run, episode, ["hidden"], progress=False)
+            predictions[run.label] = table.obsm["next_token_probs"]
+    title = f"An episode of {group.name} to step through"
+    note = "The true state after every token"
+    note += f", and the next-token predictions of {', '.join(predictions)}." if predictions else "."
+
+    def page(about: Mapping[str, Any]) -> str:
+        return episode_page(world, episode, predictions, title=title, provenance=about, gallery=True)
+
+    def draw(theme: Theme) -> go.Figure:
+        return world.draw(world.pictures[0], episode=episode, position=int(episode.length[0]))
+
+    yield Drawing(f"episode_{group.name}", title, note, draw, page)
+
+
 def _has_beliefs(group: Group) -> bool:
     return bool(group.world.state_names) and "beliefs" in group.world.pictures
 
@@ -321,4 +321,5 @@ PLATES = (
     Plate("Reconstructed maps", "runs of a taxi world", ("map_reconstruction",), _is_taxi, _maps),
     Plate("Running product by length", "runs of a group", ("state_tracking",),
           lambda group: isinstance(group.world, GroupWorld) and bool(group.runs), _tracking),
+    Plate("An episode to step through", "a world", (), lambda group: True, _episode),
 )  # fmt: skip

@@ -15,8 +15,8 @@ from anndata import AnnData
 from nextlat_viz import analysis, figures
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.clouds import score_lines
-from nextlat_viz.figures.rows import coloring, hover_texts, prefix
+from nextlat_viz.figures.probes import scores
+from nextlat_viz.figures.rows import coloring, describer, prefix
 from nextlat_viz.figures.simplex import corner_names
 from nextlat_viz.latents import world_of
 from nextlat_viz.plotting import CATEGORICAL, CONFIG, MISSING
@@ -69,7 +69,8 @@ def test_clouds_draw_every_row_of_every_model(latents: list[AnnData], planes: An
         assert len(exact.x) == len(np.unique(truth.round(6) + 0.0, axis=0))
     said = texts(figure)
     assert said.count("being &lt;i&gt;computed&lt;/i&gt;") == 2
-    belief_title = next(text for text in said if score_lines(probes[1]) in text)
+    belief_title = next(text for text in said if scores(probes[1])[1] in text)
+    assert f"held-out R² <b>{probes[1].score:.2f}</b><br>shuffled " in belief_title
     assert "read by a linear probe</b><br>" in belief_title
     assert any(text.startswith("<b>PCA</b><br>") and "% of the variance<br>trustworthiness " in text for text in said)
     assert {"<b>next-token</b>", "<b>NextLat</b>"} <= set(said)
@@ -92,7 +93,7 @@ def test_clouds_of_some_rows(latents: list[AnnData], planes: Any, probes: Any) -
     (pca,) = having(figure, "points", model=0, column="pca")
     np.testing.assert_allclose(pca.x, planes[0]["pca"].coordinates[rows, 0])
     assert pca.selectedpoints == (1,)
-    assert pca.hovertext[0] == hover_texts(latents[0])[8]
+    assert pca.hovertext[0] == describer(latents[0])(8)
     some = figures.clouds(latents, [{"pca": analysis.project(one, "pca", rows=rows)} for one in latents], rows=rows)
     assert len(having(some, "points")) == 2
     mask = np.isin(np.arange(latents[0].n_obs), rows)
@@ -112,8 +113,8 @@ def test_clouds_refuse_what_does_not_fit(latents: list[AnnData], planes: Any) ->
 
 
 def test_a_score_is_said_beside_its_controls(probes: Any) -> None:
-    said = score_lines(probes[1])
-    assert said.startswith(f"held-out R² <b>{probes[1].score:.2f}</b><br>shuffled ")
+    said = ", ".join(scores(probes[1]))
+    assert said.startswith(f"R² {probes[1].score:.2f}, shuffled ")
     assert f"untrained {probes[1].untrained:.2f}".replace("-", "−") in said
     assert "-0.00" not in said
     assert "−0.00" not in said
@@ -141,9 +142,9 @@ def test_numbers_get_a_scale_and_nan_is_grey(latents: list[AnnData]) -> None:
     values[5] = np.nan
     table.obs["<odd>"] = values
     paint = coloring(table, "<odd>")
-    assert paint.title == "&lt;odd&gt;"
     assert paint.key is not None
     assert (paint.key["cmin"], paint.key["cmax"]) == (-2, 3)
+    assert paint.key["colorbar"]["title"]["text"] == "&lt;odd&gt;"
     assert paint.palette[paint.codes[5]] == MISSING
     known = np.delete(paint.codes.astype(int), 5)
     assert (np.diff(known) >= 0).all()
@@ -178,7 +179,7 @@ def test_an_unknown_colour_names_the_nearest(latents: list[AnnData]) -> None:
 
 
 def test_hover_tells_what_was_read(latents: list[AnnData]) -> None:
-    said = hover_texts(latents[0], np.array([2]))[0]
+    said = describer(latents[0])(2)
     tokens = " ".join(latents[0].obs["token"].iloc[:3])
     assert said == f"read {tokens}<br>episode 0, position 3<br>true state {latents[0].obs['state'].iloc[2]}"
     assert prefix(np.array([0, -1]), ["a"]) == "a ?"

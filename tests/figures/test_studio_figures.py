@@ -16,10 +16,9 @@ from nextlat_viz.analysis.lookahead import LookAhead, look_ahead
 from nextlat_viz.analysis.prediction import Prediction
 from nextlat_viz.analysis.probes.result import ReadOut, read_out
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.bars import prediction_bars
+from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
-from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.latents import extract
 from nextlat_viz.training.checkpoint import Checkpoint, load
 

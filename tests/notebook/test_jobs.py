@@ -123,7 +123,7 @@ def test_progress_and_cancelling_a_job_that_reports() -> None:
         compute = lambda: gate.work(lambda done, total: queue.report(float(done), total))  # noqa: E731
         assert isinstance(asked(queue, "first", compute, lambda: told.append("first")), Waiting)
         assert isinstance(asked(queue, "second", lambda: 2, lambda: told.append("second")), Waiting)
-        assert (queue.running.title, queue.running.number, queue.running.total) == ("First", 1, 2)
+        assert (queue.running.title, queue.place) == ("First", (1, 2))
         gate.go.release()
         await until(lambda: queue.running.share == 0.25)
         queue.cancel()
@@ -203,7 +203,7 @@ def test_what_nobody_listens_for_is_stopped() -> None:
         asked(queue, "shared", compute, second)
         asked(queue, "alone", lambda: 1, first)
         queue.withdraw(first)
-        assert (queue.running.total, queue.running.stopping) == (1, False)
+        assert (queue.place, queue.running.stopping) == ((1, 1), False)
         queue.withdraw(second)
         assert queue.running.stopping
         gate.go.release()

@@ -15,7 +15,7 @@ import pytest
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.pages import Step, episode_page, report, steps_page, write_page
-from nextlat_viz.pages.gallery import Item, index_page
+from nextlat_viz.pages.gallery import Item
 from nextlat_viz.pages.page import figure_html, render
 from nextlat_viz.worlds import Episodes
 
@@ -121,12 +121,13 @@ def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
 
 def test_an_index_leads_to_its_pages_and_says_what_is_missing() -> None:
     cards = [Item(NASTY, NASTY, "a b.html", "a b.svg", ("a b.svg", "a b.json")), Item("Ωmega", "", "o.html")]
-    page = index_page(NASTY, NASTY, {NASTY: cards, "none": []}, {NASTY: NASTY}, {"note": NASTY})
+    contents: dict[str, Any] = {"note": NASTY, "sections": {NASTY: cards, "none": []}, "missing": {NASTY: NASTY}}
+    page = render("index.html", NASTY, {"note": NASTY}, plotly=False, **contents)
     assert "<script" not in page
     assert "<img src=x" not in page
     assert re.findall('href="(.*?)"', page) == ["a%20b.html", "a%20b.html", "a%20b.svg", "a%20b.json", "o.html"]
     assert re.findall('<img src="(.*?)"', page) == ["a%20b.svg"]
-    assert "What is missing" not in index_page("t", "n", {}, {})
+    assert "What is missing" not in render("index.html", "t", plotly=False, **contents | {"missing": {}})
 
 
 def test_pages_of_a_gallery_share_plotly(world: worlds.World, episode: Episodes) -> None:

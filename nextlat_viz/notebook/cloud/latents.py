@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -12,10 +11,11 @@ import numpy as np
 from anndata import AnnData
 from jaxtyping import Float, Int, UInt8
 
-from nextlat_viz.display import escape
-from nextlat_viz.figures.clouds import NAMES
-from nextlat_viz.figures.rows import BELIEF, coloring, prefix
-from nextlat_viz.latents import meta, metas, site, tokens_of
+from nextlat_viz.display import distinct, escape
+from nextlat_viz.figures.clouds import NAMES, quality
+from nextlat_viz.figures.probes import scores
+from nextlat_viz.figures.rows import BELIEF, coloring, describer
+from nextlat_viz.latents import meta, site
 from nextlat_viz.notebook.cloud.widget import Cloud
 from nextlat_viz.notebook.panel import text_line
 from nextlat_viz.notebook.scene import Scene
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _HEIGHT = 380
 Rows = Int[np.ndarray, " rows"]
-PLACE = ("x", "y")
 VIEWS = {**NAMES, BELIEF: "Belief, by a linear probe", "place": "Place, by linear probes"}
 Readings = Mapping[str, "ProbeResult | str"]
 
@@ -79,7 +78,7 @@ def latent_cloud(
     places = where if isinstance(where, np.ndarray) else where.coordinates
     if len(places) != latents.n_obs:
         raise ValueError(f"where must hold one place for each of {latents.n_obs:,} rows, got {len(places):,}")
-    return Cloud(places, labels=_labels(latents), **paint(latents, color), **options)
+    return Cloud(places, labels=describer(latents, str, "\n"), **paint(latents, color), **options)
 
 
 def paint(latents: AnnData, color: str) -> Paint:
@@ -93,36 +92,11 @@ def paint(latents: AnnData, color: str) -> Paint:
         When there is no such column or state.
     """
     colors = coloring(latents, color)
-    key: dict[str, str] = {}
-    if colors.key is not None:
-        names = colors.key["colorbar"].get("ticktext")
-        if names is None:
-            low, high = colors.key["cmin"], colors.key["cmax"]
-            key = {f"{color} {low:.4g}": colors.palette[0], f"{high:.4g}": colors.palette[-2]}
-        else:
-            # The bar runs from the last name to the first, two stops each. A cloud needs no escaping.
-            shades = [shade for _, shade in colors.key["colorscale"][::2]]
-            for name, shade in zip(names[::-1], shades[::-1], strict=True):
-                text = html.unescape(name)
-                # Long names were cut, and may be the same now.
-                key[f"{text} ({len(key) + 1})" if text in key else text] = shade
-    return {"codes": colors.codes, "palette": colors.palette, "key": key}
-
-
-def _labels(latents: AnnData) -> Any:
-    """The label of a row, made when the mouse is over it."""
-    tokens = tokens_of(latents)
-    names = list(next(iter(metas(latents).values()))["vocabulary"])
-    episodes = latents.obs["episode"].to_numpy()
-    positions = latents.obs["position"].to_numpy()
-    line = {episode: i for i, episode in enumerate(np.unique(episodes).tolist())}
-
-    def label(row: int) -> str:
-        episode, position = int(episodes[row]), int(positions[row])
-        text = f"read {prefix(tokens[line[episode], :position], names)}\nepisode {episode}, position {position}"
-        return f"{text}\ntrue state {latents.obs['state'].iloc[row]}" if "state" in latents.obs else text
-
-    return label
+    texts, shades = [text for text, _ in colors.names], [shade for _, shade in colors.names]
+    # Long names were cut, and may be the same now.
+    return {
+        "codes": colors.codes, "palette": colors.palette, "key": dict(zip(distinct(texts), shades, strict=True)),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,26 +109,12 @@ class Places:
     note: str
 
 
-def read_by_probes(scene: Scene) -> tuple[str, ...]:
-    """The targets whose probes place rows in the world: the belief where the world has a picture of it, or x and y."""
-    targets = scene.targets
-    beliefs = BELIEF in targets and hasattr(scene.world, "belief_coordinates")
-    return ((BELIEF,) if beliefs else ()) + (PLACE if set(PLACE) <= set(targets) else ())
-
-
-def views(scene: Scene) -> list[str]:
-    """The views that a scene has, by their names in `VIEWS`."""
-    read = read_by_probes(scene)
-    return ["pca", "umap", *([BELIEF] if BELIEF in read else []), *(["place"] if PLACE[0] in read else [])]
-
-
 def places(
     scene: Scene, model: int, view: str, where: str, readings: Readings, umap: Projection | str = ""
 ) -> Places | str:
     """Return the coordinates of a model's rows in a view at a layer, or a sentence that says why there are none.
 
-    `readings` holds the model's probes, as `read_by_probes` names them; a message may stand in place of a probe or
-    of the UMAP.
+    `readings` holds the model's probes by their targets; a message may stand in place of a probe or of the UMAP.
     """
     latents = scene.latents[model]
     everything = np.arange(latents.n_obs)
@@ -162,12 +122,12 @@ def places(
         if isinstance(umap, str):
             return umap
         # Only the rows it was fitted on: UMAP places others between them, which would show structure that is not there.
-        return Places(umap.rows, umap.coordinates, f"UMAP{_trust(umap)}", umap.note)
+        return Places(umap.rows, umap.coordinates, ", ".join(["UMAP", *quality(umap)]), umap.note)
     if view == "pca":
         plane = scene.pca(where)[model]
         coordinates = plane.transform(site(latents, where))
-        return Places(everything, coordinates, f"PCA{_variance(plane)}", plane.note)
-    probes = [readings[name] for name in ((BELIEF,) if view == BELIEF else PLACE)]
+        return Places(everything, coordinates, ", ".join(["PCA", *quality(plane)]), plane.note)
+    probes = [readings[name] for name in scene.placing[view]]
     for probe in probes:
         if isinstance(probe, str):
             return probe
@@ -177,29 +137,65 @@ def places(
         world: Any = scene.world
         read = world.belief_coordinates(read)
     note = "" if view == BELIEF else "x and y as linear probes read them. "
-    return Places(everything, read, f"{VIEWS[view]}: {_scores(fitted)}", f"{note}{fitted[0].note}")
+    title = f"{VIEWS[view]}: {', '.join(scores(*fitted))}"
+    return Places(everything, read, title, f"{note}{fitted[0].note}")
 
 
-def _variance(plane: Projection) -> str:
-    shares = plane.explained_variance
-    return "" if shares is None else f", {100 * sum(shares):.0f}% of the variance"
+class RowCloud(Cloud):
+    """A cloud of some rows of a table of latents, ascending; it is told, and tells, the numbers of rows of the table.
 
+    `describe` returns the label of a row, by default that of `describer`; the other parameters are those of `Cloud`.
+    """
 
-def _trust(umap: Projection) -> str:
-    trust = umap.trustworthiness
-    return "" if trust is None else f", trustworthiness {trust:.2f}"
+    def __init__(
+        self,
+        latents: AnnData,
+        rows: Rows,
+        coordinates: Float[np.ndarray, "rows 2"],
+        color: str,
+        *,
+        on_click: Callable[[int], None],
+        on_select: Callable[[Rows], None],
+        describe: Callable[[int], str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.latents, self.rows, self.color = latents, rows, color
+        label = describe or describer(latents, str, "\n")
+        super().__init__(
+            coordinates,
+            labels=lambda point: label(int(rows[point])),
+            on_click=lambda point: on_click(int(rows[point])),
+            on_select=lambda points: on_select(rows[points]),
+            **self._colors_of(color),
+            **options,
+        )
 
+    def has(self, latents: AnnData, rows: Rows) -> bool:
+        """Whether these are the rows shown, of the same episodes."""
+        same = meta(latents)["episodes_sha256"] == meta(self.latents)["episodes_sha256"]
+        return same and np.array_equal(rows, self.rows)
 
-def _scores(fitted: Sequence[ProbeResult]) -> str:
-    """Held-out scores with their controls."""
-    scores = [f"R² {_listed([probe.score for probe in fitted])}"]
-    scores.append(f"shuffled {_listed([probe.shuffled for probe in fitted])}")
-    untrained = [probe.untrained for probe in fitted if probe.untrained is not None]
-    return ", ".join([*scores, f"untrained {_listed(untrained)}"] if untrained else scores)
+    def paint(self, color: str, latents: AnnData | None = None) -> None:
+        """Colour the rows by a column, of another model's table if one is given."""
+        self.color, self.latents = color, self.latents if latents is None else latents
+        self.recolor(**self._colors_of(color))
 
+    def highlight(self, rows: Rows | None) -> None:
+        """Select those of some rows that are shown; None selects nothing."""
+        self.select(np.zeros(0, dtype=np.int64) if rows is None else self._points(rows))
 
-def _listed(values: Sequence[float]) -> str:
-    return " and ".join(f"{value:.2f}".replace("-", "−") for value in values)
+    def go_to(self, rows: Rows) -> None:
+        """Draw the path to the cursor, through rows in reading order; none where a row is not shown."""
+        points = self._points(rows)
+        self.cursor = points.tolist() if len(points) == len(rows) else []
+
+    def _points(self, rows: Rows) -> Int[np.ndarray, " shown"]:
+        at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        return at[self.rows[at] == rows]
+
+    def _colors_of(self, color: str) -> Paint:
+        everything = len(self.rows) == self.latents.n_obs
+        return paint(self.latents if everything else self.latents[self.rows], color)
 
 
 class EveryPoint:
@@ -209,84 +205,47 @@ class EveryPoint:
     """
 
     def __init__(self, on_click: Callable[[int], None], on_select: Callable[[Rows], None]) -> None:
-        self._on_click, self._on_select = on_click, on_select
+        self._callbacks: dict[str, Any] = {"on_click": on_click, "on_select": on_select}
         self._row = ipywidgets.HBox(layout={"flex_flow": "row wrap", "width": "100%"})
         self._note = text_line()
         self.box = ipywidgets.VBox([self._row, self._note], layout={"width": "100%"})
-        self.clouds: list[Cloud | None] = []
-        self._places: list[Places | str] = []
-        self._read: list[str] = []
+        self._clouds: list[RowCloud | None] = []
+
+    @property
+    def clouds(self) -> list[RowCloud]:
+        """The clouds of the models that have places."""
+        return [cloud for cloud in self._clouds if cloud is not None]
 
     def draw(
         self, labels: Sequence[str], latents: Sequence[AnnData], where: Sequence[Places | str], color: str
     ) -> None:
         """Show points at new places; a cloud of the same rows of the same episodes is moved, others are made anew."""
-        parts, clouds = [], []
-        for i, (label, table, place) in enumerate(zip(labels, latents, where, strict=True)):
-            old = self.clouds[i] if i < len(self.clouds) else None
-            cloud = None if isinstance(place, str) else self._cloud(old, i, label, table, place, color)
-            if old is not None and old is not cloud:
+        before, self._clouds = [*self._clouds, *[None] * len(latents)], []
+        parts: list[Any] = []
+        for label, table, place, old in zip(labels, latents, where, before, strict=False):
+            cloud = None if isinstance(place, str) else self._cloud(old, label, table, place, color)
+            self._clouds.append(cloud)
+            parts.append(cloud or ipywidgets.HTML(f"<b>{escape(label)}</b><br>{escape(place)}"))
+            parts[-1].layout = {"flex": "1 1 300px", "min_width": "0", "margin": "0 6px 6px 0"}
+        for old in before:
+            if old is not None and old not in self._clouds:
                 old.close()
-            clouds.append(cloud)
-            words = f"<b>{escape(label)}</b><br>{escape(place)}" if isinstance(place, str) else ""
-            part = ipywidgets.HTML(words) if cloud is None else cloud
-            part.layout = {"flex": "1 1 300px", "min_width": "0", "margin": "0 6px 6px 0"}
-            parts.append(part)
-        for gone in self.clouds[len(clouds) :]:
-            if gone is not None:
-                gone.close()
-        self.clouds, self._places = clouds, list(where)
-        self._read = [meta(table)["episodes_sha256"] for table in latents]
         self._row.children = parts
         notes = dict.fromkeys(place.note for place in where if isinstance(place, Places) and place.note)
         self._note.value = "<br>".join(escape(note) for note in notes)
 
-    def recolor(self, latents: Sequence[AnnData], color: str) -> None:
-        for cloud, table, place in zip(self.clouds, latents, self._places, strict=True):
-            if cloud is not None and isinstance(place, Places):
-                cloud.recolor(**paint(_taken(table, place), color))
-
-    def select(self, rows: Rows) -> None:
-        for cloud, place in zip(self.clouds, self._places, strict=True):
-            if cloud is not None and isinstance(place, Places):
-                cloud.select(_among(place.rows, rows))
-
-    def go_to(self, rows: Rows) -> None:
-        """Draw the path to the cursor, through rows of the table in reading order."""
-        for cloud, place in zip(self.clouds, self._places, strict=True):
-            if cloud is not None and isinstance(place, Places):
-                at = _among(place.rows, rows)
-                cloud.cursor = at.tolist() if len(at) == len(rows) else []
-
     def close(self) -> None:
         for cloud in self.clouds:
-            if cloud is not None:
-                cloud.close()
-        self.clouds, self._places = [], []
+            cloud.close()
+        self._clouds = []
         self._row.children = ()
 
-    def _cloud(self, old: Cloud | None, i: int, label: str, table: AnnData, place: Places, color: str) -> Cloud:
-        before = None
-        if old is not None and self._read[i] == meta(table)["episodes_sha256"]:
-            before = self._places[i]
+    def _cloud(self, old: RowCloud | None, label: str, table: AnnData, place: Places, color: str) -> RowCloud:
         title = f"{label}: {place.title}"
-        if old is not None and isinstance(before, Places) and np.array_equal(before.rows, place.rows):
-            old.move(place.coordinates)
-            old.title = title
-            old.recolor(**paint(_taken(table, place), color))
-            return old
-        return latent_cloud(
-            _taken(table, place), place.coordinates, color, title=title, height=_HEIGHT,
-            on_click=lambda row: self._on_click(int(place.rows[row])),
-            on_select=lambda rows: self._on_select(place.rows[rows]),
-        )  # fmt: skip
-
-
-def _taken(table: AnnData, place: Places) -> AnnData:
-    return table if len(place.rows) == table.n_obs else table[place.rows]
-
-
-def _among(known: Int[np.ndarray, " known"], rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " matches"]:
-    """Positions of `rows` in `known`, which is ascending; rows that are not in it are left out."""
-    at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
-    return at[known[at] == rows]
+        if old is None or not old.has(table, place.rows):
+            options = {"title": title, "height": _HEIGHT, **self._callbacks}
+            return RowCloud(table, place.rows, place.coordinates, color, **options)
+        old.move(place.coordinates)
+        old.title = title
+        old.paint(color, table)
+        return old

@@ -155,6 +155,9 @@ class Cloud(LiveWidget):
             raise ValueError(f"axes must be two titles, of x and of y, got {len(axes)}")
         self._labels, self._on_select, self._on_click, self._on_move = labels, on_select, on_click, on_move
         self._colors = list(palette)
+        places_named = [
+            [_short(name, _LONGEST_LANDMARK), *_point("landmarks", place)] for name, place in (landmarks or {}).items()
+        ]
         given = np.zeros(self._n, np.uint8) if codes is None else codes
         super().__init__(
             _places=places.tobytes(),
@@ -166,7 +169,7 @@ class Cloud(LiveWidget):
             handle=None if handle is None else _point("handle", handle),
             _axes=[_short(title, _LONGEST_NAME) for title in axes or ()],
             _outline=_packed_lines(outline),
-            _landmarks=_named_places(landmarks or {}),
+            _landmarks=places_named,
             **_packed_colors(given, palette, self._n),
         )
 
@@ -357,11 +360,6 @@ def _packed_lines(lines: Sequence[Any]) -> bytes:
             raise ValueError(f"outline must hold polylines of shape (points, 2), finite, got {points.shape}")
         parts += [points, np.full((1, 2), np.nan, "<f4")]
     return np.concatenate(parts).tobytes() if parts else b""
-
-
-def _named_places(landmarks: Mapping[str, Any]) -> list[list[Any]]:
-    """Pack landmarks: name, x, y."""
-    return [[_short(name, _LONGEST_LANDMARK), *_point("landmarks", place)] for name, place in landmarks.items()]
 
 
 def _point(name: str, value: Any) -> tuple[float, float]:

@@ -10,9 +10,8 @@ from nextlat_viz.analysis.prediction import Prediction, prediction
 from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.display import escape
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.figures.bars import prediction_bars
+from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
-from nextlat_viz.figures.readout import read_out_figure
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents.table import HIDDEN, PROBS
 from nextlat_viz.notebook import controls

@@ -55,10 +55,9 @@ class TrajectoryCompare(Panel):
         super().__init__(*models, state=state, theme=theme)
         self._controls = controls.EpisodeControls(self)
         self._why = ipywidgets.HTML()
-        own = [] if self._shares else [controls.world(self), controls.layer(self), controls.step(self)]
-        last = [] if self._shares else [controls.theme(self)]
+        own = controls.own(self)
         self._show(
-            above=[*([controls.row(*own, *last)] if own else []), controls.row(*self._controls.row), self._why],
+            above=[*([controls.row(*own)] if own else []), controls.row(*self._controls.row), self._why],
             on_click=self._click,
             on_select=self._select,
         )

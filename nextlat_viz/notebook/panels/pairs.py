@@ -14,7 +14,7 @@ from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.theme import Theme, model_colors
 from nextlat_viz.latents import site
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import LABEL, ROOM, Panel, text_line
+from nextlat_viz.notebook.panel import Panel, choice, text_line
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
@@ -32,22 +32,13 @@ class PairsPanel(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self.by = ipywidgets.Dropdown(
-            description="Equal", tooltip="Histories with the same value of this are equivalent", style=LABEL,
-            layout=ROOM,
-        )  # fmt: skip
-        self.model = ipywidgets.Dropdown(
-            description="Rank by model", tooltip="The model whose distances rank the pairs", style=LABEL, layout=ROOM
-        )
+        self.by = choice("Equal", "Histories with the same value of this are equivalent")
+        self.model = choice("Rank by model", "The model whose distances rank the pairs")
         self._heading, self._about = text_line(), text_line()
         self.list = ipywidgets.Select(options=[], rows=_ROWS, layout={"width": "auto"}, tooltip="Choose a pair")
         self.list.add_class("nlv-list")
-        self.other = ipywidgets.Button(
-            description="Go to the other history",
-            tooltip="Put the cursor on the other history of the pair",
-            layout={"width": "auto"},
-        )
-        self.other.on_click(self._guarded(lambda button: self._cross()))
+        about = "Put the cursor on the other history of the pair"
+        self.other = self._button("Go to the other history", about, self._cross)
         self._offer(None)
         self._show([controls.row(self.by, self.model)], stage=[self._heading, self.list, self._about, self.other])
         self._link(self.state, self._offer, "world")
@@ -122,12 +113,16 @@ class PairsPanel(Panel):
         far = " ".join(f"{pair[f'relative, {label}']:5.2f}" for label in labels)
         return f"{far}  {_tail(pair['prefix_a'])} ~ {_tail(pair['prefix_b'])}  {shorten(str(pair['state']), 40)}"
 
+    def _chosen(self) -> tuple[pd.Series, list[tuple[int, int]]]:
+        """The chosen pair, and the (episode, position) of both histories."""
+        pair = self.table.iloc[self.list.index]
+        return pair, [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
+
     def _fly(self) -> None:
         """Select both histories, and put the cursor on the first."""
         if self.list.index is None:
             return
-        pair, labels = self.table.iloc[self.list.index], self.state.scene.labels
-        ends = [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
+        labels, (pair, ends) = self.state.scene.labels, self._chosen()
         histories = [
             f"<code>{escape(shorten(str(pair[f'prefix_{end}']), 80))}</code> (episode {where[0]}, position {where[1]})"
             for end, where in zip("ab", ends, strict=True)
@@ -144,8 +139,7 @@ class PairsPanel(Panel):
             self.state.episode, self.state.position = ends[0]
 
     def _cross(self) -> None:
-        pair = self.table.iloc[self.list.index]
-        ends = [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
+        _, ends = self._chosen()
         here = (self.state.episode, self.state.position)
         self.state.go_to(*(ends[0] if here == ends[1] else ends[1]))
 

@@ -56,10 +56,8 @@ class ProbeLab(Panel):
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
         self._table = ipywidgets.HTML()
-        own = [] if self._shares else [controls.world(self), controls.layer(self), controls.step(self)]
-        last = [] if self._shares else [controls.theme(self)]
         self._show(
-            above=[controls.row(*own, controls.target(self), *last)],
+            above=[controls.row(*controls.own(self, controls.target(self)))],
             below=[self._table],
             on_click=self._click,
             on_select=self._select,

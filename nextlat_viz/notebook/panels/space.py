@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,13 @@ from jaxtyping import Int
 from nextlat_viz import figures
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.cloud.latents import PLACE, VIEWS, EveryPoint, Readings, places, read_by_probes, views
+from nextlat_viz.notebook.cloud.latents import VIEWS, EveryPoint, Readings, places
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
-from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
+from nextlat_viz.notebook.panel import Panel, choice
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
 
@@ -49,12 +51,8 @@ class SpacePanel(Panel):
         self._prepared: Any = None
         self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick))
         self._frame = ipywidgets.VBox(layout={"width": "100%"})
-        self.points = ipywidgets.Dropdown(
-            description="Draw", tooltip="All views of a sample, or one view of all rows", style=LABEL, layout=ROOM
-        )
-        self.view = ipywidgets.Dropdown(
-            description="View", tooltip="How the latents are laid out", style=LABEL, layout=ROOM
-        )
+        self.points = choice("Draw", "All views of a sample, or one view of all rows")
+        self.view = choice("View", "How the latents are laid out")
         self.status = controls.StatusLine(self.state.layouts, self._ask)
         self._offer(None)
         self._link(self.state, self._offer, "world")
@@ -80,7 +78,7 @@ class SpacePanel(Panel):
     def clouds(self) -> list[Any]:
         """The clouds of every row, one for each model that has places in this view; none where a figure is drawn."""
         self.refresh()
-        return [cloud for cloud in self._points.clouds if cloud is not None]
+        return list(self._points.clouds)
 
     @property
     def plot(self) -> Any:
@@ -97,21 +95,19 @@ class SpacePanel(Panel):
         self.points.options = [(sample, False), *([(f"all {total:,} rows, one view", True)] if more else [])]
         self.points.value = total > max(shown, _MANY)
         self.points.layout.display = None if more else "none"
-        try:
-            known = views(scene)
-        except LatentsError:
-            known = ["pca", "umap"]
-        self.view.options = [(VIEWS[name], name) for name in known]
-        self.view.value = known[0]
+        self.view.options = [(VIEWS[name], name) for name in ("pca", "umap", *scene.placing)]
+        self.view.value = "pca"
 
     def _looks_at(self) -> Any:
         """What the figure depends on: all but the cursor, then the cursor."""
         state = self.state
-        results = [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
-        keys = (result if isinstance(result, str) else id(result) for result in results)
+        keys = (result if isinstance(result, str) else id(result) for result in self._results())
         where = (id(state.scene), *keys, state.site, self.points.value, self.points.value and self.view.value)
         marks = (state.selection, tuple(sorted(state.filter.items())))
         return (where, state.color, marks, state.dark), (state.episode, state.position)
+
+    def _results(self) -> list[Any]:
+        return [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
 
     def _prepare(self) -> None:
         state = self.state
@@ -126,9 +122,8 @@ class SpacePanel(Panel):
             self._umaps = [""] * len(state.latents)
         self.status.follow()
         self._readings = [self._read(model) for model in range(len(state.scene.latents))]
-        results = [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
         # Results that are there stay; what is missing is asked for at every change, so that it can be computed again.
-        missing = any(isinstance(result, str) and result for result in results)
+        missing = any(isinstance(result, str) and result for result in self._results())
         self._prepared = None if missing else (wanted, state.jobs.changes, state.layouts.changes)
 
     def _ask_umaps(self) -> list[Projection | str]:
@@ -164,15 +159,9 @@ class SpacePanel(Panel):
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
         scene, site = self.state.scene, self.state.site
-        try:
-            wanted = read_by_probes(scene)
-        except LatentsError:
-            # Latents without a known world have targets too, but no picture to show them in.
-            return {}
-        if self.points.value:
-            wanted = {BELIEF: (BELIEF,), "place": PLACE}.get(self.view.value, ())
+        wanted = [scene.placing.get(self.view.value, ())] if self.points.value else scene.placing.values()
         readings: dict[str, Any] = {}
-        for name in wanted:
+        for name in itertools.chain.from_iterable(wanted):
             try:
                 readings[name] = self._probe(model, name, site)
             except (LatentsError, ValueError) as error:
@@ -202,11 +191,13 @@ class SpacePanel(Panel):
             self._points.draw([shorten(label, _LONGEST) for label in scene.labels], scene.latents, coordinates, color)
             self._bring(self._points.box)
         elif color != before[1]:
-            self._points.recolor(scene.latents, color)
+            for cloud in self._points.clouds:
+                cloud.paint(color)
         if (where, marks) != (before[0], before[2]):
-            rows = self._highlighted()
-            self._points.select(np.zeros(0, dtype=np.int64) if rows is None else rows)
-        self._points.go_to(self._path())
+            for cloud in self._points.clouds:
+                cloud.highlight(state.highlighted)
+        for cloud in self._points.clouds:
+            cloud.go_to(self._path())
 
     def _figure(self) -> Any:
         """All views, or the one that clouds are drawn in, of as many rows as a figure can draw."""
@@ -226,30 +217,23 @@ class SpacePanel(Panel):
             state.color,
             labels=[shorten(label, _LONGEST) for label in scene.labels],
             rows=scene.shown,
-            selection=self._highlighted(),
+            selection=state.highlighted,
             cursor=(state.episode, state.position),
             theme=state.theme,
         )
 
-    def _highlighted(self) -> Int[np.ndarray, " rows"] | None:
-        """The selected rows that the filter keeps; without a selection, all it keeps."""
-        state = self.state
-        if not state.filter:
-            return state.rows if state.selection else None
-        return state.rows[state.kept[state.rows]] if state.selection else np.flatnonzero(state.kept)
-
     def _read_place(self, model: int) -> dict[str, Any]:
         """The view of the places that linear probes read, in a world where rows have a place."""
         scene, site = self.state.scene, self.state.site
-        if PLACE[0] not in self._readings[model]:
+        if "x" not in self._readings[model]:
             return {}
         read = places(scene, model, "place", site, self._readings[model])
         if isinstance(read, str):
             return {VIEWS["place"]: read}
         probes: Any = self._readings[model]
-        scores = ", ".join(f"{probes[name].score:.2f}".replace("-", "−") for name in PLACE)
+        score, *_ = scores(*(probes[name] for name in scene.placing["place"]))
         return {
-            f"{VIEWS['place']}: R² {scores}": replace(
+            f"{VIEWS['place']}: {score}": replace(
                 scene.pca(site)[model], coordinates=read.coordinates[scene.shown].astype(np.float32),
                 explained_variance=None, trustworthiness=None, note=f"{read.title}. {read.note}",
             )
@@ -300,12 +284,6 @@ class SpacePanel(Panel):
         shown = self.state.scene.shown
         return sorted({int(shown[point]) for _, point in self._plot.points(points, "points")})
 
-    def close(self) -> None:
-        if not self._closed:
-            self.status.close()
-            self._points.close()
-        super().close()
-
 
 class LatentExplorer(SpacePanel):
     """The latents of one or several models: PCA, UMAP, and the belief a linear probe reads from them.
@@ -340,12 +318,9 @@ class LatentExplorer(SpacePanel):
     framed = False
 
     def _build(self) -> None:
-        self._mouse = ipywidgets.Dropdown(
-            options=MOUSE, description="Drag to", tooltip="What dragging with the mouse does", style=LABEL, layout=ROOM
-        )
+        self._mouse = choice("Drag to", "What dragging with the mouse does", MOUSE)
         self._count, self._where = ipywidgets.HTML(), ipywidgets.HTML()
-        self._clear = ipywidgets.Button(description="Clear selection", tooltip="Select nothing", disabled=True)
-        self._clear.on_click(self._guarded(lambda button: self._select(None)))
+        self._clear = self._button("Clear selection", "Select nothing", lambda: self._select(None))
         self._jobs = controls.StatusLine(self.state.jobs)
         shared = controls.row(
             controls.world(self), controls.color(self), controls.layer(self), controls.step(self), self._mouse,
@@ -385,8 +360,3 @@ class LatentExplorer(SpacePanel):
     def _show_mouse(self, layout: Any, mode: str) -> None:
         if mode in dict(MOUSE).values():
             self._mouse.value = mode
-
-    def close(self) -> None:
-        if not self._closed:
-            self._jobs.close()
-        super().close()

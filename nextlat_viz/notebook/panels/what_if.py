@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from nextlat_viz.analysis.interventions.inject import Injector
 from nextlat_viz.analysis.interventions.plane import JointProbe, injection_plane
@@ -18,8 +18,8 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import column
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.cloud import Cloud, paint
-from nextlat_viz.notebook.panel import LABEL, ROOM, text_line
+from nextlat_viz.notebook.cloud.latents import RowCloud
+from nextlat_viz.notebook.panel import ROOM, choice, text_line
 from nextlat_viz.notebook.panels.answers import ModelPanel
 from nextlat_viz.notebook.state import ViewState
 
@@ -46,21 +46,15 @@ class WhatIfPanel(ModelPanel):
 
     def _build(self) -> None:
         change = controls.target(self, "Change", "Which reading of the probe to change")
-        self.to = ipywidgets.Dropdown(
-            description="to", tooltip="The target: what the probe reads after the edit", style=LABEL, layout=ROOM
-        )
+        self.to = choice("to", "The target: what the probe reads after the edit")
         self.slider = ipywidgets.FloatSlider(
             tooltip="The target: what the probe reads after the edit",
             readout_format=".4g",
             layout=ROOM | {"width": "220px"},
         )
-        self.metric = ipywidgets.Dropdown(
-            options=[("scaled by latent covariance", "covariance"), ("Euclidean", "euclidean")],
-            description="Distance", tooltip="How the size of the edit is measured", style=LABEL, layout=ROOM,
-        )  # fmt: skip
-        self.model = ipywidgets.Dropdown(
-            description="Readings of", tooltip="The model whose readings the plane shows", style=LABEL, layout=ROOM
-        )
+        metrics = [("scaled by latent covariance", "covariance"), ("Euclidean", "euclidean")]
+        self.metric = choice("Distance", "How the size of the edit is measured", metrics)
+        self.model = choice("Readings of", "The model whose readings the plane shows")
         self.plane = TargetPlane(self.state, self._guarded(self._drag))
         self._chosen: InjectionPlane | None = None
         self._held: Any = None
@@ -130,8 +124,7 @@ class WhatIfPanel(ModelPanel):
         if plane is None or cloud is None:
             return
         self._hold(plane.reading((x, y), self.plane.now))
-        across, up = plane.coordinates(self._held).tolist()
-        cloud.handle = across, up
+        cloud.handle = tuple(plane.coordinates(self._held).tolist())
 
     def _slide(self, change: Any) -> None:
         if not self._following:
@@ -201,11 +194,6 @@ class WhatIfPanel(ModelPanel):
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         return injection_figure(answers, most=_MOST, theme=theme)
 
-    def close(self) -> None:
-        if not self._closed:
-            self.plane.close()
-        super().close()
-
 
 class TargetPlane:
     """A plane of a probe's readings: of every row, at the cursor (a ring), and the target (a marker to drag).
@@ -218,9 +206,8 @@ class TargetPlane:
         self._state, self._on_move = state, on_move
         self._caption = text_line()
         self.box = ipywidgets.VBox([self._caption], layout=_NARROW | {"display": "none"})
-        self.cloud: Cloud | None = None
+        self.cloud: RowCloud | None = None
         self._of: tuple[Any, ...] = ()
-        self._painted: Any = None
         self._highlighted: Any = None
         self._wanted: np.ndarray | None = None
 
@@ -234,12 +221,13 @@ class TargetPlane:
             self._make(plane, probe, model)
             self._of = of
         assert self.cloud is not None
-        self.cloud.ring = _pair(self._places[self._row])
+        self.cloud.ring = tuple(self._places[self._row].tolist())
         if wanted is not None and wanted is not self._wanted:
-            self.cloud.handle = _pair(plane.coordinates(wanted))
+            self.cloud.handle = tuple(plane.coordinates(wanted).tolist())
         self._wanted = wanted
-        self._paint(model)
-        self._select()
+        if self.cloud.color != self._state.color:
+            self.cloud.paint(self._state.color)
+        self._highlight()
         self._caption.value = _caption(plane, probe.names, self.now, wanted)
         self.box.layout.display = None
 
@@ -264,43 +252,31 @@ class TargetPlane:
     def _make(self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int) -> None:
         scene = self._state.scene
         self.close()
-        self._painted = self._highlighted = self._wanted = None
+        self._highlighted = self._wanted = None
         self._readings = probe.predict(scene.latents[model])
         self._places = plane.coordinates(self._readings)
-        self.cloud = Cloud(
+        self.cloud = RowCloud(
+            scene.latents[model],
+            scene.shown,
             self._places[scene.shown],
-            labels=lambda point: self._label(probe.names, int(scene.shown[point])),
-            on_select=lambda points: self._state.select(scene.shown[points]),
-            on_click=lambda point: self._state.go_to_row(int(scene.shown[point])),
+            self._state.color,
+            describe=lambda row: self._label(probe.names, row),
+            on_select=self._state.select,
+            on_click=self._state.go_to_row,
             on_move=self._on_move,
             height=_HEIGHT,
-            handle=_pair(self._places[self._row]),
+            handle=self._places[self._row],
             axes=plane.axes,
             outline=plane.outline,
             landmarks=plane.landmarks,
         )
         self.box.children = [self.cloud, self._caption]
 
-    def _paint(self, model: int) -> None:
-        scene, color = self._state.scene, self._state.color
-        if self.cloud is not None and self._painted != color:
-            colors = paint(scene.latents[model], color)
-            self.cloud.recolor(colors["codes"][scene.shown], colors["palette"], colors["key"])
-            self._painted = color
-
-    def _select(self) -> None:
-        """Highlight the selected rows, or those that the filter keeps."""
-        state, scene = self._state, self._state.scene
-        looks = state.selection, state.filter
-        if self.cloud is None or looks == self._highlighted:
-            return
-        rows: Int[np.ndarray, " rows"] = np.zeros(0, np.int64)
-        if state.selection:
-            rows = state.rows
-        elif state.filter:
-            rows = np.flatnonzero(state.kept)
-        self.cloud.select(np.flatnonzero(np.isin(scene.shown, rows)))
-        self._highlighted = looks
+    def _highlight(self) -> None:
+        state, looks = self._state, (self._state.selection, self._state.filter)
+        if self.cloud is not None and looks != self._highlighted:
+            self.cloud.highlight(state.highlighted)
+            self._highlighted = looks
 
     def _label(self, names: tuple[str, ...], row: int) -> str:
         ((episode, position),) = self._state.scene.keys([row])
@@ -322,7 +298,3 @@ def _numbers(names: tuple[str, ...], values: np.ndarray) -> str:
     most = np.sort(np.argsort(-values, kind="stable")[:_MOST_NAMES])
     shown = ", ".join(f"{shorten(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")
     return shown + ", …" * (len(names) > _MOST_NAMES)
-
-
-def _pair(place: np.ndarray) -> tuple[float, float]:
-    return float(place[0]), float(place[1])

@@ -5,12 +5,10 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-import ipywidgets
-
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import LABEL, ROOM, Panel
+from nextlat_viz.notebook.panel import Panel, choice
 from nextlat_viz.notebook.state import ViewState
 
 # Pixels the picture is laid out for; on the page it is as wide as its panel.
@@ -27,9 +25,7 @@ class WorldPanel(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self._kind = ipywidgets.Dropdown(
-            description="Picture", tooltip="How the world is drawn", style=LABEL, layout=ROOM
-        )
+        self._kind = choice("Picture", "How the world is drawn")
         self._offer(None)
         self._link(self.state, self._offer, "world")
         self._show(above=[controls.row(self._kind)])

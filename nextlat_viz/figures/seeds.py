@@ -1,0 +1,183 @@
+"""Every seed of both objectives, with the controls: of the loss and the belief, and of every claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from nextlat_viz.display import escape
+from nextlat_viz.errors import unknown
+from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.layout import Layout
+from nextlat_viz.figures.theme import OBJECTIVES, Theme
+from nextlat_viz.plotting import MISSING, Figure
+
+_SEED_COLUMNS = (
+    "world", "objective", "seed", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "loss", "floor",
+)  # fmt: skip
+_SIDES = (
+    ([0.1, 0.5], "loss above the Bayes floor, nats per token"),
+    ([0.56, 1.0], "belief read by a linear probe, held-out R²"),
+)
+_CONTROLS = (
+    ("belief_r2_shuffled", "shuffled labels", "x-thin-open"),
+    ("belief_r2_untrained", "untrained model", "circle-open"),
+)
+_CLAIM_COLUMNS = ("claim", "world", "unit", "better", "next_token", "nextlat", "controls", "verdict")
+_CLAIM = 136  # pixels
+_SYMBOLS = ("circle-open", "x-thin-open", "square-open", "triangle-up-open", "star-open", "cross-thin-open")
+
+
+def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:
+    """Draw every seed: how far its loss is above the floor, and how much belief a linear probe reads.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per run: ``world, objective, seed, belief_r2, belief_r2_shuffled, belief_r2_untrained, loss, floor``;
+        losses in nats per token.
+    theme : {"auto", "light", "dark"}
+
+    Returns
+    -------
+    plotly Figure
+        A row per world, all seeds shown. The vertical stroke is the mean over seeds.
+
+    Raises
+    ------
+    UnknownNameError
+        When a column is missing.
+    """
+    _require(_SEED_COLUMNS, table, "table of seeds")
+    worlds, objectives = list(dict.fromkeys(table["world"])), list(dict.fromkeys(table["objective"]))
+    labels = [OBJECTIVES.get(name, str(name)) for name in objectives]
+    colors = themes.model_colors(labels)
+    rows = {
+        "range": [len(objectives) - 0.5, -0.5], "showgrid": False, "tickvals": list(range(len(objectives))),
+        "ticktext": [f"<b>{escape(label)}</b>" for label in labels], "ticks": "outside", "ticklen": 6,
+        "tickcolor": "rgba(0,0,0,0)",
+    }  # fmt: skip
+    layout, marks = Layout(), _Marks()
+    height = 1 / len(worlds)
+    for i, world in enumerate(worlds):
+        top = 1 - i * height
+        for side, (across, title) in enumerate(_SIDES):
+            x = {"rangemode": "tozero", "zeroline": True, "title": {"text": title if i == len(worlds) - 1 else ""}}
+            axes = layout.view(
+                across,
+                [top - height * 0.8, top - height * 0.1],
+                x=x,
+                y={**rows, "showticklabels": side == 0},
+                title="" if side else escape(world),
+            )
+            for j, (objective, label, color) in enumerate(zip(objectives, map(escape, labels), colors, strict=True)):
+                runs = table[(table["world"] == world) & (table["objective"] == objective)]
+                own = {"customdata": runs["seed"], **axes}
+                for column, name, symbol in _CONTROLS if side else ():
+                    marker = {"size": 8, "symbol": symbol, "color": MISSING, "line": {"width": 1.5}}
+                    marks.add(name, runs[column], j, marker, f"{label}, seed %{{customdata}}<br>{name}", **own)
+                name = "R²" if side else "above the floor"
+                values = runs["belief_r2"] if side else runs["loss"] - runs["floor"]
+                hover = f"{label}, seed %{{customdata}}<br>{name}"
+                marks.add(name, values, j, {"size": 11, "color": color}, hover, showlegend=False, **own)
+                stroke = {"size": 34, "color": themes.ink(theme)}
+                marks.mean(values, j, stroke, f"{label}, mean over seeds", **axes)
+    return layout.finish(
+        marks.traces,
+        theme,
+        height=70 + 58 * len(worlds) * (len(objectives) + 0.6),
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+        margin={"l": 20, "r": 14, "t": 30, "b": 48},
+    )
+
+
+def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "auto") -> Figure:
+    """Draw each claim: the values of all seeds of both objectives, the controls, and the verdict.
+
+    Parameters
+    ----------
+    judged : DataFrame
+        As ``nextlat_viz.claims()`` returns it.
+    columns : int
+        Claims side by side.
+    theme : {"auto", "light", "dark"}
+
+    Returns
+    -------
+    plotly Figure
+        A view per claim, with a row per objective. Dots are seeds, vertical strokes their means, grey marks controls.
+
+    Raises
+    ------
+    UnknownNameError
+        When a column is missing.
+    """
+    _require(_CLAIM_COLUMNS, judged, "table of claims")
+    objectives = ("next_token", "nextlat")
+    labels = [OBJECTIVES[name] for name in objectives]
+    colors = themes.model_colors(labels)
+    controls = list(dict.fromkeys(name for row in judged["controls"] for name in row))
+    symbols = {name: _SYMBOLS[i % len(_SYMBOLS)] for i, name in enumerate(controls)}
+    rows = {"range": [1.5, -0.5], "showgrid": False, "tickvals": [0, 1], "ticktext": labels, "zeroline": False}
+    down = -(-len(judged) // columns)
+    layout, marks = Layout(), _Marks()
+    for i, claim in enumerate(judged.to_dict("records")):
+        at, across = divmod(i, columns)
+        width, top = 1 / columns, 1 - at / down
+        left = across * width + (0.075 if columns > 1 else 0.1)
+        arrow = {"higher": " →", "lower": " ←"}.get(claim["better"], "")
+        axes = layout.view(
+            [left, (across + 1) * width - 0.02],
+            [top - 0.62 / down, top - 0.16 / down],
+            x={"title": {"text": escape(claim["unit"]) + arrow, "standoff": 4}, "zeroline": False, "nticks": 6},
+            y=rows,
+            title=escape(claim["claim"]),
+            more=f"{escape(claim['world'])} · <b>{escape(claim['verdict'])}</b>",
+        )
+        for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
+            for name, value in claim["controls"].items():
+                grey = {"size": 9, "symbol": symbols[name], "color": MISSING, "line": {"width": 1.6, "color": MISSING}}
+                marks.add(name, [value], j, grey, escape(name), **axes)
+            dots = {"size": 9, "color": color, "symbol": themes.symbol(j)}
+            marks.add(label, claim[objective], j, dots, f"{label}, one seed:", **axes)
+            marks.mean(claim[objective], j, {"size": 24, "color": color}, f"{label}, mean:", **axes)
+    return layout.finish(
+        marks.traces,
+        theme,
+        height=64 + _CLAIM * down,
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1 + 24 / (_CLAIM * down), "yanchor": "bottom"},
+        margin={"l": 12, "r": 12, "t": 58, "b": 6},
+    )
+
+
+def _require(columns: Sequence[str], table: pd.DataFrame, what: str) -> None:
+    for name in columns:
+        if name not in table:
+            raise unknown(f"column of the {what}", name, map(str, table.columns))
+
+
+class _Marks:
+    """Marks in the rows of views; each name is in the legend once. Hover texts are plotly's HTML."""
+
+    def __init__(self) -> None:
+        self.traces: list[go.Scatter] = []
+
+    def add(self, name: str, values: Any, row: int, marker: Mapping[str, Any], hover: str, **more: Any) -> None:
+        """Add one mark per value, spread over the height of the row in their order."""
+        first = all(trace.name != escape(name) for trace in self.traces)
+        self.traces.append(
+            go.Scatter(
+                x=values, y=row + 0.09 * (np.arange(len(values)) - (len(values) - 1) / 2), mode="markers",
+                name=escape(name), legendgroup=name, marker=marker,
+                hovertemplate=f"{hover} %{{x:.4g}}<extra></extra>", **{"showlegend": first, **more},
+            )
+        )  # fmt: skip
+
+    def mean(self, values: Any, row: int, stroke: Mapping[str, Any], hover: str, **axes: str) -> None:
+        """Add the mean of some values as a vertical stroke."""
+        look = {"symbol": "line-ns-open", "line": {"width": 2}, **stroke}
+        self.add("mean over seeds", [float(np.mean(values))], row, look, hover, **axes)
