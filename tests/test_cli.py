@@ -167,8 +167,10 @@ def test_demo_writes_report_and_figures_with_provenance(tmp_path, capsys):
     assert "src=" not in page.split("<body>")[1]
     pictures = sorted(path.name for path in (tmp_path / "demo").glob("*.png"))
     assert len(pictures) == len(list((tmp_path / "demo").glob("*.svg"))) == 7
-    sidecar = json.loads((tmp_path / "demo" / "4_latents.json").read_text())
-    weights = {model["weights_sha256"] for model in sidecar["parameters"]["models"]}
+    for kind in ("png", "svg"):
+        record = json.loads((tmp_path / "demo" / f"4_latents.{kind}.json").read_text())
+        assert record["figure"] == f"4_latents.{kind}"
+    weights = {model["weights_sha256"] for model in record["parameters"]["models"]}
     assert weights == {nlv.load(f"rrxor/{name}").weights_sha256 for name in ("next_token", "nextlat")}
     score = nlv.results().query("model == 'rrxor/nextlat/seed0' and reader == 'hidden state'")["value"].item()
     assert f"{score:.3f}" in capsys.readouterr().out

@@ -43,7 +43,7 @@ def write_figure(
     width: int = 1100,
     scale: float = 2.0,
 ) -> Path:
-    """Write a figure to a file, and its provenance to ``<name>.json`` in the same folder.
+    """Write a figure to a file, and its provenance to a second one, such as ``a.png.json`` for ``a.png``.
 
     Parameters
     ----------
@@ -76,21 +76,26 @@ def write_figure(
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_figure(go.Figure(), Path(folder) / "empty.html", {"color": "state"})
-    ...     json.loads(path.with_suffix(".json").read_text())["parameters"]
+    ...     json.loads((Path(folder) / "empty.html.json").read_text())["parameters"]
     {'color': 'state'}
     """
     path = io.resolve(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise unknown("kind of figure file", path.suffix or path.name, [f".{name}" for name in FORMATS])
-    with io.draft(path) as draft, io.draft(path.with_suffix(".json")) as sidecar:
+    with io.draft(path) as draft, io.draft(sidecar(path)) as record:
         if kind == "html":
             page = plotly.io.to_html(figure, config=CONFIG, include_plotlyjs=True, full_html=True)
             draft.write_text(page, encoding="utf-8")
         else:
             draft.write_bytes(_image(figure, kind, width, scale))
-        sidecar.write_text(provenance_text(path.name, provenance or {}), encoding="utf-8")
+        record.write_text(provenance_text(path.name, provenance or {}), encoding="utf-8")
     return path
+
+
+def sidecar(path: Path) -> Path:
+    """Return the path of the JSON file that records a file's provenance: the whole name, so that each file has one."""
+    return path.with_name(f"{path.name}.json")
 
 
 def write_images(

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from nextlat_viz import figures
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import unknown
-from nextlat_viz.figures.export import FORMATS
+from nextlat_viz.figures.export import FORMATS, sidecar
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
@@ -121,7 +121,7 @@ class Studio(Box):
             raise unknown("panel", panel, self.panels)
         self.state.loop.flush()
         shown, target = self.panels[panel], Path(path)
-        for file in (target, target.with_suffix(".json")):
+        for file in (target, sidecar(target)):
             if file.exists() and not overwrite:
                 raise FileExistsError(f"{file} exists: choose another name, or pass overwrite=True")
         if shown.plot is None and shown.drawn:

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from nextlat_viz import io
 from nextlat_viz.display import escape
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.export import provenance_text
+from nextlat_viz.figures.export import provenance_text, sidecar
 from nextlat_viz.plotting import CONFIG, CURSOR
 
 PLOTLY_FILE, INDEX_FILE = "plotly.min.js", "index.html"
@@ -102,12 +102,12 @@ def write_page(page: str, path: str | os.PathLike[str], provenance: Mapping[str,
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_page("<p>", Path(folder) / "a.html", {"world": "rrxor"})
     ...     sorted(file.name for file in path.parent.iterdir())
-    ['a.html', 'a.json']
+    ['a.html', 'a.html.json']
     """
     path = io.resolve(path)
     if path.suffix.lower() != ".html":
         raise ValueError(f"path={str(path)!r}: a page is written to a file that ends in .html")
-    with io.draft(path) as draft, io.draft(path.with_suffix(".json")) as sidecar:
+    with io.draft(path) as draft, io.draft(sidecar(path)) as record:
         draft.write_text(page, encoding="utf-8")
-        sidecar.write_text(provenance_text(path.name, provenance or {}), encoding="utf-8")
+        record.write_text(provenance_text(path.name, provenance or {}), encoding="utf-8")
     return path

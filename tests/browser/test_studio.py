@@ -282,7 +282,7 @@ def test_export_by_hand(opened: Opened, server: Server) -> None:
     field.press("Enter")
     opened.studio.get_by_role("button", name="Export").click()
     expect(opened.studio).to_contain_text("wrote ")
-    for name in ("next.svg", "next.json"):
+    for name in ("next.svg", "next.svg.json"):
         assert (server.notebooks / name).stat().st_size > 500
 
 

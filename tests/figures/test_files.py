@@ -31,14 +31,14 @@ def test_a_page_works_offline_and_says_where_it_came_from(tmp_path: Path, figure
     assert "Plotly.newPlot" in page
     assert len(page) > 1_000_000
     assert "<script src=" not in page
-    note = json.loads(path.with_suffix(".json").read_text())
+    note = json.loads(path.with_name("a.html.json").read_text())
     assert note["figure"] == "a.html"
     assert note["parameters"]["color"] == "state"
     (model,) = note["parameters"]["models"]
     assert model["weights_sha256"] == latents.uns["nextlat_viz"]["weights_sha256"]
     assert model["world"]["name"] == "rrxor"
     assert {"python", "plotly", "numpy"} <= set(note["versions"])
-    assert sorted(one.name for one in path.parent.iterdir()) == ["a.html", "a.json"]
+    assert sorted(one.name for one in path.parent.iterdir()) == ["a.html", "a.html.json"]
 
 
 @pytest.mark.slow
@@ -48,8 +48,8 @@ def test_a_picture(tmp_path: Path, figure: go.Figure) -> None:
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG")
     assert struct.unpack(">II", data[16:24]) == (600, 400)
-    assert json.loads((tmp_path / "a.json").read_text())["figure"] == "a.png"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.json", "a.png"]
+    assert json.loads((tmp_path / "a.png.json").read_text())["figure"] == "a.png"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.png", "a.png.json"]
 
 
 def test_an_unknown_ending(tmp_path: Path, figure: go.Figure) -> None:

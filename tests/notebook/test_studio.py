@@ -517,7 +517,7 @@ def test_a_pair_is_flown_to(opened: Studio) -> None:
 def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, tmp_path: Path) -> None:
     opened.state.go_to(3, 5)
     path = opened.export("next", tmp_path / "next.html")
-    about = json.loads(path.with_suffix(".json").read_text())["parameters"]
+    about = json.loads(path.with_name(f"{path.name}.json").read_text())["parameters"]
     assert (about["panel"], about["episode"], about["position"]) == ("next", 3, 5)
     assert [one["label"] for one in about["models"]] == opened.state.labels
     assert "after position 5" in path.read_text()
@@ -525,7 +525,7 @@ def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, 
         opened.export("space", path)
     opened.export("space", path, overwrite=True)
     path.unlink()
-    with pytest.raises(FileExistsError, match=r"next\.json"):
+    with pytest.raises(FileExistsError, match=r"next\.html exists"):
         opened.export("next", path)
     assert about["size"] == "as shown"
     with pytest.raises(UnknownNameError, match=r"panel 'nxt'\. Did you mean 'next'"):
@@ -539,7 +539,7 @@ def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, 
 @pytest.mark.parametrize("size", ["column", "text", "slide"])
 def test_export_fits_a_paper_or_a_slide(opened: Studio, tmp_path: Path, size: str) -> None:
     path = opened.export("next", tmp_path / "next.html", size=size)
-    assert json.loads(path.with_suffix(".json").read_text())["parameters"]["size"] == size
+    assert json.loads(path.with_name(f"{path.name}.json").read_text())["parameters"]["size"] == size
     width = {"column": 440, "text": 662, "slide": 640}[size]
     assert f'"width":{width}' in path.read_text()
 

@@ -38,10 +38,10 @@ def files(folder: Path) -> set[str]:
 def test_a_gallery_of_ones_own(run: nlv.Checkpoint, tmp_path: Path) -> None:
     index = write_gallery([run.folder], tmp_path, images=(), progress=False)
     page = index.read_text(encoding="utf-8")
-    assert files(tmp_path) == links(index) | {"index.html", "index.json", "plotly.min.js"}
+    assert files(tmp_path) == links(index) | {"index.html", "index.html.json", "plotly.min.js"}
     drawn = {"every_seed", "beliefs_z1r", "belief_read_z1r", "probe_loss_by_offset_z1r", "acceptance_z1r"}
     for name in drawn | {"rank_z1r", "episode_z1r"}:
-        about = json.loads((tmp_path / f"{name}.json").read_text())["parameters"]
+        about = json.loads((tmp_path / f"{name}.html.json").read_text())["parameters"]
         assert about["runs"] == [{"name": run.name, "step": 2, "weights_sha256": run.weights_sha256}]
         assert 'src="plotly.min.js"' in (tmp_path / f"{name}.html").read_text(encoding="utf-8")
     assert "1 run of your own" in page
@@ -77,8 +77,8 @@ def test_what_is_stopped_half_way_leaves_whole_files_and_no_index(
     monkeypatch.setattr(gallery, "PLATES", (*PLATES[:1], Plate("Stops", "", (), lambda group: True, stops)))
     with pytest.raises(KeyboardInterrupt):
         write_gallery([run], tmp_path, images=(), progress=False)
-    whole = {"every_seed.html", "every_seed.json", "beliefs_z1r.html", "beliefs_z1r.json", "plotly.min.js"}
-    assert files(tmp_path) == whole
+    pages = {"every_seed.html", "beliefs_z1r.html"}
+    assert files(tmp_path) == pages | {f"{page}.json" for page in pages} | {"plotly.min.js"}
 
 
 def test_without_a_browser_there_are_pages_and_the_index_says_so(
@@ -99,7 +99,7 @@ def test_a_world_of_any_name_stays_in_the_folder(name: str, tmp_path: Path, monk
     monkeypatch.setattr(gallery, "PLATES", PLATES[:1])
     folder = tmp_path / "a" / "b" / "c" / "gallery"
     index = write_gallery([run], folder, images=(), progress=False)
-    assert files(folder) == links(index) | {"index.html", "index.json", "plotly.min.js"}
+    assert files(folder) == links(index) | {"index.html", "index.html.json", "plotly.min.js"}
     assert len(list(folder.glob("beliefs*.html"))) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"run", "a"}
     assert {path.name for path in (tmp_path / "a").rglob("*.html")} == {path.name for path in folder.glob("*.html")}
@@ -129,7 +129,8 @@ def test_the_shipped_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     index = write_gallery(out=tmp_path, progress=False)
     # No figure is missing.
     assert not re.findall("<li><b>(.*?)</b>: (.*?)</li>", index.read_text(encoding="utf-8"))
-    assert files(tmp_path) == links(index) | {"index.html", "index.json", "plotly.min.js"}
+    of_images = {f"{path.name}.json" for path in tmp_path.glob("*.svg")}
+    assert files(tmp_path) == links(index) | of_images | {"index.html", "index.html.json", "plotly.min.js"}
     for world in ("rrxor", "mess3", "taxi", "s3", "even", "a5"):
         assert f"episode_{world}.html" in links(index)
     names = {path.stem for path in tmp_path.glob("*.svg")}

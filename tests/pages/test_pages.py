@@ -113,7 +113,7 @@ def test_what_cannot_be_stepped_through_is_refused(world: worlds.World, episode:
 def test_a_page_is_written_with_where_it_came_from(tmp_path: Path) -> None:
     path = write_page("<!doctype html>é", tmp_path / "new" / "page.html", {"world": "rrxor", "rows": np.arange(2)})
     assert path.read_text(encoding="utf-8") == "<!doctype html>é"
-    note = json.loads(path.with_suffix(".json").read_text())
+    note = json.loads(path.with_name(f"{path.name}.json").read_text())
     assert (note["figure"], note["parameters"]) == ("page.html", {"world": "rrxor", "rows": [0, 1]})
     with pytest.raises(ValueError, match=r"ends in \.html"):
         write_page("", tmp_path / "page.png")
