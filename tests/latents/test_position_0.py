@@ -88,12 +88,12 @@ def test_probes_read_the_prior_there(rrxor):
         nlv.probe(latents, "state")
 
 
-def test_the_widgets_show_it_and_the_cursor_stays_on_tokens(rrxor):
+def test_the_widgets_show_it_and_the_cursor_goes_there(rrxor):
     latents = nlv.extract(rrxor, rrxor.world.sample(40, 6, seed=1), positions=slice(0, None), progress=False)
     state = nlv.ViewState(latents)
     views = [nlv.LatentExplorer(state=state), nlv.ProbeLab(state=state), nlv.TrajectoryCompare(state=state)]
     state.go_to_row(0)
-    assert (state.episode, state.position) == (0, 1)
+    assert (state.episode, state.position) == (0, 0)
     shown = [widget.value for widget in _instances.values() if isinstance(widget, HTML)]
     assert not [text for text in shown if 'role="alert"' in text]
     paths = [read_trajectory(latents, nlv.probe(latents, "belief"), 0)]
