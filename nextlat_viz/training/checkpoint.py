@@ -35,7 +35,7 @@ from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
 if TYPE_CHECKING:
     import pandas as pd
 
-WEIGHTS, METRICS, CURVES = "model.safetensors", "metrics.csv", "metrics.json"
+WEIGHTS, METRICS = "model.safetensors", "metrics.csv"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -155,11 +155,10 @@ class Checkpoint(TrainedModel):
         path = self.folder / METRICS
         if not path.exists():
             raise CheckpointError(f"{path} does not exist: this checkpoint came without its training curve")
-        expected = self.card.metrics_sha256 or _curves().get(self.card.weights_sha256)
         try:
             # As text: git changes the line ends of a checkout on Windows.
             text = path.read_text(encoding="utf-8")
-            if expected not in (None, hashlib.sha256(text.encode()).hexdigest()):
+            if self.card.metrics_sha256 not in ("", hashlib.sha256(text.encode()).hexdigest()):
                 raise ValueError("its sha256 is not the one stated for this checkpoint")
             return pd.read_csv(StringIO(text))
         except ValueError as error:
@@ -307,15 +306,6 @@ def find(name: str | os.PathLike[str], seed: int = 0) -> Path:
 def shipped_folders() -> Iterator[Path]:
     """Folders of the shipped checkpoints, sorted by name."""
     yield from sorted(path.parent for path in checkpoints_dir().glob(f"*/*/*/{CARD}"))
-
-
-def _curves() -> dict[str, str]:
-    """Hashes of the shipped training curves by those of the weights: the shipped cards are older than the field."""
-    path = checkpoints_dir() / CURVES
-    try:
-        return io.read_json(path)
-    except (OSError, io.SealError) as error:
-        raise CheckpointError(f"{path} is missing or damaged: {error}. Install the package again.") from error
 
 
 def world_of_card(spec: dict[str, Any], folder: Path) -> worlds.World:
