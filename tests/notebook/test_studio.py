@@ -525,7 +525,7 @@ def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, 
         opened.export("space", path)
     opened.export("space", path, overwrite=True)
     path.unlink()
-    with pytest.raises(FileExistsError, match=r"next\.html exists"):
+    with pytest.raises(FileExistsError, match=r"next\.html\.json exists"):
         opened.export("next", path)
     assert about["size"] == "as shown"
     with pytest.raises(UnknownNameError, match=r"panel 'nxt'\. Did you mean 'next'"):

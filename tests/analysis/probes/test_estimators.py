@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nextlat_viz.analysis.probes import softmax as softmax_fit
 from nextlat_viz.analysis.probes.estimators import TorchLogisticProbe, TorchRidgeProbe
-from nextlat_viz.analysis.probes.fit import ALPHAS, FOLDS, fit_ridge, fit_ridges
+from nextlat_viz.analysis.probes.fit import FOLDS, fit_ridge, fit_ridges
 from nextlat_viz.analysis.probes.softmax import fit_softmax
 
 
@@ -123,7 +123,7 @@ def test_ridges_from_moments_are_those_fitted_row_by_row() -> None:
     groups = np.repeat(np.arange(24), 10)
     fold = (np.random.default_rng(7).permutation(24) % FOLDS)[groups]
     targets = np.stack([X @ rng.normal(size=(5, 2)) + scale * rng.normal(size=(240, 2)) for scale in (0.1, 30)], 1)
-    found = fit_ridges(torch.tensor(X), torch.tensor(targets), torch.tensor(fold), ALPHAS)
+    found = fit_ridges(torch.tensor(X), torch.tensor(targets), torch.tensor(fold))
     for i in range(2):
         alone = fit_ridge(X, targets[:, i], groups, 7)
         assert float(found.alpha[i]) == alone.penalty
@@ -132,9 +132,9 @@ def test_ridges_from_moments_are_those_fitted_row_by_row() -> None:
     assert found.alpha[0] < found.alpha[1]
     some = targets.copy()
     some[::7, 1] = np.nan
-    left = fit_ridges(torch.tensor(X), torch.tensor(some), torch.tensor(fold), (1.0,))
+    left = fit_ridges(torch.tensor(X), torch.tensor(some), torch.tensor(fold))
     used = ~np.isnan(some[:, 1, 0])
-    alone_ = make_pipeline(StandardScaler(), Ridge(1.0)).fit(X[used], some[used, 1])
+    alone_ = make_pipeline(StandardScaler(), Ridge(float(left.alpha[1]))).fit(X[used], some[used, 1])
     np.testing.assert_allclose(X @ left.coef[1].numpy().T + left.intercept[1].numpy(), alone_.predict(X), atol=1e-8)
 
 
