@@ -149,4 +149,5 @@ def _write(drawing: Drawing, groups: Sequence[Group], folder: Path, kinds: Seque
     if kinds:
         paths = write_images({stem: (on_white(drawing.draw("light")), about)}, folder, kinds, width=_WIDTH)
         images = [path.name for path in paths]
-    return Item(drawing.title, drawing.note, f"{stem}.html", images[0] if images else "", (*images, f"{stem}.html.json"))
+    page_name = f"{stem}.html"
+    return Item(drawing.title, drawing.note, page_name, images[0] if images else "", (*images, f"{page_name}.json"))
