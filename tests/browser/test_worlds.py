@@ -71,7 +71,7 @@ def test_another_picture_and_another_episode(gallery: Notebook) -> None:
 
 def test_it_plays(gallery: Notebook) -> None:
     gallery.keys("Position", "Home", nth=0)
-    gallery.wait_for_kernel("rrxor.position == 1")
+    gallery.wait_for_kernel("rrxor.position == 0")
     stepper(gallery, "rrxor").locator(".jupyter-button").first.click()
     gallery.wait_for_kernel("rrxor.position >= 3")
 
