@@ -45,6 +45,17 @@ def shorten(text: object, longest: int = LONGEST) -> str:
     return shown if len(whole) <= longest else shown[: max(longest - 1, 0)].rstrip() + "…"
 
 
+def counted(n: int, noun: str) -> str:
+    """Write a number of things, such as ``1 token`` or ``3 tokens``.
+
+    Examples
+    --------
+    >>> counted(1, "token"), counted(1200, "token")
+    ('1 token', '1,200 tokens')
+    """
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def distinct(labels: Iterable[object]) -> list[str]:
     """Number the labels that occur more than once.
 

@@ -8,7 +8,7 @@ import ipywidgets
 import numpy as np
 
 from nextlat_viz import worlds
-from nextlat_viz.display import escape, table
+from nextlat_viz.display import counted, escape, table
 from nextlat_viz.figures.rows import true_state
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, Box, choice
@@ -129,7 +129,7 @@ class EpisodeStepper(Box):
 
     def _text(self) -> str:
         facts = self.facts
-        true = table(f"true after {self.position} tokens", facts) if facts else ""
+        true = table(f"true after {counted(self.position, 'token')}", facts) if facts else ""
         return f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>{true}{self._next()}'
 
     def _tokens(self) -> str:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from nextlat_viz import figures, io, worlds
 from nextlat_viz.analysis import measure
+from nextlat_viz.display import counted
 from nextlat_viz.figures.export import NO_BROWSER, drawable, on_white, write_images
 from nextlat_viz.pages.page import INDEX_FILE, PLOTLY_FILE, figure_html, render, write_page
 from nextlat_viz.pages.plates import OVERALL, PLATES, Drawing, Group, grouped, seeds_drawing
@@ -93,7 +94,7 @@ def write_gallery(
                 # One figure that cannot be drawn does not stop the others.
                 missing[f"{title}, {heading}"] = f"{type(error).__name__}: {error}"
     names = [run.name for group in groups for run in group.runs]
-    count = f"{len(names)} run{'s' * (len(names) != 1)}"
+    count = counted(len(names), "run")
     note = _NOTE.format(f"{count} of your own" if runs else f"the {count} that are shipped")
     contents: dict[str, Any] = {"note": note, "sections": sections, "missing": missing}
     page = render("index.html", "Gallery", {"runs": names}, plotly=False, **contents)

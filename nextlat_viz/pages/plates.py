@@ -17,6 +17,7 @@ from nextlat_viz import analysis, figures, latents, worlds
 from nextlat_viz.analysis import measure
 from nextlat_viz.analysis.behaviour.reconstruction import MapReconstruction, reconstruct_map
 from nextlat_viz.analysis.measure import Measure, as_measure
+from nextlat_viz.display import counted
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures.reconstruction import reconstruction
 from nextlat_viz.figures.theme import Theme
@@ -57,7 +58,7 @@ class Group:
         counts = sorted(set(Counter(run.card.objective for run in self.runs).values()))
         if len(counts) > 1:
             return f"{counts[0]} to {counts[-1]} seeds each"
-        return f"{counts[0]} seed{'s' * (counts != [1])} each"
+        return f"{counted(counts[0], 'seed')} each"
 
     @cached_property
     def latents(self) -> list[AnnData]:

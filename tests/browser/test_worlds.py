@@ -66,7 +66,7 @@ def test_another_picture_and_another_episode(gallery: Notebook) -> None:
     field.press("Enter")
     gallery.wait_for_kernel(f"helsinki.episode.sha256 != {shown!r}")
     gallery.wait_for_kernel("helsinki.position == 1")
-    expect(stepper(gallery, "helsinki")).to_contain_text("true after 1 tokens")
+    expect(stepper(gallery, "helsinki")).to_contain_text("true after 1 token")
 
 
 def test_it_plays(gallery: Notebook) -> None:

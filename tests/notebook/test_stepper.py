@@ -25,7 +25,7 @@ def test_what_is_said_is_what_is_true(stepper: EpisodeStepper) -> None:
         stepper.position = position
         assert stepper.facts["state"] == world.state_names[episode.states["state"][0, position - 1]]
         text = stepper._beside.value
-        assert f"true after {position} tokens" in text
+        assert f"true after {position} token" in text
         law = world.next_token_probs(episode.tokens[:, :position])[0, -1]
         likely = int(law.argmax())
         assert f"{world.vocabulary[likely]} {law[likely]:.3g}" in text

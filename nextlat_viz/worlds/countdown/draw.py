@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from nextlat_viz.display import counted
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
@@ -137,7 +138,7 @@ def _below(world: Countdown, tokens: np.ndarray, at: int | None, made: int) -> s
     if at is None:
         return "An example. Inputs are on the left; the left operand of an equation is above the right."
     if at <= world.prompt:
-        return f"After {at} tokens of the prompt; dotted equations have not been read yet."
+        return f"After {counted(at, 'token')} of the prompt; dotted equations have not been read yet."
     text = world.decode(tokens[:at]).split(" | ")[-1]
     note = "" if made == world.equations else " (equations with unavailable operands are not drawn)"
-    return f"After {at} tokens: {text}{note}"
+    return f"After {counted(at, 'token')}: {text}{note}"

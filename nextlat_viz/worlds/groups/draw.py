@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import counted, escape, shorten
 from nextlat_viz.plotting import CURSOR, INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
@@ -136,9 +136,7 @@ def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position
     product = world.vocabulary[labels[-1]]
     if labels[-1] != world.identity:
         _label(figure, path[-1], product, CURSOR)
-    figure.layout.title.text = escape(
-        f"{world.name}: product {product} after {position} element{'s' * (position != 1)}"
-    )
+    figure.layout.title.text = escape(f"{world.name}: product {product} after {counted(position, 'element')}")
 
 
 def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour: str) -> None:
@@ -186,7 +184,7 @@ def draw_strip(
     product = world.vocabulary[labels[position - first]]
     drawing.add_caption(
         figure,
-        f"{world.name}: after {position} tokens the product is {product}",
+        f"{world.name}: after {counted(position, 'token')} the product is {product}",
         "A line is a thing and its height the place; below are the elements read.",
     )
     return figure
@@ -206,7 +204,7 @@ def _track(
         drawing.add_dots(
             figure,
             np.stack([t[shown], line[shown]], axis=1),
-            [f"{escape(shorten(name))} after {k} tokens" for k in t[shown]],
+            [f"{escape(shorten(name))} after {counted(int(k), 'token')}" for k in t[shown]],
             [name] * len(t[shown]) if len(name) == 1 else (),
             12,
             size=19 if len(name) == 1 else 9,

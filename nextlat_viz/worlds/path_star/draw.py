@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
+from nextlat_viz.display import counted
 from nextlat_viz.plotting import CURSOR, INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
@@ -97,6 +98,6 @@ def _below(world: PathStar, tokens: Int[np.ndarray, " positions"], at: int | Non
     if at is None:
         return "First problem of the test set; arms in order of their first edge in the prompt."
     if at < world.prompt:
-        return f"After {at} tokens of the prompt; dotted edges have not been read yet."
+        return f"After {counted(at, 'token')} of the prompt; dotted edges have not been read yet."
     answer = world.decode(tokens[world.prompt : at]) or "none yet"
-    return f"After {at} tokens. Answer so far: {answer}"
+    return f"After {counted(at, 'token')}. Answer so far: {answer}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import counted, escape
 from nextlat_viz.plotting import INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
@@ -53,7 +53,7 @@ def draw_places(
     else:
         tokens = episode.tokens[:, :position]
         now = {name: int(values[0, -1]) for name, values in world.replay(tokens).items()}
-        title, note = f"{world.name} after {position} tokens", world.decode(_sentence(world, tokens[0]))
+        title, note = f"{world.name} after {counted(position, 'token')}", world.decode(_sentence(world, tokens[0]))
         hidden = [name for name in world.things if now[f"where_{name}"] == len(world.places)]
         title += f" (not found yet: {_listed(hidden)})" if hidden else ""
         _fill(figure, world, rooms, now, _subject(world, tokens[0]))

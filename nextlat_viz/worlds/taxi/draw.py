@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from nextlat_viz.display import counted
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.base import Episodes
@@ -69,7 +70,7 @@ def _ride(world: Taxi, episode: Episodes | None, position: int | None) -> dict[s
     taken = int(moved.sum()) - 1
     if destination < 0:
         return {"rides": node[:1], "title": f"{ride}: the origin"}
-    turns = f"{taken} turn" + "s" * (taken != 1)
+    turns = counted(taken, "turn")
     so_far = f"there after {turns}" if node[position - 1] == destination else f"{turns} so far"
     return {"rides": node[:position][moved], "goal": destination, "title": f"{ride}: {so_far}"}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import counted, escape, shorten
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
@@ -44,7 +44,7 @@ def draw_passage(
         title, below = f"{world.name}: nothing read yet", "Grey tokens lie ahead."
     else:
         document = int(world.replay(shown[None])["document"][0, at - 1])
-        title = f"{world.name} after {at} tokens"
+        title = f"{world.name} after {counted(at, 'token')}"
         below = f"Current token: {world.vocabulary[shown[at - 1]]}. Document {document + 1} of this window."
     drawing.add_caption(figure, title, below)
     return figure
