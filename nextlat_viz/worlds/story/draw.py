@@ -46,7 +46,7 @@ def draw_places(
         corners = {"x0": left, "x1": right, "y0": top, "y1": bottom}
         figure.add_shape(type="rect", line={"width": 1.5, "color": INK}, layer="below", **corners)
         _write(figure, left + 8, top + 13, f"<b>{escape(name)}</b>", 13)
-    if episode is None or position == 0:
+    if episode is None or not position:
         title = f"{world.name}: the places"
         people = _listed([name.capitalize() for name in world.people])
         note = f"People: {people}. Things: {_listed(world.things)}."
