@@ -105,7 +105,7 @@ CLAIMS = (
         paper="52.7 against 160.1",
     ),
     Claim(
-        "NextLat continues alike after different routes to one state",
+        "NextLat continues alike after all routes to a state",
         _GRID,
         "compression_vafa",
         {},
