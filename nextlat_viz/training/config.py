@@ -120,7 +120,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         "z1r": _changed(TINY, layers=2, steps=2000, decay_steps=1000),
         # Lambdas as in the paper's Table 5. Longer episodes, fewer of them in a step.
         "taxi": _changed(TINY, batch_size=32, lambda_kl=0.1, horizon=4),
-        # On G(2, 4) with 12 ids and seeds 100 to 102, which are not shipped, NextLat chooses arms by chance for 2,000
+        # On G(2, 4) with 12 ids and seeds 100 and 101, which are not shipped, NextLat chooses arms by chance for 2,000
         # to 5,000 steps, then jumps. Four layers may stay at chance for 8,000: the arm is three steps from the goal.
         # With lambda_h = 1 the list of edges alone takes 4,000 steps to learn.
         "path_star": _changed(TINY, layers=6, lambda_h=0.1, steps=8000, stop_at=0.99),
