@@ -1,4 +1,4 @@
-"""Bars of distributions: next-token predictions, and probe readings beside the truth."""
+"""Bar charts of next-token predictions, and of probe readings beside the truth."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_N
 
 
 def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
-    """Draw what each model's probe reads at one place: numbers or class probabilities, the truth beside them.
+    """Draw the probe reading of each model at one position beside the truth: numbers, or probabilities of classes.
 
     Parameters
     ----------

@@ -138,7 +138,7 @@ def theme(view: Box) -> Any:
 
 
 def own(panel: Panel, *more: Any) -> list[Any]:
-    """The controls of a panel with a state of its own, `more` before the theme; with a shared state, `more` alone."""
+    """World, layer, step, `more` and theme for a panel that does not share its state; otherwise `more` alone."""
     return list(more) if panel._shares else [world(panel), layer(panel), step(panel), *more, theme(panel)]
 
 

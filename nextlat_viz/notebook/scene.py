@@ -199,7 +199,8 @@ class Scene:
         """The position of the world's decisive prediction, such as the choice of an arm; None where it is not known."""
         try:
             decisive = self.world.decisive(self.read(episode))
-        except LatentsError:
+        except (LatentsError, ValueError):
+            # A table may hold illegal tokens, such as those that a model generated; its picture says so.
             return None
         return None if decisive is None or not decisive.any() else int(decisive[0].argmax()) + 1
 

@@ -118,7 +118,7 @@ def grouped(runs: Sequence[Checkpoint], table: pd.DataFrame) -> list[Group]:
 class Drawing:
     """A figure of a gallery: the name of its files, its title, a note on how to read it, and what draws it.
 
-    `page` returns a page of its own for the figure, given its provenance.
+    `page(provenance)` returns the whole page, for what is more than one figure.
     """
 
     name: str

@@ -64,7 +64,7 @@ class Episodes:
     targets: Int[np.ndarray, "episodes positions"] | None = None
 
     def __post_init__(self) -> None:
-        tokens = checks.token_ids(self.tokens)
+        tokens = checks.token_array(self.tokens)
         episodes, positions = tokens.shape
         mask = np.ones(tokens.shape, bool) if self.loss_mask is None else checks.array(self.loss_mask)
         length = np.full(episodes, positions) if self.length is None else checks.array(self.length)

@@ -101,7 +101,7 @@ def beliefs(
     return vectors
 
 
-def token_ids(values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
+def token_array(values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
     """Token ids as int64; a ValueError if they have another shape or type."""
     ids = array(values)
     if ids.ndim != 2 or ids.dtype.kind not in "iu":
@@ -114,7 +114,7 @@ def token_ids(values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
 
 def tokens(world: World, values: ArrayLike) -> Int[np.ndarray, "episodes positions"]:
     """Token ids of a world as int64; a ValueError for the first that is outside the vocabulary."""
-    ids = token_ids(values)
+    ids = token_array(values)
     vocabulary = world.vocabulary
     outside = (ids < 0) | (ids >= len(vocabulary))
     if outside.any():

@@ -389,6 +389,19 @@ def test_a_world_opens_at_its_decisive_prediction(name: str, position: int) -> N
     assert state.position == position
 
 
+def test_an_episode_that_its_world_cannot_read_opens_all_the_same(
+    rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def illegal(scene: Scene, episode: int) -> None:
+        raise ValueError("token '0' at position 2 is not legal after the tokens before it")
+
+    monkeypatch.setattr(Scene, "read", illegal)
+    made = studio(*rrxor)
+    assert made.state.position == 1
+    assert "not legal" in alerts(made)["world"] + made.panels["world"].words
+    made.close()
+
+
 def test_two_studios_on_one_state(opened: Studio) -> None:
     other = Studio(state=opened.state)
     explorer = LatentExplorer(state=opened.state)

@@ -215,7 +215,7 @@ class Countdown(World):
         >>> world.verify(episodes.tokens).solved.all(), world.verify(episodes.tokens[:, ::-1]).solved.any()
         (np.True_, np.False_)
         """
-        ids = checks.token_ids(tokens)
+        ids = checks.token_array(tokens)
         read = np.full((len(ids), self.length), -1, np.int64)
         read[:, : ids.shape[1]] = ids[:, : self.length]
         solution = read[:, self.prompt : -1].reshape(len(read), self.equations, 5)

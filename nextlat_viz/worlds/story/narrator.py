@@ -30,7 +30,7 @@ class Telling:
     place : int8 array (people + things, stories)
         Place of each; the number of places means unknown.
     holder : int8 array (things, stories)
-        Person who holds it; the number of people means nobody.
+        Person who holds it; the number of people where nobody does.
     meant : int64 array (4, stories)
         Referents of "she", "he" and "it"; the number of people and things means none yet. The last row is scratch.
     subject, about : int64 arrays (stories,)
@@ -89,11 +89,11 @@ class Narrator:
 
     def begin(self, stories: int) -> Telling:
         """The state of empty stories."""
-        nobody = self.people + self.things
+        entities = self.people + self.things
         return Telling(
-            place=np.full((nobody, stories), self.places, np.int8),
+            place=np.full((entities, stories), self.places, np.int8),
             holder=np.full((self.things, stories), self.people, np.int8),
-            meant=np.full((4, stories), nobody),
+            meant=np.full((4, stories), entities),
             subject=np.zeros(stories, np.int64),
             about=np.zeros(stories, np.int64),
             true=np.zeros(stories, bool),
