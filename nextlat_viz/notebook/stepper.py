@@ -129,7 +129,8 @@ class EpisodeStepper(Box):
 
     def _text(self) -> str:
         facts = self.facts
-        true = table(f"true after {counted(self.position, 'token')}", facts) if facts else ""
+        place = f"after {counted(self.position, 'token')}" if self.world.causal else f"at position {self.position}"
+        true = table(f"true {place}", facts) if facts else ""
         return f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>{true}{self._next()}'
 
     def _tokens(self) -> str:
@@ -151,8 +152,8 @@ class EpisodeStepper(Box):
         """The next token's exact distribution, or the legal tokens where the world has none."""
         read = self.episode.tokens[:, : self.position]
         if self.position:
-            exact = self.world.next_token_probs(read)
-            chances = None if exact is None else exact[0, -1]
+            exact = self.world.next_token_probs(read if self.world.causal else self.episode.tokens)
+            chances = None if exact is None else exact[0, self.position - 1]
         else:
             chances = self.world.start_probs()
         title = "Next token" if self.world.predicts_next_token else "Token to predict"

@@ -16,6 +16,7 @@ from nextlat_viz.worlds.hmm.processes import bloch_walk, even, golden_mean, hmm,
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld as HiddenMarkovWorld
 from nextlat_viz.worlds.othello import Othello as othello
 from nextlat_viz.worlds.path_star import PathStar as path_star
+from nextlat_viz.worlds.queens import Queens as queens
 from nextlat_viz.worlds.registry import from_spec as from_spec
 from nextlat_viz.worlds.registry import get as get
 from nextlat_viz.worlds.registry import names as names
@@ -46,6 +47,7 @@ _BUILT_IN: dict[str, Callable[..., World]] = {
     "a4xz5": a4xz5,
     "z60": z60,
     "othello": othello,
+    "queens": queens,
     "text": text,
 }
 for _name, _factory in _BUILT_IN.items():

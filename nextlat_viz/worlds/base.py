@@ -158,6 +158,9 @@ class World(ABC):
         False if it is not known which tokens are legal, as in text; every token then counts as legal.
     predicts_next_token : bool
         False if episodes have ``targets``, one for each token.
+    causal : bool
+        False if what is true at a position depends on the whole episode; `replay` and `next_token_probs` then take
+        whole episodes only.
     state_names : tuple of str
         Names of the hidden states, if any, in the order of the last axis of a belief.
     state_values : dict of tuples of str
@@ -196,6 +199,7 @@ class World(ABC):
     pictures: tuple[str, ...] = ()
     rules_known: bool = True
     predicts_next_token: bool = True
+    causal: bool = True
     state_names: tuple[str, ...] = ()
     optional_states: tuple[str, ...] = ()
 

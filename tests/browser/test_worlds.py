@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, expect
 from .lab import Notebook, Plot, Server, settle
 
 GALLERY = Path(__file__).parents[2] / "notebooks" / "02_worlds.ipynb"
-STEPPERS = ("rrxor", "taxi", "helsinki", "path_star", "countdown", "a5", "story", "othello", "text", "lift")
+STEPPERS = ("rrxor", "taxi", "helsinki", "path_star", "countdown", "a5", "story", "othello", "queens", "text", "lift")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,8 @@ def test_a_step_reaches_the_picture_and_what_is_said(gallery: Notebook, name: st
     gallery.keys("Position", "End", nth=nth)
     gallery.wait_for_kernel(f"{name}.position == {last}")
     assert drawn(gallery, name).wait_for_change(before) > 0
-    expect(stepper(gallery, name)).to_contain_text(f"true after {last} tokens")
+    place = f"at position {last}" if name == "queens" else f"after {last} tokens"
+    expect(stepper(gallery, name)).to_contain_text(f"true {place}")
     for state, said in gallery.kernel(f"{name}.facts").items():
         expect(stepper(gallery, name)).to_contain_text(state)
         expect(stepper(gallery, name)).to_contain_text(said)

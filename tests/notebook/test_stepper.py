@@ -46,6 +46,16 @@ def test_before_the_first_token(name: str) -> None:
     stepper.close()
 
 
+def test_a_cell_of_a_board_is_judged_by_the_whole_board() -> None:
+    stepper = EpisodeStepper("queens:size=5,given=1,unique=false")
+    shares = stepper.episode.states["posterior"][0]
+    cell = int(np.flatnonzero(shares == 0.5)[0])
+    stepper.position = cell + 1
+    assert "Token to predict, exact probabilities: empty 0.5, queen 0.5" in stepper._next()
+    assert f"true at position {cell + 1}" in stepper._beside.value
+    stepper.close()
+
+
 def test_the_picture_follows(stepper: EpisodeStepper) -> None:
     stepper._picture.value = "beliefs"
     stepper.position = 2
