@@ -1,4 +1,5 @@
 from . import analysis as analysis
+from . import course as course
 from . import decoding as decoding
 from . import figures as figures
 from . import hf as hf

@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "figures": FOUNDATION | {"worlds", "latents", "analysis"},
     "notebook": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
     "pages": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
+    "course": FOUNDATION | {"worlds", "models", "training", "latents", "analysis", "figures", "notebook"},
     "cli": FOUNDATION
     | {"worlds", "models", "training", "decoding", "latents", "analysis", "figures", "notebook", "pages"},
 }

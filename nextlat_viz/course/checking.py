@@ -1,0 +1,317 @@
+"""Checking a student's function: call it on random cases within a time limit, and explain the first wrong answer."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import dis
+import inspect
+import threading
+import traceback
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nextlat_viz.course import record
+from nextlat_viz.course.exercise import Exercise, Function, Note, as_numbers, find
+from nextlat_viz.display import counted, shorten
+
+_BLANK = "not filled in yet"
+_WRONG = "not right yet"
+_TENSOR = "a torch tensor, expected a numpy array: tensor.numpy() converts it."
+# Characters of an answer that a verdict shows.
+_LONGEST = 200
+
+
+class _TimeUp(BaseException):
+    """Raised inside a function whose time is up; no ``except Exception`` of a student catches it."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """What a function did in one case: the value or what it raised, and the number of an argument that it changed."""
+
+    value: Any = None
+    error: BaseException | None = None
+    changed: int | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict(Note):
+    """The outcome of a check; true if the answer is right.
+
+    Attributes
+    ----------
+    passed : bool
+    function : callable
+        The student's function where it passed, otherwise the solution, so that later cells can run.
+    """
+
+    passed: bool = False
+    function: Any = None
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+def check(name: str, function: Any) -> Verdict:
+    """Check a student's function against the solution on seeded random cases.
+
+    A wrong answer raises nothing: the verdict shows the first case that fails, with a hint where the mistake is a
+    typical one. The outcome is kept in the file of `course.progress`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the exercise.
+    function : callable
+        The student's answer.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such exercise.
+
+    Examples
+    --------
+    >>> check("belief_update", ...)
+    belief_update: not filled in yet
+    ...
+    """
+    exercise = find(name)
+    state, rows, text = _examine(exercise, function)
+    passed = state not in (_BLANK, _WRONG)
+    if state == _WRONG:
+        text = f"{text} Stuck? course.hint({name!r}) gives a hint."
+    if state != _BLANK:
+        text = f"{text} {_remember(name, passed)}".strip()
+    return Verdict(f"{name}: {state}", text, rows, passed=passed, function=function if passed else exercise.solution)
+
+
+def hint(name: str) -> Note:
+    """Return the next hint of an exercise: a further one at each call, then the first again.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> table = record.progress(f"{tempfile.mkdtemp()}/mine.json")
+    >>> hint("belief_update").title
+    'belief_update: hint 1 of 3'
+    """
+    hints = find(name).hints
+
+    def count(entry: record.Entry) -> None:
+        entry.hints += 1
+
+    entry, message = record.note(name, count)
+    number = (entry.hints - 1) % len(hints)
+    return Note(f"{name}: hint {number + 1} of {len(hints)}", f"{hints[number]} {message}".strip())
+
+
+def solution(name: str) -> Note:
+    """Return the source of an exercise's solution.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> table = record.progress(f"{tempfile.mkdtemp()}/mine.json")
+    >>> solution("belief_update").code.splitlines()[0]
+    'def belief_update(belief, token, T):'
+    """
+    exercise = find(name)
+
+    def mark(entry: record.Entry) -> None:
+        entry.solution = True
+
+    _, message = record.note(name, mark)
+    return Note(f"{name}: a solution", message, code=inspect.getsource(exercise.solution))
+
+
+def _remember(name: str, passed: bool) -> str:
+    def count(entry: record.Entry) -> None:
+        entry.tries += 1
+        if entry.state != "done":
+            entry.state = "done" if passed else "tried"
+
+    return record.note(name, count)[1]
+
+
+def _examine(exercise: Exercise, function: Any) -> tuple[str, dict[str, str], str]:
+    """The state, rows and text of a verdict."""
+    name = exercise.name
+    parameters = inspect.signature(exercise.solution).parameters
+    blank = _BLANK, {}, f"{exercise.task} Write {name}({', '.join(parameters)}) in the cell above and run both again."
+    if function is None or function is ... or _is_blank(function):
+        return blank
+    if not callable(function):
+        return _WRONG, {}, f"This is not a function, it is {_shown(function)}. Write check({name!r}, {name})."
+    cases = list(exercise.cases(np.random.default_rng(0)))
+    try:
+        inspect.signature(function).bind(*cases[0])
+    except (TypeError, ValueError) as error:
+        return (
+            _WRONG,
+            {},
+            f"It has to take the arguments of {name}({', '.join(parameters)}): {error}.",
+        )
+    outcomes = _outcomes(exercise, function, cases)
+    truth = _outcomes(exercise, exercise.solution, cases)
+    for case, outcome, right in zip(cases, outcomes, truth, strict=False):
+        problem = _problem(exercise, function, case, outcome, right.value)
+        if problem == _BLANK:
+            return blank
+        if problem is not None:
+            rows = {"case": exercise.describe(*case) if exercise.describe else _arguments(parameters, case)}
+            if outcome.error is None:
+                rows["your answer"] = _shown(outcome.value)
+            if exercise.judge is None:
+                rows["expected"] = _shown(right.value)
+            return _WRONG, rows, f"{problem} {_typical(exercise, cases, outcomes)}".strip()
+    return f"right, in {counted(len(cases), 'case')}", {}, ""
+
+
+def _is_blank(function: Any) -> bool:
+    """Whether a function has no body but a docstring, dots or ``pass``."""
+    code = getattr(function, "__code__", None)
+    # Newer versions of Python have an instruction that returns a constant.
+    return code is not None and all(
+        step.opname in {"RESUME", "NOP", "RETURN_VALUE"}
+        or (step.opname in {"LOAD_CONST", "RETURN_CONST"} and step.argval is None)
+        for step in dis.get_instructions(code)
+    )
+
+
+def _outcomes(exercise: Exercise, function: Function, cases: Sequence[tuple[Any, ...]]) -> list[_Outcome]:
+    """Call a function on every case, in a thread of its own that is stopped when the time is up."""
+    outcomes: list[_Outcome] = []
+
+    def work() -> None:
+        try:
+            with np.errstate(all="ignore"):
+                for case in cases:
+                    outcomes.append(_outcome(exercise, function, case))
+        except _TimeUp:
+            pass
+
+    thread = threading.Thread(target=work, daemon=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            thread.start()
+            thread.join(exercise.seconds)
+    finally:
+        # Taken here too when the reader stops the cell. Compiled code cannot be stopped and goes on in the background.
+        for _ in range(20):
+            if thread.is_alive():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TimeUp))
+                thread.join(0.05)
+    finished = list(outcomes)
+    return finished if len(finished) == len(cases) else [*finished, _Outcome(error=_TimeUp())]
+
+
+def _outcome(exercise: Exercise, function: Function, case: tuple[Any, ...]) -> _Outcome:
+    given = copy.deepcopy(case)
+    try:
+        value = exercise.call(function, *given)
+    except _TimeUp:
+        raise
+    except BaseException as error:
+        return _Outcome(error=error)
+    changed = [k for k, (before, after) in enumerate(zip(case, given, strict=True)) if not _unchanged(before, after)]
+    return _Outcome(value, changed=changed[0] if changed else None)
+
+
+def _unchanged(before: Any, after: Any) -> bool:
+    """Whether an argument is as it was, where it is made of numbers, text, lists, tuples and dicts of them."""
+    old, new = as_numbers(before), as_numbers(after)
+    if old is not None:
+        return new is not None and old.shape == new.shape and np.array_equal(old, new, equal_nan=True)
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(_unchanged(before[key], after[key]) for key in before)
+    if isinstance(before, (list, tuple)):
+        return len(before) == len(after) and all(map(_unchanged, before, after))
+    return not isinstance(before, str) or before == after
+
+
+def _problem(
+    exercise: Exercise, function: Function, case: tuple[Any, ...], outcome: _Outcome, wanted: Any
+) -> str | None:
+    """What is wrong with the outcome of one case: None if nothing is, empty if only the numbers are wrong."""
+    value = outcome.value
+    if value is ... or "ellipsis" in str(outcome.error):
+        return _BLANK
+    if outcome.error is not None:
+        return _explained(exercise, function, outcome.error)
+    if value is None:
+        return "It returned None. A function returns what follows return."
+    if outcome.changed is not None:
+        argument = list(inspect.signature(exercise.solution).parameters)[outcome.changed]
+        return f"It changed its argument {argument}, which the caller still needs. Work on a copy of it."
+    if exercise.judge is not None:
+        try:
+            return exercise.judge(value, *copy.deepcopy(case)) or None
+        except Exception:
+            return f"It returned {_kind(value)}, which is not what the task asks for."
+    tensor = _is_tensor(value) and not _is_tensor(wanted)
+    if exercise.compare(wanted, value):
+        return f"The numbers are right, but it returned {_TENSOR}" if tensor else None
+    if tensor:
+        return f"It returned {_TENSOR}"
+    target, numbers = as_numbers(wanted), as_numbers(value)
+    if target is None or numbers is None:
+        return "" if type(value) is type(wanted) else f"It returned {_kind(value)}, expected {_kind(wanted)}."
+    if target.shape != numbers.shape:
+        return f"It returned {_kind(value)} of shape {numbers.shape}, expected shape {target.shape}."
+    if np.isnan(numbers).any():
+        return "NaN, not a number, is what 0/0 and 0 times log 0 give."
+    return ""
+
+
+def _explained(exercise: Exercise, function: Function, error: BaseException) -> str:
+    if isinstance(error, _TimeUp):
+        return f"It was stopped after {exercise.seconds:g} s: is there a loop that never ends?"
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f" in line {lines[-1].lineno} of the cell, {lines[-1].line}" if lines else ""
+    return f"It raised {type(error).__name__}{where}: {shorten(error, _LONGEST)}."
+
+
+def _typical(exercise: Exercise, cases: Sequence[tuple[Any, ...]], outcomes: Sequence[_Outcome]) -> str:
+    """The hint of the typical mistake that does the same as the student's function in every case; empty if none."""
+    for mistake, text in exercise.mistakes:
+        pairs = zip(outcomes, _outcomes(exercise, mistake, cases), strict=False)
+        if all(_same(exercise, *pair) for pair in pairs):
+            return text
+    return ""
+
+
+def _same(exercise: Exercise, one: _Outcome, other: _Outcome) -> bool:
+    if one.error is not None or other.error is not None:
+        return type(one.error) is type(other.error)
+    return exercise.compare(other.value, one.value)
+
+
+def _is_tensor(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "torch"
+
+
+def _kind(value: Any) -> str:
+    return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
+
+
+def _shown(value: Any) -> str:
+    """A value on one line, arrays to three digits."""
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.4g}"
+    if isinstance(value, np.ndarray):
+        value = np.array2string(value, precision=3, suppress_small=True, separator=", ", threshold=60)
+    elif isinstance(value, str):
+        value = repr(value)
+    return shorten(" ".join(str(value).split()), _LONGEST)
+
+
+def _arguments(names: Iterable[str], case: tuple[Any, ...]) -> str:
+    return ", ".join(f"{name} = {_shown(value)}" for name, value in zip(names, case, strict=True))

@@ -1,0 +1,161 @@
+"""An exercise of the course: its task, solution, cases, typical mistakes with their hints, and hints on request."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from nextlat_viz.display import escape, table
+from nextlat_viz.errors import one_of
+
+Function = Callable[..., Any]
+
+
+def agree(expected: Any, got: Any) -> bool:
+    """Tell whether two answers are the same: numbers to five digits, in arrays of the same shape, lists and dicts.
+
+    Examples
+    --------
+    >>> agree(np.array([0.5, 0.5]), [0.5, 0.5]), agree(np.eye(2), np.ones(2)), agree({"a": 1.0}, {"a": 2.0})
+    (True, False, False)
+    """
+    if isinstance(expected, Mapping):
+        same_keys = isinstance(got, Mapping) and expected.keys() == got.keys()
+        return same_keys and all(agree(value, got[key]) for key, value in expected.items())
+    if isinstance(expected, (str, bool, type(None), set, frozenset)):
+        return type(expected) is type(got) and bool(expected == got)
+    wanted, numbers = as_numbers(expected), as_numbers(got)
+    if wanted is None or numbers is None:
+        pairs = isinstance(expected, Sequence) and isinstance(got, Sequence) and len(expected) == len(got)
+        return pairs and all(agree(*pair) for pair in zip(expected, got, strict=True))
+    return wanted.shape == numbers.shape and bool(np.allclose(wanted, numbers, rtol=1e-5, atol=1e-7, equal_nan=True))
+
+
+def as_numbers(value: Any) -> np.ndarray | None:
+    """Convert an answer to an array of floats, or return None if it holds anything but numbers.
+
+    Examples
+    --------
+    >>> as_numbers((1, 2)), as_numbers("12"), as_numbers([[1], [1, 2]])
+    (array([1., 2.]), None, None)
+    """
+    try:
+        numbers = np.asarray(value)
+        return numbers.astype(np.float64) if numbers.dtype.kind in "biuf" else None
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def call(function: Function, *arguments: Any) -> Any:
+    """Call the student's function: the default of `Exercise.call`."""
+    return function(*arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """A function that the student writes. It is called as its solution is, and the first line of that is the task.
+
+    Parameters
+    ----------
+    solution : function
+        Its source is shown on request and pasted into the notebook by tests, so it uses nothing but its arguments,
+        built-ins, and what the notebook has imported.
+    cases : function of a numpy Generator
+        Yields tuples of arguments, easy ones first.
+    mistakes : sequence of (function, hint)
+        Typical wrong answers. The hint is shown where the student's answers are the same in all cases.
+    hints : sequence of str
+        Shown one after another on request.
+    describe : function of the arguments, optional
+        Describes a case in the lesson's terms; by default every argument is shown.
+    call : function of the student's function and the arguments
+        Returns what is compared, for instance a value and its gradient.
+    compare : function of two answers
+        Whether they are the same; `agree` by default.
+    judge : function of an answer and the arguments, optional
+        In place of comparing, where many answers are right: what is wrong with an answer, or "".
+    seconds : float
+        Time limit for all cases together.
+    """
+
+    solution: Function
+    cases: Callable[[np.random.Generator], Iterable[tuple[Any, ...]]]
+    mistakes: Sequence[tuple[Function, str]] = ()
+    hints: Sequence[str] = ()
+    describe: Callable[..., str] | None = None
+    call: Function = call
+    compare: Callable[[Any, Any], bool] = agree
+    judge: Callable[..., str] | None = None
+    seconds: float = 10
+
+    @property
+    def name(self) -> str:
+        """Name of the function to write."""
+        return self.solution.__name__
+
+    @property
+    def lesson(self) -> int:
+        """Number of the lesson, from the name of the exercise's module."""
+        return int(self.solution.__module__.rpartition("_")[2])
+
+    @property
+    def task(self) -> str:
+        """What to write, in one sentence."""
+        return (self.solution.__doc__ or "").strip().partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The right option of a prediction, and the reason, both shown once the student has locked an answer."""
+
+    name: str
+    answer: str
+    why: str
+
+
+def _lessons() -> list[Any]:
+    from nextlat_viz.course import exercises
+
+    names = sorted(module.name for module in pkgutil.iter_modules(exercises.__path__))
+    return [importlib.import_module(f"{exercises.__name__}.{name}") for name in names]
+
+
+@cache
+def all_exercises() -> dict[str, Exercise]:
+    """Every exercise by name, in reading order: those in ``EXERCISES`` of the modules in ``course/exercises``."""
+    return {exercise.name: exercise for lesson in _lessons() for exercise in lesson.EXERCISES}
+
+
+@cache
+def all_predictions() -> dict[str, Prediction]:
+    """Every prediction by name: those in ``PREDICTIONS`` of the modules in ``course/exercises``."""
+    return {prediction.name: prediction for lesson in _lessons() for prediction in lesson.PREDICTIONS}
+
+
+def find(name: str) -> Exercise:
+    """Return an exercise by name; an error that lists the names if there is none."""
+    return all_exercises()[one_of("exercise", name, all_exercises())]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A short text that shows itself in a notebook and in a terminal."""
+
+    title: str
+    text: str = ""
+    rows: Mapping[str, str] | None = None
+    code: str = ""
+
+    def __repr__(self) -> str:
+        lines = [self.title, *(f"  {key}: {value}" for key, value in (self.rows or {}).items()), self.text, self.code]
+        return "\n".join(line for line in lines if line)
+
+    def _repr_html_(self) -> str:
+        code = f"<pre>{escape(self.code)}</pre>" if self.code else ""
+        return table(self.title, self.rows or {}, self.text) + code

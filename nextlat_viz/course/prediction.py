@@ -1,0 +1,102 @@
+"""A prediction: the student locks an answer before the figure is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+import plotly.graph_objects as go
+
+from nextlat_viz.course import record
+from nextlat_viz.course.exercise import all_predictions
+from nextlat_viz.display import escape
+from nextlat_viz.errors import one_of
+from nextlat_viz.notebook.panel import Box
+from nextlat_viz.notebook.plot import Plot
+
+
+class Question(Box):
+    """Options, a button that locks the chosen one, and below it the figure, once an answer is locked.
+
+    Attributes
+    ----------
+    locked : str
+        The locked answer; empty before.
+    """
+
+    def __init__(self, name: str, question: str, options: Sequence[str], figure: Callable[[], Any]) -> None:
+        super().__init__()
+        known = all_predictions()
+        self._known, self._figure, self.name = known[one_of("prediction", name, known)], figure, name
+        one_of(f"the answer of prediction {name}", self._known.answer, options)
+        self.locked = ""
+        # The longest answer fits: the widget would cut it.
+        self.options = ipywidgets.RadioButtons(options=list(options), value=None, layout={"width": "auto"})
+        self.button = self._button("Lock my answer", "After that the figure is shown", lambda: self.lock())
+        self.button.disabled = True
+        self._said = ipywidgets.HTML()
+        self._below = ipywidgets.VBox(layout={"width": "100%"})
+        heading = ipywidgets.HTML(f"<b>Predict before you look.</b> {escape(question)}")
+        self.children = [heading, self.options, self.button, self._said, self._busy, self._alert, self._below]
+        self._link(self.options, lambda change: self._allow())
+        earlier = record.predicted(name)
+        if earlier in options:
+            self.options.value = earlier
+            self.lock()
+
+    def _allow(self) -> None:
+        self.button.disabled = bool(self.locked) or self.options.value is None
+
+    def lock(self) -> None:
+        """Lock the chosen answer and show the figure."""
+        if self.locked or self.options.value is None:
+            return
+        self.locked = self.options.value
+        self.options.disabled = self.button.disabled = True
+
+        def keep(entry: record.Entry) -> None:
+            entry.prediction = self.locked
+
+        _, message = record.note(self.name, keep)
+        right = self.locked == self._known.answer
+        outcome = "✓ Right." if right else f"✗ It is: {self._known.answer}."
+        self._said.value = (
+            f'<div role="status" style="max-width:46em;line-height:1.5">You predicted: {escape(self.locked)}. '
+            f"<b>{escape(outcome)}</b> {escape(self._known.why)} {escape(message)}</div>"
+        )
+        with self._working("Drawing …"):
+            self._below.children = [_shown(self._figure())]
+
+
+def _shown(content: Any) -> ipywidgets.Widget:
+    """Content as a widget: plotly figures live, everything else as a cell would show it."""
+    if isinstance(content, ipywidgets.Widget):
+        return content
+    if isinstance(content, go.Figure):
+        return Plot(content)
+    output = ipywidgets.Output()
+    output.append_display_data(content)
+    return output
+
+
+def predict(name: str, question: str, options: Sequence[str], figure: Callable[[], Any]) -> Question:
+    """Ask for a prediction, and show a figure once an answer is locked.
+
+    An answer that was locked earlier is kept in the file of `course.progress`, and the figure is shown at once.
+
+    Parameters
+    ----------
+    name : str
+        Name of the prediction; a module of ``course/exercises`` holds the right option and why it is right.
+    question : str
+    options : sequence of str
+    figure : function without arguments
+        Draws what is shown: a plotly figure, a widget, or anything a cell can show.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such prediction, or its answer is not among the options.
+    """
+    return Question(name, question, options, figure)

@@ -1,0 +1,117 @@
+"""The student's progress: a JSON file that several kernels may write, and that may be deleted at any time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from filelock import FileLock, Timeout
+
+from nextlat_viz import io
+from nextlat_viz.course.exercise import all_exercises
+
+FILE = "course_progress.json"
+_STATES = {"": "open", "tried": "tried", "done": "done"}
+
+
+class Entry(pydantic.BaseModel):
+    """What is remembered of an exercise or of a prediction."""
+
+    state: Literal["", "tried", "done"] = ""
+    tries: pydantic.NonNegativeInt = 0
+    hints: pydantic.NonNegativeInt = 0
+    solution: bool = False
+    prediction: str = ""
+
+
+_ENTRIES = pydantic.TypeAdapter(dict[str, Entry])
+_chosen: list[Path] = []
+
+
+def progress(path: str | Path | None = None) -> Any:
+    """Show the state of every exercise, as a DataFrame.
+
+    Progress is kept in ``course_progress.json`` in the working folder. Delete the file to start again.
+
+    Parameters
+    ----------
+    path : path, optional
+        Another file to keep progress in, from now on.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> progress(f"{tempfile.mkdtemp()}/mine.json").loc["belief_update", "state"]
+    'open'
+    """
+    import pandas as pd
+
+    if path is not None:
+        _chosen[:] = [io.resolve(path)]
+    entries, message = _read(_file())
+    if message:
+        print(message)
+    rows = {}
+    for name, exercise in all_exercises().items():
+        entry = entries.get(name, Entry())
+        seen = "yes" if entry.solution else ""
+        rows[name] = {"lesson": exercise.lesson, "state": _STATES[entry.state], "tries": entry.tries,
+                      "hints": entry.hints, "solution seen": seen}  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exercise")
+
+
+def note(name: str, change: Callable[[Entry], None]) -> tuple[Entry, str]:
+    """Change the entry of a name in the file; return it, with a message for the student where something is amiss."""
+    path = _file()
+    entry = Entry()
+    try:
+        with _lock(path):
+            entries, message = _read(path)
+            entry = entries.setdefault(name, entry)
+            change(entry)
+            io.write(path, _ENTRIES.dump_json(entries, indent=1, exclude_defaults=True))
+    except (OSError, Timeout) as error:
+        change(entry)
+        return entry, f"Progress is not kept: {error}. course.progress(path) chooses another file."
+    return entry, message
+
+
+def predicted(name: str) -> str:
+    """The answer that was locked for a prediction earlier, or an empty text."""
+    return _read(_file())[0].get(name, Entry()).prediction
+
+
+def _file() -> Path:
+    return _chosen[0] if _chosen else Path.cwd() / FILE
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Any:
+    """Hold the lock of a file, so that two kernels do not overwrite each other's entries."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=5)
+    # Some network file systems have no locks; progress is kept all the same.
+    with contextlib.suppress(NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(path: Path) -> tuple[dict[str, Entry], str]:
+    """The entries of a file, none where there is no file. A damaged file is put aside, and a message says so."""
+    try:
+        return _ENTRIES.validate_json(path.read_bytes()), ""
+    except FileNotFoundError:
+        return {}, ""
+    except OSError as error:
+        return {}, f"The progress file cannot be read ({error})."
+    except ValueError:
+        aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+        return {}, f"The progress file was damaged. It is now {aside.name}, and a new one begins."
