@@ -9,6 +9,7 @@ import numpy as np
 
 from nextlat_viz import worlds
 from nextlat_viz.display import counted, escape, table
+from nextlat_viz.errors import one_of
 from nextlat_viz.figures.rows import true_state
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, Box, choice
@@ -36,6 +37,8 @@ class EpisodeStepper(Box):
         Tokens in the episode, where the world does not say.
     seed : int
         Of the episode drawn first.
+    picture : str, optional
+        The picture shown first, one of the world's ``pictures``.
     **options
         Handed to the world's ``draw``, such as ``width`` in pixels.
 
@@ -62,6 +65,7 @@ class EpisodeStepper(Box):
         *,
         length: int | None = None,
         seed: int = 0,
+        picture: str | None = None,
         **options: Any,
     ) -> None:
         self.world = worlds.get(world)
@@ -71,6 +75,8 @@ class EpisodeStepper(Box):
         checks.one_episode(self.episode, None)
         super().__init__()
         self._picture = choice("Picture", "How the world is drawn", self.world.pictures)
+        if picture is not None:
+            self._picture.value = one_of("picture", picture, self.world.pictures)
         self._seed = ipywidgets.BoundedIntText(
             value=seed, min=0, max=2**31 - 1, description="Episode", tooltip="Seed of the episode", style=LABEL,
             layout={"width": "150px", "display": None if episode is None else "none"},

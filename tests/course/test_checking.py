@@ -21,13 +21,6 @@ EXERCISES = list(all_exercises().values())
 MISTAKES = [(exercise, *mistake) for exercise in EXERCISES for mistake in exercise.mistakes]
 
 
-@pytest.fixture(autouse=True)
-def own_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(record, "_chosen", [])
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / record.FILE
-
-
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
 def test_the_solution_passes(exercise: Exercise) -> None:
     verdict = course.check(exercise.name, exercise.solution)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nextlat_viz import worlds
+from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.notebook import EpisodeStepper
 from nextlat_viz.worlds import HiddenMarkovWorld
 
@@ -65,6 +66,15 @@ def test_the_picture_follows(stepper: EpisodeStepper) -> None:
     assert len(there) == len(now)
     assert len(now[-2]) == 7
     assert not np.array_equal(there[-1], now[-1])
+
+
+def test_the_first_picture() -> None:
+    stepper = EpisodeStepper("rrxor", length=4, picture="beliefs")
+    assert stepper._picture.value == "beliefs"
+    assert any("Each corner is certainty" in note.text for note in stepper.plot.layout.annotations)
+    stepper.close()
+    with pytest.raises(UnknownNameError, match="belief"):
+        EpisodeStepper("rrxor", length=4, picture="belief")
 
 
 def test_another_episode(stepper: EpisodeStepper) -> None:

@@ -1,0 +1,112 @@
+"""Lesson 3, the shape of all beliefs: count the beliefs that a reader can come to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.worlds import get
+
+
+def count_beliefs(prior, T, depth):
+    """Return how many different beliefs a reader can hold after 0, 1, ... or depth tokens."""
+    level = seen = {tuple(prior.round(9))}
+    for _ in range(depth):
+        joints = [np.array(belief) @ matrix for belief in level for matrix in T]
+        level = {tuple((joint / joint.sum()).round(9)) for joint in joints if joint.sum() > 0}
+        seen = seen | level
+    return len(seen)
+
+
+def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+    for name, depth in [("z1r", 0), ("z1r", 1), ("golden_mean", 2), ("even", 3), ("z1r", 4), ("sns", 5), ("rrxor", 6)]:
+        world = get(name)
+        yield world.stationary, world.transitions, depth
+    world = get("mess3", x=round(rng.uniform(0.1, 0.3), 2), alpha=round(rng.uniform(0.5, 0.8), 2))
+    yield world.stationary, world.transitions, 4
+
+
+def describe(prior: Any, T: Any, depth: int) -> str:
+    return f"a machine of {len(prior)} states and {len(T)} tokens, {depth} tokens deep"
+
+
+def tree(prior: Any, T: Any, depth: int, digits: int | None = 9) -> list[list[Any]]:
+    """The beliefs of all texts that can occur, level by level."""
+    levels = [[prior]]
+    for _ in range(depth):
+        joints = [belief @ matrix for belief in levels[-1] for matrix in T]
+        levels.append([joint / joint.sum() for joint in joints if joint.sum() > 0])
+    return levels
+
+
+def texts(prior, T, depth):
+    return sum(map(len, tree(prior, T, depth)))
+
+
+def prior_left_out(prior, T, depth):
+    return len({tuple(belief.round(9)) for level in tree(prior, T, depth)[1:] for belief in level})
+
+
+def last_level(prior, T, depth):
+    return len({tuple(belief.round(9)) for belief in tree(prior, T, depth)[-1]})
+
+
+def one_too_deep(prior, T, depth):
+    return count_beliefs(prior, T, depth + 1)
+
+
+def one_too_few(prior, T, depth):
+    return count_beliefs(prior, T, max(depth - 1, 0))
+
+
+def not_rounded(prior, T, depth):
+    return len({tuple(belief) for level in tree(prior, T, depth) for belief in level})
+
+
+def levels_added(prior, T, depth):
+    return sum(len({tuple(belief.round(9)) for belief in level}) for level in tree(prior, T, depth))
+
+
+def impossible_too(prior, T, depth):
+    level, seen = [prior], {tuple(prior.round(9))}
+    for _ in range(depth):
+        joints = [belief @ matrix for belief in level for matrix in T]
+        level = [joint / joint.sum() for joint in joints]
+        seen |= {tuple(belief.round(9)) if belief.sum() > 0 else "NaN" for belief in level}
+    return len(seen)
+
+
+EXERCISES = (
+    Exercise(
+        count_beliefs,
+        cases,
+        describe=describe,
+        mistakes=(
+            (texts, "This is the number of texts. Different texts can leave a reader with the same belief."),
+            (prior_left_out, "The belief before the first token is a belief too: the prior."),
+            (last_level, "These are the beliefs after exactly depth tokens. Those after fewer tokens count as well."),
+            (one_too_deep, "You went one token too deep: at depth 0 there is the prior alone."),
+            (one_too_few, "You stopped one token too early: at depth 1 every first token has been read."),
+            (not_rounded, "Some of these differ in the sixteenth digit only. Round before you compare."),
+            (levels_added, "A belief that occurs after two tokens and again after four is counted twice here."),
+            (impossible_too, "A token of probability 0 is never read, and dividing by 0 gives no belief: skip it."),
+        ),
+        hints=(
+            "Keep the beliefs of one level, at first the prior alone, and make the next level from it by every token.",
+            "Arrays cannot be put in a set, tuples can: tuple(belief.round(9)). A set keeps each belief once.",
+            "Add every level to one set. Skip a token whose joint probabilities sum to 0.",
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Prediction(
+        "more_beliefs",
+        "In Mess3: every longer text can bring a new belief",
+        "In RRXOR a reader only has to find out where the triples begin, and there are 36 ways to be unsure of it. "
+        "In Mess3 every text leaves its own trace, however faint.",
+    ),
+)

@@ -1,0 +1,77 @@
+"""The lessons run from top to bottom in this process, with the solutions put in and with nothing filled in."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from ipywidgets.widgets.widget import _instances
+
+from nextlat_viz import course
+from nextlat_viz.course.exercise import all_exercises, all_predictions
+from nextlat_viz.course.prediction import Question
+
+LESSONS = sorted((Path(__file__).parents[2] / "notebooks" / "course").glob("[0-9]*.ipynb"))
+
+
+def cells(lesson: Path) -> list[Any]:
+    return [cell for cell in nbformat.read(lesson, as_version=4).cells if cell.cell_type == "code"]
+
+
+def exercise_of(cell: Any) -> str:
+    """The exercise that a cell is to be filled in for, or an empty text."""
+    kind, name, *_ = [*cell.metadata.get("tags", []), "", ""]
+    return name if kind == "exercise" else ""
+
+
+def execute(source: str, namespace: dict[str, Any]) -> Any:
+    """Run a cell in this process, and return the value of its last expression."""
+    *body, last = ast.parse(source).body
+    value = last.value if isinstance(last, ast.Expr) else None
+    exec(compile(ast.Module(body if value else [*body, last], []), "<cell>", "exec"), namespace)
+    return eval(compile(ast.Expression(value), "<cell>", "eval"), namespace) if value else None
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_runs_from_top_to_bottom(lesson: Path) -> None:
+    namespace: dict[str, Any] = {}
+    questions, known = [], all_exercises()
+    code = cells(lesson)
+    for cell in code:
+        name = exercise_of(cell)
+        value = execute(inspect.getsource(known[name].solution) if name else cell.source, namespace)
+        if isinstance(value, course.Verdict):
+            assert value.passed, value
+        if isinstance(value, Question):
+            value.options.value = value.options.options[-1]
+            value.button.click()
+            assert value.locked
+            questions.append(value)
+    assert questions
+    # A widget shows an error in its place, and the cell ends without one.
+    assert not [w.value for w in _instances.values() if 'role="alert"' in str(getattr(w, "value", ""))]
+    for question in questions:
+        question.close()
+    # With nothing filled in the cells below a check use the same function, the solution.
+    for cell, check in pairwise(code):
+        if name := exercise_of(cell):
+            execute(cell.source, namespace)
+            verdict = execute(check.source, namespace)
+            assert repr(verdict).startswith(f"{name}: not filled in yet")
+            assert verdict.function is known[name].solution
+
+
+def test_every_exercise_and_prediction_has_its_lesson() -> None:
+    sources = {lesson: "".join(cell.source for cell in cells(lesson)) for lesson in LESSONS}
+    for lesson, source in sources.items():
+        number = int(lesson.stem.partition("_")[0])
+        named = {name for name, exercise in all_exercises().items() if exercise.lesson == number}
+        assert {exercise_of(cell) for cell in cells(lesson)} - {""} == named != set()
+        assert all(f'course.check("{name}", {name})' in source for name in named)
+    asked = "".join(sources.values())
+    assert all(f'"{name}"' in asked for name in all_predictions())
