@@ -1,0 +1,117 @@
+"""Lesson 9, planning and tracking: psi as a recurrent network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nextlat_viz.course.exercise import Exercise, Prediction
+
+
+def unroll(psi, state, embeddings):
+    """Return the state after each token, (T, D), when psi reads them one after another from a first state."""
+    states = []
+    for embedding in embeddings:
+        state = psi(state, embedding)
+        states.append(state)
+    return np.array(states)
+
+
+def leaky(state: Any, embedding: Any) -> Any:
+    """Stand in for psi: half of the state, and the token."""
+    return 0.5 * state + embedding
+
+
+def turning(state: Any, embedding: Any) -> Any:
+    """Stand in for psi: the state turned by one place, changed by the token."""
+    return np.tanh(np.roll(state, 1) - 0.7 * embedding * state + embedding)
+
+
+def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+    # By hand: 1 -> 1.5 -> 1.75. Then longer ones.
+    yield leaky, np.array([1.0]), np.array([[1.0], [1.0]])
+    for psi, width, length in [(leaky, 2, 3), (turning, 3, 5), (turning, 4, 30)]:
+        yield psi, rng.normal(size=width), rng.normal(size=(length, width))
+
+
+def describe(psi: Any, state: Any, embeddings: Any) -> str:
+    first = ", ".join(f"{number:.2f}" for number in state)
+    if psi is leaky:
+        return f"psi(h, e) = 0.5 h + e; the first state is ({first}); the tokens are {np.round(embeddings, 2).tolist()}"
+    return f"another psi; a first state of {len(state)} numbers; {len(embeddings)} tokens"
+
+
+def started_again_at_every_token(psi, state, embeddings):
+    return np.array([psi(state, embedding) for embedding in embeddings])
+
+
+def states_before_the_tokens(psi, state, embeddings):
+    states = []
+    for embedding in embeddings:
+        states.append(state)
+        state = psi(state, embedding)
+    return np.array(states)
+
+
+def first_state_included(psi, state, embeddings):
+    return np.concatenate([state[None], unroll(psi, state, embeddings)])
+
+
+def change_added_twice(psi, state, embeddings):
+    states = []
+    for embedding in embeddings:
+        state = state + psi(state, embedding)
+        states.append(state)
+    return np.array(states)
+
+
+def begun_from_zeros(psi, state, embeddings):
+    return unroll(psi, np.zeros_like(state), embeddings)
+
+
+def last_state_only(psi, state, embeddings):
+    return unroll(psi, state, embeddings)[-1]
+
+
+def read_backwards(psi, state, embeddings):
+    return unroll(psi, state, embeddings[::-1])
+
+
+EXERCISES = (
+    Exercise(
+        unroll,
+        cases,
+        describe=describe,
+        mistakes=(
+            (
+                started_again_at_every_token,
+                "Every token is read from the first state. Read the next one from the state that psi has just given.",
+            ),
+            (states_before_the_tokens, "This is the state before each token. Keep it after psi has read the token."),
+            (
+                first_state_included,
+                "The first state is among them, where no token has been read. There is one state for each token.",
+            ),
+            (change_added_twice, "psi gives the next state itself: h + f(h, e) is inside psi. Do not add h again."),
+            (begun_from_zeros, "It begins from zeros. The first state is an argument."),
+            (last_state_only, "This is the last state alone. Keep the state after every token."),
+            (read_backwards, "The tokens are read from the last to the first."),
+        ),
+        hints=(
+            "A recurrent network is a loop: a state goes in with a token, the next state comes out.",
+            "for embedding in embeddings: state = psi(state, embedding).",
+            "Keep each state in a list, after the token has been read, and return np.array(states).",
+        ),
+    ),
+)
+
+PREDICTIONS = (
+    Prediction(
+        "past_training_length",
+        "NextLat's psi, rolled out alone",
+        "Past ten tokens a transformer meets positions that it was never trained on. psi has no positions: if one step "
+        "is right, so is the next.",
+    ),
+)
