@@ -179,8 +179,8 @@ EXERCISES = (
 PREDICTIONS = (
     Prediction(
         "belief_appears",
-        "NextLat's, while both losses come down",
-        "The belief is what makes the next state predictable from this one, so the latent losses go on pulling where "
-        "the next-token loss has nothing left to say.",
+        "In NextLat's alone",
+        "Without the secret, psi cannot guess the state that follows the coins. So the latent losses ask for it at "
+        "every token, and the next-token loss only where it is due.",
     ),
 )
