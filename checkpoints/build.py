@@ -34,13 +34,15 @@ PROJECTED = {"rrxor": True, "mess3": True, "z1r": False, "path_star": False, "s3
 class Recipe:
     """What is trained for a folder of models: `title` is the world's, if the folder's name does not say it all.
 
-    `seeds` is how many there are of each objective. `snapshots` are of seed 0, by objective; `overrides` change the
-    preset `tiny`, the same for all objectives.
+    `seeds` is how many there are of each of the `objectives`. `snapshots` are of seed 0, by objective; `overrides`
+    change the preset `tiny`, the same for all objectives, and `own` those of an objective.
     """
 
     title: str = ""
     seeds: int = 5
+    objectives: tuple[str, ...] = OBJECTIVES
     overrides: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
     snapshots: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -61,6 +63,7 @@ RECIPES = {
     "story": Recipe(seeds=3),
     # Central Helsinki needs the extra "city".
     "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 6000}),
+    "queens": Recipe("queens:size=7", seeds=3, objectives=("one_pass", "equal_depth", "trm", "dis")),
 }
 
 
@@ -70,7 +73,7 @@ def runs() -> list[str]:
         f"{folder}/{objective}/seed{seed}"
         for folder, recipe in RECIPES.items()
         for seed in range(recipe.seeds)
-        for objective in OBJECTIVES
+        for objective in recipe.objectives
     ]
 
 
@@ -102,7 +105,7 @@ def train_one(run: str) -> str:
     torch.set_num_threads(1)
     folder, objective, name = run.split("/")
     recipe, seed = RECIPES[folder], int(name.removeprefix("seed"))
-    options = dict(recipe.overrides)
+    options = recipe.overrides | recipe.own.get(objective, {})
     if seed == 0 and objective in recipe.snapshots:
         options["snapshots"] = recipe.snapshots[objective]
     title = recipe.title or folder

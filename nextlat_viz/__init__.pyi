@@ -20,6 +20,7 @@ from .latents.combine import concatenate as concatenate
 from .latents.extraction import extract as extract
 from .latents.store import load_latents as load_latents
 from .latents.store import save_latents as save_latents
+from .latents.thinking import think as think
 from .notebook.cloud import Cloud as Cloud
 from .notebook.monitor import LossMonitor as LossMonitor
 from .notebook.panels.compare import TrajectoryCompare as TrajectoryCompare

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What to type for fields whose annotation is no single type.
 _KINDS = {"snapshots": "INT ...", "sharing": "NAME", "token_term": "NAME", "kv_heads": "INT"}
 _KINDS |= {"stop_at": "FLOAT", "minutes": "FLOAT"}
+_KINDS |= dict.fromkeys(("latent_updates", "cycles", "recursion_steps"), "INT")
 
 
 def _override(name: str) -> tuple[Any, None]:
@@ -44,7 +45,9 @@ class Train(BaseModel):
     world: tyro.conf.Positional[str] = Field(
         description="name of a world, such as rrxor or mess3:x=0.15; `nextlat-viz list worlds` shows them"
     )
-    objective: tyro.conf.Positional[str] = Field("nextlat", description="next_token, nextlat, mtp, jtp or bst")
+    objective: tyro.conf.Positional[str] = Field(
+        "nextlat", description="next_token, nextlat, mtp, jtp or bst; for puzzles trm, dis, one_pass or equal_depth"
+    )
     preset: str = Field("tiny", description="a set of hyperparameters; the options below override single ones")
     seed: int = Field(0, description="seed of the initial weights and of the episodes")
     out: Path | None = Field(None, description="folder of the run (default: runs/WORLD/OBJECTIVE/seedSEED)")
@@ -316,7 +319,7 @@ def main(arguments: list[str] | None = None) -> None:
     Examples
     --------
     >>> main(["list", "objectives"])
-    objectives: next_token, nextlat, mtp, jtp, bst
+    objectives: next_token, nextlat, mtp, jtp, bst, trm, dis, one_pass, equal_depth
     """
     command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,

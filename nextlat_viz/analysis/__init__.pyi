@@ -54,6 +54,12 @@ from .projection.result import aligned as aligned
 from .projection.result import with_projection as with_projection
 from .projection.umap import ProjectionCache as ProjectionCache
 from .projection.umap import default_cache as default_cache
+from .recursion import advantage_margin as advantage_margin
+from .recursion import forward_passes as forward_passes
+from .recursion import guidance_strength as guidance_strength
+from .recursion import solved_by_step as solved_by_step
+from .recursion import solved_puzzles as solved_puzzles
+from .recursion import steps_needed as steps_needed
 from .representations import latent_geometry as latent_geometry
 from .representations import similarity as similarity
 from .shape import different_histories as different_histories

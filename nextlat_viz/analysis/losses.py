@@ -16,6 +16,7 @@ from nextlat_viz.analysis.measure import Models, Rows, clustered, measure
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.extraction import HELDOUT_SEED
+from nextlat_viz.latents.thinking import is_recursive
 from nextlat_viz.models import Batch, Transformer
 from nextlat_viz.worlds import Episodes
 
@@ -30,7 +31,7 @@ TRUE_WORLD = "true world"
     "with that stream, and the loss in nats of the head read there (logit lens). Blocks that write little, or a low "
     "loss early, mean that the depth is not needed.",
     of=ModelPredictor,
-    fits=lambda checkpoint: isinstance(checkpoint.network.backbone, Transformer),
+    fits=lambda checkpoint: isinstance(checkpoint.network.backbone, Transformer) and not is_recursive(checkpoint),
 )
 def layer_contributions(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """Measure what each block adds: how much, in which direction, and what the head reads after it.

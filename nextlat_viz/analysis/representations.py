@@ -19,6 +19,7 @@ from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least, one_of
 from nextlat_viz.latents.extraction import HELDOUT_SEED, extract, heldout
 from nextlat_viz.latents.table import sites as sites_of
+from nextlat_viz.latents.thinking import is_recursive
 from nextlat_viz.worlds import Episodes
 
 By = str | Sequence[str] | None
@@ -40,7 +41,7 @@ _UNITS = {
     "where histories of one state have one latent; curvature is in radians, path length in root mean square radii of "
     "the cloud. NextLat (arXiv:2511.05963), section 5; Roy & Vetterli 2007; Hénaff et al. 2019.",
     of=ModelPredictor,
-    fits=lambda checkpoint: checkpoint.world.rules_known,
+    fits=lambda checkpoint: checkpoint.world.rules_known and not is_recursive(checkpoint),
 )
 def latent_geometry(
     models: Models[ModelPredictor],

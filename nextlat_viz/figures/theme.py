@@ -20,6 +20,7 @@ SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "hexag
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 EXACT = MISSING
 OBJECTIVES = {"next_token": "next-token", "nextlat": "NextLat", "mtp": "MTP", "jtp": "JTP", "bst": "BST"}
+OBJECTIVES |= {"trm": "TRM", "dis": "DIS", "one_pass": "one pass", "equal_depth": "equal depth"}
 """What figures call the objectives."""
 MODELS = {
     "nexttoken": "#D55E00",

@@ -19,3 +19,5 @@ from .table import sites as sites
 from .table import summary as summary
 from .table import tokens_of as tokens_of
 from .table import world_of as world_of
+from .thinking import Thinking as Thinking
+from .thinking import think as think

@@ -20,34 +20,27 @@ from nextlat_viz.hf.load import is_causal_lm, tokens_from
 from nextlat_viz.hf.loaded import HubModel, LoadedModel, load_hf
 from nextlat_viz.latents import table
 from nextlat_viz.latents.facts import Positions, Reading, Truth, valid
-from nextlat_viz.latents.inputs import episodes_from, identity_of, make_reading, require_readable, texts_of
+from nextlat_viz.latents.inputs import (
+    HELDOUT_EPISODES,
+    HELDOUT_SEED,
+    episodes_from,
+    heldout,
+    identity_of,
+    make_reading,
+    require_readable,
+    texts_of,
+)
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed, require_names
 from nextlat_viz.latents.streaming import Growing, narrow, stored_type
+from nextlat_viz.latents.thinking import extract_steps, is_recursive, puzzles_of, recursive_network
 from nextlat_viz.training.checkpoint import Checkpoint, load
-from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, World
 
 __all__ = ["HELDOUT_EPISODES", "HELDOUT_SEED", "extract", "heldout", "load_hf", "tokens_from"]
 
-# Training uses other seeds: each of its batches has a 64-bit seed hashed from (run seed, step), and validation another
-# constant. In a small world the same sequence can still occur in training: held out means drawn separately.
-HELDOUT_SEED = 20_260_000
-HELDOUT_EPISODES = 512
 # Sequences of a corpus are long, and a language model is wide: all that were held out can be gigabytes of latents.
 _MOST_CORPUS_TOKENS = 40_000
-
-
-def heldout(checkpoint: TrainedModel, n: int = HELDOUT_EPISODES, seed: int = HELDOUT_SEED) -> Episodes:
-    """Draw held-out episodes of a trained model's world, by default the standard ones.
-
-    Their length is that of the world's episodes, or else the model's context; they are from the test split where the
-    world has one. Models of one world and context get the same episodes, so their latents can be compared row by row.
-    A model that was fine-tuned on a corpus gets sequences that were held out of it.
-    """
-    world = checkpoint.world
-    length = checkpoint.reads if world.length is None else world.length
-    return world.sample(n, length, seed=seed, split="test" if "test" in world.splits else "train")
 
 
 def extract(
@@ -67,10 +60,17 @@ def extract(
     world: World | str | None = None,
     truth: Truth | None = None,
     positions: Positions | None = None,
+    steps: int | None = None,
+    cells: bool = False,
     out: str | Path | None = None,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> AnnData:
     """Extract a model's latents at every position of every episode, with the true states in the same table.
+
+    Of a recursive model the episodes are puzzles and the positions recursion steps. A row is a puzzle after a step, and
+    its states are means over cells, at the sites ``"z"``, the latent, and ``"y"``, the answer, which is ``X``. The
+    columns say what is true of the answer: ``conflicts`` (of queens), ``distance`` to the nearest solution in cells,
+    ``solved``, the cells ``changed`` by the step, the cells ``given``, and whether the step was ``trained``.
 
     Parameters
     ----------
@@ -111,6 +111,12 @@ def extract(
     positions : slice, int or several, optional
         Keep only these, counted from 1; in a list, -1 is each episode's last. A checkpoint with a start token also has
         position 0, where nothing has been read: ``slice(0, None)`` keeps all.
+    steps : int, optional
+        Of a recursive model: recursion steps; default as many as in training, and later ones are allowed.
+    cells : bool
+        Of a recursive model: a row per cell of a puzzle and step, in place of the mean over cells. An episode is then a
+        cell, ``puzzles x cells`` in all, with the columns ``board``, ``cell``, ``given``, ``answer``, ``changed``,
+        ``solved``, ``right``, ``margin`` (see `Thinking.margins`) and, of queens, the exact ``posterior``.
     out : path of an .h5ad file, optional
         Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
         interrupted, and opens one that is finished. A call is the same when its arguments are, and the model's weights,
@@ -159,6 +165,8 @@ def extract(
     sites = sites if isinstance(sites, str) else names
     if isinstance(model, (str, os.PathLike)):
         model = load(model)
+    if (steps is not None or cells) and not (isinstance(model, Checkpoint) and is_recursive(model)):
+        recursive_network(model, "steps" if steps is not None else "cells")
     if isinstance(model, Checkpoint):
         foreign = {"hidden": hidden, "lengths": lengths, "mask": mask, "call": call, "vocabulary": vocabulary,
                    "name": name, "world": world}  # fmt: skip
@@ -168,6 +176,21 @@ def extract(
             raise TypeError(
                 f"episodes must be Episodes, got {shown(episodes)}: wrap tokens as Episodes(tokens), or sample some "
                 "with checkpoint.world.sample(n, length, seed)"
+            )
+        if is_recursive(model):
+            taken = {"truth": truth, "positions": positions, "out": out}
+            if given := [key for key, value in taken.items() if value is not None]:
+                raise LatentsError(
+                    f"{', '.join(given)} cannot be given for a recursive model, whose rows are recursion steps, in "
+                    "memory: choose rows of the table, and save it with nlv.save_latents"
+                )
+            return extract_steps(
+                model,
+                puzzles_of(model, episodes),
+                sites,
+                steps,
+                cells,
+                **{"batch_size": batch_size, "device": device, "progress": progress, "dtype": dtype},
             )
         world = model.world
         reader: LatentsReader = CheckpointReader(model, sites)

@@ -20,11 +20,29 @@ from nextlat_viz.hf.corpus import documents_of
 from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, digest_of, kept, own_columns, valid
 from nextlat_viz.latents.readers import LatentsReader, weights_of
 from nextlat_viz.training.checkpoint import AUTOCAST_DEVICES
+from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, World, checks
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, PurePath, range, slice)
 # What torch keeps in every module: hooks and children are read separately, and extraction sets the training flag.
 _OF_TORCH = set(vars(nn.Module()))
+
+# Training uses other seeds: each of its batches has a 64-bit seed hashed from (run seed, step), and validation another
+# constant. In a small world the same sequence can still occur in training: held out means drawn separately.
+HELDOUT_SEED = 20_260_000
+HELDOUT_EPISODES = 512
+
+
+def heldout(checkpoint: TrainedModel, n: int = HELDOUT_EPISODES, seed: int = HELDOUT_SEED) -> Episodes:
+    """Draw held-out episodes of a trained model's world, by default the standard ones.
+
+    Their length is that of the world's episodes, or else the model's context; they are from the test split where the
+    world has one. Models of one world and context get the same episodes, so their latents can be compared row by row.
+    A model that was fine-tuned on a corpus gets sequences that were held out of it.
+    """
+    world = checkpoint.world
+    length = checkpoint.reads if world.length is None else world.length
+    return world.sample(n, length, seed=seed, split="test" if "test" in world.splits else "train")
 
 
 def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -> tuple[Episodes, Truth | None]:

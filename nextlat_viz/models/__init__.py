@@ -7,16 +7,20 @@ from nextlat_viz.models.mtp import MultiToken
 from nextlat_viz.models.next_token import NextToken
 from nextlat_viz.models.nextlat import LatentDynamics, NextLat
 from nextlat_viz.models.objective import Batch, Objective
+from nextlat_viz.models.recursive import DIS, TRM, EqualDepth, OnePass, Recursive, RecursiveNetwork, Schedule
 from nextlat_viz.models.transformer import Transformer
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    cls.name: cls for cls in (NextToken, NextLat, MultiToken, JointToken, BeliefState)
+    cls.name: cls for cls in (NextToken, NextLat, MultiToken, JointToken, BeliefState, TRM, DIS, OnePass, EqualDepth)
 }
 
 __all__ = [
+    "DIS",
     "OBJECTIVES",
+    "TRM",
     "Batch",
     "BeliefState",
+    "EqualDepth",
     "JointToken",
     "KVCache",
     "LatentDynamics",
@@ -24,6 +28,10 @@ __all__ = [
     "NextLat",
     "NextToken",
     "Objective",
+    "OnePass",
+    "Recursive",
+    "RecursiveNetwork",
+    "Schedule",
     "Transformer",
     "TransformerConfig",
 ]

@@ -16,7 +16,8 @@ Sharing = Literal["none", "k=v", "q=k", "q=k=v"]
 class TransformerConfig(BaseModel):
     """Sizes of a :class:`Transformer`; `context` is the longest sequence it reads, without the start token.
 
-    With `start_token` the model reads a learned start token before token 1, at position 0.
+    With `start_token` the model reads a learned start token before token 1, at position 0. Without `causal` every
+    position attends to all, and the model reads whole rows at once.
 
     `kv_heads` is the number of heads of keys and values: as many as queries when None; fewer are grouped-query
     attention (Ainslie et al. 2023, arXiv:2305.13245), one is multi-query attention (Shazeer 2019, arXiv:1911.02150).
@@ -41,6 +42,7 @@ class TransformerConfig(BaseModel):
     kv_heads: PositiveInt | None = None
     sharing: Sharing = "none"
     start_token: bool = True
+    causal: bool = True
     rope_base: float = 10_000.0
 
     @model_validator(mode="after")
@@ -207,7 +209,7 @@ def fits(tokens: int, context: int) -> None:
 
 
 class Attention(nn.Module):
-    """Causal self-attention.
+    """Self-attention, causal unless the config says otherwise.
 
     Queries and keys are rotated to their positions after the projection, values are not. So with one projection for
     all three, query, key and value still differ by a rotation.
@@ -216,6 +218,7 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads, self.sharing, self.size = config.heads, config.sharing, config.dim // config.heads
+        self.causal = config.causal
         heads, groups = config.heads, config.groups
         widths = {"none": [heads, groups, groups], "k=v": [heads, groups], "q=k": [heads, heads], "q=k=v": [heads]}
         self.widths = widths[config.sharing]
@@ -245,7 +248,7 @@ class Attention(nn.Module):
             held = cache.append(layer, *held)
         key, value = held if len(held) == 2 else (rotate(held[0], rotation), held[0])
         # A single token attends to everything in the cache; the kernel's causal mask would show it only the first.
-        causal = mask is None and t > 1
+        causal = self.causal and mask is None and t > 1
         out = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=self.grouped
         )

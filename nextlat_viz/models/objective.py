@@ -52,7 +52,8 @@ class Batch:
     and the target x_{t+1}. Without one, index t has the input x_{t+1} and the target x_{t+2}.
 
     `target_mask` is False where the prediction is not scored (prompt, padding), `valid` is False on padding,
-    `documents` numbers the documents packed into a row, `seed` is for objectives that sample.
+    `documents` numbers the documents packed into a row, `seed` is for objectives that sample. `step` counts the
+    optimiser steps taken on these episodes before, and `carried` is what the last of them left for this one.
     """
 
     inputs: Int[Tensor, "b t"]
@@ -61,6 +62,8 @@ class Batch:
     valid: Bool[Tensor, "b t"]
     documents: Int[Tensor, "b t"] | None = None
     seed: int = 0
+    step: int = 0
+    carried: Float[Tensor, "2 b t dim"] | None = None
 
     @classmethod
     def from_episodes(
@@ -117,11 +120,19 @@ class Objective(nn.Module, ABC):
     ----------
     name, label : names of the objective in code and in figures.
     own_targets : whether it can be trained on targets other than the next tokens.
+    next_tokens : whether it can be trained on next tokens.
+    network : class of the backbone.
+    updates : most optimiser steps that are taken on the same episodes, one after another.
+    passes : how often the backbone is applied to a batch.
     """
 
     name: str
     label: str
     own_targets: bool = True
+    next_tokens: bool = True
+    network: type[Transformer] = Transformer
+    updates: int = 1
+    passes: int = 1
 
     # A Transformer, or a pretrained model with its interface.
     def __init__(self, backbone: Any) -> None:
@@ -139,6 +150,13 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, int]:
         """Number of predictions that each term averages, to weight the pieces of a batch."""
+
+    def following(self, batch: Batch, losses: dict[str, Tensor]) -> Batch | None:
+        """Return the batch of the next optimiser step on the same episodes; None, the default, where there is none.
+
+        `losses` are those that the objective returned for `batch`.
+        """
+        return None
 
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
         """Next-token logits from hidden states, as used in generation."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from nextlat_viz import io, worlds
 from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError, UnknownNameError, at_least, invalid, unknown
-from nextlat_viz.models import OBJECTIVES, Batch, Objective, Transformer, TransformerConfig
+from nextlat_viz.models import OBJECTIVES, Batch, Objective, TransformerConfig
 from nextlat_viz.paths import checkpoints_dir
 from nextlat_viz.training.card import CARD, Card, command_of, read_card, sha256_of
 from nextlat_viz.training.config import TrainConfig, resolve_config
@@ -176,7 +176,11 @@ class Checkpoint(TrainedModel):
         model = build_model(self.objective, config, self.world, 0)
         batch = Batch.from_episodes(training_episodes(self.world, config, 0, 0), seed=0, start=model.backbone.start)
         with FlopCounterMode(display=False) as counter:
-            model(batch)["loss"].backward()
+            following: Batch | None = batch
+            while following is not None:
+                losses = model(following)
+                losses["loss"].backward()
+                following = model.following(following, losses)
         return float(counter.get_total_flops())
 
     def at(self, step: int) -> Checkpoint:
@@ -237,6 +241,8 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
             f"objective={objective!r} predicts tokens from both ends, but the targets of world {world.name!r} are not "
             "its tokens: choose another objective"
         )
+    if not kind.next_tokens:
+        _require_puzzles(objective, config, world)
     sizes = config.model_dump(include=set(TransformerConfig.model_fields))
     # An objective's own hyperparameters are the arguments of its class.
     options = config.model_dump(include=set(inspect.signature(kind).parameters))
@@ -246,8 +252,27 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
             shape = TransformerConfig(vocabulary_size=len(world.vocabulary), **sizes)
         except ValidationError as error:
             raise invalid(error.errors()) from error
-        backbone = Transformer(shape)
-        return kind(backbone, **options)
+        return kind(kind.network(shape), **options)
+
+
+def _require_puzzles(objective: str, config: TrainConfig, world: worlds.World) -> None:
+    """Raise ValueError unless a model that reads all cells at once can be trained on a world."""
+    if world.predicts_next_token:
+        raise ValueError(
+            f"objective={objective!r} answers all cells of a puzzle at once, and models of world {world.name!r} "
+            "predict the next token, which such a model would see: choose a world with an answer for each cell, "
+            "such as 'queens', or another objective"
+        )
+    if world.length is None:
+        raise ValueError(
+            f"objective={objective!r} reads puzzles of one size, and episodes of world {world.name!r} have any length: "
+            "choose a world with a length, such as 'queens', or another objective"
+        )
+    if config.start_token:
+        raise ValueError(
+            f"start_token=True: objective={objective!r} reads all cells of a puzzle at once, so there is nothing "
+            "before the first: give start_token=False"
+        )
 
 
 def load(name: str | os.PathLike[str], seed: int = 0) -> Any:

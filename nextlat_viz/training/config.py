@@ -66,6 +66,28 @@ class TrainConfig(BaseModel):
     freeze_head: bool = Field(True, description="NextLat's stop-gradient on the head within the KL loss")
     lambda_future: NonNegativeFloat = Field(1.0, description="MTP's and JTP's weight of the loss on extra tokens")
     pairs: PositiveInt = Field(256, description="BST's maximum of prefix-suffix pairs per row and step")
+    latent_updates: PositiveInt | None = Field(
+        None,
+        description="n of a recursive model: updates of the latent before an update of the answer; by default 6 "
+        "for TRM and 2 for the others",
+    )
+    cycles: PositiveInt | None = Field(
+        None,
+        description="T of a recursive model: how often that is done in a recursion step, all but the last "
+        "without gradient; by default 3 for TRM and 1 for the others",
+    )
+    recursion_steps: PositiveInt | None = Field(
+        None,
+        description="S of a recursive model: recursion steps; by default 16 for TRM, 8 for DIS and equal depth, "
+        "1 for one pass",
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is measured and kept in their "
+        "place; 0 averages nothing",
+    )
     validate_every: PositiveInt = Field(100, description="steps between validations")
     validation_episodes: PositiveInt = Field(512, description="episodes in a validation")
     save_every: PositiveInt = Field(500, description="steps between saved states, where a stopped run continues")

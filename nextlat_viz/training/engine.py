@@ -64,34 +64,85 @@ class Engine:
         wrapped: nn.Module = _TakesFields(model)
         if config.compile:
             wrapped = cast(nn.Module, torch.compile(wrapped))
+        self.raw_optimizer = optimizer
         self.model, self.optimizer = fabric.setup(wrapped, optimizer)
         self.recent: list[Tensor] = []
         self.last: dict[str, Tensor] = {}
 
     def step(self, step: int, pieces: list[Piece]) -> None:
-        """Take one optimiser step; the first is step 0."""
-        fabric, config = self.fabric, self.config
+        """Take the optimiser steps on one batch, of which most objectives take one; the first batch is step 0.
+
+        An objective that takes several is given one piece: see `Objective.following`.
+        """
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * schedule(step, config)
+            group["lr"] = self.config.learning_rate * schedule(step, self.config)
+        self.last, losses = self._update(pieces)
+        updates, episodes, batch = 1, len(pieces[0].batch.inputs), pieces[0].batch
+        rows = episodes
+        while (following := self.raw_model.following(batch, losses)) is not None:
+            batch = following
+            totals, losses = self._update([Piece(batch)])
+            self.last = {name: total + totals[name] for name, total in self.last.items()}
+            updates, rows = updates + 1, rows + len(batch.inputs)
+        if self.raw_model.updates > 1:
+            self.last = {name: total / updates for name, total in self.last.items()}
+            self.last["updates"] = self.last["loss"].new_tensor(rows / episodes)
+        self.recent.append(self.last["loss"])
+
+    def _update(self, pieces: list[Piece]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Take one optimiser step; return the losses of all pieces, and all that the model returned for the last."""
+        fabric, config = self.fabric, self.config
         totals: dict[str, Tensor] = {}
         for i, piece in enumerate(pieces, start=1):
             # Gradients are exchanged between devices once, after the last piece.
             skip_sync = fabric.world_size > 1 and i < len(pieces)
             with fabric.no_backward_sync(self.model, enabled=skip_sync):
-                losses = self.model({name: getattr(piece.batch, name) for name in FIELDS})
+                outputs = losses = self.model({name: getattr(piece.batch, name) for name in FIELDS})
                 if piece.share is not None:
                     losses = weighted(losses, self.weight, piece.share)
                 # Fabric averages gradients over devices, but the losses here are parts of a sum.
                 fabric.backward(losses["loss"] * fabric.world_size if fabric.world_size > 1 else losses["loss"])
-            for name, value in losses.items():
-                totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+            for name in ("loss", *self.weight):
+                value = losses[name].detach()
+                totals[name] = totals[name] + value if name in totals else value
         if config.grad_clip:
             # A norm that is not finite makes weights that are not finite: `first_failure` notices.
             fabric.clip_gradients(self.model, self.optimizer, max_norm=config.grad_clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.last = totals
-        self.recent.append(totals["loss"])
+        if config.ema:
+            self._average()
+        return totals, outputs
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average of the weights, which is kept with the optimiser's moments, towards the weights."""
+        states = [(self.raw_optimizer.state[weight], weight) for weight in self.raw_model.parameters()]
+        # A weight without a gradient has no state.
+        states = [(state, weight) for state, weight in states if state]
+        for state, weight in states:
+            if "average" not in state:
+                state["average"] = weight.clone()
+        averages = [state["average"] for state, _ in states]
+        torch._foreach_lerp_(averages, [weight for _, weight in states], 1 - self.config.ema)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the moving average of the weights into the model inside the block, where one is kept."""
+        if not self.config.ema:
+            yield
+            return
+        weights = list(self.raw_model.parameters())
+        before = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            for weight in weights:
+                weight.copy_(self.raw_optimizer.state[weight].get("average", weight))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(weights, before, strict=True):
+                    weight.copy_(value)
 
     def losses(self) -> dict[str, float]:
         """Losses of the last step's batch, over all devices."""

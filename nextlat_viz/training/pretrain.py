@@ -67,7 +67,8 @@ def train(
     Parameters
     ----------
     world : name of a world, with parameters or without (``"mess3:x=0.15"``), or a World.
-    objective : ``"next_token"``, ``"nextlat"``, ``"mtp"``, ``"jtp"`` or ``"bst"``; see :mod:`nextlat_viz.models`.
+    objective : ``"next_token"``, ``"nextlat"``, ``"mtp"``, ``"jtp"`` or ``"bst"``; ``"trm"``, ``"dis"``, ``"one_pass"``
+        or ``"equal_depth"`` for puzzles; see :mod:`nextlat_viz.models`.
     preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.config`.
     seed : initialises the weights and, with the step, draws the episodes.
     out : folder of the run; ``runs/<world>/<objective>/seed<seed>`` when not given.
@@ -117,12 +118,19 @@ def train(
         return finished
     # Refuse wrong settings before the folder of the run is created.
     model = build_model(objective, config, world, seed)
+    if config.ema and strategy == "fsdp":
+        raise ValueError(f"ema={config.ema} averages whole weights, and strategy='fsdp' spreads them: use 'ddp'")
     precision: Any = config.precision
     fabric = start_fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
     if config.batch_size < fabric.world_size * config.accumulate:
         raise ValueError(
             f"batch_size={config.batch_size} cannot be divided among {fabric.world_size} devices with "
             f"accumulate={config.accumulate} pieces on each: every piece needs at least one episode"
+        )
+    if model.updates > 1 and (fabric.world_size > 1 or config.accumulate > 1):
+        raise ValueError(
+            f"objective={objective!r} takes several optimiser steps on each batch, which is done with one device and "
+            f"one piece: got devices={fabric.world_size} and accumulate={config.accumulate}. Lower batch_size instead"
         )
     validation = Validation(world, config)
     validation.require_headline(config.stop_at)
@@ -163,7 +171,7 @@ def train(
         io.write(folder / CARD, card.model_dump_json(indent=2))
 
     if fabric.device.type == "cpu" and fabric.is_global_zero:
-        _warn_of_hours(config, preset, sum(parameter.numel() for parameter in model.parameters()))
+        _warn_of_hours(config, preset, model.passes * sum(parameter.numel() for parameter in model.parameters()))
     can_split = 2 * config.accumulate * fabric.world_size <= config.batch_size
     task = Task(
         name=f"{world.name}/{objective}",
@@ -194,8 +202,9 @@ def train(
 def _warn_of_hours(config: TrainConfig, preset: str, parameters: int) -> None:
     """Warn of a run that takes hours on this CPU, by its arithmetic and the speed of a matrix product.
 
-    A training step takes about 6 operations for each parameter and token (Kaplan et al. 2020, section 2.1); a matrix
-    product of this size is about twice as fast as a whole step per operation.
+    A training step takes about 6 operations for each parameter and token (Kaplan et al. 2020, section 2.1), and as many
+    times more as the parameters are applied; a matrix product of this size is about twice as fast as a whole step per
+    operation.
     """
     operations = 6.0 * parameters * config.steps * config.batch_size * config.context
     size = 512

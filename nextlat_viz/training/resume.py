@@ -110,14 +110,15 @@ def load_state(folder: Path) -> SavedRun | None:
     return saved
 
 
-def require_moments(path: Path, moments: Moments, optimizer: torch.optim.Optimizer) -> None:
-    """Raise CheckpointError unless every trained parameter has the optimiser's state for it in the file."""
+def require_moments(path: Path, moments: Moments, optimizer: torch.optim.Optimizer, averaged: bool) -> None:
+    """Raise CheckpointError unless every trained parameter has the optimiser's state, and its average, in the file."""
+    names = ("exp_avg", "exp_avg_sq", *(["average"] if averaged else []))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, parameter in enumerate(parameters):
         if not parameter.requires_grad:
             continue
         shapes = {name: tensor.shape for name, tensor in moments.get(index, {}).items() if name != "step"}
-        if shapes != dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape) or "step" not in moments[index]:
+        if shapes != dict.fromkeys(names, parameter.shape) or "step" not in moments[index]:
             raise CheckpointError(
                 f"{path} lacks the optimiser's state of parameter {index}. Delete it to start the run again."
             )

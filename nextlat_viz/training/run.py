@@ -190,7 +190,7 @@ def _take_steps(
     saved = load_state(folder)
     if saved is not None:
         refuse_another(folder, saved.identity, task.identity)
-        require_moments(folder / TRAIN_STATE, saved.moments, task.optimizer)
+        require_moments(folder / TRAIN_STATE, saved.moments, task.optimizer, config.ema > 0)
         # Before the engine moves the weights to their devices, or spreads them over several.
         task.kept.load_state_dict(saved.weights)
     engine = Engine(task.model, task.optimizer, config, fabric)
@@ -207,10 +207,11 @@ def _take_steps(
     ):
 
         def measure() -> None:
-            row = {"step": float(state.step), **task.measure(engine)}
-            state.history.append(row)
-            reporter.row(row)
-            report(row)
+            with engine.averaged():
+                row = {"step": float(state.step), **task.measure(engine)}
+                state.history.append(row)
+                reporter.row(row)
+                report(row)
 
         if task.measure_first and not state.history:
             with engine.whole():
@@ -236,7 +237,8 @@ def _take_steps(
                     measure()
                     last = last or _reached(config, state)
                 if main and step in config.snapshots:
-                    content = weights_bytes(task.model, config.storage)
+                    with engine.averaged():
+                        content = weights_bytes(task.model, config.storage)
                     io.write(snapshot_path(folder, step), content)
                     state.snapshots[step] = hashlib.sha256(content).hexdigest()
                 # Last: a saved state implies that the metrics and snapshots up to this step are complete.
@@ -250,7 +252,7 @@ def _take_steps(
                 )
             if last:
                 break
-    with engine.whole():
+    with engine.whole(), engine.averaged():
         if main:
             state.seconds = time.monotonic() - started
             write_metrics(folder / METRICS, state.history)

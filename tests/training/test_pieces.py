@@ -32,7 +32,7 @@ def gradients(model):
 
 
 @pytest.mark.parametrize(("devices", "accumulate"), [(1, 3), (2, 1), (2, 2)])
-@pytest.mark.parametrize("objective", list(OBJECTIVES))
+@pytest.mark.parametrize("objective", [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
 @pytest.mark.parametrize("name", ["taxi", "path_star", "rrxor"])
 def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devices, accumulate):
     world = worlds.get(name)

@@ -28,7 +28,7 @@ def weights(checkpoint):
     return checkpoint.card.weights_sha256, checkpoint.card.snapshots
 
 
-@pytest.mark.parametrize("objective", list(OBJECTIVES))
+@pytest.mark.parametrize("objective", [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
 @pytest.mark.parametrize("stop_after", [4, 8])
 def test_interrupted_run_ends_with_the_same_weights(tmp_path, small, objective, stop_after):
     whole = nlv.train("rrxor", objective, seed=3, out=tmp_path / "whole", progress=False, **small)

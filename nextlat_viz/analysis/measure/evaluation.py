@@ -31,6 +31,7 @@ _SHIPPED = (
     *("distinction", "map_reconstruction", "equation_validity", "path_accuracy", "state_tracking"),
     *("latent_geometry", "layer_contributions", "transition_consistency", "rollout_divergence"),
     *("length_generalisation", "acceptance"),
+    *("solved_puzzles", "solved_by_step", "steps_needed", "advantage_margin", "guidance_strength", "forward_passes"),
 )
 
 

@@ -1,0 +1,354 @@
+"""Recursive models: what they solve and when, which steps help, guidance, and how many forward passes it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
+from nextlat_viz.decoding.predictor import ModelPredictor
+from nextlat_viz.errors import at_least
+from nextlat_viz.latents.inputs import HELDOUT_SEED, heldout
+from nextlat_viz.latents.thinking import Thinking, is_recursive, recursive_network, think
+from nextlat_viz.training.trained import TrainedModel
+
+_SOLVED, _STEPS = "solved", "steps"
+_FACTS = {_SOLVED: "share", "distance": "cells", "conflicts": "pairs", "changed": "cells"}
+_GUIDANCE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+_PAPER = "Asadulaev et al. 2025 (arXiv:2511.16886)"
+
+
+def _thoughts(
+    models: Models[ModelPredictor], n: int, steps: int | None, seed: int
+) -> Iterator[tuple[ModelPredictor, Thinking]]:
+    at_least("n", n, 2, "a standard error needs two puzzles")
+    for model in models.all:
+        recursive_network(model.checkpoint, models.measure)
+    for model in models:
+        yield model, think(model.checkpoint, heldout(model.checkpoint, n, seed), steps)
+
+
+def _mean(values: np.ndarray) -> dict[str, float | int]:
+    """Return the mean over puzzles, its standard error and their number."""
+    values = np.asarray(values, dtype=np.float64)
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return {"value": float(values.mean()) if len(values) else float("nan"), "error": error, "trials": len(values)}
+
+
+@measure(
+    "solved puzzles",
+    by=("quantity",),
+    unit={name: unit for name, unit in _FACTS.items() if name != "changed"},
+    note="Of the answers to held-out puzzles after the last step taken in training. Any completion counts as solved; "
+    "distance is to the nearest one.",
+    of=ModelPredictor,
+    fits=is_recursive,
+)
+def solved_puzzles(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
+    """Share of held-out puzzles that a recursive model solves, and how far its answers are from it.
+
+    Parameters
+    ----------
+    n : int
+        Held-out puzzles.
+
+    Returns
+    -------
+    Measure
+        By quantity: ``"solved"``, a share; ``"distance"``, cells; and, of queens, ``"conflicts"``, pairs that attack
+        each other. ``steps`` is the number of recursion steps.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
+
+    Examples
+    --------
+    >>> table = solved_puzzles("queens/dis", n=16, progress=False).table.set_index("quantity")["value"]
+    >>> bool((table["solved"] == 1) == (table["distance"] == 0))
+    True
+    """
+    for model, thinking in _thoughts(models, n, None, seed):
+        for quantity, values in thinking.facts().items():
+            if quantity != "changed":
+                yield model, {"quantity": quantity, **_mean(values[:, -1]), _STEPS: thinking.steps}
+
+
+@measure(
+    "solved by step",
+    by=("step", "quantity"),
+    unit=_FACTS,
+    note="Of the answer after each recursion step, on held-out puzzles; a cell is changed by a step if its answer is "
+    "another than before, at the first step than in the puzzle.",
+    of=ModelPredictor,
+    fits=is_recursive,
+)
+def solved_by_step(
+    models: Models[ModelPredictor], steps: int | None = None, n: int = 256, *, seed: int = HELDOUT_SEED
+) -> Rows:
+    """Share of held-out puzzles solved after each recursion step, and conflicts, distance and changed cells.
+
+    Parameters
+    ----------
+    steps : int, optional
+        Recursion steps; default as many as each model took in training. Later ones are allowed.
+    n : int
+        Held-out puzzles.
+
+    Returns
+    -------
+    Measure
+        By step and quantity: ``"solved"``, ``"distance"``, ``"changed"`` and, of queens, ``"conflicts"``. ``trained``
+        says whether the step was taken in training.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
+
+    Examples
+    --------
+    >>> table = solved_by_step("queens/dis", steps=9, n=16, progress=False).table
+    >>> table.query("quantity == 'solved'")["trained"].tolist() == [True] * 8 + [False]
+    True
+    """
+    for model, thinking in _thoughts(models, n, steps, seed):
+        for quantity, values in thinking.facts().items():
+            for step in range(thinking.steps):
+                row = {"step": step + 1, "quantity": quantity, "trained": step < thinking.trained}
+                yield model, row | _mean(values[:, step])
+
+
+@measure(
+    "steps needed",
+    by=("given", "quantity"),
+    unit={_SOLVED: "share", _STEPS: "recursion steps"},
+    note="By the number of given cells: the share of puzzles solved after the last step taken in training, and the "
+    "mean step from which these stay solved.",
+    of=ModelPredictor,
+    fits=is_recursive,
+)
+def steps_needed(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
+    """Recursion steps that a puzzle needs, by how much of it is given.
+
+    Parameters
+    ----------
+    n : int
+        Held-out puzzles.
+
+    Returns
+    -------
+    Measure
+        By number of given cells and quantity: ``"solved"``, the share of puzzles solved after the last step, and
+        ``"steps"``, the first step from which a solved puzzle stays solved; no row where none is.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
+
+    Examples
+    --------
+    >>> steps = steps_needed("queens/dis", n=64, progress=False).table.query("quantity == 'steps'")
+    >>> bool(steps["value"].between(1, 8).all())
+    True
+    """
+    for model, thinking in _thoughts(models, n, None, seed):
+        given = (thinking.puzzles.tokens != 0).sum(axis=1)
+        solved = thinking.facts()[_SOLVED] == 1
+        needed = needed_steps(solved)
+        for count in np.unique(given).tolist():
+            mine = given == count
+            done = mine & solved[:, -1]
+            yield model, {"given": count, "quantity": _SOLVED, **share(int(done.sum()), int(mine.sum()))}
+            if done.any():
+                yield model, {"given": count, "quantity": _STEPS, **_mean(needed[done])}
+
+
+def needed_steps(solved: Bool[np.ndarray, "puzzles steps"]) -> Int[np.ndarray, " puzzles"]:
+    """The step from which each puzzle stays solved; 0 where it is not solved after the last.
+
+    Examples
+    --------
+    >>> needed_steps(np.array([[0, 1, 1], [1, 0, 1], [1, 1, 1], [1, 1, 0]], dtype=bool)).tolist()
+    [2, 3, 1, 0]
+    """
+    unsolved = np.where(solved, 0, np.arange(1, solved.shape[1] + 1)).max(axis=1)
+    return np.where(solved[:, -1], unsolved + 1, 0)
+
+
+@measure(
+    "advantage margin",
+    by=("step", "cells"),
+    unit="logits",
+    better="higher",
+    note="How much a step raises the right token's logit over what the answer before it expected; above 0 the step "
+    f"helps, and at about 0 it is dead compute. {_PAPER}.",
+    of=ModelPredictor,
+    fits=is_recursive,
+)
+def advantage_margin(
+    models: Models[ModelPredictor],
+    steps: int | None = None,
+    n: int = 256,
+    *,
+    dead: float = 0.01,
+    seed: int = HELDOUT_SEED,
+) -> Rows:
+    """Advantage margin of each recursion step, and which steps are dead.
+
+    Parameters
+    ----------
+    steps : int, optional
+        Recursion steps; default as many as each model took in training.
+    n : int
+        Held-out puzzles.
+    dead : float
+        A step is dead where the size of its mean margin is under this share of the model's largest.
+
+    Returns
+    -------
+    Measure
+        By step and cells: ``"all"``, those with a ``"queen"`` in the solution (of other puzzles, any token but the
+        first) that is not given, and the ``"empty"`` ones. ``positive`` is the share of cells with a margin above 0,
+        ``dead`` whether the step is dead.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
+
+    Examples
+    --------
+    >>> table = advantage_margin("queens/dis", n=16, progress=False).table
+    >>> table["step"].max(), sorted(table["cells"].unique())
+    (8, ['all', 'empty', 'queen'])
+    """
+    for model, thinking in _thoughts(models, n, steps, seed):
+        queen = thinking.targets != 0
+        kinds = {"all": np.ones_like(queen), "queen": queen & (thinking.puzzles.tokens == 0), "empty": ~queen}
+        for cells, mask in kinds.items():
+            by_puzzle = _over_cells(thinking.margins, mask)
+            size = np.abs(by_puzzle.mean(axis=0))
+            positive = _over_cells((thinking.margins > 0).astype(np.float64), mask).mean(axis=0)
+            for step in range(thinking.steps):
+                row = {"step": step + 1, "cells": cells, **_mean(by_puzzle[:, step])}
+                row |= {"positive": float(positive[step]), "dead": bool(size[step] < dead * size.max())}
+                yield model, row | {"trained": step < thinking.trained}
+
+
+def _over_cells(
+    values: Float[np.ndarray, "puzzles steps cells"], mask: Bool[np.ndarray, "puzzles cells"]
+) -> Float[np.ndarray, "used steps"]:
+    """Return each puzzle's mean over some of its cells, of the puzzles that have any."""
+    used = mask.any(axis=1)
+    weights = mask[used] / mask[used].sum(axis=1, keepdims=True)
+    means: Float[np.ndarray, "used steps"] = (values[used] * weights[:, None]).sum(axis=-1)
+    return means
+
+
+@measure(
+    "guidance",
+    by=("guidance",),
+    better="higher",
+    note="Share of held-out puzzles solved after the last step, read from before + w (after - before), the logits "
+    f"before and after it; w = 1 is the model itself. {_PAPER}.",
+    of=ModelPredictor,
+    fits=is_recursive,
+)
+def guidance_strength(
+    models: Models[ModelPredictor],
+    guidance: float | Sequence[float] = _GUIDANCE,
+    n: int = 256,
+    *,
+    seed: int = HELDOUT_SEED,
+) -> Rows:
+    """Share of held-out puzzles solved with more or less guidance by the last recursion step.
+
+    Parameters
+    ----------
+    guidance : float or several
+        The strength w, see `Thinking.answers`.
+    n : int
+        Held-out puzzles.
+
+    Returns
+    -------
+    Measure
+        By guidance.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
+
+    Examples
+    --------
+    >>> guidance_strength("queens/dis", (1.0, 2.0), n=16, progress=False).table["guidance"].tolist()
+    [1.0, 2.0]
+    """
+    for model, thinking in _thoughts(models, n, None, seed):
+        for strength in several(guidance):
+            solved = thinking.facts(strength)[_SOLVED][:, -1]
+            yield model, {"guidance": float(strength), **share(int(solved.sum()), len(solved))}
+
+
+@measure(
+    "forward passes",
+    by=("quantity",),
+    unit={"training": "passes per puzzle", "answer": "passes per puzzle", _SOLVED: "passes per solved puzzle"},
+    better="lower",
+    note="How often the network is applied: to a puzzle in training, a mean over the validations with halting; to "
+    "answer a puzzle; and to solve one, those spent on unsolved ones included. "
+    f"{_PAPER}: 336 for TRM and 18 for DIS in training.",
+    of=ModelPredictor,
+    fits=is_recursive,
+)
+def forward_passes(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
+    """How many forward passes a model was trained with, takes to answer, and takes for each solved puzzle.
+
+    Parameters
+    ----------
+    n : int
+        Held-out puzzles.
+
+    Returns
+    -------
+    Measure
+        By quantity: ``"training"``, ``"answer"`` and ``"solved"``, infinite where no puzzle is. ``schedule`` is the
+        most that a puzzle takes in training, without halting.
+
+    Raises
+    ------
+    LatentsError
+        A model that is not recursive.
+
+    Examples
+    --------
+    >>> forward_passes("queens/dis", n=16, progress=False).table.set_index("quantity")["value"]["training"]
+    24.0
+    """
+    for model, thinking in _thoughts(models, n, None, seed):
+        schedule = recursive_network(model.checkpoint, models.measure).backbone.schedule
+        solved = float(thinking.facts()[_SOLVED][:, -1].mean())
+        counts = {
+            "training": training_passes(model.checkpoint),
+            "answer": float(schedule.passes),
+            _SOLVED: schedule.passes / solved if solved else float("inf"),
+        }
+        for quantity, value in counts.items():
+            yield model, {"quantity": quantity, "value": value, "schedule": schedule.passes}
+
+
+def training_passes(checkpoint: TrainedModel) -> float:
+    """Forward passes for a puzzle in training: its recursion steps, a mean over validations, times those of each."""
+    network = recursive_network(checkpoint, "training_passes")
+    schedule = network.backbone.schedule
+    if network.updates == 1:
+        return float(schedule.passes)
+    metrics: pd.DataFrame = checkpoint.metrics  # type: ignore[attr-defined]
+    return float(metrics["train/updates"].mean() * schedule.passes / schedule.steps)
