@@ -190,7 +190,10 @@ def extract(
                 sites,
                 steps,
                 cells,
-                **{"batch_size": batch_size, "device": device, "progress": progress, "dtype": dtype},
+                batch_size=batch_size,
+                device=device,
+                progress=progress,
+                dtype=dtype,
             )
         world = model.world
         reader: LatentsReader = CheckpointReader(model, sites)

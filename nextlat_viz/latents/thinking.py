@@ -272,10 +272,10 @@ def extract_steps(
     read, tokens = (_cell_rows if cells else _puzzle_rows)(thinking)
     arrays = {}
     for name, parts in states.items():
-        values = np.concatenate(parts)
+        whole = np.concatenate(parts)
         # A row per puzzle and step, or per puzzle, cell and step.
-        values = values.swapaxes(1, 2) if cells else values
-        arrays[name] = values.reshape(-1, values.shape[-1]).astype(dtype)
+        whole = whole.swapaxes(1, 2) if cells else whole
+        arrays[name] = whole.reshape(-1, whole.shape[-1]).astype(dtype)
     reader = CheckpointReader(cast(Any, checkpoint), "all")
     uns = table.origin(read, reader.meta | {"hidden_site": SITES[table.HIDDEN]}, [n for n in kept if n != table.HIDDEN])
     uns[table.KEY] |= {

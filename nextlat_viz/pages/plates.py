@@ -276,6 +276,16 @@ def _tracking(group: Group) -> Iterator[Drawing]:
     return _of_measure(group, "state_tracking", "Running product by length", note, result)
 
 
+def _recursion(group: Group) -> Iterator[Drawing]:
+    rows = group.measured("solved_by_step").query("quantity != 'changed'")
+    note = (
+        "Of the answer after each recursion step, on held-out puzzles: the share that is solved, cells that differ "
+        f"from the nearest solution, and conflicts. {group.seeds.capitalize()}."
+    )
+    result = as_measure(rows, "solved by step", ("step", "quantity"))
+    return _of_measure(group, "solved_by_step", "Solved puzzles by recursion step", note, result)
+
+
 def _episode(group: Group) -> Iterator[Drawing]:
     world, episode = group.world, group.episode()
     predictions = {}
@@ -316,11 +326,13 @@ PLATES = (
           _measurable("tokens_ahead"), _offsets),
     Plate("Acceptance by draft length", "a run of nextlat, mtp or jtp", ("acceptance",), _measurable("acceptance"),
           _acceptance),
-    Plate("Compactness of the states", "runs", ("latent_geometry",), lambda group: bool(group.runs), _rank),
+    Plate("Compactness of the states", "runs", ("latent_geometry",), _measurable("latent_geometry"), _rank),
     Plate("Sequence compression", "runs of a taxi world", ("compression_vafa", "compression_greedy"), _is_taxi,
           _compression),
     Plate("Reconstructed maps", "runs of a taxi world", ("map_reconstruction",), _is_taxi, _maps),
     Plate("Running product by length", "runs of a group", ("state_tracking",),
           lambda group: isinstance(group.world, GroupWorld) and bool(group.runs), _tracking),
+    Plate("Solved puzzles by recursion step", "runs of a recursive model", ("solved_by_step",),
+          _measurable("solved_by_step"), _recursion),
     Plate("An episode to step through", "a world", (), lambda group: True, _episode),
 )  # fmt: skip
