@@ -9,14 +9,14 @@ import inspect
 import threading
 import traceback
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nextlat_viz.course import record
-from nextlat_viz.course.exercise import Exercise, Function, Note, as_numbers, find
+from nextlat_viz.course.exercise import Exercise, Function, Note, agree, as_numbers, find
 from nextlat_viz.display import counted, shorten
 
 _BLANK = "not filled in yet"
@@ -87,7 +87,7 @@ def check(name: str, function: Any) -> Verdict:
     if state == _WRONG:
         text = f"{text} Stuck? course.hint({name!r}) gives a hint."
     if state != _BLANK:
-        text = f"{text} {_remember(name, passed)}".strip()
+        text = f"{text} {record.note(name, counts='tries', state='done' if passed else 'tried')[1]}".strip()
     return Verdict(f"{name}: {state}", text, rows, passed=passed, function=function if passed else exercise.solution)
 
 
@@ -102,11 +102,7 @@ def hint(name: str) -> Note:
     'belief_update: hint 1 of 3'
     """
     hints = find(name).hints
-
-    def count(entry: record.Entry) -> None:
-        entry.hints += 1
-
-    entry, message = record.note(name, count)
+    entry, message = record.note(name, counts="hints")
     number = (entry.hints - 1) % len(hints)
     return Note(f"{name}: hint {number + 1} of {len(hints)}", f"{hints[number]} {message}".strip())
 
@@ -122,28 +118,16 @@ def solution(name: str) -> Note:
     'def belief_update(belief, token, T):'
     """
     exercise = find(name)
-
-    def mark(entry: record.Entry) -> None:
-        entry.solution = True
-
-    _, message = record.note(name, mark)
+    _, message = record.note(name, solution=True)
     return Note(f"{name}: a solution", message, code=inspect.getsource(exercise.solution))
-
-
-def _remember(name: str, passed: bool) -> str:
-    def count(entry: record.Entry) -> None:
-        entry.tries += 1
-        if entry.state != "done":
-            entry.state = "done" if passed else "tried"
-
-    return record.note(name, count)[1]
 
 
 def _examine(exercise: Exercise, function: Any) -> tuple[str, dict[str, str], str]:
     """The state, rows and text of a verdict."""
     name = exercise.name
-    parameters = inspect.signature(exercise.solution).parameters
-    blank = _BLANK, {}, f"{exercise.task} Write {name}({', '.join(parameters)}) in the cell above and run both again."
+    parameters = list(inspect.signature(exercise.solution).parameters)
+    called = f"{name}({', '.join(parameters)})"
+    blank = _BLANK, {}, f"{exercise.task} Write {called} in the cell above and run both cells again."
     if function is None or function is ... or _is_blank(function):
         return blank
     if not callable(function):
@@ -152,23 +136,21 @@ def _examine(exercise: Exercise, function: Any) -> tuple[str, dict[str, str], st
     try:
         inspect.signature(function).bind(*cases[0])
     except (TypeError, ValueError) as error:
-        return (
-            _WRONG,
-            {},
-            f"It has to take the arguments of {name}({', '.join(parameters)}): {error}.",
-        )
+        return _WRONG, {}, f"It has to take the arguments of {called}: {error}."
     outcomes = _outcomes(exercise, function, cases)
-    truth = _outcomes(exercise, exercise.solution, cases)
-    for case, outcome, right in zip(cases, outcomes, truth, strict=False):
-        problem = _problem(exercise, function, case, outcome, right.value)
+    # Where the time was up there are fewer outcomes than cases.
+    for case, outcome in zip(cases, outcomes, strict=False):
+        right = exercise.call(exercise.solution, *copy.deepcopy(case))
+        problem = _problem(exercise, function, case, outcome, right)
         if problem == _BLANK:
             return blank
         if problem is not None:
-            rows = {"case": exercise.describe(*case) if exercise.describe else _arguments(parameters, case)}
+            arguments = (f"{argument} = {_shown(value)}" for argument, value in zip(parameters, case, strict=True))
+            rows = {"case": exercise.describe(*case) if exercise.describe else ", ".join(arguments)}
             if outcome.error is None:
                 rows["your answer"] = _shown(outcome.value)
             if exercise.judge is None:
-                rows["expected"] = _shown(right.value)
+                rows["expected"] = _shown(right)
             return _WRONG, rows, f"{problem} {_typical(exercise, cases, outcomes)}".strip()
     return f"right, in {counted(len(cases), 'case')}", {}, ""
 
@@ -203,7 +185,7 @@ def _outcomes(exercise: Exercise, function: Function, cases: Sequence[tuple[Any,
             thread.start()
             thread.join(exercise.seconds)
     finally:
-        # Taken here too when the reader stops the cell. Compiled code cannot be stopped and goes on in the background.
+        # Also when the student interrupts the cell. Compiled code cannot be stopped: it goes on in the background.
         for _ in range(20):
             if thread.is_alive():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TimeUp))
@@ -220,20 +202,10 @@ def _outcome(exercise: Exercise, function: Function, case: tuple[Any, ...]) -> _
         raise
     except BaseException as error:
         return _Outcome(error=error)
-    changed = [k for k, (before, after) in enumerate(zip(case, given, strict=True)) if not _unchanged(before, after)]
+    # An argument that does not even agree with itself, such as a model, cannot be compared.
+    pairs = enumerate(zip(case, given, strict=True))
+    changed = [k for k, (before, after) in pairs if agree(before, before) and not agree(before, after)]
     return _Outcome(value, changed=changed[0] if changed else None)
-
-
-def _unchanged(before: Any, after: Any) -> bool:
-    """Whether an argument is as it was, where it is made of numbers, text, lists, tuples and dicts of them."""
-    old, new = as_numbers(before), as_numbers(after)
-    if old is not None:
-        return new is not None and old.shape == new.shape and np.array_equal(old, new, equal_nan=True)
-    if isinstance(before, dict):
-        return before.keys() == after.keys() and all(_unchanged(before[key], after[key]) for key in before)
-    if isinstance(before, (list, tuple)):
-        return len(before) == len(after) and all(map(_unchanged, before, after))
-    return not isinstance(before, str) or before == after
 
 
 def _problem(
@@ -311,7 +283,3 @@ def _shown(value: Any) -> str:
     elif isinstance(value, str):
         value = repr(value)
     return shorten(" ".join(str(value).split()), _LONGEST)
-
-
-def _arguments(names: Iterable[str], case: tuple[Any, ...]) -> str:
-    return ", ".join(f"{name} = {_shown(value)}" for name, value in zip(names, case, strict=True))

@@ -17,12 +17,28 @@ from nextlat_viz.notebook.plot import Plot
 
 
 class Question(Box):
-    """Options, a button that locks the chosen one, and below it the figure, once an answer is locked.
+    """`course.predict`: a question with options; once one of them is locked, the right one and a figure are shown.
+
+    An answer that was locked earlier is kept in the file of `course.progress`, and the figure is shown at once.
+
+    Parameters
+    ----------
+    name : str
+        Name of the prediction; a module of ``course/exercises`` holds the right option and why it is right.
+    question : str
+    options : sequence of str
+    figure : function without arguments
+        Draws what is shown: a plotly figure, a widget, or anything a cell can show.
 
     Attributes
     ----------
     locked : str
         The locked answer; empty before.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such prediction, or its answer is not among the options.
     """
 
     def __init__(self, name: str, question: str, options: Sequence[str], figure: Callable[[], Any]) -> None:
@@ -34,7 +50,7 @@ class Question(Box):
         # The longest answer fits: the widget would cut it.
         self.options = ipywidgets.RadioButtons(options=list(options), value=None, layout={"width": "auto"})
         self.button = self._button("Lock my answer", "After that the figure is shown", lambda: self.lock())
-        self.button.disabled = True
+        self.button.disabled, self.button.layout.align_self = True, "flex-start"
         self._said = ipywidgets.HTML()
         self._below = ipywidgets.VBox(layout={"width": "100%"})
         heading = ipywidgets.HTML(f"<b>Predict before you look.</b> {escape(question)}")
@@ -54,13 +70,9 @@ class Question(Box):
             return
         self.locked = self.options.value
         self.options.disabled = self.button.disabled = True
-
-        def keep(entry: record.Entry) -> None:
-            entry.prediction = self.locked
-
-        _, message = record.note(self.name, keep)
+        _, message = record.note(self.name, prediction=self.locked)
         right = self.locked == self._known.answer
-        outcome = "✓ Right." if right else f"✗ It is: {self._known.answer}."
+        outcome = "✓ Right." if right else f"✗ The answer: {self._known.answer}."
         self._said.value = (
             f'<div role="status" style="max-width:46em;line-height:1.5">You predicted: {escape(self.locked)}. '
             f"<b>{escape(outcome)}</b> {escape(self._known.why)} {escape(message)}</div>"
@@ -80,23 +92,4 @@ def _shown(content: Any) -> ipywidgets.Widget:
     return output
 
 
-def predict(name: str, question: str, options: Sequence[str], figure: Callable[[], Any]) -> Question:
-    """Ask for a prediction, and show a figure once an answer is locked.
-
-    An answer that was locked earlier is kept in the file of `course.progress`, and the figure is shown at once.
-
-    Parameters
-    ----------
-    name : str
-        Name of the prediction; a module of ``course/exercises`` holds the right option and why it is right.
-    question : str
-    options : sequence of str
-    figure : function without arguments
-        Draws what is shown: a plotly figure, a widget, or anything a cell can show.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such prediction, or its answer is not among the options.
-    """
-    return Question(name, question, options, figure)
+predict = Question

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,19 +62,21 @@ def progress(path: str | Path | None = None) -> Any:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exercise")
 
 
-def note(name: str, change: Callable[[Entry], None]) -> tuple[Entry, str]:
-    """Change the entry of a name in the file; return it, with a message for the student where something is amiss."""
-    path = _file()
-    entry = Entry()
+def note(name: str, counts: str = "", **values: Any) -> tuple[Entry, str]:
+    """Add 1 to a count of an entry of the file and set other values; what is done stays done.
+
+    Returns the entry, and a message for the student if something is amiss.
+    """
+    path, entry = _file(), Entry()
     try:
         with _lock(path):
             entries, message = _read(path)
-            entry = entries.setdefault(name, entry)
-            change(entry)
-            io.write(path, _ENTRIES.dump_json(entries, indent=1, exclude_defaults=True))
+            entry = entries.get(name, entry)
+            before = {counts: getattr(entry, counts) + 1} if counts else {}
+            entry = entry.model_copy(update=before | values | ({"state": "done"} if entry.state == "done" else {}))
+            io.write(path, _ENTRIES.dump_json(entries | {name: entry}, indent=1, exclude_defaults=True))
     except (OSError, Timeout) as error:
-        change(entry)
-        return entry, f"Progress is not kept: {error}. course.progress(path) chooses another file."
+        return Entry(hints=1), f"Progress is not kept: {error}. course.progress(path) chooses another file."
     return entry, message
 
 

@@ -177,7 +177,7 @@ def test_two_kernels_keep_each_others_entries(own_progress: Path) -> None:
 
     def write(name: str) -> None:
         for _ in range(20):
-            record.note(name, lambda entry: setattr(entry, "tries", entry.tries + 1))
+            record.note(name, counts="tries")
 
     threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -203,7 +203,7 @@ def test_a_prediction_locks_before_the_figure(monkeypatch: pytest.MonkeyPatch) -
     question.button.click()
     assert drawn == [1]
     assert question.options.disabled
-    assert "It is: heads. It is bent" in question._said.value.replace("</b>", "")
+    assert "The answer: heads. It is bent" in question._said.value.replace("</b>", "")
     question.close()
     again = ask()
     assert again.locked == "tails"
