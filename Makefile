@@ -24,8 +24,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) -e ".[app,city,text,hf,dev]"
 	@touch $@
 
-lab: $(VENV)/.installed  ## open the quickstart in JupyterLab
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01_quickstart.ipynb
+lab: $(VENV)/.installed  ## open the start page in JupyterLab
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. notebooks/00_start.ipynb
 
 demo: $(VENV)/.installed  ## the same without a browser: report, figures and table in demo/
 	$(BIN)/nextlat-viz demo

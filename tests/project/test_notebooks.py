@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,8 @@ from nbclient import NotebookClient
 from .pyproject import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LESSONS = sorted((ROOT / "notebooks" / "course").glob("*.ipynb"))
+LINK = re.compile(r"\]\(([^)#\s]+)")
 
 # They open widgets or register a world: run twice in one kernel, each must bear what its first run left.
 AGAIN = {"01_quickstart.ipynb", "02_worlds.ipynb", "04_studio.ipynb"}
@@ -23,11 +26,21 @@ assert not alerts, alerts
 """
 
 
-def test_the_quickstart_comes_first() -> None:
-    assert NOTEBOOKS[0].name == "01_quickstart.ipynb"
+def test_the_start_page_leads_everywhere() -> None:
+    start, *others = NOTEBOOKS
+    assert start.name == "00_start.ipynb"
+    assert "notebooks/00_start.ipynb" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    linked = {(start.parent / target).resolve() for target in LINK.findall(start.read_text(encoding="utf-8"))}
+    assert linked >= {*others, *LESSONS}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *LESSONS], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in LINK.findall("".join(cell.source for cell in nbformat.read(path, as_version=4).cells)):
+        assert "://" in target or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *LESSONS], ids=lambda path: path.name)
 def test_clean(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
