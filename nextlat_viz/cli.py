@@ -1,4 +1,4 @@
-"""The command line: ``nextlat-viz train | sweep | extract | evaluate | demo | studio | figures | list``."""
+"""The command line: ``nextlat-viz train | sweep | extract | evaluate | demo | studio | figures | handouts | list``."""
 
 from __future__ import annotations
 
@@ -272,6 +272,21 @@ class Figures(BaseModel):
         print(f"open {write_gallery(self.runs, self.out or Path('gallery'), images=self.images)}")
 
 
+class Handouts(BaseModel):
+    """Write a page of A4 to print for every lesson of the course: question, terms, formulas, figure, exercise."""
+
+    lessons: tyro.conf.Positional[Path | None] = Field(
+        None, description="folder of lessons, or one notebook, whose cells are run (default: notebooks/course)"
+    )
+    out: Path = Field(Path("handouts"), description="folder to write to")
+
+    def run(self) -> None:
+        from nextlat_viz.pages import write_handouts
+
+        index = write_handouts(out=self.out) if self.lessons is None else write_handouts(self.lessons, self.out)
+        print(f"open {index}")
+
+
 class List(BaseModel):
     """List checkpoints, worlds, objectives and presets, or the claims that the shipped checkpoints are judged by."""
 
@@ -305,6 +320,7 @@ COMMANDS: dict[str, Any] = {
     "demo": Demo,
     "studio": OpenStudio,
     "figures": Figures,
+    "handouts": Handouts,
     "list": List,
 }
 

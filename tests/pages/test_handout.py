@@ -1,0 +1,122 @@
+"""Handouts: every lesson fills a page, its formulas are MathML, and a notebook that is no lesson says what it lacks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from nextlat_viz.cli import main
+from nextlat_viz.pages import handout, write_handouts
+from nextlat_viz.pages.handout import LESSONS, read_handout
+from nextlat_viz.pages.mathml import mathml
+
+INTRODUCTION = "# Lesson 1: Coins\n\n**Is the coin fair?**\n\nFormula:\n\n$$\\hat p = \\frac{k}{n}$$"
+SUMMARY = "## What you have learnt\n\n- A **coin** is `fair`,\n  or [not](01.ipynb).\n- $p$ is known.\n\nNext: 2."
+FIGURE = "import plotly.graph_objects as go\n\nprint('noise')\ngo.Figure(layout_title_text='{}')"
+
+
+def notebook(folder: Path, *cells: tuple[str, str], tags: dict[int, list[str]] | None = None) -> Path:
+    made = []
+    for number, (kind, source) in enumerate(cells):
+        cell = nbformat.v4.new_code_cell(source) if kind == "code" else nbformat.v4.new_markdown_cell(source)
+        cell.metadata["tags"] = (tags or {}).get(number, [])
+        made.append(cell)
+    path = folder / "01_coins.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    return path
+
+
+def lesson(folder: Path, tags: dict[int, list[str]] | None = None) -> Path:
+    cells = [
+        ("md", INTRODUCTION),
+        ("code", FIGURE.format("first")),
+        ("md", "*In words:* a coin\nof gold.\n\nMore."),
+        ("code", FIGURE.format("second")),
+        ("md", "**Exercise.** Toss <it>."),
+        ("code", "def toss(coin):\n    ..."),
+        ("code", "raise RuntimeError('not run')"),
+        ("md", SUMMARY),
+    ]
+    return notebook(folder, *cells, tags={5: ["exercise", "toss"]} | (tags or {}))
+
+
+def test_the_parts_of_a_lesson(tmp_path: Path) -> None:
+    page = read_handout(lesson(tmp_path))
+    assert (page.title, page.question) == ("Lesson 1: Coins", "Is the coin fair?")
+    assert page.points == ("A **coin** is `fair`,\n  or [not](01.ipynb).", "$p$ is known.")
+    assert page.formulas == ("\\hat p = \\frac{k}{n}",)
+    assert (page.figure.layout.title.text, page.words) == ("first", "A coin\nof gold.")
+    assert (page.tasks, page.codes) == (("Toss <it>.",), ("def toss(coin):\n    ...",))
+
+
+def test_a_tag_chooses_the_figure(tmp_path: Path) -> None:
+    assert read_handout(lesson(tmp_path, {3: ["figure"]})).figure.layout.title.text == "second"
+
+
+def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["handouts", str(lesson(tmp_path)), "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().out.split() == ["open", str(tmp_path / "out" / "index.html")]
+    page = (tmp_path / "out" / "01_coins.html").read_text("utf-8")
+    assert "<strong>coin</strong> is <code>fair</code>" in page
+    assert "href" not in page.partition("<h2>")[2]
+    assert "<mfrac><mrow><mi>k</mi></mrow><mrow><mi>n</mi></mrow></mfrac>" in page
+    assert "Toss &lt;it&gt;." in page
+    assert "size: A4" in page
+    assert 'href="01_coins.html"' in (tmp_path / "out" / "index.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_every_lesson_has_a_page(tmp_path: Path) -> None:
+    write_handouts(out=tmp_path)
+    lessons = sorted(path.stem for path in LESSONS.glob("[0-9]*.ipynb"))
+    assert len(lessons) == 10
+    for name in lessons:
+        page = (tmp_path / f"{name}.html").read_text("utf-8")
+        visible = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.S)
+        # Neither Markdown nor LaTeX is left.
+        assert not re.search(r"\*\*|\$|\\[a-z]", visible.partition("<h2>Exercise")[0]), name
+
+
+def test_a_notebook_that_is_no_lesson(tmp_path: Path) -> None:
+    path = notebook(tmp_path, ("md", "# Title"), ("code", "1"))
+    with pytest.raises(ValueError, match=r"01_coins.ipynb lacks: question in bold, ## What you have learnt"):
+        read_handout(path)
+    with pytest.raises(FileNotFoundError, match="holds no lessons"):
+        write_handouts(tmp_path / "empty", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("source", "said"), [("1 / 0", "cell 1 raised ZeroDivisionError"), ("1", "with a figure")])
+def test_no_figure(tmp_path: Path, source: str, said: str) -> None:
+    cells = [("md", INTRODUCTION), ("code", source), ("md", f"**Exercise.** Toss.\n\n{SUMMARY}"), ("code", "...")]
+    with pytest.raises(ValueError, match=said):
+        handout.read_handout(notebook(tmp_path, *cells, tags={3: ["exercise", "toss"]}))
+
+
+@pytest.mark.parametrize(
+    ("latex", "expected"),
+    [
+        ("x^2", "<msup><mi>x</mi><mn>2</mn></msup>"),
+        ("x_{t+1}", "<msub><mi>x</mi><mrow><mi>t</mi><mo>+</mo><mn>1</mn></mrow></msub>"),
+        ("b'_j", "<msubsup><mi>b</mi><mi>j</mi><mo>′</mo></msubsup>"),
+        (r"\sum_i^n", "<msubsup><mo>∑</mo><mi>i</mi><mi>n</mi></msubsup>"),
+        (r"\text{a < b}", "<mtext>a\xa0&lt;\xa0b</mtext>"),
+        (r"KL(p \| q)", "<mi>K</mi><mi>L</mi><mo>(</mo><mi>p</mi><mo>‖</mo><mi>q</mi><mo>)</mo>"),
+        (r"-1", "<mo>−</mo><mn>1</mn>"),
+        (r"\left( x \right)", "<mo>(</mo><mi>x</mi><mo>)</mo>"),
+    ],
+)
+def test_formulas(latex: str, expected: str) -> None:
+    assert mathml(latex) == f"<math>{expected}</math>"
+
+
+def test_sums_have_their_limits_above_and_below_on_a_line_of_their_own() -> None:
+    assert "<munder><mo>∑</mo><mi>i</mi></munder>" in mathml(r"\sum_i x_i", display=True)
+
+
+@pytest.mark.parametrize("latex", [r"\nothing", "{x", "x}", "x_", r"\text x", r"\frac{1}"])
+def test_what_is_no_formula(latex: str) -> None:
+    with pytest.raises(ValueError, match=r"formula"):
+        mathml(latex)
