@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 NAMES = {"pca": "PCA", "umap": "UMAP"}
 _READ = "<b>Belief, read by a linear probe</b>"
 _LEFT = {"xanchor": "left", "align": "left"}
+# Models side by side in a row.
+_ABREAST = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def clouds(
     rows: ArrayLike | None = None,
     selection: ArrayLike | None = None,
     cursor: tuple[int, int] | None = None,
+    across: bool = False,
     theme: Theme = "auto",
 ) -> Figure:
     """Draw the latents of one or several models, a row of views for each.
@@ -80,6 +83,8 @@ def clouds(
         Row numbers (of the table) to emphasise; None for no selection.
     cursor : (episode, position), optional
         Drawn as a ring, with the path of the episode up to it.
+    across : bool
+        Draw the models side by side, two in a row, where each has a single view.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -113,18 +118,26 @@ def clouds(
 
     traces: list[Any] = []
     layout = Layout()
-    grid = Grid(len(views), max(map(len, views)), height=270, above=62, foot=40, gap=0.02)
+    if across:
+        columns = min(len(views), _ABREAST)
+        below = 0 if len(views) == columns else 64
+        grid = Grid(-(-len(views) // columns), columns, height=330, above=0, below=below, gap=0.02)
+    else:
+        grid = Grid(len(views), max(map(len, views)), height=270, above=62, foot=40, gap=0.02)
     bare = {"showticklabels": False, "showgrid": False, "showline": True, "mirror": True, "title": {"text": ""}}
-    for i in range(grid.rows):
-        across, up = grid.place(i, 0)
-        font = {"size": 14, "color": colors[i]}
-        side = {"xanchor": "right", "yanchor": "middle", "xshift": -6, "textangle": -90, "font": font}
-        layout.notes.append(note(0.0, sum(up) / 2, f"<b>{escape(shorten(labels[i]))}</b>", **side))
-        for j in range(grid.columns):
-            across, up = grid.place(i, j)
+    for i in range(len(views)):
+        label = f"<b>{escape(shorten(labels[i]))}</b>"
+        if not across:
+            _, up = grid.place(i, 0)
+            font = {"size": 14, "color": colors[i]}
+            side = {"xanchor": "right", "yanchor": "middle", "xshift": -6, "textangle": -90, "font": font}
+            layout.notes.append(note(0.0, sum(up) / 2, label, **side))
+        for j in range(1 if across else grid.columns):
+            row, column = divmod(i, grid.columns) if across else (i, j)
+            wide, up = grid.place(row, column)
             # No units and one scale for both axes: a projection keeps proportions only.
             square = f"x{axis_number(len(layout.axes) // 2)}"
-            axes = layout.view(across, up, x=bare, y={**bare, "scaleanchor": square})
+            axes = layout.view(wide, up, x=bare, y={**bare, "scaleanchor": square})
             if j >= len(views[i]):
                 continue
             view = views[i][j]
@@ -132,21 +145,32 @@ def clouds(
             points = _points(view, options, paint.codes, texts, selected)
             traces += [*_behind(view, options), points, _cursor(view, options, path)]
             hover = {"hovertext": "<br>".join(map(escape, textwrap.wrap(view.note, 60)))} if view.note else {}
-            layout.notes.append(note(across[0], up[1], view.title, **_LEFT, yanchor="bottom", yshift=3, **hover))
+            title = view.title
+            if across:
+                name, *more = title.split("<br>")
+                title = f'<span style="color:{colors[i]}">{label}</span><br>{", ".join(more or [name])}'
+            layout.notes.append(note(wide[0], up[1], title, **_LEFT, yanchor="bottom", yshift=3, **hover))
             if view.message:
                 text = "<br>".join(map(escape, textwrap.wrap(view.message, 34)))
-                layout.notes.append(note(sum(across) / 2, sum(up) / 2, text, xanchor="center", yanchor="middle"))
+                layout.notes.append(note(sum(wide) / 2, sum(up) / 2, text, xanchor="center", yanchor="middle"))
             if view.world is not None:
                 layout.notes += simplex.corner_names(view.world, axes["xaxis"], axes["yaxis"])
-                if i == grid.rows - 1:
+                if row == grid.rows - 1 and not (across and column):
                     below = {**_LEFT, "yanchor": "top", "yshift": -3, "font": {"size": 10.5}}
-                    layout.notes.append(note(across[0], up[0], simplex.axes_note(view.world), **below))
-    traces.append(_key(paint.key))
+                    layout.notes.append(note(wide[0], up[0], simplex.axes_note(view.world), **below))
+    key = paint.key
+    if across and key is not None and paint.limits is None:
+        # As high as its names, in a figure of any height.
+        key["colorbar"] |= {"lenmode": "pixels", "len": 40 + 16 * len(paint.names)}
+    traces.append(_key(key))
     figure = layout.finish(
         traces,
         theme,
-        height=grid.pixels,
-        margin={"l": 34, "r": 100, "t": 0, "b": 0},
+        height=grid.pixels + 60 * across,
+        margin={"l": 6, "r": _key_width(paint.names), "t": 40, "b": 20}
+        if across
+        else {"l": 34, "r": 100, "t": 0, "b": 0},
+        meta={"least": 200 * grid.rows},
         showlegend=False,
         dragmode="select",
         modebar={"orientation": "v"},
@@ -154,6 +178,11 @@ def clouds(
     )
     _same_scale(figure)
     return figure
+
+
+def _key_width(names: Sequence[tuple[str, str]]) -> int:
+    """Return the pixels that the colour key needs at the right."""
+    return min(100, 44 + 6 * max((len(name) for name, _ in names), default=0))
 
 
 def _same_scale(figure: go.Figure) -> None:
@@ -277,6 +306,8 @@ def _episode_path(
 def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positions"]) -> go.Scattergl:
     at = np.zeros((0, 2)) if view.coordinates is None else view.coordinates[path]
     sizes = [4.0] * (len(at) - 1) + [16.0] * (len(at) > 0)
+    # A page's selection fades what is not selected, which the cursor never is.
+    same = {"marker": {"opacity": 1}}
     # WebGL like the points: plotly draws SVG traces below WebGL ones.
     return go.Scattergl(
         x=at[:, 0],
@@ -284,6 +315,8 @@ def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positi
         mode="lines+markers",
         line={"color": themes.rgba(CURSOR, 0.45), "width": 1},
         marker={"size": sizes, "symbol": "circle-open", "color": CURSOR, "line": {"width": 3}},
+        selected=same,
+        unselected=same,
         hoverinfo="skip",
         **_as("cursor", options),
     )

@@ -151,7 +151,7 @@ class PositionControls:
     """Play and position, of how many tokens of an episode have been read."""
 
     def __init__(self) -> None:
-        self.play = ipywidgets.Play(interval=800, min=1, tooltip="Step through the episode")
+        self.play = ipywidgets.Play(interval=800, min=1, show_repeat=False, tooltip="Step through the episode")
         self.position = ipywidgets.IntSlider(
             description="Position", tooltip="How many tokens have been read; arrow keys step", min=1,
             continuous_update=False, style=LABEL, layout={"width": "340px"},
@@ -186,6 +186,7 @@ class EpisodeControls(PositionControls):
         about = "Go to the next episode that is not used to train the probes"
         self.next = box._button("Next held-out", about, self._go_on)
         self.side = ipywidgets.HTML()
+        self.side.add_class("nlv-side")
         self.row = [self.episode, self.next, self.side, self.play, self.position]
         self.follow()
         box._link(self.episode, self._set_episode)
@@ -233,7 +234,10 @@ class TokenStrip(LiveWidget):
 
 
 class Cursor(Box):
-    """Episode, position, play, and the tokens of the episode; a tooltip over a token has the truth after it."""
+    """The tokens of the episode, each with the truth after it as a tooltip. `controls` have episode, play and position.
+
+    The page gives its studio the height of the part of the page that is in sight.
+    """
 
     def __init__(self, state: ViewState) -> None:
         super().__init__(state)
@@ -241,7 +245,7 @@ class Cursor(Box):
         self.strip = TokenStrip()
         self._shown: Any = None
         self._follow(None)
-        self.children = [row(*self.controls.row), self._alert, self.strip]
+        self.children = [self._alert, self.strip]
         self._link(self.strip, lambda change: setattr(state, "position", change["new"]), "position")
         for name in ("world", "step", "episode", "position", "selection"):
             self._link(state, self._follow, name)

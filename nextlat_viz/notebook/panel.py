@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import ipywidgets
 import pandas as pd
+from traitlets import Bool
 
 from nextlat_viz.display import escape
 from nextlat_viz.errors import one_of
@@ -43,7 +44,7 @@ class Box(ipywidgets.VBox):
     _dom_classes: Any
 
     def __init__(self, state: ViewState | None = None) -> None:
-        self._links: list[tuple[Any, Callable[[Any], None], str]] = []
+        self._links: list[tuple[Any, Callable[[Any], None], Any]] = []
         self._closed = False
         self._busy = ipywidgets.HTML()
         self._alert = ipywidgets.HTML()
@@ -58,7 +59,7 @@ class Box(ipywidgets.VBox):
         """The selected rows as a table, for the next cell."""
         return self.state.selected
 
-    def _link(self, owner: Any, call: Callable[[Any], None], name: str = "value") -> None:
+    def _link(self, owner: Any, call: Callable[[Any], None], name: Any = "value") -> None:
         """Call when a trait of `owner` changes, with errors shown here; undone on close."""
         guarded = self._guarded(call)
         owner.observe(guarded, name)
@@ -132,8 +133,8 @@ class Panel(Box):
     """One question about the models at the cursor, answered by a figure.
 
     A subclass names what it follows, makes its controls, calls `_show`, and writes `_figure`, which returns a figure,
-    or a sentence that says why there is none. The figure is drawn in a later round of the event loop, and not at all
-    while the panel is folded.
+    or a sentence that says why there is none. The figure is drawn in a later round of the event loop, and not while
+    the panel is out of sight, unless it is read from code.
 
     Parameters
     ----------
@@ -146,7 +147,11 @@ class Panel(Box):
 
     Attributes
     ----------
-    name, question : str
+    name, question, tab : str
+        `tab` is the question in two words.
+    folded, large, shown : bool
+        Whether only the question is in sight; whether the panel takes the room of all panels of a studio; whether the
+        panel is in sight at all.
     framed : bool
         Whether the question stands above the figure and folds it. A panel that is a widget of its own has no frame.
     follows : tuple of str
@@ -157,25 +162,36 @@ class Panel(Box):
 
     name: ClassVar[str]
     question: ClassVar[str]
+    tab: ClassVar[str] = ""
     framed: ClassVar[bool] = True
     follows: ClassVar[tuple[str, ...]] = ()
     watches: ClassVar[tuple[str, ...]] = ()
     _plot: Plot | None = None
     _drawn: Any = None
     _can_retry = False
+    folded = Bool(False)
+    large = Bool(False)
+    shown = Bool(True)
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         self._shares = state is not None
         super().__init__(shared_state(models, state, theme))
-        self._fold = self._button("", "Fold or unfold", lambda: self._set_folded(not self.folded))
+        # A studio shows the panels that have a frame.
+        self.shown = not self.framed
+        self._fold = self._button("", "Fold or unfold", lambda: self.set_trait("folded", not self.folded))
         self._fold.add_class("nlv-fold")
+        self._enlarge = self._button(
+            "", "Show this panel alone, or all again", lambda: self.set_trait("large", not self.large)
+        )
+        self._enlarge.icon = "expand"
+        self._enlarge.add_class("nlv-tool")
         self._message = ""
         self._words = text_line()
         self._retry = self._button("Compute again", "Compute what was cancelled", lambda: self.state.jobs.again())
         self._retry.layout.display = "none"
 
     def __dir__(self) -> list[str]:
-        return ["close", "drawn", "folded", "plot", "refresh", "selection", "state", "words"]
+        return ["close", "drawn", "folded", "large", "plot", "refresh", "selection", "shown", "state", "words"]
 
     def __repr__(self) -> str:
         if self.framed:
@@ -204,27 +220,35 @@ class Panel(Box):
     @property
     def plot(self) -> Any:
         """The figure for the present state, drawn at once if need be; None where there is none."""
-        self.refresh()
+        self._update()
         return self._plot
 
     @property
-    def folded(self) -> bool:
-        """Whether only the question is visible."""
-        return bool(self._body.layout.display == "none")
-
-    @property
     def drawn(self) -> bool:
-        """Whether there is an answer, visible unless the panel is folded."""
-        return self._drawn is not None and not self.words
+        """Whether there is an answer."""
+        self._update()
+        return self._drawn is not None and not self._message
 
     @property
     def words(self) -> str:
         """Why there is no figure; empty where there is one."""
+        self._update()
         return self._message
 
-    def _set_folded(self, folded: bool) -> None:
-        self._body.layout.display = "none" if folded else None
-        self._fold.description = f"{_FOLDED if folded else _OPEN} {self.question if self.framed else ''}"
+    @property
+    def why_not(self) -> str:
+        """Why the question does not apply to these models, whatever the cursor; empty where it does."""
+        return ""
+
+    def _look(self, change: Any = None) -> None:
+        """Show what is in sight, and draw it if it was not before."""
+        if self.framed:
+            self._body.layout.display = "none" if self.folded else None
+            self._fold.description = f"{_FOLDED if self.folded else _OPEN} {self.question}"
+            self._enlarge.icon = "compress" if self.large else "expand"
+            # Neither takes more room than its line of text.
+            (self.add_class if self.folded or self.why_not else self.remove_class)("nlv-slim")
+        self.layout.display = None if self.shown else "none"
         self._ask()
 
     def _show(
@@ -247,9 +271,11 @@ class Panel(Box):
         if self.framed:
             self._dom_classes = ("nextlat-viz", "nlv-card", f"nlv-card-{self.name}")
             self._busy.add_class("nlv-busy")
-            head = ipywidgets.HBox([self._fold, self._busy, *beside], layout={"width": "100%"})
+            head = ipywidgets.HBox([self._fold, self._busy, *beside, self._enlarge], layout={"width": "100%"})
             head.add_class("nlv-head")
-            self._body: Any = ipywidgets.VBox([*above, *parts], layout={"width": "100%", "overflow": "hidden"})
+            self._body: Any = ipywidgets.VBox([*above, *parts], layout={"width": "100%"})
+            self._body.add_class("nlv-body")
+            self._stage.add_class("nlv-stage")
             self.children = [head, self._body]
         else:
             self._body = self
@@ -257,7 +283,10 @@ class Panel(Box):
         for name in ("world", "step", *self.follows, *self.watches):
             self.state.observe(self._ask, name)
             self._links.append((self.state, self._ask, name))
-        self._set_folded(False)
+        self._link(self, self._look, ["folded", "large", "shown"])
+        for name in ("world", "step"):
+            self._link(self.state, self._look, name)
+        self._look()
         if not self.framed:
             # A widget of its own is complete when its cell ends; a studio draws its panels one by one.
             self.refresh()
@@ -270,8 +299,12 @@ class Panel(Box):
         self.state.loop.soon(self.refresh)
 
     def refresh(self) -> None:
-        """Draw the present state, where that has not been done."""
-        if self._closed or self.folded:
+        """Draw the present state, where that has not been done and the panel is in sight."""
+        if self.shown and not self.folded:
+            self._update()
+
+    def _update(self) -> None:
+        if self._closed:
             return
         before, self._can_retry = self._drawn, False
         try:
@@ -346,7 +379,7 @@ class Panel(Box):
             self.state.jobs.withdraw(self._ask)
             self.state.layouts.withdraw(self._ask)
             self.state.loop.forget(self.refresh)
-            for part in (self._fold, self._retry):
+            for part in (self._fold, self._enlarge, self._retry):
                 for widget in _family(part):
                     widget.close()
         super().close()

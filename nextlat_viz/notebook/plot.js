@@ -114,7 +114,9 @@ class View {
     this.begin();
     figure.views.add(this);
     // Also when the cell is shown again, as wide as before: what changed while it was hidden is not drawn yet.
-    this.sized = new ResizeObserver(() => (this.stale || this.plot.clientWidth !== this.width) && this.draw());
+    this.sized = new ResizeObserver(() => {
+      if (this.stale || this.plot.clientWidth !== this.width || this.room() !== this.height) this.draw();
+    });
     this.sized.observe(this.plot);
     plotly(figure.model).then(
       library => {
@@ -133,6 +135,11 @@ class View {
     const {width} = layout;
     Object.assign(this.el.style, width ? {width: `${width}px`, minWidth: ""} : {width: "100%", minWidth: "0"});
     this.draw();
+  }
+
+  // The height to fill, where the page's style asks for that; 0 where the figure has its own.
+  room() {
+    return getComputedStyle(this.el).getPropertyValue("--nlv-fill").trim() ? this.el.clientHeight : 0;
   }
 
   // One drawing at a time: updates that come meanwhile are drawn together.
@@ -157,6 +164,8 @@ class View {
   async paint() {
     this.width = this.plot.clientWidth;
     if (!this.figure.layout.width) this.layout.width = this.width;
+    this.height = this.room();
+    this.layout.height = this.height ? Math.max(this.height, this.figure.layout.meta?.least ?? 0) : this.figure.layout.height;
     // Config only the first time: plotly.js would compare it every time.
     const {plot, data, layout, figure} = this;
     await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));

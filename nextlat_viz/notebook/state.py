@@ -22,6 +22,7 @@ from nextlat_viz.worlds import checks
 MAX_POINTS = 8_000
 # Seconds that drawing waits for a UMAP: one from the cache is ready by then.
 _UMAP_PATIENCE = 0.3
+_ARRANGED = ("view", "beside", "detail", "large", "folded")
 
 
 class ViewState(HasTraits):
@@ -56,6 +57,9 @@ class ViewState(HasTraits):
         The training step shown; None is the end of training.
     dark : bool or None
         Paint figures dark or light; None leaves the page's background.
+    arrangement : dict of {world: {choice: value}}
+        What the reader changed of the studio's arrangement: ``"view"`` of the latents, the panels ``"beside"`` and in
+        ``"detail"``, the one that is ``"large"``, those ``"folded"``. `arrange` changes the present world's.
     loop : Loop
         The kernel's event loop: where panels are redrawn.
     jobs, layouts : Jobs
@@ -92,6 +96,7 @@ class ViewState(HasTraits):
     filter = Dict()
     step = Int(None, allow_none=True)
     dark = Bool(None, allow_none=True)
+    arrangement = Dict()
 
     def __init__(
         self,
@@ -215,6 +220,18 @@ class ViewState(HasTraits):
         """Move the cursor to a row of the table."""
         (episode, position), *_ = self.scene.keys([row])
         self.go_to(episode, position)
+
+    def arrange(self, **choices: Any) -> None:
+        """Arrange the studio's panels in the present world; the choices are those of `arrangement`.
+
+        Examples
+        --------
+        >>> state = ViewState("rrxor/next_token", "rrxor/nextlat")
+        >>> state.arrange(view="umap", detail="ahead")
+        >>> state.arrangement
+        {'rrxor': {'view': 'umap', 'detail': 'ahead'}}
+        """
+        self.arrangement = {**self.arrangement, self.world: {**self.arrangement.get(self.world, {}), **choices}}
 
     def show(self, world: str | None = None, step: int | None = None) -> None:
         """Show a world at a training step, loading checkpoints and extracting latents where that has not been done.
@@ -378,6 +395,14 @@ class ViewState(HasTraits):
     @validate("filter")
     def _known_values(self, proposal: Any) -> dict[str, tuple[Any, ...]]:
         return self.scene.known_filter(proposal["value"])
+
+    @validate("arrangement")
+    def _known_arrangement(self, proposal: Any) -> dict[str, dict[str, Any]]:
+        for world, choices in proposal["value"].items():
+            one_of("world", world, self._sources)
+            for name in choices:
+                one_of("choice of the arrangement", name, _ARRANGED)
+        return {world: dict(choices) for world, choices in proposal["value"].items()}
 
     @observe("world")
     def _settle(self, change: Any) -> None:

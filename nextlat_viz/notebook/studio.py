@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz import figures
 from nextlat_viz.display import escape, shorten
-from nextlat_viz.errors import unknown
+from nextlat_viz.errors import one_of, unknown
 from nextlat_viz.figures.export import FORMATS, sidecar
-from nextlat_viz.figures.theme import Theme
+from nextlat_viz.figures.theme import EXACT, Theme, model_colors
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
@@ -22,6 +23,7 @@ from nextlat_viz.notebook.panels.pairs import PairsPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
+from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
@@ -34,15 +36,16 @@ _MOST_ROWS = 4
 
 
 class Studio(Box):
-    """Two or more models at one cursor: a panel for each question.
+    """Two or more models at one cursor, on one screen: a panel for each question.
 
-    Click a point, a token or a pair, drag over points, press an arrow key: all panels follow. A click on a panel's
-    question folds it; a folded panel computes nothing. Open it with `studio`, which describes the parameters.
+    Click a point, a token or a pair, drag over points, press an arrow key: all panels follow. The world, the latents
+    and two more panels are in sight; tabs choose among the rest. A panel that is out of sight computes nothing. Open it
+    with `studio`, which describes the parameters.
 
     Attributes
     ----------
     state : ViewState
-        Cursor, selection, filter, colour, layer, training step: to read, to set and to share.
+        Cursor, selection, filter, colour, layer, training step, arrangement: to read, to set and to share.
     selection : DataFrame
         The selected rows.
     panels : dict of {name: panel}
@@ -61,18 +64,40 @@ class Studio(Box):
         self.cursor, self.filter = controls.Cursor(opened), Filter(opened)
         self.panels: dict[str, Panel] = {panel.name: panel(state=opened) for panel in PANELS}
         questions = {name: panel.question for name, panel in self.panels.items() if name != PairsPanel.name}
-        # Draw every panel once before the cell ends.
-        opened.loop.flush()
-        grid = ipywidgets.GridBox(list(self.panels.values()), layout={"width": "100%"})
-        grid.add_class("nlv-grid")
-        shared = controls.row(
-            controls.world(self), controls.color(self), controls.layer(self), controls.step(self), controls.theme(self),
-            self.status,
+        self._tabs = ipywidgets.ToggleButtons(tooltip="The question of the panel below", style={"button_width": "auto"})
+        self._swap = self._button("", "Swap this panel with the one beside it", self._exchange)
+        self._swap.icon = "exchange"
+        self._swap.add_class("nlv-tool")
+        self._line = _classed(ipywidgets.HBox([self._tabs, self._swap]), "nlv-line")
+        self._columns = [_classed(ipywidgets.VBox(), "nlv-column") for side in range(2)]
+        self._more = ipywidgets.ToggleButton(
+            icon="sliders", tooltip="Filter, theme, export", layout={"width": "auto"}
         )  # fmt: skip
-        exports = Export(opened, questions, self.export)
-        self.children = [shared, self._alert, self.filter, self.cursor, grid, exports]
+        self._drawer = ipywidgets.VBox(
+            [self.filter, Export(opened, questions, self.export, controls.theme(self))], layout={"display": "none"}
+        )  # fmt: skip
+        self._key = ipywidgets.HTML()
+        bar = controls.row(
+            controls.world(self), controls.step(self), controls.layer(self), controls.color(self), self._key,
+            self.filter.summary, self.filter.clear, self._more, self.status,
+        )  # fmt: skip
+        strip = ipywidgets.HBox([*self.cursor.controls.row, self.cursor])
+        self.children = [
+            _classed(bar, "nlv-bar"), self._alert, _classed(strip, "nlv-bar nlv-strip"), self._drawer,
+            _classed(ipywidgets.HBox(self._columns), "nlv-columns"),
+        ]  # fmt: skip
         self._link(opened, self._paint, "dark")
+        self._link(opened, self._arrange, ["world", "step", "arrangement"])
+        self._link(self._more, self._open_drawer)
+        self._link(self._tabs, lambda change: self._choose(detail=change["new"]))
+        self._link(self.panels["space"].view, self._choose_view)
+        for name, panel in self.panels.items():
+            self._link(panel, lambda change, name=name: self._choose(large=name if change["new"] else None), "large")
+            self._link(panel, self._fold, "folded")
         self._paint(None)
+        self._arrange()
+        # Draw every panel in sight once before the cell ends.
+        opened.loop.flush()
 
     def __dir__(self) -> list[str]:
         return ["close", "export", "panels", "selection", "state"]
@@ -82,9 +107,70 @@ class Studio(Box):
         return f"<Studio of {', '.join(state.labels)} at episode {state.episode}, position {state.position}>"
 
     def _paint(self, change: Any) -> None:
-        """Set the theme of the clouds, which have no plotly template."""
+        """Paint the whole studio dark or light, where it is not to look like its page."""
         for name, wanted in (("nlv-on-light", False), ("nlv-on-dark", True)):
             (self.add_class if self.state.dark is wanted else self.remove_class)(name)
+
+    def _name(self) -> None:
+        """Write which colour is which model, for all panels."""
+        labels = self.state.labels
+        models = zip([*map(shorten, labels), "exact"], [*model_colors(labels), EXACT], strict=True)
+        marks = (f'<span style="color:{color}">■</span> {escape(label)}' for label, color in models)
+        self._key.value = f'<span class="nlv-key">{"&ensp;".join(marks)}</span>'
+
+    def _arrange(self, change: Any = None) -> None:
+        """Put the panels where the reader, or else the preset of this kind of world, wants them."""
+        self._name()
+        state, panels = self.state, self.panels
+        movable = [name for name in panels if name not in ("world", "space")]
+        chosen: dict[str, Any] = {**preset(state.scene), **state.arrangement.get(state.world, {})}
+        beside, detail = (one_of("panel", chosen[place], movable) for place in ("beside", "detail"))
+        if detail == beside:
+            detail = next(name for name in movable if name != beside)
+        large = chosen.get("large")
+        folded = [one_of("panel", name, panels) for name in chosen.get("folded", ())]
+        tabs = [name for name in movable if name != beside]
+        sides = ["world", beside], ["space", *tabs]
+        in_sight = {"world", "space", beside, detail} if large is None else {one_of("panel", large, panels)}
+        with self._still():
+            self._tabs.options = [(panels[name].tab, name) for name in tabs]
+            self._tabs.value = detail
+            self._tabs.tooltips = [panels[name].why_not or panels[name].question for name in tabs]
+            view = self.panels["space"].view
+            if chosen["view"] in dict(view.options).values():
+                view.value = chosen["view"]
+            for name, panel in panels.items():
+                place = name if name in ("world", "space") else "beside" if name == beside else "detail"
+                for other in ("beside", "detail"):
+                    (panel.add_class if place == other else panel.remove_class)(f"nlv-at-{other}")
+                panel.folded, panel.large, panel.shown = name in folded, name == large, name in in_sight
+        self._line.layout.display = None if detail in in_sight else "none"
+        for column, names in zip(self._columns, sides, strict=True):
+            parts = [panels[name] for name in names]
+            if column is self._columns[1]:
+                parts.insert(1, self._line)
+            if list(column.children) != parts:
+                column.children = parts
+            column.layout.display = None if in_sight & set(names) else "none"
+
+    def _choose(self, **choices: Any) -> None:
+        if not self._following:
+            self.state.arrange(**choices)
+
+    def _choose_view(self, change: Any) -> None:
+        # The list is refilled for another world, which is not the reader's choice.
+        if not self.panels["space"]._following:
+            self._choose(view=change["new"])
+
+    def _open_drawer(self, change: Any) -> None:
+        self._drawer.layout.display = None if change["new"] else "none"
+
+    def _fold(self, change: Any) -> None:
+        self._choose(folded=tuple(name for name, panel in self.panels.items() if panel.folded))
+
+    def _exchange(self) -> None:
+        beside = next(name for name, panel in self.panels.items() if "nlv-at-beside" in panel._dom_classes)
+        self._choose(beside=self._tabs.value, detail=beside)
 
     def export(
         self, panel: str, path: str | os.PathLike[str], *, size: str | None = None, overwrite: bool = False
@@ -143,7 +229,7 @@ class Studio(Box):
 
 
 class Filter(Box):
-    """A column and the values to keep of it, with the number of rows kept and selected."""
+    """A column and the values to keep of it; `summary` counts the rows kept and selected, `clear` selects none."""
 
     def __init__(self, state: ViewState) -> None:
         super().__init__(state)
@@ -153,8 +239,8 @@ class Filter(Box):
             layout={**ROOM, "min_width": "150px"},
         )  # fmt: skip
         self.clear = self._button("Clear selection", "Select nothing", lambda: self.state.select(()))
-        self._summary = ipywidgets.HTML(layout={"margin": "2px 12px 2px 0"})
-        self.children = [controls.row(self.column, self.values, self._summary, self.clear), self._alert]
+        self.summary = ipywidgets.HTML()
+        self.children = [controls.row(self.column, self.values), self._alert]
         self._link(self.column, self._choose)
         self._link(self.values, self._keep)
         for name in ("world", "filter", "selection", "step"):
@@ -211,15 +297,18 @@ class Filter(Box):
         if state.filter:
             parts.append(f"keeps {int(state.kept.sum()):,}")
         n = len(state.selection)
-        parts.append(f"{n:,} selected" if n else "drag over points to select")
-        self._summary.value = f'<span role="status">{escape("; ".join(parts))}</span>'
-        self.clear.disabled = not n
+        if n:
+            episodes = [episode for episode, _ in state.selection]
+            held_out = int(np.isin(episodes, scene.held_out_episodes).sum())
+            parts.append(f"{n:,} selected, {held_out:,} held out from the probes")
+        self.summary.value = f'<span role="status">{escape("; ".join(parts))}</span>'
+        self.clear.layout.display = None if n else "none"
 
 
 class Export(Box):
     """Writes the figure of a panel, chosen by its question, to a file by `Studio.export`."""
 
-    def __init__(self, state: ViewState, panels: Mapping[str, str], export: Callable[..., Path]) -> None:
+    def __init__(self, state: ViewState, panels: Mapping[str, str], export: Callable[..., Path], theme: Any) -> None:
         super().__init__(state)
         self._export = export
         options = [(question, name) for name, question in panels.items()]
@@ -235,7 +324,7 @@ class Export(Box):
         )
         self.button = self._button("Export", "Write the file", self._press)
         self._result = ipywidgets.HTML()
-        row = controls.row(self.panel, self.path, self.size, self.overwrite, self.button, self._result)
+        row = controls.row(theme, self.panel, self.path, self.size, self.overwrite, self.button, self._result)
         self.children = [row, self._alert]
         self._link(self.panel, self._name)
 
@@ -250,6 +339,18 @@ class Export(Box):
             self.panel.value, self.path.value, size=self.size.value, overwrite=self.overwrite.value
         )  # fmt: skip
         self._result.value = f'<span role="status">wrote {escape(path.resolve())}</span>'
+
+
+def preset(scene: Scene) -> dict[str, str]:
+    """Return the view and the two panels that show first what a kind of world is about."""
+    view = next(iter(scene.placing), "pca")
+    return {"view": view, "beside": "next", "detail": "knows"}
+
+
+def _classed(widget: Any, names: str) -> Any:
+    for name in names.split():
+        widget.add_class(name)
+    return widget
 
 
 def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = None) -> Studio:

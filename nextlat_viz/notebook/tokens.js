@@ -2,6 +2,9 @@
 // focused element takes arrows itself; JupyterLab would fold headings with them.
 const TAKES_KEYS = "input, select, textarea, [contenteditable=true], [role=slider], [role=listbox]";
 
+// Pixels around an output in a notebook.
+const EDGES = 20;
+
 function render({model, el}) {
   const line = document.createElement("div");
   line.className = "nlv-tokens";
@@ -55,10 +58,17 @@ function render({model, el}) {
     const places = model.get("places");
     go(places[places.indexOf(model.get("position")) + step]);
   };
+  // The studio is as high as the part of the page that is in sight: a notebook, a tab of JupyterLab, or the window.
+  const measure = () => {
+    const frame = studio?.closest(".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook, .jp-LinkedOutputView");
+    studio?.style.setProperty("--nlv-room", `${(frame?.clientHeight || innerHeight) - EDGES}px`);
+  };
+  const sized = new ResizeObserver(measure);
   let studio = null, gone = false;
   const settle = () => {
     studio = el.closest(".nlv-studio");
     if (studio) {
+      sized.observe(studio.closest(".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook, .jp-LinkedOutputView") ?? document.documentElement);
       studio.tabIndex = 0;
       studio.dataset.lmSuppressShortcuts = "true";
       studio.addEventListener("keydown", pressed);
@@ -67,6 +77,7 @@ function render({model, el}) {
   settle();
   return () => {
     gone = true;
+    sized.disconnect();
     studio?.removeEventListener("keydown", pressed);
     model.off("change:tokens", draw);
     model.off("change:places", draw);

@@ -31,10 +31,11 @@ class ModelPanel(Panel):
 
     A subclass writes `_answer`, which may raise a ValueError that says why a model has none, and `_draw_answers`. A
     model without an answer is named under the figure with the reason; where no model has one, the reasons replace the
-    figure.
+    figure. A `plain` figure has a bar for each model, whose colours the studio explains.
     """
 
     follows: ClassVar[tuple[str, ...]] = ("episode", "position", "dark")
+    plain: ClassVar[bool] = False
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
@@ -66,10 +67,12 @@ class ModelPanel(Panel):
             return " ".join(reasons)
         self._without.value = "<br>".join(escape(reason) for reason in reasons)
         figure = self._draw_answers(answers, state.theme)
+        if self.plain:
+            _trim(figure)
         for note in figure.layout.annotations:
             # In a narrow panel the headings begin at its edge.
             if note.xref == "paper" and note.x == 0 and note.xanchor == "left":
-                note.xshift = 10 - figure.layout.margin.l
+                note.xshift = 4 - figure.layout.margin.l
         return figure
 
     def _checkpoint(self, model: int) -> Checkpoint:
@@ -87,7 +90,8 @@ class ModelPanel(Panel):
 class NextPanel(ModelPanel):
     """Bars of the likeliest tokens, and the distance of each model from the exact distribution in nats."""
 
-    name, question = "next", "What does the model predict next?"
+    name, question, tab = "next", "What does the model predict next?", "Next token"
+    plain = True
 
     def _answer(self, model: int, row: int) -> Prediction:
         latents = self.state.scene.latents[model]
@@ -100,22 +104,26 @@ class NextPanel(ModelPanel):
         figure = prediction_bars(answers, most=_BARS, theme=theme)
         # A line for each model, or the heading would be wider than the panel.
         heading = figure.layout.annotations[0]
-        text = heading.text.replace(" nats, ", " nats,<br>")
+        text = heading.text.replace(" nats, ", " nats,<br>").replace("from exact: ", "from exact:<br>")
         position = self.state.position
         if position < self.state.scene.prompt:
             text += f"<br>Position {position} lies in the prompt, which the<br>model is not trained to predict"
-        lines = text.count("<br>") - heading.text.count("<br>")
         heading.text = text
-        figure.update_layout(
-            height=figure.layout.height + 15 * lines, margin={"t": figure.layout.margin.t + 15 * lines}
-        )
         return figure
 
 
 class AheadPanel(ModelPanel):
     """Psi's rollout as a path in the plane of PCA, the true states with it, and their distance by step."""
 
-    name, question = "ahead", "Can the model predict its own next states?"
+    name, question, tab = "ahead", "Can the model predict its own next states?", "Rollout"
+
+    @property
+    def why_not(self) -> str:
+        """Why no model can be rolled out, at any cursor."""
+        scene = self.state.scene
+        checkpoints = [scene.checkpoint(model) for model in range(len(scene.latents))]
+        rolled = any(checkpoint is not None and hasattr(checkpoint.network, "psi") for checkpoint in checkpoints)
+        return "" if rolled else "No model here has latent dynamics psi that could be rolled out."
 
     def _answer(self, model: int, row: int) -> Any:
         state, scene = self.state, self.state.scene
@@ -134,11 +142,12 @@ class AheadPanel(ModelPanel):
 class KnowsPanel(ModelPanel):
     """The probe's reading and the truth; the heading has the probe's score and its controls."""
 
-    name, question = "knows", "What can a linear probe read from the model?"
+    name, question, tab = "knows", "What can a linear probe read from the model?", "Probe"
+    plain = True
     follows = (*ModelPanel.follows, "site", "target")
 
     def _build(self) -> None:
-        self._show(above=[controls.row(controls.target(self))], below=[self._without])
+        self._show(beside=[controls.target(self)], below=[self._without])
 
     def _depends_on(self) -> tuple[Any, ...]:
         return (self.state.jobs.changes,)
@@ -148,6 +157,14 @@ class KnowsPanel(ModelPanel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         return read_out_figure(answers, most=_BARS, theme=theme)
+
+
+def _trim(figure: Any) -> None:
+    """Leave out the legend and the title of the horizontal axis, and the room for them."""
+    heading = figure.layout.annotations[0]
+    lines = heading.text.count("<br>") + 1
+    below = figure.layout.margin.b - 18
+    figure.update_layout(showlegend=False, xaxis_title_text="", margin={"t": 8 + 15 * lines, "b": below, "l": 44})
 
 
 def sentence(text: str) -> str:

@@ -13,7 +13,6 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.theme import Theme, model_colors
 from nextlat_viz.latents import site
-from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import Panel, choice, text_line
 from nextlat_viz.notebook.state import ViewState
 
@@ -27,7 +26,7 @@ _NOT_A_STATE = ("episode", "position", "token", "token_id")
 class PairsPanel(Panel):
     """A list of pairs, the most distant first; a click on one selects both and puts the cursor on the first."""
 
-    name, question = "pairs", "Which equivalent histories does the model separate?"
+    name, question, tab = "pairs", "Which equivalent histories does the model separate?", "Pairs"
     follows = ("site",)
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
@@ -40,8 +39,8 @@ class PairsPanel(Panel):
         about = "Put the cursor on the other history of the pair"
         self.other = self._button("Go to the other history", about, self._cross)
         self._offer(None)
-        self._show([controls.row(self.by, self.model)], stage=[self._heading, self.list, self._about, self.other])
         self._link(self.state, self._offer, "world")
+        self._show(beside=[self.by, self.model], stage=[self._heading, self.list, self._about, self.other])
         for control in (self.by, self.model):
             self._link(control, lambda change: self._ask())
         self._link(self.list, lambda change: self._fly(), "index")
@@ -70,6 +69,11 @@ class PairsPanel(Panel):
                 pairs[f"relative, {label}"] = distance * (own["relative"] / own["distance"]).iloc[0]
         return pairs
 
+    @property
+    def why_not(self) -> str:
+        """Why no histories can be matched."""
+        return "" if self.by.value else "This world has no ground-truth state, so histories cannot be matched."
+
     def _offer(self, change: Any) -> None:
         """Offer the columns that make histories equivalent, and the models."""
         scene = self.state.scene
@@ -85,8 +89,8 @@ class PairsPanel(Panel):
         return self.by.value, self.model.value
 
     def _draw(self, looks: Any) -> None:
-        if self.by.value is None:
-            self._say("This world has no ground-truth state, so histories cannot be matched.")
+        if self.why_not:
+            self._say(self.why_not)
             return
         try:
             pairs = self.table

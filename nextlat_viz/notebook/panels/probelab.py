@@ -88,7 +88,7 @@ class ProbeLab(Panel):
     def _describe(self) -> None:
         """The error on the selection and on the other rows, a line per model."""
         state, scene = self.state, self.state.scene
-        if self.words:
+        if self._message:
             self._table.value = ""
             return
         if not state.selection:

@@ -31,14 +31,19 @@ if TYPE_CHECKING:
 _LONGEST = 32
 # Rows from which a sample is too small a part of the table to start with.
 _MANY = 100_000
+_ABOUT = {
+    "pca": "The plane of the largest variance",
+    "umap": "Neighbours near each other; distances between clusters mean little",
+    "belief": "The belief that a linear probe reads, among the exact beliefs",
+    "place": "The place that linear probes read",
+}
 MOUSE = [("select (box)", "select"), ("select (lasso)", "lasso"), ("zoom", "zoom"), ("move", "pan")]
 
 
 class SpacePanel(Panel):
-    """PCA and UMAP of each model, and what linear probes read in the world's own coordinates where it has some.
+    """PCA, UMAP, or what linear probes read in the world's own coordinates where it has some, the models side by side.
 
-    A figure shows all these views of as many rows as it can draw. A larger table is drawn as clouds of every row, one
-    view at a time.
+    A figure shows as many rows as it can draw. A larger table is drawn as clouds of every row.
     """
 
     name, question = "space", "Where does the model think we are?"
@@ -52,7 +57,7 @@ class SpacePanel(Panel):
         self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick))
         self._frame = ipywidgets.VBox(layout={"width": "100%"})
         self.points = choice("Draw", "All views of a sample, or one view of all rows")
-        self.view = choice("View", "How the latents are laid out")
+        self.view = self._choice_of_view()
         self.status = controls.StatusLine(self.state.layouts, self._ask)
         self._offer(None)
         self._link(self.state, self._offer, "world")
@@ -60,11 +65,21 @@ class SpacePanel(Panel):
             self._link(control, lambda change: self._ask())
         self._build()
 
+    def _choice_of_view(self) -> Any:
+        tabs = ipywidgets.ToggleButtons(tooltip="How the latents are laid out", style={"button_width": "auto"})
+        tabs.add_class("nlv-tabs")
+        return tabs
+
     def _build(self) -> None:
         self._show(
-            above=[controls.row(self.points, self.view)], beside=[self.status],
-            on_click=self._click, on_select=self._select, stage=(self._frame, self._points.box),
+            beside=[self.view, self.points, self.status], on_click=self._click, on_select=self._select,
+            stage=(self._frame, self._points.box),
         )  # fmt: skip
+
+    @property
+    def _single(self) -> bool:
+        """Whether one view is drawn, of all that there are."""
+        return self.framed or bool(self.points.value)
 
     def _place(self, plot: Plot) -> None:
         self._frame.children = (plot,)
@@ -91,18 +106,22 @@ class SpacePanel(Panel):
         scene = self.state.scene
         total, shown = scene.latents[0].n_obs, len(scene.shown)
         more = total > shown
-        sample = f"{shown:,} of {total:,} rows, all views" if more else "all views"
-        self.points.options = [(sample, False), *([(f"all {total:,} rows, one view", True)] if more else [])]
-        self.points.value = total > max(shown, _MANY)
-        self.points.layout.display = None if more else "none"
-        self.view.options = [(VIEWS[name], name) for name in ("pca", "umap", *scene.placing)]
-        self.view.value = "pca"
+        with self._still():
+            views = ("", "") if self.framed else (", all views", ", one view")
+            sample = f"{shown:,} of {total:,} rows{views[0]}"
+            self.points.options = [(sample, False), *([(f"all {total:,} rows{views[1]}", True)] if more else [])]
+            self.points.value = total > max(shown, _MANY)
+            self.points.layout.display = None if more else "none"
+            views = ("pca", "umap", *scene.placing)
+            self.view.options = [(VIEWS[name].split(",")[0] if self.framed else VIEWS[name], name) for name in views]
+            self.view.value = "pca"
+            self.view.tooltips = [_ABOUT[name] for _, name in self.view.options] if self.framed else []
 
     def _looks_at(self) -> Any:
         """What the figure depends on: all but the cursor, then the cursor."""
         state = self.state
         keys = (result if isinstance(result, str) else id(result) for result in self._results())
-        where = (id(state.scene), *keys, state.site, self.points.value, self.points.value and self.view.value)
+        where = (id(state.scene), *keys, state.site, self.points.value, self._single and self.view.value)
         marks = (state.selection, tuple(sorted(state.filter.items())))
         return (where, state.color, marks, state.dark), (state.episode, state.position)
 
@@ -111,12 +130,12 @@ class SpacePanel(Panel):
 
     def _prepare(self) -> None:
         state = self.state
-        every = bool(self.points.value)
-        wanted = id(state.scene), state.site, every, every and self.view.value
+        single = self._single
+        wanted = id(state.scene), state.site, self.points.value, single and self.view.value
         if (wanted, state.jobs.changes, state.layouts.changes) == self._prepared:
             return
-        self.view.layout.display = None if every else "none"
-        if not every or self.view.value == "umap":
+        self.view.layout.display = None if single else "none"
+        if not single or self.view.value == "umap":
             self._umaps = self._ask_umaps()
         else:
             self._umaps = [""] * len(state.latents)
@@ -159,7 +178,7 @@ class SpacePanel(Panel):
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
         scene, site = self.state.scene, self.state.site
-        wanted = [scene.placing.get(self.view.value, ())] if self.points.value else scene.placing.values()
+        wanted = [scene.placing.get(self.view.value, ())] if self._single else scene.placing.values()
         readings: dict[str, Any] = {}
         for name in itertools.chain.from_iterable(wanted):
             try:
@@ -207,7 +226,7 @@ class SpacePanel(Panel):
             for pca, umap in zip(scene.pca(state.site), self._umaps, strict=True)
         ]  # fmt: skip
         for model, plane in enumerate(planes):
-            if self.points.value:
+            if self._single:
                 planes[model] = {name: view for name, view in plane.items() if name == self.view.value}
             planes[model].update(self._read_place(model))
         return figures.clouds(
@@ -219,6 +238,7 @@ class SpacePanel(Panel):
             rows=scene.shown,
             selection=state.highlighted,
             cursor=(state.episode, state.position),
+            across=self._single,
             theme=state.theme,
         )
 
@@ -316,6 +336,9 @@ class LatentExplorer(SpacePanel):
     """
 
     framed = False
+
+    def _choice_of_view(self) -> Any:
+        return choice("View", "How the latents are laid out")
 
     def _build(self) -> None:
         self._mouse = choice("Drag to", "What dragging with the mouse does", MOUSE)

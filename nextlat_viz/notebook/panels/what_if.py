@@ -40,7 +40,7 @@ class WhatIfPanel(ModelPanel):
     All models get the same target, and it stays while the cursor moves.
     """
 
-    name, question = "what_if", "What if the model believed something else?"
+    name, question, tab = "what_if", "What if the model believed something else?", "What if"
     follows = (*ModelPanel.follows, "target")
     watches = ("color", "selection", "filter")
 

@@ -7,20 +7,19 @@ from typing import Any
 
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import Panel, choice
 from nextlat_viz.notebook.state import ViewState
 
 # Pixels the picture is laid out for; on the page it is as wide as its panel.
 _WIDTH = 400
 # Characters of a line in the small caption under a picture.
-_LINE = 60
+_LINE = 42
 
 
 class WorldPanel(Panel):
     """The belief simplex, the street map, the star, the board: as the world draws itself."""
 
-    name, question = "world", "Where are we in the world?"
+    name, question, tab = "world", "Where are we in the world?", "World"
     follows = ("episode", "position")
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
@@ -28,7 +27,7 @@ class WorldPanel(Panel):
         self._kind = choice("Picture", "How the world is drawn")
         self._offer(None)
         self._link(self.state, self._offer, "world")
-        self._show(above=[controls.row(self._kind)])
+        self._show(beside=[self._kind])
         self._link(self._kind, lambda change: self._ask())
 
     def _offer(self, change: Any) -> None:
@@ -45,14 +44,19 @@ class WorldPanel(Panel):
     def _depends_on(self) -> tuple[Any, ...]:
         return (self._kind.value,)
 
-    def _figure(self) -> Any:
-        state, kind = self.state, self._kind.value
+    @property
+    def why_not(self) -> str:
+        """Why there is no picture."""
         try:
-            world = state.scene.world
+            return "" if self._kind.value else f"The world {self.state.scene.world.name!r} has no picture."
         except LatentsError as error:
             return f"{error}."
-        if kind is None:
-            return f"The world {world.name!r} has no picture."
+
+    def _figure(self) -> Any:
+        if self.why_not:
+            return self.why_not
+        state, kind = self.state, self._kind.value
+        world = state.scene.world
         figure = world.draw(kind, episode=state.scene.read(state.episode), position=state.position, width=_WIDTH)
         # Its own height, the width of its panel.
         figure.layout.width = None
