@@ -358,15 +358,19 @@ class Panel(Box):
 
     def _probe(self, model: int, target: str, site: str) -> ProbeResult:
         """The probe of a model, fitted by the job queue; raises an error that says so while there is none."""
-        scene, key = self.state.scene, ("probe", model, target, site)
-        fitted: ProbeResult | None = scene.results.peek(key)
-        if fitted is not None:
-            return fitted
+        scene = self.state.scene
         title, compute = f"The probe of {scene.labels[model]} for {target}", lambda: scene.probe(model, target, site)
+        fitted: ProbeResult = self._computed(("probe", model, target, site), title, compute)
+        return fitted
+
+    def _computed(self, key: tuple[Any, ...], title: str, compute: Callable[[], Any]) -> Any:
+        """A result of the scene, computed by the job queue; raises an error that says so while there is none."""
+        results = self.state.scene.results
+        known = results.peek(key)
+        if known is not None:
+            return known
         try:
-            fitted = self.state.jobs.ask(scene.results, key, title, compute, self._ask)
-            assert fitted is not None
-            return fitted
+            return self.state.jobs.ask(results, key, title, compute, self._ask)
         except Waiting:
             raise
         except Exception as error:

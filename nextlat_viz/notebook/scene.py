@@ -134,8 +134,11 @@ class Scene:
         first = self.latents[0]
         arrays = [str(name) for name in first.obsm if not str(name).startswith(("X_", "next_token_probs"))]
         exact = [str(name) for name in first.obsm if name == "next_token_probs_exact"]
-        # The first is the default target, so hundreds of probabilities come last.
-        return [*arrays, *self.columns, *exact]
+        gaps = [name for name in self.columns if first.obs[name].isna().any()]
+        whole = [name for name in self.columns if name not in gaps]
+        # The first is the default target: a belief, else a column without gaps. Hundreds of probabilities come last.
+        names = [*whole, *arrays] if "belief" not in arrays else [*arrays, *whole]
+        return [*names, *gaps, *exact]
 
     @cached_property
     def placing(self) -> dict[str, tuple[str, ...]]:

@@ -15,20 +15,20 @@ from nextlat_viz import figures
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import one_of, unknown
 from nextlat_viz.figures.export import FORMATS, sidecar
-from nextlat_viz.figures.theme import EXACT, Theme, model_colors
+from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
+from nextlat_viz.notebook.panels.task import TaskPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
-from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
-    WorldPanel, SpacePanel, NextPanel, AheadPanel, KnowsPanel, PairsPanel, WhatIfPanel,
+    WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, TaskPanel, PairsPanel, WhatIfPanel,
 )  # fmt: skip
 SIZES = [("as shown", None), ("paper column", "column"), ("paper width", "text"), ("slide", "slide")]
 _NO_COLUMN = "nothing"
@@ -76,10 +76,9 @@ class Studio(Box):
         self._drawer = ipywidgets.VBox(
             [self.filter, Export(opened, questions, self.export, controls.theme(self))], layout={"display": "none"}
         )  # fmt: skip
-        self._key = ipywidgets.HTML()
         bar = controls.row(
-            controls.world(self), controls.step(self), controls.layer(self), controls.color(self), self._key,
-            self.filter.summary, self.filter.clear, self._more, self.status,
+            controls.world(self), controls.step(self), controls.layer(self), controls.color(self),
+            self._more, self.filter.summary, self.filter.clear, self.status,
         )  # fmt: skip
         strip = ipywidgets.HBox([*self.cursor.controls.row, self.cursor])
         self.children = [
@@ -111,19 +110,11 @@ class Studio(Box):
         for name, wanted in (("nlv-on-light", False), ("nlv-on-dark", True)):
             (self.add_class if self.state.dark is wanted else self.remove_class)(name)
 
-    def _name(self) -> None:
-        """Write which colour is which model, for all panels."""
-        labels = self.state.labels
-        models = zip([*map(shorten, labels), "exact"], [*model_colors(labels), EXACT], strict=True)
-        marks = (f'<span style="color:{color}">■</span> {escape(label)}' for label, color in models)
-        self._key.value = f'<span class="nlv-key">{"&ensp;".join(marks)}</span>'
-
     def _arrange(self, change: Any = None) -> None:
         """Put the panels where the reader, or else the preset of this kind of world, wants them."""
-        self._name()
         state, panels = self.state, self.panels
         movable = [name for name in panels if name not in ("world", "space")]
-        chosen: dict[str, Any] = {**preset(state.scene), **state.arrangement.get(state.world, {})}
+        chosen: dict[str, Any] = {**self._preset(), **state.arrangement.get(state.world, {})}
         beside, detail = (one_of("panel", chosen[place], movable) for place in ("beside", "detail"))
         if detail == beside:
             detail = next(name for name in movable if name != beside)
@@ -152,6 +143,12 @@ class Studio(Box):
             if list(column.children) != parts:
                 column.children = parts
             column.layout.display = None if in_sight & set(names) else "none"
+
+    def _preset(self) -> dict[str, str]:
+        """Return the view and the two panels that show first what this kind of world is about."""
+        placing = self.state.scene.placing
+        first = "knows" if "belief" in placing or self.panels["task"].why_not else "task"
+        return {"view": next(iter(placing), "pca"), "beside": "next", "detail": first}
 
     def _choose(self, **choices: Any) -> None:
         if not self._following:
@@ -290,12 +287,12 @@ class Filter(Box):
         state = self.state
         scene = state.scene
         total = scene.latents[0].n_obs
-        parts = [f"{total:,} rows" if len(scene.shown) == total else f"{total:,} rows, {len(scene.shown):,} drawn"]
+        parts = []
         for name, kept in state.filter.items():
             values = ", ".join(shorten(value) for value in kept[:4]) + (", …" if len(kept) > 4 else "")
             parts.append(f"{name} is {values}")
         if state.filter:
-            parts.append(f"keeps {int(state.kept.sum()):,}")
+            parts.append(f"keeps {int(state.kept.sum()):,} of {total:,} rows")
         n = len(state.selection)
         if n:
             episodes = [episode for episode, _ in state.selection]
@@ -339,12 +336,6 @@ class Export(Box):
             self.panel.value, self.path.value, size=self.size.value, overwrite=self.overwrite.value
         )  # fmt: skip
         self._result.value = f'<span role="status">wrote {escape(path.resolve())}</span>'
-
-
-def preset(scene: Scene) -> dict[str, str]:
-    """Return the view and the two panels that show first what a kind of world is about."""
-    view = next(iter(scene.placing), "pca")
-    return {"view": view, "beside": "next", "detail": "knows"}
 
 
 def _classed(widget: Any, names: str) -> Any:

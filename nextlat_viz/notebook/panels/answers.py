@@ -160,11 +160,19 @@ class KnowsPanel(ModelPanel):
 
 
 def _trim(figure: Any) -> None:
-    """Leave out the legend and the title of the horizontal axis, and the room for them."""
-    heading = figure.layout.annotations[0]
-    lines = heading.text.count("<br>") + 1
-    below = figure.layout.margin.b - 18
-    figure.update_layout(showlegend=False, xaxis_title_text="", margin={"t": 8 + 15 * lines, "b": below, "l": 44})
+    """Name the colours in the heading, in place of a legend, and leave out the title of the horizontal axis."""
+    first, *lines = figure.layout.annotations[0].text.split("<br>")
+    for bar in figure.data:
+        mark = f'<span style="color:{bar.marker.color}">■</span> {bar.name}'
+        place = next((i for i, line in enumerate(lines) if bar.name in line), None)
+        if place is None:
+            first += f" {mark}"
+        else:
+            lines[place] = lines[place].replace(bar.name, mark, 1)
+    figure.layout.annotations[0].text = "<br>".join([first, *lines])
+    axis = {"title_text": "", "tickangle": None, "automargin": True}
+    margin = {"t": 23 + 15 * len(lines), "b": 22, "l": 44}
+    figure.update_layout(showlegend=False, xaxis=axis, margin=margin)
 
 
 def sentence(text: str) -> str:

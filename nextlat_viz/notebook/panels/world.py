@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook.panel import Panel, choice
+from nextlat_viz.notebook.panel import Panel, choice, text_line
 from nextlat_viz.notebook.state import ViewState
 
 # Pixels the picture is laid out for; on the page it is as wide as its panel.
 _WIDTH = 400
-# Characters of a line in the small caption under a picture.
-_LINE = 42
 
 
 class WorldPanel(Panel):
@@ -27,7 +24,8 @@ class WorldPanel(Panel):
         self._kind = choice("Picture", "How the world is drawn")
         self._offer(None)
         self._link(self.state, self._offer, "world")
-        self._show(beside=[self._kind])
+        self._caption = text_line()
+        self._show(beside=[self._kind], below=[self._caption])
         self._link(self._kind, lambda change: self._ask())
 
     def _offer(self, change: Any) -> None:
@@ -60,9 +58,22 @@ class WorldPanel(Panel):
         figure = world.draw(kind, episode=state.scene.read(state.episode), position=state.position, width=_WIDTH)
         # Its own height, the width of its panel.
         figure.layout.width = None
-        for note in figure.layout.annotations:
-            lines = textwrap.wrap(note.text, _LINE, break_long_words=False)
-            if note.xref == note.yref == "paper" and len(lines) > 1:
-                note.update(text="<br>".join(lines), align="left")
-                figure.layout.margin.b += 14 * (len(lines) - 1)
+        self._caption.value = _take_words(figure)
         return figure
+
+
+def _take_words(figure: Any) -> str:
+    """Take the title, the legend and the notes below it out of a picture, and return them as HTML, which wraps."""
+    layout = figure.layout
+    below = [note.xref == note.yref == "paper" and note.y <= 0 for note in layout.annotations]
+    parts = [layout.title.text, *(note.text for note, low in zip(layout.annotations, below, strict=True) if low)]
+    named = [trace for trace in figure.data if layout.showlegend and trace.showlegend is not False and trace.name]
+    for trace in named:
+        colors = (trace.marker.color, trace.line.color)
+        color = next((color for color in colors if isinstance(color, str)), "inherit")
+        parts.append(f'<span style="white-space:nowrap"><span style="color:{color}">■</span> {trace.name}</span>')
+    layout.annotations = [note for note, low in zip(layout.annotations, below, strict=True) if not low]
+    layout.update(title_text="", showlegend=False)
+    edges = {"l": 8, "r": 8, "t": 8, "b": 8} if layout.xaxis.visible is False else {"t": 8}
+    layout.margin.update({**edges, "r": 60} if any(trace.marker.showscale for trace in figure.data) else edges)
+    return " &ensp;".join(part for part in parts if part)

@@ -1,0 +1,75 @@
+"""The task panel: how well each model does what its world asks, by the measure of that world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nextlat_viz import analysis
+from nextlat_viz.analysis.measure import basic  # noqa: F401  (registers tokens_ahead)
+from nextlat_viz.analysis.measure.registry import MEASURES
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.notebook.panel import Panel
+from nextlat_viz.notebook.state import ViewState
+
+if TYPE_CHECKING:
+    from nextlat_viz.analysis import Measure
+    from nextlat_viz.training import Checkpoint
+
+# The measure of a world is the first that fits, with options that keep it to seconds.
+_MEASURES: dict[str, dict[str, Any]] = {
+    "state_tracking": {"n": 200}, "path_accuracy": {"n": 200, "decodings": "greedy"}, "valid_trajectories": {"n": 200},
+    "equation_validity": {"n": 200}, "tokens_ahead": {"offsets": (1, 2, 4, 8, 16), "episodes": 200},
+}  # fmt: skip
+
+
+class TaskPanel(Panel):
+    """Products of a group past the training length, paths, rides, equations, or what is known of the tokens ahead."""
+
+    name, question, tab = "task", "How well does the model do what its world asks?", "Task"
+    follows = ("dark",)
+
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
+        self._show()
+
+    def _depends_on(self) -> tuple[Any, ...]:
+        return (self.state.jobs.changes,)
+
+    @property
+    def measure(self) -> str:
+        """Name of the world's measure; empty where there is none, or a model was given as latents."""
+        checkpoints = self._checkpoints()
+        if not all(checkpoints):
+            return ""
+        for name in _MEASURES:
+            if name not in MEASURES:
+                getattr(analysis, name)  # imports the measure, which registers it
+            if all(MEASURES[name].fits(checkpoint) for checkpoint in checkpoints):
+                return name
+        return ""
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing can be measured."""
+        return "" if self.measure else "No measure of these models: of latents alone, and of this world, there is none."
+
+    def _checkpoints(self) -> list[Checkpoint]:
+        scene = self.state.scene
+        return [scene.checkpoint(model) for model in range(len(scene.latents))]
+
+    def _figure(self) -> Any:
+        name, checkpoints = self.measure, self._checkpoints()
+        if not name:
+            return self.why_not
+
+        def compute() -> Measure:
+            take, options = MEASURES[name].take, _MEASURES[name]
+            first, *others = (take(checkpoint, progress=False, **options) for checkpoint in checkpoints)
+            return sum(others, first)
+
+        title = name.replace("_", " ").capitalize()
+        try:
+            return self._computed(("measure", name), f"{title} of these models", compute).plot(theme=self.state.theme)
+        except (LatentsError, ValueError) as error:
+            return str(error)
