@@ -233,6 +233,15 @@ class TokenStrip(LiveWidget):
     selected = List(Int()).tag(sync=True)
 
 
+class Table(LiveWidget):
+    """Rows under a head, to choose one of by click or key: `chosen` is its number, -1 for none. Shown as text."""
+
+    _esm = javascript(_HERE / "table.js")
+    heads = List(Unicode()).tag(sync=True)
+    rows = List(List(Unicode())).tag(sync=True)
+    chosen = Int(-1).tag(sync=True)
+
+
 class Cursor(Box):
     """The tokens of the episode, each with the truth after it as a tooltip. `controls` have episode, play and position.
 

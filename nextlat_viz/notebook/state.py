@@ -11,7 +11,7 @@ from anndata import AnnData
 from traitlets import Bool, Dict, HasTraits, Int, Tuple, Unicode, observe, validate
 
 from nextlat_viz.errors import LatentsError, at_least, is_number, one_of, unknown
-from nextlat_viz.figures.rows import color_options
+from nextlat_viz.figures.rows import color_options, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Cancelled, Jobs, Waiting
 from nextlat_viz.notebook.scene import Scene
@@ -175,9 +175,12 @@ class ViewState(HasTraits):
 
     @property
     def selected(self) -> pd.DataFrame:
-        """The selected rows as a table: what is true there and, per model, the error of its probe; NaN without one."""
+        """The selected rows as a table: the tokens read, what is true, per model the error of its probe or NaN."""
         scene, rows = self.scene, self.rows
         table = scene.latents[0].obs.iloc[rows].copy()
+        lines = scene.tokens[scene.episodes.searchsorted(table["episode"])]
+        read = zip(lines, table["position"], strict=True)
+        table.insert(2, "read", [prefix(line[:position], scene.vocabulary) for line, position in read])
         for model, label in enumerate(scene.labels):
             try:
                 table[f"error, {label}"] = scene.mistakes(model, self.target, self.site)[rows]

@@ -73,9 +73,8 @@ class Studio(Box):
         self._more = ipywidgets.ToggleButton(
             icon="sliders", tooltip="Filter, theme, export", layout={"width": "auto"}
         )  # fmt: skip
-        self._drawer = ipywidgets.VBox(
-            [self.filter, Export(opened, questions, self.export, controls.theme(self))], layout={"display": "none"}
-        )  # fmt: skip
+        self.exports = Export(opened, questions, self.export, controls.theme(self))
+        self._drawer = ipywidgets.VBox([self.filter, self.exports], layout={"display": "none"})
         bar = controls.row(
             controls.world(self), controls.step(self), controls.layer(self), controls.color(self),
             self._more, self.filter.summary, self.filter.clear, self.status,

@@ -69,12 +69,16 @@ def drawn_as_new(made: Studio) -> None:
 
 
 def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
-    assert tuple(opened.panels) == ("world", "space", "next", "ahead", "knows", "pairs", "what_if")
+    assert tuple(opened.panels) == ("world", "space", "next", "knows", "ahead", "task", "pairs", "what_if")
     for card in opened.panels.values():
         assert card._fold.description == f"▾ {card.question}"
         assert card.question.endswith("?")
     assert alerts(opened) == {}
-    assert [name for name, card in opened.panels.items() if card.drawn] == ["world", "space", "next", "knows", "pairs"]
+    assert [name for name, card in opened.panels.items() if card._drawn] == ["world", "space", "next", "knows"]
+    assert [name for name, card in opened.panels.items() if card.shown] == ["world", "space", "next", "knows"]
+    assert opened.panels["space"].view.value == "belief"
+    assert opened.panels["pairs"].drawn
+    assert not opened.panels["ahead"].drawn
     assert repr(opened) == f"<Studio of NextLat, next-token at episode {opened.state.episode}, position 1>"
     assert set(dir(opened)) >= {"export", "panels", "selection", "state"}
 
@@ -99,7 +103,7 @@ def test_a_key_or_a_click_on_a_token_moves_the_cursor(opened: Studio) -> None:
 
 def test_a_click_on_a_point_goes_to_its_episode(opened: Studio) -> None:
     plot = opened.panels["space"].plot
-    touch(plot, "click", {traces(plot, "points")[3]: [7 * LENGTH + 2]})
+    touch(plot, "click", {traces(plot, "points")[1]: [7 * LENGTH + 2]})
     assert (opened.state.episode, opened.state.position) == (7, 3)
     assert opened.cursor.controls.episode.value == 7
     tokens = opened.state.scene.tokens[7]
@@ -114,7 +118,7 @@ def test_a_selection_is_everyones(opened: Studio) -> None:
     assert opened.selection[["episode", "position"]].to_numpy().tolist() == [[0, 1], [1, 2]]
     opened.state.episode = 1
     assert opened.cursor.strip.selected == [2]
-    assert "2 selected" in opened.filter._summary.value
+    assert "2 selected" in opened.filter.summary.value
     assert all(plot.data[i].selectedpoints == (0, 9) for i in traces(plot, "points"))
     opened.filter.clear.click()
     assert opened.state.selection == ()
@@ -129,12 +133,12 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
     assert state.filter == {"position": (2, 3)}
     kept = np.flatnonzero(state.latents[0].obs["position"].isin([2, 3]))
     assert plot.data[traces(plot, "points")[0]].selectedpoints == tuple(kept)
-    assert f"keeps {kept.size}" in opened.filter._summary.value
+    assert f"keeps {kept.size}" in opened.filter.summary.value
     touch(plot, "select", {traces(plot, "points")[0]: [0, 1, 2]})
     assert state.selection == ((0, 2), (0, 3))
     state.filter = {"state": ["S"], "position": 4}
     assert (opened.filter.column.value, opened.filter.values.value) == ("state", ("S",))
-    assert "state is S; position is 4" in opened.filter._summary.value
+    assert "state is S; position is 4" in opened.filter.summary.value
     assert plot.data[traces(plot, "points")[0]].selectedpoints == ()
     opened.filter.column.value = "nothing"
     assert state.filter == {}
@@ -162,7 +166,7 @@ def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[Ann
     assert alerts(made) == {}
     assert state.filter == {}
     assert made.filter.column.value == "nothing"
-    assert "mess3" in made.panels["world"].plot.layout.title.text
+    assert "mess3" in made.panels["world"]._caption.value
     assert made.panels["what_if"].to.options[0] == ("certainty of A", "A")
     drawn_as_new(made)
     state.world = "rrxor"
@@ -184,7 +188,7 @@ def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch:
         return send(self, kind, data, metadata, buffers, **keys)
 
     monkeypatch.setattr(kind_of_comm, "publish_msg", count)
-    opened.panels["space"]._set_folded(False)
+    opened.panels["space"].folded = False
     sent.clear()
     opened.state.position = 4
     step = sum(sent)
@@ -231,6 +235,9 @@ def test_a_step_asks_for_no_umap_and_another_layer_does(rrxor: list[AnnData], mo
     for position in (2, 3, 4):
         made.state.position = position
     assert asked == []
+    made.state.arrange(view="umap")
+    assert set(asked) == {made.state.site}
+    asked.clear()
     made.state.site = made.state.scene.sites[0]
     assert set(asked) == {made.state.site}
     made.close()
@@ -285,7 +292,7 @@ def test_every_event_is_heard_and_leaves_nothing_behind(opened: Studio, soak: bo
         return before, after
 
     for card in opened.panels.values():
-        card._set_folded(True)
+        card.shown = False
     before, after = asyncio.run(whole())
     print(f"{before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after")
     assert after < 1.05 * before
@@ -344,16 +351,17 @@ def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> No
     made.filter.values.value = (EVIL[kind],)
     made.state.target = "state"
     pairs = made.panels["pairs"]
-    pairs.list.index = 0
+    made.state.arrange(detail="pairs")
+    pairs.list.chosen = 0
     assert set(alerts(made)) <= {"world"}
-    written = [made.filter._summary.value, pairs._heading.value, pairs._about.value]
+    written = [made.filter.summary.value, pairs._about.value]
     written += [note.text for card in made.panels.values() if card.plot for note in card.plot.layout.annotations]
     for text in written:
         assert "<img" not in text
         assert "$" not in text
         assert len(text) < 3_000
     # A list shows its options as text.
-    assert all(len(line) < 200 and "\n" not in line for line in pairs.list.options)
+    assert all(len(cell) < 70 and "\n" not in cell for line in pairs.list.rows for cell in line)
     assert all(len(token) <= 24 and "\n" not in token for token in made.cursor.strip.tokens)
     made.close()
 
@@ -399,6 +407,99 @@ def test_an_episode_that_its_world_cannot_read_opens_all_the_same(
     made = studio(*rrxor)
     assert made.state.position == 1
     assert "not legal" in alerts(made)["world"] + made.panels["world"].words
+    made.close()
+
+
+def in_sight(made: Studio) -> list[str]:
+    return [name for name, panel in made.panels.items() if panel.shown]
+
+
+def test_the_arrangement_is_the_readers_per_world(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    made = studio({"rrxor": rrxor, "mess3": mess3})
+    state, panels = made.state, made.panels
+    made._tabs.value = "pairs"
+    panels["space"].view.value = "pca"
+    panels["world"]._fold.click()
+    panels["pairs"]._enlarge.click()
+    assert state.arrangement == {"rrxor": {"detail": "pairs", "view": "pca", "folded": ("world",), "large": "pairs"}}
+    assert in_sight(made) == ["pairs"]
+    state.world = "mess3"
+    assert in_sight(made) == ["world", "space", "next", "knows"]
+    assert (panels["space"].view.value, panels["world"].folded, panels["pairs"].large) == ("belief", False, False)
+    assert list(state.arrangement) == ["rrxor"]
+    made._swap.click()
+    assert "nlv-at-beside" in panels["knows"]._dom_classes
+    assert made._tabs.value == "next"
+    state.world = "rrxor"
+    assert in_sight(made) == ["pairs"]
+    panels["pairs"]._enlarge.click()
+    assert in_sight(made) == ["world", "space", "next", "pairs"]
+    assert panels["world"].folded
+    assert alerts(made) == {}
+    made.close()
+
+
+def test_an_arrangement_of_what_is_not_there_is_refused(opened: Studio) -> None:
+    with pytest.raises(UnknownNameError, match=r"choice of the arrangement 'detial'\. Did you mean 'detail'"):
+        opened.state.arrange(detial="pairs")
+    with pytest.raises(UnknownNameError, match="world 'mess3'"):
+        opened.state.arrangement = {"mess3": {}}
+    opened.state.arrange(detail="piars")
+    assert "panel 'piars'. Did you mean 'pairs'" in opened._alert.value.replace("&#x27;", "'").replace("&#39;", "'")
+
+
+def test_a_new_world_is_no_choice_of_the_reader(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    made = studio({"rrxor": rrxor, "mess3": mess3})
+    made.state.arrange(detail="pairs")
+    made.state.go_to(3, 5)
+    before = made.state.episode, made.state.position, made.state.selection, made.state.arrangement
+    made.state.world = "mess3"
+    made.state.arrange(detail="pairs")
+    made.state.world = "rrxor"
+    made.state.arrange(detail="pairs")
+    assert (made.state.episode, made.state.position, made.state.selection) == before[:3]
+    assert made.panels["pairs"].list.chosen == -1
+    made.close()
+
+
+def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    knows, calls = opened.panels["knows"], []
+    draw = type(knows)._figure
+    monkeypatch.setattr(type(knows), "_figure", lambda self: calls.append(self) or draw(self))
+    opened._tabs.value = "pairs"
+    opened.state.position = 3
+    assert not calls
+    assert "after position 3" in knows.plot.layout.annotations[0].text
+    assert len(calls) == 1
+
+
+def test_a_question_that_does_not_apply_takes_a_line(opened: Studio) -> None:
+    assert opened.panels["ahead"].why_not == "No model here has latent dynamics psi that could be rolled out."
+    assert "nlv-slim" in opened.panels["ahead"]._dom_classes
+    assert opened._tabs.tooltips[1] == opened.panels["ahead"].why_not
+    assert "nlv-slim" not in opened.panels["knows"]._dom_classes
+
+
+def test_the_cursor_stands_out_whatever_was_selected(opened: Studio) -> None:
+    assert all(trace.unselected.marker.opacity == 1 for trace in cursor_of(opened))
+
+
+def test_what_was_read_and_is_held_out_is_said(opened: Studio) -> None:
+    opened.state.select([0, 9])
+    table = opened.selection
+    names = opened.state.scene.vocabulary
+    assert table["read"].iloc[1] == " ".join(names[token] for token in opened.state.scene.tokens[1][:2])
+    held_out = sum(episode in opened.state.scene.held_out_episodes for episode in (0, 1))
+    assert f"2 selected, {held_out} held out from the probes" in opened.filter.summary.value
+
+
+def test_every_world_opens_with_its_question(shipped: Studio) -> None:
+    assert in_sight(shipped) == ["world", "space", "next", "knows"]
+    made = studio("s3/next_token", "s3/nextlat")
+    assert in_sight(made) == ["world", "space", "next", "task"]
+    assert made.panels["task"].measure == "state_tracking"
+    assert made.panels["task"].drawn
+    assert alerts(made) == {}
     made.close()
 
 
@@ -504,13 +605,16 @@ def test_models_that_do_not_belong_together_are_refused(rrxor: list[AnnData], me
 
 def test_a_pair_is_flown_to(opened: Studio) -> None:
     pairs, state = opened.panels["pairs"], opened.state
+    state.arrange(detail="pairs")
+    assert state.selection == ()
+    assert pairs.list.heads == [*state.labels, "history", "other history", "belief"]
     table = pairs.table
     assert (table["prefix_a"] != table["prefix_b"]).all()
     assert not set(table["prefix_a"]) & set(table["prefix_b"])
     assert table["relative"].is_monotonic_decreasing
     first = table[f"relative, {state.labels[0]}"]
     assert np.allclose(first, table["relative"])
-    pairs.list.index = 2
+    pairs.list.chosen = 2
     ends = [tuple(int(table[f"{name}_{end}"].iloc[2]) for name in ("episode", "position")) for end in "ab"]
     assert set(state.selection) == set(ends)
     assert (state.episode, state.position) == ends[0]
@@ -520,7 +624,7 @@ def test_a_pair_is_flown_to(opened: Studio) -> None:
     assert (state.episode, state.position) == ends[0]
     assert "lead to the same belief" in pairs._about.value
     pairs.by.value = "state"
-    assert pairs.list.index is None
+    assert pairs.list.chosen == -1
     pairs.model.value = 1
     ranked = pairs.table
     assert np.allclose(ranked[f"relative, {state.labels[1]}"], ranked["relative"])
@@ -560,13 +664,11 @@ def test_export_fits_a_paper_or_a_slide(opened: Studio, tmp_path: Path, size: st
 def test_export_refuses_sizes_that_are_none_or_too_small(opened: Studio, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"print size 'colum'\. Did you mean 'column'"):
         opened.export("next", tmp_path / "a.html", size="colum")
-    with pytest.raises(ValueError, match=r"3 views side by side .* take 'text' or 'slide'"):
-        opened.export("space", tmp_path / "a.html", size="column")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_export_button(opened: Studio, tmp_path: Path) -> None:
-    export = opened.children[-1]
+    export = opened.exports
     assert "pairs" not in dict(export.panel.options).values()
     assert [label for label, _ in export.size.options] == ["as shown", "paper column", "paper width", "slide"]
     export.panel.value, export.size.value = "space", "text"
@@ -585,6 +687,7 @@ def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
     state = shipped.state
     state.go_to(3, 5)
     ahead, what_if = shipped.panels["ahead"], shipped.panels["what_if"]
+    assert ahead.drawn
     assert alerts(shipped) == {}
     assert "has no latent dynamics psi" in ahead._without.value
     assert len(ahead.plot.data[0].x) == LENGTH

@@ -11,6 +11,7 @@ from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.display import escape
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
+from nextlat_viz.figures.layout import column_domains
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents.table import HIDDEN, PROBS
@@ -132,11 +133,9 @@ class AheadPanel(ModelPanel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = look_ahead_path(answers, axes=("PCA 1", "PCA 2"), theme=theme)
-        # In a narrow panel the title of the last axis would cover the view left of it.
-        *_, last = figure.select_yaxes()
-        last.side = "right"
-        figure.layout.margin.r = 62
-        return figure
+        for note in figure.layout.annotations:
+            note.text = note.text.replace("; psi was", "<br>psi was")
+        return in_a_row(figure, 54)
 
 
 class KnowsPanel(ModelPanel):
@@ -157,6 +156,20 @@ class KnowsPanel(ModelPanel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         return read_out_figure(answers, most=_BARS, theme=theme)
+
+
+def in_a_row(figure: Any, above: int) -> Any:
+    """Place the views of a figure side by side, with some pixels for their headings above: a panel is wide and low."""
+    columns = column_domains(len(list(figure.select_xaxes())), 0.085)
+    headings = {(note.x, note.y): note for note in figure.layout.annotations if note.xref == "paper"}
+    for across, x, y in zip(columns, figure.select_xaxes(), figure.select_yaxes(), strict=True):
+        heading = headings.get((x.domain[0], y.domain[1]))
+        if heading is not None:
+            heading.update(x=across[0], y=1)
+        x.domain, y.domain = across, [0, 1]
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.01, "yanchor": "bottom"}
+    figure.update_layout(legend=legend, margin={"t": above, "b": 62, "l": 46}, height=320)
+    return figure
 
 
 def _trim(figure: Any) -> None:

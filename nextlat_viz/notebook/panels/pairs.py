@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import ipywidgets
 import numpy as np
 
 from nextlat_viz.analysis.pairs import same_state_pairs
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF
-from nextlat_viz.figures.theme import Theme, model_colors
+from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import site
+from nextlat_viz.notebook.controls import Table
 from nextlat_viz.notebook.panel import Panel, choice, text_line
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_RANKED, _MOST, _ROWS = 400, 50, 9
+_RANKED, _MOST = 400, 50
+_ABOUT = "Under the models: distance of the two, over that of histories with different values. Click a row to go there."
 _NOT_A_STATE = ("episode", "position", "token", "token_id")
 
 
@@ -33,17 +34,16 @@ class PairsPanel(Panel):
         super().__init__(*models, state=state, theme=theme)
         self.by = choice("Equal", "Histories with the same value of this are equivalent")
         self.model = choice("Rank by model", "The model whose distances rank the pairs")
-        self._heading, self._about = text_line(), text_line()
-        self.list = ipywidgets.Select(options=[], rows=_ROWS, layout={"width": "auto"}, tooltip="Choose a pair")
-        self.list.add_class("nlv-list")
+        self._about = text_line()
+        self.list = Table()
         about = "Put the cursor on the other history of the pair"
         self.other = self._button("Go to the other history", about, self._cross)
         self._offer(None)
         self._link(self.state, self._offer, "world")
-        self._show(beside=[self.by, self.model], stage=[self._heading, self.list, self._about, self.other])
+        self._show(beside=[self.by, self.model], stage=[self.list], below=[self._about, self.other])
         for control in (self.by, self.model):
             self._link(control, lambda change: self._ask())
-        self._link(self.list, lambda change: self._fly(), "index")
+        self._link(self.list, lambda change: self._fly(), "chosen")
 
     @property
     def table(self) -> pd.DataFrame:
@@ -102,29 +102,25 @@ class PairsPanel(Panel):
             self._say(f"These episodes have no two histories with the same {self.by.value}.")
             return
         self._say("")
-        same = escape(self.by.value)
-        names = "".join(
-            f'<b style="color:{color};margin-right:12px">{escape(shorten(label))}</b>'
-            for label, color in zip(labels, model_colors(labels), strict=True)
-        )
-        self._heading.value = f"{names}distance / distance between different states, the last tokens read, the {same}"
-        self.list.options = [self._line(pair, labels) for _, pair in pairs.iterrows()]
-        self.list.index = None
-        self._about.value = ""
+        with self.list.hold_trait_notifications():
+            self.list.heads = [*map(shorten, labels), "history", "other history", self.by.value]
+            self.list.rows = [self._line(pair, labels) for _, pair in pairs.iterrows()]
+            self.list.chosen = -1
+        self._about.value = _ABOUT
         self.other.layout.display = "none"
 
-    def _line(self, pair: pd.Series, labels: list[str]) -> str:
-        far = " ".join(f"{pair[f'relative, {label}']:5.2f}" for label in labels)
-        return f"{far}  {_tail(pair['prefix_a'])} ~ {_tail(pair['prefix_b'])}  {shorten(str(pair['state']), 40)}"
+    def _line(self, pair: pd.Series, labels: list[str]) -> list[str]:
+        far = [f"{pair[f'relative, {label}']:.2f}" for label in labels]
+        return [*far, _tail(pair["prefix_a"]), _tail(pair["prefix_b"]), shorten(str(pair["state"]), 40)]
 
     def _chosen(self) -> tuple[pd.Series, list[tuple[int, int]]]:
         """The chosen pair, and the (episode, position) of both histories."""
-        pair = self.table.iloc[self.list.index]
+        pair = self.table.iloc[self.list.chosen]
         return pair, [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
 
     def _fly(self) -> None:
         """Select both histories, and put the cursor on the first."""
-        if self.list.index is None:
+        if self.list.chosen < 0:
             return
         labels, (pair, ends) = self.state.scene.labels, self._chosen()
         histories = [

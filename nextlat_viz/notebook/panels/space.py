@@ -92,13 +92,13 @@ class SpacePanel(Panel):
     @property
     def clouds(self) -> list[Any]:
         """The clouds of every row, one for each model that has places in this view; none where a figure is drawn."""
-        self.refresh()
+        self._update()
         return list(self._points.clouds)
 
     @property
     def plot(self) -> Any:
         """The figure for the present state; where clouds are drawn, their view as a figure."""
-        self.refresh()
+        self._update()
         return self._figure() if self.points.value else self._plot
 
     def _offer(self, change: Any) -> None:
@@ -170,7 +170,8 @@ class SpacePanel(Panel):
             except Cancelled:
                 layouts.append("UMAP was cancelled.")
             except LatentsError as error:
-                layouts.append(str(error))
+                # Without the advice, which is about arguments of a call.
+                layouts.append(str(error).split(": ")[0])
             except Exception as error:
                 layouts.append(f"UMAP failed: {error}")
         return scene.aligned_umaps(site, layouts)

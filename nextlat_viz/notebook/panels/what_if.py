@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from nextlat_viz.analysis.interventions.inject import Injector
@@ -20,7 +21,7 @@ from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cloud.latents import RowCloud
 from nextlat_viz.notebook.panel import ROOM, choice, text_line
-from nextlat_viz.notebook.panels.answers import ModelPanel
+from nextlat_viz.notebook.panels.answers import ModelPanel, in_a_row
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
@@ -184,6 +185,8 @@ class WhatIfPanel(ModelPanel):
                 raise ValueError("No row is selected: drag over points, or click a pair, to choose a target")
             names = (state.target,) if plane is None else plane.targets
             true = [column(state.scene.latents[0], name)[state.rows[0]] for name in names]
+            if np.any(pd.isna(np.concatenate([np.ravel(value) for value in true]))):
+                raise ValueError(f"The selected row has no {state.target}: select another one")
             self._held = true[0] if len(true) == 1 else np.array(true)
         elif chosen != _DRAGGED:
             self._held = chosen if plane is None else plane.places[chosen]
@@ -191,8 +194,16 @@ class WhatIfPanel(ModelPanel):
             raise ValueError("No target yet: drag the marker, or choose one from the list")
         return self._held
 
+    def _figure(self) -> Any:
+        figure = super()._figure()
+        if not isinstance(figure, str) and not any(trace.meta["role"] == "rollout_after" for trace in figure.data):
+            position, last = self.state.position, self.state.scene.positions(self.state.episode)[-1]
+            why = "the episode ends here" if position == last else "no model here has psi"
+            self._without.value = "<br>".join(filter(None, [self._without.value, f"No rollout is drawn: {why}."]))
+        return figure
+
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
-        return injection_figure(answers, most=_MOST, theme=theme)
+        return in_a_row(injection_figure(answers, most=_MOST, theme=theme), 112)
 
 
 class TargetPlane:

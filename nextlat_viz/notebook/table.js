@@ -1,0 +1,49 @@
+// A table of rows to choose from, by click or by key.
+function render({model, el}) {
+  const table = document.createElement("table");
+  table.className = "nlv-table";
+  el.append(table);
+  const cells = (row, texts, kind) =>
+    texts.forEach(text => {
+      const cell = document.createElement(kind);
+      cell.textContent = cell.title = text;
+      cell.dir = "auto";
+      row.append(cell);
+    });
+  const choose = place => {
+    if (place < 0 || place >= model.get("rows").length) return;
+    table.tBodies[0].rows[place].focus();
+    model.set("chosen", place);
+    model.save_changes();
+  };
+  const mark = () =>
+    [...(table.tBodies[0]?.rows ?? [])].forEach((row, i) => row.setAttribute("aria-selected", i === model.get("chosen")));
+  const draw = () => {
+    table.replaceChildren();
+    cells(table.createTHead().insertRow(), model.get("heads"), "th");
+    const body = table.createTBody();
+    model.get("rows").forEach((texts, i) => {
+      const row = body.insertRow();
+      row.tabIndex = 0;
+      row.onclick = () => choose(i);
+      row.onkeydown = event => {
+        const step = {ArrowUp: -1, ArrowDown: 1, Enter: 0, " ": 0}[event.key];
+        if (step === undefined) return;
+        event.preventDefault();
+        event.stopPropagation();
+        choose(i + step);
+      };
+      cells(row, texts, "td");
+    });
+    mark();
+  };
+  model.on("change:rows", draw);
+  model.on("change:chosen", mark);
+  draw();
+  return () => {
+    model.off("change:rows", draw);
+    model.off("change:chosen", mark);
+  };
+}
+
+export default {initialize: ({model}) => void listen(model), render};
