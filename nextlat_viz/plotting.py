@@ -19,13 +19,25 @@ MISSING = "#8a8a8a"
 CURSOR = "#DC267F"
 """Colour of the cursor: the current token, state or place."""
 
+TOOLBAR: dict[str, Any] = {"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": "#0072B2"}
+"""The toolbar that plotly shows under the mouse: a column in the right margin, beside titles and legends."""
+ROOM = 34
+"""Pixels of a right margin that the toolbar fits into."""
+
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
     "showSendToCloud": False,
     "plotlyServerURL": "",
     "responsive": True,
     "scrollZoom": False,
-    "modeBarButtonsToRemove": ["sendDataToCloud", "sendChartToCloud", "autoScale2d", "toggleSpikelines"],
+    "modeBarButtonsToRemove": [
+        "sendDataToCloud",
+        "sendChartToCloud",
+        "autoScale2d",
+        "toggleSpikelines",
+        "zoomIn2d",
+        "zoomOut2d",
+    ],  # fmt: skip
     "toImageButtonOptions": {"format": "svg", "filename": "nextlat_viz"},
 }
 """plotly configuration of every figure: no logo and no upload."""

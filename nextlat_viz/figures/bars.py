@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import LEGEND, Layout
+from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -27,8 +27,9 @@ MOST_NAMES = 24
 # Of more names than fit, those are shown to which some distribution gives this probability or more.
 LEAST = 0.005
 _HOVER_LENGTH = 60
-# Letters that fit side by side under a narrow figure.
-_ACROSS = 48
+# Letters that fit side by side under a narrow figure, and pixels for lines above it.
+_ACROSS = 40
+LINE = 280
 
 
 def likeliest(distributions: Sequence[Float[np.ndarray, " V"]], most: int) -> Int[np.ndarray, " shown"]:
@@ -86,7 +87,7 @@ def name_axis(names: Sequence[str], title: str) -> dict[str, Any]:
         "tickvals": list(range(len(texts))),
         "ticktext": texts,
         "range": [-0.6, len(texts) - 0.4],
-        "tickangle": -60 if sum(map(len, texts)) > _ACROSS else 0,
+        "tickangle": -60 if sum(map(len, texts)) + len(texts) > _ACROSS else 0,
         "showgrid": False,
         "title": {"text": title},
     }
@@ -107,7 +108,8 @@ def bar_figure(
     theme: Theme,
 ) -> Figure:
     """Return a figure of one view of bars; `title` and the `lines` below it are plotly's HTML."""
-    layout, below, above = Layout(), room_below(x), 52 + 18 * len(lines)
+    lines = broken_lines(lines, LINE, 12)
+    layout, below, above = Layout(), room_below(x), 60 + 18 * len(lines)
     layout.view([0.0, 1.0], [0.0, 1.0], x=x, y=y, title=title, more="<br>".join(lines))
     return layout.finish(
         traces,
@@ -115,7 +117,7 @@ def bar_figure(
         height=166 + above + below,
         barmode="group",
         bargap=0.25,
-        margin={"l": 60, "r": 14, "t": above, "b": below},
+        margin={"l": 60, "t": above, "b": below},
         legend=LEGEND,
     )
 
@@ -247,7 +249,10 @@ def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, 
         traces,
         name_axis([names[i] for i in chosen], f"{kind} ({omitted} more)" if omitted else kind),
         y,
-        f"{target} after position {first.position}, read by a linear probe",
-        [f"{escape(shorten(label))}: held-out {', '.join(notes)}" for label, notes in about.items()],
+        f"{target} after position {first.position}",
+        [
+            "Read by a linear probe",
+            *(f"{escape(shorten(label))}: held-out {', '.join(notes)}" for label, notes in about.items()),
+        ],
         theme,
     )

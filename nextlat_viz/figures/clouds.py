@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult, Projection
     from nextlat_viz.worlds import HiddenMarkovWorld
 
+_HEADING = 26  # letters that fit over one of three views
 NAMES = {"pca": "PCA", "umap": "UMAP"}
 _READ = "<b>Belief, read by a linear probe</b>"
+# Of the height and the width of the simplex, around it: room for readings a little outside.
+_AROUND = 0.06
 _LEFT = {"xanchor": "left", "align": "left"}
 # Models side by side in a row.
 _ABREAST = 2
@@ -173,7 +176,6 @@ def clouds(
         meta={"least": 200 * grid.rows},
         showlegend=False,
         dragmode="select",
-        modebar={"orientation": "v"},
         coloraxis=paint.axis,
     )
     _same_scale(figure)
@@ -186,16 +188,20 @@ def _key_width(names: Sequence[tuple[str, str]]) -> int:
 
 
 def _same_scale(figure: go.Figure) -> None:
-    """Give the beliefs of all models one range, so that spreads can be compared."""
-    views = [trace for trace in figure.data if trace.x is not None and (trace.meta or {}).get("column") == BELIEF]
+    """Give the beliefs of all models one range: that of the simplex, or of the exact beliefs where there is none.
+
+    A few readings far outside would make it small; those beyond the frame are not shown.
+    """
+    views = [trace for trace in figure.data if (trace.meta or {}).get("column") == BELIEF]
+    frames = [trace for trace in views if trace.meta["role"] in ("simplex", "exact") and trace.x is not None]
     for name in "xy":
-        places = [np.array(view[name], dtype=float) for view in views]
-        known = np.concatenate([np.zeros(0), *places])
+        known = np.concatenate([np.zeros(0), *(np.array(frame[name], dtype=float) for frame in frames)])
         if np.isfinite(known).any():
             low, high = float(np.nanmin(known)), float(np.nanmax(known))
-            room = 0.07 * (high - low) + 0.02
+            room = _AROUND * (high - low) + 0.02
             for axis in {view[f"{name}axis"][1:] for view in views}:
-                figure.layout[f"{name}axis{axis}"].range = [low - room, high + room]
+                # The frame shrinks to these ranges: plotly would keep ranges that it widened to fill the view.
+                figure.layout[f"{name}axis{axis}"].update(range=[low - room, high + room], constrain="domain")
 
 
 def _check(latents: Sequence[AnnData], projections: Sequence[Any], readings: Sequence[Any]) -> None:
@@ -220,7 +226,7 @@ def _model_views(
     from nextlat_viz.latents import world_of
 
     for method, projection in projections.items():
-        name = NAMES.get(method, escape(method))
+        name = "<br>".join(textwrap.wrap(NAMES.get(method, escape(method)), _HEADING))
         if isinstance(projection, str):
             yield _View(method, f"<b>{name}</b>", None, message=projection)
             continue
@@ -240,7 +246,7 @@ def _model_views(
             BELIEF,
             f"{_READ}<br>held-out {metric} <b>{number}</b><br>{', '.join(controls)}",
             world.belief_coordinates(reading.predict(latents)[rows]),
-            f"{reading.note} Rings: the exact beliefs.",
+            f"{reading.note} Rings: the exact beliefs. Readings beyond the frame are not shown.",
             reference=world.belief_coordinates(latents.obsm[BELIEF][rows]),
             world=world,
         )

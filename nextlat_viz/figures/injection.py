@@ -11,15 +11,15 @@ from jaxtyping import Int
 
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.bars import MOST_NAMES, bars, hatched, likeliest, name_axis, room_below
-from nextlat_viz.figures.layout import LEGEND, Layout, column_domains
+from nextlat_viz.figures.bars import LINE, MOST_NAMES, bars, hatched, likeliest, name_axis, room_below
+from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines, column_domains, note
 from nextlat_viz.figures.theme import Theme, symbol
 from nextlat_viz.plotting import Figure
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis.interventions.inject import Injection
 
-_BARS, _ROLLOUT, _TOP = 180, 130, 122  # pixels
+_BARS, _ROLLOUT = 180, 130  # pixels
 # The marks of `symbol`, in text.
 _SIGNS = "●◆■✚▲★⬢✖"
 
@@ -72,12 +72,17 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     rolled = [i for i, item in enumerate(items) if item.rollout_after is not None and item.tokens]
     x = name_axis([items[0].vocabulary[token] for token in chosen], "next token")
     foot = room_below(x)
+    about = broken_lines([f"{name}: {_summary(item)}" for name, item in zip(names, items, strict=True)], LINE, 12)
+    top = 92 + 16 * len(about)
     inside = _BARS + (foot + 54 + _ROLLOUT if rolled else 0)
     traces: list[Any] = []
     layout = Layout()
+    # Above all views: beside each other they would be too wide.
+    above = {"xanchor": "left", "yanchor": "bottom", "yshift": 26, "align": "left"}
+    layout.notes.append(note(0.0, 1.0, "<br>".join(about), **above))
     for i, (item, across) in enumerate(zip(items, column_domains(len(items)), strict=True)):
         y = {"range": [0, 1.02], "title": {"text": "" if i else "probability"}}
-        axes = layout.view(across, [1 - _BARS / inside, 1.0], x=x, y=y, title=names[i], more=_summary(item))
+        axes = layout.view(across, [1 - _BARS / inside, 1.0], x=x, y=y, title=names[i])
         traces += _bars(i, item, chosen, colors[i], axes)
     if rolled:
         exact = any(item.exact_rollout is not None for item in items)
@@ -98,23 +103,21 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     return layout.finish(
         traces,
         theme,
-        height=_TOP + inside + below,
+        height=top + inside + below,
         barmode="group",
         bargap=0.25,
-        margin={"l": 60, "r": 14, "t": _TOP, "b": below},
+        margin={"l": 60, "t": top, "b": below},
         legend=LEGEND,
     )
 
 
 def _summary(item: Injection) -> str:
-    """Write the size of the edit and what it did, in short lines: models stand side by side."""
-    lines = [f"edit size {item.size:.2f}, {item.relative_size:.0%} of mean distance"]
+    """Write the size of the edit and what it did."""
+    size = f"edit of {item.relative_size:.0%} of the mean distance"
     if item.exact is None:
-        lines.append("no exact prediction known")
-    else:
-        lines.append(f"KL from exact: {item.kl_before:.3f} → <b>{item.kl_after:.3f}</b> nats")
-        lines.append(f"random edits of this size: {item.kl_control:.3f} nats")
-    return "<br>".join(lines)
+        return f"{size}, no exact prediction known"
+    gaps = f"KL from exact {item.kl_before:.3f} → <b>{item.kl_after:.3f}</b> nats"
+    return f"{size}, {gaps}, random edits of this size {item.kl_control:.3f}"
 
 
 def _bars(

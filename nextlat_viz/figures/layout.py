@@ -192,10 +192,10 @@ def narrowed(figure: go.Figure, width: int) -> go.Figure:
         on_top = item.y > 0.98 - _LINE * size / 100
         lines = item.text.split("<br>")
         room = float((min([1.0, *starts]) - item.x) * inside - _SPACE)
-        broken = _broken_lines(lines, room, size)
+        broken = broken_lines(lines, room, size)
         if not on_top and len(broken) > len(lines):
             item.font.size = size = min(size, _SMALL)
-            broken = _broken_lines(lines, room, size)
+            broken = broken_lines(lines, room, size)
         more = (len(broken) - len(lines)) * size * _LINE
         item.text = "<br>".join(broken)
         if item.yanchor == "bottom" and on_top:
@@ -222,7 +222,7 @@ def _margin(figure: go.Figure, side: str) -> float:
     return float(next((value for value in given if value is not None), 80))
 
 
-def _broken_lines(lines: list[str], room: float, size: float) -> list[str]:
+def broken_lines(lines: Sequence[str], room: float | int, size: float | int) -> list[str]:
     """Break lines of plotly's HTML at their spaces so that they fit into some pixels."""
     letters = max(int(room / (_LETTER * size)), 8)
     broken = []

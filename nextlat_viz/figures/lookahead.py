@@ -76,7 +76,7 @@ def look_ahead_path(
             x={**frame, "title": {"text": escape(axes[0])}},
             y={**frame, "title": {"text": "" if i else escape(axes[1])}},
             title=names[i],
-            more=f"from position {rollout.position} of episode {rollout.episode}; psi was trained for {trained}",
+            more=f"psi was trained<br>for {trained}",
         )
         traces += _paths(i, names[i], rollout, plane, colors[i], place)
     longest = max(rollout.distance.size for rollout, _ in ahead.values())
@@ -93,7 +93,7 @@ def look_ahead_path(
         traces,
         theme,
         height=560,
-        margin={"l": 60, "r": 14, "t": 62, "b": 84},
+        margin={"l": 60, "t": 78, "b": 84},
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.13, "yanchor": "top"},
     )
 
@@ -110,7 +110,7 @@ def _paths(
     sizes = [15, *[9] * rollout.distance.size]
     return [
         go.Scatter(
-            x=true[:, 0], y=true[:, 1], name="true states", legendgroup="true", showlegend=i == 0,
+            x=true[:, 0], y=true[:, 1], name=f"true states from position {rollout.position}, episode {rollout.episode}", legendgroup="true", showlegend=i == 0,
             line={"color": themes.EXACT, "width": 5}, marker={"size": sizes, "color": themes.EXACT},
             hovertemplate="<b>true state</b><br>%{text}<extra></extra>", meta={"role": "true", "model": i}, **options,
         ),

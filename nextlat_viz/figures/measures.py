@@ -108,7 +108,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
         theme,
         title={"text": escape(measure.name if title is None else title), "y": 1, "yanchor": "top", "pad": {"t": 14}},
         height=grid.pixels,
-        margin={"l": 64, "r": 16, "t": 0, "b": 0},
+        margin={"l": 64, "t": 0, "b": 0},
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1 - 12 / grid.pixels, "yanchor": "top"},
     )
 

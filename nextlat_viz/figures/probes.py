@@ -99,7 +99,7 @@ def probe_overview(
     axes = layout.view([0.42, 0.68], up, x={"type": "category"}, y=scale, title="by layer")
     for i, (table, color) in enumerate(zip(by_site, colors, strict=True)):
         traces += _lines(names[i], table, "site", i, color, axes)
-    axes = layout.view([0.74, 1.0], up, x="position (tokens read)", y=scale, title=f"by position, from {source}")
+    axes = layout.view([0.74, 1.0], up, x="position (tokens read)", y=scale, title="by position", more=f"from {source}")
     for i, (table, color) in enumerate(zip(by_position, colors, strict=True)):
         traces += _lines(names[i], table, "position", i, color, axes)[:1]
     layout.lines += _mark(site, by_site)
@@ -107,7 +107,7 @@ def probe_overview(
         traces,
         theme,
         height=360,
-        margin={"l": 20, "r": 14, "t": 50, "b": 84},
+        margin={"l": 20, "t": 50, "b": 84},
         clickmode="event",
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.2, "yanchor": "top"},
     )

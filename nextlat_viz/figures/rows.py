@@ -74,14 +74,14 @@ class Coloring:
         low, high = self.limits or (-0.5, n - 0.5)
         bar: dict[str, Any] = {
             "title": {"text": escape(shorten(self.title)), "side": "top"}, "thickness": 12, "len": 0.6,
-            "y": 1.0, "yanchor": "top", "x": 1.0, "xanchor": "left", "xpad": 12, "outlinewidth": 0,
+            "y": 0.12, "yanchor": "bottom", "x": 1.0, "xanchor": "left", "xpad": 12, "outlinewidth": 0,
             "tickmode": "auto", "ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)",
             "tickfont": {"size": 11},
         }  # fmt: skip
         if self.limits is None:
             texts, colors = zip(*reversed(self.names), strict=True)
             ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": [escape(text) for text in texts]}
-            bar |= ticks | {"len": min(0.9, 0.06 + 0.06 * n)}
+            bar |= ticks | {"len": min(0.8, 0.06 + 0.06 * n)}
             scale = _steps(colors)
         else:
             scale = [[i / (len(SEQUENTIAL) - 1), color] for i, color in enumerate(SEQUENTIAL)]

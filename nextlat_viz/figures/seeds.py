@@ -91,7 +91,7 @@ def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:
         theme,
         height=70 + 58 * len(worlds) * (len(objectives) + 0.6),
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-        margin={"l": 20, "r": 14, "t": 30, "b": 48},
+        margin={"l": 20, "t": 30, "b": 48},
     )
 
 
@@ -150,7 +150,7 @@ def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "aut
         theme,
         height=64 + _CLAIM * down,
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1 + 24 / (_CLAIM * down), "yanchor": "bottom"},
-        margin={"l": 12, "r": 12, "t": 58, "b": 6},
+        margin={"l": 20, "t": 58, "b": 6},
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.display import escape, shorten
+from nextlat_viz.plotting import INK
 
 if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld
@@ -34,7 +35,7 @@ def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
 
 
 def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[str, Any]]:
-    """Return the names of the pure states as annotations, each a little outside its corner."""
+    """Return the names of the pure states as annotations, each a little outside its corner, on a ground of its own."""
     corners = world.belief_vertices
     if not len(corners):
         return []
@@ -54,7 +55,7 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     out = np.where(far > 0.3 * far.max(), _OUTWARD * out / np.maximum(far, 1e-9), (0, -_OUTWARD))
     return [
         {"x": x, "y": y, "xref": xaxis, "yref": yaxis, "xshift": dx, "yshift": dy, "showarrow": False,
-         "text": f"<b>{name}</b>", "font": {"size": 12}}
+         "text": f"<b>{name}</b>", "font": {"size": 11, "color": "white"}, "bgcolor": INK, "borderpad": 1}
         for (x, y), (dx, dy), name in zip(places.tolist(), out.tolist(), names, strict=True)
     ]  # fmt: skip
 

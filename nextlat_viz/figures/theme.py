@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from nextlat_viz.errors import unknown
-from nextlat_viz.plotting import CATEGORICAL, INK, MISSING, SEQUENTIAL
+from nextlat_viz.plotting import CATEGORICAL, INK, MISSING, ROOM, SEQUENTIAL, TOOLBAR
 
 Theme = Literal["auto", "light", "dark"]
 
@@ -86,9 +86,9 @@ def template(theme: Theme = "auto") -> go.layout.Template:
                 "align": "left",
             },
             "legend": {"bgcolor": "rgba(0,0,0,0)", "itemsizing": "constant"},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": _INK["auto"], "activecolor": MODELS["nextlat"]},
+            "modebar": TOOLBAR,
             "newselection": {"line": {"color": ink, "width": 1.5, "dash": "dot"}},
-            "margin": {"l": 56, "r": 16, "t": 56, "b": 44},
+            "margin": {"l": 56, "r": ROOM, "t": 56, "b": 44},
         }
     )
 

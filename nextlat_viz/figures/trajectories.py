@@ -111,7 +111,7 @@ def trajectories(
         traces,
         theme,
         height=520,
-        margin={"l": 58 if first.axes else 14, "r": 14, "t": 36, "b": 46},
+        margin={"l": 58 if first.axes else 14, "t": 36, "b": 46},
         barmode="group",
         bargap=0.3,
         dragmode="select",
@@ -127,30 +127,26 @@ def _views(
     hidden, right = {"visible": False}, [0.54, 1.0]
     path, positions = paths[0], paths[0].positions
     along = [float(positions[0]) - 0.6, float(positions[-1]) + 0.6]
-    training = " (training episode)" if any(item.held_out is False for item in paths) else ""
+    training = "an episode that the probe was trained on" if any(item.held_out is False for item in paths) else ""
     small = {"yanchor": "top", "yshift": 0, "align": "left", "font": {"size": 10.5}}
     if world is None:
         by_probes = ", read by linear probes" if path.has_truth else " of the latents"
-        layout.notes.append(heading(f"{' and '.join(path.axes)}{by_probes}{training}"))
+        layout.notes.append(heading(f"{' and '.join(path.axes)}{by_probes}", training))
         across: dict[str, Any] = {"title": {"text": path.axes[0]}}
         up: dict[str, Any] = {"title": {"text": path.axes[1]}}
     else:
         across, up = hidden, hidden
         layout.notes += [
             *simplex.corner_names(world, "x", "y"),
-            heading(f"Belief, read by a linear probe{training}"),
-            note(0.0, 0.2, simplex.axes_note(world, 64), xanchor="left", **small),
+            heading("Belief, read by a linear probe", training),
+            note(0.0, 0.2, simplex.axes_note(world, 44), xanchor="left", **small),
         ]
     middle = {"xanchor": "center", "yanchor": "middle"}
     if not tokens:
         layout.notes.append(note(0.77, 0.85, "These latents hold no next-token probabilities.", **middle))
     if not path.has_truth:
         layout.notes.append(note(0.77, 0.36, "The exact path is not known, so there is no distance.", **middle))
-    distance = (
-        "Distance of the reading from the truth"
-        if path.axes
-        else "Distance of the probe's belief from the exact belief"
-    )
+    distance = "Distance from the truth" if path.axes else "Distance from the exact belief"
     return [
         layout.view([0.0, 0.48], [0.21, 0.93], x=across, y={**up, "scaleanchor": "x"}),
         layout.view(

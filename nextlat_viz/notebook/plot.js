@@ -152,12 +152,20 @@ class View {
       // Nothing can be measured in a hidden cell; it is drawn when it gets a width.
       while (this.stale && this.plot.clientWidth && !this.gone) {
         this.stale = false;
+        this.restore();
         await this.paint();
       }
     } catch (error) {
       this.complain(error);
     } finally {
       this.drawing = false;
+    }
+  }
+
+  // plotly.js writes the ranges that it fitted to one size into the layout, and would fit the next size to those.
+  restore() {
+    for (const [key, axis] of Object.entries(this.figure.layout)) {
+      if (/^[xy]axis/.test(key) && axis.range) this.layout[key].range = [...axis.range];
     }
   }
 
@@ -195,8 +203,11 @@ class View {
       const [key] = path.split(/[.[]/), axis = /^[xy]axis\d*$/.test(key) && this.plot.layout[key];
       if (["selections", "width", "height", "autosize", "activeselection"].includes(key)) continue;
       // plotly.js names the ends of a range one by one, and does not say that it is no longer automatic.
-      if (axis) Object.assign(edits, {[`${key}.range`]: axis.range, [`${key}.autorange`]: axis.autorange ?? false});
-      else edits[path] = value;
+      if (axis) {
+        Object.assign(edits, {[`${key}.range`]: axis.range, [`${key}.autorange`]: axis.autorange ?? false});
+        // At once: the figure may be drawn again before Python's answer is here.
+        set(this.figure.layout, [key, "range"], [...axis.range]);
+      } else edits[path] = value;
     }
     if (Object.keys(edits).length) this.figure.model.send({kind: "layout", edits, view: this.id});
   }

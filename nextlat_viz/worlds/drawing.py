@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import unknown
-from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK
+from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, ROOM, TOOLBAR
 from nextlat_viz.worlds import checks
 
 if TYPE_CHECKING:
@@ -105,12 +105,19 @@ def layout(width: int, height: int) -> dict[str, Any]:
         "width": width,
         "height": height,
         "template": "none",
-        "margin": {"l": 16, "r": 16, "t": 44, "b": 40},
+        "margin": {"l": ROOM, "r": ROOM, "t": 44, "b": 40},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": INK, "size": 13},
         "showlegend": False,
-        "legend": {"font": {"size": 12}, "title": {"font": {"size": 12}}, "itemsizing": "constant"},
+        "legend": {
+            "font": {"size": 12},
+            "title": {"font": {"size": 12}},
+            "itemsizing": "constant",
+            "y": 0,
+            "yanchor": "bottom",
+        },  # fmt: skip
+        "modebar": TOOLBAR,
         "xaxis": hidden,
         "yaxis": hidden | {"scaleanchor": "x"},
         "hoverlabel": {"bgcolor": "#2b2f36", "font": {"color": "#ffffff"}},

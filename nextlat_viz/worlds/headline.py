@@ -7,7 +7,7 @@ from collections.abc import Iterable
 # Measures of what a model knows of its world, in the order in which one is a world's headline measure.
 HEADLINES = {
     "accuracy": "share of right decisive predictions",
-    "belief_r2": "R2 of the belief, read from the hidden state by a linear map",
+    "belief_r2": "R² of the belief, read by a linear map",
     "legal": "probability on legal tokens",
 }
 

@@ -247,7 +247,7 @@ def test_probe_overview(latents: list[AnnData], probes: Any) -> None:
     np.testing.assert_allclose(line.y, by_site[0]["score"])
     np.testing.assert_allclose(having(figure, "position", model=1)[0].y, by_position[1]["score"])
     assert [shape.x0 for shape in figure.layout.shapes] == ["block0"]
-    assert texts(figure) == ["<b>belief read from hidden</b>", "<b>by layer</b>", "<b>by position, from hidden</b>"]
+    assert texts(figure) == ["<b>belief read from hidden</b>", "<b>by layer</b>", "<b>by position</b><br>from hidden"]
     assert figure.layout.xaxis.title.text == "held-out R²"
 
 

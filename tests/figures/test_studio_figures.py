@@ -180,7 +180,7 @@ def test_the_ghost_path(ahead: LookAhead) -> None:
     np.testing.assert_allclose(roles(figure, "kl")[0].y, ahead.kl)
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis4.title.text) == ("u", "KL (nats)")
     assert true.text[1] == f"position 5, token {ahead.tokens[0]}"
-    assert "psi was trained for" in figure.layout.annotations[0].text
+    assert "psi was trained<br>for" in figure.layout.annotations[0].text
     with pytest.raises(ValueError, match="ahead is empty"):
         look_ahead_path({})
     with pytest.raises(ValueError, match=r"a plane must give \(rows, 2\)"):
@@ -218,7 +218,7 @@ def test_before_and_after_an_edit(edited: Injection) -> None:
     (rolled,) = roles(figure, "rollout_after")
     np.testing.assert_allclose(rolled.y, edited.to_frame()["after"])
     assert list(figure.layout.xaxis3.ticktext) == ["now", *edited.tokens]
-    assert f"<b>{edited.kl_after:.3f}</b> nats" in figure.layout.annotations[0].text
+    assert f"<b>{edited.kl_after:.3f}</b> nats" in figure.layout.annotations[0].text.replace("<br>", " ")
     assert figure.layout.yaxis3.title.text == "KL from exact (nats)"
 
 

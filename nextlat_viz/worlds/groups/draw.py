@@ -117,7 +117,9 @@ def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
         f"{world.name}: {len(where)} elements and the steps between them",
         "A dot is an element; a line multiplies it from the right by the generator named above.",
     )
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.045})
+    figure.update_layout(
+        showlegend=True, legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1, "yanchor": "bottom"}
+    )
     _label(figure, where[world.identity], world.vocabulary[world.identity], INK)
     return figure
 

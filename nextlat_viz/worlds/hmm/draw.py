@@ -105,7 +105,13 @@ def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> g
     hover = np.array([_hover(world, tree, k) for k in range(len(tree))], dtype=object)
     if world.generalised:
         colour = {"color": tree.depth[order], "colorscale": SEQUENTIAL, "showscale": True}
-        bar = {"title": {"text": "tokens<br>read", "font": {"size": 12}}, "thickness": 10, "len": 0.5}
+        bar = {
+            "title": {"text": "tokens<br>read", "font": {"size": 12}},
+            "thickness": 10,
+            "len": 0.5,
+            "y": 0,
+            "yanchor": "bottom",
+        }
         groups = {"": (order, colour | {"colorbar": bar})}
     elif world.n_states <= 3:
         groups = {"": (order, {"color": _mixed_colours(tree.beliefs[order])})}

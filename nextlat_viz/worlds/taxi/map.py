@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from nextlat_viz.display import escape, shorten
-from nextlat_viz.plotting import CURSOR, INK, SEQUENTIAL, Figure
+from nextlat_viz.plotting import CURSOR, INK, ROOM, SEQUENTIAL, Figure
 from nextlat_viz.worlds import checks, drawing
 from nextlat_viz.worlds.drawing import QUIET, picture
 from nextlat_viz.worlds.taxi.sources import City
@@ -75,7 +75,7 @@ def draw_map(
         raise ValueError(f"goal must be an intersection from 0 to {len(streets.nodes) - 1}, got {goal!r}")
     across, up = np.ptp(streets.x), np.ptp(streets.y)
     if height is None:
-        height = int(np.clip((width - 32) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
+        height = int(np.clip((width - 2 * ROOM) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
     figure = Figure(layout=drawing.layout(width, height))
     margin = 0.03 * max(across, up)
     figure.update_xaxes(range=[streets.x.min() - margin, streets.x.max() + margin])

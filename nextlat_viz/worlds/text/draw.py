@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.display import counted, escape, shorten
-from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, Figure
+from nextlat_viz.plotting import CATEGORICAL, CURSOR, INK, ROOM, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture
@@ -26,7 +26,7 @@ def draw_passage(
     """Draw text in lines: the tokens read, the current token marked, and the tokens ahead in grey."""
     tokens = None if episode is None else episode.tokens[0]
     shown = np.asarray(world.packed.parts["train"][:_SHOWN], np.int64) if tokens is None else tokens
-    lines = _lines(world, shown, at, max(20, int((width - 32) / _LETTER)))
+    lines = _lines(world, shown, at, max(20, int((width - 2 * ROOM) / _LETTER)))
     height = min(420, 92 + int(_LINE * max(len(lines), 4))) if height is None else height
     fit = max(3, int((height - 84) / _LINE))
     figure = Figure(layout=drawing.layout(width, height))
@@ -102,7 +102,7 @@ def draw_frequencies(
     grid = {"visible": True, "showgrid": True, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "type": "log"}
     axis = grid | {"linecolor": INK, "tickfont": {"size": 12}, "dtick": 1, "scaleanchor": None}
     figure.update_layout(
-        margin={"l": 64, "r": 24, "t": 44, "b": 84},
+        margin={"l": 64, "r": ROOM, "t": 44, "b": 84},
         xaxis=axis | {"title": _title("rank")},
         yaxis=axis | {"title": _title("fraction of tokens"), "tickformat": ".0e"},
     )

@@ -1,0 +1,94 @@
+"""Texts of figures at the widths of small and large pages: none over another, none cut, none under the toolbar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+from plotly.offline import get_plotlyjs
+
+from nextlat_viz import analysis, figures, worlds
+from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
+from nextlat_viz.notebook.panels.what_if import WhatIfPanel
+from nextlat_viz.notebook.panels.world import WorldPanel
+from nextlat_viz.notebook.state import ViewState
+from nextlat_viz.plotting import CONFIG
+from tests.browser.lab import wait_for
+from tests.figures.test_every_figure import CASES, drawn
+from tests.synthetic import make_latents
+
+# Pixels of a cell's figure, and of a studio's panel, on pages of 800, 1000, 1280 and 1920.
+CELL = (620, 820, 1100, 1740)
+PANEL = (350, 420, 560, 900)
+WORLDS = ("rrxor", "mess3", "z1r", "bloch_walk", "path_star", "countdown", "story", "taxi", "s3", "z60", "othello")
+PANELS = (WorldPanel, NextPanel, AheadPanel, KnowsPanel, WhatIfPanel)
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1900, "height": 1000})
+    page.set_content("<!doctype html><body style='margin: 0'></body>")
+    page.add_script_tag(content=get_plotlyjs())
+    page.add_script_tag(content=f"globalThis.config = {json.dumps(CONFIG)};")
+    page.add_script_tag(path=Path(__file__).with_name("boxes.js"))
+    yield page
+    page.close()
+
+
+def faults(page: Page, figure: Any, widths: tuple[int, ...]) -> dict[int, list[str]]:
+    given = json.loads(figure.to_json())
+    widths = widths if figure.layout.width is None else (figure.layout.width,)
+    found = {width: page.evaluate("([figure, width]) => faults(figure, width)", [given, width]) for width in widths}
+    return {width: texts for width, texts in found.items() if texts}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures(page: Page, name: str) -> None:
+    assert faults(page, drawn(name), CELL) == {}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_pictures_of_worlds(page: Page, name: str) -> None:
+    world = worlds.get(name)
+    episode = world.sample(1, None if world.length else 16, seed=0)
+    last = int(episode.length[0])
+    for kind in world.pictures:
+        for position in (0, last // 2):
+            picture = world.draw(kind, episode=episode, position=position)
+            assert faults(page, picture, ()) == {}, (kind, position)
+
+
+def drawn_at_last(panel: Any) -> Any:
+    """Whether a panel has a figure, or why it has none; nothing while it computes."""
+    panel.state.loop.flush()
+    panel.refresh()
+    return panel.drawn or (panel.state.jobs.running is None and panel.words)
+
+
+@pytest.mark.parametrize("world", ["rrxor", "taxi_grid"])
+def test_panels(page: Page, world: str) -> None:
+    state = ViewState(f"{world}/next_token", f"{world}/nextlat")
+    state.position = 4
+    state.select(range(20))
+    for kind in PANELS:
+        panel = kind(state=state)
+        if wait_for(lambda: drawn_at_last(panel), panel.name) is True:
+            assert faults(page, panel.plot, PANEL) == {}, panel.name
+        panel.close()
+
+
+def test_repeated_resizing_leaves_the_ranges(page: Page) -> None:
+    latents = make_latents(n=30, length=8)
+    clouds = figures.clouds([latents], [{"pca": analysis.project(latents, "pca")}], [analysis.probe(latents)])
+    cases = {"clouds": clouds, **{name: drawn(name) for name in ("trajectories", "look_ahead_path", "reconstruction")}}
+    cases |= {name: worlds.get(name).draw() for name in WORLDS}
+    for name, figure in cases.items():
+        given = json.loads(figure.to_json())
+        first, *_, last = page.evaluate("([figure, widths]) => ranges(figure, widths)", [given, [900, 400, 1300, 900]])
+        for axis, ends in first.items():
+            np.testing.assert_allclose(last[axis], ends, rtol=0.02, atol=0.02, err_msg=f"{name} {axis}")
