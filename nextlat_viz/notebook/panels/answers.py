@@ -15,6 +15,7 @@ from nextlat_viz.figures.layout import column_domains
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents.table import HIDDEN, PROBS
+from nextlat_viz.latents.thinking import is_recursive
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import Panel, text_line
 from nextlat_viz.notebook.state import ViewState
@@ -84,6 +85,10 @@ class ModelPanel(Panel):
             raise ValueError(
                 f"{scene.labels[model]} was given as latents, and this panel runs the model: open the studio with "
                 "its checkpoint"
+            )
+        if is_recursive(checkpoint):
+            raise ValueError(
+                f"{scene.labels[model]} answers whole puzzles in recursion steps, and this panel asks for a next token"
             )
         return checkpoint
 
