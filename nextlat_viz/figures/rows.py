@@ -194,10 +194,13 @@ def _steps(palette: Sequence[str]) -> list[list[Any]]:
 def describer(latents: AnnData, shown: Callable[[str], str] = escape, line: str = "<br>") -> Callable[[int], str]:
     """Return a function of a row that describes it: the tokens read so far, the position and the true state.
 
-    Long names are cut, then `shown` is applied to each; `line` stands between lines. By default the text is HTML.
+    A row of a recursive model is described by its step, and what is true of its answer. Long names are cut, then
+    `shown` is applied to each; `line` stands between lines. By default the text is HTML.
     """
     from nextlat_viz.latents import column, metas, tokens_of
 
+    if "recursion_steps" in next(iter(metas(latents).values())):
+        return _step_describer(latents, shown, line)
     tokens, episodes, positions = tokens_of(latents), column(latents, "episode"), column(latents, "position")
     # Each name is shortened once: a text repeats up to 24 names, and a figure has one for each row.
     vocabulary = [shown(shorten(name)) for name in next(iter(metas(latents).values()))["vocabulary"]]
@@ -210,6 +213,17 @@ def describer(latents: AnnData, shown: Callable[[str], str] = escape, line: str 
         read = prefix(tokens[place[episode], :position], vocabulary) or "nothing"
         text = f"read {read}{line}episode {episode}, position {position}"
         return text if states is None else f"{text}{line}true state {state_text(states[row])}"
+
+    return describe
+
+
+def _step_describer(latents: AnnData, shown: Callable[[str], str], line: str) -> Callable[[int], str]:
+    names = [name for name in ("board", "cell", "answer", "conflicts", "distance", "solved") if name in latents.obs]
+
+    def describe(row: int) -> str:
+        facts = latents.obs.iloc[row]
+        true = ", ".join(f"{name} {facts[name]}" for name in names)
+        return f"{shown(str(facts['token']))}{line}episode {facts['episode']}{line}{shown(true)}"
 
     return describe
 

@@ -11,6 +11,7 @@ import torch
 import nextlat_viz as nlv
 from nextlat_viz import latents as nl
 from nextlat_viz.errors import LatentsError, UnknownNameError
+from nextlat_viz.figures.rows import describer
 from nextlat_viz.latents import think
 from nextlat_viz.worlds import Episodes
 
@@ -101,6 +102,12 @@ def test_probes_projections_and_trajectories_take_the_table(model):
     rest = set(range(40)) - set(result.test_episodes.tolist())
     assert contents.isdisjoint(tuple(boards.tokens[episode]) for episode in rest)
     assert nlv.project(table, "pca").coordinates.shape == (120, 2)
+    both = nlv.concatenate([table, untrained], ["trained", "untrained"])
+    assert both.obs["token"].tolist() == table.obs["token"].tolist() + untrained.obs["token"].tolist()
+    np.testing.assert_array_equal(nl.tokens_of(both), boards.tokens)
+    row = table.obs.iloc[2]
+    described = f"step 3, not trained<br>episode 0<br>conflicts {row.conflicts}, distance {row.distance}, solved"
+    assert describer(table)(2).startswith(described)
     cells = nlv.extract(model, boards[:8], cells=True)
     assert np.isfinite(nlv.probe(cells, "right", n_bootstrap=2).score)
 
