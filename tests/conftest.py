@@ -37,8 +37,10 @@ def soak(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A user cache of the run's own: nothing cached on this computer helps a test, notebooks' kernels included."""
-    folder = tmp_path_factory.mktemp("cache")
+    """A user cache of the run's own, shared by its processes: nothing cached on this computer helps a test."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(folder)
     yield folder

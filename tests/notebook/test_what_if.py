@@ -24,7 +24,7 @@ def rrxor_studio() -> Iterator[Studio]:
 
 @pytest.fixture(scope="module")
 def taxi_studio() -> Iterator[Studio]:
-    made = studio("taxi/next_token", "taxi/nextlat")
+    made = studio("taxi_grid/next_token", "taxi_grid/nextlat")
     yield made
     made.close()
 
@@ -178,12 +178,12 @@ def test_a_place_is_dragged_through_the_streets(taxi_studio: Studio) -> None:
     state.go_to(3, 5)
     assert card._alert.value == ""
     streets = state.scene.world.streets
-    drag(card, streets.x[0] + 3, streets.y[0] - 3)
+    drag(card, streets.x[0] + 0.05, streets.y[0] - 0.05)
     assert card.plane.cloud.handle == pytest.approx((streets.x[0], streets.y[0]))
-    assert "metres" in card.plane.cloud._axes[0]
-    assert streets.attribution in card.plane._caption.value
+    assert "blocks" in card.plane.cloud._axes[0]
+    assert streets.name in card.plane._caption.value
     before = bars(card)
-    drag(card, -900.0, 900.0)
+    drag(card, -9.0, 9.0)
     assert not np.array_equal(before[0], bars(card)[0])
     assert "no exact prediction" in card.plot.layout.annotations[0].text.replace("<br>", " ")
     # Both coordinates are moved, whichever of them is looked at.

@@ -155,6 +155,15 @@ def checkpoint() -> Checkpoint:
     return load("taxi/nextlat")
 
 
+def test_a_real_city_is_in_metres_and_credits_its_source(checkpoint: Checkpoint) -> None:
+    plane = injection_plane(checkpoint.world, "x")
+    assert plane is not None
+    assert plane.axes is not None
+    assert "metres" in plane.axes[0]
+    assert "OpenStreetMap" in checkpoint.world.streets.attribution
+    assert checkpoint.world.streets.attribution in plane.caption
+
+
 @pytest.fixture(scope="module")
 def latents(checkpoint: Checkpoint) -> AnnData:
     return extract(checkpoint, checkpoint.world.sample(80, seed=1), progress=False)
