@@ -40,8 +40,7 @@ browser: $(VENV)/.installed-dev
 
 # The browser is looked for first: what is missing is reported before the minutes of tests.
 test: browser lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
-# Three processes for two cores: the one that drives the browser mostly waits.
-	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 soak: $(VENV)/.installed-dev  ## endurance tests at full length: thousands of events, every kill point, every mutation
 	$(BIN)/pytest --soak -m soak

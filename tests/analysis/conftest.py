@@ -29,5 +29,8 @@ def umap_cache(tmp_path_factory: pytest.TempPathFactory) -> ProjectionCache:
 
 @pytest.fixture(scope="session")
 def umap(small: AnnData, umap_cache: ProjectionCache) -> Projection:
-    """The one UMAP of this process: importing and compiling it takes longer than all other tests here."""
+    """The one UMAP of the whole run: importing and compiling it takes longer than all other tests here.
+
+    Tests that use it are in the group "umap", which one process runs.
+    """
     return project(small, "umap", cache=umap_cache, n_neighbors=10, n_epochs=30)

@@ -25,6 +25,9 @@ from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.notebook import serve as serving
 from nextlat_viz.training.checkpoint import find
 
+# One process has the server that they share.
+pytestmark = pytest.mark.xdist_group("serve")
+
 
 def test_the_notebook_is_valid_and_names_whole_paths() -> None:
     page = serving.app_notebook(["rrxor/next_token", find("rrxor/nextlat")])

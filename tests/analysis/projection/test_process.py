@@ -190,6 +190,7 @@ def test_projections_come_from_the_cache_the_second_time(stand_in: Path, trained
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("umap")
 def test_the_process_lays_out_as_this_one_does(umap: Projection, small: AnnData) -> None:
     reports: list[Progress] = []
     layout = project_in_process(small, reports.append, cache=False, n_neighbors=10, n_epochs=30)

@@ -91,6 +91,7 @@ def test_new_rows_land_between_their_nearest() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("umap")
 def test_umap_of_two_hundred_points(umap: Projection, small: AnnData) -> None:
     assert umap.coordinates.shape == (200, 2)
     assert np.isfinite(umap.coordinates).all()
@@ -104,6 +105,7 @@ def test_umap_of_two_hundred_points(umap: Projection, small: AnnData) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("umap")
 def test_umap_comes_back_from_the_cache(
     umap: Projection, small: AnnData, umap_cache: ProjectionCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +227,7 @@ def test_umap_runs_on_one_blas_thread(trained: AnnData, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("umap")
 def test_umap_does_not_depend_on_the_number_of_threads(umap: Projection, small: AnnData) -> None:
     with threadpool_limits(2):
         other = project(small, "umap", cache=False, n_neighbors=10, n_epochs=30)
