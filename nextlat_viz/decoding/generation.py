@@ -132,7 +132,14 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
     if isinstance(prompts, np.ndarray) and prompts.ndim == 2 and prompts.dtype.kind in "iu":
         tokens, lengths = prompts.astype(np.int64), np.full(len(prompts), prompts.shape[1])
     else:
-        tokens, lengths = _stacked([checks.array(row) for row in cast(Sequence[ArrayLike], prompts)])
+        rows = [checks.array(row) for row in cast(Sequence[ArrayLike], prompts)]
+        for row in rows:
+            if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+                raise ValueError(
+                    "prompts must be integers (n, t), or a list of 1-D arrays of integers, got "
+                    f"{row.dtype} of shape {row.shape}"
+                )
+        tokens, lengths = checks.padded(rows)
     width = tokens.shape[1]
     if (lengths == 0).any() and predictor.start_probs() is None:
         raise ValueError(
@@ -152,21 +159,6 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
             "them"
         )
     return PromptRows(tokens, lengths)
-
-
-def _stacked(rows: list[np.ndarray]) -> tuple[Int[np.ndarray, "n t"], Int[np.ndarray, " n"]]:
-    """Pad rows of any lengths to one array; return it and the lengths."""
-    for row in rows:
-        if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
-            raise ValueError(
-                "prompts must be integers (n, t), or a list of 1-D arrays of integers, got "
-                f"{row.dtype} of shape {row.shape}"
-            )
-    lengths = np.array([row.size for row in rows], dtype=np.int64)
-    tokens = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int64)
-    for padded, row in zip(tokens, rows, strict=True):
-        padded[: row.size] = row
-    return tokens, lengths
 
 
 def stop_tokens(stop: int | Collection[int]) -> Int[np.ndarray, " stops"]:

@@ -226,15 +226,8 @@ def _documents(corpus: Any, length: int | None, tokenizer: Any) -> tuple[Episode
             )
         step = length or max(len(ids), 1)
         parts[_is_held_out(ids)] += [ids[start : start + step] for start in range(0, len(ids), step)]
-    return _padded(parts[False]), _padded(parts[True])
-
-
-def _padded(rows: list[np.ndarray]) -> Episodes:
-    lengths = np.array([len(row) for row in rows], np.int64)
-    tokens = np.zeros((len(rows), int(lengths.max(initial=0))), np.int64)
-    for row, ids in zip(tokens, rows, strict=True):
-        row[: len(ids)] = ids
-    return Episodes(tokens, length=lengths)
+    train, held_out = (Episodes(tokens, length=length) for tokens, length in map(checks.padded, parts.values()))
+    return train, held_out
 
 
 def _fit(episodes: Episodes, shape: Shape, length: int | None) -> Episodes:

@@ -16,7 +16,7 @@ from torch import nn
 
 from nextlat_viz import io
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.worlds import Episodes
+from nextlat_viz.worlds import Episodes, checks
 
 # The config's names of the number of layers, by family. Each layer has at least one weight.
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
@@ -200,10 +200,7 @@ def tokens_from(texts: Sequence[str], tokenizer: Any, max_length: int | None = N
     if not len(texts):
         raise LatentsError("texts is empty: there is nothing to tokenise")
     rows = [list(ids)[:max_length] for ids in tokenizer(list(texts))["input_ids"]]
-    length = np.array([len(ids) for ids in rows])
-    tokens = np.zeros((len(rows), max(int(length.max()), 1)), dtype=np.int64)
-    for row, ids in zip(tokens, rows, strict=True):
-        row[: len(ids)] = ids
+    tokens, length = checks.padded(rows)
     return Episodes(tokens, length=length, loss_mask=np.arange(tokens.shape[1]) < length[:, None])
 
 

@@ -227,6 +227,22 @@ def array(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
+def padded(rows: Sequence[ArrayLike]) -> tuple[Int[np.ndarray, "rows longest"], Int[np.ndarray, " rows"]]:
+    """Stack token ids of rows of any lengths, with 0 after their ends; return them and the lengths.
+
+    Examples
+    --------
+    >>> tokens, lengths = padded([[5, 2, 3], [7]])
+    >>> tokens.tolist(), lengths.tolist()
+    ([[5, 2, 3], [7, 0, 0]], [3, 1])
+    """
+    lengths = np.array([np.size(row) for row in rows], np.int64)
+    tokens = np.zeros((len(rows), int(lengths.max(initial=0))), np.int64)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: np.size(ids)] = ids
+    return tokens, lengths
+
+
 def row_numbers(argument: str, rows: Any, count: int) -> Int[np.ndarray, " rows"]:
     """Row numbers of a table of ``count`` rows, from numbers or from a mask with one boolean per row.
 
