@@ -52,17 +52,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark browser tests, and say what runs in which order and together in one process."""
+    """Mark browser tests, and say what runs in which order and what in one process."""
+    order = {}
     for item in items:
-        if Path(__file__).parent / "browser" in item.path.parents:
+        browser, slow = Path(__file__).parent / "browser" in item.path.parents, item.get_closest_marker("slow")
+        lab = browser and "server" in getattr(item, "fixturenames", ())
+        if browser:
             item.add_marker("browser")
-            item.add_marker(pytest.mark.xdist_group("browser"))
+        if lab:
+            item.add_marker(pytest.mark.xdist_group("JupyterLab"))
         # A file's fixtures are made once. A slow test goes wherever there is time for it.
-        elif not (item.get_closest_marker("slow") or item.get_closest_marker("xdist_group")):
+        elif not (slow or item.get_closest_marker("xdist_group")):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    if hasattr(config, "workerinput"):
-        # The longest first, so that no process is left with it when the others have finished.
-        items.sort(key=lambda item: (not item.get_closest_marker("browser"), not item.get_closest_marker("slow")))
-    else:
-        # What fails in milliseconds should fail first.
-        items.sort(key=lambda item: bool(item.get_closest_marker("browser")))
+        # Among processes the longest come first, so that none is left with it at the end; else what fails at once.
+        order[item] = (not lab, not browser, not slow) if hasattr(config, "workerinput") else browser
+    items.sort(key=order.__getitem__)

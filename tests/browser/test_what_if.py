@@ -46,7 +46,7 @@ def shares(plot: Locator) -> Any:
     ("name", "models", "target", "said"),
     [
         ("rrxor", '"rrxor/next_token", "rrxor/nextlat"', "belief", "KL from exact"),
-        ("taxi", '"taxi_grid/next_token", "taxi_grid/nextlat"', "x", "no exact prediction"),
+        ("taxi", '"taxi/next_token", "taxi/nextlat"', "x", "no exact prediction"),
     ],
 )
 def test_dragged(
