@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextlat_viz import course
+from nextlat_viz import course, worlds
 from nextlat_viz.course import prediction, record
 from nextlat_viz.course.exercise import Exercise, Prediction, all_exercises, all_predictions
 from nextlat_viz.errors import UnknownNameError
@@ -52,6 +52,14 @@ def test_no_check_prints_the_answer(exercise: Exercise) -> None:
     for wrong in (None, ..., 3, lambda *arguments: None, *(wrong for wrong, _ in exercise.mistakes)):
         shown = repr(course.check(exercise.name, wrong))
         assert not any(line in shown for line in lines)
+
+
+@pytest.mark.parametrize("name", ["z1r", "golden_mean", "even", "sns", "rrxor", "mess3"])
+def test_beliefs_are_counted_as_the_library_counts_them(name: str) -> None:
+    world = worlds.get(name)
+    count = all_exercises()["count_beliefs"].solution
+    for depth in (1, 4, 6):
+        assert count(world.stationary, world.transitions, depth) == len(world.reachable_beliefs(depth))
 
 
 def blank(belief: Any, token: int, T: Any) -> Any:

@@ -13,10 +13,11 @@ from nextlat_viz.worlds import get
 
 def count_beliefs(prior, T, depth):
     """Return how many different beliefs a reader can hold after 0, 1, ... or depth tokens."""
-    level = seen = {tuple(prior.round(9))}
+    level = seen = {tuple(prior.round(9)): prior}
     for _ in range(depth):
-        joints = [np.array(belief) @ matrix for belief in level for matrix in T]
-        level = {tuple((joint / joint.sum()).round(9)) for joint in joints if joint.sum() > 0}
+        joints = [belief @ matrix for belief in level.values() for matrix in T]
+        beliefs = [joint / joint.sum() for joint in joints if joint.sum() > 0]
+        level = {tuple(belief.round(9)): belief for belief in beliefs}
         seen = seen | level
     return len(seen)
 
@@ -33,7 +34,7 @@ def describe(prior: Any, T: Any, depth: int) -> str:
     return f"a machine of {len(prior)} states and {len(T)} tokens, {depth} tokens deep"
 
 
-def tree(prior: Any, T: Any, depth: int, digits: int | None = 9) -> list[list[Any]]:
+def tree(prior: Any, T: Any, depth: int) -> list[list[Any]]:
     """The beliefs of all texts that can occur, level by level."""
     levels = [[prior]]
     for _ in range(depth):
@@ -66,6 +67,15 @@ def not_rounded(prior, T, depth):
     return len({tuple(belief) for level in tree(prior, T, depth) for belief in level})
 
 
+def rounded_on_the_way(prior, T, depth):
+    level = seen = {tuple(prior.round(9))}
+    for _ in range(depth):
+        joints = [np.array(belief) @ matrix for belief in level for matrix in T]
+        level = {tuple((joint / joint.sum()).round(9)) for joint in joints if joint.sum() > 0}
+        seen = seen | level
+    return len(seen)
+
+
 def levels_added(prior, T, depth):
     return sum(len({tuple(belief.round(9)) for belief in level}) for level in tree(prior, T, depth))
 
@@ -91,13 +101,14 @@ EXERCISES = (
             (one_too_deep, "You went one token too deep: at depth 0 there is the prior alone."),
             (one_too_few, "You stopped one token too early: at depth 1 every first token has been read."),
             (not_rounded, "Some of these differ in the sixteenth digit only. Round before you compare."),
+            (rounded_on_the_way, "You go on from rounded beliefs, and the errors add up. Round only to compare."),
             (levels_added, "A belief that occurs after two tokens and again after four is counted twice here."),
             (impossible_too, "A token of probability 0 is never read, and dividing by 0 gives no belief: skip it."),
         ),
         hints=(
             "Keep the beliefs of one level, at first the prior alone, and make the next level from it by every token.",
-            "Arrays cannot be put in a set, tuples can: tuple(belief.round(9)). A set keeps each belief once.",
-            "Add every level to one set. Skip a token whose joint probabilities sum to 0.",
+            "An array cannot be a key, a tuple can: {tuple(belief.round(9)): belief} holds each belief once.",
+            "Collect all levels in one dictionary. Skip a token whose joint probabilities sum to 0.",
         ),
     ),
 )
