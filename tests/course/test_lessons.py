@@ -30,7 +30,8 @@ def exercise_of(cell: Any) -> str:
 
 
 def execute(source: str, namespace: dict[str, Any]) -> Any:
-    """Run a cell in this process, and return the value of its last expression."""
+    """Run a cell in this process, training for a few steps only, and return the value of its last expression."""
+    source = source.replace("TRAIN = False", "TRAIN = True").replace("STEPS = 600", "STEPS = 12")
     *body, last = ast.parse(source).body
     value = last.value if isinstance(last, ast.Expr) else None
     exec(compile(ast.Module(body if value else [*body, last], []), "<cell>", "exec"), namespace)
