@@ -12,7 +12,7 @@ from nextlat_viz.display import counted
 
 
 def honest_split(tokens, episode, share, seed):
-    """Return a True or False for every row: whether it is held out, for about this share of the different strings."""
+    """Return whether each row is held out, for about this share of the different strings."""
     strings, number = np.unique(tokens, axis=0, return_inverse=True)
     held_out = np.random.default_rng(seed).permutation(len(strings))[: round(share * len(strings))]
     return np.isin(number.reshape(-1), held_out)[episode]
