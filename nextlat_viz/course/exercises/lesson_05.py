@@ -105,8 +105,8 @@ EXERCISES = (
 PREDICTIONS = (
     Prediction(
         "two_seeds",
-        "They look different, but turned and scaled onto each other they nearly match",
-        "The loss does not care how the 64 numbers are turned, so every seed ends with axes of its own. What is left "
-        "after the alignment, about a sixth of the shape, is a real difference.",
+        "They look different, but turned and scaled onto each other they match",
+        "The loss does not care how the numbers are turned, so every seed ends with axes of its own. The triangle of "
+        "beliefs is the same.",
     ),
 )
