@@ -11,7 +11,7 @@ from nextlat_viz.course.exercise import Exercise, Prediction
 
 
 def unroll(psi, state, embeddings):
-    """Return the state after each token, (T, D), when psi reads them one after another from a first state."""
+    """Return the state after each token, (T, D), as psi reads them one after another."""
     states = []
     for embedding in embeddings:
         state = psi(state, embedding)
