@@ -247,7 +247,8 @@ class Panel(Box):
             self._fold.description = f"{_FOLDED if self.folded else _OPEN} {self.question}"
             self._enlarge.icon = "compress" if self.large else "expand"
             # Neither takes more room than its line of text.
-            (self.add_class if self.folded or self.why_not else self.remove_class)("nlv-slim")
+            slim = self.folded or (self.shown and bool(self.why_not))
+            (self.add_class if slim else self.remove_class)("nlv-slim")
         self.layout.display = None if self.shown else "none"
         self._ask()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from nextlat_viz import figures
 from nextlat_viz.display import escape, shorten
-from nextlat_viz.errors import one_of, unknown
+from nextlat_viz.errors import one_of
 from nextlat_viz.figures.export import FORMATS, sidecar
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
@@ -48,7 +48,7 @@ class Studio(Box):
         Cursor, selection, filter, colour, layer, training step, arrangement: to read, to set and to share.
     selection : DataFrame
         The selected rows.
-    panels : dict of {name: panel}
+    panels : mapping of {name: panel}
     """
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
@@ -62,8 +62,8 @@ class Studio(Box):
         self._dom_classes = ("nextlat-viz", "nlv-studio")
         self.status = controls.StatusLine(opened.jobs)
         self.cursor, self.filter = controls.Cursor(opened), Filter(opened)
-        self.panels: dict[str, Panel] = {panel.name: panel(state=opened) for panel in PANELS}
-        questions = {name: panel.question for name, panel in self.panels.items() if name != PairsPanel.name}
+        self.panels = Panels(self._add)
+        questions = {panel.name: panel.question for panel in PANELS if panel is not PairsPanel}
         self._tabs = ipywidgets.ToggleButtons(tooltip="The question of the panel below", style={"button_width": "auto"})
         self._swap = self._button("", "Swap this panel with the one beside it", self._exchange)
         self._swap.icon = "exchange"
@@ -85,15 +85,12 @@ class Studio(Box):
             _classed(ipywidgets.HBox(self._columns), "nlv-columns"),
         ]  # fmt: skip
         self._link(opened, self._paint, "dark")
-        self._link(opened, self._arrange, ["world", "step", "arrangement"])
         self._link(self._more, self._open_drawer)
         self._link(self._tabs, lambda change: self._choose(detail=change["new"]))
-        self._link(self.panels["space"].view, self._choose_view)
-        for name, panel in self.panels.items():
-            self._link(panel, lambda change, name=name: self._choose(large=name if change["new"] else None), "large")
-            self._link(panel, self._fold, "folded")
         self._paint(None)
         self._arrange()
+        # After the panels have followed: they offer what a world has, of which the arrangement chooses.
+        self._link(opened, self._arrange, ["world", "step", "arrangement"])
         # Draw every panel in sight once before the cell ends.
         opened.loop.flush()
 
@@ -111,7 +108,7 @@ class Studio(Box):
 
     def _arrange(self, change: Any = None) -> None:
         """Put the panels where the reader, or else the preset of this kind of world, wants them."""
-        state, panels = self.state, self.panels
+        state, panels = self.state, {panel.name: panel for panel in PANELS}
         movable = [name for name in panels if name not in ("world", "space")]
         chosen: dict[str, Any] = {**self._preset(), **state.arrangement.get(state.world, {})}
         beside, detail = (one_of("panel", chosen[place], movable) for place in ("beside", "detail"))
@@ -120,28 +117,41 @@ class Studio(Box):
         large = chosen.get("large")
         folded = [one_of("panel", name, panels) for name in chosen.get("folded", ())]
         tabs = [name for name in movable if name != beside]
-        sides = ["world", beside], ["space", *tabs]
+        self._beside = beside
         in_sight = {"world", "space", beside, detail} if large is None else {one_of("panel", large, panels)}
         with self._still():
             self._tabs.options = [(panels[name].tab, name) for name in tabs]
             self._tabs.value = detail
-            self._tabs.tooltips = [panels[name].why_not or panels[name].question for name in tabs]
-            view = self.panels["space"].view
+            self._tabs.tooltips = [panels[name].question for name in tabs]
+            view: Any = self.panels["space"].view
             if chosen["view"] in dict(view.options).values():
                 view.value = chosen["view"]
-            for name, panel in panels.items():
+            for name in ("world", beside, detail):
+                self.panels[name]
+            for name, panel in self.panels.made.items():
                 place = name if name in ("world", "space") else "beside" if name == beside else "detail"
                 for other in ("beside", "detail"):
                     (panel.add_class if place == other else panel.remove_class)(f"nlv-at-{other}")
                 panel.folded, panel.large, panel.shown = name in folded, name == large, name in in_sight
         self._line.layout.display = None if detail in in_sight else "none"
-        for column, names in zip(self._columns, sides, strict=True):
-            parts = [panels[name] for name in names]
-            if column is self._columns[1]:
-                parts.insert(1, self._line)
-            if list(column.children) != parts:
+        left, right = self._columns
+        others = [panel for name, panel in self.panels.made.items() if name not in ("world", "space", beside)]
+        sides = (self.panels["world"], self.panels[beside]), (self.panels["space"], self._line, *others)
+        for column, parts in zip(self._columns, sides, strict=True):
+            if column.children != parts:
                 column.children = parts
-            column.layout.display = None if in_sight & set(names) else "none"
+        left.layout.display = None if in_sight & {"world", beside} else "none"
+        right.layout.display = None if in_sight - {"world", beside} else "none"
+
+    def _add(self, kind: type[Panel]) -> Panel:
+        """Make a panel; the next arrangement shows it where it belongs."""
+        panel = kind(state=self.state)
+        self._link(panel, lambda change: self._choose(large=panel.name if change["new"] else None), "large")
+        self._link(panel, self._fold, "folded")
+        if isinstance(panel, SpacePanel):
+            self._link(panel.view, self._choose_view)
+        self._columns[1].children += (panel,)
+        return panel
 
     def _preset(self) -> dict[str, str]:
         """Return the view and the two panels that show first what this kind of world is about."""
@@ -162,11 +172,10 @@ class Studio(Box):
         self._drawer.layout.display = None if change["new"] else "none"
 
     def _fold(self, change: Any) -> None:
-        self._choose(folded=tuple(name for name, panel in self.panels.items() if panel.folded))
+        self._choose(folded=tuple(name for name, panel in self.panels.made.items() if panel.folded))
 
     def _exchange(self) -> None:
-        beside = next(name for name, panel in self.panels.items() if "nlv-at-beside" in panel._dom_classes)
-        self._choose(beside=self._tabs.value, detail=beside)
+        self._choose(beside=self._tabs.value, detail=self._beside)
 
     def export(
         self, panel: str, path: str | os.PathLike[str], *, size: str | None = None, overwrite: bool = False
@@ -199,8 +208,7 @@ class Studio(Box):
         ValueError
             When the panel shows no figure, or one with more views in a row than the size has room for.
         """
-        if panel not in self.panels:
-            raise unknown("panel", panel, self.panels)
+        one_of("panel", panel, self.panels)
         self.state.loop.flush()
         shown, target = self.panels[panel], Path(path)
         for file in (target, sidecar(target)):
@@ -222,6 +230,26 @@ class Studio(Box):
             "size": size or "as shown", **figures.provenance_of(*state.latents),
         }  # fmt: skip
         return figures.write_figure(figure, target, provenance, **options)
+
+
+class Panels(Mapping[str, Panel]):
+    """The panels of a studio by name. Each is made when it is first asked for; `made` holds those there are."""
+
+    def __init__(self, make: Callable[[type[Panel]], Panel]) -> None:
+        self._make = make
+        self.made: dict[str, Panel] = {}
+
+    def __getitem__(self, name: str) -> Panel:
+        if name not in self.made:
+            kinds = {panel.name: panel for panel in PANELS}
+            self.made[name] = self._make(kinds[name])
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([panel.name for panel in PANELS])
+
+    def __len__(self) -> int:
+        return len(PANELS)
 
 
 class Filter(Box):

@@ -21,15 +21,16 @@ from .lab import Notebook, Plot, Server, box, settle, wait_for
 STUDIO = Path(__file__).parents[2] / "notebooks" / "04_studio.ipynb"
 LIMIT = 240.0
 LAST = 12
-FIGURES = ("world", "space", "next", "ahead", "knows", "what_if")
-CARDS = (*FIGURES, "pairs")
+FIGURES = ("world", "space", "next", "knows")
+TABS = {"ahead": "Rollout", "task": "Task", "pairs": "Pairs", "what_if": "What if"}
+SIZES = {(1000, 800): 3, (1280, 800): 3, (1440, 900): 3, (1920, 1080): 2}
 RESET = """
 state = studio.state
 studio.cursor.controls.play.playing = False
 state.world, state.color, state.site, state.step, state.filter = "rrxor", "state", "hidden", None, {}
-state.selection = ()
+state.selection, state.arrangement = (), {}
+studio._more.value = False
 state.go_to(3, 5)
-studio.panels["pairs"].list.index = None
 """
 # One cell of the page's notebook shows the studio that the kernel has already.
 SHOW = """
@@ -54,6 +55,16 @@ class Opened(NamedTuple):
     def card(self, name: str) -> Locator:
         return self.studio.locator(f".nlv-card-{name}")
 
+    def tab(self, name: str) -> None:
+        self.studio.locator(".nlv-line").get_by_role("button", name=TABS[name], exact=True).click()
+        expect(self.card(name)).to_be_visible()
+
+    def view(self, name: str) -> None:
+        self.card("space").locator(".nlv-tabs").get_by_role("button", name=name, exact=True).click()
+
+    def more(self) -> None:
+        self.studio.locator("button[title='Filter, theme, export']").click()
+
     def plot(self, name: str) -> Plot:
         figure = self.card(name).locator(".js-plotly-plot")
         figure.scroll_into_view_if_needed()
@@ -65,9 +76,6 @@ class Opened(NamedTuple):
         self.notebook.wait_for_kernel(f"studio.state.position == {position}")
         for name in ("next", "knows"):
             expect(self.card(name)).to_contain_text(f"after position {position}")
-        # There is nothing ahead of the last position.
-        if position < LAST:
-            expect(self.card("ahead")).to_contain_text(f"from position {position} of")
         expect(self.studio.locator(".nlv-tokens [aria-current]")).to_have_attribute(
             "title", re.compile(rf"^position {position}:")
         )
@@ -120,9 +128,24 @@ def test_runs_by_itself(notebook: Opened) -> None:
     assert notebook.notebook.errors() == []
     for name in FIGURES:
         notebook.plot(name)
-    assert notebook.card("pairs").locator("option").count() > 5
-    for name in CARDS:
+    for name in FIGURES:
         expect(notebook.card(name).locator(".nlv-fold")).to_contain_text("?")
+    for name in TABS:
+        expect(notebook.card(name)).to_be_hidden()
+    untitled = "[...e.querySelectorAll('button:not(.modebar-btn)')].filter(b => b.offsetWidth && !b.title).length"
+    assert notebook.studio.evaluate(f"e => {untitled}") == 0
+
+
+def test_each_tab_shows_its_question(opened: Opened) -> None:
+    opened.tab("ahead")
+    expect(opened.card("ahead")).to_contain_text("from position 5 of")
+    expect(opened.card("knows")).to_be_hidden()
+    opened.notebook.keys("Position", "ArrowRight")
+    expect(opened.card("ahead")).to_contain_text("from position 6 of")
+    opened.tab("what_if")
+    opened.plot("what_if")
+    opened.tab("task")
+    expect(opened.card("task")).to_contain_text("tokens ahead", timeout=60_000)
 
 
 def test_arrow_keys_the_slider_and_tokens_move_everything(opened: Opened) -> None:
@@ -164,7 +187,7 @@ def test_a_box_is_seen_in_every_view(opened: Opened) -> None:
     assert n < book.kernel("studio.state.latents[0].n_obs")
     expect(opened.studio).to_contain_text(f"{n:,} selected")
     selected = LENGTHS.format(role="points", axis="selectedpoints")
-    wait_for(lambda: set(plot.evaluate(selected)) == {n}, "the selection in all six views")
+    wait_for(lambda: set(plot.evaluate(selected)) == {n}, "the selection in both views")
     assert book.kernel("len(studio.selection)") == n
     book.screenshot("box")
 
@@ -179,20 +202,22 @@ def test_a_click_on_a_point_and_on_a_pair_fly_there(opened: Opened) -> None:
     plot.page.mouse.click(left, top)
     book.wait_for_kernel("studio.state.episode != 3")
 
-    opened.card("pairs").locator("select.widget-select, .widget-select select").last.select_option(index=2)
+    opened.tab("pairs")
+    opened.card("pairs").locator(".nlv-table tbody tr").nth(2).click()
     book.wait_for_kernel("len(studio.state.selection) == 2")
     first = book.kernel("[studio.state.episode, studio.state.position]")
     assert first in book.kernel("[list(one) for one in studio.state.selection]")
     expect(opened.card("pairs")).to_contain_text("lead to the same belief")
     opened.card("pairs").get_by_role("button", name="Go to the other history").click()
     book.wait_for_kernel(f"[studio.state.episode, studio.state.position] != {first}")
-    opened.at(book.kernel("studio.state.position"))
+    expect(opened.card("next")).to_contain_text(f"after position {book.kernel('studio.state.position')}")
     book.screenshot("pair")
 
 
 def test_a_filter_fades_the_rest(opened: Opened) -> None:
     book, plot = opened.notebook, opened.plot("space").wait_for_webgl()
     before = settle(plot)
+    opened.more()
     book.choose("Filter by", "state")
     keep = book.control("Keep").locator("select")
     keep.select_option(label=["T", "F"])
@@ -208,7 +233,7 @@ def test_another_world_and_an_earlier_step(opened: Opened) -> None:
     book.choose("World", "mess3")
     book.wait_for_kernel("studio.state.world == 'mess3'")
     expect(opened.card("world")).to_contain_text("mess3")
-    expect(book.control("Filter by").locator("select")).to_have_value("nothing")
+    assert book.kernel("[studio.state.arrangement, studio.state.selection]") == [{}, []]
     opened.at(5)
     settle(opened.plot("world"))
     book.screenshot("mess3")
@@ -226,8 +251,8 @@ def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
     book.wait_for_kernel("studio.state.world == 'helsinki'", 60)
     expect(opened.card("world")).to_contain_text("helsinki")
     rows = book.kernel("studio.state.latents[0].n_obs")
-    book.choose("Draw", f"all {rows:,} rows, one view")
-    book.choose("View", "Place, by linear probes")
+    book.choose("Draw", f"all {rows:,} rows")
+    opened.view("Place")
     clouds = opened.card("space").locator(".nlv-cloud")
     expect(clouds).to_have_count(2, timeout=60_000)
     for cloud in clouds.all():
@@ -264,7 +289,7 @@ def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
 
 
 def test_a_panel_folds_by_its_question(opened: Opened) -> None:
-    card = opened.card("what_if")
+    card = opened.card("knows")
     tall = box(card)["height"]
     card.locator(".nlv-fold").click()
     expect(card.locator(".js-plotly-plot")).to_be_hidden()
@@ -273,8 +298,19 @@ def test_a_panel_folds_by_its_question(opened: Opened) -> None:
     expect(card.locator(".js-plotly-plot")).to_be_visible()
 
 
+def test_a_panel_takes_the_room_of_all(opened: Opened) -> None:
+    card, small = opened.card("space"), box(opened.card("space"))["height"]
+    card.locator("button[title^='Show this panel alone']").click()
+    expect(opened.card("world")).to_be_hidden()
+    assert box(card)["height"] > 1.5 * small
+    wait_for(partial(fits, opened.plot("space")), "the figure to fill its panel")
+    card.locator("button[title^='Show this panel alone']").click()
+    expect(opened.card("world")).to_be_visible()
+
+
 def test_export_by_hand(opened: Opened, server: Server) -> None:
     book = opened.notebook
+    opened.more()
     book.choose("Export", "What does the model predict next?")
     field = book.control("to", -1).locator("input")
     expect(field).to_have_value("next.png")
@@ -300,26 +336,43 @@ def test_a_second_browser_sees_it_and_breaks_nothing(opened: Opened, server: Ser
     assert other.notebook.page_errors == []
 
 
-@pytest.mark.parametrize(("width", "columns"), [(1280, 2), (1920, 3)])
-def test_seen_light_and_dark(opened: Opened, width: int, columns: int) -> None:
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> None:
     book, page = opened.notebook, opened.notebook.page
-    page.set_viewport_size({"width": width, "height": 2700 if width == 1280 else 2200})
+    width, height = size
+    page.set_viewport_size({"width": width, "height": height})
     brightness = {}
     for theme in ("Light", "Dark"):
         book.theme(f"JupyterLab {theme}")
         opened.studio.evaluate("element => element.scrollIntoView({block: 'start'})")
         for name in FIGURES:
             pixels = settle(opened.plot(name))
-            assert pixels.std() > 5, f"{name} is blank"
+            assert pixels.std() > 3, f"{name} is blank"
             brightness[name, theme] = float(np.median(pixels))
-            figure, card = box(opened.card(name).locator(".js-plotly-plot")), box(opened.card(name))
-            assert figure["width"] <= card["width"], f"{name} is wider than its card"
-            wait_for(partial(fits, opened.plot(name)), f"{name} to be drawn as wide as there is room")
-        lefts = {round(box(opened.card(name))["x"]) for name in CARDS}
-        assert len(lefts) == columns
-        opened.studio.evaluate("element => element.scrollIntoView({block: 'start'})")
-        book.screenshot(f"{width}-{theme.lower()}")
+            wait_for(partial(fits, opened.plot(name)), f"{name} to fill its panel")
+        book.screenshot(f"{width}x{height}-{theme.lower()}")
+    screen = box(opened.studio)
+    for name in FIGURES:
+        card = box(opened.card(name))
+        assert 0 <= card["y"] <= height - card["height"], f"{name} is not in sight"
+        assert card["x"] + card["width"] <= screen["x"] + screen["width"] + 1
+    assert len({round(box(opened.card(name))["x"]) for name in FIGURES}) == SIZES[size]
+    if width >= 1280:
+        lengths = opened.plot("space").evaluate("['xaxis', 'xaxis2'].map(axis => plot._fullLayout[axis]._length)")
+        assert min(lengths) >= 350
     book.theme("JupyterLab Light")
     page.set_viewport_size({"width": 1280, "height": 1000})
     for name in FIGURES:
         assert brightness[name, "Light"] > 200 > 60 > brightness[name, "Dark"], (name, brightness)
+
+
+def test_a_narrow_place_has_one_column_and_dark_is_dark_on_a_light_page(opened: Opened) -> None:
+    book, page = opened.notebook, opened.notebook.page
+    book.kernel("None", "studio.state.dark = True")
+    color = "e => getComputedStyle(e).backgroundColor"
+    wait_for(lambda: opened.studio.evaluate(color) == "rgb(17, 17, 17)", "the studio to be dark")
+    page.set_viewport_size({"width": 800, "height": 800})
+    wait_for(lambda: len({round(box(opened.card(name))["x"]) for name in FIGURES}) == 1, "one column")
+    book.screenshot("narrow-dark")
+    book.kernel("None", "studio.state.dark = None")
+    page.set_viewport_size({"width": 1280, "height": 1000})

@@ -475,8 +475,9 @@ def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pyte
 
 def test_a_question_that_does_not_apply_takes_a_line(opened: Studio) -> None:
     assert opened.panels["ahead"].why_not == "No model here has latent dynamics psi that could be rolled out."
+    assert opened._tabs.tooltips[1] == opened.panels["ahead"].question
+    opened._tabs.value = "ahead"
     assert "nlv-slim" in opened.panels["ahead"]._dom_classes
-    assert opened._tabs.tooltips[1] == opened.panels["ahead"].why_not
     assert "nlv-slim" not in opened.panels["knows"]._dom_classes
 
 

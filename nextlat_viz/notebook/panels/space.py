@@ -222,13 +222,12 @@ class SpacePanel(Panel):
     def _figure(self) -> Any:
         """All views, or the one that clouds are drawn in, of as many rows as a figure can draw."""
         state, scene = self.state, self.state.scene
-        planes: list[dict[str, Any]] = [
-            {"pca": pca, "umap": umap}
-            for pca, umap in zip(scene.pca(state.site), self._umaps, strict=True)
-        ]  # fmt: skip
+        planes: list[dict[str, Any]] = [{} for _ in scene.latents]
         for model, plane in enumerate(planes):
-            if self._single:
-                planes[model] = {name: view for name, view in plane.items() if name == self.view.value}
+            if not self._single or self.view.value == "pca":
+                plane["pca"] = scene.pca(state.site)[model]
+            if not self._single or self.view.value == "umap":
+                plane["umap"] = self._umaps[model]
             planes[model].update(self._read_place(model))
         return figures.clouds(
             scene.latents,
