@@ -49,7 +49,7 @@ def test_a_drag_is_what_the_probe_is_to_read(rrxor_studio: Studio) -> None:
     assert not any(np.array_equal(a, b) for a, b in zip(before, bars(card), strict=True))
     # One target for both models: what the world predicts there is the same.
     np.testing.assert_array_equal(*bars(card, "exact"))
-    assert card.plot.layout.annotations[0].text.replace("<br>", " ").count("KL from exact") == 2
+    assert card.about.value.count("KL from exact") == 2
     # Outside of the simplex there is no belief: the nearest is meant.
     drag(card, 5.0, 5.0)
     x, y = card.plane.cloud.handle
@@ -147,7 +147,7 @@ def test_classes_have_a_list_alone_and_numbers_a_slider(rrxor_studio: Studio) ->
     assert card.to.value == dict(card.to.options)["the marker"]
     card.to.value = card.to.options[0][1]
     assert card.slider.value == card.to.options[0][1]
-    assert card.plot.layout.annotations[0].text.replace("<br>", " ").count("no exact prediction") == 2
+    assert card.about.value.count("no exact prediction") == 2
     card.to.value = dict(card.to.options)["the marker"]
     assert card.words == ""
     state.target = "next_token_probs_exact"
@@ -185,7 +185,7 @@ def test_a_place_is_dragged_through_the_streets(taxi_studio: Studio) -> None:
     before = bars(card)
     drag(card, -9.0, 9.0)
     assert not np.array_equal(before[0], bars(card)[0])
-    assert "no exact prediction" in card.plot.layout.annotations[0].text.replace("<br>", " ")
+    assert "no exact prediction" in card.about.value
     # Both coordinates are moved, whichever of them is looked at.
     state.target = "y"
     assert card.plane.box.layout.display is None

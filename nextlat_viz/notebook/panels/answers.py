@@ -110,7 +110,9 @@ class NextPanel(ModelPanel):
         figure = prediction_bars(answers, most=_BARS, theme=theme)
         # A line for each model, or the heading would be wider than the panel.
         heading = figure.layout.annotations[0]
-        text = heading.text.replace(" nats, ", " nats,<br>").replace("from exact: ", "from exact:<br>")
+        first, *lines = heading.text.split("<br>")
+        gaps = " ".join(lines).replace(" nats, ", " nats,<br>").replace("from exact: ", "from exact:<br>")
+        text = "<br>".join(filter(None, [first, gaps]))
         position = self.state.position
         if position < self.state.scene.prompt:
             text += f"<br>Position {position} lies in the prompt, which the<br>model is not trained to predict"
@@ -138,9 +140,7 @@ class AheadPanel(ModelPanel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = look_ahead_path(answers, axes=("PCA 1", "PCA 2"), theme=theme)
-        for note in figure.layout.annotations:
-            note.text = note.text.replace("; psi was", "<br>psi was")
-        return in_a_row(figure, 54)
+        return in_a_row(figure, 62)
 
 
 class KnowsPanel(ModelPanel):
@@ -160,7 +160,10 @@ class KnowsPanel(ModelPanel):
         return read_out(self.state.scene.latents[model], self._probe(model, self.state.target, self.state.site), row)
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
-        return read_out_figure(answers, most=_BARS, theme=theme)
+        figure = read_out_figure(answers, most=_BARS, theme=theme)
+        heading = figure.layout.annotations[0]
+        heading.text = heading.text.replace("<br>Read by a linear probe", "")
+        return figure
 
 
 def in_a_row(figure: Any, above: int) -> Any:
@@ -179,7 +182,14 @@ def in_a_row(figure: Any, above: int) -> Any:
 
 def _trim(figure: Any) -> None:
     """Name the colours in the heading, in place of a legend, and leave out the title of the horizontal axis."""
-    first, *lines = figure.layout.annotations[0].text.split("<br>")
+    first, *parts = figure.layout.annotations[0].text.split("<br>")
+    names, lines = tuple(bar.name for bar in figure.data), list[str]()
+    for part in parts:
+        # A line for each model: lines were broken for a narrow figure.
+        if lines and not part.startswith(names):
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
     for bar in figure.data:
         mark = f'<span style="color:{bar.marker.color}">■</span> {bar.name}'
         place = next((i for i, line in enumerate(lines) if bar.name in line), None)
@@ -187,7 +197,7 @@ def _trim(figure: Any) -> None:
             first += f" {mark}"
         else:
             lines[place] = lines[place].replace(bar.name, mark, 1)
-    figure.layout.annotations[0].text = "<br>".join([first, *lines])
+    figure.layout.annotations[0].update(text="<br>".join([first, *lines]), font_size=11)
     axis = {"title_text": "", "tickangle": None, "automargin": True}
     margin = {"t": 23 + 15 * len(lines), "b": 22, "l": 44}
     figure.update_layout(showlegend=False, xaxis=axis, margin=margin)

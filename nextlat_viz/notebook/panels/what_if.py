@@ -59,8 +59,10 @@ class WhatIfPanel(ModelPanel):
         self.plane = TargetPlane(self.state, self._guarded(self._drag))
         self._chosen: InjectionPlane | None = None
         self._held: Any = None
+        self.about = text_line()
         self._offer(None)
-        self._show(above=[controls.row(change, self.to, self.slider, self.metric, self.model)], below=[self._without])
+        row = controls.row(change, self.to, self.slider, self.metric, self.model)
+        self._show(above=[row], below=[self.about, self._without])
         for name in ("world", "target"):
             self._link(self.state, self._offer, name)
         for control in (self.to, self.metric, self.model):
@@ -203,7 +205,15 @@ class WhatIfPanel(ModelPanel):
         return figure
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
-        return in_a_row(injection_figure(answers, most=_MOST, theme=theme), 112)
+        figure = injection_figure(answers, most=_MOST, theme=theme)
+        # As text of the page, which wraps: the figure is low.
+        about, *others = figure.layout.annotations
+        text = about.text.replace("<br>", " ")
+        for label in map(escape, map(shorten, answers)):
+            text = text.replace(f" {label}: edit", f"<br>{label}: edit")
+        self.about.value = text
+        figure.layout.annotations = others
+        return in_a_row(figure, 44)
 
 
 class TargetPlane:
