@@ -124,9 +124,8 @@ class Studio(Box):
             self._tabs.value = detail
             self._tabs.tooltips = [panels[name].question for name in tabs]
             view: Any = self.panels["space"].view
-            if chosen["view"] in dict(view.options).values():
-                view.value = chosen["view"]
-            for name in ("world", beside, detail):
+            view.value = one_of("view", chosen["view"], dict(view.options).values())
+            for name in sorted(in_sight):
                 self.panels[name]
             for name, panel in self.panels.made.items():
                 place = name if name in ("world", "space") else "beside" if name == beside else "detail"

@@ -65,15 +65,19 @@ class WorldPanel(Panel):
 def _take_words(figure: Any) -> str:
     """Take the title, the legend and the notes below it out of a picture, and return them as HTML, which wraps."""
     layout = figure.layout
-    below = [note.xref == note.yref == "paper" and note.y <= 0 for note in layout.annotations]
+    below = [note.xref == note.yref == "paper" and (note.y or 0) <= 0 for note in layout.annotations]
     parts = [layout.title.text, *(note.text for note, low in zip(layout.annotations, below, strict=True) if low)]
-    named = [trace for trace in figure.data if layout.showlegend and trace.showlegend is not False and trace.name]
-    for trace in named:
-        colors = (trace.marker.color, trace.line.color)
-        color = next((color for color in colors if isinstance(color, str)), "inherit")
-        parts.append(f'<span style="white-space:nowrap"><span style="color:{color}">■</span> {trace.name}</span>')
+    traces = [trace.to_plotly_json() for trace in figure.data]
+    for trace in traces:
+        if layout.showlegend and trace.get("showlegend", True) and trace.get("name"):
+            colors = [trace.get(part, {}).get("color") for part in ("marker", "line")]
+            color = next((color for color in colors if isinstance(color, str)), "inherit")
+            mark = f'<span style="color:{color}">■</span> {trace["name"]}'
+            parts.append(f'<span style="white-space:nowrap">{mark}</span>')
     layout.annotations = [note for note, low in zip(layout.annotations, below, strict=True) if not low]
     layout.update(title_text="", showlegend=False)
-    edges = {"l": 8, "r": 8, "t": 8, "b": 8} if layout.xaxis.visible is False else {"t": 8}
-    layout.margin.update({**edges, "r": 60} if any(trace.marker.showscale for trace in figure.data) else edges)
+    # The toolbar is in the right margin, and a colour bar.
+    layout.margin.update({"l": 8, "t": 8, "b": 8} if layout.xaxis.visible is False else {"t": 8})
+    if any("colorbar" in trace or "colorbar" in trace.get("marker", {}) for trace in traces):
+        layout.margin.r = 64
     return " &ensp;".join(part for part in parts if part)
