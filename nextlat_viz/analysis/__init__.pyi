@@ -59,6 +59,7 @@ from .recursion import forward_passes as forward_passes
 from .recursion import guidance_strength as guidance_strength
 from .recursion import solved_by_step as solved_by_step
 from .recursion import solved_puzzles as solved_puzzles
+from .recursion import step_measures as step_measures
 from .recursion import steps_needed as steps_needed
 from .representations import latent_geometry as latent_geometry
 from .representations import similarity as similarity

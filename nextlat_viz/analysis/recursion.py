@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from nextlat_viz.analysis.measure import Models, Rows, measure, several, share
+from nextlat_viz.analysis.measure import Measure, Models, Rows, measure, record, several, share
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.inputs import HELDOUT_SEED, heldout
 from nextlat_viz.latents.thinking import Thinking, is_recursive, recursive_network, think
+from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.training.trained import TrainedModel
 
 _SOLVED, _STEPS = "solved", "steps"
@@ -103,7 +105,7 @@ def solved_by_step(
     -------
     Measure
         By step and quantity: ``"solved"``, ``"distance"``, ``"changed"`` and, of queens, ``"conflicts"``. ``trained``
-        says whether the step was taken in training.
+        says whether the step was taken in training, ``passes`` is how often the network was applied up to it.
 
     Raises
     ------
@@ -117,10 +119,16 @@ def solved_by_step(
     True
     """
     for model, thinking in _thoughts(models, n, steps, seed):
-        for quantity, values in thinking.facts().items():
-            for step in range(thinking.steps):
-                row = {"step": step + 1, "quantity": quantity, "trained": step < thinking.trained}
-                yield model, row | _mean(values[:, step])
+        for row in _solved_rows(model.checkpoint, thinking):
+            yield model, row
+
+
+def _solved_rows(checkpoint: TrainedModel, thinking: Thinking) -> Iterator[dict[str, Any]]:
+    schedule = recursive_network(checkpoint, "solved_by_step").backbone.schedule
+    for quantity, values in thinking.facts().items():
+        for step in range(thinking.steps):
+            row = {"step": step + 1, "quantity": quantity, "trained": step < thinking.trained}
+            yield row | {"passes": (step + 1) * schedule.passes // schedule.steps, **_mean(values[:, step])}
 
 
 @measure(
@@ -229,16 +237,34 @@ def advantage_margin(
     (8, ['all', 'empty', 'queen'])
     """
     for model, thinking in _thoughts(models, n, steps, seed):
-        queen = thinking.targets != 0
-        kinds = {"all": np.ones_like(queen), "queen": queen & (thinking.puzzles.tokens == 0), "empty": ~queen}
-        for cells, mask in kinds.items():
-            by_puzzle = _over_cells(thinking.margins, mask)
-            size = np.abs(by_puzzle.mean(axis=0))
-            positive = _over_cells((thinking.margins > 0).astype(np.float64), mask).mean(axis=0)
-            for step in range(thinking.steps):
-                row = {"step": step + 1, "cells": cells, **_mean(by_puzzle[:, step])}
-                row |= {"positive": float(positive[step]), "dead": bool(size[step] < dead * size.max())}
-                yield model, row | {"trained": step < thinking.trained}
+        for row in _margin_rows(thinking, dead):
+            yield model, row
+
+
+def _margin_rows(thinking: Thinking, dead: float = 0.01) -> Iterator[dict[str, Any]]:
+    queen = thinking.targets != 0
+    kinds = {"all": np.ones_like(queen), "queen": queen & (thinking.puzzles.tokens == 0), "empty": ~queen}
+    for cells, mask in kinds.items():
+        by_puzzle = _over_cells(thinking.margins, mask)
+        size = np.abs(by_puzzle.mean(axis=0))
+        positive = _over_cells((thinking.margins > 0).astype(np.float64), mask).mean(axis=0)
+        for step in range(thinking.steps):
+            row = {"step": step + 1, "cells": cells, **_mean(by_puzzle[:, step])}
+            row |= {"positive": float(positive[step]), "dead": bool(size[step] < dead * size.max())}
+            yield row | {"trained": step < thinking.trained}
+
+
+def step_measures(models: Sequence[Checkpoint], thinkings: Sequence[Thinking]) -> tuple[Measure, Measure]:
+    """`solved_by_step` and `advantage_margin` of answers that are there already, one `Thinking` for each model."""
+    solved, margins = [], []
+    for model, thinking in zip(models, thinkings, strict=True):
+        about = {"world": model.world.name, "objective": model.objective, "seed": model.seed, "model": model.name}
+        solved += [record(**about, **row) for row in _solved_rows(model, thinking)]
+        margins += [record(**about, **row) for row in _margin_rows(thinking)]
+    return (
+        Measure("solved by step", pd.DataFrame(solved), ("step", "quantity"), _FACTS),
+        Measure("advantage margin", pd.DataFrame(margins), ("step", "cells"), "logits", "higher"),
+    )
 
 
 def _over_cells(

@@ -11,6 +11,7 @@ from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.measures import measure_figure, probe_offsets
 from nextlat_viz.figures.probes import probe_overview
 from nextlat_viz.figures.reconstruction import reconstruction
+from nextlat_viz.figures.recursion import thinking_boards, thinking_curves
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.seeds import claims_figure, every_seed
 from nextlat_viz.figures.theme import template
@@ -37,6 +38,8 @@ __all__ = [
     "read_out_figure",
     "reconstruction",
     "template",
+    "thinking_boards",
+    "thinking_curves",
     "trajectories",
     "write_figure",
 ]

@@ -197,6 +197,9 @@ class EpisodeControls(PositionControls):
     def follow(self, change: Any = None) -> None:
         state, scene = self._box.state, self._box.state.scene
         places = scene.positions(state.episode)
+        self.episode.description, self.position.description = (
+            ("Puzzle", "Recursion step") if scene.recursive else ("Episode", "Position")
+        )
         with self.episode.hold_trait_notifications():
             self.episode.min, self.episode.max = int(scene.episodes[0]), int(scene.episodes[-1])
             self.episode.value = state.episode
@@ -272,19 +275,23 @@ class Cursor(Box):
 
     def _write(self, places: list[int]) -> None:
         state, scene = self.state, self.state.scene
-        line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
-        read = [line[place - 1] if place else len(scene.vocabulary) for place in places]
-        # The start token has the id after all others; -1 is a token that the table lacks.
-        named = [*scene.vocabulary, "start", "?"]
-        names = [named[token] for token in read]
         rows = scene.latents[0].obs.iloc[scene.rows([(state.episode, place) for place in places])]
+        if scene.recursive:
+            names = rows["token"].tolist()
+        else:
+            line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
+            read = [line[place - 1] if place else len(scene.vocabulary) for place in places]
+            # The start token has the id after all others; -1 is a token that the table lacks.
+            named = [*scene.vocabulary, "start", "?"]
+            names = [named[token] for token in read]
         columns = [name for name in map(str, rows) if name not in ("episode", "position", "token", "token_id")]
         with self.strip.hold_trait_notifications():
             self.strip.tokens = [shorten(name) for name in names]
             notes = []
             for name, (_, row) in zip(names, rows[columns].iterrows(), strict=True):
                 known = [f"{column} {value}" for column, value in row.dropna().items()]
-                notes.append(shorten(", ".join([f"token {name}", *known]), _LONGEST_NOTE))
+                first = name if scene.recursive else f"token {name}"
+                notes.append(shorten(", ".join([first, *known]), _LONGEST_NOTE))
             self.strip.notes = notes
             self.strip.places = places
 

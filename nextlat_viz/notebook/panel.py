@@ -19,6 +19,7 @@ from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult
+    from nextlat_viz.latents import Thinking
 
 _ERROR = "border:2px solid #d1242f;border-radius:6px;padding:6px 12px;margin:4px 0;line-height:1.45"
 _BUSY = "opacity:.8;line-height:1.6"
@@ -363,6 +364,13 @@ class Panel(Box):
         title, compute = f"The probe of {scene.labels[model]} for {target}", lambda: scene.probe(model, target, site)
         fitted: ProbeResult = self._computed(("probe", model, target, site), title, compute)
         return fitted
+
+    def _thinking(self, model: int) -> Thinking:
+        """The answers of a recursive model, computed by the job queue; raises an error while there are none."""
+        scene = self.state.scene
+        title, compute = f"The answers of {scene.labels[model]}", lambda: scene.thinking(model)
+        answers: Thinking = self._computed(("thinking", model), title, compute)
+        return answers
 
     def _computed(self, key: tuple[Any, ...], title: str, compute: Callable[[], Any]) -> Any:
         """A result of the scene, computed by the job queue; raises an error that says so while there is none."""

@@ -19,13 +19,14 @@ from nextlat_viz.display import distinct
 from nextlat_viz.errors import LatentsError, one_of, unknown
 from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
 from nextlat_viz.latents import site as site_of
-from nextlat_viz.notebook.sources import Source
+from nextlat_viz.notebook.sources import Source, puzzles
 from nextlat_viz.notebook.threads import Results
 from nextlat_viz.worlds import Episodes
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult, Projection, Trajectory
     from nextlat_viz.analysis.projection.umap import Progress
+    from nextlat_viz.latents import Thinking
     from nextlat_viz.training import Checkpoint
     from nextlat_viz.worlds import World
 
@@ -85,6 +86,11 @@ class Scene:
     @cached_property
     def world(self) -> World:
         return world_of(self.latents[0])
+
+    @cached_property
+    def recursive(self) -> bool:
+        """Whether the rows of an episode are the recursion steps of a puzzle."""
+        return "recursion_steps" in meta(self.latents[0])
 
     @cached_property
     def prompt(self) -> int:
@@ -200,6 +206,8 @@ class Scene:
 
     def decisive_position(self, episode: int) -> int | None:
         """The position of the world's decisive prediction, such as the choice of an arm; None where it is not known."""
+        if self.recursive:
+            return None
         try:
             decisive = self.world.decisive(self.read(episode))
         except (LatentsError, ValueError):
@@ -288,6 +296,21 @@ class Scene:
             ("probe", model, target, site),
             lambda: analysis.probe(self.latents[model], target, site, untrained=self.untrained(model), progress=False),
         )
+
+    def thinking(self, model: int) -> Thinking:
+        """The answers of a recursive model to the puzzles, after each step."""
+
+        def compute() -> Thinking:
+            checkpoint = self.checkpoint(model)
+            if checkpoint is None:
+                raise LatentsError(
+                    f"{self.labels[model]} was given as latents, and its answers take the model: open its checkpoint"
+                )
+            from nextlat_viz.latents import think
+
+            return think(checkpoint, puzzles(checkpoint), int(column(self.latents[model], "position").max()))
+
+        return self.results.get(("thinking", model), compute)
 
     def by_site(self, model: int, target: str) -> pd.DataFrame:
         frames = [self.probe(model, target, site).to_frame() for site in self.sites]

@@ -14,6 +14,10 @@ from nextlat_viz.notebook.threads import Results
 
 if TYPE_CHECKING:
     from nextlat_viz.training import Checkpoint
+    from nextlat_viz.worlds import Episodes
+
+# Puzzles of recursive models, each of which has a row for every recursion step.
+_PUZZLES = 128
 
 Model: TypeAlias = Union[str, os.PathLike[str], AnnData, "Checkpoint"]
 
@@ -40,6 +44,8 @@ class Source:
         self._model = model
         self._untrained = untrained
         self._results = Results()
+        # Recursion steps to extract; None for a model that has none.
+        self.recursion: int | None = None
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -97,7 +103,7 @@ class Source:
         def compute() -> AnnData:
             checkpoint = self.at(step)
             assert checkpoint is not None
-            return _extract(checkpoint, progress)
+            return self._extract(checkpoint, progress)
 
         return self._results.get(("latents", step), compute)
 
@@ -106,7 +112,21 @@ class Source:
         checkpoint = self.checkpoint
         if self._untrained is not None or checkpoint is None:
             return self._untrained
-        return self._results.get("untrained", lambda: _extract(checkpoint.untrained()))
+        return self._results.get("untrained", lambda: self._extract(checkpoint.untrained()))
+
+    @property
+    def trained_recursion(self) -> int:
+        """Recursion steps in training; 0 for given latents and for models that do not answer in steps."""
+        checkpoint = self.checkpoint
+        schedule = None if checkpoint is None else getattr(checkpoint.network.backbone, "schedule", None)
+        return 0 if schedule is None else int(schedule.steps)
+
+    def _extract(self, checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> AnnData:
+        from nextlat_viz.latents import extract
+
+        if self.recursion is None:
+            return extract(checkpoint, progress=progress or False)
+        return extract(checkpoint, puzzles(checkpoint), steps=self.recursion, progress=progress or False)
 
 
 def common_steps(sources: Sequence[Source]) -> list[int]:
@@ -123,6 +143,10 @@ def extract_missing(
     ``progress(done, total, text)`` hears how many models are done, of how many, and the present stage; what it raises
     ends the extraction.
     """
+    # Models of one world are linked row by row, so all take as many recursion steps as any of them did in training.
+    most = max(source.trained_recursion for source in sources)
+    for source in sources:
+        source.recursion = most or None
     lacking = [source for source in sources if not source.has(step)]
     when = "" if step is None else f" at step {step:,}"
     for i, source in enumerate(lacking):
@@ -136,10 +160,11 @@ def extract_missing(
         source.latents(step, report)
 
 
-def _extract(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> AnnData:
-    from nextlat_viz.latents import extract
+def puzzles(checkpoint: Checkpoint) -> Episodes:
+    """The held-out puzzles that widgets give to a recursive model."""
+    from nextlat_viz.latents import heldout
 
-    return extract(checkpoint, progress=progress or False)
+    return heldout(checkpoint, _PUZZLES)
 
 
 def by_world(models: Sequence[Any], untrained: Any = None) -> dict[str, list[Source]]:

@@ -22,13 +22,14 @@ from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPane
 from nextlat_viz.notebook.panels.pairs import PairsPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.panels.task import TaskPanel
+from nextlat_viz.notebook.panels.thinking import ThinkingPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
 from nextlat_viz.notebook.state import ViewState
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
-    WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, TaskPanel, PairsPanel, WhatIfPanel,
+    WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, TaskPanel, ThinkingPanel, PairsPanel, WhatIfPanel,
 )  # fmt: skip
 SIZES = [("as shown", None), ("paper column", "column"), ("paper width", "text"), ("slide", "slide")]
 _NO_COLUMN = "nothing"
@@ -154,6 +155,8 @@ class Studio(Box):
 
     def _preset(self) -> dict[str, str]:
         """Return the view and the two panels that show first what this kind of world is about."""
+        if self.state.scene.recursive:
+            return {"view": "pca", "beside": "knows", "detail": "thinking"}
         placing = self.state.scene.placing
         first = "knows" if "belief" in placing or self.panels["task"].why_not else "task"
         return {"view": next(iter(placing), "pca"), "beside": "next", "detail": first}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.recursion import thinking_boards
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.state import ViewState
 
 # Pixels the picture is laid out for; on the page it is as wide as its panel.
@@ -18,6 +20,7 @@ class WorldPanel(Panel):
 
     name, question, tab = "world", "Where are we in the world?", "World"
     follows = ("episode", "position")
+    watches = ("dark",)
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
@@ -40,7 +43,8 @@ class WorldPanel(Panel):
         self._kind.layout.display = None if len(kinds) > 1 else "none"
 
     def _depends_on(self) -> tuple[Any, ...]:
-        return (self._kind.value,)
+        state = self.state
+        return self._kind.value, state.scene.recursive and (state.jobs.changes, state.dark)
 
     @property
     def why_not(self) -> str:
@@ -53,11 +57,25 @@ class WorldPanel(Panel):
     def _figure(self) -> Any:
         if self.why_not:
             return self.why_not
+        if self.state.scene.recursive:
+            return self._boards()
         state, kind = self.state, self._kind.value
         world = state.scene.world
         figure = world.draw(kind, episode=state.scene.read(state.episode), position=state.position, width=_WIDTH)
         # Its own height, the width of its panel.
         figure.layout.width = None
+        self._caption.value = _take_words(figure)
+        return figure
+
+    def _boards(self) -> Any:
+        """The board that each recursive model answers at the cursor's step."""
+        state, scene = self.state, self.state.scene
+        try:
+            thinkings = {label: self._thinking(model) for model, label in enumerate(scene.labels)}
+        except (LatentsError, ValueError) as error:
+            return sentence(str(error))
+        puzzle = int(scene.episodes.searchsorted(state.episode))
+        figure = thinking_boards(thinkings, puzzle, state.position, columns=2, theme=state.theme)
         self._caption.value = _take_words(figure)
         return figure
 

@@ -92,7 +92,8 @@ def draw_board(
 def squares(size: int) -> list[dict[str, object]]:
     """The shapes of an empty board: its light ground, and all dark squares as one path."""
     dark = [divmod(cell, size) for cell in range(size * size) if sum(divmod(cell, size)) % 2]
-    path = "".join(f"M{column},{row}h1v1h-1Z" for row, column in dark)
+    # plotly reads absolute commands only.
+    path = "".join(f"M{column},{row}H{column + 1}V{row + 1}H{column}Z" for row, column in dark)
     common = {"line": {"width": 0}, "layer": "below"}
     ground = {"type": "rect", "x0": 0, "x1": size, "y0": 0, "y1": size, "fillcolor": SQUARES[0]}
     return [ground | common, {"type": "path", "path": path, "fillcolor": SQUARES[1]} | common]
