@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
         "toggleSpikelines",
         "zoomIn2d",
         "zoomOut2d",
-    ],  # fmt: skip
+    ],
     "toImageButtonOptions": {"format": "svg", "filename": "nextlat_viz"},
 }
 """plotly configuration of every figure: no logo and no upload."""

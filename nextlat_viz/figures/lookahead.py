@@ -110,7 +110,8 @@ def _paths(
     sizes = [15, *[9] * rollout.distance.size]
     return [
         go.Scatter(
-            x=true[:, 0], y=true[:, 1], name=f"true states from position {rollout.position}, episode {rollout.episode}", legendgroup="true", showlegend=i == 0,
+            x=true[:, 0], y=true[:, 1], legendgroup="true", showlegend=i == 0,
+            name=f"true states from position {rollout.position}, episode {rollout.episode}",
             line={"color": themes.EXACT, "width": 5}, marker={"size": sizes, "color": themes.EXACT},
             hovertemplate="<b>true state</b><br>%{text}<extra></extra>", meta={"role": "true", "model": i}, **options,
         ),

@@ -116,7 +116,7 @@ def layout(width: int, height: int) -> dict[str, Any]:
             "itemsizing": "constant",
             "y": 0,
             "yanchor": "bottom",
-        },  # fmt: skip
+        },
         "modebar": TOOLBAR,
         "xaxis": hidden,
         "yaxis": hidden | {"scaleanchor": "x"},

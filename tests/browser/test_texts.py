@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_panels(page: Page, world: str) -> None:
     state.select(range(20))
     for kind in PANELS:
         panel = kind(state=state)
-        if wait_for(lambda: drawn_at_last(panel), panel.name) is True:
+        if wait_for(partial(drawn_at_last, panel), panel.name) is True:
             assert faults(page, panel.plot, PANEL) == {}, panel.name
         panel.close()
 
