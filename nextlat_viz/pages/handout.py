@@ -14,13 +14,13 @@ import mistune
 import plotly.graph_objects as go
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from latex2mathml.converter import convert
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from traitlets.config import Config
 
 from nextlat_viz import io
 from nextlat_viz.pages.gallery import Item
-from nextlat_viz.pages.mathml import mathml
 from nextlat_viz.pages.page import INDEX_FILE, PLOTLY_FILE, figure_html, render, write_page
 from nextlat_viz.paths import PACKAGE
 
@@ -145,8 +145,9 @@ def _first_figure(path: Path, cells: Sequence[Mapping[str, Any]]) -> tuple[go.Fi
 
 
 def _words(text: str) -> str:
-    found = re.search(rf"^{re.escape(_IN_WORDS)}(.+?)(?:\n\s*\n|\Z)", text, re.M | re.S)
-    return found[1].strip()[:1].upper() + found[1].strip()[1:] if found else ""
+    match = re.search(rf"^{re.escape(_IN_WORDS)}(.+?)(?:\n\s*\n|\Z)", text, re.M | re.S)
+    words = match[1].strip() if match else ""
+    return words[:1].upper() + words[1:]
 
 
 class _Print(mistune.HTMLRenderer):
@@ -156,10 +157,10 @@ class _Print(mistune.HTMLRenderer):
         return text
 
     def inline_math(self, text: str) -> str:
-        return mathml(text)
+        return str(convert(text))
 
     def block_math(self, text: str) -> str:
-        return mathml(text, display=True)
+        return str(convert(text, display="block"))
 
 
 _MARKDOWN = mistune.create_markdown(renderer=_Print(), plugins=["math", "table"])
@@ -175,10 +176,10 @@ def _plain(text: str) -> str:
 
 def _page(handout: Handout, provenance: Mapping[str, Any]) -> str:
     figure = go.Figure(handout.figure).update_layout(width=_WIDTH, height=_HEIGHT, margin={"t": 40, "b": 40})
-    values = {
+    values: dict[str, Any] = {
         "question": handout.question,
         "points": [_html(point) for point in handout.points],
-        "formulas": [Markup(mathml(formula, display=True)) for formula in handout.formulas],
+        "formulas": [Markup(convert(formula, display="block")) for formula in handout.formulas],
         "figure": figure_html(figure),
         "words": _html(handout.words),
         "exercises": list(zip(map(_html, handout.tasks), handout.codes, strict=False)),

@@ -11,7 +11,6 @@ import pytest
 from nextlat_viz.cli import main
 from nextlat_viz.pages import handout, write_handouts
 from nextlat_viz.pages.handout import LESSONS, read_handout
-from nextlat_viz.pages.mathml import mathml
 
 INTRODUCTION = "# Lesson 1: Coins\n\n**Is the coin fair?**\n\nFormula:\n\n$$\\hat p = \\frac{k}{n}$$"
 SUMMARY = "## What you have learnt\n\n- A **coin** is `fair`,\n  or [not](01.ipynb).\n- $p$ is known.\n\nNext: 2."
@@ -93,30 +92,3 @@ def test_no_figure(tmp_path: Path, source: str, said: str) -> None:
     cells = [("md", INTRODUCTION), ("code", source), ("md", f"**Exercise.** Toss.\n\n{SUMMARY}"), ("code", "...")]
     with pytest.raises(ValueError, match=said):
         handout.read_handout(notebook(tmp_path, *cells, tags={3: ["exercise", "toss"]}))
-
-
-@pytest.mark.parametrize(
-    ("latex", "expected"),
-    [
-        ("x^2", "<msup><mi>x</mi><mn>2</mn></msup>"),
-        ("x_{t+1}", "<msub><mi>x</mi><mrow><mi>t</mi><mo>+</mo><mn>1</mn></mrow></msub>"),
-        ("b'_j", "<msubsup><mi>b</mi><mi>j</mi><mo>′</mo></msubsup>"),
-        (r"\sum_i^n", "<msubsup><mo>∑</mo><mi>i</mi><mi>n</mi></msubsup>"),
-        (r"\text{a < b}", "<mtext>a\xa0&lt;\xa0b</mtext>"),
-        (r"KL(p \| q)", "<mi>K</mi><mi>L</mi><mo>(</mo><mi>p</mi><mo>‖</mo><mi>q</mi><mo>)</mo>"),
-        (r"-1", "<mo>−</mo><mn>1</mn>"),
-        (r"\left( x \right)", "<mo>(</mo><mi>x</mi><mo>)</mo>"),
-    ],
-)
-def test_formulas(latex: str, expected: str) -> None:
-    assert mathml(latex) == f"<math>{expected}</math>"
-
-
-def test_sums_have_their_limits_above_and_below_on_a_line_of_their_own() -> None:
-    assert "<munder><mo>∑</mo><mi>i</mi></munder>" in mathml(r"\sum_i x_i", display=True)
-
-
-@pytest.mark.parametrize("latex", [r"\nothing", "{x", "x}", "x_", r"\text x", r"\frac{1}"])
-def test_what_is_no_formula(latex: str) -> None:
-    with pytest.raises(ValueError, match=r"formula"):
-        mathml(latex)
