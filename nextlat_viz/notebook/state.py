@@ -180,7 +180,7 @@ class ViewState(HasTraits):
         table = scene.latents[0].obs.iloc[rows].copy()
         lines = scene.tokens[scene.episodes.searchsorted(table["episode"])]
         read = zip(lines, table["position"], strict=True)
-        table.insert(2, "read", [prefix(line[:position], scene.vocabulary) for line, position in read])
+        table.insert(2, "tokens read", [prefix(line[:position], scene.vocabulary) for line, position in read])
         for model, label in enumerate(scene.labels):
             try:
                 table[f"error, {label}"] = scene.mistakes(model, self.target, self.site)[rows]

@@ -489,7 +489,7 @@ def test_what_was_read_and_is_held_out_is_said(opened: Studio) -> None:
     opened.state.select([0, 9])
     table = opened.selection
     names = opened.state.scene.vocabulary
-    assert table["read"].iloc[1] == " ".join(names[token] for token in opened.state.scene.tokens[1][:2])
+    assert table["tokens read"].iloc[1] == " ".join(names[token] for token in opened.state.scene.tokens[1][:2])
     held_out = sum(episode in opened.state.scene.held_out_episodes for episode in (0, 1))
     assert f"2 selected, {held_out} held out from the probes" in opened.filter.summary.value
 

@@ -52,7 +52,7 @@ class TaskPanel(Panel):
     @property
     def why_not(self) -> str:
         """Why nothing can be measured."""
-        return "" if self.measure else "No measure of these models: of latents alone, and of this world, there is none."
+        return "" if self.measure else "These models were given as latents, or their world has no task to measure."
 
     def _checkpoints(self) -> list[Checkpoint]:
         scene = self.state.scene
