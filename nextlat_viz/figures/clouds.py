@@ -150,8 +150,9 @@ def clouds(
             hover = {"hovertext": "<br>".join(map(escape, textwrap.wrap(view.note, 60)))} if view.note else {}
             title = view.title
             if across:
-                name, *more = title.split("<br>")
-                title = f'<span style="color:{colors[i]}">{label}</span><br>{", ".join(more or [name])}'
+                name, _, more = title.partition("</b><br>")
+                about = more.replace("<br>", ", ") if more else name.replace("<br>", " ")
+                title = f'<span style="color:{colors[i]}">{label}</span><br>{about}'
             layout.notes.append(note(wide[0], up[1], title, **_LEFT, yanchor="bottom", yshift=3, **hover))
             if view.message:
                 text = "<br>".join(map(escape, textwrap.wrap(view.message, 34)))
@@ -159,8 +160,8 @@ def clouds(
             if view.world is not None:
                 layout.notes += simplex.corner_names(view.world, axes["xaxis"], axes["yaxis"])
                 if row == grid.rows - 1 and not (across and column):
-                    below = {**_LEFT, "yanchor": "top", "yshift": -3, "font": {"size": 10.5}}
-                    layout.notes.append(note(wide[0], up[0], simplex.axes_note(view.world), **below))
+                    under = {**_LEFT, "yanchor": "top", "yshift": -3, "font": {"size": 10.5}}
+                    layout.notes.append(note(wide[0], up[0], simplex.axes_note(view.world), **under))
     key = paint.key
     if across and key is not None and paint.limits is None:
         # As high as its names, in a figure of any height.

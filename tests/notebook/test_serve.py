@@ -33,7 +33,7 @@ def test_the_notebook_is_valid_and_names_whole_paths() -> None:
     page = serving.app_notebook(["rrxor/next_token", find("rrxor/nextlat")])
     nbformat.validate(nbformat.from_dict(page))
     (cell,) = page["cells"]
-    scope: dict[str, Any] = {"studio": lambda *models: models}
+    scope: dict[str, Any] = {"page": lambda *models: models}
     opened = eval(cell["source"].splitlines()[1], scope)
     assert [Path(one).is_absolute() for one in opened] == [True, True]
     assert [Path(one) for one in opened] == [find(f"rrxor/{name}").resolve() for name in ("next_token", "nextlat")]
@@ -43,7 +43,7 @@ def test_a_folder_name_is_text_in_the_notebook(tmp_path: Path) -> None:
     folder = tmp_path / 'it\'s "here"; print(1) é'
     folder.symlink_to(find("rrxor/nextlat"))
     source = serving.app_notebook([tmp_path / 'it\'s "here"; print(1) é'])["cells"][0]["source"]
-    (opened,) = eval(source.splitlines()[1], {"studio": lambda *models: models})
+    (opened,) = eval(source.splitlines()[1], {"page": lambda *models: models})
     assert Path(opened) == find("rrxor/nextlat").resolve()
 
 

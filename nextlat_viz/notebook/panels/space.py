@@ -107,9 +107,9 @@ class SpacePanel(Panel):
         total, shown = scene.latents[0].n_obs, len(scene.shown)
         more = total > shown
         with self._still():
-            views = ("", "") if self.framed else (", all views", ", one view")
-            sample = f"{shown:,} of {total:,} rows{views[0]}"
-            self.points.options = [(sample, False), *([(f"all {total:,} rows{views[1]}", True)] if more else [])]
+            some, every = ("", "") if self.framed else (", all views", ", one view")
+            sample = f"{shown:,} of {total:,} rows{some}"
+            self.points.options = [(sample, False), *([(f"all {total:,} rows{every}", True)] if more else [])]
             self.points.value = total > max(shown, _MANY)
             self.points.layout.display = None if more else "none"
             views = ("pca", "umap", *scene.placing)

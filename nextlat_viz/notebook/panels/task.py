@@ -39,8 +39,8 @@ class TaskPanel(Panel):
     @property
     def measure(self) -> str:
         """Name of the world's measure; empty where there is none, or a model was given as latents."""
-        checkpoints = self._checkpoints()
-        if not all(checkpoints):
+        checkpoints = [checkpoint for checkpoint in self._checkpoints() if checkpoint is not None]
+        if len(checkpoints) < len(self.state.scene.latents):
             return ""
         for name in _MEASURES:
             if name not in MEASURES:
@@ -54,7 +54,7 @@ class TaskPanel(Panel):
         """Why nothing can be measured."""
         return "" if self.measure else "These models were given as latents, or their world has no task to measure."
 
-    def _checkpoints(self) -> list[Checkpoint]:
+    def _checkpoints(self) -> list[Checkpoint | None]:
         scene = self.state.scene
         return [scene.checkpoint(model) for model in range(len(scene.latents))]
 
