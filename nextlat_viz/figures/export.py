@@ -32,6 +32,7 @@ NO_BROWSER = (
 )
 # Names of the programs, by age of Playwright and by system.
 _PLAYWRIGHT_PROGRAMS = ("chrome", "Google Chrome for Testing", "Chromium", "chrome-headless-shell", "headless_shell")
+_PER_INCH = 96  # pixels
 _LIBRARIES = ("nextlat-viz", "plotly", "kaleido", "numpy", "anndata", "scikit-learn", "umap-learn", "torch")
 
 
@@ -40,8 +41,9 @@ def write_figure(
     path: str | os.PathLike[str],
     provenance: Mapping[str, Any] | None = None,
     *,
-    width: int = 1100,
+    width: int | None = None,
     scale: float = 2.0,
+    inches: float | None = None,
 ) -> Path:
     """Write a figure to a file, and its provenance to a second one, such as ``a.png.json`` for ``a.png``.
 
@@ -52,10 +54,12 @@ def write_figure(
         Ends in ``.html`` (works offline, plotly inside), ``.png``, ``.svg`` or ``.pdf``.
     provenance : dict, optional
         Parameters, and `provenance_of` the latents.
-    width : int
-        Pixels at scale 1. The height is the figure's own.
+    width : int, optional
+        Pixels at scale 1; default the figure's own, or 1,100. The height is the figure's own.
     scale : float
         Pixels of a PNG per pixel of width.
+    inches : float, optional
+        Width of an SVG or a PDF in print; default 96 pixels to the inch.
 
     Returns
     -------
@@ -88,7 +92,9 @@ def write_figure(
             page = plotly.io.to_html(figure, config=CONFIG, include_plotlyjs=True, full_html=True)
             draft.write_text(page, encoding="utf-8")
         else:
-            draft.write_bytes(_image(figure, kind, width, scale))
+            across = int(width or figure.layout.width or 1100)
+            vector = 1.0 if inches is None else inches * _PER_INCH / across
+            draft.write_bytes(_image(figure, kind, across, scale if kind == "png" else vector))
         record.write_text(provenance_text(path.name, provenance or {}), encoding="utf-8")
     return path
 
@@ -211,7 +217,7 @@ def _image(figure: go.Figure, kind: str, width: int, scale: float) -> bytes:
                 format=kind,
                 width=width,
                 height=figure.layout.height or 450,
-                scale=scale if kind == "png" else 1,
+                scale=scale,
             )
     except (ChromeNotFoundError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "chrome" not in str(error).lower():
@@ -238,15 +244,20 @@ def provenance_text(name: str, parameters: Mapping[str, Any]) -> str:
 class Options(TypedDict):
     width: int
     scale: float
+    inches: float
+
+
+def _options(width: int, inches: float, dots: int) -> Options:
+    return {"width": width, "scale": dots * inches / width, "inches": inches}
 
 
 SIZES: dict[str, Options] = {
-    # 3.3 in, a column of a two-column page. Text of 12 pixels is 6.5 points here, and a PNG has 300 dots per inch.
-    "column": {"width": 440, "scale": 990 / 440},
-    # 6.9 in, the text of a page, where 12 pixels are 9 points.
-    "text": {"width": 662, "scale": 2070 / 662},
-    # Laid out at half the width of the slide, so that 12 pixels are 18 points.
-    "slide": {"width": 640, "scale": 1920 / 640},
+    # A column of a two-column page: text of 12 pixels is 6.4 points here, and a PNG has 300 dots per inch.
+    "column": _options(440, 3.25, 300),
+    # The text of a page, where 12 pixels are 9 points.
+    "text": _options(648, 6.75, 300),
+    # Laid out at a third of a screen's 1,920 pixels, so that 12 pixels are 18 points.
+    "slide": _options(640, 40 / 3, 144),
 }
 _MOST_VIEWS = {"column": 2}
 
@@ -301,9 +312,9 @@ def on_white(figure: go.Figure) -> go.Figure:
 
 
 def print_options(size: str = "column") -> Options:
-    """Return the width and scale to give to `write` for a size.
+    """Return the options to give to `write_figure` for a size.
 
-    A PNG then has 300 dots per inch, or the 1,920 pixels of a slide. SVG and PDF have the width of the layout.
+    A PNG then has 300 dots per inch, or the 1,920 pixels of a slide; an SVG or a PDF is as wide as in print.
 
     Parameters
     ----------
@@ -317,7 +328,7 @@ def print_options(size: str = "column") -> Options:
     Examples
     --------
     >>> print_options("slide")
-    {'width': 640, 'scale': 3.0}
+    {'width': 640, 'scale': 3.0, 'inches': 13.333333333333334}
     """
     if size not in SIZES:
         raise unknown("print size", size, SIZES)

@@ -73,7 +73,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     x = name_axis([items[0].vocabulary[token] for token in chosen], "next token")
     foot = room_below(x)
     about = broken_lines([f"{name}: {_summary(item)}" for name, item in zip(names, items, strict=True)], LINE, 12)
-    top = 92 + 16 * len(about)
+    top = 108 + 16 * len(about)
     inside = _BARS + (foot + 54 + _ROLLOUT if rolled else 0)
     traces: list[Any] = []
     layout = Layout()

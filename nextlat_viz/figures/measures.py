@@ -13,7 +13,7 @@ from nextlat_viz.analysis.measure import QUANTITY
 from nextlat_viz.display import draws, escape
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import Grid, Layout, axis_number
+from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash, symbol
 from nextlat_viz.plotting import MISSING, Figure
 
@@ -29,6 +29,15 @@ _CONTROLS = {
     "prior": ("token frequencies only", "line-ew-open", "dot"),
 }
 _FEW = 12  # offsets that each get a tick
+# What figures call settings and their values; a setting without a name is known by its values.
+_SETTINGS = {
+    "k": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read", "draft": "tokens drafted",
+    "position": "position (tokens read)", "site": "layer", "part": "", "reader": "", "rides": "", "kind": "",
+    "decoding": "", "quantity": "", "test": "",
+}  # fmt: skip
+_VALUES = {"kl": "KL divergence", "psi": "psi alone", "relative": "error, relative to no change", "hidden": "final"}
+# A run is far from the others where they alone need less than this share of the scale.
+_FAR = 0.25
 _SCORES = {"nats": "cross-entropy, nats", "R2": "R²", "share": "accuracy"}
 
 
@@ -44,13 +53,14 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     ----------
     measure : Measure
     title : str, optional
-        Default the measure's name.
+        Default the measure's name and its finding.
     theme : {"auto", "light", "dark"}
 
     Returns
     -------
     plotly Figure
-        Every trace has ``meta``: ``role`` ("run" or "mean"), ``objective`` and ``view``.
+        Every trace has ``meta``: ``role`` ("run" or "mean"), ``objective`` and ``view``. A run so far from the others
+        that it would set the scale for all is named beside the view. One value of each of two objectives is a sentence and no plot.
 
     Examples
     --------
@@ -58,7 +68,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     >>> rows = [record("w", "nextlat", 0, p=p, value=1 - p) for p in (0.0, 0.5)]
     >>> figure = measure_figure(Measure("detours", pd.DataFrame(rows), by=("p",)))
     >>> [trace.meta["role"] for trace in figure.data], figure.layout.xaxis.title.text
-    (['run', 'mean'], 'p')
+    (['run', 'mean'], 'probability of a detour at a turn')
     """
     objectives = list(dict.fromkeys(measure.table["objective"]))
     labels = [OBJECTIVES.get(name, str(name)) for name in objectives]
@@ -66,19 +76,33 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     setting = measure.by[0] if measure.by else "objective"
     numeric = setting != "objective" and pd.api.types.is_numeric_dtype(measure.table[setting])
     views = _views(measure)
+    if len(measure.table) == len(objectives) <= 2:
+        return _sentence(measure, labels, theme)
     columns = min(len(views), _COLUMNS)
-    grid = Grid(-(-len(views) // columns), columns, height=240, above=34, below=50, top=56, gap=0.075)
+    grid = Grid(
+        -(-len(views) // columns), columns, height=240, above=34, below=50, top=28 if title == "" else 76, gap=0.075
+    )
     traces: list[Any] = []
     layout = Layout()
     for i, (name, rows) in enumerate(views):
         values = objectives if setting == "objective" else list(dict.fromkeys(rows[setting]))
-        names = labels if setting == "objective" else [str(value) for value in values]
-        x: dict[str, Any] = {"title": {"text": "" if setting == "objective" else escape(setting)}}
+        names = labels if setting == "objective" else list(map(_worded, values))
+        x: dict[str, Any] = {
+            "title": {"text": "" if setting == "objective" else escape(_SETTINGS.get(setting, setting))}
+        }
         if not numeric:
             ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(value) for value in names]}
             x |= {**ticks, "range": [-0.6, len(names) - 0.4], "showgrid": False}
         place = grid.place(*divmod(i, columns))
-        axes = layout.view(*place, x=x, y=_value_axis(measure, rows, i, columns), title=escape(name))
+        y = _value_axis(measure, rows, i, columns)
+        far = _far(rows if QUANTITY in measure.by[1:] else measure.table) if "range" not in y else None
+        if far is not None:
+            run, ends = far
+            y |= {"range": ends}
+            corner = {"x": 1, "xref": "paper", "xanchor": "right", "y": place[1][1], "yref": "paper", "yanchor": "top"}
+            text = escape(f"{run} is outside this scale; the table has it")
+            layout.notes += [{**corner, "text": text, "showarrow": False, "font": {"size": 11}}] * (i == 0)
+        axes = layout.view(*place, x=x, y=y, title=escape(name))
         for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
             mine = rows[rows["objective"] == objective]
             if mine.empty:
@@ -106,11 +130,79 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     return layout.finish(
         traces,
         theme,
-        title={"text": escape(measure.name if title is None else title), "y": 1, "yanchor": "top", "pad": {"t": 14}},
+        title={
+            "text": _finding(measure) if title is None else escape(title),
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 18},
+        },
         height=grid.pixels,
         margin={"l": 64, "t": 0, "b": 0},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1 - 12 / grid.pixels, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 1 - (grid.top - 26) / grid.pixels, "yanchor": "top"},
     )
+
+
+def _worded(value: Any) -> str:
+    """Return the name of a setting's value in plain words."""
+    return _VALUES.get(str(value), f"{value:.4g}" if isinstance(value, float) else str(value).replace("_", " "))
+
+
+def _unit(measure: Measure, quantity: str = "") -> str:
+    unit = measure.unit if isinstance(measure.unit, str) else measure.unit.get(quantity, "")
+    return unit.replace("R2", "R²")
+
+
+def _finding(measure: Measure) -> str:
+    """Return a title: the measure's name, and what the means over seeds say of its objectives."""
+    name = escape(measure.name[:1].upper() + measure.name[1:])
+    means = measure.table.pivot_table("value", list(measure.by) or ["world"], "objective", sort=False, dropna=False)
+    labels = [escape(OBJECTIVES.get(objective, str(objective))) for objective in means]
+    if len(means) == 1:
+        unit = "" if measure.unit == "share" else f" {escape(_unit(measure))}"
+        text = ", ".join(f"{label} {mean:.3g}" for label, mean in zip(labels, means.iloc[0], strict=True)) + unit
+    elif len(labels) == 2 and measure.better:
+        # Some values cannot differ, such as a floor.
+        gain = (means.iloc[:, 1] - means.iloc[:, 0]) * (1 if measure.better == "higher" else -1)
+        differ, above = int((gain.abs() > 1e-9).sum()), int((gain > 1e-9).sum())
+        text = f"Means over seeds: {labels[1]} is {measure.better}, so better, in {above} of {differ} settings"
+    else:
+        return name
+    return f'{name}<br><span style="font-size:12px">{text}</span>'
+
+
+def _sentence(measure: Measure, labels: list[str], theme: Theme) -> Figure:
+    """Return a figure of words: one or two values need no frame."""
+    lines = []
+    for row, label in zip(measure.table.to_dict("records"), labels, strict=True):
+        error = f" ± {row['error']:.2g}" if row["error"] == row["error"] else ""
+        trials = f", {row['trials']:,} trials" if row["trials"] else ""
+        unit = _unit(measure, str(row.get(QUANTITY, "")))
+        setting = "".join(f", {_worded(row[name])}" for name in measure.by)
+        lines.append(escape(f"{label}{setting}: {row['value']:.4g}{error} ({unit}{trials})"))
+    lines += [escape(f"{name}: {value:.4g}") for name, value in measure.references.items()]
+    layout, place = Layout(), {"xanchor": "left", "yanchor": "top", "align": "left"}
+    name = escape(measure.name[:1].upper() + measure.name[1:])
+    layout.notes.append(note(0.0, 1.0, "<br>".join([f"<b>{name}</b>", *lines]), font={"size": 14}, **place))
+    hidden = {"xaxis": {"visible": False}, "yaxis": {"visible": False}}
+    height = 34 + 20 * (len(lines) + 1)
+    return layout.finish([], theme, height=height, margin={"l": 16, "t": 12, "b": 8}, **hidden)
+
+
+def _far(rows: pd.DataFrame) -> tuple[str, list[float]] | None:
+    """Return the run without which the others need much less of the scale, and the range that they need."""
+    runs = {
+        key: run["value"].to_numpy(float) for key, run in rows.groupby(["objective", "seed", "model"], dropna=False)
+    }
+    if len(runs) < 4:
+        return None
+    whole = float(np.ptp(rows["value"]))
+    without = {key: np.concatenate([run for other, run in runs.items() if other != key]) for key in runs}
+    key = min(without, key=lambda key: float(np.ptp(without[key])))
+    low, high = float(without[key].min()), float(without[key].max())
+    if not 0 < high - low < _FAR * whole:
+        return None
+    room = 0.06 * (high - low)
+    return f"{OBJECTIVES.get(key[0], key[0])}, seed {key[1]},", [low - room, high + room]
 
 
 def _views(measure: Measure) -> list[tuple[str, pd.DataFrame]]:
@@ -120,8 +212,10 @@ def _views(measure: Measure) -> list[tuple[str, pd.DataFrame]]:
     settings = list(measure.by[1:])
     views = []
     for values, rows in measure.table.groupby(settings, sort=False, dropna=False):
-        texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        named = [text if name == QUANTITY else f"{name} {text}" for name, text in zip(settings, texts, strict=True)]
+        named = [
+            f"{_SETTINGS.get(name, name)} {_worded(value)}".strip()
+            for name, value in zip(settings, values, strict=True)
+        ]
         views.append((", ".join(named), rows))
     return views
 
@@ -167,11 +261,10 @@ def _value_axis(measure: Measure, rows: pd.DataFrame, i: int, columns: int) -> d
     """Return the vertical axis of a view: a title in the first column, or everywhere where units differ."""
     axis: dict[str, Any] = {"range": [-0.04, 1.06]} if measure.unit == "share" else {}
     if QUANTITY in measure.by[1:]:
-        unit = measure.unit if isinstance(measure.unit, str) else measure.unit[rows[QUANTITY].iloc[0]]
-        return {**axis, "title": {"text": escape(unit)}}
+        return {**axis, "title": {"text": escape(_unit(measure, rows[QUANTITY].iloc[0]))}}
     first = i % columns == 0
     if first:
-        axis["title"] = {"text": escape(measure.unit)}
+        axis["title"] = {"text": escape(_unit(measure))}
     return {**axis, "matches": "y", "showticklabels": first} if i else axis
 
 

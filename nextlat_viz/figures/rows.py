@@ -244,23 +244,35 @@ def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]
     >>> from nextlat_viz import worlds
     >>> world = worlds.get("rrxor")
     >>> true_state(world, world.sample(1, 6, seed=1), 3)["state"]
-    '1'
+    'first 1'
     """
-    names = world.state_values
+    names: dict[str, tuple[str, ...] | None] = {**world.state_values, BELIEF: world.state_names}
     known = {name: values[0, position - 1] for name, values in episode.states.items()}
     if position == 0:
         known = {name: value for name, value in world.start_states().items() if name in episode.states}
-    return {name: _words(value, names.get(name)) for name, value in known.items()}
+    return {
+        name.replace("_", " "): _words(value, names.get(name), name in world.optional_states)
+        for name, value in known.items()
+    }
 
 
-def _words(value: np.ndarray | np.generic, names: tuple[str, ...] | None) -> str:
+def _words(value: np.ndarray | np.generic, names: tuple[str, ...] | None, optional: bool) -> str:
+    """Write a value; -1 stands for none where there are names or the value is `optional`."""
     values = np.ravel(value)
+    if values.dtype.kind == "f" and names and len(names) == values.size:
+        return shorten(
+            ", ".join(f"{name}: {item:.3g}" for name, item in zip(names, values, strict=True) if item), LONGEST_FACT
+        )
     if values.size > _MOST_VALUES:
-        return f"{values.size} values"
+        counts = np.bincount(values, minlength=len(names)) if names and values.min() >= 0 else ()
+        listed = ", ".join(f"{count} {name}" for name, count in zip(names or (), counts, strict=True) if count)
+        return listed or f"{values.size} values"
     words = []
     for item in values.tolist():
-        if names is not None and isinstance(item, int):
-            words.append(names[item] if item >= 0 else "not known yet")
-        else:
-            words.append(f"{item:.3g}" if isinstance(item, float) else str(item))
-    return shorten(", ".join(words), LONGEST_FACT)
+        if isinstance(item, bool):
+            words.append("yes" if item else "no")
+        elif names is None or isinstance(item, float):
+            words += [f"{item:.3g}" if isinstance(item, float) else str(item)] * (not optional or item >= 0)
+        elif item >= 0:
+            words.append(names[item])
+    return shorten(", ".join(words), LONGEST_FACT) or "not known yet"

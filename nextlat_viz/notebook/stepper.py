@@ -54,7 +54,7 @@ class EpisodeStepper(Box):
     >>> stepper = EpisodeStepper("rrxor", length=6, seed=1)
     >>> stepper.position = 3
     >>> stepper.facts["state"]
-    '1'
+    'first 1'
     >>> stepper.close()
     """
 
@@ -121,8 +121,9 @@ class EpisodeStepper(Box):
         self._redraw()
 
     def _begin(self) -> None:
-        """Go to the first token of the episode; position 0, before it, is one step back."""
-        self._controls.show(1, 0, int(self.episode.length[0]))
+        """Go to the middle of the episode: most pictures are empty at its beginning."""
+        last = int(self.episode.length[0])
+        self._controls.show(max(1, last // 2), 0, last)
 
     def _figure(self) -> Any:
         kind = self._picture.value
@@ -170,7 +171,7 @@ class EpisodeStepper(Box):
             return f"<div>Legal next tokens: {escape(', '.join(names))}{more}</div>"
         order = np.argsort(-chances, kind="stable")[:_MOST_NEXT]
         text = ", ".join(
-            f"{self.world.vocabulary[token]} {chances[token]:.3g}" for token in order if chances[token] > 0
+            f"{self.world.vocabulary[token]}: {chances[token]:.3g}" for token in order if chances[token] > 0
         )
         more = ", …" if (chances > 0).sum() > _MOST_NEXT else ""
         return f"<div>{title}, exact probabilities: {escape(text)}{more}</div>"

@@ -71,7 +71,7 @@ def drawn_at_last(panel: Any) -> Any:
     return panel.drawn or (panel.state.jobs.running is None and panel.words)
 
 
-@pytest.mark.parametrize("world", ["rrxor", "taxi_grid"])
+@pytest.mark.parametrize("world", ["rrxor", "s3"])
 def test_panels(page: Page, world: str) -> None:
     state = ViewState(f"{world}/next_token", f"{world}/nextlat")
     state.position = 4

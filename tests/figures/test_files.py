@@ -107,7 +107,7 @@ def test_a_figure_for_print_is_light_opaque_and_as_wide_as_said(size: str) -> No
 def test_print_sizes_are_the_ones_of_paper() -> None:
     # 300 dots an inch on paper; a slide fills a screen of 1,920 pixels.
     dots = {name: print_options(name)["width"] * print_options(name)["scale"] for name in SIZES}
-    assert {name: round(value) for name, value in dots.items()} == {"column": 990, "text": 2070, "slide": 1920}
+    assert {name: round(value) for name, value in dots.items()} == {"column": 975, "text": 2025, "slide": 1920}
     with pytest.raises(UnknownNameError, match=r"unknown print size 'colum'. Did you mean 'column'"):
         print_options("colum")
 

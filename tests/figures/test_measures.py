@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -58,5 +59,27 @@ def test_objectives_differ_in_symbol_and_dash() -> None:
 
 def test_names_are_text() -> None:
     text = json.dumps(found(SETTINGS["both"]).plot().to_plotly_json(), default=str)
-    assert "kind &lt;b&gt;" in text
-    assert "kind <b>" not in text
+    assert "<b>&lt;b&gt;</b>" in text
+    assert "<b><b>" not in text
+
+
+def test_titles_say_the_finding_in_plain_words() -> None:
+    assert "NextLat 0.55, next-token 0.5" in found({}).plot().layout.title.text
+    figure = found({"k": (1, 2), "quantity": ("kl", "merge_distance")}).plot(title="")
+    assert [note.text for note in figure.layout.annotations[:2]] == ["<b>KL divergence</b>", "<b>merge distance</b>"]
+    assert figure.layout.xaxis.title.text == "steps ahead"
+
+
+def test_two_values_are_a_sentence() -> None:
+    two = replace(found({}), table=found({}).table.iloc[[0, 2]])
+    (note,) = two.plot().layout.annotations
+    assert "NextLat: 0.5 ± 0.01 (share, 9 trials)<br>next-token: 0.5" in note.text
+
+
+def test_a_run_far_from_the_others_does_not_set_the_scale() -> None:
+    rows = [record("w", "nextlat", seed, k=k, value=1.0 + seed + k) for seed in range(3) for k in (1, 2)]
+    rows += [record("w", "next_token", 7, k=k, value=90.0 * k) for k in (1, 2)]
+    figure = Measure("m", pd.DataFrame(rows), by=("k",), unit="nats").plot()
+    assert figure.layout.yaxis.range[1] < 6
+    assert any("next-token, seed 7" in note.text for note in figure.layout.annotations)
+    assert 180.0 in [value for trace in figure.data for value in trace.y]

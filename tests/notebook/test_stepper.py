@@ -9,6 +9,7 @@ import pytest
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.figures.rows import true_state
 from nextlat_viz.notebook import EpisodeStepper
 from nextlat_viz.worlds import HiddenMarkovWorld
 
@@ -29,7 +30,7 @@ def test_what_is_said_is_what_is_true(stepper: EpisodeStepper) -> None:
         assert f"true after {position} token" in text
         law = world.next_token_probs(episode.tokens[:, :position])[0, -1]
         likely = int(law.argmax())
-        assert f"{world.vocabulary[likely]} {law[likely]:.3g}" in text
+        assert f"{world.vocabulary[likely]}: {law[likely]:.3g}" in text
 
 
 @pytest.mark.parametrize("name", worlds.names())
@@ -81,7 +82,7 @@ def test_another_episode(stepper: EpisodeStepper) -> None:
     stepper.position = 8
     stepper._seed.value = 4
     assert stepper.episode.sha256 == stepper.world.sample(1, 8, seed=4).sha256
-    assert stepper.position == 1
+    assert stepper.position == 4
 
 
 def test_an_episode_of_ones_own() -> None:
@@ -107,3 +108,20 @@ def test_names_are_text_not_markup() -> None:
     assert "<b>a" not in stepper._beside.value
     assert "&lt;script&gt;" in stepper._beside.value
     stepper.close()
+
+
+@pytest.mark.parametrize("name", ["countdown", "path_star", "taxi", "othello", "story", "mess3"])
+def test_facts_hold_no_codes(name: str) -> None:
+    world = worlds.get(name)
+    episode = world.sample(1, None if world.length else 12, seed=0)
+    for position in (1, int(episode.length[0]) // 2):
+        facts = true_state(world, episode, position)
+        assert not any("_" in fact for fact in facts)
+        for fact in set(facts) & {"distance", "depth", "remaining", "target", "board", "belief"}:
+            assert "-1" not in facts[fact]
+            assert "values" not in facts[fact]
+        assert "belief" not in facts or f"{world.state_names[0]}: " in facts["belief"]
+
+
+def test_a_stepper_opens_in_the_middle(stepper: EpisodeStepper) -> None:
+    assert EpisodeStepper(stepper.world, stepper.episode).position == 4
