@@ -168,7 +168,7 @@ def think(
     LatentsError
         A model that is not recursive; no puzzles.
     ValueError
-        Puzzles that the world cannot solve, once `Thinking.facts` is asked for.
+        Puzzles that have no solution.
 
     Examples
     --------
@@ -211,6 +211,8 @@ def puzzles_of(checkpoint: TrainedModel, puzzles: Any) -> Episodes:
         raise LatentsError(
             f"puzzles hold token {wrong[0]}, and those of world {checkpoint.world.name!r} are 0 to {known - 1}"
         )
+    if isinstance(checkpoint.world, Queens):
+        checkpoint.world.completions(puzzles.tokens)  # raises for a board that has none
     return puzzles
 
 

@@ -149,6 +149,8 @@ def test_bad_input_is_refused(model, boards):
         think(model, np.full((1, 25), 2))
     with pytest.raises(ValueError, match="cannot be solved: of the given queens a1 b1 some attack each other"):
         nlv.extract(model, Episodes(np.array([[1, 1] + [0] * 23])))
+    with pytest.raises(ValueError, match="has 6 given queens, and 5 fit at most"):
+        think(model, np.array([[1] * 6 + [0] * 19]))
     with pytest.raises(LatentsError, match="no answers to compare with"):
         think(model, boards.tokens).margins  # noqa: B018
     with pytest.raises(ValueError, match="guidance=nan must be a number"):
