@@ -255,10 +255,19 @@ def _margin_rows(thinking: Thinking, dead: float = 0.01) -> Iterator[dict[str, A
 
 
 def step_measures(models: Sequence[Checkpoint], thinkings: Sequence[Thinking]) -> tuple[Measure, Measure]:
-    """`solved_by_step` and `advantage_margin` of answers that are there already, one `Thinking` for each model."""
+    """`solved_by_step` and `advantage_margin` of answers that are there already, one `Thinking` for each model.
+
+    Examples
+    --------
+    >>> from nextlat_viz import load, think
+    >>> model = load("queens/dis")
+    >>> [measure.by for measure in step_measures([model], [think(model)])]
+    [('step', 'quantity'), ('step', 'cells')]
+    """
     solved, margins = [], []
     for model, thinking in zip(models, thinkings, strict=True):
-        about = {"world": model.world.name, "objective": model.objective, "seed": model.seed, "model": model.name}
+        about: dict[str, Any] = {"objective": model.objective, "seed": model.seed, "model": model.name}
+        about["world"] = model.world.name
         solved += [record(**about, **row) for row in _solved_rows(model, thinking)]
         margins += [record(**about, **row) for row in _margin_rows(thinking)]
     return (

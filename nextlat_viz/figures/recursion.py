@@ -98,15 +98,16 @@ def thinking_curves(
         }
     else:
         axis["dtick"] = _tick(table["step"])
-    y = {"title": {"text": "solved puzzles, share"}, "range": [-0.04, 1.06]}
-    axes = layout.view(*grid.place(0, 0), x=axis, y=y, title="Solved after so much thinking")
+    y: dict[str, Any] = {"title": {"text": "solved puzzles, share"}, "range": [-0.04, 1.06]}
+    axes = layout.view(*grid.place(0, 0), x=axis, y=y, title="Held-out puzzles solved")
     for i, objective in enumerate(objectives):
         mine = table[table["objective"] == objective]
-        traces += _curves(mine, x, *looks[objective], i, axes)
+        label, color = looks[objective]
+        traces += _curves(mine, x, label, color, i, axes)
     views = [axes] if x == "step" else []
     if margins is not None:
-        ticks = {"tickvals": [1e-4, 1e-3, 1e-2, 1e-1, 1], "ticktext": ["0.01 %", "0.1 %", "1 %", "10 %", "100 %"]}
-        y = {"title": {"text": "size of the margin"}, "type": "log", "range": [-4.2, 0.2], **ticks}
+        y = {"title": {"text": "size of the margin"}, "type": "log", "range": [-4.2, 0.2]}
+        y |= {"tickvals": [1e-4, 1e-3, 1e-2, 1e-1, 1], "ticktext": ["0.01 %", "0.1 %", "1 %", "10 %", "100 %"]}
         steps = {"title": {"text": _AXES["step"]}, "dtick": _tick(margins.table["step"])}
         more = "Open: the step hurts. Below 1 %: dead."
         axes = layout.view(*grid.place(0, 1), x=steps, y=y, title="Which steps help?", more=more)
@@ -144,7 +145,7 @@ def _curves(rows: pd.DataFrame, x: str, label: str, color: str, i: int, axes: Ma
         run = run.sort_values("step")
         trained = run[run["trained"].astype(bool)]
         last = trained.tail(1)
-        options = {"name": name, "legendgroup": name, "meta": {"objective": objective, "model": str(model)}, **axes}
+        options: dict[str, Any] = {"name": name, "legendgroup": name, **axes}
         seed = run["seed"].iloc[0]
         about = f"{escape(str(model)) if pd.isna(seed) else f'{name}, seed {seed}'}<br>%{{x}} "
         hover = f"{about}{'steps' if x == 'step' else 'passes'}: %{{y:.3f}}"
@@ -162,7 +163,7 @@ def _curves(rows: pd.DataFrame, x: str, label: str, color: str, i: int, axes: Ma
                 go.Scatter(
                     x=part[x].tolist(), y=part["value"].tolist(), mode=mode, opacity=0.6 if several and line else 1,
                     hovertemplate=f"{text}<extra></extra>", showlegend=first and role == "end",
-                    **look, **options | {"meta": options["meta"] | {"role": role}},
+                    meta={"role": role, "objective": objective, "model": str(model)}, **look, **options,
                 )
             )  # fmt: skip
         first = False
@@ -245,23 +246,28 @@ def thinking_boards(
     columns = at_least("columns", columns)
     views = []
     for label, thinking in thinkings.items():
-        if not isinstance(thinking.world, Queens):
-            raise ValueError(f"the answers of {label} are to world {thinking.world.name!r}, and boards are of 'queens'")
+        world = thinking.world
+        if not isinstance(world, Queens):
+            raise ValueError(f"the answers of {label} are to world {world.name!r}, and boards are of 'queens'")
         if not 0 <= puzzle < len(thinking.puzzles):
             raise ValueError(f"puzzle={puzzle}: there are {len(thinking.puzzles)}, from 0")
         wanted = range(1, thinking.steps + 1) if steps is None else [steps] if isinstance(steps, int) else steps
         for step in wanted:
             if not 1 <= step <= thinking.steps:
                 raise ValueError(f"step {step} of {label}: there are steps 1 to {thinking.steps}")
-            views.append((label, thinking, step))
+            views.append((label, thinking, step, world.size))
     columns = min(columns, len(views))
     side = 300 if columns == 1 else 190 if columns <= 4 else 104
     grid = Grid(-(-len(views) // columns), columns, height=side, above=54, top=6, foot=36, gap=0.02)
     layout, traces = Layout(), []
-    one_model, one_step = len(thinkings) == 1, len({step for _, _, step in views}) == 1
-    for i, (label, thinking, step) in enumerate(views):
-        size = thinking.world.size
-        place = {"range": [-0.05, size + 0.05], "visible": False, "fixedrange": True, "constrain": "domain"}
+    one_model, one_step = len(thinkings) == 1, len({step for _, _, step, _ in views}) == 1
+    for i, (label, thinking, step, size) in enumerate(views):
+        place: dict[str, Any] = {
+            "range": [-0.05, size + 0.05],
+            "visible": False,
+            "fixedrange": True,
+            "constrain": "domain",
+        }
         title = [] if one_model else [shorten(label, 24)]
         title += [] if one_step and not one_model else [f"step {step}"]
         title[-1] += "†" if step > thinking.trained else ""
@@ -277,7 +283,7 @@ def thinking_boards(
         traces += _board(thinking, puzzle, step, axes)
     for heading in layout.notes:
         heading["font"] = {"size": 11}
-    key = _KEY + (" † Not taken in training." if any(step > thought.trained for _, thought, step in views) else "")
+    key = _KEY + (" † Not taken in training." if any(step > thought.trained for _, thought, step, _ in views) else "")
     layout.notes.append(note(0.0, 0.0, key, xanchor="left", yanchor="top", yshift=-8, font={"size": 11}))
     return layout.finish(traces, theme, height=grid.pixels, margin={"l": 8, "r": 8, "t": 0, "b": 0}, showlegend=False)
 

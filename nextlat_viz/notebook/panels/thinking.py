@@ -56,7 +56,8 @@ class ThinkingPanel(Panel):
     def _measures(self, thinkings: list[Any]) -> list[Measure]:
         """What the models of the scene and the other shipped runs of its world solve by step, and their margins."""
         scene = self.state.scene
-        models = [scene.checkpoint(model) for model in range(len(scene.labels))]
+        # Without its checkpoint a model has no answers.
+        models = [model for model in map(scene.checkpoint, range(len(scene.labels))) if model is not None]
         own = {model.name for model in models}
         shipped = analysis.measure.results()
         others = shipped[shipped["world"].isin({model.world.name for model in models}) & ~shipped["model"].isin(own)]

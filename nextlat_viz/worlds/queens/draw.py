@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
@@ -89,17 +91,17 @@ def draw_board(
     return figure
 
 
-def squares(size: int) -> list[dict[str, object]]:
+def squares(size: int) -> list[dict[str, Any]]:
     """The shapes of an empty board: its light ground, and all dark squares as one path."""
     dark = [divmod(cell, size) for cell in range(size * size) if sum(divmod(cell, size)) % 2]
     # plotly reads absolute commands only.
     path = "".join(f"M{column},{row}H{column + 1}V{row + 1}H{column}Z" for row, column in dark)
-    common = {"line": {"width": 0}, "layer": "below"}
+    common: dict[str, Any] = {"line": {"width": 0}, "layer": "below"}
     ground = {"type": "rect", "x0": 0, "x1": size, "y0": 0, "y1": size, "fillcolor": SQUARES[0]}
     return [ground | common, {"type": "path", "path": path, "fillcolor": SQUARES[1]} | common]
 
 
-def shades(shares: Float[np.ndarray, " cells"], size: int) -> list[dict[str, object]]:
+def shades(shares: Float[np.ndarray, " cells"], size: int) -> list[dict[str, Any]]:
     """Shapes that colour the cells by a share from 0 to 1."""
     return [
         {"type": "rect", "x0": cell % size, "x1": cell % size + 1, "y0": cell // size, "y1": cell // size + 1}
@@ -108,7 +110,7 @@ def shades(shares: Float[np.ndarray, " cells"], size: int) -> list[dict[str, obj
     ]
 
 
-def crowns(cells: Int[np.ndarray, " queens"], size: int) -> dict[str, object]:
+def crowns(cells: Int[np.ndarray, " queens"], size: int) -> dict[str, Any]:
     """A trace of filled crowns on some cells; the caller adds ``fillcolor``."""
     corners = np.stack([cells % size, cells // size], axis=1)[:, None] + _CROWN
     points = np.concatenate([corners, np.full((len(cells), 1, 2), np.nan)], axis=1).reshape(-1, 2)

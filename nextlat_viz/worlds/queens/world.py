@@ -354,9 +354,8 @@ def _size(value: int) -> int:
 
 def _span(given: int | Sequence[int], size: int) -> tuple[int, int]:
     """Least and greatest number of given queens."""
-    several = isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 2
-    low, high = given if several else (given, given)
-    low, high = (checks.integer("given", number, 0, size - 1) for number in (low, high))
+    pair = given if isinstance(given, Sequence) and len(given) == 2 else (given, given)
+    low, high = (checks.integer("given", number, 0, size - 1) for number in pair)
     if low > high:
         raise ValueError(f"given={given!r} must be a number of queens, or the least and the greatest number")
     return low, high
