@@ -24,7 +24,7 @@ def count_beliefs(prior, T, depth):
 
 def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     for name, depth in [("z1r", 0), ("z1r", 1), ("golden_mean", 2), ("even", 3), ("z1r", 4), ("sns", 5), ("rrxor", 6)]:
-        world = get(name)
+        world: Any = get(name)
         yield world.stationary, world.transitions, depth
     world = get("mess3", x=round(rng.uniform(0.1, 0.3), 2), alpha=round(rng.uniform(0.5, 0.8), 2))
     yield world.stationary, world.transitions, 4
@@ -81,11 +81,11 @@ def levels_added(prior, T, depth):
 
 
 def impossible_too(prior, T, depth):
-    level, seen = [prior], {tuple(prior.round(9))}
+    level, seen = [prior], {str(prior.round(9))}
     for _ in range(depth):
         joints = [belief @ matrix for belief in level for matrix in T]
         level = [joint / joint.sum() for joint in joints]
-        seen |= {tuple(belief.round(9)) if belief.sum() > 0 else "NaN" for belief in level}
+        seen |= {str(belief.round(9)) for belief in level}
     return len(seen)
 
 
