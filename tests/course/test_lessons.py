@@ -15,6 +15,7 @@ from ipywidgets.widgets.widget import _instances
 from nextlat_viz import course
 from nextlat_viz.course.exercise import all_exercises, all_predictions
 from nextlat_viz.course.prediction import Question
+from nextlat_viz.notebook.panel import Panel
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks" / "course").glob("[0-9]*.ipynb"))
 
@@ -48,6 +49,9 @@ def test_runs_from_top_to_bottom(lesson: Path) -> None:
         value = execute(inspect.getsource(known[name].solution) if name else cell.source, namespace)
         if isinstance(value, course.Verdict):
             assert value.passed, value
+        if isinstance(value, Panel):
+            assert value.shown
+            assert value.drawn, value
         if isinstance(value, Question):
             value.options.value = value.options.options[-1]
             value.button.click()

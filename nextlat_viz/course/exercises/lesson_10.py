@@ -11,7 +11,7 @@ from nextlat_viz.course.exercise import Exercise, Prediction
 
 
 def smallest_edit(hidden, W, c, target, C):
-    """Return the edit e after which the probe W (hidden + e) + c reads the target, smallest as measured by C."""
+    """Return the smallest edit e, by C, after which W (hidden + e) + c is the target."""
     missing = target - (W @ hidden + c)
     return C @ W.T @ np.linalg.solve(W @ C @ W.T, missing)
 
