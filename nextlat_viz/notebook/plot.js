@@ -118,6 +118,7 @@ class View {
       if (this.stale || this.plot.clientWidth !== this.width || this.room() !== this.height) this.draw();
     });
     this.sized.observe(this.plot);
+    this.sized.observe(el);
     plotly(figure.model).then(
       library => {
         this.plotly = library;

@@ -176,7 +176,7 @@ def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     >>> from pathlib import Path
     >>> source = app_notebook("rrxor/nextlat")["cells"][0]["source"]
     >>> source.splitlines()[0], Path("rrxor/nextlat/seed0").as_posix() in source
-    ('from nextlat_viz.notebook.studio import studio', True)
+    ('from nextlat_viz.notebook.studio import page', True)
     """
     names = [models] if isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence) else list(models)
     if not names:
@@ -193,12 +193,13 @@ def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str
         raise ValueError(f"models must be of one world, because they read the same episodes, got {listed}")
     # The kernel runs in another folder, where a relative path would not lead here.
     folders = [checkpoint.folder.resolve().as_posix() for checkpoint in checkpoints]
-    source = f"from nextlat_viz.notebook.studio import studio\nstudio(*{json.dumps(folders)})"
+    source = f"from nextlat_viz.notebook.studio import page\npage(*{json.dumps(folders)})"
     cell: dict[str, Any] = {
         "cell_type": "code", "id": "studio", "execution_count": None, "metadata": {}, "outputs": [], "source": source,
     }  # fmt: skip
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    title = f"{', '.join(checkpoint.name for checkpoint in checkpoints)}: nextlat_viz studio"
+    return {"cells": [cell], "metadata": {"kernelspec": kernel, "title": title}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def _settings(port: int, token: str) -> dict[str, Any]:

@@ -409,3 +409,22 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     >>> opened.close()
     """
     return Studio(*(models or (DEFAULT if state is None else ())), state=state, theme=theme)
+
+
+def page(*models: Any) -> Studio:
+    """Open the studio as a whole page, as `serve` shows it: in the full window, with a title, dark where the system is.
+
+    Examples
+    --------
+    >>> opened = page("rrxor/next_token", "rrxor/nextlat")
+    >>> "next-token, NextLat on rrxor" in opened.children[0].value
+    True
+    >>> opened.close()
+    """
+    opened = studio(*models)
+    names = f"{', '.join(map(shorten, opened.state.labels))} on {shorten(opened.state.world)}"
+    about = "Models that read the same episodes, side by side. Each panel answers one question at the cursor."
+    title = ipywidgets.HTML(f"<b>nextlat_viz studio: {escape(names)}</b>&ensp;{about}")
+    opened.children = [title, *opened.children]
+    opened.add_class("nlv-page")
+    return opened

@@ -62,6 +62,9 @@ function render({model, el}) {
   const measure = () => {
     const frame = studio?.closest(".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook, .jp-LinkedOutputView");
     studio?.style.setProperty("--nlv-room", `${(frame?.clientHeight || innerHeight) - EDGES}px`);
+    // ipywidgets gives these no titles.
+    const titles = ["Play or pause", "Stop, and go back to the first position"];
+    studio?.querySelectorAll(".widget-play button").forEach((button, i) => (button.title = titles[i]));
   };
   const sized = new ResizeObserver(measure);
   let studio = null, gone = false;

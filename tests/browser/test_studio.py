@@ -312,11 +312,11 @@ def test_export_by_hand(opened: Opened, server: Server) -> None:
     book = opened.notebook
     opened.more()
     book.choose("Export", "What does the model predict next?")
-    field = book.control("to", -1).locator("input")
+    field = book.control("to").locator("input")
     expect(field).to_have_value("next.png")
     field.fill("next.svg")
     field.press("Enter")
-    opened.studio.get_by_role("button", name="Export").click()
+    opened.studio.get_by_role("button", name="Export", exact=True).click()
     expect(opened.studio).to_contain_text("wrote ")
     for name in ("next.svg", "next.svg.json"):
         assert (server.notebooks / name).stat().st_size > 500
