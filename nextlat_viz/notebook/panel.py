@@ -249,7 +249,8 @@ class Panel(Box):
             self._enlarge.icon = "compress" if self.large else "expand"
             # Neither takes more room than its line of text.
             slim = self.folded or (self.shown and bool(self.why_not))
-            (self.add_class if slim else self.remove_class)("nlv-slim")
+            for name, wanted in (("nlv-slim", slim), ("nlv-large", self.large)):
+                (self.add_class if wanted else self.remove_class)(name)
         self.layout.display = None if self.shown else "none"
         self._ask()
 
@@ -426,6 +427,21 @@ def choice(description: str, tooltip: str, options: Sequence[Any] = (), **layout
     """A labelled list to choose from."""
     look = {"style": LABEL, "layout": {**ROOM, **layout}}
     return ipywidgets.Dropdown(options=options, description=description, tooltip=tooltip, **look)
+
+
+def take_legend(figure: Any) -> list[str]:
+    """Return the entries of a figure's legend as HTML, which wraps, and take the legend off the figure."""
+    entries = []
+    for trace in (trace.to_plotly_json() for trace in figure.data):
+        if figure.layout.showlegend is not False and trace.get("showlegend", True) and trace.get("name"):
+            marker = trace.get("marker", {})
+            colors = [part.get("color") for part in (marker, trace.get("line", {}), marker.get("line", {}))]
+            seen = (color for color in colors if isinstance(color, str) and color != "rgba(0,0,0,0)")
+            color = next(seen, "inherit")
+            mark = f'<span style="color:{color}">■</span> {trace["name"]}'
+            entries.append(f'<span style="white-space:nowrap">{mark}</span>')
+    figure.layout.showlegend = False
+    return entries
 
 
 def text_line() -> ipywidgets.HTML:

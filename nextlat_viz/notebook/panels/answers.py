@@ -12,17 +12,20 @@ from nextlat_viz.display import escape
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.layout import column_domains
+from nextlat_viz.figures.layout import note as note_at
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents.table import HIDDEN, PROBS
 from nextlat_viz.latents.thinking import is_recursive
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import Panel, text_line
+from nextlat_viz.notebook.panel import Panel, take_legend, text_line
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
     from nextlat_viz.training import Checkpoint
 
+# Letters that fit over one of three views in a row.
+_HEADING = 30
 # More bars than this cannot be told apart in a narrow panel.
 _BARS = 12
 _STEPS = 8
@@ -41,12 +44,12 @@ class ModelPanel(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self._without = text_line()
+        self.about, self._without = text_line(), text_line()
         self._build()
 
     def _build(self) -> None:
         """Make the controls and call `_show`."""
-        self._show(below=[self._without])
+        self._show(below=[self.about, self._without])
 
     def _answer(self, model: int, row: int) -> Any:
         raise NotImplementedError
@@ -140,7 +143,8 @@ class AheadPanel(ModelPanel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = look_ahead_path(answers, axes=("PCA 1", "PCA 2"), theme=theme)
-        return in_a_row(figure, 62)
+        self.about.value = in_a_row(figure)
+        return figure
 
 
 class KnowsPanel(ModelPanel):
@@ -166,18 +170,28 @@ class KnowsPanel(ModelPanel):
         return figure
 
 
-def in_a_row(figure: Any, above: int) -> Any:
-    """Place the views of a figure side by side, with some pixels for their headings above: a panel is wide and low."""
+def in_a_row(figure: Any) -> str:
+    """Place the views of a figure side by side: a panel is wide and low.
+
+    Titles of vertical axes become headings. Returns what there is no room for, the legend and long lines, as HTML.
+    """
+    words = take_legend(figure)
     columns = column_domains(len(list(figure.select_xaxes())), 0.085)
     headings = {(note.x, note.y): note for note in figure.layout.annotations if note.xref == "paper"}
+    notes, most = [], 1
     for across, x, y in zip(columns, figure.select_xaxes(), figure.select_yaxes(), strict=True):
-        heading = headings.get((x.domain[0], y.domain[1]))
-        if heading is not None:
-            heading.update(x=across[0], y=1)
-        x.domain, y.domain = across, [0, 1]
-    legend = {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.01, "yanchor": "bottom"}
-    figure.update_layout(legend=legend, margin={"t": above, "b": 62, "l": 46}, height=320)
-    return figure
+        note = headings.get((x.domain[0], y.domain[1]))
+        lines = [] if note is None else note.text.split("<br>")
+        words += [line for line in lines if len(line) > _HEADING]
+        lines = [line for line in [*lines, y.title.text or ""] if line and len(line) <= _HEADING]
+        most = max(most, len(lines))
+        place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 4, "font": {"size": 11}}
+        notes.append(note_at(across[0], 1.0, "<br>".join(lines), **place))
+        x.update(domain=across, title_text="")
+        y.update(domain=[0, 1], title_text="")
+    margin = {"t": 10 + 14 * most, "b": 24, "l": 34}
+    figure.update_layout(annotations=notes, showlegend=False, margin=margin, height=320)
+    return " &ensp;".join(words)
 
 
 def _trim(figure: Any) -> None:

@@ -59,7 +59,6 @@ class WhatIfPanel(ModelPanel):
         self.plane = TargetPlane(self.state, self._guarded(self._drag))
         self._chosen: InjectionPlane | None = None
         self._held: Any = None
-        self.about = text_line()
         self._offer(None)
         row = controls.row(change, self.to, self.slider, self.metric, self.model)
         self._show(above=[row], below=[self.about, self._without])
@@ -206,14 +205,13 @@ class WhatIfPanel(ModelPanel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = injection_figure(answers, most=_MOST, theme=theme)
-        # As text of the page, which wraps: the figure is low.
         about, *others = figure.layout.annotations
         text = about.text.replace("<br>", " ")
         for label in map(escape, map(shorten, answers)):
             text = text.replace(f" {label}: edit", f"<br>{label}: edit")
-        self.about.value = text
         figure.layout.annotations = others
-        return in_a_row(figure, 44)
+        self.about.value = f"{text}<br>{in_a_row(figure)}"
+        return figure
 
 
 class TargetPlane:

@@ -7,7 +7,7 @@ from typing import Any
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.recursion import thinking_boards
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.panel import Panel, choice, take_legend, text_line
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.state import ViewState
 
@@ -85,15 +85,10 @@ def _take_words(figure: Any) -> str:
     layout = figure.layout
     below = [note.xref == note.yref == "paper" and (note.y or 0) <= 0 for note in layout.annotations]
     parts = [layout.title.text, *(note.text for note, low in zip(layout.annotations, below, strict=True) if low)]
-    traces = [trace.to_plotly_json() for trace in figure.data]
-    for trace in traces:
-        if layout.showlegend and trace.get("showlegend", True) and trace.get("name"):
-            colors = [trace.get(part, {}).get("color") for part in ("marker", "line")]
-            color = next((color for color in colors if isinstance(color, str)), "inherit")
-            mark = f'<span style="color:{color}">■</span> {trace["name"]}'
-            parts.append(f'<span style="white-space:nowrap">{mark}</span>')
+    parts += take_legend(figure) if layout.showlegend else []
     layout.annotations = [note for note, low in zip(layout.annotations, below, strict=True) if not low]
-    layout.update(title_text="", showlegend=False)
+    layout.title.text = ""
+    traces = [trace.to_plotly_json() for trace in figure.data]
     # The toolbar is in the right margin, and a colour bar.
     layout.margin.update({"l": 8, "t": 8, "b": 8} if layout.xaxis.visible is False else {"t": 8})
     if any("colorbar" in trace or "colorbar" in trace.get("marker", {}) for trace in traces):
