@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from typing import Any
 
 import plotly.graph_objects as go
@@ -38,13 +40,28 @@ CONFIG: dict[str, Any] = {
         "zoomIn2d",
         "zoomOut2d",
     ],
-    "toImageButtonOptions": {"format": "svg", "filename": "nextlat_viz"},
+    "toImageButtonOptions": {"format": "svg"},
 }
 """plotly configuration of every figure: no logo and no upload."""
+_LONGEST = 60  # letters of a file name
 
-# JupyterLab resizes the figure of a cell itself; where plotly does so too, a change of the window's size leaves the
-# figure no height.
-_IN_A_CELL = {**CONFIG, "responsive": False}
+
+def configuration(figure: go.Figure, *, responsive: bool = True) -> dict[str, Any]:
+    """Return plotly's configuration of a figure, with its title as the name of the file that the camera button writes.
+
+    JupyterLab resizes the figure of a cell itself; where plotly does so too, a change of the window's size leaves the
+    figure no height.
+
+    Examples
+    --------
+    >>> configuration(go.Figure().update_layout(title="<b>Loss</b> & floor"))["toImageButtonOptions"]["filename"]
+    'Loss_floor'
+    """
+    texts = [figure.layout.title.text, *(item.text for item in figure.layout.annotations)]
+    plain = (html.unescape(re.sub("<[^>]*>", " ", text or "").strip()) for text in texts)
+    name = next(filter(None, (re.sub(r"\W+", "_", text).strip("_")[:_LONGEST] for text in plain)), "figure")
+    image = {**CONFIG["toImageButtonOptions"], "filename": name}
+    return {**CONFIG, "responsive": responsive, "toImageButtonOptions": image}
 
 
 class Figure(go.Figure):
@@ -61,19 +78,19 @@ class Figure(go.Figure):
 
     def show(self, *arguments: Any, **options: Any) -> Any:
         """Show the figure, as plotly does."""
-        return super().show(*arguments, **{"config": _IN_A_CELL, **options})
+        return super().show(*arguments, **{"config": configuration(self, responsive=False), **options})
 
     def to_html(self, *arguments: Any, **options: Any) -> str:
         """Return the figure as HTML, as plotly does."""
-        text: str = super().to_html(*arguments, **{"config": CONFIG, **options})
+        text: str = super().to_html(*arguments, **{"config": configuration(self), **options})
         return text
 
     def write_html(self, *arguments: Any, **options: Any) -> None:
         """Write the figure as HTML, as plotly does."""
-        super().write_html(*arguments, **{"config": CONFIG, **options})
+        super().write_html(*arguments, **{"config": configuration(self), **options})
 
     def _repr_mimebundle_(self, *arguments: Any, **options: Any) -> Any:
-        return super()._repr_mimebundle_(*arguments, **{"config": _IN_A_CELL, **options})
+        return super()._repr_mimebundle_(*arguments, **{"config": configuration(self, responsive=False), **options})
 
     def _ipython_display_(self) -> None:
         if plotly.io.renderers.render_on_display and plotly.io.renderers.default:

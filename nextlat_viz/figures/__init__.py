@@ -5,12 +5,13 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.clouds import clouds
+from nextlat_viz.figures.compose import compose, contact_sheet
 from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write_figure
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.measures import measure_figure, probe_offsets
 from nextlat_viz.figures.probes import probe_overview
-from nextlat_viz.figures.reconstruction import reconstruction
+from nextlat_viz.figures.reconstruction import maps_side_by_side, reconstruction
 from nextlat_viz.figures.recursion import thinking_boards, thinking_curves
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.seeds import claims_figure, every_seed
@@ -22,12 +23,15 @@ __all__ = [
     "claims_figure",
     "clouds",
     "color_options",
+    "compose",
+    "contact_sheet",
     "every_seed",
     "for_print",
     "headline_curves",
     "injection_figure",
     "look_ahead_path",
     "loss_curves",
+    "maps_side_by_side",
     "measure_figure",
     "one_browser",
     "prediction_bars",

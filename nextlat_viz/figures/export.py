@@ -20,7 +20,7 @@ from nextlat_viz import io
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import narrowed, side_by_side
-from nextlat_viz.plotting import CONFIG
+from nextlat_viz.plotting import configuration
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,7 +89,7 @@ def write_figure(
         raise unknown("kind of figure file", path.suffix or path.name, [f".{name}" for name in FORMATS])
     with io.draft(path) as draft, io.draft(sidecar(path)) as record:
         if kind == "html":
-            page = plotly.io.to_html(figure, config=CONFIG, include_plotlyjs=True, full_html=True)
+            page = plotly.io.to_html(figure, config=configuration(figure), include_plotlyjs=True, full_html=True)
             draft.write_text(page, encoding="utf-8")
         else:
             across = int(width or figure.layout.width or 1100)

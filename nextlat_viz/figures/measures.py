@@ -60,7 +60,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     -------
     plotly Figure
         Every trace has ``meta``: ``role`` ("run" or "mean"), ``objective`` and ``view``. A run so far from the others
-        that it would set the scale for all is named beside the view. One value of each of two objectives is a sentence and no plot.
+        that it would set the scale for all is named beside the view. One value of each objective is a sentence only.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from nextlat_viz.display import escape
 from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.compose import compose
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import MISSING, Figure
 from nextlat_viz.worlds.taxi.map import draw_map
@@ -136,6 +138,49 @@ def reconstruction(
         font_size=11,
     )
     return figure
+
+
+def maps_side_by_side(
+    results: Mapping[str, MapReconstruction], world: World, *, height: int = 340, theme: Theme = "auto"
+) -> Figure:
+    """Draw the maps of several models beside each other, and the control of the last: true rides with as many errors.
+
+    Parameters
+    ----------
+    results : dict of label to MapReconstruction
+        One per model, as ``analysis.reconstruct_map`` returns them.
+    world : Taxi
+    height : int
+        Pixels of a map.
+    theme : {"auto", "light", "dark"}
+
+    Returns
+    -------
+    plotly Figure
+        A heading gives the number of invented streets and of rides that could not be placed.
+
+    Examples
+    --------
+    >>> from nextlat_viz import worlds
+    >>> from nextlat_viz.analysis.behaviour.reconstruction import map_from_rides
+    >>> world = worlds.get("taxi", width=3, height=3)
+    >>> rides = world.sample(20)
+    >>> true = map_from_rides(world, rides.tokens, rides.length)
+    >>> maps_side_by_side({"true rides": true}, world).layout.annotations[0].text
+    '<b>true rides: 0<br>invented, 0 of 20<br>rides not placed</b>'
+    """
+    every = dict(results)
+    if results and (control := list(results.values())[-1].control) is not None:
+        every["control"] = control
+    drawn = {}
+    for label, result in every.items():
+        counts, rides = {part: count for part, (count, _) in result.counts.items()}, len(result.placed)
+        about = f"{counts['invented']:,} invented, {counts['unplaced']:,} of {rides:,} rides not placed"
+        figure = reconstruction(result, world, theme=theme)
+        for trace in figure.select_traces(lambda trace: trace.name):
+            trace.name = trace.name.partition(":")[0]
+        drawn[f"{label}: {about}"] = figure
+    return compose(drawn, height=height, theme=theme)
 
 
 def _leaving(

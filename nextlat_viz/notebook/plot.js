@@ -179,6 +179,9 @@ class View {
     const {plot, data, layout, figure} = this;
     await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));
     if (!this.listens) this.listen();
+    const {width, height} = plot._fullLayout;
+    if (`${width} ${height}` !== this.size) figure.model.send({kind: "size", width, height});
+    this.size = `${width} ${height}`;
   }
 
   listen() {

@@ -19,7 +19,7 @@ from plotly.basedatatypes import Undefined
 from plotly.offline import get_plotlyjs
 
 from nextlat_viz.notebook.live import LiveWidget, javascript
-from nextlat_viz.plotting import CONFIG, Figure
+from nextlat_viz.plotting import Figure, configuration
 
 # Points of a plot: {trace index: point numbers}.
 Points = dict[int, list[int]]
@@ -59,6 +59,8 @@ class Plot(Figure, LiveWidget):
     _repr_html_: Any = None
     _ipython_display_: Any = None
     _ready = False
+    shown: tuple[int, int] | None = None
+    """Width and height in pixels on the page that drew the figure last."""
 
     def __init__(
         self,
@@ -178,7 +180,7 @@ class Plot(Figure, LiveWidget):
                 "number": self._number,
                 "data": _packed(self._data, buffers),
                 "layout": _packed(self._layout, buffers),
-                "config": {**CONFIG, "responsive": False},
+                "config": configuration(self, responsive=False),
                 "buffers": buffers,
             }
 
@@ -237,6 +239,8 @@ class Plot(Figure, LiveWidget):
         elif kind == "traces":
             with self._one_message(message["view"]):
                 self.plotly_restyle(message["edits"], message["traces"])
+        elif kind == "size":
+            self.shown = message["width"], message["height"]
         elif kind == "click" and self._on_click:
             self._on_click(_points(message["points"]))
         elif kind == "select":

@@ -31,7 +31,7 @@ DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
     WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, TaskPanel, ThinkingPanel, PairsPanel, WhatIfPanel,
 )  # fmt: skip
-SIZES = [("as shown", None), ("paper column", "column"), ("paper width", "text"), ("slide", "slide")]
+SIZES = [("as shown", ""), ("column of a paper", "column"), ("text of a paper", "text"), ("slide", "slide")]
 _NO_COLUMN = "nothing"
 _MOST_ROWS = 4
 
@@ -215,7 +215,7 @@ class Studio(Box):
         shown, target = self.panels[panel], Path(path)
         for file in (target, sidecar(target)):
             if file.exists() and not overwrite:
-                raise FileExistsError(f"{file} exists: choose another name, or pass overwrite=True")
+                raise FileExistsError(f"{file} exists: choose another name, or replace it (overwrite=True)")
         if shown.plot is None and shown.drawn:
             raise ValueError(f"panel {panel!r} shows a table: it is studio.panels[{panel!r}].table")
         if not shown.drawn:
@@ -224,6 +224,10 @@ class Studio(Box):
         options: dict[str, Any] = {}
         if size is not None:
             figure, options = figures.for_print(figure, size), dict(figures.print_options(size))
+        elif shown.plot.shown is not None:
+            width, height = shown.plot.shown
+            figure.update_layout(width=width, height=height)
+            options = {"scale": 1.0}
         state = self.state
         provenance = {
             "panel": panel, "question": shown.question, "world": state.world, "color": state.color,
@@ -362,7 +366,7 @@ class Export(Box):
     def _press(self) -> None:
         self._result.value = ""
         path = self._export(
-            self.panel.value, self.path.value, size=self.size.value, overwrite=self.overwrite.value
+            self.panel.value, self.path.value, size=self.size.value or None, overwrite=self.overwrite.value
         )  # fmt: skip
         self._result.value = f'<span role="status">wrote {escape(path.resolve())}</span>'
 

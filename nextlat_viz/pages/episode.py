@@ -17,7 +17,7 @@ from nextlat_viz.display import shorten
 from nextlat_viz.figures.bars import prediction_bars
 from nextlat_viz.figures.rows import LONGEST_FACT, true_state
 from nextlat_viz.pages.page import render
-from nextlat_viz.plotting import CONFIG
+from nextlat_viz.plotting import configuration
 from nextlat_viz.worlds import checks
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def _packed(steps: Sequence[Step]) -> dict[str, Any]:
             {"data": [number(trace) for trace in part["data"]], "layout": number(part["layout"])} for part in parts
         ]
         packed.append({"figures": figures, "facts": list(step.facts.items())})
-    return {"pool": [json.loads(text) for text in pool], "steps": packed, "config": CONFIG}
+    configs = [configuration(figure) for figure in steps[0].figures.values()]
+    return {"pool": [json.loads(text) for text in pool], "steps": packed, "config": configs}
 
 
 def episode_page(

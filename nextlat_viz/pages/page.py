@@ -18,7 +18,7 @@ from nextlat_viz import io
 from nextlat_viz.display import escape
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.export import provenance_text, sidecar
-from nextlat_viz.plotting import CONFIG, CURSOR
+from nextlat_viz.plotting import CURSOR, configuration
 
 PLOTLY_FILE, INDEX_FILE = "plotly.min.js", "index.html"
 
@@ -70,7 +70,12 @@ def render(
 def figure_html(figure: go.Figure, number: int = 0) -> Markup:
     """Return a figure for a page that has plotly.js, without a background so that the page's own shows."""
     clear = go.Figure(figure).update_layout(template=themes.template("auto"))
-    options = {"config": CONFIG, "include_plotlyjs": False, "full_html": False, "div_id": f"figure-{number}"}
+    options = {
+        "config": configuration(figure),
+        "include_plotlyjs": False,
+        "full_html": False,
+        "div_id": f"figure-{number}",
+    }
     return Markup(plotly.io.to_html(clear, **options))
 
 

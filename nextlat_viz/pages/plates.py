@@ -15,11 +15,11 @@ from anndata import AnnData
 
 from nextlat_viz import analysis, figures, latents, worlds
 from nextlat_viz.analysis import measure
-from nextlat_viz.analysis.behaviour.reconstruction import MapReconstruction, reconstruct_map
+from nextlat_viz.analysis.behaviour.reconstruction import reconstruct_map
 from nextlat_viz.analysis.measure import Measure, as_measure
 from nextlat_viz.display import counted
 from nextlat_viz.errors import unknown
-from nextlat_viz.figures.reconstruction import reconstruction
+from nextlat_viz.figures.reconstruction import maps_side_by_side
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.pages.episode import episode_page
 from nextlat_viz.training.checkpoint import Checkpoint
@@ -245,23 +245,16 @@ def _maps(group: Group) -> Iterator[Drawing]:
     )
     result = as_measure(group.measured("map_reconstruction"), "map", ("part", "rides"))
     yield from _of_measure(group, "map_shares", "Reconstructed maps, every seed", note, result)
-    for run in group.first:
-        rides = reconstruct_map(run)
-        yield _map(group, run, rides, "its rides")
-        if rides.control is not None:
-            yield _map(group, run, rides.control, "its control")
-
-
-def _map(group: Group, run: Checkpoint, result: MapReconstruction, kind: str) -> Drawing:
-    control = kind == "its control"
-    (used, streets), (invented, _), _, (unplaced, rides) = result.counts.values()
-    source = "True rides with as many errors as the model makes" if control else "Rides of the model"
-    return Drawing(
-        f"map_{group.name}_{run.card.objective}_seed{run.card.seed}{'_control' * control}",
-        f"Reconstructed map, {run.label}, seed {run.card.seed}: {kind}",
-        f"{source}: {used} of {streets} true streets used, {invented} invented (dashed), {unplaced:,} of {rides:,} "
-        "rides not placed. Compare the model with its control, and both with the other objective.",
-        lambda theme: reconstruction(result, group.world, title="", theme=theme),
+    maps = {run.label: reconstruct_map(run) for run in group.first}
+    note = (
+        "Streets that the rides of one seed of each objective use and invent, and, on the right, a control: true rides "
+        "with as many errors as the last model makes."
+    )
+    yield Drawing(
+        f"map_{group.name}",
+        f"Reconstructed maps, {group.name}",
+        note,
+        lambda theme: maps_side_by_side(maps, group.world, theme=theme),
     )
 
 

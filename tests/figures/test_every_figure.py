@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -30,7 +31,7 @@ from nextlat_viz.plotting import CATEGORICAL
 from tests.synthetic import make_latents
 
 HELPERS = {"color_options", "for_print", "one_browser", "print_options", "provenance_of"}
-HELPERS |= {"template", "write_figure"}
+HELPERS |= {"contact_sheet", "template", "write_figure"}
 NAMES = ("next-token", "NextLat")
 # Of two colours that stand for models, or for one of five states, in CIE 1976 L*a*b*; 2.3 can just be told apart.
 LEAST_DISTANCE = 10.0
@@ -122,7 +123,16 @@ def _headline() -> Any:
     return figures.headline_curves([nlv.load(f"rrxor/{name}") for name in ("next_token", "nextlat")])
 
 
+def _maps() -> Any:
+    world = worlds.get("taxi", width=3, height=3)
+    rides = world.sample(5, seed=0)
+    drawn = map_from_rides(world, rides.tokens, rides.length)
+    return figures.maps_side_by_side(dict.fromkeys(NAMES, replace(drawn, control=drawn)), world)
+
+
 CASES: dict[str, Callable[[], Any]] = {
+    "compose": lambda: figures.compose({name: worlds.get(name).draw("beliefs") for name in ("rrxor", "mess3")}),
+    "maps_side_by_side": _maps,
     "claims_figure": _claims,
     "headline_curves": _headline,
     "clouds": _clouds,
@@ -141,7 +151,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "trajectories": _trajectories,
 }
 # Pictures of a plane, whose axes have no numbers and say in words what they are.
-PLANES = {"clouds", "reconstruction"}
+PLANES = {"clouds", "compose", "maps_side_by_side", "reconstruction"}
 SAID = {
     "claims_figure": ["R²"], "headline_curves": ["training step", "training compute"],
     "every_seed": ["nats per token", "R²"], "loss_curves": ["training step", "nats per token"],

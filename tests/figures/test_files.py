@@ -92,6 +92,16 @@ def test_without_a_browser_it_says_what_to_do(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("size", "inches"), [("column", 3.25), ("text", 6.75)])
+def test_a_vector_figure_is_as_wide_as_in_print(
+    tmp_path: Path, figure: go.Figure, monkeypatch: pytest.MonkeyPatch, size: str, inches: float
+) -> None:
+    drawn: dict[str, float] = {}
+    monkeypatch.setattr("plotly.io.to_image", lambda figure, **options: drawn.update(options) or b"")
+    figures.write_figure(for_print(figure, size), tmp_path / "a.svg", **print_options(size))
+    assert drawn["width"] * drawn["scale"] == pytest.approx(96 * inches)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_figure_for_print_is_light_opaque_and_as_wide_as_said(size: str) -> None:
     figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(title="drawn", width=1100, height=300)

@@ -54,6 +54,16 @@ def test_only_the_differences_are_sent_in_one_message(plot: Plot, sent: list[Any
     ] == [[None, ["title", "text"], "Two"], [0, ["marker", "color"], "blue"]]
 
 
+def test_the_page_says_how_large_the_figure_is(plot: Plot) -> None:
+    page_sends(plot, "size", width=400, height=300)
+    assert plot.shown == (400, 300)
+
+
+def test_the_camera_names_the_file_after_the_figure(plot: Plot) -> None:
+    plot.layout.title = "<b>Loss</b>"
+    assert plot._state()["config"]["toImageButtonOptions"] == {"format": "svg", "filename": "Loss"}
+
+
 def test_an_array_that_changed_travels_as_bytes(plot: Plot, sent: list[Any]) -> None:
     plot.become(picture([0, 5]))
     (message,) = sent

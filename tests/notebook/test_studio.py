@@ -136,9 +136,9 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
     assert f"keeps {kept.size}" in opened.filter.summary.value
     touch(plot, "select", {traces(plot, "points")[0]: [0, 1, 2]})
     assert state.selection == ((0, 2), (0, 3))
-    state.filter = {"state": ["start"], "position": 4}
-    assert (opened.filter.column.value, opened.filter.values.value) == ("state", ("start",))
-    assert "state is start; position is 4" in opened.filter.summary.value
+    state.filter = {"state": ["S"], "position": 4}
+    assert (opened.filter.column.value, opened.filter.values.value) == ("state", ("S",))
+    assert "state is S; position is 4" in opened.filter.summary.value
     assert plot.data[traces(plot, "points")[0]].selectedpoints == ()
     opened.filter.column.value = "nothing"
     assert state.filter == {}
@@ -148,7 +148,7 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
-    [({"stat": ["start"]}, "Did you mean 'state'"), ({"state": ["Q"]}, "value of column 'state': 'Q'")],
+    [({"stat": ["S"]}, "Did you mean 'state'"), ({"state": ["Q"]}, "value of column 'state': 'Q'")],
 )
 def test_a_filter_of_what_is_not_there_is_refused(opened: Studio, wrong: Any, hint: str) -> None:
     with pytest.raises(UnknownNameError, match=hint):
@@ -159,7 +159,7 @@ def test_a_filter_of_what_is_not_there_is_refused(opened: Studio, wrong: Any, hi
 def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
     made = studio({"rrxor": rrxor, "mess3": mess3})
     state = made.state
-    state.color, state.site, state.filter = "position", "block1", {"state": "start"}
+    state.color, state.site, state.filter = "position", "block1", {"state": "S"}
     assert alerts(made) == {}
     drawn_as_new(made)
     state.world = "mess3"
@@ -335,7 +335,7 @@ def renamed(latents: AnnData, name: str) -> AnnData:
     about["vocabulary"] = [name, *about["vocabulary"][1:]]
     about["label"] = f"{about['label']} {name}"
     other.uns["nextlat_viz"] = about
-    for column, old in (("token", "0"), ("state", "start")):
+    for column, old in (("token", "0"), ("state", "S")):
         other.obs[column] = other.obs[column].cat.rename_categories({old: name})
     other.obs["note"] = name
     return other
@@ -671,7 +671,8 @@ def test_export_refuses_sizes_that_are_none_or_too_small(opened: Studio, tmp_pat
 def test_the_export_button(opened: Studio, tmp_path: Path) -> None:
     export = opened.exports
     assert "pairs" not in dict(export.panel.options).values()
-    assert [label for label, _ in export.size.options] == ["as shown", "paper column", "paper width", "slide"]
+    assert [label for label, _ in export.size.options] == ["as shown", "column of a paper", "text of a paper", "slide"]
+    assert export.size.label == "as shown"
     export.panel.value, export.size.value = "space", "text"
     assert export.path.value == "space.png"
     export.path.value = str(tmp_path / "space.html")
@@ -705,7 +706,7 @@ def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
     assert "there is nothing to look ahead to" in ahead.words
     assert what_if.drawn
     state.target = "state"
-    assert what_if.to.options[0] == ("start", "start")
+    assert what_if.to.options[0] == ("S", "S")
     assert alerts(shipped) == {}
     state.target, state.selection = "belief", ()
 

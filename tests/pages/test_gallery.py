@@ -135,5 +135,5 @@ def test_the_shipped_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     names = {path.stem for path in tmp_path.glob("*.svg")}
     assert "state_tracking_s3" in names
     assert {path.stem for path in tmp_path.glob("*.html")} == names | {"index"}
-    assert {f"map_taxi_{one}_seed0{two}" for one in ("nextlat", "next_token") for two in ("", "_control")} <= names
+    assert "map_taxi" in names
     assert all(path.read_text(encoding="utf-8").startswith("<svg") for path in tmp_path.glob("*.svg"))

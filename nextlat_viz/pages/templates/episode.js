@@ -15,7 +15,7 @@ function show(step) {
     i === step ? token.setAttribute("aria-current", "step") : token.removeAttribute("aria-current");
   });
   const {figures, facts} = story.steps[step];
-  figures.forEach(({data, layout}, i) => Plotly.react(`figure-${i}`, data.map(copy), copy(layout), story.config));
+  figures.forEach(({data, layout}, i) => Plotly.react(`figure-${i}`, data.map(copy), copy(layout), story.config[i]));
   get("facts").replaceChildren(...facts.map(([name, value]) => {
     const row = document.createElement("tr"), head = document.createElement("th"), cell = document.createElement("td");
     head.textContent = name;
