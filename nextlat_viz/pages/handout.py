@@ -26,7 +26,7 @@ from nextlat_viz.paths import PACKAGE
 
 LESSONS = PACKAGE.parent / "notebooks" / "course"
 # Pixels. An A4 page has 680 between margins of 15 mm.
-_WIDTH, _HEIGHT = 660, 400
+_WIDTH, _HEIGHT = 660, 310
 _SUMMARY, _EXERCISE, _IN_WORDS = "## What you have learnt", "**Exercise.**", "*In words:*"
 _NOTE = "One page for each lesson, to print on A4. All pages share plotly.min.js, so keep the folder together."
 
