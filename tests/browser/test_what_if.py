@@ -11,12 +11,11 @@ from playwright.sync_api import Browser, Locator, expect
 
 from .lab import Notebook, Server, box, wait_for
 
-# The other panels are folded: here it is this one that is looked at.
+# The panel is large: here it is this one that is looked at.
 SETUP = """
 from nextlat_viz.notebook.studio import studio
 opened = studio({models})
-for name, panel in opened.panels.items():
-    panel._set_folded(name != "what_if")
+opened.state.arrange(detail="what_if", large="what_if")
 opened.state.target = {target!r}
 opened.state.go_to(3, 5)
 card = opened.panels["what_if"]

@@ -36,10 +36,11 @@ def clouds(opened: Studio) -> list[Cloud]:
 def test_a_part_is_drawn_as_a_figure_until_all_are_asked_for(opened: Studio) -> None:
     space = opened.panels["space"]
     assert [label for label, _ in space.points.options] == [
-        f"{FEW} of {N * LENGTH} rows, all views",
-        f"all {N * LENGTH} rows, one view",
+        f"{FEW} of {N * LENGTH} rows",
+        f"all {N * LENGTH} rows",
     ]
     assert space.clouds == []
+    space.view.value = "pca"
     assert len(space.plot.data[0].x) == FEW
     space.points.value = True
     assert [len(cloud.positions) for cloud in space.clouds] == [N * LENGTH] * 2
@@ -135,6 +136,7 @@ def test_a_selection_of_no_pairs_is_refused(opened: Studio, wrong: Any) -> None:
 def test_every_view_has_its_places(opened: Studio, clouds: list[Cloud]) -> None:
     space = opened.panels["space"]
     assert [value for _, value in space.view.options] == ["pca", "umap", "belief"]
+    space.view.value = "pca"
     assert np.allclose(clouds[0].positions[:FEW, 0], space.plot.data[0].x, atol=1e-4)
     space.view.value = "belief"
     belief = next(one for one in space.plot.data if (one.meta or {}).get("role") == "points")

@@ -59,7 +59,9 @@ def test_a_first_target_that_no_probe_reads(values: Any, reason: str) -> None:
     latents = with_first_target(values)
     for make in WIDGETS:
         widget = make(latents)
-        assert widget.state.target == "own"
+        # A target with gaps comes after those without.
+        assert widget.state.target == ("state" if np.isnan(values).any() else "own")
+        widget.state.target = "own"
         widget.state.loop.flush()
         assert widget._alert.value == ""
         widget.state.select([0, 1])

@@ -18,6 +18,7 @@ from .conftest import traces
 @pytest.fixture(scope="module")
 def rrxor_studio() -> Iterator[Studio]:
     made = studio("rrxor/next_token", "rrxor/nextlat")
+    made.state.arrange(detail="what_if")
     yield made
     made.close()
 
@@ -25,6 +26,7 @@ def rrxor_studio() -> Iterator[Studio]:
 @pytest.fixture(scope="module")
 def taxi_studio() -> Iterator[Studio]:
     made = studio("taxi_grid/next_token", "taxi_grid/nextlat")
+    made.state.arrange(detail="what_if")
     yield made
     made.close()
 
