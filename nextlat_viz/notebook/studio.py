@@ -25,6 +25,7 @@ from nextlat_viz.notebook.panels.task import TaskPanel
 from nextlat_viz.notebook.panels.thinking import ThinkingPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
+from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
@@ -216,16 +217,17 @@ class Studio(Box):
         for file in (target, sidecar(target)):
             if file.exists() and not overwrite:
                 raise FileExistsError(f"{file} exists: choose another name, or replace it (overwrite=True)")
-        if shown.plot is None and shown.drawn:
+        plot = shown.plot
+        if plot is None and shown.drawn:
             raise ValueError(f"panel {panel!r} shows a table: it is studio.panels[{panel!r}].table")
         if not shown.drawn:
             raise ValueError(f"panel {panel!r} shows no figure now: {shown.words}")
-        figure = go.Figure(shown.plot.to_dict())
+        figure = go.Figure(plot.to_dict())
         options: dict[str, Any] = {}
         if size is not None:
             figure, options = figures.for_print(figure, size), dict(figures.print_options(size))
-        elif shown.plot.shown is not None:
-            width, height = shown.plot.shown
+        elif isinstance(plot, Plot) and plot.shown is not None:
+            width, height = plot.shown
             figure.update_layout(width=width, height=height)
             options = {"scale": 1.0}
         state = self.state
