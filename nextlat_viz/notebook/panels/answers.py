@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -183,7 +184,7 @@ def in_a_row(figure: Any) -> str:
         note = headings.get((x.domain[0], y.domain[1]))
         lines = [] if note is None else note.text.split("<br>")
         words += [line for line in lines if len(line) > _HEADING]
-        lines = [line for line in [*lines, y.title.text or ""] if line and len(line) <= _HEADING]
+        lines = [line for line in lines if len(line) <= _HEADING] + textwrap.wrap(y.title.text or "", _HEADING // 2)
         most = max(most, len(lines))
         place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 4, "font": {"size": 11}}
         notes.append(note_at(across[0], 1.0, "<br>".join(lines), **place))
