@@ -116,11 +116,10 @@ class NextPanel(ModelPanel):
         heading = figure.layout.annotations[0]
         first, *lines = heading.text.split("<br>")
         gaps = " ".join(lines).replace(" nats, ", " nats,<br>").replace("from exact: ", "from exact:<br>")
-        text = "<br>".join(filter(None, [first, gaps]))
+        heading.text = "<br>".join(filter(None, [first, gaps]))
         position = self.state.position
-        if position < self.state.scene.prompt:
-            text += f"<br>Position {position} lies in the prompt, which the<br>model is not trained to predict"
-        heading.text = text
+        given = f"Position {position} lies in the prompt, which the model is not trained to predict."
+        self.about.value = given if position < self.state.scene.prompt else ""
         return figure
 
 
