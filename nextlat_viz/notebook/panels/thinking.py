@@ -11,8 +11,8 @@ from nextlat_viz.analysis.measure import Measure
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.recursion import thinking_curves
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook.panel import Panel, choice
-from nextlat_viz.notebook.panels.answers import sentence
+from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.panels.answers import in_a_row, sentence
 from nextlat_viz.notebook.state import ViewState
 
 
@@ -29,7 +29,8 @@ class ThinkingPanel(Panel):
         super().__init__(*models, state=state, theme=theme)
         about = "Recursion steps, or forward passes: how often the network is applied"
         self.axis = choice("Compare at equal", about, [("recursion steps", "step"), ("forward passes", "passes")])
-        self._show(beside=[self.axis])
+        self.about = text_line()
+        self._show(beside=[self.axis], below=[self.about])
         self._link(self.axis, lambda change: self._ask())
 
     @property
@@ -51,7 +52,9 @@ class ThinkingPanel(Panel):
         except (LatentsError, ValueError) as error:
             return sentence(str(error))
         measures = scene.results.get("step_measures", lambda: self._measures(thinkings))
-        return thinking_curves(*measures, x=self.axis.value, cursor=state.position, theme=state.theme)
+        figure = thinking_curves(*measures, x=self.axis.value, cursor=state.position, theme=state.theme)
+        self.about.value = in_a_row(figure)
+        return figure
 
     def _measures(self, thinkings: list[Any]) -> list[Measure]:
         """What the models of the scene and the other shipped runs of its world solve by step, and their margins."""

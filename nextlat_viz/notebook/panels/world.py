@@ -13,6 +13,8 @@ from nextlat_viz.notebook.state import ViewState
 
 # Pixels the picture is laid out for; on the page it is as wide as its panel.
 _WIDTH = 400
+# Boards of recursive models in a row, and the least height of a row in pixels.
+_BOARDS, _LEAST = 3, 240
 
 
 class WorldPanel(Panel):
@@ -75,7 +77,9 @@ class WorldPanel(Panel):
         except (LatentsError, ValueError) as error:
             return sentence(str(error))
         puzzle = int(scene.episodes.searchsorted(state.episode))
-        figure = thinking_boards(thinkings, puzzle, state.position, columns=2, theme=state.theme)
+        figure = thinking_boards(thinkings, puzzle, state.position, columns=_BOARDS, theme=state.theme)
+        # Lower, the headings would lie over the boards.
+        figure.layout.meta = {"least": _LEAST * -(-len(thinkings) // _BOARDS)}
         self._caption.value = _take_words(figure)
         return figure
 
