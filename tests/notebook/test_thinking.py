@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import nextlat_viz as nlv
@@ -68,6 +69,22 @@ def test_what_is_solved_by_step(studio, models):
     assert {trace.meta["model"] for trace in panel.plot.data if trace.meta} >= {model.name for model in models}
     panel.axis.value = "passes"
     assert panel.plot.data[traces(panel.plot, "end")[0]].x[0] == 9
+
+
+def test_other_shipped_runs_stand_beside_the_models(models, monkeypatch):
+    own = [{"measure": "loss", "model": model.name, "world": "queens"} for model in models]
+    about = {"model": "queens/trm/seed1", "world": "queens", "objective": "trm", "seed": 1}
+    steps = [
+        {"measure": "solved_by_step", "quantity": "solved", "step": step, "trained": True, "value": 0.5, **about}
+        for step in (1, 2)
+    ]
+    passes = {"measure": "forward_passes", "quantity": "answer", "value": 14.0, **about}
+    monkeypatch.setattr("nextlat_viz.analysis.measure.results", lambda: pd.DataFrame([*own, *steps, passes]))
+    panel = ThinkingPanel(*models)
+    panel.axis.value = "passes"
+    (shipped,) = (t for t in panel.plot.data if t.meta == {"role": "run", "objective": "trm", "model": about["model"]})
+    assert (list(shipped.x), list(shipped.y)) == ([7, 14], [0.5, 0.5])
+    panel.close()
 
 
 def test_latents_alone_have_no_answers(models):

@@ -72,6 +72,11 @@ class ThinkingPanel(Panel):
             ("solved_by_step", "advantage_margin"), analysis.step_measures(models, thinkings), strict=True
         ):
             rows = others[others["measure"] == name].reindex(columns=mine.table.columns)
+            if "passes" in rows:
+                # A run takes as many forward passes in every step.
+                taken = others[(others["measure"] == "forward_passes") & (others["quantity"] == "answer")]
+                answer = rows["model"].map(taken.set_index("model")["value"])
+                rows["passes"] = rows["step"] * answer / rows.groupby("model")["step"].transform("max")
             table = pd.concat([mine.table, rows], ignore_index=True) if len(rows) else mine.table
             measures.append(Measure(mine.name, table, mine.by, mine.unit))
         return measures
