@@ -233,7 +233,7 @@ def advantage_margin(
     Examples
     --------
     >>> table = advantage_margin("queens/dis", n=16, progress=False).table
-    >>> table["step"].max(), sorted(table["cells"].unique())
+    >>> int(table["step"].max()), sorted(table["cells"].unique())
     (8, ['all', 'empty', 'queen'])
     """
     for model, thinking in _thoughts(models, n, steps, seed):
@@ -364,8 +364,9 @@ def forward_passes(models: Models[ModelPredictor], n: int = 256, *, seed: int = 
 
     Examples
     --------
-    >>> forward_passes("queens/dis", n=16, progress=False).table.set_index("quantity")["value"]["training"]
-    24.0
+    >>> table = forward_passes("queens/dis", n=16, progress=False).table.set_index("quantity")["value"]
+    >>> table[["training", "answer"]].tolist()
+    [24.0, 24.0]
     """
     for model, thinking in _thoughts(models, n, None, seed):
         schedule = recursive_network(model.checkpoint, models.measure).backbone.schedule
