@@ -12,6 +12,7 @@ from nextlat_viz.display import escape
 from nextlat_viz.figures.layout import Grid, Layout, axis_number
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
+from nextlat_viz.worlds import drawing
 
 _LARGEST = 11  # pixels of a letter in a small view
 _HEADING = 22  # letters of a line above a view
@@ -72,7 +73,10 @@ def compose(figures: Mapping[str, go.Figure], *, columns: int = 3, height: int =
         for trace in figure.data:
             # Views share the names in the legend.
             legend = {"showlegend": bool(trace.name and trace.showlegend and i == 0), "legendgroup": trace.name}
-            traces.append(type(trace)({**trace.to_plotly_json(), **axes, **legend}))
+            content = trace.to_plotly_json()
+            if "showscale" in content.get("marker", {}):
+                content["marker"] = {**content["marker"], "showscale": False}
+            traces.append(type(trace)({**content, **axes, **legend}))
         names = {"xref": axes["xaxis"], "yref": axes["yaxis"]}
         for kind, kept in (("annotations", layout.notes), ("shapes", layout.lines)):
             for item in parts.get(kind, ()):
@@ -102,5 +106,5 @@ def contact_sheet(*, columns: int = 4, theme: Theme = "auto") -> Figure:
         if world is not None and world.pictures:
             episode = world.sample(1, None if world.length else 12, seed=0)
             kind = "beliefs" if "beliefs" in world.pictures else world.pictures[0]
-            drawn[name] = world.draw(kind, episode=episode, position=int(episode.length[0]) // 2, width=300, height=300)
+            drawn[name] = world.draw(kind, episode=episode, position=drawing.middle(episode), width=300, height=300)
     return compose(drawn, columns=columns, height=220, theme=theme)

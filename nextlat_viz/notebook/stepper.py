@@ -15,7 +15,7 @@ from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, Box, choice
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.plotting import CURSOR
-from nextlat_viz.worlds import Episodes, World, checks
+from nextlat_viz.worlds import Episodes, World, checks, drawing
 
 # Pixels: leaves room for the text at the side, in a notebook on a small screen.
 _PICTURE = 540
@@ -121,9 +121,8 @@ class EpisodeStepper(Box):
         self._redraw()
 
     def _begin(self) -> None:
-        """Go to the middle of the episode: most pictures are empty at its beginning."""
-        last = int(self.episode.length[0])
-        self._controls.show(max(1, last // 2), 0, last)
+        """Go to the middle of the episode, where the picture of no world is empty."""
+        self._controls.show(drawing.middle(self.episode), 0, int(self.episode.length[0]))
 
     def _figure(self) -> Any:
         kind = self._picture.value

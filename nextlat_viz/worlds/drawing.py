@@ -92,6 +92,12 @@ def draw_picture(
     return function(world, episode, at, **options)
 
 
+def middle(episode: Episodes) -> int:
+    """Return the position in the middle of what is predicted of an episode, after its prompt; at least 1."""
+    prompt = int(episode.loss_mask[0].argmax())
+    return max(1, (prompt + int(episode.length[0])) // 2)
+
+
 def state_colour(index: int) -> str:
     """Colour of a state or token by its index, starting over after the last colour of the palette."""
     return CATEGORICAL[index % len(CATEGORICAL)]
