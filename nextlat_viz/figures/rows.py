@@ -244,11 +244,9 @@ def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]
     >>> from nextlat_viz import worlds
     >>> world = worlds.get("rrxor")
     >>> true_state(world, world.sample(1, 6, seed=1), 3)["state"]
-    '1 (first bit is 1)'
+    'first 1'
     """
     names: dict[str, tuple[str, ...] | None] = {**world.state_values, BELIEF: world.state_names}
-    if meanings := getattr(world, "meanings", ()):
-        names["state"] = tuple(f"{name} ({text})" for name, text in zip(world.state_names, meanings, strict=True))
     known = {name: values[0, position - 1] for name, values in episode.states.items()}
     if position == 0:
         known = {name: value for name, value in world.start_states().items() if name in episode.states}

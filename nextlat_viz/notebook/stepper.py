@@ -54,7 +54,7 @@ class EpisodeStepper(Box):
     >>> stepper = EpisodeStepper("rrxor", length=6, seed=1)
     >>> stepper.position = 3
     >>> stepper.facts["state"]
-    '1 (first bit is 1)'
+    'first 1'
     >>> stepper.close()
     """
 

@@ -220,9 +220,9 @@ def test_a_filter_fades_the_rest(opened: Opened) -> None:
     opened.more()
     book.choose("Filter by", "state")
     keep = book.control("Keep").locator("select")
-    keep.select_option(label=["T", "F"])
+    keep.select_option(label=["XOR 1", "XOR 0"])
     kept = book.wait_for_kernel("studio.state.filter and int(studio.state.kept.sum())")
-    assert book.kernel("sorted(studio.state.filter['state'])") == ["F", "T"]
+    assert book.kernel("sorted(studio.state.filter['state'])") == ["XOR 0", "XOR 1"]
     expect(opened.studio).to_contain_text(f"keeps {kept:,}")
     assert plot.wait_for_change(before) > 0.01
     book.screenshot("filter")

@@ -154,7 +154,7 @@ def test_numbers_get_a_scale_and_nan_is_grey(latents: list[AnnData]) -> None:
     assert set(coloring(table, "all missing").codes) == {len(paint.palette) - 1}
     table.obs["constant"] = 2.0
     assert len(set(coloring(table, "constant").codes)) == 1
-    belief = coloring(table, "belief:S")
+    belief = coloring(table, "belief:start")
     assert belief.key is not None
     assert (belief.key["cmin"], belief.key["cmax"]) == (0, 1)
 

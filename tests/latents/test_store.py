@@ -43,7 +43,7 @@ def assert_same(a: AnnData, b: AnnData) -> None:
 def test_comes_back_as_it_was(latents: AnnData, saved: Path) -> None:
     assert_same(nl.load_latents(saved), latents)
     assert_same(anndata.read_h5ad(saved), latents)
-    assert list(nl.load_latents(saved).obs["state"].cat.categories) == list("S01TF")
+    assert list(nl.load_latents(saved).obs["state"].cat.categories) == ["start", "first 0", "first 1", "XOR 1", "XOR 0"]
 
 
 def test_slices_and_stacks_come_back(latents: AnnData, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_select_keeps_categories_and_leaves_the_table_alone(latents: AnnData) ->
     assert set(nl.column(chosen, "position")) <= {3, 4, 5}
     assert set(nl.column(chosen, "episode")) <= {0, 1, 2, 3}
     assert list(chosen.obs["token"].cat.categories) == ["0", "1"]
-    assert list(chosen.obs["state"].cat.categories) == list("S01TF")
+    assert list(chosen.obs["state"].cat.categories) == ["start", "first 0", "first 1", "XOR 1", "XOR 0"]
     chosen.obsm["X_pca"] = np.zeros((chosen.n_obs, 2))  # not a view: writing to it warns of nothing
     assert latents.n_obs == 30
     assert anndata.settings.remove_unused_categories
@@ -159,7 +159,7 @@ def test_concatenate_keeps_every_model_apart(latents: AnnData) -> None:
     assert list(both.obs["model"].cat.categories) == ["NextLat", "next-token"]
     assert "X_pca" not in both.obsm
     assert nl.sites(both) == ["embed", "block0", "hidden"]
-    assert list(both.obs["state"].cat.categories) == list("S01TF")
+    assert list(both.obs["state"].cat.categories) == ["start", "first 0", "first 1", "XOR 1", "XOR 0"]
     np.testing.assert_array_equal(nl.tokens_of(both), nl.tokens_of(latents))
     with pytest.raises(LatentsError, match="several models"):
         nl.meta(both)

@@ -156,7 +156,7 @@ def test_the_cursor_does_not_go_where_there_is_no_episode(state: ViewState) -> N
 def test_another_world_changes_every_widget(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
     state = ViewState({"rrxor": rrxor, "mess3": mess3})
     views = [LatentExplorer(state=state), ProbeLab(state=state), TrajectoryCompare(state=state)]
-    state.color, state.site = "belief:S", "block1"
+    state.color, state.site = "belief:start", "block1"
     state.select([1, 2])
     world = labelled(views[0])["World"]
     assert dict(world.options) == {"rrxor": "rrxor", "mess3": "mess3"}
@@ -169,7 +169,7 @@ def test_another_world_changes_every_widget(rrxor: list[AnnData], mess3: list[An
         world.value = name
     assert (state.color, state.site, state.step) == ("state", "hidden", None), "what both worlds have stays"
     assert (state.selection, state.site) == ((), "hidden")
-    assert state.color not in ("belief:S",)
+    assert state.color not in ("belief:start",)
     assert alerts(*views) == ["", "", ""]
     assert [result.name.partition("/")[0] for result in views[1].results] == ["mess3", "mess3"]
     (strip,) = traces(views[2].plot, "strip")

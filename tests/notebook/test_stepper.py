@@ -25,7 +25,7 @@ def test_what_is_said_is_what_is_true(stepper: EpisodeStepper) -> None:
     world, episode = stepper.world, stepper.episode
     for position in (1, 5, 8):
         stepper.position = position
-        assert stepper.facts["state"].startswith(world.state_names[episode.states["state"][0, position - 1]])
+        assert stepper.facts["state"] == world.state_names[episode.states["state"][0, position - 1]]
         text = stepper._beside.value
         assert f"true after {position} token" in text
         law = world.next_token_probs(episode.tokens[:, :position])[0, -1]

@@ -136,9 +136,9 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
     assert f"keeps {kept.size}" in opened.filter.summary.value
     touch(plot, "select", {traces(plot, "points")[0]: [0, 1, 2]})
     assert state.selection == ((0, 2), (0, 3))
-    state.filter = {"state": ["S"], "position": 4}
-    assert (opened.filter.column.value, opened.filter.values.value) == ("state", ("S",))
-    assert "state is S; position is 4" in opened.filter.summary.value
+    state.filter = {"state": ["start"], "position": 4}
+    assert (opened.filter.column.value, opened.filter.values.value) == ("state", ("start",))
+    assert "state is start; position is 4" in opened.filter.summary.value
     assert plot.data[traces(plot, "points")[0]].selectedpoints == ()
     opened.filter.column.value = "nothing"
     assert state.filter == {}
@@ -148,7 +148,7 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
-    [({"stat": ["S"]}, "Did you mean 'state'"), ({"state": ["Q"]}, "value of column 'state': 'Q'")],
+    [({"stat": ["start"]}, "Did you mean 'state'"), ({"state": ["Q"]}, "value of column 'state': 'Q'")],
 )
 def test_a_filter_of_what_is_not_there_is_refused(opened: Studio, wrong: Any, hint: str) -> None:
     with pytest.raises(UnknownNameError, match=hint):
@@ -159,7 +159,7 @@ def test_a_filter_of_what_is_not_there_is_refused(opened: Studio, wrong: Any, hi
 def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
     made = studio({"rrxor": rrxor, "mess3": mess3})
     state = made.state
-    state.color, state.site, state.filter = "position", "block1", {"state": "S"}
+    state.color, state.site, state.filter = "position", "block1", {"state": "start"}
     assert alerts(made) == {}
     drawn_as_new(made)
     state.world = "mess3"
@@ -335,7 +335,7 @@ def renamed(latents: AnnData, name: str) -> AnnData:
     about["vocabulary"] = [name, *about["vocabulary"][1:]]
     about["label"] = f"{about['label']} {name}"
     other.uns["nextlat_viz"] = about
-    for column, old in (("token", "0"), ("state", "S")):
+    for column, old in (("token", "0"), ("state", "start")):
         other.obs[column] = other.obs[column].cat.rename_categories({old: name})
     other.obs["note"] = name
     return other
@@ -696,7 +696,7 @@ def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
     assert len(ahead.plot.data[0].x) == LENGTH
     assert len(traces(what_if.plot, "after")) == 2
     before = [what_if.plot.data[i].y for i in traces(what_if.plot, "after")]
-    what_if.to.value = "0"
+    what_if.to.value = "first 0"
     assert not np.array_equal(before, [what_if.plot.data[i].y for i in traces(what_if.plot, "after")])
     what_if.metric.value = "covariance"
     what_if.to.value = what_if.to.options[-1][1]
@@ -707,7 +707,7 @@ def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
     assert "there is nothing to look ahead to" in ahead.words
     assert what_if.drawn
     state.target = "state"
-    assert what_if.to.options[0] == ("S", "S")
+    assert what_if.to.options[0] == ("start", "start")
     assert alerts(shipped) == {}
     state.target, state.selection = "belief", ()
 

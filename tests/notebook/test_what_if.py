@@ -87,8 +87,8 @@ def test_a_cursor_step_does_not_read_the_whole_table(rrxor_studio: Studio, monke
 
 def test_what_is_chosen_moves_the_handle(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
-    card.to.value = "S"
-    assert card.plane.cloud.handle == pytest.approx(card._chosen.landmarks["S"])
+    card.to.value = "start"
+    assert card.plane.cloud.handle == pytest.approx(card._chosen.landmarks["start"])
     card.to.value = card.to.options[-1][1]
     assert "No row is selected" in card.words
     drag(card, 0.0, 0.1)

@@ -49,7 +49,7 @@ def test_every_step_has_its_figures_and_its_facts(world: worlds.World, episode: 
     told = story(page)
     assert len(told["steps"]) == 6
     for position, step in enumerate(told["steps"], start=1):
-        assert dict(step["facts"])["state"].split()[0] == world.state_names[episode.states["state"][0, position - 1]]
+        assert dict(step["facts"])["state"] == world.state_names[episode.states["state"][0, position - 1]]
         picture, bars = step["figures"]
         assert len(picture["data"]) == len(world.draw("machine", episode=episode, position=position).data)
         assert [told["pool"][one]["name"] for one in bars["data"]] == ["exact", "coin"]

@@ -66,8 +66,7 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
     drawing.add_caption(
         figure,
         f"{world.name}: hidden states and moves",
-        "; ".join(f"{name}: {meaning}" for name, meaning in zip(world.state_names, world.meanings, strict=False))
-        or "An arrow is a move, labelled with its tokens and their probabilities.",
+        "An arrow is a move, labelled with its tokens and their probabilities.",
     )
     return figure
 

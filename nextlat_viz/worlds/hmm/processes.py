@@ -14,15 +14,15 @@ from numpy.typing import ArrayLike
 from nextlat_viz.worlds import checks
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
-_RRXOR = ("start of a triple", "first bit is 0", "first bit is 1", "XOR is 1", "XOR is 0")
+_RRXOR = ("start", "first 0", "first 1", "XOR 1", "XOR 0")
 
 
 def rrxor(p1: float = 0.5, p2: float = 0.5) -> HiddenMarkovWorld:
     """Random, random, XOR: two random bits, then their exclusive or, repeated.
 
-    In state S a bit is drawn, 0 with probability ``p1``, and the state of that name follows. There a second bit is
-    drawn, 0 with probability ``p2``. Their XOR, state F or T, is emitted next, and S follows. With fair bits there are
-    exactly 36 reachable beliefs, and the position within the three tokens is inferred slowly.
+    In state "start" a bit is drawn, 0 with probability ``p1``, and state "first 0" or "first 1" follows. There a second
+    bit is drawn, 0 with probability ``p2``. Their XOR is then the state, "XOR 0" or "XOR 1", and the next token. With
+    fair bits there are exactly 36 reachable beliefs, and the position within the three tokens is inferred slowly.
     Shai et al. 2024, "Transformers represent belief state geometry in their residual stream", arXiv:2405.15943.
 
     Examples
@@ -38,7 +38,7 @@ def rrxor(p1: float = 0.5, p2: float = 0.5) -> HiddenMarkovWorld:
     transitions[0, one, true], transitions[1, one, false] = p2, 1 - p2
     transitions[1, true, start] = transitions[0, false, start] = 1
     spec = {"name": "rrxor", "p1": p1, "p2": p2}
-    return HiddenMarkovWorld("rrxor", transitions, tuple("01"), tuple("S01TF"), spec, meanings=_RRXOR)
+    return HiddenMarkovWorld("rrxor", transitions, tuple("01"), _RRXOR, spec)
 
 
 def mess3(x: float = 0.05, alpha: float = 0.85) -> HiddenMarkovWorld:

@@ -41,8 +41,6 @@ class HiddenMarkovWorld(World):
         Spec from which ``from_spec`` builds the world again; the matrices by default.
     generalised : bool
         Allow matrices that are not probabilities. Such a world has beliefs but no hidden state.
-    meanings : sequence of str, optional
-        What each state stands for, in a few words; pictures say it.
 
     Raises
     ------
@@ -71,7 +69,6 @@ class HiddenMarkovWorld(World):
         spec: Spec | None = None,
         *,
         generalised: bool = False,
-        meanings: Sequence[str] = (),
     ) -> None:
         matrices = checks.transitions(transitions, generalised)
         start, readout = checks.fixed_vectors(matrices, generalised)
@@ -84,7 +81,6 @@ class HiddenMarkovWorld(World):
         self.generalised = generalised
         self.vocabulary = checks.distinct_names("token_names", token_names, self.n_tokens)
         self.state_names = checks.distinct_names("state_names", state_names, self.n_states)
-        self.meanings = checks.distinct_names("meanings", meanings, self.n_states) if meanings else ()
         self.spec = spec or {
             "name": "hmm",
             "transitions": matrices.tolist(),

@@ -203,11 +203,11 @@ def test_a_token_that_cannot_come_at_the_target_ends_what_is_exact() -> None:
     latents = extract(checkpoint, checkpoint.world.sample(80, 10, seed=1), progress=False)
     fitted = probe(latents, min_position=3, n_bootstrap=10)
     # State T shows nothing but a 1.
-    found = inject(checkpoint, latents, fitted, 25, belief_target(checkpoint.world, "T"), tokens=[1, 0, 1, 0, 0])
+    found = inject(checkpoint, latents, fitted, 25, belief_target(checkpoint.world, "XOR 1"), tokens=[1, 0, 1, 0, 0])
     assert found.exact_rollout is not None
     known = np.isfinite(found.exact_rollout).all(axis=1)
     assert known[0]
-    impossible = inject(checkpoint, latents, fitted, 25, belief_target(checkpoint.world, "T"), tokens=[0, 1])
+    impossible = inject(checkpoint, latents, fitted, 25, belief_target(checkpoint.world, "XOR 1"), tokens=[0, 1])
     assert impossible.exact_rollout is not None
     assert np.isnan(impossible.exact_rollout).all()
     assert impossible.to_frame()["after"].isna().tolist() == [False, True, True]
@@ -273,7 +273,7 @@ def test_probes_and_latents_that_do_not_fit(checkpoint: Checkpoint, latents: Ann
 
 def test_targets_by_name() -> None:
     rrxor = worlds.get("rrxor")
-    assert belief_target(rrxor, "T").tolist() == [0, 0, 0, 1, 0]
+    assert belief_target(rrxor, "XOR 1").tolist() == [0, 0, 0, 1, 0]
     assert belief_target(rrxor, [0.5, 0.5, 0, 0, 0]).tolist() == [0.5, 0.5, 0, 0, 0]
     with pytest.raises(UnknownNameError, match="unknown state 'X'"):
         belief_target(rrxor, "X")

@@ -221,7 +221,7 @@ def test_same_seed_same_numbers(trained: AnnData) -> None:
 
 def test_predict_reads_raw_latents_in_the_targets_units(trained: AnnData, untrained: AnnData) -> None:
     found = probe(trained)
-    assert found.names == ("S", "0", "1", "T", "F")
+    assert found.names == ("start", "first 0", "first 1", "XOR 1", "XOR 0")
     by_hand = trained.X.astype(np.float64) @ found.coef.T + found.intercept
     np.testing.assert_allclose(found.predict(trained), by_hand)
     assert np.abs(found.predict(trained) - trained.obsm["belief"]).mean() < 0.1
