@@ -76,6 +76,9 @@ def compose(figures: Mapping[str, go.Figure], *, columns: int = 3, height: int =
             content = trace.to_plotly_json()
             if "showscale" in content.get("marker", {}):
                 content["marker"] = {**content["marker"], "showscale": False}
+            if trace.type == "scatter":
+                # A picture's outermost marks may be larger than its axes.
+                content["cliponaxis"] = False
             traces.append(type(trace)({**content, **axes, **legend}))
         names = {"xref": axes["xaxis"], "yref": axes["yaxis"]}
         for kind, kept in (("annotations", layout.notes), ("shapes", layout.lines)):
