@@ -130,6 +130,14 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     "sweep: a wrong preset": (lambda: nlv.sweep("z1r", preset="huge"), ("preset", "'huge'")),
     "sweep: several worlds": (lambda: nlv.sweep(["z1r", "rrxor"]), ("world", "['z1r', 'rrxor']")),
     # extract
+    # think
+    "think: a model without steps": (lambda: nlv.think("rrxor/nextlat"), ("think", "'nextlat'", "'queens/dis'")),
+    "think: a module": (lambda: nlv.think(made.module), ("think", "Sequential")),
+    "think: a number of puzzles": (lambda: nlv.think("queens/dis", 64), ("puzzles", "64")),
+    "think: text": (lambda: nlv.think("queens/dis", "a1 b2"), ("puzzles", "'a1 b2'")),
+    "think: steps as text": (lambda: nlv.think("queens/dis", steps="3"), ("steps='3'",)),
+    "think: no solution": (lambda: nlv.think("queens/dis", 1 * (np.arange(49)[None] < 2)), ("board 0", "attack")),
+    "extract: steps of a model without": (lambda: nlv.extract(made.checkpoint, steps=4), ("steps", "'nextlat'")),
     "extract: a world": (lambda: nlv.extract(made.episodes, made.checkpoint), ("model", "Episodes")),
     "extract: several models": (lambda: nlv.extract([made.module]), ("model", "list")),
     "extract: a number of episodes": (lambda: nlv.extract(made.checkpoint, 64), ("episodes", "64")),
