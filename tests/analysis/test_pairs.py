@@ -71,7 +71,7 @@ def test_distances_are_relative_to_those_between_states(small: AnnData) -> None:
 
 def test_a_belief_is_said_by_its_states(small: AnnData) -> None:
     said = same_state_pairs(small, n=500)["state"]
-    assert {"S 1", "0 0.5, 1 0.5"} & set(said)
+    assert {"start 1", "first 0 0.5, XOR 1 0.5"} & set(said)
 
 
 def test_large_states_are_searched_in_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def test_the_frame_names_states_and_html_is_escaped(trained: AnnData) -> None:
     path = read_trajectory(strange, probe(strange), 0)
     frame = path.to_frame()
     assert len(frame) == 10
-    assert {"read_S", "exact_F", "distance", "total_variation", "step", "x", "exact_y"} <= set(frame.columns)
+    assert {"read_start", "exact_XOR 0", "distance", "total_variation", "step", "x", "exact_y"} <= set(frame.columns)
     assert "<0>" not in path._repr_html_()
 
 

@@ -28,6 +28,8 @@ from nextlat_viz.analysis.prediction import Prediction
 from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.plotting import CATEGORICAL
+from tests.figures.test_recursion import measures as recursion_measures
+from tests.figures.test_recursion import thinking
 from tests.synthetic import make_latents
 
 HELPERS = {"color_options", "for_print", "one_browser", "print_options", "provenance_of"}
@@ -148,16 +150,18 @@ CASES: dict[str, Callable[[], Any]] = {
     "probe_overview": _overview,
     "read_out_figure": lambda: figures.read_out_figure(dict.fromkeys(NAMES, read_out(*_shipped()[1:], 25))),
     "reconstruction": _reconstruction,
+    "thinking_boards": lambda: figures.thinking_boards({"mine": thinking()}),
+    "thinking_curves": lambda: figures.thinking_curves(*recursion_measures()),
     "trajectories": _trajectories,
 }
 # Pictures of a plane, whose axes have no numbers and say in words what they are.
-PLANES = {"clouds", "compose", "maps_side_by_side", "reconstruction"}
+PLANES = {"clouds", "compose", "maps_side_by_side", "reconstruction", "thinking_boards"}
 SAID = {
     "claims_figure": ["R²"], "headline_curves": ["training step", "training compute"],
     "every_seed": ["nats per token", "R²"], "loss_curves": ["training step", "nats per token"],
     "look_ahead_path": ["steps ahead", "KL (nats)"], "probe_offsets": ["steps ahead", "nats"],
     "injection_figure": ["KL from exact (nats)", "probability"], "probe_overview": ["tokens read", "R²"],
-    "prediction_bars": ["probability"], "trajectories": ["probability", "position"],
+    "prediction_bars": ["probability"], "thinking_curves": ["recursion step"], "trajectories": ["probability", "position"],
 }  # fmt: skip
 
 

@@ -128,4 +128,4 @@ def test_a_column_as_a_picture(tmp_path: Path) -> None:
     figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(height=200)
     path = figures.write_figure(for_print(figure), tmp_path / "a.png", {"size": "column"}, **print_options())
     width, height = struct.unpack(">II", path.read_bytes()[16:24])
-    assert (width, height) == (990, 450)
+    assert (width, height) == (975, 443)

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from anndata import AnnData
 
-from nextlat_viz.notebook import ViewState, jobs, sources
+from nextlat_viz.notebook import ViewState, jobs
 from nextlat_viz.notebook.jobs import Cancelled, Jobs, Waiting
 from nextlat_viz.notebook.scene import Scene
+from nextlat_viz.notebook.sources import Source
 from nextlat_viz.notebook.studio import Studio
 from nextlat_viz.notebook.threads import Loop, Results
 from tests.notebook.conftest import labelled, until
@@ -91,9 +92,9 @@ def test_a_failed_computation_is_tried_again() -> None:
 
 
 def test_a_scene_read_by_threads_fits_each_probe_once(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene([sources.Source(one) for one in rrxor], None, 1_000)
-    fit, fits = sources.Source.untrained, []
-    monkeypatch.setattr(sources.Source, "untrained", lambda self: fits.append(time.sleep(0.05)) or fit(self))
+    scene = Scene([Source(one) for one in rrxor], None, 1_000)
+    fit, fits = Source.untrained, []
+    monkeypatch.setattr(Source, "untrained", lambda self: fits.append(time.sleep(0.05)) or fit(self))
     found: list[Any] = []
     threads = [threading.Thread(target=lambda: found.append(scene.probe(0, "belief", "hidden"))) for _ in range(4)]
     for thread in threads:
@@ -105,7 +106,7 @@ def test_a_scene_read_by_threads_fits_each_probe_once(rrxor: list[AnnData], monk
 
 
 def test_only_the_latest_trajectories_are_kept(rrxor: list[AnnData]) -> None:
-    scene = Scene([sources.Source(one) for one in rrxor], None, 1_000)
+    scene = Scene([Source(one) for one in rrxor], None, 1_000)
     for episode in scene.episodes.tolist():
         for model in range(2):
             scene.path(model, "hidden", episode)
@@ -337,14 +338,14 @@ class Extraction:
     """In place of extraction: as slow as the test wants."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.gate, self.threads, self._extract = Gate(), [], sources._extract
-        monkeypatch.setattr(sources, "_extract", self)
+        self.gate, self.threads, self._extract = Gate(), [], Source._extract
+        monkeypatch.setattr(Source, "_extract", lambda source, *args: self(source, *args))
 
-    def __call__(self, checkpoint: Any, progress: Any = None) -> AnnData:
+    def __call__(self, source: Source, checkpoint: Any, progress: Any = None) -> AnnData:
         if progress is not None:
             self.threads.append(threading.current_thread())
             self.gate.work(progress)
-        return self._extract(checkpoint)
+        return self._extract(source, checkpoint)
 
 
 @pytest.fixture
@@ -439,14 +440,14 @@ def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pyte
 
 
 def test_a_failed_extraction_is_shown_and_can_be_tried_again(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(checkpoint: Any, progress: Any = None) -> AnnData:
+    def broken(source: Source, checkpoint: Any, progress: Any = None) -> AnnData:
         raise RuntimeError("no <memory>")
 
     async def run() -> None:
         made = Studio(state=state)
         await until(lambda: state.jobs.running is None)
         with monkeypatch.context() as patch:
-            patch.setattr(sources, "_extract", broken)
+            patch.setattr(Source, "_extract", broken)
             labelled(made)["Training step"].value = 200
             await until(lambda: made._alert.value or made.status._alert.value)
             assert "no &lt;memory&gt;" in made._alert.value + made.status._alert.value
