@@ -161,7 +161,8 @@ SAID = {
     "every_seed": ["nats per token", "R²"], "loss_curves": ["training step", "nats per token"],
     "look_ahead_path": ["steps ahead", "KL (nats)"], "probe_offsets": ["steps ahead", "nats"],
     "injection_figure": ["KL from exact (nats)", "probability"], "probe_overview": ["tokens read", "R²"],
-    "prediction_bars": ["probability"], "thinking_curves": ["recursion step"], "trajectories": ["probability", "position"],
+    "prediction_bars": ["probability"], "trajectories": ["probability", "position"],
+    "thinking_curves": ["recursion step"],
 }  # fmt: skip
 
 

@@ -122,7 +122,9 @@ def test_the_shipped_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     made = plates.reconstruct_map
     monkeypatch.setattr(plates, "reconstruct_map", lambda run: made(run, 50))
     # One world of every kind that has figures of its own: all of them take minutes more.
-    kept = [folder for folder in gallery.shipped_folders() if folder.parts[-3] in ("rrxor", "taxi_grid", "s3", "queens")]
+    kept = [
+        folder for folder in gallery.shipped_folders() if folder.parts[-3] in ("rrxor", "taxi_grid", "s3", "queens")
+    ]
     monkeypatch.setattr(gallery, "shipped_folders", lambda: kept)
     monkeypatch.setattr(gallery.worlds, "names", lambda: ["rrxor", "taxi", "s3", "even", "a5"])
     index = write_gallery(out=tmp_path, progress=False)

@@ -155,7 +155,7 @@ class KnowsPanel(ModelPanel):
     follows = (*ModelPanel.follows, "site", "target")
 
     def _build(self) -> None:
-        self._show(beside=[controls.target(self)], below=[self._without])
+        self._show(beside=[controls.target(self)], below=[self.about, self._without])
 
     def _depends_on(self) -> tuple[Any, ...]:
         return (self.state.jobs.changes,)
