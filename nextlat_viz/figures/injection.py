@@ -171,4 +171,6 @@ def _steps_axis(tokens: Sequence[str], exact: bool) -> dict[str, Any]:
     names = ["now", *names] if exact else names
     first = 0 if exact else 1
     ticks = {"tickvals": list(range(first, len(names) + first)), "ticktext": names}
-    return {"showgrid": False, **ticks, "title": {"text": "token read by psi"}}
+    # Clear of the vertical axis, whose lowest number would touch the first name.
+    span = {"range": [first - 0.8, len(names) + first - 0.6]}
+    return {"showgrid": False, **ticks, **span, "title": {"text": "token read by psi"}}

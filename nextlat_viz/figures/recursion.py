@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,7 @@ from nextlat_viz.errors import at_least, one_of
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Grid, Layout, note
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash, symbol
-from nextlat_viz.plotting import CURSOR, Figure
+from nextlat_viz.plotting import CURSOR, ROOM, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.queens import Queens, boards
 from nextlat_viz.worlds.queens.draw import ANSWER, GIVEN, SHADE, centres, crowns, squares
@@ -109,7 +110,7 @@ def thinking_curves(
         y = {"title": {"text": "size of the margin"}, "type": "log", "range": [-4.2, 0.2]}
         y |= {"tickvals": [1e-4, 1e-3, 1e-2, 1e-1, 1], "ticktext": ["0.01 %", "0.1 %", "1 %", "10 %", "100 %"]}
         steps = {"title": {"text": _AXES["step"]}, "dtick": _tick(margins.table["step"])}
-        more = "Open: the step hurts. Below 1 %: dead."
+        more = "Open: it hurts. Below 1 %: dead."
         axes = layout.view(*grid.place(0, 1), x=steps, y=y, title="Which steps help?", more=more)
         traces += _margins(margins.table[margins.table["cells"] == "all"], looks, axes)
         line = {"type": "line", "x0": 0, "x1": 1, "xref": f"{axes['xaxis']} domain", "yref": axes["yaxis"]}
@@ -125,7 +126,7 @@ def thinking_curves(
         theme,
         title={"text": escape(title), "y": 1, "yanchor": "top", "pad": {"t": 10}},
         height=grid.pixels,
-        margin={"l": 60, "r": 16, "t": 0, "b": 0},
+        margin={"l": 60, "r": ROOM, "t": 0, "b": 0},
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1 - 8 / grid.pixels, "yanchor": "top"},
     )
 
@@ -258,7 +259,7 @@ def thinking_boards(
             views.append((label, thinking, step, world.size))
     columns = min(columns, len(views))
     side = 300 if columns == 1 else 190 if columns <= 4 else 104
-    grid = Grid(-(-len(views) // columns), columns, height=side, above=54, top=6, foot=36, gap=0.02)
+    grid = Grid(-(-len(views) // columns), columns, height=side, above=54, top=6, foot=52, gap=0.02)
     layout, traces = Layout(), []
     one_model, one_step = len(thinkings) == 1, len({step for _, _, step, _ in views}) == 1
     for i, (label, thinking, step, size) in enumerate(views):
@@ -283,8 +284,10 @@ def thinking_boards(
         traces += _board(thinking, puzzle, step, axes)
     for heading in layout.notes:
         heading["font"] = {"size": 11}
-    key = _KEY + (" † Not taken in training." if any(step > thought.trained for _, thought, step, _ in views) else "")
-    layout.notes.append(note(0.0, 0.0, key, xanchor="left", yanchor="top", yshift=-8, font={"size": 11}))
+    key = "<br>".join(textwrap.wrap(_KEY, 80))
+    if any(step > thought.trained for _, thought, step, _ in views):
+        key += " † Not taken in training."
+    layout.notes.append(note(0.0, 0.0, key, xanchor="left", yanchor="bottom", align="left", font={"size": 11}))
     return layout.finish(traces, theme, height=grid.pixels, margin={"l": 8, "r": 8, "t": 0, "b": 0}, showlegend=False)
 
 

@@ -169,6 +169,15 @@ class KnowsPanel(ModelPanel):
         heading.text = heading.text.replace("<br>Read by a linear probe", "")
         return figure
 
+    def _figure(self) -> Any:
+        figure = super()._figure()
+        if not isinstance(figure, str):
+            # Scores with their controls can be wider than the panel: as text of the page they wrap.
+            self.about.value = figure.layout.annotations[0].text
+            figure.layout.annotations = ()
+            figure.update_layout(margin_t=8)
+        return figure
+
 
 def in_a_row(figure: Any) -> str:
     """Place the views of a figure side by side: a panel is wide and low.
@@ -187,7 +196,8 @@ def in_a_row(figure: Any) -> str:
         most = max(most, len(lines))
         place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 4, "font": {"size": 11}}
         notes.append(note_at(across[0], 1.0, "<br>".join(lines), **place))
-        x.update(domain=across, title_text="")
+        # Names of tokens slant where they would touch.
+        x.update(domain=across, title_text="", tickangle=None, automargin="height")
         y.update(domain=[0, 1], title_text="")
     margin = {"t": 10 + 14 * most, "b": 24, "l": 34}
     figure.update_layout(annotations=notes, showlegend=False, margin=margin, height=320)
