@@ -366,7 +366,7 @@ def test_a_step_is_extracted_in_the_background_then_shown(state: ViewState, monk
         await until(lambda: "Extracting next-token at step 200 … 1 of 2" in made.status.text.value)
         assert made.status.cancel.layout.visibility is None
         state.position = 5
-        await until(lambda: "after position 5" in made.panels["knows"].plot.layout.annotations[0].text)
+        await until(lambda: "after position 5" in made.panels["knows"].about.value)
         slow.gate.go.release()
         await until(lambda: made.status.bar.value == 0.125)
         for _ in range(7):
@@ -511,7 +511,7 @@ def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], m
         knows._retry.click()
         await until(lambda: knows.drawn)
         assert knows._retry.layout.display == "none"
-        assert "after position 3" in knows.plot.layout.annotations[0].text
+        assert "after position 3" in knows.about.value
         left = made.state.jobs._thread
         made.close()
         if left is not None:
