@@ -469,6 +469,8 @@ def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pyte
     opened._tabs.value = "pairs"
     opened.state.position = 3
     assert not calls
+    # Whoever asks for the figure of a hidden panel gets it drawn for the present cursor.
+    assert knows.plot.data
     assert "after position 3" in knows.about.value
     assert len(calls) == 1
 
