@@ -18,7 +18,7 @@ from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash, symbol
 from nextlat_viz.plotting import CURSOR, ROOM, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.queens import Queens, boards
-from nextlat_viz.worlds.queens.draw import ANSWER, GIVEN, SHADE, centres, crowns, squares
+from nextlat_viz.worlds.queens.draw import ANSWER, GIVEN, SHADE, board_squares, centres, crowns
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import Measure
@@ -280,7 +280,7 @@ def thinking_boards(
             more=_situation(thinking, puzzle, step),
         )
         refs = {"xref": axes["xaxis"], "yref": axes["yaxis"]}
-        layout.lines += [shape | refs for shape in squares(size)]
+        layout.lines += [shape | refs for shape in board_squares(size)]
         traces += _board(thinking, puzzle, step, axes)
     for heading in layout.notes:
         heading["font"] = {"size": 11}

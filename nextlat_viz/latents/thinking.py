@@ -24,7 +24,6 @@ from nextlat_viz.models import TRM, Recursive
 from nextlat_viz.training.checkpoint import load
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, World
-from nextlat_viz.worlds.queens import Queens
 
 _YES_NO = ("no", "yes")
 # The sites of a table, and the model's own names of them.
@@ -125,19 +124,15 @@ class Thinking:
         Returns
         -------
         dict of (puzzles, steps) arrays
-            ``distance``, the cells that differ from the nearest solution; ``solved``, 1 where there are none;
-            ``changed``, the cells that differ from the answer before, at the first step from the puzzle; and, of
-            queens, ``conflicts``, the pairs that attack each other. In other worlds the target is the one solution.
+            ``changed``, the cells that differ from the answer before, at the first step from the puzzle; those of
+            `World.answer_facts`, which has ``distance``, the cells that differ from the nearest solution, and, of
+            queens, ``conflicts``, the pairs that attack each other; and ``solved``, 1 where the distance is 0.
         """
         answers, (n, steps) = self.answers(guidance), self.logits.shape[:2]
         earlier = np.concatenate([self.puzzles.tokens[:, None], answers[:, :-1]], axis=1)
+        known = self.world.answer_facts(answers.reshape(n * steps, -1), self.puzzles[np.repeat(np.arange(n), steps)])
         facts = {"changed": (answers != earlier).sum(axis=-1)}
-        if isinstance(self.world, Queens):
-            flat, puzzles = answers.reshape(n * steps, -1), np.repeat(self.puzzles.tokens, steps, axis=0)
-            facts["distance"] = self.world.distance(flat, puzzles).reshape(n, steps)
-            facts["conflicts"] = self.world.conflicts(flat).reshape(n, steps)
-        else:
-            facts["distance"] = (answers != self.targets[:, None]).sum(axis=-1)
+        facts |= {name: values.reshape(n, steps) for name, values in known.items()}
         return facts | {"solved": (facts["distance"] == 0).astype(np.int64)}
 
 
@@ -211,8 +206,8 @@ def puzzles_of(checkpoint: TrainedModel, puzzles: Any) -> Episodes:
         raise LatentsError(
             f"puzzles hold token {wrong[0]}, and those of world {checkpoint.world.name!r} are 0 to {known - 1}"
         )
-    if isinstance(checkpoint.world, Queens):
-        checkpoint.world.completions(puzzles.tokens)  # raises for a board that has none
+    if not checkpoint.world.causal:
+        checkpoint.world.replay(puzzles.tokens)  # raises for a puzzle that has no solution
     return puzzles
 
 
@@ -315,9 +310,9 @@ def _cell_rows(thinking: Thinking) -> tuple[Reading, Int[np.ndarray, "episodes c
         columns["right"] = (answers == thinking.targets[..., None]).astype(np.int64)
         columns["margin"] = thinking.margins.swapaxes(1, 2)
         names.append("right")
-    if isinstance(thinking.world, Queens):
-        posterior = thinking.world.next_token_probs(tokens)[..., 1]
-        columns["posterior"] = np.broadcast_to(posterior[..., None], answers.shape)
+    known = {} if thinking.world.causal else thinking.world.replay(tokens)
+    if "posterior" in known:
+        columns["posterior"] = np.broadcast_to(known["posterior"][..., None], answers.shape)
     flat = {name: values.reshape(n * cells, steps) for name, values in columns.items()}
     read = _reading(thinking, flat, names, {"answer": list(thinking.world.vocabulary)})
     return read, np.repeat(tokens, cells, axis=0)

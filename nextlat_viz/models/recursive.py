@@ -144,11 +144,17 @@ class Recursive(Objective):
     ----------
     backbone : RecursiveNetwork
     latent_updates, cycles, recursion_steps : n, T and S of the `Schedule`; None takes the objective's own.
+
+    Attributes
+    ----------
+    every_step : whether every recursion step has a loss, or the last alone.
+    usual : the objective's own `Schedule`.
     """
 
     own_targets = True
     next_tokens = False
     network = RecursiveNetwork
+    every_step = True
     usual: Schedule
 
     backbone: RecursiveNetwork
@@ -163,7 +169,7 @@ class Recursive(Objective):
         super().__init__(backbone)
         given = {"updates": latent_updates, "cycles": cycles, "steps": recursion_steps}
         backbone.schedule = self.usual._replace(**{name: count for name, count in given.items() if count is not None})
-        self.updates, self.passes = backbone.schedule.steps, backbone.schedule.passes
+        self.updates, self.passes = backbone.schedule.steps if self.every_step else 1, backbone.schedule.passes
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of one recursion step, and ``"carried"``, the y and z after it."""
@@ -285,16 +291,7 @@ class OnePass(Recursive):
     name = "one_pass"
     label = "one pass"
     usual = Schedule(updates=2, cycles=1, steps=1)
-
-    def __init__(
-        self,
-        backbone: RecursiveNetwork,
-        latent_updates: int | None = None,
-        cycles: int | None = None,
-        recursion_steps: int | None = None,
-    ) -> None:
-        super().__init__(backbone, latent_updates, cycles, recursion_steps)
-        self.updates = 1
+    every_step = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.losses(self.backbone(batch.inputs), batch)

@@ -298,6 +298,25 @@ class World(ABC):
         """Exact distribution of the next token after each token; None if it is not known."""
         return None
 
+    def answer_facts(
+        self, answers: Int[np.ndarray, "episodes positions"], episodes: Episodes
+    ) -> dict[str, Int[np.ndarray, " episodes"]]:
+        """Compute what is true of answers, one token for each position.
+
+        Returns
+        -------
+        dict of int arrays (episodes,)
+            ``"distance"``: the number of positions that differ from the targets.
+
+        Raises
+        ------
+        ValueError
+            If the episodes have no targets.
+        """
+        if episodes.targets is None:
+            raise ValueError("these episodes have no targets to compare answers with: sample them, or give targets")
+        return {"distance": (answers != episodes.targets).sum(axis=1)}
+
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"] | None:
         """What fixes the future after each token, as integers: where all are equal, the same can follow as likely.
 

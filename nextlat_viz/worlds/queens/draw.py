@@ -17,7 +17,7 @@ from nextlat_viz.worlds.drawing import picture
 from nextlat_viz.worlds.queens import boards
 from nextlat_viz.worlds.queens.world import Queens
 
-# The board has colours of its own, so that queens are visible on any page.
+# The same on light and dark pages, so that queens are visible on both.
 SQUARES = ("#F2EFE8", "#DCD6C8")
 GIVEN, ANSWER, SHADE = "#22262B", "#0072B2", "#E69F00"
 _ATTACKED = "#A39B89"
@@ -28,7 +28,7 @@ _CROWN = np.array(
 
 
 @picture(Queens, "board")
-def draw_board(
+def draw_queens(
     world: Queens,
     episode: Episodes | None,
     position: int | None,
@@ -51,7 +51,7 @@ def draw_board(
     figure = Figure(layout=drawing.layout(width, height))
     figure.update_xaxes(range=[-0.7, size + 0.7], fixedrange=True)
     figure.update_yaxes(range=[size + 0.35, -0.65], fixedrange=True)
-    figure.update_layout(shapes=squares(size))
+    figure.update_layout(shapes=board_squares(size))
     for k in range(size):
         drawing.add_text(figure, (k + 0.5, -0.32), "abcdefgh"[k], 14)
         drawing.add_text(figure, (-0.32, k + 0.5), str(k + 1), 14)
@@ -91,7 +91,7 @@ def draw_board(
     return figure
 
 
-def squares(size: int) -> list[dict[str, Any]]:
+def board_squares(size: int) -> list[dict[str, Any]]:
     """The shapes of an empty board: its light ground, and all dark squares as one path."""
     dark = [divmod(cell, size) for cell in range(size * size) if sum(divmod(cell, size)) % 2]
     # plotly reads absolute commands only.

@@ -298,6 +298,12 @@ class Queens(World):
         answer = self._whole(answers, "answers")
         return ((answer @ boards.attacks(self.size)) * answer).sum(axis=1) // 2
 
+    def answer_facts(
+        self, answers: Int[np.ndarray, "episodes positions"], episodes: Episodes
+    ) -> dict[str, Int[np.ndarray, " episodes"]]:
+        """`distance` and `conflicts` of answers to boards; any completion counts, so no targets are needed."""
+        return {"distance": self.distance(answers, episodes.tokens), "conflicts": self.conflicts(answers)}
+
     def decode(self, tokens: ArrayLike) -> str:
         """Name the cells with a queen, such as "b1 d2"."""
         cells = np.flatnonzero(np.asarray(tokens)[: self.length] == _QUEEN)
