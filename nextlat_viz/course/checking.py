@@ -171,7 +171,7 @@ def _is_blank(function: Any) -> bool:
 
 
 def _outcomes(exercise: Exercise, function: Function, cases: Sequence[tuple[Any, ...]]) -> list[_Outcome]:
-    """Call a function on every case, in a thread of its own that is stopped when the time is up."""
+    """Call a function on every case in a separate thread, which is stopped at the time limit."""
     outcomes: list[_Outcome] = []
 
     def work() -> None:
@@ -189,7 +189,7 @@ def _outcomes(exercise: Exercise, function: Function, cases: Sequence[tuple[Any,
             thread.start()
             thread.join(exercise.seconds)
     finally:
-        # Also when the student interrupts the cell. Compiled code cannot be stopped: it goes on in the background.
+        # This also runs when the student interrupts the cell. Compiled code cannot be stopped and keeps running.
         for _ in range(20):
             if thread.is_alive():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TimeUp))

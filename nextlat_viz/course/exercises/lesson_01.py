@@ -17,7 +17,7 @@ def chance_of_one(bits):
     return 0.5
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield ([],)
     yield ([1, 0],)
     for length in (1, 2, 3, 4, 5, 5, 5, 8, 8, 8, 10, 11, 11):
@@ -25,59 +25,59 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield (np.column_stack([triples, triples[:, 0] ^ triples[:, 1]]).ravel()[:length].tolist(),)
 
 
-def describe(bits: list[int]) -> str:
+def _describe(bits: list[int]) -> str:
     return f"the bits read so far are {' '.join(map(str, bits))}" if bits else "nothing has been read"
 
 
-def always_half(bits):
+def _always_half(bits):
     return 0.5
 
 
-def first_triple_only(bits):
+def _first_triple_only(bits):
     return float(bits[0] != bits[1]) if len(bits) % 3 == 2 else 0.5
 
 
-def same_instead(bits):
+def _same_instead(bits):
     return float(bits[-2] == bits[-1]) if len(bits) % 3 == 2 else 0.5
 
 
-def either(bits):
+def _either(bits):
     return float(bits[-2] or bits[-1]) if len(bits) % 3 == 2 else 0.5
 
 
-def both(bits):
+def _both(bits):
     return float(bits[-2] and bits[-1]) if len(bits) % 3 == 2 else 0.5
 
 
-def too_early(bits):
+def _too_early(bits):
     return float(bits[-1] != bits[-2]) if len(bits) > 1 and len(bits) % 3 == 1 else 0.5
 
 
-def too_late(bits):
+def _too_late(bits):
     return float(bits[-1] != bits[-2]) if bits and len(bits) % 3 == 0 else 0.5
 
 
-def a_guess(bits):
+def _a_guess(bits):
     return float(bits[-2] != bits[-1]) if len(bits) % 3 == 2 else 0.0
 
 
 EXERCISES = (
     Exercise(
         chance_of_one,
-        cases,
-        describe=describe,
+        _cases,
+        describe=_describe,
         mistakes=(
-            (always_half, "Two bits of a triple are random. The third is not: which bits fix it?"),
-            (first_triple_only, "Right in the first triple. Later triples have random bits of their own."),
-            (same_instead, "This gives 1 when the two bits are the same. XOR gives 1 when they differ."),
-            (either, "This is OR: it gives 1 after 1 1 too."),
-            (both, "This is AND: it gives 1 after 1 1 alone."),
+            (_always_half, "Two bits of a triple are random. The third is not: which bits fix it?"),
+            (_first_triple_only, "Right in the first triple. Later triples have random bits of their own."),
+            (_same_instead, "This gives 1 when the two bits are the same. XOR gives 1 when they differ."),
+            (_either, "This is OR: it gives 1 after 1 1 too."),
+            (_both, "This is AND: it gives 1 after 1 1 alone."),
             (
-                too_early,
+                _too_early,
                 "You give the XOR one bit too early: after the first bit of a triple the second is still random.",
             ),
-            (too_late, "You give the XOR one bit too late: it is the third bit, so it is predicted after two."),
-            (a_guess, "Where the next bit is random, neither answer is certain: give the probability, not a guess."),
+            (_too_late, "You give the XOR one bit too late: it is the third bit, so it is predicted after two."),
+            (_a_guess, "Where the next bit is random, neither answer is certain: give the probability, not a guess."),
         ),
         hints=(
             "How many bits of the present triple have been read? The remainder of len(bits) divided by 3 says so.",

@@ -16,7 +16,7 @@ def belief_update(belief, token, T):
     return joint / joint.sum()
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     # Two states that are never left and show themselves; then machines whose matrices are not symmetric.
     still = np.array([np.diag([0.8, 0.3]), np.diag([0.2, 0.7])])
     yield np.array([0.5, 0.5]), 0, still
@@ -26,40 +26,40 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield rng.dirichlet(np.ones(states)), int(rng.integers(tokens)), T
 
 
-def describe(belief: Any, token: int, T: Any) -> str:
+def _describe(belief: Any, token: int, T: Any) -> str:
     shares = ", ".join(f"{share:.3f}" for share in belief)
     return f"a machine of {len(belief)} states; the belief is ({shares}); token {token} is read"
 
 
-def unnormalised(belief, token, T):
+def _unnormalised(belief, token, T):
     return belief @ T[token]
 
 
-def transposed(belief, token, T):
+def _transposed(belief, token, T):
     joint = T[token] @ belief
     return joint / joint.sum()
 
 
-def token_ignored(belief, token, T):
+def _token_ignored(belief, token, T):
     return belief @ T.sum(0)
 
 
-def never_moved(belief, token, T):
+def _never_moved(belief, token, T):
     joint = belief * T[token].sum(1)
     return joint / joint.sum()
 
 
-def belief_ignored(belief, token, T):
+def _belief_ignored(belief, token, T):
     joint = T[token].sum(0)
     return joint / joint.sum()
 
 
-def largest_is_one(belief, token, T):
+def _largest_is_one(belief, token, T):
     joint = belief @ T[token]
     return joint / joint.max()
 
 
-def softmaxed(belief, token, T):
+def _softmaxed(belief, token, T):
     joint = np.exp(belief @ T[token])
     return joint / joint.sum()
 
@@ -67,19 +67,22 @@ def softmaxed(belief, token, T):
 EXERCISES = (
     Exercise(
         belief_update,
-        cases,
-        describe=describe,
+        _cases,
+        describe=_describe,
         mistakes=(
             (
-                unnormalised,
+                _unnormalised,
                 "These numbers do not sum to 1. Their sum is the probability of the token: what is left to do?",
             ),
-            (transposed, "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i."),
-            (token_ignored, "This is where the machine may be after any token. You have seen which token it was."),
-            (never_moved, "You weighed the states by the token, but the machine also moved as it wrote it."),
-            (belief_ignored, "Every start counts the same here. The old belief says which starts are likely."),
-            (largest_is_one, "A belief sums to 1; here its largest entry is 1."),
-            (softmaxed, "No exponential is needed: joint probabilities become a belief when divided by their sum."),
+            (
+                _transposed,
+                "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i.",
+            ),
+            (_token_ignored, "This is where the machine may be after any token. You have seen which token it was."),
+            (_never_moved, "You weighed the states by the token, but the machine also moved as it wrote it."),
+            (_belief_ignored, "Every start counts the same here. The old belief says which starts are likely."),
+            (_largest_is_one, "A belief sums to 1; here its largest entry is 1."),
+            (_softmaxed, "No exponential is needed: joint probabilities become a belief when divided by their sum."),
         ),
         hints=(
             "How likely is it that the machine was in i, wrote this token and moved to j? A product for each i and j.",

@@ -22,7 +22,7 @@ def count_beliefs(prior, T, depth):
     return len(seen)
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     for name, depth in [("z1r", 0), ("z1r", 1), ("golden_mean", 2), ("even", 3), ("z1r", 4), ("sns", 5), ("rrxor", 6)]:
         world: Any = get(name)
         yield world.stationary, world.transitions, depth
@@ -30,11 +30,11 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield world.stationary, world.transitions, 4
 
 
-def describe(prior: Any, T: Any, depth: int) -> str:
+def _describe(prior: Any, T: Any, depth: int) -> str:
     return f"a machine of {len(prior)} states and {len(T)} tokens, {depth} tokens deep"
 
 
-def tree(prior: Any, T: Any, depth: int) -> list[list[Any]]:
+def _tree(prior: Any, T: Any, depth: int) -> list[list[Any]]:
     """The beliefs of all texts that can occur, level by level."""
     levels = [[prior]]
     for _ in range(depth):
@@ -43,31 +43,31 @@ def tree(prior: Any, T: Any, depth: int) -> list[list[Any]]:
     return levels
 
 
-def texts(prior, T, depth):
-    return sum(map(len, tree(prior, T, depth)))
+def _texts(prior, T, depth):
+    return sum(map(len, _tree(prior, T, depth)))
 
 
-def prior_left_out(prior, T, depth):
-    return len({tuple(belief.round(9)) for level in tree(prior, T, depth)[1:] for belief in level})
+def _prior_left_out(prior, T, depth):
+    return len({tuple(belief.round(9)) for level in _tree(prior, T, depth)[1:] for belief in level})
 
 
-def last_level(prior, T, depth):
-    return len({tuple(belief.round(9)) for belief in tree(prior, T, depth)[-1]})
+def _last_level(prior, T, depth):
+    return len({tuple(belief.round(9)) for belief in _tree(prior, T, depth)[-1]})
 
 
-def one_too_deep(prior, T, depth):
+def _one_too_deep(prior, T, depth):
     return count_beliefs(prior, T, depth + 1)
 
 
-def one_too_few(prior, T, depth):
+def _one_too_few(prior, T, depth):
     return count_beliefs(prior, T, max(depth - 1, 0))
 
 
-def not_rounded(prior, T, depth):
-    return len({tuple(belief) for level in tree(prior, T, depth) for belief in level})
+def _not_rounded(prior, T, depth):
+    return len({tuple(belief) for level in _tree(prior, T, depth) for belief in level})
 
 
-def rounded_on_the_way(prior, T, depth):
+def _rounded_on_the_way(prior, T, depth):
     level = seen = {tuple(prior.round(9))}
     for _ in range(depth):
         joints = [np.array(belief) @ matrix for belief in level for matrix in T]
@@ -76,11 +76,11 @@ def rounded_on_the_way(prior, T, depth):
     return len(seen)
 
 
-def levels_added(prior, T, depth):
-    return sum(len({tuple(belief.round(9)) for belief in level}) for level in tree(prior, T, depth))
+def _levels_added(prior, T, depth):
+    return sum(len({tuple(belief.round(9)) for belief in level}) for level in _tree(prior, T, depth))
 
 
-def impossible_too(prior, T, depth):
+def _impossible_too(prior, T, depth):
     level, seen = [prior], {str(prior.round(9))}
     for _ in range(depth):
         joints = [belief @ matrix for belief in level for matrix in T]
@@ -92,18 +92,18 @@ def impossible_too(prior, T, depth):
 EXERCISES = (
     Exercise(
         count_beliefs,
-        cases,
-        describe=describe,
+        _cases,
+        describe=_describe,
         mistakes=(
-            (texts, "This is the number of texts. Different texts can leave a reader with the same belief."),
-            (prior_left_out, "The belief before the first token is a belief too: the prior."),
-            (last_level, "These are the beliefs after exactly depth tokens. Those after fewer tokens count as well."),
-            (one_too_deep, "You went one token too deep: at depth 0 there is the prior alone."),
-            (one_too_few, "You stopped one token too early: at depth 1 every first token has been read."),
-            (not_rounded, "Some of these differ in the sixteenth digit only. Round before you compare."),
-            (rounded_on_the_way, "You go on from rounded beliefs, and the errors add up. Round only to compare."),
-            (levels_added, "A belief that occurs after two tokens and again after four is counted twice here."),
-            (impossible_too, "A token of probability 0 is never read, and dividing by 0 gives no belief: skip it."),
+            (_texts, "This is the number of texts. Different texts can leave a reader with the same belief."),
+            (_prior_left_out, "The belief before the first token is a belief too: the prior."),
+            (_last_level, "These are the beliefs after exactly depth tokens. Those after fewer tokens count as well."),
+            (_one_too_deep, "You went one token too deep: at depth 0 there is the prior alone."),
+            (_one_too_few, "You stopped one token too early: at depth 1 every first token has been read."),
+            (_not_rounded, "Some of these differ in the sixteenth digit only. Round before you compare."),
+            (_rounded_on_the_way, "You go on from rounded beliefs, and the errors add up. Round only to compare."),
+            (_levels_added, "A belief that occurs after two tokens and again after four is counted twice here."),
+            (_impossible_too, "A token of probability 0 is never read, and dividing by 0 gives no belief: skip it."),
         ),
         hints=(
             "Keep the beliefs of one level, at first the prior alone, and make the next level from it by every token.",

@@ -16,7 +16,7 @@ def mean_loss(truth, model):
     return (truth * surprise).sum(axis=-1).mean()
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield np.array([[0.5, 0.5]]), np.array([[0.75, 0.25]])
     for positions, tokens in [(1, 3), (4, 2), (3, 4)]:
         yield rng.dirichlet(np.ones(tokens), positions), rng.dirichlet(np.ones(tokens), positions)
@@ -24,70 +24,70 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[1.0, 0.0], [0.4, 0.6]])
 
 
-def describe(truth: Any, model: Any) -> str:
+def _describe(truth: Any, model: Any) -> str:
     def rows(table: Any) -> str:
         return "; ".join(" ".join(f"{share:.2f}" for share in row) for row in table)
 
     return f"true probabilities {rows(truth)}; the model's {rows(model)} (a position between two semicolons)"
 
 
-def in_bits(truth, model):
+def _in_bits(truth, model):
     return mean_loss(truth, model) / np.log(2)
 
 
-def swapped(truth, model):
+def _swapped(truth, model):
     return mean_loss(model, np.where(model > 0, truth, 1))
 
 
-def no_minus(truth, model):
+def _no_minus(truth, model):
     return -mean_loss(truth, model)
 
 
-def entropy(truth, model):
+def _entropy(truth, model):
     return mean_loss(truth, truth)
 
 
-def summed(truth, model):
+def _summed(truth, model):
     return mean_loss(truth, model) * len(truth)
 
 
-def mean_of_all(truth, model):
+def _mean_of_all(truth, model):
     return mean_loss(truth, model) / truth.shape[-1]
 
 
-def excess(truth, model):
+def _excess(truth, model):
     return mean_loss(truth, model) - mean_loss(truth, truth)
 
 
-def zero_times_infinity(truth, model):
+def _zero_times_infinity(truth, model):
     return -(truth * np.log(model)).sum(axis=-1).mean()
 
 
-def a_loss_per_position(truth, model):
+def _a_loss_per_position(truth, model):
     return -(truth * np.log(np.where(truth > 0, model, 1))).sum(axis=-1)
 
 
 EXERCISES = (
     Exercise(
         mean_loss,
-        cases,
-        describe=describe,
+        _cases,
+        describe=_describe,
         mistakes=(
-            (in_bits, "This is in bits. A nat is a unit of the natural logarithm, np.log."),
+            (_in_bits, "This is in bits. A nat is a unit of the natural logarithm, np.log."),
             (
-                swapped,
+                _swapped,
                 "You took the logarithm of the truth. The surprise is the model's; the truth says how often it comes.",
             ),
-            (no_minus, "A logarithm of a probability is negative; a surprise is not."),
-            (entropy, "The model does not occur in this: it is the entropy of the truth, the floor."),
-            (summed, "This is the sum over positions. The task asks for the mean."),
-            (mean_of_all, "You took the mean over tokens too. Over the tokens of one position it is a sum."),
-            (excess, "This is how far the loss lies above the floor. The loss includes the floor."),
+            (_no_minus, "A logarithm of a probability is negative; a surprise is not."),
+            (_entropy, "The model does not occur in this: it is the entropy of the truth, the floor."),
+            (_summed, "This is the sum over positions. The task asks for the mean."),
+            (_mean_of_all, "You took the mean over tokens too. Over the tokens of one position it is a sum."),
+            (_excess, "This is how far the loss lies above the floor. The loss includes the floor."),
             (
-                zero_times_infinity,
+                _zero_times_infinity,
                 "Where a token is impossible you multiply 0 by the logarithm of 0. It should count 0.",
             ),
-            (a_loss_per_position, "Here is a loss for each position. The mean of them is asked for."),
+            (_a_loss_per_position, "Here is a loss for each position. The mean of them is asked for."),
         ),
         hints=(
             "The surprise of a token is minus the natural logarithm of the model's probability for it.",

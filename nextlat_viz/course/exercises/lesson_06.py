@@ -18,7 +18,7 @@ def honest_split(tokens, episode, share, seed):
     return np.isin(number.reshape(-1), held_out)[episode]
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     # All strings differ; then short strings, many of them twice; then rows in any order, and another share.
     tokens = np.array([[a, b, c, d] for a in (0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)])
     yield rng.permutation(tokens), np.repeat(np.arange(16), 4), 0.3, 0
@@ -27,7 +27,7 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield tokens, rng.permutation(np.repeat(np.arange(60), 5)), share, seed
 
 
-def describe(tokens: Any, episode: Any, share: float, seed: int) -> str:
+def _describe(tokens: Any, episode: Any, share: float, seed: int) -> str:
     strings = len(np.unique(tokens, axis=0))
     return (
         f"{len(tokens)} episodes of {tokens.shape[1]} tokens, {strings} different strings among them; {len(episode)} "
@@ -35,7 +35,7 @@ def describe(tokens: Any, episode: Any, share: float, seed: int) -> str:
     )
 
 
-def judge(held_out: Any, tokens: Any, episode: Any, share: float, seed: int) -> str:
+def _judge(held_out: Any, tokens: Any, episode: Any, share: float, seed: int) -> str:
     """Say what is wrong with a split, or "": many are right."""
     rows = np.asarray(held_out)
     if rows.shape != episode.shape or rows.dtype != bool:
@@ -75,42 +75,42 @@ def judge(held_out: Any, tokens: Any, episode: Any, share: float, seed: int) -> 
     return ""
 
 
-def split_by_row(tokens, episode, share, seed):
+def _split_by_row(tokens, episode, share, seed):
     return np.random.default_rng(seed).random(len(episode)) < share
 
 
-def split_by_episode(tokens, episode, share, seed):
+def _split_by_episode(tokens, episode, share, seed):
     held_out = np.random.default_rng(seed).permutation(len(tokens))[: round(share * len(tokens))]
     return np.isin(episode, held_out)
 
 
-def fitted_and_held_out_swapped(tokens, episode, share, seed):
+def _fitted_and_held_out_swapped(tokens, episode, share, seed):
     strings, number = np.unique(tokens, axis=0, return_inverse=True)
     fitted = np.random.default_rng(seed).permutation(len(strings))[: round(share * len(strings))]
     return ~np.isin(number.reshape(-1), fitted)[episode]
 
 
-def first_strings(tokens, episode, share, seed):
+def _first_strings(tokens, episode, share, seed):
     strings, number = np.unique(tokens, axis=0, return_inverse=True)
     return (number.reshape(-1) < round(share * len(strings)))[episode]
 
 
-def row_numbers(tokens, episode, share, seed):
+def _row_numbers(tokens, episode, share, seed):
     return np.flatnonzero(honest_split(tokens, episode, share, seed))
 
 
 EXERCISES = (
     Exercise(
         honest_split,
-        cases,
-        describe=describe,
-        judge=judge,
+        _cases,
+        describe=_describe,
+        judge=_judge,
         mistakes=(
-            (split_by_row, "Hidden states of one episode resemble each other, so this score is partly memory."),
-            (split_by_episode, "In a small world the same string is drawn again and again."),
-            (fitted_and_held_out_swapped, "The probe would be fitted on the small part and scored on the large one."),
-            (first_strings, "The seed is not used."),
-            (row_numbers, "The numbers of the rows are what np.flatnonzero makes of the answer."),
+            (_split_by_row, "Hidden states of one episode resemble each other, so this score is partly memory."),
+            (_split_by_episode, "In a small world the same string is drawn again and again."),
+            (_fitted_and_held_out_swapped, "The probe would be fitted on the small part and scored on the large one."),
+            (_first_strings, "The seed is not used."),
+            (_row_numbers, "The numbers of the rows are what np.flatnonzero makes of the answer."),
         ),
         hints=(
             "Two rows may be on different sides only if their episodes have different tokens. So number the different "

@@ -18,7 +18,7 @@ def farthest_pair(beliefs, hidden):
     return int(i), int(j)
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     # Three histories of two beliefs, by hand; then more, whose equal beliefs were reached by different sums.
     certain = np.array([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0], [0.5, 0.5]])
     yield certain, np.array([[0.0, 0.0], [3.0, 3.0], [1.0, 0.0], [3.0, 1.0]])
@@ -30,50 +30,50 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield beliefs, rng.normal(size=(rows, width))
 
 
-def describe(beliefs: Any, hidden: Any) -> str:
+def _describe(beliefs: Any, hidden: Any) -> str:
     return (
         f"{len(beliefs)} histories; beliefs over {beliefs.shape[1]} states; hidden states of {hidden.shape[1]} numbers"
     )
 
 
-def same_pair(expected: Any, got: Any) -> bool:
+def _same_pair(expected: Any, got: Any) -> bool:
     """Compare pairs in either order."""
     pair = np.asarray(got)
     return pair.shape == (2,) and agree(sorted(expected), sorted(pair.tolist()))
 
 
-def belief_ignored(beliefs, hidden):
+def _belief_ignored(beliefs, hidden):
     distance = np.linalg.norm(hidden[:, None] - hidden[None, :], axis=-1)
     return np.unravel_index(distance.argmax(), distance.shape)
 
 
-def compared_exactly(beliefs, hidden):
+def _compared_exactly(beliefs, hidden):
     same = (beliefs[:, None] == beliefs[None, :]).all(axis=-1)
     distance = np.linalg.norm(hidden[:, None] - hidden[None, :], axis=-1)
     return np.unravel_index(np.where(same, distance, 0).argmax(), same.shape)
 
 
-def nearest_pair(beliefs, hidden):
+def _nearest_pair(beliefs, hidden):
     same = np.abs(beliefs[:, None] - beliefs[None, :]).max(axis=-1) < 1e-8
     distance = np.linalg.norm(hidden[:, None] - hidden[None, :], axis=-1)
     other = same & ~np.eye(len(same), dtype=bool)
     return np.unravel_index(np.where(other, distance, np.inf).argmin(), same.shape)
 
 
-def nearest_with_itself(beliefs, hidden):
+def _nearest_with_itself(beliefs, hidden):
     same = np.abs(beliefs[:, None] - beliefs[None, :]).max(axis=-1) < 1e-8
     distance = np.linalg.norm(hidden[:, None] - hidden[None, :], axis=-1)
     return np.unravel_index(np.where(same, distance, np.inf).argmin(), same.shape)
 
 
-def likeliest_state_compared(beliefs, hidden):
+def _likeliest_state_compared(beliefs, hidden):
     likeliest = beliefs.argmax(axis=1)
     same = likeliest[:, None] == likeliest[None, :]
     distance = np.linalg.norm(hidden[:, None] - hidden[None, :], axis=-1)
     return np.unravel_index(np.where(same, distance, 0).argmax(), same.shape)
 
 
-def different_beliefs(beliefs, hidden):
+def _different_beliefs(beliefs, hidden):
     same = np.abs(beliefs[:, None] - beliefs[None, :]).max(axis=-1) < 1e-8
     distance = np.linalg.norm(hidden[:, None] - hidden[None, :], axis=-1)
     return np.unravel_index(np.where(same, 0, distance).argmax(), same.shape)
@@ -82,23 +82,26 @@ def different_beliefs(beliefs, hidden):
 EXERCISES = (
     Exercise(
         farthest_pair,
-        cases,
-        describe=describe,
-        compare=same_pair,
+        _cases,
+        describe=_describe,
+        compare=_same_pair,
         mistakes=(
-            (belief_ignored, "These two lie farthest apart of all, but their beliefs differ, so they should."),
+            (_belief_ignored, "These two lie farthest apart of all, but their beliefs differ, so they should."),
             (
-                compared_exactly,
+                _compared_exactly,
                 "Equal beliefs that were computed along different histories differ in the sixteenth digit, and == "
                 "takes them for different. Allow a difference of 1e-8.",
             ),
-            (nearest_pair, "This pair is the closest together. The pair that the model keeps apart is the farthest."),
-            (nearest_with_itself, "A history is no pair with itself: its distance to itself is 0."),
             (
-                likeliest_state_compared,
+                _nearest_pair,
+                "This is the closest pair. The pair that the model separates most is the farthest.",
+            ),
+            (_nearest_with_itself, "A history is no pair with itself: its distance to itself is 0."),
+            (
+                _likeliest_state_compared,
                 "These beliefs have the same likeliest state and are not the same. Compare all entries.",
             ),
-            (different_beliefs, "These two have different beliefs. Keep the pairs where the beliefs are the same."),
+            (_different_beliefs, "These two have different beliefs. Keep the pairs where the beliefs are the same."),
         ),
         hints=(
             "You need two square tables with a row and a column for every history: whether two beliefs are the same, "

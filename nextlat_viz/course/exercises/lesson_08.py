@@ -22,14 +22,14 @@ def latent_losses(hidden, guess, head):
     return next_h, kl
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     # Small errors, where SmoothL1 is a square; then large ones, where it is not.
     for positions, width, tokens, size in [(3, 2, 2, 0.3), (5, 4, 3, 1.0), (6, 3, 5, 4.0)]:
         hidden = rng.normal(size=(positions, width))
         yield hidden, hidden[1:] + size * rng.normal(size=(positions - 1, width)), rng.normal(size=(tokens, width))
 
 
-def with_gradients(function: Function, hidden: Any, guess: Any, head: Any) -> dict[str, Any]:
+def _with_gradients(function: Function, hidden: Any, guess: Any, head: Any) -> dict[str, Any]:
     """Call a function on tensors, and return both losses with their gradients at all three arguments."""
     tensors = {"hidden": hidden, "guess": guess, "head": head}
     leaves = {name: torch.tensor(values, requires_grad=True) for name, values in tensors.items()}
@@ -50,68 +50,68 @@ def with_gradients(function: Function, hidden: Any, guess: Any, head: Any) -> di
     return outcome
 
 
-def describe(hidden: Any, guess: Any, head: Any) -> str:
+def _describe(hidden: Any, guess: Any, head: Any) -> str:
     return (
         f"{len(hidden)} hidden states of {hidden.shape[1]} numbers, psi's guesses of all but the first, a head of "
         f"{len(head)} tokens"
     )
 
 
-def divergence(target: Any, guess: Any, head: Any) -> Any:
+def _divergence(target: Any, guess: Any, head: Any) -> Any:
     """Mean of KL(head(target) || head(guess)) over positions, with nothing stopped."""
     log_p, log_q = (target @ head.T).log_softmax(-1), (guess @ head.T).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
 
 
-def target_not_stopped(hidden, guess, head):
+def _target_not_stopped(hidden, guess, head):
     target, head = hidden[1:], head.detach()
-    return torch.nn.functional.smooth_l1_loss(guess, target), divergence(target, guess, head)
+    return torch.nn.functional.smooth_l1_loss(guess, target), _divergence(target, guess, head)
 
 
-def target_stopped_once(hidden, guess, head):
+def _target_stopped_once(hidden, guess, head):
     next_h = torch.nn.functional.smooth_l1_loss(guess, hidden[1:].detach())
-    return next_h, target_not_stopped(hidden, guess, head)[1]
+    return next_h, _target_not_stopped(hidden, guess, head)[1]
 
 
-def head_not_frozen(hidden, guess, head):
+def _head_not_frozen(hidden, guess, head):
     target = hidden[1:].detach()
-    return torch.nn.functional.smooth_l1_loss(guess, target), divergence(target, guess, head)
+    return torch.nn.functional.smooth_l1_loss(guess, target), _divergence(target, guess, head)
 
 
-def head_frozen_for_targets_only(hidden, guess, head):
+def _head_frozen_for_targets_only(hidden, guess, head):
     target = hidden[1:].detach()
     next_h = torch.nn.functional.smooth_l1_loss(guess, target)
     log_p, log_q = (target @ head.detach().T).log_softmax(-1), (guess @ head.T).log_softmax(-1)
     return next_h, (log_p.exp() * (log_p - log_q)).sum(-1).mean()
 
 
-def nothing_stopped(hidden, guess, head):
-    return torch.nn.functional.smooth_l1_loss(guess, hidden[1:]), divergence(hidden[1:], guess, head)
+def _nothing_stopped(hidden, guess, head):
+    return torch.nn.functional.smooth_l1_loss(guess, hidden[1:]), _divergence(hidden[1:], guess, head)
 
 
-def guess_stopped(hidden, guess, head):
+def _guess_stopped(hidden, guess, head):
     return latent_losses(hidden, guess.detach(), head)
 
 
-def not_shifted(hidden, guess, head):
+def _not_shifted(hidden, guess, head):
     return latent_losses(torch.cat([hidden[:1], hidden[:-1]]), guess, head)
 
 
-def divergence_reversed(hidden, guess, head):
+def _divergence_reversed(hidden, guess, head):
     next_h, _ = latent_losses(hidden, guess, head)
-    return next_h, divergence(guess, hidden[1:].detach(), head.detach())
+    return next_h, _divergence(guess, hidden[1:].detach(), head.detach())
 
 
-def summed(hidden, guess, head):
+def _summed(hidden, guess, head):
     next_h = torch.nn.functional.smooth_l1_loss(guess, hidden[1:].detach(), reduction="sum")
-    return next_h, divergence(hidden[1:].detach(), guess, head.detach()) * len(guess)
+    return next_h, _divergence(hidden[1:].detach(), guess, head.detach()) * len(guess)
 
 
-def squared_error(hidden, guess, head):
+def _squared_error(hidden, guess, head):
     return ((guess - hidden[1:].detach()) ** 2).mean(), latent_losses(hidden, guess, head)[1]
 
 
-def divergence_averaged_over_tokens(hidden, guess, head):
+def _divergence_averaged_over_tokens(hidden, guess, head):
     next_h, kl = latent_losses(hidden, guess, head)
     return next_h, kl / len(head)
 
@@ -119,51 +119,51 @@ def divergence_averaged_over_tokens(hidden, guess, head):
 EXERCISES = (
     Exercise(
         latent_losses,
-        cases,
-        describe=describe,
-        call=with_gradients,
+        _cases,
+        describe=_describe,
+        call=_with_gradients,
         mistakes=(
             (
-                target_not_stopped,
+                _target_not_stopped,
                 "The values are right, and a gradient reaches the targets. The states would be moved towards the "
                 "guesses, and all states at one point have the smallest loss of all. Stop it: hidden[1:].detach().",
             ),
             (
-                target_stopped_once,
+                _target_stopped_once,
                 "The target of next_h is stopped, that of kl is not: both compare with hidden[1:].detach().",
             ),
             (
-                head_not_frozen,
+                _head_not_frozen,
                 "The values are right, and kl trains the head. The head should learn from the true tokens alone: "
                 "head.detach().",
             ),
             (
-                head_frozen_for_targets_only,
+                _head_frozen_for_targets_only,
                 "The head is frozen where it reads the targets and trained where it reads the guesses: freeze both.",
             ),
             (
-                nothing_stopped,
+                _nothing_stopped,
                 "The values are right, and no gradient is stopped: neither at the targets nor at the head.",
             ),
             (
-                guess_stopped,
+                _guess_stopped,
                 "The guesses are detached, so psi learns nothing. The stop-gradient belongs on the target.",
             ),
             (
-                not_shifted,
+                _not_shifted,
                 "guess[0] is psi's guess of hidden[1], not of hidden[0]: compare with hidden[1:].",
             ),
             (
-                divergence_reversed,
+                _divergence_reversed,
                 "The divergence is the wrong way round: KL(p || q) weighs with p, the prediction from the true state.",
             ),
-            (summed, "These are sums. Both losses are means over positions, next_h over dimensions too."),
+            (_summed, "These are sums. Both losses are means over positions, next_h over dimensions too."),
             (
-                squared_error,
+                _squared_error,
                 "next_h is the mean square. SmoothL1 is half the square up to 1, and then a straight line.",
             ),
             (
-                divergence_averaged_over_tokens,
+                _divergence_averaged_over_tokens,
                 "kl is divided by the number of tokens: KL is a sum over tokens, and a mean over positions.",
             ),
         ),

@@ -19,35 +19,35 @@ def unroll(psi, state, embeddings):
     return np.array(states)
 
 
-def leaky(state: Any, embedding: Any) -> Any:
+def _leaky(state: Any, embedding: Any) -> Any:
     """Stand in for psi: half of the state, and the token."""
     return 0.5 * state + embedding
 
 
-def turning(state: Any, embedding: Any) -> Any:
+def _turning(state: Any, embedding: Any) -> Any:
     """Stand in for psi: the state turned by one place, changed by the token."""
     return np.tanh(np.roll(state, 1) - 0.7 * embedding * state + embedding)
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     # By hand: 1 -> 1.5 -> 1.75. Then longer ones.
-    yield leaky, np.array([1.0]), np.array([[1.0], [1.0]])
-    for psi, width, length in [(leaky, 2, 3), (turning, 3, 5), (turning, 4, 30)]:
+    yield _leaky, np.array([1.0]), np.array([[1.0], [1.0]])
+    for psi, width, length in [(_leaky, 2, 3), (_turning, 3, 5), (_turning, 4, 30)]:
         yield psi, rng.normal(size=width), rng.normal(size=(length, width))
 
 
-def describe(psi: Any, state: Any, embeddings: Any) -> str:
+def _describe(psi: Any, state: Any, embeddings: Any) -> str:
     first = ", ".join(f"{number:.2f}" for number in state)
-    if psi is leaky:
+    if psi is _leaky:
         return f"psi(h, e) = 0.5 h + e; the first state is ({first}); the tokens are {np.round(embeddings, 2).tolist()}"
     return f"another psi; a first state of {len(state)} numbers; {len(embeddings)} tokens"
 
 
-def started_again_at_every_token(psi, state, embeddings):
+def _started_again_at_every_token(psi, state, embeddings):
     return np.array([psi(state, embedding) for embedding in embeddings])
 
 
-def states_before_the_tokens(psi, state, embeddings):
+def _states_before_the_tokens(psi, state, embeddings):
     states = []
     for embedding in embeddings:
         states.append(state)
@@ -55,11 +55,11 @@ def states_before_the_tokens(psi, state, embeddings):
     return np.array(states)
 
 
-def first_state_included(psi, state, embeddings):
+def _first_state_included(psi, state, embeddings):
     return np.concatenate([state[None], unroll(psi, state, embeddings)])
 
 
-def change_added_twice(psi, state, embeddings):
+def _change_added_twice(psi, state, embeddings):
     states = []
     for embedding in embeddings:
         state = state + psi(state, embedding)
@@ -67,37 +67,37 @@ def change_added_twice(psi, state, embeddings):
     return np.array(states)
 
 
-def begun_from_zeros(psi, state, embeddings):
+def _begun_from_zeros(psi, state, embeddings):
     return unroll(psi, np.zeros_like(state), embeddings)
 
 
-def last_state_only(psi, state, embeddings):
+def _last_state_only(psi, state, embeddings):
     return unroll(psi, state, embeddings)[-1]
 
 
-def read_backwards(psi, state, embeddings):
+def _read_backwards(psi, state, embeddings):
     return unroll(psi, state, embeddings[::-1])
 
 
 EXERCISES = (
     Exercise(
         unroll,
-        cases,
-        describe=describe,
+        _cases,
+        describe=_describe,
         mistakes=(
             (
-                started_again_at_every_token,
+                _started_again_at_every_token,
                 "Every token is read from the first state. Read the next one from the state that psi has just given.",
             ),
-            (states_before_the_tokens, "This is the state before each token. Keep it after psi has read the token."),
+            (_states_before_the_tokens, "This is the state before each token. Keep it after psi has read the token."),
             (
-                first_state_included,
+                _first_state_included,
                 "The first state is among them, where no token has been read. There is one state for each token.",
             ),
-            (change_added_twice, "psi gives the next state itself: h + f(h, e) is inside psi. Do not add h again."),
-            (begun_from_zeros, "It begins from zeros. The first state is an argument."),
-            (last_state_only, "This is the last state alone. Keep the state after every token."),
-            (read_backwards, "The tokens are read from the last to the first."),
+            (_change_added_twice, "psi gives the next state itself: h + f(h, e) is inside psi. Do not add h again."),
+            (_begun_from_zeros, "It begins from zeros. The first state is an argument."),
+            (_last_state_only, "This is the last state alone. Keep the state after every token."),
+            (_read_backwards, "The tokens are read from the last to the first."),
         ),
         hints=(
             "A recurrent network is a loop: a state goes in with a token, the next state comes out.",

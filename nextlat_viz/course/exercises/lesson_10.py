@@ -16,7 +16,7 @@ def smallest_edit(hidden, W, c, target, C):
     return C @ W.T @ np.linalg.solve(W @ C @ W.T, missing)
 
 
-def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     # By hand: one number is read, 2 h1 + 1, and 5 is wanted. Then any probe, first with all directions alike.
     yield np.array([1.0, 1.0]), np.array([[2.0, 0.0]]), np.array([1.0]), np.array([5.0]), np.eye(2)
     for width, read, even in [(3, 1, True), (4, 2, True), (4, 2, False), (6, 3, False)]:
@@ -25,64 +25,64 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield rng.normal(size=width), rng.normal(size=(read, width)), rng.normal(size=read), rng.normal(size=read), C
 
 
-def describe(hidden: Any, W: Any, c: Any, target: Any, C: Any) -> str:
+def _describe(hidden: Any, W: Any, c: Any, target: Any, C: Any) -> str:
     shape = "C = 1, all directions alike" if np.array_equal(C, np.eye(len(C))) else "states spread unevenly by C"
     numbers = "one number" if len(W) == 1 else f"{len(W)} numbers"
     return f"a hidden state of {len(hidden)} numbers; the probe reads {numbers}; {shape}"
 
 
-def edited_state(hidden, W, c, target, C):
+def _edited_state(hidden, W, c, target, C):
     return hidden + smallest_edit(hidden, W, c, target, C)
 
 
-def intercept_forgotten(hidden, W, c, target, C):
+def _intercept_forgotten(hidden, W, c, target, C):
     return smallest_edit(hidden, W, np.zeros_like(c), target, C)
 
 
-def present_reading_forgotten(hidden, W, c, target, C):
+def _present_reading_forgotten(hidden, W, c, target, C):
     return C @ W.T @ np.linalg.solve(W @ C @ W.T, target)
 
 
-def wrong_sign(hidden, W, c, target, C):
+def _wrong_sign(hidden, W, c, target, C):
     return -smallest_edit(hidden, W, c, target, C)
 
 
-def not_divided(hidden, W, c, target, C):
+def _not_divided(hidden, W, c, target, C):
     return C @ W.T @ (target - W @ hidden - c)
 
 
-def spread_ignored(hidden, W, c, target, C):
+def _spread_ignored(hidden, W, c, target, C):
     return smallest_edit(hidden, W, c, target, np.eye(len(C)))
 
 
-def spread_inverted(hidden, W, c, target, C):
+def _spread_inverted(hidden, W, c, target, C):
     return smallest_edit(hidden, W, c, target, np.linalg.inv(C))
 
 
 EXERCISES = (
     Exercise(
         smallest_edit,
-        cases,
-        describe=describe,
+        _cases,
+        describe=_describe,
         mistakes=(
-            (edited_state, "This is the state after the edit. The edit is what is added to it."),
-            (intercept_forgotten, "The probe reads W h + c, and c is forgotten."),
+            (_edited_state, "This is the state after the edit. The edit is what is added to it."),
+            (_intercept_forgotten, "The probe reads W h + c, and c is forgotten."),
             (
-                present_reading_forgotten,
+                _present_reading_forgotten,
                 "This edit adds the target to what is read. Add only what is missing: target - (W h + c).",
             ),
-            (wrong_sign, "The edit goes the other way: what is missing is the target less what is read now."),
+            (_wrong_sign, "The edit goes the other way: what is missing is the target less what is read now."),
             (
-                not_divided,
+                _not_divided,
                 "The direction is right and the length is not: what is read changes by W C W' times what is missing. "
                 "Solve with W C W' first.",
             ),
             (
-                spread_ignored,
+                _spread_ignored,
                 "This is the shortest edit with a ruler. It is right while C = 1; where states spread unevenly it goes "
                 "where they never are. Use C.",
             ),
-            (spread_inverted, "C is inverted. The edit should be long where states differ much: multiply by C."),
+            (_spread_inverted, "C is inverted. The edit should be long where states differ much: multiply by C."),
         ),
         hints=(
             "The probe reads W h + c. Begin with what is missing: target - (W @ hidden + c), one number for each that "
