@@ -60,7 +60,8 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     -------
     plotly Figure
         Every trace has ``meta``: ``role`` ("run" or "mean"), ``objective`` and ``view``. A run so far from the others
-        that it would set the scale for all is named beside the view. One value of each objective is a sentence only.
+        that all others would be squeezed together is left out of the view and named beside it. A single value of each
+        objective is written as a sentence.
 
     Examples
     --------

@@ -35,7 +35,7 @@ def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
 
 
 def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[str, Any]]:
-    """Return the names of the pure states as annotations, each a little outside its corner, on a ground of its own."""
+    """Return the names of the pure states as annotations, each just outside its corner and on an opaque background."""
     corners = world.belief_vertices
     if not len(corners):
         return []

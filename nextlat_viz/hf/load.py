@@ -194,6 +194,8 @@ def tokens_from(texts: Sequence[str], tokenizer: Any, max_length: int | None = N
     >>> episodes = tokens_from(["abc", "c"], by_letter)
     >>> episodes.tokens.tolist(), episodes.length.tolist()
     ([[0, 1, 2], [2, 0, 0]], [3, 1])
+    >>> tokens_from([""], by_letter).tokens.tolist()
+    [[0]]
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise LatentsError("texts must be a list of str, one per episode: for one text give [text]")
@@ -201,6 +203,9 @@ def tokens_from(texts: Sequence[str], tokenizer: Any, max_length: int | None = N
         raise LatentsError("texts is empty: there is nothing to tokenise")
     rows = [list(ids)[:max_length] for ids in tokenizer(list(texts))["input_ids"]]
     tokens, length = checks.padded(rows)
+    if not tokens.size:
+        # One position of padding: episodes without any cannot be read.
+        tokens = np.zeros((len(rows), 1), np.int64)
     return Episodes(tokens, length=length, loss_mask=np.arange(tokens.shape[1]) < length[:, None])
 
 

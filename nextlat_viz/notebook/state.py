@@ -178,9 +178,10 @@ class ViewState(HasTraits):
         """The selected rows as a table: the tokens read, what is true, per model the error of its probe or NaN."""
         scene, rows = self.scene, self.rows
         table = scene.latents[0].obs.iloc[rows].copy()
-        lines = scene.tokens[scene.episodes.searchsorted(table["episode"])]
-        read = zip(lines, table["position"], strict=True)
-        table.insert(2, "tokens read", [prefix(line[:position], scene.vocabulary) for line, position in read])
+        if not scene.recursive:
+            lines = scene.tokens[scene.episodes.searchsorted(table["episode"])]
+            read = zip(lines, table["position"], strict=True)
+            table.insert(2, "tokens read", [prefix(line[:position], scene.vocabulary) for line, position in read])
         for model, label in enumerate(scene.labels):
             try:
                 table[f"error, {label}"] = scene.mistakes(model, self.target, self.site)[rows]

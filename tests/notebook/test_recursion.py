@@ -24,6 +24,10 @@ def test_the_studio_opens_recursive_models(tmp_path, monkeypatch):
         assert state.scene.positions(3) == [1, 2, 3]
         assert {"distance", "solved", "conflicts", "changed"} <= set(state.scene.targets)
         state.episode, state.position = 3, 2
+        # The rows are steps: there are no tokens read up to one.
+        state.select([0])
+        assert "tokens read" not in state.selected
+        state.select(())
         state.loop.flush()
         for name in ("world", "space"):
             assert studio.panels[name].drawn, name

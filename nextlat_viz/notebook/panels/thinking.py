@@ -19,7 +19,7 @@ from nextlat_viz.notebook.state import ViewState
 class ThinkingPanel(Panel):
     """The share of puzzles solved by step or by forward pass, and the advantage margin of each step.
 
-    The other shipped runs of the same world stand beside the models of the state, so that every seed is seen.
+    Other shipped runs of the same world are drawn too, so that every seed is shown.
     """
 
     name, question, tab = "thinking", "Does thinking longer help?", "Steps"
