@@ -364,6 +364,8 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
         # The beliefs of a model are a square as high as there is room, in a view at least so wide.
         offsets = opened.plot("space").evaluate("['xaxis', 'xaxis2'].map(axis => plot._fullLayout[axis]._offset)")
         assert offsets[1] - offsets[0] >= 350
+    # Every model's score is in sight with the figure of its probe.
+    assert opened.card("knows").locator(".nlv-body").evaluate("body => body.scrollHeight - body.clientHeight") <= 1
     book.theme("JupyterLab Light")
     if width == 1000:
         book.execute("application:toggle-left-area")
