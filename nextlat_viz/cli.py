@@ -1,4 +1,4 @@
-"""The command line: ``nextlat-viz train | sweep | extract | evaluate | demo | studio | figures | handouts | list``."""
+"""The command line, ``nextlat-viz COMMAND``; `COMMANDS` lists the commands."""
 
 from __future__ import annotations
 
@@ -129,6 +129,48 @@ def _grid(words: tuple[str, ...]) -> dict[str, list[str]]:
             raise ValueError(f"--set {word}: expected FIELD=VALUE,VALUE,..., such as horizon=1,2")
         grid[field.replace("-", "_")] = values.split(",")
     return grid
+
+
+class Finetune(BaseModel):
+    """Add psi to a pretrained language model of Hugging Face and train it with the NextLat objective.
+
+    The same command continues an interrupted run and loads a finished one.
+    """
+
+    model: tyro.conf.Positional[str] = Field(description="folder of the model, or its name on the Hugging Face Hub")
+    texts: tyro.conf.Positional[Path] = Field(
+        description="file of texts: documents separated by <|endoftext|>, or a .jsonl"
+    )
+    mode: Literal["psi", "full"] = Field("psi", description="what is trained: psi alone, or the model with it")
+    horizon: int = Field(1, description="d: steps of psi")
+    psi_width: int | None = Field(None, description="hidden width of psi (default: that of the hidden state)")
+    steps: int = Field(1000, description="optimiser steps")
+    batch_size: int = Field(16, description="sequences per step")
+    length: int | None = Field(None, description="most tokens of a sequence (default: the model's context)")
+    learning_rate: float = Field(1e-3, description="psi's peak rate of AdamW")
+    fields: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE")] = Field(
+        (), description="other hyperparameters, such as lambda_h=0.3 validate_every=200"
+    )
+    seed: int = Field(0, description="seed of psi's initial weights and of the order of sequences")
+    out: Path | None = Field(None, description="folder of the run (default: runs/finetune/MODEL/MODE/seedSEED)")
+
+    def run(self) -> None:
+        from nextlat_viz.hf.finetune import finetune
+
+        settings = {field: _number(values[0]) for field, values in _grid(self.fields).items()}
+        options = self.model_dump(exclude={"model", "texts", "fields"})
+        tuned = finetune(self.model, self.texts, **options, **settings)
+        before, after = tuned.card.before, tuned.card.metrics
+        changes = (f"{name} {before[name]:.4f} -> {after[name]:.4f}" for name in ("loss", "kl", "transition_error"))
+        print(f"{tuned.folder}: {', '.join(changes)}")
+
+
+def _number(word: str) -> Any:
+    """Return the number that a word is, else the word."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(word)
+    return word
 
 
 class Extract(BaseModel):
@@ -315,6 +357,7 @@ class List(BaseModel):
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "sweep": Sweep,
+    "finetune": Finetune,
     "extract": Extract,
     "evaluate": Evaluate,
     "demo": Demo,

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pandas as pd
 import pytest
+import tokenizers
+import transformers
 
 import nextlat_viz as nlv
 import nextlat_viz.pages
@@ -31,6 +34,32 @@ def test_train_then_extract(tmp_path, capsys):
     assert " ".join(size[:2]) in checkpoint.card.command
     main(["extract", str(run), "--out", str(table), "--episodes", "8", "--step", "1"])
     assert nlv.load_latents(table).n_obs == 8 * 12
+
+
+def test_finetune_adds_psi_to_a_model_in_a_folder(tmp_path, capsys):
+    model, texts = tmp_path / "model", tmp_path / "texts.txt"
+    words = ["<unk>", "a", "dog", "cat", "ran", "sat"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(model)
+    sizes = {"vocab_size": len(words), "n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 8}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).save_pretrained(
+        model
+    )
+    stories = [
+        " ".join(words[1 + int(i)] for i in np.random.default_rng(seed).integers(5, size=8)) for seed in range(60)
+    ]
+    texts.write_text("<|endoftext|>".join(stories), encoding="utf-8")
+    command = ["finetune", str(model), str(texts), "--steps", "2", "--batch-size", "4", "--out", str(tmp_path / "run")]
+    main([*command, "--set", "lambda_h=0.5"])
+    assert "transition_error 1.0000 -> 0." in capsys.readouterr().out
+    tuned = nlv.load_finetuned(tmp_path / "run")
+    assert (tuned.card.config.steps, tuned.card.config.lambda_h) == (2, 0.5)
+    with pytest.raises(SystemExit):
+        main([*command, "--set", "lambda=0.5"])
+    assert "unknown hyperparameter 'lambda'" in capsys.readouterr().err
 
 
 def test_the_command_in_a_card_makes_the_same_weights(tmp_path, monkeypatch):

@@ -56,13 +56,13 @@ class Psi(Drafter):
 
     def begin(self, hidden: Float[Tensor, "b dim"], token: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         self._hidden = self.model.psi(hidden, self.backbone.embed(token))
-        return self.model.logits(self._hidden)
+        return self.model.draft_logits(self._hidden)
 
     def go_on(self, token: Int[Tensor, " b"]) -> Float[Tensor, "b v"]:
         return self.begin(self._hidden, token)
 
     def parts(self) -> list[nn.Module]:
-        return [self.model.psi, self.backbone.head]
+        return [self.model.psi, self.model.draft_head]
 
 
 class Heads(Drafter):

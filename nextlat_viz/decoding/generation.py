@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from nextlat_viz.decoding.predictor import Predictor, Reader, as_predictor
 from nextlat_viz.decoding.result import Generated
-from nextlat_viz.errors import is_number
+from nextlat_viz.errors import is_number, require_callable
 from nextlat_viz.training.checkpoint import torch_defaults
 from nextlat_viz.worlds import checks
 
 Prompts = Int[np.ndarray, "n t"] | Sequence[ArrayLike] | ArrayLike
 """Prompts of one length as an array, or of any lengths as a list of 1-D arrays."""
+OnTokens = Callable[[int, Int[np.ndarray, " k"]], Any]
+"""Called with the number of a sequence and its new tokens, as soon as there are any."""
 
 
 @torch_defaults()
@@ -27,8 +31,10 @@ def generate(
     max_tokens: int,
     *,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     stop: int | Collection[int] = (),
     seed: int = 0,
+    on_tokens: OnTokens | None = None,
 ) -> Generated:
     """Continue every prompt up to a stop token, or by `max_tokens` tokens.
 
@@ -41,16 +47,20 @@ def generate(
         Most tokens to add; fewer where the model's context ends.
     temperature : float
         0 takes the most probable token (the first of equals), 1 samples from the model's distribution.
+    top_p : float
+        Sample among the most probable tokens that together have this probability; see :func:`nucleus`.
     stop : int or ints
         Tokens that end a sequence.
     seed : int
         Seed of the sampling.
+    on_tokens : callable, optional
+        Called with a sequence's number and its new tokens while they are made, to show a text as it grows.
 
     Raises
     ------
     ValueError
         Empty prompts, tokens outside the vocabulary, prompts longer than the model's context, a negative temperature
-        or `max_tokens`.
+        or `max_tokens`, a `top_p` outside 0 to 1.
 
     Examples
     --------
@@ -65,7 +75,8 @@ def generate(
     """
     predictor = as_predictor(model)
     rows = read_prompts(predictor, prompts)
-    check_temperature(temperature)
+    check_sampling(temperature, top_p)
+    require_callable("on_tokens", on_tokens)
     tokens, length, limit = rows.allocate(max_tokens, predictor.context)
     stops, stopped = stop_tokens(stop), np.zeros(len(length), bool)
     rng = np.random.default_rng(seed)
@@ -73,8 +84,11 @@ def generate(
     if active.size:
         reader = rows.reader(predictor)
     while active.size:
-        chosen = choose(reader.probs, temperature, rng)
+        chosen = choose(reader.probs, temperature, rng, top_p)
         tokens[active, length[active]] = chosen
+        if on_tokens is not None:
+            for row, token in zip(active.tolist(), chosen[:, None], strict=True):
+                on_tokens(row, token)
         length[active] += 1
         ended = np.isin(chosen, stops)
         stopped[active[ended]] = True
@@ -166,13 +180,33 @@ def stop_tokens(stop: int | Collection[int]) -> Int[np.ndarray, " stops"]:
     return np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
 
 
-def check_temperature(temperature: float) -> None:
-    """Raise ValueError where the temperature is negative or NaN."""
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Raise ValueError where the temperature is negative or NaN, or `top_p` is not a probability above 0."""
     if not is_number(temperature) or not temperature >= 0:
         raise ValueError(f"temperature={temperature!r} must be at least 0, which is greedy")
+    if not is_number(top_p) or not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p!r} must be above 0, and at most 1, which samples among all tokens")
 
 
-def choose(probs: Float[np.ndarray, "n v"], temperature: float, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+def nucleus(probs: Float[Tensor, "*b v"], top_p: float) -> Float[Tensor, "*b v"]:
+    """Keep the fewest, most probable tokens that together have at least `top_p` (Holtzman et al. 2020, section 3.1).
+
+    Examples
+    --------
+    >>> nucleus(torch.tensor([0.2, 0.5, 0.3]), 0.8)
+    tensor([0.0000, 0.6250, 0.3750])
+    """
+    if top_p == 1:
+        return probs
+    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+    # The token that crosses the bound is kept.
+    kept = torch.zeros_like(probs).scatter(-1, order, ordered * (ordered.cumsum(dim=-1) - ordered < top_p))
+    return kept / kept.sum(dim=-1, keepdim=True)
+
+
+def choose(
+    probs: Float[np.ndarray, "n v"], temperature: float, rng: np.random.Generator, top_p: float = 1.0
+) -> Int[np.ndarray, " n"]:
     """Take a token per row: the most probable at temperature 0, else drawn from ``probs ** (1 / temperature)``."""
     if temperature == 0:
         return probs.argmax(axis=1)
@@ -180,6 +214,6 @@ def choose(probs: Float[np.ndarray, "n v"], temperature: float, rng: np.random.G
         with np.errstate(divide="ignore"):
             logits = np.log(probs) / temperature
         probs = np.exp(logits - logits.max(axis=1, keepdims=True))
-    cumulative = probs.cumsum(axis=1)
+    cumulative = nucleus(torch.from_numpy(probs), top_p).numpy().cumsum(axis=1)
     drawn = (rng.random(len(probs)) * cumulative[:, -1])[:, None]
     return (cumulative > drawn).argmax(axis=1)

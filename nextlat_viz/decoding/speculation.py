@@ -12,9 +12,10 @@ from torch import Tensor
 
 from nextlat_viz.decoding.adaptive import MOST, Adaptive, DraftCosts
 from nextlat_viz.decoding.drafters import Drafter, check_draft, drafter_name, make_drafter
-from nextlat_viz.decoding.generation import Prompts, check_temperature, read_prompts, stop_tokens
+from nextlat_viz.decoding.generation import OnTokens, Prompts, check_sampling, nucleus, read_prompts, stop_tokens
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.decoding.result import Speculated
+from nextlat_viz.errors import require_callable
 from nextlat_viz.training.checkpoint import torch_defaults
 
 
@@ -42,8 +43,10 @@ def speculative_generate(
     draft: int | Literal["adaptive"] = 4,
     drafter: str | None = None,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     stop: int | Collection[int] = (),
     seed: int = 0,
+    on_tokens: OnTokens | None = None,
     costs: DraftCosts | None = None,
 ) -> Speculated:
     """Continue every prompt as :func:`generate` does, in fewer passes of the transformer (Teoh et al. 2025, section 5).
@@ -66,6 +69,8 @@ def speculative_generate(
         Default: that of the model's objective.
     temperature : float
         0 takes the most probable token, 1 samples from the model's distribution; the same for drafts.
+    top_p, on_tokens
+        As in :func:`generate`.
     stop : int or ints
         Tokens that end a sequence.
     seed : int
@@ -93,7 +98,8 @@ def speculative_generate(
         raise ValueError(f"{predictor.name} is not a trained model, so it has nothing to draft with: use generate()")
     name = drafter_name(predictor, drafter)
     rows = read_prompts(predictor, prompts)
-    check_temperature(temperature)
+    check_sampling(temperature, top_p)
+    require_callable("on_tokens", on_tokens)
     tokens, length, limit = rows.allocate(max_tokens, predictor.context)
     guess = make_drafter(predictor, name, len(length))
     if draft == "adaptive":
@@ -101,7 +107,7 @@ def speculative_generate(
         policy = Adaptive(costs or DraftCosts.by_weights(predictor, name), longest)
     else:
         longest, policy = check_draft(predictor, draft, guess.longest), None
-    run = _Run(predictor, guess, temperature, np.random.default_rng(seed), policy)
+    run = _Run(predictor, guess, temperature, top_p, np.random.default_rng(seed), policy)
     stops, n = stop_tokens(stop), len(length)
     stopped, steps, drafted, took = np.zeros(n, bool), *(np.zeros(n, np.int64) for _ in range(3))
     proposed, tested, kept = (np.zeros(longest + 1, np.int64) for _ in range(3))
@@ -111,6 +117,9 @@ def speculative_generate(
         made, fresh = run.read(rows.tokens, rows.lengths)[:, None], np.ones(n, np.int64)
     while active.size:
         unfinished, fresh = _write(tokens, length, active, made, fresh, stops, stopped, limit)
+        if on_tokens is not None:
+            for row, new, count in zip(active.tolist(), made, fresh.tolist(), strict=True):
+                on_tokens(row, new[:count])
         active = active[unfinished]
         if active.size == 0:
             break
@@ -180,11 +189,12 @@ class _Run:
         predictor: ModelPredictor,
         guess: Drafter,
         temperature: float,
+        top_p: float,
         rng: np.random.Generator,
         policy: Adaptive | None,
     ) -> None:
         self._predictor, self._model, self._guess = predictor, predictor.model, guess
-        self._temperature, self._rng, self._policy = temperature, rng, policy
+        self._temperature, self._top_p, self._rng, self._policy = temperature, top_p, rng, policy
 
     def read(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Read the prompts; return the first token after each."""
@@ -296,7 +306,7 @@ class _Run:
         return sample_rows(laws, uniforms), laws
 
     def _laws(self, logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
-        return (logits.double() / self._temperature).softmax(dim=-1)
+        return nucleus((logits.double() / self._temperature).softmax(dim=-1), self._top_p)
 
     def _uniforms(self, k: int, b: int) -> Float[Tensor, "k b"]:
         if self._temperature == 0:

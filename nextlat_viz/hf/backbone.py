@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nextlat_viz.hf.load import blocks_of, load_module, refuse_code, require_transformers
 from nextlat_viz.models import Batch, LatentDynamics, NextLat
 from nextlat_viz.models.attention import fits
+from nextlat_viz.models.objective import mean
 from nextlat_viz.training.trained import HF_PREFIX
 
 
@@ -205,8 +206,25 @@ class PretrainedCache:
         self._real = self._real[index]
 
 
+class ScaledDynamics(LatentDynamics):
+    """psi with the embedding scaled to the size of the hidden state, so that its LayerNorm leaves both of equal size.
+
+    The embeddings of a pretrained model can be hundreds of times smaller than its hidden states: psi would hardly see
+    the token. The scale is fixed before training and saved with psi.
+    """
+
+    scale: Tensor
+
+    def __init__(self, dim: int, width: int, layers: int = 3) -> None:
+        super().__init__(dim, width, layers)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, hidden: Float[Tensor, "*b dim"], embedding: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b dim"]:
+        return super().forward(hidden, embedding * self.scale)
+
+
 class PostHoc(NextLat):
-    """NextLat on a pretrained model. Losses are those of :class:`NextLat`, term by term.
+    """NextLat on a pretrained model. Losses are those of :class:`NextLat`, term by term, over all its tokens or some.
 
     psi starts as "no change": its last layer is zero. So the transition error starts at 1, and the first steps do not
     pull a trained model towards the predictions of an untrained psi.
@@ -218,6 +236,8 @@ class PostHoc(NextLat):
     full : whether the model is trained too; False trains psi alone.
     tokens : only the first of the model's tokens are predicted, those of its world; default all.
     """
+
+    psi: ScaledDynamics
 
     backbone: Pretrained  # type: ignore[assignment]
 
@@ -234,10 +254,12 @@ class PostHoc(NextLat):
     ) -> None:
         nn.Module.__init__(self)
         self.tokens = tokens
+        self._some = torch.arange(0)
+        self._some_head: nn.Linear | None = None
         self.backbone = backbone.requires_grad_(full)
         self.horizon, self.lambda_h, self.lambda_kl = horizon, lambda_h, lambda_kl
-        self.token_term, self.stop_target, self.freeze_head = "kl", True, True
-        self.psi = LatentDynamics(backbone.config.dim, psi_width, psi_layers)
+        self.token_term, self.stop_target, self.freeze_head, self._full = "kl", True, True, full
+        self.psi = ScaledDynamics(backbone.config.dim, psi_width, psi_layers)
         last = cast(nn.Linear, self.psi.layers[-1])
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -245,6 +267,58 @@ class PostHoc(NextLat):
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
         """Next-token logits of the tokens of its world."""
         return self.backbone.logits(hidden)[..., : self.tokens]
+
+    @torch.no_grad()
+    def scale_tokens(self, batch: Batch) -> None:
+        """Scale psi's embeddings to the size that hidden states have in a batch."""
+        states = self.backbone.states(batch.inputs, batch.documents)
+        state, token = (states[name].square().mean().sqrt() for name in ("hidden", "embed"))
+        self.psi.scale.copy_(state / token)
+
+    def restrict(self, tokens: Int[Tensor, " n"]) -> None:
+        """Draft these tokens only, and where psi is trained alone compare these only in L_KL.
+
+        The output head is the larger part of psi's cost where the vocabulary has tens of thousands of tokens, of which
+        a corpus uses few. Verification corrects a draft that should have been one of the others.
+        """
+        weight = self.backbone.head.weight[tokens].detach()
+        head = nn.Linear(weight.shape[1], len(tokens), bias=False, device="meta")
+        head.load_state_dict({"weight": weight}, assign=True)
+        self._some, self._some_head = tokens, head.requires_grad_(False)
+
+    @property
+    def draft_head(self) -> nn.Module:
+        return self._some_head or self.backbone.head
+
+    def draft_logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
+        if self._some_head is None:
+            return self.logits(hidden)
+        size = self.backbone.config.vocabulary_size if self.tokens is None else self.tokens
+        logits = hidden.new_full((*hidden.shape[:-1], size), -torch.inf)
+        logits[..., self._some] = self._some_head(hidden)
+        return logits
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        if self._some_head is None or self._full:
+            return super().forward(batch)
+        with torch.no_grad():
+            states = self.backbone.states(batch.inputs, batch.documents)
+            taught = self._some_head(states["hidden"]).log_softmax(dim=-1)
+        predicted = self.psi.rollout(states["hidden"], states["embed"], self.horizon)
+        # The model does not change, so this loss is only shown; a corpus has no targets outside its tokens.
+        targets = torch.searchsorted(self._some, batch.targets.contiguous())
+        nats = -taught.gather(-1, targets.clamp(max=len(self._some) - 1)[..., None])[..., 0]
+        losses = {"next_token": mean((nats * batch.target_mask).sum(), batch.target_mask.sum())}
+        losses |= {"next_h": self.state_loss(states["hidden"], predicted, batch)}
+        total, count = taught.new_zeros(()), batch.targets.new_zeros(())
+        for i, guess in enumerate(predicted, start=1):
+            pairs = batch.inside(i) & batch.target_mask[:, i:]
+            guessed = self._some_head(guess[pairs]).log_softmax(dim=-1)
+            total = total + F.kl_div(guessed, taught[:, i:][pairs], reduction="sum", log_target=True)
+            count = count + pairs.sum()
+        losses["kl"] = mean(total, count)
+        losses["loss"] = torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
+        return losses
 
     def trained(self) -> nn.ParameterList:
         """Return the trained parameters, each once: a head tied to the embedding is one parameter."""

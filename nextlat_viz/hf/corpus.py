@@ -43,7 +43,7 @@ class Corpus(World):
     rules_known = False
 
     def __init__(self, model: str, size: int, tokenizer: Any = None, held_out: Episodes | None = None) -> None:
-        self._model, self._tokenizer, self._held_out = model, tokenizer, held_out
+        self._model, self._tokenizer, self.held_out = model, tokenizer, held_out
         names = tokenizer.convert_ids_to_tokens(range(size)) if tokenizer is not None else [None] * size
         self.vocabulary = tuple(str(token) if name is None else name for token, name in enumerate(names))
         self.spec = {"name": self.name, "sha256": None if held_out is None else held_out.sha256}
@@ -53,13 +53,13 @@ class Corpus(World):
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "test", states: bool = True
     ) -> Episodes:
         """Draw different sequences; all of them where there are no more than `n`."""
-        if self._held_out is None:
+        if self.held_out is None:
             raise ValueError(
                 f"{self._model} comes without sequences to measure on: give texts or tokens, as in nlv.extract(model, "
                 "texts), or add psi with nlv.finetune, which keeps the sequences it holds out"
             )
         n, _, rng = checks.sampling(self, n, length, seed, split)
-        return self._held_out[np.sort(rng.permutation(len(self._held_out))[:n])]
+        return self.held_out[np.sort(rng.permutation(len(self.held_out))[:n])]
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """All tokens may follow any token. The array is read-only."""

@@ -77,7 +77,8 @@ def finetune(
     """Add psi to a pretrained causal language model of Hugging Face and train it with the NextLat objective.
 
     The losses are those of :class:`nextlat_viz.models.NextLat` on the state that the output head reads and the
-    embedding of the next token. Dropout is off in both modes. Making the same call again continues a run that was
+    embedding of the next token. In mode "psi" L_KL compares only tokens that the corpus uses, if those are fewer than
+    half of the vocabulary. Dropout is off in both modes. Making the same call again continues a run that was
     interrupted, and on CPU it ends with the same weights; a finished run is loaded.
 
     Measured on sequences held out by their content, before the first step and at every validation: ``loss``, the
@@ -184,6 +185,10 @@ def finetune(
         torch.manual_seed(seed)
         sizes = config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})
         learner = PostHoc(backbone, **sizes, full=config.mode == "full")
+    learner.scale_tokens(Batch.from_episodes(parts.train[: config.batch_size]))
+    used = np.unique(parts.train.tokens[parts.train.loss_mask])
+    if len(used) < backbone.config.vocabulary_size / 2:
+        learner.restrict(torch.from_numpy(used))
 
     def draw(step: int) -> Episodes:
         size, rng = config.batch_size, np.random.default_rng([seed, step])

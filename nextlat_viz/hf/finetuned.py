@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import (
@@ -27,11 +28,10 @@ from torch import Tensor, nn
 from nextlat_viz import io
 from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError, invalid, unknown
-from nextlat_viz.hf.backbone import PostHoc, Pretrained
+from nextlat_viz.hf.backbone import PostHoc, Pretrained, ScaledDynamics
 from nextlat_viz.hf.corpus import Corpus
 from nextlat_viz.hf.load import load_module, load_tokenizer
 from nextlat_viz.hf.loaded import HubModel, LoadedModel, load_hf
-from nextlat_viz.models import LatentDynamics
 from nextlat_viz.training.card import CARD, SignedCard, read_card, sha256_of
 from nextlat_viz.training.checkpoint import METRICS, torch_defaults, world_of_card
 from nextlat_viz.training.trained import HF_PREFIX
@@ -145,7 +145,7 @@ class Finetuned(HubModel):
     ----------
     model : transformers.PreTrainedModel
         In evaluation mode on the CPU; ``AutoModelForCausalLM.from_pretrained(folder / "model")`` reads it too.
-    psi : LatentDynamics
+    psi : ScaledDynamics
     card : FinetuneCard
     folder : Path
         With the files of both.
@@ -156,7 +156,7 @@ class Finetuned(HubModel):
     """
 
     model: nn.Module
-    psi: LatentDynamics
+    psi: ScaledDynamics
     card: FinetuneCard
     folder: Path
     tokenizer: Any = None
@@ -221,6 +221,11 @@ class Finetuned(HubModel):
         with torch.device("meta"):
             network = PostHoc(backbone, **options, full=True, tokens=len(self.world.vocabulary))
         network.psi = self.psi
+        held_out = getattr(self.world, "held_out", None)
+        if held_out is not None:
+            used = torch.from_numpy(np.unique(held_out.tokens[held_out.tokens >= 0]))
+            if len(used) < len(self.world.vocabulary) / 2:
+                network.restrict(used)
         return network.eval()
 
     def at(self, step: int) -> Finetuned:
@@ -233,7 +238,8 @@ class Finetuned(HubModel):
         """The same model and psi with random weights: the control for every probe."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.card.seed)
-            psi = LatentDynamics(self.card.model["dim"], self.card.config.psi_width, self.card.config.psi_layers)
+            psi = ScaledDynamics(self.card.model["dim"], self.card.config.psi_width, self.card.config.psi_layers)
+        psi.scale.copy_(self.psi.scale)
         return replace(self, model=self.random_module(self.card.seed), psi=psi.eval(), is_trained=False)
 
     @cached_property
@@ -330,7 +336,9 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
             raise ValueError(f"psi_layers={card.config.psi_layers} are more than its {len(weights)} weights")
         # Without memory until the stored weights have been compared with it: a card may ask for any size.
         with torch.device("meta"):
-            psi = LatentDynamics(card.model["dim"], card.config.psi_width, card.config.psi_layers)
+            psi = ScaledDynamics(card.model["dim"], card.config.psi_width, card.config.psi_layers)
+        # Folders of earlier versions have no scale.
+        weights.setdefault("scale", torch.ones(()))
         psi.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
         module = load_module(str(folder / MODEL), dtype=torch.float32)
     except ImportError:

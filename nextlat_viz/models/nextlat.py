@@ -129,6 +129,15 @@ class NextLat(Objective):
         }
         return {name: counts[name] for name in self.weights}
 
+    @property
+    def draft_head(self) -> nn.Module:
+        """The head that turns psi's states into drafts of tokens."""
+        return self.backbone.head
+
+    def draft_logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
+        """Logits of a draft, from a state of psi."""
+        return self.logits(hidden)
+
     def state_loss(
         self, target: Float[Tensor, "b t dim"], predicted: list[Float[Tensor, "b _s dim"]], batch: Batch
     ) -> Float[Tensor, ""]:

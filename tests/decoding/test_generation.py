@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,6 +79,30 @@ def test_sampling_is_seeded_and_follows_the_model():
         np.testing.assert_allclose(share, law, atol=0.03)
 
 
+def test_top_p_draws_the_likeliest_tokens_alone():
+    checkpoint, prompts = random_model(std=0.3), [np.array([0, 1])] * 4_000
+    law = ModelPredictor(checkpoint).next_token_probs(prompts[0][None])[0, -1]
+    likeliest = law.argsort()[::-1]
+    for count in (1, 2):
+        top_p = law[likeliest[: count - 1]].sum() + 0.01
+        expected = np.where(np.isin(np.arange(3), likeliest[:count]), law, 0)
+        for call in (generate, partial(speculative_generate, draft=2)):
+            made = call(checkpoint, prompts, 1, temperature=1.0, top_p=top_p, seed=3)
+            share = np.bincount(made.continuation[:, 0], minlength=3) / 4_000
+            np.testing.assert_allclose(share, expected / expected.sum(), atol=0.03)
+            assert (share[expected == 0] == 0).all()
+
+
+@pytest.mark.parametrize("call", [generate, partial(speculative_generate, draft=2)])
+def test_tokens_are_told_as_they_are_made(call):
+    told: dict[int, list[int]] = {row: [] for row in range(len(PROMPTS))}
+    made = call(random_model(), PROMPTS, 6, stop=2, on_tokens=lambda row, tokens: told[row].extend(tokens.tolist()))
+    for row, tokens in told.items():
+        assert tokens == [token for token in made.continuation[row].tolist() if token >= 0]
+    with pytest.raises(TypeError, match="on_tokens"):
+        call(random_model(), PROMPTS, 6, on_tokens="print")
+
+
 def test_nothing_to_do():
     made = generate(random_model(), PROMPTS, 0)
     assert made.length.tolist() == [4, 1, 3]
@@ -113,6 +139,8 @@ def test_an_empty_prompt_needs_a_start_token():
         ([np.zeros(13, dtype=int)], {}, "prompts of 13 tokens are longer than the context of random/nextlat, 12"),
         ([np.array([0])], {"temperature": -1.0}, "temperature=-1.0 must be at least 0"),
         ([np.array([0])], {"temperature": float("nan")}, "temperature=nan must be at least 0"),
+        ([np.array([0])], {"top_p": 0.0}, "top_p=0.0 must be above 0, and at most 1"),
+        ([np.array([0])], {"top_p": float("nan")}, "top_p=nan must be above 0"),
         ([np.array([0])], {"max_tokens": -1}, "max_tokens=-1 must be at least 0"),
     ],
 )

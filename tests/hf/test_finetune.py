@@ -205,6 +205,53 @@ def test_transition_error_by_hand(tmp_path: Path) -> None:
     assert tuned.card.metrics["loss"] == pytest.approx(loss / count, rel=1e-4)
 
 
+def test_psi_sees_the_token_of_a_model_with_small_embeddings() -> None:
+    model = build("llama", tie_word_embeddings=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1e-3)
+    learner = PostHoc(Pretrained(model), 1, 1.0, 1.0, 16)
+    batch = Batch.from_episodes(Episodes(TOKENS[:8]))
+    states = learner.backbone.states(batch.inputs)
+
+    learner.scale_tokens(batch)
+    read = [states["hidden"], states["embed"] * learner.psi.scale]
+    state, token = (float(part.detach().square().mean().sqrt()) for part in read)
+    assert learner.psi.scale > 100
+    assert token == pytest.approx(state, rel=1e-3)
+
+
+def test_the_kl_of_the_corpus_tokens_is_the_papers_where_the_others_have_no_weight() -> None:
+    model = build("llama", tie_word_embeddings=False)
+    learner = PostHoc(Pretrained(model), 2, 1.0, 1.0, 16)
+    torch.nn.init.normal_(learner.psi.layers[-1].weight, std=0.1)
+    batch = Batch.from_episodes(Episodes(TOKENS[:8]))
+    expected = learner(batch)
+    learner.restrict(torch.arange(VOCABULARY))
+    losses = learner(batch)
+    torch.testing.assert_close(losses, expected)
+    losses["loss"].backward()
+    assert all(parameter.grad is not None for parameter in learner.psi.parameters())
+    learner.restrict(torch.tensor([0, 2]))
+    assert learner(batch)["kl"] < expected["kl"]
+
+
+def test_drafts_of_some_tokens_leave_the_output_as_it_is(tmp_path: Path) -> None:
+    tuned = finetune(build("llama"), TOKENS, out=tmp_path, **QUICK)
+    expected = generate(tuned, TOKENS[:4, :3], 6)
+    tuned.network.restrict(torch.tensor([0, 2]))
+    hidden = torch.randn(2, DIM)
+    logits = tuned.network.draft_logits(hidden)
+    assert torch.isneginf(logits).nonzero()[:, 1].unique().tolist() == [1, 3, 4, 5]
+    torch.testing.assert_close(logits[:, [0, 2]], tuned.network.logits(hidden)[:, [0, 2]])
+    drafted = speculative_generate(tuned, TOKENS[:4, :3], 6, draft=3)
+    assert (drafted.tokens == expected.tokens).all()
+    rows = np.tile(TOKENS[0, :2], (4_000, 1))
+    made = speculative_generate(tuned, rows, 2, draft=2, temperature=1.0, seed=0)
+    plain = generate(tuned, rows, 2, temperature=1.0, seed=1)
+    shares = [np.bincount(out.continuation @ [VOCABULARY, 1], minlength=VOCABULARY**2) / 4_000 for out in (made, plain)]
+    np.testing.assert_allclose(*shares, atol=0.03)
+
+
 def test_rollout_is_psi_again_and_again(tmp_path: Path) -> None:
     tuned = finetune(build("gpt2"), TOKENS, horizon=2, psi_width=5, out=tmp_path, **QUICK)
     states = tuned.states(torch.from_numpy(TOKENS[:3]))
