@@ -1,6 +1,9 @@
 """What self-speculative decoding saves: over our own decoding with a key-value cache, and over Hugging Face's.
 
-    python benchmarks/decode.py [repeats]
+    python benchmarks/decode.py [repeats] [MODEL TEXTS]
+
+With the folder of a pretrained model and a file of texts, psi is added to it by `nlv.finetune`, half an hour on two
+cores, kept in runs/bench; Hugging Face gets the model itself, also with its prompt lookup.
 
 One row at a time, as a user waits for it, on one core, greedily and sampled. The model is NextLat of 8 layers of width
 256 (6 million weights) on stories, whose words are half of them certain; it is trained on the first call, ten minutes
@@ -26,6 +29,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +38,13 @@ import torch
 
 import nextlat_viz as nlv
 from nextlat_viz.decoding import generate, measure_costs, speculative_generate
-from nextlat_viz.models import KVCache, Transformer
+from nextlat_viz.models import Transformer
 
 WORLD = "story:people=2,places=2,things=1"
 SIZES = {"layers": 8, "heads": 8, "dim": 256, "mlp_dim": 640, "psi_width": 256, "context": 64, "horizon": 2}
 TRAINING = {"steps": 400, "warmup_steps": 40, "decay_steps": 200, "batch_size": 4, "save_every": 50}
+FINETUNING: Any = {"horizon": 2, "psi_width": 576, "steps": 1000, "batch_size": 8, "length": 128, "lambda_h": 0.3}
+FINETUNING |= {"learning_rate": 2e-3, "held_out": 128, "validate_every": 500}
 FOLDER = Path(__file__).parents[1] / "runs" / "bench" / "decode_story"
 DRAFTS = (1, 2, 3, 4, 6, 8, 12, "adaptive")
 PROMPTS = 4
@@ -48,6 +54,10 @@ def trained() -> Any:
     return nlv.train(
         WORLD, "nextlat", out=FOLDER, validate_every=100, validation_episodes=32, storage="float32", **SIZES, **TRAINING
     )
+
+
+def finetuned(model: str, texts: str) -> Any:
+    return nlv.finetune(model, Path(texts), out=FOLDER.with_name(f"decode_{Path(model).name}"), **FINETUNING)
 
 
 def llama(backbone: Transformer) -> Any:
@@ -93,14 +103,16 @@ def llama(backbone: Transformer) -> Any:
 
 def ways(checkpoint: Any, prompts: np.ndarray, count: int, temperature: float) -> dict[Any, Callable[[int], Any]]:
     """Everything that is timed: each continues one prompt, by its number."""
-    hf, costs = llama(checkpoint.model.backbone), measure_costs(checkpoint)
+    is_theirs = not isinstance(checkpoint.network.backbone, Transformer)
+    hf, costs = checkpoint.model if is_theirs else llama(checkpoint.model.backbone), measure_costs(checkpoint)
     print(f"of a pass over one token, here: {costs}")
 
-    def theirs(i: int) -> np.ndarray:
+    def theirs(i: int, **options: Any) -> np.ndarray:
         tokens = torch.from_numpy(prompts[i : i + 1])
+        options |= {"max_new_tokens": count, "min_new_tokens": count, "pad_token_id": 0}
         sampled = {"do_sample": True, "top_k": 0, "temperature": temperature} if temperature else {"do_sample": False}
         with torch.inference_mode():
-            return hf.generate(tokens, max_new_tokens=count, attention_mask=torch.ones_like(tokens), **sampled).numpy()
+            return hf.generate(tokens, attention_mask=torch.ones_like(tokens), **sampled, **options).numpy()
 
     timed: dict[Any, Callable[[int], Any]] = {
         "ours, no drafts": lambda i: (
@@ -108,6 +120,8 @@ def ways(checkpoint: Any, prompts: np.ndarray, count: int, temperature: float) -
         ),
         "transformers, generate": theirs,
     }
+    if is_theirs:
+        timed["transformers, prompt lookup"] = partial(theirs, prompt_lookup_num_tokens=3)
     for draft in DRAFTS:
         timed[draft] = lambda i, draft=draft: speculative_generate(
             checkpoint, prompts[i : i + 1], count, draft=draft, temperature=temperature, seed=i, costs=costs
@@ -117,12 +131,12 @@ def ways(checkpoint: Any, prompts: np.ndarray, count: int, temperature: float) -
 
 def bare(checkpoint: Any, count: int) -> Callable[[], None]:
     """The transformer alone, `count` passes over one token each."""
-    backbone = checkpoint.model.backbone
+    backbone = checkpoint.network.backbone
     token = torch.zeros(1, 1, dtype=torch.long)
 
     def run() -> None:
         with torch.inference_mode():
-            cache = KVCache(backbone.config, 1, backbone.head.weight)
+            cache = backbone.cache(1)
             for _ in range(count):
                 backbone(token, cache=cache)
 
@@ -136,10 +150,10 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def measure(checkpoint: Any, temperature: float, repeats: int) -> None:
-    world, context = checkpoint.world, checkpoint.model.backbone.config.context
-    start = world.opening_length
-    prompts = world.sample(PROMPTS, context, seed=7, split="test", states=False).tokens[:, :start]
-    count = context + 1 - start
+    world, context = checkpoint.world, checkpoint.network.backbone.config.context
+    start = getattr(world, "opening_length", 0) or 16
+    prompts = world.sample(PROMPTS, world.length or context, seed=7, split="test", states=False).tokens[:, :start]
+    count = min(context + 1 - start, 128)
     timed, floor = ways(checkpoint, prompts, count, temperature), bare(checkpoint, count)
     found = {name: [call(i) for i in range(PROMPTS)] for name, call in timed.items()}
     base = "ours, no drafts"
@@ -177,7 +191,7 @@ def measure(checkpoint: Any, temperature: float, repeats: int) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    checkpoint = trained()
+    checkpoint = finetuned(*sys.argv[2:4]) if len(sys.argv) > 2 else trained()
     print({name: round(value, 3) for name, value in checkpoint.card.metrics.items()})
     for temperature in (0.0, 1.0):
         measure(checkpoint, temperature, repeats)
