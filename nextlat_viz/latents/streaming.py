@@ -62,7 +62,9 @@ class Growing:
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
         if out.suffix != ".h5ad":
-            raise LatentsError(f"out must end in .h5ad, got {out}")
+            raise LatentsError(
+                f"out must end in .h5ad, got {out}; a folder is for several processes, as torchrun starts them"
+            )
         self.out, self.identity = out, dict(identity)
         self.part = out.with_name(f".{out.name}.part")
         self.journal = out.with_name(f".{out.name}.journal")
