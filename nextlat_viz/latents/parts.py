@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
+import anndata
 import torch
 from anndata import AnnData
 
@@ -105,15 +104,15 @@ def load_parts(folder: Path) -> AnnData:
         A part that is missing, damaged, or of another extraction.
     """
     from nextlat_viz.latents.store import load_latents
+    from nextlat_viz.latents.streaming import stated
 
     there = _parts(folder, finished=True)
     totals = sorted({total for _, total in there})
-    if len(totals) != 1:
-        found = " and ".join(f"{total} processes" for total in totals)
+    if not totals:
+        raise LatentsError(f"{folder} holds no part of a table, as nlv.extract writes them under torchrun")
+    if len(totals) > 1:
         raise LatentsError(
-            f"{folder} holds parts of {found}: keep those of one extraction"
-            if there
-            else f"{folder} is a folder without parts of a table, as nlv.extract writes them under torchrun"
+            f"{folder} holds parts of {' and of '.join(map(str, totals))} processes: keep those of one extraction"
         )
     (total,) = totals
     if missing := sorted(set(range(1, total + 1)) - {number for number, _ in there}):
@@ -121,32 +120,23 @@ def load_parts(folder: Path) -> AnnData:
             f"{folder} lacks part {', '.join(map(str, missing))} of {total}: the same extraction, started again, "
             "finishes it"
         )
-    arrays: dict[tuple[str, str], np.ndarray] = {}
-    identity: dict[str, Any] = {}
-    obs, row, table = [], 0, None
+    calls, tables = [], []
     for number in range(1, total + 1):
         path = folder / f"part{number}of{total}.h5ad"
-        table = load_latents(path)
-        stated = json.loads(table.uns[KEY].get("extraction", "{}"))
-        call = {name: value for name, value in stated.items() if name not in _OWN}
-        identity = identity or call
-        if stated.get("part") != number or call != identity:
-            differ = [name for name in {**call, **identity} if call.get(name) != identity.get(name)]
+        tables.append(load_latents(path))
+        call = stated(path)
+        calls.append({name: value for name, value in call.items() if name not in _OWN})
+        differ = [name for name in {**calls[0], **calls[-1]} if calls[0].get(name) != calls[-1].get(name)]
+        if differ or call.get("part") != number:
             raise LatentsError(
-                f"{path} is of another extraction than part 1 ({', '.join(differ) or 'part'} differ"
-                f"{'s' * (len(differ) < 2)}): delete it, and start the extraction again"
+                f"{path} is of another extraction than part 1 (another {', '.join(differ) or 'part'}): delete it, and "
+                "start the extraction again"
             )
-        held = {("", "X"): table.X} | {("layers", name): values for name, values in table.layers.items()}
-        for key, values in {**held, **{("obsm", name): values for name, values in table.obsm.items()}}.items():
-            if key not in arrays:
-                arrays[key] = np.empty((identity["all_rows"], *values.shape[1:]), values.dtype)
-            arrays[key][row : row + table.n_obs] = values
-        obs.append(table.obs)
-        row += table.n_obs
-    assert table is not None
-    stacked = AnnData(X=arrays.pop(("", "X")), obs=pd.concat(obs), var=table.var, uns=table.uns)
-    for (group, name), values in arrays.items():
-        getattr(stacked, group)[name] = values
-    whole = {**identity, "rows": identity["all_rows"]}
-    stacked.uns[KEY]["extraction"] = json.dumps({key: whole[key] for key in whole if key not in ("all_rows", "parts")})
+    stacked = anndata.concat(tables, merge="same")
+    whole = {name: stacked.n_obs if name == "rows" else value for name, value in call.items()}
+    for name in ("all_rows", "part", "parts"):
+        del whole[name]
+    uns = tables[0].uns
+    uns[KEY]["extraction"] = json.dumps(whole)
+    stacked.uns = uns
     return stacked

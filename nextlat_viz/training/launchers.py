@@ -31,7 +31,7 @@ class Local:
         listed = [int(k) for k in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if k.isdigit()]
         self.gpus = (listed or list(range(count)))[:count]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.workers = workers or len(self.gpus) or cores
+        self.workers: int | None = workers or len(self.gpus) or cores
         self.jobs: dict[str, tuple[int, Any]] = {}
 
     def attach(self, run: Run) -> str | None:
@@ -41,7 +41,7 @@ class Local:
     def start(self, run: Run) -> str:
         from submitit import LocalExecutor
 
-        slot = min(set(range(self.workers)) - {slot for slot, _ in self.jobs.values()})
+        slot = min(set(range(len(self.jobs) + 1)) - {slot for slot, _ in self.jobs.values()})
         executor = LocalExecutor(run.logs)
         # submitit hides GPUs that are not asked for, and ends processes after minutes unless it is told otherwise.
         executor.update_parameters(timeout_min=60 * 24 * 3650, stderr_to_stdout=True)
