@@ -53,6 +53,7 @@ bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user 
 	$(BIN)/python benchmarks/worlds.py
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/probes.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/widgets.py 2000 100000

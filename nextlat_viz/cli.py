@@ -320,10 +320,14 @@ class Handouts(BaseModel):
 
 
 class List(BaseModel):
-    """List checkpoints, worlds, objectives and presets, or the claims that the shipped checkpoints are judged by."""
+    """List checkpoints, worlds, objectives and presets, the claims made of the shipped checkpoints, or costs."""
 
-    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims"]] = Field(
-        "all", description="what to list; claims are the table in the README, with every seed and a verdict"
+    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims", "costs"]] = (
+        Field(
+            "all",
+            description="what to list; claims are the table in the README, with every seed and a verdict, and costs "
+            "are GPU hours and memory of the paper's sizes",
+        )
     )
 
     def run(self) -> None:
@@ -340,6 +344,10 @@ class List(BaseModel):
             from nextlat_viz.analysis import measure
 
             print(measure.claims_markdown(measure.claims()))
+        if self.what == "costs":
+            from nextlat_viz.training.cost import cost_table
+
+            print(cost_table().to_string(index=False, float_format="{:,.4g}".format))
         if self.what in ("all", "checkpoints"):
             show(training.list_checkpoints().drop(columns="folder", errors="ignore"))
 
