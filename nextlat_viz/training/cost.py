@@ -104,7 +104,7 @@ def cost(objective: str, config: TrainConfig, vocabulary: int) -> Cost:
 def cost_table(objectives: tuple[str, ...] = ("next_token", "nextlat")) -> pd.DataFrame:
     """Return what the paper's sizes cost on one A100 of 80 GB: a row for each task and objective.
 
-    ``millions`` of parameters; ``petaflops`` of operations in all, 1e15 of them; hours of one GPU at the assumed
+    ``millions`` of parameters; ``PFLOP``, 1e15 operations, in all; hours of one GPU at the assumed
     `RATES` in float32 and in bfloat16; ``GB fixed`` of weights, gradients and AdamW; ``GB activations`` of the whole
     batch in float32; and ``accumulate``, the pieces into which the batch must be divided to fit.
     """
@@ -120,7 +120,7 @@ def cost_table(objectives: tuple[str, ...] = ("next_token", "nextlat")) -> pd.Da
             rows.append(
                 {
                     **{"task": task, "objective": objective, "millions": counted.parameters / 1e6},
-                    **{"petaflops": total / 1e15, "hours float32": total / RATES["32-true"] / 3600},
+                    **{"PFLOP": total / 1e15, "hours float32": total / RATES["32-true"] / 3600},
                     **{"hours bfloat16": total / RATES["bf16-mixed"] / 3600, "GB fixed": counted.fixed / 1e9},
                     **{"GB activations": activations / 1e9},
                     "accumulate": int(-(-activations // (0.9 * GPU_BYTES - counted.fixed))),

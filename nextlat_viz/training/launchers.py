@@ -100,7 +100,7 @@ class Slurm:
         return {
             **{name: value for name, value in own.items() if value},
             **{"job_name": title, "time": self.minutes, "cpus_per_task": asked.cpus or 1},
-            **{"ntasks_per_node": self.devices, "stderr_to_stdout": True},
+            **{"ntasks_per_node": self.devices, "srun_args": ["--kill-on-bad-exit"], "stderr_to_stdout": True},
             **({"additional_parameters": options} if options else {}),
         }
 
