@@ -68,6 +68,7 @@ def test_some_positions_only(rank: Any, tmp_path: Path) -> None:
     assert_same(nl.load_latents(tmp_path / "big"), whole(tmp_path / "one.h5ad", positions=[2, -1]))
 
 
+@pytest.mark.slow
 def test_two_processes_with_gloo(tmp_path: Path) -> None:
     """Two real processes, forked after the imports, in a process group."""
     code = f"""

@@ -74,6 +74,7 @@ def here(monkeypatch, handlers):
     return made
 
 
+@pytest.mark.slow
 def test_processes_of_this_machine_give_the_same_result(tmp_path, capsys):
     options = {"seeds": [0], "grid": {"learning_rate": [1e-3, 1e30]}, "progress": False, **QUICK}
     table = sweep("rrxor", ["next_token"], out=tmp_path / "two", launcher="local", workers=2, **options)
