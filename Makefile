@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) -e ".[app,city,text,hf,dev]"
+	$(INSTALL) -e ".[app,city,cluster,text,hf,dev]"
 	@touch $@
 
 lab: $(VENV)/.installed  ## open the start page in JupyterLab
@@ -53,6 +53,7 @@ bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user 
 	$(BIN)/python benchmarks/worlds.py
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/probes.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/widgets.py 2000 100000
@@ -60,7 +61,7 @@ bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user 
 lock: pyproject.toml  ## resolve the newest versions afresh into requirements.lock
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --disable-pip-version-check $(TORCH) ".[app,city,text,hf,dev]"
+	build/lock/bin/python -m pip install --disable-pip-version-check $(TORCH) ".[app,city,cluster,text,hf,dev]"
 	(echo '# What the project was tested with: constraints for pip, so it serves every platform. Made by `make lock`.'; \
 	  build/lock/bin/python -m pip freeze --all --exclude pip --exclude nextlat-viz | sed -E 's/\+[a-z0-9.]+$$//') > build/requirements.lock
 	mv build/requirements.lock requirements.lock

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from nextlat_viz.errors import TrainingError
 from nextlat_viz.training.config import TrainConfig
+from nextlat_viz.training.launch import Resources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +99,11 @@ class Sweep(BaseModel):
     accelerator: str = Field("auto", description="auto, cpu, cuda, or another of Lightning Fabric's")
     devices: int = Field(1, description="number of devices, as for train")
     strategy: str = Field("auto", description="auto, ddp or fsdp")
+    launcher: Literal["local", "slurm"] | None = Field(
+        None, description="local: several runs at once on this machine; slurm: a job for each (default: one by one)"
+    )
+    workers: int | None = Field(None, description="runs at once (default: GPUs or cores here, all on a cluster)")
+    resources: Annotated[Resources, tyro.conf.arg(name="")] = Resources()
     overrides: Annotated[Overrides, tyro.conf.arg(name="")] = Overrides()
 
     def run(self) -> None:
@@ -113,11 +119,16 @@ class Sweep(BaseModel):
             accelerator=self.accelerator,
             devices=self.devices,
             strategy=self.strategy,
+            launcher=self.launcher,
+            workers=self.workers,
+            resources=self.resources,
             **self.overrides.model_dump(exclude_none=True),
         )
         show(table)
-        if len(table) and table["error"].ne("").all():
-            raise TrainingError(f"every run failed; the first error: {table['error'].iloc[0]}")
+        failed = table[table["error"].ne("")]
+        if len(failed):
+            which = "every run" if len(failed) == len(table) else f"{len(failed)} of {len(table)} runs"
+            raise TrainingError(f"{which} failed; the first error: {failed['error'].iloc[0]}")
 
 
 def _grid(words: tuple[str, ...]) -> dict[str, list[str]]:
@@ -174,27 +185,48 @@ def _number(word: str) -> Any:
 
 
 class Extract(BaseModel):
-    """Write the latents of a checkpoint, with the true state at every position, to an .h5ad file."""
+    """Write the latents of a checkpoint, with the true state at every position, to an .h5ad file.
+
+    With `torchrun --nproc-per-node N -m nextlat_viz.cli extract` each process writes its part into a folder.
+    """
 
     checkpoint: tyro.conf.Positional[str] = Field(description="a shipped name such as rrxor/nextlat, or a run's folder")
-    out: Path = Field(description="file to write")
+    out: Path = Field(description="file to write; under torchrun a folder, a name without .h5ad")
     episodes: int | None = Field(None, description="number of held-out episodes (default: the standard ones)")
     seed: int = Field(0, description="seed of these episodes")
     step: int | None = Field(None, description="step of a training snapshot (default: the last step)")
+    batch_size: int = Field(256, description="episodes per forward pass")
+    device: str | None = Field(None, description="cpu, or cuda: under torchrun a GPU for each process (default: cpu)")
     overwrite: bool = Field(False, description="replace the file if it exists")
 
     def run(self) -> None:
         from nextlat_viz import latents, training
+        from nextlat_viz.latents.parts import processes
         from nextlat_viz.latents.store import require_free
 
-        require_free(self.out, self.overwrite)
+        rank, count = processes()
+        if count == 1:
+            require_free(self.out, self.overwrite)
+        elif self.out.suffix == ".h5ad" or self.overwrite:
+            raise ValueError(
+                f"{count} processes write a folder of parts, which is never replaced: give --out a new name without "
+                f".h5ad, such as {self.out.with_suffix('')}, and omit --overwrite"
+            )
         checkpoint = training.load(self.checkpoint)
         if self.step is not None:
             checkpoint = checkpoint.at(self.step)
         episodes = None
         if self.episodes is not None:
             episodes = latents.heldout(checkpoint, self.episodes, self.seed)
-        table = latents.extract(checkpoint, episodes)
+        options: dict[str, Any] = {"batch_size": self.batch_size, "device": self.device}
+        if count > 1:
+            table = latents.extract(checkpoint, episodes, out=self.out, progress=rank == 0, **options)
+            # One write: the lines of several processes must not mix.
+            print(
+                f"{self.out}, part {rank + 1} of {count}: {table.n_obs:,} rows of {table.n_vars}\n", end="", flush=True
+            )
+            return
+        table = latents.extract(checkpoint, episodes, **options)
         print(
             f"{latents.save_latents(table, self.out, overwrite=self.overwrite)}: {table.n_obs:,} rows of {table.n_vars}"
         )
@@ -330,10 +362,14 @@ class Handouts(BaseModel):
 
 
 class List(BaseModel):
-    """List checkpoints, worlds, objectives and presets, or the claims that the shipped checkpoints are judged by."""
+    """List checkpoints, worlds, objectives and presets, the claims made of the shipped checkpoints, or costs."""
 
-    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims"]] = Field(
-        "all", description="what to list; claims are the table in the README, with every seed and a verdict"
+    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims", "costs"]] = (
+        Field(
+            "all",
+            description="what to list; claims are the table in the README, with every seed and a verdict, and costs "
+            "are GPU hours and memory of the paper's sizes",
+        )
     )
 
     def run(self) -> None:
@@ -350,6 +386,10 @@ class List(BaseModel):
             from nextlat_viz.analysis import measure
 
             print(measure.claims_markdown(measure.claims()))
+        if self.what == "costs":
+            from nextlat_viz.training.cost import cost_table
+
+            print(cost_table().to_string(index=False, float_format="{:,.4g}".format))
         if self.what in ("all", "checkpoints"):
             show(training.list_checkpoints().drop(columns="folder", errors="ignore"))
 

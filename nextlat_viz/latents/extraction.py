@@ -30,6 +30,7 @@ from nextlat_viz.latents.inputs import (
     require_readable,
     texts_of,
 )
+from nextlat_viz.latents.parts import own_device, own_part, processes
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed, require_names
 from nextlat_viz.latents.streaming import Growing, narrow, stored_type
@@ -121,6 +122,8 @@ def extract(
         Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
         interrupted, and opens one that is finished. A call is the same when its arguments are, and the model's weights,
         structure, buffers, attributes and code.
+        Of several processes, as torchrun starts them, each reads its share of the episodes where `out` is a folder, a
+        name without ``.h5ad``, and gets the table of that share; ``nlv.load_latents(out)`` reads the whole table.
     dtype : {"float32", "float16"}
         Type of the stored latents.
 
@@ -227,6 +230,10 @@ def extract(
     path = io.as_path(out, "out")
     require_names([*reader.sites, *episodes.states, *read.columns])
     identity = identity_of(reader, read, positions, batch_size, device, dtype, call)
+    rank, count = processes()
+    if count > 1 and path.suffix != ".h5ad":
+        read, path, identity = own_part(read, path, identity, rank, count)
+        device = own_device(device)
     with closing(Growing(path, identity)) as growing:
         if not growing.finished:
             with closing(_batches(reader, read, growing.episodes, batch_size, device, progress)) as batches:

@@ -43,6 +43,8 @@ class Reading:
         For columns of names: the names of their integers.
     start : bool
         Whether the first column of `keep` is position 0, where nothing has been read.
+    first : int
+        Number of the first episode, where these are a part of all.
     """
 
     episodes: Episodes
@@ -53,6 +55,7 @@ class Reading:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     values: Mapping[str, Sequence[str]] = field(default_factory=dict)
     start: bool = False
+    first: int = 0
 
     @property
     def rows(self) -> int:
@@ -135,7 +138,7 @@ def row_facts(reading: Reading, start: int = 0, stop: int | None = None, probs: 
     tokens = _rows(episodes.tokens, reading, keep, -1)
     codes = tokens if reading.ids is None else np.searchsorted(reading.ids, tokens)
     obs: dict[str, Any] = {
-        "episode": episode + start,
+        "episode": episode + start + reading.first,
         "position": position + 1 - reading.start,
         "token": pd.Categorical.from_codes(codes, categories=list(reading.names)),
     }

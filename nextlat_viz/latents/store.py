@@ -161,6 +161,8 @@ def unwritable(path: Path, error: OSError) -> LatentsError:
 def load_latents(path: str | Path) -> AnnData:
     """Read latents written by `save_latents`, after comparing every byte with the hash in the file.
 
+    A folder, as several processes of torchrun write it, is read as one table: all of its parts must be there.
+
     Nothing in the file is executed. A file that another program wrote is refused, because it has no hash: read it with
     ``anndata.read_h5ad`` and save it with `save_latents` if you trust it.
 
@@ -171,6 +173,10 @@ def load_latents(path: str | Path) -> AnnData:
         that would take more memory than the file has bytes.
     """
     path = io.as_path(path)
+    if path.is_dir():
+        from nextlat_viz.latents.parts import load_parts
+
+        return load_parts(path)
     check_file(path)
     try:
         latents = anndata.read_h5ad(path)

@@ -62,7 +62,9 @@ class Growing:
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
         if out.suffix != ".h5ad":
-            raise LatentsError(f"out must end in .h5ad, got {out}")
+            raise LatentsError(
+                f"out must end in .h5ad, got {out}; a folder is for several processes, as torchrun starts them"
+            )
         self.out, self.identity = out, dict(identity)
         self.part = out.with_name(f".{out.name}.part")
         self.journal = out.with_name(f".{out.name}.journal")
@@ -102,7 +104,7 @@ class Growing:
         """Compare the files that are there with this call."""
         out = self.out
         if self.finished:
-            _require_same(_stated(out), self.identity, out, f"choose another path, or delete {out} first")
+            _require_same(stated(out), self.identity, out, f"choose another path, or delete {out} first")
             try:
                 check_file(out)
             except LatentsError as error:
@@ -276,7 +278,7 @@ def _journal(path: Path) -> tuple[dict[str, Any], int, int, str | None]:
         raise damaged(path, path) from error
 
 
-def _stated(path: Path) -> dict[str, Any]:
+def stated(path: Path) -> dict[str, Any]:
     """Return the identity in a finished file; empty where it was not written by this module."""
     try:
         with h5py.File(path, "r") as file:

@@ -30,7 +30,7 @@ from nextlat_viz.training.checkpoint import (
 from nextlat_viz.training.config import TrainConfig, resolve_config
 from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine, start_fabric
-from nextlat_viz.training.resume import RunState, identify, refuse_another
+from nextlat_viz.training.resume import Identity, RunState, identify, refuse_another
 from nextlat_viz.training.run import Callback, Task, run_task
 from nextlat_viz.worlds import outside
 
@@ -111,11 +111,8 @@ def train(
     config = resolve_config(preset, world, overrides)
     folder = io.resolve(Path("runs", folder_name(world), objective, f"seed{seed}") if out is None else out, "out")
     identity = identify(world.spec, objective, config, seed)
-    if (folder / CARD).exists():
-        finished = load(folder)
-        card = finished.card
-        refuse_another(folder, identify(card.world, card.objective, card.config, card.seed), identity)
-        return finished
+    if (result := finished(folder, identity)) is not None:
+        return result
     # Refuse wrong settings before the folder of the run is created.
     model = build_model(objective, config, world, seed)
     if config.ema and strategy == "fsdp":
@@ -197,6 +194,16 @@ def train(
     )
     run_task(task, folder, fabric, progress=progress, on_validation=on_validation)
     return load(folder)
+
+
+def finished(folder: Path, identity: Identity) -> Checkpoint | None:
+    """Load the finished run in a folder; None where there is none. Raises CheckpointError if it is another run."""
+    if not (folder / CARD).exists():
+        return None
+    checkpoint = load(folder)
+    card = checkpoint.card
+    refuse_another(folder, identify(card.world, card.objective, card.config, card.seed), identity)
+    return checkpoint
 
 
 def _warn_of_hours(config: TrainConfig, preset: str, parameters: int) -> None:

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import at_least, listed, one_of, shown
 from nextlat_viz.models import OBJECTIVES
+from nextlat_viz.training.checkpoint import load
 from nextlat_viz.training.config import resolve_config
+from nextlat_viz.training.launch import Resources, Run, choose_launcher, train_all
 from nextlat_viz.training.pretrain import folder_name, train
+from nextlat_viz.training.resume import identify
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,14 +52,20 @@ def sweep(
     accelerator: str = "auto",
     devices: int | str = 1,
     strategy: str = "auto",
+    launcher: str | None = None,
+    workers: SupportsIndex | None = None,
+    resources: Resources | Mapping[str, Any] | None = None,
     progress: bool = True,
     **overrides: Any,
 ) -> pd.DataFrame:
-    """Train every combination of objectives, settings and seeds, one after another, and return their table.
+    """Train every combination of objectives, settings and seeds, and return their table.
 
-    Each run has its own folder. Making the same call again loads the runs that are finished, continues the one that
-    was interrupted and retries those that failed. Where a run fails the table has its error, and the next run starts.
+    Each run has its own folder. Making the same call again loads the runs that are finished, continues those that
+    were interrupted and retries those that failed. Where a run fails the table has its error, and the others go on.
     The table is saved as ``sweep.csv`` in the sweep's folder after every run.
+
+    Runs are trained one after another in this process, or by `launcher` several at once in processes of their own,
+    with the same result.
 
     Parameters
     ----------
@@ -66,21 +75,33 @@ def sweep(
     grid : values of any fields of :class:`TrainConfig`, e.g. ``{"horizon": [1, 2]}``; all combinations are trained. An
         objective that does not read a field is trained once, without it.
     out : folder of the sweep; ``runs/sweeps/<world>`` when not given.
-    accelerator, devices, strategy, progress : as in :func:`train`.
+    accelerator, devices, strategy : as in :func:`train`.
+    launcher : ``"local"``, processes of this machine, each with one thread and, where there are any, one GPU; or
+        ``"slurm"``, a job of the cluster for each run. Both need ``pip install "nextlat-viz[cluster]"``. At Ctrl-C
+        local processes save their state and end; jobs stay in the queue, and the same call comes back to them.
+    workers : how many runs at once; by default as many as there are GPUs or cores here, and all on a cluster.
+    resources : what a SLURM job asks for: ``partition``, ``time``, ``gpus``, ``cpus``, ``memory``, and ``sbatch``, a
+        list of further options such as ``["account=mine"]``.
+    progress : show a progress bar.
     **overrides : fields of :class:`TrainConfig` that are the same in all runs.
 
     Returns
     -------
     DataFrame
         One row per run: objective, seed, the grid's fields, loss, floor, excess and unigram in nats per token (where
-        the world has them), seconds, folder, and error, empty for runs that succeeded.
+        the world has them), seconds, folder, and error, empty for runs that succeeded; with a launcher also the log of
+        runs that failed.
 
     Raises
     ------
     UnknownNameError
         If the world, an objective, the preset or a hyperparameter does not exist.
     ValueError
-        If a value is out of range, or there is nothing to train.
+        If a value is out of range, there is nothing to train, or SLURM is missing.
+    ImportError
+        If a launcher is asked for and submitit is not installed.
+    KeyboardInterrupt
+        At Ctrl-C; says how to go on.
 
     Examples
     --------
@@ -90,8 +111,6 @@ def sweep(
     >>> table[["objective", "seed", "horizon", "error"]].values.tolist()
     [['nextlat', 0, 1, ''], ['nextlat', 1, 1, '']]
     """
-    import pandas as pd
-
     world = worlds.get(world)
     objectives = [objectives] if isinstance(objectives, str) else listed("objectives", objectives, "['nextlat']")
     seeds = listed("seeds", seeds, "[0, 1, 2]")
@@ -103,36 +122,61 @@ def sweep(
     }
     entries = _entries(world, objectives, seeds, preset, grid, overrides)
     home = io.resolve(Path("runs", "sweeps", folder_name(world)) if out is None else out, "out")
-    rows: list[dict[str, Any]] = []
-    for number, entry in enumerate(entries, start=1):
-        if progress:
-            print(f"{number} of {len(entries)}: {entry.folder.as_posix()}")
+    where = choose_launcher(launcher, workers, resources, accelerator, devices)
+    arguments = {"preset": preset, "accelerator": accelerator, "devices": devices, "strategy": strategy}
+    rows: dict[int, dict[str, Any]] = {}
+
+    def ended(number: int, error: str, log: str = "") -> None:
+        entry = entries[number]
         row: dict[str, Any] = {"objective": entry.objective, "seed": entry.seed, **dict(entry.settings)}
-        try:
-            checkpoint = train(
-                world,
-                entry.objective,
-                preset,
-                seed=entry.seed,
-                out=home / entry.folder,
-                accelerator=accelerator,
-                devices=devices,
-                strategy=strategy,
-                progress=progress,
-                **overrides | dict(entry.settings),
+        if not error:
+            metrics = load(home / entry.folder).card.metrics
+            row |= {name: metrics[name] for name in METRICS if name in metrics} | {"seconds": metrics["train_seconds"]}
+        row |= {"error": error, "folder": str(home / entry.folder)}
+        rows[number] = row if where is None else row | {"log": log}
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            io.write(home / TABLE, _in_order(rows, list(grid)).to_csv(index=False))
+
+    if where is not None:
+        if not worlds.registry.everywhere(world.name):
+            raise ValueError(
+                f"world {world.name!r} is defined in this session, and launcher={launcher!r} trains in others: "
+                "announce it in a package's entry points, group 'nextlat_viz.worlds', or omit the launcher"
             )
+        runs = [_run(world, entry, home, arguments, overrides) for entry in entries]
+        train_all(runs, where, ended, progress=progress)
+        return _in_order(rows, list(grid))
+    for number, entry in enumerate(entries):
+        if progress:
+            print(f"{number + 1} of {len(entries)}: {entry.folder.as_posix()}")
+        settings: dict[str, Any] = {**arguments, **overrides, **dict(entry.settings)}
+        try:
+            train(world, entry.objective, seed=entry.seed, out=home / entry.folder, progress=progress, **settings)
         except Exception as error:
             # Any error: the other runs do not depend on this one.
-            row["error"] = f"{type(error).__name__}: {error}"
+            ended(number, f"{type(error).__name__}: {error}")
         else:
-            metrics = checkpoint.card.metrics
-            row |= {name: metrics[name] for name in METRICS if name in metrics}
-            row |= {"seconds": metrics["train_seconds"], "error": ""}
-        rows.append(row | {"folder": str(home / entry.folder)})
-        table = _in_order(pd.DataFrame(rows), list(grid))
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            io.write(home / TABLE, table.to_csv(index=False))
-    return table
+            ended(number, "")
+    return _in_order(rows, list(grid))
+
+
+def _run(
+    world: worlds.World, entry: SweepRun, home: Path, arguments: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Run:
+    """Describe a run for another process."""
+    changes: dict[str, Any] = io.plain({**overrides, **dict(entry.settings)})
+    config = resolve_config(arguments["preset"], world, changes)
+    return Run(
+        name=entry.folder.as_posix(),
+        folder=home / entry.folder,
+        logs=home / "jobs" / entry.folder,
+        identity=identify(world.spec, entry.objective, config, entry.seed),
+        arguments={
+            **arguments,
+            **{"world": world.spec, "objective": entry.objective, "seed": entry.seed},
+            **{"out": str(home / entry.folder), "overrides": changes},
+        },
+    )
 
 
 def _entries(
@@ -175,9 +219,12 @@ def _reads(objective: str, field: str) -> bool:
     return field in own[objective] or not any(field in fields for fields in own.values())
 
 
-def _in_order(table: pd.DataFrame, grid: list[str]) -> pd.DataFrame:
-    """Order the columns; without those that no run has."""
-    order = ["objective", "seed", *grid, *METRICS, "seconds", "error", "folder"]
+def _in_order(rows: Mapping[int, dict[str, Any]], grid: list[str]) -> pd.DataFrame:
+    """Return the table of the runs that have ended: in the order of the sweep, without columns that no run has."""
+    import pandas as pd
+
+    table = pd.DataFrame([rows[number] for number in sorted(rows)])
+    order = ["objective", "seed", *grid, *METRICS, "seconds", "error", "log", "folder"]
     return table[[name for name in order if name in table]]
 
 

@@ -109,6 +109,17 @@ def get(name: str | World, /, **params: Any) -> World:
     return world
 
 
+def everywhere(name: str) -> bool:
+    """Whether another Python process knows the world: one of this package, or of another package's entry points.
+
+    Examples
+    --------
+    >>> everywhere("rrxor")
+    True
+    """
+    return name in _announced() or getattr(_factories.get(name), "__module__", "").startswith("nextlat_viz.")
+
+
 def from_spec(spec: Mapping[str, Any], *, trusted: bool = True) -> World:
     """Build a world from its ``spec``.
 

@@ -232,7 +232,7 @@ def test_a_link_planted_under_the_name_of_the_part_is_not_followed(tmp_path: Pat
     on_disk.file.close()
     assert target.read_text() == "mine"
     # Also where a journal says that the part was begun.
-    identity = streaming._stated(out)
+    identity = streaming.stated(out)
     out.unlink()
     part.symlink_to(target)
     out.with_name(".a.h5ad.journal").write_text(f"{json.dumps(identity)}\n40 300\n")

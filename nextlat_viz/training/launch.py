@@ -1,0 +1,267 @@
+"""Train the runs of a sweep in other processes, by submitit: several on this machine, or each as a SLURM job.
+
+There is no list of what was started. A run's folder says whether it is finished, SLURM's queue says whether it is
+running (its job has a name made from folder and settings), and everything else is started, from its last saved state.
+So the sweep goes on when it is called again, however it ended. What submitit pickles for its own process stays in the
+folder ``jobs``, where the logs are too, and is not read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from nextlat_viz import io
+from nextlat_viz.errors import at_least, invalid, one_of, shown, unknown
+
+LAUNCHERS = ("local", "slurm")
+# Files written on another machine can take some seconds to be seen here: looks until a job that has left the queue
+# without a result counts as ended.
+_LOOKS = 3
+
+
+class Resources(BaseModel):
+    """What each SLURM job asks for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: str | None = Field(None, description="SLURM partition (default: the cluster's)")
+    time: str | None = Field(
+        None, description="longest time of a SLURM job: minutes, 2:30:00 or 1-12:00:00 (default: 1-00:00:00)"
+    )
+    gpus: NonNegativeInt | None = Field(None, description="GPUs of a SLURM job")
+    cpus: PositiveInt | None = Field(None, description="CPU cores of each process of a SLURM job (default: 1)")
+    memory: str | None = Field(None, description="memory of a SLURM job, such as 16GB")
+    sbatch: tuple[str, ...] = Field(
+        (), description="further options of sbatch, such as account=mine qos=high exclusive"
+    )
+
+    @property
+    def minutes(self) -> int:
+        """The time as whole minutes, rounded up. ValueError where it is not written as sbatch writes it."""
+        match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d\d?))?(?::(\d\d?))?", self.time or "1-00:00:00")
+        if match is None:
+            raise ValueError(f"time={self.time!r} must be minutes, hours:minutes:seconds or days-hours:minutes:seconds")
+        days, first, second, third = (int(part or 0) for part in match.groups())
+        if match[1] or match[4]:
+            hours, minutes, seconds = first, second, third
+        else:
+            hours, minutes, seconds = 0, first, second
+        return max(1, ((days * 24 + hours) * 60 + minutes) + (seconds > 0))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to be trained in another process.
+
+    Attributes
+    ----------
+    name : its place in the sweep, such as ``"nextlat/seed0"``.
+    folder : of the run.
+    logs : folder of its logs, and of submitit's files.
+    identity : everything its weights depend on, see `training.resume.identify`.
+    arguments : of :func:`train`, as JSON; the world is its spec.
+    """
+
+    name: str
+    folder: Path
+    logs: Path
+    identity: dict[str, Any]
+    arguments: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Name of its SLURM job: readable, and one for each folder and settings."""
+        settings = json.dumps(self.identity, sort_keys=True).encode()
+        return f"{io.file_name(self.name.replace('/', '-'))}.{_digest(str(self.folder).encode())}.{_digest(settings)}"
+
+
+Ended: TypeAlias = Callable[[int, str, str], object]
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Where the processes run. A process is known by the id that submitit gives it."""
+
+    workers: int | None
+    pause: float
+
+    def attach(self, run: Run) -> str | None:
+        """Return the id of the process that trains a run already."""
+
+    def start(self, run: Run) -> str: ...
+
+    def alive(self, ids: Iterable[str]) -> set[str]: ...
+
+    def reason(self, number: str) -> str:
+        """Say why a process ended without a result."""
+
+    def leave(self, ids: Sequence[str]) -> str:
+        """End the processes, or leave them running: say which, and how to go on."""
+
+
+def choose_launcher(
+    launcher: str | None,
+    workers: Any,
+    resources: Resources | Mapping[str, Any] | None,
+    accelerator: str,
+    devices: int | str,
+) -> Launcher | None:
+    """Return the launcher with its options; None trains in this process.
+
+    Raises
+    ------
+    UnknownNameError
+        Another launcher, or a resource that does not exist.
+    ValueError
+        Options of another launcher, values out of range, or a machine without SLURM.
+    ImportError
+        Without submitit.
+    """
+    asked = _resources(resources)
+    if launcher is None:
+        if workers is not None or asked != Resources():
+            raise ValueError("workers and resources are for runs in other processes: give launcher='local' or 'slurm'")
+        return None
+    one_of("launcher", launcher, LAUNCHERS)
+    workers = None if workers is None else at_least("workers", workers)
+    if launcher == "local" and (
+        given := sorted(asked.model_fields_set - {"sbatch"}) or ["sbatch"] * bool(asked.sbatch)
+    ):
+        given = [name for name in given if getattr(asked, name) is not None]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)} cannot be given with launcher='local', whose processes share this machine: use "
+                "workers, or launcher='slurm'"
+            )
+    from nextlat_viz.training.launchers import Local, Slurm
+
+    if importlib.util.find_spec("submitit") is None:
+        raise ImportError(
+            f'launcher={launcher!r} needs the package submitit: pip install "nextlat-viz[cluster]"', name="submitit"
+        )
+    if launcher == "local":
+        if devices not in (1, "1", "auto"):
+            raise ValueError(
+                f"launcher='local' trains each run on one device, got devices={devices!r}: use launcher='slurm', or no "
+                "launcher, for runs on several"
+            )
+        return Local(workers, accelerator)
+    return Slurm(workers, asked, accelerator, at_least("devices", devices))
+
+
+def _resources(given: Resources | Mapping[str, Any] | None) -> Resources:
+    if given is None or isinstance(given, Resources):
+        return given or Resources()
+    if not isinstance(given, Mapping):
+        raise TypeError(f"resources must be a dict, such as {{'partition': 'gpu', 'gpus': 1}}, got {shown(given)}")
+    for name in given:
+        if name not in Resources.model_fields:
+            raise unknown("resource", name, Resources.model_fields)
+    values = {name: str(value) if name in ("time", "memory") else value for name, value in given.items()}
+    try:
+        return Resources.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise invalid(error.errors()) from error
+
+
+def train_all(runs: Sequence[Run], launcher: Launcher, ended: Ended, *, progress: bool) -> None:
+    """Train runs, and call ``ended(number, error, log)`` as each ends; the error is empty for a finished run.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At Ctrl-C; says how to go on.
+    TrainingError
+        If SLURM refuses a job.
+    """
+    from tqdm.auto import tqdm
+
+    waiting, running, absent = deque[int](), dict[int, str](), dict[int, int]()
+    failed, done, shown_counts = 0, 0, ""
+    bar = tqdm(total=len(runs), desc="sweep", unit="run", disable=not progress)
+
+    def report(number: int, error: str, log: str = "") -> None:
+        nonlocal failed, done
+        done, failed = done + 1, failed + bool(error)
+        ended(number, error, log)
+        if progress:
+            tqdm.write(f"{runs[number].name}: {error or 'finished'}" + (f" (log: {log})" if log else ""))
+        bar.update()
+
+    with bar:
+        for number, run in enumerate(runs):
+            try:
+                if _finished(run):
+                    report(number, "")
+                elif there := launcher.attach(run):
+                    running[number] = there
+                else:
+                    waiting.append(number)
+            except Exception as error:
+                report(number, f"{type(error).__name__}: {error}")
+        try:
+            while waiting or running:
+                while waiting and (launcher.workers is None or len(running) < launcher.workers):
+                    running[waiting[0]] = launcher.start(runs[waiting[0]])
+                    waiting.popleft()
+                # Shown where it has changed: some outputs keep every line.
+                counts = f"running={len(running)}, waiting={len(waiting)}, failed={failed}"
+                if counts != shown_counts:
+                    bar.set_postfix_str(shown_counts := counts)
+                time.sleep(launcher.pause)
+                alive = launcher.alive(running.values())
+                for number, job in list(running.items()):
+                    if job in alive:
+                        continue
+                    result = _result(runs[number])
+                    if result is None:
+                        absent[number] = absent.get(number, 0) + 1
+                        if absent[number] < _LOOKS:
+                            continue
+                        result = launcher.reason(job)
+                    del running[number]
+                    report(number, result, str(_log(runs[number], job)) if result else "")
+        except BaseException as error:
+            text = launcher.leave(list(running.values()))
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"interrupted with {done} of {len(runs)} runs ended. {text}") from None
+            raise
+
+
+def _finished(run: Run) -> bool:
+    from nextlat_viz.training.pretrain import finished
+
+    return finished(run.folder, run.identity) is not None
+
+
+def _result(run: Run) -> str | None:
+    """Return the error of a run whose process has ended, empty if it is finished, None if it left nothing."""
+    from nextlat_viz.training.worker import ERROR
+
+    try:
+        if _finished(run):
+            return ""
+        return str(io.read_json(run.logs / ERROR)["error"])
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _log(run: Run, job: str) -> Path:
+    return run.logs / f"{job}_0_log.out"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:10]
