@@ -16,6 +16,7 @@ from .analysis.probes.probe import probe as probe
 from .analysis.projection.project import project as project
 from .hf.finetune import finetune as finetune
 from .hf.finetuned import load_finetuned as load_finetuned
+from .hf.hub import push as push
 from .latents.combine import concatenate as concatenate
 from .latents.export import export_atlas as export_atlas
 from .latents.export import export_parquet as export_parquet
