@@ -42,7 +42,8 @@ def start_logger(logger: Any, folder: Path, settings: Mapping[str, Any], history
     history : rows of metrics
         Those of the run before it was interrupted.
     """
-    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+    from lightning_fabric.loggers.csv_logs import CSVLogger
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     if logger == "tensorboard":
         try:
