@@ -16,8 +16,13 @@ from .analysis.probes.probe import probe as probe
 from .analysis.projection.project import project as project
 from .hf.finetune import finetune as finetune
 from .hf.finetuned import load_finetuned as load_finetuned
+from .hf.hub import push as push
 from .latents.combine import concatenate as concatenate
+from .latents.export import export_atlas as export_atlas
+from .latents.export import export_parquet as export_parquet
+from .latents.export import export_projector as export_projector
 from .latents.extraction import extract as extract
+from .latents.lens import to_transformer_lens as to_transformer_lens
 from .latents.store import load_latents as load_latents
 from .latents.store import save_latents as save_latents
 from .latents.thinking import think as think

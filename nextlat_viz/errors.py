@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any, SupportsIndex
 
+_MOST_NAMES = 60
+
 
 class UnknownNameError(ValueError):
     """A name that is not in the list it was looked up in."""
@@ -55,7 +57,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     close = difflib.get_close_matches(str(name).lower(), names, n=len(names), cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     ordered = close + [candidate for candidate in names if candidate not in close]
-    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered)}")
+    more = f" and {len(ordered) - _MOST_NAMES:,} more" if len(ordered) > _MOST_NAMES else ""
+    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered[:_MOST_NAMES])}{more}")
 
 
 def shown(value: object) -> str:

@@ -30,10 +30,11 @@ from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError, invalid, unknown
 from nextlat_viz.hf.backbone import PostHoc, Pretrained, ScaledDynamics
 from nextlat_viz.hf.corpus import Corpus
+from nextlat_viz.hf.hub import download, is_name
 from nextlat_viz.hf.load import load_module, load_tokenizer
 from nextlat_viz.hf.loaded import HubModel, LoadedModel, load_hf
 from nextlat_viz.training.card import CARD, SignedCard, read_card, sha256_of
-from nextlat_viz.training.checkpoint import METRICS, torch_defaults, world_of_card
+from nextlat_viz.training.checkpoint import METRICS, Checkpoint, torch_defaults, world_of_card
 from nextlat_viz.training.trained import HF_PREFIX
 from nextlat_viz.worlds import Episodes, World
 
@@ -351,10 +352,27 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     return Finetuned(module.eval(), psi.eval(), card, folder, tokenizer)
 
 
-def load_by_name(name: str) -> Finetuned | LoadedModel:
-    """Load ``"hf:<folder or name>"``: a folder of `finetune` with its psi, any other as it is."""
-    folder = Path(name.removeprefix(HF_PREFIX)).expanduser()
-    return load_finetuned(folder) if (folder / CARD).is_file() else load_hf(name)
+def load_by_name(name: str) -> Finetuned | LoadedModel | Checkpoint:
+    """Load ``"hf:<folder or name>"``: a folder of `finetune` with its psi, or by name a checkpoint or a language model.
+
+    Raises
+    ------
+    CheckpointError
+        Neither a folder nor a name of the Hub; for checkpoints as `nextlat_viz.hf.hub.download` raises it.
+    """
+    place = name.removeprefix(HF_PREFIX)
+    folder = Path(place).expanduser()
+    if folder.is_dir():
+        return load_finetuned(folder) if (folder / CARD).is_file() else load_hf(name)
+    if is_name(place):
+        checkpoint = download(place)
+        return load_hf(name) if checkpoint is None else checkpoint
+    if set(place) & set("/\\~:") or place.startswith("."):
+        raise CheckpointError(
+            f"{name!r} is neither a folder nor a name on the Hugging Face Hub: give a folder that exists, or "
+            "'hf:user/name'"
+        )
+    return load_hf(name)
 
 
 def held_out_bytes(held_out: Episodes) -> bytes:

@@ -76,7 +76,7 @@ def extract(
     Parameters
     ----------
     model : Checkpoint or its name, Finetuned, torch.nn.Module, LoadedModel or "hf:<name or folder>"
-        One of our checkpoints, any module, or a Hugging Face causal language model.
+        One of our checkpoints, any module (in nnsight's wrapper too), or a Hugging Face causal language model.
     episodes : Episodes, (N, T) integers, list of texts, or path of a file of texts
         Input of the model. A checkpoint needs Episodes, default `heldout`; for a fine-tuned model of a corpus the
         default has up to 40,000 tokens. Texts are for a model with a tokenizer, and are cut at its context; a file
@@ -84,7 +84,7 @@ def extract(
     sites : "all", or names
         For a checkpoint or a Hugging Face model: "embed", "block0", ..., "hidden", which is always included, as ``X``.
         For other modules: submodules as in ``named_modules()``, the first tensor of their output, (B, T, D); ``"h.*"``
-        takes all that match.
+        takes all that match. Hook points of TransformerLens have their own names: ``"blocks.*.hook_resid_post"``.
     batch_size : int
         Episodes per forward pass; it changes speed and memory only.
     device : torch device, optional
@@ -312,6 +312,9 @@ def _foreign(
         named = model.tokenizer if vocabulary is None else vocabulary
         short = Path(model.name).name if isinstance(model, LoadedModel) else model.name
         return CausalLMReader(model.module, sites, hidden, call, name or short, model), named
+    if any(kind.__module__.partition(".")[0] == "nnsight" for kind in type(model).__mro__):
+        # nnsight wraps a module, whose parts it names as the module does.
+        model = getattr(model, "_module", model)
     if not isinstance(model, nn.Module):
         raise TypeError(
             "model must be a Checkpoint, such as nlv.load('rrxor/nextlat'), a fine-tuned model, a torch.nn.Module, or "

@@ -175,8 +175,11 @@ class ModuleReader(LatentsReader):
             self.meta["hidden_site"] = self._hidden
 
     def places(self, module: nn.Module) -> dict[str, Place]:
-        """Return every site of the module."""
-        return {name: Place(part) for name, part in module.named_modules() if name}
+        """Return every site of a module: its submodules, and hook points of TransformerLens by all their names."""
+        known = {name: Place(part) for name, part in module.named_modules() if name}
+        hooks = getattr(module, "hook_dict", None)
+        points = hooks.items() if isinstance(hooks, dict) else ()
+        return known | {name: Place(point) for name, point in points if isinstance(point, nn.Module)}
 
     def default_sites(self, module: nn.Module) -> list[str]:
         """Return the sites that ``"all"`` stands for."""

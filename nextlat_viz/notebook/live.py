@@ -26,10 +26,16 @@ class LiveWidget(anywidget.AnyWidget):
     _unheard: frozenset[str] = frozenset()
 
     def open(self) -> None:
+        # marimo opens a widget itself, before its constructor has set everything.
+        early = self.comm is not None and not self._own_id
         if self.comm is None:
-            self._model_id = self._own_id = uuid4().hex
+            self._model_id = uuid4().hex
+        if self.comm is None or early:
+            self._own_id = self._model_id
             self.on_msg(self._hear)
         super().open()
+        if early:
+            self.send_state()
 
     def send_state(self, key: str | Iterable[str] | None = None) -> None:
         super().send_state(key)

@@ -175,6 +175,8 @@ class Plot(Figure, LiveWidget):
     def _state(self) -> dict[str, Any]:
         """The figure as it is now, arrays apart."""
         buffers: list[bytes] = []
+        if not self._ready:
+            return {}
         with self._lock:
             return {
                 "number": self._number,

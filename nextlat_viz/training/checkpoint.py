@@ -276,11 +276,12 @@ def _require_puzzles(objective: str, config: TrainConfig, world: worlds.World) -
 
 
 def load(name: str | os.PathLike[str], seed: int = 0) -> Any:
-    """Load a shipped checkpoint by name, any by its folder, or a Hugging Face model by ``"hf:<name or folder>"``.
+    """Load a shipped checkpoint by name, any by its folder, or a model of the Hugging Face Hub by ``"hf:<name>"``.
 
     Parameters
     ----------
-    name : ``"rrxor/nextlat"``, ``"rrxor/nextlat/seed1"``, the path of a run's folder, or ``"hf:gpt2"``. A folder of
+    name : ``"rrxor/nextlat"``, ``"rrxor/nextlat/seed1"``, the path of a run's folder, ``"hf:user/name"`` of a
+        checkpoint that :func:`nextlat_viz.push` has published, or ``"hf:gpt2"``. A folder of
         :func:`nextlat_viz.finetune` after ``hf:`` is loaded with its psi.
     seed : seed of the run, if the name does not contain it.
 

@@ -30,6 +30,7 @@ from nextlat_viz.training.checkpoint import (
 from nextlat_viz.training.config import TrainConfig, resolve_config
 from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine, start_fabric
+from nextlat_viz.training.loggers import check_logger
 from nextlat_viz.training.resume import Identity, RunState, identify, refuse_another
 from nextlat_viz.training.run import Callback, Task, run_task
 from nextlat_viz.worlds import outside
@@ -52,6 +53,7 @@ def train(
     strategy: str = "auto",
     progress: bool = True,
     on_validation: Callback | None = None,
+    logger: Any = "tensorboard",
     **overrides: Any,
 ) -> Checkpoint:
     """Train a model on a world and return its checkpoint.
@@ -77,6 +79,8 @@ def train(
     progress : show a progress bar with the loss and its floor.
     on_validation : called with each row of metrics as it is measured, and with the model (an
         :class:`nextlat_viz.models.Objective`) if it takes two arguments.
+    logger : where rows of metrics go too: ``"tensorboard"`` or ``"csv"``, in the folder of the run; None; or a logger
+        of Lightning, such as ``WandbLogger(project="beliefs")``.
     **overrides : any field of :class:`TrainConfig`, e.g. ``steps=200``.
 
     Raises
@@ -106,6 +110,7 @@ def train(
     one_of("objective", objective, OBJECTIVES)
     one_of("strategy", strategy, STRATEGIES)
     require_callable("on_validation", on_validation)
+    check_logger(logger)
     # The card and the saved state are JSON, which cannot hold numpy numbers.
     seed, overrides = at_least("seed", seed, 0), {name: io.plain(value) for name, value in overrides.items()}
     config = resolve_config(preset, world, overrides)
@@ -192,7 +197,7 @@ def train(
             else "Lower layers, dim or context"
         ),
     )
-    run_task(task, folder, fabric, progress=progress, on_validation=on_validation)
+    run_task(task, folder, fabric, progress=progress, on_validation=on_validation, logger=logger)
     return load(folder)
 
 

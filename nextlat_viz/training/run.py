@@ -32,6 +32,7 @@ from nextlat_viz.training.checkpoint import METRICS, weights_bytes
 from nextlat_viz.training.config import TrainConfig
 from nextlat_viz.training.data import Feed
 from nextlat_viz.training.engine import Engine
+from nextlat_viz.training.loggers import start_logger
 from nextlat_viz.training.resume import (
     TRAIN_STATE,
     Identity,
@@ -82,7 +83,13 @@ class Task:
 
 
 def run_task(
-    task: Task, folder: Path, fabric: Fabric, *, progress: bool = True, on_validation: Callback | None = None
+    task: Task,
+    folder: Path,
+    fabric: Fabric,
+    *,
+    progress: bool = True,
+    on_validation: Callback | None = None,
+    logger: Any = "tensorboard",
 ) -> None:
     """Take the steps that are left and write the results into the folder.
 
@@ -93,6 +100,7 @@ def run_task(
     fabric : launched already; its device and strategy are used.
     progress : show a progress bar.
     on_validation : called with each row of metrics as it is measured, and with the model if it takes two arguments.
+    logger : as `nextlat_viz.train` takes it.
 
     Raises
     ------
@@ -105,7 +113,7 @@ def run_task(
     """
     try:
         with _locked(folder, fabric), Interrupts(fabric.world_size) as interrupts:
-            _take_steps(task, folder, fabric, progress, on_validation, interrupts)
+            _take_steps(task, folder, fabric, progress, on_validation, logger, interrupts)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{device_name(fabric.device)} ran out of memory with batch_size={task.config.batch_size}, "
@@ -184,6 +192,7 @@ def _take_steps(
     fabric: Fabric,
     show_bar: bool,
     on_validation: Callback | None,
+    logger: Any,
     interrupts: Interrupts,
 ) -> None:
     config, main = task.config, fabric.is_global_zero
@@ -201,8 +210,9 @@ def _take_steps(
     report = _with_model(on_validation, task.model)
     end = state.step if _reached(config, state) else config.steps
 
+    started_logger = start_logger(logger, folder, task.identity, state.history) if main else None
     with (
-        Reporter(folder, task.name, config.steps, state.step, bar=show_bar and main, board=main) as reporter,
+        Reporter(started_logger, task.name, config.steps, state.step, bar=show_bar and main) as reporter,
         closing(task.feed.ahead(state.step, end)) as batches,
     ):
 
@@ -297,21 +307,21 @@ def _check_finite(task: Task, engine: Engine, step: int, folder: Path) -> None:
 
 
 class Reporter:
-    """Progress bar and TensorBoard of a run; a context manager that closes both."""
+    """Progress bar and logger of a run; a context manager that closes both."""
 
-    def __init__(self, folder: Path, label: str, steps: int, done: int, *, bar: bool, board: bool) -> None:
+    def __init__(self, logger: Any, label: str, steps: int, done: int, *, bar: bool) -> None:
         from tqdm.auto import tqdm
 
-        self.board = _tensorboard(folder) if board else None
+        self.logger = logger
         self.bar = tqdm(total=steps, initial=done, disable=not bar, desc=label, unit="step", leave=True)
 
     def __enter__(self) -> Reporter:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
         self.bar.close()
-        if self.board is not None:
-            self.board.close()
+        if hasattr(self.logger, "finalize"):
+            self.logger.finalize("success" if kind is None else "failed")
 
     def step(self) -> None:
         self.bar.update()
@@ -320,18 +330,8 @@ class Reporter:
         """Show a row of metrics: the loss, its floor (or the unigram loss) and the world's headline measure."""
         shown = ("loss", "floor" if "floor" in row else "unigram", headline(row))
         self.bar.set_postfix({name: f"{row[name]:.4f}" for name in shown if name in row})
-        if self.board is not None:
-            for name, value in row.items():
-                self.board.add_scalar(name, value, int(row["step"]))
-
-
-def _tensorboard(folder: Path) -> Any:
-    """Return a TensorBoard writer, or None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(folder / "tensorboard")
+        if self.logger is not None:
+            self.logger.log_metrics(dict(row), int(row["step"]))
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:

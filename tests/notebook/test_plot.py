@@ -241,3 +241,35 @@ def test_a_view_is_drawn_again_only_for_what_it_shows(rrxor: list[AnnData], monk
     explorer.state.color = "token"
     assert drawn == [1]
     explorer.close()
+
+
+def test_a_widget_may_be_opened_before_its_constructor_is_done() -> None:
+    """marimo gives every widget a connection of its own as soon as it is made."""
+    sent: list[dict[str, Any]] = []
+
+    class Comm:
+        comm_id = "given"
+
+        def send(self, data: dict[str, Any], **_: Any) -> None:
+            sent.append(data)
+
+        def close(self, **_: Any) -> None:
+            pass
+
+        def on_msg(self, receive: Any) -> None:
+            pass
+
+    def connect(widget: Widget) -> None:
+        widget._model_id = "given"
+        widget.get_state()  # what marimo announces
+        widget.comm = Comm()  # type: ignore[assignment]
+
+    Widget.on_widget_constructed(connect)
+    try:
+        plot = Plot(go.Figure(go.Scatter(y=[1.0, 2.0])))
+    finally:
+        Widget.on_widget_constructed(None)
+    announced = [message["state"] for message in sent if message.get("method") == "update"]
+    assert any(state.get("_own_id") == "given" for state in announced)
+    assert [len(state["_figure"]["data"]) for state in announced if state.get("_figure")][-1] == 1
+    plot.close()

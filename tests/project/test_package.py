@@ -72,6 +72,22 @@ print(pathlib.Path(nlv.__file__).parent, checkpoint.folder, checkpoint.name, sep
     assert name == "rrxor/nextlat/seed0"
 
 
+def test_training_and_extraction_need_no_notebook(installed: Path, tmp_path: Path) -> None:
+    """From the installed package, without the repository, and without what only figures and widgets need."""
+    code = """
+import sys
+import nextlat_viz as nlv
+assert len(nlv.list_checkpoints()) > 50
+run = nlv.train("mess3", steps=20, layers=1, validation_episodes=8, progress=False, out="run")
+latents = nlv.extract("run", run.world.sample(4, 12, seed=0), progress=False)
+nlv.export_projector(latents, "projector")
+heavy = {"IPython", "anywidget", "ipywidgets", "jupyterlab", "kaleido", "numba", "plotly", "sklearn", "umap"}
+print(latents.shape, sorted(heavy & sys.modules.keys()))
+"""
+    assert run("-c", code, cwd=tmp_path, PYTHONPATH=str(installed)) == "(48, 64) []\n"
+    assert (tmp_path / "projector" / "metadata.tsv").is_file()
+
+
 def test_the_command_is_installed(installed: Path, tmp_path: Path) -> None:
     assert (installed / "bin" / "nextlat-viz").is_file()
     help_text = run("-m", "nextlat_viz.cli", "--help", cwd=tmp_path, PYTHONPATH=str(installed))

@@ -73,7 +73,7 @@ def require_table(name: str) -> None:
         raise ValueError(f"table={name!r} must be a file name that ends in .csv or .parquet")
     if name.endswith(".parquet"):
         try:
-            import pyarrow  # type: ignore[import-untyped] # noqa: F401
+            import pyarrow  # noqa: F401
         except ImportError as error:
             raise ImportError("a .parquet table needs pyarrow: pip install pyarrow, or take .csv") from error
 
