@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -50,8 +51,10 @@ def assemble() -> list[tuple[Path, str]]:
     places, with_cells = set(), []
     for path, place in sources():
         places.add(SOURCE / place)
-        if path.suffix == ".ipynb" or (path.suffix == ".md" and "{code-cell}" in path.read_text(encoding="utf-8")):
+        if has_cells(path):
             with_cells.append((path, place))
+        elif path.suffix == ".md":
+            write(SOURCE / place, relinked(path.read_text(encoding="utf-8"), path))
         else:
             write(SOURCE / place, path.read_bytes())
     write(SOURCE / "_static" / "plotly.min.js", get_plotlyjs().encode())
@@ -68,6 +71,22 @@ def assemble() -> list[tuple[Path, str]]:
         if path.is_file() and path not in places:
             path.unlink()
     return with_cells
+
+
+def has_cells(path: Path) -> bool:
+    return path.suffix == ".ipynb" or (path.suffix == ".md" and "{code-cell}" in path.read_text(encoding="utf-8"))
+
+
+def relinked(text: str, path: Path) -> bytes:
+    """Lead links of a source to where their targets are in the site: pages with cells become notebooks there."""
+
+    def lead(match: re.Match[str]) -> str:
+        target = match[1]
+        if has_cells((path.parent / target).resolve()):
+            target = f"{target.removesuffix('.md').removesuffix('.ipynb')}.ipynb"
+        return f"]({target.replace('../docs/', '../')}"
+
+    return re.sub(r"\]\(([\w./]+\.(?:md|ipynb))(?=[)#])", lead, text).encode()
 
 
 def write(path: Path, content: bytes) -> None:
@@ -110,8 +129,7 @@ def run(job: tuple[Path, str, str]) -> str:
     # Prose may be newer than the outputs.
     for old, new in zip(ran.cells, notebook.cells, strict=True):
         old.source = new.source
-    text = nbformat.writes(ran)
-    write(SOURCE / Path(place).with_suffix(".ipynb"), text.replace("../docs/", "../").encode())
+    write(SOURCE / Path(place).with_suffix(".ipynb"), relinked(nbformat.writes(ran), path))
     return f"{place}: {time.perf_counter() - started:.0f} s"
 
 

@@ -32,6 +32,8 @@ nb_remove_code_outputs = False
 nb_mime_priority_overrides = [("html", "text/markdown", 0), ("html", "text/html", 10), ("html", "text/plain", 20)]
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "attrs_inline", "substitution"]
 myst_heading_anchors = 3
+# As in Jupyter, where the notebooks are read too.
+myst_heading_slug_func = "extension.anchor"
 _QUICKSTART = "notebooks/01_quickstart.ipynb"
 _BINDER = f"https://mybinder.org/v2/gh/{{name}}/HEAD?urlpath=lab/tree/{_QUICKSTART}"
 _COLAB = f"https://colab.research.google.com/github/{{name}}/blob/HEAD/{_QUICKSTART}"
@@ -53,9 +55,9 @@ if importlib.util.find_spec("nextlat_viz") is None:
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 # A name in backticks in a docstring is a link where it is a public name.
 default_role = "py:obj"
 add_module_names = False

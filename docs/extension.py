@@ -8,6 +8,7 @@ from typing import Any
 import reference
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.domains.python import PythonDomain
 
 PLOTLY_FILE = "plotly.min.js"
 
@@ -17,7 +18,14 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_inline_math, None), (_math, None))
     app.connect("html-page-context", _finish)
     app.connect("missing-reference", _Names())
+    app.connect("autodoc-skip-member", _skip)
+    app.add_domain(_Python, override=True)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor that Jupyter gives a heading."""
+    return heading.replace(" ", "-")
 
 
 def _inline_math(writer: Any, node: nodes.math) -> None:
@@ -39,21 +47,43 @@ def _finish(app: Any, name: str, template: str, context: dict[str, Any], tree: A
     context["body"] = body.replace('data-page="', 'src="' + "../" * name.count("/"))
 
 
+def _skip(app: Any, kind: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what a class has from another library."""
+    home = getattr(member, "__module__", None)
+    return True if isinstance(home, str) and not home.startswith(reference.PACKAGE) else None
+
+
+def _telling(target: str) -> bool:
+    """Whether a word can be the name of something public, rather than of a parameter, an attribute or a type."""
+    return "." in target or "_" in target or target[:1].isupper()
+
+
+class _Python(PythonDomain):
+    """Python's domain, in which a word in the type of a parameter is no link to some attribute of that name."""
+
+    def find_obj(
+        self, env: Any, module: str | None, owner: str | None, name: str, kind: str | None, mode: int = 0
+    ) -> list[tuple[str, Any]]:
+        found: list[tuple[str, Any]] = super().find_obj(env, module, owner, name, kind, mode)
+        if mode and not _telling(name):
+            return []
+        return [match for match in found if "." in name or match[1].objtype not in ("attribute", "method", "property")]
+
+
 class _Names:
     """Resolves a name that a docstring writes shorter, or by the module that defines it."""
 
     def __init__(self) -> None:
         self._paths: dict[str, set[str]] = defaultdict(set)
         for name in reference.names():
-            for known in (f"{name.home}.{name.path.rpartition('.')[2]}", name.short, name.path.rpartition(".")[2]):
+            last = name.path.rpartition(".")[2]
+            for known in (f"{name.home}.{last}", name.short, ".".join(name.path.split(".")[-2:]), last):
                 self._paths[known].add(name.path)
 
     def __call__(self, app: Any, env: Any, node: Any, content: Any) -> Any:
         target = str(node.get("reftarget", "")).removesuffix("()")
-        if node.get("refdomain") != "py" or target.startswith("builtins."):
+        paths = self._paths.get(target, set())
+        if node.get("refdomain") != "py" or not _telling(target) or len(paths) != 1:
             return None
-        paths = self._paths.get(target) or self._paths.get(target.removeprefix("figures.")) or set()
-        if len(paths) != 1:
-            return None
-        (path,) = paths
-        return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", path, node, content)
+        domain = env.domains["py"]
+        return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", next(iter(paths)), node, content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -53,15 +53,32 @@ class Name:
     def directive(self) -> str:
         if inspect.isclass(self.value):
             return "autoclass"
-        return "autofunction" if inspect.isroutine(self.value) else "autodata"
+        return "autofunction" if inspect.isroutine(self.value) else "py:data"
+
+    @property
+    def text(self) -> str:
+        """The docstring; of a constant, the string after it in the source."""
+        if self.directive != "py:data":
+            return inspect.getdoc(self.value) or ""
+        return _text_of(self.path.rpartition(".")[2], self.home)
 
     @property
     def summary(self) -> str:
         """The first sentence of the docstring."""
-        if self.directive == "autodata":
-            return "A constant."
-        text = " ".join((inspect.getdoc(self.value) or "").partition("\n\n")[0].split())
+        text = " ".join(self.text.partition("\n\n")[0].split())
         return text.partition(". ")[0].rstrip(".") + "."
+
+
+def _text_of(constant: str, module: str) -> str:
+    """Return the string after a constant, in the module that assigns it or in one that it is imported from."""
+    body = ast.parse(Path(str(importlib.import_module(module).__file__)).read_text(encoding="utf-8")).body
+    for node, after in itertools.pairwise(body):
+        target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
+        if getattr(target, "id", "") == constant and isinstance(after, ast.Expr):
+            return inspect.cleandoc(ast.literal_eval(after.value))
+        if isinstance(node, ast.ImportFrom) and constant in {alias.name for alias in node.names}:
+            return _text_of(constant, str(node.module))
+    raise ValueError(f"{module}.{constant} is public and has no docstring: write one in the line after it")
 
 
 def listed(package: str) -> list[tuple[str, str]]:
@@ -110,15 +127,13 @@ def page(title: str, name: str, members: list[Name]) -> str:
     lines = [title, "=" * len(title), "", about, ""]
     homes = [member.home for member in members]
     for member in sorted(members, key=lambda member: homes.index(member.home)):
-        lines += [f".. {member.directive}:: {member.path}", *_options(member), ""]
+        lines += [f".. {member.directive}:: {member.path}"]
+        if member.directive == "autoclass":
+            lines.append("   :members:")
+        if member.directive == "py:data":
+            lines += ["", *(f"   {line}" for line in member.text.splitlines())]
+        lines.append("")
     return "\n".join(lines)
-
-
-def _options(member: Name) -> Iterator[str]:
-    if member.directive == "autoclass":
-        yield "   :members:"
-    if member.directive == "autodata":
-        yield "   :no-value:"
 
 
 def index(found: list[Name]) -> str:

@@ -28,7 +28,7 @@ def test_every_public_name_is_on_exactly_one_page(pages: dict[str, str]) -> None
     directives = [
         (path, page)
         for page, text in pages.items()
-        for path in re.findall(r"^\.\. auto(?:class|function|data):: (\S+)$", text, re.MULTILINE)
+        for path in re.findall(r"^\.\. (?:autoclass|autofunction|py:data):: (\S+)$", text, re.MULTILINE)
     ]
     objects = Counter(_resolved(path) for path, _ in directives)
     assert [name for name, count in objects.items() if count > 1] == []
