@@ -74,7 +74,8 @@ def assemble() -> list[tuple[Path, str]]:
 
 
 def has_cells(path: Path) -> bool:
-    return path.suffix == ".ipynb" or (path.suffix == ".md" and "{code-cell}" in path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8") if path.suffix == ".md" else ""
+    return path.suffix == ".ipynb" or re.search(r"^```\{code-cell\}", text, re.MULTILINE) is not None
 
 
 def relinked(text: str, path: Path) -> bytes:
