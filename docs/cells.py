@@ -17,6 +17,7 @@ from typing import Any
 import ipywidgets
 import nbformat
 import plotly.graph_objects as go
+from IPython.core.displayhook import DisplayHook
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
@@ -100,11 +101,19 @@ def _outputs(captured: Any) -> Iterator[nbformat.NotebookNode]:
         yield nbformat.v4.new_output("display_data", data={"text/markdown": markdown} if markdown else data)
 
 
+class _Hook(DisplayHook):
+    """Shows the value of a cell's last line as a notebook does, without a number before it."""
+
+    def __call__(self, result: Any = None) -> None:
+        if result is not None and not self.quiet():
+            display(result)
+
+
 @contextlib.contextmanager
 def _shell(episodes: Path | None, stem: str) -> Iterator[InteractiveShell]:
     """Open a shell that shows figures and widgets as HTML."""
     InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
+    shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}), displayhook_class=_Hook)
     show = shell.display_formatter.ipython_display_formatter
 
     def take(kind: type, html: Callable[[Any], str]) -> None:

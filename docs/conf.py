@@ -65,7 +65,7 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "nextlat_viz"
-html_static_path = ["_static"]
+html_static_path = ["_static", "../build/docs-static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_show_sourcelink = False

@@ -8,7 +8,7 @@ from typing import Any
 import reference
 from docutils import nodes
 from latex2mathml.converter import convert
-from sphinx.domains.python import PythonDomain
+from sphinx.domains.python import PyObject, PythonDomain
 
 PLOTLY_FILE = "plotly.min.js"
 
@@ -20,6 +20,9 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("missing-reference", _Names())
     app.connect("autodoc-skip-member", _skip)
     app.add_domain(_Python, override=True)
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -50,6 +53,8 @@ def _finish(app: Any, name: str, template: str, context: dict[str, Any], tree: A
 def _skip(app: Any, kind: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
     """Leave out what a class has from another library."""
     home = getattr(member, "__module__", None)
+    if name == "model_config":  # pydantic's
+        return True
     return True if isinstance(home, str) and not home.startswith(reference.PACKAGE) else None
 
 
