@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(TORCH)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab demo browser test soak lint checkpoints bench lock clean
+.PHONY: help lab demo browser test docs soak lint checkpoints bench lock clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) -e ".[app,city,cluster,text,hf,dev]"
+	$(INSTALL) -e ".[app,city,cluster,text,hf,docs,dev]"
 	@touch $@
 
 lab: $(VENV)/.installed  ## open the start page in JupyterLab
@@ -42,6 +42,9 @@ browser: $(VENV)/.installed-dev
 test: browser lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
+docs: $(VENV)/.installed-dev  ## build the documentation site in build/docs; warnings are errors
+	$(BIN)/python docs/build.py
+
 soak: $(VENV)/.installed-dev  ## endurance tests at full length: thousands of events, every kill point, every mutation
 	$(BIN)/pytest --soak -m soak
 
@@ -61,7 +64,7 @@ bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user 
 lock: pyproject.toml  ## resolve the newest versions afresh into requirements.lock
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --disable-pip-version-check $(TORCH) ".[app,city,cluster,text,hf,dev]"
+	build/lock/bin/python -m pip install --disable-pip-version-check $(TORCH) ".[app,city,cluster,text,hf,docs,dev]"
 	(echo '# What the project was tested with: constraints for pip, so it serves every platform. Made by `make lock`.'; \
 	  build/lock/bin/python -m pip freeze --all --exclude pip --exclude nextlat-viz | sed -E 's/\+[a-z0-9.]+$$//') > build/requirements.lock
 	mv build/requirements.lock requirements.lock

@@ -330,7 +330,7 @@ class Figures(BaseModel):
     images: tuple[Literal["svg", "png", "pdf"], ...] = Field(
         ("svg",), description="kinds of image to write of each figure; they need Chrome or Chromium"
     )
-    readme: bool = Field(False, description="write the figures of the README instead, into docs/images or --out")
+    readme: bool = Field(False, description="write the figure of the README instead, into docs/images or --out")
 
     def run(self) -> None:
         if self.readme:

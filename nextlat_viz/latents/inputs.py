@@ -30,6 +30,7 @@ _OF_TORCH = set(vars(nn.Module()))
 # Training uses other seeds: each of its batches has a 64-bit seed hashed from (run seed, step), and validation another
 # constant. In a small world the same sequence can still occur in training: held out means drawn separately.
 HELDOUT_SEED = 20_260_000
+"""Seed of the held-out episodes, which no training run draws."""
 HELDOUT_EPISODES = 512
 
 

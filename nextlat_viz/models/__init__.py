@@ -13,6 +13,7 @@ from nextlat_viz.models.transformer import Transformer
 OBJECTIVES: dict[str, type[Objective]] = {
     cls.name: cls for cls in (NextToken, NextLat, MultiToken, JointToken, BeliefState, TRM, DIS, OnePass, EqualDepth)
 }
+"""Classes of all objectives, by the names that ``train`` takes."""
 
 __all__ = [
     "DIS",

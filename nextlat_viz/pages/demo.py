@@ -16,7 +16,7 @@ from nextlat_viz.figures.export import NO_BROWSER, browser, drawable, on_white, 
 from nextlat_viz.pages.plates import Group
 from nextlat_viz.pages.report import report
 from nextlat_viz.training import train
-from nextlat_viz.training.checkpoint import load, shipped_folders
+from nextlat_viz.training.checkpoint import load
 
 OBJECTIVES = ("next_token", "nextlat")
 _TABLE = "Loss and belief"
@@ -137,7 +137,7 @@ def pair_figures(group: Group) -> dict[str, tuple[go.Figure, str]]:
 
 
 def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
-    """Write the figures of the README from the shipped checkpoints, each with its provenance.
+    """Write the figure of the README from the shipped checkpoints, with its provenance.
 
     Raises
     ------
@@ -149,11 +149,5 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     pair = [load(f"rrxor/{objective}") for objective in OBJECTIVES]
     group = Group("rrxor", pair[0].world, pair, measure.results())
     provenance = {"command": "nextlat-viz figures --readme", **figures.provenance_of(*group.latents)}
-    stars = [load(path) for path in shipped_folders() if path.parts[-3] == "path_star"]
-    drawn = {
-        "rrxor": pair_figures(group)["Latents"][0],
-        "claims": figures.claims_figure(measure.claims()),
-        "path_star": figures.headline_curves(stars),
-    }
-    images = {name: (on_white(figure), {**provenance, "figure": name}) for name, figure in drawn.items()}
-    return write_images(images, out, ["png"])
+    figure = on_white(pair_figures(group)["Latents"][0])
+    return write_images({"rrxor": (figure, {**provenance, "figure": "rrxor"})}, out, ["png"])

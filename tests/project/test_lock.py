@@ -29,9 +29,9 @@ def test_every_line_is_one_plain_pin() -> None:
     assert len(PINS) == len(LINES)
 
 
-@pytest.mark.parametrize("name", sorted(requirements("app", "city", "cluster", "text", "hf", "dev")))
+@pytest.mark.parametrize("name", sorted(requirements("app", "city", "cluster", "text", "hf", "docs", "dev")))
 def test_pin_satisfies_its_bound(name: str) -> None:
-    bound = requirements("app", "city", "cluster", "text", "hf", "dev")[name]
+    bound = requirements("app", "city", "cluster", "text", "hf", "docs", "dev")[name]
     assert name in PINS, f"{bound} is in pyproject.toml but not in the lock: run make lock"
     assert bound.specifier.contains(PINS[name]), f"{bound} excludes the lock's {PINS[name]}: run make lock"
     assert list(bound.specifier), f"{name} has no lower bound in pyproject.toml"
@@ -40,7 +40,7 @@ def test_pin_satisfies_its_bound(name: str) -> None:
 def test_the_lock_is_closed() -> None:
     """Whatever a dependency needs on this platform is pinned too."""
     environment = {**default_environment(), "extra": ""}
-    waiting = list(requirements("app", "city", "cluster", "text", "hf", "dev"))
+    waiting = list(requirements("app", "city", "cluster", "text", "hf", "docs", "dev"))
     seen = set()
     while waiting:
         name = waiting.pop()

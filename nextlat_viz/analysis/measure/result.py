@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 RUN = ("model", "world", "objective", "seed")
 SCORE = ("value", "error", "trials")
 QUANTITY = "quantity"
+"""Name of the setting of a measure that has several quantities."""
 CONFIDENCE = 0.95
 
 

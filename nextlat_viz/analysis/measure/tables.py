@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.measure.evaluation import Evaluation
 
 RESULTS = "results.csv"
+"""Name of the file of results, in the folder of the shipped checkpoints."""
 _SEAL = "results.json"
 _RUN = ["world", "objective", "seed", "weights_sha256"]
 _BELIEF = {
