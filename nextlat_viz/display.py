@@ -56,6 +56,17 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
+def words(name: object) -> str:
+    """Write the name of a column or of a state for readers: without underscores.
+
+    Examples
+    --------
+    >>> words("moves_left")
+    'moves left'
+    """
+    return str(name).replace("_", " ")
+
+
 def distinct(labels: Iterable[object]) -> list[str]:
     """Number the labels that occur more than once.
 

@@ -54,6 +54,8 @@ from .projection.result import aligned as aligned
 from .projection.result import with_projection as with_projection
 from .projection.umap import ProjectionCache as ProjectionCache
 from .projection.umap import default_cache as default_cache
+from .reading import StringReading as StringReading
+from .reading import read_string as read_string
 from .recursion import advantage_margin as advantage_margin
 from .recursion import forward_passes as forward_passes
 from .recursion import guidance_strength as guidance_strength

@@ -11,6 +11,7 @@ from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.measures import measure_figure, probe_offsets
 from nextlat_viz.figures.probes import probe_overview
+from nextlat_viz.figures.reading import string_figure
 from nextlat_viz.figures.reconstruction import maps_side_by_side, reconstruction
 from nextlat_viz.figures.recursion import thinking_boards, thinking_curves
 from nextlat_viz.figures.rows import color_options
@@ -41,6 +42,7 @@ __all__ = [
     "provenance_of",
     "read_out_figure",
     "reconstruction",
+    "string_figure",
     "template",
     "thinking_boards",
     "thinking_curves",

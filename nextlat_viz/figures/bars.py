@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines
 from nextlat_viz.figures.probes import scores
@@ -220,7 +220,7 @@ def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, 
     if not readings:
         raise ValueError("readings is empty: give one per model")
     first = next(iter(readings.values()))
-    names, target = first.probe.names, escape(shorten(first.probe.target))
+    names, target = first.probe.names, escape(shorten(words(first.probe.target)))
     for reading in readings.values():
         if (reading.probe.target, reading.probe.names) != (first.probe.target, names):
             raise ValueError(f"readings must be of one target with the same names, here {first.probe.target!r}")

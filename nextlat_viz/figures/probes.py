@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from nextlat_viz.display import distinct, escape
+from nextlat_viz.display import distinct, escape, words
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Layout
 from nextlat_viz.figures.theme import Theme, dash, symbol
@@ -92,7 +92,7 @@ def probe_overview(
         up,
         x={**scale, "title": {"text": f"held-out {metric}"}},
         y=rows,
-        title=f"{escape(results[0].target)} read from {source}",
+        title=f"{escape(words(results[0].target))} read from {source}",
     )
     for i, (result, color) in enumerate(zip(results, colors, strict=True)):
         traces += _score(result, names[i], i, color, theme, axes)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, UInt8
 
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme
 from nextlat_viz.plotting import MISSING, SEQUENTIAL
@@ -94,7 +94,7 @@ def color_options(latents: AnnData) -> dict[str, str]:
     A belief over three states can be mixed from three colours (``"belief"``); each component of a belief is
     ``"belief:<state>"``.
     """
-    options = {str(name): str(name) for name in latents.obs.columns if name not in _HIDDEN_COLUMNS}
+    options = {words(name): str(name) for name in latents.obs.columns if name not in _HIDDEN_COLUMNS}
     if BELIEF in latents.obsm:
         if latents.obsm[BELIEF].shape[1] == 3:
             options["belief, three colours mixed"] = BELIEF
@@ -133,8 +133,8 @@ def coloring(latents: AnnData, name: str) -> Coloring:
         raise unknown("colour", name, color_options(latents).values())
     values = latents.obs[name]
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        return _continuous(name, values.to_numpy(dtype=float), None)
-    return _categorical(name, values)
+        return _continuous(words(name), values.to_numpy(dtype=float), None)
+    return _categorical(words(name), values)
 
 
 def _state_names(latents: AnnData) -> list[str]:
@@ -222,7 +222,7 @@ def _step_describer(latents: AnnData, shown: Callable[[str], str], line: str) ->
 
     def describe(row: int) -> str:
         facts = latents.obs.iloc[row]
-        true = ", ".join(f"{name} {facts[name]}" for name in names)
+        true = ", ".join(f"{words(name)} {facts[name]}" for name in names)
         return f"{shown(str(facts['token']))}{line}episode {facts['episode']}{line}{shown(true)}"
 
     return describe
@@ -250,10 +250,7 @@ def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]
     known = {name: values[0, position - 1] for name, values in episode.states.items()}
     if position == 0:
         known = {name: value for name, value in world.start_states().items() if name in episode.states}
-    return {
-        name.replace("_", " "): _words(value, names.get(name), name in world.optional_states)
-        for name, value in known.items()
-    }
+    return {words(name): _words(value, names.get(name), name in world.optional_states) for name, value in known.items()}
 
 
 def _words(value: np.ndarray | np.generic, names: tuple[str, ...] | None, optional: bool) -> str:
@@ -267,12 +264,12 @@ def _words(value: np.ndarray | np.generic, names: tuple[str, ...] | None, option
         counts = np.bincount(values, minlength=len(names)) if names and values.min() >= 0 else ()
         listed = ", ".join(f"{count} {name}" for name, count in zip(names or (), counts, strict=True) if count)
         return listed or f"{values.size} values"
-    words = []
+    parts = []
     for item in values.tolist():
         if isinstance(item, bool):
-            words.append("yes" if item else "no")
+            parts.append("yes" if item else "no")
         elif names is None or isinstance(item, float):
-            words += [f"{item:.3g}" if isinstance(item, float) else str(item)] * (not optional or item >= 0)
+            parts += [f"{item:.3g}" if isinstance(item, float) else str(item)] * (not optional or item >= 0)
         elif item >= 0:
-            words.append(names[item])
-    return shorten(", ".join(words), LONGEST_FACT) or "not known yet"
+            parts.append(names[item])
+    return shorten(", ".join(parts), LONGEST_FACT) or "not known yet"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import numpy as np
-from traitlets import Int, List, Unicode
+from traitlets import Bool, Int, List, Unicode
 
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.notebook.jobs import Jobs
 from nextlat_viz.notebook.live import LiveWidget, javascript
@@ -20,6 +20,8 @@ from nextlat_viz.notebook.state import ViewState
 # ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
 _NONE = "none"
 _LONGEST_NOTE = 200
+# A position past every token.
+_ALL = 2**31 - 1
 _HERE = Path(__file__).parent
 
 
@@ -111,7 +113,9 @@ def layer(view: Box) -> Any:
 
 
 def target(view: Box, description: str = "Probe target", tooltip: str = "What the linear probes predict") -> Any:
-    return bound(view, "target", description, lambda: view.state.scene.targets, tooltip)
+    return bound(
+        view, "target", description, lambda: [(words(name), name) for name in view.state.scene.targets], tooltip
+    )
 
 
 def step(view: Box) -> Any:
@@ -225,6 +229,8 @@ class TokenStrip(LiveWidget):
     """Tokens in a row: those read, the current one, those to come. A click on one goes there.
 
     `notes` are the tooltips over the tokens, `places` their positions, ascending. All is shown as text, not as markup.
+    Tokens past the position `last` are struck through. A strip that does not lead the cursor leaves its position as it
+    is, and calls `on_click` with the position of a token that is clicked.
     """
 
     _esm = javascript(_HERE / "tokens.js")
@@ -234,6 +240,14 @@ class TokenStrip(LiveWidget):
     places = List(Int()).tag(sync=True)
     position = Int(1).tag(sync=True)
     selected = List(Int()).tag(sync=True)
+    last = Int(_ALL).tag(sync=True)
+    leads = Bool(True).tag(sync=True)
+    on_click: Callable[[int], None] | None = None
+
+    def _hear(self, widget: Any, message: Mapping[str, Any], buffers: Any) -> None:
+        super()._hear(widget, message, buffers)
+        if message.get("kind") == "click" and self.on_click is not None and message.get("place") in self.places:
+            self.on_click(message["place"])
 
 
 class Table(LiveWidget):
@@ -289,7 +303,7 @@ class Cursor(Box):
             self.strip.tokens = [shorten(name) for name in names]
             notes = []
             for name, (_, row) in zip(names, rows[columns].iterrows(), strict=True):
-                known = [f"{column} {value}" for column, value in row.dropna().items()]
+                known = [f"{words(column)} {value}" for column, value in row.dropna().items()]
                 first = name if scene.recursive else f"token {name}"
                 notes.append(shorten(", ".join([first, *known]), _LONGEST_NOTE))
             self.strip.notes = notes

@@ -10,7 +10,7 @@ import ipywidgets
 import pandas as pd
 from traitlets import Bool
 
-from nextlat_viz.display import escape
+from nextlat_viz.display import escape, words
 from nextlat_viz.errors import one_of
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Waiting, can_retry
@@ -362,7 +362,10 @@ class Panel(Box):
     def _probe(self, model: int, target: str, site: str) -> ProbeResult:
         """The probe of a model, fitted by the job queue; raises an error that says so while there is none."""
         scene = self.state.scene
-        title, compute = f"The probe of {scene.labels[model]} for {target}", lambda: scene.probe(model, target, site)
+        title, compute = (
+            f"The probe of {scene.labels[model]} for {words(target)}",
+            lambda: scene.probe(model, target, site),
+        )
         fitted: ProbeResult = self._computed(("probe", model, target, site), title, compute)
         return fitted
 

@@ -15,6 +15,7 @@ from anndata import AnnData
 from jaxtyping import Bool, Float, Int
 
 from nextlat_viz import analysis
+from nextlat_viz.analysis.reading import read_string
 from nextlat_viz.display import distinct
 from nextlat_viz.errors import LatentsError, one_of, unknown
 from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
@@ -22,10 +23,12 @@ from nextlat_viz.latents import site as site_of
 from nextlat_viz.notebook.sources import Source, puzzles
 from nextlat_viz.notebook.threads import Results
 from nextlat_viz.worlds import Episodes
+from nextlat_viz.worlds.strings import prompt_tokens
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult, Projection, Trajectory
     from nextlat_viz.analysis.projection.umap import Progress
+    from nextlat_viz.analysis.reading import StringReading
     from nextlat_viz.latents import Thinking
     from nextlat_viz.training import Checkpoint
     from nextlat_viz.worlds import World
@@ -36,8 +39,6 @@ _TEXT_COLUMNS = ("position", "token", "token_id")
 _MANY_NAMES = 20
 # Episodes and trajectories that are kept: a reader of thousands of episodes returns to the last few at most.
 _KEPT = 64
-# Episodes, and tokens in worlds without a fixed length, that are sampled to find where the prompt ends.
-_FEW = 8
 
 
 class Scene:
@@ -65,7 +66,7 @@ class Scene:
         self._max_points = max_points
         self._reference = reference or self
         self.results = Results()
-        self._paths, self._read = Results(most=_KEPT), Results(most=_KEPT)
+        self._paths, self._read, self._strings = (Results(most=_KEPT) for _ in range(3))
         self.latents: list[AnnData] = [source.latents(step) for source in sources]
         first = self.latents[0]
         for other in self.latents[1:]:
@@ -99,9 +100,8 @@ class Scene:
             world = self.world
         except LatentsError:
             return 0
-        # The table does not hold the loss mask. A world masks the same positions in every episode.
-        mask = world.sample(_FEW, world.length or _FEW, seed=0).loss_mask
-        return int(np.argmax(mask.any(axis=0)))
+        # The table does not hold the loss mask.
+        return prompt_tokens(world, self.tokens.shape[1])
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -311,6 +311,16 @@ class Scene:
             return think(checkpoint, puzzles(checkpoint), int(column(self.latents[model], "position").max()))
 
         return self.results.get(("thinking", model), compute)
+
+    def string(self, tokens: Int[np.ndarray, " T"], site: str) -> StringReading:
+        """What the models of which there are checkpoints make of a string, with their latents at a layer."""
+        models = {
+            label: model for label, model in zip(self.labels, self._checkpoints, strict=True) if model is not None
+        }
+        return self._strings.get(
+            (tokens.tobytes(), site),
+            lambda: read_string(list(models.values()), tokens, site=site, labels=list(models)),
+        )
 
     def by_site(self, model: int, target: str) -> pd.DataFrame:
         frames = [self.probe(model, target, site).to_frame() for site in self.sites]

@@ -168,11 +168,13 @@ class EpisodeStepper(Box):
             names = [self.world.vocabulary[token] for token in legal[:_MOST_NEXT]]
             more = f" and {len(legal) - len(names):,} more" if len(legal) > len(names) else ""
             return f"<div>Legal next tokens: {escape(', '.join(names))}{more}</div>"
-        order = np.argsort(-chances, kind="stable")[:_MOST_NEXT]
-        text = ", ".join(
-            f"{self.world.vocabulary[token]}: {chances[token]:.3g}" for token in order if chances[token] > 0
-        )
-        more = ", …" if (chances > 0).sum() > _MOST_NEXT else ""
+        order = np.argsort(-chances, kind="stable")[: (chances > 0).sum()]
+        if order.size > _MOST_NEXT and np.isclose(chances[order[0]], chances[order[-1]]):
+            first, second = (self.world.vocabulary[token] for token in order[:2])
+            examples = f"{escape(first)} and {escape(second)}"
+            return f"<div>{title}: {order.size:,} tokens are equally likely, such as {examples}</div>"
+        text = ", ".join(f"{self.world.vocabulary[token]}: {chances[token]:.3g}" for token in order[:_MOST_NEXT])
+        more = ", …" if order.size > _MOST_NEXT else ""
         return f"<div>{title}, exact probabilities: {escape(text)}{more}</div>"
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz import figures
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.errors import one_of
 from nextlat_viz.figures.export import FORMATS, sidecar
 from nextlat_viz.figures.theme import Theme
@@ -20,6 +20,7 @@ from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
+from nextlat_viz.notebook.panels.read import ReadPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.panels.task import TaskPanel
 from nextlat_viz.notebook.panels.thinking import ThinkingPanel
@@ -30,7 +31,8 @@ from nextlat_viz.notebook.state import ViewState
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
-    WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, TaskPanel, ThinkingPanel, PairsPanel, WhatIfPanel,
+    WorldPanel, SpacePanel, NextPanel, KnowsPanel, ReadPanel, AheadPanel, TaskPanel, ThinkingPanel, PairsPanel,
+    WhatIfPanel,
 )  # fmt: skip
 SIZES = [("as shown", ""), ("column of a paper", "column"), ("text of a paper", "text"), ("slide", "slide")]
 _NO_COLUMN = "nothing"
@@ -281,11 +283,12 @@ class Filter(Box):
 
     def _follow(self, change: Any) -> None:
         state = self.state
-        columns = [str(name) for name in state.latents[0].obs]
+        columns = [(words(name), str(name)) for name in state.latents[0].obs]
         wanted = next(iter(state.filter), None)
         with self._still():
-            if list(self.column.options) != [_NO_COLUMN, *columns]:
-                self.column.options = [_NO_COLUMN, *columns]
+            options = [(_NO_COLUMN, _NO_COLUMN), *columns]
+            if list(self.column.options) != options:
+                self.column.options = options
             if wanted is not None:
                 self.column.value = wanted
             elif change is not None and change["name"] == "world":
@@ -325,7 +328,7 @@ class Filter(Box):
         parts = []
         for name, kept in state.filter.items():
             values = ", ".join(shorten(value) for value in kept[:4]) + (", …" if len(kept) > 4 else "")
-            parts.append(f"{name} is {values}")
+            parts.append(f"{words(name)} is {values}")
         if state.filter:
             parts.append(f"keeps {int(state.kept.sum()):,} of {total:,} rows")
         n = len(state.selection)

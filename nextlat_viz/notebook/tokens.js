@@ -1,5 +1,6 @@
 // The tokens of an episode in reading order, to click. Arrow keys step wherever the studio has the focus, unless the
-// focused element takes arrows itself; JupyterLab would fold headings with them.
+// focused element takes arrows itself; JupyterLab would fold headings with them. A strip that does not lead the cursor
+// sends its clicks as messages instead.
 const TAKES_KEYS = "input, select, textarea, [contenteditable=true], [role=slider], [role=listbox]";
 
 // Pixels around an output in a notebook.
@@ -9,7 +10,7 @@ function render({model, el}) {
   const line = document.createElement("div");
   line.className = "nlv-tokens";
   line.setAttribute("role", "group");
-  line.setAttribute("aria-label", "Tokens of the episode");
+  line.setAttribute("aria-label", model.get("leads") ? "Tokens of the episode" : "Tokens to change");
   el.append(line);
 
   const go = place => {
@@ -22,7 +23,8 @@ function render({model, el}) {
   const mark = () => {
     const places = model.get("places"), at = model.get("position"), chosen = new Set(model.get("selected"));
     [...line.children].forEach((button, i) => {
-      button.classList.toggle("nlv-unread", places[i] > at);
+      button.classList.toggle("nlv-unread", model.get("leads") && places[i] > at);
+      button.classList.toggle("nlv-illegal", places[i] > model.get("last"));
       button.classList.toggle("nlv-selected", chosen.has(places[i]));
       if (places[i] === at) button.setAttribute("aria-current", "step"); else button.removeAttribute("aria-current");
     });
@@ -39,15 +41,20 @@ function render({model, el}) {
       button.dir = "auto";
       button.textContent = token;
       button.title = `position ${places[i]}: ${notes[i]}`;
-      button.addEventListener("click", () => go(places[i]));
+      button.addEventListener("click", () => model.get("leads") ? go(places[i]) : model.send({kind: "click", place: places[i]}));
       return button;
     }));
     mark();
   };
+  const retitle = () => [...line.children].forEach((button, i) => {
+    button.title = `position ${model.get("places")[i]}: ${model.get("notes")[i]}`;
+  });
   model.on("change:tokens", draw);
   model.on("change:places", draw);
   model.on("change:position", mark);
   model.on("change:selected", mark);
+  model.on("change:last", mark);
+  model.on("change:notes", retitle);
   draw();
 
   const pressed = event => {
@@ -69,6 +76,7 @@ function render({model, el}) {
   const sized = new ResizeObserver(measure);
   let studio = null, gone = false;
   const settle = () => {
+    if (!model.get("leads")) return;
     studio = el.closest(".nlv-studio");
     if (studio) {
       sized.observe(studio.closest(".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook, .jp-LinkedOutputView") ?? document.documentElement);
@@ -86,6 +94,8 @@ function render({model, el}) {
     model.off("change:places", draw);
     model.off("change:position", mark);
     model.off("change:selected", mark);
+    model.off("change:last", mark);
+    model.off("change:notes", retitle);
   };
 }
 

@@ -22,7 +22,7 @@ STUDIO = Path(__file__).parents[2] / "notebooks" / "04_studio.ipynb"
 LIMIT = 240.0
 LAST = 12
 FIGURES = ("world", "space", "next", "knows")
-TABS = {"ahead": "Rollout", "task": "Task", "pairs": "Pairs", "what_if": "What if"}
+TABS = {"read": "Read", "ahead": "Rollout", "task": "Task", "pairs": "Pairs", "what_if": "What if"}
 SIZES = {(1000, 800): 3, (1280, 800): 3, (1440, 900): 3, (1920, 1080): 2}
 RESET = """
 state = studio.state
@@ -134,6 +134,26 @@ def test_runs_by_itself(notebook: Opened) -> None:
         expect(notebook.card(name)).to_be_hidden()
     untitled = "[...e.querySelectorAll('button:not(.modebar-btn)')].filter(b => b.offsetWidth && !b.title).length"
     assert notebook.studio.evaluate(f"e => {untitled}") == 0
+
+
+def test_a_click_on_a_token_of_ones_own_string_changes_the_figure(opened: Opened) -> None:
+    opened.tab("read")
+    card, plot = opened.card("read"), opened.plot("read")
+    tokens = card.locator(".nlv-tokens button")
+    before = settle(plot)
+    # The first bit is free.
+    expect(tokens.nth(1)).to_have_attribute("title", re.compile("legal here: 0, 1"))
+    was = tokens.nth(1).inner_text()
+    tokens.nth(1).click()
+    expect(tokens.nth(1)).to_have_text({"0": "1", "1": "0"}[was])
+    expect(card).to_contain_text("Position 1 changed")
+    plot.wait_for_change(before)
+    # The cursor of the studio stays; keys in the field are those of the field.
+    opened.at(5)
+    card.locator("input[type=text]").fill("01x")
+    expect(card).to_contain_text("is no symbol of world")
+    card.get_by_role("button", name="Reset").click()
+    expect(tokens.nth(1)).to_have_text(was)
 
 
 def test_each_tab_shows_its_question(opened: Opened) -> None:

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from nextlat_viz import analysis, figures, worlds
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
+from nextlat_viz.notebook.panels.read import ReadPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
 from nextlat_viz.notebook.state import ViewState
@@ -27,7 +28,7 @@ from tests.synthetic import make_latents
 CELL = (620, 820, 1100, 1740)
 PANEL = (350, 420, 560, 900)
 WORLDS = ("rrxor", "mess3", "z1r", "bloch_walk", "path_star", "countdown", "story", "taxi", "s3", "z60", "othello")
-PANELS = (WorldPanel, NextPanel, AheadPanel, KnowsPanel, WhatIfPanel)
+PANELS = (WorldPanel, NextPanel, AheadPanel, KnowsPanel, ReadPanel, WhatIfPanel)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.analysis.prediction import Prediction
 from nextlat_viz.analysis.probes.result import read_out
+from nextlat_viz.analysis.reading import read_string
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.plotting import CATEGORICAL
 from tests.figures.test_recursion import measures as recursion_measures
@@ -132,6 +133,13 @@ def _maps() -> Any:
     return figures.maps_side_by_side(dict.fromkeys(NAMES, replace(drawn, control=drawn)), world)
 
 
+def _string() -> Any:
+    checkpoint, _, probe = _shipped()
+    reading, original = (read_string([checkpoint] * 2, text, labels=NAMES) for text in ("abcab", "abbab"))
+    paths = [{label: one.path(label, [probe]) for label in NAMES} for one in (reading, original)]
+    return figures.string_figure(reading, 3, original=original, paths=paths[0], original_paths=paths[1])
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "compose": lambda: figures.compose({name: worlds.get(name).draw("beliefs") for name in ("rrxor", "mess3")}),
     "maps_side_by_side": _maps,
@@ -150,6 +158,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "probe_overview": _overview,
     "read_out_figure": lambda: figures.read_out_figure(dict.fromkeys(NAMES, read_out(*_shipped()[1:], 25))),
     "reconstruction": _reconstruction,
+    "string_figure": _string,
     "thinking_boards": lambda: figures.thinking_boards({"mine": thinking()}),
     "thinking_curves": lambda: figures.thinking_curves(*recursion_measures()),
     "trajectories": _trajectories,
@@ -162,7 +171,7 @@ SAID = {
     "look_ahead_path": ["steps ahead", "KL (nats)"], "probe_offsets": ["steps ahead", "nats"],
     "injection_figure": ["KL from exact (nats)", "probability"], "probe_overview": ["tokens read", "R²"],
     "prediction_bars": ["probability"], "trajectories": ["probability", "position"],
-    "thinking_curves": ["recursion step"],
+    "thinking_curves": ["recursion step"], "string_figure": ["surprise (bits)", "token"],
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextlat_viz.analysis.pairs import same_state_pairs
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.theme import Theme
@@ -79,8 +79,9 @@ class PairsPanel(Panel):
         scene = self.state.scene
         obs = scene.latents[0].obs
         columns = [str(name) for name in obs if name not in _NOT_A_STATE and obs[name].nunique() > 1]
-        self.by.options = [BELIEF, *columns] if BELIEF in scene.latents[0].obsm else columns
-        self.by.value = self.by.options[0] if self.by.options else None
+        names = [BELIEF, *columns] if BELIEF in scene.latents[0].obsm else columns
+        self.by.options = [(words(name), name) for name in names]
+        self.by.value = names[0] if names else None
         self.model.options = [(shorten(label), i) for i, label in enumerate(scene.labels)]
         self.model.value = 0
         self.model.layout.display = None if len(scene.labels) > 1 else "none"
@@ -99,11 +100,11 @@ class PairsPanel(Panel):
             return
         labels = self.state.scene.labels
         if pairs.empty:
-            self._say(f"These episodes have no two histories with the same {self.by.value}.")
+            self._say(f"These episodes have no two histories with the same {words(self.by.value)}.")
             return
         self._say("")
         with self.list.hold_trait_notifications():
-            self.list.heads = [*map(shorten, labels), "history", "other history", self.by.value]
+            self.list.heads = [*map(shorten, labels), "history", "other history", words(self.by.value)]
             self.list.rows = [self._line(pair, labels) for _, pair in pairs.iterrows()]
             self.list.chosen = -1
         self._about.value = _ABOUT
@@ -130,7 +131,7 @@ class PairsPanel(Panel):
         far = ", ".join(f"{escape(shorten(label))} {pair[f'relative, {label}']:.2f}" for label in labels)
         state = escape(shorten(str(pair["state"]), 80))
         self._about.value = (
-            f"{histories[0]} and {histories[1]} lead to the same {escape(self.by.value)} ({state}). "
+            f"{histories[0]} and {histories[1]} lead to the same {escape(words(self.by.value))} ({state}). "
             f"Distance / distance between different states: {far}."
         )
         self.other.layout.display = None

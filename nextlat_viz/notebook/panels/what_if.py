@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from nextlat_viz.analysis.interventions.inject import Injector
 from nextlat_viz.analysis.interventions.plane import JointProbe, injection_plane
-from nextlat_viz.display import escape, shorten
+from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.theme import Theme
@@ -187,7 +187,7 @@ class WhatIfPanel(ModelPanel):
             names = (state.target,) if plane is None else plane.targets
             true = [column(state.scene.latents[0], name)[state.rows[0]] for name in names]
             if np.any(pd.isna(np.concatenate([np.ravel(value) for value in true]))):
-                raise ValueError(f"The selected row has no {state.target}: select another one")
+                raise ValueError(f"The selected row has no {words(state.target)}: select another one")
             self._held = true[0] if len(true) == 1 else np.array(true)
         elif chosen != _DRAGGED:
             self._held = chosen if plane is None else plane.places[chosen]
