@@ -178,7 +178,10 @@ def test_a_file_is_named_and_so_is_the_step(opened: Studio, tmp_path: Path) -> N
     opened.rail.start(str(path))
     assert opened.rail.lesson.name == "mine"
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"^mine\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"^mine\.json is no lesson: "):
+        read_lesson(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested more than 100 levels deep"):
         read_lesson(path)
     path.write_text("[]")
     with pytest.raises(ValueError, match=r"^mine\.json: input should be"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from nextlat_viz import io
 from nextlat_viz.errors import one_of, shown, unknown
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.notebook.panels.what_if import named_targets
@@ -231,9 +231,9 @@ def read_lesson(source: str | os.PathLike[str] | Mapping[str, Any] | Lesson) -> 
         path = Path(source)
         name = path.name
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = io.parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{name} is not JSON: {error}") from error
+            raise ValueError(f"{name} is no lesson: {error}") from error
     try:
         lesson = Lesson.model_validate(data)
     except ValidationError as error:
