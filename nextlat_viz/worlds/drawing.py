@@ -94,7 +94,7 @@ def draw_picture(
 
 def decisive_position(world: World, episode: Episodes) -> int | None:
     """Return the position of the world's decisive prediction, such as the choice of an arm; None where none is."""
-    decisive = world.decisive(episode) if world.predicts_next_token else None
+    decisive = world.decisive(episode) if world.causal else None
     return None if decisive is None or not decisive.any() else int(decisive[0].argmax()) + 1
 
 
