@@ -23,6 +23,7 @@ from nextlat_viz.notebook.panels.pairs import PairsPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.panels.task import TaskPanel
 from nextlat_viz.notebook.panels.thinking import ThinkingPanel
+from nextlat_viz.notebook.panels.training import TrainingPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
 from nextlat_viz.notebook.plot import Plot
@@ -30,7 +31,8 @@ from nextlat_viz.notebook.state import ViewState
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
-    WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, TaskPanel, ThinkingPanel, PairsPanel, WhatIfPanel,
+    WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, TaskPanel, TrainingPanel, ThinkingPanel, PairsPanel,
+    WhatIfPanel,
 )  # fmt: skip
 SIZES = [("as shown", ""), ("column of a paper", "column"), ("text of a paper", "text"), ("slide", "slide")]
 _NO_COLUMN = "nothing"
@@ -78,8 +80,8 @@ class Studio(Box):
         self.exports = Export(opened, questions, self.export, controls.theme(self))
         self._drawer = ipywidgets.VBox([self.filter, self.exports], layout={"display": "none"})
         bar = controls.row(
-            controls.world(self), controls.step(self), controls.layer(self), controls.color(self),
-            self._more, self.filter.summary, self.filter.clear, self.status,
+            controls.world(self), controls.play_steps(self), controls.step(self), controls.layer(self),
+            controls.color(self), self._more, self.filter.summary, self.filter.clear, self.status,
         )  # fmt: skip
         strip = ipywidgets.HBox([*self.cursor.controls.row, self.cursor])
         self.children = [
