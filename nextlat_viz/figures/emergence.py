@@ -106,13 +106,22 @@ def clouds_over_training(
                 traces.append(
                     go.Scattergl(x=x, y=y, mode="markers", marker=marker, hoverinfo="skip", meta=about, **place)
                 )
-    traces.append(color_key(paint.key))
+    key = paint.key
+    if key is not None:
+        # In the middle, and as high as its names, in a figure of any height.
+        key["colorbar"] |= {
+            "y": 0.5,
+            "yanchor": "middle",
+            "lenmode": "pixels",
+            "len": 40 + 16 * max(len(paint.names), 3),
+        }
+    traces.append(color_key(key))
     return layout.finish(
         traces,
         theme,
         height=grid.pixels + 10,
         margin={"l": 22, "r": key_width(paint.names), "t": 0, "b": 4},
-        meta={"least": 26 + 100 * grid.rows},
+        meta={"least": 24 + 48 * grid.rows},
         showlegend=False,
         coloraxis=paint.axis,
     )
@@ -125,4 +134,5 @@ def _ranges(planes: list[Projection]) -> list[list[float]]:
     lows = np.min([plane.coordinates.min(axis=0) for plane in planes], axis=0)
     highs = np.max([plane.coordinates.max(axis=0) for plane in planes], axis=0)
     room = 0.05 * (highs - lows) + 1e-6
-    return np.stack([lows - room, highs + room], axis=1).tolist()  # type: ignore[no-any-return]
+    ends: list[list[float]] = np.stack([lows - room, highs + room], axis=1).tolist()
+    return ends

@@ -136,7 +136,9 @@ class StepPlay:
     """
 
     def __init__(self, view: Box) -> None:
-        self._view, self._wanted = view, False
+        self._view = view
+        # The step that was asked for last; False before there is one, as None is the end.
+        self._wanted: int | bool | None = False
         self.play = ipywidgets.Play(
             interval=_BEAT,
             min=0,

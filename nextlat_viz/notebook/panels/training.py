@@ -11,19 +11,20 @@ import pandas as pd
 
 from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures.emergence import clouds_over_training
+from nextlat_viz.figures.layout import heading
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.figures.training import training_curves
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.jobs import Waiting
+from nextlat_viz.notebook.jobs import Cancelled, Waiting
 from nextlat_viz.notebook.panel import Panel, take_legend, text_line
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Points
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.threads import Results
-from nextlat_viz.worlds.headline import HEADLINES, headline
+from nextlat_viz.worlds.headline import headline
 
 # Pictures in a row, and rows of them, that are large enough to see something in.
-_PICTURES, _ROWS = 6, 4
+_PICTURES, _ROWS = 6, 3
 _KEEP = "nlv.train keeps some in a notebook, and snapshots=(100, 200, …) chooses which"
 
 
@@ -95,8 +96,11 @@ class TrainingPanel(Panel):
             return self.state.history.ask(results, key, title, compute, self._ask)
         except Waiting:
             return "…"
+        except Cancelled:
+            return "cancelled"
         except Exception as error:
-            return str(error)
+            self._complain(error)
+            return "failed"
 
     def _curves(self) -> Any:
         state, tables, waits = self.state, {}, 0
@@ -108,28 +112,30 @@ class TrainingPanel(Panel):
                 compute = lambda source=source, step=step: source.validate(step)  # noqa: E731
                 waits += isinstance(self._computed_later(source.results, ("validated", step), title, compute), str)
             tables[label] = source.measured
-        lines = [self._line(label, table) for label, table in tables.items()]
+        figure = training_curves(tables, step=state.step, snapshots=state.steps, theme=state.theme)
+        marks = take_legend(figure)
+        numbers = [f"{mark} {self._numbers(table)}" for mark, table in zip(marks, tables.values(), strict=False)]
+        floors = sorted({f"{level:.4f}" for table in tables.values() if "floor" in table for level in table["floor"]})
+        lines = ["; &ensp;".join([*numbers, *(f"{mark} {', '.join(floors)}" for mark in marks[len(tables) :])])]
         if waits:
             asked = len(self._wanted)
             lines.append(f"{asked - waits} of {asked} values at snapshots that training did not log are there.")
-        figure = training_curves(tables, step=state.step, snapshots=state.steps, theme=state.theme)
-        legend = " &ensp;".join(take_legend(figure))
-        figure.update_layout(margin={"t": 10, "b": 40, "l": 56})
-        self.about.value = "<br>".join([legend, *lines, *self._gaps()])
-        return figure
+        self.about.value = "<br>".join([*lines, *self._gaps()])
+        return _low(figure)
 
-    def _line(self, label: str, table: pd.DataFrame) -> str:
-        """The numbers of a model at the step shown, with its floor and what it had untrained."""
+    def _numbers(self, table: pd.DataFrame) -> str:
+        """What a model has at the step shown, and had untrained."""
         rows = table[table["step"] == (table["step"].max() if self.state.step is None else self.state.step)]
         if rows.empty:
-            return f"{escape(label)}: not measured at step {self.state.step:,}"
+            return f"was not measured at step {self.state.step:,}"
         row, name = rows.iloc[-1], headline(table)
-        parts = [f"loss {row['loss']:.4f}" + (f" (floor {row['floor']:.4f})" if "floor" in table else "")]
-        if name:
-            untrained = table.loc[table["step"] == 0, name]
-            control = f" (untrained {untrained.iloc[0]:.2f})" if len(untrained) else ""
-            parts.insert(0, f"{HEADLINES[name]} <b>{row[name]:.2f}</b>{control}")
-        return f"<b>{escape(label)}</b> at step {int(row['step']):,}: {', '.join(parts)}"
+        untrained = table.loc[table["step"] == 0, name] if name else []
+        control = f" (untrained {untrained.iloc[0]:.2f})" if len(untrained) else ""
+        return (
+            f"at step {int(row['step']):,}: "
+            + (f"<b>{row[name]:.2f}</b>{control}, " if name else "")
+            + f"loss {row['loss']:.4f}"
+        )
 
     def _gaps(self) -> list[str]:
         """Which models lack training steps that others have, and how to keep them."""
@@ -139,7 +145,8 @@ class TrainingPanel(Panel):
         if not every:
             return [*lines, f"There are no snapshots of earlier training steps: {_KEEP}."]
         for source, label in zip(sources, labels, strict=True):
-            lacks = [f"{step:,}" for step in every if step not in source.steps]
+            # A run that has ended earlier lacks nothing after its end.
+            lacks = [f"{step:,}" for step in every if step not in source.steps and step < max(source.steps)]
             if lacks:
                 some = ", ".join(lacks[:6]) + (f", … ({len(lacks)} in all)" if len(lacks) > 6 else "")
                 lines.append(
@@ -151,19 +158,11 @@ class TrainingPanel(Panel):
         state = self.state
         if not state.steps:
             return " ".join([*self._gaps(), "Without snapshots that all models have there are no pictures."])
-        rows: dict[str, dict[int, Any]] = {shorten(label): {} for label in self._labels[:_ROWS]}
+        rows: dict[str, dict[int, Any]] = {label: {} for label in distinct(map(shorten, self._labels[:_ROWS]))}
         end = max(max(source.steps) for source in state.sources)
         for step in self._chosen():
             number = end if step is None else step
-            when = f"step {number:,}"
-            scene = self._computed_later(
-                state.scenes, (state.world, step), f"The latents at {when}",
-                lambda step=step: state.load(state.world, step, state.history.report),
-            )  # fmt: skip
-            planes: Any = scene
-            if not isinstance(scene, str):
-                compute = lambda scene=scene: scene.pca(state.site)  # noqa: E731
-                planes = self._computed_later(scene.results, ("pca", state.site), f"The PCA at {when}", compute)
+            planes = self._planes(step, f"step {number:,}")
             for model, by_step in enumerate(rows.values()):
                 by_step[number] = planes if isinstance(planes, str) else planes[model]
         done = sum(not isinstance(plane, str) for plane in next(iter(rows.values())).values())
@@ -174,6 +173,19 @@ class TrainingPanel(Panel):
         self.about.value = " ".join([*words, *self._gaps()])
         shown = end if state.step is None else state.step
         return clouds_over_training(rows, state.scene.latents[0], state.color, step=shown, theme=state.theme)
+
+    def _planes(self, step: int | None, when: str) -> Any:
+        """The PCA of every model at a training step, or a text while it is not there."""
+        state = self.state
+
+        def load() -> Any:
+            return state.load(state.world, step, state.history.report)
+
+        scene = self._computed_later(state.scenes, (state.world, step), f"The latents at {when}", load)
+        if isinstance(scene, str):
+            return scene
+        compute = lambda: scene.pca(state.site)  # noqa: E731
+        return self._computed_later(scene.results, ("pca", state.site), f"The PCA at {when}", compute)
 
     def _chosen(self) -> list[int | None]:
         """A few training steps, evenly among those there are, with the one that is shown."""
@@ -207,3 +219,11 @@ class TrainingPanel(Panel):
         if not self._closed:
             self.state.history.withdraw(self._ask)
         super().close()
+
+
+def _low(figure: Any) -> Any:
+    """Make the titles of the vertical axes headings: a panel is wide and low."""
+    for x, y in zip(figure.select_xaxes(), figure.select_yaxes(), strict=True):
+        figure.add_annotation(heading(y.title.text, x=x.domain[0], font={"size": 11}))
+        y.title.text = ""
+    return figure.update_layout(margin={"t": 26, "b": 36, "l": 40})
