@@ -432,7 +432,8 @@ class ViewState(HasTraits):
     @observe("world")
     def _settle(self, change: Any) -> None:
         """Keep the settings that the new world has too, and reset the others; go to the decisive prediction, if any."""
-        scene = self.scene
+        # The end of training: the step shown before may not exist here.
+        scene = self.load(self.world, None)
         colors = list(color_options(scene.latents[0]).values())
         columns = [name for name in scene.columns if name in colors]
         with self.hold_trait_notifications():

@@ -243,3 +243,16 @@ def test_a_step_of_the_end_of_one_model_is_its_end(pair: list[Any]) -> None:
     assert source.at(30) is source.at() is pair[1]
     assert meta(source.latents(30))["label"] == "NextLat"
     assert source.has()
+
+
+def test_another_world_at_an_earlier_step_begins_at_its_end(pair: list[Any], mess3: list[Any]) -> None:
+    state = ViewState({"rrxor": pair, "mess3": mess3})
+    made = Studio(state=state)
+    state.show(step=4)
+    state.world = "mess3"
+    assert (state.world, state.step) == ("mess3", None)
+    state.show("rrxor", 4)
+    state.show("mess3")
+    assert state.step is None
+    assert {panel._alert.value for panel in made.panels.made.values()} == {""}
+    made.close()

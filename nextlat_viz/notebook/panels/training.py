@@ -116,7 +116,7 @@ class TrainingPanel(Panel):
         marks = take_legend(figure)
         numbers = [f"{mark} {self._numbers(table)}" for mark, table in zip(marks, tables.values(), strict=False)]
         floors = sorted({f"{level:.4f}" for table in tables.values() if "floor" in table for level in table["floor"]})
-        lines = ["; &ensp;".join([*numbers, *(f"{mark} {', '.join(floors)}" for mark in marks[len(tables) :])])]
+        lines = [" &ensp;".join([*numbers, *(f"{mark} {', '.join(floors)}" for mark in marks[len(tables) :])])]
         if waits:
             asked = len(self._wanted)
             lines.append(f"{asked - waits} of {asked} values at snapshots that training did not log are there.")
