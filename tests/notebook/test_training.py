@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 import nextlat_viz as nlv
 from nextlat_viz.latents import meta
+from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.panel import Box
 from nextlat_viz.notebook.panels.training import TrainingPanel
 from nextlat_viz.notebook.sources import Source
 from nextlat_viz.notebook.state import ViewState
@@ -145,8 +148,6 @@ def test_it_says_why_there_is_nothing_to_show(alone: Any, rrxor: list[Any]) -> N
 
 
 def test_values_come_one_by_one_and_can_be_cancelled(pair: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     measure, may = Source.validate, threading.Semaphore(0)
 
     def slow(source: Source, step: int) -> dict[str, float]:
@@ -179,8 +180,6 @@ def test_values_come_one_by_one_and_can_be_cancelled(pair: list[Any], monkeypatc
 
 
 def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     extract, may, shown = Source._extract, threading.Event(), []
 
     def slow(source: Source, checkpoint: Any, progress: Any = None) -> Any:
@@ -232,10 +231,9 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
 
 
 def test_models_with_one_step_have_nothing_to_play(alone: Any) -> None:
-    made = Studio(alone)
-    play = next(part for part in made.children[0].children if type(part).__name__ == "Play")
-    assert play.layout.display == "none"
-    made.close()
+    view = Box(ViewState(alone))
+    assert controls.play_steps(view).layout.display == "none"
+    view.close()
 
 
 def test_a_step_of_the_end_of_one_model_is_its_end(pair: list[Any]) -> None:
@@ -247,12 +245,9 @@ def test_a_step_of_the_end_of_one_model_is_its_end(pair: list[Any]) -> None:
 
 def test_another_world_at_an_earlier_step_begins_at_its_end(pair: list[Any], mess3: list[Any]) -> None:
     state = ViewState({"rrxor": pair, "mess3": mess3})
-    made = Studio(state=state)
     state.show(step=4)
     state.world = "mess3"
     assert (state.world, state.step) == ("mess3", None)
     state.show("rrxor", 4)
     state.show("mess3")
     assert state.step is None
-    assert {panel._alert.value for panel in made.panels.made.values()} == {""}
-    made.close()
