@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Points of a cloud: more cannot be told apart in so small a view.
 _MOST = 1_200
+# Names in the colour key that fit beside two rows in a panel.
+_FEW_NAMES = 6
 
 
 def clouds_over_training(
@@ -108,13 +110,12 @@ def clouds_over_training(
                 )
     key = paint.key
     if key is not None:
-        # In the middle, and as high as its names, in a figure of any height.
-        key["colorbar"] |= {
-            "y": 0.5,
-            "yanchor": "middle",
-            "lenmode": "pixels",
-            "len": 40 + 16 * max(len(paint.names), 3),
-        }
+        # In a figure of any height: a few names as high as they are, many as high as there is room.
+        few = len(paint.names) <= _FEW_NAMES
+        length = {"lenmode": "pixels", "len": 40 + 16 * max(len(paint.names), 3)} if few else {"len": 0.98}
+        key["colorbar"] |= {"y": 0.5, "yanchor": "middle", **length}
+        if not few:
+            key["colorbar"] |= {"title": None, "tickfont": {"size": 9}}
     traces.append(color_key(key))
     return layout.finish(
         traces,
