@@ -129,7 +129,7 @@ class TrainingPanel(Panel):
         if rows.empty:
             return f"was not measured at step {self.state.step:,}"
         row, name = rows.iloc[-1], headline(table)
-        untrained = table.loc[table["step"] == 0, name] if name else []
+        untrained = table.loc[table["step"] == 0, name or "loss"]
         control = f" (untrained {untrained.iloc[0]:.2f})" if len(untrained) else ""
         return (
             f"at step {int(row['step']):,}: "
