@@ -6,6 +6,7 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.clouds import clouds
 from nextlat_viz.figures.compose import compose, contact_sheet
+from nextlat_viz.figures.emergence import clouds_over_training
 from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write_figure
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
@@ -17,12 +18,13 @@ from nextlat_viz.figures.recursion import thinking_boards, thinking_curves
 from nextlat_viz.figures.rows import color_options
 from nextlat_viz.figures.seeds import claims_figure, every_seed
 from nextlat_viz.figures.theme import template
-from nextlat_viz.figures.training import headline_curves, loss_curves
+from nextlat_viz.figures.training import headline_curves, loss_curves, training_curves
 from nextlat_viz.figures.trajectories import trajectories
 
 __all__ = [
     "claims_figure",
     "clouds",
+    "clouds_over_training",
     "color_options",
     "compose",
     "contact_sheet",
@@ -46,6 +48,7 @@ __all__ = [
     "template",
     "thinking_boards",
     "thinking_curves",
+    "training_curves",
     "trajectories",
     "write_figure",
 ]

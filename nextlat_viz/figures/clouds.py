@@ -166,12 +166,12 @@ def clouds(
     if across and key is not None and paint.limits is None:
         # As high as its names, in a figure of any height.
         key["colorbar"] |= {"lenmode": "pixels", "len": 40 + 16 * len(paint.names)}
-    traces.append(_key(key))
+    traces.append(color_key(key))
     figure = layout.finish(
         traces,
         theme,
         height=grid.pixels + 60 * across,
-        margin={"l": 6, "r": _key_width(paint.names), "t": 40, "b": 20}
+        margin={"l": 6, "r": key_width(paint.names), "t": 40, "b": 20}
         if across
         else {"l": 34, "r": 100, "t": 0, "b": 0},
         meta={"least": 200 * grid.rows},
@@ -183,7 +183,7 @@ def clouds(
     return figure
 
 
-def _key_width(names: Sequence[tuple[str, str]]) -> int:
+def key_width(names: Sequence[tuple[str, str]]) -> int:
     """Return the pixels that the colour key needs at the right."""
     return min(100, 44 + 6 * max((len(name) for name, _ in names), default=0))
 
@@ -329,6 +329,7 @@ def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positi
     )
 
 
-def _key(colorbar: dict[str, Any] | None) -> go.Scatter:
+def color_key(colorbar: dict[str, Any] | None) -> go.Scatter:
+    """Return an empty trace that shows the colour key of a `Coloring`."""
     marker: dict[str, Any] = {"color": [0.0], "size": 1, "showscale": colorbar is not None, **(colorbar or {})}
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, hoverinfo="skip", meta={"role": "key"})

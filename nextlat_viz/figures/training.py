@@ -11,10 +11,13 @@ import plotly.graph_objects as go
 from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import Layout
+from nextlat_viz.figures.layout import Layout, column_domains
 from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash
-from nextlat_viz.plotting import Figure
+from nextlat_viz.plotting import CURSOR, Figure
 from nextlat_viz.worlds.headline import HEADLINES, headline
+
+_LOSS = "validation loss, nats per token"
+_LEGEND = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}
 
 
 def loss_curves(
@@ -48,40 +51,134 @@ def loss_curves(
     >>> [trace.name for trace in loss_curves({"NextLat": table}).data]
     ['NextLat', 'Bayes floor']
     """
-    for table in metrics.values():
-        for column in ("step", "loss", "floor"):
-            if column not in table:
-                raise unknown("column of the metrics", column, map(str, table.columns))
-    figure = Figure()
-    for i, ((label, table), color) in enumerate(zip(metrics.items(), themes.model_colors(list(metrics)), strict=True)):
-        name = escape(label)
-        figure.add_trace(
-            go.Scatter(
-                x=table["step"], y=table["loss"], mode="lines", name=name,
-                line={"color": color, "width": 2.2, "dash": dash(i)},
-                hovertemplate="step %{x:,}<br>%{y:.4f} nats per token<extra>" + name + "</extra>",
-            )
-        )  # fmt: skip
-    floors = pd.concat([table[["step", "floor"]] for table in metrics.values()]).drop_duplicates().sort_values("step")
-    for i, (level, steps) in enumerate(floors.groupby("floor")["step"]):
-        figure.add_trace(
-            go.Scatter(
-                x=[steps.min(), steps.max()], y=[level, level], mode="lines", name="Bayes floor",
-                legendgroup="floor", showlegend=i == 0, line={"color": themes.EXACT, "width": 1.2, "dash": "6px,2px"},
-                hovertemplate="Bayes floor %{y:.4f} nats per token<extra></extra>",
-            )
-        )  # fmt: skip
+    _require(metrics, "step", "loss", "floor")
+    figure = Figure(_losses(metrics))
     figure.update_layout(
         template=themes.template(theme),
         title={"text": escape(title)},
         height=360,
         margin={"t": 48 if title else 30},
         xaxis={"title": {"text": "training step"}, "type": "log" if log_steps else "linear"},
-        yaxis={"title": {"text": "validation loss, nats per token"}},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+        yaxis={"title": {"text": _LOSS}},
+        legend=_LEGEND,
         hovermode="x unified",
     )
     return figure
+
+
+def training_curves(
+    metrics: Mapping[str, pd.DataFrame],
+    *,
+    step: int | None = None,
+    snapshots: Sequence[int] = (),
+    title: str = "",
+    theme: Theme = "auto",
+) -> Figure:
+    """Draw the validation loss with the Bayes floor and, beside it, the world's headline measure over the same steps.
+
+    Parameters
+    ----------
+    metrics : {label: DataFrame}
+        As in `loss_curves`, with the floor and the headline measure of the world where it has them.
+    step : int, optional
+        The training step that is marked; default the last of each model.
+    snapshots : sequence of int
+        Steps that get a dot on the curves, where they were measured.
+    title : str
+    theme : {"auto", "light", "dark"}
+
+    Returns
+    -------
+    plotly Figure
+        Every trace has ``meta["role"]``: "curve", "snapshots", "floor" or "cursor".
+
+    Raises
+    ------
+    UnknownNameError
+        When a table lacks the step or the loss.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"step": [0, 100], "loss": [0.7, 0.5], "floor": 0.462, "belief_r2": [0.1, 0.8]})
+    >>> figure = training_curves({"NextLat": table}, step=100, snapshots=[0, 100])
+    >>> [trace.meta["role"] for trace in figure.data if trace.xaxis == "x2"]
+    ['curve', 'snapshots', 'cursor']
+    """
+    _require(metrics, "step", "loss")
+    name = headline(column for table in metrics.values() for column in table)
+    layout, traces = Layout(), []
+    for across, column in zip(column_domains(2 if name else 1, 0.12), ["loss", name], strict=False):
+        text = _LOSS if column == "loss" else HEADLINES[name]
+        axes = layout.view(across, [0.0, 1.0], x={"title": {"text": "training step"}, "rangemode": "tozero"}, y=text)
+        curves = _losses(metrics) if column == "loss" else _curves(metrics, column, "%{y:.3f}")
+        traces += [trace.update(**axes, showlegend=trace.showlegend and column == "loss") for trace in curves]
+        for color, table in zip(themes.model_colors(list(metrics)), metrics.values(), strict=True):
+            if column not in table:
+                continue
+            shown = table["step"] == (table["step"].max() if step is None else step)
+            for role, rows, marker in (
+                ("snapshots", table[table["step"].isin(snapshots)], {"size": 6, "color": color}),
+                ("cursor", table[shown], {"size": 12, "color": color, "line": {"width": 3, "color": CURSOR}}),
+            ):
+                traces.append(
+                    go.Scatter(
+                        x=rows["step"], y=rows[column], mode="markers", marker=marker, showlegend=False,
+                        hoverinfo="skip", meta={"role": role}, **axes,
+                    )
+                )  # fmt: skip
+        if step is not None:
+            ends = {"x0": step, "x1": step, "xref": axes["xaxis"], "y0": 0, "y1": 1, "yref": f"{axes['yaxis']} domain"}
+            layout.lines.append({"type": "line", "line": {"color": CURSOR, "width": 1, "dash": "dot"}, **ends})
+    return layout.finish(
+        traces,
+        theme,
+        title={"text": escape(title)},
+        height=340,
+        margin={"t": 64 if title else 30},
+        meta={"least": 150},
+        legend=_LEGEND,
+    )
+
+
+def _require(metrics: Mapping[str, pd.DataFrame], *columns: str) -> None:
+    for table in metrics.values():
+        for column in columns:
+            if column not in table:
+                raise unknown("column of the metrics", column, map(str, table.columns))
+
+
+def _curves(metrics: Mapping[str, pd.DataFrame], column: str, hover: str) -> list[Any]:
+    """A line for each model that has been measured."""
+    lines = []
+    for i, ((label, table), color) in enumerate(zip(metrics.items(), themes.model_colors(list(metrics)), strict=True)):
+        name = escape(label)
+        if column in table:
+            lines.append(
+                go.Scatter(
+                    x=table["step"], y=table[column], mode="lines", name=name, legendgroup=name, showlegend=True,
+                    line={"color": color, "width": 2.2, "dash": dash(i)}, meta={"role": "curve"},
+                    hovertemplate=f"step %{{x:,}}<br>{hover}<extra>{name}</extra>",
+                )
+            )  # fmt: skip
+    return lines
+
+
+def _losses(metrics: Mapping[str, pd.DataFrame]) -> list[Any]:
+    """The losses of all models, and the floors of those that have one."""
+    traces = _curves(metrics, "loss", "%{y:.4f} nats per token")
+    known = [table[["step", "floor"]] for table in metrics.values() if "floor" in table]
+    if not known:
+        return traces
+    floors = pd.concat(known).drop_duplicates().sort_values("step")
+    for i, (level, steps) in enumerate(floors.groupby("floor")["step"]):
+        traces.append(
+            go.Scatter(
+                x=[steps.min(), steps.max()], y=[level, level], mode="lines", name="Bayes floor",
+                legendgroup="floor", showlegend=i == 0, line={"color": themes.EXACT, "width": 1.2, "dash": "6px,2px"},
+                hovertemplate="Bayes floor %{y:.4f} nats per token<extra></extra>", meta={"role": "floor"},
+            )
+        )  # fmt: skip
+    return traces
 
 
 def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme = "auto") -> Figure:
@@ -146,5 +243,5 @@ def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme
         title={"text": escape(title)},
         height=340,
         margin={"t": 64 if title else 30},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+        legend=_LEGEND,
     )

@@ -22,6 +22,8 @@ _NONE = "none"
 _LONGEST_NOTE = 200
 # A position past every token.
 _ALL = 2**31 - 1
+# Milliseconds that a training step is shown while they are played, if it takes no longer to compute and to draw.
+_BEAT = 900
 _HERE = Path(__file__).parent
 
 
@@ -120,20 +122,76 @@ def target(view: Box, description: str = "Probe target", tooltip: str = "What th
 
 def step(view: Box) -> Any:
     """Which training step is shown; one that is not loaded is loaded by the job queue first."""
-
-    def options() -> list[tuple[str, int | None]]:
-        steps = view.state.steps
-        earlier: list[tuple[str, int | None]] = [(f"{number:,}", number) for number in steps[:-1]]
-        return [*earlier, (f"{steps[-1]:,}" if steps else "last", None)]
-
     slider = bound(
-        view, "step", "Training step", options, "Show the models earlier in training", True,
+        view, "step", "Training step", lambda: view.state.step_choices, "Show the models earlier in training", True,
         lambda number: view.state.request(view.state.world, number, view._complain),
         ipywidgets.SelectionSlider, continuous_update=False,
     )  # fmt: skip
     # A slider has no natural width, unlike a dropdown: without this its track has length zero.
     slider.layout.width = "300px"
     return slider
+
+
+class StepPlay:
+    """Steps through training: when all that is in sight shows a step, the next beat goes on to the next.
+
+    The page counts the beats. One that comes while a step is loaded, or panels are still drawn or computed, goes by, so
+    that no step is left out and none queue up.
+    """
+
+    def __init__(self, view: Box) -> None:
+        self._view = view
+        # The step that was asked for last; False before there is one, as None is the end.
+        self._wanted: int | bool | None = False
+        self.play = ipywidgets.Play(
+            interval=_BEAT,
+            min=0,
+            max=2**30,
+            show_repeat=False,
+            tooltip="Step through training",
+            layout={"margin": "2px"},
+        )
+        view._link(self.play, self._beat)
+        view._link(self.play, self._begin, "playing")
+        view._link(view.state, self._offer, "world")
+        self._offer(None)
+
+    def _steps(self) -> list[int | None]:
+        return [step for _, step in self._view.state.step_choices]
+
+    def _offer(self, change: Any) -> None:
+        """Hide the button where there is only the end; stop where the world changes."""
+        self.play.playing = False
+        self.play.layout.display = None if self._view.state.steps else "none"
+
+    def _begin(self, change: Any) -> None:
+        """From the end, play from the start."""
+        self._wanted = False
+        if change["new"] and self._view.state.step is None:
+            self._go(self._steps()[0])
+
+    def _beat(self, change: Any) -> None:
+        state, steps = self._view.state, self._steps()
+        if change["new"] == self.play.min:
+            # The stop button.
+            self._go(steps[0])
+        elif self.play.playing and not state.busy:
+            if self._wanted is not False and state.step != self._wanted:
+                # Cancelled, failed, or the reader has gone elsewhere.
+                self.play.playing = False
+            else:
+                self._go(steps[min(steps.index(state.step) + 1, len(steps) - 1)])
+
+    def _go(self, step: int | None) -> None:
+        self._wanted = step
+        self._view.state.request(self._view.state.world, step, self._view._complain)
+        if step is None:
+            self.play.playing = False
+
+
+def play_steps(view: Box) -> Any:
+    """Play through the training steps."""
+    return StepPlay(view).play
 
 
 def theme(view: Box) -> Any:
@@ -143,7 +201,9 @@ def theme(view: Box) -> Any:
 
 def own(panel: Panel, *more: Any) -> list[Any]:
     """World, layer, step, `more` and theme for a panel that does not share its state; otherwise `more` alone."""
-    return list(more) if panel._shares else [world(panel), layer(panel), step(panel), *more, theme(panel)]
+    return list(more) if panel._shares else [
+        world(panel), layer(panel), play_steps(panel), step(panel), *more, theme(panel),
+    ]  # fmt: skip
 
 
 def row(*controls: Any) -> ipywidgets.HBox:

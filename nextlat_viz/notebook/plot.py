@@ -116,7 +116,7 @@ class Plot(Figure, LiveWidget):
                         moved |= {f"xaxis{(new.xaxis or 'x')[1:]}", f"yaxis{(new.yaxis or 'y')[1:]}"}
             # plotly knows a second axis only once it is there, so a new one is set whole.
             added = {key for key in figure.layout._props if "axis" in key and key not in self.layout._props}
-            whole = {"template", *added}
+            whole = {"template", "meta", *added}
             for path, value in changes(self.layout._props, figure.layout._props, skip=_READERS_LAYOUT, whole=whole):
                 self.layout[path] = value
             for axis in moved:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+import pandas as pd
 from anndata import AnnData
 
 from nextlat_viz.latents import meta
@@ -26,7 +27,7 @@ class Source:
     """One model: its latents at any step that was kept, and those of the untrained model.
 
     Checkpoints and extracted latents are kept, so each is loaded or extracted once, by any thread. `untrained` holds,
-    for given latents, the same rows of the untrained model; a checkpoint makes its own.
+    for given latents, the same rows of the untrained model; a checkpoint makes its own. `results` holds all of them.
     """
 
     def __init__(self, model: Model, untrained: AnnData | None = None) -> None:
@@ -43,7 +44,7 @@ class Source:
             )
         self._model = model
         self._untrained = untrained
-        self._results = Results()
+        self.results = Results()
         # Recursion steps to extract; None for a model that has none.
         self.recursion: int | None = None
 
@@ -56,7 +57,7 @@ class Source:
             from nextlat_viz.training import load
 
             name = self._model
-            return self._results.get("checkpoint", lambda: load(name))
+            return self.results.get("checkpoint", lambda: load(name))
         return self._model
 
     @property
@@ -85,14 +86,54 @@ class Source:
 
     def at(self, step: int | None = None) -> Checkpoint | None:
         """The checkpoint at a step, None for the end of training; None for given latents."""
-        checkpoint = self.checkpoint
+        checkpoint, step = self.checkpoint, self._before_end(step)
         if checkpoint is None or step is None:
             return checkpoint
-        return self._results.get(("checkpoint", step), lambda: checkpoint.at(step))
+        return self.results.get(("checkpoint", step), lambda: checkpoint.at(step))
+
+    def _before_end(self, step: int | None) -> int | None:
+        """A step, None for this model's last."""
+        return None if step is None or step == max(self.steps, default=None) else step
 
     def has(self, step: int | None = None) -> bool:
         """Whether the latents at a step are there without extracting them."""
-        return isinstance(self._model, AnnData) or ("latents", step) in self._results
+        return isinstance(self._model, AnnData) or ("latents", self._before_end(step)) in self.results
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The metrics that training logged, a row per validation.
+
+        Raises
+        ------
+        ValueError
+            Where there are none, or none with a loss.
+        """
+        checkpoint = self.checkpoint
+        if checkpoint is None:
+            raise ValueError(f"{self.label} was given as latents, which have no training history: open its checkpoint")
+        logged = self.results.get("metrics", lambda: getattr(checkpoint, "metrics", None))
+        if logged is None or not {"step", "loss"} <= set(logged):
+            raise ValueError(f"{self.label} has no validation losses over its training steps")
+        return logged
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """`history`, with the rows that `validate` has added."""
+        added = [self.results.peek(("validated", step)) for step in self.steps]
+        rows = [*self.history.to_dict("records"), *filter(None, added)]
+        return pd.DataFrame(rows).sort_values("step", ignore_index=True)
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Measure the losses and the world's headline measure at a step where training has not logged them."""
+        from nextlat_viz.training.data import Validation
+
+        def compute() -> dict[str, float]:
+            checkpoint = self.at(step)
+            assert checkpoint is not None
+            run = self.results.get("validation", lambda: Validation(checkpoint.world, checkpoint.card.config))
+            return {"step": float(step), **run(checkpoint.network)}
+
+        return self.results.get(("validated", step), compute)
 
     def latents(self, step: int | None = None, progress: Callable[[int, int], None] | None = None) -> AnnData:
         """Return the latents at a step, None for the end of training, extracted on first use.
@@ -111,14 +152,14 @@ class Source:
             assert checkpoint is not None
             return self._extract(checkpoint, progress)
 
-        return self._results.get(("latents", step), compute)
+        return self.results.get(("latents", self._before_end(step)), compute)
 
     def untrained(self) -> AnnData | None:
         """Return the untrained model's latents, where they are given or there is a checkpoint."""
         checkpoint = self.checkpoint
         if self._untrained is not None or checkpoint is None:
             return self._untrained
-        return self._results.get("untrained", lambda: self._extract(checkpoint.untrained()))
+        return self.results.get("untrained", lambda: self._extract(checkpoint.untrained()))
 
     @property
     def trained_recursion(self) -> int:
@@ -138,7 +179,12 @@ class Source:
 def common_steps(sources: Sequence[Source]) -> list[int]:
     """Training steps of which every model has weights; empty where there is only the end."""
     common = sorted(set.intersection(*(set(source.steps) for source in sources)))
-    return common if len(common) > 2 else []
+    return common if len(common) + (not end_together(sources)) > 2 else []
+
+
+def end_together(sources: Sequence[Source]) -> bool:
+    """Whether the last training step of all models is the same."""
+    return len({max(source.steps, default=None) for source in sources}) == 1
 
 
 def extract_missing(

@@ -15,13 +15,13 @@ from nextlat_viz.figures.rows import color_options, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Cancelled, Jobs, Waiting
 from nextlat_viz.notebook.scene import Scene
-from nextlat_viz.notebook.sources import Source, by_world, common_steps, extract_missing
+from nextlat_viz.notebook.sources import Source, by_world, common_steps, end_together, extract_missing
 from nextlat_viz.notebook.threads import Loop, Results
 from nextlat_viz.worlds import checks
 
 MAX_POINTS = 8_000
 # Seconds that drawing waits for a UMAP: one from the cache is ready by then.
-_UMAP_PATIENCE = 0.3
+_PATIENCE = 0.3
 _ARRANGED = ("view", "beside", "detail", "large", "folded")
 
 
@@ -60,11 +60,13 @@ class ViewState(HasTraits):
     arrangement : dict of {world: {choice: value}}
         What the reader changed of the studio's arrangement: ``"view"`` of the latents, the panels ``"beside"`` and in
         ``"detail"``, the one that is ``"large"``, those ``"folded"``. `arrange` changes the present world's.
+    scenes : Results
+        The models at each world and training step that has been loaded.
     loop : Loop
         The kernel's event loop: where panels are redrawn.
-    jobs, layouts : Jobs
+    jobs, layouts, history : Jobs
         The queues of slow computations, shared by all widgets of this state. UMAP has one of its own, so that
-        probes do not wait for it.
+        probes do not wait for it; so has what is computed of many training steps, `history`.
 
     Raises
     ------
@@ -107,10 +109,10 @@ class ViewState(HasTraits):
         max_points = at_least("max_points", max_points)
         super().__init__()
         self.loop = Loop()
-        self.jobs, self.layouts = Jobs(self.loop), Jobs(self.loop, _UMAP_PATIENCE)
+        self.jobs, self.layouts, self.history = Jobs(self.loop), *(Jobs(self.loop, _PATIENCE) for _ in range(2))
         self._sources = by_world(models, untrained)
         self._max_points = max_points
-        self._scenes = Results()
+        self.scenes = Results()
         # The world and step that a reader waits for, and whom to tell when they cannot be loaded.
         self._request: tuple[str, int | None, Callable[[Exception], None]] | None = None
         self.show(next(iter(self._sources)))
@@ -137,7 +139,7 @@ class ViewState(HasTraits):
     @property
     def scene(self) -> Scene:
         """The models of the world at the training step, and what has been computed about them."""
-        scene: Scene | None = self._scenes.peek((self.world, self.step))
+        scene: Scene | None = self.scenes.peek((self.world, self.step))
         return self.load(self.world, self.step) if scene is None else scene
 
     @property
@@ -153,7 +155,20 @@ class ViewState(HasTraits):
     @property
     def steps(self) -> list[int]:
         """Training steps of which every model has weights; empty where there is only the end."""
-        return common_steps(self._sources[self.world])
+        return common_steps(self.sources)
+
+    @property
+    def step_choices(self) -> list[tuple[str, int | None]]:
+        """Label and value of every step to choose from, ascending; the last is the end of training, None."""
+        steps = self.steps
+        together = end_together(self.sources)
+        earlier: list[tuple[str, int | None]] = [(f"{step:,}", step) for step in (steps[:-1] if together else steps)]
+        return [*earlier, (f"{steps[-1]:,}" if steps and together else "end" if steps else "last", None)]
+
+    @property
+    def sources(self) -> list[Source]:
+        """The models of the present world, each at all its training steps."""
+        return self._sources[self.world]
 
     @property
     def theme(self) -> Theme:
@@ -274,7 +289,7 @@ class ViewState(HasTraits):
         when it cannot be loaded; when it is cancelled the queue's status says so.
         """
         self._moved()
-        self.jobs.forget(self._scenes, (world, step))
+        self.jobs.forget(self.scenes, (world, step))
         self._request = world, step, failed
         self._answer()
 
@@ -301,7 +316,13 @@ class ViewState(HasTraits):
             end = None if step is None else self.load(world, None)
             return Scene(self._sources[world], step, self._max_points, end)
 
-        return self._scenes.get((world, step), compute)
+        return self.scenes.get((world, step), compute)
+
+    @property
+    def busy(self) -> bool:
+        """Whether panels wait to be drawn, or for a computation, or a reader waits for a world or training step."""
+        queues = (self.jobs, self.layouts)
+        return self._request is not None or self.loop.waiting or any(queue.running for queue in queues)
 
     def _answer(self) -> None:
         """Fulfil the request, if there is one and its latents are there."""
@@ -313,7 +334,7 @@ class ViewState(HasTraits):
             if self.lacks(world, step):
                 # Before probes that wait, because a reader who goes elsewhere does not look at them any more.
                 self.jobs.ask(
-                    self._scenes,
+                    self.scenes,
                     (world, step),
                     place,
                     lambda: self.load(world, step, self.jobs.report),
@@ -343,7 +364,7 @@ class ViewState(HasTraits):
         steps = common_steps(self._sources[world])
         if step not in steps:
             raise unknown("training step", step, map(str, steps))
-        return None if step == steps[-1] else step
+        return None if step == steps[-1] and end_together(self._sources[world]) else step
 
     @validate("world")
     def _known_world(self, proposal: Any) -> str:
@@ -415,7 +436,8 @@ class ViewState(HasTraits):
     @observe("world")
     def _settle(self, change: Any) -> None:
         """Keep the settings that the new world has too, and reset the others; go to the decisive prediction, if any."""
-        scene = self.scene
+        # The end of training: the step shown before may not exist here.
+        scene = self.load(self.world, None)
         colors = list(color_options(scene.latents[0]).values())
         columns = [name for name in scene.columns if name in colors]
         with self.hold_trait_notifications():

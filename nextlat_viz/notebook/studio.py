@@ -25,6 +25,7 @@ from nextlat_viz.notebook.panels.read import ReadPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.panels.task import TaskPanel
 from nextlat_viz.notebook.panels.thinking import ThinkingPanel
+from nextlat_viz.notebook.panels.training import TrainingPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
 from nextlat_viz.notebook.plot import Plot
@@ -32,7 +33,8 @@ from nextlat_viz.notebook.state import ViewState
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
-    WorldPanel, SpacePanel, NextPanel, KnowsPanel, ReadPanel, AheadPanel, TaskPanel, ThinkingPanel, PairsPanel,
+    WorldPanel, SpacePanel, NextPanel, KnowsPanel, ReadPanel, AheadPanel, TaskPanel, TrainingPanel, ThinkingPanel,
+    PairsPanel,
     WhatIfPanel,
 )  # fmt: skip
 SIZES = [("as shown", ""), ("column of a paper", "column"), ("text of a paper", "text"), ("slide", "slide")]
@@ -84,8 +86,8 @@ class Studio(Box):
         self._drawer = ipywidgets.VBox([self.filter, self.exports], layout={"display": "none"})
         self.rail = Rail(opened, self.panels)
         bar = controls.row(
-            controls.world(self), controls.step(self), controls.layer(self), controls.color(self),
-            self._more, self.rail.toggle, self.filter.summary, self.filter.clear, self.status,
+            controls.world(self), controls.play_steps(self), controls.step(self), controls.layer(self),
+            controls.color(self), self._more, self.rail.toggle, self.filter.summary, self.filter.clear, self.status,
         )  # fmt: skip
         strip = ipywidgets.HBox([*self.cursor.controls.row, self.cursor])
         self.children = [

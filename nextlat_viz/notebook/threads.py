@@ -99,6 +99,11 @@ class Loop:
     def running(self) -> bool:
         return self._loop is not None and not self._loop.is_closed()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether calls wait for their turn."""
+        return bool(self._waiting)
+
     def call(self, call: Callable[..., Any], *arguments: Any) -> None:
         """Call on the loop's thread. Once the loop is closed the kernel is on its way out, and nothing is called."""
         if self._loop is not None:

@@ -418,3 +418,8 @@ def weights_bytes(model: torch.nn.Module, storage: str) -> bytes:
     """The model's weights as a safetensors file of the given precision."""
     dtype = DTYPES[storage]
     return save_tensors({name: tensor.detach().cpu().to(dtype) for name, tensor in model.state_dict().items()})
+
+
+def stored_bytes(model: torch.nn.Module, storage: str) -> int:
+    """Bytes of the model's weights in a file of the given precision."""
+    return sum(tensor.numel() for tensor in model.state_dict().values()) * DTYPES[storage].itemsize

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import time
 import warnings
 from functools import partial
@@ -24,6 +25,7 @@ from nextlat_viz.training.checkpoint import (
     Checkpoint,
     build_model,
     load,
+    stored_bytes,
     torch_defaults,
     weights_bytes,
 )
@@ -31,12 +33,14 @@ from nextlat_viz.training.config import TrainConfig, resolve_config
 from nextlat_viz.training.data import Feed, Validation, training_episodes
 from nextlat_viz.training.engine import Engine, start_fabric
 from nextlat_viz.training.loggers import check_logger
-from nextlat_viz.training.resume import Identity, RunState, identify, refuse_another
+from nextlat_viz.training.resume import Identity, RunState, identify, refuse_another, saved_snapshots
 from nextlat_viz.training.run import Callback, Task, run_task
 from nextlat_viz.worlds import outside
 
 # Runs expected to take longer on a CPU are warned of.
 _HOURS = 2.0
+# Of the snapshots that are kept in a notebook.
+_MOST_SNAPSHOTS, _MOST_BYTES = 12, 200_000_000
 STRATEGIES = ("auto", "ddp", "fsdp")
 
 
@@ -60,6 +64,11 @@ def train(
 
     Repeating the call continues an interrupted run, which on CPU ends with the weights of an uninterrupted one; a
     finished run is loaded.
+
+    In a notebook up to 12 snapshots of the weights are kept, at steps that are the same in all runs and dense early in
+    training (:func:`default_snapshots`), so that the studio can show how a model learns: 5 MB for a model of the preset
+    "tiny", never more than 200 MB. ``snapshots=(...)`` chooses the steps, ``snapshots=()`` keeps none. A run that is
+    continued or loaded keeps those it has.
 
     With ``devices=2`` or more a script starts its other processes itself, and the whole script runs in each;
     ``torchrun --nproc-per-node 2 -m nextlat_viz.cli train rrxor --devices 2`` starts them from outside. The batch is
@@ -115,11 +124,19 @@ def train(
     seed, overrides = at_least("seed", seed, 0), {name: io.plain(value) for name, value in overrides.items()}
     config = resolve_config(preset, world, overrides)
     folder = io.resolve(Path("runs", folder_name(world), objective, f"seed{seed}") if out is None else out, "out")
-    identity = identify(world.spec, objective, config, seed)
-    if (result := finished(folder, identity)) is not None:
+    if (result := finished(folder, identify(world.spec, objective, config, seed))) is not None:
         return result
     # Refuse wrong settings before the folder of the run is created.
     model = build_model(objective, config, world, seed)
+    if "snapshots" not in overrides:
+        kept = saved_snapshots(folder)
+        if kept is None:
+            size = stored_bytes(model, config.storage)
+            kept = default_snapshots(config.steps, size) if in_notebook() else config.snapshots
+        if kept != config.snapshots:
+            config = config.model_copy(update={"snapshots": kept})
+            overrides["snapshots"] = kept
+    identity = identify(world.spec, objective, config, seed)
     if config.ema and strategy == "fsdp":
         raise ValueError(f"ema={config.ema} averages whole weights, and strategy='fsdp' spreads them: use 'ddp'")
     precision: Any = config.precision
@@ -202,12 +219,18 @@ def train(
 
 
 def finished(folder: Path, identity: Identity) -> Checkpoint | None:
-    """Load the finished run in a folder; None where there is none. Raises CheckpointError if it is another run."""
+    """Load the finished run in a folder; None where there is none. Raises CheckpointError if it is another run.
+
+    Where no snapshots are asked for, a run may have any.
+    """
     if not (folder / CARD).exists():
         return None
     checkpoint = load(folder)
     card = checkpoint.card
-    refuse_another(folder, identify(card.world, card.objective, card.config, card.seed), identity)
+    there = identify(card.world, card.objective, card.config, card.seed)
+    if not identity["config"]["snapshots"]:
+        there["config"]["snapshots"] = []
+    refuse_another(folder, there, identity)
     return checkpoint
 
 
@@ -232,6 +255,50 @@ def _warn_of_hours(config: TrainConfig, preset: str, parameters: int) -> None:
             "steps or a smaller preset. Ctrl-C stops it, the same call continues it, and minutes= limits its time.",
             stacklevel=4,
         )
+
+
+def in_notebook() -> bool:
+    """Tell whether a Jupyter kernel runs this code.
+
+    Examples
+    --------
+    >>> in_notebook()
+    False
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+def default_snapshots(steps: int, size: int) -> tuple[int, ...]:
+    """Steps at which a run in a notebook keeps its weights: 100 and 150, doubled and halved, the last before the end.
+
+    They depend on the length of a run only in where they begin and end, so that runs of different lengths, or that
+    stopped early, have steps in common.
+
+    Parameters
+    ----------
+    steps : of the whole run.
+    size : of a snapshot, in bytes. Where 12 of them take more than 200 MB, 6, 3 or none are kept.
+
+    Returns
+    -------
+    tuple of int
+        Ascending.
+
+    Examples
+    --------
+    >>> default_snapshots(4000, 400_000)
+    (75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200)
+    >>> default_snapshots(4000, 50_000_000)
+    (200, 800, 3200)
+    """
+    grid = {int(start * 2.0**power) for start in (100, 150) for power in range(-6, steps.bit_length())}
+    kept = sorted(step for step in grid if step < steps)[-_MOST_SNAPSHOTS:]
+    for every in (1, 2, 4):
+        chosen = kept[::-every][::-1]
+        if len(chosen) * size <= _MOST_BYTES:
+            return tuple(chosen)
+    return ()
 
 
 def folder_name(world: worlds.World) -> str:

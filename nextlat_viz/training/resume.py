@@ -76,6 +76,22 @@ def snapshot_path(folder: Path, step: int) -> Path:
     return folder / "snapshots" / f"step{step:06d}.safetensors"
 
 
+def saved_snapshots(folder: Path) -> tuple[int, ...] | None:
+    """Steps at which the unfinished run in a folder keeps snapshots; None where there is none that can be read."""
+    try:
+        with (folder / TRAIN_STATE).open("rb") as file:
+            header = _header(file.read(int.from_bytes(file.read(8), "little")))
+        return tuple(header["identity"]["config"]["snapshots"])
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, MemoryError):
+        # `load_state` says what is wrong with it.
+        return None
+
+
+def _header(content: bytes) -> Any:
+    """Identity and progress, from the header of a state file, which is JSON."""
+    return io.parse_json(io.parse_json(content)["__metadata__"]["run"])
+
+
 def load_state(folder: Path) -> SavedRun | None:
     """Read the state of a run; None where there is none.
 
@@ -91,9 +107,8 @@ def load_state(folder: Path) -> SavedRun | None:
         content = path.read_bytes()
         io.check_seal(content)
         tensors = load_tensors(content)
-        # A safetensors file starts with the length of its header, which is JSON.
-        length = int.from_bytes(content[:8], "little")
-        header = io.parse_json(io.parse_json(content[8 : 8 + length])["__metadata__"]["run"])
+        # A safetensors file starts with the length of its header.
+        header = _header(content[8 : 8 + int.from_bytes(content[:8], "little")])
         progress = header["progress"]
         # JSON turned the steps into strings.
         progress["snapshots"] = {int(step): digest for step, digest in progress["snapshots"].items()}

@@ -22,7 +22,8 @@ STUDIO = Path(__file__).parents[2] / "notebooks" / "04_studio.ipynb"
 LIMIT = 240.0
 LAST = 12
 FIGURES = ("world", "space", "next", "knows")
-TABS = {"read": "Read", "ahead": "Rollout", "task": "Task", "pairs": "Pairs", "what_if": "What if"}
+TABS = {"read": "Read", "ahead": "Rollout", "task": "Task", "training": "Training"}
+TABS |= {"pairs": "Pairs", "what_if": "What if"}
 SIZES = {(1000, 800): 3, (1280, 800): 3, (1440, 900): 3, (1920, 1080): 2}
 RESET = """
 state = studio.state
@@ -186,12 +187,31 @@ def test_arrow_keys_the_slider_and_tokens_move_everything(opened: Opened) -> Non
 
 def test_it_plays(opened: Opened) -> None:
     page = opened.notebook.page
-    play = opened.studio.locator(".widget-play button")
+    play = opened.studio.locator(".nlv-strip .widget-play button")
     play.first.click()
     opened.notebook.wait_for_kernel("studio.state.position >= 7")
     expect(page.locator(".nlv-studio [role=alert]")).to_have_count(0)
     if not opened.notebook.kernel("studio.state.position == 12"):
         play.first.click()
+
+
+def test_training_steps_play_in_every_panel_in_sight(opened: Opened) -> None:
+    book = opened.notebook
+    opened.tab("training")
+    expect(opened.card("training")).to_contain_text("at step 4,000")
+    cursors = "plot._fullData.filter(t => t.meta?.role === 'cursor').map(t => t.x[0])"
+    space = opened.plot("space").wait_for_webgl()
+    before = settle(space)
+    play = opened.studio.locator(".nlv-bar:not(.nlv-strip) .widget-play button").first
+    play.click()
+    book.wait_for_kernel("studio.state.step == 200")
+    play.click()
+    step = book.wait_for_kernel("not studio.state.busy and studio.state.step")
+    wait_for(lambda: set(opened.plot("training").evaluate(cursors)) == {step}, "the mark at the step")
+    expect(opened.card("training")).to_contain_text(f"at step {step:,}")
+    assert space.wait_for_change(before) > 0
+    assert book.control("Training step").locator(".widget-readout").inner_text() == f"{step:,}"
+    book.screenshot("played")
 
 
 def test_a_box_is_seen_in_every_view(opened: Opened) -> None:

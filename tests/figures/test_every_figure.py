@@ -116,6 +116,17 @@ def _curves() -> Any:
     return figures.loss_curves(dict.fromkeys(NAMES, table))
 
 
+def _training() -> Any:
+    table = pd.DataFrame({"step": [0, 200], "loss": [0.6, 0.5], "floor": 0.4, "belief_r2": [0.1, 0.8]})
+    return figures.training_curves(dict.fromkeys(NAMES, table), step=200, snapshots=[0, 200])
+
+
+def _clouds_over_training() -> Any:
+    start, end = (analysis.project(one, "pca") for one in _latents())
+    planes = {0: start, 200: "not there", 400: analysis.aligned([start, end])[1]}
+    return figures.clouds_over_training(dict.fromkeys(NAMES, planes), _latents()[0], step=400)
+
+
 def _claims() -> Any:
     row = {"claim": "It is so", "world": "w", "measure": "m", "unit": "R²", "better": "higher", "verdict": "holds"}
     seeds = {"next_token": (0.1, 0.2), "nextlat": (0.8, 0.9), "controls": {"untrained": 0.05}}
@@ -146,6 +157,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "claims_figure": _claims,
     "headline_curves": _headline,
     "clouds": _clouds,
+    "clouds_over_training": _clouds_over_training,
     "every_seed": _every_seed,
     "injection_figure": _injection,
     "look_ahead_path": _look_ahead,
@@ -161,10 +173,11 @@ CASES: dict[str, Callable[[], Any]] = {
     "string_figure": _string,
     "thinking_boards": lambda: figures.thinking_boards({"mine": thinking()}),
     "thinking_curves": lambda: figures.thinking_curves(*recursion_measures()),
+    "training_curves": _training,
     "trajectories": _trajectories,
 }
 # Pictures of a plane, whose axes have no numbers and say in words what they are.
-PLANES = {"clouds", "compose", "maps_side_by_side", "reconstruction", "thinking_boards"}
+PLANES = {"clouds", "clouds_over_training", "compose", "maps_side_by_side", "reconstruction", "thinking_boards"}
 SAID = {
     "claims_figure": ["R²"], "headline_curves": ["training step", "training compute"],
     "every_seed": ["nats per token", "R²"], "loss_curves": ["training step", "nats per token"],
@@ -172,6 +185,7 @@ SAID = {
     "injection_figure": ["KL from exact (nats)", "probability"], "probe_overview": ["tokens read", "R²"],
     "prediction_bars": ["probability"], "trajectories": ["probability", "position"],
     "thinking_curves": ["recursion step"], "string_figure": ["surprise (bits)", "token"],
+    "training_curves": ["training step", "nats per token", "R²"],
 }  # fmt: skip
 
 

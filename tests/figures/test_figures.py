@@ -336,6 +336,35 @@ def test_loss_curves_lie_over_their_floor() -> None:
         figures.loss_curves({"x": table.drop(columns="floor")})
 
 
+def test_training_curves_mark_a_step_and_need_no_floor() -> None:
+    table = pd.DataFrame({"step": [0, 100, 200], "loss": [0.7, 0.6, 0.5], "accuracy": [0.1, 0.5, 0.9]})
+    figure = figures.training_curves({"<x>": table, "NextLat": table[:2].drop(columns="accuracy")}, snapshots=[100])
+    roles = [(one.meta["role"], one.xaxis, tuple(one.x)) for one in figure.data if one.meta["role"] != "curve"]
+    ends = [("snapshots", "x", (100,)), ("cursor", "x", (200,)), ("snapshots", "x", (100,)), ("cursor", "x", (100,))]
+    assert roles == [*ends, ("snapshots", "x2", (100,)), ("cursor", "x2", (200,))]
+    assert [one.name for one in figure.data if one.showlegend] == ["&lt;x&gt;", "NextLat"]
+    assert not figure.layout.shapes
+    assert len(figures.training_curves({"x": table}, step=100).layout.shapes) == 2
+    assert "xaxis2" not in figures.training_curves({"x": table[["step", "loss"]]}).layout
+    with pytest.raises(UnknownNameError, match="unknown column of the metrics 'loss'"):
+        figures.training_curves({"x": table.drop(columns="loss")})
+
+
+def test_clouds_over_training_share_their_axes_and_frame_a_step() -> None:
+    tables = [make_latents(n=10, length=6), make_latents(label="next-token", n=10, length=6, noise=0.6)]
+    start, end = analysis.aligned([analysis.project(one, "pca") for one in tables])
+    figure = figures.clouds_over_training(
+        {"a<b>": {0: start, 300: "…"}, "c": {0: start, 300: end}}, tables[0], step=300
+    )
+    assert [(one.meta["model"], one.meta["step"]) for one in figure.data[:-1]] == [("a<b>", 0), ("c", 0), ("c", 300)]
+    axes = [figure.layout[f"xaxis{i}"] for i in ("", 2, 3, 4)]
+    assert len({axis.range for axis in axes}) == 1
+    assert [axis.linewidth for axis in axes] == [None, 3, None, 3]
+    assert texts(figure) == ["<b>a&lt;b&gt;</b>", "untrained", "<b>300</b>", "…", "<b>c</b>"]
+    with pytest.raises(ValueError, match="projections is empty"):
+        figures.clouds_over_training({}, tables[0])
+
+
 def test_long_names_are_cut_in_keys_and_hover_texts() -> None:
     table = make_latents("mess3", n=10, length=6)
     long = "\u202e" + "n" * 10_000
