@@ -11,7 +11,7 @@ import pytest
 
 from nextlat_viz import figures
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.figures.export import SIZES, for_print, print_options
+from nextlat_viz.figures.paper import SIZES, for_print, print_options
 from tests.synthetic import make_latents
 
 
