@@ -13,7 +13,8 @@ from nextlat_viz import worlds
 from nextlat_viz.display import escape
 from nextlat_viz.errors import at_least
 from nextlat_viz.figures.layout import margins, note, side_by_side
-from nextlat_viz.figures.paper import LEAST_VIEW, fitted, on_paper, print_options
+from nextlat_viz.figures.paper import LEAST_VIEW, fitted, on_paper, print_options, take_words
+from nextlat_viz.figures.regrid import regridded
 from nextlat_viz.figures.sheet import Sheet
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -23,9 +24,9 @@ _LARGEST = 11  # pixels of a letter in a small view
 _HEADING = 22  # letters of a line above a view
 # Worlds without one picture that says it all, or that need data of the reader's.
 _LEFT_OUT = ("hmm", "text")
-# Pixels: laid out for a page without a size; between parts. The height of views, as shares of their width.
+# Pixels: laid out for a page without a size; between parts.
 _PAGE, _GAP = 1000, 14
-_FLATTEST, _TALLEST, _SHOWN = 0.36, 1.1, 900
+_LETTER = "letter"
 _SLIDE_HEIGHT = 0.5625  # of its width
 
 
@@ -112,6 +113,39 @@ def compose(
     return figure
 
 
+def for_print(figure: go.Figure, size: str | float | int = "column") -> Figure:
+    """Return a copy for print: dark text on white, as wide as a column, the text of a page, a slide, or a poster.
+
+    Long headings are broken into lines. A legend becomes names at the ends of the lines, or a line of text below.
+    Views that are too small side by side stand in rows.
+
+    Parameters
+    ----------
+    figure : plotly Figure
+    size : {"column", "single", "text", "slide", "poster"} or float
+        As in `print_options`.
+
+    Returns
+    -------
+    plotly Figure
+        `write_figure` writes it as wide as it says.
+
+    Raises
+    ------
+    UnknownNameError
+        For another size.
+    ValueError
+        For views side by side that would be too small to read.
+
+    Examples
+    --------
+    >>> paper = for_print(go.Figure(), "column")
+    >>> paper.layout.width, paper.layout.paper_bgcolor
+    (374, 'white')
+    """
+    return compose([figure], width=size)
+
+
 def in_a_row(figures: Sequence[go.Figure], width: int) -> Figure:
     """Put whole figures without letters side by side, in some pixels of width."""
     figure = _whole(figures, width, len(figures), None, False, "").finish("auto", False)
@@ -125,7 +159,8 @@ def _about(figure: go.Figure) -> Any:
 
 def _columns(figures: Sequence[go.Figure], width: int) -> int:
     """Return how many figures stand in a row: as many as can be read, in rows of about the same number."""
-    views = max(map(side_by_side, figures))
+    # More than two stand in rows of their own where it is narrow.
+    views = min(max(map(side_by_side, figures)), 2)
     most = int((width + _GAP) / (views * LEAST_VIEW * 1.3 + _GAP))
     rows = -(-len(figures) // max(most, 1))
     return -(-len(figures) // rows)
@@ -138,6 +173,7 @@ def _whole(
     room = (width - _GAP * (columns - 1)) // columns
     sized = []
     for i, figure in enumerate(figures):
+        figure = regridded(figure, max(room // LEAST_VIEW, 1), room, height)
         views = side_by_side(figure)
         if room < views * LEAST_VIEW * 0.9:
             raise ValueError(
@@ -145,16 +181,11 @@ def _whole(
                 "take fewer columns or another width"
             )
         part = _lettered(figure, letters[i]) if letters else go.Figure(figure)
-        margin = margins(part)
-        sides, ends = margin["l"] + margin["r"], margin["t"] + margin["b"]
-        shape = ((part.layout.height or 450) - ends) / max((part.layout.width or _SHOWN) - sides, 1)
-        views_high = height or min(max(shape, _FLATTEST), _TALLEST) * max(room - sides, LEAST_VIEW)
-        part.layout.height = round(views_high + ends)
         sized.append(fitted(part, room))
     rows = [sized[start : start + columns] for start in range(0, len(sized), columns)]
     # Views of a row begin and end at the same height.
     tops = [max(margins(part)["t"] for part in row) for row in rows]
-    insides = [max(part.layout.height - margins(part)["t"] - margins(part)["b"] for part in row) for row in rows]
+    insides = [_common_height(row) for row in rows]
     belows = [max(margins(part)["b"] for part in row) for row in rows]
     if slide:
         spare = _SLIDE_HEIGHT * width - sum(tops) - sum(belows) - _GAP * (len(rows) - 1)
@@ -165,10 +196,36 @@ def _whole(
     for row, top, inside, below in zip(rows, tops, insides, belows, strict=True):
         for j, part in enumerate(row):
             margin = margins(part)
+            for item in part.layout.annotations:
+                if item.name == _LETTER:
+                    item.xshift = 4 - margin["l"]
+                if item.xref == "paper" and item.yanchor == "bottom" and (item.y or 0) > 0.98:
+                    # Headings and letters of a row begin at the same height.
+                    item.yshift = (item.yshift or 0) + top - margin["t"]
             left = j * (room + _GAP) + margin["l"]
             sheet.put(part, left, above + top, room - margin["l"] - margin["r"], inside)
         above += top + inside + below + _GAP
     return sheet
+
+
+def _is_plane(figure: go.Figure) -> bool:
+    """Whether both axes of a view have one scale."""
+    return any(axis.scaleanchor for axis in figure.select_yaxes())
+
+
+def _common_height(row: Sequence[go.Figure]) -> float:
+    """Return the height of a row's views: planes cannot grow, so others are as high as they are."""
+    heights = [
+        (part.layout.height - margins(part)["t"] - margins(part)["b"], _is_plane(part), len(set(_tops(part))))
+        for part in row
+    ]
+    planes = [high for high, plane, _ in heights if plane]
+    stacked = [high for high, _, rows in heights if rows > 1]
+    return max(planes + stacked or [high for high, *_ in heights])
+
+
+def _tops(figure: go.Figure) -> list[float]:
+    return [round(axis.domain[1], 2) if axis.domain else 1.0 for axis in figure.select_yaxes()]
 
 
 def _lettered(figure: go.Figure, letter: str) -> go.Figure:
@@ -187,11 +244,14 @@ def _lettered(figure: go.Figure, letter: str) -> go.Figure:
         None,
     )  # fmt: skip
     if first is not None:
-        first.update(text=f"<b>({letter})</b> {first.text}", xshift=4 - margin["l"])
+        first.update(text=f"<b>({letter})</b> {first.text}", name=_LETTER)
         return part
-    place = {"xanchor": "left", "yanchor": "bottom", "xshift": 4 - margin["l"], "yshift": margin["t"]}
-    part.add_annotation(note(0.0, 1.0, f"<b>({letter})</b>", **place))
-    part.layout.height, part.layout.margin.t = (part.layout.height or 450) + 20, margin["t"] + 20
+    # The words below it become its heading.
+    text = "<br>".join(take_words(part))
+    place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 6, "name": _LETTER}
+    part.add_annotation(note(0.0, 1.0, f"<b>({letter})</b> {text}", **place))
+    more = 10 + 16 * (1 + text.count("<br>"))
+    part.layout.height, part.layout.margin.t = (part.layout.height or 450) + more, margin["t"] + more
     return part
 
 

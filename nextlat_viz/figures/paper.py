@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from nextlat_viz.errors import is_number, unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import KEY_LINE, broken_lines, key, margins, narrowed, note, side_by_side
+from nextlat_viz.figures.layout import KEY_LINE, broken_lines, key, margins, narrowed, note
 from nextlat_viz.plotting import INK
 
 _FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
@@ -23,6 +23,7 @@ MOST_VECTOR = 4_000
 # Names at the ends of lines, and pixels between two of them.
 _MOST_NAMES, _APART = 5, 13.0
 _LONGEST_TITLE = 200
+_WORDS = "words"
 _LEAST_INCHES, _MOST_INCHES = 1, 100
 
 
@@ -85,48 +86,6 @@ def print_options(size: str | float | int = "column") -> Options:
     return SIZES[str(size)]
 
 
-def for_print(figure: go.Figure, size: str | float | int = "column") -> go.Figure:
-    """Return a copy for print: dark text on white, as wide as a column, the text of a page, a slide, or a poster.
-
-    Long headings are broken into lines, and the figure grows in height. A legend becomes names at the ends of the
-    lines, or a line of text below.
-
-    Parameters
-    ----------
-    figure : plotly Figure
-    size : {"column", "single", "text", "slide", "poster"} or float
-        As in `print_options`.
-
-    Returns
-    -------
-    plotly Figure
-        `write_figure` writes it as wide as it says.
-
-    Raises
-    ------
-    UnknownNameError
-        For another size.
-    ValueError
-        For views side by side that would be too small to read.
-
-    Examples
-    --------
-    >>> paper = for_print(go.Figure(), "column")
-    >>> paper.layout.width, paper.layout.paper_bgcolor
-    (374, 'white')
-    """
-    options = print_options(size)
-    width, views = options["width"], side_by_side(figure)
-    if views * LEAST_VIEW > width:
-        wider = " or ".join(repr(name) for name, other in SIZES.items() if other["width"] >= views * LEAST_VIEW)
-        raise ValueError(
-            f"size={size!r}: {views} views side by side are too small to read in a {size}; take {wider or 'fewer'}"
-        )
-    paper = fitted(on_paper(figure), width)
-    paper.layout.meta = {**(paper.layout.meta or {}), "inches": options["inches"], "scale": options["scale"]}
-    return paper
-
-
 def on_white(figure: go.Figure) -> go.Figure:
     """Return a copy with dark text on white, for any theme it was drawn in.
 
@@ -148,6 +107,7 @@ def on_paper(figure: go.Figure) -> go.Figure:
     paper = on_white(figure)
     paper.update_layout(font={"family": _FONT, "size": _TEXT}, hovermode=False)
     fonts: list[Any] = [item.font for item in paper.layout.annotations]
+    _names_inside(paper)
     for name in paper.layout:
         if name.startswith(("xaxis", "yaxis")):
             axis = paper.layout[name]
@@ -186,21 +146,53 @@ def on_paper(figure: go.Figure) -> go.Figure:
 def fitted(figure: go.Figure, width: int) -> go.Figure:
     """Return a copy of some pixels' width: headings broken into lines, legend and words in text that fits below."""
     paper = go.Figure(figure)
+    words = take_words(paper)
     below = [item for item in paper.layout.annotations if _is_below(item)]
-    _title_as_heading(paper)
     paper.layout.annotations = [item for item in paper.layout.annotations if not _is_below(item)]
     if _is_picture(paper):
         # Nothing is written beside the axes.
         paper.update_layout(margin_l=8, margin_r=8, margin_b=8)
-    legend = _name_lines(paper, width) or key(paper)
-    words = (paper.layout.meta or {}).get("words", "")
+    _title_as_heading(paper)
+    legend = [] if _name_lines(paper, width) else key(paper)
     for trace in paper.data:
         trace.showlegend = False
     paper.layout.showlegend = False
     paper = narrowed(paper, width)
     lines = [" &nbsp; ".join(legend)] if legend else []
-    lines += [line for text in [*(item.text for item in below), words] for line in text.split("<br>") if line]
-    return with_lines(paper, lines, width) if lines else paper
+    lines += [line for item in below for line in item.text.split("<br>")]
+    return with_lines(paper, [*lines, *words], width) if lines or words else paper
+
+
+def with_words(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
+    """Write lines below a figure as `with_lines` does, that `take_words` takes away for a figure of another width."""
+    before = margins(figure)["b"]
+    with_lines(figure, lines, width)
+    figure.layout.annotations[-1].name = _WORDS
+    figure.layout.meta = {**(figure.layout.meta or {}), _WORDS: [lines, figure.layout.margin.b - before]}
+    return figure
+
+
+def take_words(figure: go.Figure) -> list[str]:
+    """Take the lines of `with_words` off a figure."""
+    note = next((item for item in figure.layout.annotations if item.name == _WORDS), None)
+    if note is None:
+        return []
+    lines, more = figure.layout.meta[_WORDS]
+    figure.layout.annotations = [item for item in figure.layout.annotations if item.name != _WORDS]
+    figure.layout.meta = {name: part for name, part in figure.layout.meta.items() if name != _WORDS}
+    figure.update_layout(height=figure.layout.height - more, margin_b=figure.layout.margin.b - more)
+    return list(lines)
+
+
+def _names_inside(figure: go.Figure) -> None:
+    """Write names on a coloured ground, such as those of corners, without it and inside the view."""
+    for item in figure.layout.annotations:
+        if item.bgcolor and item.xref != "paper" and item.yref != "paper":
+            item.update(bgcolor="rgba(255,255,255,0.8)", font={"color": themes.ink("light")})
+            scale = figure.layout[f"xaxis{(item.xref or 'x')[1:]}"].range
+            if scale is not None and isinstance(item.x, (int, float)):
+                side = (item.x - scale[0]) / (scale[1] - scale[0])
+                item.update(xanchor="left" if side < 0.15 else "right" if side > 0.85 else "center", xshift=0)
 
 
 def _is_below(item: Any) -> bool:
@@ -222,7 +214,7 @@ def with_lines(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
     place = {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": size}}
     below = note(0.0, 0.0, "<br>".join(text), **place, xshift=4 - margin["l"], yshift=-margin["b"])
     figure.add_annotation(below)
-    more = round(len(text) * size * 1.3) + 6
+    more = round(len(text) * size * 1.3) + 10
     return figure.update_layout(height=(figure.layout.height or 450) + more, margin_b=margin["b"] + more)
 
 

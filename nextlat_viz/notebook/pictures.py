@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from anndata import AnnData
 
 from nextlat_viz.figures.compose import in_a_row
-from nextlat_viz.figures.paper import plain_html, with_lines
+from nextlat_viz.figures.paper import plain_html, with_words
 from nextlat_viz.figures.provenance import describe
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.plot import Plot
@@ -70,7 +70,7 @@ def picture(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure:
         figure = in_a_row(parts, int(width))
     lines = [line for text in _words(panel) for line in plain_html(text).split("<br>") if line]
     if lines:
-        with_lines(figure, lines, int(figure.layout.width))
+        with_words(figure, lines, int(figure.layout.width))
     state = panel.state
     about = {
         "panel": name, "question": panel.question, "color": state.color, "layer": state.site,

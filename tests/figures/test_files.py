@@ -11,7 +11,8 @@ import pytest
 
 from nextlat_viz import figures
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.figures.paper import SIZES, for_print, print_options
+from nextlat_viz.figures.compose import for_print
+from nextlat_viz.figures.paper import SIZES, print_options
 from tests.synthetic import make_latents
 
 
