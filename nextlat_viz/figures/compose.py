@@ -31,7 +31,7 @@ _SLIDE_HEIGHT = 0.5625  # of its width
 
 
 def compose(
-    figures: Sequence[go.Figure] | Mapping[str, go.Figure],
+    figures: Sequence[Any] | Mapping[str, Any] | go.Figure,
     *,
     columns: int | None = None,
     width: str | float | int | None = None,
@@ -225,7 +225,7 @@ def _common_height(row: Sequence[go.Figure]) -> float:
 
 
 def _tops(figure: go.Figure) -> list[float]:
-    return [round(axis.domain[1], 2) if axis.domain else 1.0 for axis in figure.select_yaxes()]
+    return [round(float(axis.domain[1]), 2) if axis.domain else 1.0 for axis in figure.select_yaxes()]
 
 
 def _lettered(figure: go.Figure, letter: str) -> go.Figure:

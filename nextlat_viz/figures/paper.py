@@ -95,9 +95,10 @@ def on_white(figure: go.Figure) -> go.Figure:
     'white'
     """
     ink, others = themes.ink("light"), {themes.ink("dark"), themes.ink("auto"), INK}
-    content = figure.to_plotly_json()
-    content["layout"] = {name: part for name, part in content["layout"].items() if name != "template"}
-    paper = go.Figure(_replaced(content, others, ink))
+    # Part by part: as a whole, plotly would encode the arrays.
+    layout = {name: part for name, part in figure.layout.to_plotly_json().items() if name != "template"}
+    traces = [trace.to_plotly_json() for trace in figure.data]
+    paper = go.Figure(_replaced(traces, others, ink), _replaced(layout, others, ink))
     paper.update_layout(template=themes.template("light"), paper_bgcolor="white", font_color=ink)
     return paper
 
@@ -119,7 +120,7 @@ def on_paper(figure: go.Figure) -> go.Figure:
         if "textfont" in trace and isinstance(trace.textfont.size, (int, float)):
             fonts.append(trace.textfont)
         if trace.type in ("scatter", "scattergl") and "markers" in (trace.mode or "") and trace.x is not None:
-            total += len(trace.x)
+            total += _length(trace.x)
     for font in fonts:
         if font.size is not None:
             font.size = min(max(font.size, _SMALLEST), _TEXT)
@@ -132,7 +133,7 @@ def on_paper(figure: go.Figure) -> go.Figure:
             # A picture's outermost marks may be larger than its axes.
             content["cliponaxis"] = False
         if trace.type in ("scatter", "scattergl"):
-            many = total > MOST_VECTOR and (trace.type == "scattergl" or len(content.get("x", ())) > MOST_VECTOR)
+            many = total > MOST_VECTOR and (trace.type == "scattergl" or _length(content.get("x", ())) > MOST_VECTOR)
             # What lies over points that are an image must be one too.
             kind = go.Scattergl if many else go.Scatter
             traces.append(kind(**{name: part for name, part in content.items() if not (many and name == "cliponaxis")}))
@@ -182,6 +183,13 @@ def take_words(figure: go.Figure) -> list[str]:
     figure.layout.meta = {name: part for name, part in figure.layout.meta.items() if name != _WORDS}
     figure.update_layout(height=figure.layout.height - more, margin_b=figure.layout.margin.b - more)
     return list(lines)
+
+
+def _length(values: Any) -> int:
+    """Count the values of a trace, which plotly may have encoded."""
+    if isinstance(values, Mapping):
+        return len(values["bdata"]) * 3 // 4 // np.dtype(values["dtype"]).itemsize
+    return len(values)
 
 
 def _names_inside(figure: go.Figure) -> None:

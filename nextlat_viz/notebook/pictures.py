@@ -58,7 +58,7 @@ def picture(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure:
     if not views:
         raise ValueError(f"panel {name!r} shows a table: it is studio.panels[{name!r}].table")
     size = size or shown_size(panel)
-    parts = [go.Figure(view.to_dict()) for view in views]
+    parts = [go.Figure(view.data, view.layout) for view in views]
     if size is not None:
         parts[-1].update_layout(width=size[0], height=size[1])
     for part in parts:
