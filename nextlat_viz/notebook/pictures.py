@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import Any
 
 import ipywidgets
 import plotly.graph_objects as go
-from anndata import AnnData
 
 from nextlat_viz.figures.compose import in_a_row
 from nextlat_viz.figures.paper import plain_html, with_words
 from nextlat_viz.figures.provenance import describe
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.plot import Plot
+from nextlat_viz.notebook.sources import Source
 from nextlat_viz.notebook.state import ViewState
 
 # Pixels, where no page has drawn the figure.
@@ -135,7 +135,7 @@ def code(pins: Sequence[Pin], state: ViewState, options: dict[str, Any], path: s
 
     `options` are those of `nextlat_viz.figures.compose`, `written` those of `write_figure`.
     """
-    lines = ["import nextlat_viz as nlv", "", *_opening(state), "state = studio.state"]
+    lines = ["import nextlat_viz as nlv", "", *_opening(state._sources), "state = studio.state"]
     before: dict[str, str] = {}
     for letter, pin in zip(ascii_lowercase, pins, strict=False):
         moved = before.get("show") != pin.settings["show"]
@@ -156,20 +156,19 @@ def code(pins: Sequence[Pin], state: ViewState, options: dict[str, Any], path: s
     return "\n".join(lines)
 
 
-def _opening(state: ViewState) -> list[str]:
+def _opening(opened: Mapping[str, Sequence[Source]]) -> list[str]:
     """The lines that open the models."""
     lines, worlds = list[str](), {}
-    for world, sources in state._sources.items():
-        models = []
+    for world, sources in opened.items():
+        names = []
         for source in sources:
-            if isinstance(source._model, AnnData):
+            if not source.reference:
                 lines = ["# tables: the latents that this studio was opened with, in their order"]
-                models.append(f"tables[{len(models)}]")
-            else:
-                models.append(repr(str(source.reference)))
-        worlds[world] = ", ".join(models)
+            names.append(repr(source.reference) if source.reference else f"tables[{len(names)}]")
+        worlds[world] = ", ".join(names)
     if len(worlds) == 1:
-        return [*lines, f"studio = nlv.studio({worlds[state.world]})"]
+        (models,) = worlds.values()
+        return [*lines, f"studio = nlv.studio({models})"]
     listed = ", ".join(f"{world!r}: [{models}]" for world, models in worlds.items())
     return [*lines, f"studio = nlv.studio({{{listed}}})"]
 

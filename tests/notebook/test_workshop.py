@@ -12,6 +12,8 @@ import pytest
 from anndata import AnnData
 
 import nextlat_viz as nlv
+from nextlat_viz.notebook.pictures import _opening
+from nextlat_viz.notebook.sources import by_world
 from nextlat_viz.notebook.studio import Studio, studio
 from nextlat_viz.notebook.workshop import Tray
 
@@ -160,12 +162,12 @@ def test_the_code_makes_the_same_figure_again(opened: Studio, tray: Tray, tmp_pa
     assert (tmp_path / "again.html").exists()
 
 
-def test_models_are_opened_by_their_names(opened: Studio) -> None:
-    from nextlat_viz.notebook.pictures import _opening
-    from nextlat_viz.notebook.state import ViewState
-
-    state = ViewState("rrxor/next_token", "rrxor/nextlat")
-    assert _opening(state) == ["studio = nlv.studio('rrxor/next_token', 'rrxor/nextlat')"]
+def test_models_are_opened_by_their_names() -> None:
+    names = ("rrxor/next_token", nlv.load("rrxor/nextlat"))
+    (line,) = _opening(by_world(names, None))
+    assert re.fullmatch(r"studio = nlv.studio\('rrxor/next_token', '.*rrxor.nextlat.seed0'\)", line)
+    both = by_world([{"rrxor": names[:1], "s3": ["s3/nextlat"]}], None)
+    assert _opening(both) == ["studio = nlv.studio({'rrxor': ['rrxor/next_token'], 's3': ['s3/nextlat']})"]
 
 
 def test_what_shows_no_figure_cannot_be_pinned(opened: Studio, tray: Tray) -> None:
