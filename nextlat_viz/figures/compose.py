@@ -85,7 +85,7 @@ def compose(
         raise TypeError("figures must be a list of figures or {heading: figure}, got one figure: write [figure]")
     if not figures:
         raise ValueError("figures is empty: give [figure, figure] or {heading: figure}")
-    parts = list(figures) if whole else list(figures.values())
+    parts = list(figures.values()) if isinstance(figures, Mapping) else list(figures)
     for i, part in enumerate(parts):
         if not isinstance(part, go.Figure):
             raise TypeError(f"figures[{i}] must be a plotly figure, got {type(part).__name__}")

@@ -257,7 +257,7 @@ def _sign(trace: Mapping[str, Any]) -> str:
     """Return the letter, or two, that looks most like a trace."""
     marker, mode = trace.get("marker", {}), trace.get("mode") or "lines"
     if trace["type"] not in ("scatter", "scattergl"):
-        shape = (marker.get("pattern") or {}).get("shape")
+        shape = str((marker.get("pattern") or {}).get("shape"))
         return _HATCHES.get(shape, "□" if marker.get("color") == _NO_COLOR else "■")
     symbol = marker.get("symbol", "circle")
     if "markers" in mode and "lines" not in mode:

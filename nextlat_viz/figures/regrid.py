@@ -63,15 +63,16 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
         columns = column_domains(-(-len(row) // parts), GAP * 1.5)
         for j, view in enumerate(row):
             part, column = divmod(j, len(columns))
+            # The number of its new row stands in for where it begins.
             place = columns[column] if split else list(view.across)
             wide = (place[1] - place[0]) * max(room - sides, 1)
             shape = (view.up[1] - view.up[0]) * inside / max((view.across[1] - view.across[0]) * across, 1)
             high = height or min(max(shape, _FLATTEST), _TALLEST) * wide
-            places.append((view, place, part, high))
+            places.append((view, place, float(part), high))
         tallest = max(high for *_, high in places[-len(row) :])
         for k in range(len(places) - len(row), len(places)):
-            view, place, part, _ = places[k]
-            places[k] = view, place, start + part * (tallest + between), tallest
+            view, place, number, _ = places[k]
+            places[k] = view, place, start + number * (tallest + between), tallest
         start += parts * tallest + (parts - 1) * between + (gaps[i] if i < len(gaps) else 0.0)
     moved = []
     for view, place, above, high in places:

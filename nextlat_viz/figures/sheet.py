@@ -60,7 +60,7 @@ class Sheet:
             if axis.get("overlaying") is None:
                 axis["domain"] = [places[letter](float(end)) for end in axis.get("domain", (0, 1))]
             for reference in ("anchor", "overlaying", "matches", "scaleanchor"):
-                axis[reference] = names.get(axis.get(reference), axis.get(reference))
+                axis[reference] = names.get(str(axis.get(reference)), axis.get(reference))
             if axis["anchor"] is None:
                 axis["anchor"] = names.get(f"{'y' if letter == 'x' else 'x'}{old[1:]}", "free")
             axis = {name: part for name, part in axis.items() if part is not None}

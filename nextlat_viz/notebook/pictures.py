@@ -160,7 +160,7 @@ def _opening(opened: Mapping[str, Sequence[Source]]) -> list[str]:
     """The lines that open the models."""
     lines, worlds = list[str](), {}
     for world, sources in opened.items():
-        names = []
+        names = list[str]()
         for source in sources:
             if not source.reference:
                 lines = ["# tables: the latents that this studio was opened with, in their order"]

@@ -49,19 +49,15 @@ def cloud_figure(cloud: Cloud) -> Figure:
         traces.append(
             go.Scattergl(x=path[:, 0], y=path[:, 1], mode="lines+markers", marker=look, line=line, showlegend=False)
         )
-    if cloud.ring is not None:
-        ends = np.array([cloud.ring, cloud.handle or cloud.ring])
-        traces.append(
-            go.Scattergl(
-                x=ends[:, 0], y=ends[:, 1], mode="lines+markers", showlegend=False, line={"color": color, "width": 1.5},
-                marker={"symbol": ["circle-open", "circle"], "size": [14, 11], "color": color, "line": {"width": 3}},
-            )
-        )  # fmt: skip
-    elif cloud.handle is not None:
-        look = {"size": 11, "color": color}
-        traces.append(
-            go.Scattergl(x=[cloud.handle[0]], y=[cloud.handle[1]], mode="markers", marker=look, showlegend=False)
-        )
+    marks = [
+        (place, *look) for place, *look in ((cloud.ring, "circle-open", 14), (cloud.handle, "circle", 11)) if place
+    ]
+    if marks:
+        places, symbols, sizes = zip(*marks, strict=True)
+        x, y = zip(*places, strict=True)
+        look = {"symbol": symbols, "size": sizes, "color": color, "line": {"width": 3}}
+        line = {"color": color, "width": 1.5}
+        traces.append(go.Scattergl(x=x, y=y, mode="lines+markers", marker=look, line=line, showlegend=False))
     axis = {"showline": True, "mirror": True, "showgrid": bool(cloud._axes), "zeroline": False}
     titles = cloud._axes or ["", ""]
     bare = {} if cloud._axes else {"showticklabels": False}
