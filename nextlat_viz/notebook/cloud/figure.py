@@ -49,15 +49,13 @@ def cloud_figure(cloud: Cloud) -> Figure:
         traces.append(
             go.Scattergl(x=path[:, 0], y=path[:, 1], mode="lines+markers", marker=look, line=line, showlegend=False)
         )
-    marks = [
-        (place, *look) for place, *look in ((cloud.ring, "circle-open", 14), (cloud.handle, "circle", 11)) if place
-    ]
-    if marks:
-        places, symbols, sizes = zip(*marks, strict=True)
-        x, y = zip(*places, strict=True)
-        look = {"symbol": symbols, "size": sizes, "color": color, "line": {"width": 3}}
+    known = [mark for mark in ((cloud.ring, "circle-open", 14), (cloud.handle, "circle", 11)) if mark[0]]
+    if known:
+        ends, symbols, widths = zip(*known, strict=True)
+        ring = {"symbol": symbols, "size": widths, "color": color, "line": {"width": 3}}
+        x, y = zip(*ends, strict=True)
         line = {"color": color, "width": 1.5}
-        traces.append(go.Scattergl(x=x, y=y, mode="lines+markers", marker=look, line=line, showlegend=False))
+        traces.append(go.Scattergl(x=x, y=y, mode="lines+markers", marker=ring, line=line, showlegend=False))
     axis = {"showline": True, "mirror": True, "showgrid": bool(cloud._axes), "zeroline": False}
     titles = cloud._axes or ["", ""]
     bare = {} if cloud._axes else {"showticklabels": False}
