@@ -197,13 +197,15 @@ class Tray(Box):
 
     def _arrange(self) -> None:
         """Show the pinned figures as lines with their buttons, and the figure made of them."""
-        for line in self._lines:
-            for widget in line:
-                widget.close()
+        before = self._lines
         self._lines = [self._line(i) for i in range(len(self.pins))]
         empty = ipywidgets.HTML(_EMPTY)
         self._lines += [(empty,)] * (not self.pins)
         self._list.children = [line[0] for line in self._lines]
+        # After they are off the page, which may still be drawing them.
+        for line in before:
+            for widget in line:
+                widget.close()
         self.download.disabled = self.save.disabled = self.show_code.disabled = not self.pins
         self.code.layout.display = "none"
         self.count = len(self.pins)
@@ -236,17 +238,16 @@ class Tray(Box):
     def _compose(self) -> None:
         """Draw the figure as it will be written, and write its caption."""
         self._result.value = ""
-        if self._plot is not None:
-            self._plot.close()
-            self._plot = None
-        self._stage.children = ()
+        before, self._plot = self._plot, None
         self.caption.value = ""
         if self.pins:
             figure = self.figure
             self.caption.value = figures.figure_caption(figure)
             figure.layout.meta = None
             self._plot = Plot(figure)
-            self._stage.children = (self._plot,)
+        self._stage.children = () if self._plot is None else (self._plot,)
+        if before is not None:
+            before.close()
         if self.code.layout.display is None:
             self._show_code()
 
