@@ -5,13 +5,15 @@ Every function takes ``theme="auto"`` (no background, text readable on light and
 
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.clouds import clouds
-from nextlat_viz.figures.compose import compose, contact_sheet
+from nextlat_viz.figures.compose import compose, contact_sheet, for_print
 from nextlat_viz.figures.emergence import clouds_over_training
-from nextlat_viz.figures.export import for_print, one_browser, print_options, provenance_of, write_figure
+from nextlat_viz.figures.export import one_browser, write_figure
 from nextlat_viz.figures.injection import injection_figure
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.measures import measure_figure, probe_offsets
+from nextlat_viz.figures.paper import print_options
 from nextlat_viz.figures.probes import probe_overview
+from nextlat_viz.figures.provenance import figure_caption, provenance_of
 from nextlat_viz.figures.reading import string_figure
 from nextlat_viz.figures.reconstruction import maps_side_by_side, reconstruction
 from nextlat_viz.figures.recursion import thinking_boards, thinking_curves
@@ -29,6 +31,7 @@ __all__ = [
     "compose",
     "contact_sheet",
     "every_seed",
+    "figure_caption",
     "for_print",
     "headline_curves",
     "injection_figure",

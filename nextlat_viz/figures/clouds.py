@@ -311,7 +311,8 @@ def _episode_path(
 
 
 def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positions"]) -> go.Scattergl:
-    at = np.zeros((0, 2)) if view.coordinates is None else view.coordinates[path]
+    # As exact as the points, from which a panel moves the cursor.
+    at = np.zeros((0, 2), np.float32) if view.coordinates is None else view.coordinates[path].astype(np.float32)
     sizes = [4.0] * (len(at) - 1) + [16.0] * (len(at) > 0)
     # A page's selection fades what is not selected, which the cursor never is.
     same = {"marker": {"opacity": 1}}

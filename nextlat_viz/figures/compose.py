@@ -1,15 +1,21 @@
-"""Several figures of one view each in one figure, side by side."""
+"""Several figures in one: parts (a), (b), (c) of a paper's figure, or small views side by side with a heading each."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
+from typing import Any
 
 import plotly.graph_objects as go
 
 from nextlat_viz import worlds
 from nextlat_viz.display import escape
-from nextlat_viz.figures.layout import Grid, Layout, axis_number
+from nextlat_viz.errors import at_least
+from nextlat_viz.figures.layout import margins, note, side_by_side
+from nextlat_viz.figures.paper import LEAST_VIEW, fitted, on_paper, print_options, take_words
+from nextlat_viz.figures.regrid import regridded
+from nextlat_viz.figures.sheet import Sheet
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import drawing
@@ -18,81 +24,262 @@ _LARGEST = 11  # pixels of a letter in a small view
 _HEADING = 22  # letters of a line above a view
 # Worlds without one picture that says it all, or that need data of the reader's.
 _LEFT_OUT = ("hmm", "text")
+# Pixels: laid out for a page without a size; between parts.
+_PAGE, _GAP = 1000, 14
+_LETTER = "letter"
+_SLIDE_HEIGHT = 0.5625  # of its width
 
 
-def compose(figures: Mapping[str, go.Figure], *, columns: int = 3, height: int = 300, theme: Theme = "auto") -> Figure:
-    """Put figures of one view each side by side, with a heading each and the legend of the first.
+def compose(
+    figures: Sequence[Any] | Mapping[str, Any] | go.Figure,
+    *,
+    columns: int | None = None,
+    width: str | float | int | None = None,
+    height: int | None = None,
+    theme: Theme = "auto",
+) -> Figure:
+    """Put figures side by side: those of a list whole, with letters (a), (b), (c); of a dict one view, with a heading.
 
     Parameters
     ----------
-    figures : dict of heading to plotly Figure
-        Each with one pair of axes. Their own titles and captions are left out.
-    columns : int
-        Views in a row.
-    height : int
-        Pixels of a view.
+    figures : sequence of plotly Figure, or dict of heading to plotly Figure
+        A sequence keeps each figure's views, headings and colour scale; its legend becomes a line of text or names at
+        the ends of lines. Of a dict, each figure has one pair of axes, its own titles and captions are left out, and
+        the legend is that of the first.
+    columns : int, optional
+        Figures in a row; by default as many as can be read, or three of a dict.
+    width : {"column", "single", "text", "slide", "poster"} or float, optional
+        For print, dark on white in one font, as in `print_options`; a number is inches. Default for a page of this
+        notebook.
+    height : int, optional
+        Pixels of a view; default each figure's own proportions, or 300 of a dict.
     theme : {"auto", "light", "dark"}
+        Without a `width`.
 
     Returns
     -------
     plotly Figure
+        `write_figure` writes it as wide as it says; `figure_caption` says what the figures of a studio show.
 
     Raises
     ------
     ValueError
-        For no figure, or one of several views.
+        For no figure, figures too small to read, figures without axes of x and y, and bars that are stacked in one
+        figure and side by side in another.
+    UnknownNameError
+        For another width or theme.
 
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> pair = compose({name: worlds.get(name).draw() for name in ("even", "mess3")}, columns=2)
+    >>> figures = {name: worlds.get(name).draw() for name in ("even", "mess3")}
+    >>> pair = compose(figures, columns=2)
     >>> [note.text for note in pair.layout.annotations if note.xref == "paper"]
     ['<b>even</b>', '<b>mess3</b>']
+    >>> paper = compose(list(figures.values()), width="column")
+    >>> paper.layout.width, [note.text[:10] for note in paper.layout.annotations if "(" in note.text]
+    (374, ['<b>(a)</b>', '<b>(b)</b>'])
     """
+    whole = not isinstance(figures, Mapping)
+    if isinstance(figures, go.Figure):
+        raise TypeError("figures must be a list of figures or {heading: figure}, got one figure: write [figure]")
     if not figures:
-        raise ValueError("figures is empty: give {heading: figure}")
-    columns = min(columns, len(figures))
-    lines = max(len(textwrap.wrap(title, _HEADING)) for title in figures)
-    grid = Grid(
-        -(-len(figures) // columns),
-        columns,
-        height=height,
-        above=16 + 18 * lines,
-        foot=44,
-        gap=0.03,
-    )
-    layout, traces = Layout(), []
+        raise ValueError("figures is empty: give [figure, figure] or {heading: figure}")
+    parts = list(figures.values()) if isinstance(figures, Mapping) else list(figures)
+    for i, part in enumerate(parts):
+        if not isinstance(part, go.Figure):
+            raise TypeError(f"figures[{i}] must be a plotly figure, got {type(part).__name__}")
+    if len(parts) > len(ascii_lowercase) and whole:
+        raise ValueError(f"figures has {len(parts)} figures, and letters end at (z): give at most 26")
+    options = None if width is None else print_options(width)
+    across = _PAGE if options is None else options["width"]
+    columns = None if columns is None else min(at_least("columns", columns), len(parts))
+    if whole:
+        letters = ascii_lowercase if len(parts) > 1 else ""
+        prepared = parts if options is None else [on_paper(part) for part in parts]
+        sheet = _whole(prepared, across, columns or _columns(prepared, across), height, width == "slide", letters)
+    else:
+        named = dict(zip(figures, parts if options is None else [on_paper(part) for part in parts], strict=True))
+        sheet = _small(named, across, columns or min(3, len(parts)), height or 300)
+    responsive = not whole and options is None
+    figure = sheet.finish("light" if options else theme, responsive)
+    about: dict[str, Any] = {"about": [_about(part) for part in parts]}
+    if options is not None:
+        about |= {"inches": options["inches"], "scale": options["scale"]}
+        figure.update_layout(paper_bgcolor="white", font=on_paper(go.Figure()).layout.font, hovermode=False)
+    if not responsive:
+        figure.layout.width = across
+    figure.layout.meta = about
+    return figure
+
+
+def for_print(figure: go.Figure, size: str | float | int = "column") -> Figure:
+    """Return a copy for print: dark text on white, as wide as a column, the text of a page, a slide, or a poster.
+
+    Long headings are broken into lines. A legend becomes names at the ends of the lines, or a line of text below.
+    Views that are too small side by side stand in rows.
+
+    Parameters
+    ----------
+    figure : plotly Figure
+    size : {"column", "single", "text", "slide", "poster"} or float
+        As in `print_options`.
+
+    Returns
+    -------
+    plotly Figure
+        `write_figure` writes it as wide as it says.
+
+    Raises
+    ------
+    UnknownNameError
+        For another size.
+    ValueError
+        For views side by side that would be too small to read.
+
+    Examples
+    --------
+    >>> paper = for_print(go.Figure(), "column")
+    >>> paper.layout.width, paper.layout.paper_bgcolor
+    (374, 'white')
+    """
+    return compose([figure], width=size)
+
+
+def in_a_row(figures: Sequence[go.Figure], width: int) -> Figure:
+    """Put whole figures without letters side by side, in some pixels of width."""
+    figure = _whole(figures, width, len(figures), None, False, "").finish("auto", False)
+    figure.layout.width = width
+    return figure
+
+
+def _about(figure: go.Figure) -> Any:
+    return (figure.layout.meta or {}).get("about") if isinstance(figure.layout.meta, dict) else None
+
+
+def _columns(figures: Sequence[go.Figure], width: int) -> int:
+    """Return how many figures stand in a row: as many as can be read, in rows of about the same number."""
+    # More than two stand in rows of their own where it is narrow.
+    views = min(max(map(side_by_side, figures)), 2)
+    most = int((width + _GAP) / (views * LEAST_VIEW * 1.3 + _GAP))
+    rows = -(-len(figures) // max(most, 1))
+    return -(-len(figures) // rows)
+
+
+def _whole(
+    figures: Sequence[go.Figure], width: int, columns: int, height: int | None, slide: bool, letters: str
+) -> Sheet:
+    """Put whole figures in rows, the views of a row as high as each other, with a letter each."""
+    room = (width - _GAP * (columns - 1)) // columns
+    sized = []
+    for i, figure in enumerate(figures):
+        figure = regridded(figure, max(room // LEAST_VIEW, 1), room, height)
+        views = side_by_side(figure)
+        if room < views * LEAST_VIEW * 0.9:
+            raise ValueError(
+                f"figures[{i}] has {views} views side by side, too small to read in {room} of {width} pixels: "
+                "take fewer columns or another width"
+            )
+        part = _lettered(figure, letters[i]) if letters else go.Figure(figure)
+        sized.append(fitted(part, room))
+    rows = [sized[start : start + columns] for start in range(0, len(sized), columns)]
+    # Views of a row begin and end at the same height.
+    tops = [max(margins(part)["t"] for part in row) for row in rows]
+    insides = [_common_height(row) for row in rows]
+    belows = [max(margins(part)["b"] for part in row) for row in rows]
+    if slide:
+        spare = _SLIDE_HEIGHT * width - sum(tops) - sum(belows) - _GAP * (len(rows) - 1)
+        share = min(1.0, max(spare, 0.4 * sum(insides)) / sum(insides))
+        insides = [inside * share for inside in insides]
+    total = sum(tops) + sum(insides) + sum(belows) + _GAP * (len(rows) - 1)
+    sheet, above = Sheet(width, round(total)), 0.0
+    for row, top, inside, below in zip(rows, tops, insides, belows, strict=True):
+        for j, part in enumerate(row):
+            margin = margins(part)
+            for item in part.layout.annotations:
+                if item.name == _LETTER:
+                    item.xshift = 4 - margin["l"]
+                if item.xref == "paper" and item.yanchor == "bottom" and (item.y or 0) > 0.98:
+                    # Headings and letters of a row begin at the same height.
+                    item.yshift = (item.yshift or 0) + top - margin["t"]
+            left = j * (room + _GAP) + margin["l"]
+            sheet.put(part, left, above + top, room - margin["l"] - margin["r"], inside)
+        above += top + inside + below + _GAP
+    return sheet
+
+
+def _is_plane(figure: go.Figure) -> bool:
+    """Whether both axes of a view have one scale."""
+    return any(axis.scaleanchor for axis in figure.select_yaxes())
+
+
+def _common_height(row: Sequence[go.Figure]) -> float:
+    """Return the height of a row's views: planes cannot grow, so others are as high as they are."""
+    heights = [
+        (part.layout.height - margins(part)["t"] - margins(part)["b"], _is_plane(part), len(set(_tops(part))))
+        for part in row
+    ]
+    planes = [high for high, plane, _ in heights if plane]
+    stacked = [high for high, _, rows in heights if rows > 1]
+    return max(planes + stacked or [high for high, *_ in heights])
+
+
+def _tops(figure: go.Figure) -> list[float]:
+    return [round(float(axis.domain[1]), 2) if axis.domain else 1.0 for axis in figure.select_yaxes()]
+
+
+def _lettered(figure: go.Figure, letter: str) -> go.Figure:
+    """Return a copy whose first heading begins with a letter, at the left edge."""
+    part, margin = go.Figure(figure), margins(figure)
+    title = part.layout.title.text
+    if title:
+        part.layout.title.text = f"<b>({letter})</b> {title}"
+        return part
+    first = next(
+        (
+            item for item in part.layout.annotations
+            if item.xref == "paper" and item.xanchor == "left" and item.yanchor == "bottom" and (item.y or 0) > 0.98
+            and (item.x or 0) < 0.02 and not item.textangle
+        ),
+        None,
+    )  # fmt: skip
+    if first is not None:
+        first.update(text=f"<b>({letter})</b> {first.text}", name=_LETTER)
+        return part
+    # The words below it become its heading.
+    text = "<br>".join(take_words(part))
+    place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 6, "name": _LETTER}
+    part.add_annotation(note(0.0, 1.0, f"<b>({letter})</b> {text}", **place))
+    more = 10 + 16 * (1 + text.count("<br>"))
+    part.layout.height, part.layout.margin.t = (part.layout.height or 450) + more, margin["t"] + more
+    return part
+
+
+def _small(figures: Mapping[str, go.Figure], width: int, columns: int, height: int) -> Sheet:
+    """Put single views in rows under a heading each, with the legend of the first at the bottom."""
+    above = 16 + 18 * max(len(textwrap.wrap(title, _HEADING)) for title in figures)
+    rows, gap = -(-len(figures) // columns), 0.03
+    sheet = Sheet(width, rows * (above + height) + 44)
+    room = (1 - gap * (columns - 1)) / columns * width
     for i, (title, figure) in enumerate(figures.items()):
-        parts = figure.to_plotly_json()["layout"]
-        if "xaxis2" in parts:
+        if "xaxis2" in figure.layout:
             raise ValueError(f"figures[{title!r}] has several views: give figures of one view each")
-        across, up = ({**parts.get(f"{name}axis", {})} for name in "xy")
-        if up.get("scaleanchor"):
-            up["scaleanchor"] = f"x{axis_number(i)}"
-        axes = layout.view(*grid.place(*divmod(i, columns)), x=across, y=up, title=_broken(title))
-        for trace in figure.data:
-            # Views share the names in the legend.
-            legend = {"showlegend": bool(trace.name and trace.showlegend and i == 0), "legendgroup": trace.name}
-            content = trace.to_plotly_json()
-            if "showscale" in content.get("marker", {}):
-                content["marker"] = {**content["marker"], "showscale": False}
+        row, column = divmod(i, columns)
+        bare = go.Figure(figure)
+        notes = [item for item in bare.layout.annotations if item.xref != "paper"]
+        for item in notes:
+            item.font.size = min(item.font.size or 12, _LARGEST)
+        bare.layout.annotations = notes
+        bare.layout.shapes = [item for item in bare.layout.shapes if item.xref != "paper"]
+        for trace in bare.data:
+            if "marker" in trace and "showscale" in trace.marker:
+                trace.marker.showscale = False
             if trace.type == "scatter":
                 # A picture's outermost marks may be larger than its axes.
-                content["cliponaxis"] = False
-            traces.append(type(trace)({**content, **axes, **legend}))
-        names = {"xref": axes["xaxis"], "yref": axes["yaxis"]}
-        for kind, kept in (("annotations", layout.notes), ("shapes", layout.lines)):
-            for item in parts.get(kind, ()):
-                if item.get("xref") != "paper":
-                    font = item.get("font", {})
-                    small = {"font": {**font, "size": min(font.get("size", 12), _LARGEST)}}
-                    kept.append({**item, **names, **(small if kind == "annotations" else {})})
-    legend = {"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom"}
-    return layout.finish(traces, theme, height=grid.pixels, margin={"l": 8, "t": 0, "b": 0}, legend=legend)
-
-
-def _broken(title: str) -> str:
-    return "<br>".join(escape(line) for line in textwrap.wrap(title, _HEADING))
+                trace.cliponaxis = False
+        text = "<br>".join(escape(line) for line in textwrap.wrap(title, _HEADING))
+        sheet.put(bare, column * (room + gap * width), row * (above + height) + above, room, height, text)
+    return sheet
 
 
 def contact_sheet(*, columns: int = 4, theme: Theme = "auto") -> Figure:

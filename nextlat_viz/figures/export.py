@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import platform
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io
 
 from nextlat_viz import io
+from nextlat_viz.display import shorten
 from nextlat_viz.errors import unknown
-from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import narrowed, side_by_side
+from nextlat_viz.figures.provenance import provenance_in, provenance_text
+from nextlat_viz.figures.theme import CLEAR
 from nextlat_viz.plotting import configuration
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 FORMATS = ("html", "png", "svg", "pdf")
 NO_BROWSER = (
@@ -33,7 +29,8 @@ NO_BROWSER = (
 # Names of the programs, by age of Playwright and by system.
 _PLAYWRIGHT_PROGRAMS = ("chrome", "Google Chrome for Testing", "Chromium", "chrome-headless-shell", "headless_shell")
 _PER_INCH = 96  # pixels
-_LIBRARIES = ("nextlat-viz", "plotly", "kaleido", "numpy", "anndata", "scikit-learn", "umap-learn", "torch")
+_LEAST_DOTS, _MOST_DOTS = 30, 2_400
+_LONGEST_NAME = 200
 
 
 def write_figure(
@@ -42,8 +39,10 @@ def write_figure(
     provenance: Mapping[str, Any] | None = None,
     *,
     width: int | None = None,
-    scale: float = 2.0,
-    inches: float | None = None,
+    scale: float | int | None = None,
+    inches: float | int | None = None,
+    dpi: int | None = None,
+    transparent: bool = False,
 ) -> Path:
     """Write a figure to a file, and its provenance to a second one, such as ``a.png.json`` for ``a.png``.
 
@@ -53,13 +52,17 @@ def write_figure(
     path : path
         Ends in ``.html`` (works offline, plotly inside), ``.png``, ``.svg`` or ``.pdf``.
     provenance : dict, optional
-        Parameters, and `provenance_of` the latents.
+        Parameters, and `provenance_of` the latents; default what the figure itself says, if it is of a studio.
     width : int, optional
         Pixels at scale 1; default the figure's own, or 1,100. The height is the figure's own.
-    scale : float
-        Pixels of a PNG per pixel of width.
+    scale : float, optional
+        Pixels of a PNG per pixel of width; default 2, or 300 dots per inch of a figure for print.
     inches : float, optional
-        Width of an SVG or a PDF in print; default 96 pixels to the inch.
+        Width in print; default that of a figure for print (`compose`, `for_print`), or 96 pixels to the inch.
+    dpi : int, optional
+        Dots per inch of a PNG, and of the image that many points are drawn as in an SVG or a PDF; in place of `scale`.
+    transparent : bool
+        Whether a PNG has no background.
 
     Returns
     -------
@@ -74,29 +77,98 @@ def write_figure(
         When the folder cannot be written to.
     RuntimeError
         For PNG, SVG or PDF when no browser is found to draw them with; names what to install.
+    ValueError
+        For dots per inch outside 30 to 2,400.
 
     Examples
     --------
-    >>> import tempfile
+    >>> import json, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_figure(go.Figure(), Path(folder) / "empty.html", {"color": "state"})
     ...     json.loads((Path(folder) / "empty.html.json").read_text())["parameters"]
     {'color': 'state'}
     """
     path = io.resolve(path)
+    kind = _kind(path)
+    about = provenance_in(figure) if provenance is None else provenance
+    with io.draft(path) as draft, io.draft(sidecar(path)) as record:
+        draft.write_bytes(
+            figure_bytes(figure, kind, width=width, scale=scale, inches=inches, dpi=dpi, transparent=transparent)
+        )
+        record.write_text(provenance_text(path.name, about), encoding="utf-8")
+    return path
+
+
+def _kind(path: Path) -> str:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
-        raise unknown("kind of figure file", path.suffix or path.name, [f".{name}" for name in FORMATS])
-    with io.draft(path) as draft, io.draft(sidecar(path)) as record:
-        if kind == "html":
-            page = plotly.io.to_html(figure, config=configuration(figure), include_plotlyjs=True, full_html=True)
-            draft.write_text(page, encoding="utf-8")
-        else:
-            across = int(width or figure.layout.width or 1100)
-            vector = 1.0 if inches is None else inches * _PER_INCH / across
-            draft.write_bytes(_image(figure, kind, across, scale if kind == "png" else vector))
-        record.write_text(provenance_text(path.name, provenance or {}), encoding="utf-8")
-    return path
+        raise unknown("kind of figure file", shorten(path.suffix or path.name), [f".{name}" for name in FORMATS])
+    return kind
+
+
+def require_new(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Return the path of a figure that may be written: of a known kind, and neither file is there already.
+
+    Raises
+    ------
+    FileExistsError
+        When the file or its JSON exists, and may not be replaced.
+    ValueError
+        For a name that is too long for a file.
+    UnknownNameError
+        For another ending.
+    """
+    target = io.resolve(path)
+    _kind(target)
+    # The temporary file's name, that of the record, is longer.
+    if len(os.fsencode(target.name)) > _LONGEST_NAME:
+        raise ValueError(
+            f"the file name {shorten(target.name, 40)!r} has {len(target.name):,} characters: take one of at most "
+            f"{_LONGEST_NAME} bytes"
+        )
+    for file in (target, sidecar(target)):
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} exists: choose another name, or replace it (overwrite=True)")
+    return target
+
+
+def figure_bytes(
+    figure: go.Figure,
+    kind: str,
+    *,
+    width: int | None = None,
+    scale: float | int | None = None,
+    inches: float | int | None = None,
+    dpi: int | None = None,
+    transparent: bool = False,
+) -> bytes:
+    """Return the content of a figure's file: kind "html", "png", "svg" or "pdf", options as in `write_figure`."""
+    if kind == "html":
+        return plotly.io.to_html(figure, config=configuration(figure), include_plotlyjs=True, full_html=True).encode()
+    own = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
+    across = int(width or figure.layout.width or 1100)
+    inches = inches or own.get("inches")
+    print_width = across / _PER_INCH if inches is None else inches
+    if dpi is not None:
+        if not _LEAST_DOTS <= dpi <= _MOST_DOTS:
+            raise ValueError(f"dpi={dpi!r}: give {_LEAST_DOTS} to {_MOST_DOTS:,} dots per inch, such as 300")
+        dots = dpi * print_width / across
+    else:
+        dots = scale or own.get("scale") or 2.0
+    vector = print_width * _PER_INCH / across
+    if kind == "png" and transparent:
+        figure = go.Figure(figure).update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR)
+    data = _image(figure, kind, across, dots if kind == "png" else vector, dots)
+    return _with_dots(data, dots * across / print_width) if kind == "png" and inches is not None else data
+
+
+def _with_dots(png: bytes, dpi: float | int) -> bytes:
+    """Return a PNG that says how many dots it has to the inch, so that a document places it at its width."""
+    per_metre = round(dpi / 0.0254)
+    content = b"pHYs" + struct.pack(">IIB", per_metre, per_metre, 1)
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    # After the signature and the header.
+    return png[:33] + chunk + png[33:]
 
 
 def sidecar(path: Path) -> Path:
@@ -188,16 +260,7 @@ def browser() -> str | None:
     return None
 
 
-def provenance_of(*latents: AnnData) -> dict[str, Any]:
-    """Return what a sidecar should record of latents: checkpoints, hashes of their weights, hashes of the episodes."""
-    from nextlat_viz.latents import metas
-
-    models = [model for table in latents for model in metas(table).values()]
-    keep = ("name", "label", "step", "weights_sha256", "episodes_sha256")
-    return {"models": [{key: model[key] for key in keep} | {"world": json.loads(model["world"])} for model in models]}
-
-
-def _image(figure: go.Figure, kind: str, width: int, scale: float) -> bytes:
+def _image(figure: go.Figure, kind: str, width: int, scale: float | int, dots: float | int) -> bytes:
     try:
         import kaleido  # noqa: F401
         from choreographer.errors import ChromeNotFoundError
@@ -212,124 +275,18 @@ def _image(figure: go.Figure, kind: str, width: int, scale: float) -> bytes:
         with warnings.catch_warnings():
             # plotly passes options that an open browser has already received.
             warnings.filterwarnings("ignore", message="The kopts argument is ignored", category=UserWarning)
+            # Many points are drawn by WebGL, as an image with so many dots.
+            content = {**figure.to_dict(), "config": {"plotGlPixelRatio": dots}}
             data: bytes = plotly.io.to_image(
-                figure,
+                content,
                 format=kind,
                 width=width,
                 height=figure.layout.height or 450,
                 scale=scale,
+                validate=False,
             )
     except (ChromeNotFoundError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "chrome" not in str(error).lower():
             raise
         raise RuntimeError(f"writing .{kind}: {NO_BROWSER}, or write .html, which needs none") from error
     return data
-
-
-def provenance_record(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a file: its name, parameters, the versions of the libraries, and the time."""
-    versions = {"python": platform.python_version()}
-    for library in _LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[library] = version(library)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"figure": name, "parameters": io.plain(parameters), "versions": versions, "created": created}
-
-
-def provenance_text(name: str, parameters: Mapping[str, Any]) -> str:
-    """Return `provenance_record` as the text of a JSON file."""
-    return json.dumps(provenance_record(name, parameters), indent=2, allow_nan=False) + "\n"
-
-
-class Options(TypedDict):
-    width: int
-    scale: float
-    inches: float
-
-
-def _options(width: int, inches: float, dots: int) -> Options:
-    return {"width": width, "scale": dots * inches / width, "inches": inches}
-
-
-SIZES: dict[str, Options] = {
-    # A column of a two-column page: text of 12 pixels is 6.4 points here, and a PNG has 300 dots per inch.
-    "column": _options(440, 3.25, 300),
-    # The text of a page, where 12 pixels are 9 points.
-    "text": _options(648, 6.75, 300),
-    # Laid out at a third of a screen's 1,920 pixels, so that 12 pixels are 18 points.
-    "slide": _options(640, 40 / 3, 144),
-}
-_MOST_VIEWS = {"column": 2}
-
-
-def for_print(figure: go.Figure, size: str = "column") -> go.Figure:
-    """Return a copy for print: dark text on white, as wide as a column, the text of a page, or a slide.
-
-    Long headings are broken into lines, and the figure grows in height.
-
-    Parameters
-    ----------
-    figure : plotly Figure
-    size : {"column", "text", "slide"}
-
-    Returns
-    -------
-    plotly Figure
-        Write it with the size's `print_options`.
-
-    Raises
-    ------
-    UnknownNameError
-        For another size.
-    ValueError
-        For more than two views side by side in a column, where they would be too small to read.
-
-    Examples
-    --------
-    >>> paper = for_print(go.Figure(), "column")
-    >>> paper.layout.width, paper.layout.paper_bgcolor
-    (440, 'white')
-    """
-    width = print_options(size)["width"]
-    views = side_by_side(figure)
-    if views > _MOST_VIEWS.get(size, views):
-        wider = " or ".join(repr(name) for name in SIZES if name not in _MOST_VIEWS)
-        raise ValueError(f"size={size!r}: {views} views side by side are too small to read in a {size}; take {wider}")
-    return narrowed(on_white(figure), width)
-
-
-def on_white(figure: go.Figure) -> go.Figure:
-    """Return a copy with dark text on white, for any theme it was drawn in.
-
-    Examples
-    --------
-    >>> on_white(go.Figure()).layout.paper_bgcolor
-    'white'
-    """
-    paper = go.Figure(figure)
-    paper.update_layout(template=themes.template("light"), paper_bgcolor="white", font_color=themes.ink("light"))
-    return paper
-
-
-def print_options(size: str = "column") -> Options:
-    """Return the options to give to `write_figure` for a size.
-
-    A PNG then has 300 dots per inch, or the 1,920 pixels of a slide; an SVG or a PDF is as wide as in print.
-
-    Parameters
-    ----------
-    size : {"column", "text", "slide"}
-
-    Raises
-    ------
-    UnknownNameError
-        For another size.
-
-    Examples
-    --------
-    >>> print_options("slide")
-    {'width': 640, 'scale': 3.0, 'inches': 13.333333333333334}
-    """
-    if size not in SIZES:
-        raise unknown("print size", size, SIZES)
-    return SIZES[size]

@@ -28,7 +28,15 @@ _LETTER = 0.56
 _LINE = 1.3
 _SPACE = 8  # pixels between a heading and the next one
 # Font size of headings over lower views, which have no room above them; pixels of a line and of a mark in a legend.
-_SMALL, _KEY, _MARK = 10.0, 20, 44
+_SMALL, KEY_LINE, _MARK = 10.5, 20, 44
+# A key in words: marks, lines and hatchings as letters.
+_SIGNS = {
+    "circle": "●", "diamond": "◆", "square": "■", "cross": "✚", "triangle-up": "▲", "star": "★", "hexagon": "⬢",
+    "x": "✖", "circle-open": "○", "diamond-open": "◇", "square-open": "□", "x-thin-open": "×", "line-ns-open": "|",
+}  # fmt: skip
+_STROKES = {"dash": "╌╌", "dot": "┈┈", "dashdot": "─·", "longdash": "─ ─", "longdashdot": "──·"}
+_HATCHES = {"/": "▨", "\\": "▧", "x": "▩", "-": "▤", "|": "▥", "+": "▦", ".": "░"}
+_NO_COLOR = "rgba(0,0,0,0)"
 
 
 def axis_number(i: int) -> str:
@@ -178,14 +186,14 @@ def narrowed(figure: go.Figure, width: int) -> go.Figure:
     '<b>a<br>heading<br>of</b><br>many<br>words'
     """
     fitted = go.Figure(figure)
-    margin = {side: _margin(figure, side) for side in "lrtb"}
+    margin = margins(figure)
     inside = width - margin["l"] - margin["r"]
     notes = [
         note
         for note in fitted.layout.annotations
         if note.xref == "paper" and note.xanchor == "left" and note.showarrow is False and not note.textangle
     ]
-    above, headings, below = float(_KEY * (_legend_lines(figure, inside) - 1)), 0.0, 0.0
+    above, headings, below = float(KEY_LINE * (_legend_lines(figure, inside) - 1)), 0.0, 0.0
     for item in notes:
         starts = [other.x for other in notes if abs(other.y - item.y) < 0.02 and other.x > item.x + 0.02]
         size = float(item.font.size or fitted.layout.font.size or 12)
@@ -217,9 +225,44 @@ def _legend_lines(figure: go.Figure, inside: float) -> int:
     return -(-len(names) // max(1, int(inside / widest)))
 
 
-def _margin(figure: go.Figure, side: str) -> float:
-    given = (figure.layout.margin[side], figure.layout.template.layout.margin[side])
-    return float(next((value for value in given if value is not None), 80))
+def margins(figure: go.Figure) -> dict[str, float]:
+    """Return the margins of a figure in pixels: left, right, top, bottom by their first letters."""
+    own, template = figure.layout.margin, figure.layout.template.layout.margin
+    return {side: float(next((m[side] for m in (own, template) if m[side] is not None), 80)) for side in "lrtb"}
+
+
+def key(figure: go.Figure) -> list[str]:
+    """Return the entries of a figure's legend as plotly's HTML, each with its mark, line or hatching; none without one.
+
+    Examples
+    --------
+    >>> bars = [go.Bar(name="mine", marker={"color": "red"}), go.Bar(name="yours", marker_pattern_shape="/")]
+    >>> key(go.Figure(bars))
+    ['<span style="color:red">■</span> mine', '<span style="color:inherit">▨</span> yours']
+    """
+    entries: dict[str, None] = {}
+    if figure.layout.showlegend is False:
+        return []
+    for trace in (trace.to_plotly_json() for trace in figure.data):
+        if trace.get("showlegend", True) and trace.get("name") and trace.get("visible", True) is True:
+            marker, line = trace.get("marker", {}), trace.get("line", {})
+            colors = [part.get("color") for part in (marker, line, marker.get("line", {}))]
+            seen = (color for color in colors if isinstance(color, str) and color != _NO_COLOR)
+            mark = f'<span style="color:{next(seen, "inherit")}">{_sign(trace)}</span>'
+            entries.setdefault(f"{mark} {trace['name']}")
+    return list(entries)
+
+
+def _sign(trace: Mapping[str, Any]) -> str:
+    """Return the letter, or two, that looks most like a trace."""
+    marker, mode = trace.get("marker", {}), trace.get("mode") or "lines"
+    if trace["type"] not in ("scatter", "scattergl"):
+        shape = str((marker.get("pattern") or {}).get("shape"))
+        return _HATCHES.get(shape, "□" if marker.get("color") == _NO_COLOR else "■")
+    symbol = marker.get("symbol", "circle")
+    if "markers" in mode and "lines" not in mode:
+        return _SIGNS.get(symbol, "●") if isinstance(symbol, str) else "●"
+    return _STROKES.get(trace.get("line", {}).get("dash", "solid"), "━━")
 
 
 def broken_lines(lines: Sequence[str], room: float | int, size: float | int) -> list[str]:
@@ -228,7 +271,8 @@ def broken_lines(lines: Sequence[str], room: float | int, size: float | int) -> 
     broken = []
     for line in lines:
         current = ""
-        for word in line.split(" "):
+        # Not inside a tag.
+        for word in re.split(r" (?![^<>]*>)", line):
             longer = f"{current} {word}" if current else word
             if current and len(html.unescape(re.sub("<[^>]*>", "", longer))) > letters:
                 broken.append(current)

@@ -30,6 +30,7 @@ MODELS = {
     "bst": "#E69F00",
 }
 
+CLEAR = "rgba(0,0,0,0)"
 _INK = {"auto": INK, "light": "#2b2f36", "dark": "#e4e6ea"}
 _PAPER = {"auto": "rgba(0,0,0,0)", "light": "#ffffff", "dark": "#111111"}
 _RULE = {"auto": "rgba(128,128,128,0.25)", "light": "rgba(0,0,0,0.10)", "dark": "rgba(255,255,255,0.14)"}

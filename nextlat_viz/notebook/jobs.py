@@ -186,6 +186,12 @@ class Jobs:
         """Which job is running, of how many that were asked for since the queue was last empty."""
         return self._ended + 1, self._ended + 1 + len(self._waiting)
 
+    def wait(self) -> None:
+        """Wait, on the loop's thread, until nothing is computed any more."""
+        while (thread := self._thread) is not None:
+            thread.join()
+            self._end(self._running)
+
     def can_retry(self, then: Call) -> bool:
         """Whether `again` would compute anything that a listener has asked for."""
         return any(then in failure.listeners and can_retry(failure.error) for failure in self._failures.values())

@@ -12,6 +12,7 @@ from traitlets import Bool
 
 from nextlat_viz.display import escape, words
 from nextlat_viz.errors import one_of
+from nextlat_viz.figures.layout import key
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Waiting, can_retry
 from nextlat_viz.notebook.plot import Plot
@@ -170,6 +171,8 @@ class Panel(Box):
     _plot: Plot | None = None
     _drawn: Any = None
     _can_retry = False
+    on_pin: Callable[[Any], None] | None = None
+    """Called with the panel to keep its figure; a studio sets it."""
     folded = Bool(False)
     large = Bool(False)
     shown = Bool(True)
@@ -186,6 +189,9 @@ class Panel(Box):
         )
         self._enlarge.icon = "expand"
         self._enlarge.add_class("nlv-tool")
+        self._pin = self._button("", "Add this figure to the tray", lambda: self.on_pin(self) if self.on_pin else None)
+        self._pin.icon = "thumb-tack"
+        self._pin.add_class("nlv-tool")
         self._message = ""
         self._words = text_line()
         self._retry = self._button("Compute again", "Compute what was cancelled", lambda: self.state.jobs.again())
@@ -243,6 +249,16 @@ class Panel(Box):
         return "<br>".join(text.value for text in texts if text.value and "nlv-words" in text._dom_classes)
 
     @property
+    def views(self) -> list[Any]:
+        """The figures on the page, left to right; empty where there is a table."""
+        return [] if self.plot is None else [self.plot]
+
+    @property
+    def probes(self) -> list[ProbeResult]:
+        """The probes whose readings the figure shows."""
+        return []
+
+    @property
     def why_not(self) -> str:
         """Why the question does not apply to these models, whatever the cursor; empty where it does."""
         return ""
@@ -280,7 +296,9 @@ class Panel(Box):
         if self.framed:
             self._dom_classes = ("nextlat-viz", "nlv-card", f"nlv-card-{self.name}")
             self._busy.add_class("nlv-busy")
-            head = ipywidgets.HBox([self._fold, self._busy, *beside, self._enlarge], layout={"width": "100%"})
+            head = ipywidgets.HBox(
+                [self._fold, self._busy, *beside, self._pin, self._enlarge], layout={"width": "100%"}
+            )
             head.add_class("nlv-head")
             self._body: Any = ipywidgets.VBox([*above, *parts], layout={"width": "100%"})
             self._body.add_class("nlv-body")
@@ -402,7 +420,7 @@ class Panel(Box):
             self.state.jobs.withdraw(self._ask)
             self.state.layouts.withdraw(self._ask)
             self.state.loop.forget(self.refresh)
-            for part in (self._fold, self._enlarge, self._retry):
+            for part in (self._fold, self._pin, self._enlarge, self._retry):
                 for widget in _family(part):
                     widget.close()
         super().close()
@@ -440,15 +458,7 @@ def choice(description: str, tooltip: str, options: Sequence[Any] = (), **layout
 
 def take_legend(figure: Any) -> list[str]:
     """Return the entries of a figure's legend as HTML, which wraps, and take the legend off the figure."""
-    entries = []
-    for trace in (trace.to_plotly_json() for trace in figure.data):
-        if figure.layout.showlegend is not False and trace.get("showlegend", True) and trace.get("name"):
-            marker = trace.get("marker", {})
-            colors = [part.get("color") for part in (marker, trace.get("line", {}), marker.get("line", {}))]
-            seen = (color for color in colors if isinstance(color, str) and color != "rgba(0,0,0,0)")
-            color = next(seen, "inherit")
-            mark = f'<span style="color:{color}">■</span> {trace["name"]}'
-            entries.append(f'<span style="white-space:nowrap">{mark}</span>')
+    entries = [f'<span style="white-space:nowrap">{entry}</span>' for entry in key(figure)]
     figure.layout.showlegend = False
     return entries
 

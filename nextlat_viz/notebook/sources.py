@@ -61,6 +61,13 @@ class Source:
         return self._model
 
     @property
+    def reference(self) -> str:
+        """What `load` takes to read the checkpoint again; empty for given latents."""
+        if isinstance(self._model, AnnData):
+            return ""
+        return str(self._model if isinstance(self._model, (str, os.PathLike)) else self._model.folder)
+
+    @property
     def label(self) -> str:
         checkpoint = self.checkpoint
         return str(meta(self._model)["label"]) if checkpoint is None else checkpoint.label

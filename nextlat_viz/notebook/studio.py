@@ -14,7 +14,8 @@ import plotly.graph_objects as go
 from nextlat_viz import figures
 from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.errors import one_of
-from nextlat_viz.figures.export import FORMATS, sidecar
+from nextlat_viz.figures.export import require_new
+from nextlat_viz.figures.provenance import provenance_in
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.lessons import Rail, read_lesson
@@ -28,16 +29,15 @@ from nextlat_viz.notebook.panels.thinking import ThinkingPanel
 from nextlat_viz.notebook.panels.training import TrainingPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
-from nextlat_viz.notebook.plot import Plot
+from nextlat_viz.notebook.pictures import picture
 from nextlat_viz.notebook.state import ViewState
+from nextlat_viz.notebook.workshop import Tray
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
     WorldPanel, SpacePanel, NextPanel, KnowsPanel, ReadPanel, AheadPanel, TaskPanel, TrainingPanel, ThinkingPanel,
-    PairsPanel,
-    WhatIfPanel,
+    PairsPanel, WhatIfPanel,
 )  # fmt: skip
-SIZES = [("as shown", ""), ("column of a paper", "column"), ("text of a paper", "text"), ("slide", "slide")]
 _NO_COLUMN = "nothing"
 _MOST_ROWS = 4
 
@@ -58,6 +58,8 @@ class Studio(Box):
     panels : mapping of {name: panel}
     rail : Rail
         The steps of a lesson: ``studio.rail.start("beliefs")``.
+    tray : Tray
+        The pinned figures, arranged for a paper.
     """
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
@@ -72,30 +74,39 @@ class Studio(Box):
         self.status = controls.StatusLine(opened.jobs)
         self.cursor, self.filter = controls.Cursor(opened), Filter(opened)
         self.panels = Panels(self._add)
-        questions = {panel.name: panel.question for panel in PANELS if panel is not PairsPanel}
+        self.tray = Tray(opened)
         self._tabs = ipywidgets.ToggleButtons(tooltip="The question of the panel below", style={"button_width": "auto"})
         self._swap = self._button("", "Swap this panel with the one beside it", self._exchange)
         self._swap.icon = "exchange"
         self._swap.add_class("nlv-tool")
         self._line = _classed(ipywidgets.HBox([self._tabs, self._swap]), "nlv-line")
         self._columns = [_classed(ipywidgets.VBox(), "nlv-column") for side in range(2)]
+        self._grid = _classed(ipywidgets.HBox(self._columns), "nlv-columns")
         self._more = ipywidgets.ToggleButton(
-            icon="sliders", tooltip="Filter, theme, export", layout={"width": "auto"}
+            icon="sliders", tooltip="Filter, theme", layout={"width": "auto"}
         )  # fmt: skip
-        self.exports = Export(opened, questions, self.export, controls.theme(self))
-        self._drawer = ipywidgets.VBox([self.filter, self.exports], layout={"display": "none"})
+        self._drawer = ipywidgets.VBox([self.filter, controls.theme(self)], layout={"display": "none"})
+        self._workshop = ipywidgets.ToggleButton(
+            icon="thumb-tack",
+            tooltip="Figures for a paper: arrange and download what is pinned",
+            layout={"width": "auto"},
+        )
         self.rail = Rail(opened, self.panels)
         bar = controls.row(
             controls.world(self), controls.play_steps(self), controls.step(self), controls.layer(self),
-            controls.color(self), self._more, self.rail.toggle, self.filter.summary, self.filter.clear, self.status,
+            controls.color(self), self._more, self._workshop, self.rail.toggle, self.filter.summary,
+            self.filter.clear, self.status,
         )  # fmt: skip
         strip = ipywidgets.HBox([*self.cursor.controls.row, self.cursor])
         self.children = [
             _classed(bar, "nlv-bar"), self._alert, _classed(strip, "nlv-bar nlv-strip"), self.rail, self._drawer,
-            _classed(ipywidgets.HBox(self._columns), "nlv-columns"),
+            self._grid, self.tray,
         ]  # fmt: skip
         self._link(opened, self._paint, "dark")
         self._link(self._more, self._open_drawer)
+        self._link(self._workshop, self._open_tray)
+        self._link(self.tray, self._open_tray, "count")
+        self._open_tray(None)
         self._link(self._tabs, lambda change: self._choose(detail=change["new"]))
         self._paint(None)
         self._arrange()
@@ -105,7 +116,7 @@ class Studio(Box):
         opened.loop.flush()
 
     def __dir__(self) -> list[str]:
-        return ["close", "export", "panels", "rail", "selection", "state"]
+        return ["close", "export", "figure", "panels", "rail", "selection", "state", "tray"]
 
     def __repr__(self) -> str:
         state = self.state
@@ -155,6 +166,7 @@ class Studio(Box):
     def _add(self, kind: type[Panel]) -> Panel:
         """Make a panel; the next arrangement shows it where it belongs."""
         panel = kind(state=self.state)
+        panel.on_pin = self.tray.pin
         self._link(panel, lambda change: self._choose(large=panel.name if change["new"] else None), "large")
         self._link(panel, self._fold, "folded")
         if isinstance(panel, SpacePanel):
@@ -182,6 +194,13 @@ class Studio(Box):
     def _open_drawer(self, change: Any) -> None:
         self._drawer.layout.display = None if change["new"] else "none"
 
+    def _open_tray(self, change: Any) -> None:
+        """Show the workshop in place of the panels, or how many figures are pinned."""
+        opened, count = self._workshop.value, self.tray.count
+        self._workshop.description = f"Figures ({count})" if count else "Figures"
+        self.tray.layout.display = None if opened else "none"
+        self._grid.layout.display = "none" if opened else None
+
     def _fold(self, change: Any) -> None:
         self._choose(folded=tuple(name for name, panel in self.panels.made.items() if panel.folded))
 
@@ -199,9 +218,9 @@ class Studio(Box):
             One of `panels`, such as ``"space"``.
         path : path
             Ends in ``.png``, ``.svg``, ``.pdf`` or ``.html``.
-        size : {"column", "text", "slide"}, optional
-            As wide as a column or the text of a paper's page, or a slide, with text of a fitting size, dark on white.
-            Default as shown.
+        size : {"column", "single", "text", "slide", "poster"}, optional
+            As wide as a column or the text of a paper's page, a slide or a poster, with text of a fitting size, dark on
+            white. Default as shown.
         overwrite : bool
             Whether an existing file may be replaced.
 
@@ -220,32 +239,49 @@ class Studio(Box):
             When the panel shows no figure, or one with more views in a row than the size has room for.
         """
         one_of("panel", panel, self.panels)
-        self.state.loop.flush()
-        shown, target = self.panels[panel], Path(path)
-        for file in (target, sidecar(target)):
-            if file.exists() and not overwrite:
-                raise FileExistsError(f"{file} exists: choose another name, or replace it (overwrite=True)")
-        plot = shown.plot
-        if plot is None and shown.drawn:
-            raise ValueError(f"panel {panel!r} shows a table: it is studio.panels[{panel!r}].table")
-        if not shown.drawn:
-            raise ValueError(f"panel {panel!r} shows no figure now: {shown.words}")
-        figure = go.Figure(plot.to_dict())
-        options: dict[str, Any] = {}
+        target = require_new(path, overwrite)
+        figure = self.figure(panel)
+        about = {**provenance_in(figure)["parts"][0], "caption": figures.figure_caption(figure)}
         if size is not None:
-            figure, options = figures.for_print(figure, size), dict(figures.print_options(size))
-        elif isinstance(plot, Plot) and plot.shown is not None:
-            width, height = plot.shown
-            figure.update_layout(width=width, height=height)
-            options = {"scale": 1.0}
-        state = self.state
-        provenance = {
-            "panel": panel, "question": shown.question, "world": state.world, "color": state.color,
-            "layer": state.site, "probe reads": state.target, "training step": state.step, "episode": state.episode,
-            "position": state.position, "filter": state.filter, "selected rows": state.rows,
-            "size": size or "as shown", **figures.provenance_of(*state.latents),
-        }  # fmt: skip
-        return figures.write_figure(figure, target, provenance, **options)
+            figure = figures.for_print(figure, size)
+        return figures.write_figure(figure, target, {**about, "size": size or "as shown"})
+
+    def figure(self, panel: str, size: tuple[int, int] | None = None) -> go.Figure:
+        """Return what a panel shows as one figure, with every part of it and the words below.
+
+        Probes that it needs are computed first. The figure says what it was made from: `figures.figure_caption`.
+
+        Parameters
+        ----------
+        panel : str
+            One of `panels`, such as ``"space"``.
+        size : (int, int), optional
+            Width and height in pixels; default as on the page.
+
+        Raises
+        ------
+        UnknownNameError
+            For a panel that does not exist.
+        ValueError
+            When the panel shows no figure.
+
+        Examples
+        --------
+        >>> opened = studio("rrxor/next_token", "rrxor/nextlat")
+        >>> figure = opened.figure("world")
+        >>> figures.figure_caption(figure).split("?")[0]
+        'Where are we in the world'
+        >>> opened.close()
+        """
+        shown, state = self.panels[one_of("panel", panel, self.panels)], self.state
+        state.loop.flush()
+        while shown.plot is not None or not shown.drawn:
+            # A probe that has been fitted may lead the panel to ask for another.
+            if state.jobs.running is None and state.layouts.running is None:
+                break
+            state.jobs.wait()
+            state.layouts.wait()
+        return picture(shown, size)
 
 
 class Panels(Mapping[str, Panel]):
@@ -344,42 +380,6 @@ class Filter(Box):
             parts.append(f"{n:,} selected, {held_out:,} held out from the probes")
         self.summary.value = f'<span role="status">{escape("; ".join(parts))}</span>'
         self.clear.layout.display = None if n else "none"
-
-
-class Export(Box):
-    """Writes the figure of a panel, chosen by its question, to a file by `Studio.export`."""
-
-    def __init__(self, state: ViewState, panels: Mapping[str, str], export: Callable[..., Path], theme: Any) -> None:
-        super().__init__(state)
-        self._export = export
-        options = [(question, name) for name, question in panels.items()]
-        self.panel = choice("Export", "The panel to write to a file", options, max_width="330px")
-        self.path = ipywidgets.Text(
-            value=f"{options[0][1]}.png", description="to", continuous_update=False, style=LABEL,
-            tooltip=f"File name, in the notebook's folder: {', '.join(f'.{ending}' for ending in FORMATS)}",
-            layout={"width": "220px"},
-        )  # fmt: skip
-        self.size = choice("size", "Width of the figure, with text of a fitting size", SIZES)
-        self.overwrite = ipywidgets.Checkbox(
-            description="replace", tooltip="Overwrite an existing file", indent=False, layout={"width": "auto"}
-        )
-        self.button = self._button("Export", "Write the file", self._press)
-        self._result = ipywidgets.HTML()
-        row = controls.row(theme, self.panel, self.path, self.size, self.overwrite, self.button, self._result)
-        self.children = [row, self._alert]
-        self._link(self.panel, self._name)
-
-    def _name(self, change: Any) -> None:
-        """Suggest the panel's name, with the present file format."""
-        ending = Path(self.path.value).suffix or ".png"
-        self.path.value, self._result.value = f"{self.panel.value}{ending}", ""
-
-    def _press(self) -> None:
-        self._result.value = ""
-        path = self._export(
-            self.panel.value, self.path.value, size=self.size.value or None, overwrite=self.overwrite.value
-        )  # fmt: skip
-        self._result.value = f'<span role="status">wrote {escape(path.resolve())}</span>'
 
 
 def _classed(widget: Any, names: str) -> Any:

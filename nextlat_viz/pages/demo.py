@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 
 from nextlat_viz import analysis, figures, io, worlds
 from nextlat_viz.analysis import measure
-from nextlat_viz.figures.export import NO_BROWSER, browser, drawable, on_white, write_images
+from nextlat_viz.figures.export import NO_BROWSER, browser, drawable, write_images
+from nextlat_viz.figures.paper import on_white
 from nextlat_viz.pages.plates import Group
 from nextlat_viz.pages.report import report
 from nextlat_viz.training import train

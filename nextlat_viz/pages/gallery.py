@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from nextlat_viz import figures, io, worlds
 from nextlat_viz.analysis import measure
 from nextlat_viz.display import counted
-from nextlat_viz.figures.export import NO_BROWSER, drawable, on_white, write_images
+from nextlat_viz.figures.export import NO_BROWSER, drawable, write_images
+from nextlat_viz.figures.paper import on_white
 from nextlat_viz.pages.page import INDEX_FILE, PLOTLY_FILE, figure_html, render, write_page
 from nextlat_viz.pages.plates import OVERALL, PLATES, Drawing, Group, grouped, seeds_drawing
 from nextlat_viz.training.checkpoint import Checkpoint, load, shipped_folders

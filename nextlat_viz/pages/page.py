@@ -17,7 +17,8 @@ from plotly.offline import get_plotlyjs
 from nextlat_viz import io
 from nextlat_viz.display import escape
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.export import provenance_text, sidecar
+from nextlat_viz.figures.export import sidecar
+from nextlat_viz.figures.provenance import provenance_text
 from nextlat_viz.plotting import CURSOR, configuration
 
 PLOTLY_FILE, INDEX_FILE = "plotly.min.js", "index.html"

@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from nextlat_viz import io
 from nextlat_viz.display import draws
-from nextlat_viz.figures.export import provenance_record, write_images
+from nextlat_viz.figures.export import write_images
 from nextlat_viz.figures.measures import measure_figure
+from nextlat_viz.figures.provenance import provenance_record
 from nextlat_viz.pages.page import figure_html, render
 
 if TYPE_CHECKING:

@@ -30,8 +30,10 @@ state = studio.state
 studio.cursor.controls.play.playing = False
 state.world, state.color, state.site, state.step, state.filter = "rrxor", "state", "hidden", None, {}
 state.selection, state.arrangement = (), {}
-studio._more.value = False
+studio._more.value = studio._workshop.value = False
 studio.rail.leave()
+while studio.tray.pins:
+    studio.tray._remove(0)
 state.go_to(3, 5)
 """
 # One cell of the page's notebook shows the studio that the kernel has already.
@@ -65,7 +67,7 @@ class Opened(NamedTuple):
         self.card("space").locator(".nlv-tabs").get_by_role("button", name=name, exact=True).click()
 
     def more(self) -> None:
-        self.studio.locator("button[title='Filter, theme, export']").click()
+        self.studio.locator("button[title='Filter, theme']").click()
 
     def plot(self, name: str) -> Plot:
         figure = self.card(name).locator(".js-plotly-plot")
@@ -349,18 +351,32 @@ def test_a_panel_takes_the_room_of_all(opened: Opened) -> None:
     expect(opened.card("world")).to_be_visible()
 
 
-def test_export_by_hand(opened: Opened, server: Server) -> None:
-    book = opened.notebook
-    opened.more()
-    book.choose("Export", "What does the model predict next?")
-    field = book.control("to").locator("input")
-    expect(field).to_have_value("next.png")
-    field.fill("next.svg")
-    field.press("Enter")
-    opened.studio.get_by_role("button", name="Export", exact=True).click()
-    expect(opened.studio).to_contain_text("wrote ")
-    for name in ("next.svg", "next.svg.json"):
-        assert (server.notebooks / name).stat().st_size > 500
+def test_a_figure_for_a_paper_in_a_few_clicks(opened: Opened, tmp_path: Path) -> None:
+    book, page = opened.notebook, opened.notebook.page
+    for name in ("space", "next"):
+        opened.card(name).locator("button[title='Add this figure to the tray']").click()
+    figures = opened.studio.locator("button[title='Arrange and download the pinned figures']")
+    expect(figures).to_contain_text("Figures (2)")
+    figures.click()
+    tray = opened.studio.locator(".nlv-tray")
+    book.choose("Width", "one-column page, 5.5 in")
+    expect(tray.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    expect(tray).to_contain_text("(b)")
+    caption = tray.locator("textarea").first.input_value()
+    assert "95 % bootstrap interval" in caption or "hidden states of" in caption
+    book.screenshot("workshop")
+    with page.expect_download(timeout=LIMIT * 1000) as started:
+        tray.get_by_role("button", name="Download", exact=True).click()
+    path = tmp_path / started.value.suggested_filename
+    started.value.save_as(path)
+    assert path.name == "figure.pdf"
+    box = re.search(rb"/MediaBox \[0 0 ([\d.]+)", path.read_bytes())
+    assert box is not None
+    assert float(box[1]) / 72 == pytest.approx(5.5, rel=0.01)
+    tray.get_by_role("button", name="Show code", exact=True).click()
+    expect(tray.locator(".nlv-tray-code textarea")).to_have_value(re.compile(r"nlv\.figures\.compose\(\[a, b\]"))
+    figures.click()
+    expect(opened.card("space")).to_be_visible()
 
 
 def test_a_second_browser_sees_it_and_breaks_nothing(opened: Opened, server: Server, browser: Browser) -> None:

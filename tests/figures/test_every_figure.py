@@ -33,7 +33,7 @@ from tests.figures.test_recursion import measures as recursion_measures
 from tests.figures.test_recursion import thinking
 from tests.synthetic import make_latents
 
-HELPERS = {"color_options", "for_print", "one_browser", "print_options", "provenance_of"}
+HELPERS = {"color_options", "figure_caption", "for_print", "one_browser", "print_options", "provenance_of"}
 HELPERS |= {"contact_sheet", "template", "write_figure"}
 NAMES = ("next-token", "NextLat")
 # Of two colours that stand for models, or for one of five states, in CIE 1976 L*a*b*; 2.3 can just be told apart.

@@ -658,11 +658,13 @@ def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, 
         opened.export("pairs", tmp_path / "c.html")
 
 
-@pytest.mark.parametrize("size", ["column", "text", "slide"])
+@pytest.mark.parametrize("size", ["column", "single", "text", "slide", "poster"])
 def test_export_fits_a_paper_or_a_slide(opened: Studio, tmp_path: Path, size: str) -> None:
     path = opened.export("next", tmp_path / "next.html", size=size)
-    assert json.loads(path.with_name(f"{path.name}.json").read_text())["parameters"]["size"] == size
-    width = {"column": 440, "text": 648, "slide": 640}[size]
+    about = json.loads(path.with_name(f"{path.name}.json").read_text())["parameters"]
+    assert about["size"] == size
+    assert "Models trained on rrxor" in about["caption"]
+    width = {"column": 374, "single": 634, "text": 778, "slide": 640, "poster": 576}[size]
     assert f'"width":{width}' in path.read_text()
 
 
@@ -670,23 +672,6 @@ def test_export_refuses_sizes_that_are_none_or_too_small(opened: Studio, tmp_pat
     with pytest.raises(UnknownNameError, match=r"print size 'colum'\. Did you mean 'column'"):
         opened.export("next", tmp_path / "a.html", size="colum")
     assert not list(tmp_path.iterdir())
-
-
-def test_the_export_button(opened: Studio, tmp_path: Path) -> None:
-    export = opened.exports
-    assert "pairs" not in dict(export.panel.options).values()
-    assert [label for label, _ in export.size.options] == ["as shown", "column of a paper", "text of a paper", "slide"]
-    assert export.size.label == "as shown"
-    export.panel.value, export.size.value = "space", "text"
-    assert export.path.value == "space.png"
-    export.path.value = str(tmp_path / "space.html")
-    export.button.click()
-    assert str(tmp_path) in export._result.value
-    export.button.click()
-    assert "FileExistsError" in export._alert.value
-    export.overwrite.value = True
-    export.button.click()
-    assert export._alert.value == ""
 
 
 def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
@@ -701,6 +686,11 @@ def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
     before = [what_if.plot.data[i].y for i in traces(what_if.plot, "after")]
     what_if.to.value = "first 0"
     assert not np.array_equal(before, [what_if.plot.data[i].y for i in traces(what_if.plot, "after")])
+    # The plane of readings is part of the figure.
+    figure = shipped.figure("what_if", size=(500, 300))
+    assert "Target (marker)" in " ".join(note.text for note in figure.layout.annotations)
+    assert figure.layout.width > 800
+    assert any(trace.type == "scattergl" and len(trace.x) > 100 for trace in figure.data)
     what_if.metric.value = "covariance"
     what_if.to.value = what_if.to.options[-1][1]
     assert "No row is selected" in what_if.words

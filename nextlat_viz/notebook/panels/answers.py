@@ -23,6 +23,7 @@ from nextlat_viz.notebook.panel import Panel, take_legend, text_line
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
+    from nextlat_viz.analysis import ProbeResult
     from nextlat_viz.training import Checkpoint
 
 # Letters that fit over one of three views in a row.
@@ -80,6 +81,12 @@ class ModelPanel(Panel):
             if note.xref == "paper" and note.x == 0 and note.xanchor == "left":
                 note.xshift = 4 - figure.layout.margin.l
         return figure
+
+    def _fitted(self, target: str, site: str) -> list[ProbeResult]:
+        """The probes of a target that have been fitted, of every model that has one."""
+        results = self.state.scene.results
+        known = [results.peek(("probe", model, target, site)) for model in range(len(self.state.latents))]
+        return [probe for probe in known if probe is not None]
 
     def _checkpoint(self, model: int) -> Checkpoint:
         """The model's checkpoint; raises a ValueError where there are only latents."""
@@ -162,6 +169,10 @@ class KnowsPanel(ModelPanel):
 
     def _answer(self, model: int, row: int) -> Any:
         return read_out(self.state.scene.latents[model], self._probe(model, self.state.target, self.state.site), row)
+
+    @property
+    def probes(self) -> list[ProbeResult]:
+        return self._fitted(self.state.target, self.state.site)
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = read_out_figure(answers, most=_BARS, theme=theme)

@@ -17,6 +17,7 @@ from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.cloud.figure import cloud_figure
 from nextlat_viz.notebook.cloud.latents import VIEWS, EveryPoint, Readings, places
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
 from nextlat_viz.notebook.panel import Panel, choice
@@ -24,7 +25,7 @@ from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
-    from nextlat_viz.analysis import Projection
+    from nextlat_viz.analysis import ProbeResult, Projection
     from nextlat_viz.analysis.projection.umap import Progress
 
 # Characters of a label that fit at the side of its row of views.
@@ -100,6 +101,17 @@ class SpacePanel(Panel):
         """The figure for the present state; where clouds are drawn, their view as a figure."""
         self._update()
         return self._figure() if self.points.value else self._plot
+
+    @property
+    def views(self) -> list[Any]:
+        """The figure, or one for each cloud."""
+        return [cloud_figure(cloud) for cloud in self.clouds] if self.points.value else super().views
+
+    @property
+    def probes(self) -> list[ProbeResult]:
+        self._update()
+        known = [probe for readings in self._readings for probe in readings.values()]
+        return [probe for probe in known if not isinstance(probe, str)]
 
     def _offer(self, change: Any) -> None:
         """Offer all rows where a figure shows a sample, and the views that the scene has."""

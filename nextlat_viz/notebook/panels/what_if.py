@@ -9,6 +9,7 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from nextlat_viz.analysis.interventions.inject import Injector
 from nextlat_viz.analysis.interventions.plane import JointProbe, injection_plane
@@ -19,6 +20,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import column
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.cloud.figure import cloud_figure
 from nextlat_viz.notebook.cloud.latents import RowCloud
 from nextlat_viz.notebook.panel import ROOM, choice, text_line
 from nextlat_viz.notebook.panels.answers import ModelPanel, in_a_row
@@ -68,6 +70,22 @@ class WhatIfPanel(ModelPanel):
         for control in (self.to, self.metric, self.model):
             self._link(control, lambda change: self._ask())
         self._link(self.slider, self._slide)
+
+    @property
+    def views(self) -> list[Any]:
+        """The plane of readings, where there is one, and the figure."""
+        figure, plane = super().views, self.plane
+        return [cloud_figure(plane.cloud), *figure] if plane.cloud and plane.box.layout.display is None else figure
+
+    @property
+    def probes(self) -> list[ProbeResult]:
+        names = (self.state.target,) if self._chosen is None else self._chosen.targets
+        return [probe for name in names for probe in self._fitted(name, HIDDEN)]
+
+    @property
+    def held(self) -> list[float] | None:
+        """The numbers that were dragged to; None where the target was chosen from the list."""
+        return np.ravel(self._held).tolist() if self.to.value == _DRAGGED and self._held is not None else None
 
     def _arrange(self, stage: ipywidgets.VBox) -> Sequence[Any]:
         """The plane to the left of the figure."""
@@ -130,15 +148,16 @@ class WhatIfPanel(ModelPanel):
         plane, cloud = self._chosen, self.plane.cloud
         if plane is None or cloud is None:
             return
-        self._hold(plane.reading((x, y), self.plane.now))
+        self.hold(plane.reading((x, y), self.plane.now))
         cloud.handle = tuple(plane.coordinates(self._held).tolist())
 
     def _slide(self, change: Any) -> None:
         if not self._following:
-            self._hold(np.array([change["new"]]))
+            self.hold([change["new"]])
 
-    def _hold(self, wanted: np.ndarray) -> None:
-        self._held = wanted
+    def hold(self, wanted: ArrayLike) -> None:
+        """Take numbers as the target, as many as the probe reads."""
+        self._held = np.asarray(wanted, dtype=float)
         self.to.value = _DRAGGED
         self._ask()
 

@@ -26,12 +26,12 @@ class WorldPanel(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self._kind = choice("Picture", "How the world is drawn")
+        self.kind = choice("Picture", "How the world is drawn")
         self._offer(None)
         self._link(self.state, self._offer, "world")
         self._caption = text_line()
-        self._show(beside=[self._kind], below=[self._caption])
-        self._link(self._kind, lambda change: self._ask())
+        self._show(beside=[self.kind], below=[self._caption])
+        self._link(self.kind, lambda change: self._ask())
 
     def _offer(self, change: Any) -> None:
         """Offer the world's pictures, the beliefs first: they are what a reader of the tokens can know."""
@@ -40,19 +40,19 @@ class WorldPanel(Panel):
         except LatentsError:
             kinds = []
         kinds.sort(key=lambda kind: kind != "beliefs")
-        self._kind.options = kinds
-        self._kind.value = kinds[0] if kinds else None
-        self._kind.layout.display = None if len(kinds) > 1 else "none"
+        self.kind.options = kinds
+        self.kind.value = kinds[0] if kinds else None
+        self.kind.layout.display = None if len(kinds) > 1 else "none"
 
     def _depends_on(self) -> tuple[Any, ...]:
         state = self.state
-        return self._kind.value, state.scene.recursive and (state.jobs.changes, state.dark)
+        return self.kind.value, state.scene.recursive and (state.jobs.changes, state.dark)
 
     @property
     def why_not(self) -> str:
         """Why there is no picture."""
         try:
-            return "" if self._kind.value else f"The world {self.state.scene.world.name!r} has no picture."
+            return "" if self.kind.value else f"The world {self.state.scene.world.name!r} has no picture."
         except LatentsError as error:
             return f"{error}."
 
@@ -61,7 +61,7 @@ class WorldPanel(Panel):
             return self.why_not
         if self.state.scene.recursive:
             return self._boards()
-        state, kind = self.state, self._kind.value
+        state, kind = self.state, self.kind.value
         world = state.scene.world
         figure = world.draw(kind, episode=state.scene.read(state.episode), position=state.position, width=_WIDTH)
         # Its own height, the width of its panel.

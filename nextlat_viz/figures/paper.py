@@ -1,0 +1,325 @@
+"""Figures for print: the widths of venues, dark text of one size on white, a key in words in place of a legend."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+import plotly.graph_objects as go
+
+from nextlat_viz.errors import is_number, unknown
+from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.layout import KEY_LINE, broken_lines, key, margins, narrowed, note
+from nextlat_viz.plotting import INK
+
+_FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+# Pixels: of the text, and of the smallest text. In a paper these are 7.5 and 6.6 points.
+_TEXT, _SMALLEST = 12.0, 10.5
+# Points that stay vector; a file of more is slow to open, so that they are drawn as an image inside the axes.
+MOST_VECTOR = 4_000
+# Names at the ends of lines, and pixels between two of them.
+_MOST_NAMES, _APART = 5, 13.0
+_LONGEST_TITLE = 200
+_WORDS = "words"
+_LEAST_INCHES, _MOST_INCHES = 1, 100
+
+
+class Options(TypedDict):
+    """Options of `write_figure`."""
+
+    width: int
+    scale: float
+    inches: float
+
+
+def _options(inches: float | int, points: float | int, dots: int) -> Options:
+    """Lay a figure out so that text of 12 pixels has some points in print."""
+    width = round(inches * _TEXT * 72 / points)
+    return {"width": width, "scale": dots * inches / width, "inches": inches}
+
+
+SIZES: dict[str, Options] = {
+    # A column of a two-column page, the text of a one-column page, the text of a two-column page.
+    "column": _options(3.25, 7.5, 300),
+    "single": _options(5.5, 7.5, 300),
+    "text": _options(6.75, 7.5, 300),
+    # A third of a screen's 1,920 pixels.
+    "slide": _options(40 / 3, 18, 144),
+    "poster": _options(16, 24, 200),
+}
+# Pixels that a view needs beside others.
+LEAST_VIEW = 110
+
+
+def print_options(size: str | float | int = "column") -> Options:
+    """Return the options to give to `write_figure` for a size.
+
+    A PNG then has 300 dots per inch, or the 1,920 pixels of a slide; an SVG or a PDF is as wide as in print.
+
+    Parameters
+    ----------
+    size : {"column", "single", "text", "slide", "poster"} or float
+        A column of a two-column page (3.25 inches), the text of a one-column page (5.5), the text of a two-column page
+        (6.75), a slide (13.3), a poster's figure (16), or inches, with the text size of a paper.
+
+    Raises
+    ------
+    UnknownNameError
+        For another size.
+    ValueError
+        For inches outside 1 to 100.
+
+    Examples
+    --------
+    >>> print_options("slide")
+    {'width': 640, 'scale': 3.0, 'inches': 13.333333333333334}
+    """
+    if is_number(size) and not isinstance(size, str):
+        if not _LEAST_INCHES <= size <= _MOST_INCHES:
+            raise ValueError(f"size={size!r}: inches must be in {_LEAST_INCHES}..{_MOST_INCHES}, such as 3.25")
+        return _options(float(size), 7.5, 300)
+    if size not in SIZES:
+        raise unknown("print size", size, SIZES)
+    return SIZES[str(size)]
+
+
+def on_white(figure: go.Figure) -> go.Figure:
+    """Return a copy with dark text on white, for any theme it was drawn in.
+
+    Examples
+    --------
+    >>> on_white(go.Figure()).layout.paper_bgcolor
+    'white'
+    """
+    ink, others = themes.ink("light"), {themes.ink("dark"), themes.ink("auto"), INK}
+    # Part by part: as a whole, plotly would encode the arrays.
+    layout = {name: part for name, part in figure.layout.to_plotly_json().items() if name != "template"}
+    traces = [trace.to_plotly_json() for trace in figure.data]
+    paper = go.Figure(_replaced(traces, others, ink), _replaced(layout, others, ink))
+    paper.update_layout(template=themes.template("light"), paper_bgcolor="white", font_color=ink)
+    return paper
+
+
+def on_paper(figure: go.Figure) -> go.Figure:
+    """Return a copy `on_white` in one font and size, without hover texts; many points will be drawn as an image."""
+    paper = on_white(figure)
+    paper.update_layout(font={"family": _FONT, "size": _TEXT}, hovermode=False)
+    fonts: list[Any] = [item.font for item in paper.layout.annotations]
+    _names_inside(paper)
+    for name in paper.layout:
+        if name.startswith(("xaxis", "yaxis")):
+            axis = paper.layout[name]
+            fonts += [axis.tickfont, axis.title.font]
+        elif name.startswith("coloraxis"):
+            fonts += [paper.layout[name].colorbar.tickfont, paper.layout[name].colorbar.title.font]
+    traces, total = [], 0
+    for trace in paper.data:
+        if "textfont" in trace and isinstance(trace.textfont.size, (int, float)):
+            fonts.append(trace.textfont)
+        if trace.type in ("scatter", "scattergl") and "markers" in (trace.mode or "") and trace.x is not None:
+            total += _length(trace.x)
+    for font in fonts:
+        if font.size is not None:
+            font.size = min(max(font.size, _SMALLEST), _TEXT)
+    for trace in paper.data:
+        content = {
+            name: part for name, part in trace.to_plotly_json().items()
+            if not name.startswith("hover") and name not in ("customdata", "type")
+        }  # fmt: skip
+        if trace.type == "scatter" and _is_picture(paper):
+            # A picture's outermost marks may be larger than its axes.
+            content["cliponaxis"] = False
+        if trace.type in ("scatter", "scattergl"):
+            many = total > MOST_VECTOR and (trace.type == "scattergl" or _length(content.get("x", ())) > MOST_VECTOR)
+            # What lies over points that are an image must be one too.
+            kind = go.Scattergl if many else go.Scatter
+            traces.append(kind(**{name: part for name, part in content.items() if not (many and name == "cliponaxis")}))
+        else:
+            traces.append(type(trace)(**content))
+    paper.data = ()
+    paper.add_traces(traces)
+    return paper
+
+
+def fitted(figure: go.Figure, width: int) -> go.Figure:
+    """Return a copy of some pixels' width: headings broken into lines, legend and words in text that fits below."""
+    paper = go.Figure(figure)
+    words = take_words(paper)
+    below = [item for item in paper.layout.annotations if _is_below(item)]
+    paper.layout.annotations = [item for item in paper.layout.annotations if not _is_below(item)]
+    if _is_picture(paper):
+        # Nothing is written beside the axes.
+        paper.update_layout(margin_l=8, margin_r=8, margin_b=8)
+    _title_as_heading(paper)
+    legend = [] if _name_lines(paper, width) else key(paper)
+    for trace in paper.data:
+        trace.showlegend = False
+    paper.layout.showlegend = False
+    paper = narrowed(paper, width)
+    lines = [" &nbsp; ".join(legend)] if legend else []
+    lines += [line for item in below for line in item.text.split("<br>")]
+    return with_lines(paper, [*lines, *words], width) if lines or words else paper
+
+
+def with_words(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
+    """Write lines below a figure as `with_lines` does, that `take_words` takes away for a figure of another width."""
+    before = margins(figure)["b"]
+    with_lines(figure, lines, width)
+    figure.layout.annotations[-1].name = _WORDS
+    figure.layout.meta = {**(figure.layout.meta or {}), _WORDS: [lines, figure.layout.margin.b - before]}
+    return figure
+
+
+def take_words(figure: go.Figure) -> list[str]:
+    """Take the lines of `with_words` off a figure."""
+    note = next((item for item in figure.layout.annotations if item.name == _WORDS), None)
+    if note is None:
+        return []
+    lines, more = figure.layout.meta[_WORDS]
+    figure.layout.annotations = [item for item in figure.layout.annotations if item.name != _WORDS]
+    figure.layout.meta = {name: part for name, part in figure.layout.meta.items() if name != _WORDS}
+    figure.update_layout(height=figure.layout.height - more, margin_b=figure.layout.margin.b - more)
+    return list(lines)
+
+
+def _length(values: Any) -> int:
+    """Count the values of a trace, which plotly may have encoded."""
+    if isinstance(values, Mapping):
+        return len(values["bdata"]) * 3 // 4 // np.dtype(values["dtype"]).itemsize
+    return len(values)
+
+
+def _names_inside(figure: go.Figure) -> None:
+    """Write names on a coloured ground, such as those of corners, without it and inside the view."""
+    for item in figure.layout.annotations:
+        if item.bgcolor and item.xref != "paper" and item.yref != "paper":
+            item.update(bgcolor="rgba(255,255,255,0.8)", font={"color": themes.ink("light")})
+            scale = figure.layout[f"xaxis{(item.xref or 'x')[1:]}"].range
+            if scale is not None and isinstance(item.x, (int, float)):
+                side = (item.x - scale[0]) / (scale[1] - scale[0])
+                item.update(xanchor="left" if side < 0.15 else "right" if side > 0.85 else "center", xshift=0)
+
+
+def _is_below(item: Any) -> bool:
+    """Whether an annotation stands under the whole figure."""
+    return (
+        item.xref == item.yref == "paper" and (item.y or 0) <= 0.01 and item.yanchor != "bottom" and not item.textangle
+    )
+
+
+def _is_picture(figure: go.Figure) -> bool:
+    """Whether no axis is drawn."""
+    return all(figure.layout[name].visible is False for name in figure.layout if name[:5] in ("xaxis", "yaxis"))
+
+
+def with_lines(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
+    """Write lines of plotly's HTML below a figure, broken to its width; the figure grows in height."""
+    margin, size = margins(figure), 11.0
+    text = broken_lines(lines, width - 8, size)
+    place = {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": size}}
+    below = note(0.0, 0.0, "<br>".join(text), **place, xshift=4 - margin["l"], yshift=-margin["b"])
+    figure.add_annotation(below)
+    more = round(len(text) * size * 1.3) + 10
+    return figure.update_layout(height=(figure.layout.height or 450) + more, margin_b=margin["b"] + more)
+
+
+def _title_as_heading(figure: go.Figure) -> None:
+    """Make the title a heading, which is broken where it does not fit."""
+    text, margin = figure.layout.title.text, margins(figure)
+    if text:
+        lines = textwrap.shorten(text, _LONGEST_TITLE, placeholder=" …") if "<" not in text else text
+        bold = lines if lines.startswith("<b>") else f"<b>{lines}</b>"
+        place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "font": {"size": _TEXT}}
+        top = max(margin["t"] - 18 - KEY_LINE * text.count("<br>"), 4)
+        figure.add_annotation(note(0.0, 1.0, bold, **place, xshift=4 - margin["l"], yshift=top))
+        figure.layout.title.text = ""
+
+
+def _name_lines(figure: go.Figure, width: int) -> bool:
+    """Write the names of a few lines at their ends, in place of a legend; returns whether that was possible."""
+    named = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
+    axes = {(trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data if "xaxis" in trace}
+    lines = [trace for trace in named if trace.type == "scatter" and "lines" in (trace.mode or "lines")]
+    lines = [trace for trace in lines if trace.y is not None and len(trace.y) > 1]
+    if not key(figure) or len(axes) != 1 or len(lines) != len(named) or len(lines) > _MOST_NAMES:
+        return False
+    room = max(len(trace.name) for trace in lines) * 6.2 + 10
+    scale = figure.layout.yaxis
+    if room > 0.3 * width or scale.type not in (None, "linear", "log"):
+        return False
+    log = scale.type == "log"
+
+    def height(values: Any) -> np.ndarray:
+        numbers = np.asarray(values, dtype=float)
+        return np.log10(np.where(numbers > 0, numbers, np.nan)) if log else numbers
+
+    every = np.concatenate([height(trace.y) for trace in figure.data if trace.y is not None and len(trace.y)])
+    if not np.isfinite(every).any():
+        return False
+    low, high = scale.range or (np.nanmin(every), np.nanmax(every))
+    pad = 0.0 if scale.range else 0.05 * ((high - low) or 1.0)
+    low, high = low - pad, high + pad
+    margin = margins(figure)
+    tall = max((figure.layout.height or 450) - margin["t"] - margin["b"], 60)
+    ends = []
+    for trace in lines:
+        values = height(trace.y)
+        known = values[np.isfinite(values)]
+        if not known.size:
+            return False
+        ends.append((float((known[-1] - low) / (high - low)) * tall, trace))
+    ends.sort(key=lambda end: end[0])
+    places = np.array([end[0] for end in ends])
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + _APART)
+    places -= max(0.0, places[-1] - tall) if len(places) else 0.0
+    figure.layout.yaxis.range = [low, high]
+    for place, (_, trace) in zip(places, ends, strict=True):
+        color = trace.line.color or themes.ink("light")
+        # At the size of the text that `on_paper` gives to all.
+        figure.add_annotation(
+            xref="x domain", yref="y domain", x=1, y=place / tall, text=trace.name, showarrow=False,
+            xanchor="left", yanchor="middle", xshift=4, font={"size": 11, "color": color},
+        )  # fmt: skip
+    figure.layout.margin.r = max(margin["r"] if margin["r"] > 60 else 0, room)
+    return True
+
+
+def _replaced(value: Any, colors: set[str], ink: str) -> Any:
+    """Replace colours that stand for the text's, in a figure drawn for another page."""
+    if isinstance(value, str):
+        return ink if value in colors else value
+    if isinstance(value, Mapping):
+        return {name: _replaced(part, colors, ink) for name, part in value.items()}
+    if isinstance(value, (list, tuple)) and any(isinstance(part, (str, Mapping, list, tuple)) for part in value):
+        return [_replaced(part, colors, ink) for part in value]
+    return value
+
+
+def plain_html(text: str) -> str:
+    """Reduce a page's HTML to the tags that plotly draws.
+
+    Examples
+    --------
+    >>> plain_html('<span role="status">a <code>b</code></span>&ensp;<span style="color:red">c</span>')
+    'a b&nbsp; <span style="color:red">c</span>'
+    """
+    text = re.sub(r"&e[mn]sp;", "&nbsp; ", text)
+    text = re.sub(r"<(?:/div|/p|/li|br ?/?)>", "<br>", text)
+    kept = re.compile(r"</?(?:b|i|sub|sup)>|<br>|<span style=\"color:[^\"]*\">")
+    parts, opened = [], list[bool]()
+    for part in re.split(r"(<[^>]*>)", text):
+        if part.startswith("<span"):
+            opened.append(bool(re.search(r"color:", part)))
+            color = re.search(r"color:\s*([^;\"']+)", part)
+            if opened[-1] and color:
+                parts.append(f'<span style="color:{color[1]}">')
+        elif part == "</span>":
+            if opened and opened.pop():
+                parts.append(part)
+        elif not part.startswith("<") or kept.fullmatch(part):
+            parts.append(part)
+    return re.sub(r"(?:<br>)+$", "", "".join(parts))

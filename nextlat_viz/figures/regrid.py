@@ -1,0 +1,134 @@
+"""The views of a figure laid out again for another width: smaller, in more rows, with the room for their texts kept."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from nextlat_viz.figures.layout import GAP, column_domains, margins
+
+_PAGE = 900  # pixels of a figure that says no width
+_LINE, _AXIS = 15, 34  # pixels of a line of a heading, and below a view
+_EDGE = 1e-3
+# Height of a view as shares of its width; of planes, whose axes have one scale, too.
+_FLATTEST, _TALLEST = 0.45, 1.1
+
+
+class _View(NamedTuple):
+    """The number of a view's axes, and its place across and up."""
+
+    number: str
+    across: tuple[float, float]
+    up: tuple[float, float]
+
+
+def regridded(figure: go.Figure, most: int, room: int, height: int | None = None) -> go.Figure:
+    """Return a copy for some pixels of width, with at most so many views in a row.
+
+    Views keep their proportions within limits, or have a `height`; texts keep their size and distance to their view.
+    What was left free above the first row and below the last becomes a margin.
+
+    Examples
+    --------
+    >>> right = {"xaxis2": {"domain": [0.6, 1], "anchor": "y2"}, "yaxis2": {"anchor": "x2", "domain": [0, 1]}}
+    >>> wide = go.Figure(layout={"xaxis": {"domain": [0, 0.4]}, "yaxis": {"domain": [0, 1]}, "height": 300, **right})
+    >>> first, second = (axis.domain for axis in regridded(wide, 1, 300).select_yaxes())
+    >>> first[0] > second[1]
+    True
+    """
+    views, new, margin = _views(figure), go.Figure(figure), margins(figure)
+    inside = (figure.layout.height or 450) - margin["t"] - margin["b"]
+    across = (figure.layout.width or _PAGE) - margin["l"] - margin["r"]
+    if any(len(row) > most for row in _rows(views)):
+        # Room for the numbers at the axes of what is now the first column.
+        margin["l"] += max(min(view.across[0] for view in views) * across, _AXIS)
+        margin["r"] += (1 - max(view.across[1] for view in views)) * across
+    sides = margin["l"] + margin["r"]
+    if not views:
+        share = min(max(inside / max(across, 1), _FLATTEST), _TALLEST) * max(room - sides, 1)
+        return new.update_layout(width=room, height=round((height or share) + margin["t"] + margin["b"]))
+    rows = _rows(views)
+    top, low = (1 - rows[0][0].up[1]) * inside, rows[-1][0].up[0] * inside
+    gaps = [(upper[0].up[0] - lower[0].up[1]) * inside for upper, lower in itertools.pairwise(rows)]
+    # A row of too many views becomes several, as far apart as a heading and an axis take.
+    lines = [item.text.count("<br>") + 1 for item in new.layout.annotations if _is_heading(item, views)]
+    between = max(_AXIS, low) + _LINE * max(lines, default=0) + 8
+    places: list[tuple[_View, list[float], float, float]] = []  # view, across, top and height in pixels
+    start = 0.0
+    for i, row in enumerate(rows):
+        parts = -(-len(row) // most)
+        split = parts > 1
+        columns = column_domains(-(-len(row) // parts), GAP * 1.5)
+        for j, view in enumerate(row):
+            part, column = divmod(j, len(columns))
+            # The number of its new row stands in for where it begins.
+            place = columns[column] if split else list(view.across)
+            wide = (place[1] - place[0]) * max(room - sides, 1)
+            shape = (view.up[1] - view.up[0]) * inside / max((view.across[1] - view.across[0]) * across, 1)
+            high = height or min(max(shape, _FLATTEST), _TALLEST) * wide
+            places.append((view, place, float(part), high))
+        tallest = max(high for *_, high in places[-len(row) :])
+        for k in range(len(places) - len(row), len(places)):
+            view, place, number, _ = places[k]
+            places[k] = view, place, start + number * (tallest + between), tallest
+        start += parts * tallest + (parts - 1) * between + (gaps[i] if i < len(gaps) else 0.0)
+    moved = []
+    for view, place, above, high in places:
+        up = [max(1 - (above + high) / start, 0.0), 1 - above / start]
+        new.layout[f"xaxis{view.number}"].domain, new.layout[f"yaxis{view.number}"].domain = place, up
+        moved.append((view, place, up))
+    for item in new.layout.annotations:
+        if item.xref == item.yref == "paper":
+            _move(item, moved, inside / start)
+    top, low = margin["t"] + top, margin["b"] + low
+    return new.update_layout(width=room, height=round(start + top + low), margin={**margin, "t": top, "b": low})
+
+
+def _views(figure: go.Figure) -> list[_View]:
+    """Return the views, from the top left; none where axes are shared, which cannot be moved one by one."""
+    views = []
+    names = {f"{name[0]}{name[5:]}" for name in figure.layout if name[:5] in ("xaxis", "yaxis")} | {"x", "y"}
+    for number in sorted((name[1:] for name in names if name[0] == "x"), key=lambda number: int(number or 1)):
+        x, y = figure.layout[f"xaxis{number}"], figure.layout[f"yaxis{number}"] if f"y{number}" in names else None
+        if y is None or x.overlaying or y.overlaying or (x.anchor or f"y{number}") != f"y{number}":
+            return []
+        views.append(_View(number, tuple(x.domain or (0.0, 1.0)), tuple(y.domain or (0.0, 1.0))))
+    if any(name[0] == "y" and f"x{name[1:]}" not in names for name in names):
+        return []
+    return sorted(views, key=lambda view: (-round(view.up[1], 2), view.across))
+
+
+def _rows(views: list[_View]) -> list[list[_View]]:
+    rows: list[list[_View]] = []
+    for view in views:
+        if rows and abs(rows[-1][0].up[1] - view.up[1]) < 0.02:
+            rows[-1].append(view)
+        else:
+            rows.append([view])
+    return rows
+
+
+def _is_heading(item: Any, views: list[_View]) -> bool:
+    paper = item.xref == item.yref == "paper" and item.yanchor == "bottom"
+    return paper and any(abs(item.y - view.up[1]) < 0.01 for view in views)
+
+
+def _move(item: Any, moved: list[tuple[_View, list[float], list[float]]], share: float) -> None:
+    """Move a note with the view that it stands at: the one that it is nearest to, not right of it."""
+
+    def distance(entry: tuple[_View, list[float], list[float]]) -> float:
+        view = entry[0]
+        aside = max(view.across[0] - item.x - _EDGE, 0.0) * 3 + max(item.x - view.across[1], 0.0)
+        return aside + max(item.y - view.up[1], view.up[0] - item.y, 0.0)
+
+    view, place, up = min(moved, key=distance)
+    old = view.across
+    item.x = place[0] + (item.x - old[0]) / (old[1] - old[0]) * (place[1] - place[0])
+    if item.y >= view.up[1] - _EDGE:
+        item.y = up[1] + (item.y - view.up[1]) * share
+    elif item.y <= view.up[0] + _EDGE:
+        item.y = up[0] + (item.y - view.up[0]) * share
+    else:
+        item.y = up[0] + (item.y - view.up[0]) / (view.up[1] - view.up[0]) * (up[1] - up[0])

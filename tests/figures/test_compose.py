@@ -1,0 +1,175 @@
+"""Figures of a paper: whole figures with letters, as wide as a venue's column, legible there."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from nextlat_viz import figures
+from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.figures.export import figure_bytes, require_new
+from nextlat_viz.figures.layout import key
+from nextlat_viz.figures.paper import MOST_VECTOR, SIZES, on_paper, plain_html
+
+POINTS = {name: 72 * size["inches"] / size["width"] for name, size in SIZES.items()}
+
+
+def lines(*names: str) -> go.Figure:
+    traces = [go.Scatter(x=[0, 1, 2], y=[i, i, i + 0.01], mode="lines", name=name) for i, name in enumerate(names)]
+    return go.Figure(traces, {"height": 300, "title": {"text": "Loss"}, "xaxis": {"title": {"text": "step"}}})
+
+
+def cloud(n: int) -> go.Figure:
+    x, y = np.random.default_rng(0).normal(size=(2, n))
+    return go.Figure(go.Scattergl(x=x, y=y, mode="markers", hovertext=["point"] * n))
+
+
+def side_by_side(n: int) -> go.Figure:
+    layout: dict[str, object] = {"height": 300, "margin": {"t": 30, "b": 30}}
+    for i in range(n):
+        number = "" if i == 0 else i + 1
+        layout[f"xaxis{number}"] = {"domain": [i / n, (i + 0.8) / n], "anchor": f"y{number}"}
+        layout[f"yaxis{number}"] = {"domain": [0, 1], "anchor": f"x{number}"}
+    bars = [go.Bar(x=["a", "b"], y=[1, 2], xaxis=f"x{i or ''}", yaxis=f"y{i or ''}") for i in (None, *range(2, n + 1))]
+    return go.Figure(bars, layout)
+
+
+def texts(figure: go.Figure) -> str:
+    return " ".join(item.text for item in figure.layout.annotations)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_figure_is_as_wide_as_its_venue_with_text_that_can_be_read(size: str) -> None:
+    paper = figures.compose([lines("a", "b"), cloud(50)], width=size)
+    assert (paper.layout.width, paper.layout.meta["inches"]) == (SIZES[size]["width"], SIZES[size]["inches"])
+    # plotly's default is 12 pixels.
+    sizes = [paper.layout.font.size or 12, *(item.font.size or 12 for item in paper.layout.annotations)]
+    sizes += [part.tickfont.size or 11 for part in (*paper.select_xaxes(), *paper.select_yaxes())]
+    assert min(sizes) * POINTS[size] >= 6
+    assert max(sizes) * POINTS[size] <= 24.01
+    assert paper.layout.paper_bgcolor == "white"
+
+
+def test_parts_have_letters_and_keep_to_their_places() -> None:
+    paper = figures.compose([lines("a", "b"), cloud(50), side_by_side(2)], width="text", columns=2)
+    assert [mark in texts(paper) for mark in ("(a)", "(b)", "(c)", "(d)")] == [True, True, True, False]
+    places = [tuple(axis.domain) for axis in paper.select_xaxes()]
+    assert len(places) == 4
+    assert places[0][1] < places[1][0]
+    ups = [tuple(axis.domain) for axis in paper.select_yaxes()]
+    assert ups[2][1] < ups[0][0]
+    for axes in zip(paper.select_xaxes(), paper.select_yaxes(), strict=True):
+        assert all(0 <= end <= 1 for axis in axes for end in axis.domain)
+    assert {(trace.xaxis, trace.yaxis) for trace in paper.data} == {(f"x{i}", f"y{i}") for i in ("", 2, 3, 4)} | {
+        ("x", "y")
+    }
+    assert "(a)" not in texts(figures.compose([cloud(5)], width="column"))
+
+
+def test_few_lines_are_named_at_their_ends_and_marks_in_a_line_below() -> None:
+    named = figures.compose([lines("next-token", "NextLat")], width="column")
+    assert {item.text for item in named.layout.annotations if item.xref == "x domain"} == {"next-token", "NextLat"}
+    heights = sorted(item.y for item in named.layout.annotations if item.xref == "x domain")
+    assert heights[1] - heights[0] > 0.05
+    bars = go.Figure([go.Bar(y=[1], name="mine"), go.Bar(y=[2], name="yours", marker_pattern_shape="/")])
+    assert "■</span> mine" in texts(figures.compose([bars], width="column"))
+    assert "▨</span> yours" in texts(figures.compose([bars], width="column"))
+    assert not any(trace.showlegend for trace in named.data)
+    assert key(go.Figure(layout={"showlegend": False})) == []
+
+
+def test_views_that_are_too_narrow_stand_in_rows() -> None:
+    paper = figures.compose([side_by_side(4)], width="column")
+    assert len({round(axis.domain[1], 3) for axis in paper.select_yaxes()}) == 2
+    assert all((axis.domain[1] - axis.domain[0]) * 374 > 90 for axis in paper.select_xaxes())
+    with pytest.raises(ValueError, match=r"figures\[0\] has 2 views side by side, too small to read"):
+        figures.compose([go.Figure(shared_axis())] * 9, width="column", columns=9)
+
+
+def shared_axis() -> dict[str, object]:
+    layout = {"xaxis": {"domain": [0, 0.4]}, "xaxis2": {"domain": [0.6, 1], "anchor": "y"}}
+    return {"data": [{"y": [1]}, {"y": [1], "xaxis": "x2", "yaxis": "y"}], "layout": layout}
+
+
+def test_few_points_stay_vector_and_many_become_an_image() -> None:
+    assert on_paper(cloud(100)).data[0].type == "scatter"
+    assert on_paper(cloud(MOST_VECTOR + 1)).data[0].type == "scattergl"
+    assert on_paper(cloud(100)).data[0].hovertext is None
+
+
+def test_colours_of_another_page_become_dark_on_white() -> None:
+    figure = go.Figure(go.Scatter(y=[1], marker={"color": ["#e4e6ea", "#123456"]}), {"template": "plotly_dark"})
+    assert on_paper(figure).data[0].marker.color == ("#2b2f36", "#123456")
+
+
+def test_what_cannot_be_composed_is_refused() -> None:
+    with pytest.raises(ValueError, match="figures is empty"):
+        figures.compose([])
+    with pytest.raises(TypeError, match=r"write \[figure\]"):
+        figures.compose(cloud(3))
+    with pytest.raises(TypeError, match=r"figures\[1\] must be a plotly figure, got str"):
+        figures.compose([cloud(3), "figure"])
+    with pytest.raises(ValueError, match="trace of type 'pie'"):
+        figures.compose([go.Figure(go.Pie(values=[1]))], width="column")
+    with pytest.raises(UnknownNameError, match="unknown print size 'colum'"):
+        figures.compose([cloud(3)], width="colum")
+    with pytest.raises(ValueError, match=r"inches must be in 1\.\.100"):
+        figures.compose([cloud(3)], width=0.1)
+    with pytest.raises(ValueError, match="at most 26"):
+        figures.compose([cloud(3)] * 27)
+    stacked = go.Figure(go.Bar(y=[1]), {"barmode": "stack"})
+    with pytest.raises(ValueError, match="bars of one figure are 'stack', of another 'group'"):
+        figures.compose([stacked, go.Figure(go.Bar(y=[1]), {"barmode": "group"})], width="text")
+
+
+def test_file_names_and_options_are_checked_before_anything_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 10,004 characters"):
+        require_new(tmp_path / ("a" * 10_000 + ".pdf"))
+    with pytest.raises(UnknownNameError, match=r"unknown kind of figure file '\.bmp'"):
+        require_new(tmp_path / "a.bmp")
+    (tmp_path / "a.pdf").touch()
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        require_new(tmp_path / "a.pdf")
+    assert require_new(tmp_path / "a.pdf", overwrite=True) == tmp_path / "a.pdf"
+    with pytest.raises(ValueError, match="dpi=3: give 30 to 2,400"):
+        figure_bytes(cloud(3), "png", dpi=3)
+
+
+def test_html_of_a_page_is_reduced_to_what_plotly_draws() -> None:
+    text = plain_html('<div><span style="white-space:nowrap"><span style="color:#123456">■</span> a</span></div><br>b')
+    assert text == '<span style="color:#123456">■</span> a<br><br>b'
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
+def test_files_have_the_venues_width_and_their_text(tmp_path: Path) -> None:
+    paper = figures.compose([lines("next-token", "NextLat"), cloud(MOST_VECTOR + 1)], width="column", columns=1)
+    with figures.one_browser():
+        pdf, svg, png = (
+            figures.write_figure(paper, tmp_path / f"a.{kind}", dpi=150, transparent=True).read_bytes()
+            for kind in ("pdf", "svg", "png")
+        )
+    box = re.search(rb"/MediaBox \[0 0 ([\d.]+)", pdf)
+    assert box is not None
+    assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.01)
+    assert pdf.count(b"/ToUnicode") >= 1
+    wide = re.search(rb'width="([\d.]+)"', svg)
+    assert wide is not None
+    assert float(wide[1]) / 96 == pytest.approx(3.25, rel=0.01)
+    text = svg.decode()
+    assert "NextLat</text>" in text
+    # The points of the cloud are an image, a layer each for those in front and behind; axes and lines are not.
+    assert 1 <= text.count("<image") <= 3
+    assert text.count("<path") < MOST_VECTOR
+    assert len(svg) < 2_000_000
+    assert 'class="xy' in text
+    pixels = struct.unpack(">I", png[16:20])[0]
+    per_metre = struct.unpack(">I", png[png.index(b"pHYs") + 4 :][:4])[0]
+    assert pixels / per_metre / 0.0254 == pytest.approx(3.25, rel=0.01)
+    # Colour type 6 has transparency.
+    assert png[25] == 6
