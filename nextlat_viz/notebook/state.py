@@ -132,7 +132,7 @@ class ViewState(HasTraits):
         """The worlds of the models."""
         return list(self._sources)
 
-    def sources(self, world: str) -> list[Source]:
+    def sources_of(self, world: str) -> list[Source]:
         """The models of a world, loaded or not."""
         return self._sources[world]
 
@@ -168,7 +168,7 @@ class ViewState(HasTraits):
     @property
     def sources(self) -> list[Source]:
         """The models of the present world, each at all its training steps."""
-        return self._sources[self.world]
+        return self.sources_of(self.world)
 
     @property
     def theme(self) -> Theme:

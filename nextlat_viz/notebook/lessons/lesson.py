@@ -127,7 +127,7 @@ class Lesson(_Strict):
 
     def fits(self, state: ViewState, world: str) -> bool:
         """Whether it is about the models of a world of the state."""
-        sources = state.sources(world)
+        sources = state.sources_of(world)
         return self.is_about(sources[0].world_name, (source.weights for source in sources))
 
     def is_about(self, world: str, weights: Iterable[str]) -> bool:
@@ -184,7 +184,7 @@ def _check(
     elif key == "filter":
         scene.known_filter(value)
     elif key == "training_step" and value is not None:
-        one_of("training step", str(value), map(str, common_steps(state.sources(world))))
+        one_of("training step", str(value), map(str, common_steps(state.sources_of(world))))
     elif key == "selection" and len(scene.rows(value)) < len(value):
         raise ValueError(f"got {shown(value)}, which has (episode, position) pairs that are not there")
     elif key == "episode" and value not in scene.episodes:
