@@ -19,6 +19,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
+from nextlat_viz.notebook.panels.differ import DifferPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.panels.task import TaskPanel
@@ -31,6 +32,7 @@ from nextlat_viz.notebook.state import ViewState
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
     WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, TaskPanel, ThinkingPanel, PairsPanel, WhatIfPanel,
+    DifferPanel,
 )  # fmt: skip
 SIZES = [("as shown", ""), ("column of a paper", "column"), ("text of a paper", "text"), ("slide", "slide")]
 _NO_COLUMN = "nothing"
@@ -234,7 +236,7 @@ class Studio(Box):
         provenance = {
             "panel": panel, "question": shown.question, "world": state.world, "color": state.color,
             "layer": state.site, "probe reads": state.target, "training step": state.step, "episode": state.episode,
-            "position": state.position, "filter": state.filter, "selected rows": state.rows,
+            "position": state.position, "filter": state.filter, "compared": state.compared, "selected rows": state.rows,
             "size": size or "as shown", **figures.provenance_of(*state.latents),
         }  # fmt: skip
         return figures.write_figure(figure, target, provenance, **options)

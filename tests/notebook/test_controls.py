@@ -163,7 +163,7 @@ def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatc
 def test_a_choice_that_is_refused_goes_back(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = LatentExplorer(state=state)
     color = labelled(explorer)["Colour by"]
-    monkeypatch.setattr("nextlat_viz.notebook.state.color_options", lambda latents: {"token": "token"})
+    monkeypatch.setattr("nextlat_viz.notebook.colors.color_options", lambda latents: {"token": "token"})
     color.value = "position"
     assert "unknown colour" in explorer._alert.value
     assert (color.value, state.color) == ("state", "state")

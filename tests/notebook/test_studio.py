@@ -69,7 +69,7 @@ def drawn_as_new(made: Studio) -> None:
 
 
 def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
-    assert tuple(opened.panels) == ("world", "space", "next", "knows", "ahead", "task", "thinking", "pairs", "what_if")
+    assert tuple(opened.panels) == ("world", "space", "next", "knows", "ahead", "task", "thinking", "pairs", "what_if", "differ")
     for card in opened.panels.values():
         assert card._fold.description == f"▾ {card.question}"
         assert card.question.endswith("?")
@@ -108,6 +108,10 @@ def test_a_click_on_a_point_goes_to_its_episode(opened: Studio) -> None:
     assert opened.cursor.controls.episode.value == 7
     tokens = opened.state.scene.tokens[7]
     assert opened.cursor.strip.tokens == [opened.state.scene.vocabulary[token] for token in tokens]
+    # The rows nearest to the point are listed until the cursor moves on.
+    assert opened.panels["space"].nearest.value.count("Nearest in") == 2
+    opened.state.position = 4
+    assert opened.panels["space"].nearest.value == ""
     drawn_as_new(opened)
 
 
