@@ -185,7 +185,7 @@ def clouds(
         margin={"l": 6, "r": _key_width(paint.names), "t": 40, "b": 20}
         if across
         else {"l": 34, "r": 100, "t": 0, "b": 0},
-        meta={"least": 200 * grid.rows, "classes": list(paint.classes)},
+        meta={"least": (170 if across else 200) * grid.rows, "classes": list(paint.classes)},
         showlegend=False,
         dragmode="select",
         coloraxis=paint.axis,

@@ -143,9 +143,9 @@ def coloring(latents: AnnData, name: str) -> Coloring:
 def own_colorings(
     title: str, values: Sequence[Float[np.ndarray, " rows"]], scale: Sequence[Float[np.ndarray, " rows"]] = ()
 ) -> list[Coloring]:
-    """Colour the rows of several models by numbers of their own, such as losses, on one scale: that of `scale`, if given.
+    """Colour the rows of several models by numbers of their own, such as losses, on one scale.
 
-    The scale ends where 1 % of the numbers are larger: those have the last colour, or a few would set it for all.
+    It is that of the numbers in `scale`, if there are any. The scale ends where 1 % of the numbers are larger: those have the last colour, or a few would set it for all.
 
     Examples
     --------

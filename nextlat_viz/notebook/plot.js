@@ -188,7 +188,9 @@ class View {
   listen() {
     this.listens = true;
     const on = (name, call) => this.plot.on(`plotly_${name}`, call), send = message => this.figure.model.send(message);
-    const pairs = ({points}) => points.map(point => [point.curveNumber, point.pointNumber]);
+    // The cells of a heat map are numbered row by row.
+    const number = ({pointNumber: at, data}) => (Array.isArray(at) ? at[0] * data.x.length + at[1] : at);
+    const pairs = ({points}) => points.map(point => [point.curveNumber, number(point)]);
     on("click", event => send({kind: "click", points: pairs(event)}));
     on("selected", event => {
       // Taking an outline away is announced as a selection too, of nothing and without an outline.

@@ -45,7 +45,7 @@ class Plot(Figure, LiveWidget):
     figure : plotly Figure
         What to show first.
     on_click : callable, optional
-        Called with {trace index: point numbers} when a point is clicked.
+        Called with {trace index: point numbers} when a point is clicked; the cells of a heat map count row by row.
     on_select : callable, optional
         Called with {trace index: point numbers} after a lasso or a box, and with None when it is dismissed.
     on_key : callable, optional

@@ -81,9 +81,9 @@ def test_the_rows_that_were_changed_are_ranked_first(pair: list[AnnData]) -> Non
     assert set(top) <= set(changed)
     assert (np.diff(bits[top]) <= 0).all()
     assert len(largest(first, rows, prediction_differences(first, first, rows), 5)) == 0
+    bare = first.copy()
+    del bare.obsm[PROBS]
     with pytest.raises(LatentsError, match="no next-token probabilities"):
-        bare = first.copy()
-        del bare.obsm[PROBS]
         prediction_differences(first, bare)
 
 

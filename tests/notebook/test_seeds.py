@@ -114,7 +114,7 @@ def test_the_differences_are_ranked_and_clicked(six: list[AnnData]) -> None:
     assert panel.table[["episode", "position"]].to_numpy().tolist()[0] == [int(held_out[2]), 7]
     # Both axes of the map name the layers; a click on a row of it shows its layer.
     (trace,) = traces(panel.plot, "layers")
-    touch(panel.plot, "click", {trace: [[0, 2]]})
+    touch(panel.plot, "click", {trace: [2]})
     assert panel.state.site == panel.plot.data[trace].y[0] == "embed"
     assert "no untrained models" in panel._why_no_map.value
     panel.close()
@@ -139,7 +139,7 @@ def test_a_layer_that_one_model_lacks(six: list[AnnData]) -> None:
     (trace,) = traces(panel.plot, "layers")
     layers = list(panel.plot.data[trace].y)
     before = panel.state.site
-    touch(panel.plot, "click", {trace: [[layers.index("block3"), 0]]})
+    touch(panel.plot, "click", {trace: [layers.index("block3") * len(panel.plot.data[trace].x)]})
     assert panel.state.site == before
     assert "not every model here has the layer" in panel._alert.value
     panel.close()

@@ -69,7 +69,18 @@ def drawn_as_new(made: Studio) -> None:
 
 
 def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
-    assert tuple(opened.panels) == ("world", "space", "next", "knows", "ahead", "task", "thinking", "pairs", "what_if", "differ")
+    assert tuple(opened.panels) == (
+        "world",
+        "space",
+        "next",
+        "knows",
+        "ahead",
+        "task",
+        "thinking",
+        "pairs",
+        "what_if",
+        "differ",
+    )
     for card in opened.panels.values():
         assert card._fold.description == f"▾ {card.question}"
         assert card.question.endswith("?")

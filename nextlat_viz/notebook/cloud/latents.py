@@ -207,7 +207,8 @@ class RowCloud(Cloud):
 class EveryPoint:
     """One cloud per model, None for one without places; only changed places, colours, selection or cursor are sent.
 
-    `on_click` is called with a row of the table, `on_select` with rows, `on_key` with an entry of the key; `box` holds the clouds, with notes below.
+    `on_click` is called with a row of the table, `on_select` with rows, `on_key` with the number of an entry of the
+    key; `box` holds the clouds, with notes below.
     """
 
     def __init__(

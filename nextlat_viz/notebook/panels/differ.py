@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from jaxtyping import Float, Int
 
 from nextlat_viz.analysis.differences import largest, layer_similarity, prediction_differences
@@ -29,12 +30,11 @@ from nextlat_viz.notebook.state import ViewState
 _MOST = 50
 _LAWS, _ERRORS = "prediction", "error"
 _ABOUT = {
-    _LAWS: "Bits: Jensen-Shannon divergence of the two next-token distributions, from 0 (equal) to 1 (disjoint). Under "
-    "the models: their likeliest token.",
-    _ERRORS: "Difference of the squared errors of the models' probes, or of their shares of wrong classes.",
+    _LAWS: "Bits: Jensen-Shannon divergence of the two next-token distributions (0: equal, 1: disjoint), beside the "
+    "likeliest tokens.",
+    _ERRORS: "Difference of the probes' squared errors, or of their shares of wrong classes.",
 }
-_ROWS = "Held-out rows, one for each history. Click a row to go there."
-_MAP = "CKA is 1 where two layers are equal up to rotation and scale. Click a layer to show it everywhere."
+_CLICK = "Held-out rows, one for each history. Click a row to go there, a layer to show it everywhere."
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class DifferPanel(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        options = [("next-token prediction", _LAWS), ("error of the probe", _ERRORS)]
+        options = [("prediction", _LAWS), ("probe error", _ERRORS)]
         self.by = choice("Rank by", "What the difference of the models is measured by", options)
         self.list = Table()
         self.about, self._why_no_map = text_line(), text_line()
@@ -130,8 +130,7 @@ class DifferPanel(Panel):
         elif not known:
             self.about.value = "No held-out row differs in this."
         else:
-            parts = [_ABOUT[self.by.value], _ROWS, _MAP]
-            self.about.value = " ".join(parts)
+            self.about.value = f"{_ABOUT[self.by.value]} {_CLICK}"
             if before is not self._ranking:
                 with self.list.hold_trait_notifications():
                     self.list.heads, self.list.rows = self._ranking.heads, self._ranking.cells
@@ -168,11 +167,11 @@ class DifferPanel(Panel):
 
     def _by_prediction(self, pair: list[int], target: str, where: str) -> _Ranking:
         scene, rows = self.state.scene, self._held_out()
-        tables = [scene.latents[model] for model in pair]
+        a, b = tables = [scene.latents[model] for model in pair]
         if scene.recursive:
             raise LatentsError("these models answer whole puzzles, not token by token: rank by the error of the probe")
         heads = [self._head(model) for model in pair]
-        bits = prediction_differences(*tables, rows, (heads[0], heads[1]))
+        bits = prediction_differences(a, b, rows, (heads[0], heads[1]))
         top = largest(tables[0], rows, bits, _MOST)
         laws = [model_probs(table, rows[top], head) for table, head in zip(tables, heads, strict=True)]
         exact = exact_probs(tables[0], rows[top], laws[0].shape[1])
@@ -192,8 +191,7 @@ class DifferPanel(Panel):
         self, pair: list[int], rows: Int[np.ndarray, " rows"], heads: list[str], cells: list[list[str]]
     ) -> _Ranking:
         scene = self.state.scene
-        a, b = (scene.latents[model] for model in pair)
-        same = sites(a) == sites(b) and all(np.array_equal(site(a, name), site(b, name)) for name in sites(a))
+        same = _equal(*(scene.latents[model] for model in pair))
         read = [[*line, tail(scene.reads(int(row)))] for line, row in zip(cells, rows, strict=True)]
         return _Ranking(rows, [*heads, "tokens read"], read, same)
 
@@ -219,15 +217,12 @@ class DifferPanel(Panel):
                 jobs.report(done, total, "Similarity of the layers")
 
             trained = layer_similarity(*(scene.latents[model] for model in pair), report=report)
-            before = [scene.untrained(model) for model in pair]
-            if any(table is None for table in before):
+            first, second = (scene.untrained(model) for model in pair)
+            if first is None or second is None:
                 return trained, "Without checkpoints there are no untrained models to compare with."
-            names = [sites(table) for table in before]
-            if names[0] == names[1] and all(
-                np.array_equal(*(site(table, name) for table in before)) for name in names[0]
-            ):
+            if _equal(first, second):
                 return trained, "Both began from the same weights, so the untrained models are no control."
-            return trained, layer_similarity(*before)
+            return trained, layer_similarity(first, second)
 
         title = f"The similarity of the layers of {self._pair_names()}"
         similarity: tuple[pd.DataFrame, pd.DataFrame | str] = self._computed(("layers", *pair), title, compute)
@@ -240,11 +235,19 @@ class DifferPanel(Panel):
     def _choose_layer(self, points: Points) -> None:
         """Show the layer of the row that is clicked."""
         for trace, cell in self.plot.points(points, "layers"):
-            name = str(self.plot.data[trace].y[np.ravel(cell)[0]])
+            heat: Any = self.plot.data[trace]
+            name = str(heat.y[cell // len(heat.x)])
             if name not in self.state.scene.sites:
                 layers = ", ".join(self.state.scene.sites)
-                raise ValueError(f"not every model here has the layer {name!r}, so it cannot be shown; all have {layers}")
+                raise ValueError(
+                    f"not every model here has the layer {name!r}, so it cannot be shown; all have {layers}"
+                )
             self.state.site = name
+
+
+def _equal(a: AnnData, b: AnnData) -> bool:
+    """Whether two tables hold the same latents at every layer."""
+    return sites(a) == sites(b) and all(np.array_equal(site(a, name), site(b, name)) for name in sites(a))
 
 
 def _likeliest(law: Float[np.ndarray, "rows V"], names: Any) -> list[str]:

@@ -283,7 +283,7 @@ class SpacePanel(Panel):
                 plane["umap"] = umap
             plane.update(self._read_place(model))
         painted: list[Any] = [state.coloring(model) for model in pair]
-        return figures.clouds(
+        figure = figures.clouds(
             [scene.latents[model] for model in pair],
             planes,
             [self._readings[model].get(BELIEF) for model in pair],
@@ -296,6 +296,12 @@ class SpacePanel(Panel):
             across=self._single,
             theme=state.theme,
         )
+        if self._single and self.strip.needed:
+            # The strip takes room from the headings.
+            for heading in figure.layout.annotations:
+                name, line, about = heading.text.partition("</span><br>")
+                heading.text = f'{name}{line}<span style="font-size:10.5px">{about}</span>' if about else heading.text
+        return figure
 
     def _read_place(self, model: int) -> dict[str, Any]:
         """The view of the places that linear probes read, in a world where rows have a place."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import ipywidgets
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -122,7 +121,7 @@ class Strip(Box):
         return self._in_plane(view, read), ""
 
     def _frame(self, view: str, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "corners 2"] | None:
-        """The part of the plane that all small clouds show: that of the truth; none for PCA, whose units are its own."""
+        """The part of the plane that all small clouds show, where the truth is; none for PCA."""
         first = self.state.scene.latents[0]
         if view == "pca":
             return None
