@@ -145,7 +145,8 @@ def own_colorings(
 ) -> list[Coloring]:
     """Colour the rows of several models by numbers of their own, such as losses, on one scale.
 
-    It is that of the numbers in `scale`, if there are any. The scale ends where 1 % of the numbers are larger: those have the last colour, or a few would set it for all.
+    It is that of the numbers in `scale`, if there are any, and ends where 1 % of them are larger: those have the last
+    colour, or a few would set it for all.
 
     Examples
     --------
