@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,6 +63,7 @@ class SpacePanel(Panel):
         self._readings: dict[int, Readings] = {}
         self._umaps: list[Projection | str] = []
         self._prepared: Any = None
+        self._waits = False
         self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick), self._guarded(self._isolate))
         self._clicked: Any = None
         self._near: tuple[Any, dict[int, pd.DataFrame]] = (None, {})
@@ -179,16 +179,22 @@ class SpacePanel(Panel):
         """
         state, pair = self.state, self.state.pair
         others = [model for model in range(len(state.scene.latents)) if model not in pair]
-        self._readings, waiting = {}, False
+        self._readings, self._waits = {}, False
         for model in [*pair, *others]:
-            if waiting and model not in pair:
+            if self._waits and model not in pair:
                 break
             self._readings[model] = self._read(model)
             if error:
-                with contextlib.suppress(LatentsError, ValueError):
-                    self._probe(model, state.target, state.site)
-            waiting |= state.jobs.running is not None
-        return waiting
+                self._ask_probe(model, state.target)
+        return self._waits
+
+    def _ask_probe(self, model: int, target: str) -> Any:
+        """A probe, or a message in place of one that is not there."""
+        try:
+            return self._probe(model, target, self.state.site)
+        except (LatentsError, ValueError) as error:
+            self._waits |= isinstance(error, Waiting)
+            return str(error)
 
     def _ask_umaps(self) -> list[Projection | str]:
         """Return the UMAP of every model, or a message in place of one that is not there.
@@ -224,15 +230,9 @@ class SpacePanel(Panel):
 
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
-        scene, site = self.state.scene, self.state.site
-        wanted = [scene.placing.get(self.view.value, ())] if self._single else scene.placing.values()
-        readings: dict[str, Any] = {}
-        for name in itertools.chain.from_iterable(wanted):
-            try:
-                readings[name] = self._probe(model, name, site)
-            except (LatentsError, ValueError) as error:
-                readings[name] = str(error)
-        return readings
+        placing = self.state.scene.placing
+        wanted = [placing.get(self.view.value, ())] if self._single else placing.values()
+        return {name: self._ask_probe(model, name) for name in itertools.chain.from_iterable(wanted)}
 
     def _draw(self, looks: Any) -> None:
         if self.points.value:
@@ -372,8 +372,9 @@ class SpacePanel(Panel):
             return
         names = coloring_of(state.latents[0][state.scene.shown], color).classes
         if entry < len(names):
-            wanted = {color: tuple(value for value in state.scene.values(color) if str(value) == names[entry])}
-            state.filter = {} if state.filter == wanted else wanted
+            wanted = tuple(value for value in state.scene.values(color) if str(value) == names[entry])
+            others = {name: kept for name, kept in state.filter.items() if name != color}
+            state.filter = others if state.filter.get(color) == wanted else {color: wanted, **others}
 
     def _nearest(self) -> dict[int, pd.DataFrame]:
         """The rows nearest to a point that was clicked, in the latent space of each model; none elsewhere."""
