@@ -99,8 +99,8 @@ def clouds(
     -------
     plotly Figure
         Every trace has ``meta``: ``role`` ("points", "exact", "trail", "cursor", "near", "key"), ``model`` (index) and
-        ``column``. Point i of a "points" trace is row ``rows[i]``. ``layout.meta["classes"]`` are the classes that the
-        colour key tells apart, from its top.
+        ``column``. Point i of a "points" trace is row ``rows[i]``. ``layout.meta["classes"]`` is the number of classes
+        that the colour key tells apart, whose names come first from its top.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def clouds(
         margin={"l": 6, "r": _key_width(paint.names), "t": 40, "b": 20}
         if across
         else {"l": 34, "r": 100, "t": 0, "b": 0},
-        meta={"least": (170 if across else 200) * grid.rows, "classes": list(paint.classes)},
+        meta={"least": (170 if across else 200) * grid.rows, "classes": len(paint.classes)},
         showlegend=False,
         dragmode="select",
         coloraxis=paint.axis,

@@ -206,10 +206,10 @@ class View {
   // Names of classes in a colour key become buttons. plotly.js draws them anew whenever the key has changed.
   unlock() {
     const {classes} = this.figure.layout.meta ?? {};
-    if (!classes?.length) return;
+    if (!classes) return;
     const names = [...this.plot.querySelectorAll(".colorbar .cbaxis text")];
     const top = name => name.getBoundingClientRect().top;
-    names.sort((a, b) => top(a) - top(b)).slice(0, classes.length).forEach((name, entry) => {
+    names.sort((a, b) => top(a) - top(b)).slice(0, classes).forEach((name, entry) => {
       const press = event => {
         if (event.key && !["Enter", " "].includes(event.key)) return;
         event.preventDefault();

@@ -49,7 +49,8 @@ class Plot(Figure, LiveWidget):
     on_select : callable, optional
         Called with {trace index: point numbers} after a lasso or a box, and with None when it is dismissed.
     on_key : callable, optional
-        Called with the number of the class, in ``layout.meta["classes"]``, whose name in the colour key is clicked.
+        Called with the number of the name that is clicked in the colour key, from its top, where the figure's
+        ``layout.meta["classes"]`` says how many of them are classes.
     """
 
     _esm = javascript(Path(__file__).parent / "plot.js")
