@@ -13,6 +13,11 @@ from .behaviour.tasks import state_tracking as state_tracking
 from .behaviour.trajectories import detour_robustness as detour_robustness
 from .behaviour.trajectories import next_token_test as next_token_test
 from .behaviour.trajectories import valid_trajectories as valid_trajectories
+from .differences import jensen_shannon as jensen_shannon
+from .differences import layer_similarity as layer_similarity
+from .differences import nearest_rows as nearest_rows
+from .differences import next_token_scores as next_token_scores
+from .differences import prediction_differences as prediction_differences
 from .dynamics import psi_rollout as psi_rollout
 from .dynamics import rollout_divergence as rollout_divergence
 from .dynamics import transition_consistency as transition_consistency

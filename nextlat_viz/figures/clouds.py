@@ -16,8 +16,9 @@ from nextlat_viz.display import distinct, escape, shorten
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
+from nextlat_viz.figures.paths import fading_path, ring_sizes
 from nextlat_viz.figures.probes import scores
-from nextlat_viz.figures.rows import BELIEF, coloring, describer
+from nextlat_viz.figures.rows import BELIEF, Coloring, coloring, describer
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import CURSOR, Figure
 from nextlat_viz.worlds import checks
@@ -55,12 +56,13 @@ def clouds(
     latents: Sequence[AnnData],
     projections: Sequence[Mapping[str, Projection | str]],
     readings: Sequence[ProbeResult | str | None] = (),
-    color: str = "state",
+    color: str | Sequence[Coloring] = "state",
     *,
     labels: Sequence[str] | None = None,
     rows: ArrayLike | None = None,
     selection: ArrayLike | None = None,
     cursor: tuple[int, int] | None = None,
+    near: Sequence[ArrayLike] = (),
     across: bool = False,
     theme: Theme = "auto",
 ) -> Figure:
@@ -76,8 +78,9 @@ def clouds(
     readings : sequence of ProbeResult, str or None, optional
         For each model a linear probe of ``"belief"``: its reading of every row is drawn in the plane of the world's
         beliefs, the exact beliefs faintly behind. None leaves the view out.
-    color : str
-        Column of ``obs``, ``"belief"`` or ``"belief:<state>"``.
+    color : str, or a coloring of every row for each model
+        Column of ``obs``, ``"belief"`` or ``"belief:<state>"``; models with numbers of their own, such as losses, come
+        coloured by `rows.own_colorings`.
     labels : sequence of str, optional
         Names of the models; default those in their latents.
     rows : ints, or booleans for every row, optional
@@ -85,7 +88,9 @@ def clouds(
     selection : ints, or booleans for every row, optional
         Row numbers (of the table) to emphasise; None for no selection.
     cursor : (episode, position), optional
-        Drawn as a ring, with the path of the episode up to it.
+        Drawn as a ring, with the path of the episode up to it, which fades towards the past and points forward.
+    near : sequence of ints, optional
+        For each model row numbers that are marked by small squares, such as the nearest to the cursor.
     across : bool
         Draw the models side by side, two in a row, where each has a single view.
     theme : {"auto", "light", "dark"}
@@ -93,8 +98,9 @@ def clouds(
     Returns
     -------
     plotly Figure
-        Every trace has ``meta``: ``role`` ("points", "exact", "cursor", "key"), ``model`` (index) and ``column``.
-        Point i of a "points" trace is row ``rows[i]``.
+        Every trace has ``meta``: ``role`` ("points", "exact", "trail", "cursor", "near", "key"), ``model`` (index) and
+        ``column``. Point i of a "points" trace is row ``rows[i]``. ``layout.meta["classes"]`` is the number of classes
+        that the colour key tells apart, whose names come first from its top.
 
     Raises
     ------
@@ -114,7 +120,11 @@ def clouds(
     ]
     labels = distinct(meta(table)["label"] for table in latents) if labels is None else labels
     colors = themes.model_colors(labels)
-    paint = coloring(latents[0][drawn], color)
+    paints = [coloring(latents[0][drawn], color)] * len(latents) if isinstance(color, str) else list(color)
+    if len(paints) != len(latents):
+        raise ValueError(f"{len(latents)} tables of latents need as many colorings, got {len(paints)}")
+    codes = [paint.codes if isinstance(color, str) else paint.codes[drawn] for paint in paints]
+    paint = paints[0]
     texts = list(map(describer(latents[0]), drawn.tolist()))
     selected = None if chosen is None else np.flatnonzero(np.isin(drawn, chosen)).tolist()
     path = _episode_path(latents[0], drawn, cursor)
@@ -145,8 +155,9 @@ def clouds(
                 continue
             view = views[i][j]
             options = {"meta": {"model": i, "column": view.column}, **axes}
-            points = _points(view, options, paint.codes, texts, selected)
-            traces += [*_behind(view, options), points, _cursor(view, options, path)]
+            points = _points(view, options, codes[i], texts, selected)
+            squares = np.flatnonzero(np.isin(drawn, near[i])) if i < len(near) else np.zeros(0, dtype=int)
+            traces += [*_behind(view, options), points, *_cursor(view, options, path), _near(view, options, squares)]
             hover = {"hovertext": "<br>".join(map(escape, textwrap.wrap(view.note, 60)))} if view.note else {}
             title = view.title
             if across:
@@ -174,7 +185,7 @@ def clouds(
         margin={"l": 6, "r": key_width(paint.names), "t": 40, "b": 20}
         if across
         else {"l": 34, "r": 100, "t": 0, "b": 0},
-        meta={"least": 200 * grid.rows},
+        meta={"least": (170 if across else 200) * grid.rows, "classes": len(paint.classes)},
         showlegend=False,
         dragmode="select",
         coloraxis=paint.axis,
@@ -310,24 +321,29 @@ def _episode_path(
     return on[np.argsort(position[on])]
 
 
-def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positions"]) -> go.Scattergl:
-    # As exact as the points, from which a panel moves the cursor.
+def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positions"]) -> list[go.Scattergl]:
+    """Draw the fading path to the cursor, and a ring there."""
     at = np.zeros((0, 2), np.float32) if view.coordinates is None else view.coordinates[path].astype(np.float32)
-    sizes = [4.0] * (len(at) - 1) + [16.0] * (len(at) > 0)
-    # A page's selection fades what is not selected, which the cursor never is.
-    same = {"marker": {"opacity": 1}}
     # WebGL like the points: plotly draws SVG traces below WebGL ones.
-    return go.Scattergl(
-        x=at[:, 0],
-        y=at[:, 1],
-        mode="lines+markers",
-        line={"color": themes.rgba(CURSOR, 0.45), "width": 1},
-        marker={"size": sizes, "symbol": "circle-open", "color": CURSOR, "line": {"width": 3}},
-        selected=same,
-        unselected=same,
-        hoverinfo="skip",
-        **_as("cursor", options),
-    )
+    parts = [
+        go.Scattergl(**part, **_still(), **_as("trail", {**options, "meta": {**options["meta"], "part": i}}))
+        for i, part in enumerate(fading_path(at, CURSOR))
+    ]
+    ring = {"size": ring_sizes(len(at)), "symbol": "circle-open", "color": CURSOR, "line": {"width": 3}}
+    cursor = go.Scattergl(x=at[:, 0], y=at[:, 1], mode="markers", marker=ring, **_still(), **_as("cursor", options))
+    return [*parts, cursor]
+
+
+def _near(view: _View, options: dict[str, Any], at: Int[np.ndarray, " near"]) -> go.Scattergl:
+    x, y = (np.zeros((0, 2)) if view.coordinates is None else view.coordinates[at]).T
+    square = {"size": 11, "symbol": "square-open", "color": CURSOR, "line": {"width": 2}}
+    return go.Scattergl(x=x, y=y, mode="markers", marker=square, **_still(), **_as("near", options))
+
+
+def _still() -> dict[str, Any]:
+    # A page's selection fades what is not selected, which these never are.
+    same = {"marker": {"opacity": 1}}
+    return {"selected": same, "unselected": same, "hoverinfo": "skip"}
 
 
 def color_key(colorbar: dict[str, Any] | None) -> go.Scatter:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.errors import unknown
@@ -49,6 +49,8 @@ class Coloring:
         Each name with its colour, or the two ends of a scale; empty where there are too many names to tell apart.
     limits : (float, float) or None
         The ends of the scale of numbers.
+    classes : tuple
+        The values that the names stand for, in their order, where the colours tell classes apart.
     """
 
     title: str
@@ -56,6 +58,7 @@ class Coloring:
     palette: list[str]
     names: list[tuple[str, str]]
     limits: tuple[float, float] | None = None
+    classes: tuple[Any, ...] = ()
 
     @property
     def axis(self) -> dict[str, Any]:
@@ -137,6 +140,25 @@ def coloring(latents: AnnData, name: str) -> Coloring:
     return _categorical(words(name), values)
 
 
+def own_colorings(
+    title: str, values: Sequence[Float[np.ndarray, " rows"]], scale: Sequence[Float[np.ndarray, " rows"]] = ()
+) -> list[Coloring]:
+    """Colour the rows of several models by numbers of their own, such as losses, on one scale.
+
+    It is that of the numbers in `scale`, if there are any, and ends where 1 % of them are larger: those have the last
+    colour, or a few would set it for all.
+
+    Examples
+    --------
+    >>> first, second = own_colorings("loss", [np.array([0.0, 1.0]), np.array([4.0, np.nan])])
+    >>> first.limits == second.limits, second.palette[int(second.codes[1])]
+    (True, '#8a8a8a')
+    """
+    known = np.concatenate([numbers[np.isfinite(numbers)] for numbers in scale or values])
+    limits = (float(known.min()), float(np.quantile(known, 0.99, method="higher"))) if known.size else (0.0, 1.0)
+    return [_continuous(title, numbers, limits) for numbers in values]
+
+
 def _state_names(latents: AnnData) -> list[str]:
     from nextlat_viz.latents import metas
 
@@ -183,7 +205,7 @@ def _categorical(title: str, values: pd.Series) -> Coloring:
     shown = []
     if len(names) <= _MOST_NAMES:
         shown = list(zip(map(shorten, names), palette, strict=True)) + [("missing", MISSING)] * bool(missing.any())
-    return Coloring(title, codes, [*palette, MISSING], shown)
+    return Coloring(title, codes, [*palette, MISSING], shown, classes=tuple(names) if shown else ())
 
 
 def _steps(palette: Sequence[str]) -> list[list[Any]]:

@@ -14,6 +14,7 @@ from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import MOST_NAMES, PATTERNS, bars, hatched, likeliest, name_axis
 from nextlat_viz.figures.layout import Layout, heading, note
+from nextlat_viz.figures.paths import fading_path
 from nextlat_viz.figures.rows import describer
 from nextlat_viz.figures.theme import Theme, dash, symbol
 from nextlat_viz.plotting import CATEGORICAL, CURSOR, Figure
@@ -176,29 +177,31 @@ def _views(
 def _path(
     name: str, color: str, place: Float[np.ndarray, "T 2"], at: int, texts: list[str], i: int, axes: dict[str, str]
 ) -> list[go.Scatter]:
-    """Draw the whole path faintly, the path up to the cursor in full, and a mark at the cursor."""
+    """Draw the whole path faintly, the path up to the cursor fading towards the past, and a mark at the cursor."""
     exact, line, mark = i == 0, *_look(i)
-    group = {"legendgroup": name, **axes}
+    group = {"legendgroup": name, "name": name, **axes}
     width = 6 if exact else 2.2
     hover = {"text": texts, "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>"}
-    quiet = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 1}}}
+    same = {"marker": {"opacity": 1}}
+    quiet = {"selected": same, "unselected": same}
+    trail = [
+        go.Scatter(**part, hoverinfo="skip", showlegend=False, meta={"role": "trail"}, **group, **quiet)
+        for part in fading_path(place[: at + 1], color, width, line)
+    ]
     return [
         go.Scatter(
             x=place[:, 0], y=place[:, 1], mode="lines+markers",
-            line={"color": themes.rgba(color, 0.3), "width": width, "dash": line},
-            marker={"size": 9, "color": themes.rgba(color, 0.3), "symbol": mark}, name=name, showlegend=False,
+            line={"color": themes.rgba(color, 0.25), "width": width, "dash": line},
+            marker={"size": 9, "color": themes.rgba(color, 0.3), "symbol": mark}, showlegend=False,
             meta={"role": "path"}, **hover, **group, **quiet,
         ),
+        *trail,
         go.Scatter(
-            x=place[: at + 1, 0], y=place[: at + 1, 1], mode="lines+markers", hoverinfo="skip", name=name,
-            line={"color": themes.rgba(color, 0.55) if exact else color, "width": width, "dash": line},
-            marker={"size": 6, "color": color, "symbol": mark}, meta={"role": "cursor"}, **group, **quiet,
-        ),
-        go.Scatter(
-            x=place[at : at + 1, 0], y=place[at : at + 1, 1], mode="markers", hoverinfo="skip", showlegend=False,
-            marker={"size": 24 if exact else 15, "color": color, "opacity": 0.45 if exact else 1, "line": {"width": 0},
-                    "symbol": mark},
-            name=name, meta={"role": "cursor"}, **group, **({} if exact else quiet),
+            x=place[at : at + 1, 0], y=place[at : at + 1, 1], mode="lines+markers", hoverinfo="skip",
+            line={"color": color, "width": width, "dash": line},
+            marker={"size": 24 if exact else 15, "color": color, "opacity": 0.45 if exact else 0.8,
+                    "line": {"width": 0}, "symbol": mark},
+            meta={"role": "cursor"}, **group, **({} if exact else quiet),
         ),
     ]  # fmt: skip
 

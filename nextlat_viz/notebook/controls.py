@@ -11,7 +11,7 @@ import numpy as np
 from traitlets import Bool, Int, List, Unicode
 
 from nextlat_viz.display import escape, shorten, words
-from nextlat_viz.figures.rows import color_options
+from nextlat_viz.notebook import colors
 from nextlat_viz.notebook.jobs import Jobs
 from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel
@@ -105,7 +105,7 @@ def world(view: Box) -> Any:
 
 def color(view: Box) -> Any:
     def options() -> list[tuple[str, str]]:
-        return list(color_options(view.state.latents[0]).items())
+        return list(colors.options(view.state.scene).items())
 
     return bound(view, "color", "Colour by", options, "What colours the points")
 

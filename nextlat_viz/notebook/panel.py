@@ -284,13 +284,14 @@ class Panel(Box):
         on_select: Any = None,
         stage: Sequence[Any] = (),
         beside: Sequence[Any] = (),
+        on_key: Any = None,
     ) -> None:
         """Put the panel on the page, and follow the state.
 
         `stage` holds the widgets of the answer, by default the figure; `beside` those on the line of the question,
         where there is a frame.
         """
-        self._callbacks = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select))
+        self._callbacks = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select, on_key))
         self._stage = ipywidgets.VBox(stage, layout={"width": "100%", "overflow": "hidden"})
         parts = [self._alert, self._words, self._retry, *self._arrange(self._stage), *below]
         if self.framed:

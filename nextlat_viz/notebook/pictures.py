@@ -75,9 +75,10 @@ def picture(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure:
     about = {
         "panel": name, "question": panel.question, "color": state.color, "layer": state.site,
         "probe reads": state.target, "training step": state.step, "episode": state.episode,
-        "position": state.position, "filter": state.filter, "selected rows": state.rows.tolist(),
+        "position": state.position, "filter": state.filter, "compared": state.compared,
+        "selected rows": state.rows.tolist(),
     }  # fmt: skip
-    return describe(figure, panel.question, _view(panel), state.latents, panel.probes, **about)
+    return describe(figure, panel.question, _view(panel), [state.latents[i] for i in state.pair], panel.probes, **about)
 
 
 def shown_size(panel: Panel) -> tuple[int, int] | None:
@@ -180,6 +181,7 @@ def _settings(panel: Panel) -> dict[str, str]:
         "show": f"state.show({state.world!r}, step={state.step})",
         **{name: f"state.{name} = {getattr(state, name)!r}" for name in ("color", "site", "target")},
         "filter": f"state.filter = {dict(state.filter)!r}",
+        "compared": f"state.compared = {state.compared!r}",
         "selection": f"state.select({_runs(state.rows.tolist())})",
         "cursor": f"state.go_to({state.episode}, {state.position})",
     }

@@ -179,6 +179,7 @@ class View {
     const {plot, data, layout, figure} = this;
     await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));
     if (!this.listens) this.listen();
+    this.unlock();
     const {width, height} = plot._fullLayout;
     if (`${width} ${height}` !== this.size) figure.model.send({kind: "size", width, height});
     this.size = `${width} ${height}`;
@@ -187,7 +188,9 @@ class View {
   listen() {
     this.listens = true;
     const on = (name, call) => this.plot.on(`plotly_${name}`, call), send = message => this.figure.model.send(message);
-    const pairs = ({points}) => points.map(point => [point.curveNumber, point.pointNumber]);
+    // The cells of a heat map are numbered row by row.
+    const number = ({pointNumber: at, data}) => (Array.isArray(at) ? at[0] * data.x.length + at[1] : at);
+    const pairs = ({points}) => points.map(point => [point.curveNumber, number(point)]);
     on("click", event => send({kind: "click", points: pairs(event)}));
     on("selected", event => {
       // Taking an outline away is announced as a selection too, of nothing and without an outline.
@@ -197,6 +200,30 @@ class View {
     on("relayout", event => this.report(event));
     on("restyle", ([edits, traces]) => {
       if ("visible" in edits) send({kind: "traces", edits: {visible: edits.visible}, traces, view: this.id});
+    });
+  }
+
+  // Names of classes in a colour key become buttons. plotly.js draws them anew whenever the key has changed.
+  unlock() {
+    const {classes} = this.figure.layout.meta ?? {};
+    if (!classes) return;
+    const names = [...this.plot.querySelectorAll(".colorbar .cbaxis text")];
+    const top = name => name.getBoundingClientRect().top;
+    names.sort((a, b) => top(a) - top(b)).slice(0, classes).forEach((name, entry) => {
+      const press = event => {
+        if (event.key && !["Enter", " "].includes(event.key)) return;
+        event.preventDefault();
+        event.stopPropagation();
+        this.figure.model.send({kind: "key", entry});
+      };
+      name.onclick = name.onkeydown = press;
+      Object.assign(name.style, {cursor: "pointer", pointerEvents: "all"});
+      for (const [key, value] of [["role", "button"], ["tabindex", 0], ["data-entry", entry]]) name.setAttribute(key, value);
+      if (!name.querySelector("title")) {
+        const about = document.createElementNS("http://www.w3.org/2000/svg", "title");
+        about.textContent = "Show these alone, or all again";
+        name.append(about);
+      }
     });
   }
 

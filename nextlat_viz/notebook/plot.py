@@ -28,6 +28,8 @@ Points = dict[int, list[int]]
 _READERS_LAYOUT = {"range", "autorange", "dragmode", "hovermode"}
 # The same for traces: one that was switched off in the legend stays off.
 _READERS_TRACE = {"visible"}
+# Roles of traces that move over the points, and leave the ranges of the axes alone.
+_MARKS = ("cursor", "trail", "near")
 # What JavaScript has typed arrays for.
 _TYPED = {"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"}
 
@@ -43,9 +45,12 @@ class Plot(Figure, LiveWidget):
     figure : plotly Figure
         What to show first.
     on_click : callable, optional
-        Called with {trace index: point numbers} when a point is clicked.
+        Called with {trace index: point numbers} when a point is clicked; the cells of a heat map count row by row.
     on_select : callable, optional
         Called with {trace index: point numbers} after a lasso or a box, and with None when it is dismissed.
+    on_key : callable, optional
+        Called with the number of the name that is clicked in the colour key, from its top, where the figure's
+        ``layout.meta["classes"]`` says how many of them are classes.
     """
 
     _esm = javascript(Path(__file__).parent / "plot.js")
@@ -67,8 +72,9 @@ class Plot(Figure, LiveWidget):
         figure: go.Figure,
         on_click: Callable[[Points], None] | None = None,
         on_select: Callable[[Points | None], None] | None = None,
+        on_key: Callable[[int], None] | None = None,
     ) -> None:
-        self._on_click, self._on_select = on_click, on_select
+        self._on_click, self._on_select, self._on_key = on_click, on_select, on_key
         # Jupyter calls widgets from another thread than the one that runs cells; numbers must follow each other.
         self._lock = threading.RLock()
         # Counts updates, so that a page can tell whether it missed one.
@@ -112,7 +118,7 @@ class Plot(Figure, LiveWidget):
             for old, new in zip(self.select_traces(), figure.data, strict=True):
                 for path, value in changes(old._props, new._props, skip=_READERS_TRACE, whole={"meta"}):
                     old[path] = value
-                    if path in ("x", "y") and (new.meta or {}).get("role") != "cursor":
+                    if path in ("x", "y") and (new.meta or {}).get("role") not in _MARKS:
                         moved |= {f"xaxis{(new.xaxis or 'x')[1:]}", f"yaxis{(new.yaxis or 'y')[1:]}"}
             # plotly knows a second axis only once it is there, so a new one is set whole.
             added = {key for key in figure.layout._props if "axis" in key and key not in self.layout._props}
@@ -245,6 +251,8 @@ class Plot(Figure, LiveWidget):
             self.shown = message["width"], message["height"]
         elif kind == "click" and self._on_click:
             self._on_click(_points(message["points"]))
+        elif kind == "key" and self._on_key:
+            self._on_key(int(message["entry"]))
         elif kind == "select":
             try:
                 if self._on_select:

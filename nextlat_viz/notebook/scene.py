@@ -5,6 +5,7 @@ Every result is computed once, whichever thread asks first, and kept in `Scene.r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from nextlat_viz import analysis
 from nextlat_viz.analysis.reading import read_string
 from nextlat_viz.display import distinct
 from nextlat_viz.errors import LatentsError, one_of, unknown
+from nextlat_viz.figures.rows import prefix
 from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
 from nextlat_viz.latents import site as site_of
 from nextlat_viz.notebook.sources import Source, puzzles
@@ -118,6 +120,30 @@ class Scene:
         return distinct(f"{about['label']}, {str(about['name']).rpartition('/')[2]}" for about in metas)
 
     @cached_property
+    def names(self) -> list[str]:
+        """The name of each model, which stays at every training step; a number is added where two are the same."""
+        return distinct(str(meta(latents)["name"]) for latents in self.latents)
+
+    def compared(self, wanted: Sequence[Any] = ()) -> tuple[str, ...]:
+        """Return the names of the reference and of the model compared with it, from their names or labels.
+
+        Without `wanted` they are the first model and the first of another objective. A scene of one model has one name.
+        """
+        if not isinstance(wanted, (tuple, list)) or len(wanted) not in (0, min(2, len(self.names))):
+            raise ValueError(
+                f"compared must be two models, the reference first, of {', '.join(self.labels)}; got {wanted!r:.200}"
+            )
+        if not wanted:
+            objectives = [json.loads(meta(latents)["card"]).get("objective") for latents in self.latents]
+            others = [name for name, kind in zip(self.names, objectives, strict=True) if kind != objectives[0]]
+            return (self.names[0], *(others or self.names[1:])[:1])
+        known = dict(zip([*self.labels, *self.names], self.names * 2, strict=True))
+        names = tuple(known[one_of("model", model, known)] for model in wanted)
+        if len(set(names)) < len(names):
+            raise ValueError(f"compared must be two different models, got {names[0]!r} twice")
+        return names
+
+    @cached_property
     def sites(self) -> list[str]:
         """The layers that all models have, first to last."""
         return [name for name in sites(self.latents[0]) if all(name in sites(latents) for latents in self.latents)]
@@ -196,6 +222,14 @@ class Scene:
         first, numbers = self.latents[0], np.asarray(rows, dtype=np.int64)
         episode, position = column(first, "episode")[numbers], column(first, "position")[numbers]
         return tuple(zip(episode.tolist(), position.tolist(), strict=True))
+
+    def reads(self, row: int) -> str:
+        """The tokens read up to a row, the last 24 of more; of a recursive model its step."""
+        first = self.latents[0]
+        if self.recursive:
+            return str(column(first, "token")[row])
+        line = self.tokens[int(self.episodes.searchsorted(column(first, "episode")[row]))]
+        return prefix(line[: column(first, "position")[row]], self.vocabulary)
 
     def positions(self, episode: int) -> list[int]:
         """The positions of an episode that the table holds, ascending; 0, the start token, only if it was extracted."""

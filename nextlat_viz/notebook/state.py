@@ -11,8 +11,9 @@ from anndata import AnnData
 from traitlets import Bool, Dict, HasTraits, Int, Tuple, Unicode, observe, validate
 
 from nextlat_viz.errors import LatentsError, at_least, is_number, one_of, unknown
-from nextlat_viz.figures.rows import color_options, prefix
+from nextlat_viz.figures.rows import Coloring, prefix
 from nextlat_viz.figures.theme import Theme
+from nextlat_viz.notebook import colors
 from nextlat_viz.notebook.jobs import Cancelled, Jobs, Waiting
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.sources import Source, by_world, common_steps, end_together, extract_missing
@@ -46,13 +47,17 @@ class ViewState(HasTraits):
     ----------
     world : str
     color, site, target : str
-        What colours the points, the layer shown, and the target of the probes.
+        What colours the points (a column, or of each model ``"model:surprise"``, ``"model:entropy"``,
+        ``"model:error"``), the layer shown, and the target of the probes.
     episode, position : int
         The cursor: after `position` tokens of the episode.
     selection : tuple of (episode, position)
         The rows selected, by lasso, box or click; empty for none.
     filter : dict of {column: values}
         Rows that have one of the values in every column named stand out, the others fade; empty for all.
+    compared : tuple of str
+        Names of the two models that are shown large, the reference first; a name or a label may be assigned. By default
+        the first model and the first of another objective. Each world keeps its own.
     step : int or None
         The training step shown; None is the end of training.
     dark : bool or None
@@ -96,6 +101,7 @@ class ViewState(HasTraits):
     position = Int(1)
     selection = Tuple()
     filter = Dict()
+    compared = Tuple()
     step = Int(None, allow_none=True)
     dark = Bool(None, allow_none=True)
     arrangement = Dict()
@@ -113,6 +119,7 @@ class ViewState(HasTraits):
         self._sources = by_world(models, untrained)
         self._max_points = max_points
         self.scenes = Results()
+        self._compared: dict[str, tuple[str, ...]] = {}
         # The world and step that a reader waits for, and whom to tell when they cannot be loaded.
         self._request: tuple[str, int | None, Callable[[Exception], None]] | None = None
         self.show(next(iter(self._sources)))
@@ -151,6 +158,15 @@ class ViewState(HasTraits):
     def labels(self) -> list[str]:
         """The models' labels."""
         return self.scene.labels
+
+    @property
+    def pair(self) -> list[int]:
+        """Numbers of the `compared` models, the reference first."""
+        return [self.scene.names.index(name) for name in self.compared]
+
+    def coloring(self, model: int) -> str | Coloring:
+        """How a model's rows are coloured: the name of a column, or by numbers of the model's own."""
+        return colors.coloring(self.scene, self.color, model, self.pair, self.target, self.site)
 
     @property
     def steps(self) -> list[int]:
@@ -379,7 +395,7 @@ class ViewState(HasTraits):
 
     @validate("color")
     def _known_color(self, proposal: Any) -> str:
-        return one_of("colour", proposal["value"], color_options(self.latents[0]).values())
+        return one_of("colour", proposal["value"], colors.options(self.scene).values())
 
     @validate("site")
     def _known_site(self, proposal: Any) -> str:
@@ -425,6 +441,12 @@ class ViewState(HasTraits):
     def _known_values(self, proposal: Any) -> dict[str, tuple[Any, ...]]:
         return self.scene.known_filter(proposal["value"])
 
+    @validate("compared")
+    def _known_models(self, proposal: Any) -> tuple[str, ...]:
+        names = self.scene.compared(proposal["value"])
+        self._compared[self.world] = names
+        return names
+
     @validate("arrangement")
     def _known_arrangement(self, proposal: Any) -> dict[str, dict[str, Any]]:
         for world, choices in proposal["value"].items():
@@ -438,13 +460,14 @@ class ViewState(HasTraits):
         """Keep the settings that the new world has too, and reset the others; go to the decisive prediction, if any."""
         # The end of training: the step shown before may not exist here.
         scene = self.load(self.world, None)
-        colors = list(color_options(scene.latents[0]).values())
-        columns = [name for name in scene.columns if name in colors]
+        known = list(colors.options(scene).values())
+        columns = [name for name in scene.columns if name in known]
         with self.hold_trait_notifications():
             self.step = None
             self.selection = ()
             self.filter = {}
-            self.color = self.color if self.color in colors else [*columns, *colors][0]
+            self.compared = self._compared.get(self.world) or scene.compared()
+            self.color = self.color if self.color in known else [*columns, *known][0]
             self.site = self.site if self.site in scene.sites else scene.sites[-1]
             self.target = self.target if self.target in scene.targets else scene.targets[0]
             if self.episode not in scene.episodes:

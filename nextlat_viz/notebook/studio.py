@@ -21,6 +21,7 @@ from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.lessons import Rail, read_lesson
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
+from nextlat_viz.notebook.panels.differ import DifferPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
 from nextlat_viz.notebook.panels.read import ReadPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
@@ -36,7 +37,7 @@ from nextlat_viz.notebook.workshop import Tray
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
     WorldPanel, SpacePanel, NextPanel, KnowsPanel, ReadPanel, AheadPanel, TaskPanel, TrainingPanel, ThinkingPanel,
-    PairsPanel, WhatIfPanel,
+    PairsPanel, WhatIfPanel, DifferPanel,
 )  # fmt: skip
 _NO_COLUMN = "nothing"
 _MOST_ROWS = 4

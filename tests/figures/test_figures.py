@@ -267,7 +267,10 @@ def test_trajectories(latents: list[AnnData], probes: Any) -> None:
     assert [one.name for one in drawn] == ["exact", "next-token", "NextLat"]
     np.testing.assert_allclose(drawn[0].x, paths[0].exact_coordinates[:, 0])
     np.testing.assert_allclose(drawn[2].y, paths[1].coordinates[:, 1])
-    assert [len(one.x) for one in having(figure, "cursor")] == [3, 1] * 3
+    assert [len(one.x) for one in having(figure, "cursor")] == [1] * 3
+    # The oldest steps, later ones, and the newest, which ends in an arrow head.
+    assert [len(one.x) for one in having(figure, "trail")] == [0, 2, 2] * 3
+    assert having(figure, "trail")[-1].marker.size[-1] > 0
     np.testing.assert_allclose(having(figure, "error")[1].y, paths[1].distance)
     exact, *own = having(figure, "next")
     row = 4 * LENGTH + 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from anndata import AnnData
 
 import nextlat_viz as nlv
 from nextlat_viz.notebook import LatentExplorer, LossMonitor, ProbeLab, TrajectoryCompare, ViewState
+from nextlat_viz.notebook import colors as colors_of
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.studio import Studio
 from tests.notebook.conftest import FakeUmap, labelled, living_plots, touch, traces, until
@@ -163,7 +165,8 @@ def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatc
 def test_a_choice_that_is_refused_goes_back(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = LatentExplorer(state=state)
     color = labelled(explorer)["Colour by"]
-    monkeypatch.setattr("nextlat_viz.notebook.state.color_options", lambda latents: {"token": "token"})
+    few = SimpleNamespace(options=lambda scene: {"token": "token"}, coloring=colors_of.coloring)
+    monkeypatch.setattr("nextlat_viz.notebook.state.colors", few)
     color.value = "position"
     assert "unknown colour" in explorer._alert.value
     assert (color.value, state.color) == ("state", "state")

@@ -84,8 +84,9 @@ def test_a_click_in_the_explorer_moves_the_cursor_and_the_trajectory(linked: Any
         linked.compare._controls.play.value,
     ) == (3, 5, 5)
     assert {path.episode for path in linked.compare.paths} == {3}
-    path = linked.compare.plot.data[traces(linked.compare.plot, "cursor")[0]]
-    assert len(path.x) == 5
+    # The older steps to the cursor; the newest is a part of its own.
+    path = linked.compare.plot.data[traces(linked.compare.plot, "trail")[1]]
+    assert len(path.x) == 4
     assert "episode 3, position 5" in linked.explorer._where.value
 
 

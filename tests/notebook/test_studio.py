@@ -69,8 +69,8 @@ def drawn_as_new(made: Studio) -> None:
 
 
 def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
-    names = ("world", "space", "next", "knows", "read", "ahead", "task", "training", "thinking", "pairs", "what_if")
-    assert tuple(opened.panels) == names
+    names = "world space next knows read ahead task training thinking pairs what_if differ"
+    assert " ".join(opened.panels) == names
     for card in opened.panels.values():
         assert card._fold.description == f"▾ {card.question}"
         assert card.question.endswith("?")
@@ -109,6 +109,10 @@ def test_a_click_on_a_point_goes_to_its_episode(opened: Studio) -> None:
     assert opened.cursor.controls.episode.value == 7
     tokens = opened.state.scene.tokens[7]
     assert opened.cursor.strip.tokens == [opened.state.scene.vocabulary[token] for token in tokens]
+    # The rows nearest to the point are listed until the cursor moves on.
+    assert opened.panels["space"].nearest.value.count("Nearest in") == 2
+    opened.state.position = 4
+    assert opened.panels["space"].nearest.value == ""
     drawn_as_new(opened)
 
 

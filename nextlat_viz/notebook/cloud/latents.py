@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from nextlat_viz.display import distinct, escape
 from nextlat_viz.figures.clouds import NAMES, quality
 from nextlat_viz.figures.probes import scores
-from nextlat_viz.figures.rows import BELIEF, coloring, describer
+from nextlat_viz.figures.rows import BELIEF, Coloring, coloring, describer
 from nextlat_viz.latents import meta, site
 from nextlat_viz.notebook.cloud.widget import Cloud
 from nextlat_viz.notebook.panel import text_line
@@ -81,8 +81,8 @@ def latent_cloud(
     return Cloud(places, labels=describer(latents, str, "\n"), **paint(latents, color), **options)
 
 
-def paint(latents: AnnData, color: str) -> Paint:
-    """Return codes, palette and key of a column, as `Cloud` takes them.
+def paint(latents: AnnData, color: str | Coloring) -> Paint:
+    """Return codes, palette and key of a column, or of a coloring, as `Cloud` takes them.
 
     The key of numbers holds the two ends of the scale, the key of names every name.
 
@@ -91,7 +91,7 @@ def paint(latents: AnnData, color: str) -> Paint:
     UnknownNameError
         When there is no such column or state.
     """
-    colors = coloring(latents, color)
+    colors = coloring(latents, color) if isinstance(color, str) else color
     texts, shades = [text for text, _ in colors.names], [shade for _, shade in colors.names]
     # Long names were cut, and may be the same now.
     return {
@@ -152,7 +152,7 @@ class RowCloud(Cloud):
         latents: AnnData,
         rows: Rows,
         coordinates: Float[np.ndarray, "rows 2"],
-        color: str,
+        color: str | Coloring,
         *,
         on_click: Callable[[int], None],
         on_select: Callable[[Rows], None],
@@ -175,8 +175,8 @@ class RowCloud(Cloud):
         same = meta(latents)["episodes_sha256"] == meta(self.latents)["episodes_sha256"]
         return same and np.array_equal(rows, self.rows)
 
-    def paint(self, color: str, latents: AnnData | None = None) -> None:
-        """Colour the rows by a column, of another model's table if one is given."""
+    def paint(self, color: str | Coloring, latents: AnnData | None = None) -> None:
+        """Colour the rows by a column or a coloring of every row, of another model's table if one is given."""
         self.color, self.latents = color, self.latents if latents is None else latents
         self.recolor(**self._colors_of(color))
 
@@ -189,23 +189,32 @@ class RowCloud(Cloud):
         points = self._points(rows)
         self.cursor = points.tolist() if len(points) == len(rows) else []
 
+    def mark(self, rows: Rows) -> None:
+        """Mark rows by squares, those that are shown."""
+        self.near = self._points(np.sort(rows)).tolist()
+
     def _points(self, rows: Rows) -> Int[np.ndarray, " shown"]:
         at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
         return at[self.rows[at] == rows]
 
-    def _colors_of(self, color: str) -> Paint:
+    def _colors_of(self, color: str | Coloring) -> Paint:
         everything = len(self.rows) == self.latents.n_obs
+        if isinstance(color, Coloring):
+            return {**paint(self.latents, color), "codes": color.codes[self.rows]}
         return paint(self.latents if everything else self.latents[self.rows], color)
 
 
 class EveryPoint:
     """One cloud per model, None for one without places; only changed places, colours, selection or cursor are sent.
 
-    `on_click` is called with a row of the table, `on_select` with rows; `box` holds the clouds, with notes below.
+    `on_click` is called with a row of the table, `on_select` with rows, `on_key` with the number of an entry of the
+    key; `box` holds the clouds, with notes below.
     """
 
-    def __init__(self, on_click: Callable[[int], None], on_select: Callable[[Rows], None]) -> None:
-        self._callbacks: dict[str, Any] = {"on_click": on_click, "on_select": on_select}
+    def __init__(
+        self, on_click: Callable[[int], None], on_select: Callable[[Rows], None], on_key: Callable[[int], None]
+    ) -> None:
+        self._callbacks: dict[str, Any] = {"on_click": on_click, "on_select": on_select, "on_key": on_key}
         self._row = ipywidgets.HBox(layout={"flex_flow": "row wrap", "width": "100%"})
         self._note = text_line()
         self.box = ipywidgets.VBox([self._row, self._note], layout={"width": "100%"})
@@ -216,13 +225,22 @@ class EveryPoint:
         """The clouds of the models that have places."""
         return [cloud for cloud in self._clouds if cloud is not None]
 
+    def by_model(self, models: Sequence[int]) -> list[tuple[int, RowCloud]]:
+        """The clouds with the numbers of their models, which were drawn in this order."""
+        pairs = zip(models, self._clouds, strict=True)
+        return [(model, cloud) for model, cloud in pairs if cloud is not None]
+
     def draw(
-        self, labels: Sequence[str], latents: Sequence[AnnData], where: Sequence[Places | str], color: str
+        self,
+        labels: Sequence[str],
+        latents: Sequence[AnnData],
+        where: Sequence[Places | str],
+        colors: Sequence[str | Coloring],
     ) -> None:
         """Show points at new places; a cloud of the same rows of the same episodes is moved, others are made anew."""
         before, self._clouds = [*self._clouds, *[None] * len(latents)], []
         parts: list[Any] = []
-        for label, table, place, old in zip(labels, latents, where, before, strict=False):
+        for label, table, place, color, old in zip(labels, latents, where, colors, before, strict=False):
             cloud = None if isinstance(place, str) else self._cloud(old, label, table, place, color)
             self._clouds.append(cloud)
             parts.append(cloud or ipywidgets.HTML(f"<b>{escape(label)}</b><br>{escape(place)}"))
@@ -240,7 +258,9 @@ class EveryPoint:
         self._clouds = []
         self._row.children = ()
 
-    def _cloud(self, old: RowCloud | None, label: str, table: AnnData, place: Places, color: str) -> RowCloud:
+    def _cloud(
+        self, old: RowCloud | None, label: str, table: AnnData, place: Places, color: str | Coloring
+    ) -> RowCloud:
         title = f"{label}: {place.title}"
         if old is None or not old.has(table, place.rows):
             options = {"title": title, "height": _HEIGHT, **self._callbacks}

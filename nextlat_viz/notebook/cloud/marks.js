@@ -3,6 +3,8 @@
 const FAR = 44; // pixels between two numbers of an axis, at least
 const STEP = 0.02; // of the cloud's extent: what an arrow key moves the handle by
 const LEAP = 5; // times as far with shift
+const AGED = 0.72; // of its opacity is left to a step of the path with every later step
+const FAINTEST = 0.15;
 
 // Round numbers of an axis, so far apart that their texts do not touch.
 function ticks(from, to, most) {
@@ -83,6 +85,41 @@ function drawAxes(view, pen) {
   pen.textBaseline = "top";
   pen.textAlign = "left";
   pen.fillText(`↑ ${titles[1]}`, 6 * ratio, 6 * ratio);
+}
+
+// The path to the cursor: the older a step, the fainter and thinner; the newest ends in an arrow head, in a ring.
+function drawPath(view, pen) {
+  const {cloud, ratio} = view, {place, model} = cloud, at = row => view.at(place[2 * row], place[2 * row + 1]);
+  pen.strokeStyle = pen.fillStyle = model.get("_cursor_color");
+  pen.globalAlpha = 1;
+  pen.lineWidth = 2 * ratio;
+  for (const row of model.get("near")) {
+    const [x, y] = at(row), half = 5 * ratio;
+    pen.strokeRect(x - half, y - half, 2 * half, 2 * half);
+  }
+  const path = model.get("cursor").map(at), last = path.length - 1;
+  if (last < 0) return;
+  for (let i = 1; i <= last; i++) {
+    const fresh = AGED ** (last - i);
+    pen.globalAlpha = Math.max(fresh, FAINTEST);
+    pen.lineWidth = (1 + 1.6 * fresh) * ratio;
+    pen.beginPath();
+    pen.moveTo(...path[i - 1]);
+    pen.lineTo(...path[i]);
+    pen.stroke();
+  }
+  pen.globalAlpha = 1;
+  const [x, y] = path[last], from = path.findLast(([px, py]) => Math.hypot(px - x, py - y) > ratio);
+  if (from) {
+    const way = Math.atan2(y - from[1], x - from[0]), head = 7 * ratio;
+    pen.beginPath();
+    for (const turn of [0, 2.4, -2.4]) pen.lineTo(x + head * Math.cos(way + turn), y + head * Math.sin(way + turn));
+    pen.fill();
+  }
+  pen.lineWidth = 3 * ratio;
+  pen.beginPath();
+  pen.arc(x, y, 8 * ratio, 0, 2 * Math.PI);
+  pen.stroke();
 }
 
 // What the kernel says is marked, and the line from there to the handle.

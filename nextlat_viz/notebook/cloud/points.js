@@ -111,7 +111,7 @@ class Cloud {
       this.ring = model.get("ring");
       this.views.forEach(view => view.point());
     });
-    model.on("change:cursor", () => this.views.forEach(view => view.point()));
+    for (const trait of ["cursor", "near"]) model.on(`change:${trait}`, () => this.views.forEach(view => view.point()));
     for (const trait of ["_title", "_key"]) model.on(`change:${trait}`, () => this.views.forEach(view => view.say()));
     model.on("msg:custom", message => {
       if (message.kind === "label") this.views.forEach(view => view.tell(message));

@@ -236,20 +236,7 @@ class View {
     drawLandmarks(this, pen);
     drawAxes(this, pen);
     pen.globalAlpha = 1;
-    const path = cloud.model.get("cursor").map(row => this.at(cloud.place[2 * row], cloud.place[2 * row + 1]));
-    pen.strokeStyle = cloud.model.get("_cursor_color");
-    if (path.length) {
-      pen.lineWidth = 1.5 * ratio;
-      pen.globalAlpha = 0.6;
-      pen.beginPath();
-      path.forEach(([x, y]) => pen.lineTo(x, y));
-      pen.stroke();
-      pen.globalAlpha = 1;
-      pen.lineWidth = 3 * ratio;
-      pen.beginPath();
-      pen.arc(...path.at(-1), 8 * ratio, 0, 2 * Math.PI);
-      pen.stroke();
-    }
+    drawPath(this, pen);
     drawRing(this, pen);
     this.handle.show();
     if (this.box) {
@@ -267,11 +254,13 @@ class View {
     this.title.textContent = title;
     this.stage.setAttribute("aria-label", `${this.cloud.n.toLocaleString("en")} points${title ? `: ${title}` : ""}`);
     this.key.replaceChildren();
-    for (const [text, color] of model.get("_key")) {
-      const line = make("li", "entry", this.key, {dir: "auto"});
+    model.get("_key").forEach(([text, color], entry) => {
+      const item = make("li", "entry", this.key, {dir: "auto"}), live = model.get("_has_key_buttons") && color;
+      const line = live ? make("button", "choice", item, {type: "button", title: "Show these alone, or all again"}) : item;
+      if (live) line.onclick = () => model.send({kind: "key", entry});
       if (color) make("span", "swatch", line).style.background = color;
       line.append(text);
-    }
+    });
   }
 
   count() {

@@ -9,7 +9,7 @@ from typing import Any, SupportsFloat, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import ArrayLike
-from traitlets import Bytes, List, Tuple, Unicode, validate
+from traitlets import Bool, Bytes, List, Tuple, Unicode, validate
 from traitlets import Float as Number
 from traitlets import Int as Whole
 
@@ -59,8 +59,10 @@ class Cloud(LiveWidget):
         Called with the rows selected with the mouse, empty when the selection is dismissed.
     on_click : callable taking an int, optional
         Called with the row clicked.
+    on_key : callable taking an int, optional
+        Called with the number of the entry of the key that is clicked; without it the key is text.
     cursor : sequence of int, optional
-        Rows the cursor came through; the last has a ring.
+        Rows the cursor came through; the last has a ring. The path fades towards the past and points forward.
     height : int
         Of the picture, in pixels; it is as wide as its cell.
     handle : (float, float), optional
@@ -82,6 +84,8 @@ class Cloud(LiveWidget):
     selection : int array
         The rows selected.
     cursor : list of int
+    near : list of int
+        Rows marked by small squares.
     handle : (float, float) or None
         Where the marker is; setting it moves it on the page and calls nobody.
     ring : (float, float) or None
@@ -117,6 +121,7 @@ class Cloud(LiveWidget):
     _palette = Bytes().tag(sync=True)
     _selection = Bytes().tag(sync=True)
     cursor = List(Whole()).tag(sync=True)
+    near = List(Whole()).tag(sync=True)
     handle = Tuple(Number(), Number(), default_value=None, allow_none=True).tag(sync=True)
     ring = Tuple(Number(), Number(), default_value=None, allow_none=True).tag(sync=True)
     _outline = Bytes().tag(sync=True)
@@ -124,6 +129,7 @@ class Cloud(LiveWidget):
     _axes: Any = List().tag(sync=True)
     _title = Unicode().tag(sync=True)
     _key: Any = List().tag(sync=True)
+    _has_key_buttons = Bool().tag(sync=True)
     _height = Whole().tag(sync=True)
     _cursor_color = Unicode(CURSOR).tag(sync=True)
 
@@ -138,6 +144,7 @@ class Cloud(LiveWidget):
         title: str = "",
         on_select: Callable[[np.ndarray], None] | None = None,
         on_click: Callable[[int], None] | None = None,
+        on_key: Callable[[int], None] | None = None,
         cursor: Sequence[int] = (),
         height: int = 420,
         handle: Point | None = None,
@@ -154,6 +161,7 @@ class Cloud(LiveWidget):
         if axes is not None and len(axes) != 2:
             raise ValueError(f"axes must be two titles, of x and of y, got {len(axes)}")
         self._labels, self._on_select, self._on_click, self._on_move = labels, on_select, on_click, on_move
+        self._on_key = on_key
         self._colors = list(palette)
         places_named = [
             [_short(name, _LONGEST_LANDMARK), *_point("landmarks", place)] for name, place in (landmarks or {}).items()
@@ -164,6 +172,7 @@ class Cloud(LiveWidget):
             _dom_classes=["nlv-cloud"],
             _title=_short(title, _LONGEST_TITLE),
             _key=_entries(key or {}),
+            _has_key_buttons=on_key is not None,
             _height=height,
             cursor=list(cursor),
             handle=None if handle is None else _point("handle", handle),
@@ -174,7 +183,7 @@ class Cloud(LiveWidget):
         )
 
     def __dir__(self) -> list[str]:
-        own = ["close", "codes", "cursor", "handle", "move", "palette", "positions", "recolor", "ring"]
+        own = ["close", "codes", "cursor", "handle", "move", "near", "palette", "positions", "recolor", "ring"]
         return [*own, "select", "selection"]
 
     def __repr__(self) -> str:
@@ -267,9 +276,9 @@ class Cloud(LiveWidget):
             self.layout.close()
         super().close()
 
-    @validate("cursor")
+    @validate("cursor", "near")
     def _known_rows(self, proposal: Any) -> list[int]:
-        checks.row_numbers("cursor", proposal["value"], self._n)
+        checks.row_numbers(proposal["trait"].name, proposal["value"], self._n)
         return list(proposal["value"])
 
     @validate("handle", "ring")
@@ -287,6 +296,8 @@ class Cloud(LiveWidget):
                 self._on_select(self.selection)
         elif kind == "click" and self._on_click:
             self._on_click(int(message["row"]))
+        elif kind == "key" and self._on_key:
+            self._on_key(int(message["entry"]))
         elif kind == "move":
             x, y = _point("handle", message["at"])
             try:

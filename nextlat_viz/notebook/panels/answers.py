@@ -34,14 +34,14 @@ _STEPS = 8
 
 
 class ModelPanel(Panel):
-    """A panel that asks every model the same question at the cursor, and draws the answers.
+    """A panel that asks the compared models the same question at the cursor, and draws the answers.
 
     A subclass writes `_answer`, which may raise a ValueError that says why a model has none, and `_draw_answers`. A
     model without an answer is named under the figure with the reason; where no model has one, the reasons replace the
     figure. A `plain` figure has a bar for each model, whose colours the studio explains.
     """
 
-    follows: ClassVar[tuple[str, ...]] = ("episode", "position", "dark")
+    follows: ClassVar[tuple[str, ...]] = ("episode", "position", "compared", "dark")
     plain: ClassVar[bool] = False
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
@@ -63,7 +63,8 @@ class ModelPanel(Panel):
         state, scene = self.state, self.state.scene
         row = int(scene.rows([(state.episode, state.position)])[0])
         answers, without = {}, {}
-        for model, label in enumerate(scene.labels):
+        for model in state.pair:
+            label = scene.labels[model]
             try:
                 answers[label] = self._answer(model, row)
             except (LatentsError, ValueError) as error:

@@ -28,7 +28,7 @@ class PairsPanel(Panel):
     """A list of pairs, the most distant first; a click on one selects both and puts the cursor on the first."""
 
     name, question, tab = "pairs", "Which equivalent histories does the model separate?", "Pairs"
-    follows = ("site",)
+    follows = ("site", "compared")
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
@@ -39,7 +39,7 @@ class PairsPanel(Panel):
         about = "Put the cursor on the other history of the pair"
         self.other = self._button("Go to the other history", about, self._cross)
         self._offer(None)
-        self._link(self.state, self._offer, "world")
+        self._link(self.state, self._offer, ["world", "compared"])
         self._show(beside=[self.by, self.model], stage=[self.list], below=[self._about, self.other])
         for control in (self.by, self.model):
             self._link(control, lambda change: self._ask())
@@ -82,8 +82,9 @@ class PairsPanel(Panel):
         names = [BELIEF, *columns] if BELIEF in scene.latents[0].obsm else columns
         self.by.options = [(words(name), name) for name in names]
         self.by.value = names[0] if names else None
-        self.model.options = [(shorten(label), i) for i, label in enumerate(scene.labels)]
-        self.model.value = 0
+        pair = self.state.pair
+        self.model.options = [(shorten(scene.labels[i]), i) for i in pair]
+        self.model.value = pair[0]
         self.model.layout.display = None if len(scene.labels) > 1 else "none"
 
     def _depends_on(self) -> tuple[Any, ...]:
@@ -98,7 +99,7 @@ class PairsPanel(Panel):
         except LatentsError as error:
             self._say(f"{error}.")
             return
-        labels = self.state.scene.labels
+        labels = self._labels()
         if pairs.empty:
             self._say(f"These episodes have no two histories with the same {words(self.by.value)}.")
             return
@@ -110,9 +111,12 @@ class PairsPanel(Panel):
         self._about.value = _ABOUT
         self.other.layout.display = "none"
 
+    def _labels(self) -> list[str]:
+        return [self.state.scene.labels[model] for model in self.state.pair]
+
     def _line(self, pair: pd.Series, labels: list[str]) -> list[str]:
         far = [f"{pair[f'relative, {label}']:.2f}" for label in labels]
-        return [*far, _tail(pair["prefix_a"]), _tail(pair["prefix_b"]), shorten(str(pair["state"]), 40)]
+        return [*far, tail(pair["prefix_a"]), tail(pair["prefix_b"]), shorten(str(pair["state"]), 40)]
 
     def _chosen(self) -> tuple[pd.Series, list[tuple[int, int]]]:
         """The chosen pair, and the (episode, position) of both histories."""
@@ -123,7 +127,7 @@ class PairsPanel(Panel):
         """Select both histories, and put the cursor on the first."""
         if self.list.chosen < 0:
             return
-        labels, (pair, ends) = self.state.scene.labels, self._chosen()
+        labels, (pair, ends) = self._labels(), self._chosen()
         histories = [
             f"<code>{escape(shorten(str(pair[f'prefix_{end}']), 80))}</code> (episode {where[0]}, position {where[1]})"
             for end, where in zip("ab", ends, strict=True)
@@ -156,5 +160,6 @@ def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[np.array(keep, dtype=bool)]
 
 
-def _tail(prefix: str, most: int = 16) -> str:
+def tail(prefix: str, most: int = 16) -> str:
+    """The end of the tokens read, which tells histories apart."""
     return shorten(prefix if len(prefix) <= most else f"…{prefix[-most:]}", most + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,28 @@ import numpy as np
 from jaxtyping import Int
 
 from nextlat_viz import figures
+from nextlat_viz.analysis.differences import nearest_rows
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.paths import fading_path, ring_sizes
 from nextlat_viz.figures.probes import scores
-from nextlat_viz.figures.rows import BELIEF, prefix
+from nextlat_viz.figures.rows import BELIEF
+from nextlat_viz.figures.rows import coloring as coloring_of
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook import controls
+from nextlat_viz.notebook import colors, controls
 from nextlat_viz.notebook.cloud.figure import cloud_figure
 from nextlat_viz.notebook.cloud.latents import VIEWS, EveryPoint, Readings, places
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
-from nextlat_viz.notebook.panel import Panel, choice
+from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.panels.pairs import tail
+from nextlat_viz.notebook.panels.strip import Strip
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
+from nextlat_viz.plotting import CURSOR
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nextlat_viz.analysis import ProbeResult, Projection
     from nextlat_viz.analysis.projection.umap import Progress
 
@@ -48,14 +57,20 @@ class SpacePanel(Panel):
     """
 
     name, question = "space", "Where does the model think we are?"
-    follows = ("episode", "position", "site", "color", "selection", "filter", "dark")
+    follows = ("episode", "position", "site", "color", "target", "compared", "selection", "filter", "dark")
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self._readings: list[Readings] = []
+        self._readings: dict[int, Readings] = {}
         self._umaps: list[Projection | str] = []
         self._prepared: Any = None
-        self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick))
+        self._waits = False
+        self._points = EveryPoint(self._guarded(self._go), self._guarded(self._pick), self._guarded(self._isolate))
+        self._clicked: Any = None
+        self._near: tuple[Any, dict[int, pd.DataFrame]] = (None, {})
+        self.nearest = text_line()
+        self.nearest.add_class("nlv-near")
+        self.strip = Strip(self.state)
         self._frame = ipywidgets.VBox(layout={"width": "100%"})
         self.points = choice("Draw", "All views of a sample, or one view of all rows")
         self.view = self._choice_of_view()
@@ -74,8 +89,16 @@ class SpacePanel(Panel):
     def _build(self) -> None:
         self._show(
             beside=[self.view, self.points, self.status], on_click=self._click, on_select=self._select,
-            stage=(self._frame, self._points.box),
+            on_key=self._isolate, stage=(self._frame, self._points.box), below=[self.nearest],
         )  # fmt: skip
+
+    def _arrange(self, stage: ipywidgets.VBox) -> Sequence[Any]:
+        """The strip beside the views: there is room where they are squares."""
+        if not self.framed:
+            return [stage]
+        stage.layout.width = "auto"
+        beside = ipywidgets.HBox([stage, self.strip], layout={"width": "100%"})
+        return [beside]
 
     @property
     def _single(self) -> bool:
@@ -110,7 +133,7 @@ class SpacePanel(Panel):
     @property
     def probes(self) -> list[ProbeResult]:
         self._update()
-        known = [probe for readings in self._readings for probe in readings.values()]
+        known = [probe for model in self.state.pair for probe in self._readings[model].values()]
         return [probe for probe in known if not isinstance(probe, str)]
 
     def _offer(self, change: Any) -> None:
@@ -133,29 +156,57 @@ class SpacePanel(Panel):
         """What the figure depends on: all but the cursor, then the cursor."""
         state = self.state
         keys = (result if isinstance(result, str) else id(result) for result in self._results())
-        where = (id(state.scene), *keys, state.site, self.points.value, self._single and self.view.value)
-        marks = (state.selection, tuple(sorted(state.filter.items())))
-        return (where, state.color, marks, state.dark), (state.episode, state.position)
+        where = (id(state.scene), *keys, *state.pair, state.site, self.points.value, self._single and self.view.value)
+        painted = tuple(color if isinstance(color, str) else id(color) for color in map(state.coloring, state.pair))
+        near = tuple(int(row) for rows in self._nearest().values() for row in rows["row"])
+        marks = (state.selection, tuple(sorted(state.filter.items())), near)
+        return (where, painted, marks, state.dark), (state.episode, state.position)
 
     def _results(self) -> list[Any]:
-        return [*self._umaps, *(reading for readings in self._readings for reading in readings.values())]
+        """The layouts and probes of the two models, or messages in place of those that are not there."""
+        return [*self._umaps, *(reading for model in self.state.pair for reading in self._readings[model].values())]
 
     def _prepare(self) -> None:
         state = self.state
-        single = self._single
-        wanted = id(state.scene), state.site, self.points.value, single and self.view.value
+        single, error = self._single, state.color == colors.ERROR
+        wanted = id(state.scene), *state.pair, state.site, self.points.value, single and self.view.value
+        wanted = (*wanted, error and state.target)
         if (wanted, state.jobs.changes, state.layouts.changes) == self._prepared:
             return
         self.view.layout.display = None if single else "none"
         if not single or self.view.value == "umap":
             self._umaps = self._ask_umaps()
         else:
-            self._umaps = [""] * len(state.latents)
+            self._umaps = [""] * len(state.pair)
         self.status.follow()
-        self._readings = [self._read(model) for model in range(len(state.scene.latents))]
+        waiting = self._read_all(error)
         # Results that are there stay; what is missing is asked for at every change, so that it can be computed again.
-        missing = any(isinstance(result, str) and result for result in self._results())
+        missing = waiting or any(isinstance(result, str) and result for result in self._results())
         self._prepared = None if missing else (wanted, state.jobs.changes, state.layouts.changes)
+
+    def _read_all(self, error: bool) -> bool:
+        """Read the two models, then the others of the strip one by one, so that other panels need not wait for all.
+
+        Returns whether a probe is still being computed. With `error`, the probe whose errors colour the rows too.
+        """
+        state, pair = self.state, self.state.pair
+        others = [model for model in range(len(state.scene.latents)) if model not in pair]
+        self._readings, self._waits = {}, False
+        for model in [*pair, *others]:
+            if self._waits and model not in pair:
+                break
+            self._readings[model] = self._read(model)
+            if error:
+                self._ask_probe(model, state.target)
+        return self._waits
+
+    def _ask_probe(self, model: int, target: str) -> Any:
+        """A probe, or a message in place of one that is not there."""
+        try:
+            return self._probe(model, target, self.state.site)
+        except (LatentsError, ValueError) as error:
+            self._waits |= isinstance(error, Waiting)
+            return str(error)
 
     def _ask_umaps(self) -> list[Projection | str]:
         """Return the UMAP of every model, or a message in place of one that is not there.
@@ -163,10 +214,11 @@ class SpacePanel(Panel):
         UMAPs that were asked for at another layer, world or step are stopped.
         """
         scene, site, queue = self.state.scene, self.state.site, self.state.layouts
-        keys = [("umap", model, site) for model in range(len(scene.latents))]
+        keys = [("umap", model, site) for model in self.state.pair]
         queue.withdraw(self._ask, [(scene.results, key) for key in keys])
         layouts: list[Projection | str] = []
-        for key, label in zip(keys, scene.labels, strict=True):
+        for key in keys:
+            label = scene.labels[key[1]]
 
             def compute(model: int = key[1], label: str = label) -> Projection:
                 def report(now: Progress) -> None:
@@ -190,15 +242,9 @@ class SpacePanel(Panel):
 
     def _read(self, model: int) -> Readings:
         """The probes that place rows in the world, or a message in place of one that is not there."""
-        scene, site = self.state.scene, self.state.site
-        wanted = [scene.placing.get(self.view.value, ())] if self._single else scene.placing.values()
-        readings: dict[str, Any] = {}
-        for name in itertools.chain.from_iterable(wanted):
-            try:
-                readings[name] = self._probe(model, name, site)
-            except (LatentsError, ValueError) as error:
-                readings[name] = str(error)
-        return readings
+        placing = self.state.scene.placing
+        wanted = [placing.get(self.view.value, ())] if self._single else placing.values()
+        return {name: self._ask_probe(model, name) for name in itertools.chain.from_iterable(wanted)}
 
     def _draw(self, looks: Any) -> None:
         if self.points.value:
@@ -211,48 +257,63 @@ class SpacePanel(Panel):
             self._bring(self._frame)
 
     def _draw_clouds(self, looks: Any) -> None:
-        state, scene = self.state, self.state.scene
-        (where, color, marks, _), _ = looks
+        state, scene, pair = self.state, self.state.scene, self.state.pair
+        (where, painted, marks, _), _ = looks
         before = self._drawn[0] if self._drawn is not None else (None, None, None, None)
         self._say("")
         if where != before[0]:
             coordinates = [
-                places(scene, model, self.view.value, state.site, readings, umap)
-                for model, (readings, umap) in enumerate(zip(self._readings, self._umaps, strict=True))
+                places(scene, model, self.view.value, state.site, self._readings[model], umap)
+                for model, umap in zip(pair, self._umaps, strict=True)
             ]
-            self._points.draw([shorten(label, _LONGEST) for label in scene.labels], scene.latents, coordinates, color)
+            tables = [scene.latents[model] for model in pair]
+            self._points.draw(self._labels(), tables, coordinates, list(map(state.coloring, pair)))
             self._bring(self._points.box)
-        elif color != before[1]:
-            for cloud in self._points.clouds:
-                cloud.paint(color)
+        elif painted != before[1]:
+            for model, cloud in self._points.by_model(pair):
+                cloud.paint(state.coloring(model))
+        near = self._nearest()
+        for model, cloud in self._points.by_model(pair):
+            cloud.mark(near[model]["row"].to_numpy() if model in near else np.zeros(0, dtype=np.int64))
         if (where, marks) != (before[0], before[2]):
             for cloud in self._points.clouds:
                 cloud.highlight(state.highlighted)
         for cloud in self._points.clouds:
             cloud.go_to(self._path())
 
+    def _labels(self) -> list[str]:
+        return [shorten(self.state.scene.labels[model], _LONGEST) for model in self.state.pair]
+
     def _figure(self) -> Any:
         """All views, or the one that clouds are drawn in, of as many rows as a figure can draw."""
-        state, scene = self.state, self.state.scene
-        planes: list[dict[str, Any]] = [{} for _ in scene.latents]
-        for model, plane in enumerate(planes):
+        state, scene, pair = self.state, self.state.scene, self.state.pair
+        planes: list[dict[str, Any]] = [{} for _ in pair]
+        for plane, model, umap in zip(planes, pair, self._umaps, strict=True):
             if not self._single or self.view.value == "pca":
                 plane["pca"] = scene.pca(state.site)[model]
             if not self._single or self.view.value == "umap":
-                plane["umap"] = self._umaps[model]
-            planes[model].update(self._read_place(model))
-        return figures.clouds(
-            scene.latents,
+                plane["umap"] = umap
+            plane.update(self._read_place(model))
+        painted: list[Any] = [state.coloring(model) for model in pair]
+        figure = figures.clouds(
+            [scene.latents[model] for model in pair],
             planes,
-            [readings.get(BELIEF) for readings in self._readings],
-            state.color,
-            labels=[shorten(label, _LONGEST) for label in scene.labels],
+            [self._readings[model].get(BELIEF) for model in pair],
+            painted[0] if isinstance(painted[0], str) else painted,
+            labels=self._labels(),
             rows=scene.shown,
             selection=state.highlighted,
             cursor=(state.episode, state.position),
+            near=[rows["row"].to_numpy() for rows in self._nearest().values()],
             across=self._single,
             theme=state.theme,
         )
+        if self._single and self.strip.needed:
+            # The strip takes room from the headings.
+            for heading in figure.layout.annotations:
+                name, line, about = heading.text.partition("</span><br>")
+                heading.text = f'{name}{line}<span style="font-size:10.5px">{about}</span>' if about else heading.text
+        return figure
 
     def _read_place(self, model: int) -> dict[str, Any]:
         """The view of the places that linear probes read, in a world where rows have a place."""
@@ -283,18 +344,22 @@ class SpacePanel(Panel):
         if not (at.size and at[-1] < len(shown) and shown[at[-1]] == path[-1]):
             # The figure draws whole episodes, and not this one.
             at = at[:0]
-        marks: dict[Any, dict[Any, Any]] = {}
+        marks: dict[Any, dict[Any, list[Any]]] = {}
         assert self._plot is not None
-        traces: Any = self._plot.data
-        for trace in traces:
+        for trace in self._plot.select_traces():
             about = trace.meta or {}
-            marks.setdefault((about.get("model"), about.get("column")), {})[about.get("role")] = trace
+            view = marks.setdefault((about.get("model"), about.get("column")), {})
+            view.setdefault(about.get("role"), []).append(trace)
         with self._plot.batch_update():
             for view in marks.values():
-                if "cursor" in view and view["points"].x is not None:
-                    points, cursor = view["points"], view["cursor"]
-                    cursor.x, cursor.y = points.x[at], points.y[at]
-                    cursor.marker.size = [4.0] * (len(at) - 1) + [16.0] * (len(at) > 0)
+                if "cursor" in view and view["points"][0].x is not None:
+                    (points,), (cursor,) = view["points"], view["cursor"]
+                    # What is set here is there only after the block.
+                    cursor.x, cursor.y = x, y = points.x[at], points.y[at]
+                    cursor.marker.size = ring_sizes(len(at))
+                    for trail, part in zip(view["trail"], fading_path(np.stack([x, y], axis=1), CURSOR), strict=True):
+                        trail.x, trail.y = part["x"], part["y"]
+                        trail.marker.size, trail.marker.angle = part["marker"]["size"], part["marker"]["angle"]
 
     def _click(self, points: Points) -> None:
         rows = self._rows(points)
@@ -305,7 +370,48 @@ class SpacePanel(Panel):
         self._pick(np.array(self._rows(points), dtype=np.int64))
 
     def _go(self, row: int) -> None:
-        self.state.go_to_row(row)
+        """Move the cursor to a row, and list the rows nearest to it until the cursor moves on."""
+        ((episode, position),) = self.state.scene.keys([row])
+        self._clicked = (id(self.state.scene), episode, position)
+        self.state.go_to(episode, position)
+        self._ask()
+
+    def _isolate(self, entry: int) -> None:
+        """Keep the rows of a class of the colour key alone, or all again."""
+        state = self.state
+        color = state.coloring(state.pair[0])
+        if not isinstance(color, str) or color not in state.latents[0].obs:
+            return
+        names = coloring_of(state.latents[0][state.scene.shown], color).classes
+        if entry < len(names):
+            wanted = tuple(value for value in state.scene.values(color) if str(value) == names[entry])
+            others = {name: kept for name, kept in state.filter.items() if name != color}
+            state.filter = others if state.filter.get(color) == wanted else {color: wanted, **others}
+
+    def _nearest(self) -> dict[int, pd.DataFrame]:
+        """The rows nearest to a point that was clicked, in the latent space of each model; none elsewhere."""
+        state, scene = self.state, self.state.scene
+        if self._clicked != (id(scene), state.episode, state.position):
+            return {}
+        key = (*self._clicked, state.site, *state.pair)
+        if key != self._near[0]:
+            (row,) = scene.rows([(state.episode, state.position)])
+            self._near = key, {model: nearest_rows(scene.latents[model], row, state.site) for model in state.pair}
+        return self._near[1]
+
+    def _describe(self) -> None:
+        """List the nearest rows, and show all models in the strip."""
+        scene, lines = self.state.scene, []
+        for model, rows in self._nearest().items():
+            items = []
+            for near in rows.itertuples():
+                read = scene.reads(int(near.row))
+                about = escape(f"read {read}, episode {near.episode}, position {near.position}")
+                items.append(f'<span title="{about}">{near.distance:.3g} <code>{escape(tail(read, 12))}</code></span>')
+            label = escape(shorten(scene.labels[model], _LONGEST))
+            lines.append(f"<div><b>Nearest in {label}</b> (distance, read): {' &ensp; '.join(items)}</div>")
+        self.nearest.value = "".join(lines)
+        self.strip.show(self.view.value if self._single else "pca", self._readings)
 
     def _pick(self, rows: Int[np.ndarray, " rows"]) -> None:
         """Select the rows that the filter keeps."""
@@ -363,8 +469,9 @@ class LatentExplorer(SpacePanel):
         )  # fmt: skip
         self._show(
             above=[shared],
-            below=[controls.row(self._count, self._clear, self._where)],
-            on_click=self._click, on_select=self._select, stage=(self._frame, self._points.box),
+            below=[self.nearest, self.strip, controls.row(self._count, self._clear, self._where)],
+            on_click=self._click, on_select=self._select, on_key=self._isolate,
+            stage=(self._frame, self._points.box),
         )  # fmt: skip
         self._link(self._mouse, self._set_mouse)
 
@@ -374,6 +481,7 @@ class LatentExplorer(SpacePanel):
 
     def _describe(self) -> None:
         """Say how many rows are selected and where the cursor is."""
+        super()._describe()
         state, scene = self.state, self.state.scene
         n = len(state.selection)
         total = scene.latents[0].n_obs
@@ -381,8 +489,8 @@ class LatentExplorer(SpacePanel):
         text = f"{n:,} of {total:,} rows selected{part}" if n else f"{total:,} rows{part}; drag over a view to select"
         self._count.value = f'<span role="status">{text}</span>'
         self._clear.disabled = not n
-        line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
-        read = prefix(line[: state.position], [escape(name) for name in scene.vocabulary])
+        (row,) = scene.rows([(state.episode, state.position)])
+        read = escape(scene.reads(int(row)))
         self._where.value = (
             f'<span style="margin-left:16px">Cursor: episode {state.episode}, position {state.position}, '
             f"read <code>{read}</code></span>"

@@ -294,8 +294,9 @@ class TargetPlane:
         if wanted is not None and wanted is not self._wanted:
             self.cloud.handle = tuple(plane.coordinates(wanted).tolist())
         self._wanted = wanted
-        if self.cloud.color != self._state.color:
-            self.cloud.paint(self._state.color)
+        color = self._state.coloring(model)
+        if self.cloud.color != color:
+            self.cloud.paint(color)
         self._highlight()
         self._caption.value = _caption(plane, probe.names, self.now, wanted)
         self.box.layout.display = None
@@ -328,7 +329,7 @@ class TargetPlane:
             scene.latents[model],
             scene.shown,
             self._places[scene.shown],
-            self._state.color,
+            self._state.coloring(model),
             describe=lambda row: self._label(probe.names, row),
             on_select=self._state.select,
             on_click=self._state.go_to_row,

@@ -1,0 +1,62 @@
+"""What can colour the rows of a scene: columns of its tables, and numbers that each model has of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from nextlat_viz.analysis.differences import next_token_scores
+from nextlat_viz.figures.rows import Coloring, color_options, own_colorings
+from nextlat_viz.latents.table import PROBS
+from nextlat_viz.notebook.scene import Scene
+
+ERROR = "model:error"
+SCORES = {"model:surprise": "surprise", "model:entropy": "entropy"}
+_TITLES = {
+    "model:surprise": "loss (surprise at the next token), bits",
+    "model:entropy": "entropy of the prediction, bits",
+    ERROR: "error of the probe",
+}
+# Over the scale, where there is little room.
+_SHORT = {"model:surprise": "loss, bits", "model:entropy": "entropy, bits", ERROR: "probe error"}
+
+
+def options(scene: Scene) -> dict[str, str]:
+    """Return what can colour the rows: {label: name}, columns first.
+
+    The loss and the entropy need next-token probabilities in the tables of all models.
+    """
+    own = [ERROR] if scene.targets else []
+    if all(PROBS in latents.obsm for latents in scene.latents) and not scene.recursive:
+        own = [*SCORES, *own]
+    return color_options(scene.latents[0]) | {_TITLES[name]: name for name in own}
+
+
+def coloring(scene: Scene, color: str, model: int, pair: Sequence[int], target: str, site: str) -> str | Coloring:
+    """Return how to colour a model's rows: the name of a column, or by numbers of its own.
+
+    The scale of these is that of the `pair` of models that are compared. Rows are grey while the probe at whose errors
+    we look has not been fitted.
+    """
+    if color not in _TITLES:
+        return color
+    known = [_numbers(scene, color, other, target, site) for other in (model, *pair)]
+    key = ("coloring", color, model, tuple(pair), target, site, *(numbers is not None for numbers in known))
+
+    def compute() -> Coloring:
+        missing = np.full(scene.latents[0].n_obs, np.nan)
+        own, *others = (missing if numbers is None else numbers for numbers in known)
+        return own_colorings(_SHORT[color], [own], others)[0]
+
+    return scene.results.get(key, compute)
+
+
+def _numbers(scene: Scene, color: str, model: int, target: str, site: str) -> Float[np.ndarray, " rows"] | None:
+    """Return a model's numbers, or None for errors of a probe that is not there yet."""
+    if color == ERROR:
+        fitted = scene.results.peek(("probe", model, target, site)) is not None
+        return scene.mistakes(model, target, site) if fitted else None
+    scores = scene.results.get(("scores", model), lambda: next_token_scores(scene.latents[model]))
+    return np.asarray(scores[SCORES[color]].to_numpy())

@@ -1,0 +1,255 @@
+"""The differences panel: the rows at which two models differ most, and how similar their layers are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Float, Int
+
+from nextlat_viz.analysis.differences import largest, layer_similarity, prediction_differences
+from nextlat_viz.analysis.prediction import exact_probs, model_probs, token_names
+from nextlat_viz.display import escape, shorten
+from nextlat_viz.errors import LatentsError
+from nextlat_viz.figures.differences import layer_map
+from nextlat_viz.figures.theme import Theme
+from nextlat_viz.latents import column, site, sites
+from nextlat_viz.latents.table import PROBS
+from nextlat_viz.notebook.controls import Table
+from nextlat_viz.notebook.jobs import Waiting
+from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.panels.answers import sentence
+from nextlat_viz.notebook.panels.pairs import tail
+from nextlat_viz.notebook.plot import Plot, Points
+from nextlat_viz.notebook.state import ViewState
+
+_MOST = 50
+_LAWS, _ERRORS = "prediction", "error"
+_ABOUT = {
+    _LAWS: "Bits: Jensen-Shannon divergence of the two next-token distributions (0: equal, 1: disjoint), beside the "
+    "likeliest tokens.",
+    _ERRORS: "Difference of the probes' squared errors, or of their shares of wrong classes.",
+}
+_CLICK = "Held-out rows, one for each history. Click a row to go there, a layer to show it everywhere."
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranking:
+    """Rows of the table, the most different first, the cells to show of each, and whether the models are the same."""
+
+    rows: Int[np.ndarray, " ranked"]
+    heads: list[str]
+    cells: list[list[str]] = field(repr=False)
+    same: bool
+
+
+class DifferPanel(Panel):
+    """Held-out rows ranked by the difference of two models, and the similarity of their layers; both are clicked.
+
+    The models are the reference and the one compared with it.
+    """
+
+    name, question, tab = "differ", "Where do the models differ most?", "Differences"
+    follows = ("compared", "site", "target", "dark")
+
+    def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
+        super().__init__(*models, state=state, theme=theme)
+        options = [("prediction", _LAWS), ("probe error", _ERRORS)]
+        self.by = choice("Rank by", "What the difference of the models is measured by", options)
+        self.list = Table()
+        self.about, self._why_no_map = text_line(), text_line()
+        self._map = ipywidgets.VBox()
+        self._ranking: _Ranking | None = None
+        both = ipywidgets.HBox([self.list, ipywidgets.VBox([self._map, self._why_no_map])])
+        both.add_class("nlv-differ")
+        self._show(beside=[self.by], stage=[both], below=[self.about], on_click=self._choose_layer)
+        self._link(self.by, lambda change: self._ask())
+        self._link(self.list, lambda change: self._fly(), "chosen")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The ranked rows as they are shown, with their episode and position."""
+        ranking = self._rank()
+        first = self.state.latents[0]
+        places = {name: column(first, name)[ranking.rows] for name in ("episode", "position")}
+        return pd.DataFrame(ranking.cells, columns=ranking.heads).assign(**places)
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing can differ."""
+        if len(self.state.scene.latents) > 1:
+            return ""
+        return "There is one model here, so there is nothing that differs: open a second one."
+
+    def _depends_on(self) -> tuple[Any, ...]:
+        return self.by.value, self.state.jobs.changes
+
+    def _place(self, plot: Plot) -> None:
+        self._map.children = (plot,)
+
+    def _draw(self, looks: Any) -> None:
+        if self.why_not:
+            self._say(self.why_not)
+            return
+        similarity = self._answer(self._similarity)
+        ranking = self._answer(self._rank)
+        if isinstance(ranking, str) and isinstance(similarity, str):
+            self._say(ranking)
+            return
+        if isinstance(ranking, _Ranking) and ranking.same:
+            self._say("They do not differ.")
+            return
+        self._fill(ranking)
+        if isinstance(similarity, str):
+            self._why_no_map.value = escape(similarity)
+        else:
+            # Draws the map, and shows the panel.
+            super()._draw(looks)
+            control = similarity[1]
+            self._why_no_map.value = control if isinstance(control, str) else ""
+        self._map.layout.display = "none" if isinstance(similarity, str) else None
+        self._say("")
+
+    def _answer(self, ask: Any) -> Any:
+        try:
+            return ask()
+        except (LatentsError, Waiting, ValueError) as error:
+            return sentence(str(error))
+
+    def _fill(self, ranking: _Ranking | str) -> None:
+        """Show the ranked rows, or say why there are none."""
+        before, self._ranking = self._ranking, None if isinstance(ranking, str) else ranking
+        known = self._ranking is not None and len(self._ranking.rows) > 0
+        self.list.layout.display = None if known else "none"
+        if self._ranking is None:
+            self.about.value = escape(str(ranking))
+        elif not known:
+            self.about.value = "No held-out row differs in this."
+        else:
+            self.about.value = f"{_ABOUT[self.by.value]} {_CLICK}"
+            if before is not self._ranking:
+                with self.list.hold_trait_notifications():
+                    self.list.heads, self.list.rows = self._ranking.heads, self._ranking.cells
+                    self.list.chosen = -1
+
+    def _figure(self) -> Any:
+        state = self.state
+        similarity, control = self._similarity()
+        labels = [state.labels[model] for model in state.pair]
+        given = None if isinstance(control, str) else control
+        return layer_map(similarity, given, labels=labels, site=state.site, theme=state.theme)
+
+    def _pair_names(self) -> str:
+        return " and ".join(self.state.labels[model] for model in self.state.pair)
+
+    def _rank(self) -> _Ranking:
+        """The ranking, computed by the job queue; raises an error that says so while there is none."""
+        state, by = self.state, self.by.value
+        key: tuple[Any, ...] = ("differ", by, *state.pair)
+        if by == _ERRORS:
+            key += (state.target, state.site)
+            for model in state.pair:
+                self._probe(model, state.target, state.site)
+        rank = self._by_error if by == _ERRORS else self._by_prediction
+        pair, target, where = list(state.pair), state.target, state.site
+        ranking: _Ranking = self._computed(
+            key, f"The rows at which {self._pair_names()} differ", lambda: rank(pair, target, where)
+        )
+        return ranking
+
+    def _held_out(self) -> Int[np.ndarray, " rows"]:
+        scene = self.state.scene
+        return np.flatnonzero(np.isin(column(scene.latents[0], "episode"), scene.held_out_episodes))
+
+    def _by_prediction(self, pair: list[int], target: str, where: str) -> _Ranking:
+        scene, rows = self.state.scene, self._held_out()
+        a, b = tables = [scene.latents[model] for model in pair]
+        if scene.recursive:
+            raise LatentsError("these models answer whole puzzles, not token by token: rank by the error of the probe")
+        heads = [self._head(model) for model in pair]
+        bits = prediction_differences(a, b, rows, (heads[0], heads[1]))
+        top = largest(tables[0], rows, bits, _MOST)
+        laws = [model_probs(table, rows[top], head) for table, head in zip(tables, heads, strict=True)]
+        exact = exact_probs(tables[0], rows[top], laws[0].shape[1])
+        columns = [scene.labels[model] for model in pair] + ["exact"] * (exact is not None)
+        likely = [_likeliest(law, token_names(tables[0], law.shape[1])) for law in (*laws, exact) if law is not None]
+        cells = [[f"{bits[at]:.3f}", *row] for at, row in zip(top, zip(*likely, strict=True), strict=True)]
+        return self._ranked(pair, rows[top], ["bits", *map(shorten, columns)], cells)
+
+    def _by_error(self, pair: list[int], target: str, where: str) -> _Ranking:
+        scene, rows = self.state.scene, self._held_out()
+        first, second = (scene.mistakes(model, target, where)[rows] for model in pair)
+        top = largest(scene.latents[0], rows, np.abs(first - second), _MOST)
+        cells = [[f"{abs(first[at] - second[at]):.3g}", f"{first[at]:.3g}", f"{second[at]:.3g}"] for at in top]
+        return self._ranked(pair, rows[top], ["difference", *(shorten(scene.labels[m]) for m in pair)], cells)
+
+    def _ranked(
+        self, pair: list[int], rows: Int[np.ndarray, " rows"], heads: list[str], cells: list[list[str]]
+    ) -> _Ranking:
+        scene = self.state.scene
+        same = _equal(*(scene.latents[model] for model in pair))
+        read = [[*line, tail(scene.reads(int(row)))] for line, row in zip(cells, rows, strict=True)]
+        return _Ranking(rows, [*heads, "tokens read"], read, same)
+
+    def _head(self, model: int) -> Float[np.ndarray, "V D"] | None:
+        """The output head of a model whose table holds no probabilities."""
+        scene = self.state.scene
+        if PROBS in scene.latents[model].obsm:
+            return None
+        checkpoint = scene.checkpoint(model)
+        if checkpoint is None:
+            raise LatentsError(
+                f"the latents of {scene.labels[model]} hold no next-token probabilities: open its checkpoint, or rank "
+                "by the error of the probe"
+            )
+        return np.asarray(checkpoint.network.backbone.head.weight.detach().cpu().numpy())
+
+    def _similarity(self) -> tuple[pd.DataFrame, pd.DataFrame | str]:
+        """The similarity of the layers, and of the untrained models' or a sentence that says why not; by the queue."""
+        scene, pair, jobs = self.state.scene, list(self.state.pair), self.state.jobs
+
+        def compute() -> tuple[pd.DataFrame, pd.DataFrame | str]:
+            def report(done: int, total: int) -> None:
+                jobs.report(done, total, "Similarity of the layers")
+
+            trained = layer_similarity(*(scene.latents[model] for model in pair), report=report)
+            first, second = (scene.untrained(model) for model in pair)
+            if first is None or second is None:
+                return trained, "Without checkpoints there are no untrained models to compare with."
+            if _equal(first, second):
+                return trained, "Both began from the same weights, so the untrained models are no control."
+            return trained, layer_similarity(first, second)
+
+        title = f"The similarity of the layers of {self._pair_names()}"
+        similarity: tuple[pd.DataFrame, pd.DataFrame | str] = self._computed(("layers", *pair), title, compute)
+        return similarity
+
+    def _fly(self) -> None:
+        if self._ranking is not None and 0 <= self.list.chosen < len(self._ranking.rows):
+            self.state.go_to_row(int(self._ranking.rows[self.list.chosen]))
+
+    def _choose_layer(self, points: Points) -> None:
+        """Show the layer of the row that is clicked."""
+        for trace, cell in self.plot.points(points, "layers"):
+            heat: Any = self.plot.data[trace]
+            name = str(heat.y[cell // len(heat.x)])
+            if name not in self.state.scene.sites:
+                layers = ", ".join(self.state.scene.sites)
+                raise ValueError(
+                    f"not every model here has the layer {name!r}, so it cannot be shown; all have {layers}"
+                )
+            self.state.site = name
+
+
+def _equal(a: AnnData, b: AnnData) -> bool:
+    """Whether two tables hold the same latents at every layer."""
+    return sites(a) == sites(b) and all(np.array_equal(site(a, name), site(b, name)) for name in sites(a))
+
+
+def _likeliest(law: Float[np.ndarray, "rows V"], names: Any) -> list[str]:
+    best = law.argmax(axis=1)
+    return [f"{shorten(str(names[token]), 10)} {law[row, token]:.2f}" for row, token in enumerate(best)]

@@ -1,0 +1,140 @@
+"""The strip of all models: a small cloud of each, to choose which two are shown large."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from nextlat_viz.display import shorten
+from nextlat_viz.figures.rows import BELIEF, Coloring
+from nextlat_viz.figures.rows import coloring as coloring_of
+from nextlat_viz.latents import column
+from nextlat_viz.notebook.cloud.latents import Readings
+from nextlat_viz.notebook.cloud.small import Small, SmallClouds
+from nextlat_viz.notebook.panel import Box, choice
+from nextlat_viz.notebook.state import ViewState
+
+# Points of a small cloud: more could not be told apart.
+_POINTS = 700
+# Of the frame's size, around it: readings a little outside are shown.
+_AROUND = 0.12
+
+
+class Strip(Box):
+    """A small cloud of every model, where there are more than two.
+
+    A click on one compares that model with the reference, which has a list of its own; a click on the reference makes
+    the two change places.
+    """
+
+    def __init__(self, state: ViewState) -> None:
+        super().__init__(state)
+        about = "The model that others are compared with. Both are shown large, and in the other panels"
+        self.reference = choice("Reference", about)
+        self.reference.add_class("nlv-reference")
+        self.clouds = SmallClouds(self._guarded(self._choose))
+        self.children = [self._alert, self.reference, self.clouds]
+        self._dom_classes = ("nextlat-viz", "nlv-models")
+        self._shown: Any = None
+        self._link(self.reference, self._refer)
+        for name in ("world", "step", "compared"):
+            self._link(state, self._follow, name)
+        self._follow(None)
+
+    @property
+    def needed(self) -> bool:
+        """Whether there are models that are not shown large."""
+        return len(self.state.scene.latents) > 2
+
+    def _follow(self, change: Any) -> None:
+        scene = self.state.scene
+        with self._still():
+            options = [(shorten(label, 24), name) for label, name in zip(scene.labels, scene.names, strict=True)]
+            if list(self.reference.options) != options:
+                self.reference.options = options
+            self.reference.value = self.state.compared[0]
+        self.layout.display = None if self.needed else "none"
+
+    def _refer(self, change: Any) -> None:
+        if not self._following:
+            self._compare(change["new"], self.state.compared[1])
+
+    def _choose(self, model: int) -> None:
+        self._compare(self.state.compared[0], self.state.scene.names[model])
+
+    def _compare(self, reference: str, other: str) -> None:
+        """Compare two models; the same one twice stands for the present two the other way round."""
+        self.state.compared = self.state.compared[::-1] if reference == other else (reference, other)
+
+    def show(self, view: str, readings: Mapping[int, Readings]) -> None:
+        """Show every model's rows in a view; where it is computed for the two large models alone, in the plane of PCA.
+
+        `readings` holds the probes of the models that have been read so far.
+        """
+        state, scene = self.state, self.state.scene
+        if not self.needed:
+            return
+        models = range(len(scene.latents))
+        colors = [state.coloring(model) for model in models]
+        read = [tuple(map(id, readings.get(model, {}).values())) for model in models]
+        shown = (id(scene), view, state.site, state.compared, *map(_key, colors), *read)
+        if shown == self._shown:
+            return
+        rows = scene.shown[:: -(-len(scene.shown) // _POINTS)]
+        plain = coloring_of(scene.latents[0][rows], colors[0]) if isinstance(colors[0], str) else None
+        names = view if view in scene.placing else "pca"
+        roles = dict(zip(state.pair, ("reference", "compared"), strict=True))
+        frame = self._frame(names, rows)
+        small, palette = [], plain.palette if plain is not None else colors[0].palette  # type: ignore[union-attr]
+        for model, (label, color) in enumerate(zip(scene.labels, colors, strict=True)):
+            codes = color.codes[rows] if isinstance(color, Coloring) else plain.codes  # type: ignore[union-attr]
+            places, why = self._places(names, model, rows, readings.get(model))
+            if frame is not None:
+                inside = ((places >= frame[0]) & (places <= frame[1])).all(axis=1)
+                places, codes = places[inside], codes[inside] if len(places) else codes[:0]
+            elif not len(places):
+                codes = codes[:0]
+            role = roles.get(model, "")
+            note = f"{label}: {why or role or 'compare this model with the reference'}"
+            small.append(Small(shorten(label, 40), note, role, places, codes))
+        self.clouds.show(small, palette, frame)
+        self._shown = shown
+
+    def _places(
+        self, view: str, model: int, rows: Int[np.ndarray, " rows"], readings: Readings | None
+    ) -> tuple[Float[np.ndarray, "points 2"], str]:
+        """Where a model's rows are, or no place and the reason."""
+        scene = self.state.scene
+        if view == "pca":
+            plane = scene.pca(self.state.site)[model]
+            return plane.coordinates[np.searchsorted(scene.shown, rows)].astype(np.float64), ""
+        if readings is None:
+            return np.zeros((0, 2)), "its probe is still to be computed"
+        probes: list[Any] = [readings[name] for name in scene.placing[view]]
+        for probe in probes:
+            if isinstance(probe, str):
+                return np.zeros((0, 2)), probe
+        read = np.concatenate([probe.predict(scene.latents[model][rows]) for probe in probes], axis=1)
+        return self._in_plane(view, read), ""
+
+    def _frame(self, view: str, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "corners 2"] | None:
+        """The part of the plane that all small clouds show, where the truth is; none for PCA."""
+        first = self.state.scene.latents[0]
+        if view == "pca":
+            return None
+        truth = column(first, BELIEF)[rows] if view == BELIEF else np.stack([column(first, n)[rows] for n in "xy"], 1)
+        places = self._in_plane(view, truth.astype(np.float64))
+        low, high = np.nanmin(places, axis=0), np.nanmax(places, axis=0)
+        room = _AROUND * float((high - low).max())
+        return np.stack([low - room, high + room])
+
+    def _in_plane(self, view: str, values: np.ndarray) -> np.ndarray:
+        world: Any = self.state.scene.world
+        return np.asarray(world.belief_coordinates(values) if view == BELIEF else values, dtype=np.float64)
+
+
+def _key(color: str | Coloring) -> object:
+    return color if isinstance(color, str) else id(color)

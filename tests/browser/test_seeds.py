@@ -1,0 +1,63 @@
+"""Three models in a real JupyterLab: the strip chooses, the colour key isolates a class, the path fades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from playwright.sync_api import expect
+
+from .lab import Notebook, Plot, box, settle, wait_for
+
+CELL = """
+from nextlat_viz.notebook import ViewState
+from nextlat_viz.notebook.studio import Studio
+studio = Studio(state=ViewState("rrxor/next_token", "rrxor/nextlat", "rrxor/nextlat/seed1", max_points=600))
+studio.state.go_to(3, 12)
+studio.state.arrange(view="pca")
+studio
+"""
+
+
+def test_chosen_isolated_and_faded(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
+    source = tmp_path / "seeds.ipynb"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(CELL)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), source)
+    notebook = open_notebook(source)
+    notebook.run_all()
+    page = notebook.page
+    space, small = page.locator(".nlv-card-space"), page.locator(".nlv-small button")
+    expect(small).to_have_count(3)
+    expect(space.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+
+    # One screen: no small cloud and no tab lies outside of its column.
+    right = box(page.locator(".nlv-studio"))["x"] + box(page.locator(".nlv-studio"))["width"]
+    for part in (*small.all(), *page.locator(".nlv-line button").all()):
+        assert box(part)["x"] + box(part)["width"] <= right + 1
+    small.nth(2).click()
+    notebook.wait_for_kernel("studio.state.compared[1] == 'rrxor/nextlat/seed1'")
+    expect(small.nth(2)).to_have_attribute("data-role", "compared")
+    expect(space).to_contain_text("NextLat, seed1")
+
+    name = space.locator(".colorbar [data-entry='1']")
+    name.click()
+    notebook.wait_for_kernel("len(studio.state.filter.get('state', ())) == 1")
+    name.focus()
+    page.keyboard.press("Enter")
+    notebook.wait_for_kernel("studio.state.filter == {}")
+
+    # The path: more of the cursor's colour near its newest end than near its oldest.
+    plot = Plot(page, space.locator(".js-plotly-plot"))
+    trail = "plot._fullData.filter(t => t.meta?.role === 'trail' && t.meta.model === 0)"
+    parts = plot.evaluate(f"{trail}.map(t => [t.x.length, t.line.color])")
+    assert [length for length, _ in parts] == [7, 5, 2]
+    alphas = [float(color.split(",")[-1].rstrip(") ")) if color.startswith("rgba") else 1.0 for _, color in parts]
+    assert alphas == sorted(alphas)
+    assert np.ptp(alphas) > 0.5
+    before = settle(plot)
+    notebook.kernel("None", setup="studio.panels['space']._go(40)")
+    wait_for(lambda: "Nearest in" in space.inner_text(), "the nearest rows")
+    assert plot.wait_for_change(before) > 0
