@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from nextlat_viz.analysis.differences import next_token_scores
 from nextlat_viz.figures.rows import Coloring, color_options, own_colorings
-from nextlat_viz.latents.table import PROBS
+from nextlat_viz.latents.table import PROBS, column
 from nextlat_viz.notebook.scene import Scene
 
 ERROR = "model:error"
@@ -59,4 +59,6 @@ def _numbers(scene: Scene, color: str, model: int, target: str, site: str) -> Fl
         fitted = scene.results.peek(("probe", model, target, site)) is not None
         return scene.mistakes(model, target, site) if fitted else None
     scores = scene.results.get(("scores", model), lambda: next_token_scores(scene.latents[model]))
-    return np.asarray(scores[SCORES[color]].to_numpy())
+    # The models are not trained to predict a prompt.
+    trained = column(scene.latents[model], "position") >= scene.prompt
+    return np.where(trained, scores[SCORES[color]].to_numpy(), np.nan)

@@ -170,6 +170,8 @@ class DifferPanel(Panel):
         a, b = tables = [scene.latents[model] for model in pair]
         if scene.recursive:
             raise LatentsError("these models answer whole puzzles, not token by token: rank by the error of the probe")
+        # The models are not trained to predict a prompt.
+        rows = rows[column(a, "position")[rows] >= scene.prompt]
         heads = [self._head(model) for model in pair]
         bits = prediction_differences(a, b, rows, (heads[0], heads[1]))
         top = largest(tables[0], rows, bits, _MOST)
