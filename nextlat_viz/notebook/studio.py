@@ -31,7 +31,7 @@ from nextlat_viz.notebook.state import ViewState
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
-    WorldPanel, SpacePanel, NextPanel, KnowsPanel, ReadPanel, AheadPanel, TaskPanel, ThinkingPanel, PairsPanel,
+    WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, ReadPanel, TaskPanel, ThinkingPanel, PairsPanel,
     WhatIfPanel,
 )  # fmt: skip
 SIZES = [("as shown", ""), ("column of a paper", "column"), ("text of a paper", "text"), ("slide", "slide")]

@@ -74,8 +74,8 @@ def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
         "space",
         "next",
         "knows",
-        "read",
         "ahead",
+        "read",
         "task",
         "thinking",
         "pairs",
@@ -558,7 +558,9 @@ def test_a_folded_panel_computes_nothing(opened: Studio, monkeypatch: pytest.Mon
     assert "after position 3" in knows.about.value
 
 
-@pytest.mark.parametrize(("name", "prompt"), [("taxi", 2), ("countdown", 13), ("path_star", 27), ("rrxor", 0)])
+@pytest.mark.parametrize(
+    ("name", "prompt"), [("taxi", 2), ("countdown", 13), ("path_star", 27), ("rrxor", 0), ("story", 21)]
+)
 def test_a_scene_knows_which_tokens_are_given(name: str, prompt: int) -> None:
     assert Scene.prompt.func(SimpleNamespace(world=worlds.get(name))) == prompt
 
