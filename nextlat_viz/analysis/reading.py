@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 IDEAL = "ideal observer"
 """The reader that knows the world: what it predicts is the world's exact distribution."""
-# Longer than the prompt of any world whose episodes have no length.
-_LONG = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +182,7 @@ def read_string(
         {label: law for label, (law, _) in zip(labels, pairs, strict=True)},
         _exact(world, tokens),
         {label: states for label, (_, states) in zip(labels, pairs, strict=True)},
-        prompt_tokens(world, max(tokens.size, _LONG)),
+        prompt_tokens(world),
     )
 
 

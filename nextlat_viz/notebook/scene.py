@@ -103,7 +103,7 @@ class Scene:
         except LatentsError:
             return 0
         # The table does not hold the loss mask.
-        return prompt_tokens(world, self.tokens.shape[1])
+        return prompt_tokens(world)
 
     @cached_property
     def vocabulary(self) -> list[str]:

@@ -36,7 +36,7 @@ from nextlat_viz.notebook.workshop import Tray
 
 DEFAULT = ("rrxor/next_token", "rrxor/nextlat")
 PANELS: tuple[type[Panel], ...] = (
-    WorldPanel, SpacePanel, NextPanel, KnowsPanel, ReadPanel, AheadPanel, TaskPanel, TrainingPanel, ThinkingPanel,
+    WorldPanel, SpacePanel, NextPanel, KnowsPanel, AheadPanel, ReadPanel, TaskPanel, TrainingPanel, ThinkingPanel,
     PairsPanel, WhatIfPanel, DifferPanel,
 )  # fmt: skip
 _NO_COLUMN = "nothing"

@@ -12,8 +12,8 @@ from nextlat_viz.display import counted, shorten
 from nextlat_viz.worlds.base import World
 
 _NAMES = 12
-# Episodes that are sampled to see where the prompt ends.
-_FEW = 4
+# Episodes sampled to see where the prompt ends, and their tokens where a world has no length: more than any prompt has.
+_FEW, _LONG = 4, 64
 
 
 def parse_string(world: World, text: str) -> Int[np.ndarray, " tokens"]:
@@ -145,20 +145,19 @@ def require_short(tokens: Int[np.ndarray, " T"], most: int | None) -> None:
 
 
 @lru_cache(maxsize=16)
-def prompt_tokens(world: World, length: int) -> int:
+def prompt_tokens(world: World) -> int:
     """Return how many tokens at the start of an episode no model is trained to predict.
 
-    A world masks the same positions in every episode. Where it has no length of an episode, `length` is longer than the
-    prompt.
+    A world masks the same positions in every episode.
 
     Examples
     --------
     >>> from nextlat_viz import worlds
-    >>> prompt_tokens(worlds.get("rrxor"), 64), prompt_tokens(worlds.get("story"), 64)
+    >>> prompt_tokens(worlds.get("rrxor")), prompt_tokens(worlds.get("story"))
     (0, 21)
     """
     try:
-        sampled = world.sample(_FEW, length if world.length is None else None, seed=0, split=world.splits[0])
+        sampled = world.sample(_FEW, _LONG if world.length is None else None, seed=0, split=world.splits[0])
     except ValueError:
         # A language model comes without sequences to sample; nothing is masked there.
         return 0

@@ -69,7 +69,7 @@ def drawn_as_new(made: Studio) -> None:
 
 
 def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
-    names = "world space next knows read ahead task training thinking pairs what_if differ"
+    names = "world space next knows ahead read task training thinking pairs what_if differ"
     assert " ".join(opened.panels) == names
     for card in opened.panels.values():
         assert card._fold.description == f"▾ {card.question}"
@@ -552,7 +552,9 @@ def test_a_folded_panel_computes_nothing(opened: Studio, monkeypatch: pytest.Mon
     assert "after position 3" in knows.about.value
 
 
-@pytest.mark.parametrize(("name", "prompt"), [("taxi", 2), ("countdown", 13), ("path_star", 27), ("rrxor", 0)])
+@pytest.mark.parametrize(
+    ("name", "prompt"), [("taxi", 2), ("countdown", 13), ("path_star", 27), ("rrxor", 0), ("story", 21)]
+)
 def test_a_scene_knows_which_tokens_are_given(name: str, prompt: int) -> None:
     assert Scene.prompt.func(SimpleNamespace(world=worlds.get(name))) == prompt
 
