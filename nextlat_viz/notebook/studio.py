@@ -199,7 +199,7 @@ class Studio(Box):
         """Show the workshop in place of the panels, or how many figures are pinned."""
         opened, count = self._workshop.value, self.tray.count
         self._workshop.description = f"Figures ({count})" if count else "Figures"
-        self.tray.layout.display = None if opened else "none"
+        self.tray.shown, self.tray.layout.display = opened, None if opened else "none"
         self._grid.layout.display = "none" if opened else None
 
     def _fold(self, change: Any) -> None:

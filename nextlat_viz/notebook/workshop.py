@@ -61,9 +61,12 @@ class Tray(Box):
     pins : list of Pin
     count : int
         How many there are.
+    shown : bool
+        Whether the tray is in sight; until then nothing is drawn.
     """
 
     count = Int(0)
+    shown = Bool(True)
 
     def __init__(self, state: ViewState) -> None:
         super().__init__(state)
@@ -112,6 +115,7 @@ class Tray(Box):
         left.add_class("nlv-tray-options")
         self.children = [left, self._stage]
         self._dom_classes = ("nextlat-viz", "nlv-tray")
+        self._link(self, lambda change: self._compose(), "shown")
         for control in (self.width, self.columns):
             self._link(control, lambda change: self._compose())
         self._link(self.kind, lambda change: self._offer())
@@ -236,18 +240,22 @@ class Tray(Box):
         self._arrange()
 
     def _compose(self) -> None:
-        """Draw the figure as it will be written, and write its caption."""
+        """Draw the figure as it will be written, and write its caption, where they are in sight."""
+        if not self.shown:
+            return
         self._result.value = ""
-        before, self._plot = self._plot, None
         self.caption.value = ""
+        self._stage.layout.display = None if self.pins else "none"
         if self.pins:
             figure = self.figure
             self.caption.value = figures.figure_caption(figure)
             figure.layout.meta = None
-            self._plot = Plot(figure)
-        self._stage.children = () if self._plot is None else (self._plot,)
-        if before is not None:
-            before.close()
+            if self._plot is None:
+                self._plot = Plot(figure)
+                self._stage.children = (self._plot,)
+            else:
+                # A view of a closed plot may still be on its way to the page.
+                self._plot.become(figure)
         if self.code.layout.display is None:
             self._show_code()
 

@@ -28,6 +28,7 @@ def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
 @pytest.fixture
 def tray(opened: Studio) -> Iterator[Tray]:
     opened.state.go_to(3, 5)
+    opened._workshop.value = True
     yield opened.tray
     while opened.tray.pins:
         opened.tray._remove(0)
@@ -66,7 +67,11 @@ def test_pins_are_moved_and_removed(opened: Studio, tray: Tray) -> None:
 
 
 def test_the_tray_opens_in_place_of_the_panels(opened: Studio, tray: Tray) -> None:
+    opened._workshop.value = False
     assert tray.layout.display == "none"
+    opened.panels["next"]._pin.click()
+    assert tray.caption.value == ""
+    tray._remove(0)
     opened._workshop.value = True
     assert (tray.layout.display, opened._grid.layout.display) == (None, "none")
     assert "No figure yet" in tray._list.children[0].value
