@@ -146,7 +146,8 @@ def main() -> int:
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
-    status = build_main(["-W", "--keep-going", "-q", "-b", "html", "-c", str(HERE), str(SOURCE), str(OUT)])
+    trees = str(ROOT / "build" / "docs-trees")
+    status = build_main(["-W", "--keep-going", "-q", "-d", trees, "-c", str(HERE), str(SOURCE), str(OUT)])
     shutil.copytree(KEPT / "episodes", OUT / "episodes", dirs_exist_ok=True)
     if status == 0:
         print(f"open {OUT / 'index.html'}")
