@@ -109,5 +109,7 @@ def contact_sheet(*, columns: int = 4, theme: Theme = "auto") -> Figure:
         if world is not None and world.pictures:
             episode = world.sample(1, None if world.length else 12, seed=0)
             kind = "beliefs" if "beliefs" in world.pictures else world.pictures[0]
-            drawn[name] = world.draw(kind, episode=episode, position=drawing.middle(episode), width=300, height=300)
+            drawn[name] = world.draw(
+                kind, episode=episode, position=drawing.opening(world, episode), width=300, height=300
+            )
     return compose(drawn, columns=columns, height=220, theme=theme)

@@ -21,7 +21,7 @@ from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
 from nextlat_viz.latents import site as site_of
 from nextlat_viz.notebook.sources import Source, puzzles
 from nextlat_viz.notebook.threads import Results
-from nextlat_viz.worlds import Episodes
+from nextlat_viz.worlds import Episodes, drawing
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult, Projection, Trajectory
@@ -209,11 +209,10 @@ class Scene:
         if self.recursive:
             return None
         try:
-            decisive = self.world.decisive(self.read(episode))
+            return drawing.decisive_position(self.world, self.read(episode))
         except (LatentsError, ValueError):
             # A table may hold illegal tokens, such as those that a model generated; its picture says so.
             return None
-        return None if decisive is None or not decisive.any() else int(decisive[0].argmax()) + 1
 
     def read(self, episode: int) -> Episodes:
         """One episode for its world to draw: the tokens, and the true state after each as far as the table holds it.

@@ -121,8 +121,8 @@ class EpisodeStepper(Box):
         self._redraw()
 
     def _begin(self) -> None:
-        """Go to the middle of the episode, where the picture of no world is empty."""
-        self._controls.show(drawing.middle(self.episode), 0, int(self.episode.length[0]))
+        """Go where the episode opens."""
+        self._controls.show(drawing.opening(self.world, self.episode), 0, int(self.episode.length[0]))
 
     def _figure(self) -> Any:
         kind = self._picture.value

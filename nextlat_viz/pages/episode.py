@@ -18,7 +18,7 @@ from nextlat_viz.figures.bars import prediction_bars
 from nextlat_viz.figures.rows import LONGEST_FACT, true_state
 from nextlat_viz.pages.page import render
 from nextlat_viz.plotting import configuration
-from nextlat_viz.worlds import checks
+from nextlat_viz.worlds import checks, drawing
 
 if TYPE_CHECKING:
     from nextlat_viz.worlds import Episodes, World
@@ -57,6 +57,7 @@ def steps_page(
     provenance: Mapping[str, Any] | None = None,
     *,
     gallery: bool = False,
+    start: int | None = None,
 ) -> str:
     """Return one HTML page with a slider, a play button, the tokens as buttons, and the figures of the current step.
 
@@ -69,6 +70,8 @@ def steps_page(
         Shown folded at the end of the page.
     gallery : bool
         For a page in a gallery's folder, with ``plotly.min.js`` and ``index.html``.
+    start : int
+        The step at which the page opens, from 1; default the middle.
 
     Returns
     -------
@@ -92,26 +95,30 @@ def steps_page(
     for number, step in enumerate(steps):
         if list(step.figures) != headings:
             raise ValueError(f"every step must have the figures {headings}, step {number} has {list(step.figures)}")
-    values: dict[str, Any] = {"steps": steps, "headings": headings, "note": note, "story": _packed(steps)}
+    story = packed([step.figures for step in steps])
+    for step, parts in zip(steps, story["steps"], strict=True):
+        parts["facts"] = list(step.facts.items())
+    story["config"] = [configuration(figure) for figure in steps[0].figures.values()]
+    story["start"] = (len(steps) + 1) // 2 if start is None else min(max(start, 1), len(steps))
+    values: dict[str, Any] = {"steps": steps, "headings": headings, "note": note, "story": story}
     return render("episode.html", title, provenance, gallery=gallery, **values)
 
 
-def _packed(steps: Sequence[Step]) -> dict[str, Any]:
-    """Keep each part of the figures once, by number: most of a figure stays the same from step to step."""
+def packed(steps: Sequence[Mapping[str, go.Figure]]) -> dict[str, Any]:
+    """Keep each part of the figures of some steps once, by number: most of a figure stays the same between steps."""
     pool: dict[str, int] = {}
 
     def number(part: Any) -> int:
         return pool.setdefault(json.dumps(part, sort_keys=True, separators=(",", ":")), len(pool))
 
-    packed = []
+    numbered = []
     for step in steps:
-        parts = [json.loads(plotly.io.to_json(figure, validate=False)) for figure in step.figures.values()]
+        parts = [json.loads(plotly.io.to_json(figure, validate=False)) for figure in step.values()]
         figures = [
             {"data": [number(trace) for trace in part["data"]], "layout": number(part["layout"])} for part in parts
         ]
-        packed.append({"figures": figures, "facts": list(step.facts.items())})
-    configs = [configuration(figure) for figure in steps[0].figures.values()]
-    return {"pool": [json.loads(text) for text in pool], "steps": packed, "config": configs}
+        numbered.append({"figures": figures})
+    return {"pool": [json.loads(text) for text in pool], "steps": numbered}
 
 
 def episode_page(
@@ -182,7 +189,7 @@ def episode_page(
         steps.append(Step(shorten(token, LONGEST_FACT), figures, true_state(world, episode, position), given))
     models = list(predictions or {})
     about = {"world": world.spec, "episode": episode.sha256, "models": models, **(provenance or {})}
-    return steps_page(steps, title or world.name, _NOTE, about, gallery=gallery)
+    return steps_page(steps, title or world.name, _NOTE, about, gallery=gallery, start=drawing.opening(world, episode))
 
 
 def _prediction_figures(

@@ -92,8 +92,20 @@ def draw_picture(
     return function(world, episode, at, **options)
 
 
-def middle(episode: Episodes) -> int:
-    """Return the position in the middle of what is predicted of an episode, after its prompt; at least 1."""
+def decisive_position(world: World, episode: Episodes) -> int | None:
+    """Return the position of the world's decisive prediction, such as the choice of an arm; None where none is."""
+    decisive = world.decisive(episode) if world.causal else None
+    return None if decisive is None or not decisive.any() else int(decisive[0].argmax()) + 1
+
+
+def opening(world: World, episode: Episodes) -> int:
+    """Return the position at which a picture of an episode opens, where the picture of no world is empty.
+
+    It is that of the decisive prediction, or else the middle of what is predicted, after the prompt; at least 1.
+    """
+    decisive = decisive_position(world, episode)
+    if decisive is not None:
+        return decisive
     prompt = int(episode.loss_mask[0].argmax())
     return max(1, (prompt + int(episode.length[0])) // 2)
 

@@ -14,6 +14,7 @@ import pytest
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.notebook import EpisodeStepper
 from nextlat_viz.pages import Step, episode_page, report, steps_page, write_page
 from nextlat_viz.pages.gallery import Item
 from nextlat_viz.pages.page import figure_html, render
@@ -61,6 +62,19 @@ def test_a_page_asks_nobody_for_anything(world: worlds.World, episode: Episodes)
     page = episode_page(world, episode)
     assert "Plotly.react" in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", own(page))
+
+
+def test_an_episode_opens_at_the_decisive_prediction_or_in_the_middle(world: worlds.World, episode: Episodes) -> None:
+    assert story(episode_page(world, episode))["start"] == 3
+    star = worlds.get("path_star")
+    question = star.sample(1, seed=0)
+    start = story(episode_page(star, question))["start"]
+    # Not in the middle of the prompt, but where an arm is chosen; the stepper opens there too.
+    assert start == int(star.decisive(question)[0].argmax()) + 1 == EpisodeStepper(star, question).position
+    ride = worlds.get("countdown").sample(1, seed=0)
+    prompt, last = int(ride.loss_mask[0].argmax()), int(ride.length[0])
+    assert story(episode_page(worlds.get("countdown"), ride))["start"] == (prompt + last) // 2 > last // 2
+    assert [story(steps_page([Step("a", {})] * 5, "t", start=n))["start"] for n in (None, 2, 0, 9)] == [3, 2, 1, 5]
 
 
 def test_what_stays_is_kept_once(world: worlds.World) -> None:

@@ -40,4 +40,4 @@ get("back").onclick = () => show(current - 1);
 get("forward").onclick = () => show(current + 1);
 slider.oninput = () => show(slider.value - 1);
 tokens.forEach((token, i) => { token.onclick = () => show(i); });
-show(Number(location.hash.slice(1)) - 1 || last >> 1);
+show((Number(location.hash.slice(1)) || story.start) - 1);
