@@ -237,6 +237,12 @@ class Panel(Box):
         return self._message
 
     @property
+    def notes(self) -> str:
+        """The texts beside the figure, as HTML."""
+        texts = (part for part in self._body.children if isinstance(part, ipywidgets.HTML) and part is not self._words)
+        return "<br>".join(text.value for text in texts if text.value and "nlv-words" in text._dom_classes)
+
+    @property
     def why_not(self) -> str:
         """Why the question does not apply to these models, whatever the cursor; empty where it does."""
         return ""

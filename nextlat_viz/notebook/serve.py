@@ -86,8 +86,9 @@ class App:
 
 
 def serve(
-    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = PAIR,
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     *,
+    lesson: str | os.PathLike[str] | None = None,
     port: int = 0,
     open_browser: bool = True,
 ) -> App:
@@ -98,7 +99,9 @@ def serve(
     Parameters
     ----------
     models : names or folders of checkpoints, side by side
-        Default the shipped RRXOR pair.
+        Default those of the lesson, or the shipped RRXOR pair.
+    lesson : name or path of a lesson, optional
+        To open beside the panels.
     port : int
         Default any free port.
     open_browser : bool
@@ -116,7 +119,7 @@ def serve(
     UnknownNameError, CheckpointError
         For a checkpoint that does not exist.
     ValueError
-        For no models, models of several worlds, or an invalid port.
+        For no models, models of several worlds, a lesson that is not about them, or an invalid port.
     OSError
         When the port is in use.
     ChildProcessError
@@ -129,7 +132,7 @@ def serve(
     ...
     nextlat_viz.errors.UnknownNameError: unknown checkpoint 'rrxor/nextlt'. Did you mean 'rrxor/nextlat'? ...
     """
-    page = app_notebook(models)
+    page = app_notebook(models, lesson)
     if importlib.util.find_spec("voila") is None:
         raise ModuleNotFoundError(
             'serving the studio needs the package voila: pip install "nextlat-viz[app]"; '
@@ -168,8 +171,11 @@ def serve(
     return app
 
 
-def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
-    """Return the notebook behind the page: one cell that opens the studio on these checkpoints.
+def app_notebook(
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    lesson: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Return the notebook behind the page: one cell that opens the studio on these checkpoints, with a lesson.
 
     Examples
     --------
@@ -178,6 +184,15 @@ def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     >>> source.splitlines()[0], Path("rrxor/nextlat/seed0").as_posix() in source
     ('from nextlat_viz.notebook.studio import page', True)
     """
+    wanted, option = None, ""
+    if lesson is not None:
+        from nextlat_viz.notebook.lessons import read_lesson
+
+        wanted = read_lesson(lesson)
+        path = os.fspath(lesson)
+        option = f", lesson={json.dumps(str(Path(path).resolve()) if path.endswith('.json') else path)}"
+    if models is None:
+        models = PAIR if wanted is None or not wanted.models else wanted.models
     names = [models] if isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence) else list(models)
     if not names:
         raise ValueError("models is empty: name at least one checkpoint, such as 'rrxor/nextlat'")
@@ -191,9 +206,13 @@ def app_notebook(models: str | os.PathLike[str] | Sequence[str | os.PathLike[str
     if any(checkpoint.card.world != checkpoints[0].card.world for checkpoint in checkpoints):
         listed = ", ".join(f"{checkpoint.name} of {checkpoint.card.world['name']}" for checkpoint in checkpoints)
         raise ValueError(f"models must be of one world, because they read the same episodes, got {listed}")
+    if wanted is not None and not wanted.is_about(
+        checkpoints[0].card.world["name"], [checkpoint.weights_sha256 for checkpoint in checkpoints]
+    ):
+        raise wanted.other_models()
     # The kernel runs in another folder, where a relative path would not lead here.
     folders = [checkpoint.folder.resolve().as_posix() for checkpoint in checkpoints]
-    source = f"from nextlat_viz.notebook.studio import page\npage(*{json.dumps(folders)})"
+    source = f"from nextlat_viz.notebook.studio import page\npage(*{json.dumps(folders)}{option})"
     cell: dict[str, Any] = {
         "cell_type": "code", "id": "studio", "execution_count": None, "metadata": {}, "outputs": [], "source": source,
     }  # fmt: skip

@@ -73,6 +73,12 @@ class Source:
         return checkpoint.world.name
 
     @property
+    def weights(self) -> str:
+        """The hash of the weights of a checkpoint; empty for given latents, which may be of any episodes."""
+        checkpoint = self.checkpoint
+        return "" if checkpoint is None else checkpoint.weights_sha256
+
+    @property
     def steps(self) -> list[int]:
         """Training steps of which there are weights, 0 (untrained) first; empty for given latents."""
         return [] if self.checkpoint is None else sorted({0, *self.checkpoint.snapshots})

@@ -15,7 +15,7 @@ from nextlat_viz.figures.rows import color_options, prefix
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Cancelled, Jobs, Waiting
 from nextlat_viz.notebook.scene import Scene
-from nextlat_viz.notebook.sources import by_world, common_steps, extract_missing
+from nextlat_viz.notebook.sources import Source, by_world, common_steps, extract_missing
 from nextlat_viz.notebook.threads import Loop, Results
 from nextlat_viz.worlds import checks
 
@@ -129,6 +129,10 @@ class ViewState(HasTraits):
     def worlds(self) -> list[str]:
         """The worlds of the models."""
         return list(self._sources)
+
+    def sources(self, world: str) -> list[Source]:
+        """The models of a world, loaded or not."""
+        return self._sources[world]
 
     @property
     def scene(self) -> Scene:

@@ -17,6 +17,7 @@ from nextlat_viz.errors import one_of
 from nextlat_viz.figures.export import FORMATS, sidecar
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.lessons import Rail, read_lesson
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
@@ -51,6 +52,8 @@ class Studio(Box):
     selection : DataFrame
         The selected rows.
     panels : mapping of {name: panel}
+    rail : Rail
+        The steps of a lesson: ``studio.rail.start("beliefs")``.
     """
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
@@ -77,13 +80,14 @@ class Studio(Box):
         )  # fmt: skip
         self.exports = Export(opened, questions, self.export, controls.theme(self))
         self._drawer = ipywidgets.VBox([self.filter, self.exports], layout={"display": "none"})
+        self.rail = Rail(opened, self.panels)
         bar = controls.row(
             controls.world(self), controls.step(self), controls.layer(self), controls.color(self),
-            self._more, self.filter.summary, self.filter.clear, self.status,
+            self._more, self.rail.toggle, self.filter.summary, self.filter.clear, self.status,
         )  # fmt: skip
         strip = ipywidgets.HBox([*self.cursor.controls.row, self.cursor])
         self.children = [
-            _classed(bar, "nlv-bar"), self._alert, _classed(strip, "nlv-bar nlv-strip"), self._drawer,
+            _classed(bar, "nlv-bar"), self._alert, _classed(strip, "nlv-bar nlv-strip"), self.rail, self._drawer,
             _classed(ipywidgets.HBox(self._columns), "nlv-columns"),
         ]  # fmt: skip
         self._link(opened, self._paint, "dark")
@@ -97,7 +101,7 @@ class Studio(Box):
         opened.loop.flush()
 
     def __dir__(self) -> list[str]:
-        return ["close", "export", "panels", "selection", "state"]
+        return ["close", "export", "panels", "rail", "selection", "state"]
 
     def __repr__(self) -> str:
         state = self.state
@@ -379,7 +383,7 @@ def _classed(widget: Any, names: str) -> Any:
     return widget
 
 
-def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = None) -> Studio:
+def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = None, lesson: Any = None) -> Studio:
     """Open models side by side, with linked panels that each answer one question.
 
     Parameters
@@ -391,6 +395,9 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
         In place of models, to link the studio with other widgets.
     theme : {"auto", "light", "dark"}, optional
         "auto" leaves the page's own background.
+    lesson : str, path or dict, optional
+        A lesson to open beside the panels: a shipped one by its name, such as ``"beliefs"``, or a JSON file. Without
+        models the studio opens those that the lesson is about.
 
     Returns
     -------
@@ -399,7 +406,8 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     Raises
     ------
     ValueError
-        For models of several worlds that are not sorted by world.
+        For models of several worlds that are not sorted by world, and for a lesson that is about other models or names
+        what is not there.
     LatentsError
         For models that did not read the same episodes.
 
@@ -414,10 +422,21 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     [1, 2]
     >>> opened.close()
     """
-    return Studio(*(models or (DEFAULT if state is None else ())), state=state, theme=theme)
+    wanted = None if lesson is None else read_lesson(lesson)
+    if not models and state is None:
+        models = DEFAULT if wanted is None or not wanted.models else tuple(wanted.models)
+    opened = Studio(*models, state=state, theme=theme)
+    if wanted is not None:
+        try:
+            opened.rail.start(wanted)
+        except ValueError:
+            opened.close()
+            raise
+        opened.state.loop.flush()
+    return opened
 
 
-def page(*models: Any) -> Studio:
+def page(*models: Any, lesson: Any = None) -> Studio:
     """Open the studio as a whole page, as `serve` shows it: in the full window, with a title, dark where the system is.
 
     Examples
@@ -427,7 +446,7 @@ def page(*models: Any) -> Studio:
     True
     >>> opened.close()
     """
-    opened = studio(*models)
+    opened = studio(*models, lesson=lesson)
     names = f"{', '.join(map(shorten, opened.state.labels))} on {shorten(opened.state.world)}"
     about = "Models that read the same episodes, side by side. Each panel answers one question at the cursor."
     title = ipywidgets.HTML(f"<b>nextlat_viz studio: {escape(names)}</b>&ensp;{about}")

@@ -26,6 +26,7 @@ TABS = {"ahead": "Rollout", "task": "Task", "pairs": "Pairs", "what_if": "What i
 SIZES = {(1000, 800): 3, (1280, 800): 3, (1440, 900): 3, (1920, 1080): 2}
 RESET = """
 state = studio.state
+studio.rail.leave()
 studio.cursor.controls.play.playing = False
 state.world, state.color, state.site, state.step, state.filter = "rrxor", "state", "hidden", None, {}
 state.selection, state.arrangement = (), {}
@@ -364,14 +365,68 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
         # The beliefs of a model are a square as high as there is room, in a view at least so wide.
         offsets = opened.plot("space").evaluate("['xaxis', 'xaxis2'].map(axis => plot._fullLayout[axis]._offset)")
         assert offsets[1] - offsets[0] >= 350
-    # Every model's score is in sight with the figure of its probe.
-    assert opened.card("knows").locator(".nlv-body").evaluate("body => body.scrollHeight - body.clientHeight") <= 1
     book.theme("JupyterLab Light")
     if width == 1000:
         book.execute("application:toggle-left-area")
     page.set_viewport_size({"width": 1280, "height": 1000})
     for name in FIGURES:
         assert brightness[name, "Light"] > 200 > 60 > brightness[name, "Dark"], (name, brightness)
+
+
+def test_a_lesson_beside_the_panels(opened: Opened) -> None:
+    book, page, rail = opened.notebook, opened.notebook.page, opened.studio.locator(".nlv-rail")
+    expect(rail).to_be_hidden()
+    opened.studio.get_by_role("button", name="Lesson", exact=True).click()
+    expect(rail).to_contain_text("step 1 of 8")
+    expect(opened.card("next")).to_have_class(re.compile("nlv-framed"))
+    ahead = rail.get_by_role("button", name="Next", exact=True)
+    ahead.click()
+    # Nothing is shown before the prediction.
+    expect(rail).to_contain_text("Predict before you look.")
+    expect(rail).not_to_contain_text("0.99")
+    expect(ahead).to_be_disabled()
+    expect(opened.studio.locator(".nlv-framed")).to_have_count(0)
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        if width == 1000:
+            book.execute("application:toggle-left-area")
+        wait_for(lambda height=height: box(opened.studio)["height"] < height, "the studio to fit")
+        settle(opened.plot("space"))
+        book.screenshot(f"lesson-question-{width}")
+        whole(rail, opened)
+        if width == 1000:
+            book.execute("application:toggle-left-area")
+    rail.get_by_role("button", name="from both", exact=True).click()
+    expect(rail).to_contain_text("Not so: from NextLat only.")
+    expect(opened.card("knows")).to_have_class(re.compile("nlv-framed"))
+    page.set_viewport_size({"width": 1280, "height": 800})
+    for name in ("JupyterLab Dark", "JupyterLab Light"):
+        book.theme(name)
+        settle(opened.plot("space"))
+        book.screenshot(f"lesson-{name[11:].lower()}")
+        whole(rail, opened)
+    rail.get_by_role("button", name="Back", exact=True).click()
+    expect(rail).to_contain_text("step 1 of 8")
+    expect(opened.card("next")).to_have_class(re.compile("nlv-framed"))
+    opened.studio.get_by_role("button", name="Lesson", exact=True).click()
+    expect(rail).to_be_hidden()
+    opened.at(5)
+    page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+def whole(rail: Locator, opened: Opened) -> None:
+    """The rail's text is not cut, and every panel is in sight below it."""
+    cut = "part.offsetWidth && part.scrollWidth > part.clientWidth + 1"
+    parts = "[...e.querySelectorAll('.nlv-rail-body, .nlv-rail-text, button')]"
+    assert rail.evaluate(f"e => {parts}.filter(part => {cut}).length") == 0
+    strip, studio = box(rail), box(opened.studio)
+    assert strip["height"] < 110
+    cards = [box(card) for card in opened.studio.locator(".nlv-card:visible").all()]
+    assert len(cards) == 4
+    for card in cards:
+        assert strip["y"] + strip["height"] <= card["y"] + 1, "the lesson lies over a panel"
+        assert card["y"] + card["height"] <= studio["y"] + studio["height"] + 1, "a panel is not in sight"
+        assert card["height"] > 100, "a panel has no room"
 
 
 def test_a_narrow_place_has_one_column_and_dark_is_dark_on_a_light_page(opened: Opened) -> None:

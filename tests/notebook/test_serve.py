@@ -47,6 +47,26 @@ def test_a_folder_name_is_text_in_the_notebook(tmp_path: Path) -> None:
     assert Path(opened) == find("rrxor/nextlat").resolve()
 
 
+def test_a_lesson_opens_with_the_models_it_is_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope: dict[str, Any] = {"page": lambda *models, lesson: (models, lesson)}
+    source = serving.app_notebook(lesson="branch")["cells"][0]["source"]
+    models, lesson = eval(source.splitlines()[1], scope)
+    assert [Path(model) for model in models] == [
+        find(f"path_star/{name}").resolve() for name in ("next_token", "nextlat")
+    ]
+    assert lesson == "branch"
+    path = tmp_path / "mine.json"
+    path.write_text('{"title": "Mine", "world": "rrxor", "steps": [{"look": "Look.", "panel": "next"}]}')
+    monkeypatch.chdir(tmp_path)
+    source = serving.app_notebook("rrxor/nextlat", "mine.json")["cells"][0]["source"]
+    # The kernel runs in another folder.
+    assert eval(source.splitlines()[1], scope)[1] == str(path)
+    with pytest.raises(ValueError, match="the lesson is about path_star/next_token and path_star/nextlat"):
+        serving.app_notebook("rrxor/nextlat", "branch")
+    with pytest.raises(UnknownNameError, match=r"unknown lesson 'brnch'\. Did you mean 'branch'"):
+        serving.app_notebook(lesson="brnch")
+
+
 def test_what_is_not_there_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.subprocess, "Popen", None)
     with pytest.raises(UnknownNameError, match="Did you mean 'rrxor/nextlat'"):

@@ -22,6 +22,7 @@ from nextlat_viz.notebook import controls
 from nextlat_viz.notebook.cloud.latents import RowCloud
 from nextlat_viz.notebook.panel import ROOM, choice, text_line
 from nextlat_viz.notebook.panels.answers import ModelPanel, in_a_row
+from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
@@ -76,11 +77,7 @@ class WhatIfPanel(ModelPanel):
     def _offer(self, change: Any) -> None:
         """Offer the targets: certainties, places, classes or values, the dragged one, and the truth at a row."""
         scene, target = self.state.scene, self.state.target
-        try:
-            self._chosen = injection_plane(scene.world, target)
-        except LatentsError:
-            # The latents have no known world.
-            self._chosen = None
+        self._chosen = _plane(scene, target)
         self._held = None
         named = self._named()
         drawn = self._chosen is not None or self.slider.layout.display is None
@@ -97,21 +94,29 @@ class WhatIfPanel(ModelPanel):
         self.model.value = before if before in places else next(iter(places), None)
         self.model.layout.display = None if self._chosen is not None and len(able) > 1 else "none"
 
+    @property
+    def chosen(self) -> tuple[Any, ...] | None:
+        """Target, distance and model of the readings, to be chosen again later; None chooses as the panel opens."""
+        return self._held, self.to.value, self.metric.value, self.model.value
+
+    @chosen.setter
+    def chosen(self, choice: tuple[Any, ...] | None) -> None:
+        if choice is None:
+            self._offer(None)
+            self.metric.value = "covariance"
+        else:
+            self._held, self.to.value, self.metric.value, self.model.value = choice
+        self._ask()
+
     def _named(self) -> list[tuple[str, Any]]:
         """The targets with names. Where they are numbers, the slider spans them."""
-        scene, target, plane = self.state.scene, self.state.target, self._chosen
+        scene, target = self.state.scene, self.state.target
         self.slider.layout.display = "none"
-        if plane is not None:
-            form = "certainty of {}" if plane.landmarks else "{}"
-            return [(form.format(shorten(name)), name) for name in plane.places]
-        if target not in scene.latents[0].obs:
-            return []
-        known = scene.values(target)
-        if not isinstance(known[0], (str, bool)) and len(known) > 1:
-            self._range(float(known[0]), float(known[-1]), isinstance(known[0], int))
-            if len(known) > _MOST:
-                known = np.unique(np.quantile(known, np.linspace(0, 1, 5), method="nearest")).tolist()
-        return [(shorten(value), value) for value in known]
+        if self._chosen is None and target in scene.latents[0].obs:
+            known = scene.values(target)
+            if _is_numeric(known):
+                self._range(float(known[0]), float(known[-1]), isinstance(known[0], int))
+        return named_targets(scene, target)
 
     def _range(self, low: float, high: float, whole: bool) -> None:
         with self._still():
@@ -212,6 +217,32 @@ class WhatIfPanel(ModelPanel):
         figure.layout.annotations = others
         self.about.value = f"{text}<br>{in_a_row(figure)}"
         return figure
+
+
+def named_targets(scene: Scene, target: str) -> list[tuple[str, Any]]:
+    """The targets with names, as (label, target): places of the world's plane, or values of a column."""
+    plane = _plane(scene, target)
+    if plane is not None:
+        form = "certainty of {}" if plane.landmarks else "{}"
+        return [(form.format(shorten(name)), name) for name in plane.places]
+    if target not in scene.latents[0].obs:
+        return []
+    known = scene.values(target)
+    if _is_numeric(known) and len(known) > _MOST:
+        known = np.unique(np.quantile(known, np.linspace(0, 1, 5), method="nearest")).tolist()
+    return [(shorten(value), value) for value in known]
+
+
+def _plane(scene: Scene, target: str) -> InjectionPlane | None:
+    try:
+        return injection_plane(scene.world, target)
+    except LatentsError:
+        # The latents have no known world.
+        return None
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    return len(values) > 1 and not isinstance(values[0], (str, bool))
 
 
 class TargetPlane:

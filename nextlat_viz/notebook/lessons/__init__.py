@@ -1,0 +1,13 @@
+"""Lessons: steps beside the panels of a studio, each in a JSON file that is checked before anything is changed.
+
+Examples
+--------
+>>> lesson = read_lesson("beliefs")
+>>> lesson.world, len(lesson.steps)
+('rrxor', 8)
+"""
+
+from nextlat_viz.notebook.lessons.lesson import Lesson, read_lesson, shipped_lessons
+from nextlat_viz.notebook.lessons.rail import Rail
+
+__all__ = ["Lesson", "Rail", "read_lesson", "shipped_lessons"]

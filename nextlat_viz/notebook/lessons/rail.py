@@ -1,0 +1,251 @@
+"""The rail: the steps of a lesson in a strip over the panels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ipywidgets
+
+from nextlat_viz.display import escape
+from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.lessons.lesson import Lesson, read_lesson, shipped_lessons
+from nextlat_viz.notebook.panel import Box, choice
+from nextlat_viz.notebook.state import ViewState
+
+_STATE = ("episode", "position", "color", "target", "filter", "selection")
+_MOST_OPTIONS = 4
+_FRAMED = "nlv-framed"
+
+
+class _Before(NamedTuple):
+    """What was there before a step: the traits of the state, and what the panel *What if* had chosen."""
+
+    state: dict[str, Any]
+    what_if: Any
+
+
+class Rail(Box):
+    """A lesson, step by step: each sets the state, frames a panel and says what to look at. No room while none is open.
+
+    Back restores what was there before a step, and closing the lesson what was there before its first. A step with a
+    question is shown when it is answered.
+
+    Parameters
+    ----------
+    state : ViewState
+    panels : Panels
+        Those of the studio.
+
+    Attributes
+    ----------
+    lesson : Lesson or None
+    number : int
+        The step, counted from 0.
+    asking : bool
+        Whether the step waits for a prediction.
+
+    Examples
+    --------
+    >>> from nextlat_viz.notebook.studio import studio
+    >>> opened = studio(lesson="beliefs")
+    >>> opened.rail.next()
+    >>> opened.rail.number, opened.rail.asking
+    (1, True)
+    >>> opened.rail.leave()
+    >>> opened.state.position
+    1
+    >>> opened.close()
+    """
+
+    def __init__(self, state: ViewState, panels: Any) -> None:
+        super().__init__(state)
+        # Not "nextlat-viz", which marks a widget of its own.
+        self._dom_classes = ("nlv-rail",)
+        self._panels = panels
+        self.lesson: Lesson | None = None
+        self.number = 0
+        self._before: list[_Before] = []
+        self._predicted: dict[int, str] = {}
+        self.toggle = self._button("Lesson", "Open a lesson about these models, or leave it", self._toggle)
+        self.which = choice("Lesson", "The lesson shown", max_width="220px")
+        self._back = self._button("Back", "Back to what was there before this step", self.back)
+        self._next = self._button("Next", "The next step", self.next)
+        self._close = self._button("", "Leave the lesson; the studio is as it was before it", self.leave)
+        self._close.icon = "times"
+        self._close.add_class("nlv-tool")
+        self._count, self._text = ipywidgets.HTML(), ipywidgets.HTML()
+        self._text.add_class("nlv-rail-text")
+        self._options = [self._option(number) for number in range(_MOST_OPTIONS)]
+        steps = ipywidgets.VBox([ipywidgets.HBox([self._back, self._next]), self._count])
+        body = ipywidgets.VBox([self._text, controls.row(*self._options), self._alert])
+        body.add_class("nlv-rail-body")
+        self.children = [ipywidgets.HBox([steps, body, self.which, self._close])]
+        self._link(self.which, self._choose)
+        self._link(state, self._offer, "world")
+        self._offer()
+        self._show()
+
+    @property
+    def asking(self) -> bool:
+        lesson = self.lesson
+        return lesson is not None and lesson.steps[self.number].ask is not None and self.number not in self._predicted
+
+    def start(self, lesson: Any) -> None:
+        """Open a lesson at its first step; one that is open is left first.
+
+        Parameters
+        ----------
+        lesson : str, path, dict or Lesson
+            As `read_lesson` takes it.
+
+        Raises
+        ------
+        ValueError
+            For a lesson that names what is not there, or is about other models; nothing is changed.
+        """
+        wanted = read_lesson(lesson)
+        world = wanted.check(self.state, self._panels)
+        self.leave()
+        if any(step.set.what_if is not None for step in wanted.steps):
+            # Made before the first step, so that what it had chosen can be restored.
+            self._panels["what_if"]
+        self.lesson, self._world, self.number, self._predicted = wanted, world, -1, {}
+        self._step()
+        self._offer()
+
+    def next(self) -> None:
+        """Go on to the next step; after the last, leave the lesson."""
+        if self.lesson is None or self.asking:
+            return
+        if self.number + 1 == len(self.lesson.steps):
+            self.leave()
+        else:
+            self._step()
+
+    def predict(self, option: str) -> None:
+        """Predict: the step is shown, with the answer."""
+        ask = self.lesson.steps[self.number].ask if self.lesson is not None else None
+        if ask is not None and self.asking and option in ask.options:
+            self._predicted[self.number] = option
+            self._apply()
+            self._show()
+
+    def back(self) -> None:
+        """Go back a step, to what was there before it."""
+        if len(self._before) > 1:
+            self._predicted.pop(self.number, None)
+            self.number -= 1
+            self._restore(self._before.pop())
+            self._show()
+
+    def leave(self) -> None:
+        """Leave the lesson: all is as it was before its first step."""
+        if self.lesson is not None:
+            first, self._before, self.lesson = self._before[0], [], None
+            self._restore(first)
+            self._show()
+            self._offer()
+
+    def _step(self) -> None:
+        self._before.append(self._now())
+        self.number += 1
+        if not self.asking:
+            self._apply()
+        self._show()
+
+    def _now(self) -> _Before:
+        state, made = self.state, self._panels.made
+        traits = {name: getattr(state, name) for name in state.trait_names() if name != "dark"}
+        return _Before(traits, made["what_if"].chosen if "what_if" in made else None)
+
+    def _restore(self, before: _Before) -> None:
+        state = dict(before.state)
+        # This also withdraws a training step that was asked for and is not there yet.
+        self.state.show(state.pop("world"), state.pop("step"))
+        self._set(state)
+        if "what_if" in self._panels.made:
+            what_if: Any = self._panels["what_if"]
+            what_if.chosen = before.what_if
+
+    def _apply(self) -> None:
+        """Set the state as the step wants it."""
+        assert self.lesson is not None
+        self._alert.value = ""
+        state, world, settings = self.state, self._world, self.lesson.settings(self.number)
+        if state.world != world:
+            state.show(world)
+        names = {name: name for name in _STATE} | {"layer": "site"}
+        wanted = {trait: settings[name] for name, trait in names.items() if name in settings}
+        self._set(wanted | {"arrangement": {**state.arrangement, world: self.lesson.arrangement(self.number)}})
+        if settings.get("what_if") is not None:
+            what_if: Any = self._panels["what_if"]
+            _, _, _, model = what_if.chosen
+            what_if.chosen = (None, settings["what_if"].to, settings["what_if"].distance, model)
+        steps, step = state.steps, settings["training_step"]
+        step = None if steps and step == steps[-1] else step
+        # The step before may have asked for a training step that is not there yet.
+        state.withdraw(self._complain)
+        if state.step != step:
+            state.request(world, step, self._complain)
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Set traits of the state; observers are notified once."""
+        with self.state.hold_trait_notifications():
+            for name, value in values.items():
+                setattr(self.state, name, value)
+
+    def _show(self) -> None:
+        """Write the step, and frame its panel."""
+        lesson, asking = self.lesson, self.asking
+        step = None if lesson is None else lesson.steps[self.number]
+        framed = "" if step is None or asking else step.panel
+        for name, panel in self._panels.made.items():
+            (panel.add_class if name == framed else panel.remove_class)(_FRAMED)
+        self.layout.display = "none" if lesson is None else None
+        if lesson is None or step is None:
+            return
+        options = step.ask.options if step.ask is not None and asking else []
+        for number, button in enumerate(self._options):
+            button.layout.display = None if number < len(options) else "none"
+            button.description = options[number] if number < len(options) else ""
+        text = escape(step.look)
+        if step.ask is not None and asking:
+            text = f"<b>Predict before you look.</b> {escape(step.ask.question)}"
+        elif step.ask is not None:
+            right = self._predicted[self.number] == step.ask.answer
+            outcome = "Right" if right else f"Not so: {step.ask.answer}"
+            text = f"<b>{escape(outcome)}.</b> {text}"
+        self._text.value = f'<div role="status" aria-live="polite">{text}</div>'
+        self._count.value = f"step {self.number + 1} of {len(lesson.steps)}"
+        last = self.number + 1 == len(lesson.steps)
+        self._back.disabled, self._next.disabled = self.number == 0, asking
+        self._next.description = "Finish" if last else "Next"
+        self._next.tooltip = self._close.tooltip if last else "The next step"
+
+    def _option(self, number: int) -> ipywidgets.Button:
+        return self._button("", "Predict this, then look", lambda: self.predict(self._options[number].description))
+
+    def _toggle(self) -> None:
+        if self.lesson is None:
+            self.start(self.which.options[0][1])
+        else:
+            self.leave()
+
+    def _choose(self, change: Any) -> None:
+        if not self._following:
+            self.start(change["new"])
+
+    def _offer(self, change: Any = None) -> None:
+        """Offer the shipped lessons about the models of this world, and the one that is open."""
+        offered = [
+            lesson for lesson in map(read_lesson, shipped_lessons()) if lesson.fits(self.state, self.state.world)
+        ]
+        if self.lesson is not None:
+            offered = [lesson for lesson in offered if lesson.title != self.lesson.title] + [self.lesson]
+        with self._still():
+            self.which.options = [(lesson.title, lesson) for lesson in offered]
+            if self.lesson is not None:
+                self.which.value = self.lesson
+        self.which.layout.display = None if len(offered) > 1 else "none"
+        self.toggle.layout.display = None if offered else "none"
