@@ -1,4 +1,4 @@
-"""The command line: ``nextlat-viz train | sweep | extract | evaluate | demo | studio | figures | handouts | list``."""
+"""The command line: ``nextlat-viz COMMAND``, one of `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -217,17 +217,20 @@ class OpenStudio(BaseModel):
     """
 
     runs: tyro.conf.Positional[tuple[str, ...]] = Field(
-        (), description="names or folders of runs, all of one world (default: the shipped RRXOR pair)"
+        (), description="names or folders of runs, all of one world (default: those of the lesson, or RRXOR's)"
+    )
+    lesson: str | None = Field(
+        None, description="a lesson to open beside the panels: beliefs, branch, ... or a JSON file (default: none)"
     )
     port: int = Field(0, description="port to listen on; 0 takes a free one")
     no_browser: bool = Field(False, description="do not open the default browser")
 
     def run(self) -> None:
-        from nextlat_viz.notebook.serve import PAIR, serve
+        from nextlat_viz.notebook.serve import serve
 
         with (
             _stopped_by_any_signal(),
-            serve(self.runs or PAIR, port=self.port, open_browser=not self.no_browser) as app,
+            serve(self.runs or None, lesson=self.lesson, port=self.port, open_browser=not self.no_browser) as app,
         ):
             print(f"The studio is at {app.url}\nPress Ctrl-C to stop.", flush=True)
             app.wait()
@@ -287,6 +290,18 @@ class Handouts(BaseModel):
         print(f"open {index}")
 
 
+class PlayLesson(BaseModel):
+    """Write a lesson as a page that plays without a kernel: each step with its question, figure and text."""
+
+    lesson: tyro.conf.Positional[str] = Field(description="name of a shipped lesson, such as beliefs, or a JSON file")
+    out: Path | None = Field(None, description="page to write (default: LESSON.html)")
+
+    def run(self) -> None:
+        from nextlat_viz.pages import write_lesson
+
+        print(f"open {write_lesson(self.lesson, self.out)}")
+
+
 class List(BaseModel):
     """List checkpoints, worlds, objectives and presets, or the claims that the shipped checkpoints are judged by."""
 
@@ -321,6 +336,7 @@ COMMANDS: dict[str, Any] = {
     "studio": OpenStudio,
     "figures": Figures,
     "handouts": Handouts,
+    "lesson": PlayLesson,
     "list": List,
 }
 

@@ -64,7 +64,7 @@ def report(
     (True, True)
     """
     path, notes = io.resolve(path), notes or {}
-    contents = {heading: _table(table) for heading, table in tables.items()}
+    contents = {heading: table_html(table) for heading, table in tables.items()}
     sections = [{"heading": heading, "content": content} for heading, content in contents.items()]
     for number, (heading, figure) in enumerate(figures.items()):
         content = Markup("<figure>{}</figure>").format(figure_html(figure, number))
@@ -76,7 +76,8 @@ def report(
     return path
 
 
-def _table(table: pd.DataFrame) -> Markup:
+def table_html(table: pd.DataFrame) -> Markup:
+    """Return a table for a page; numbers with four digits."""
     named = table.index.name is not None or not isinstance(table.index, pd.RangeIndex)
     text = table.to_html(escape=True, border=0, index=named, float_format=lambda value: f"{value:.4f}", na_rep="")
     return Markup(f'<div class="wide">{text}</div>')

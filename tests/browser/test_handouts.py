@@ -1,13 +1,16 @@
-"""Every handout prints on one page of A4."""
+"""Pages of the course: every handout prints on one page of A4; a lesson plays without a kernel."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
-from nextlat_viz.pages import write_handouts
+from nextlat_viz.pages import write_handouts, write_lesson
+from tests.synthetic import make_latents
+
+from .lab import ARTIFACTS
 
 
 def test_every_handout_is_one_page(browser: Browser, tmp_path: Path) -> None:
@@ -21,3 +24,43 @@ def test_every_handout_is_one_page(browser: Browser, tmp_path: Path) -> None:
     page.close()
     assert len(pages) == 10
     assert set(pages.values()) == {1}, pages
+
+
+def test_a_lesson_plays_without_a_kernel(browser: Browser, tmp_path: Path) -> None:
+    latents = [make_latents(n=40, length=8), make_latents(label="next-token", n=40, length=8, noise=0.6)]
+    lesson = {
+        "title": "Two models & one string", "world": "rrxor",
+        "steps": [
+            {"look": "Where <it> is.", "panel": "world", "set": {"episode": 3, "position": 5}},
+            {"look": "The bars.", "panel": "next",
+             "ask": {"question": "Which is it?", "options": ["0 and 1 alike", "1"], "answer": "1"}},
+            {"look": "The pairs.", "panel": "pairs"},
+        ],
+    }  # fmt: skip
+    path = write_lesson(lesson, tmp_path / "lesson.html", *latents)
+    context = browser.new_context(viewport={"width": 900, "height": 800}, offline=True)
+    page, errors = context.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    says, count = page.locator("#says"), page.locator("#count")
+    expect(says).to_have_text("Where <it> is.")
+    expect(page.locator(".step:visible .main-svg").first).to_be_visible()
+    page.locator("#next").click()
+    expect(count).to_have_text("step 2 of 3")
+    expect(says).to_contain_text("Which is it?")
+    expect(page.locator("#next")).to_be_disabled()
+    expect(page.locator(".shown:visible")).to_have_count(0)
+    page.get_by_role("button", name="0 and 1 alike").click()
+    expect(says).to_have_text("Not so: 1. The bars.")
+    expect(page.locator(".step:visible .main-svg").first).to_be_visible()
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "lesson-page.png")
+    page.emulate_media(color_scheme="dark")
+    page.screenshot(path=ARTIFACTS / "lesson-page-dark.png")
+    page.locator("#next").click()
+    expect(page.locator(".step:visible table")).to_contain_text("other history")
+    expect(page.locator("#next")).to_be_disabled()
+    page.locator("#back").click()
+    expect(says).to_have_text("Not so: 1. The bars.")
+    assert not errors
+    context.close()

@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "analysis": FOUNDATION | {"worlds", "models", "training", "decoding", "latents"},
     "figures": FOUNDATION | {"worlds", "latents", "analysis"},
     "notebook": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
-    "pages": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures"},
+    "pages": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures", "notebook"},
     "course": FOUNDATION | {"worlds", "models", "training", "latents", "analysis", "figures", "notebook"},
     "cli": FOUNDATION
     | {"worlds", "models", "training", "decoding", "latents", "analysis", "figures", "notebook", "pages"},
