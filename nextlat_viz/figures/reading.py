@@ -169,7 +169,9 @@ def _views(
     }  # fmt: skip
     if fit:
         x |= {"tickvals": list(range(1, len(tokens) + 1)), "ticktext": tokens}
-    y = {"rangemode": "tozero", "title": {"text": "surprise (bits)"}}
+    # At least a bit high: noise of a thousandth of a bit would look like surprise.
+    peak = np.nanmax([1.0, *reading.surprise.iloc[:, 2:].to_numpy().ravel()])
+    y = {"range": [0, 1.08 * float(peak)], "title": {"text": "surprise (bits)"}}
     surprise = layout.view(columns[0], [0.0, 1.0], x=x, y=y, title="Surprise")
     chances = {"range": [0, 1.02], "title": {"text": "" if paths else "probability"}}
     law = layout.view(
