@@ -110,10 +110,10 @@ def clouds_over_training(
                 )
     key = paint.key
     if key is not None:
-        # In a figure of any height: a few names as high as they are, many as high as there is room.
+        # Below the toolbar; in a figure of any height, a few names as high as they are, many as high as there is room.
         few = len(paint.names) <= _FEW_NAMES
         length = {"lenmode": "pixels", "len": 40 + 16 * max(len(paint.names), 3)} if few else {"len": 0.98}
-        key["colorbar"] |= {"y": 0.5, "yanchor": "middle", **length}
+        key["colorbar"] |= {"y": 0.0, "yanchor": "bottom", **length}
         if not few:
             key["colorbar"] |= {"title": None, "tickfont": {"size": 9}}
     traces.append(color_key(key))

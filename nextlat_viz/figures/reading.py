@@ -186,7 +186,7 @@ def _views(
         return surprise, law, None
     axes = next(iter(paths.values())).axes
     across, up = [{"title": {"text": name}} if axes else {"visible": False} for name in (axes or "xy")]
-    title = "Place, probed" if axes else "Belief, probed"
+    title = "Place" if axes else "Belief"
     return surprise, law, layout.view(columns[2], [0.0, 1.0], x=across, y={**up, "scaleanchor": "x3"}, title=title)
 
 

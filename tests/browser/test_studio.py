@@ -80,7 +80,7 @@ class Opened(NamedTuple):
         self.notebook.wait_for_kernel(f"studio.state.position == {position}")
         for name in ("next", "knows"):
             expect(self.card(name)).to_contain_text(f"after position {position}")
-        expect(self.studio.locator(".nlv-tokens [aria-current]")).to_have_attribute(
+        expect(self.studio.locator(".nlv-strip .nlv-tokens [aria-current]")).to_have_attribute(
             "title", re.compile(rf"^position {position}:")
         )
         assert self.notebook.slider_value("Position") == position
@@ -175,7 +175,7 @@ def test_each_tab_shows_its_question(opened: Opened) -> None:
 def test_arrow_keys_the_slider_and_tokens_move_everything(opened: Opened) -> None:
     page = opened.notebook.page
     # A click on a heading gives the studio the focus, and folds nothing.
-    opened.studio.locator(".nlv-tokens button").nth(1).click()
+    opened.studio.locator(".nlv-strip .nlv-tokens button").nth(1).click()
     opened.at(2)
     opened.studio.focus()
     for _ in range(2):
@@ -384,7 +384,7 @@ def test_a_second_browser_sees_it_and_breaks_nothing(opened: Opened, server: Ser
     other = Opened(Notebook(context.new_page(), server, STUDIO, "studio"), 0)
     other.notebook.page.evaluate(SHOW)
     other.at(5)
-    other.studio.locator(".nlv-tokens button").nth(6).click()
+    other.studio.locator(".nlv-strip .nlv-tokens button").nth(6).click()
     for one in (opened, other):
         one.at(7)
     context.close()
