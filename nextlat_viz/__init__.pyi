@@ -9,6 +9,9 @@ from . import notebook as notebook
 from . import pages as pages
 from . import training as training
 from . import worlds as worlds
+from .analysis.export import export_atlas as export_atlas
+from .analysis.export import export_parquet as export_parquet
+from .analysis.export import export_projector as export_projector
 from .analysis.measure.claims import claims as claims
 from .analysis.measure.evaluation import evaluate as evaluate
 from .analysis.measure.tables import results as results
@@ -18,9 +21,6 @@ from .hf.finetune import finetune as finetune
 from .hf.finetuned import load_finetuned as load_finetuned
 from .hf.hub import push as push
 from .latents.combine import concatenate as concatenate
-from .latents.export import export_atlas as export_atlas
-from .latents.export import export_parquet as export_parquet
-from .latents.export import export_projector as export_projector
 from .latents.extraction import extract as extract
 from .latents.lens import to_transformer_lens as to_transformer_lens
 from .latents.store import load_latents as load_latents

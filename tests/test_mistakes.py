@@ -187,6 +187,23 @@ MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
         (".h5ad", "latents"),
     ),
     # load_latents, save_latents, concatenate
+    "export_parquet: a checkpoint": (lambda: nlv.export_parquet("rrxor/nextlat", "a.parquet"), ("latents", "'rrxor/")),
+    "export_parquet: another kind of file": (
+        lambda: nlv.export_parquet(made.latents, "a.csv"),
+        ("path", ".parquet", "a.csv"),
+    ),
+    "export_atlas: a number": (lambda: nlv.export_atlas(made.latents, 3), ("path", "3")),
+    "export_atlas: the name of a projection": (
+        lambda: nlv.export_atlas(made.latents, made.folder / "a.parquet", "umap"),
+        ("column", "'umap'"),
+    ),
+    "export_projector: a misspelt column": (
+        lambda: nlv.export_projector(made.latents, made.folder / "p", columns=["staet"]),
+        ("'staet'", "'state'"),
+    ),
+    "push: no user": (lambda: nlv.push("rrxor/nextlat", "name"), ("name='name'", "user/name")),
+    "push: a number": (lambda: nlv.push(3, "user/name"), ("3",)),
+    "to_transformer_lens: a number": (lambda: nlv.to_transformer_lens(3), ("checkpoint", "3")),
     "load_latents: latents": (lambda: nlv.load_latents(made.latents), ("path", "AnnData")),
     "load_latents: a missing file": (lambda: nlv.load_latents("no/such.h5ad"), ("such.h5ad",)),
     "load_latents: a number": (lambda: nlv.load_latents(3), ("path", "3")),

@@ -21,6 +21,9 @@ from .differences import prediction_differences as prediction_differences
 from .dynamics import psi_rollout as psi_rollout
 from .dynamics import rollout_divergence as rollout_divergence
 from .dynamics import transition_consistency as transition_consistency
+from .export import export_atlas as export_atlas
+from .export import export_parquet as export_parquet
+from .export import export_projector as export_projector
 from .geometry import curvature as curvature
 from .geometry import effective_rank as effective_rank
 from .geometry import linear_cka as linear_cka

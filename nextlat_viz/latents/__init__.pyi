@@ -1,8 +1,5 @@
 from .combine import concatenate as concatenate
 from .combine import select as select
-from .export import export_atlas as export_atlas
-from .export import export_parquet as export_parquet
-from .export import export_projector as export_projector
 from .extraction import HELDOUT_SEED as HELDOUT_SEED
 from .extraction import extract as extract
 from .extraction import heldout as heldout

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nextlat_viz.errors import CheckpointError
+from nextlat_viz.errors import CheckpointError, shown
 from nextlat_viz.models.transformer import Transformer
-from nextlat_viz.training.checkpoint import Checkpoint, torch_defaults
+from nextlat_viz.training.checkpoint import Checkpoint, load, torch_defaults
 
 
 @torch_defaults()
-def to_transformer_lens(checkpoint: Checkpoint) -> Any:
+def to_transformer_lens(checkpoint: Checkpoint | str) -> Any:
     """Convert a checkpoint to a model of TransformerLens, which computes the same logits.
 
     ``run_with_cache``, ``run_with_hooks`` and hook points such as ``blocks.0.hook_resid_post`` or
@@ -24,7 +25,7 @@ def to_transformer_lens(checkpoint: Checkpoint) -> Any:
 
     Parameters
     ----------
-    checkpoint : Checkpoint
+    checkpoint : Checkpoint, or its name
         Of an autoregressive objective.
 
     Returns
@@ -41,15 +42,17 @@ def to_transformer_lens(checkpoint: Checkpoint) -> Any:
 
     Examples
     --------
-    >>> from nextlat_viz.training.checkpoint import load
-    >>> to_transformer_lens(load("queens/trm"))
+    >>> to_transformer_lens("queens/trm")
     Traceback (most recent call last):
     nextlat_viz.errors.CheckpointError: queens-size=7...seed0 is a recursive model, ...
     """
-    backbone: Any = checkpoint.model.backbone
+    trained = load(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+    if not isinstance(trained, Checkpoint):
+        raise TypeError(f"checkpoint must be a Checkpoint or its name, got {shown(checkpoint)}")
+    backbone: Any = trained.model.backbone
     if type(backbone) is not Transformer or not backbone.config.causal:
         raise CheckpointError(
-            f"{checkpoint.name} is a recursive model, or reads all positions at once: TransformerLens has no such "
+            f"{trained.name} is a recursive model, or reads all positions at once: TransformerLens has no such "
             "model. nlv.extract reads its states"
         )
     try:
@@ -90,7 +93,7 @@ def to_transformer_lens(checkpoint: Checkpoint) -> Any:
     model = native.NativeModel(shape)
     model.load_state_dict(_weights(backbone))
     name = "TransformerLensNative"
-    bridge = build(model.eval(), architecture=name, tl_config=shape, tokenizer=None, model_name=checkpoint.name)
+    bridge = build(model.eval(), architecture=name, tl_config=shape, tokenizer=None, model_name=trained.name)
     return bridge.eval()
 
 

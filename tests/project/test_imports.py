@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "pages": FOUNDATION | {"worlds", "training", "latents", "analysis", "figures", "notebook"},
     "course": FOUNDATION | {"worlds", "models", "training", "latents", "analysis", "figures", "notebook"},
     "cli": FOUNDATION
-    | {"worlds", "models", "training", "decoding", "latents", "analysis", "figures", "notebook", "pages"},
+    | {"worlds", "models", "training", "hf", "decoding", "latents", "analysis", "figures", "notebook", "pages"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from anndata import AnnData
 from jaxtyping import Float
 
 from nextlat_viz import io
+from nextlat_viz.analysis.projection.project import project
 from nextlat_viz.errors import LatentsError, at_least, shown
 from nextlat_viz.latents.combine import select
 from nextlat_viz.latents.table import HIDDEN, PROBS, column, metas, site, sites, tokens_of
@@ -130,7 +130,8 @@ def export_atlas(latents: AnnData, path: str | Path, projection: Any = None, *, 
     frame["x"], frame["y"] = places.T
     frame["text"] = np.asarray(_texts(latents), dtype=object)[rows]
     if at_least("neighbours", neighbours, 0):
-        nearest = importlib.import_module("nextlat_viz.analysis.projection.umap").neighbours
+        from nextlat_viz.analysis.projection.umap import neighbours as nearest
+
         states = site(latents, getattr(projection, "site", HIDDEN))[rows]
         # The nearest row of a row is itself.
         near, far = nearest(states, states, min(neighbours + 1, len(states)))
@@ -258,8 +259,7 @@ def _wide(latents: AnnData) -> list[str]:
 def _plane(latents: AnnData, projection: Any) -> tuple[np.ndarray, Float[np.ndarray, "rows 2"]]:
     """Return the rows that have a place in the plane, and their places."""
     if projection is None:
-        # Imported when it is used: arrows between folders point one way.
-        projection = importlib.import_module("nextlat_viz.analysis.projection.project").project(latents)
+        projection = project(latents)
     if isinstance(projection, str):
         projection = column(latents, projection)
     if hasattr(projection, "coordinates"):
