@@ -5,7 +5,7 @@ function render({model, el}) {
   el.append(button);
   const look = () => {
     button.textContent = model.get("label");
-    button.title = model.get("tooltip");
+    button.title = model.get("about");
     button.disabled = model.get("disabled");
   };
   button.onclick = () => model.send({kind: "want", view: id});
@@ -20,11 +20,11 @@ function render({model, el}) {
     setTimeout(() => URL.revokeObjectURL(url), 60000);
   };
   model.on("msg:custom", hear);
-  for (const name of ["label", "tooltip", "disabled"]) model.on(`change:${name}`, look);
+  for (const name of ["label", "about", "disabled"]) model.on(`change:${name}`, look);
   look();
   return () => {
     model.off("msg:custom", hear);
-    for (const name of ["label", "tooltip", "disabled"]) model.off(`change:${name}`, look);
+    for (const name of ["label", "about", "disabled"]) model.off(`change:${name}`, look);
   };
 }
 

@@ -163,10 +163,13 @@ class View {
     }
   }
 
-  // plotly.js writes the ranges that it fitted to one size into the layout, and would fit the next size to those.
+  // plotly.js writes the ranges and domains that it fitted to one size into the layout, and would fit the next to those.
   restore() {
     for (const [key, axis] of Object.entries(this.figure.layout)) {
-      if (/^[xy]axis/.test(key) && axis.range) this.layout[key].range = [...axis.range];
+      if (!/^[xy]axis/.test(key)) continue;
+      if (axis.range) this.layout[key].range = [...axis.range];
+      if (axis.domain) this.layout[key].domain = [...axis.domain];
+      else delete this.layout[key].domain;
     }
   }
 

@@ -92,6 +92,7 @@ class Studio(Box):
             tooltip="Figures for a paper: arrange and download what is pinned",
             layout={"width": "auto"},
         )
+        self._workshop.add_class("nlv-worded")
         self.rail = Rail(opened, self.panels)
         bar = controls.row(
             controls.world(self), controls.play_steps(self), controls.step(self), controls.layer(self),

@@ -36,7 +36,8 @@ class Download(LiveWidget):
 
     _esm = javascript(Path(__file__).parent / "download.js")
     label = Unicode("Download").tag(sync=True)
-    tooltip = Unicode("Save the figure on your own machine").tag(sync=True)
+    # Not "tooltip", which ipywidgets expects on widgets with a description only.
+    about = Unicode("Save the figure on your own machine").tag(sync=True)
     disabled = Bool(True).tag(sync=True)
 
     def __init__(self, make: Callable[[], tuple[str, str, bytes] | None]) -> None:

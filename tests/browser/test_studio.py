@@ -156,7 +156,7 @@ def test_a_click_on_a_token_of_ones_own_string_changes_the_figure(opened: Opened
     opened.at(5)
     card.locator("input[type=text]").fill("01x")
     expect(card).to_contain_text("is no symbol of world")
-    card.get_by_role("button", name="Reset").click()
+    card.get_by_role("button", name="Reset", exact=True).click()
     expect(tokens.nth(1)).to_have_text(was)
 
 
@@ -355,7 +355,7 @@ def test_a_figure_for_a_paper_in_a_few_clicks(opened: Opened, tmp_path: Path) ->
     book, page = opened.notebook, opened.notebook.page
     for name in ("space", "next"):
         opened.card(name).locator("button[title='Add this figure to the tray']").click()
-    figures = opened.studio.locator("button[title='Arrange and download the pinned figures']")
+    figures = opened.studio.locator("button[title^='Figures for a paper']")
     expect(figures).to_contain_text("Figures (2)")
     figures.click()
     tray = opened.studio.locator(".nlv-tray")
@@ -421,6 +421,8 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
         # The beliefs of a model are a square as high as there is room, in a view at least so wide.
         offsets = opened.plot("space").evaluate("['xaxis', 'xaxis2'].map(axis => plot._fullLayout[axis]._offset)")
         assert offsets[1] - offsets[0] >= 350
+    # Every model's score is in sight with the figure of its probe.
+    assert opened.card("knows").locator(".nlv-body").evaluate("body => body.scrollHeight - body.clientHeight") <= 1
     book.theme("JupyterLab Light")
     if width == 1000:
         book.execute("application:toggle-left-area")

@@ -68,6 +68,8 @@ class Rail(Box):
         self._before: list[_Before] = []
         self._predicted: dict[int, str] = {}
         self.toggle = self._button("Lesson", "Open a lesson about these models, or leave it", self._toggle)
+        self.toggle.icon = "graduation-cap"
+        self.toggle.add_class("nlv-worded")
         self.which = choice("Lesson", "The lesson shown", max_width="220px")
         self._back = self._button("Back", "Back to what was there before this step", self.back)
         self._next = self._button("Next", "The next step", self.next)
