@@ -245,7 +245,8 @@ class Tray(Box):
         if not self.shown:
             return
         self._result.value = ""
-        self.caption.value = ""
+        if not self.pins:
+            self.caption.value = ""
         self._stage.layout.display = None if self.pins else "none"
         if self.pins:
             figure = self.figure
