@@ -146,7 +146,7 @@ def for_print(figure: go.Figure, size: str | float | int = "column") -> Figure:
     return compose([figure], width=size)
 
 
-def in_a_row(figures: Sequence[go.Figure], width: int) -> Figure:
+def row_of_figures(figures: Sequence[go.Figure], width: int) -> Figure:
     """Put whole figures without letters side by side, in some pixels of width."""
     figure = _whole(figures, width, len(figures), None, False, "").finish("auto", False)
     figure.layout.width = width
@@ -297,6 +297,6 @@ def contact_sheet(*, columns: int = 4, theme: Theme = "auto") -> Figure:
             episode = world.sample(1, None if world.length else 12, seed=0)
             kind = "beliefs" if "beliefs" in world.pictures else world.pictures[0]
             drawn[name] = world.draw(
-                kind, episode=episode, position=drawing.opening(world, episode), width=300, height=300
+                kind, episode=episode, position=drawing.opening_position(world, episode), width=300, height=300
             )
     return compose(drawn, columns=columns, height=220, theme=theme)

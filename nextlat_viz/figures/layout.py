@@ -231,13 +231,13 @@ def margins(figure: go.Figure) -> dict[str, float]:
     return {side: float(next((m[side] for m in (own, template) if m[side] is not None), 80)) for side in "lrtb"}
 
 
-def key(figure: go.Figure) -> list[str]:
+def legend_entries(figure: go.Figure) -> list[str]:
     """Return the entries of a figure's legend as plotly's HTML, each with its mark, line or hatching; none without one.
 
     Examples
     --------
     >>> bars = [go.Bar(name="mine", marker={"color": "red"}), go.Bar(name="yours", marker_pattern_shape="/")]
-    >>> key(go.Figure(bars))
+    >>> legend_entries(go.Figure(bars))
     ['<span style="color:red">■</span> mine', '<span style="color:inherit">▨</span> yours']
     """
     entries: dict[str, None] = {}

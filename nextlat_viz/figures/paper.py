@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from nextlat_viz.errors import is_number, unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import KEY_LINE, broken_lines, key, margins, narrowed, note
+from nextlat_viz.figures.layout import KEY_LINE, broken_lines, legend_entries, margins, narrowed, note
 from nextlat_viz.plotting import INK
 
 _FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
@@ -154,7 +154,7 @@ def fitted(figure: go.Figure, width: int) -> go.Figure:
         # Nothing is written beside the axes.
         paper.update_layout(margin_l=8, margin_r=8, margin_b=8)
     _title_as_heading(paper)
-    legend = [] if _name_lines(paper, width) else key(paper)
+    legend = [] if _name_lines(paper, width) else legend_entries(paper)
     for trace in paper.data:
         trace.showlegend = False
     paper.layout.showlegend = False
@@ -244,7 +244,7 @@ def _name_lines(figure: go.Figure, width: int) -> bool:
     axes = {(trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data if "xaxis" in trace}
     lines = [trace for trace in named if trace.type == "scatter" and "lines" in (trace.mode or "lines")]
     lines = [trace for trace in lines if trace.y is not None and len(trace.y) > 1]
-    if not key(figure) or len(axes) != 1 or len(lines) != len(named) or len(lines) > _MOST_NAMES:
+    if not legend_entries(figure) or len(axes) != 1 or len(lines) != len(named) or len(lines) > _MOST_NAMES:
         return False
     room = max(len(trace.name) for trace in lines) * 6.2 + 10
     scale = figure.layout.yaxis

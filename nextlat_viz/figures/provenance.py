@@ -66,7 +66,7 @@ def provenance_in(figure: go.Figure) -> dict[str, Any]:
     return {"caption": figure_caption(figure), "inches": own.get("inches"), "parts": parts}
 
 
-def describe(
+def with_provenance(
     figure: go.Figure,
     title: str,
     view: str,

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import anndata
 import torch
 from anndata import AnnData
 
+from nextlat_viz import io
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.facts import Reading
 from nextlat_viz.latents.table import KEY
@@ -95,17 +96,16 @@ def _parts(folder: Path, *, finished: bool = False) -> list[tuple[int, int]]:
     )
 
 
-def load_parts(folder: Path) -> AnnData:
+def load_parts(folder: Path, load: Callable[[Path], AnnData]) -> AnnData:
     """Read the table of a folder of parts, after comparing every part with its hash and with the others.
+
+    `load` reads one part, which compares it with its hash.
 
     Raises
     ------
     LatentsError
         A part that is missing, damaged, or of another extraction.
     """
-    from nextlat_viz.latents.store import load_latents
-    from nextlat_viz.latents.streaming import stated
-
     there = _parts(folder, finished=True)
     totals = sorted({total for _, total in there})
     if not totals:
@@ -123,8 +123,8 @@ def load_parts(folder: Path) -> AnnData:
     calls, tables = [], []
     for number in range(1, total + 1):
         path = folder / f"part{number}of{total}.h5ad"
-        tables.append(load_latents(path))
-        call = stated(path)
+        tables.append(load(path))
+        call = dict(io.parse_json(tables[-1].uns[KEY].get("extraction", "{}")))
         calls.append({name: value for name, value in call.items() if name not in _OWN})
         differ = [name for name in {**calls[0], **calls[-1]} if calls[0].get(name) != calls[-1].get(name)]
         if differ or call.get("part") != number:

@@ -176,7 +176,7 @@ def load_latents(path: str | Path) -> AnnData:
     if path.is_dir():
         from nextlat_viz.latents.parts import load_parts
 
-        return load_parts(path)
+        return load_parts(path, load_latents)
     check_file(path)
     try:
         latents = anndata.read_h5ad(path)

@@ -34,7 +34,7 @@ def options(scene: Scene) -> dict[str, str]:
     return color_options(scene.latents[0]) | {_TITLES[name]: name for name in own}
 
 
-def coloring(scene: Scene, color: str, model: int, pair: Sequence[int], target: str, site: str) -> str | Coloring:
+def model_coloring(scene: Scene, color: str, model: int, pair: Sequence[int], target: str, site: str) -> str | Coloring:
     """Return how to colour a model's rows: the name of a column, or by numbers of its own.
 
     The scale of these is that of the `pair` of models that are compared. Rows are grey while the probe at whose errors

@@ -12,7 +12,7 @@ from traitlets import Bool
 
 from nextlat_viz.display import escape, words
 from nextlat_viz.errors import one_of
-from nextlat_viz.figures.layout import key
+from nextlat_viz.figures.layout import legend_entries
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.jobs import Waiting, can_retry
 from nextlat_viz.notebook.plot import Plot
@@ -459,7 +459,7 @@ def choice(description: str, tooltip: str, options: Sequence[Any] = (), **layout
 
 def take_legend(figure: Any) -> list[str]:
     """Return the entries of a figure's legend as HTML, which wraps, and take the legend off the figure."""
-    entries = [f'<span style="white-space:nowrap">{entry}</span>' for entry in key(figure)]
+    entries = [f'<span style="white-space:nowrap">{entry}</span>' for entry in legend_entries(figure)]
     figure.layout.showlegend = False
     return entries
 

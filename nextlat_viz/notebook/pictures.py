@@ -10,9 +10,9 @@ from typing import Any
 import ipywidgets
 import plotly.graph_objects as go
 
-from nextlat_viz.figures.compose import in_a_row
+from nextlat_viz.figures.compose import row_of_figures
 from nextlat_viz.figures.paper import plain_html, with_words
-from nextlat_viz.figures.provenance import describe
+from nextlat_viz.figures.provenance import with_provenance
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.sources import Source
@@ -37,7 +37,7 @@ class Pin:
     changes: dict[str, Any] = field(repr=False)
 
 
-def picture(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure:
+def panel_figure(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure:
     """Return what a panel shows as one figure: every part of it, with the words below.
 
     Parameters
@@ -67,7 +67,7 @@ def picture(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure:
         figure = parts[0]
     else:
         width = sum(part.layout.width for part in parts)
-        figure = in_a_row(parts, int(width))
+        figure = row_of_figures(parts, int(width))
     lines = [line for text in _words(panel) for line in plain_html(text).split("<br>") if line]
     if lines:
         with_words(figure, lines, int(figure.layout.width))
@@ -78,7 +78,9 @@ def picture(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure:
         "position": state.position, "filter": state.filter, "compared": state.compared,
         "selected rows": state.rows.tolist(),
     }  # fmt: skip
-    return describe(figure, panel.question, _view(panel), [state.latents[i] for i in state.pair], panel.probes, **about)
+    return with_provenance(
+        figure, panel.question, _view(panel), [state.latents[i] for i in state.pair], panel.probes, **about
+    )
 
 
 def shown_size(panel: Panel) -> tuple[int, int] | None:
@@ -128,7 +130,7 @@ def pinned(panel: Panel) -> Pin:
         When it shows no figure now.
     """
     size = shown_size(panel)
-    return Pin(panel.name, panel.question, picture(panel), _settings(panel), size, _zoomed(panel))
+    return Pin(panel.name, panel.question, panel_figure(panel), _settings(panel), size, _zoomed(panel))
 
 
 def code(pins: Sequence[Pin], state: ViewState, options: dict[str, Any], path: str, written: dict[str, Any]) -> str:

@@ -166,7 +166,7 @@ class ViewState(HasTraits):
 
     def coloring(self, model: int) -> str | Coloring:
         """How a model's rows are coloured: the name of a column, or by numbers of the model's own."""
-        return colors.coloring(self.scene, self.color, model, self.pair, self.target, self.site)
+        return colors.model_coloring(self.scene, self.color, model, self.pair, self.target, self.site)
 
     @property
     def steps(self) -> list[int]:

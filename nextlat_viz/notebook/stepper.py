@@ -122,7 +122,7 @@ class EpisodeStepper(Box):
 
     def _begin(self) -> None:
         """Go where the episode opens."""
-        self._controls.show(drawing.opening(self.world, self.episode), 0, int(self.episode.length[0]))
+        self._controls.show(drawing.opening_position(self.world, self.episode), 0, int(self.episode.length[0]))
 
     def _figure(self) -> Any:
         kind = self._picture.value

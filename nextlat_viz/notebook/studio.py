@@ -30,7 +30,7 @@ from nextlat_viz.notebook.panels.thinking import ThinkingPanel
 from nextlat_viz.notebook.panels.training import TrainingPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
-from nextlat_viz.notebook.pictures import picture
+from nextlat_viz.notebook.pictures import panel_figure
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.workshop import Tray
 
@@ -283,7 +283,7 @@ class Studio(Box):
                 break
             state.jobs.wait()
             state.layouts.wait()
-        return picture(shown, size)
+        return panel_figure(shown, size)
 
 
 class Panels(Mapping[str, Panel]):

@@ -189,7 +189,9 @@ def episode_page(
         steps.append(Step(shorten(token, LONGEST_FACT), figures, true_state(world, episode, position), given))
     models = list(predictions or {})
     about = {"world": world.spec, "episode": episode.sha256, "models": models, **(provenance or {})}
-    return steps_page(steps, title or world.name, _NOTE, about, gallery=gallery, start=drawing.opening(world, episode))
+    return steps_page(
+        steps, title or world.name, _NOTE, about, gallery=gallery, start=drawing.opening_position(world, episode)
+    )
 
 
 def _prediction_figures(

@@ -60,11 +60,11 @@ def write_lesson(
     """
     # Imported when it is used: other pages need no widgets.
     from nextlat_viz.notebook.lessons import read_lesson
-    from nextlat_viz.notebook.lessons.play import play
+    from nextlat_viz.notebook.lessons.play import play_lesson
 
     wanted = read_lesson(lesson)
     path = io.resolve(f"{io.file_name(wanted.name)}.html" if out is None else out, "out")
-    steps, provenance = play(wanted, *models)
+    steps, provenance = play_lesson(wanted, *models)
     about = {"command": "nextlat-viz lesson", "lesson": wanted.title, "world": wanted.world, **provenance}
     figures = [{} if shown.figure is None else {"figure": _clear(shown.figure)} for shown in steps]
     configs = [{} if shown.figure is None else configuration(shown.figure) for shown in steps]

@@ -35,7 +35,7 @@ BYTES_PER_PARAMETER = 4 * 4
 
 
 @dataclass(frozen=True)
-class Cost:
+class StepCost:
     """What training costs: number of parameters; operations, and bytes of activations, for a sequence of a step."""
 
     parameters: int
@@ -51,7 +51,7 @@ class Cost:
         return self.fixed + sequences * self.activations
 
 
-def cost(objective: str, config: TrainConfig, vocabulary: int) -> Cost:
+def cost(objective: str, config: TrainConfig, vocabulary: int) -> StepCost:
     """Count what an optimiser step costs, for each sequence of `config.context` tokens.
 
     Operations are those of the matrix products and of attention, forward and backward, counted by torch. Activations
@@ -98,7 +98,7 @@ def cost(objective: str, config: TrainConfig, vocabulary: int) -> Cost:
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
         model(Batch(tokens, tokens, everywhere, everywhere))["loss"].backward()
     parameters = sum(weight.numel() for weight in model.parameters())
-    return Cost(parameters, counter.get_total_flops() / rows, sum(kept.values()) / rows)
+    return StepCost(parameters, counter.get_total_flops() / rows, sum(kept.values()) / rows)
 
 
 def cost_table(objectives: tuple[str, ...] = ("next_token", "nextlat")) -> pd.DataFrame:

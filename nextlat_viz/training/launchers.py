@@ -9,11 +9,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nextlat_viz.errors import TrainingError
-from nextlat_viz.training.launch import Resources, Run
-from nextlat_viz.training.worker import call_of, train_run
+from nextlat_viz.training.worker import call_for, train_run
+
+if TYPE_CHECKING:
+    from nextlat_viz.training.launch import Resources, Run
 
 # Seconds between two looks at a SLURM queue, which the whole cluster shares, and at processes of this machine.
 SLURM_PAUSE, LOCAL_PAUSE = 10.0, 0.2
@@ -47,7 +49,7 @@ class Local:
         executor.update_parameters(timeout_min=60 * 24 * 3650, stderr_to_stdout=True)
         if self.gpus:
             executor.update_parameters(gpus_per_node=1, visible_gpus=[self.gpus[slot % len(self.gpus)]])
-        call = call_of(run, threads=1, parent=os.getpid())
+        call = call_for(run, threads=1, parent=os.getpid())
         # Inherited by the new process: Ctrl-C in a terminal goes to all of them, and only this one shall act on it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -123,7 +125,7 @@ class Slurm:
         executor = SlurmExecutor(run.logs)
         executor.update_parameters(**self.parameters(run.title))
         try:
-            job = executor.submit(train_run, call_of(run, threads=self.resources.cpus or 1, parent=None))
+            job = executor.submit(train_run, call_for(run, threads=self.resources.cpus or 1, parent=None))
         except (FailedJobError, FailedSubmissionError) as error:
             raise TrainingError(
                 f"SLURM did not take the job of {run.name}: {' '.join(str(error).split())}. Its script is in {run.logs}"

@@ -24,7 +24,7 @@ ERROR = "error.json"
 _ORPHAN = 120.0
 
 
-def call_of(run: Run, *, threads: int, parent: int | None) -> str:
+def call_for(run: Run, *, threads: int, parent: int | None) -> str:
     """Return the argument of `train_run`, JSON, and remove the error of an earlier try."""
     run.logs.mkdir(parents=True, exist_ok=True)
     (run.logs / ERROR).unlink(missing_ok=True)

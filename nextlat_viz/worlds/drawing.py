@@ -98,7 +98,7 @@ def decisive_position(world: World, episode: Episodes) -> int | None:
     return None if decisive is None or not decisive.any() else int(decisive[0].argmax()) + 1
 
 
-def opening(world: World, episode: Episodes) -> int:
+def opening_position(world: World, episode: Episodes) -> int:
     """Return the position at which a picture of an episode opens, where the picture of no world is empty.
 
     It is that of the decisive prediction, or else the middle of what is predicted, after the prompt; at least 1.

@@ -13,7 +13,7 @@ import pytest
 from nextlat_viz import figures
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.export import figure_bytes, require_new
-from nextlat_viz.figures.layout import key
+from nextlat_viz.figures.layout import legend_entries
 from nextlat_viz.figures.paper import MOST_VECTOR, SIZES, on_paper, plain_html
 
 POINTS = {name: 72 * size["inches"] / size["width"] for name, size in SIZES.items()}
@@ -80,7 +80,7 @@ def test_few_lines_are_named_at_their_ends_and_marks_in_a_line_below() -> None:
     assert "■</span> mine" in texts(figures.compose([bars], width="column"))
     assert "▨</span> yours" in texts(figures.compose([bars], width="column"))
     assert not any(trace.showlegend for trace in named.data)
-    assert key(go.Figure(layout={"showlegend": False})) == []
+    assert legend_entries(go.Figure(layout={"showlegend": False})) == []
 
 
 def test_views_that_are_too_narrow_stand_in_rows() -> None:

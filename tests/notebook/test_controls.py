@@ -165,7 +165,7 @@ def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatc
 def test_a_choice_that_is_refused_goes_back(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = LatentExplorer(state=state)
     color = labelled(explorer)["Colour by"]
-    few = SimpleNamespace(options=lambda scene: {"token": "token"}, coloring=colors_of.coloring)
+    few = SimpleNamespace(options=lambda scene: {"token": "token"}, model_coloring=colors_of.model_coloring)
     monkeypatch.setattr("nextlat_viz.notebook.state.colors", few)
     color.value = "position"
     assert "unknown colour" in explorer._alert.value

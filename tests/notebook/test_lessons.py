@@ -16,7 +16,7 @@ from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.latents.table import PROBS
 from nextlat_viz.notebook.lessons import Lesson, Rail, read_lesson, shipped_lessons
-from nextlat_viz.notebook.lessons.play import play
+from nextlat_viz.notebook.lessons.play import play_lesson
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.studio import Studio, page, studio
 
@@ -213,7 +213,7 @@ def test_a_lesson_is_offered_where_its_models_are(rrxor: list[AnnData], mess3: l
 
 
 def test_a_lesson_played_without_a_reader(rrxor: list[AnnData]) -> None:
-    steps, provenance = play({**LESSON, "steps": [LESSON["steps"][0], LESSON["steps"][2]]}, *rrxor)
+    steps, provenance = play_lesson({**LESSON, "steps": [LESSON["steps"][0], LESSON["steps"][2]]}, *rrxor)
     assert steps[0].question == "What does the model predict next?"
     assert steps[0].figure is not None
     assert steps[1].figure is None
@@ -221,7 +221,7 @@ def test_a_lesson_played_without_a_reader(rrxor: list[AnnData]) -> None:
     assert steps[0].where.startswith("Episode 3, position 5; read: ")
     assert provenance
     with pytest.raises(ValueError, match=r"'Three steps', step 1, panel: 'ahead' has nothing to show here: "):
-        play({**LESSON, "steps": [{**STEP, "panel": "ahead"}]}, *rrxor)
+        play_lesson({**LESSON, "steps": [{**STEP, "panel": "ahead"}]}, *rrxor)
 
 
 # -- the shipped lessons -----------------------------------------------------------------------------------------------

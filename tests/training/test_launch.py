@@ -54,7 +54,7 @@ def here(monkeypatch, handlers):
 
         def start(self, run):
             self.started.append(run.name)
-            call = worker.call_of(run, threads=1, parent=None)
+            call = worker.call_for(run, threads=1, parent=None)
             if run.name not in self.killed:
                 with contextlib.suppress(Exception):
                     worker.train_run(call)
@@ -343,4 +343,4 @@ def test_a_stopped_launcher_ends_its_processes_and_they_save(tmp_path, how, soak
 
 def test_a_call_is_plain_text(tmp_path):
     run = launch.Run("nextlat/seed0", tmp_path, tmp_path / "logs", {}, {"seed": 0})
-    assert json.loads(worker.call_of(run, threads=1, parent=5))["parent"] == 5
+    assert json.loads(worker.call_for(run, threads=1, parent=5))["parent"] == 5

@@ -71,7 +71,7 @@ class Ask(_Strict):
         return self
 
 
-class Step(_Strict):
+class LessonStep(_Strict):
     """What to look at, in the panel that is framed, once the state is set."""
 
     look: Text
@@ -100,7 +100,7 @@ class Lesson(_Strict):
     title: Short
     world: str
     models: list[str] = []
-    steps: list[Step] = Field(min_length=1, max_length=40)
+    steps: list[LessonStep] = Field(min_length=1, max_length=40)
     _source: str = PrivateAttr("lesson")
 
     @property

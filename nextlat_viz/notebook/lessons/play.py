@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from nextlat_viz import figures
 from nextlat_viz.figures.rows import prefix
-from nextlat_viz.notebook.lessons.lesson import Lesson, Step, read_lesson
+from nextlat_viz.notebook.lessons.lesson import Lesson, LessonStep, read_lesson
 from nextlat_viz.notebook.studio import Studio, studio
 
 _ROWS = 10
@@ -22,7 +22,7 @@ class Shown(NamedTuple):
 
     Attributes
     ----------
-    step : Step
+    step : LessonStep
     question : str
         Of the framed panel.
     figure : Figure or None
@@ -35,7 +35,7 @@ class Shown(NamedTuple):
         The cursor.
     """
 
-    step: Step
+    step: LessonStep
     question: str
     figure: go.Figure | None
     table: pd.DataFrame | None
@@ -43,7 +43,7 @@ class Shown(NamedTuple):
     where: str
 
 
-def play(
+def play_lesson(
     lesson: str | os.PathLike[str] | Mapping[str, Any] | Lesson, *models: Any
 ) -> tuple[list[Shown], dict[str, Any]]:
     """Play a lesson to its end, and return what each step shows, and the provenance.
@@ -75,7 +75,7 @@ def play(
         opened.close()
 
 
-def _shown(opened: Studio, step: Step, place: str) -> Shown:
+def _shown(opened: Studio, step: LessonStep, place: str) -> Shown:
     state = opened.state
     panel: Any = opened.panels[step.panel]
     plot = panel.plot
