@@ -115,7 +115,7 @@ class Tray(Box):
         ])  # fmt: skip
         left.add_class("nlv-tray-options")
         self.children = [left, self._stage]
-        self._dom_classes = ("nextlat-viz", "nlv-tray")
+        self._dom_classes = ("nlv-tray",)
         self._link(self, lambda change: self._compose(), "shown")
         for control in (self.width, self.columns):
             self._link(control, lambda change: self._compose())

@@ -37,7 +37,8 @@ class Strip(Box):
         self.reference.add_class("nlv-reference")
         self.clouds = SmallClouds(self._guarded(self._choose))
         self.children = [self._alert, self.reference, self.clouds]
-        self._dom_classes = ("nextlat-viz", "nlv-models")
+        # Not "nextlat-viz", which marks a widget of its own.
+        self._dom_classes = ("nlv-models",)
         self._shown: Any = None
         self._link(self.reference, self._refer)
         for name in ("world", "step", "compared"):
