@@ -29,7 +29,9 @@ state.go_to(int(state.scene.held_out_episodes[0]), 1)
 FOCUSED = """
 () => {
     const control = document.activeElement.closest(":has(> .widget-label)");
-    return control ? control.querySelector(".widget-label").innerText.trim() : document.activeElement.innerText.trim();
+    // A name in a colour key is SVG, without innerText.
+    const {innerText, textContent} = document.activeElement;
+    return (control ? control.querySelector(".widget-label").innerText : innerText ?? textContent).trim();
 }
 """
 
@@ -262,7 +264,7 @@ def test_keyboard_alone(quickstart: Quickstart) -> None:
     ):
         notebook.control(first).locator("select, input").first.focus()
         reached = set()
-        for _ in range(14):
+        for _ in range(20):
             page.keyboard.press("Tab")
             reached.add(page.evaluate(FOCUSED))
         assert wanted <= reached, reached
