@@ -41,9 +41,13 @@ def drawn(notebook: Notebook, name: str) -> Plot:
 
 @pytest.mark.parametrize("name", STEPPERS)
 def test_a_step_reaches_the_picture_and_what_is_said(gallery: Notebook, name: str) -> None:
-    before = settle(drawn(gallery, name))
     nth = STEPPERS.index(name)
     last = int(gallery.kernel(f"int({name}.episode.length[0])"))
+    # A product is asked for at the end, where its stepper opens.
+    drawn(gallery, name)
+    gallery.keys("Position", "Home", nth=nth)
+    gallery.wait_for_kernel(f"{name}.position < {last}")
+    before = settle(drawn(gallery, name))
     gallery.keys("Position", "End", nth=nth)
     gallery.wait_for_kernel(f"{name}.position == {last}")
     assert drawn(gallery, name).wait_for_change(before) > 0
