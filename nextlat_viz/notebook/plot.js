@@ -188,12 +188,15 @@ class View {
     this.layout.height = this.height ? Math.max(this.height, this.figure.layout.meta?.least ?? 0) : this.figure.layout.height;
     const {plot, data, layout, figure} = this, size = `${layout.width} ${layout.height}`;
     if (this.listens && size !== this.painted && this.fitsItself()) {
+      // As high as it was meanwhile: without it the page may lose its scrollbar, which is a new size.
+      plot.style.minHeight = `${plot.offsetHeight}px`;
       this.plotly.purge(plot);
       this.listens = false;
     }
     this.painted = size;
     // Config only the first time: plotly.js would compare it every time.
     await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));
+    plot.style.minHeight = "";
     if (!this.listens) this.listen();
     this.unlock();
     const {width, height} = plot._fullLayout;
