@@ -258,10 +258,15 @@ class Panel(Box):
         """The probes whose readings the figure shows."""
         return []
 
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
+        """Why the question does not apply to the models of a state, whatever the cursor; empty where it does."""
+        return ""
+
     @property
     def why_not(self) -> str:
-        """Why the question does not apply to these models, whatever the cursor; empty where it does."""
-        return ""
+        """Why the question does not apply to the models shown; empty where it does."""
+        return self.unsuited(self.state)
 
     def _look(self, change: Any = None) -> None:
         """Show what is in sight, and draw it if it was not before."""

@@ -315,6 +315,11 @@ class Scene:
         """The checkpoint that a model's latents were extracted from; None for given latents."""
         return self._checkpoints[model]
 
+    @property
+    def opened(self) -> list[Checkpoint]:
+        """The checkpoints of the models that were not given as latents."""
+        return [checkpoint for checkpoint in self._checkpoints if checkpoint is not None]
+
     @cached_property
     def _checkpoints(self) -> list[Checkpoint | None]:
         return [source.at(self._step) for source in self._sources]

@@ -139,7 +139,8 @@ class Studio(Box):
             detail = next(name for name in movable if name != beside)
         large = chosen.get("large")
         folded = [one_of("panel", name, panels) for name in chosen.get("folded", ())]
-        tabs = [name for name in movable if name != beside]
+        # Questions that do not apply here come last.
+        tabs = sorted((name for name in movable if name != beside), key=lambda name: bool(panels[name].unsuited(state)))
         self._beside = beside
         in_sight = {"world", "space", beside, detail} if large is None else {one_of("panel", large, panels)}
         with self._still():
@@ -181,7 +182,7 @@ class Studio(Box):
         if self.state.scene.recursive:
             return {"view": "pca", "beside": "knows", "detail": "thinking"}
         placing = self.state.scene.placing
-        first = "knows" if "belief" in placing or self.panels["task"].why_not else "task"
+        first = "knows" if "belief" in placing or TaskPanel.unsuited(self.state) else "task"
         return {"view": next(iter(placing), "pca"), "beside": "next", "detail": first}
 
     def _choose(self, **choices: Any) -> None:

@@ -136,12 +136,10 @@ class AheadPanel(ModelPanel):
 
     name, question, tab = "ahead", "Can the model predict its own next states?", "Rollout"
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why no model can be rolled out, at any cursor."""
-        scene = self.state.scene
-        checkpoints = [scene.checkpoint(model) for model in range(len(scene.latents))]
-        rolled = any(checkpoint is not None and hasattr(checkpoint.network, "psi") for checkpoint in checkpoints)
+        rolled = any(hasattr(checkpoint.network, "psi") for checkpoint in state.scene.opened)
         return "" if rolled else "No model here has latent dynamics psi that could be rolled out."
 
     def _answer(self, model: int, row: int) -> Any:

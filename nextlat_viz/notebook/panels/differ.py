@@ -78,10 +78,10 @@ class DifferPanel(Panel):
         places = {name: column(first, name)[ranking.rows] for name in ("episode", "position")}
         return pd.DataFrame(ranking.cells, columns=ranking.heads).assign(**places)
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why nothing can differ."""
-        if len(self.state.scene.latents) > 1:
+        if len(state.scene.latents) > 1:
             return ""
         return "There is one model here, so there is nothing that differs: open a second one."
 

@@ -33,10 +33,10 @@ class ThinkingPanel(Panel):
         self._show(beside=[self.axis], below=[self.about])
         self._link(self.axis, lambda change: self._ask())
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why there are no steps."""
-        if self.state.scene.recursive:
+        if state.scene.recursive:
             return ""
         return "These models do not answer in recursion steps: open models trained with 'trm' or 'dis'."
 

@@ -50,21 +50,11 @@ class TrainingPanel(Panel):
         self._show(beside=[self.view, self.status], below=[self.about], on_click=self._click)
         self._link(self.view, lambda change: self._ask())
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why there is nothing to draw over training."""
-        reasons = [reason for _, reason in self._histories() if reason]
-        return sentence(reasons[0]) if len(reasons) == len(self.state.sources) else ""
-
-    def _histories(self) -> list[tuple[pd.DataFrame | None, str]]:
-        """The metrics of every model, or the reason why there are none."""
-        histories: list[tuple[pd.DataFrame | None, str]] = []
-        for source in self.state.sources:
-            try:
-                histories.append((source.history, ""))
-            except ValueError as error:
-                histories.append((None, str(error)))
-        return histories
+        reasons = [reason for _, reason in _histories(state) if reason]
+        return sentence(reasons[0]) if len(reasons) == len(state.sources) else ""
 
     def _depends_on(self) -> tuple[Any, ...]:
         return self.view.value, self.state.history.changes
@@ -104,7 +94,7 @@ class TrainingPanel(Panel):
 
     def _curves(self) -> Any:
         state, tables, waits = self.state, {}, 0
-        for source, label, (logged, _) in zip(state.sources, self._labels, self._histories(), strict=True):
+        for source, label, (logged, _) in zip(state.sources, self._labels, _histories(state), strict=True):
             if logged is None:
                 continue
             for step in sorted({0, *state.steps} & set(source.steps) - set(logged["step"])):
@@ -140,7 +130,7 @@ class TrainingPanel(Panel):
     def _gaps(self) -> list[str]:
         """Which models lack training steps that others have, and how to keep them."""
         sources, labels = self.state.sources, self._labels
-        lines = [sentence(reason) for _, reason in self._histories() if reason]
+        lines = [sentence(reason) for _, reason in _histories(self.state) if reason]
         every = sorted(set().union(*(source.steps[1:-1] for source in sources)))
         if not every:
             return [*lines, f"There are no snapshots of earlier training steps: {_KEEP}."]
@@ -219,6 +209,17 @@ class TrainingPanel(Panel):
         if not self._closed:
             self.state.history.withdraw(self._ask)
         super().close()
+
+
+def _histories(state: ViewState) -> list[tuple[pd.DataFrame | None, str]]:
+    """The metrics of every model, or the reason why there are none."""
+    histories: list[tuple[pd.DataFrame | None, str]] = []
+    for source in state.sources:
+        try:
+            histories.append((source.history, ""))
+        except ValueError as error:
+            histories.append((None, str(error)))
+    return histories
 
 
 def _low(figure: Any) -> Any:
