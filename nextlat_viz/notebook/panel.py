@@ -423,8 +423,8 @@ class Panel(Box):
     def close(self) -> None:
         """Take the panel off the page and out of memory; results that only it asked for are not computed any more."""
         if not self._closed:
-            self.state.jobs.withdraw(self._ask)
-            self.state.layouts.withdraw(self._ask)
+            for queue in (self.state.jobs, self.state.layouts, self.state.history):
+                queue.withdraw(self._ask)
             self.state.loop.forget(self.refresh)
             for part in (self._fold, self._pin, self._enlarge, self._retry):
                 for widget in _family(part):

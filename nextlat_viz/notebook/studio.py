@@ -252,7 +252,8 @@ class Studio(Box):
     def figure(self, panel: str, size: tuple[int, int] | None = None) -> go.Figure:
         """Return what a panel shows as one figure, with every part of it and the words below.
 
-        Probes that it needs are computed first. The figure says what it was made from: `figures.figure_caption`.
+        What it needs, such as probes, is computed first. The figure says what it was made from:
+        `figures.figure_caption`.
 
         Parameters
         ----------
@@ -277,13 +278,14 @@ class Studio(Box):
         >>> opened.close()
         """
         shown, state = self.panels[one_of("panel", panel, self.panels)], self.state
+        queues = (state.jobs, state.layouts, state.history)
         state.loop.flush()
         while shown.plot is not None or not shown.drawn:
             # A probe that has been fitted may lead the panel to ask for another.
-            if state.jobs.running is None and state.layouts.running is None:
+            if all(queue.running is None for queue in queues):
                 break
-            state.jobs.wait()
-            state.layouts.wait()
+            for queue in queues:
+                queue.wait()
         return panel_figure(shown, size)
 
 

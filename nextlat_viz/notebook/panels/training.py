@@ -14,7 +14,7 @@ from nextlat_viz.figures.emergence import clouds_over_training
 from nextlat_viz.figures.layout import heading
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.figures.training import training_curves
-from nextlat_viz.notebook import controls
+from nextlat_viz.notebook import colors, controls
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
 from nextlat_viz.notebook.panel import Panel, take_legend, text_line
 from nextlat_viz.notebook.panels.answers import sentence
@@ -149,7 +149,7 @@ class TrainingPanel(Panel):
         if not state.steps:
             return " ".join([*self._gaps(), "Without snapshots that all models have there are no pictures."])
         rows: dict[str, dict[int, Any]] = {label: {} for label in distinct(map(shorten, self._labels[:_ROWS]))}
-        end = max(max(source.steps) for source in state.sources)
+        end, color = max(max(source.steps) for source in state.sources), colors.shared(state.scene, state.color)
         for step in self._chosen():
             number = end if step is None else step
             planes = self._planes(step, f"step {number:,}")
@@ -158,11 +158,13 @@ class TrainingPanel(Panel):
         done = sum(not isinstance(plane, str) for plane in next(iter(rows.values())).values())
         words = [] if done == len(self._chosen()) else [f"{done} of {len(self._chosen())} pictures are there."]
         words.append("Planes of PCA, aligned with the end of training, all in the same axes.")
+        if color != state.color:
+            words.append(f"Coloured by {escape(color)}: the chosen colour differs from step to step.")
         if len(self._labels) > _ROWS:
             words.append(f"The first {_ROWS} of {len(self._labels)} models are drawn.")
         self.about.value = " ".join([*words, *self._gaps()])
         shown = end if state.step is None else state.step
-        return clouds_over_training(rows, state.scene.latents[0], state.color, step=shown, theme=state.theme)
+        return clouds_over_training(rows, state.scene.latents[0], color, step=shown, theme=state.theme)
 
     def _planes(self, step: int | None, when: str) -> Any:
         """The PCA of every model at a training step, or a text while it is not there."""
@@ -203,12 +205,6 @@ class TrainingPanel(Panel):
                 (step for _, step in state.step_choices), key=lambda step: abs((end if step is None else step) - at)
             )
             state.request(state.world, nearest, self._complain)
-
-    def close(self) -> None:
-        """Take the panel off the page; what only it asked for is not computed any more."""
-        if not self._closed:
-            self.state.history.withdraw(self._ask)
-        super().close()
 
 
 def _histories(state: ViewState) -> list[tuple[pd.DataFrame | None, str]]:
