@@ -244,7 +244,7 @@ class Scene:
             return None
         try:
             return drawing.decisive_position(self.world, self.read(episode))
-        except (LatentsError, ValueError):
+        except ValueError:
             # A table may hold illegal tokens, such as those that a model generated; its picture says so.
             return None
 

@@ -10,7 +10,6 @@ from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.analysis.prediction import Prediction, prediction
 from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.display import escape
-from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.layout import column_domains
 from nextlat_viz.figures.layout import note as note_at
@@ -67,7 +66,7 @@ class ModelPanel(Panel):
             label = scene.labels[model]
             try:
                 answers[label] = self._answer(model, row)
-            except (LatentsError, ValueError) as error:
+            except ValueError as error:
                 without[label] = sentence(str(error))
         reasons = list(dict.fromkeys(without.values()))
         self._without.value = ""

@@ -20,7 +20,6 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import column, site, sites
 from nextlat_viz.latents.table import PROBS
 from nextlat_viz.notebook.controls import Table
-from nextlat_viz.notebook.jobs import Waiting
 from nextlat_viz.notebook.panel import Panel, choice, text_line
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.panels.pairs import tail
@@ -117,7 +116,7 @@ class DifferPanel(Panel):
     def _answer(self, ask: Any) -> Any:
         try:
             return ask()
-        except (LatentsError, Waiting, ValueError) as error:
+        except ValueError as error:
             return sentence(str(error))
 
     def _fill(self, ranking: _Ranking | str) -> None:

@@ -203,7 +203,7 @@ class SpacePanel(Panel):
         """A probe, or a message in place of one that is not there."""
         try:
             return self._probe(model, target, self.state.site)
-        except (LatentsError, ValueError) as error:
+        except ValueError as error:
             self._waits |= isinstance(error, Waiting)
             return str(error)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from nextlat_viz import analysis
 from nextlat_viz.analysis.measure import basic  # noqa: F401  (registers tokens_ahead)
 from nextlat_viz.analysis.measure.registry import MEASURES
-from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.scene import Scene
@@ -60,7 +59,7 @@ class TaskPanel(Panel):
         title = name.replace("_", " ").capitalize()
         try:
             return self._computed(("measure", name), f"{title} of these models", compute).plot(theme=self.state.theme)
-        except (LatentsError, ValueError) as error:
+        except ValueError as error:
             return str(error)
 
 

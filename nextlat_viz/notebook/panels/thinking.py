@@ -8,7 +8,6 @@ import pandas as pd
 
 from nextlat_viz import analysis
 from nextlat_viz.analysis.measure import Measure
-from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.recursion import thinking_curves
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.panel import Panel, choice, text_line
@@ -49,7 +48,7 @@ class ThinkingPanel(Panel):
             return self.why_not
         try:
             thinkings = [self._thinking(model) for model in range(len(scene.labels))]
-        except (LatentsError, ValueError) as error:
+        except ValueError as error:
             return sentence(str(error))
         measures = scene.results.get("step_measures", lambda: self._measures(thinkings))
         figure = thinking_curves(*measures, x=self.axis.value, cursor=state.position, theme=state.theme)

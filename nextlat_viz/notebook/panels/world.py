@@ -75,7 +75,7 @@ class WorldPanel(Panel):
         state, scene = self.state, self.state.scene
         try:
             thinkings = {label: self._thinking(model) for model, label in enumerate(scene.labels)}
-        except (LatentsError, ValueError) as error:
+        except ValueError as error:
             return sentence(str(error))
         puzzle = int(scene.episodes.searchsorted(state.episode))
         figure = thinking_boards(thinkings, puzzle, state.position, columns=_BOARDS, theme=state.theme)
