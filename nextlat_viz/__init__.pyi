@@ -29,8 +29,8 @@ from .latents.thinking import think as think
 from .notebook.cloud import Cloud as Cloud
 from .notebook.monitor import LossMonitor as LossMonitor
 from .notebook.panels.compare import TrajectoryCompare as TrajectoryCompare
+from .notebook.panels.explorer import LatentExplorer as LatentExplorer
 from .notebook.panels.probelab import ProbeLab as ProbeLab
-from .notebook.panels.space import LatentExplorer as LatentExplorer
 from .notebook.serve import serve as serve
 from .notebook.state import ViewState as ViewState
 from .notebook.stepper import EpisodeStepper as EpisodeStepper

@@ -12,8 +12,8 @@ True
 
 from nextlat_viz.notebook.monitor import LossMonitor
 from nextlat_viz.notebook.panels.compare import TrajectoryCompare
+from nextlat_viz.notebook.panels.explorer import LatentExplorer
 from nextlat_viz.notebook.panels.probelab import ProbeLab
-from nextlat_viz.notebook.panels.space import LatentExplorer
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.stepper import EpisodeStepper
 

@@ -1,4 +1,4 @@
-"""What can colour the rows of a scene: columns of its tables, and numbers that each model has of its own."""
+"""Colours of the rows: by a column of the table, or by each model's loss, entropy or probe error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHORT = {"model:surprise": "loss, bits", "model:entropy": "entropy, bits", ERRO
 
 
 def options(scene: Scene) -> dict[str, str]:
-    """Return what can colour the rows: {label: name}, columns first.
+    """Return the choices of colour: {label: name}, columns first.
 
     The loss and the entropy need next-token probabilities in the tables of all models.
     """
@@ -34,11 +34,27 @@ def options(scene: Scene) -> dict[str, str]:
     return color_options(scene.latents[0]) | {_TITLES[name]: name for name in own}
 
 
+def title(color: str) -> str:
+    """Return a choice of colour in words."""
+    return _TITLES.get(color, color)
+
+
+def default(scene: Scene) -> str:
+    """Return the first column that can colour the rows, the world's state before its text."""
+    known = list(color_options(scene.latents[0]).values())
+    return next((name for name in [*scene.columns, *known] if name in known), ERROR)
+
+
+def shared(scene: Scene, color: str) -> str:
+    """Return a colour that is the same for all models and training steps: the chosen column, or else the default."""
+    return default(scene) if color in _TITLES else color
+
+
 def model_coloring(scene: Scene, color: str, model: int, pair: Sequence[int], target: str, site: str) -> str | Coloring:
     """Return how to colour a model's rows: the name of a column, or by numbers of its own.
 
-    The scale of these is that of the `pair` of models that are compared. Rows are grey while the probe at whose errors
-    we look has not been fitted.
+    The scale of these is that of the `pair` of models that are compared. Rows are grey while the probe whose errors
+    colour them has not been fitted.
     """
     if color not in _TITLES:
         return color

@@ -133,10 +133,10 @@ def step(view: Box) -> Any:
 
 
 class StepPlay:
-    """Steps through training: when all that is in sight shows a step, the next beat goes on to the next.
+    """Plays through the training steps: shows the next one at each beat of the page's clock.
 
-    The page counts the beats. One that comes while a step is loaded, or panels are still drawn or computed, goes by, so
-    that no step is left out and none queue up.
+    A beat is skipped while a step is still being loaded, or panels are still being computed or drawn. So every step is
+    shown, and none queue up.
     """
 
     def __init__(self, view: Box) -> None:

@@ -258,10 +258,15 @@ class Panel(Box):
         """The probes whose readings the figure shows."""
         return []
 
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
+        """Why the question does not apply to the models of a state, whatever the cursor; empty where it does."""
+        return ""
+
     @property
     def why_not(self) -> str:
-        """Why the question does not apply to these models, whatever the cursor; empty where it does."""
-        return ""
+        """Why the question does not apply to the models shown; empty where it does."""
+        return self.unsuited(self.state)
 
     def _look(self, change: Any = None) -> None:
         """Show what is in sight, and draw it if it was not before."""
@@ -418,8 +423,8 @@ class Panel(Box):
     def close(self) -> None:
         """Take the panel off the page and out of memory; results that only it asked for are not computed any more."""
         if not self._closed:
-            self.state.jobs.withdraw(self._ask)
-            self.state.layouts.withdraw(self._ask)
+            for queue in (self.state.jobs, self.state.layouts, self.state.history):
+                queue.withdraw(self._ask)
             self.state.loop.forget(self.refresh)
             for part in (self._fold, self._pin, self._enlarge, self._retry):
                 for widget in _family(part):

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from nextlat_viz.figures.compose import row_of_figures
 from nextlat_viz.figures.paper import plain_html, with_words
 from nextlat_viz.figures.provenance import with_provenance
+from nextlat_viz.notebook import colors
 from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.sources import Source
@@ -113,7 +114,7 @@ def _view(panel: Panel) -> str:
     if "target" in follows:
         parts.append(f"target: {state.target}")
     if "color" in follows:
-        parts.append(f"coloured by {state.color}")
+        parts.append(f"coloured by {colors.title(state.color)}")
     if "position" in follows:
         parts.append(f"episode {state.episode}, position {state.position}")
     if "selection" in follows and state.selection:
@@ -198,8 +199,8 @@ def _settings(panel: Panel) -> dict[str, str]:
             continue
         # A number that is dragged is held.
         dragged = isinstance(widget, ipywidgets.FloatSlider) or (name == "to" and held is not None)
-        one = hasattr(widget, "options") and len(widget.options) < 2
-        if widget.value is not None and not dragged and not one:
+        chosen = not hasattr(widget, "options") or len(widget.options) > 1
+        if widget.value is not None and chosen and not dragged:
             lines[f"{panel.name}.{name}"] = f"{here}.{name}.value = {widget.value!r}"
     if held is not None:
         lines[f"{panel.name}.held"] = f"{here}.hold({held!r})"

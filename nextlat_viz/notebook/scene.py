@@ -244,7 +244,7 @@ class Scene:
             return None
         try:
             return drawing.decisive_position(self.world, self.read(episode))
-        except (LatentsError, ValueError):
+        except ValueError:
             # A table may hold illegal tokens, such as those that a model generated; its picture says so.
             return None
 
@@ -314,6 +314,11 @@ class Scene:
     def checkpoint(self, model: int) -> Checkpoint | None:
         """The checkpoint that a model's latents were extracted from; None for given latents."""
         return self._checkpoints[model]
+
+    @property
+    def opened(self) -> list[Checkpoint]:
+        """The checkpoints of the models that were not given as latents."""
+        return [checkpoint for checkpoint in self._checkpoints if checkpoint is not None]
 
     @cached_property
     def _checkpoints(self) -> list[Checkpoint | None]:

@@ -460,14 +460,12 @@ class ViewState(HasTraits):
         """Keep the settings that the new world has too, and reset the others; go to the decisive prediction, if any."""
         # The end of training: the step shown before may not exist here.
         scene = self.load(self.world, None)
-        known = list(colors.options(scene).values())
-        columns = [name for name in scene.columns if name in known]
         with self.hold_trait_notifications():
             self.step = None
             self.selection = ()
             self.filter = {}
             self.compared = self._compared.get(self.world) or scene.compared()
-            self.color = self.color if self.color in known else [*columns, *known][0]
+            self.color = self.color if self.color in colors.options(scene).values() else colors.default(scene)
             self.site = self.site if self.site in scene.sites else scene.sites[-1]
             self.target = self.target if self.target in scene.targets else scene.targets[0]
             if self.episode not in scene.episodes:

@@ -139,7 +139,8 @@ class Studio(Box):
             detail = next(name for name in movable if name != beside)
         large = chosen.get("large")
         folded = [one_of("panel", name, panels) for name in chosen.get("folded", ())]
-        tabs = [name for name in movable if name != beside]
+        # Questions that do not apply here come last.
+        tabs = sorted((name for name in movable if name != beside), key=lambda name: bool(panels[name].unsuited(state)))
         self._beside = beside
         in_sight = {"world", "space", beside, detail} if large is None else {one_of("panel", large, panels)}
         with self._still():
@@ -181,7 +182,7 @@ class Studio(Box):
         if self.state.scene.recursive:
             return {"view": "pca", "beside": "knows", "detail": "thinking"}
         placing = self.state.scene.placing
-        first = "knows" if "belief" in placing or self.panels["task"].why_not else "task"
+        first = "knows" if "belief" in placing or TaskPanel.unsuited(self.state) else "task"
         return {"view": next(iter(placing), "pca"), "beside": "next", "detail": first}
 
     def _choose(self, **choices: Any) -> None:
@@ -251,7 +252,8 @@ class Studio(Box):
     def figure(self, panel: str, size: tuple[int, int] | None = None) -> go.Figure:
         """Return what a panel shows as one figure, with every part of it and the words below.
 
-        Probes that it needs are computed first. The figure says what it was made from: `figures.figure_caption`.
+        What it needs, such as probes, is computed first. The figure says what it was made from:
+        `figures.figure_caption`.
 
         Parameters
         ----------
@@ -276,13 +278,14 @@ class Studio(Box):
         >>> opened.close()
         """
         shown, state = self.panels[one_of("panel", panel, self.panels)], self.state
+        queues = (state.jobs, state.layouts, state.history)
         state.loop.flush()
         while shown.plot is not None or not shown.drawn:
             # A probe that has been fitted may lead the panel to ask for another.
-            if state.jobs.running is None and state.layouts.running is None:
+            if all(queue.running is None for queue in queues):
                 break
-            state.jobs.wait()
-            state.layouts.wait()
+            for queue in queues:
+                queue.wait()
         return panel_figure(shown, size)
 
 

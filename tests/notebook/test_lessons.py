@@ -169,6 +169,11 @@ def test_a_lesson_that_names_what_is_not_there_changes_nothing(opened: Studio) -
         assert (opened.rail.number, opened.rail.lesson.title) == (number, "Three steps")
 
 
+def test_a_step_colours_by_whatever_a_reader_can_choose(opened: Studio) -> None:
+    opened.rail.start({**LESSON, "steps": [{**STEP, "set": {"color": "model:error"}}]})
+    assert opened.state.color == "model:error"
+
+
 def test_a_file_is_named_and_so_is_the_step(opened: Studio, tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({**LESSON, "steps": [STEP, {**STEP, "set": {"color": "x"}}]}))

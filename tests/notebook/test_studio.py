@@ -482,10 +482,18 @@ def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pyte
 
 def test_a_question_that_does_not_apply_takes_a_line(opened: Studio) -> None:
     assert opened.panels["ahead"].why_not == "No model here has latent dynamics psi that could be rolled out."
-    assert opened._tabs.tooltips[1] == opened.panels["ahead"].question
+    names = [name for _, name in opened._tabs.options]
+    assert opened._tabs.tooltips[names.index("ahead")] == opened.panels["ahead"].question
     opened._tabs.value = "ahead"
     assert "nlv-slim" in opened.panels["ahead"]._dom_classes
     assert "nlv-slim" not in opened.panels["knows"]._dom_classes
+
+
+def test_tabs_of_questions_that_do_not_apply_come_last(opened: Studio, shipped: Studio) -> None:
+    tabs = [label for label, _ in opened._tabs.options]
+    assert tabs == ["Probe", "Pairs", "What if", "Differences", "Rollout", "Read", "Task", "Training", "Steps"]
+    assert set(opened.panels.made) == {"world", "space", "next", "knows"}
+    assert [label for label, _ in shipped._tabs.options][-1] == "Steps"
 
 
 def test_the_cursor_stands_out_whatever_was_selected(opened: Studio) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,6 +119,32 @@ def test_pictures_are_in_the_axes_of_the_end(panel: Any) -> None:
     assert state.step == 0
     panel.view.value = "Curves"
     assert traces(panel.plot, "curve")
+
+
+def test_pictures_have_one_colour_for_all_steps(panel: Any) -> None:
+    panel.view.value, panel.state.color = "Pictures", "model:surprise"
+    assert panel.drawn
+    assert panel._alert.value == ""
+    assert "Coloured by state: the chosen colour differs from step to step." in panel.about.value
+
+
+def test_a_figure_waits_for_the_values_between_log_entries(pair: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = Source.validate
+
+    def slow(source: Source, step: int) -> dict[str, float]:
+        # Longer than drawing waits for a result.
+        time.sleep(step == 1)
+        return measure(source, step)
+
+    monkeypatch.setattr(Source, "validate", slow)
+
+    async def run() -> None:
+        made = Studio(*pair)
+        curve = next(trace for trace in made.figure("training").data if (trace.meta or {}).get("role") == "curve")
+        assert list(curve.x)[:5] == [0, 1, 2, 3, 4]
+        made.close()
+
+    asyncio.run(run())
 
 
 def test_a_model_without_snapshots_is_named(pair: list[Any], alone: Any) -> None:

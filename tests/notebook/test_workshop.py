@@ -95,6 +95,12 @@ def test_the_captions_numbers_are_the_probes(opened: Studio, tray: Tray) -> None
     assert "95 % bootstrap interval" in text
 
 
+def test_the_caption_names_the_colour_in_words(opened: Studio) -> None:
+    before, opened.state.color = opened.state.color, "model:error"
+    assert "coloured by error of the probe" in nlv.figures.figure_caption(opened.figure("space"))
+    opened.state.color = before
+
+
 def test_widths_are_those_of_venues(opened: Studio, tray: Tray) -> None:
     tray.pin(opened.panels["next"])
     for _, name in tray.width.options:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from nextlat_viz import io
 from nextlat_viz.errors import one_of, shown, unknown
-from nextlat_viz.figures.rows import color_options
+from nextlat_viz.notebook import colors
 from nextlat_viz.notebook.panels.what_if import named_targets
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.sources import common_steps
@@ -88,7 +88,7 @@ class Lesson(_Strict):
     title, world : str
     models : list of str
         Checkpoints by name. The lesson opens on exactly these; where there are none, on any models of its world.
-    steps : list of Step
+    steps : list of LessonStep
 
     Examples
     --------
@@ -170,7 +170,7 @@ def _check(
     """Raise a ValueError where a setting names what is not there."""
     value = settings[key]
     names: dict[str, Callable[[], Any]] = {
-        "color": lambda: color_options(scene.latents[0]).values(),
+        "color": lambda: colors.options(scene).values(),
         "layer": lambda: scene.sites,
         "target": lambda: scene.targets,
         "view": lambda: ("pca", "umap", *scene.placing),

@@ -10,7 +10,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from nextlat_viz import figures
-from nextlat_viz.figures.rows import prefix
 from nextlat_viz.notebook.lessons.lesson import Lesson, LessonStep, read_lesson
 from nextlat_viz.notebook.studio import Studio, studio
 
@@ -81,8 +80,8 @@ def _shown(opened: Studio, step: LessonStep, place: str) -> Shown:
     plot = panel.plot
     if not panel.drawn:
         raise ValueError(f"{place}, panel: {step.panel!r} has nothing to show here: {panel.words}")
-    line = state.scene.tokens[int(state.scene.episodes.searchsorted(state.episode))]
-    read = prefix(line[: state.position], state.scene.vocabulary)
+    (row,) = state.scene.rows([(state.episode, state.position)])
+    read = state.scene.reads(int(row))
     where = f"Episode {state.episode}, position {state.position}; read: {read}"
     if state.step is not None:
         where = f"Training step {state.step:,}. {where}"

@@ -10,7 +10,6 @@ from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.analysis.prediction import Prediction, prediction
 from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.display import escape
-from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.layout import column_domains
 from nextlat_viz.figures.layout import note as note_at
@@ -67,7 +66,7 @@ class ModelPanel(Panel):
             label = scene.labels[model]
             try:
                 answers[label] = self._answer(model, row)
-            except (LatentsError, ValueError) as error:
+            except ValueError as error:
                 without[label] = sentence(str(error))
         reasons = list(dict.fromkeys(without.values()))
         self._without.value = ""
@@ -136,12 +135,10 @@ class AheadPanel(ModelPanel):
 
     name, question, tab = "ahead", "Can the model predict its own next states?", "Rollout"
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why no model can be rolled out, at any cursor."""
-        scene = self.state.scene
-        checkpoints = [scene.checkpoint(model) for model in range(len(scene.latents))]
-        rolled = any(checkpoint is not None and hasattr(checkpoint.network, "psi") for checkpoint in checkpoints)
+        rolled = any(hasattr(checkpoint.network, "psi") for checkpoint in state.scene.opened)
         return "" if rolled else "No model here has latent dynamics psi that could be rolled out."
 
     def _answer(self, model: int, row: int) -> Any:

@@ -20,7 +20,6 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import column, site, sites
 from nextlat_viz.latents.table import PROBS
 from nextlat_viz.notebook.controls import Table
-from nextlat_viz.notebook.jobs import Waiting
 from nextlat_viz.notebook.panel import Panel, choice, text_line
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.panels.pairs import tail
@@ -78,10 +77,10 @@ class DifferPanel(Panel):
         places = {name: column(first, name)[ranking.rows] for name in ("episode", "position")}
         return pd.DataFrame(ranking.cells, columns=ranking.heads).assign(**places)
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why nothing can differ."""
-        if len(self.state.scene.latents) > 1:
+        if len(state.scene.latents) > 1:
             return ""
         return "There is one model here, so there is nothing that differs: open a second one."
 
@@ -117,7 +116,7 @@ class DifferPanel(Panel):
     def _answer(self, ask: Any) -> Any:
         try:
             return ask()
-        except (LatentsError, Waiting, ValueError) as error:
+        except ValueError as error:
             return sentence(str(error))
 
     def _fill(self, ranking: _Ranking | str) -> None:

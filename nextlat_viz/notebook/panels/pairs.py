@@ -14,6 +14,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import site
 from nextlat_viz.notebook.controls import Table
 from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
@@ -69,17 +70,16 @@ class PairsPanel(Panel):
                 pairs[f"relative, {label}"] = distance * (own["relative"] / own["distance"]).iloc[0]
         return pairs
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why no histories can be matched."""
-        return "" if self.by.value else "This world has no ground-truth state, so histories cannot be matched."
+        matched = _equivalences(state.scene)
+        return "" if matched else "This world has no ground-truth state, so histories cannot be matched."
 
     def _offer(self, change: Any) -> None:
         """Offer the columns that make histories equivalent, and the models."""
         scene = self.state.scene
-        obs = scene.latents[0].obs
-        columns = [str(name) for name in obs if name not in _NOT_A_STATE and obs[name].nunique() > 1]
-        names = [BELIEF, *columns] if BELIEF in scene.latents[0].obsm else columns
+        names = _equivalences(scene)
         self.by.options = [(words(name), name) for name in names]
         self.by.value = names[0] if names else None
         pair = self.state.pair
@@ -147,6 +147,17 @@ class PairsPanel(Panel):
         _, ends = self._chosen()
         here = (self.state.episode, self.state.position)
         self.state.go_to(*(ends[0] if here == ends[1] else ends[1]))
+
+
+def _equivalences(scene: Scene) -> list[str]:
+    """What makes two histories equivalent: the belief, or a column of the true state that is not constant."""
+
+    def compute() -> list[str]:
+        obs = scene.latents[0].obs
+        names = [BELIEF] if BELIEF in scene.latents[0].obsm else []
+        return names + [str(name) for name in obs if name not in _NOT_A_STATE and obs[name].nunique() > 1]
+
+    return scene.results.get("equivalences", compute)
 
 
 def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -119,20 +119,19 @@ class ReadPanel(ModelPanel):
         require_short(tokens, self._longest)
         self._change(tokens.tolist())
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why no string can be read."""
-        if self.state.scene.recursive:
+        scene = state.scene
+        if scene.recursive:
             return "These models answer whole puzzles in recursion steps, so there is no string to read token by token."
-        if not self._models:
+        if not scene.opened:
             return "These models were given as latents, and this panel runs the models: open their checkpoints."
-        return "" if self._world.causal else "These models answer whole puzzles, and not token by token."
+        return "" if scene.opened[0].world.causal else "These models answer whole puzzles, and not token by token."
 
     @property
     def _models(self) -> list[Checkpoint]:
-        scene = self.state.scene
-        models = [scene.checkpoint(model) for model in range(len(scene.latents))]
-        return [model for model in models if model is not None]
+        return self.state.scene.opened
 
     @property
     def _world(self) -> World:

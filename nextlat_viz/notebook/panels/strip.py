@@ -78,21 +78,21 @@ class Strip(Box):
         state, scene = self.state, self.state.scene
         if not self.needed:
             return
+        view = view if view in scene.placing else "pca"
         models = range(len(scene.latents))
         colors = [state.coloring(model) for model in models]
-        read = [tuple(map(id, readings.get(model, {}).values())) for model in models]
+        read = [tuple(map(_key, readings.get(model, {}).values())) for model in models]
         shown = (id(scene), view, state.site, state.compared, *map(_key, colors), *read)
         if shown == self._shown:
             return
         rows = scene.shown[:: -(-len(scene.shown) // _POINTS)]
         plain = coloring_of(scene.latents[0][rows], colors[0]) if isinstance(colors[0], str) else None
-        names = view if view in scene.placing else "pca"
         roles = dict(zip(state.pair, ("reference", "compared"), strict=True))
-        frame = self._frame(names, rows)
+        frame = self._frame(view, rows)
         small, palette = [], plain.palette if plain is not None else colors[0].palette  # type: ignore[union-attr]
         for model, (label, color) in enumerate(zip(scene.labels, colors, strict=True)):
             codes = color.codes[rows] if isinstance(color, Coloring) else plain.codes  # type: ignore[union-attr]
-            places, why = self._places(names, model, rows, readings.get(model))
+            places, why = self._places(view, model, rows, readings.get(model))
             if frame is not None:
                 inside = ((places >= frame[0]) & (places <= frame[1])).all(axis=1)
                 places, codes = places[inside], codes[inside] if len(places) else codes[:0]
@@ -137,5 +137,6 @@ class Strip(Box):
         return np.asarray(world.belief_coordinates(values) if view == BELIEF else values, dtype=np.float64)
 
 
-def _key(color: str | Coloring) -> object:
-    return color if isinstance(color, str) else id(color)
+def _key(value: object) -> object:
+    """What tells a colour or a probe from another one; texts are compared, as they are written anew each time."""
+    return value if isinstance(value, str) else id(value)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 from nextlat_viz import analysis
 from nextlat_viz.analysis.measure import basic  # noqa: F401  (registers tokens_ahead)
 from nextlat_viz.analysis.measure.registry import MEASURES
-from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.panel import Panel
+from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import Measure
-    from nextlat_viz.training import Checkpoint
 
 # The measure of a world is the first that fits, with options that keep it to seconds.
 _MEASURES: dict[str, dict[str, Any]] = {
@@ -39,27 +38,16 @@ class TaskPanel(Panel):
     @property
     def measure(self) -> str:
         """Name of the world's measure; empty where there is none, or a model was given as latents."""
-        checkpoints = [checkpoint for checkpoint in self._checkpoints() if checkpoint is not None]
-        if len(checkpoints) < len(self.state.scene.latents):
-            return ""
-        for name in _MEASURES:
-            if name not in MEASURES:
-                getattr(analysis, name)  # imports the measure, which registers it
-            if all(MEASURES[name].fits(checkpoint) for checkpoint in checkpoints):
-                return name
-        return ""
+        return _measure_of(self.state.scene)
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why nothing can be measured."""
-        return "" if self.measure else "These models were given as latents, or their world has no task to measure."
-
-    def _checkpoints(self) -> list[Checkpoint | None]:
-        scene = self.state.scene
-        return [scene.checkpoint(model) for model in range(len(scene.latents))]
+        suited = _measure_of(state.scene)
+        return "" if suited else "These models were given as latents, or their world has no task to measure."
 
     def _figure(self) -> Any:
-        name, checkpoints = self.measure, self._checkpoints()
+        name, checkpoints = self.measure, self.state.scene.opened
         if not name:
             return self.why_not
 
@@ -71,5 +59,17 @@ class TaskPanel(Panel):
         title = name.replace("_", " ").capitalize()
         try:
             return self._computed(("measure", name), f"{title} of these models", compute).plot(theme=self.state.theme)
-        except (LatentsError, ValueError) as error:
+        except ValueError as error:
             return str(error)
+
+
+def _measure_of(scene: Scene) -> str:
+    """Name of the first measure that fits all models; empty where there is none, or a model was given as latents."""
+    if len(scene.opened) < len(scene.latents):
+        return ""
+    for name in _MEASURES:
+        if name not in MEASURES:
+            getattr(analysis, name)  # imports the measure, which registers it
+        if all(MEASURES[name].fits(checkpoint) for checkpoint in scene.opened):
+            return name
+    return ""

@@ -8,7 +8,6 @@ import pandas as pd
 
 from nextlat_viz import analysis
 from nextlat_viz.analysis.measure import Measure
-from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.recursion import thinking_curves
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook.panel import Panel, choice, text_line
@@ -33,10 +32,10 @@ class ThinkingPanel(Panel):
         self._show(beside=[self.axis], below=[self.about])
         self._link(self.axis, lambda change: self._ask())
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why there are no steps."""
-        if self.state.scene.recursive:
+        if state.scene.recursive:
             return ""
         return "These models do not answer in recursion steps: open models trained with 'trm' or 'dis'."
 
@@ -49,7 +48,7 @@ class ThinkingPanel(Panel):
             return self.why_not
         try:
             thinkings = [self._thinking(model) for model in range(len(scene.labels))]
-        except (LatentsError, ValueError) as error:
+        except ValueError as error:
             return sentence(str(error))
         measures = scene.results.get("step_measures", lambda: self._measures(thinkings))
         figure = thinking_curves(*measures, x=self.axis.value, cursor=state.position, theme=state.theme)

@@ -14,7 +14,7 @@ from nextlat_viz.figures.emergence import clouds_over_training
 from nextlat_viz.figures.layout import heading
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.figures.training import training_curves
-from nextlat_viz.notebook import controls
+from nextlat_viz.notebook import colors, controls
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
 from nextlat_viz.notebook.panel import Panel, take_legend, text_line
 from nextlat_viz.notebook.panels.answers import sentence
@@ -50,21 +50,11 @@ class TrainingPanel(Panel):
         self._show(beside=[self.view, self.status], below=[self.about], on_click=self._click)
         self._link(self.view, lambda change: self._ask())
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why there is nothing to draw over training."""
-        reasons = [reason for _, reason in self._histories() if reason]
-        return sentence(reasons[0]) if len(reasons) == len(self.state.sources) else ""
-
-    def _histories(self) -> list[tuple[pd.DataFrame | None, str]]:
-        """The metrics of every model, or the reason why there are none."""
-        histories: list[tuple[pd.DataFrame | None, str]] = []
-        for source in self.state.sources:
-            try:
-                histories.append((source.history, ""))
-            except ValueError as error:
-                histories.append((None, str(error)))
-        return histories
+        reasons = [reason for _, reason in _histories(state) if reason]
+        return sentence(reasons[0]) if len(reasons) == len(state.sources) else ""
 
     def _depends_on(self) -> tuple[Any, ...]:
         return self.view.value, self.state.history.changes
@@ -104,7 +94,7 @@ class TrainingPanel(Panel):
 
     def _curves(self) -> Any:
         state, tables, waits = self.state, {}, 0
-        for source, label, (logged, _) in zip(state.sources, self._labels, self._histories(), strict=True):
+        for source, label, (logged, _) in zip(state.sources, self._labels, _histories(state), strict=True):
             if logged is None:
                 continue
             for step in sorted({0, *state.steps} & set(source.steps) - set(logged["step"])):
@@ -140,7 +130,7 @@ class TrainingPanel(Panel):
     def _gaps(self) -> list[str]:
         """Which models lack training steps that others have, and how to keep them."""
         sources, labels = self.state.sources, self._labels
-        lines = [sentence(reason) for _, reason in self._histories() if reason]
+        lines = [sentence(reason) for _, reason in _histories(self.state) if reason]
         every = sorted(set().union(*(source.steps[1:-1] for source in sources)))
         if not every:
             return [*lines, f"There are no snapshots of earlier training steps: {_KEEP}."]
@@ -159,7 +149,7 @@ class TrainingPanel(Panel):
         if not state.steps:
             return " ".join([*self._gaps(), "Without snapshots that all models have there are no pictures."])
         rows: dict[str, dict[int, Any]] = {label: {} for label in distinct(map(shorten, self._labels[:_ROWS]))}
-        end = max(max(source.steps) for source in state.sources)
+        end, color = max(max(source.steps) for source in state.sources), colors.shared(state.scene, state.color)
         for step in self._chosen():
             number = end if step is None else step
             planes = self._planes(step, f"step {number:,}")
@@ -168,11 +158,13 @@ class TrainingPanel(Panel):
         done = sum(not isinstance(plane, str) for plane in next(iter(rows.values())).values())
         words = [] if done == len(self._chosen()) else [f"{done} of {len(self._chosen())} pictures are there."]
         words.append("Planes of PCA, aligned with the end of training, all in the same axes.")
+        if color != state.color:
+            words.append(f"Coloured by {escape(color)}: the chosen colour differs from step to step.")
         if len(self._labels) > _ROWS:
             words.append(f"The first {_ROWS} of {len(self._labels)} models are drawn.")
         self.about.value = " ".join([*words, *self._gaps()])
         shown = end if state.step is None else state.step
-        return clouds_over_training(rows, state.scene.latents[0], state.color, step=shown, theme=state.theme)
+        return clouds_over_training(rows, state.scene.latents[0], color, step=shown, theme=state.theme)
 
     def _planes(self, step: int | None, when: str) -> Any:
         """The PCA of every model at a training step, or a text while it is not there."""
@@ -214,11 +206,16 @@ class TrainingPanel(Panel):
             )
             state.request(state.world, nearest, self._complain)
 
-    def close(self) -> None:
-        """Take the panel off the page; what only it asked for is not computed any more."""
-        if not self._closed:
-            self.state.history.withdraw(self._ask)
-        super().close()
+
+def _histories(state: ViewState) -> list[tuple[pd.DataFrame | None, str]]:
+    """The metrics of every model, or the reason why there are none."""
+    histories: list[tuple[pd.DataFrame | None, str]] = []
+    for source in state.sources:
+        try:
+            histories.append((source.history, ""))
+        except ValueError as error:
+            histories.append((None, str(error)))
+    return histories
 
 
 def _low(figure: Any) -> Any:

@@ -174,7 +174,7 @@ class WhatIfPanel(ModelPanel):
             return
         try:
             probe = self._reader(self.model.value)
-        except (LatentsError, ValueError):
+        except ValueError:
             # The message in place of the figure says why there is no probe, or none yet.
             self.plane.hide()
             return

@@ -48,11 +48,12 @@ class WorldPanel(Panel):
         state = self.state
         return self.kind.value, state.scene.recursive and (state.jobs.changes, state.dark)
 
-    @property
-    def why_not(self) -> str:
+    @classmethod
+    def unsuited(cls, state: ViewState) -> str:
         """Why there is no picture."""
         try:
-            return "" if self.kind.value else f"The world {self.state.scene.world.name!r} has no picture."
+            world = state.scene.world
+            return "" if world.pictures else f"The world {world.name!r} has no picture."
         except LatentsError as error:
             return f"{error}."
 
@@ -74,7 +75,7 @@ class WorldPanel(Panel):
         state, scene = self.state, self.state.scene
         try:
             thinkings = {label: self._thinking(model) for model, label in enumerate(scene.labels)}
-        except (LatentsError, ValueError) as error:
+        except ValueError as error:
             return sentence(str(error))
         puzzle = int(scene.episodes.searchsorted(state.episode))
         figure = thinking_boards(thinkings, puzzle, state.position, columns=_BOARDS, theme=state.theme)
