@@ -67,7 +67,7 @@ def export_parquet(latents: AnnData, path: str | Path, *, sites: str | Iterable[
     >>> len(frame), len(frame["hidden"].iloc[0]), frame["token"].iloc[0] in checkpoint.world.vocabulary
     (24, 64, True)
     """
-    about = metas(latents)
+    about, path = metas(latents), _parquet_path(path)
     frame = latents.obs.reset_index(names="row").copy()
     for name in _wide(latents):
         frame[name] = list(column(latents, name))
@@ -124,7 +124,7 @@ def export_atlas(latents: AnnData, path: str | Path, projection: Any = None, *, 
     >>> frame.columns.tolist()
     ['row', 'episode', 'position', 'token', ..., 'belief_2', ..., 'x', 'y', 'text', 'neighbors']
     """
-    about = metas(latents)
+    about, path = metas(latents), _parquet_path(path)
     rows, places = _plane(latents, projection)
     frame = _facts(latents).iloc[rows].reset_index(names="row")
     frame["x"], frame["y"] = places.T
@@ -151,7 +151,7 @@ def export_projector(
 ) -> Path:
     """Write latents to a folder for TensorBoard's embedding projector: ``tensorboard --logdir FOLDER``.
 
-    Each site is an embedding of its own in the projector's menu. The files are ``tensors-<site>.tsv``,
+    In the projector's menu each site is a separate embedding. The files are ``tensors-<site>.tsv``,
     ``metadata.tsv``, and ``projector_config.pbtxt``, which is written last. The first two can also be loaded into the
     projector's own page.
 
@@ -303,15 +303,22 @@ def _cell(value: Any) -> str:
     return "" if pd.isna(value) else str(value).translate(_TSV)
 
 
-def _write_parquet(frame: pd.DataFrame, path: str | Path, about: Mapping[str, Mapping[str, Any]]) -> Path:
+def _parquet_path(path: str | Path) -> Path:
+    """Return the path of a Parquet file that can be written, before anything is computed for it."""
     try:
-        import pyarrow
-        from pyarrow import parquet
+        import pyarrow  # noqa: F401
     except ImportError:
         raise ImportError("Parquet files need the package pyarrow: pip install pyarrow", name="pyarrow") from None
     path = io.resolve(path)
     if path.suffix != ".parquet":
         raise LatentsError(f"path must end in .parquet, got {path}")
+    return path
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path, about: Mapping[str, Mapping[str, Any]]) -> Path:
+    import pyarrow
+    from pyarrow import parquet
+
     content = pyarrow.Table.from_pandas(frame, preserve_index=False)
     models = {
         label: {key: model[key] for key in ("name", "step", "weights_sha256", "episodes_sha256", "world")}

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.analysis.trajectories import Trajectory
 from nextlat_viz.display import distinct
+from nextlat_viz.errors import unknown
 from nextlat_viz.worlds import World, checks
 from nextlat_viz.worlds.strings import legal_part, parse_string, prompt_tokens, require_short
 
@@ -146,13 +147,15 @@ def read_string(
     site : str
         The latents to keep.
     labels : sequence of str, optional
-        One per model; default their own.
+        One per model, all different; default their own.
 
     Raises
     ------
     ValueError
-        For a token that is unknown or not legal after those before it, more tokens than a model can read, and models
-        that answer whole puzzles.
+        For a token that is unknown or not legal after those before it, more tokens than a model can read, models that
+        answer whole puzzles, and labels that are not one per model.
+    UnknownNameError
+        For a site that a model does not have.
 
     Examples
     --------
@@ -175,6 +178,8 @@ def read_string(
     if problem:
         raise ValueError(problem)
     labels = distinct(predictor.checkpoint.label for predictor in predictors) if labels is None else labels
+    if len(set(labels)) != len(predictors) or len(labels) != len(predictors):
+        raise ValueError(f"labels must be {len(predictors)} different names, one per model, got {list(labels)}")
     pairs = [_read(predictor, tokens, site) for predictor in predictors]
     return StringReading(
         world,
@@ -216,6 +221,8 @@ def _read(
             return np.full((1, size), np.nan), np.full((1, width), np.nan)
         states = backbone.states(given, None if documents is None else torch.from_numpy(documents))
         laws = model.logits(states["hidden"])[0].double().softmax(dim=-1).cpu().numpy()
+        if site not in states:
+            raise unknown("site", site, states)
         latents = states[site][0].double().cpu().numpy()
     lacking = ((1 - backbone.offset, 0), (0, 0))
     return tuple(np.pad(values, lacking, constant_values=np.nan) for values in (laws, latents))  # type: ignore[return-value]

@@ -13,7 +13,7 @@ from nextlat_viz import worlds
 from nextlat_viz.display import escape
 from nextlat_viz.errors import at_least
 from nextlat_viz.figures.layout import margins, note, side_by_side
-from nextlat_viz.figures.paper import LEAST_VIEW, fitted, on_paper, print_options, take_words
+from nextlat_viz.figures.paper import LEAST_VIEW, LETTER, fitted, names_inside, on_paper, print_options, take_words
 from nextlat_viz.figures.regrid import regridded
 from nextlat_viz.figures.sheet import Sheet
 from nextlat_viz.figures.theme import Theme
@@ -26,7 +26,6 @@ _HEADING = 22  # letters of a line above a view
 _LEFT_OUT = ("hmm", "text")
 # Pixels: laid out for a page without a size; between parts.
 _PAGE, _GAP = 1000, 14
-_LETTER = "letter"
 _SLIDE_HEIGHT = 0.5625  # of its width
 
 
@@ -170,9 +169,11 @@ def _whole(
     figures: Sequence[go.Figure], width: int, columns: int, height: int | None, slide: bool, letters: str
 ) -> Sheet:
     """Put whole figures in rows, the views of a row as high as each other, with a letter each."""
-    room = (width - _GAP * (columns - 1)) // columns
+    rooms = _rooms(figures, width - _GAP * (columns - 1), columns)
+    lefts = [sum(rooms[:j]) + j * _GAP for j in range(columns)]
     sized = []
     for i, figure in enumerate(figures):
+        room = rooms[i % columns]
         figure = regridded(figure, max(room // LEAST_VIEW, 1), room, height)
         views = side_by_side(figure)
         if room < views * LEAST_VIEW * 0.9:
@@ -197,15 +198,20 @@ def _whole(
         for j, part in enumerate(row):
             margin = margins(part)
             for item in part.layout.annotations:
-                if item.name == _LETTER:
-                    item.xshift = 4 - margin["l"]
                 if item.xref == "paper" and item.yanchor == "bottom" and (item.y or 0) > 0.98:
                     # Headings and letters of a row begin at the same height.
                     item.yshift = (item.yshift or 0) + top - margin["t"]
-            left = j * (room + _GAP) + margin["l"]
-            sheet.put(part, left, above + top, room - margin["l"] - margin["r"], inside)
+            sheet.put(part, lefts[j] + margin["l"], above + top, rooms[j] - margin["l"] - margin["r"], inside)
         above += top + inside + below + _GAP
     return sheet
+
+
+def _rooms(figures: Sequence[go.Figure], width: int, columns: int) -> list[int]:
+    """Return the width of each column: more for views side by side, as long as a single view can be read."""
+    shares = [3 if max(map(side_by_side, figures[j::columns])) > 1 else 2 for j in range(columns)]
+    if 2 * width / sum(shares) < LEAST_VIEW * 1.3:
+        shares = [1] * columns
+    return [width * share // sum(shares) for share in shares]
 
 
 def _is_plane(figure: go.Figure) -> bool:
@@ -244,11 +250,11 @@ def _lettered(figure: go.Figure, letter: str) -> go.Figure:
         None,
     )  # fmt: skip
     if first is not None:
-        first.update(text=f"<b>({letter})</b> {first.text}", name=_LETTER)
+        first.update(text=f"<b>({letter})</b> {first.text}", name=LETTER)
         return part
     # The words below it become its heading.
     text = "<br>".join(take_words(part))
-    place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 6, "name": _LETTER}
+    place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 6, "name": LETTER}
     part.add_annotation(note(0.0, 1.0, f"<b>({letter})</b> {text}", **place))
     more = 10 + 16 * (1 + text.count("<br>"))
     part.layout.height, part.layout.margin.t = (part.layout.height or 450) + more, margin["t"] + more
@@ -266,6 +272,7 @@ def _small(figures: Mapping[str, go.Figure], width: int, columns: int, height: i
             raise ValueError(f"figures[{title!r}] has several views: give figures of one view each")
         row, column = divmod(i, columns)
         bare = go.Figure(figure)
+        names_inside(bare)
         notes = [item for item in bare.layout.annotations if item.xref != "paper"]
         for item in notes:
             item.font.size = min(item.font.size or 12, _LARGEST)

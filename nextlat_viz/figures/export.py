@@ -221,7 +221,7 @@ def drawable(kinds: Sequence[str]) -> tuple[str, ...]:
 def one_browser() -> Iterator[None]:
     """Keep one browser open while several images are written, which then takes a fifth of the time.
 
-    Where no browser is found, nothing is kept open, and `write` raises.
+    Where no browser is found, nothing is kept open, and `write_figure` raises for an image.
     """
     path = browser()
     if path is None:

@@ -199,7 +199,7 @@ def narrowed(figure: go.Figure, width: int) -> go.Figure:
         size = float(item.font.size or fitted.layout.font.size or 12)
         on_top = item.y > 0.98 - _LINE * size / 100
         lines = item.text.split("<br>")
-        room = float((min([1.0, *starts]) - item.x) * inside - _SPACE)
+        room = float((min([1.0, *starts]) - item.x) * inside - (item.xshift or 0) - _SPACE)
         broken = broken_lines(lines, room, size)
         if not on_top and len(broken) > len(lines):
             item.font.size = size = min(size, _SMALL)

@@ -24,7 +24,11 @@ MOST_VECTOR = 4_000
 _MOST_NAMES, _APART = 5, 13.0
 _LONGEST_TITLE = 200
 _WORDS = "words"
+LETTER = "letter"
+"""Name of the heading that begins with the letter of a part: it stands at the left edge, beside no axis."""
 _LEAST_INCHES, _MOST_INCHES = 1, 100
+_NEAR = 0.15  # share of a view's width or height that is close to its edge
+_ABOVE = 5  # pixels above the highest heading
 
 
 class Options(TypedDict):
@@ -108,7 +112,9 @@ def on_paper(figure: go.Figure) -> go.Figure:
     paper = on_white(figure)
     paper.update_layout(font={"family": _FONT, "size": _TEXT}, hovermode=False)
     fonts: list[Any] = [item.font for item in paper.layout.annotations]
-    _names_inside(paper)
+    for item in paper.layout.annotations:
+        if item.bgcolor and _is_inside(item):
+            item.update(bgcolor="rgba(255,255,255,0.8)", font={"color": themes.ink("light")})
     for name in paper.layout:
         if name.startswith(("xaxis", "yaxis")):
             axis = paper.layout[name]
@@ -151,14 +157,21 @@ def fitted(figure: go.Figure, width: int) -> go.Figure:
     below = [item for item in paper.layout.annotations if _is_below(item)]
     paper.layout.annotations = [item for item in paper.layout.annotations if not _is_below(item)]
     if _is_picture(paper):
-        # Nothing is written beside the axes.
+        # A picture has no ticks or axis titles that need wider margins.
         paper.update_layout(margin_l=8, margin_r=8, margin_b=8)
+    for item in paper.layout.annotations:
+        if item.name == LETTER:
+            item.xshift = 4 - margins(paper)["l"]
+    names_inside(paper)
     _title_as_heading(paper)
+    had_row = paper.layout.legend.yref == "container" and bool(legend_entries(paper))
     legend = [] if _name_lines(paper, width) else legend_entries(paper)
     for trace in paper.data:
         trace.showlegend = False
     paper.layout.showlegend = False
     paper = narrowed(paper, width)
+    if had_row:
+        _without_legend_row(paper)
     lines = [" &nbsp; ".join(legend)] if legend else []
     lines += [line for item in below for line in item.text.split("<br>")]
     return with_lines(paper, [*lines, *words], width) if lines or words else paper
@@ -192,15 +205,31 @@ def _length(values: Any) -> int:
     return len(values)
 
 
-def _names_inside(figure: go.Figure) -> None:
-    """Write names on a coloured ground, such as those of corners, without it and inside the view."""
+def names_inside(figure: go.Figure) -> None:
+    """Move names on a coloured ground, such as those of corners, inside the view where they would cross its edge."""
     for item in figure.layout.annotations:
-        if item.bgcolor and item.xref != "paper" and item.yref != "paper":
-            item.update(bgcolor="rgba(255,255,255,0.8)", font={"color": themes.ink("light")})
-            scale = figure.layout[f"xaxis{(item.xref or 'x')[1:]}"].range
-            if scale is not None and isinstance(item.x, (int, float)):
-                side = (item.x - scale[0]) / (scale[1] - scale[0])
-                item.update(xanchor="left" if side < 0.15 else "right" if side > 0.85 else "center", xshift=0)
+        if not (item.bgcolor and _is_inside(item)):
+            continue
+        x = _share(figure.layout[f"xaxis{item.xref[1:]}"], item.x)
+        if x is not None:
+            item.update(xanchor="left" if x < _NEAR else "right" if x > 1 - _NEAR else "center", xshift=0)
+        y = _share(figure.layout[f"yaxis{item.yref[1:]}"], item.y)
+        if y is not None and not _NEAR <= y <= 1 - _NEAR:
+            # At the edge itself: of a small view, the corner is closer to the edge than a name is high.
+            edge = int(y > 0.5)
+            item.update(yref=f"{item.yref} domain", y=edge, yanchor="top" if edge else "bottom", yshift=0)
+
+
+def _is_inside(item: Any) -> bool:
+    """Whether an annotation stands at a point of a view."""
+    return bool(re.fullmatch(r"x\d*", item.xref or "") and re.fullmatch(r"y\d*", item.yref or ""))
+
+
+def _share(axis: Any, value: Any) -> float | None:
+    """Return how far along an axis a value is, or None where that is not known."""
+    if axis.range is None or not isinstance(value, (int, float)):
+        return None
+    return float((value - axis.range[0]) / (axis.range[1] - axis.range[0]))
 
 
 def _is_below(item: Any) -> bool:
@@ -236,6 +265,19 @@ def _title_as_heading(figure: go.Figure) -> None:
         top = max(margin["t"] - 18 - KEY_LINE * text.count("<br>"), 4)
         figure.add_annotation(note(0.0, 1.0, bold, **place, xshift=4 - margin["l"], yshift=top))
         figure.layout.title.text = ""
+
+
+def _without_legend_row(figure: go.Figure) -> None:
+    """Give up the room above the headings, where the legend was."""
+    margin, needed = margins(figure), 0.0
+    inside = (figure.layout.height or 450) - margin["t"] - margin["b"]
+    for item in figure.layout.annotations:
+        if item.xref == item.yref == "paper" and item.yanchor == "bottom" and not item.textangle:
+            high = 1.3 * (item.font.size or _TEXT) * (item.text.count("<br>") + 1)
+            needed = max(needed, (item.y - 1) * inside + (item.yshift or 0) + high)
+    spare = int(margin["t"] - needed - _ABOVE)
+    if spare > 0:
+        figure.update_layout(height=(figure.layout.height or 450) - spare, margin_t=margin["t"] - spare)
 
 
 def _name_lines(figure: go.Figure, width: int) -> bool:

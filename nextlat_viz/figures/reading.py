@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.display import escape, shorten
-from nextlat_viz.errors import is_number
+from nextlat_viz.errors import at_least
 from nextlat_viz.figures import simplex
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import PATTERNS, bars, hatched, likeliest, name_axis
@@ -57,7 +57,7 @@ def string_figure(
     Raises
     ------
     ValueError
-        For a position that the string does not have.
+        For a position that is no integer, or that the string does not have.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def string_figure(
     ['ideal observer', 'NextLat', 'ideal observer', 'NextLat']
     """
     count = reading.tokens.size
-    if not is_number(position) or not 0 <= position <= count:
+    if at_least("position", position, 0) > count:
         raise ValueError(f"position={position}: a string of {count} tokens has positions 0 to {count}")
     names = list(reading.surprise)[2:]
     looks = dict(zip(names, _looks(names, list(reading.laws)), strict=True))

@@ -129,15 +129,7 @@ def training_curves(
         if step is not None:
             ends = {"x0": step, "x1": step, "xref": axes["xaxis"], "y0": 0, "y1": 1, "yref": f"{axes['yaxis']} domain"}
             layout.lines.append({"type": "line", "line": {"color": CURSOR, "width": 1, "dash": "dot"}, **ends})
-    return layout.finish(
-        traces,
-        theme,
-        title={"text": escape(title)},
-        height=340,
-        margin={"t": 64 if title else 30},
-        meta={"least": 150},
-        legend=_LEGEND,
-    )
+    return _curves_figure(layout, traces, title, theme, meta={"least": 150})
 
 
 def _require(metrics: Mapping[str, pd.DataFrame], *columns: str) -> None:
@@ -237,6 +229,11 @@ def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme
                     **axes,
                 )
             )  # fmt: skip
+    return _curves_figure(layout, traces, title, theme)
+
+
+def _curves_figure(layout: Layout, traces: Sequence[Any], title: str, theme: Theme, **options: Any) -> Figure:
+    """Return a figure of curves side by side, with the legend at its top right."""
     return layout.finish(
         traces,
         theme,
@@ -244,4 +241,5 @@ def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme
         height=340,
         margin={"t": 64 if title else 30},
         legend=_LEGEND,
+        **options,
     )

@@ -93,13 +93,13 @@ def draw_picture(
 
 
 def decisive_position(world: World, episode: Episodes) -> int | None:
-    """Return the position of the world's decisive prediction, such as the choice of an arm; None where none is."""
+    """Return the position of the world's decisive prediction, such as the choice of an arm; None without one."""
     decisive = world.decisive(episode) if world.causal else None
     return None if decisive is None or not decisive.any() else int(decisive[0].argmax()) + 1
 
 
 def opening_position(world: World, episode: Episodes) -> int:
-    """Return the position at which a picture of an episode opens, where the picture of no world is empty.
+    """Return the position at which a picture of an episode opens, one at which no world's picture is empty.
 
     It is that of the decisive prediction, or else the middle of what is predicted, after the prompt; at least 1.
     """

@@ -180,6 +180,11 @@ def test_bad_input_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         nlv.export_parquet(latents, tmp_path / "rows.csv")
     with pytest.raises(LatentsError, match="not a latents table"):
         nlv.export_atlas(AnnData(np.zeros((3, 2), np.float32)), path)
+    with monkeypatch.context() as patch:
+        # Wrong endings are refused before anything is computed.
+        patch.setattr("nextlat_viz.analysis.export.project", lambda *_: pytest.fail("projected"))
+        with pytest.raises(LatentsError, match=r"path must end in \.parquet"):
+            nlv.export_atlas(latents, tmp_path / "atlas.csv")
     monkeypatch.setattr(parquet, "write_table", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(LatentsError, match="No space left"):
         nlv.export_parquet(latents, path)

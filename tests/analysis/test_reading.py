@@ -10,6 +10,7 @@ import pytest
 import nextlat_viz as nlv
 from nextlat_viz import analysis, worlds
 from nextlat_viz.analysis.reading import IDEAL, read_string
+from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.worlds import Episodes
 from nextlat_viz.worlds.strings import legal_part, parse_string
 
@@ -125,6 +126,14 @@ def test_the_first_illegal_token_is_named() -> None:
     assert legal_part(world, tokens[[2, 0]])[0] == 0
     with pytest.raises(ValueError, match="outside the vocabulary"):
         read_string("rrxor/nextlat", [0, 7])
+
+
+def test_labels_and_sites_are_checked() -> None:
+    for labels in (["one"], ["same", "same"]):
+        with pytest.raises(ValueError, match="labels must be 2 different names, one per model"):
+            read_string(PAIR, "0 1", labels=labels)
+    with pytest.raises(UnknownNameError, match="unknown site 'hiden'"):
+        read_string(PAIR, "0 1", site="hiden")
 
 
 def test_puzzles_are_refused() -> None:

@@ -13,8 +13,8 @@ import pytest
 from nextlat_viz import figures
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.export import figure_bytes, require_new
-from nextlat_viz.figures.layout import legend_entries
-from nextlat_viz.figures.paper import MOST_VECTOR, SIZES, on_paper, plain_html
+from nextlat_viz.figures.layout import LEGEND, Layout, legend_entries
+from nextlat_viz.figures.paper import LEAST_VIEW, MOST_VECTOR, SIZES, on_paper, plain_html
 
 POINTS = {name: 72 * size["inches"] / size["width"] for name, size in SIZES.items()}
 
@@ -81,6 +81,62 @@ def test_few_lines_are_named_at_their_ends_and_marks_in_a_line_below() -> None:
     assert "▨</span> yours" in texts(figures.compose([bars], width="column"))
     assert not any(trace.showlegend for trace in named.data)
     assert legend_entries(go.Figure(layout={"showlegend": False})) == []
+
+
+def bars_with_legend_row() -> go.Figure:
+    layout = Layout()
+    layout.view([0.0, 1.0], [0.0, 1.0], title="Next token", more="KL from exact")
+    bars = [go.Bar(y=[1], name="mine"), go.Bar(y=[2], name="yours")]
+    return layout.finish(bars, "auto", height=320, margin={"l": 60, "t": 90, "b": 52}, legend=LEGEND)
+
+
+def names_of_corners() -> go.Figure:
+    layout = Layout()
+    axis = {"range": [0, 1]}
+    axes = layout.view([0.0, 1.0], [0.0, 1.0], x=axis, y=axis, title="Belief")
+    for x, y, shift in ((0.5, 0.93, 19), (0.5, 0.07, -19), (0.03, 0.5, 0)):
+        name = {"x": x, "y": y, "yshift": shift, "text": "start", "bgcolor": "#777", "showarrow": False}
+        layout.notes.append({**name, "xref": axes["xaxis"], "yref": axes["yaxis"]})
+    return layout.finish([go.Scatter(x=[0.5], y=[0.5])], "auto", height=320, margin={"t": 40})
+
+
+@pytest.mark.parametrize("width", [None, "column"])
+def test_names_of_corners_stay_inside_their_view(width: str | None) -> None:
+    paper = figures.compose([names_of_corners()], width=width)
+    above, below, left = (item for item in paper.layout.annotations if item.text == "start")
+    assert (above.yref, above.y, above.yanchor, above.yshift) == ("y domain", 1, "top", 0)
+    assert (below.yref, below.y, below.yanchor, below.yshift) == ("y domain", 0, "bottom", 0)
+    assert (left.yref, left.y, left.xanchor) == ("y", 0.5, "left")
+
+
+def test_views_side_by_side_get_a_wider_column_where_a_single_view_can_still_be_read() -> None:
+    first, second, single = (
+        (axis.domain[1] - axis.domain[0]) * 634
+        for axis in figures.compose([side_by_side(2), cloud(5)], width="single").select_xaxes()
+    )
+    assert first == pytest.approx(second, rel=0.01)
+    # In columns of one width these views had 84 pixels.
+    assert first > 95
+    assert single > LEAST_VIEW
+    narrow = figures.compose([side_by_side(2), cloud(5)], width="column", columns=2)
+    starts = [axis.domain[0] for axis in narrow.select_xaxes()]
+    assert starts[-1] - starts[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_no_room_is_left_where_the_legend_was() -> None:
+    paper = figures.compose([bars_with_legend_row(), bars_with_legend_row()], width="column", columns=1)
+    tops = [(1 - axis.domain[1]) * paper.layout.height for axis in paper.select_yaxes()]
+    # Two lines of a heading, and 11 pixels around them.
+    assert tops[0] == pytest.approx(2 * 12 * 1.3 + 11, abs=2)
+
+
+def test_a_heading_at_the_left_edge_has_the_room_beside_the_axis_too() -> None:
+    text = "Next token after position 6 of all"
+    layout = Layout()
+    layout.view([0.0, 1.0], [0.0, 1.0], title=text)
+    figure = layout.finish([go.Scatter(y=[1])], "auto", height=300, margin={"l": 60, "r": 10, "t": 40})
+    paper = figures.compose([figure, figure], width="single", columns=2)
+    assert texts(paper).count(text) == 2
 
 
 def test_views_that_are_too_narrow_stand_in_rows() -> None:

@@ -13,6 +13,7 @@ import pytest
 from anndata import AnnData
 
 from nextlat_viz import analysis, figures
+from nextlat_viz.analysis.reading import read_string
 from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.probes import scores
@@ -281,6 +282,15 @@ def test_trajectories(latents: list[AnnData], probes: Any) -> None:
     assert [i + 1 for i, width in enumerate(strip.marker.line.width) if width] == [2, 3]
     assert "<b>Next token after position 3</b>" in texts(figure)
     assert figure.layout.shapes[0].x0 == 3
+
+
+def test_a_string_has_whole_positions() -> None:
+    reading = read_string("rrxor/nextlat", "0 1 1")
+    for position in (1.5, True, -1):
+        with pytest.raises(ValueError, match=f"position={position} must be"):
+            inspect.unwrap(figures.string_figure)(reading, position)
+    with pytest.raises(ValueError, match="position=4: a string of 3 tokens has positions 0 to 3"):
+        figures.string_figure(reading, 4)
 
 
 def test_trajectories_refuse_what_does_not_fit(latents: list[AnnData], probes: Any) -> None:
