@@ -168,7 +168,10 @@ class Finetune(BaseModel):
     def run(self) -> None:
         from nextlat_viz.hf.finetune import finetune
 
-        settings = {field: _number(values[0]) for field, values in _grid(self.fields).items()}
+        grid = _grid(self.fields)
+        if several := [field for field, values in grid.items() if len(values) > 1]:
+            raise ValueError(f"--set {several[0]}={','.join(grid[several[0]])}: give one value, as this is one run")
+        settings = {field: _number(values[0]) for field, values in grid.items()}
         options = self.model_dump(exclude={"model", "texts", "fields"})
         tuned = finetune(self.model, self.texts, **options, **settings)
         before, after = tuned.card.before, tuned.card.metrics

@@ -60,6 +60,9 @@ def test_finetune_adds_psi_to_a_model_in_a_folder(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--set", "lambda=0.5"])
     assert "unknown hyperparameter 'lambda'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--set", "lambda_h=0.5,1"])
+    assert "--set lambda_h=0.5,1: give one value, as this is one run" in capsys.readouterr().err
 
 
 def test_the_command_in_a_card_makes_the_same_weights(tmp_path, monkeypatch):

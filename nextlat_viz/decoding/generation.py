@@ -214,6 +214,8 @@ def choose(
         with np.errstate(divide="ignore"):
             logits = np.log(probs) / temperature
         probs = np.exp(logits - logits.max(axis=1, keepdims=True))
-    cumulative = nucleus(torch.from_numpy(probs), top_p).numpy().cumsum(axis=1)
+    if top_p < 1:
+        probs = nucleus(torch.from_numpy(probs / probs.sum(axis=1, keepdims=True)), top_p).numpy()
+    cumulative = probs.cumsum(axis=1)
     drawn = (rng.random(len(probs)) * cumulative[:, -1])[:, None]
     return (cumulative > drawn).argmax(axis=1)

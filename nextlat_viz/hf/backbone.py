@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from nextlat_viz.hf.load import blocks_of, load_module, refuse_code, require_transformers
 from nextlat_viz.models import Batch, LatentDynamics, NextLat
 from nextlat_viz.models.attention import fits
-from nextlat_viz.models.objective import mean
 from nextlat_viz.training.trained import HF_PREFIX
 
 
@@ -238,7 +238,7 @@ class PostHoc(NextLat):
     """
 
     psi: ScaledDynamics
-
+    _some: Tensor
     backbone: Pretrained  # type: ignore[assignment]
 
     def __init__(
@@ -254,7 +254,8 @@ class PostHoc(NextLat):
     ) -> None:
         nn.Module.__init__(self)
         self.tokens = tokens
-        self._some = torch.arange(0)
+        # A buffer, so that it moves with the model to another device.
+        self.register_buffer("_some", None, persistent=False)
         self._some_head: nn.Linear | None = None
         self.backbone = backbone.requires_grad_(full)
         self.horizon, self.lambda_h, self.lambda_kl = horizon, lambda_h, lambda_kl
@@ -279,8 +280,9 @@ class PostHoc(NextLat):
         """Draft these tokens only, and where psi is trained alone compare these only in L_KL.
 
         The output head is the larger part of psi's cost where the vocabulary has tens of thousands of tokens, of which
-        a corpus uses few. Verification corrects a draft that should have been one of the others.
+        a corpus uses few. Verification corrects a draft that should have been another token.
         """
+        tokens = tokens.unique().to(self.backbone.head.weight.device)
         weight = self.backbone.head.weight[tokens].detach()
         head = nn.Linear(weight.shape[1], len(tokens), bias=False, device="meta")
         head.load_state_dict({"weight": weight}, assign=True)
@@ -294,31 +296,24 @@ class PostHoc(NextLat):
         if self._some_head is None:
             return self.logits(hidden)
         size = self.backbone.config.vocabulary_size if self.tokens is None else self.tokens
-        logits = hidden.new_full((*hidden.shape[:-1], size), -torch.inf)
-        logits[..., self._some] = self._some_head(hidden)
+        some = self._some_head(hidden)
+        logits = some.new_full((*hidden.shape[:-1], size), -torch.inf)
+        logits[..., self._some] = some
         return logits
 
-    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        if self._some_head is None or self._full:
-            return super().forward(batch)
-        with torch.no_grad():
-            states = self.backbone.states(batch.inputs, batch.documents)
-            taught = self._some_head(states["hidden"]).log_softmax(dim=-1)
-        predicted = self.psi.rollout(states["hidden"], states["embed"], self.horizon)
-        # The model does not change, so this loss is only shown; a corpus has no targets outside its tokens.
-        targets = torch.searchsorted(self._some, batch.targets.contiguous())
-        nats = -taught.gather(-1, targets.clamp(max=len(self._some) - 1)[..., None])[..., 0]
-        losses = {"next_token": mean((nats * batch.target_mask).sum(), batch.target_mask.sum())}
-        losses |= {"next_h": self.state_loss(states["hidden"], predicted, batch)}
-        total, count = taught.new_zeros(()), batch.targets.new_zeros(())
-        for i, guess in enumerate(predicted, start=1):
-            pairs = batch.inside(i) & batch.target_mask[:, i:]
-            guessed = self._some_head(guess[pairs]).log_softmax(dim=-1)
-            total = total + F.kl_div(guessed, taught[:, i:][pairs], reduction="sum", log_target=True)
-            count = count + pairs.sum()
-        losses["kl"] = mean(total, count)
-        losses["loss"] = torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
-        return losses
+    def token_losses(
+        self,
+        hidden: Float[Tensor, "b t dim"],
+        target: Float[Tensor, "b t dim"],
+        predicted: list[Float[Tensor, "b _s dim"]],
+        batch: Batch,
+        head: nn.Linear | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        if head is None and self._some_head is not None and not self._full:
+            # L_next_token is of these tokens alone too, so it is no measure of the model; nothing is trained by it.
+            targets = torch.searchsorted(self._some, batch.targets.contiguous()).clamp(max=len(self._some) - 1)
+            batch, head = replace(batch, targets=targets), self._some_head
+        return super().token_losses(hidden, target, predicted, batch, head)
 
     def trained(self) -> nn.ParameterList:
         """Return the trained parameters, each once: a head tied to the embedding is one parameter."""
@@ -330,7 +325,8 @@ class PostHoc(NextLat):
         states = self.backbone.states(batch.inputs, batch.documents)
         hidden = states["hidden"]
         predicted = self.psi.rollout(hidden, states["embed"], self.horizon)
-        next_token, kl = self.token_losses(hidden, hidden, predicted, batch)
+        # Over all tokens, also where psi is trained on some.
+        next_token, kl = self.token_losses(hidden, hidden, predicted, batch, self.backbone.head)
         inside = batch.inside(1)[..., None]
         return {
             "next_token": next_token,

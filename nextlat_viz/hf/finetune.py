@@ -187,7 +187,7 @@ def finetune(
         learner = PostHoc(backbone, **sizes, full=config.mode == "full")
     learner.scale_tokens(Batch.from_episodes(parts.train[: config.batch_size]))
     used = np.unique(parts.train.tokens[parts.train.loss_mask])
-    if len(used) < backbone.config.vocabulary_size / 2:
+    if config.mode == "psi" and len(used) < backbone.config.vocabulary_size / 2:
         learner.restrict(torch.from_numpy(used))
 
     def draw(step: int) -> Episodes:

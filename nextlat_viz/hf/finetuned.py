@@ -216,7 +216,10 @@ class Finetuned(HubModel):
 
     @cached_property
     def network(self) -> PostHoc:
-        """The model and psi as an objective. It predicts the tokens of its world only."""
+        """The model and psi as an objective. It predicts the tokens of its world only.
+
+        psi drafts only the tokens of the held-out sequences, if those are fewer than half of the vocabulary.
+        """
         options = self.card.config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})
         backbone = Pretrained(self.model)
         with torch.device("meta"):

@@ -38,8 +38,8 @@ def is_name(text: str) -> bool:
 def push(checkpoint: Checkpoint | str, name: str, *, private: bool = True, token: str | None = None) -> str:
     """Publish a checkpoint on the Hugging Face Hub, with its card as the model card; ``load("hf:user/name")`` loads it.
 
-    The weights, the snapshots, the training curve and both cards are one commit: all of them are there, or none. What
-    is there under the name is replaced, and stays in the history of the repository.
+    The weights, the snapshots, the training curve and both cards are one commit: all of them are published, or none.
+    Files that the repository already has are replaced, and stay in its history.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def push(checkpoint: Checkpoint | str, name: str, *, private: bool = True, token
     model = load(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
     if not isinstance(model, Checkpoint) or model.step != model.card.steps:
         raise CheckpointError(
-            f"{shown(checkpoint)} is no finished run: give a checkpoint of nlv.train, at its last step. The snapshots "
-            "of earlier steps are published with it; a Hugging Face model has push_to_hub of its own"
+            f"{shown(checkpoint)} is no finished run: give a checkpoint of nlv.train at its last step, which is "
+            "published with its snapshots of earlier steps. To publish a Hugging Face model, call its push_to_hub()"
         )
     # What is published is what was trained: every file is compared with the card once more.
     stored = read_folder(model.folder)

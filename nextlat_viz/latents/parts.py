@@ -1,8 +1,8 @@
-"""A table that several processes extract: a folder, in which each writes the rows of its own episodes.
+"""Extraction by several processes into one folder: each process writes a file with the rows of its own episodes.
 
-A part is a table like any other, sealed and continued like any other, whose episodes have their numbers among all. It
-states which part it is, of how many, and the call that all parts belong to. So nothing else has to be written when the
-last is complete, and no process waits for another.
+Such a file, a part, is sealed, continued and read like any other table. Its episodes keep their numbers in the whole
+extraction. It records which part it is, of how many, and the call that all parts belong to, so no process waits for
+another, and nothing is left to write when the last part is finished.
 """
 
 from __future__ import annotations

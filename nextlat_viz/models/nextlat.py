@@ -155,11 +155,13 @@ class NextLat(Objective):
         target: Float[Tensor, "b t dim"],
         predicted: list[Float[Tensor, "b _s dim"]],
         batch: Batch,
+        head: nn.Linear | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """L_next_token, and L_KL or the cross-entropy in its place: 0 without predictions.
 
-        Both use the head's logits at the same states, so these are computed once.
+        Both use the head's logits at the same states, so these are computed once. `head` is the backbone's if None.
         """
+        head = self.backbone.head if head is None else head
         rows = Rows.of(batch.target_mask)
         pairs = [batch.inside(i) & batch.target_mask[:, i:] for i in range(1, len(predicted) + 1)]
         states, targets, tokens, scored = rows(hidden), rows(target), rows(batch.targets), rows(batch.target_mask)
@@ -173,9 +175,9 @@ class NextLat(Objective):
                 first = len(states) - len(guess)
                 late = slice(max(0, part.start - first), max(0, part.stop - first))
                 steps.append((guess[late], counts[late]))
-            return states[part], targets[part], tokens[part], scored[part], steps
+            return head, states[part], targets[part], tokens[part], scored[part], steps
 
-        cut = pieces(len(rows), (1 + len(predicted)) * self.backbone.config.vocabulary_size)
+        cut = pieces(len(rows), (1 + len(predicted)) * head.out_features)
         if len(cut) <= 1:
             next_token, latent = self._sums(*these(slice(0, len(rows))))
         else:
@@ -186,6 +188,7 @@ class NextLat(Objective):
 
     def _sums(
         self,
+        head: nn.Linear,
         states: Float[Tensor, "n dim"],
         targets: Float[Tensor, "n dim"],
         tokens: Int[Tensor, " n"],
@@ -196,18 +199,18 @@ class NextLat(Objective):
 
         `steps` has, for each step of psi, its predictions for the last rows, and which of them count.
         """
-        head = self.backbone.head.weight.detach() if self.freeze_head else self.backbone.head.weight
-        log_p = F.log_softmax(self.backbone.logits(states), dim=-1)
+        weight = head.weight.detach() if self.freeze_head else head.weight
+        log_p = F.log_softmax(head(states), dim=-1)
         next_token = (F.nll_loss(log_p, tokens, reduction="none") * scored).sum()
         if self.token_term == "kl" and steps:
             shared = self.stop_target and self.freeze_head
-            log_taught = log_p.detach() if shared else F.log_softmax(F.linear(targets, head), dim=-1)
+            log_taught = log_p.detach() if shared else F.log_softmax(F.linear(targets, weight), dim=-1)
             taught = log_taught.exp()
             # KL(p || q) = sum p log p - sum p log q, of which the first sum is the same for every step.
             negative_entropy = (taught * log_taught).sum(dim=-1)
         latent = next_token.new_zeros(())
         for guess, counts in steps:
-            log_q = F.log_softmax(F.linear(guess, head), dim=-1)
+            log_q = F.log_softmax(F.linear(guess, weight), dim=-1)
             late = slice(len(states) - len(guess), None)
             if self.token_term == "kl":
                 losses = negative_entropy[late] - (taught[late] * log_q).sum(dim=-1)

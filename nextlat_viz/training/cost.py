@@ -1,4 +1,4 @@
-"""What a training run costs: operations and memory, counted from the model without training or even storing it."""
+"""What a training run costs: operations and memory, counted from the shapes of its tensors, without training."""
 
 from __future__ import annotations
 

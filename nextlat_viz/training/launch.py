@@ -135,15 +135,12 @@ def choose_launcher(
         return None
     one_of("launcher", launcher, LAUNCHERS)
     workers = None if workers is None else at_least("workers", workers)
-    if launcher == "local" and (
-        given := sorted(asked.model_fields_set - {"sbatch"}) or ["sbatch"] * bool(asked.sbatch)
-    ):
-        given = [name for name in given if getattr(asked, name) is not None]
-        if given:
-            raise ValueError(
-                f"{', '.join(given)} cannot be given with launcher='local', whose processes share this machine: use "
-                "workers, or launcher='slurm'"
-            )
+    given = sorted(name for name, value in asked if value not in (None, ()))
+    if launcher == "local" and given:
+        raise ValueError(
+            f"{', '.join(given)} cannot be given with launcher='local', whose processes share this machine: use "
+            "workers, or launcher='slurm'"
+        )
     from nextlat_viz.training.launchers import Local, Slurm
 
     if importlib.util.find_spec("submitit") is None:

@@ -64,7 +64,7 @@ class Local:
         return self.jobs.keys() & set(ids)
 
     def reason(self, number: str) -> str:
-        return "TrainingError: its process ended without a result, as one does that was killed"
+        return "TrainingError: its process ended without a result: it was killed, or the machine ran out of memory"
 
     def leave(self, ids: Sequence[str]) -> str:
         for job in self.alive(ids):

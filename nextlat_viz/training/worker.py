@@ -34,16 +34,18 @@ def call_for(run: Run, *, threads: int, parent: int | None) -> str:
 
 
 def train_run(call: str) -> None:
-    """Train one run in a process of its own; submitit calls this. What goes wrong is kept as text beside the log."""
+    """Train one run in a process of its own; submitit calls this. Errors are kept as text beside the log."""
+    given = json.loads(call)
+    # First: submitit ignores SIGTERM, and what follows takes seconds to import.
+    _end_with(given["parent"])
+
     import torch
 
     from nextlat_viz import worlds
     from nextlat_viz.training.pretrain import train
 
-    given = json.loads(call)
     logs, arguments = Path(given["logs"]), given["arguments"]
     torch.set_num_threads(given["threads"])
-    _end_with(given["parent"])
     lock = FileLock(logs / ".lock") if given["parent"] else None
     try:
         if lock is not None:
@@ -91,10 +93,29 @@ def _end_with(parent: int | None) -> None:
     def watch() -> None:
         while True:
             time.sleep(0.5)
-            try:
-                os.kill(parent, 0)
-            except ProcessLookupError:
+            if is_gone(parent):
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def is_gone(process: int) -> bool:
+    """Tell whether a process has ended, also where its parent has not asked for its exit status.
+
+    Examples
+    --------
+    >>> is_gone(os.getpid())
+    False
+    """
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        # There is no /proc on macOS.
+        return False
+    # The state follows the name, which is in parentheses and may hold any character.
+    return stat.rpartition(")")[2].split()[0] in ("Z", "X")

@@ -79,15 +79,17 @@ def test_sampling_is_seeded_and_follows_the_model():
         np.testing.assert_allclose(share, law, atol=0.03)
 
 
-def test_top_p_draws_the_likeliest_tokens_alone():
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_top_p_draws_the_likeliest_tokens_alone(temperature):
     checkpoint, prompts = random_model(std=0.3), [np.array([0, 1])] * 4_000
-    law = ModelPredictor(checkpoint).next_token_probs(prompts[0][None])[0, -1]
+    law = ModelPredictor(checkpoint).next_token_probs(prompts[0][None])[0, -1] ** (1 / temperature)
+    law /= law.sum()
     likeliest = law.argsort()[::-1]
     for count in (1, 2):
         top_p = law[likeliest[: count - 1]].sum() + 0.01
         expected = np.where(np.isin(np.arange(3), likeliest[:count]), law, 0)
         for call in (generate, partial(speculative_generate, draft=2)):
-            made = call(checkpoint, prompts, 1, temperature=1.0, top_p=top_p, seed=3)
+            made = call(checkpoint, prompts, 1, temperature=temperature, top_p=top_p, seed=3)
             share = np.bincount(made.continuation[:, 0], minlength=3) / 4_000
             np.testing.assert_allclose(share, expected / expected.sum(), atol=0.03)
             assert (share[expected == 0] == 0).all()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import transformers
 
 import nextlat_viz as nlv
-from nextlat_viz import analysis, worlds
+from nextlat_viz import analysis, models, worlds
 from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.decoding import generate, speculative_generate
 from nextlat_viz.errors import CheckpointError, TrainingError, UnknownNameError
@@ -233,6 +233,44 @@ def test_the_kl_of_the_corpus_tokens_is_the_papers_where_the_others_have_no_weig
     assert all(parameter.grad is not None for parameter in learner.psi.parameters())
     learner.restrict(torch.tensor([0, 2]))
     assert learner(batch)["kl"] < expected["kl"]
+
+
+@pytest.fixture
+def restricted() -> PostHoc:
+    learner = PostHoc(Pretrained(build("llama", tie_word_embeddings=False)), 2, 1.0, 1.0, 16)
+    torch.nn.init.normal_(learner.psi.layers[-1].weight, std=0.1)
+    learner.restrict(torch.tensor([4, 0, 2]))
+    return learner
+
+
+def test_the_corpus_tokens_move_with_the_model(restricted: PostHoc) -> None:
+    batch = Batch.from_episodes(Episodes(TOKENS[:8]), "meta")
+    hidden = torch.zeros(*batch.inputs.shape, DIM, device="meta")
+    losses = restricted.to("meta").token_losses(hidden, hidden, [hidden[:, 1:]], batch)
+    assert {loss.device.type for loss in losses} == {"meta"}
+
+
+def test_the_kl_of_the_corpus_tokens_by_hand(restricted: PostHoc, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch.from_episodes(Episodes(TOKENS[:8]))
+    losses = restricted(batch)
+    states = restricted.backbone.states(batch.inputs)
+    predicted = restricted.psi.rollout(states["hidden"], states["embed"], 2)
+    head, kl = restricted.backbone.head.weight[[0, 2, 4]], []
+    for i, guess in enumerate(predicted, start=1):
+        p, q = (F.log_softmax(state @ head.T, dim=-1) for state in (states["hidden"][:, i:], guess))
+        kl.append((p.exp() * (p - q)).sum(dim=-1).flatten())
+    torch.testing.assert_close(losses["kl"], torch.cat(kl).mean())
+    # Few logits are in memory at once.
+    monkeypatch.setattr(models.losses, "MOST_LOGITS", 30)
+    torch.testing.assert_close(restricted(batch), losses)
+
+
+def test_the_corpus_tokens_in_half_precision(restricted: PostHoc) -> None:
+    batch = Batch.from_episodes(Episodes(TOKENS[:8]))
+    exact = restricted(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(restricted(batch), exact, rtol=0.05, atol=1e-3)
+        assert restricted.draft_logits(torch.randn(2, DIM)).isfinite().sum() == 6
 
 
 def test_drafts_of_some_tokens_leave_the_output_as_it_is(tmp_path: Path) -> None:

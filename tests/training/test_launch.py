@@ -22,6 +22,7 @@ from nextlat_viz.errors import TrainingError, UnknownNameError
 from nextlat_viz.models import NextLat
 from nextlat_viz.training import launch, launchers, sweeps, worker
 from nextlat_viz.training.launch import Resources
+from nextlat_viz.training.resume import load_state
 from nextlat_viz.training.sweeps import TABLE, sweep
 
 QUICK = {"steps": 4, "layers": 1, "dim": 16, "heads": 2, "mlp_dim": 16, "psi_width": 16, "batch_size": 8}
@@ -258,6 +259,11 @@ def test_times_are_as_sbatch_takes_them(time, minutes):
         ({"launcher": "local", "workers": 0}, ValueError, "workers=0 must be at least 1"),
         ({"workers": 2}, ValueError, "workers and resources are for runs in other processes: give launcher="),
         ({"launcher": "local", "resources": {"gpus": 1}}, ValueError, "gpus cannot be given with launcher='local'"),
+        (
+            {"launcher": "local", "resources": Resources(partition=None, sbatch=("account=mine",))},
+            ValueError,
+            "sbatch cannot be given with launcher='local'",
+        ),
         ({"launcher": "local", "devices": 2}, ValueError, "trains each run on one device, got devices=2"),
         ({"launcher": "slurm", "resources": {"gpu": 1}}, UnknownNameError, "unknown resource 'gpu'. Did you mean"),
         ({"launcher": "slurm", "resources": {"gpus": -1}}, ValueError, "gpus=-1: input should be greater than or eq"),
@@ -302,43 +308,54 @@ def test_the_exit_status_says_that_a_run_failed(tmp_path, here, capsys):
 @pytest.mark.soak
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_launcher_ends_its_processes_and_they_save(tmp_path, how, soak):
-    if not soak:
-        pytest.skip("starts six processes")
-    options = QUICK | {"steps": 1000, "save_every": 1000, "validate_every": 1000}
+    """Shortened: one run, which is not continued."""
+    seeds = [0, 1] if soak else [0]
+    # The first validation shows that training has begun.
+    options = QUICK | {"steps": 1000, "save_every": 1000, "validate_every": 100}
     size = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [
-        sys.executable,
-        "-m",
-        "nextlat_viz.cli",
-        "sweep",
-        "rrxor",
-        "--objectives",
-        "nextlat",
-        "--seeds",
-        "0",
-        "1",
-    ]
-    command += ["--launcher", "local", "--workers", "2", "--out", str(tmp_path), *size]
+    command = [sys.executable, "-m", "nextlat_viz.cli", "sweep", "rrxor", "--objectives", "nextlat"]
+    command += ["--seeds", *map(str, seeds), "--launcher", "local", "--workers", "2", "--out", str(tmp_path), *size]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    boards = [tmp_path / "nextlat" / f"seed{seed}" / "tensorboard" for seed in (0, 1)]
+    boards = [tmp_path / "nextlat" / f"seed{seed}" / "tensorboard" for seed in seeds]
     while not all(map(Path.exists, boards)):
         time.sleep(0.05)
         assert process.poll() is None
     # As a terminal does: to every process of the group.
     os.killpg(process.pid, how) if how == signal.SIGINT else process.kill()
-    error = process.communicate(timeout=60)[1]
+    # Until its processes have ended too, which hold the other end of the pipe.
+    error = process.communicate(timeout=120)[1]
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "saved their state and ended: the same call continues." in error
-    states = [board.with_name("train_state.safetensors") for board in boards]
-    end = time.monotonic() + 60
-    while not all(map(Path.exists, states)):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    for board in boards:
+        assert 100 <= load_state(board.parent).progress.step < 1000
+    if not soak:
+        return
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     alone = nlv.train("rrxor", "nextlat", out=tmp_path / "alone", progress=False, **options)
     assert nlv.load(tmp_path / "nextlat" / "seed0").weights_sha256 == alone.weights_sha256
+
+
+def test_a_process_can_be_stopped_before_its_imports(tmp_path, monkeypatch, handlers):
+    """submitit ignores SIGTERM, so the handler is set first."""
+    run = launch.Run("nextlat/seed0", tmp_path, tmp_path / "logs", {}, {"world": {"name": "none"}})
+    call, order = worker.call_for(run, threads=1, parent=None), []
+    monkeypatch.setattr(worker, "_end_with", lambda parent: order.append("handler"))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: order.append("torch"))
+    with pytest.raises(UnknownNameError):
+        worker.train_run(call)
+    assert order == ["handler", "torch"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="without /proc they look like running processes")
+def test_a_killed_process_whose_status_nobody_has_read_is_gone():
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert worker.is_gone(process.pid)
+    process.wait()
+    assert worker.is_gone(process.pid)
+    assert not worker.is_gone(os.getpid())
 
 
 def test_a_call_is_plain_text(tmp_path):
