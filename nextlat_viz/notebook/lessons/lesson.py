@@ -88,7 +88,7 @@ class Lesson(_Strict):
     title, world : str
     models : list of str
         Checkpoints by name. The lesson opens on exactly these; where there are none, on any models of its world.
-    steps : list of Step
+    steps : list of LessonStep
 
     Examples
     --------
