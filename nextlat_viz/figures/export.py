@@ -219,7 +219,7 @@ def drawable(kinds: Sequence[str]) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def one_browser() -> Iterator[None]:
-    """Keep one browser open while several images are written, which then takes a fifth of the time.
+    """Keep one browser open while several images are written, instead of starting it for each.
 
     Where no browser is found, nothing is kept open, and `write_figure` raises for an image.
     """

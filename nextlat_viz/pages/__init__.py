@@ -1,4 +1,4 @@
-"""HTML pages that need no running kernel: reports, episodes to step through, galleries, handouts."""
+"""HTML pages that need no running kernel: reports, episodes to step through, galleries, handouts, lessons."""
 
 from nextlat_viz.pages.demo import demo, readme_figures
 from nextlat_viz.pages.episode import Step, episode_page, steps_page
