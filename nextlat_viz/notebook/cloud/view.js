@@ -288,6 +288,8 @@ export default () => {
       cloud = new Cloud(model);
     },
     render({el}) {
+      // Not as a DOM class of the model, which marimo does not apply.
+      el.classList.add("nlv-cloud");
       const view = new View(cloud, el);
       return () => view.remove();
     },

@@ -169,7 +169,6 @@ class Cloud(LiveWidget):
         given = np.zeros(self._n, np.uint8) if codes is None else codes
         super().__init__(
             _places=places.tobytes(),
-            _dom_classes=["nlv-cloud"],
             _title=_short(title, _LONGEST_TITLE),
             _key=_entries(key or {}),
             _has_key_buttons=on_key is not None,
