@@ -51,7 +51,7 @@ def shared(scene: Scene, color: str) -> str:
 
 
 def model_coloring(scene: Scene, color: str, model: int, pair: Sequence[int], target: str, site: str) -> str | Coloring:
-    """Return how to colour a model's rows: the name of a column, or by numbers of its own.
+    """Return what colours a model's rows: the name of a column, or numbers computed from the model.
 
     The scale of these is that of the `pair` of models that are compared. Rows are grey while the probe whose errors
     colour them has not been fitted.
