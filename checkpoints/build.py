@@ -3,22 +3,30 @@
     python checkpoints/build.py                     all of them; the same as `make checkpoints`
     python checkpoints/build.py path_star s3/nextlat rrxor/next_token/seed0
     python checkpoints/build.py --list              what there is, with the minutes each took
+    python checkpoints/build.py path_star --again path_accuracy     takes a measure of all models again
 
 Trains the models with the commands their cards state, in `runs/shipped`: finished runs are taken as they are, and an
 interrupted one continues. Then copies weights, cards and curves here, lays out the projections that the quickstart
-shows, and measures `results.csv`.
+shows, and adds to `results.csv` what is not in it: all measures of new weights, and new measures of all models.
 """
 
 from __future__ import annotations
 
+import io as text_io
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nextlat_viz.training.checkpoint import Checkpoint
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE.parent / "runs" / "shipped"
@@ -161,8 +169,69 @@ def lay_out() -> None:
                         print("  left out:", error)
 
 
-def main(names: tyro.conf.Positional[tuple[str, ...]] = (), *, workers: int = 2, show: Show = False) -> None:
-    """Train the shipped models again, or some of them, and measure all.
+def missing(results: pd.DataFrame, models: Sequence[Checkpoint], again: Sequence[str]) -> dict[str, list[Checkpoint]]:
+    """The models that each measure is to be taken of: those without results, and all for the measures `again`."""
+    from nextlat_viz.analysis import measure
+
+    known = set(zip(results["measure"], results["weights_sha256"], strict=True))
+    names = {model.weights_sha256: measure.battery(model) for model in models}
+    if strange := set(again).difference(*names.values()):
+        raise SystemExit(f"--again: {min(strange)!r} is no measure of a shipped model: see nextlat-viz evaluate --help")
+    lacking = {
+        name: [
+            model
+            for model in models
+            if name in names[model.weights_sha256] and (name in again or (name, model.weights_sha256) not in known)
+        ]
+        for name in measure.battery()
+    }
+    return {name: chosen for name, chosen in lacking.items() if chosen}
+
+
+def measured(results: pd.DataFrame, models: Sequence[Checkpoint], again: Sequence[str] = ()) -> pd.DataFrame:
+    """The results, all of them text, with those that were missing, and without those of models that are gone."""
+    import pandas as pd
+
+    from nextlat_viz.analysis import measure
+    from nextlat_viz.analysis.measure.evaluation import world_labels
+    from nextlat_viz.analysis.measure.tables import table_bytes
+
+    def pairs(table: pd.DataFrame) -> list[tuple[str, str]]:
+        return list(zip(table["measure"], table["weights_sha256"], strict=True))
+
+    lacking = missing(results, models, again)
+    replaced = {(name, model.weights_sha256) for name, chosen in lacking.items() for model in chosen}
+    taken = [results[[pair not in replaced for pair in pairs(results)]]]
+    for name, chosen in lacking.items():
+        evaluation = measure.evaluate(chosen, [name], out=None if name in again else RUNS / "evaluation")
+        taken.append(as_text(table_bytes(evaluation.table, measure.RESULTS)))
+    table = pd.concat(taken, ignore_index=True).fillna("")
+    # In the order, and with the names of worlds, of one evaluation of all models.
+    weights = [model.weights_sha256 for model in models]
+    order = {pair: place for place, pair in enumerate((name, sha) for name in measure.battery() for sha in weights)}
+    labels = dict(zip(weights, world_labels(models), strict=True))
+    places = {row: order[pair] for row, pair in enumerate(pairs(table)) if pair in order}
+    table = table.iloc[sorted(places, key=places.__getitem__)]
+    last = ["value", "unit", "error", "trials", "weights_sha256"]
+    columns = [*(name for name in table.columns if name not in last), *last]
+    return table.assign(world=table["weights_sha256"].map(labels))[columns]
+
+
+def as_text(content: bytes) -> pd.DataFrame:
+    """A table of results as it is written: what is kept must stay the same to the last digit."""
+    import pandas as pd
+
+    return pd.read_csv(text_io.BytesIO(content), dtype=str, keep_default_na=False)
+
+
+def main(
+    names: tyro.conf.Positional[tuple[str, ...]] = (),
+    *,
+    workers: int = 2,
+    again: tuple[str, ...] = (),
+    show: Show = False,
+) -> None:
+    """Train the shipped models again, or some of them, and measure what is not in the results.
 
     Parameters
     ----------
@@ -170,6 +239,8 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), *, workers: int = 2,
         models, such as path_star or rrxor/nextlat/seed0; all by default
     workers
         models trained at a time, one thread each
+    again
+        measures to take again of all models, such as path_accuracy, whose code has changed
     show
         only show the models, with the minutes each took
     """
@@ -187,10 +258,13 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), *, workers: int = 2,
             copy(run)
 
     from nextlat_viz.analysis import measure
+    from nextlat_viz.training.checkpoint import load, shipped_folders
 
-    evaluation = measure.evaluate(out=RUNS / "evaluation")
-    measure.write_results(evaluation.table, HERE)
-    lay_out()
+    measure.results()  # refuses a damaged table
+    table = as_text((HERE / measure.RESULTS).read_bytes())
+    measure.write_results(measured(table, [load(folder) for folder in shipped_folders()], again), HERE)
+    if any(run.split("/")[0] in PROJECTED for run in selected):
+        lay_out()
 
 
 if __name__ == "__main__":

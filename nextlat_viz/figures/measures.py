@@ -26,7 +26,7 @@ _SPREAD = 0.14
 _CONTROLS = {
     "untrained": ("untrained model", "circle-open", "solid"),
     "shuffled": ("shuffled targets", "x-thin-open", "dash"),
-    "prior": ("token frequencies only", "line-ew-open", "dot"),
+    "prior": ("frequencies only", "line-ew-open", "dot"),
 }
 _FEW = 12  # offsets that each get a tick
 # What figures call settings and their values; a setting without a name is known by its values.
@@ -47,7 +47,8 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
 
     Objectives differ in mark and dash as well as in colour. If the values of the first setting are numbers, they are
     the horizontal axis; otherwise its values, or without settings the objectives, stand side by side. Each value of
-    the further settings gets a view. Views of one unit share a scale; each ``quantity`` has its own.
+    the further settings gets a view. Views of one unit share a scale; each ``quantity`` has its own. Controls that are
+    columns of the table, such as ``untrained``, are grey means over all runs.
 
     Parameters
     ----------
@@ -59,9 +60,9 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     Returns
     -------
     plotly Figure
-        Every trace has ``meta``: ``role`` ("run" or "mean"), ``objective`` and ``view``. A run so far from the others
-        that all others would be squeezed together is left out of the view and named beside it. A single value of each
-        objective is written as a sentence.
+        Every trace has ``meta``: ``role`` ("run", "mean" or "control"), ``objective`` and ``view``. A run so far from
+        the others that all others would be squeezed together is left out of the view and named beside it. A single
+        value of each objective is written as a sentence.
 
     Examples
     --------
@@ -117,6 +118,9 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             look = {"color": color, "symbol": symbol(j), "dash": dash(j)}
             meta = {"objective": str(objective), "view": i}
             traces += _objective(mine.assign(at=at), numeric, look, meta, options)
+        if setting != "objective":
+            at = rows[setting].astype(float) if numeric else rows[setting].map(values.index)
+            traces += _controls(rows.assign(at=at), i, axes)
         for value in measure.references.values():
             line = {"color": themes.EXACT, "width": 1.4, "dash": "dot"}
             across = {"x0": 0, "x1": 1, "xref": f"{axes['xaxis']} domain"}
@@ -258,6 +262,23 @@ def _objective(
     return traces
 
 
+def _controls(rows: pd.DataFrame, view: int, axes: Mapping[str, str]) -> list[go.Scatter]:
+    """Draw the controls that are columns of a table, each the mean over all runs."""
+    means = {column: rows.groupby("at")[column].mean() for column in _CONTROLS if column in rows}
+    return [
+        go.Scatter(
+            x=mean.index.tolist(), y=mean.tolist(), mode="lines+markers", name=_CONTROLS[column][0],
+            legendgroup=_CONTROLS[column][0], showlegend=view == 0,
+            line={"color": MISSING, "width": 1, "dash": _CONTROLS[column][2]},
+            marker={"color": MISSING, "symbol": _CONTROLS[column][1], "size": 7, "line": {"width": 1.5}},
+            hovertemplate=f"{_CONTROLS[column][0]}<br>%{{y:.4g}}<extra></extra>",
+            meta={"role": "control", "view": view}, **axes,
+        )
+        for column, mean in means.items()
+        if not mean.isna().all()
+    ]  # fmt: skip
+
+
 def _value_axis(measure: Measure, rows: pd.DataFrame, i: int, columns: int) -> dict[str, Any]:
     """Return the vertical axis of a view: a title in the first column, or everywhere where units differ."""
     axis: dict[str, Any] = {"range": [-0.04, 1.06]} if measure.unit == "share" else {}
@@ -273,8 +294,8 @@ def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = 
     """Draw a sweep of probes by the number of steps they read ahead, a view for each site.
 
     Each run is a thin line with the standard error of each probe; a thick line is the mean over the seeds of an
-    objective. Objectives differ in dash and mark as well as in colour. Absolute scores are shown with their controls,
-    grey means over all runs; scores relative to a baseline with its line at zero.
+    objective. Objectives differ in dash and mark as well as in colour. Absolute scores are shown with their controls;
+    scores relative to a baseline with its line at zero.
 
     Parameters
     ----------
@@ -317,17 +338,4 @@ def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = 
         figure.update_layout({f"xaxis{number}": {"title": {"text": "steps ahead"}, **ticks}})
         if figure.layout[f"yaxis{number}"].title.text:
             figure.update_layout({f"yaxis{number}": {"title": {"text": score}}})
-        for column, (name, mark, stroke) in _CONTROLS.items():
-            if column not in rows or rows[column].isna().all():
-                continue
-            mean = rows.groupby("offset")[column].mean()
-            figure.add_trace(
-                go.Scatter(
-                    x=mean.index.tolist(), y=mean.tolist(), mode="lines+markers", name=name, legendgroup=name,
-                    showlegend=i == 0, line={"color": MISSING, "width": 1, "dash": stroke},
-                    marker={"color": MISSING, "symbol": mark, "size": 7, "line": {"width": 1.5}},
-                    hovertemplate=f"{name}<br>%{{y:.4g}}<extra></extra>", meta={"role": "control", "view": i},
-                    xaxis=f"x{number}", yaxis=f"y{number}",
-                )
-            )  # fmt: skip
     return figure

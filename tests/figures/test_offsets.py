@@ -9,7 +9,7 @@ import pytest
 from nextlat_viz.analysis.measure import Measure, record
 from nextlat_viz.analysis.probes.sweep import ProbeSweep
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.figures.measures import probe_offsets
+from nextlat_viz.figures.measures import measure_figure, probe_offsets
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,11 @@ def test_objectives_differ_without_colour(swept: ProbeSweep) -> None:
 
 def test_controls_stand_beside_absolute_scores_only(swept: ProbeSweep) -> None:
     controls = having(probe_offsets(swept), "control")
-    assert [one.name for one in controls] == ["shuffled targets", "token frequencies only"] * 2
+    assert [one.name for one in controls] == ["shuffled targets", "frequencies only"] * 2
     assert list(controls[0].y) == [3.0, 3.0, 3.0]
     assert [one.showlegend for one in controls] == [True, True, False, False]
     accuracies = having(probe_offsets(swept.scored_by("accuracy")), "control")
-    assert [one.name for one in accuracies] == ["token frequencies only"] * 2
+    assert [one.name for one in accuracies] == ["frequencies only"] * 2
     assert list(accuracies[0].y) == [0.2, 0.2, 0.2]
     assert not having(probe_offsets(swept.scored_by("chance")), "control")
     figure = probe_offsets(swept.relative_to("next_token"), title="ahead of <b>")
@@ -72,3 +72,15 @@ def test_only_sweeps_are_drawn() -> None:
     other = Measure("m", pd.DataFrame([record("w", "nextlat", 0, value=1.0, p=0.5)]), by=("p",))
     with pytest.raises(UnknownNameError, match=r"'p'\. Known: offset"):
         probe_offsets(other)
+
+
+def test_controls_stand_beside_layers_too() -> None:
+    rows = [
+        record("othello", objective, seed, site=site, discs=discs, value=0.8, untrained=0.6 + 0.1 * seed)
+        for discs in ("mine, theirs", "black, white") for objective in ("next_token", "nextlat")
+        for seed in (0, 1) for site in ("embed", "block_0", "hidden")
+    ]  # fmt: skip
+    figure = measure_figure(Measure("board", pd.DataFrame(rows), by=("site", "discs"), better="higher"))
+    first, second = having(figure, "control")
+    assert (list(first.x), list(first.y), first.name) == ([0, 1, 2], [pytest.approx(0.65)] * 3, "untrained model")
+    assert (first.showlegend, second.showlegend, second.xaxis) == (True, False, "x2")

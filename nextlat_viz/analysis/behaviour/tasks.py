@@ -31,7 +31,9 @@ GREEDY, SAMPLED = "greedy", "sampled"
     fits=lambda checkpoint: isinstance(checkpoint.world, Countdown),
 )
 def equation_validity(models: Models, n: int = 200, *, temperature: float = 0.0, seed: int = HELDOUT_SEED) -> Rows:
-    """Share of valid equations, first to last, and of right answers, on problems with held-out targets.
+    """Share of valid equations, first to last, and of right answers, on held-out problems.
+
+    These have targets that were not in training; where the world has one target, as in the 24 game, hands of inputs.
 
     An equation is valid if it is true and uses available numbers (``world.verify``). A model that plans only the next
     token makes valid equations first and is then forced into a wrong last one, the "regretful compromise" (Ye et al.
@@ -78,7 +80,7 @@ def equation_validity(models: Models, n: int = 200, *, temperature: float = 0.0,
         yield model, {"part": "answer", **share(int(verdict.solved.sum()), n)}
     decoding = "greedy" if temperature == 0 else "sampled"
     return {
-        "note": f"Countdown problems with held-out targets, {decoding}. An equation is valid if it is true and uses "
+        "note": f"Held-out Countdown problems, {decoding}. An equation is valid if it is true and uses "
         "available numbers. NextLat (arXiv:2511.05963), section 5."
     }
 

@@ -1,4 +1,4 @@
-"""The basic measures: loss, training cost, belief and tokens ahead."""
+"""The basic measures: loss, training cost, belief, board and tokens ahead."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from nextlat_viz import analysis, latents
 from nextlat_viz.analysis.measure.registry import MEASURES, Models, Registered, Rows, measure
 from nextlat_viz.analysis.measure.result import Measure
 from nextlat_viz.decoding.predictor import ModelPredictor
+from nextlat_viz.latents.table import column
 from nextlat_viz.training.trained import TrainedModel
+from nextlat_viz.worlds.othello.world import Othello
 
 _RESAMPLES = 200
 _LARGEST_VOCABULARY = 1000
 AHEAD = (1, 2, 3, 4, 6, 8, 12, 20)
-BASIC = ("loss", "training_cost", "belief", "tokens_ahead")
+BASIC = ("loss", "training_cost", "belief", "board", "tokens_ahead")
 
 
 @measure(
@@ -56,7 +60,8 @@ def loss(models: Models[ModelPredictor]) -> Rows:
     better="lower",
     note="Matrix products of the training, forward and backward, in floating-point operations.",
     of=ModelPredictor,
-    fits=lambda checkpoint: hasattr(checkpoint, "operations"),
+    # Of the class: that of a checkpoint counts them, which takes a second.
+    fits=lambda checkpoint: hasattr(type(checkpoint), "operations"),
 )
 def training_cost(models: Models[ModelPredictor]) -> Rows:
     """What the training of each model cost, for comparisons at equal compute.
@@ -127,6 +132,54 @@ def belief_read(models: Models[ModelPredictor], min_position: int = 1) -> Rows:
         }
         for reader, (value, error) in scores.items():
             yield model, {"reader": reader, "value": value, "error": error, "trials": hidden.test_episodes.size}
+
+
+@measure(
+    "board",
+    by=("site", "discs"),
+    better="higher",
+    note="Accuracy of linear probes of the squares of the board on held-out games, averaged over the squares. Nanda et "
+    "al. 2023 (arXiv:2309.00941) read the discs as those of the side to move and the other side's.",
+    of=ModelPredictor,
+    fits=lambda checkpoint: isinstance(checkpoint.world, Othello),
+    key="board",
+)
+def board_read(models: Models[ModelPredictor], games: int = 200, sites: str | Sequence[str] | None = None) -> Rows:
+    """How much of an Othello board a linear probe of each layer reads.
+
+    The discs are told apart by whose they are: ``"mine, theirs"`` for the side to move, or ``"black, white"``, which
+    depends on the side to move too (Nanda et al. 2023, arXiv:2309.00941).
+
+    Parameters
+    ----------
+    games : int
+        Held-out games for fitting and scoring the probes. Every third position is read, so that each side is to move in
+        half of them.
+    sites : str or several, optional
+        Layers to read; all by default.
+
+    Returns
+    -------
+    Measure
+        By site and discs: the share of squares read right. Columns ``untrained`` and ``shuffled``, the same probe of
+        the untrained model and of the boards of other games; ``prior``, always the most frequent value of a square.
+    """
+    for model in models:
+        read = latents.heldout(model.checkpoint, games)
+        trained, untrained = (
+            latents.extract(checkpoint, read, positions=range(3, read.tokens.shape[1], 3), progress=False)
+            for checkpoint in (model.checkpoint, model.checkpoint.untrained())
+        )
+        mine = trained.obsm["board"]
+        white = (column(trained, "turn") == "white")[:, None]
+        black = np.where(white & (mine > 0), 3 - mine, mine)
+        for discs, board in (("mine, theirs", mine), ("black, white", black)):
+            trained.obsm["board"] = board
+            sweep = analysis.probe_sweep(trained, "board", sites, [0], untrained=untrained, progress=False).table
+            for row in sweep.to_dict("records"):
+                controls = {"untrained": row["untrained_accuracy"], "shuffled": row["shuffled_accuracy"]}
+                scores = {"value": row["accuracy"], "trials": row["trials"], **controls, "prior": row["chance"]}
+                yield model, {"site": row["site"], "discs": discs, **scores}
 
 
 def tokens_ahead(

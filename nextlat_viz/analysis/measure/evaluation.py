@@ -149,7 +149,7 @@ def evaluate(
             worlds = ", ".join(dict.fromkeys(checkpoint.world.name for checkpoint in loaded))
             raise ValueError(f"measures: {name!r} can be taken of none of these checkpoints (worlds: {worlds})")
     models = display.distinct(model.name for model in loaded)
-    labelled = list(zip(loaded, _world_labels(loaded), models, strict=True))
+    labelled = list(zip(loaded, world_labels(loaded), models, strict=True))
     jobs = [
         (name, *model)
         for name in (registered if names is None else dict.fromkeys(names))
@@ -204,7 +204,7 @@ def _loaded(checkpoints: Any) -> list[TrainedModel]:
     return [item if isinstance(item, TrainedModel) else load(item) for item in given]
 
 
-def _world_labels(loaded: Sequence[TrainedModel]) -> list[str]:
+def world_labels(loaded: Sequence[TrainedModel]) -> list[str]:
     """Name the world of each checkpoint; worlds of one name with different parameters by their titles."""
     names = [checkpoint.world.name for checkpoint in loaded]
     specs = {(name, json.dumps(io.plain(c.world.spec), sort_keys=True)) for name, c in zip(names, loaded, strict=True)}

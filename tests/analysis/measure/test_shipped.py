@@ -5,10 +5,13 @@ import itertools
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import nextlat_viz as nlv
-from nextlat_viz import evaluation
+from nextlat_viz import evaluation, paths
+from nextlat_viz.analysis.measure.tables import table_bytes
+from nextlat_viz.training import checkpoint
 
 _path = Path(__file__).parents[3] / "checkpoints" / "build.py"
 _spec = importlib.util.spec_from_file_location("checkpoints_build", _path)
@@ -23,6 +26,11 @@ def results():
     return evaluation.belief_table(evaluation.results())
 
 
+@pytest.fixture(scope="module")
+def models():
+    return [nlv.load(folder) for folder in checkpoint.shipped_folders()]
+
+
 def beliefs(checkpoints):
     return evaluation.belief_table(evaluation.evaluate(checkpoints, ["loss", "belief"], progress=False).table)
 
@@ -31,7 +39,7 @@ def of(results, world, objective):
     return results.query("world == @world and objective == @objective")
 
 
-def test_every_shipped_checkpoint_is_in_the_table(results):
+def test_every_shipped_checkpoint_is_in_the_table(results, models):
     shipped = nlv.list_checkpoints()
     runs = shipped.assign(folder=shipped["name"].str.split("/").str[0]).groupby(["folder", "objective"])["seed"]
     assert runs.apply(sorted).to_dict() == {
@@ -40,12 +48,28 @@ def test_every_shipped_checkpoint_is_in_the_table(results):
         for objective in recipe.objectives
     }
     table = evaluation.results()
-    assert {nlv.load(name).weights_sha256 for name in shipped["name"]} == set(table["weights_sha256"])
+    assert {model.weights_sha256 for model in models} == set(table["weights_sha256"])
     losses = table.query("measure == 'loss' and quantity == 'loss'").set_index("weights_sha256")["value"]
-    for name, loss in shipped.set_index("name")["loss"].items():
-        assert losses[nlv.load(name).weights_sha256] == pytest.approx(loss, rel=1e-5)
+    for model in models:
+        assert losses[model.weights_sha256] == pytest.approx(model.card.metrics["loss"], rel=1e-5)
     for objective, world in itertools.product(("next_token", "nextlat"), ("rrxor", "mess3", "z1r")):
         assert of(results, world, objective)["seed"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_build_measures_what_is_not_in_the_results(models, monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "RUNS", tmp_path)
+    content = (paths.checkpoints_dir() / "results.csv").read_bytes()
+    whole = build.as_text(content)
+    assert build.missing(whole, models, ()) == {}
+    losses = whole["measure"] == "loss"
+    lost = losses & (whole["objective"] == "nextlat")
+    gone = whole[-1:].assign(weights_sha256="of a model that is no longer shipped")
+    table = build.measured(pd.concat([gone, whole[~lost]]), models)
+    assert table_bytes(table, "results.csv") == content
+    table = build.measured(whole.assign(value=whole["value"].mask(losses, "0")), models, ["loss"])
+    assert table_bytes(table, "results.csv") == content
+    with pytest.raises(SystemExit, match="'los' is no measure"):
+        build.missing(whole, models, ["los"])
 
 
 def test_the_list_shows_the_headline_measure():
