@@ -23,7 +23,7 @@ import tyro
 HERE = Path(__file__).resolve().parent
 RUNS = HERE.parent / "runs" / "shipped"
 OBJECTIVES = ("next_token", "nextlat")
-KEPT = ("card.json", "model.safetensors", "metrics.csv", "snapshots/*.safetensors")
+KEPT = ("card.json", "model.safetensors", "metrics.csv", "tokenizer.json", "snapshots/*.safetensors")
 # The option is --list; a variable of that name would hide Python's own.
 Show = Annotated[bool, tyro.conf.arg(name="list")]
 # Whose UMAPs are kept, and whether of every layer and snapshot; otherwise of the final hidden state alone.
@@ -36,7 +36,8 @@ class Recipe:
 
     `seeds` is how many there are of each of the `objectives`. `snapshots` are of seed 0, by objective; `overrides`
     change the preset `tiny`, the same for all objectives, and `own` those of an objective. `variants` are further
-    models by the name of their folder: an objective and what changes in it, such as the horizon.
+    models by the name of their folder: an objective and what changes in it, such as the horizon. `note` is for the
+    card: what the data is. `file` has to be in the current folder.
     """
 
     title: str = ""
@@ -46,6 +47,8 @@ class Recipe:
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
     snapshots: dict[str, tuple[int, ...]] = field(default_factory=dict)
     variants: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    note: str = ""
+    file: str = ""
 
     @property
     def models(self) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -71,6 +74,20 @@ RECIPES = {
     "story": Recipe(seeds=3),
     # Central Helsinki needs the extra "city".
     "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 6000}),
+    # The learning rate was chosen with seed 100.
+    "text": Recipe(
+        "text:source=stories.txt",
+        seeds=3,
+        overrides={
+            **{"context": 128, "batch_size": 16, "learning_rate": 3e-3},
+            **{"steps": 700, "warmup_steps": 50, "decay_steps": 350},
+            **{"validate_every": 175, "validation_episodes": 256, "save_every": 350},
+        },
+        variants={f"{name}_d4": (name, {"horizon": 4}) for name in ("nextlat", "mtp", "jtp")},
+        note="stories.txt is 4.9 MB of children's stories, sampled from the MIT-licensed model stories15M (15 million "
+        "weights, trained on TinyStories) at temperature 0.9 among the 256 likeliest tokens. It is not distributed.",
+        file="stories.txt",
+    ),
     "queens": Recipe(
         "queens:size=7",
         seeds=3,
@@ -137,6 +154,9 @@ def train_one(run: str) -> str:
 
 
 def copy(run: str) -> None:
+    from nextlat_viz import io
+    from nextlat_viz.training.card import CARD, Card, read_card
+
     target = HERE / run
     shutil.rmtree(target, ignore_errors=True)
     for pattern in KEPT:
@@ -144,6 +164,12 @@ def copy(run: str) -> None:
             destination = target / source.relative_to(RUNS / run)
             destination.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, destination)
+    recipe = RECIPES[run.split("/")[0]]
+    if recipe.variants or recipe.note:
+        # Runs of one objective have one name, and a run does not know what its data is.
+        card = read_card(target, Card)
+        named = card.model_copy(update={"name": run, "note": recipe.note})
+        io.write(target / CARD, named.signed().model_dump_json(indent=2))
 
 
 def lay_out() -> None:
@@ -189,6 +215,10 @@ def main(names: tyro.conf.Positional[tuple[str, ...]] = (), *, workers: int = 2,
     print(f"{len(selected)} models, about {sum(filter(None, took.values())) / workers:.0f} min with {workers} workers")
     if show:
         return
+    for folder in dict.fromkeys(run.split("/")[0] for run in selected):
+        file = RECIPES[folder].file
+        if file and not Path(file).is_file():
+            raise SystemExit(f"{folder} is trained on {file}, which must be in the current folder: see its cards")
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for number, run in enumerate(pool.map(train_one, selected), start=1):
             print(f"trained {run} ({number} of {len(selected)})", flush=True)
