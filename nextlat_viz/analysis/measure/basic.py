@@ -15,7 +15,7 @@ from nextlat_viz.training.trained import TrainedModel
 
 _RESAMPLES = 200
 # From this size on, tokens are read through the unembedding, and of this many states, so that it takes minutes.
-_LARGE_VOCABULARY, _MOST_ROWS = 1000, 64_000
+_LARGE_VOCABULARY, _MOST_ROWS = 1000, 128_000
 AHEAD = (1, 2, 3, 4, 6, 8, 12, 20)
 BASIC = ("loss", "training_cost", "belief", "tokens_ahead")
 
@@ -149,7 +149,7 @@ def tokens_ahead(
         Steps ahead; offsets longer than the episodes are left out.
     episodes : int, optional
         Held-out episodes for fitting and scoring the probes; each has different tokens. By default 1,000, or as many as
-        have 64,000 tokens where they are read through the unembedding.
+        have 128,000 tokens where they are read through the unembedding.
     through : {"auto", "unembedding", "nothing"}
         ``"unembedding"`` fits a linear map to states that the model's own output head reads, D x D weights for any
         number of tokens; the controls are read through the same head. ``"nothing"`` fits weights of its own to each of
