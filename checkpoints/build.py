@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 RUNS = HERE.parent / "runs" / "shipped"
 OBJECTIVES = ("next_token", "nextlat")
-KEPT = ("card.json", "model.safetensors", "metrics.csv", "snapshots/*.safetensors")
+KEPT = ("card.json", "model.safetensors", "metrics.csv", "tokenizer.json", "snapshots/*.safetensors")
 # The option is --list; a variable of that name would hide Python's own.
 Show = Annotated[bool, tyro.conf.arg(name="list")]
 # Whose UMAPs are kept, and whether of every layer and snapshot; otherwise of the final hidden state alone.
@@ -43,7 +43,9 @@ class Recipe:
     """What is trained for a folder of models: `title` is the world's, if the folder's name does not say it all.
 
     `seeds` is how many there are of each of the `objectives`. `snapshots` are of seed 0, by objective; `overrides`
-    change the preset `tiny`, the same for all objectives, and `own` those of an objective.
+    change the preset `tiny`, the same for all objectives, and `own` those of an objective. `variants` are further
+    models by the name of their folder: an objective and what changes in it, such as the horizon. `note` is for the
+    card: what the data is. `file` has to be in the current folder.
     """
 
     title: str = ""
@@ -52,6 +54,15 @@ class Recipe:
     overrides: dict[str, Any] = field(default_factory=dict)
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
     snapshots: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    variants: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    note: str = ""
+    file: str = ""
+
+    @property
+    def models(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Objective and hyperparameters of every model, by the name of its folder."""
+        models = {name: (name, self.own.get(name, {})) for name in self.objectives} | self.variants
+        return {name: (objective, self.overrides | own) for name, (objective, own) in models.items()}
 
 
 # Closer together at the beginning, where the picture emerges.
@@ -71,6 +82,20 @@ RECIPES = {
     "story": Recipe(seeds=3),
     # Central Helsinki needs the extra "city".
     "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 6000}),
+    # The learning rate was chosen with seed 100.
+    "text": Recipe(
+        "text:source=stories.txt",
+        seeds=3,
+        overrides={
+            **{"context": 128, "batch_size": 16, "learning_rate": 3e-3},
+            **{"steps": 700, "warmup_steps": 50, "decay_steps": 350},
+            **{"validate_every": 175, "validation_episodes": 256, "save_every": 350},
+        },
+        variants={f"{name}_d4": (name, {"horizon": 4}) for name in ("nextlat", "mtp", "jtp")},
+        note="stories.txt is 4.9 MB of children's stories, sampled from the MIT-licensed model stories15M (15 million "
+        "weights, trained on TinyStories) at temperature 0.9 among the 256 likeliest tokens. It is not distributed.",
+        file="stories.txt",
+    ),
     "queens": Recipe(
         "queens:size=7",
         seeds=3,
@@ -93,10 +118,10 @@ RECIPES = {
 def runs() -> list[str]:
     """Names of all models, such as ``rrxor/nextlat/seed0``, the objectives of a seed together."""
     return [
-        f"{folder}/{objective}/seed{seed}"
+        f"{folder}/{model}/seed{seed}"
         for folder, recipe in RECIPES.items()
         for seed in range(recipe.seeds)
-        for objective in recipe.objectives
+        for model in recipe.models
     ]
 
 
@@ -126,17 +151,20 @@ def train_one(run: str) -> str:
     import nextlat_viz as nlv
 
     torch.set_num_threads(1)
-    folder, objective, name = run.split("/")
+    folder, model, name = run.split("/")
     recipe, seed = RECIPES[folder], int(name.removeprefix("seed"))
-    options = recipe.overrides | recipe.own.get(objective, {})
-    if seed == 0 and objective in recipe.snapshots:
-        options["snapshots"] = recipe.snapshots[objective]
+    objective, options = recipe.models[model]
+    if seed == 0 and model in recipe.snapshots:
+        options["snapshots"] = recipe.snapshots[model]
     title = recipe.title or folder
     nlv.train(title, objective, "tiny", seed=seed, out=RUNS / run, accelerator="cpu", progress=False, **options)
     return run
 
 
 def copy(run: str) -> None:
+    from nextlat_viz import io
+    from nextlat_viz.training.card import CARD, Card, read_card
+
     target = HERE / run
     shutil.rmtree(target, ignore_errors=True)
     for pattern in KEPT:
@@ -144,6 +172,12 @@ def copy(run: str) -> None:
             destination = target / source.relative_to(RUNS / run)
             destination.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, destination)
+    recipe = RECIPES[run.split("/")[0]]
+    if recipe.variants or recipe.note:
+        # Runs of one objective have one name, and a run does not know what its data is.
+        card = read_card(target, Card)
+        named = card.model_copy(update={"name": run, "note": recipe.note})
+        io.write(target / CARD, named.signed().model_dump_json(indent=2))
 
 
 def lay_out() -> None:
@@ -252,6 +286,10 @@ def main(
     print(f"{len(selected)} models, about {sum(filter(None, took.values())) / workers:.0f} min with {workers} workers")
     if show:
         return
+    for folder in dict.fromkeys(run.split("/")[0] for run in selected):
+        file = RECIPES[folder].file
+        if file and not Path(file).is_file():
+            raise SystemExit(f"{folder} is trained on {file}, which must be in the current folder: see its cards")
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for number, run in enumerate(pool.map(train_one, selected), start=1):
             print(f"trained {run} ({number} of {len(selected)})", flush=True)

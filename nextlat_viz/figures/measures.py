@@ -14,7 +14,7 @@ from nextlat_viz.display import draws, escape
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.layout import Grid, Layout, axis_number, note
-from nextlat_viz.figures.theme import OBJECTIVES, Theme, dash, symbol
+from nextlat_viz.figures.theme import Theme, dash, objective_name, symbol
 from nextlat_viz.plotting import MISSING, Figure
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     (['run', 'mean'], 'probability of a detour at a turn')
     """
     objectives = list(dict.fromkeys(measure.table["objective"]))
-    labels = [OBJECTIVES.get(name, str(name)) for name in objectives]
+    labels = [objective_name(name) for name in objectives]
     colors = themes.model_colors(labels)
     setting = measure.by[0] if measure.by else "objective"
     numeric = setting != "objective" and pd.api.types.is_numeric_dtype(measure.table[setting])
@@ -161,7 +161,7 @@ def _finding(measure: Measure) -> str:
     """Return a title: the measure's name, and what the means over seeds say of its objectives."""
     name = escape(measure.name[:1].upper() + measure.name[1:])
     means = measure.table.pivot_table("value", list(measure.by) or ["world"], "objective", sort=False, dropna=False)
-    labels = [escape(OBJECTIVES.get(objective, str(objective))) for objective in means]
+    labels = [escape(objective_name(objective)) for objective in means]
     if len(means) == 1:
         unit = "" if measure.unit == "share" else f" {escape(_unit(measure))}"
         text = ", ".join(f"{label} {mean:.3g}" for label, mean in zip(labels, means.iloc[0], strict=True)) + unit
@@ -207,7 +207,7 @@ def _far(rows: pd.DataFrame) -> tuple[str, list[float]] | None:
     if not 0 < high - low < _FAR * whole:
         return None
     room = 0.06 * (high - low)
-    return f"{OBJECTIVES.get(key[0], key[0])}, seed {key[1]},", [low - room, high + room]
+    return f"{objective_name(key[0])}, seed {key[1]},", [low - room, high + room]
 
 
 def _views(measure: Measure) -> list[tuple[str, pd.DataFrame]]:
@@ -331,7 +331,7 @@ def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = 
     views = [rows for _, rows in table.groupby(further, sort=False)] if further else [table]
     score = _SCORES.get(str(measure.unit), escape(measure.unit))
     for baseline in measure.references:
-        score = f"{score.split(', ')[-1]} minus {escape(OBJECTIVES.get(baseline, baseline))}'s"
+        score = f"{score.split(', ')[-1]} minus {escape(objective_name(baseline))}'s"
     for i, rows in enumerate(views):
         number = axis_number(i)
         ticks = {"dtick": 1} if np.ptp(rows["offset"]) <= _FEW else {"tickformat": "d"}

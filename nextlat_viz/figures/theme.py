@@ -37,6 +37,18 @@ _RULE = {"auto": "rgba(128,128,128,0.25)", "light": "rgba(0,0,0,0.10)", "dark": 
 _HOVER = {"auto": ("#2b2f36", "#ffffff"), "light": ("#ffffff", "#2b2f36"), "dark": ("#2b2f36", "#ffffff")}
 
 
+def objective_name(objective: object) -> str:
+    """Return what figures call an objective, or one with other hyperparameters.
+
+    Examples
+    --------
+    >>> objective_name("nextlat"), objective_name("nextlat, horizon 4"), objective_name("true world")
+    ('NextLat', 'NextLat, horizon 4', 'true world')
+    """
+    name, comma, rest = str(objective).partition(",")
+    return f"{OBJECTIVES.get(name, name)}{comma}{rest}"
+
+
 def template(theme: Theme = "auto") -> go.layout.Template:
     """Return the plotly template of a theme.
 

@@ -14,14 +14,22 @@ from nextlat_viz.errors import CheckpointError, shown
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.paths import cache_dir
 from nextlat_viz.training.card import CARD, FORMAT, Card, read_card
-from nextlat_viz.training.checkpoint import METRICS, WEIGHTS, Checkpoint, load, read_folder, read_weights
+from nextlat_viz.training.checkpoint import (
+    METRICS,
+    TOKENIZER,
+    WEIGHTS,
+    Checkpoint,
+    load,
+    read_folder,
+    read_weights,
+)
 from nextlat_viz.training.resume import snapshot_path
 from nextlat_viz.training.trained import HF_PREFIX
 
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*(\.[\w-]+)*/[A-Za-z0-9][\w-]*(\.[\w-]+)*", re.ASCII)
 _SECONDS = 20.0  # to wait for the Hub's answer
 # Bytes: of a card, of a training curve, and of a file of weights beside 4 for each parameter.
-_LARGEST_CARD, _LARGEST_METRICS, _HEADER = 1 << 20, 1 << 26, 1 << 20
+_LARGEST_CARD, _LARGEST_TEXT, _HEADER = 1 << 20, 1 << 26, 1 << 20
 
 
 def is_name(text: str) -> bool:
@@ -92,7 +100,7 @@ def push(checkpoint: Checkpoint | str, name: str, *, private: bool = True, token
     content: dict[str, Any] = {"README.md": model_card(stored.card, name).encode()}
     for step, digest in stored.card.snapshots.items():
         read_weights(snapshot_path(stored.folder, step), digest)
-    for file in (*_weights(stored.card), METRICS, CARD):
+    for file in (*_weights(stored.card), METRICS, TOKENIZER, CARD):
         if (stored.folder / file).is_file():
             content[file] = stored.folder / file
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token, library_name="nextlat_viz")
@@ -164,8 +172,9 @@ def download(name: str) -> Checkpoint | None:
         card = read_card(folder, Card)
         for file in _weights(card):
             files.append(fetch(file, 4 * card.parameters + _HEADER))
-        if METRICS in sizes or (failure is not None and (folder / METRICS).exists()):
-            files.append(fetch(METRICS, _LARGEST_METRICS))
+        for file in (METRICS, TOKENIZER):
+            if file in sizes or (failure is not None and (folder / file).exists()):
+                files.append(fetch(file, _LARGEST_TEXT))
         return read_folder(folder)
     except CheckpointError as error:
         if "sha256" in str(error):

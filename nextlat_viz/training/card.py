@@ -58,6 +58,7 @@ class Card(SignedCard):
     device : kind of device it was trained on.
     metrics : losses in nats per token, each with its floor; and `train_seconds`, over all sessions of the run.
     metrics_sha256 : hash of ``metrics.csv``; empty in cards of earlier versions.
+    note : what a reader should know of its data, such as the source of a text and its licence.
     card_sha256 : hash of all of the above.
     """
 
@@ -78,6 +79,7 @@ class Card(SignedCard):
     device: str
     metrics: dict[str, float]
     metrics_sha256: str = ""
+    note: str = ""
     card_sha256: str = ""
 
     @field_validator("config", mode="before")

@@ -31,11 +31,12 @@ from nextlat_viz.training.config import TrainConfig, resolve_config
 from nextlat_viz.training.data import training_episodes
 from nextlat_viz.training.resume import TRAIN_STATE, snapshot_path
 from nextlat_viz.training.trained import HF_PREFIX, TrainedModel
+from nextlat_viz.worlds.text.cache import keep_tokenizer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WEIGHTS, METRICS = "model.safetensors", "metrics.csv"
+WEIGHTS, METRICS, TOKENIZER = "model.safetensors", "metrics.csv", "tokenizer.json"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -337,11 +338,20 @@ def shipped_folders() -> Iterator[Path]:
 def world_of_card(spec: dict[str, Any], folder: Path) -> worlds.World:
     """Build the world of a card from its spec. It may use a file or a server only if the user asked for that world.
 
+    The tokenizer of a world of text is in the folder of the checkpoint, so that the text itself is not needed.
+
     Raises
     ------
     CheckpointError
-        If it cannot be built, or needs a file, a server or a size that the user did not ask for.
+        If it cannot be built, or needs a file, a server or a size that the user did not ask for; a tokenizer that is
+        not the one of the card.
     """
+    path = folder / TOKENIZER
+    # Folders of earlier versions do not have the file.
+    if "tokenizer_sha256" in spec and path.is_file():
+        if sha256_of(path) != spec["tokenizer_sha256"]:
+            raise CheckpointError(f"{path} is truncated or altered: its sha256 is not that of the card. Get it again.")
+        keep_tokenizer(path.read_text(encoding="utf-8"))
     try:
         return worlds.from_spec(spec, trusted=False)
     except ImportError:

@@ -21,6 +21,7 @@ from nextlat_viz.training.card import CARD, Card, command_of, device_name, sha25
 from nextlat_viz.training.checkpoint import (
     DTYPES,
     METRICS,
+    TOKENIZER,
     WEIGHTS,
     Checkpoint,
     build_model,
@@ -186,6 +187,8 @@ def train(
             metrics=validation(model) | {"train_seconds": round(state.seconds, 1)},
             metrics_sha256=sha256_of(folder / METRICS),
         ).signed()
+        if world.tokenizer:
+            io.write(folder / TOKENIZER, world.tokenizer)
         io.write(folder / WEIGHTS, content)
         io.write(folder / CARD, card.model_dump_json(indent=2))
 

@@ -167,6 +167,8 @@ class World(ABC):
         Names of the values of integer-valued states.
     optional_states : tuple of str
         Names of numeric states in which -1 means that there is no value.
+    tokenizer : str
+        The tokenizer of a world of text, as JSON, which a checkpoint keeps; empty in other worlds.
 
     Examples
     --------
@@ -202,6 +204,7 @@ class World(ABC):
     causal: bool = True
     state_names: tuple[str, ...] = ()
     optional_states: tuple[str, ...] = ()
+    tokenizer: str = ""
 
     @abstractmethod
     def sample(

@@ -302,6 +302,7 @@ def test_the_command_of_a_shipped_checkpoint_makes_its_hyperparameters(
     ((world, objective, preset), options) = asked[0]
     places = ("seed", "out", "accelerator", "devices", "strategy")
     overrides = {name: value for name, value in options.items() if name not in places}
-    world = nlv.worlds.get(world)
-    assert (world.spec, objective, options["seed"]) == (checkpoint.world.spec, checkpoint.objective, checkpoint.seed)
-    assert resolve_config(preset, world, overrides) == checkpoint.card.config
+    # The text of a world of text is not here; its title names all parameters but hashes.
+    assert world == nlv.worlds.title(checkpoint.world)
+    assert (objective, options["seed"]) == (checkpoint.objective, checkpoint.seed)
+    assert resolve_config(preset, checkpoint.world, overrides) == checkpoint.card.config

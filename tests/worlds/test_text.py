@@ -16,9 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nextlat_viz as nlv
 from benchmarks.plain import text as plain
 from nextlat_viz import worlds
-from nextlat_viz.errors import UnknownNameError
+from nextlat_viz.analysis.measure import evaluation
+from nextlat_viz.errors import CheckpointError, UnknownNameError
+from nextlat_viz.worlds import outside
 from nextlat_viz.worlds.text import Text, cache, text
 from nextlat_viz.worlds.text.corpus import BOUNDARY, in_test, readable
 
@@ -374,3 +377,64 @@ def test_the_plain_generator_slices_too() -> None:
     rows = list(plain.episodes(5, 1))
     assert [len(row) for row in rows] == [256] * 5
     assert rows == list(plain.episodes(5, 1))
+
+
+def test_a_checkpoint_reads_text_without_the_corpus(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, folder = tmp_path / "stories.txt", tmp_path / "run"
+    source.write_bytes(library.read_bytes())
+    world = text(source, vocabulary_size=300)
+    options = {"steps": 1, "layers": 1, "context": 16, "validation_episodes": 8, "logger": None, "progress": False}
+    nlv.train(world, "nextlat", out=folder, **options)
+    # Another machine: no corpus, no cache, and a user who has not built this world.
+    source.unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(cache, "_tokenizers", {})
+    monkeypatch.setattr(outside, "_asked", set())
+    there = nlv.load(folder)
+    assert (there.world.spec, there.world.vocabulary, there.world.splits) == (
+        world.spec, world.vocabulary, ("train", "test")
+    )  # fmt: skip
+    prompt = "Story 3: the cat sat"
+    tokens = there.world.encode(prompt)
+    assert there.world.decode(tokens) == prompt
+    latents = nlv.extract(there, worlds.Episodes(tokens[None, :16]), progress=False)
+    assert nlv.latents.world_of(latents).vocabulary == world.vocabulary
+    assert nlv.decoding.generate(there, [prompt[:8]], 4).tokens.shape[0] == 1
+    assert there.world.draw("passage", episode=worlds.Episodes(tokens[None])) is not None
+    assert "not here, only its tokenizer" in there.world._repr_html_()
+    missing = rf"only its tokenizer: source='{source}' with SHA-256 {world.spec['sha256']}.*from_spec.*text of your own"
+    with pytest.raises(ValueError, match=missing):
+        there.world.sample(2, 8)
+    with pytest.raises(ValueError, match="only its tokenizer"):
+        there.world.draw("frequencies")
+    # Built once from the text, wherever that is, the world that was loaded before has it too.
+    other = tmp_path / "other.txt"
+    other.write_bytes(library.read_bytes())
+    worlds.from_spec(there.world.spec | {"source": str(other)})
+    assert there.world.sample(2, 8, 1).sha256 == world.sample(2, 8, 1).sha256
+
+
+def test_the_tokenizer_of_a_checkpoint_is_sealed(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, folder = tmp_path / "stories.txt", tmp_path / "run"
+    source.write_bytes(library.read_bytes())
+    options = {"steps": 1, "layers": 1, "context": 16, "validation_episodes": 8, "logger": None, "progress": False}
+    nlv.train(text(source, vocabulary_size=300), "next_token", out=folder, **options)
+    source.unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(cache, "_tokenizers", {})
+    path = folder / "tokenizer.json"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match=r"tokenizer.json is truncated or altered: its sha256"):
+        nlv.load(folder)
+    # A checkpoint of an earlier version has none, and needs the corpus.
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"stories.txt.* does not exist"):
+        nlv.load(folder)
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="left out .*only its tokenizer"), pytest.raises(ValueError, match="shipped"):
+        evaluation._readable([folder])

@@ -12,12 +12,14 @@ from nextlat_viz import analysis, latents
 from nextlat_viz.analysis.measure.registry import MEASURES, Models, Registered, Rows, measure
 from nextlat_viz.analysis.measure.result import Measure
 from nextlat_viz.decoding.predictor import ModelPredictor
+from nextlat_viz.errors import one_of
 from nextlat_viz.latents.table import column
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds.othello.world import Othello
 
 _RESAMPLES = 200
-_LARGEST_VOCABULARY = 1000
+# From this size on, tokens are read through the unembedding, and of this many states, so that it takes minutes.
+_LARGE_VOCABULARY, _MOST_ROWS = 1000, 128_000
 AHEAD = (1, 2, 3, 4, 6, 8, 12, 20)
 BASIC = ("loss", "training_cost", "belief", "board", "tokens_ahead")
 
@@ -183,7 +185,12 @@ def board_read(models: Models[ModelPredictor], games: int = 200, sites: str | Se
 
 
 def tokens_ahead(
-    checkpoint: TrainedModel, offsets: Sequence[int] = AHEAD, episodes: int = 1000, *, progress: bool = False
+    checkpoint: TrainedModel,
+    offsets: Sequence[int] = AHEAD,
+    episodes: int | None = None,
+    *,
+    through: str = "auto",
+    progress: bool = False,
 ) -> Measure:
     """How much a linear probe of the final hidden state knows of the tokens ahead (NextLat, figure 8).
 
@@ -193,10 +200,21 @@ def tokens_ahead(
         Of a world whose tokens are predicted.
     offsets : ints
         Steps ahead; offsets longer than the episodes are left out.
-    episodes : int
-        Held-out episodes for fitting and scoring the probes; each has different tokens.
+    episodes : int, optional
+        Held-out episodes for fitting and scoring the probes; each has different tokens. By default 1,000, or as many as
+        have 128,000 tokens where they are read through the unembedding.
+    through : {"auto", "unembedding", "nothing"}
+        ``"unembedding"`` fits a linear map to states that the model's own output head reads, D x D weights for any
+        number of tokens; the controls are read through the same head. ``"nothing"`` fits weights of its own to each of
+        the 499 most frequent tokens, and others together are one class. By default the unembedding is used for a
+        vocabulary of 1,000 tokens or more.
     progress : bool
         Show a progress bar.
+
+    Raises
+    ------
+    UnknownNameError
+        For any other value of `through`.
 
     Examples
     --------
@@ -205,6 +223,14 @@ def tokens_ahead(
     >>> ahead.table["offset"].tolist(), bool((ahead.table["value"] < ahead.table["shuffled"]).all())
     ([1, 2], True)
     """
+    one_of("through", through, ("auto", "unembedding", "nothing"))
+    large = len(checkpoint.world.vocabulary) >= _LARGE_VOCABULARY
+    head = (
+        checkpoint.network.backbone.head.weight if through == "unembedding" or (through == "auto" and large) else None
+    )
+    if episodes is None:
+        length = checkpoint.reads if checkpoint.world.length is None else checkpoint.world.length
+        episodes = 1000 if head is None else min(1000, max(1, _MOST_ROWS // (length or 1)))
     read = latents.heldout(checkpoint, episodes)
     longest = int(read.length.max())
     # A prompt is given, not predicted: start at the state before the first scored token.
@@ -215,11 +241,8 @@ def tokens_ahead(
     ahead = [offset for offset in offsets if offset < longest - first]
     positions = range(first, longest)
     return analysis.probe_sweep(
-        trained, "token", "hidden", ahead, positions=positions, untrained=untrained, progress=progress
+        trained, "token", "hidden", ahead, positions=positions, untrained=untrained, head=head, progress=progress
     )
 
 
-MEASURES["tokens_ahead"] = Registered(
-    tokens_ahead,
-    lambda checkpoint: checkpoint.world.predicts_next_token and len(checkpoint.world.vocabulary) <= _LARGEST_VOCABULARY,
-)
+MEASURES["tokens_ahead"] = Registered(tokens_ahead, lambda checkpoint: checkpoint.world.predicts_next_token)

@@ -15,7 +15,6 @@ from nextlat_viz.errors import shown, unknown
 HOLDS, REVERSED, UNDECIDED = "holds", "does not hold", "undecided"
 # Of a one-sided test, with five seeds a side or with three.
 _LEVEL = 0.05
-_SIDES = ("next_token", "nextlat")
 _BEST = "true world"
 
 
@@ -29,6 +28,7 @@ class Claim:
     world, measure : as in the table of `nextlat_viz.evaluate`; worlds of one name by their titles.
     where : settings of the measure.
     baseline : settings for next-token models, where they differ.
+    objective : name of the NextLat models in the table, such as ``"nextlat, horizon 4"``.
     better : ``"higher"`` or ``"lower"``; ``"same"`` where no difference is claimed.
     unit : of the values.
     controls : by name: settings of the measure, the column of a control, or a number.
@@ -46,6 +46,7 @@ class Claim:
     controls: Mapping[str, Mapping[str, Any] | str | float] = field(default_factory=dict)
     paper: str = "not measured"
     margin: float = 0.02
+    objective: str = "nextlat"
 
 
 _BELIEF: dict[str, Any] = {
@@ -75,11 +76,14 @@ def _tracks(times: str, length: int) -> Claim:
 _GRID = "taxi:max_turns=18,width=8,height=8"
 _CITY = "taxi:city=helsinki,max_turns=35"
 _AHEAD: dict[str, Any] = {
-    "world": "story",
     "measure": "tokens_ahead",
     "unit": "nats",
+    "better": "lower",
     "controls": {"untrained": "untrained", "frequencies": "prior"},
+    "paper": "lower (figure 8)",
 }
+# The text preset's horizon is 1.
+_TEXT = {1: "nextlat", 4: "nextlat, horizon 4"}
 CLAIMS = (
     Claim("NextLat's states hold the belief, at the same loss", "rrxor", **_BELIEF),
     Claim("No difference where the next token needs the belief", "z1r", better="same", **_BELIEF),
@@ -115,19 +119,18 @@ CLAIMS = (
     ),
     Claim("NextLat's rides arrive more often", _GRID, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
     Claim("NextLat's rides arrive more often", _CITY, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
-    Claim(
-        "NextLat's states know more of the token 4 ahead",
-        where={"offset": 4},
-        better="lower",
-        paper="lower (figure 8)",
-        **_AHEAD,
-    ),
-    Claim(
-        "NextLat's states know more of the token 20 ahead",
-        where={"offset": 20},
-        better="lower",
-        paper="lower (figure 8)",
-        **_AHEAD,
+    Claim("NextLat's states know more of the token 4 ahead", "story", where={"offset": 4}, **_AHEAD),
+    Claim("NextLat's states know more of the token 20 ahead", "story", where={"offset": 20}, **_AHEAD),
+    *(
+        Claim(
+            f"In text, NextLat's states (d = {d}) know more of the token {k} ahead",
+            "text",
+            where={"offset": k},
+            objective=objective,
+            **_AHEAD,
+        )
+        for d, objective in _TEXT.items()
+        for k in (4, 20)
     ),
 )
 
@@ -174,7 +177,7 @@ def claims(table: Any = None) -> pd.DataFrame:
     for claim in CLAIMS:
         taken = found[(found["measure"] == claim.measure) & (found["world"] == claim.world)]
         first = _values(taken, "next_token", claim.where if claim.baseline is None else claim.baseline)
-        second = _values(taken, "nextlat", claim.where)
+        second = _values(taken, claim.objective, claim.where)
         if not (first and second):
             continue
         controls = {name: _control(taken, source, claim) for name, source in claim.controls.items()}
@@ -194,7 +197,7 @@ def claims(table: Any = None) -> pd.DataFrame:
                 "nextlat": second,
                 "controls": controls,
                 "paper": claim.paper,
-                "compute": _compute(found[found["world"] == claim.world]),
+                "compute": _compute(found[found["world"] == claim.world], claim.objective),
                 "p": p,
                 "verdict": verdict,
             }
@@ -245,9 +248,10 @@ def _values(rows: pd.DataFrame, objective: str, settings: Mapping[str, Any]) -> 
     return tuple(map(float, chosen.sort_values("seed")["value"]))
 
 
-def _compute(rows: pd.DataFrame) -> float:
+def _compute(rows: pd.DataFrame, objective: str) -> float:
     """Mean operations of NextLat's trainings over those of next-token's."""
-    cost = [_values(rows[rows["measure"] == "training_cost"], name, {"quantity": "training"}) for name in _SIDES]
+    sides, spent = ("next_token", objective), rows[rows["measure"] == "training_cost"]
+    cost = [_values(spent, name, {"quantity": "training"}) for name in sides]
     return float(np.mean(cost[1]) / np.mean(cost[0])) if all(cost) else float("nan")
 
 

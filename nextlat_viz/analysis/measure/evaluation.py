@@ -20,12 +20,17 @@ from nextlat_viz import analysis, display, io
 from nextlat_viz.analysis.measure.basic import BASIC
 from nextlat_viz.analysis.measure.registry import MEASURES, Registered, several
 from nextlat_viz.analysis.measure.result import Measure
-from nextlat_viz.errors import CheckpointError, unknown
+from nextlat_viz.errors import CheckpointError, UnknownNameError, unknown
+from nextlat_viz.latents import heldout
+from nextlat_viz.training.card import Card
 from nextlat_viz.training.checkpoint import load, shipped_folders
+from nextlat_viz.training.config import resolve_config
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import title
 
 PARTS = "parts"
+# Hyperparameters that make a run another model than the preset's, not another seed or a longer training of it.
+_VARIED = ("horizon", "sharing", "kv_heads")
 _SHIPPED = (
     *("next_token_test", "valid_trajectories", "detour_robustness", "compression_vafa", "compression_greedy"),
     *("distinction", "map_reconstruction", "equation_validity", "path_accuracy", "state_tracking"),
@@ -167,7 +172,9 @@ def evaluate(
             part = _part(name, registered[name], checkpoint, folder)
             # A row may be of the true world or a control, which keeps its name.
             shown = part.table["model"].replace(checkpoint.name, model)
-            part = replace(part, table=part.table.assign(world=world, model=shown))
+            own = part.table["model"] == checkpoint.name
+            objective = part.table["objective"].mask(own, _objective_label(checkpoint))
+            part = replace(part, table=part.table.assign(world=world, model=shown, objective=objective))
             results[name, world] = results[name, world] + part if (name, world) in results else part
             frames.append(part.to_frame().assign(measure=name, weights_sha256=checkpoint.weights_sha256))
     return Evaluation(results, _stacked(frames), "" if names else _left_out(loaded, registered))
@@ -212,13 +219,34 @@ def world_labels(loaded: Sequence[TrainedModel]) -> list[str]:
     return [title(c.world) if several_of[name] > 1 else name for name, c in zip(names, loaded, strict=True)]
 
 
+def _objective_label(checkpoint: TrainedModel) -> str:
+    """Name the objective of a checkpoint, with what differs from its preset in the models that are compared.
+
+    So that runs of one objective with different horizons, or different sharing, are not taken for seeds of one.
+    """
+    card = checkpoint.card
+    if not isinstance(card, Card):
+        return checkpoint.objective
+    try:
+        usual = resolve_config(card.preset, checkpoint.world, {})
+    except UnknownNameError:
+        return checkpoint.objective
+    changed = (name for name in _VARIED if getattr(card.config, name) != getattr(usual, name))
+    settings = [f"{name.replace('_', ' ')} {getattr(card.config, name)}" for name in changed]
+    return ", ".join([checkpoint.objective, *settings])
+
+
 def _readable(folders: Iterable[Path]) -> list[TrainedModel]:
-    """Load the checkpoints of folders, leaving out those that cannot be read."""
+    """Load the checkpoints of folders, leaving out those that cannot be read, or whose corpus is not here."""
     loaded = []
     for folder in folders:
         try:
-            loaded.append(load(folder))
-        except CheckpointError as error:
+            checkpoint = load(folder)
+            if checkpoint.world.tokenizer:
+                # The corpus of a world of text may not be here.
+                heldout(checkpoint, 1)
+            loaded.append(checkpoint)
+        except (CheckpointError, ValueError) as error:
             warnings.warn(f"left out {folder}: {error}", stacklevel=4)
     if not loaded:
         raise ValueError("there is no shipped checkpoint that can be read: give checkpoints=")

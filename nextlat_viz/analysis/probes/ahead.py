@@ -13,14 +13,25 @@ from jaxtyping import Float, Int
 from nextlat_viz.analysis._rows import contents, episode_index, split_episodes, swap_episodes
 from nextlat_viz.analysis.measure.result import clustered
 from nextlat_viz.analysis.probes.fit import fit_ridges, folds_of, standard
-from nextlat_viz.analysis.probes.softmax import fit_softmax
-from nextlat_viz.analysis.probes.targets import Classes, Numbers, balanced_accuracy, deviations, target_of, varies
+from nextlat_viz.analysis.probes.softmax import BATCH, Fits, fit_softmax
+from nextlat_viz.analysis.probes.targets import (
+    MOST_CLASSES,
+    Classes,
+    Numbers,
+    balanced_accuracy,
+    deviations,
+    target_of,
+    varies,
+)
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.latents.table import column, describe
 from nextlat_viz.training.checkpoint import torch_defaults
 
 # Weights of one fit. L-BFGS remembers twenty times as many numbers.
 MOST_WEIGHTS = 8_000_000
+# Logits that exist at once: of a batch while fitting through a head, so that they stay in the cache, and while scoring.
+BATCH_LOGITS, MOST_LOGITS = 1 << 21, 1 << 24
+MOST_PASSES = 200
 Scores = dict[str, float | int]
 
 
@@ -52,10 +63,10 @@ class Ahead:
                 rows[some] = rng.permutation(rows[some])
         return mixed
 
-    def target(self, latents: AnnData, name: str) -> Classes | Numbers:
+    def target(self, latents: AnnData, name: str, most_classes: int = MOST_CLASSES) -> Classes | Numbers:
         """Return the column that is predicted, checked on the rows ahead."""
         train, test = (np.unique(self.row[:, side][self.row[:, side] >= 0]) for side in (self.train, self.test))
-        return target_of(latents, name, train, test)
+        return target_of(latents, name, train, test, most_classes)
 
 
 def rows_ahead(
@@ -93,11 +104,15 @@ def probe_ahead(
     shuffle: bool,
     tol: float,
     device: str,
+    head: Float[np.ndarray, "k r"] | None = None,
 ) -> list[Scores]:
-    """Fit the probes of all offsets together, score each on held-out rows, and return the scores of each offset."""
+    """Fit the probes of all offsets together, score each on held-out rows, and return the scores of each offset.
+
+    With a `head`, a vector for each class, classes are read through it.
+    """
     rows = np.concatenate([ahead.row, ahead.rows(truth)]) if shuffle else ahead.row
     if isinstance(truth, Classes):
-        scores, compared = _classes(X, truth, name, ahead, rows, tol, device), "accuracy"
+        scores, compared = _classes(X, truth, name, ahead, rows, tol, device, head), "accuracy"
     else:
         scores, compared = _numbers(X, truth, name, ahead, rows, device), "value"
     real, controls = scores[: len(ahead.offsets)], scores[len(ahead.offsets) :]
@@ -111,7 +126,14 @@ def probe_ahead(
 
 @torch_defaults()
 def _classes(
-    X: np.ndarray, truth: Classes, name: str, ahead: Ahead, rows: np.ndarray, tol: float, device: str
+    X: np.ndarray,
+    truth: Classes,
+    name: str,
+    ahead: Ahead,
+    rows: np.ndarray,
+    tol: float,
+    device: str,
+    head: np.ndarray | None,
 ) -> list[Scores]:
     # Class k stands for all classes that no fitted row has at any offset; nothing is fitted to it.
     k = truth.classes
@@ -128,34 +150,53 @@ def _classes(
     Z = torch.from_numpy(((X - mean) / scale).astype(np.float32)).to(device)
     fit, held_out = (Z[torch.from_numpy(side).to(device)] for side in (ahead.train, ahead.test))
     width = max(1, MOST_WEIGHTS // (k * len(truth.columns) * (X.shape[1] + 1)))
+    weights = None
+    if head is not None:
+        width = max(1, BATCH_LOGITS // (BATCH * k))
+        weights = torch.from_numpy(np.pad(head, ((0, k - len(head)), (0, 0))).astype(np.float32)).to(device)
     scores: list[Scores] = []
     for start in range(0, len(rows), width):
         some = codes[start : start + width]
         goal = np.concatenate(list(some[:, ahead.train].transpose(0, 2, 1))).T
-        fits = fit_softmax(fit, torch.from_numpy(goal.copy()).to(device), k, tol=tol, seed=ahead.seed)
+        given = torch.from_numpy(goal.copy()).to(device)
+        # Through a head a few passes over all rows reach the tolerance, and each takes long.
+        passes = MOST_PASSES if head is None else MOST_PASSES // 10
+        fits = fit_softmax(fit, given, k, tol=tol, max_iter=passes, seed=ahead.seed, head=weights)
         for i, code in enumerate(some):
             columns = slice(i * len(truth.columns), (i + 1) * len(truth.columns))
-            logits = torch.einsum("nd,mkd->nmk", held_out, fits.coef[columns]) + fits.intercept[columns]
-            score = _score_classes(logits, code[ahead.test], code[ahead.train], ahead.groups[ahead.test])
+            read = _read(fits, columns, held_out, code[ahead.test])
+            score = _score_classes(*read, code[ahead.test], code[ahead.train], ahead.groups[ahead.test], k)
             scores.append({**score, "gradient": float(fits.gradient[columns].max())})
     return scores
 
 
+def _read(
+    fits: Fits, columns: slice, X: Float[torch.Tensor, "test dim"], true: Int[np.ndarray, "test m"]
+) -> tuple[Float[np.ndarray, "test m"], Float[np.ndarray, "test m"]]:
+    """Return the probability of the true class in each row, and whether another class is likelier."""
+    codes = torch.from_numpy(true.clip(0)).to(X.device)
+    p, wrong = [], []
+    size = max(1, MOST_LOGITS // (fits.coef.shape[1] if fits.base is None else len(fits.base)))
+    for rows, code in zip(X.split(size), codes.split(size), strict=True):
+        logits = fits.logits(rows, columns)
+        wrong.append(logits.argmax(2) != code)
+        p.append(torch.log_softmax(logits, 2).gather(2, code[..., None])[..., 0].double().exp())
+    return torch.cat(p).cpu().numpy(), torch.cat(wrong).double().cpu().numpy()
+
+
 def _score_classes(
-    logits: Float[torch.Tensor, "test m k"],
+    p: Float[np.ndarray, "test m"],
+    wrong: Float[np.ndarray, "test m"],
     true: Int[np.ndarray, "test m"],
     fitted: Int[np.ndarray, "train m"],
     groups: Int[np.ndarray, " test"],
+    k: int,
 ) -> Scores:
     """Score the probes of one offset, one for each of m columns of classes; -1 is no row at this offset."""
-    use, k = np.flatnonzero(true[:, 0] >= 0), logits.shape[2]
-    true, fitted, groups = true[use], fitted[fitted[:, 0] >= 0], groups[use]
+    use = np.flatnonzero(true[:, 0] >= 0)
+    p, wrong, true, fitted, groups = p[use], wrong[use], true[use], fitted[fitted[:, 0] >= 0], groups[use]
     n, column = len(fitted), np.arange(true.shape[1])
     counts = np.stack([np.bincount(codes, minlength=k) for codes in fitted.T])
-    logits = logits[torch.from_numpy(use).to(logits.device)]
-    wrong = (logits.argmax(2).cpu().numpy() != true).astype(np.float64)
-    log_p = torch.log_softmax(logits, 2).gather(2, torch.from_numpy(true)[..., None].to(logits.device))
-    p = log_p[..., 0].double().exp().cpu().numpy()
     # Mixed with the uniform distribution at the weight of one more row, so that no class has probability 0.
     losses, prior = -np.log((n * p + 1 / k) / (n + 1)), -np.log((counts + 1 / k) / (n + 1))
     return {

@@ -17,7 +17,7 @@ from nextlat_viz.analysis._threads import few_threads
 from nextlat_viz.training.checkpoint import torch_defaults
 
 # Adam: rows of a batch, least passes and steps, and the rate at the start.
-BATCH, EPOCHS, STEPS, RATE = 512, 6, 300, 0.1
+BATCH, EPOCHS, STEPS, RATE, RATE_THROUGH = 512, 6, 300, 0.1, 0.03
 # Fewer rows are fitted by L-BFGS alone, whose passes over all rows are cheap then.
 SMALL = 8 * BATCH
 # L-BFGS: steps remembered, and times a step may be shortened.
@@ -29,16 +29,23 @@ ABSENT = -30.0
 
 
 class Fits(NamedTuple):
-    """``logits = X @ coef[i].T + intercept[i]`` for problem i.
+    """``logits = X @ coef[i].T + intercept[i]`` for problem i, read through the `head` where there is one.
 
     ``gradient`` is the largest entry of the objective's gradient, 0 at the optimum; ``passes`` counts whole passes of
-    L-BFGS over the rows.
+    L-BFGS over the rows; ``base`` are the logits of the classes' frequencies.
     """
 
-    coef: Float[Tensor, "problems k dim"]
-    intercept: Float[Tensor, "problems k"]
+    coef: Float[Tensor, "problems r dim"]
+    intercept: Float[Tensor, "problems r"]
     gradient: Float[Tensor, " problems"]
     passes: int
+    head: Float[Tensor, "k r"] | None = None
+    base: Float[Tensor, " k"] | None = None
+
+    def logits(self, X: Float[Tensor, "n dim"], which: slice = slice(None)) -> Float[Tensor, "n some k"]:
+        """Logits of all classes for some of the problems."""
+        read = torch.einsum("nd,mrd->nmr", X, self.coef[which]) + self.intercept[which]
+        return read if self.head is None else read @ self.head.T + self.base
 
 
 @torch_defaults()
@@ -50,6 +57,7 @@ def fit_softmax(
     tol: float = 1e-4,
     max_iter: int = 200,
     seed: int = 0,
+    head: Float[Tensor, "k r"] | None = None,
 ) -> Fits:
     """Fit multinomial logistic regressions of the same rows, one for each column of `targets`, all at once.
 
@@ -63,22 +71,30 @@ def fit_softmax(
 
     `targets` are classes below `k`, and -1 where the problem leaves the row out. A class without a row in a problem
     gets a probability of almost zero there. `seed` is that of the order of the batches.
+
+    With a `head`, a vector for each class, the logits are ``head @ (M x + c) + (a x + b) log frequency``, and M, c, a
+    and b are fitted: r x dim weights, however many classes there are. The objective is the same, of all coefficients
+    of x. The head is whitened, so that the objective has about the same curvature in all directions.
     """
     n, dim = X.shape
-    problem = _Problem(X, targets, k, C)
+    problem = _Problem(X, targets, k, C, head)
     V = problem.start()
     with few_threads(n * targets.shape[1] * k):
         if n >= SMALL:
             V = _adam(problem, V, seed)
         V, gradient, passes = _lbfgs(problem, V, tol, max_iter)
-    W = (problem.back @ V.reshape(dim + 1, -1)).reshape(dim + 1, -1, k).permute(1, 2, 0)
-    return Fits(W[..., :dim], W[..., dim] - W[..., :dim] @ problem.centre, gradient, passes)
+    W = (problem.back @ V.flatten(1)).reshape(V.shape).permute(1, 2, 0)
+    intercept = W[..., dim] - W[..., :dim] @ problem.centre
+    return Fits(W[..., :dim], intercept, gradient, passes, problem.head, problem.base)
 
 
 class _Problem:
     """The objective in decorrelated coordinates V: ``W = back @ V``, rows ``Z = [X - centre, 1] @ back``."""
 
-    def __init__(self, X: Tensor, targets: Tensor, k: int, C: float) -> None:
+    head: Tensor | None = None
+    base: Tensor | None = None
+
+    def __init__(self, X: Tensor, targets: Tensor, k: int, C: float, head: Tensor | None = None) -> None:
         self.k, self.targets = k, targets
         self.counts = (targets >= 0).sum(0)
         self.complete = bool((self.counts == len(X)).all())
@@ -99,6 +115,22 @@ class _Problem:
         self.penalty = (back[:-1].T @ back[:-1]).to(X.dtype)
         self.back, self.ahead, self.centre = back.to(X.dtype), self.ahead.to(X.dtype), centre.to(X.dtype)
         self.decay = self.decay.to(X.dtype)
+        if head is not None:
+            self._whiten(head)
+
+    def _whiten(self, head: Tensor) -> None:
+        share = self.seen().sum(0).double()
+        share /= share.sum()
+        base = torch.where(share > 0, share.clamp(min=1e-300).log(), ABSENT)
+        # One more column, so that a probe can take back the frequencies that it starts from.
+        wide = torch.cat([head.double(), torch.where(share > 0, base, 0)[:, None]], 1)
+        wide -= share @ wide
+        # The curvature of the objective: of the loss at the frequencies, and of the penalty.
+        moments = (wide.T * (share + float(self.decay.min()))) @ wide
+        moments.diagonal().add_(1e-6 * moments.diagonal().mean())
+        lower = torch.linalg.cholesky(moments)
+        self.head = torch.linalg.solve_triangular(lower, wide.T, upper=False).T.to(self.Z.dtype).contiguous()
+        self.base = base.to(self.Z.dtype)
 
     def seen(self) -> Tensor:
         """Number of rows of each class, (problems, k)."""
@@ -107,6 +139,8 @@ class _Problem:
     def start(self) -> Tensor:
         """Weights of zero, and intercepts that give each class its frequency."""
         seen = self.seen()
+        if self.head is not None:
+            return self.Z.new_zeros(len(self.back), len(seen), self.head.shape[1])
         logits = torch.where(seen > 0, seen.double().clamp(min=1).log() - seen.sum(1, keepdim=True).log(), ABSENT)
         W = torch.zeros(len(self.back), len(seen), self.k, dtype=self.Z.dtype, device=self.Z.device)
         W[-1] = logits.to(W.dtype)
@@ -114,7 +148,10 @@ class _Problem:
 
     def residuals(self, Z: Tensor, V: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities minus the one-hot truth, 0 in rows a problem leaves out; and the probability of the truth."""
-        p = torch.softmax((Z @ V.flatten(1)).view(len(Z), -1, self.k), 2)
+        logits = (Z @ V.flatten(1)).view(len(Z), -1, V.shape[2])
+        if self.head is not None:
+            logits = (logits @ self.head.T).add_(self.base)
+        p = torch.softmax(logits, 2)
         true = targets.clamp(min=0).unsqueeze(2)
         hit = p.gather(2, true)
         if self.complete:
@@ -125,18 +162,27 @@ class _Problem:
             p.mul_(used).scatter_add_(2, true, -used)
         return p, hit.squeeze(2)
 
+    def slope(self, Z: Tensor, p: Tensor) -> Tensor:
+        """Sum over rows of the gradient of their loss, (dim + 1, problems, r), from what `residuals` returns."""
+        back = p if self.head is None else p @ self.head
+        return (Z.T @ back.flatten(1)).view(len(self.back), *back.shape[1:])
+
+    def shrunk(self, V: Tensor) -> Tensor:
+        """Gradient of half the sum of squared coefficients of all classes, (dim + 1, problems, r)."""
+        shrunk = (self.penalty @ V.flatten(1)).view(V.shape)
+        return shrunk if self.head is None else shrunk @ (self.head.T @ self.head)
+
     def __call__(self, V: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Objective (float64) and gradient of some of the problems, over all rows."""
         loss = torch.zeros(len(which), dtype=torch.float64, device=V.device)
         gradient = torch.zeros_like(V)
-        flat = gradient.view(len(V), -1)
-        for at in torch.arange(len(self.Z), device=V.device).split(max(256, PIECE // flat.shape[1])):
+        for at in torch.arange(len(self.Z), device=V.device).split(max(256, PIECE // (len(which) * self.k))):
             rows = slice(int(at[0]), int(at[-1]) + 1)
             p, hit = self.residuals(self.Z[rows], V, self.targets[rows][:, which])
             loss -= hit.clamp(min=1e-30).log().sum(0, dtype=torch.float64)
-            flat.addmm_(self.Z[rows].T, p.flatten(1))
+            gradient += self.slope(self.Z[rows], p)
         gradient /= self.counts[which, None]
-        shrunk = (self.penalty @ V.flatten(1)).view(V.shape) * self.decay[which, None]
+        shrunk = self.shrunk(V) * self.decay[which, None]
         return loss / self.counts[which] + _dot(V, shrunk).double() / 2, gradient + shrunk
 
     def steepest(self, gradient: Tensor) -> Tensor:
@@ -155,17 +201,19 @@ def _adam(problem: _Problem, V: Tensor, seed: int) -> Tensor:
     mean, square = torch.zeros_like(V), torch.zeros_like(V)
     epochs = max(EPOCHS, math.ceil(STEPS / (n // BATCH)))
     steps, step = epochs * (n // BATCH), 0
+    # Through a head a step in one weight moves all logits.
+    top = RATE if problem.head is None else RATE_THROUGH
     for _ in range(epochs):
         shuffled = torch.randperm(n, generator=order).to(V.device)
         for rows in shuffled[: n // BATCH * BATCH].split(BATCH):
             step += 1
             Z = problem.Z[rows]
             p, _ = problem.residuals(Z, V, problem.targets[rows])
-            gradient = (Z.T @ p.flatten(1)).view(V.shape) * share
-            gradient += (problem.penalty @ V.flatten(1)).view(V.shape) * problem.decay[:, None]
+            gradient = problem.slope(Z, p) * share
+            gradient += problem.shrunk(V) * problem.decay[:, None]
             mean.lerp_(gradient, 0.1)
             square.lerp_(gradient.square(), max(0.02, 1 / step))
-            rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+            rate = top * (1 + math.cos(math.pi * step / steps)) / 2
             V = V.addcdiv(mean / (1 - 0.9**step), square.sqrt() + 1e-4, value=-rate)
     return V
 

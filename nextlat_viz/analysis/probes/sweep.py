@@ -10,22 +10,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from nextlat_viz.analysis._rows import features, latents_of, require_same_rows, sites_named, untrained_of
 from nextlat_viz.analysis.measure import Measure, record, several
+from nextlat_viz.analysis.prediction import token_ids
 from nextlat_viz.analysis.probes.ahead import Ahead, Scores, probe_ahead, rows_ahead
-from nextlat_viz.analysis.probes.targets import TOLERANCE, Classes
+from nextlat_viz.analysis.probes.targets import MOST_CLASSES, TOLERANCE, Classes, Numbers
 from nextlat_viz.errors import at_least, listed, one_of
 from nextlat_viz.latents.table import meta
 from nextlat_viz.models.objective import device_of
 
 CONTROLS = ("shuffled",)
+_TOKENS = ("token", "token_id")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,6 +131,7 @@ def probe_sweep(
     tol: float = TOLERANCE,
     seed: int = 0,
     device: str = "cpu",
+    head: Any = None,
     progress: bool = True,
 ) -> ProbeSweep:
     """Fit linear probes that read, from the latent at position t, the truth at position t + offset.
@@ -160,6 +166,11 @@ def probe_sweep(
         Of split, folds, shuffle, and the order of the rows in the fit.
     device : str
         ``"cpu"``, or ``"cuda"``.
+    head : (V, D) array or tensor, or a list with one per run, optional
+        Weights of the model's output head, such as ``checkpoint.network.backbone.head.weight``: tokens are read
+        through it, for vocabularies of thousands. The logits are ``head @ (M h + c) + (a h + b) log frequency``, with
+        about D x D weights to fit instead of V x D. All tokens are classes then, not only the 499 most frequent. The
+        controls are read through the same head.
 
     Returns
     -------
@@ -175,7 +186,8 @@ def probe_sweep(
     UnknownNameError
         No such site, target or control.
     ValueError
-        An offset beyond the episodes, or below 0; both numbers and classes among the targets; no target or offset.
+        An offset beyond the episodes, or below 0; both numbers and classes among the targets; no target or offset; a
+        head of another vocabulary, or for another target than tokens.
 
     Examples
     --------
@@ -199,7 +211,9 @@ def probe_sweep(
         one_of("control", name, CONTROLS)
     if len(blanks) != len(runs):
         raise ValueError(f"untrained must be one table per run, got {len(blanks)} for {len(runs)} runs")
-    targets = several(target)
+    targets, heads = several(target), _heads(head, len(runs))
+    if head is not None and not set(targets) <= set(_TOKENS):
+        raise ValueError(f"head reads tokens, and target is {target!r}: leave head out, or take target='token'")
     given = listed("offsets", offsets, "range(1, 21)")
     steps = sorted({at_least("offsets", step, 0, "they count steps ahead, and 0 is now") for step in given})
     positions = None if positions is None else listed("positions", positions, "[1, 2]")
@@ -214,26 +228,28 @@ def probe_sweep(
     kinds: dict[str, str] = {}
     ahead: dict[str, Ahead] = {}
     jobs = [
-        (run, blank, name, site)
-        for run, blank in zip(runs, blanks, strict=True)
+        (run, blank, weights, name, site)
+        for run, blank, weights in zip(runs, blanks, heads, strict=True)
         for name in targets
         for site in sites_named(run, sites)
     ]
-    for run, blank, name, site in tqdm(jobs, desc="probes", unit="site", disable=not progress):
+    for run, blank, weights, name, site in tqdm(jobs, desc="probes", unit="site", disable=not progress):
         world = meta(run)["world"]
         if world not in ahead:
             # Runs of one world are paired by seed, so they share rows, split and shuffle.
             ahead[world] = rows_ahead(run, steps, positions, test_size, seed)
-        truth = ahead[world].target(run, name)
+        truth = ahead[world].target(run, name, MOST_CLASSES if weights is None else run.n_obs)
+        through = None if weights is None else _of_classes(weights, run, truth)
         kinds.setdefault("classes" if isinstance(truth, Classes) else "numbers", name)
         if len(kinds) > 1:
             raise ValueError(
                 f"{kinds['numbers']!r} is read as numbers and {kinds['classes']!r} as classes: their scores have no "
                 "unit in common, sweep one after the other"
             )
-        scores = probe_ahead(features(run, site), truth, name, ahead[world], "shuffled" in controls, tol, device)
+        fit = partial(probe_ahead, truth=truth, name=name, ahead=ahead[world], tol=tol, device=device, head=through)
+        scores = fit(features(run, site), shuffle="shuffled" in controls)
         if blank is not None:
-            control = probe_ahead(features(blank, site), truth, name, ahead[world], False, tol, device)
+            control = fit(features(blank, site), shuffle=False)
             scores = [score | _as_control(other) for score, other in zip(scores, control, strict=True)]
         place = {"site": site} | ({"target": name} if len(targets) > 1 else {})
         rows += [_row(run, {"offset": offset, **place, **score}) for offset, score in zip(steps, scores, strict=True)]
@@ -244,9 +260,32 @@ def probe_sweep(
         ("offset", "site", "target") if len(targets) > 1 else ("offset", "site"),
         unit="nats" if classes else "R2",
         better="lower" if classes else "higher",
-        note="Linear probes on frozen latents that read the truth offset steps ahead, on held-out episodes. "
-        "NextLat (arXiv:2511.05963), figure 8.",
+        note="Linear probes on frozen latents that read the truth offset steps ahead, on held-out episodes"
+        f"{'' if head is None else ', through the output head of the model'}. NextLat (arXiv:2511.05963), figure 8.",
     )
+
+
+def _heads(head: Any, runs: int) -> list[Float[np.ndarray, "V D"] | None]:
+    """Return the head of each run; one that is given alone is that of all."""
+    given = list(head) if isinstance(head, list | tuple) else [head] * runs
+    if len(given) != runs:
+        raise ValueError(f"head must be one array, or a list with one per run: got {len(given)} for {runs} runs")
+    heads = []
+    for weights in given:
+        values = weights.detach().float().cpu().numpy() if isinstance(weights, Tensor) else weights
+        if values is not None and np.ndim(values) != 2:
+            raise ValueError(f"head must be an array of (tokens, width), got shape {np.shape(values)}")
+        heads.append(None if values is None else np.asarray(values))
+    return heads
+
+
+def _of_classes(head: Float[np.ndarray, "V D"], latents: AnnData, truth: Classes | Numbers) -> Float[np.ndarray, "k D"]:
+    """Return the rows of a head for the tokens that are the classes of a target."""
+    codes, first = np.unique(truth.values[:, 0], return_index=True)
+    ids = token_ids(latents, first[codes >= 0])
+    if ids.max() >= len(head):
+        raise ValueError(f"head has {len(head)} tokens, and token {ids.max()} occurs: give the head of this model")
+    return head[ids]
 
 
 def _row(run: AnnData, scores: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A cache of packed text on disk."""
+"""A cache of packed text on disk, and the tokenizers of loaded checkpoints."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from nextlat_viz import io
 _FORMAT = "nextlat_viz.text/1"
 
 
+# Also in memory, because the disk may be read-only.
+_tokenizers: dict[str, str] = {}
+
+
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A tokenizer as JSON, and by split the packed tokens and the number of documents."""
+    """A tokenizer as JSON, and by split the packed tokens and the number of documents; no split without the corpus."""
 
     tokenizer: str
     parts: dict[str, Integer[np.ndarray, " tokens"]]
@@ -78,6 +82,24 @@ def recall(name: str) -> str | None:
         return (folder() / f"{name}.txt").read_text("utf-8")
     except (OSError, ValueError):
         return None
+
+
+def keep_tokenizer(tokenizer: str) -> str:
+    """Keep a tokenizer, as JSON, and return its hash."""
+    sha256 = hashlib.sha256(tokenizer.encode()).hexdigest()
+    if sha256 not in _tokenizers:
+        _tokenizers[sha256] = tokenizer
+        remember(sha256, tokenizer)
+    return sha256
+
+
+def kept_tokenizer(sha256: str | None) -> str | None:
+    """The tokenizer of this hash as JSON, if a checkpoint that was loaded here had it."""
+    if sha256 is None:
+        return None
+    stored = _tokenizers.get(sha256) or recall(sha256)
+    matches = stored is not None and hashlib.sha256(stored.encode()).hexdigest() == sha256
+    return stored if matches else None
 
 
 def _write(path: Path, content: bytes) -> str:

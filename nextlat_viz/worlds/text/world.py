@@ -22,20 +22,40 @@ from nextlat_viz.worlds.text.corpus import BOUNDARY, TextSource
 class Text(World):
     """Windows of packed documents; built by ``text`` from a file or a data set.
 
+    A checkpoint keeps the tokenizer. Where it is loaded and the corpus is not there, the world reads and writes text,
+    and a ValueError of ``sample`` says how to give it the corpus.
+
     Pictures: ``"passage"``, the text of an episode with the current token marked, or the start of the training
     documents; ``"frequencies"``, the frequency of each token by rank.
     """
 
     pictures = ("passage", "frequencies")
 
-    def __init__(self, packed: Packed, spec: Spec) -> None:
-        self.packed = packed
+    def __init__(self, packed: Packed, spec: Spec, entry: str) -> None:
+        self._packed, self._entry = packed, entry
         self.name = "text"
         self.spec = spec
+        self.tokenizer = packed.tokenizer
         self._bytes = corpus.token_bytes(packed.tokenizer)
         self.vocabulary = tuple(map(corpus.readable, self._bytes))
         self.boundary = self._bytes.index(BOUNDARY.encode())
-        self.splits = tuple(packed.parts)
+        self.splits = ("train", "test") if spec["test_share"] else ("train",)
+
+    @property
+    def packed(self) -> Packed:
+        """The packed corpus; a ValueError where it is not there, until it is in the cache."""
+        if not self._packed.parts:
+            corpus = cache.read(self._entry)
+            if corpus is None:
+                raise ValueError(
+                    f"the text of this world is not here, only its tokenizer: source={self.spec['source']!r} with "
+                    f"SHA-256 {self.spec['sha256']}. Build the world once from that text, with "
+                    "nlv.worlds.from_spec(world.spec | {'source': path}), and call this again; or give text of your "
+                    "own, as Episodes(world.encode(text)[None])"
+                )
+            _require_tokenizer(corpus, self.spec["source"], self.spec["tokenizer_sha256"])
+            self._packed = corpus
+        return self._packed
 
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "train", states: bool = True
@@ -99,14 +119,14 @@ class Text(World):
 
     def facts(self) -> dict[str, str]:
         sizes = {
-            split: f"{self.packed.documents[split]:,} documents, {len(tokens):,} tokens"
-            for split, tokens in self.packed.parts.items()
+            split: f"{self._packed.documents[split]:,} documents, {len(tokens):,} tokens"
+            for split, tokens in self._packed.parts.items()
         }
-        return super().facts() | sizes
+        return super().facts() | (sizes or {"text": "not here, only its tokenizer"})
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return corpus.parse(self.packed.tokenizer)
+        return corpus.parse(self.tokenizer)
 
 
 def text(
@@ -149,7 +169,7 @@ def text(
     sha256, tokenizer_sha256 : str, optional
         Expected hashes of the corpus and of the tokenizer; others are an error. ``spec`` contains them, so that
         ``from_spec`` never uses another text. If the cache has the corpus with this ``sha256``, the source is not
-        needed.
+        needed. If only the tokenizer is known, from a checkpoint that was loaded, the world cannot be sampled.
 
     Raises
     ------
@@ -183,29 +203,38 @@ def text(
     limit = None if documents is None else checks.integer("documents", documents)
     origin = TextSource(str(source), separator, column, limit, subset, revision)
     made = {"vocabulary_size": size, "test_share": test_share}
-    packed, origin, digest = _packed(origin, made, sha256)
-    trained = hashlib.sha256(packed.tokenizer.encode()).hexdigest()
-    if tokenizer_sha256 not in (None, trained):
-        raise ValueError(
-            f"the tokenizer trained on source={origin.name!r} has SHA-256 {trained}, expected {tokenizer_sha256}: the "
-            "installed version of tokenizers merges other pairs; install the version it was made with"
-        )
+    packed, origin, digest = _packed(origin, made, sha256, tokenizer_sha256)
+    trained = _require_tokenizer(packed, origin.name, tokenizer_sha256)
     usual = asdict(TextSource(""))
     chosen = {key: value for key, value in asdict(origin).items() if key != "name" and value != usual[key]}
     if "limit" in chosen:
         chosen["documents"] = chosen.pop("limit")
     hashes = {"sha256": digest, "tokenizer_sha256": trained}
-    return Text(packed, {"name": "text", "source": origin.name, **made, **chosen, **hashes})
+    spec = {"name": "text", "source": origin.name, **made, **chosen, **hashes}
+    return Text(packed, spec, _entry(origin, made, digest))
 
 
-def _packed(source: TextSource, made: Spec, sha256: str | None) -> tuple[Packed, TextSource, str]:
+def _entry(source: TextSource, made: Spec, digest: str) -> str:
+    """Name of a packed corpus in the cache."""
+    options = {"separator": source.separator, "column": source.column, "limit": source.limit}
+    return cache.key(sha256=digest, **options, **made)
+
+
+def _require_tokenizer(packed: Packed, source: str, expected: str | None) -> str:
+    """Return the hash of a tokenizer; a ValueError if it is not the expected one."""
+    trained = hashlib.sha256(packed.tokenizer.encode()).hexdigest()
+    if expected not in (None, trained):
+        raise ValueError(
+            f"the tokenizer trained on source={source!r} has SHA-256 {trained}, expected {expected}: the "
+            "installed version of tokenizers merges other pairs; install the version it was made with"
+        )
+    return trained
+
+
+def _packed(
+    source: TextSource, made: Spec, sha256: str | None, tokenizer_sha256: str | None
+) -> tuple[Packed, TextSource, str]:
     """The packed corpus, from the cache if possible, its source with the revision used, and its hash."""
-
-    def cached(digest: str) -> tuple[str, Packed | None]:
-        options = {"separator": source.separator, "column": source.column, "limit": source.limit}
-        entry = cache.key(sha256=digest, **options, **made)
-        return entry, cache.read(entry)
-
     if not source.is_file:
         if not (sha256 and source.revision):
             source = replace(source, revision=corpus.latest(source))
@@ -213,15 +242,23 @@ def _packed(source: TextSource, made: Spec, sha256: str | None) -> tuple[Packed,
     else:
         known = None if Path(source.name).expanduser().exists() and not outside.confined() else sha256
     # The hash identifies the text, so a cached result is used without reading the source, which may be gone.
-    if known and (hit := cached(known)[1]):
+    if known and (hit := cache.read(_entry(source, made, known))):
         return hit, source, known
-    texts, digest = corpus.read_file(source) if source.is_file else corpus.read_dataset(source)
+    try:
+        texts, digest = corpus.read_file(source) if source.is_file else corpus.read_dataset(source)
+    except ValueError:
+        # A checkpoint brought the tokenizer, which is enough to read and write text.
+        tokenizer = cache.kept_tokenizer(tokenizer_sha256)
+        if sha256 is None or tokenizer is None:
+            raise
+        return Packed(tokenizer, {}, {}), source, sha256
     if sha256 not in (None, digest):
         raise ValueError(
             f"source={source.name!r} has SHA-256 {digest}, expected {sha256}: this is not the text the world was made "
             "from; restore that text, or build a new world without sha256"
         )
-    entry, hit = cached(digest)
+    entry = _entry(source, made, digest)
+    hit = cache.read(entry)
     if hit is None:
         hit = _pack(texts, source, made)
         cache.store(entry, hit)

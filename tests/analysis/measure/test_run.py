@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,14 @@ def test_worlds_of_one_name_are_kept_apart() -> None:
         (name, world) for name in ("loss", "transition_consistency") for world in ("mess3", "mess3:x=0.1")
     ]
     assert set(table.table["world"]) == {"mess3", "mess3:x=0.1"}
+
+
+def test_runs_of_one_objective_with_another_horizon_are_no_further_seeds() -> None:
+    usual = nlv.load("mess3/nextlat")
+    config = usual.card.config.model_copy(update={"horizon": 4, "steps": 10})
+    other = replace(usual, card=usual.card.model_copy(update={"config": config}))
+    table = evaluation.evaluate([usual, other], "loss", progress=False).table
+    assert table["objective"].unique().tolist() == ["nextlat", "nextlat, horizon 4"]
 
 
 def test_what_is_asked_wrongly() -> None:

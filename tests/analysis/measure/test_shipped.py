@@ -41,11 +41,15 @@ def of(results, world, objective):
 
 def test_every_shipped_checkpoint_is_in_the_table(results, models):
     shipped = nlv.list_checkpoints()
-    runs = shipped.assign(folder=shipped["name"].str.split("/").str[0]).groupby(["folder", "objective"])["seed"]
-    assert runs.apply(sorted).to_dict() == {
-        (folder, objective): list(range(recipe.seeds))
+    folder, model = (shipped["name"].str.split("/").str[part] for part in (0, 1))
+    runs = shipped.assign(folder=folder, model=model).groupby(["folder", "model"])
+    assert runs["seed"].apply(sorted).to_dict() == {
+        (folder, model): list(range(recipe.seeds)) for folder, recipe in RECIPES.items() for model in recipe.models
+    }
+    assert runs["objective"].agg(set).to_dict() == {
+        (folder, model): {objective}
         for folder, recipe in RECIPES.items()
-        for objective in recipe.objectives
+        for model, (objective, _) in recipe.models.items()
     }
     table = evaluation.results()
     assert {model.weights_sha256 for model in models} == set(table["weights_sha256"])
@@ -70,6 +74,16 @@ def test_a_build_measures_what_is_not_in_the_results(models, monkeypatch, tmp_pa
     assert table_bytes(table, "results.csv") == content
     with pytest.raises(SystemExit, match="'los' is no measure"):
         build.missing(whole, models, ["los"])
+
+
+def test_variants_of_an_objective_are_models_of_their_own():
+    recipe = build.Recipe(overrides={"steps": 6}, own={"nextlat": {"lambda_h": 2.0}})
+    recipe.variants["nextlat_d4"] = ("nextlat", {"horizon": 4})
+    assert recipe.models == {
+        "next_token": ("next_token", {"steps": 6}),
+        "nextlat": ("nextlat", {"steps": 6, "lambda_h": 2.0}),
+        "nextlat_d4": ("nextlat", {"steps": 6, "horizon": 4}),
+    }
 
 
 def test_the_list_shows_the_headline_measure():
@@ -126,8 +140,10 @@ def test_no_loss_is_under_its_floor(results):
     assert (results["excess"] >= 0).all()
     assert (results["loss"] >= results["floor"]).all()
     shipped = nlv.list_checkpoints()
-    assert shipped["floor"].notna().all()
-    assert (shipped["loss"] >= shipped["floor"]).all()
+    # The law of a text is not known.
+    known = shipped[~shipped["world"].str.startswith("text:")]
+    assert known["floor"].notna().all()
+    assert (known["loss"] >= known["floor"]).all()
 
 
 def test_controls_are_lower(results):
@@ -149,7 +165,7 @@ def test_shipped_weights_give_the_numbers_in_the_table(results, name):
 def test_shipped_checkpoints_are_small():
     from nextlat_viz.paths import checkpoints_dir
 
-    assert sum(path.stat().st_size for path in checkpoints_dir().rglob("*") if path.is_file()) < 40_000_000
+    assert sum(path.stat().st_size for path in checkpoints_dir().rglob("*") if path.is_file()) < 60_000_000
 
 
 @pytest.mark.parametrize("objective", ["next_token", "nextlat"])
