@@ -35,7 +35,8 @@ class Recipe:
     """What is trained for a folder of models: `title` is the world's, if the folder's name does not say it all.
 
     `seeds` is how many there are of each of the `objectives`. `snapshots` are of seed 0, by objective; `overrides`
-    change the preset `tiny`, the same for all objectives, and `own` those of an objective.
+    change the preset `tiny`, the same for all objectives, and `own` those of an objective. `variants` are further
+    models by the name of their folder: an objective and what changes in it, such as the horizon.
     """
 
     title: str = ""
@@ -44,6 +45,13 @@ class Recipe:
     overrides: dict[str, Any] = field(default_factory=dict)
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
     snapshots: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    variants: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def models(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Objective and hyperparameters of every model, by the name of its folder."""
+        models = {name: (name, self.own.get(name, {})) for name in self.objectives} | self.variants
+        return {name: (objective, self.overrides | own) for name, (objective, own) in models.items()}
 
 
 # Closer together at the beginning, where the picture emerges.
@@ -85,10 +93,10 @@ RECIPES = {
 def runs() -> list[str]:
     """Names of all models, such as ``rrxor/nextlat/seed0``, the objectives of a seed together."""
     return [
-        f"{folder}/{objective}/seed{seed}"
+        f"{folder}/{model}/seed{seed}"
         for folder, recipe in RECIPES.items()
         for seed in range(recipe.seeds)
-        for objective in recipe.objectives
+        for model in recipe.models
     ]
 
 
@@ -118,11 +126,11 @@ def train_one(run: str) -> str:
     import nextlat_viz as nlv
 
     torch.set_num_threads(1)
-    folder, objective, name = run.split("/")
+    folder, model, name = run.split("/")
     recipe, seed = RECIPES[folder], int(name.removeprefix("seed"))
-    options = recipe.overrides | recipe.own.get(objective, {})
-    if seed == 0 and objective in recipe.snapshots:
-        options["snapshots"] = recipe.snapshots[objective]
+    objective, options = recipe.models[model]
+    if seed == 0 and model in recipe.snapshots:
+        options["snapshots"] = recipe.snapshots[model]
     title = recipe.title or folder
     nlv.train(title, objective, "tiny", seed=seed, out=RUNS / run, accelerator="cpu", progress=False, **options)
     return run

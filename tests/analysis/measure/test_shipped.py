@@ -33,11 +33,15 @@ def of(results, world, objective):
 
 def test_every_shipped_checkpoint_is_in_the_table(results):
     shipped = nlv.list_checkpoints()
-    runs = shipped.assign(folder=shipped["name"].str.split("/").str[0]).groupby(["folder", "objective"])["seed"]
-    assert runs.apply(sorted).to_dict() == {
-        (folder, objective): list(range(recipe.seeds))
+    folder, model = (shipped["name"].str.split("/").str[part] for part in (0, 1))
+    runs = shipped.assign(folder=folder, model=model).groupby(["folder", "model"])
+    assert runs["seed"].apply(sorted).to_dict() == {
+        (folder, model): list(range(recipe.seeds)) for folder, recipe in RECIPES.items() for model in recipe.models
+    }
+    assert runs["objective"].agg(set).to_dict() == {
+        (folder, model): {objective}
         for folder, recipe in RECIPES.items()
-        for objective in recipe.objectives
+        for model, (objective, _) in recipe.models.items()
     }
     table = evaluation.results()
     assert {nlv.load(name).weights_sha256 for name in shipped["name"]} == set(table["weights_sha256"])
@@ -46,6 +50,16 @@ def test_every_shipped_checkpoint_is_in_the_table(results):
         assert losses[nlv.load(name).weights_sha256] == pytest.approx(loss, rel=1e-5)
     for objective, world in itertools.product(("next_token", "nextlat"), ("rrxor", "mess3", "z1r")):
         assert of(results, world, objective)["seed"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_variants_of_an_objective_are_models_of_their_own():
+    recipe = build.Recipe(overrides={"steps": 6}, own={"nextlat": {"lambda_h": 2.0}})
+    recipe.variants["nextlat_d4"] = ("nextlat", {"horizon": 4})
+    assert recipe.models == {
+        "next_token": ("next_token", {"steps": 6}),
+        "nextlat": ("nextlat", {"steps": 6, "lambda_h": 2.0}),
+        "nextlat_d4": ("nextlat", {"steps": 6, "horizon": 4}),
+    }
 
 
 def test_the_list_shows_the_headline_measure():
