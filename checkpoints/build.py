@@ -71,6 +71,21 @@ RECIPES = {
     "story": Recipe(seeds=3),
     # Central Helsinki needs the extra "city".
     "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 6000}),
+    # The projections that attention shares. A folder deeper than the others: its models compare with
+    # story/next_token alone, and are no further seeds of it in the table of results and in the gallery.
+    "sharing/story": Recipe(
+        "story",
+        seeds=3,
+        objectives=(),
+        variants={
+            "k=v": ("next_token", {"sharing": "k=v"}),
+            "k=v-gqa": ("next_token", {"sharing": "k=v", "kv_heads": 2}),
+            "k=v-mqa": ("next_token", {"sharing": "k=v", "kv_heads": 1}),
+            "mqa": ("next_token", {"kv_heads": 1}),
+            "q=k": ("next_token", {"sharing": "q=k"}),
+            "q=k=v": ("next_token", {"sharing": "q=k=v"}),
+        },
+    ),
     "queens": Recipe(
         "queens:size=7",
         seeds=3,
@@ -126,7 +141,7 @@ def train_one(run: str) -> str:
     import nextlat_viz as nlv
 
     torch.set_num_threads(1)
-    folder, model, name = run.split("/")
+    folder, model, name = run.rsplit("/", 2)
     recipe, seed = RECIPES[folder], int(name.removeprefix("seed"))
     objective, options = recipe.models[model]
     if seed == 0 and model in recipe.snapshots:
