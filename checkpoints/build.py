@@ -96,6 +96,21 @@ RECIPES = {
         "weights, trained on TinyStories) at temperature 0.9 among the 256 likeliest tokens. It is not distributed.",
         file="stories.txt",
     ),
+    # The projections that attention shares. A folder deeper than the others: its models compare with
+    # story/next_token alone, and are no further seeds of it in the table of results and in the gallery.
+    "sharing/story": Recipe(
+        "story",
+        seeds=3,
+        objectives=(),
+        variants={
+            "k=v": ("next_token", {"sharing": "k=v"}),
+            "k=v-gqa": ("next_token", {"sharing": "k=v", "kv_heads": 2}),
+            "k=v-mqa": ("next_token", {"sharing": "k=v", "kv_heads": 1}),
+            "mqa": ("next_token", {"kv_heads": 1}),
+            "q=k": ("next_token", {"sharing": "q=k"}),
+            "q=k=v": ("next_token", {"sharing": "q=k=v"}),
+        },
+    ),
     "queens": Recipe(
         "queens:size=7",
         seeds=3,
@@ -151,7 +166,7 @@ def train_one(run: str) -> str:
     import nextlat_viz as nlv
 
     torch.set_num_threads(1)
-    folder, model, name = run.split("/")
+    folder, model, name = run.rsplit("/", 2)
     recipe, seed = RECIPES[folder], int(name.removeprefix("seed"))
     objective, options = recipe.models[model]
     if seed == 0 and model in recipe.snapshots:

@@ -217,6 +217,9 @@ def blocks_of(module: nn.Module) -> nn.ModuleList | None:
 
 def is_causal_lm(module: nn.Module) -> bool:
     """Whether a module looks like a causal language model of transformers; does not import transformers."""
+    # A bridge of TransformerLens hands on the attributes of the model inside it, and is called in another way.
+    if isinstance(getattr(module, "hook_dict", None), dict):
+        return False
     config, generates = getattr(module, "config", None), getattr(module, "can_generate", None)
     if generates is None or not hasattr(config, "num_hidden_layers") or not generates():
         return False

@@ -132,8 +132,11 @@ class Checkpoint(TrainedModel):
 
     @property
     def label(self) -> str:
-        """Name in figures: the objective, and the step unless it is the last."""
-        label = OBJECTIVES[self.card.objective].label
+        """Name in figures: the objective, shared projections and fewer heads of keys, and the step if not the last."""
+        config = self.card.config
+        label = OBJECTIVES[self.card.objective].label + ("" if config.sharing == "none" else f", {config.sharing}")
+        if config.kv_heads not in (None, config.heads):
+            label += ", MQA" if config.kv_heads == 1 else f", GQA of {config.kv_heads}"
         if self.step == self.card.steps:
             return label
         return f"{label} (untrained)" if self.step == 0 else f"{label} (step {self.step:,})"

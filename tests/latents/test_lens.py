@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import nnsight
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import native
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -44,6 +46,18 @@ def test_sites_of_transformer_lens(lens: Any) -> None:
         np.testing.assert_allclose(nl.site(latents, name), cache[name].flatten(0, 1), atol=1e-5)
     with pytest.raises(UnknownNameError, match=r"Did you mean 'blocks\.1\.hook_resid_post'"):
         nlv.extract(lens, TOKENS, sites="blocks.1.hook_resid_pos", progress=False)
+
+
+def test_a_bridge_of_a_hugging_face_model_is_read_at_its_hook_points(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=5, n_positions=6, bos_token_id=0, eos_token_id=0)
+    inner = GPT2LMHeadModel(config).eval()
+    inner.save_pretrained(tmp_path)
+    bridge = TransformerBridge.boot_transformers(str(tmp_path), hf_model=inner, device="cpu")
+    latents = nlv.extract(bridge, TOKENS, sites=["blocks.*.hook_resid_post"], progress=False)
+    own = nlv.extract(inner, TOKENS, progress=False)
+    np.testing.assert_allclose(nl.site(latents, "blocks.0.hook_resid_post"), nl.site(own, "block0"), atol=1e-6)
+    np.testing.assert_allclose(latents.X, nl.site(own, "block1"), atol=1e-6)
 
 
 @pytest.mark.parametrize("language_model", [False, True])

@@ -291,6 +291,24 @@ def test_the_command_of_an_older_card_makes_a_model_without_a_start_token() -> N
 
 
 @pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({}, "NextLat"),
+        ({"kv_heads": 4}, "NextLat"),
+        ({"kv_heads": 1}, "NextLat, MQA"),
+        ({"sharing": "k=v", "kv_heads": 2}, "NextLat, k=v, GQA of 2"),
+        ({"sharing": "q=k=v"}, "NextLat, q=k=v"),
+    ],
+)
+def test_a_label_names_what_attention_shares(changes, label):
+    plain = nlv.load("rrxor/nextlat")
+    config = plain.card.config.model_copy(update=changes)
+    shared = replace(plain, card=plain.card.model_copy(update={"config": config}))
+    assert shared.label == label
+    assert replace(shared, step=0).label == f"{label} (untrained)"
+
+
+@pytest.mark.parametrize(
     "folder", [path for path in shipped_folders() if path.name == "seed0"], ids=lambda path: path.parts[-3]
 )
 def test_the_command_of_a_shipped_checkpoint_makes_its_hyperparameters(

@@ -18,6 +18,8 @@ _spec = importlib.util.spec_from_file_location("checkpoints_build", _path)
 build = sys.modules["checkpoints_build"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(build)
 RECIPES = build.RECIPES
+# A deeper folder holds models that are compared with another folder's, and are not in the table of results.
+MEASURED_RECIPES = [(folder, recipe) for folder, recipe in RECIPES.items() if "/" not in folder]
 MEASURED = ["loss", "floor", "excess", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "belief_r2_all_sites"]
 
 
@@ -44,11 +46,11 @@ def test_every_shipped_checkpoint_is_in_the_table(results, models):
     folder, model = (shipped["name"].str.split("/").str[part] for part in (0, 1))
     runs = shipped.assign(folder=folder, model=model).groupby(["folder", "model"])
     assert runs["seed"].apply(sorted).to_dict() == {
-        (folder, model): list(range(recipe.seeds)) for folder, recipe in RECIPES.items() for model in recipe.models
+        (folder, model): list(range(recipe.seeds)) for folder, recipe in MEASURED_RECIPES for model in recipe.models
     }
     assert runs["objective"].agg(set).to_dict() == {
         (folder, model): {objective}
-        for folder, recipe in RECIPES.items()
+        for folder, recipe in MEASURED_RECIPES
         for model, (objective, _) in recipe.models.items()
     }
     table = evaluation.results()
