@@ -25,6 +25,7 @@ from nextlat_viz.worlds.registry import title as title
 from nextlat_viz.worlds.story import Story as story
 from nextlat_viz.worlds.taxi.world import taxi as _taxi
 from nextlat_viz.worlds.text import text
+from nextlat_viz.worlds.text.facts import text_facts as text_facts
 
 _BUILT_IN: dict[str, Callable[..., World]] = {
     "rrxor": rrxor,
