@@ -20,19 +20,9 @@ from safetensors.torch import save as save_tensors
 from nextlat_viz import io
 from nextlat_viz.errors import at_least, require_callable
 from nextlat_viz.hf.backbone import PostHoc, pretrained, weights_sha256
+from nextlat_viz.hf.card import README, FinetuneCard, FinetuneConfig, call_of, model_card, settle
 from nextlat_viz.hf.corpus import sequences
-from nextlat_viz.hf.finetuned import (
-    HELD_OUT,
-    MODEL,
-    PSI,
-    FinetuneCard,
-    FinetuneConfig,
-    Finetuned,
-    call_of,
-    held_out_bytes,
-    load_finetuned,
-    settle,
-)
+from nextlat_viz.hf.finetuned import HELD_OUT, MODEL, PSI, Finetuned, held_out_bytes, load_finetuned
 from nextlat_viz.hf.load import load_tokenizer, quiet
 from nextlat_viz.models import Batch
 from nextlat_viz.training.card import CARD, device_name, sha256_of, versions
@@ -185,7 +175,8 @@ def finetune(
         torch.manual_seed(seed)
         sizes = config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})
         learner = PostHoc(backbone, **sizes, full=config.mode == "full")
-    learner.scale_tokens(Batch.from_episodes(parts.train[: config.batch_size]))
+    # Few: a batch that memory cannot hold is to fail in the run, whose error says what to lower.
+    learner.scale_tokens(Batch.from_episodes(parts.train[: min(config.batch_size, 8)]))
     used = np.unique(parts.train.tokens[parts.train.loss_mask])
     if config.mode == "psi" and len(used) < backbone.config.vocabulary_size / 2:
         learner.restrict(torch.from_numpy(used))
@@ -231,6 +222,7 @@ def finetune(
             before=metrics[0],
             metrics=metrics[-1],
         ).signed()
+        io.write(folder / README, model_card(card))
         io.write(folder / CARD, card.model_dump_json(indent=2))
 
     task = Task(
