@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.hf.load import blocks_of, load_module, refuse_code, require_transformers
+from nextlat_viz.hf.load import blocks_of, is_quantised, load_module, refuse_code, require_transformers
 from nextlat_viz.models import Batch, LatentDynamics, NextLat
 from nextlat_viz.models.attention import fits
 from nextlat_viz.training.trained import HF_PREFIX
@@ -371,6 +371,11 @@ def weights_sha256(module: nn.Module) -> str:
 def _refuse_unusable(module: Any) -> None:
     """Raise ValueError where psi cannot be added. Does not run the model."""
     kind = type(module).__name__
+    if is_quantised(module):
+        raise ValueError(
+            f"{kind} has quantised weights, whose states psi would learn with their rounding errors: give the model it "
+            "was made from, in float32"
+        )
     head, embedding = module.get_output_embeddings(), module.get_input_embeddings()
     if getattr(module.config, "is_encoder_decoder", False) or not isinstance(head, nn.Linear):
         raise ValueError(f"{kind} is no causal language model with a linear output head: use another, such as GPT-2")
