@@ -38,7 +38,8 @@ class FinetuneConfig(BaseModel):
     steps: PositiveInt = Field(1000, description="optimiser steps")
     batch_size: PositiveInt = Field(16, description="sequences per step")
     learning_rate: PositiveFloat = Field(1e-3, description="psi's peak rate of AdamW")
-    model_rate: PositiveFloat = Field(0.1, description="the model's rate over psi's, in mode full")
+    model_rate: PositiveFloat = Field(0.005, description="the model's rate over psi's, in mode full")
+    psi_steps: NonNegativeInt = Field(0, description="first steps, which train psi alone; half in mode full")
     warmup_steps: NonNegativeInt = Field(description="steps of linear warm-up; 1 in 20 when not given")
     decay_steps: NonNegativeInt = Field(description="last steps, of linear decay to zero; half when not given")
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's decoupled weight decay")
@@ -94,19 +95,26 @@ def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig
 
     Examples
     --------
-    >>> config = settle({"steps": 200, "psi_width": 8}, {"warmup_steps": 5})
-    >>> config.warmup_steps, config.decay_steps
-    (5, 100)
+    >>> config = settle({"mode": "full", "steps": 200, "psi_width": 8}, {"warmup_steps": 5})
+    >>> config.warmup_steps, config.decay_steps, config.psi_steps
+    (5, 100, 100)
     """
     for field in settings:
         if field not in FinetuneConfig.model_fields:
             raise unknown("hyperparameter", field, FinetuneConfig.model_fields)
     steps = max(explicit["steps"], 0)
     derived = {"warmup_steps": steps // 20, "decay_steps": steps // 2}
+    if explicit.get("mode") == "full" and (explicit.get("lambda_h", 1) or explicit.get("lambda_kl", 1)):
+        derived["psi_steps"] = steps // 2
     try:
-        return FinetuneConfig.model_validate(derived | settings | explicit)
+        config = FinetuneConfig.model_validate(derived | settings | explicit)
     except ValidationError as error:
         raise invalid(error.errors()) from error
+    if not (config.lambda_h or config.lambda_kl) and (config.mode == "psi" or config.psi_steps):
+        raise ValueError(
+            "lambda_h=0 and lambda_kl=0 leave psi nothing to learn: give one of them, or mode='full' and psi_steps=0"
+        )
+    return config
 
 
 def call_of(model: Any, corpus: dict[str, Any], config: FinetuneConfig, seed: int) -> str:

@@ -43,6 +43,10 @@ class Killed(Exception):
     pass
 
 
+def stop() -> None:
+    raise Killed
+
+
 def build(kind: str, **options: Any) -> Any:
     torch.manual_seed(0)
     if kind == "gpt2":
@@ -185,6 +189,32 @@ def test_the_model_moves_more_slowly_than_psi(tmp_path: Path) -> None:
     moved = (tuned.model.lm_head.weight - model.lm_head.weight).abs().max().item()
     assert moved == pytest.approx(2e-4, rel=0.05)
     assert tuned.psi.layers[-1].bias.abs().max().item() == pytest.approx(1e-3, rel=0.05)
+
+
+def test_psi_learns_before_the_model_moves(tmp_path: Path) -> None:
+    before = weights_sha256(build("llama"))
+    options = QUICK | {"mode": "full", "steps": 3}
+    still = finetune(build("llama"), TOKENS, psi_steps=3, out=tmp_path / "still", **options)
+    assert weights_sha256(still.model) == before
+    assert still.card.metrics["transition_error"] < 1
+    moved = finetune(build("llama"), TOKENS, psi_steps=2, out=tmp_path / "moved", **options)
+    assert weights_sha256(moved.model) != before
+
+
+def test_the_next_token_loss_alone_is_a_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = QUICK | {"mode": "full", "lambda_h": 0.0, "lambda_kl": 0.0}
+    whole = finetune(build("gpt2"), TOKENS, out=tmp_path / "whole", **options)
+    assert whole.card.metrics["transition_error"] == whole.card.before["transition_error"] == 1
+    assert whole.card.metrics["kl"] > 0
+    assert whole.card.parameters == sum(weights.numel() for weights in whole.model.parameters())
+    step = Engine.step
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "step", lambda self, n, pieces: step(self, n, pieces) if n < 4 else stop())
+        with pytest.raises(Killed):
+            finetune(build("gpt2"), TOKENS, out=tmp_path / "cut", **options)
+    assert finetune(build("gpt2"), TOKENS, out=tmp_path / "cut", **options).card.files == whole.card.files
+    with pytest.raises(ValueError, match="leave psi nothing to learn"):
+        finetune(build("gpt2"), TOKENS, out=tmp_path / "psi", **options | {"mode": "psi"})
 
 
 def test_transition_error_by_hand(tmp_path: Path) -> None:
