@@ -82,7 +82,8 @@ def push(checkpoint: Checkpoint | str, name: str, *, private: bool = True, token
     if not isinstance(model, Checkpoint) or model.step != model.card.steps:
         raise CheckpointError(
             f"{shown(checkpoint)} is no finished run: give a checkpoint of nlv.train at its last step, which is "
-            "published with its snapshots of earlier steps. To publish a Hugging Face model, call its push_to_hub()"
+            "published with its snapshots of earlier steps. To publish a Hugging Face model, call its push_to_hub(); "
+            "to publish a fine-tuned one, upload its folder, which has a model card: hf upload user/name FOLDER"
         )
     # What is published is what was trained: every file is compared with the card once more.
     stored = read_folder(model.folder)
