@@ -1,10 +1,11 @@
 """What extraction costs, beside the forward pass it cannot do without and beside other ways to read the same states.
 
-    python benchmarks/extract.py [speed] [memory]
+    python benchmarks/extract.py [speed] [memory] [MODEL]
 
-Speed: tokens per second on one GPT-2-shaped model (random weights, 6 layers of width 384, 8,192 tokens), all in one
-run, in turn, as a ratio to the floor. The floor is the bare forward pass up to the state that the output head
-reads, its results thrown away: nothing that reads states can be faster. Goal: at least 0.95 of it.
+Speed: tokens per second on one GPT-2-shaped model (random weights, 6 layers of width 384, 8,192 tokens), or on the
+Hugging Face model in a folder, all in one run, in turn, as a ratio to the floor. The floor is the bare forward pass up
+to the state that the output head reads, its results thrown away: nothing that reads states can be faster. Goal: at
+least 0.95 of it.
 `output_hidden_states` keeps every layer in memory as the tensors of one batch; TransformerLens is measured where it can
 be imported, on its own model of the same shape. Both run the output head, which extraction leaves out where
 probabilities of so many tokens are not kept; for Hugging Face it is measured without the head too.
@@ -31,6 +32,16 @@ import torch
 
 LAYERS, DIM, HEADS, VOCABULARY, CONTEXT = 6, 384, 6, 8_192, 128
 EPISODES, BATCH, REPEATS = 32, 8, 5
+FOLDER = next((word for word in sys.argv[1:] if Path(word, "config.json").is_file()), None)
+
+
+def given() -> Any:
+    """The model to read."""
+    if FOLDER is None:
+        return gpt2()
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
 
 
 def gpt2() -> Any:
@@ -64,8 +75,8 @@ def ways(folder: Path) -> dict[str, Callable[[], Any]]:
     """Everything that is timed, each over the same tokens."""
     from nextlat_viz.latents import extract
 
-    model, lens = gpt2(), transformer_lens(folder)
-    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (EPISODES, CONTEXT))
+    model, lens = given(), None if FOLDER else transformer_lens(folder)
+    tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (EPISODES, CONTEXT))
     batches = torch.from_numpy(tokens).split(BATCH)
     number = iter(range(10**6))
     options = {"batch_size": BATCH, "progress": False}
@@ -80,11 +91,11 @@ def ways(folder: Path) -> dict[str, Callable[[], Any]]:
 
     residual = lambda name: name.endswith(("hook_resid_pre", "hook_resid_post", "ln_final.hook_out"))  # noqa: E731
     timed = {
-        "bare forward pass (the floor)": over(lambda batch: model.transformer(batch, use_cache=False)),
+        "bare forward pass (the floor)": over(lambda batch: model.base_model(batch, use_cache=False)),
         "extract, to memory": lambda: extract(model, tokens, **options),
         "extract, to disk": lambda: extract(model, tokens, **options, out=folder / f"{next(number)}.h5ad").file.close(),
         "transformers, output_hidden_states, no head": over(
-            lambda batch: model.transformer(batch, use_cache=False, output_hidden_states=True)
+            lambda batch: model.base_model(batch, use_cache=False, output_hidden_states=True)
         ),
         "transformers, output_hidden_states": over(
             lambda batch: model(batch, use_cache=False, output_hidden_states=True)
@@ -112,7 +123,7 @@ def speed() -> None:
                     wall[name].append(time.perf_counter() - started)
                     cpu[name].append(time.process_time() - worked)
     print(f"{EPISODES} x {CONTEXT} tokens, batches of {BATCH}, {torch.get_num_threads()} threads, best of {REPEATS}")
-    model = gpt2()
+    model = given()
     started = time.perf_counter()
     weights_of(model)
     print(f"every call hashes the weights once, which is in its time: {time.perf_counter() - started:.2f} s")
@@ -124,7 +135,7 @@ def speed() -> None:
             f"{name:46s}{EPISODES * CONTEXT / min(wall[name]):8,.0f} tokens/s  {ratios[0]:5.2f} of the floor"
             f"  {ratios[1]:5.2f} by processor time"
         )
-    if not any("TransformerLens" in name for name in timed):
+    if not FOLDER and not any("TransformerLens" in name for name in timed):
         print("TransformerLens is not installed, so it is left out")
 
 
@@ -170,7 +181,7 @@ def memory() -> None:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:]
+    asked = [word for word in sys.argv[1:] if word != FOLDER]
     if asked[:1] == ["stream"]:
         stream(int(asked[1]), asked[2])
     else:

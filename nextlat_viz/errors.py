@@ -27,6 +27,20 @@ class LatentsError(ValueError):
     """A latents file or table that is damaged, or does not have what the caller needs."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine, or of its accelerator, is full. Does not import torch.
+
+    Examples
+    --------
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+    (True, False)
+    """
+    # torch raises a RuntimeError on a CPU, and a class of its own on a GPU.
+    return isinstance(error, MemoryError) or any(
+        text in f"{type(error).__name__} {error}" for text in ("OutOfMemoryError", "can't allocate memory")
+    )
+
+
 def invalid(problems: Iterable[Any]) -> ValueError:
     """Build the error for values that a pydantic model refused, from its ``error.errors()``.
 

@@ -38,11 +38,12 @@ def latents_of(value: Any, argument: str = "latents") -> AnnData:
 
 def untrained_of(value: Any) -> AnnData:
     """Return latents of an untrained model. Of a checkpoint, or the name of one, they are those before its training."""
-    from nextlat_viz.training.checkpoint import Checkpoint, load
+    from nextlat_viz.training.checkpoint import load
+    from nextlat_viz.training.trained import TrainedModel
 
     if isinstance(value, (str, os.PathLike)):
         value = load(value)
-    return latents_of(value.untrained() if isinstance(value, Checkpoint) else value, "untrained")
+    return latents_of(value.untrained() if isinstance(value, TrainedModel) else value, "untrained")
 
 
 def finite(X: Float[np.ndarray, "rows dim"], what: str = "the latents") -> Float[np.ndarray, "rows dim"]:

@@ -28,8 +28,8 @@ def loss_curves(
     Parameters
     ----------
     metrics : {label: DataFrame}
-        One table per model, with ``step``, ``loss`` and ``floor`` (validation, nats per token), as
-        ``checkpoint.metrics`` has it. Losses of training batches are not drawn: sampling noise can take them below
+        One table per model, with ``step`` and ``loss``, and ``floor`` where it is known (validation, nats per token),
+        as ``checkpoint.metrics`` has it. Losses of training batches are not drawn: sampling noise can take them below
         the floor.
     log_steps : bool
         Logarithmic steps, to show the start of training.
@@ -43,7 +43,7 @@ def loss_curves(
     Raises
     ------
     UnknownNameError
-        When a table lacks one of the columns.
+        When a table lacks the step or the loss.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def loss_curves(
     >>> [trace.name for trace in loss_curves({"NextLat": table}).data]
     ['NextLat', 'Bayes floor']
     """
-    _require(metrics, "step", "loss", "floor")
+    _require(metrics, "step", "loss")
     figure = Figure(_losses(metrics))
     figure.update_layout(
         template=themes.template(theme),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.hf.load import blocks_of, load_module, refuse_code, require_transformers
+from nextlat_viz.hf.load import blocks_of, is_quantised, load_module, refuse_code, require_transformers
 from nextlat_viz.models import Batch, LatentDynamics, NextLat
 from nextlat_viz.models.attention import fits
 from nextlat_viz.training.trained import HF_PREFIX
@@ -259,11 +259,13 @@ class PostHoc(NextLat):
         self._some_head: nn.Linear | None = None
         self.backbone = backbone.requires_grad_(full)
         self.horizon, self.lambda_h, self.lambda_kl = horizon, lambda_h, lambda_kl
-        self.token_term, self.stop_target, self.freeze_head, self._full = "kl", True, True, full
+        self.token_term, self.stop_target, self.freeze_head = "kl", True, True
         self.psi = ScaledDynamics(backbone.config.dim, psi_width, psi_layers)
         last = cast(nn.Linear, self.psi.layers[-1])
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+        # What no loss trains is not among the trained parameters, whose moments a continued run needs.
+        self.psi.requires_grad_(bool(lambda_h or lambda_kl))
 
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
         """Next-token logits of the tokens of its world."""
@@ -309,7 +311,7 @@ class PostHoc(NextLat):
         batch: Batch,
         head: nn.Linear | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        if head is None and self._some_head is not None and not self._full:
+        if head is None and self._some_head is not None and not self.backbone.head.weight.requires_grad:
             # L_next_token is of these tokens alone too, so it is no measure of the model; nothing is trained by it.
             targets = torch.searchsorted(self._some, batch.targets.contiguous()).clamp(max=len(self._some) - 1)
             batch, head = replace(batch, targets=targets), self._some_head
@@ -371,6 +373,11 @@ def weights_sha256(module: nn.Module) -> str:
 def _refuse_unusable(module: Any) -> None:
     """Raise ValueError where psi cannot be added. Does not run the model."""
     kind = type(module).__name__
+    if is_quantised(module):
+        raise ValueError(
+            f"{kind} has quantised weights, whose states psi would learn with their rounding errors: give the model it "
+            "was made from, in float32"
+        )
     head, embedding = module.get_output_embeddings(), module.get_input_embeddings()
     if getattr(module.config, "is_encoder_decoder", False) or not isinstance(head, nn.Linear):
         raise ValueError(f"{kind} is no causal language model with a linear output head: use another, such as GPT-2")

@@ -20,21 +20,12 @@ from safetensors.torch import save as save_tensors
 from nextlat_viz import io
 from nextlat_viz.errors import at_least, require_callable
 from nextlat_viz.hf.backbone import PostHoc, pretrained, weights_sha256
+from nextlat_viz.hf.card import README, FinetuneCard, FinetuneConfig, call_of, model_card, settle
 from nextlat_viz.hf.corpus import sequences
-from nextlat_viz.hf.finetuned import (
-    HELD_OUT,
-    MODEL,
-    PSI,
-    FinetuneCard,
-    FinetuneConfig,
-    Finetuned,
-    call_of,
-    held_out_bytes,
-    load_finetuned,
-    settle,
-)
+from nextlat_viz.hf.finetuned import HELD_OUT, MODEL, PSI, Finetuned, held_out_bytes, load_finetuned
 from nextlat_viz.hf.load import load_tokenizer, quiet
 from nextlat_viz.models import Batch
+from nextlat_viz.models.objective import count_ahead
 from nextlat_viz.training.card import CARD, device_name, sha256_of, versions
 from nextlat_viz.training.checkpoint import METRICS, torch_defaults
 from nextlat_viz.training.config import TrainConfig
@@ -77,9 +68,9 @@ def finetune(
     """Add psi to a pretrained causal language model of Hugging Face and train it with the NextLat objective.
 
     The losses are those of :class:`nextlat_viz.models.NextLat` on the state that the output head reads and the
-    embedding of the next token. In mode "psi" L_KL compares only tokens that the corpus uses, if those are fewer than
-    half of the vocabulary. Dropout is off in both modes. Making the same call again continues a run that was
-    interrupted, and on CPU it ends with the same weights; a finished run is loaded.
+    embedding of the next token. While psi is trained alone, L_KL compares only tokens that the corpus uses, if those
+    are fewer than half of the vocabulary. Dropout is off in both modes. Making the same call again continues a run
+    that was interrupted, and on CPU it ends with the same weights; a finished run is loaded.
 
     Measured on sequences held out by their content, before the first step and at every validation: ``loss``, the
     next-token loss in nats; ``unigram``, the loss of predicting frequencies; ``next_h`` and ``kl``; and
@@ -94,13 +85,15 @@ def finetune(
     corpus : World, Episodes, (N, T) integers, list of token id lists or of texts, or path of a file of texts
         See :func:`nextlat_viz.hf.corpus.sequences`. Where a state "document" numbers documents packed into a row,
         attention stays inside them and positions start again; a model that cannot do that is refused.
-    mode : "psi" trains psi alone and leaves the model's weights as they are, "full" trains both.
-    horizon, lambda_h, lambda_kl : d and the weights of the two latent losses (eq. 5).
+    mode : "psi" trains psi alone and leaves the model's weights as they are; "full" trains psi alone for `psi_steps`,
+        half of the steps, and then both.
+    horizon, lambda_h, lambda_kl : d and the weights of the two latent losses (eq. 5). In mode "full" lower weights keep
+        the next-token loss of a pretrained model, whose states may be large.
     psi_width : hidden width of psi; that of the hidden state when not given.
     steps, batch_size : optimiser steps, and sequences in each.
     length : most tokens of a sequence.
-    learning_rate : psi's, with AdamW; in mode "full" the model's is that times `model_rate`, 0.1: the model must not
-        change faster than psi can follow, or the losses pull its states towards what psi cannot yet predict.
+    learning_rate : psi's, with AdamW; in mode "full" the model's is that times `model_rate`, 0.005: the model must
+        not change faster than psi can follow, or the losses pull its states towards what psi cannot yet predict.
     tokenizer : for a corpus of texts; default the one in the model's folder. It is saved with the model, unless the
         corpus is a world, whose tokens are not the tokenizer's.
     episodes, held_out : episodes drawn of a world, and most sequences to measure on.
@@ -185,9 +178,10 @@ def finetune(
         torch.manual_seed(seed)
         sizes = config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})
         learner = PostHoc(backbone, **sizes, full=config.mode == "full")
-    learner.scale_tokens(Batch.from_episodes(parts.train[: config.batch_size]))
+    # Few: a batch that memory cannot hold is to fail in the run, whose error says what to lower.
+    learner.scale_tokens(Batch.from_episodes(parts.train[: min(config.batch_size, 8)]))
     used = np.unique(parts.train.tokens[parts.train.loss_mask])
-    if config.mode == "psi" and len(used) < backbone.config.vocabulary_size / 2:
+    if len(used) < backbone.config.vocabulary_size / 2:
         learner.restrict(torch.from_numpy(used))
 
     def draw(step: int) -> Episodes:
@@ -225,21 +219,23 @@ def finetune(
             seed=seed,
             command=call_of(model, parts.about, config, seed),
             files={path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
-            parameters=sum(parameter.numel() for parameter in learner.trained().parameters()),
+            parameters=sum(parameter.numel() for parameter in trained.parameters()),
             versions=versions() | {"transformers": metadata.version("transformers")},
             device=device_name(fabric.device),
             before=metrics[0],
             metrics=metrics[-1],
         ).signed()
+        io.write(folder / README, model_card(card))
         io.write(folder / CARD, card.model_dump_json(indent=2))
 
+    trained = learner.trained()
     task = Task(
         name=f"{name}/{config.mode}",
         identity=identity,
         config=TrainConfig(**config.model_dump(include=set(TrainConfig.model_fields))),
         model=learner,
         optimizer=_optimizer(learner, config),
-        kept=learner.trained(),
+        kept=trained,
         feed=Feed(draw, learner, device=fabric.device),
         measure=measure,
         finish=finish,
@@ -262,7 +258,10 @@ def held_out_metrics(model: PostHoc, held_out: Episodes, batch_size: int, device
     targets = []
     for start in range(0, len(held_out), batch_size):
         batch = Batch.from_episodes(held_out[start : start + batch_size], device)
-        count = model.counts(batch)
+        # Also of a loss of weight 0, which is not trained by.
+        count = {"next_token": int(batch.target_mask.sum())}
+        for name, scored in {"next_h": False, "kl": True}.items():
+            count[name] = count_ahead(batch, model.horizon, scored=scored)
         for name, value in model.measure(batch).items():
             sums[name] = sums.get(name, 0.0) + value.item() * count.get(name, 1)
         counts = {name: counts.get(name, 0) + number for name, number in count.items()}
@@ -281,20 +280,39 @@ def held_out_metrics(model: PostHoc, held_out: Episodes, batch_size: int, device
 
 
 class _AdamW(torch.optim.AdamW):
-    """AdamW that multiplies the learning rate of each group by the group's factor."""
+    """AdamW that multiplies the learning rate of each group by the group's factor, and trains one group from the start.
+
+    The others are without gradients for their first steps, which saves the backward pass through the model.
+    """
 
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             group["lr"] = group["lr"] * group["factor"]
-        return super().step(closure)
+        result = super().step(closure)
+        self.wake()
+        return result
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        self.wake()
+
+    def wake(self) -> None:
+        """Give gradients to the groups whose turn it is, by the number of steps taken."""
+        taken = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
+        for group in self.param_groups:
+            for weights in group["params"] if group["still"] else ():
+                weights.requires_grad_(taken >= group["still"])
 
 
 def _optimizer(model: PostHoc, config: FinetuneConfig) -> _AdamW:
     """Build the optimiser, in the order of ``model.trained()``; the pretrained part has a lower rate than psi."""
     slow = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": slow, "factor": config.model_rate}] if slow else []
-    groups.append({"params": list(model.psi.parameters()), "factor": 1.0})
-    return _AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+    still = {"factor": config.model_rate, "still": config.psi_steps}
+    groups: list[dict[str, Any]] = [{"params": slow, **still}] if slow else []
+    groups.append({"params": list(model.psi.parameters()), "factor": 1.0, "still": 0})
+    optimizer = _AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+    optimizer.wake()
+    return optimizer
 
 
 def _hash_of(config: dict[str, Any]) -> str:

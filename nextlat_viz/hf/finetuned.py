@@ -6,34 +6,25 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-)
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from nextlat_viz import io
 from nextlat_viz.display import table
-from nextlat_viz.errors import CheckpointError, invalid, unknown
+from nextlat_viz.errors import CheckpointError
 from nextlat_viz.hf.backbone import PostHoc, Pretrained, ScaledDynamics
+from nextlat_viz.hf.card import README, FinetuneCard, model_card
 from nextlat_viz.hf.corpus import Corpus
 from nextlat_viz.hf.hub import download, is_name
 from nextlat_viz.hf.load import load_module, load_tokenizer
 from nextlat_viz.hf.loaded import HubModel, LoadedModel, load_hf
-from nextlat_viz.training.card import CARD, SignedCard, read_card, sha256_of
+from nextlat_viz.training.card import CARD, read_card, sha256_of
 from nextlat_viz.training.checkpoint import METRICS, Checkpoint, torch_defaults, world_of_card
 from nextlat_viz.training.trained import HF_PREFIX
 from nextlat_viz.worlds import Episodes, World
@@ -42,100 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MODEL, PSI, HELD_OUT = "model", "psi.safetensors", "held_out.safetensors"
-
-
-class FinetuneConfig(BaseModel):
-    """Every hyperparameter of post-hoc training; each field says what it is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mode: Literal["psi", "full"] = Field("psi", description="what is trained: psi alone, or the model with it")
-    horizon: PositiveInt = Field(1, description="d: steps of psi")
-    lambda_h: NonNegativeFloat = Field(1.0, description="weight of the next-latent loss (eq. 5)")
-    lambda_kl: NonNegativeFloat = Field(1.0, description="weight of the KL loss (eq. 5)")
-    psi_width: PositiveInt = Field(description="hidden width of psi; that of the hidden state when not given")
-    psi_layers: PositiveInt = Field(3, description="linear layers of psi")
-    steps: PositiveInt = Field(1000, description="optimiser steps")
-    batch_size: PositiveInt = Field(16, description="sequences per step")
-    learning_rate: PositiveFloat = Field(1e-3, description="psi's peak rate of AdamW")
-    model_rate: PositiveFloat = Field(0.1, description="the model's rate over psi's, in mode full")
-    warmup_steps: NonNegativeInt = Field(description="steps of linear warm-up; 1 in 20 when not given")
-    decay_steps: NonNegativeInt = Field(description="last steps, of linear decay to zero; half when not given")
-    weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's decoupled weight decay")
-    grad_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 does not clip")
-    validate_every: PositiveInt = Field(100, description="steps between validations")
-    save_every: PositiveInt = Field(500, description="steps between the points a killed run goes on from")
-    episodes: PositiveInt = Field(10_000, description="episodes drawn of a world to train on")
-    held_out: PositiveInt = Field(512, description="most sequences held out and measured on")
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Lightning Fabric's precision")
-
-
-class FinetuneCard(SignedCard):
-    """What a fine-tuned model is. Written last, so that a folder with a card is complete.
-
-    Attributes
-    ----------
-    model : the pretrained model: name, class, hashes of its config and weights, dim, vocabulary size.
-    corpus : kind, hash, sequences to train on and held out, their length; the spec of a world.
-    config, seed : every hyperparameter.
-    command : the call that makes this model again.
-    files : hash of every file but the card, by its path in the folder.
-    parameters : number of trained parameters.
-    versions, device : what it was trained with.
-    before, metrics : what :func:`nextlat_viz.hf.finetune.finetune` measures, before the first step and at the
-        end.
-    card_sha256 : hash of all of the above.
-    """
-
-    format: Literal["nextlat_viz.finetuned/1"] = "nextlat_viz.finetuned/1"
-    model: dict[str, Any]
-    corpus: dict[str, Any]
-    config: FinetuneConfig
-    seed: int
-    command: str
-    files: dict[str, str]
-    parameters: int
-    versions: dict[str, str]
-    device: str
-    before: dict[str, float]
-    metrics: dict[str, float]
-    card_sha256: str = ""
-
-
-def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig:
-    """Check hyperparameters, and set those that depend on others.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such hyperparameter.
-    ValueError
-        If a value is out of range.
-
-    Examples
-    --------
-    >>> config = settle({"steps": 200, "psi_width": 8}, {"warmup_steps": 5})
-    >>> config.warmup_steps, config.decay_steps
-    (5, 100)
-    """
-    for field in settings:
-        if field not in FinetuneConfig.model_fields:
-            raise unknown("hyperparameter", field, FinetuneConfig.model_fields)
-    steps = max(explicit["steps"], 0)
-    derived = {"warmup_steps": steps // 20, "decay_steps": steps // 2}
-    try:
-        return FinetuneConfig.model_validate(derived | settings | explicit)
-    except ValidationError as error:
-        raise invalid(error.errors()) from error
-
-
-def call_of(model: Any, corpus: dict[str, Any], config: FinetuneConfig, seed: int) -> str:
-    """Return the call that makes a model again. Objects appear as `model` and `corpus`; the card has their hashes."""
-    source = repr(str(model)) if isinstance(model, str | Path) else "model"
-    data = f"worlds.from_spec({corpus['world']!r})" if "world" in corpus else "corpus"
-    data = repr(corpus["source"]) if "source" in corpus else data
-    options = {**config.model_dump(), "length": corpus["length"], "seed": seed}
-    return f"finetune({source}, {data}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,6 +184,7 @@ class Finetuned(HubModel):
                 return target
             raise CheckpointError(f"folder={str(target)!r} holds another model: choose another folder, or delete it")
         _check_files(self.folder, self.card)
+        io.write(target / README, model_card(self.card))
         for name in (*self.card.files, CARD):
             io.write(_file(target, name), _file(self.folder, name).read_bytes())
         return target
@@ -411,7 +309,9 @@ def _checked(folder: Path, card: FinetuneCard, name: str) -> Path:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing although the card names it. Get the model again.")
     if sha256_of(path) != card.files[name]:
-        raise CheckpointError(f"{path} is truncated or altered: the card has another hash. Get it again.")
+        inner = name.startswith(f"{MODEL}/")
+        advice = "psi was trained on the model as it was: restore it, or fine-tune again" if inner else "get it again"
+        raise CheckpointError(f"{path} is truncated or altered: the card has another hash; {advice}")
     return path
 
 

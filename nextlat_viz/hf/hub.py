@@ -90,7 +90,8 @@ def push(checkpoint: Checkpoint | str, name: str, *, private: bool = True, token
     if not isinstance(model, Checkpoint) or model.step != model.card.steps:
         raise CheckpointError(
             f"{shown(checkpoint)} is no finished run: give a checkpoint of nlv.train at its last step, which is "
-            "published with its snapshots of earlier steps. To publish a Hugging Face model, call its push_to_hub()"
+            "published with its snapshots of earlier steps. To publish a Hugging Face model, call its push_to_hub(); "
+            "to publish a fine-tuned one, upload its folder, which has a model card: hf upload user/name FOLDER"
         )
     # What is published is what was trained: every file is compared with the card once more.
     stored = read_folder(model.folder)
@@ -197,7 +198,7 @@ def model_card(card: Card, name: str) -> str:
     """
     tags = ["nextlat_viz", "belief-states", card.objective, str(card.world.get("name", "world"))]
     label = OBJECTIVES[card.objective].label if card.objective in OBJECTIVES else card.objective
-    rows = [f"| {_plain(key)} | {value:.6g} |" for key, value in card.metrics.items()]
+    rows = [f"| {plain(key)} | {value:.6g} |" for key, value in card.metrics.items()]
     facts = {
         "world": json.dumps(card.world),
         "objective": card.objective,
@@ -213,7 +214,7 @@ def model_card(card: Card, name: str) -> str:
         "library_name: nextlat_viz",
         f"tags: {json.dumps(tags)}",
         "---",
-        f"# {_plain(card.name)}",
+        f"# {plain(card.name)}",
         "",
         f"A transformer trained with the objective {label} on a world whose true state is known, by nextlat_viz. "
         "It reads that world's tokens, and no language.",
@@ -225,7 +226,7 @@ def model_card(card: Card, name: str) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {key} | {_plain(str(value))} |" for key, value in facts.items()),
+        *(f"| {key} | {plain(str(value))} |" for key, value in facts.items()),
         "",
         "Losses are in nats per token; `floor` is the least that any model can reach.",
         "",
@@ -233,7 +234,7 @@ def model_card(card: Card, name: str) -> str:
         "|---|---|",
         *rows,
         "",
-        f"The command that makes it again: `{_plain(card.command)}`. All hyperparameters are in `{CARD}`.",
+        f"The command that makes it again: `{plain(card.command)}`. All hyperparameters are in `{CARD}`.",
         "",
     ]
     return "\n".join(lines)
@@ -244,9 +245,9 @@ def _weights(card: Card) -> list[str]:
     return [WEIGHTS, *(snapshot_path(Path(), step).as_posix() for step in card.snapshots)]
 
 
-def _plain(text: str) -> str:
+def plain(text: str, most: int = 400) -> str:
     """Text for a cell of a Markdown table."""
-    return shorten(re.sub(r"[|`<>\n\r]", " ", text), 400)
+    return shorten(re.sub(r"[|`<>\n\r]", " ", text), most)
 
 
 def _require_hub() -> Any:

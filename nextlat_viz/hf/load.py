@@ -40,6 +40,11 @@ def load_module(name: str, revision: str | None = None, dtype: torch.dtype | Non
         refuse_code(config, name)
     except RecursionError as error:
         raise ValueError(f"{name} is refused: its config is nested too deeply") from error
+    if config.get("is_encoder_decoder"):
+        raise ValueError(
+            f"{name} is an encoder-decoder ({config.get('model_type')}), which reads a whole input before it writes: "
+            "give a causal language model, such as GPT-2"
+        )
     options = {} if dtype is None else {"dtype": dtype}
     try:
         if Path(place).is_dir():
@@ -48,8 +53,12 @@ def load_module(name: str, revision: str | None = None, dtype: torch.dtype | Non
             module = transformers.AutoModelForCausalLM.from_pretrained(
                 place, use_safetensors=True, trust_remote_code=False, revision=revision or "main", **options
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{name} cannot be loaded as a causal language model in safetensors: {error}") from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        method = (config.get("quantization_config") or {}).get("quant_method")
+        advice = f". Its weights are quantised ({method}): give the model it was made from" if method else ""
+        raise ValueError(
+            f"{name} cannot be loaded as a causal language model in safetensors: {error}{advice}"
+        ) from error
     return cast(nn.Module, module)
 
 
@@ -102,6 +111,12 @@ def _refuse_empty_sizes(transformers: Any, folder: Path, config: Mapping[str, An
     # Eight is the most that a quantised model packs into a stored number.
     if parameters > 8 * stored:
         raise ValueError(f"its config asks for {parameters:,} parameters, and its safetensors hold {stored:,} numbers")
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether weights of a module are stored as integers with scales, or its config says so."""
+    stated = getattr(getattr(module, "config", None), "quantization_config", None)
+    return stated is not None or not all(weights.is_floating_point() for weights in module.parameters())
 
 
 def require_transformers() -> Any:

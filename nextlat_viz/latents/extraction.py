@@ -15,7 +15,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from nextlat_viz import io, worlds
-from nextlat_viz.errors import LatentsError, at_least, shown
+from nextlat_viz.errors import LatentsError, at_least, is_out_of_memory, shown
 from nextlat_viz.hf.load import is_causal_lm, tokens_from
 from nextlat_viz.hf.loaded import HubModel, LoadedModel, load_hf
 from nextlat_viz.latents import table
@@ -30,10 +30,11 @@ from nextlat_viz.latents.inputs import (
     require_readable,
     texts_of,
 )
+from nextlat_viz.latents.layout import narrow, stored_type
 from nextlat_viz.latents.parts import own_device, own_part, processes
 from nextlat_viz.latents.readers import Call, CausalLMReader, CheckpointReader, LatentsReader, ModuleReader
 from nextlat_viz.latents.store import open_backed, require_names
-from nextlat_viz.latents.streaming import Growing, narrow, stored_type
+from nextlat_viz.latents.streaming import Growing
 from nextlat_viz.latents.thinking import extract_steps, is_recursive, puzzles_of, recursive_network
 from nextlat_viz.training.checkpoint import Checkpoint, load
 from nextlat_viz.worlds import Episodes, World
@@ -268,7 +269,15 @@ def _batches(
             here = real[rows, :width]
             tokens = torch.from_numpy(np.where(here, read.episodes.tokens[rows, :width], 0)).to(where)
             packed = None if documents is None else torch.from_numpy(documents[rows, :width]).to(where)
-            states, logits = reader.read(tokens, torch.from_numpy(here).to(where), packed)
+            try:
+                states, logits = reader.read(tokens, torch.from_numpy(here).to(where), packed)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise LatentsError(
+                    f"{where} ran out of memory on {len(tokens)} sequences of {width} tokens: give a batch_size below "
+                    f"{batch_size}, or shorter sequences"
+                ) from error
             keep, columns = read.keep[rows, : width + read.start], slice(reader.offset - read.start, None)
             arrays = {name: _rows(states[name][:, columns], keep) for name in reader.sites}
             if logits is not None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nextlat_viz.errors import LatentsError, shown
 from nextlat_viz.hf.corpus import documents_of
 from nextlat_viz.latents.facts import MOST_TOKENS, Positions, Reading, Truth, digest_of, kept, own_columns, valid
-from nextlat_viz.latents.readers import LatentsReader, weights_of
+from nextlat_viz.latents.readers import LatentsReader
 from nextlat_viz.training.checkpoint import AUTOCAST_DEVICES
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import Episodes, World, checks
@@ -216,7 +216,7 @@ def identity_of(
     """Return everything that the bytes of a table depend on, as JSON."""
     return {
         "weights_sha256": reader.meta["weights_sha256"],
-        "computation_sha256": digest_of(weights_of(reader.module), computation_of(reader.module, call)),
+        "computation_sha256": digest_of(reader.weights, computation_of(reader.module, call)),
         "episodes_sha256": read.episodes.sha256,
         "sites": reader.sites,
         "hidden_site": reader.meta.get("hidden_site"),

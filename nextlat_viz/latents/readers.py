@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -52,6 +53,11 @@ class LatentsReader:
     context: int | None = None
     vocabulary_size: int | None = None
     offset: int = 0
+
+    @cached_property
+    def weights(self) -> str:
+        """Hash of the model: its class, parameters and buffers."""
+        return weights_of(self.module)
 
     def read(
         self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], documents: Int[Tensor, "b t"] | None
@@ -142,6 +148,8 @@ class ModuleReader(LatentsReader):
         ``call(module, tokens, real)`` runs the model on (B, T) tokens; real is False on padding.
     name : str, optional
         Name of the model in tables and figures.
+    trained : TrainedModel, optional
+        Whose module it is: what runs that on the table checks that it is the same one.
     """
 
     def __init__(
@@ -151,6 +159,7 @@ class ModuleReader(LatentsReader):
         hidden: str | None = None,
         call: Call | None = None,
         name: str | None = None,
+        trained: TrainedModel | None = None,
     ) -> None:
         places = self.places(module)
         names = self._chosen(module, sites, list(places))
@@ -166,7 +175,7 @@ class ModuleReader(LatentsReader):
         label = name or type(module).__name__
         self.meta = {
             "card": json.dumps({"class": kind}),
-            "weights_sha256": weights_of(module),
+            "weights_sha256": self.weights if trained is None else trained.weights_sha256,
             "label": label,
             "name": label,
             "step": 0,
@@ -306,13 +315,13 @@ class CausalLMReader(ModuleReader):
             hidden or HIDDEN,
             call,
             name or Path(str(getattr(config, "_name_or_path", "") or "")).name or type(module).__name__,
+            trained,
         )
         self.context = getattr(config, "max_position_embeddings", None)
         self.vocabulary_size = int(config.vocab_size)
         card = {"class": type(module).__name__, "config": json.loads(config.to_json_string())}
         if trained is not None:
-            # What runs the model on the table checks that it is the same one.
-            self.meta |= {"weights_sha256": trained.weights_sha256, "label": trained.label, "step": trained.step}
+            self.meta |= {"label": trained.label, "step": trained.step}
             self.vocabulary_size = len(trained.world.vocabulary)
         self.meta["card"] = json.dumps(card)
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
@@ -21,20 +21,19 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from nextlat_viz import io
 from nextlat_viz.display import shorten
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents.facts import Reading, index_of, row_facts
-from nextlat_viz.latents.store import BLOCK, check_file, seal_file, unwritable, write_elem
-from nextlat_viz.latents.table import HIDDEN, KEY, PROBS, features_of, place
+from nextlat_viz.latents.facts import Reading
+from nextlat_viz.latents.layout import lay_out, narrow, offsets_of, require_room
+from nextlat_viz.latents.store import BLOCK, check_file, seal_file, unwritable
+from nextlat_viz.latents.table import KEY
 
 # Seconds of work that an interruption can lose. Every journal entry waits for the disk: too slow for every batch.
 SYNC_EVERY = 1.0
 _LAYOUT = ""  # no site has this name
-_CHUNK = 16_384  # rows of columns written at a time
 
 
 class Growing:
@@ -131,11 +130,18 @@ class Growing:
         dtype : "float32" or "float16"
             Type of the sites; probabilities are float32.
         """
+        # Rows are hashed and written beside the model, which reads the next batch: at most two are in memory.
+        writing: Future[None] | None = None
         try:
-            for arrays, episodes in batches:
-                if not self._open:
-                    self._start(read, uns, {name: values.shape[1] for name, values in arrays.items()}, dtype)
-                self._write(arrays, episodes)
+            with ThreadPoolExecutor(1, "latents") as thread:
+                for arrays, episodes in batches:
+                    if not self._open:
+                        self._start(read, uns, {name: values.shape[1] for name, values in arrays.items()}, dtype)
+                    if writing is not None:
+                        writing.result()
+                    writing = thread.submit(self._write, arrays, episodes)
+                if writing is not None:
+                    writing.result()
         except BaseException:
             if self._open:
                 self._stop()
@@ -151,9 +157,9 @@ class Growing:
                 # and not followed.
                 self.part.unlink(missing_ok=True)
                 self.part.touch(exist_ok=False)
-                _require_room(self.part, read.rows, widths, dtype)
+                require_room(self.part, read.rows, widths, dtype)
                 stored = {**uns, KEY: {**uns[KEY], "extraction": json.dumps(self.identity)}}
-                _lay_out(self.part, read, stored, widths, dtype)
+                lay_out(self.part, read, stored, widths, dtype)
                 with self.part.open("rb+") as raw:
                     os.fsync(raw.fileno())
             self._offsets = self._checked_offsets(int(read.keep[: self.episodes].sum()))
@@ -169,16 +175,18 @@ class Growing:
 
     def _write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
         count = len(next(iter(arrays.values())))
+        # Where the disk is full in the middle of a batch, the journal is to state the batches before it.
+        digests = {name: digest.copy() for name, digest in self._digests.items()}
         try:
             for name, values in arrays.items():
                 offset, kind, width = self._offsets[name]
                 self._file.seek(offset + self.row * width * kind.itemsize)
                 left = np.ascontiguousarray(narrow(name, values, kind)).data.cast("B")
-                self._digests[name].update(left)
+                digests[name].update(left)
                 # An unbuffered write may write less than it was given.
                 while left:
                     left = left[self._file.write(left) :]
-            self.row, self.episodes = self.row + count, episodes
+            self.row, self.episodes, self._digests = self.row + count, episodes, digests
             if time.monotonic() - self._synced >= SYNC_EVERY:
                 self._sync()
         except OSError as error:
@@ -221,7 +229,7 @@ class Growing:
     def _checked_offsets(self, rows: int) -> dict[str, tuple[int, np.dtype, int]]:
         """Return where the rows of each site are, after comparing all that is written with the journal."""
         try:
-            offsets = _offsets(self.part, self.identity["sites"])
+            offsets = offsets_of(self.part, self.identity["sites"])
             self._digests = {name: hashlib.sha256() for name in offsets}
             with self.part.open("rb") as file:
                 for name, (offset, kind, width) in offsets.items():
@@ -297,114 +305,3 @@ def _require_same(there: Mapping[str, Any], asked: Mapping[str, Any], path: Path
     if differences:
         reason = "; ".join(differences) if there else "it does not state the call that wrote it"
         raise LatentsError(f"{path} is of another call ({reason}): {advice}")
-
-
-def narrow(name: str, values: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """Convert the values of a site; raise LatentsError where float16 cannot hold them."""
-    if kind == np.float16 and len(values) and np.abs(values).max() > np.finfo(np.float16).max:
-        raise LatentsError(
-            f"site {name!r} holds values up to {np.abs(values).max():.3g}, which float16 cannot: give dtype='float32'"
-        )
-    return values.astype(kind, copy=False)
-
-
-def stored_type(name: str, dtype: str) -> np.dtype:
-    """Type of a site in a table; probabilities are float32."""
-    return np.dtype("float32" if name == PROBS else dtype)
-
-
-def _require_room(path: Path, rows: int, widths: Mapping[str, int], dtype: str) -> None:
-    needed = sum(rows * width * stored_type(name, dtype).itemsize for name, width in widths.items())
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise LatentsError(
-            f"{rows:,} rows need {needed / 2**30:.1f} GiB at {path.parent}, and {free / 2**30:.1f} GiB are free: take "
-            "fewer sites or positions, or dtype='float16'"
-        )
-
-
-def _lay_out(path: Path, read: Reading, uns: Mapping[str, Any], widths: Mapping[str, int], dtype: str) -> None:
-    """Write everything except latents, in the layout that anndata reads, with space for the latents."""
-    dim = widths[HIDDEN]
-    with h5py.File(path, "w", userblock_size=BLOCK) as file:
-        _tag(file, "anndata", "0.1.0")
-        write_elem(file, "var", pd.DataFrame(index=features_of(dim)))
-        write_elem(file, "uns", dict(uns))
-        for group in ("layers", "obsm", "obsp", "varm", "varp"):
-            write_elem(file, group, {})
-        for name, width in widths.items():
-            group, key = place(name, width, dim)
-            parent = file if group == "X" else file[group]
-            _tag(_reserve(parent, key, (read.rows, width), stored_type(name, dtype)), "array")
-        _write_columns(file, read, PROBS in widths)
-
-
-def _reserve(parent: h5py.Group, key: str, shape: tuple[int, int], kind: np.dtype) -> h5py.Dataset:
-    """Create a contiguous dataset. Its space in the file is allocated now and filled later."""
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_layout(h5py.h5d.CONTIGUOUS)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    layout.set_obj_track_times(False)
-    stored = h5py.h5t.py_create(kind.newbyteorder("<"))
-    return h5py.Dataset(h5py.h5d.create(parent.id, key.encode(), stored, h5py.h5s.create_simple(shape), layout))
-
-
-def _write_columns(file: h5py.File, read: Reading, probs: bool) -> None:
-    """Write ``obs`` and the arrays of truth, a chunk of episodes at a time."""
-    per_episode = read.keep.sum(axis=1)
-    ends = np.cumsum(per_episode)
-    obs = file.create_group("obs")
-    first = row = 0
-    while first < len(ends):
-        # At least one episode, and about _CHUNK rows.
-        stop = max(first + 1, int(np.searchsorted(ends, row + _CHUNK, side="right")))
-        columns, arrays = row_facts(read, first, stop, probs)
-        if row == 0 and "_index" not in obs:
-            _create_columns(file, columns, arrays, read.rows)
-        rows = slice(row, int(ends[stop - 1]))
-        obs["_index"][rows] = index_of(columns)
-        for name, values in columns.items():
-            if isinstance(values, pd.Categorical):
-                obs[name]["codes"][rows] = values.codes
-            else:
-                obs[name][rows] = values
-        for name, values in arrays.items():
-            file["obsm"][name][rows] = values
-        first, row = stop, rows.stop
-
-
-def _create_columns(file: h5py.File, columns: Mapping[str, Any], arrays: Mapping[str, np.ndarray], rows: int) -> None:
-    obs = file["obs"]
-    _tag(obs, "dataframe")
-    obs.attrs["_index"] = "_index"
-    obs.attrs["column-order"] = np.array(list(columns), dtype=object)
-    _tag(obs.create_dataset("_index", (rows,), h5py.string_dtype()), "string-array")
-    for name, values in columns.items():
-        if isinstance(values, pd.Categorical):
-            group = obs.create_group(name)
-            _tag(group, "categorical")
-            group.attrs["ordered"] = False
-            _tag(group.create_dataset("codes", (rows,), values.codes.dtype), "array")
-            write_elem(group, "categories", np.array([str(name) for name in values.categories], dtype=object))
-        else:
-            _tag(obs.create_dataset(name, (rows,), values.dtype), "array")
-    for name, values in arrays.items():
-        _tag(file["obsm"].create_dataset(name, (rows, *values.shape[1:]), values.dtype), "array")
-
-
-def _tag(element: Any, kind: str, version: str = "0.2.0") -> None:
-    element.attrs["encoding-type"], element.attrs["encoding-version"] = kind, version
-
-
-def _offsets(path: Path, sites: Iterable[str]) -> dict[str, tuple[int, np.dtype, int]]:
-    """Return the offset in the file, the type and the width of the dataset of each site, and of the probabilities."""
-    with h5py.File(path, "r") as file:
-        layers, obsm = file["layers"], file["obsm"]
-        datasets = {
-            name: file["X"] if name == HIDDEN else layers[name] if name in layers else obsm[f"X_{name}"]
-            for name in sites
-        }
-        if PROBS in obsm:
-            datasets[PROBS] = obsm[PROBS]
-        return {name: (data.id.get_offset(), data.dtype, data.shape[1]) for name, data in datasets.items()}

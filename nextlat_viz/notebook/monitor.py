@@ -1,4 +1,4 @@
-"""A live figure of training: the validation loss of each model and the Bayes floor."""
+"""A live figure of training: the validation loss of each model, and the Bayes floor where it is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nextlat_viz.notebook.plot import Plot
 
 
 class LossMonitor(Box):
-    """Validation losses against the Bayes floor, drawn while models train.
+    """Validation losses, drawn while models train, against the Bayes floor where it is known.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class LossMonitor(Box):
         return {label: pd.DataFrame(rows) for label, rows in self._rows.items()}
 
     def watch(self, label: str) -> Callable[[Mapping[str, float | int]], None]:
-        """A callback for ``nextlat_viz.train(..., on_validation=...)`` that draws this model's curve."""
+        """Return ``on_validation=`` for `nextlat_viz.train` or `nextlat_viz.finetune`: it draws this model's curve."""
         rows = self._rows.setdefault(label, [])
 
         def add(row: Mapping[str, float | int]) -> None:
@@ -61,5 +61,5 @@ class LossMonitor(Box):
         measured = {label: table for label, table in self.metrics.items() if len(table)}
         if measured:
             return loss_curves(measured, title="Loss while training", theme=self._theme)
-        figure = loss_curves({"waiting": pd.DataFrame({"step": [], "loss": [], "floor": []})}, theme=self._theme)
+        figure = loss_curves({"waiting": pd.DataFrame({"step": [], "loss": []})}, theme=self._theme)
         return figure.update_layout(title="Loss while training: nothing measured yet", showlegend=False)

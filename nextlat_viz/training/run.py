@@ -25,7 +25,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from nextlat_viz import io
-from nextlat_viz.errors import CheckpointError, TrainingError
+from nextlat_viz.errors import CheckpointError, TrainingError, is_out_of_memory
 from nextlat_viz.models import Objective
 from nextlat_viz.training.card import device_name
 from nextlat_viz.training.checkpoint import METRICS, weights_bytes
@@ -114,7 +114,9 @@ def run_task(
     try:
         with _locked(folder, fabric), Interrupts(fabric.world_size) as interrupts:
             _take_steps(task, folder, fabric, progress, on_validation, logger, interrupts)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
             f"{device_name(fabric.device)} ran out of memory with batch_size={task.config.batch_size}, "
             f"accumulate={task.config.accumulate}. {task.memory_advice}; train that in another folder than "

@@ -345,8 +345,10 @@ def test_loss_curves_lie_over_their_floor() -> None:
     assert figure.data[1].line.color == themes.MODELS["nextlat"]
     assert figure.layout.title.text == "A &lt;b&gt;"
     assert figure.layout.xaxis.type == "log"
-    with pytest.raises(UnknownNameError, match="unknown column of the metrics 'floor'"):
-        figures.loss_curves({"x": table.drop(columns="floor")})
+    with pytest.raises(UnknownNameError, match="unknown column of the metrics 'loss'"):
+        figures.loss_curves({"x": table.drop(columns="loss")})
+    # The law of a text is not known.
+    assert len(figures.loss_curves({"x": table.drop(columns="floor")}).data) == 1
 
 
 def test_training_curves_mark_a_step_and_need_no_floor() -> None:

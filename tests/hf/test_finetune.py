@@ -43,6 +43,10 @@ class Killed(Exception):
     pass
 
 
+def stop() -> None:
+    raise Killed
+
+
 def build(kind: str, **options: Any) -> Any:
     torch.manual_seed(0)
     if kind == "gpt2":
@@ -187,6 +191,32 @@ def test_the_model_moves_more_slowly_than_psi(tmp_path: Path) -> None:
     assert tuned.psi.layers[-1].bias.abs().max().item() == pytest.approx(1e-3, rel=0.05)
 
 
+def test_psi_learns_before_the_model_moves(tmp_path: Path) -> None:
+    before = weights_sha256(build("llama"))
+    options = QUICK | {"mode": "full", "steps": 3}
+    still = finetune(build("llama"), TOKENS, psi_steps=3, out=tmp_path / "still", **options)
+    assert weights_sha256(still.model) == before
+    assert still.card.metrics["transition_error"] < 1
+    moved = finetune(build("llama"), TOKENS, psi_steps=2, out=tmp_path / "moved", **options)
+    assert weights_sha256(moved.model) != before
+
+
+def test_the_next_token_loss_alone_is_a_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = QUICK | {"mode": "full", "lambda_h": 0.0, "lambda_kl": 0.0}
+    whole = finetune(build("gpt2"), TOKENS, out=tmp_path / "whole", **options)
+    assert whole.card.metrics["transition_error"] == whole.card.before["transition_error"] == 1
+    assert whole.card.metrics["kl"] > 0
+    assert whole.card.parameters == sum(weights.numel() for weights in whole.model.parameters())
+    step = Engine.step
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "step", lambda self, n, pieces: step(self, n, pieces) if n < 4 else stop())
+        with pytest.raises(Killed):
+            finetune(build("gpt2"), TOKENS, out=tmp_path / "cut", **options)
+    assert finetune(build("gpt2"), TOKENS, out=tmp_path / "cut", **options).card.files == whole.card.files
+    with pytest.raises(ValueError, match="leave psi nothing to learn"):
+        finetune(build("gpt2"), TOKENS, out=tmp_path / "psi", **options | {"mode": "psi"})
+
+
 def test_transition_error_by_hand(tmp_path: Path) -> None:
     lengths = np.full(len(TOKENS), 10)
     lengths[::3] = 6
@@ -326,6 +356,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert resumed.card.files == whole.card.files
     assert resumed.metrics.equals(whole.metrics)
     assert sorted(path.name for path in (tmp_path / "cut").iterdir() if path.is_file()) == [
+        "README.md",
         "card.json",
         "held_out.safetensors",
         "metrics.csv",
@@ -391,8 +422,15 @@ def test_saved_and_loaded_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture
     assert sorted(card["files"]) == sorted(
         path.relative_to(tmp_path / "b").as_posix()
         for path in (tmp_path / "b").rglob("*")
-        if path.is_file() and path.name != "card.json"
+        if path.is_file() and path.name not in ("card.json", "README.md")
     )
+    readme = (tmp_path / "b" / "README.md").read_text()
+    assert readme == (tmp_path / "a" / "README.md").read_text()
+    for known in (tuned.card.model["weights_sha256"], tuned.card.corpus["sha256"], "mode full", "steps 6"):
+        assert known in readme
+    assert 'base_model: "GPT2LMHeadModel"' in readme
+    assert f"| loss | {tuned.card.before['loss']:.5g} | {tuned.card.metrics['loss']:.5g} |" in readme
+    assert "Not stated: name it here before you publish" in readme
     assert card["versions"]["transformers"] == transformers.__version__
     assert "mode='full'" in tuned.card.command
     assert "transition_error" in tuned._repr_html_()
@@ -628,6 +666,21 @@ def test_a_fine_tuned_model_goes_where_a_checkpoint_goes(kind: str, tmp_path: Pa
     latents = extract(f"hf:{tmp_path}", progress=False)
     assert latents.obs["episode"].nunique() == 16
     assert look_ahead(tuned, latents, 0, 2).horizon == 1
+
+
+def test_the_untrained_control_and_the_live_loss(tmp_path: Path) -> None:
+    monitor = nlv.LossMonitor()
+    tuned = finetune(build("llama"), TOKENS, out=tmp_path, on_validation=monitor.watch("llama"), **QUICK)
+    assert monitor.metrics["llama"]["step"].tolist() == [0, 2, 4, 6]
+    latents = extract(tuned, TOKENS[:50], progress=False, truth={"sum": TOKENS[:50].cumsum(1)})
+    control = extract(tuned.untrained(), TOKENS[:50], progress=False, truth={"sum": TOKENS[:50].cumsum(1)})
+    by_rows = nlv.probe(latents, "sum", untrained=control, n_bootstrap=2)
+    assert by_rows.untrained is not None
+    own = nlv.probe(tuned, "token", untrained=tuned, n_bootstrap=2)
+    assert own.untrained == nlv.probe(tuned, "token", untrained=extract(tuned.untrained()), n_bootstrap=2).untrained
+    explorer = nlv.LatentExplorer(tuned)
+    assert not explorer._alert.value
+    explorer.close()
 
 
 def test_measures_that_need_a_known_world_are_left_out_with_a_sentence(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 
 from nextlat_viz import latents as nl
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.latents import streaming
+from nextlat_viz.latents import layout, streaming
 from nextlat_viz.training.checkpoint import Checkpoint
 
 TOKENS = np.random.default_rng(0).integers(0, 9, (50, 6))
@@ -218,9 +218,28 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(LatentsError, match="does not state the call that wrote it"):
         nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "other.h5ad")
     full: Callable[[Any], Any] = lambda path: type("Usage", (), {"free": 10})()  # noqa: E731
-    monkeypatch.setattr(streaming.shutil, "disk_usage", full)
+    monkeypatch.setattr(layout.shutil, "disk_usage", full)
     with pytest.raises(LatentsError, match=r"rows need .* GiB .* are free: take fewer sites"):
         nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.h5ad")
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, whole = tmp_path / "a.h5ad", tmp_path / "whole.h5ad"
+    nl.extract(model(), TOKENS, **OPTIONS, out=whole).file.close()
+    narrow, sites = streaming.narrow, iter(range(100))
+
+    def full(*arguments: Any) -> Any:
+        if next(sites) == 7:
+            raise OSError(28, "No space left on device")
+        return narrow(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming, "narrow", full)
+        with pytest.raises(LatentsError, match=r"No space left.* The same call continues from the last saved batch"):
+            nl.extract(model(), TOKENS, **OPTIONS, out=out)
+    assert not out.exists()
+    nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def test_a_link_planted_under_the_name_of_the_part_is_not_followed(tmp_path: Path) -> None:
