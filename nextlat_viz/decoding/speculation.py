@@ -262,7 +262,7 @@ class _Run:
         drawn: Tensor | None = None
         if self._temperature > 0:
             size = len(self._predictor.world.vocabulary)
-            drawn = torch.stack(laws, dim=1) if laws else self._hidden.new_zeros(b, 0, size, dtype=torch.float64)
+            drawn = torch.stack(laws, dim=1) if laws else self._hidden.new_zeros(b, 0, size)
         return _Drafts(tokens, drawn, counts)
 
     def _pick(
@@ -275,7 +275,7 @@ class _Run:
         return sample_rows(laws, uniforms), laws
 
     def _laws(self, logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
-        return nucleus((logits.double() / self._temperature).softmax(dim=-1), self._top_p)
+        return nucleus((logits / self._temperature).softmax(dim=-1), self._top_p)
 
     def _uniforms(self, k: int, b: int) -> Float[Tensor, "k b"]:
         if self._temperature == 0:
@@ -348,5 +348,7 @@ def sample_rows(probs: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]) -> I
     >>> sample_rows(torch.tensor([[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]), torch.tensor([0.4, 0.6])).tolist()
     [0, 2]
     """
-    cumulative = probs.cumsum(dim=1)
-    return (cumulative > (uniforms * cumulative[:, -1])[:, None]).long().argmax(dim=1)
+    # In double precision: a sum over tens of thousands of tokens.
+    cumulative = probs.cumsum(dim=1, dtype=torch.float64)
+    drawn = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)
+    return drawn[:, 0].clamp(max=probs.shape[1] - 1)

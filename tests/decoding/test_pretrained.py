@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from nextlat_viz.decoding import Adaptive, DraftCosts, ModelPredictor, generate, speculative_generate
+from nextlat_viz.decoding import Adaptive, DraftCosts, ModelPredictor, generate, measure_costs, speculative_generate
 from nextlat_viz.hf.finetune import finetune
 
 from .test_speculation import counted, drawn_law, fit, of_equal, own_law, speculated_law
@@ -45,8 +45,9 @@ def test_the_law_is_the_models_own_by_enumeration(llama, draft):
         assert law[sequence] == pytest.approx(probability, abs=1e-9)
 
 
-@pytest.mark.parametrize("draft", [2, "adaptive"])
-def test_drawn_tokens_fit_the_law(llama, draft):
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_drawn_tokens_fit_the_law(llama, adaptive):
+    draft = Adaptive(DraftCosts(0.05, 0.02)) if adaptive else 2
     observed, law, made = drawn_law(llama, (0, 1), 3, 4_000, draft=draft, temperature=1.0, seed=1, stop=())
     counted(made)
     assert 0.02 < made.accepted.sum() / made.drafted.sum() < 0.98
@@ -112,6 +113,13 @@ def test_drafts_end_with_the_context(llama):
         made = speculative_generate(llama, PROMPTS, 40, draft=draft, stop=())
         of_equal(made, generate(llama, PROMPTS, 40, stop=()))
         assert (made.length == CONTEXT + 1).all()
+
+
+def test_costs_are_measured(llama):
+    costs = measure_costs(llama, repeats=2)
+    assert costs.draft > 0
+    made = speculative_generate(llama, PROMPTS, 6, draft=Adaptive(costs), stop=())
+    of_equal(made, generate(llama, PROMPTS, 6, stop=()))
 
 
 def test_a_text_streamer_of_transformers_shows_tokens_as_they_are_made(llama):
