@@ -20,8 +20,7 @@ from nextlat_viz.training.checkpoint import torch_defaults
 
 
 class _Drafts(NamedTuple):
-    """Drafts of one step: tokens, the distributions they were drawn from (None where greedy), and how many in each row.
-    """
+    """Drafts of one step: tokens, the laws they were drawn from (None where greedy), and how many in each row."""
 
     tokens: Int[Tensor, "b k"]
     laws: Float[Tensor, "b k v"] | None

@@ -78,7 +78,7 @@ def test_the_end_of_a_text_stops_by_default(llama, call):
     of_equal(made, call(llama, prompts, 8, stop=2, **options))
     ends = (made.continuation == 2).any(axis=1)
     assert (made.stopped == ends).all()
-    assert 0 < ends.sum()
+    assert ends.sum() > 0
     assert not call(llama, prompts, 8, stop=(), **options).stopped.any()
 
 
