@@ -25,6 +25,7 @@ of one here, and that drafts are not free.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import time
@@ -40,16 +41,17 @@ import pandas as pd
 import torch
 
 import nextlat_viz as nlv
-from nextlat_viz.decoding import Adaptive, generate, measure_costs, speculation, speculative_generate
+from nextlat_viz.decoding import Adaptive, DraftCosts, generate, measure_costs, speculation, speculative_generate
 from nextlat_viz.models import Transformer
 
 WORLD = "story:people=2,places=2,things=1"
 SIZES: Any = {"layers": 8, "heads": 8, "dim": 256, "mlp_dim": 640, "psi_width": 256, "context": 64, "horizon": 2}
+SIZES["start_token"] = False  # As in a Llama.
 TRAINING: Any = {"steps": 400, "warmup_steps": 40, "decay_steps": 200, "batch_size": 4, "save_every": 50}
 FINETUNING: Any = {"horizon": 2, "psi_width": 576, "steps": 5000, "batch_size": 4, "length": 128, "lambda_h": 0.3}
 FINETUNING |= {"learning_rate": 2e-3, "save_every": 500, "held_out": 128, "validate_every": 250}
 FOLDER = Path(__file__).parents[1] / "runs" / "bench" / "decode_story"
-DRAFTS = (1, 2, 3, 4, 6, 8, 12, "adaptive")
+DRAFTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, "adaptive")
 PLAIN, THEIRS, KEPT = "ours, no drafts", "transformers, generate", "adaptive, measured, kept"
 PROMPTS = 4
 
@@ -105,26 +107,28 @@ def llama(backbone: Transformer) -> Any:
     return its
 
 
-def ways(checkpoint: Any, prompts: np.ndarray, count: int, temperature: float) -> dict[Any, Callable[[int], Any]]:
-    """Everything that is timed: each continues one prompt, by its number."""
+def ways(
+    checkpoint: Any, prompts: np.ndarray, count: int, temperature: float, costs: DraftCosts
+) -> dict[Any, Callable[[int, int], Any]]:
+    """Everything that is timed: each continues one prompt, by its number, with a seed."""
     is_theirs = not isinstance(checkpoint.network.backbone, Transformer)
     hf = checkpoint.model if is_theirs else llama(checkpoint.model.backbone)
-    kept = Adaptive(measure_costs(checkpoint))
-    print(f"of a pass over one token, here: {kept.costs}")
+    kept = Adaptive(costs)
 
-    def theirs(i: int, **options: Any) -> np.ndarray:
+    def theirs(i: int, seed: int, **options: Any) -> np.ndarray:
+        torch.manual_seed(seed)
         tokens = torch.from_numpy(prompts[i : i + 1])
         options |= {"max_new_tokens": count, "min_new_tokens": count, "pad_token_id": 0}
         sampled = {"do_sample": True, "top_k": 0, "temperature": temperature} if temperature else {"do_sample": False}
         with torch.inference_mode():
             return hf.generate(tokens, attention_mask=torch.ones_like(tokens), **sampled, **options).numpy()
 
-    def ours(i: int, **options: Any) -> Any:
+    def ours(i: int, seed: int, **options: Any) -> Any:
         decode = speculative_generate if options else generate
-        options |= {"temperature": temperature, "stop": (), "seed": i}
+        options |= {"temperature": temperature, "stop": (), "seed": seed}
         return decode(checkpoint, prompts[i : i + 1], count, **options)
 
-    timed: dict[Any, Callable[[int], Any]] = {
+    timed: dict[Any, Callable[[int, int], Any]] = {
         PLAIN: ours,
         THEIRS: theirs,
         "transformers, prompt lookup": partial(theirs, prompt_lookup_num_tokens=3),
@@ -201,6 +205,12 @@ def breakdown(checkpoint: Any, run: Callable[[], Any]) -> dict[str, float]:
     return watch.seconds
 
 
+def extra(made: Any, costs: DraftCosts) -> float:
+    """What the drafts of a run cost, in passes over one token."""
+    steps = made.proposed[0] if len(made.proposed) else 0
+    return float(steps * costs.start + made.drafted.sum() * (costs.draft + costs.verify))
+
+
 def ratio(times: list[float], others: list[float]) -> str:
     """Median and quartiles of the speed over another way's, in pairs."""
     ratios = [a / b for a, b in zip(others, times, strict=True)]
@@ -214,40 +224,50 @@ def measure(checkpoint: Any, temperature: float, repeats: int) -> None:
     start = getattr(world, "opening_length", 0) or 16
     prompts = world.sample(PROMPTS, world.length or context, seed=7, split="test", states=False).tokens[:, :start]
     count = min(context + 1 - start, 128)
-    timed, floor = ways(checkpoint, prompts, count, temperature), bare(checkpoint, count)
-    results = {name: [call(i) for i in range(PROMPTS)] for name, call in timed.items()}
+    costs, floor = measure_costs(checkpoint), bare(checkpoint, count)
+    print(f"of a pass over one token, here: {costs}")
+    timed = ways(checkpoint, prompts, count, temperature, costs)
+    for call in timed.values():
+        call(0, 0)
+    results: dict[Any, list[Any]] = {name: [] for name in timed}
+    taken: dict[Any, list[float]] = {name: [0.0] * repeats for name in timed}
+    floors = []
+    for repeat in range(repeats):
+        # All ways in turn for each prompt, so that other processes slow down all of them alike.
+        for i, (name, call) in itertools.product(range(PROMPTS), timed.items()):
+            started = time.process_time()
+            results[name].append(call(i, PROMPTS * repeat + i))
+            taken[name][repeat] += (time.process_time() - started) / PROMPTS
+        floors.append(seconds(floor))
     drafting = [*DRAFTS, KEPT]
     if temperature == 0:
-        expected = [row.tokens for row in results[PLAIN]]
-        assert all((results[THEIRS][i] == expected[i]).all() for i in range(PROMPTS))
-        assert all((results[draft][i].tokens == expected[i]).all() for draft in drafting for i in range(PROMPTS))
-    taken: dict[Any, list[float]] = {name: [] for name in timed}
-    floors = []
-    for _ in range(repeats):
-        for name, call in timed.items():
-            taken[name].append(seconds(lambda call=call: [call(i) for i in range(PROMPTS)]) / PROMPTS)
-        floors.append(seconds(floor))
+        for i, plain in enumerate(results[PLAIN]):
+            assert (results[THEIRS][i] == plain.tokens).all()
+            assert all((results[draft][i].tokens == plain.tokens).all() for draft in drafting)
     print(f"\ntemperature {temperature}: {PROMPTS} prompts of {start} tokens, {count} more; {repeats} repeats")
-    print(f"{'':28}{'ms':>6}{'tokens/s':>10}{'drafted':>9}{'accepted':>10}{'floor':>7}   over {PLAIN:24}over {THEIRS}")
+    columns = f"{'drafted':>9}{'accepted':>10}{'by costs':>10}{'floor':>7}   over {PLAIN:24}over {THEIRS}"
+    print(f"{'':28}{'ms':>6}{'tokens/s':>10}{columns}")
     for name, times in taken.items():
         typical = statistics.median(times)
-        label, drafted, accepted, passes = f"draft {name}" if name in DRAFTS else name, "", "", 1.0
+        label, passes = f"draft {name}" if name in DRAFTS else name, 1.0
+        drafted = accepted = by_costs = ""
         if name in drafting:
             made = results[name]
             steps = sum(row.steps.sum() for row in made)
             drafted, accepted = (
                 f"{sum(getattr(row, kind).sum() for row in made) / steps:.2f}" for kind in ("drafted", "accepted")
             )
-            passes = sum(row.passes.sum() for row in made) / (PROMPTS * count)
+            tokens = len(made) * count
+            passes = sum(row.passes.sum() for row in made) / tokens
+            by_costs = f"{1 / (passes + sum(extra(row, costs) for row in made) / tokens):.2f}"
         share = statistics.median(floors) * passes / typical
-        print(
-            f"{label:28}{typical * 1e3:6.0f}{count / typical:10.0f}{drafted:>9}{accepted:>10}{share:7.0%}   "
-            f"{ratio(times, taken[PLAIN]):29}{ratio(times, taken[THEIRS])}"
-        )
+        counts = f"{drafted:>9}{accepted:>10}{by_costs:>10}{share:7.0%}"
+        speeds = f"{ratio(times, taken[PLAIN]):29}{ratio(times, taken[THEIRS])}"
+        print(f"{label:28}{typical * 1e3:6.0f}{count / typical:10.0f}{counts}   {speeds}")
     best = min(DRAFTS[:-1], key=lambda draft: statistics.median(taken[draft]))
     for name in ("adaptive", KEPT):
         print(f"{name} over the best fixed length, {best}: {ratio(taken[name], taken[best])}")
-    parts = [breakdown(checkpoint, lambda: [timed[best](i) for i in range(PROMPTS)]) for _ in range(repeats)]
+    parts = [breakdown(checkpoint, lambda: [timed[best](i, i) for i in range(PROMPTS)]) for _ in range(repeats)]
     total = statistics.median(sum(part.values()) for part in parts)
     shares = {name: statistics.median(part[name] for part in parts) / total for name in parts[0]}
     print(f"draft {best}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))

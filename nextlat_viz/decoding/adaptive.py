@@ -18,7 +18,7 @@ MOST = 16
 # The acceptance assumed before any draft was tested; the number of tests it counts as; the number of tests that the
 # acceptance at all places counts as at one of them; the factor by which earlier tests lose weight in each step; and by
 # how much another length must be better than the present one.
-_PRIOR, _WEIGHT, _PLACE_WEIGHT, _DECAY, _MARGIN = 0.9, 2.0, 8.0, 0.97, 0.02
+_PRIOR, _WEIGHT, _PLACE_WEIGHT, _DECAY, _MARGIN = 0.9, 2.0, 3.0, 0.98, 0.02
 
 
 @dataclass(frozen=True)

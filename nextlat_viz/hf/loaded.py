@@ -51,8 +51,9 @@ class HubModel(TrainedModel):
         """Tokens that end a text by the model's generation config; none where its tokens are those of a world."""
         if not isinstance(self.world, Corpus):
             return ()
-        ends = getattr(getattr(self.module, "generation_config", None), "eos_token_id", None)
-        ends = self.module.config.eos_token_id if ends is None else ends
+        module: Any = self.module
+        ends = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+        ends = module.config.eos_token_id if ends is None else ends
         return () if ends is None else tuple(ends) if isinstance(ends, Sequence) else (int(ends),)
 
     @torch_defaults()

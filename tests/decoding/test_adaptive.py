@@ -44,9 +44,9 @@ def test_chances_after_a_step():
     policy = Adaptive(DraftCosts(draft=0.1, verify=0.05), most=3)
     assert policy.chances == pytest.approx([0.9] * 3)
     policy.learn(np.array([2]), np.array([1]))
-    # One of two accepted, with 0.9 as much as two tests; that as much as eight tests at each place.
+    # One of two accepted, with 0.9 as much as two tests; that as much as three tests at each place.
     anywhere = (1 + 2 * 0.9) / (2 + 2)
-    assert policy.chances == pytest.approx([(1 + 8 * anywhere) / 9, 8 * anywhere / 9, anywhere])
+    assert policy.chances == pytest.approx([(1 + 3 * anywhere) / 4, 3 * anywhere / 4, anywhere])
 
 
 def test_drafts_after_a_rejected_draft_teach_nothing():
@@ -95,6 +95,17 @@ def test_an_unlucky_step_costs_little(costs):
     first.learn(np.array([first.length()]), np.array([0]))
     lengths, _ = drafting(first, lambda _: 0.9, 200)
     assert exact[lengths[10:]].mean() > 0.9 * exact.max()
+
+
+def test_a_place_where_drafts_fail_is_not_reached():
+    """As in text that repeats: what follows five drafts is always a surprise."""
+    policy, lengths = Adaptive(DraftCosts(0.04, 0.05, start=0.1)), []
+    for _ in range(60):
+        lengths.append(policy.length())
+        policy.learn(np.array([lengths[-1]]), np.array([min(lengths[-1], 5)]))
+    assert np.bincount(lengths).argmax() == 5
+    # It is tried again now and then.
+    assert max(lengths[20:]) > 5
 
 
 def test_another_length_must_be_clearly_better():
