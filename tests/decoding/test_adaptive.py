@@ -67,11 +67,11 @@ def test_the_start_has_to_be_earned_by_all_drafts_together():
 @pytest.mark.parametrize("costs", COSTS)
 def test_the_best_fixed_length_is_chosen(acceptance, costs):
     exact = rates(costs, acceptance)
-    lengths, _ = drafting(Adaptive(costs), lambda _: acceptance, 500)
+    lengths = [drafting(Adaptive(costs), lambda _: acceptance, 500, seed)[0] for seed in range(3)]
     # Lengths beside the best are often as good, so that it is the speed that counts.
-    assert exact[lengths[20:]].mean() > 0.95 * exact.max()
+    assert np.mean([exact[chosen[20:]].mean() for chosen in lengths]) > 0.97 * exact.max()
     # Those of the first steps are not known yet.
-    assert exact[lengths[:20]].mean() > 0.85 * exact.max()
+    assert np.mean([exact[chosen[:20]].mean() for chosen in lengths]) > 0.9 * exact.max()
 
 
 @pytest.mark.parametrize("costs", COSTS)
