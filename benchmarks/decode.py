@@ -2,51 +2,59 @@
 
     python benchmarks/decode.py [repeats] [MODEL TEXTS]
 
-With the folder of a pretrained model and a file of texts, psi is added to it by `nlv.finetune`, half an hour on two
-cores, kept in runs/bench; Hugging Face gets the model itself, also with its prompt lookup.
+With the folder of a pretrained model and a file of texts, psi is added to it by `nlv.finetune`, in less than half an hour
+on one core, and kept in runs/bench. Otherwise the model is NextLat of 8 layers of width 256 (6 million weights) on
+stories, whose words are half of them certain; it is trained on the first call, in two minutes, and kept in runs/bench.
+Hugging Face then gets the same weights: a Llama of the same sizes is the same function, which is checked. There is no
+comparison with another, smaller model that drafts: there is none for these models.
 
-One row at a time, as a user waits for it, on one core, greedily and sampled. The model is NextLat of 8 layers of width
-256 (6 million weights) on stories, whose words are half of them certain; it is trained on the first call, ten minutes
-on a busy core, and kept in runs/bench. Hugging Face gets the same weights: a Llama of the same sizes is the same
-function, which is checked.
+One row at a time, as a user waits for it, on one core, greedily and sampled. Everything is run in turn for each prompt,
+with other seeds in every repeat. Times are the process's own on its core, so that another process which takes turns on
+it is not counted; one that uses the memory at the same time still slows it down. Medians and quartiles are over repeats.
 
-Time is the process's own on its core, so that another process which takes turns on it is not counted. Everything is
-run in turn; medians and quartiles are over repeats of the same prompts.
+Columns: "by costs" is tokens per pass, where drafts, further tokens and passes over several tokens cost what
+`measure_costs` measures: the speed without the noise of the clock. "floor" is what the passes would take if drafts cost
+nothing and a pass over several tokens as much as over one: the bare transformer and its head, one token at a time, as
+often as there were passes. "adaptive" begins anew in every call; "adaptive, measured, kept" is one `Adaptive` with
+measured costs for all calls.
 
-The floor of a run is what its passes would take if drafts cost nothing and a pass over several tokens as much as over
-one: the bare transformer, one token at a time, as often as there were passes.
+Goals: 1.5 times as fast as decoding with a cache, and adaptive drafting as fast as the best fixed length.
 
-Goals: twice as fast as our own decoding without drafts, and adaptive drafting as fast as the best fixed length. The
-first is met from 3 drafts on, with 4 to 5 times at the best length. The second, on one slow and busy core, is met
-sampled, 1.06 of the best, and not quite greedily: 0.96, and in no run above 1. It needs no trying of lengths, but 54
-tokens are few steps to learn from. What keeps drafting from the floor is that a pass over several tokens costs 1.4 to 2
-of one here, and that drafts are not free.
+STORY
+
+PRETRAINED
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 
 import nextlat_viz as nlv
-from nextlat_viz.decoding import generate, measure_costs, speculative_generate
+from nextlat_viz.decoding import Adaptive, DraftCosts, generate, measure_costs, speculation, speculative_generate
 from nextlat_viz.models import Transformer
 
 WORLD = "story:people=2,places=2,things=1"
-SIZES = {"layers": 8, "heads": 8, "dim": 256, "mlp_dim": 640, "psi_width": 256, "context": 64, "horizon": 2}
-TRAINING = {"steps": 400, "warmup_steps": 40, "decay_steps": 200, "batch_size": 4, "save_every": 50}
-FINETUNING: Any = {"horizon": 2, "psi_width": 576, "steps": 1000, "batch_size": 8, "length": 128, "lambda_h": 0.3}
-FINETUNING |= {"learning_rate": 2e-3, "held_out": 128, "validate_every": 500}
+SIZES: Any = {"layers": 8, "heads": 8, "dim": 256, "mlp_dim": 640, "psi_width": 256, "context": 64, "horizon": 2}
+SIZES["start_token"] = False  # As in a Llama.
+TRAINING: Any = {"steps": 400, "warmup_steps": 40, "decay_steps": 200, "batch_size": 4, "save_every": 50}
+FINETUNING: Any = {"horizon": 2, "psi_width": 576, "steps": 5000, "batch_size": 4, "length": 128, "lambda_h": 0.3}
+FINETUNING |= {"learning_rate": 2e-3, "save_every": 500, "held_out": 128, "validate_every": 250}
 FOLDER = Path(__file__).parents[1] / "runs" / "bench" / "decode_story"
-DRAFTS = (1, 2, 3, 4, 6, 8, 12, "adaptive")
+DRAFTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, "adaptive")
+PLAIN, THEIRS, KEPT = "ours, no drafts", "transformers, generate", "adaptive, measured, kept"
 PROMPTS = 4
 
 
@@ -101,32 +109,34 @@ def llama(backbone: Transformer) -> Any:
     return its
 
 
-def ways(checkpoint: Any, prompts: np.ndarray, count: int, temperature: float) -> dict[Any, Callable[[int], Any]]:
-    """Everything that is timed: each continues one prompt, by its number."""
+def ways(
+    checkpoint: Any, prompts: np.ndarray, count: int, temperature: float, costs: DraftCosts
+) -> dict[Any, Callable[[int, int], Any]]:
+    """Everything that is timed: each continues one prompt, by its number, with a seed."""
     is_theirs = not isinstance(checkpoint.network.backbone, Transformer)
-    hf, costs = checkpoint.model if is_theirs else llama(checkpoint.model.backbone), measure_costs(checkpoint)
-    print(f"of a pass over one token, here: {costs}")
+    hf = checkpoint.model if is_theirs else llama(checkpoint.model.backbone)
+    kept = Adaptive(costs)
 
-    def theirs(i: int, **options: Any) -> np.ndarray:
+    def theirs(i: int, seed: int, **options: Any) -> np.ndarray:
+        torch.manual_seed(seed)
         tokens = torch.from_numpy(prompts[i : i + 1])
         options |= {"max_new_tokens": count, "min_new_tokens": count, "pad_token_id": 0}
         sampled = {"do_sample": True, "top_k": 0, "temperature": temperature} if temperature else {"do_sample": False}
         with torch.inference_mode():
             return hf.generate(tokens, attention_mask=torch.ones_like(tokens), **sampled, **options).numpy()
 
-    timed: dict[Any, Callable[[int], Any]] = {
-        "ours, no drafts": lambda i: (
-            generate(checkpoint, prompts[i : i + 1], count, temperature=temperature, seed=i).tokens
-        ),
-        "transformers, generate": theirs,
+    def ours(i: int, seed: int, **options: Any) -> Any:
+        decode = speculative_generate if options else generate
+        options |= {"temperature": temperature, "stop": (), "seed": seed}
+        return decode(checkpoint, prompts[i : i + 1], count, **options)
+
+    timed: dict[Any, Callable[[int, int], Any]] = {
+        PLAIN: ours,
+        THEIRS: theirs,
+        "transformers, prompt lookup": partial(theirs, prompt_lookup_num_tokens=3),
     }
-    if is_theirs:
-        timed["transformers, prompt lookup"] = partial(theirs, prompt_lookup_num_tokens=3)
-    for draft in DRAFTS:
-        timed[draft] = lambda i, draft=draft: speculative_generate(
-            checkpoint, prompts[i : i + 1], count, draft=draft, temperature=temperature, seed=i, costs=costs
-        )
-    return timed
+    timed |= {draft: partial(ours, draft=draft) for draft in DRAFTS}
+    return timed | {KEPT: partial(ours, draft=kept)}
 
 
 def bare(checkpoint: Any, count: int) -> Callable[[], None]:
@@ -138,7 +148,7 @@ def bare(checkpoint: Any, count: int) -> Callable[[], None]:
         with torch.inference_mode():
             cache = backbone.cache(1)
             for _ in range(count):
-                backbone(token, cache=cache)
+                checkpoint.network.logits(backbone(token, cache=cache))
 
     return run
 
@@ -149,43 +159,125 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.process_time() - started
 
 
+class Stopwatch:
+    """Seconds spent in functions by name; those in a function that another calls are not the caller's."""
+
+    def __init__(self) -> None:
+        self.seconds = {"draft": 0.0, "verify": 0.0, "rest": 0.0}
+        self._names, self._since = ["rest"], time.process_time()
+
+    def stop(self) -> None:
+        now = time.process_time()
+        self.seconds[self._names[-1]] += now - self._since
+        self._since = now
+
+    def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            self.stop()
+            # The head is part of the draft or of the pass that uses it.
+            self._names.append("draft" if self._names[-1] == "draft" else name)
+            try:
+                return call(*arguments, **options)
+            finally:
+                self.stop()
+                self._names.pop()
+
+        return run
+
+
+def breakdown(checkpoint: Any, run: Callable[[], Any]) -> dict[str, float]:
+    """Seconds of decoding by part: drafter, passes of the transformer with its head, and all else."""
+    watch, network = Stopwatch(), checkpoint.network
+    make = speculation.make_drafter
+
+    def made(*arguments: Any) -> Any:
+        guess: Any = make(*arguments)
+        for name in ("read", "begin", "go_on"):
+            setattr(guess, name, watch.timed("draft", getattr(guess, name)))
+        return guess
+
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(speculation, "make_drafter", made))
+        for part, name in ((network.backbone, "forward"), (network, "logits")):
+            patches.enter_context(mock.patch.object(part, name, watch.timed("verify", getattr(part, name))))
+        watch.stop()
+        watch.seconds = dict.fromkeys(watch.seconds, 0.0)
+        run()
+        watch.stop()
+    return watch.seconds
+
+
+def extra(made: Any, costs: DraftCosts) -> float:
+    """What the drafts of a run cost, in passes over one token."""
+    steps = made.proposed[0] if len(made.proposed) else 0
+    return float(steps * costs.start + made.drafted.sum() * (costs.draft + costs.verify))
+
+
+def ratio(times: list[float], others: list[float]) -> str:
+    """Median and quartiles of the speed over another way's, in pairs."""
+    ratios = [a / b for a, b in zip(others, times, strict=True)]
+    # Quartiles need two values; a single repeat has none.
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
 def measure(checkpoint: Any, temperature: float, repeats: int) -> None:
     world, context = checkpoint.world, checkpoint.network.backbone.config.context
     start = getattr(world, "opening_length", 0) or 16
     prompts = world.sample(PROMPTS, world.length or context, seed=7, split="test", states=False).tokens[:, :start]
     count = min(context + 1 - start, 128)
-    timed, floor = ways(checkpoint, prompts, count, temperature), bare(checkpoint, count)
-    found = {name: [call(i) for i in range(PROMPTS)] for name, call in timed.items()}
-    base = "ours, no drafts"
-    if temperature == 0:
-        assert all((found["transformers, generate"][i] == found[base][i]).all() for i in range(PROMPTS))
-        assert all((found[draft][i].tokens == found[base][i]).all() for draft in DRAFTS for i in range(PROMPTS))
-    taken: dict[Any, list[float]] = {name: [] for name in timed}
+    costs, floor = measure_costs(checkpoint), bare(checkpoint, count)
+    print(f"of a pass over one token, here: {costs}")
+    timed = ways(checkpoint, prompts, count, temperature, costs)
+    for call in timed.values():
+        call(0, 0)
+    results: dict[Any, list[Any]] = {name: [] for name in timed}
+    taken: dict[Any, list[float]] = {name: [0.0] * repeats for name in timed}
     floors = []
-    for _ in range(repeats):
-        for name, call in timed.items():
-            taken[name].append(seconds(lambda call=call: [call(i) for i in range(PROMPTS)]) / PROMPTS)
+    for repeat in range(repeats):
+        # All ways in turn for each prompt, so that other processes slow down all of them alike.
+        for i, (name, call) in itertools.product(range(PROMPTS), timed.items()):
+            started = time.process_time()
+            results[name].append(call(i, PROMPTS * repeat + i))
+            taken[name][repeat] += (time.process_time() - started) / PROMPTS
         floors.append(seconds(floor))
+    drafting = [*DRAFTS, KEPT]
+    if temperature == 0:
+        for i, plain in enumerate(results[PLAIN]):
+            assert (results[THEIRS][i] == plain.tokens).all()
+            assert all((results[draft][i].tokens == plain.tokens).all() for draft in drafting)
     print(f"\ntemperature {temperature}: {PROMPTS} prompts of {start} tokens, {count} more; {repeats} repeats")
-    print(f"{'':24}{'ms':>8}{'tokens/s':>10}{'accepted':>10}{'floor':>7}   over ours without drafts")
+    columns = f"{'drafted':>9}{'accepted':>10}{'by costs':>10}{'floor':>7}   over {PLAIN:24}over {THEIRS}"
+    print(f"{'':28}{'ms':>6}{'tokens/s':>10}{columns}")
     for name, times in taken.items():
         typical = statistics.median(times)
-        label, accepted, passes = (f"draft {name}" if name in DRAFTS else name), "", 1.0
-        if name in DRAFTS:
-            made = found[name]
-            accepted = f"{sum(one.accepted.sum() for one in made) / sum(one.steps.sum() for one in made):.2f}"
-            passes = sum(one.passes.sum() for one in made) / (PROMPTS * count)
+        label, passes = f"draft {name}" if name in DRAFTS else name, 1.0
+        drafted = accepted = by_costs = ""
+        if name in drafting:
+            made = results[name]
+            steps = sum(row.steps.sum() for row in made)
+            drafted, accepted = (
+                f"{sum(getattr(row, kind).sum() for row in made) / steps:.2f}" for kind in ("drafted", "accepted")
+            )
+            tokens = len(made) * count
+            passes = sum(row.passes.sum() for row in made) / tokens
+            by_costs = f"{1 / (passes + sum(extra(row, costs) for row in made) / tokens):.2f}"
         share = statistics.median(floors) * passes / typical
-        ratios = [a / b for a, b in zip(taken[base], times, strict=True)]
-        # Quartiles need two values; a single repeat has none.
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-        print(
-            f"{label:24}{typical * 1e3:8.0f}{count / typical:10.0f}{accepted:>10}{share:7.0%}   "
-            f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        )
+        counts = f"{drafted:>9}{accepted:>10}{by_costs:>10}{share:7.0%}"
+        speeds = f"{ratio(times, taken[PLAIN]):29}{ratio(times, taken[THEIRS])}"
+        print(f"{label:28}{typical * 1e3:6.0f}{count / typical:10.0f}{counts}   {speeds}")
     best = min(DRAFTS[:-1], key=lambda draft: statistics.median(taken[draft]))
-    ratio = statistics.median([a / b for a, b in zip(taken[best], taken["adaptive"], strict=True)])
-    print(f"adaptive drafting is {ratio:.2f} times as fast as the best fixed length, {best}")
+    for name in ("adaptive", KEPT):
+        print(f"{name} over the best fixed length, {best}: {ratio(taken[name], taken[best])}")
+    parts = [breakdown(checkpoint, lambda: [timed[best](i, i) for i in range(PROMPTS)]) for _ in range(repeats)]
+    total = statistics.median(sum(part.values()) for part in parts)
+    shares = {name: statistics.median(part[name] for part in parts) / total for name in parts[0]}
+    print(f"draft {best}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    tables = pd.concat(row.to_frame() for row in results[best])
+    by_place = tables.groupby("place")[["tested", "accepted"]].sum()
+    print(f"accepted by place, given those before: {(by_place['accepted'] / by_place['tested']).round(2).tolist()}")
+    speed = statistics.median(taken[PLAIN]) / statistics.median(taken[best])
+    print(f"ceiling if drafts were free: {speed / (1 - shares['draft']):.2f} over {PLAIN}")
 
 
 def main() -> None:

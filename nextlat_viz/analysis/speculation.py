@@ -9,7 +9,7 @@ import numpy as np
 
 from nextlat_viz.analysis.episodes import end_token, heldout_episodes, prompt_length, require_next_token
 from nextlat_viz.analysis.measure import Models, Rows, clustered, measure, several
-from nextlat_viz.decoding import DraftCosts, speculative_generate
+from nextlat_viz.decoding import Adaptive, DraftCosts, speculative_generate
 from nextlat_viz.decoding.drafters import drafter_name, make_drafter
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
@@ -92,11 +92,10 @@ def acceptance(
             model,
             prompts,
             (models.context or 0) if max_tokens is None else max_tokens,
-            draft=draft,
+            draft=Adaptive(costs) if draft == "adaptive" and costs is not None else draft,
             temperature=temperature,
             stop=() if end is None else end,
             seed=seed,
-            costs=costs,
         )
         tokens = decoded.length - decoded.prompts
         quantities = {

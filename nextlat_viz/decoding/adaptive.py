@@ -1,4 +1,4 @@
-"""Adaptive drafting: draft another token as long as it is expected to save more than it costs."""
+"""Adaptive drafting: draft as many tokens in a step as give the most tokens for their cost."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from nextlat_viz.decoding.drafters import drafter_name, make_drafter
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
 from nextlat_viz.training.checkpoint import torch_defaults
 
 MOST = 16
-# Bins of the drafter's largest probability, narrow near 1, where most drafts are.
-_EDGES = np.array([0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995])
-# The acceptance assumed before any draft was tested, the number of tests it counts as, and the factor by which the
-# weight of earlier tests falls in each step.
-_PRIOR, _PRIOR_WEIGHT, _DECAY = 0.9, 2.0, 0.995
+# The acceptance assumed before any draft was tested; the number of tests it counts as; the number of tests that the
+# acceptance at all places counts as at one of them; the factor by which earlier tests lose weight in each step; and by
+# how much another length must be better than the present one.
+_PRIOR, _WEIGHT, _PLACE_WEIGHT, _DECAY, _MARGIN = 0.9, 2.0, 3.0, 0.98, 0.02
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,11 @@ class DraftCosts:
                 raise ValueError(f"{name}={getattr(self, name)} must be a cost of at least 0, in passes over one token")
 
     @classmethod
-    def by_weights(cls, predictor: ModelPredictor, drafter: str | None = None) -> DraftCosts:
+    def by_weights(cls, predictor: ModelPredictor, drafter: str | None = None, rows: int = 1) -> DraftCosts:
         """Estimate the cost of guessing by its share of the weights: decoding few rows mostly reads weights.
 
-        A further token in a pass reads no weights; it is assumed to cost 5 % of a pass. :func:`measure_costs` measures
-        both on this machine, with results that vary from call to call.
+        A further token in a pass reads no weights. It is assumed to cost a twentieth of reading them, in each row.
+        :func:`measure_costs` measures both on this machine, with results that vary from call to call.
         """
         guesser = make_drafter(predictor, drafter_name(predictor, drafter), 1)
         backbone = predictor.model.backbone
@@ -65,7 +64,7 @@ class DraftCosts:
             sum(weights.numel() for part in parts for weights in part.parameters())
             for parts in (guesser.parts(), [backbone.blocks, backbone.head])
         )
-        return cls(drafted / read, 0.05)
+        return cls(drafted / read, rows / (rows + 19))
 
 
 @torch_defaults()
@@ -111,7 +110,7 @@ def measure_costs(
     cache, read = backbone.cache(rows), torch.zeros(rows, tokens + 1, dtype=torch.long).to(like.device)
     start = max(1, (context - tokens - 1) // 2)
     backbone(backbone.started(read[:, :1].expand(rows, start)), cache=cache)
-    held = cache.length
+    held = cache.lengths
 
     def passes(t: int) -> torch.Tensor:
         hidden = backbone(read[:, :t], cache=cache)
@@ -145,24 +144,19 @@ def measure_costs(
 
 
 class Adaptive:
-    """Decides for every row and place whether drafting another token is worth its cost.
+    """Chooses how many tokens to draft in the next step, by the drafts accepted so far.
 
-    A pass costs 1 and gives one token, and one more for each accepted draft; guessing a token costs ``costs.draft``,
-    verifying it ``costs.verify``, and the first draft of a step also ``costs.start``. With r the tokens per unit of
-    cost so far, another draft is worthwhile as long as
+    A step of n drafts costs ``1 + costs.start + n (costs.draft + costs.verify)`` passes (without drafts: 1). It gives
+    1 + a_1 + a_1 a_2 + ... + a_1 ... a_n tokens, where a_i is the probability that the draft at place i is accepted
+    when those before it are. The length with the most expected tokens per cost is chosen; it is the fixed length that
+    is fastest as long as the a_i stay the same.
 
-        P(it and all drafts before it are accepted) >= r (cost of the draft),
+    a_i is estimated by the share accepted at its place, shrunk towards the share at all places, which is shrunk towards
+    0.9. Earlier steps lose weight, so that the length follows a text that becomes harder or easier, and a length that
+    did not pay is tried again. The length changes only where another promises 2 % more.
 
-    which maximises r (marginal value theorem; Charnov 1976): a draft must earn at least the average rate. The first
-    draft must earn the start cost together with the drafts after it.
-
-    The probability is that of the drafts before, times an estimate for this draft: the share accepted among earlier
-    drafts at this place whose largest probability under the drafter was similar, shrunk towards the share at all
-    places. Before a token is guessed its largest probability is unknown, and all drafts at its place count. Earlier
-    drafts lose weight with every step, so that a place that did not pay is tried again.
-
-    Whether draft i is made depends on the tokens before it and never on its own value, so the distribution of the
-    output stays the model's.
+    All rows have the same length: one pass verifies them together. It depends on earlier steps alone and never on the
+    drafts themselves, so the distribution of the output stays the model's.
 
     Parameters
     ----------
@@ -172,65 +166,40 @@ class Adaptive:
 
     Examples
     --------
-    >>> policy = Adaptive(DraftCosts(draft=0.1, verify=0.05), most=2)
-    >>> bool(policy.worth_guessing(0, np.ones(1))[0]), bool(policy.worth_guessing(1, np.full(1, 0.1))[0])
-    (True, False)
+    >>> policy = Adaptive(DraftCosts(draft=0.1, verify=0.05))
+    >>> first = policy.length()
+    >>> for _ in range(20):
+    ...     policy.learn(np.array([policy.length()]), np.array([0]))
+    >>> first, policy.length()
+    (7, 0)
     """
 
-    def __init__(self, costs: DraftCosts, most: int) -> None:
-        self.costs = costs
-        self._tested, self._accepted = (np.zeros((most, len(_EDGES) + 1)) for _ in range(2))
-        self._made = self._spent = 1.0
-        self._estimate()
+    def __init__(self, costs: DraftCosts, most: int = MOST) -> None:
+        self.costs, self.most = costs, most
+        drafts = np.arange(most + 1)
+        self._spent = 1 + drafts * (costs.draft + costs.verify) + (drafts > 0) * costs.start
+        self._tested, self._accepted = np.zeros(most), np.zeros(most)
+        # Past the longest, so that the first length is the best.
+        self._length = most + 1
 
     @property
-    def rate(self) -> float:
-        """Tokens generated per unit of cost."""
-        return self._made / self._spent
+    def chances(self) -> Float[np.ndarray, " most"]:
+        """Estimated probability that the draft at each place is accepted, given that those before it are."""
+        anywhere = (self._accepted.sum() + _WEIGHT * _PRIOR) / (self._tested.sum() + _WEIGHT)
+        return (self._accepted + _PLACE_WEIGHT * anywhere) / (self._tested + _PLACE_WEIGHT)
 
-    def worth_guessing(self, place: int, reach: Float[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
-        """Whether to guess the draft at a place whose earlier drafts are all accepted with this probability."""
-        return np.full(len(reach), self._first) if place == 0 else reach >= self._least[place]
+    def length(self, most: int | None = None) -> int:
+        """Tokens to draft in the next step, at most `most`."""
+        rate = (np.cumsum(np.append(1.0, np.cumprod(self.chances))) / self._spent)[: None if most is None else most + 1]
+        best = int(rate.argmax())
+        if self._length >= len(rate) or rate[best] > (1 + _MARGIN) * rate[self._length]:
+            self._length = best
+        return self._length
 
-    def worth_verifying(self, chance: Float[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
-        """Whether to verify a guessed draft that is accepted with this probability."""
-        return chance >= self._verified
-
-    def chance(self, place: int, confidence: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
-        """Probability that the draft at a place is accepted, given that those before it are."""
-        return self._cells[place, np.searchsorted(_EDGES, confidence)]
-
-    def learn(
-        self,
-        confidence: Float[np.ndarray, "b k"],
-        counts: Int[np.ndarray, " b"],
-        kept: Int[np.ndarray, " b"],
-        guessed: int,
-    ) -> None:
-        """Update the estimates with a step: drafts of each row, drafts accepted, places guessed."""
+    def learn(self, counts: Int[np.ndarray, " b"], kept: Int[np.ndarray, " b"]) -> None:
+        """Update the estimates with the drafts of each row in a step, and how many of them were accepted."""
+        places = np.arange(self.most)
         # The first rejected draft was tested too; those after it were not.
-        rows, places = np.nonzero(np.arange(confidence.shape[1]) < np.minimum(counts, kept + 1)[:, None])
-        for seen in (self._tested, self._accepted):
-            seen *= _DECAY
-        cells = places, np.searchsorted(_EDGES, confidence[rows, places])
-        np.add.at(self._tested, cells, 1)
-        np.add.at(self._accepted, cells, places < kept[rows])
-        self._made += float(kept.sum()) + len(kept)
-        self._spent += len(kept) * (1 + guessed * self.costs.draft)
-        self._spent += float(counts.sum()) * self.costs.verify + float((counts > 0).sum()) * self.costs.start
-        self._estimate()
-
-    def _estimate(self) -> None:
-        """Compute the acceptance of every place and bin, and the thresholds, from the counts."""
-
-        def shrunk(hits: Any, trials: Any, to: Any) -> Any:
-            return (hits + _PRIOR_WEIGHT * to) / (trials + _PRIOR_WEIGHT)
-
-        anywhere = shrunk(self._accepted.sum(axis=0), self._tested.sum(axis=0), _PRIOR)
-        self._cells = shrunk(self._accepted, self._tested, anywhere)
-        overall = shrunk(self._accepted.sum(), self._tested.sum(), _PRIOR)
-        self._at = shrunk(self._accepted.sum(axis=1), self._tested.sum(axis=1), overall)
-        # Used for every draft, so computed once per step.
-        each = self.rate * (self.costs.draft + self.costs.verify)
-        self._first = bool(np.cumsum(np.cumprod(self._at) - each).max() >= self.rate * self.costs.start)
-        self._least, self._verified = each / self._at, self.rate * self.costs.verify
+        tested = places < np.minimum(counts, kept + 1)[:, None]
+        self._tested = _DECAY * self._tested + tested.sum(axis=0)
+        self._accepted = _DECAY * self._accepted + (places < kept[:, None]).sum(axis=0)

@@ -32,7 +32,7 @@ def generate(
     *,
     temperature: float = 0.0,
     top_p: float = 1.0,
-    stop: int | Collection[int] = (),
+    stop: int | Collection[int] | None = None,
     seed: int = 0,
     on_tokens: OnTokens | None = None,
 ) -> Generated:
@@ -49,8 +49,9 @@ def generate(
         0 takes the most probable token (the first of equals), 1 samples from the model's distribution.
     top_p : float
         Sample among the most probable tokens that together have this probability; see :func:`nucleus`.
-    stop : int or ints
-        Tokens that end a sequence.
+    stop : int or ints, optional
+        Tokens that end a sequence. Default: the end of a text by a Hugging Face model's generation config, and none for
+        other models; ``()`` never stops.
     seed : int
         Seed of the sampling.
     on_tokens : callable, optional
@@ -78,7 +79,7 @@ def generate(
     check_sampling(temperature, top_p)
     require_callable("on_tokens", on_tokens)
     tokens, length, limit = rows.allocate(max_tokens, predictor.context)
-    stops, stopped = stop_tokens(stop), np.zeros(len(length), bool)
+    stops, stopped = stop_tokens(predictor, stop), np.zeros(len(length), bool)
     rng = np.random.default_rng(seed)
     active = np.flatnonzero(length < limit)
     if active.size:
@@ -175,8 +176,9 @@ def read_prompts(predictor: Predictor, prompts: Prompts) -> PromptRows:
     return PromptRows(tokens, lengths)
 
 
-def stop_tokens(stop: int | Collection[int]) -> Int[np.ndarray, " stops"]:
-    """Return one stop token or several as an array."""
+def stop_tokens(predictor: Predictor, stop: int | Collection[int] | None) -> Int[np.ndarray, " stops"]:
+    """Return one stop token or several as an array; the predictor's own where `stop` is None."""
+    stop = predictor.ends if stop is None else stop
     return np.array([stop] if isinstance(stop, (int, np.integer)) else sorted(stop), dtype=np.int64)
 
 

@@ -32,6 +32,8 @@ class Predictor(ABC):
     world : World
     context : int or None
         Most tokens it can read; None where there is no limit.
+    ends : tuple of int
+        Tokens at which generation stops by default.
 
     Examples
     --------
@@ -48,6 +50,7 @@ class Predictor(ABC):
     seed: int | None = None
     world: World
     context: int | None = None
+    ends: tuple[int, ...] = ()
 
     @abstractmethod
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
@@ -145,6 +148,7 @@ class ModelPredictor(Predictor):
         self.checkpoint, self.model, self.batch_size = checkpoint, checkpoint.network, batch_size
         self.name, self.objective, self.seed = checkpoint.name, checkpoint.objective, checkpoint.seed
         self.world, self.context = checkpoint.world, self.model.backbone.config.context
+        self.ends = checkpoint.ends
 
     def tensor(self, tokens: Any) -> torch.Tensor:
         """Token ids on the model's device."""

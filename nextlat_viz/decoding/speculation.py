@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nextlat_viz.decoding.adaptive import MOST, Adaptive, DraftCosts
+from nextlat_viz.decoding.adaptive import Adaptive, DraftCosts
 from nextlat_viz.decoding.drafters import Drafter, check_draft, drafter_name, make_drafter
 from nextlat_viz.decoding.generation import OnTokens, Prompts, check_sampling, nucleus, read_prompts, stop_tokens
 from nextlat_viz.decoding.predictor import ModelPredictor, as_predictor
@@ -20,17 +20,11 @@ from nextlat_viz.training.checkpoint import torch_defaults
 
 
 class _Drafts(NamedTuple):
-    """Drafts of one step.
-
-    `laws` are the distributions they were drawn from (None where greedy), `counts` the drafts of each row,
-    `confidence` the drafter's largest probabilities (None unless adaptive), `guessed` the places it guessed at.
-    """
+    """Drafts of one step: tokens, the laws they were drawn from (None where greedy), and how many in each row."""
 
     tokens: Int[Tensor, "b k"]
     laws: Float[Tensor, "b k v"] | None
     counts: Int[np.ndarray, " b"]
-    confidence: Float[np.ndarray, "b k"] | None
-    guessed: int
 
 
 @torch_defaults()
@@ -40,14 +34,13 @@ def speculative_generate(
     prompts: Prompts,
     max_tokens: int,
     *,
-    draft: int | Literal["adaptive"] = 4,
+    draft: int | Literal["adaptive"] | Adaptive = 4,
     drafter: str | None = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
-    stop: int | Collection[int] = (),
+    stop: int | Collection[int] | None = None,
     seed: int = 0,
     on_tokens: OnTokens | None = None,
-    costs: DraftCosts | None = None,
 ) -> Speculated:
     """Continue every prompt as :func:`generate` does, in fewer passes of the transformer (Teoh et al. 2025, section 5).
 
@@ -62,22 +55,19 @@ def speculative_generate(
     prompts : (n, t) ints, or a list of 1-D arrays of any lengths
     max_tokens : int
         Most tokens to add; fewer where the model's context ends.
-    draft : int or "adaptive"
-        Tokens to draft in a step; or as many as are worth their cost, see :class:`Adaptive`, up to 16. psi may draft
-        past its training horizon. Near the end fewer are drafted.
+    draft : int, "adaptive" or Adaptive
+        Tokens to draft in a step, or "adaptive" for the number that is fastest with the drafts accepted so far. That
+        assumes costs by the numbers of weights, and begins anew with every call, so that the same seed samples the same
+        tokens; ``Adaptive(measure_costs(model))`` fits the machine better, and goes on learning in further calls. psi
+        may draft past its training horizon. Near the end fewer are drafted.
     drafter : {"psi", "mtp", "jtp"}, optional
         Default: that of the model's objective.
     temperature : float
         0 takes the most probable token, 1 samples from the model's distribution; the same for drafts.
-    top_p, on_tokens
+    top_p, stop, on_tokens
         As in :func:`generate`.
-    stop : int or ints
-        Tokens that end a sequence.
     seed : int
         Seed of the sampling.
-    costs : DraftCosts, optional
-        For adaptive drafting; default: estimated from the numbers of weights. Those of :func:`measure_costs` fit the
-        machine better, but vary, so the number of drafts, and with it the sampled tokens, differ between calls.
 
     Raises
     ------
@@ -103,12 +93,14 @@ def speculative_generate(
     tokens, length, limit = rows.allocate(max_tokens, predictor.context)
     guess = make_drafter(predictor, name, len(length))
     if draft == "adaptive":
-        longest = min(guess.longest or MOST, MOST, (predictor.context or MOST + 1) - 1)
-        policy = Adaptive(costs or DraftCosts.by_weights(predictor, name), longest)
+        draft = Adaptive(DraftCosts.by_weights(predictor, name, len(length)))
+    if isinstance(draft, Adaptive):
+        policy, draft = draft, "adaptive"
+        longest = min(policy.most, guess.longest or policy.most, (predictor.context or policy.most + 1) - 1)
     else:
         longest, policy = check_draft(predictor, draft, guess.longest), None
-    run = _Run(predictor, guess, temperature, top_p, np.random.default_rng(seed), policy)
-    stops, n = stop_tokens(stop), len(length)
+    run = _Run(predictor, guess, temperature, top_p, np.random.default_rng(seed))
+    stops, n = stop_tokens(predictor, stop), len(length)
     stopped, steps, drafted, took = np.zeros(n, bool), *(np.zeros(n, np.int64) for _ in range(3))
     proposed, tested, kept = (np.zeros(longest + 1, np.int64) for _ in range(3))
 
@@ -126,8 +118,10 @@ def speculative_generate(
         if not unfinished.all():
             run.keep(torch.as_tensor(unfinished))
         # Every step gives one token besides the accepted drafts, so the last token needs no draft.
-        most = np.minimum(limit[active] - length[active] - 1, longest)
-        made, counts, accepted_now = run.step(most, stops)
+        at_most = longest if policy is None else policy.length(longest)
+        made, counts, accepted_now = run.step(np.minimum(limit[active] - length[active] - 1, at_most), stops)
+        if policy is not None:
+            policy.learn(counts, accepted_now)
         fresh = accepted_now + 1
         steps[active] += 1
         drafted[active] += counts
@@ -191,10 +185,9 @@ class _Run:
         temperature: float,
         top_p: float,
         rng: np.random.Generator,
-        policy: Adaptive | None,
     ) -> None:
         self._predictor, self._model, self._guess = predictor, predictor.model, guess
-        self._temperature, self._top_p, self._rng, self._policy = temperature, top_p, rng, policy
+        self._temperature, self._top_p, self._rng = temperature, top_p, rng
 
     def read(self, tokens: Int[np.ndarray, "n t"], lengths: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Read the prompts; return the first token after each."""
@@ -217,7 +210,7 @@ class _Run:
     def step(
         self, most: Int[np.ndarray, " b"], stops: Int[np.ndarray, " stops"]
     ) -> tuple[Int[np.ndarray, "b _s"], Int[np.ndarray, " b"], Int[np.ndarray, " b"]]:
-        """Draft at most `most` tokens in each row, and verify them in one pass.
+        """Draft `most` tokens in each row, up to a stop token, and verify them in one pass.
 
         Returns the new tokens of each row, of which one more than accepted is valid, the drafts, and the accepted.
         """
@@ -229,7 +222,7 @@ class _Run:
         logits = self._model.logits(states)
         rows = torch.arange(len(counts), device=logits.device)
         if drafts.laws is None:
-            made = logits.argmax(dim=-1)
+            made = most_probable(logits)
             # Greedy is sampling from a distribution with all mass on one token: a draft is accepted if it is that.
             chances = (made[:, :k] == drafts.tokens).double()
             kept = accepted(chances, counts.to(rows.device), torch.zeros_like(chances))
@@ -247,42 +240,20 @@ class _Run:
         # Keys and values of rejected drafts are dropped; the next tokens overwrite them.
         self._cache.truncate(held + 1 + on_cpu)
         self._guess.read(states, on_cpu + 1)
-        if self._policy is not None and drafts.confidence is not None:
-            self._policy.learn(drafts.confidence, drafts.counts, on_cpu.numpy(), drafts.guessed)
         return made.cpu().numpy(), drafts.counts, on_cpu.numpy()
 
     def _draft(self, most: Int[np.ndarray, " b"], stops: Int[np.ndarray, " stops"]) -> _Drafts:
-        guesses, laws, confidences, guessed = [], [], [], 0
-        # Whether a draft is made may depend only on the tokens before it: if it depended on the draft itself, the
-        # accepted tokens would no longer have the model's distribution.
-        counts, active, reach = np.zeros_like(most), most > 0, np.ones(len(most))
+        guesses, laws, token = [], [], self._pending
         uniforms = self._uniforms(int(most.max()), len(most))
-        token, fewest = self._pending, int(most.min())
-        for place in range(int(most.max())):
-            if self._policy is not None:
-                active = active & self._policy.worth_guessing(place, reach)
-                if place >= fewest:
-                    active = active & (place < most)
-                if not active.any():
-                    break
+        for place, uniform in enumerate(uniforms):
             logits = self._guess.begin(self._hidden, token) if place == 0 else self._guess.go_on(token)
-            guessed += 1
-            if self._policy is not None:
-                confidence = logits.softmax(dim=-1).amax(dim=-1).cpu().numpy()
-                reach = reach * self._policy.chance(place, confidence)
-                active = active & self._policy.worth_verifying(reach)
-                if not active.any():
-                    break
-                confidences.append(confidence)
-                counts = counts + active
-            token, law = self._pick(logits, uniforms[place])
+            token, law = self._pick(logits, uniform)
             guesses.append(token)
             if law is not None:
                 laws.append(law)
         b, k = len(most), len(guesses)
         tokens = torch.stack(guesses, dim=1) if guesses else self._pending.new_zeros(b, 0)
-        if self._policy is None:
-            counts = most
+        counts = most
         # Drafts after a stop token are useless.
         if len(stops) and k:
             ends = np.isin(tokens.cpu().numpy(), stops)
@@ -290,23 +261,20 @@ class _Run:
         drawn: Tensor | None = None
         if self._temperature > 0:
             size = len(self._predictor.world.vocabulary)
-            drawn = torch.stack(laws, dim=1) if laws else self._hidden.new_zeros(b, 0, size, dtype=torch.float64)
-        largest = None
-        if self._policy is not None:
-            largest = np.stack(confidences, axis=1) if confidences else np.zeros((b, 0))
-        return _Drafts(tokens, drawn, counts, largest, guessed)
+            drawn = torch.stack(laws, dim=1) if laws else self._hidden.new_zeros(b, 0, size)
+        return _Drafts(tokens, drawn, counts)
 
     def _pick(
         self, logits: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]
     ) -> tuple[Int[Tensor, " b"], Float[Tensor, "b v"] | None]:
         """Return a token per row, and the distributions they were drawn from; None where greedy."""
         if self._temperature == 0:
-            return logits.argmax(dim=-1), None
+            return most_probable(logits), None
         laws = self._laws(logits)
         return sample_rows(laws, uniforms), laws
 
     def _laws(self, logits: Float[Tensor, "*b v"]) -> Float[Tensor, "*b v"]:
-        return nucleus((logits.double() / self._temperature).softmax(dim=-1), self._top_p)
+        return nucleus((logits / self._temperature).softmax(dim=-1), self._top_p)
 
     def _uniforms(self, k: int, b: int) -> Float[Tensor, "k b"]:
         if self._temperature == 0:
@@ -371,6 +339,12 @@ def replacement(
     return torch.where(total > 0, more / total.clamp(min=torch.finfo(total.dtype).tiny), own)
 
 
+def most_probable(logits: Float[Tensor, "*b v"]) -> Int[Tensor, "*b"]:
+    """Take the token with the largest logit, the first of equals."""
+    # Over tens of thousands of tokens NumPy is many times faster than torch.
+    return torch.from_numpy(logits.numpy().argmax(axis=-1)) if logits.device.type == "cpu" else logits.argmax(dim=-1)
+
+
 def sample_rows(probs: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
     """Take a token per row, by inverting the cumulative distribution at a uniform number.
 
@@ -379,5 +353,7 @@ def sample_rows(probs: Float[Tensor, "b v"], uniforms: Float[Tensor, " b"]) -> I
     >>> sample_rows(torch.tensor([[0.5, 0.0, 0.5], [0.5, 0.0, 0.5]]), torch.tensor([0.4, 0.6])).tolist()
     [0, 2]
     """
-    cumulative = probs.cumsum(dim=1)
-    return (cumulative > (uniforms * cumulative[:, -1])[:, None]).long().argmax(dim=1)
+    # In double precision: a sum over tens of thousands of tokens.
+    cumulative = probs.cumsum(dim=1, dtype=torch.float64)
+    drawn = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)
+    return drawn[:, 0].clamp(max=probs.shape[1] - 1)

@@ -46,6 +46,16 @@ class HubModel(TrainedModel):
         """Most tokens it can read; None where it states no limit."""
         return getattr(self.module.config, "max_position_embeddings", None)
 
+    @property
+    def ends(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Tokens that end a text by the model's generation config; none where its tokens are those of a world."""
+        if not isinstance(self.world, Corpus):
+            return ()
+        module: Any = self.module
+        ends = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+        ends = module.config.eos_token_id if ends is None else ends
+        return () if ends is None else tuple(ends) if isinstance(ends, Sequence) else (int(ends),)
+
     @torch_defaults()
     def random_module(self, seed: int) -> nn.Module:
         """Return a module of the same architecture with random weights."""

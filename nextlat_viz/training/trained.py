@@ -37,7 +37,11 @@ class TrainedModel(ABC):
         Steps at which there are weights.
     card : SignedCard or None
         How it was made; None for a Hugging Face model, which was not trained here.
+    ends : tuple of int
+        Tokens that end a text, at which generation stops by default.
     """
+
+    ends: tuple[int, ...] = ()
 
     # Only for type checkers: a property here would become the default of a field in a dataclass.
     if TYPE_CHECKING:

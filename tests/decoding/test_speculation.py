@@ -9,7 +9,15 @@ import torch
 from scipy.stats import chisquare
 
 from nextlat_viz import worlds
-from nextlat_viz.decoding import DraftCosts, ModelPredictor, WorldPredictor, generate, speculation, speculative_generate
+from nextlat_viz.decoding import (
+    Adaptive,
+    DraftCosts,
+    ModelPredictor,
+    WorldPredictor,
+    generate,
+    speculation,
+    speculative_generate,
+)
 from nextlat_viz.decoding.drafters import DRAFTERS, drafter_name, make_drafter
 from nextlat_viz.decoding.speculation import acceptance_probs, replacement
 from nextlat_viz.training import load
@@ -33,8 +41,8 @@ def test_greedy_is_what_generate_gives(objective, sizes):
     checkpoint = random_model(objective, **sizes)
     for max_tokens, stop in ((1, ()), (6, ()), (40, ()), (40, (1,))):
         expected = generate(checkpoint, PROMPTS, max_tokens, stop=stop)
-        for draft in (1, 3, "adaptive"):
-            made = speculative_generate(checkpoint, PROMPTS, max_tokens, draft=draft, stop=stop, costs=CHEAP)
+        for draft in (1, 3, "adaptive", Adaptive(CHEAP)):
+            made = speculative_generate(checkpoint, PROMPTS, max_tokens, draft=draft, stop=stop)
             of_equal(made, expected)
             counted(made)
 
@@ -149,7 +157,7 @@ def speculated_law(predictor, prompt, n, draft):
         known = torch.tensor(tokens).expand(rows, -1)
         backbone = model.backbone
         hidden = backbone(backbone.started(torch.cat([known, drafts], dim=1)))
-        read = len(tokens) - 1 + backbone.config.start_token
+        read = len(tokens) - 1 + backbone.offset
         p = model.logits(hidden[:, read:]).softmax(-1)
         guess = make_drafter(predictor, drafter_name(predictor), rows)
         guess.read(hidden[:, :read], torch.full((rows,), read))
@@ -202,13 +210,12 @@ def drawn_law(checkpoint, prompt, n, rows, **options):
 
 
 @pytest.mark.parametrize(
-    ("objective", "draft"), [("nextlat", 2), ("nextlat", "adaptive"), ("mtp", 2), ("mtp", "adaptive"), ("jtp", 3)]
+    ("objective", "draft"),
+    [("nextlat", 2), ("nextlat", Adaptive(CHEAP)), ("mtp", 2), ("mtp", Adaptive(CHEAP)), ("jtp", 3)],
 )
 def test_what_is_drawn_fits_the_law(objective, draft):
     checkpoint, rows = random_model(objective, std=0.35, layers=1, dim=8, mlp_dim=8), 10_000
-    observed, law, made = drawn_law(
-        checkpoint, (0, 1), 4, rows, draft=draft, temperature=1.0, seed=1, costs=DraftCosts(0.3, 0.3)
-    )
+    observed, law, made = drawn_law(checkpoint, (0, 1), 4, rows, draft=draft, temperature=1.0, seed=1)
     counted(made)
     assert 0.02 < made.accepted.sum() / made.drafted.sum() < 0.98
     assert fit(observed, law) > 1e-3
@@ -270,7 +277,7 @@ def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
     prompts = np.random.default_rng(0).integers(3, size=(64, 1))
 
     def drafted(**costs):
-        made = speculative_generate(checkpoint, prompts, 11, draft="adaptive", costs=DraftCosts(**costs))
+        made = speculative_generate(checkpoint, prompts, 11, draft=Adaptive(DraftCosts(**costs)))
         return made.drafted.sum() / made.steps.sum()
 
     assert drafted(draft=50.0, verify=0.0) == 0

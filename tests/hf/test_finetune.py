@@ -314,8 +314,8 @@ def test_drafts_of_some_tokens_leave_the_output_as_it_is(tmp_path: Path) -> None
     drafted = speculative_generate(tuned, TOKENS[:4, :3], 6, draft=3)
     assert (drafted.tokens == expected.tokens).all()
     rows = np.tile(TOKENS[0, :2], (4_000, 1))
-    made = speculative_generate(tuned, rows, 2, draft=2, temperature=1.0, seed=0)
-    plain = generate(tuned, rows, 2, temperature=1.0, seed=1)
+    made = speculative_generate(tuned, rows, 2, draft=2, temperature=1.0, seed=0, stop=())
+    plain = generate(tuned, rows, 2, temperature=1.0, seed=1, stop=())
     shares = [np.bincount(out.continuation @ [VOCABULARY, 1], minlength=VOCABULARY**2) / 4_000 for out in (made, plain)]
     np.testing.assert_allclose(*shares, atol=0.03)
 
@@ -653,13 +653,13 @@ def test_the_default_device_does_not_matter(tmp_path: Path) -> None:
 def test_a_fine_tuned_model_goes_where_a_checkpoint_goes(kind: str, tmp_path: Path) -> None:
     tuned = finetune(build(kind), TOKENS, out=tmp_path, **QUICK)
     prompts = [[0, 1, 2], [1], [2, 2, 0, 1, 1]]
-    made = generate(tuned, prompts, 8)
+    made = generate(tuned, prompts, 8, stop=())
     for row, prompt in zip(made.tokens, prompts, strict=True):
         tokens = list(prompt)
         for _ in range(8):
             tokens.append(int(tuned.model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
         assert row[: len(tokens)].tolist() == tokens
-    drafted = speculative_generate(f"hf:{tmp_path}", prompts, 8, draft=3)
+    drafted = speculative_generate(f"hf:{tmp_path}", prompts, 8, draft=3, stop=())
     assert (drafted.tokens == made.tokens).all()
     divergence = analysis.rollout_divergence(tuned, steps=2, n=16, progress=False).table
     assert divergence["k"].tolist() == [1, 1, 1, 2, 2, 2]
