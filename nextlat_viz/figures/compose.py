@@ -263,8 +263,8 @@ def _lettered(figure: go.Figure, letter: str) -> go.Figure:
     if first is not None:
         first.update(text=f"<b>({letter})</b> {first.text}", name=LETTER)
         return part
-    words = broken_lines(take_words(part), part.layout.width - 8, 12)
-    if len(words) > _MOST_WORDS:
+    words = take_words(part)
+    if len(broken_lines(words, part.layout.width - 8, 12)) > _MOST_WORDS:
         with_words(part, words, part.layout.width)
         words = []
     # A few words below it become its heading.
