@@ -60,6 +60,7 @@ bench: $(VENV)/.installed-dev  ## every claim of speed, each beside what a user 
 	$(BIN)/python benchmarks/probes.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/widgets.py 2000 100000
+	$(BIN)/python benchmarks/studio.py
 
 lock: pyproject.toml  ## resolve the newest versions afresh into requirements.lock
 	rm -rf build/lock

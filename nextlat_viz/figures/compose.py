@@ -12,8 +12,17 @@ import plotly.graph_objects as go
 from nextlat_viz import worlds
 from nextlat_viz.display import escape
 from nextlat_viz.errors import at_least
-from nextlat_viz.figures.layout import margins, note, side_by_side
-from nextlat_viz.figures.paper import LEAST_VIEW, LETTER, fitted, names_inside, on_paper, print_options, take_words
+from nextlat_viz.figures.layout import broken_lines, margins, note, side_by_side
+from nextlat_viz.figures.paper import (
+    LEAST_VIEW,
+    LETTER,
+    fitted,
+    names_inside,
+    on_paper,
+    print_options,
+    take_words,
+    with_words,
+)
 from nextlat_viz.figures.regrid import regridded
 from nextlat_viz.figures.sheet import Sheet
 from nextlat_viz.figures.theme import Theme
@@ -26,6 +35,7 @@ _HEADING = 22  # letters of a line above a view
 _LEFT_OUT = ("hmm", "text")
 # Pixels: laid out for a page without a size; between parts.
 _PAGE, _GAP = 1000, 14
+_MOST_WORDS = 5  # lines of words that become a heading
 _SLIDE_HEIGHT = 0.5625  # of its width
 
 
@@ -158,8 +168,8 @@ def _about(figure: go.Figure) -> Any:
 
 def _columns(figures: Sequence[go.Figure], width: int) -> int:
     """Return how many figures stand in a row: as many as can be read, in rows of about the same number."""
-    # More than two stand in rows of their own where it is narrow.
-    views = min(max(map(side_by_side, figures)), 2)
+    # More than three stand in rows of their own where it is narrow.
+    views = min(max(map(side_by_side, figures)), 3)
     most = int((width + _GAP) / (views * LEAST_VIEW * 1.3 + _GAP))
     rows = -(-len(figures) // max(most, 1))
     return -(-len(figures) // rows)
@@ -184,25 +194,29 @@ def _whole(
         part = _lettered(figure, letters[i]) if letters else go.Figure(figure)
         sized.append(fitted(part, room))
     rows = [sized[start : start + columns] for start in range(0, len(sized), columns)]
-    # Views of a row begin and end at the same height.
+    # Views of a row begin at the same height.
     tops = [max(margins(part)["t"] for part in row) for row in rows]
-    insides = [_common_height(row) for row in rows]
-    belows = [max(margins(part)["b"] for part in row) for row in rows]
+    heights = [_heights(row) for row in rows]
+    insides = [max(row) for row in heights]
+    belows = [
+        max(high + margins(part)["b"] for part, high in zip(row, highs, strict=True)) - max(highs)
+        for row, highs in zip(rows, heights, strict=True)
+    ]
+    share = 1.0
     if slide:
         spare = _SLIDE_HEIGHT * width - sum(tops) - sum(belows) - _GAP * (len(rows) - 1)
         share = min(1.0, max(spare, 0.4 * sum(insides)) / sum(insides))
-        insides = [inside * share for inside in insides]
-    total = sum(tops) + sum(insides) + sum(belows) + _GAP * (len(rows) - 1)
+    total = sum(tops) + share * sum(insides) + sum(belows) + _GAP * (len(rows) - 1)
     sheet, above = Sheet(width, round(total)), 0.0
-    for row, top, inside, below in zip(rows, tops, insides, belows, strict=True):
-        for j, part in enumerate(row):
+    for row, top, highs, below in zip(rows, tops, heights, belows, strict=True):
+        for j, (part, high) in enumerate(zip(row, highs, strict=True)):
             margin = margins(part)
             for item in part.layout.annotations:
                 if item.xref == "paper" and item.yanchor == "bottom" and (item.y or 0) > 0.98:
                     # Headings and letters of a row begin at the same height.
                     item.yshift = (item.yshift or 0) + top - margin["t"]
-            sheet.put(part, lefts[j] + margin["l"], above + top, rooms[j] - margin["l"] - margin["r"], inside)
-        above += top + inside + below + _GAP
+            sheet.put(part, lefts[j] + margin["l"], above + top, rooms[j] - margin["l"] - margin["r"], share * high)
+        above += top + share * max(highs) + below + _GAP
     return sheet
 
 
@@ -219,24 +233,21 @@ def _is_plane(figure: go.Figure) -> bool:
     return any(axis.scaleanchor for axis in figure.select_yaxes())
 
 
-def _common_height(row: Sequence[go.Figure]) -> float:
-    """Return the height of a row's views: planes cannot grow, so others are as high as they are."""
-    heights = [
-        (part.layout.height - margins(part)["t"] - margins(part)["b"], _is_plane(part), len(set(_tops(part))))
+def _heights(row: Sequence[go.Figure]) -> list[float]:
+    """Return the height of each part's views: the same for single rows, that of planes, which cannot grow, if any."""
+    own = [part.layout.height - margins(part)["t"] - margins(part)["b"] for part in row]
+    single = [
+        len({round(float(axis.domain[1]), 2) if axis.domain else 1.0 for axis in part.select_yaxes()}) < 2
         for part in row
     ]
-    planes = [high for high, plane, _ in heights if plane]
-    stacked = [high for high, _, rows in heights if rows > 1]
-    return max(planes + stacked or [high for high, *_ in heights])
-
-
-def _tops(figure: go.Figure) -> list[float]:
-    return [round(float(axis.domain[1]), 2) if axis.domain else 1.0 for axis in figure.select_yaxes()]
+    planes = [high for high, part, alone in zip(own, row, single, strict=True) if alone and _is_plane(part)]
+    common = max(planes or [high for high, alone in zip(own, single, strict=True) if alone] or own)
+    return [common if alone else high for high, alone in zip(own, single, strict=True)]
 
 
 def _lettered(figure: go.Figure, letter: str) -> go.Figure:
     """Return a copy whose first heading begins with a letter, at the left edge."""
-    part, margin = go.Figure(figure), margins(figure)
+    part = go.Figure(figure)
     title = part.layout.title.text
     if title:
         part.layout.title.text = f"<b>({letter})</b> {title}"
@@ -252,12 +263,16 @@ def _lettered(figure: go.Figure, letter: str) -> go.Figure:
     if first is not None:
         first.update(text=f"<b>({letter})</b> {first.text}", name=LETTER)
         return part
-    # The words below it become its heading.
-    text = "<br>".join(take_words(part))
+    words = take_words(part)
+    if len(broken_lines(words, part.layout.width - 8, 12)) > _MOST_WORDS:
+        with_words(part, words, part.layout.width)
+        words = []
+    # A few words below it become its heading.
+    text = "<br>".join([f"<b>({letter})</b> {words[0] if words else ''}", *words[1:]])
     place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 6, "name": LETTER}
-    part.add_annotation(note(0.0, 1.0, f"<b>({letter})</b> {text}", **place))
+    part.add_annotation(note(0.0, 1.0, text, **place))
     more = 10 + 16 * (1 + text.count("<br>"))
-    part.layout.height, part.layout.margin.t = (part.layout.height or 450) + more, margin["t"] + more
+    part.layout.height, part.layout.margin.t = (part.layout.height or 450) + more, margins(part)["t"] + more
     return part
 
 

@@ -229,7 +229,7 @@ def one_browser() -> Iterator[None]:
         return
     import kaleido
 
-    kaleido.start_sync_server(path=path, silence_warnings=True)
+    kaleido.start_sync_server(path=path, page_generator=_page(), silence_warnings=True)
     try:
         yield
     finally:
@@ -260,9 +260,18 @@ def browser() -> str | None:
     return None
 
 
+def _page() -> Any:
+    """Return kaleido's page without its margins, which would make a PDF's figure smaller and cut it at the bottom."""
+    import kaleido
+
+    page = kaleido.PageGenerator()
+    page.header = page.header.replace("</title>", "</title>\n<style>@page {margin: 0} body {margin: 0}</style>")
+    return page
+
+
 def _image(figure: go.Figure, kind: str, width: int, scale: float | int, dots: float | int) -> bytes:
     try:
-        import kaleido  # noqa: F401
+        import kaleido
         from choreographer.errors import ChromeNotFoundError
     except ImportError as error:
         raise RuntimeError(f"writing .{kind} needs kaleido: pip install kaleido (or write .html)") from error
@@ -273,17 +282,13 @@ def _image(figure: go.Figure, kind: str, width: int, scale: float | int, dots: f
     os.environ["BROWSER_PATH"] = path
     try:
         with warnings.catch_warnings():
-            # plotly passes options that an open browser has already received.
+            # An open browser has received the page already.
             warnings.filterwarnings("ignore", message="The kopts argument is ignored", category=UserWarning)
             # Many points are drawn by WebGL, as an image with so many dots.
             content = {**figure.to_dict(), "config": {"plotGlPixelRatio": dots}}
-            data: bytes = plotly.io.to_image(
-                content,
-                format=kind,
-                width=width,
-                height=figure.layout.height or 450,
-                scale=scale,
-                validate=False,
+            size = {"width": width, "height": figure.layout.height or 450, "scale": scale}
+            data: bytes = kaleido.calc_fig_sync(
+                content, opts={"format": kind, **size}, kopts={"page_generator": _page()}
             )
     except (ChromeNotFoundError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "chrome" not in str(error).lower():

@@ -271,8 +271,8 @@ def broken_lines(lines: Sequence[str], room: float | int, size: float | int) -> 
     broken = []
     for line in lines:
         current = ""
-        # Not inside a tag.
-        for word in re.split(r" (?![^<>]*>)", line):
+        # Not inside a tag, and not between a mark and its name.
+        for word in re.split(r"(?<!</span>) (?![^<>]*>)", line):
             longer = f"{current} {word}" if current else word
             if current and len(html.unescape(re.sub("<[^>]*>", "", longer))) > letters:
                 broken.append(current)

@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 
 from nextlat_viz.errors import is_number, unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import KEY_LINE, broken_lines, legend_entries, margins, narrowed, note
+from nextlat_viz.figures.layout import broken_lines, legend_entries, margins, narrowed, note
+from nextlat_viz.figures.regrid import ABOVE, room_above, trim
 from nextlat_viz.plotting import INK
 
 _FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
@@ -28,7 +29,6 @@ LETTER = "letter"
 """Name of the heading that begins with the letter of a part: it stands at the left edge, beside no axis."""
 _LEAST_INCHES, _MOST_INCHES = 1, 100
 _NEAR = 0.15  # share of a view's width or height that is close to its edge
-_ABOVE = 5  # pixels above the highest heading
 
 
 class Options(TypedDict):
@@ -163,15 +163,13 @@ def fitted(figure: go.Figure, width: int) -> go.Figure:
         if item.name == LETTER:
             item.xshift = 4 - margins(paper)["l"]
     names_inside(paper)
-    _title_as_heading(paper)
-    had_row = paper.layout.legend.yref == "container" and bool(legend_entries(paper))
     legend = [] if _name_lines(paper, width) else legend_entries(paper)
     for trace in paper.data:
         trace.showlegend = False
     paper.layout.showlegend = False
     paper = narrowed(paper, width)
-    if had_row:
-        _without_legend_row(paper)
+    _title_as_heading(paper, width)
+    trim(paper)
     lines = [" &nbsp; ".join(legend)] if legend else []
     lines += [line for item in below for line in item.text.split("<br>")]
     return with_lines(paper, [*lines, *words], width) if lines or words else paper
@@ -255,29 +253,18 @@ def with_lines(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
     return figure.update_layout(height=(figure.layout.height or 450) + more, margin_b=margin["b"] + more)
 
 
-def _title_as_heading(figure: go.Figure) -> None:
-    """Make the title a heading, which is broken where it does not fit."""
+def _title_as_heading(figure: go.Figure, width: int) -> None:
+    """Make the title a heading above all others, broken where it does not fit."""
     text, margin = figure.layout.title.text, margins(figure)
     if text:
-        lines = textwrap.shorten(text, _LONGEST_TITLE, placeholder=" …") if "<" not in text else text
-        bold = lines if lines.startswith("<b>") else f"<b>{lines}</b>"
+        text = textwrap.shorten(text, _LONGEST_TITLE, placeholder=" …") if "<" not in text else text
+        lines = broken_lines(text.split("<br>"), width - 8, _TEXT)
+        bold = text if text.startswith("<b>") else f"<b>{'<br>'.join(lines)}</b>"
         place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "font": {"size": _TEXT}}
-        top = max(margin["t"] - 18 - KEY_LINE * text.count("<br>"), 4)
-        figure.add_annotation(note(0.0, 1.0, bold, **place, xshift=4 - margin["l"], yshift=top))
+        figure.add_annotation(note(0.0, 1.0, bold, **place, xshift=4 - margin["l"], yshift=room_above(figure) + 6))
+        more = max(room_above(figure) + ABOVE - margin["t"], 0)
+        figure.update_layout(height=(figure.layout.height or 450) + more, margin_t=margin["t"] + more)
         figure.layout.title.text = ""
-
-
-def _without_legend_row(figure: go.Figure) -> None:
-    """Give up the room above the headings, where the legend was."""
-    margin, needed = margins(figure), 0.0
-    inside = (figure.layout.height or 450) - margin["t"] - margin["b"]
-    for item in figure.layout.annotations:
-        if item.xref == item.yref == "paper" and item.yanchor == "bottom" and not item.textangle:
-            high = 1.3 * (item.font.size or _TEXT) * (item.text.count("<br>") + 1)
-            needed = max(needed, (item.y - 1) * inside + (item.yshift or 0) + high)
-    spare = int(margin["t"] - needed - _ABOVE)
-    if spare > 0:
-        figure.update_layout(height=(figure.layout.height or 450) - spare, margin_t=margin["t"] - spare)
 
 
 def _name_lines(figure: go.Figure, width: int) -> bool:

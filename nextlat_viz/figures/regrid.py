@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 
 from nextlat_viz.figures.layout import GAP, column_domains, margins
@@ -14,6 +15,11 @@ _LINE, _AXIS = 15, 34  # pixels of a line of a heading, and below a view
 _EDGE = 1e-3
 # Height of a view as shares of its width; of planes, whose axes have one scale, too.
 _FLATTEST, _TALLEST = 0.45, 1.1
+# More points than this get smaller in a smaller view.
+_MANY = 200
+ABOVE = 5
+"""Pixels above the highest heading."""
+_LETTER = 6.2  # pixels of a letter at an axis
 
 
 class _View(NamedTuple):
@@ -67,7 +73,8 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
             place = columns[column] if split else list(view.across)
             wide = (place[1] - place[0]) * max(room - sides, 1)
             shape = (view.up[1] - view.up[0]) * inside / max((view.across[1] - view.across[0]) * across, 1)
-            high = height or min(max(shape, _FLATTEST), _TALLEST) * wide
+            high = height or min(max(_plane_shape(figure, view) or shape, _FLATTEST), _TALLEST) * wide
+            _shrink_marks(new, view, wide / max((view.across[1] - view.across[0]) * across, 1))
             places.append((view, place, float(part), high))
         tallest = max(high for *_, high in places[-len(row) :])
         for k in range(len(places) - len(row), len(places)):
@@ -84,6 +91,88 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
             _move(item, moved, inside / start)
     top, low = margin["t"] + top, margin["b"] + low
     return new.update_layout(width=room, height=round(start + top + low), margin={**margin, "t": top, "b": low})
+
+
+def _plane_shape(figure: go.Figure, view: _View) -> float | None:
+    """Return the height of a view that shrinks to one scale for both axes, as a share of its width; None for others."""
+    x, y = figure.layout[f"xaxis{view.number}"], figure.layout[f"yaxis{view.number}"]
+    if not y.scaleanchor or "domain" not in (x.constrain, y.constrain):
+        return None
+    across, up = (_extent(figure, axis, f"{letter}{view.number}") for axis, letter in ((x, "x"), (y, "y")))
+    return up / across if up and across else None
+
+
+def _extent(figure: go.Figure, axis: Any, name: str) -> float:
+    """Return the length of an axis, or of what is drawn on it where plotly chooses the range."""
+    if axis.range is not None:
+        return abs(float(axis.range[1] - axis.range[0]))
+    drawn = [trace[name[0]] for trace in _traces(figure, name) if trace[name[0]] is not None]
+    values = np.concatenate([np.zeros(0), *(np.array(part, dtype=float) for part in drawn)])
+    return float(np.nanmax(values) - np.nanmin(values)) if np.isfinite(values).any() else 0.0
+
+
+def _shrink_marks(figure: go.Figure, view: _View, share: float) -> None:
+    """Draw many points smaller in a smaller view, so that they can be told apart as before."""
+    for trace in _traces(figure, f"x{view.number}") if share < 1 else ():
+        if "mode" in trace and trace.marker.size is not None and np.size(trace.x) > _MANY:
+            trace.marker.size = max(share, 0.25) ** 0.5 * np.array(trace.marker.size, dtype=float)
+
+
+def room_above(figure: go.Figure) -> float:
+    """Return the pixels that the headings of the first row take."""
+    margin, needed = margins(figure), 0.0
+    inside = (figure.layout.height or 450) - margin["t"] - margin["b"]
+    for item in figure.layout.annotations:
+        if item.xref == item.yref == "paper" and item.yanchor == "bottom" and not item.textangle:
+            high = 1.3 * (item.font.size or 12) * (item.text.count("<br>") + 1)
+            needed = max(needed, (item.y - 1) * inside + (item.yshift or 0) + high)
+    return needed
+
+
+def trim(figure: go.Figure) -> None:
+    """Give up the room above the headings and below the axes, such as that of a legend that is gone."""
+    margin = margins(figure)
+    top = min(room_above(figure) + ABOVE, margin["t"])
+    low = min(_room_below(figure, margin), margin["b"])
+    height = (figure.layout.height or 450) - (margin["t"] - top) - (margin["b"] - low)
+    figure.update_layout(height=height, margin_t=top, margin_b=low)
+
+
+def _room_below(figure: go.Figure, margin: dict[str, float]) -> float:
+    """Return the pixels that the axes of the last row and notes below them take."""
+    inside = (figure.layout.width or _PAGE) - margin["l"] - margin["r"]
+    needed = 4.0
+    for item in figure.layout.annotations:
+        if item.yref == "paper" and item.yanchor == "top" and (item.y or 0) < 0.1:
+            needed = max(needed, 15 * (item.text.count("<br>") + 1) - (item.yshift or 0) + 4)
+    for view in _views(figure) or [_View("", (0.0, 1.0), (0.0, 1.0))]:
+        axis = figure.layout[f"xaxis{view.number}"]
+        if view.up[0] > 0.05 or axis.visible is False:
+            continue
+        high = 18.0 if axis.title.text else 0.0
+        if axis.showticklabels is not False:
+            names = _names(figure, axis, view.number)
+            widest = _LETTER * max(map(len, names), default=0)
+            slanted = widest > (view.across[1] - view.across[0]) * inside / max(len(names), 1)
+            turn = abs(np.sin(np.radians(axis.tickangle))) if axis.tickangle else 0.5 * slanted
+            high += 20 + turn * (widest + 16)
+        needed = max(needed, high + 4)
+    return needed
+
+
+def _names(figure: go.Figure, axis: Any, number: str) -> list[str]:
+    """Return the names at an axis of categories."""
+    if axis.ticktext is not None:
+        return [str(name) for name in axis.ticktext]
+    drawn = (trace.x for trace in _traces(figure, f"x{number}") if trace.x is not None)
+    return list(dict.fromkeys(str(name) for names in drawn for name in names if isinstance(name, str)))
+
+
+def _traces(figure: go.Figure, axis: str) -> list[Any]:
+    """Return the traces on an axis, such as x2."""
+    return [
+        trace for trace in figure.data if (getattr(trace, f"{axis[0]}axis", "") or axis[0]) == axis and axis[0] in trace
+    ]
 
 
 def _views(figure: go.Figure) -> list[_View]:

@@ -173,30 +173,14 @@ class View {
     }
   }
 
-  // Whether plotly.js chooses the ranges of axes of one scale. It begins with the last ones, so that a picture would
-  // shrink with every change of size: it is drawn afresh.
-  fitsItself() {
-    return Object.entries(this.layout).some(
-      ([key, axis]) => /^[xy]axis/.test(key) && axis.scaleanchor && axis.autorange && !this.figure.layout[key]?.range,
-    );
-  }
-
   async paint() {
     this.width = this.plot.clientWidth;
     if (!this.figure.layout.width) this.layout.width = this.width;
     this.height = this.room();
     this.layout.height = this.height ? Math.max(this.height, this.figure.layout.meta?.least ?? 0) : this.figure.layout.height;
-    const {plot, data, layout, figure} = this, size = `${layout.width} ${layout.height}`;
-    if (this.listens && size !== this.painted && this.fitsItself()) {
-      // As high as it was meanwhile: without it the page may lose its scrollbar, which is a new size.
-      plot.style.minHeight = `${plot.offsetHeight}px`;
-      this.plotly.purge(plot);
-      this.listens = false;
-    }
-    this.painted = size;
+    const {plot, data, layout, figure} = this;
     // Config only the first time: plotly.js would compare it every time.
     await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));
-    plot.style.minHeight = "";
     if (!this.listens) this.listen();
     this.unlock();
     const {width, height} = plot._fullLayout;

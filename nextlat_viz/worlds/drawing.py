@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,8 @@ Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
 
 # Characters of a name that hover text shows.
 HOVER = 120
+# Pixels of a picture that says no size; its share of that in a panel.
+_WIDTH, _SMALLER = 560, 0.7
 QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
 """Options of a trace without hover text and legend entry."""
 
@@ -89,7 +92,45 @@ def draw_picture(
         if option in ("width", "height") and value is not None:
             checks.integer(option, value)
     at = None if episode is None else checks.one_episode(episode, position)
-    return function(world, episode, at, **options)
+    figure = function(world, episode, at, **options)
+    fix_ranges(figure)
+    return figure
+
+
+def fix_ranges(figure: go.Figure) -> None:
+    """Give a picture of one scale the ranges that its dots and names fill, where it says none.
+
+    plotly would choose them for the size of the page, and begin with the last ones when that changes.
+    """
+    if figure.layout.yaxis.scaleanchor is None or figure.layout.xaxis.range or figure.layout.yaxis.range:
+        return
+    # By axis: places, and the pixels before and after them that a dot or a name takes.
+    takes: dict[str, list[np.ndarray]] = {"x": [np.zeros((3, 0))], "y": [np.zeros((3, 0))]}
+    for trace in figure.data:
+        if trace.type in ("scatter", "scattergl") and trace.x is not None:
+            size = trace.marker.size if "markers" in (trace.mode or "") else None
+            half = 0.0 if size is None else np.array(size, dtype=float) / 2
+            for name, parts in takes.items():
+                parts.append(np.stack(np.broadcast_arrays(np.array(trace[name], dtype=float), half, half)))
+    for item in figure.layout.annotations:
+        if (item.xref or "x", item.yref or "y") == ("x", "y"):
+            letters = len(re.sub("<[^>]*>", "", item.text))
+            for (name, parts), half in zip(takes.items(), (3.7 * letters, 9.0), strict=True):
+                shift = item[f"{name}shift"] or 0
+                parts.append(np.array([[item[name]], [half - shift], [half + shift]], dtype=float))
+    drawn = {name: np.concatenate(parts, axis=1) for name, parts in takes.items()}
+    drawn = {name: part[:, np.isfinite(part).all(axis=0)] for name, part in drawn.items()}
+    if not all(part.size for part in drawn.values()):
+        return
+    margin, ends = figure.layout.margin, ((name, part[0].min(), part[0].max()) for name, part in drawn.items())
+    across = (figure.layout.width or _WIDTH) - (margin.l or 0) - (margin.r or 0)
+    up = (figure.layout.height or _WIDTH) - (margin.t or 0) - (margin.b or 0)
+    # In a panel the picture is smaller than it was drawn for, and dots and names are not.
+    room = {"x": max(_SMALLER * across, 1), "y": max(_SMALLER * up, 1)}
+    pixel = max(float(high - low) / room[name] for name, low, high in ends) or 1 / room["x"]
+    for name, (place, before, after) in drawn.items():
+        low, high = (place - (before + 4) * pixel).min(), (place + (after + 4) * pixel).max()
+        figure.layout[f"{name}axis"].range = [float(low), float(high)]
 
 
 def decisive_position(world: World, episode: Episodes) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from playwright.sync_api import Browser, Page
 from plotly.offline import get_plotlyjs
@@ -18,6 +20,7 @@ from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPane
 from nextlat_viz.notebook.panels.read import ReadPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
+from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.plotting import CONFIG
 from tests.browser.lab import wait_for
@@ -94,3 +97,56 @@ def test_repeated_resizing_leaves_the_ranges(page: Page) -> None:
         first, *_, last = page.evaluate("([figure, widths]) => ranges(figure, widths)", [given, [900, 400, 1300, 900]])
         for axis, ends in first.items():
             np.testing.assert_allclose(last[axis], ends, rtol=0.02, atol=0.02, err_msg=f"{name} {axis}")
+
+
+# A plot as wide as its place, which has a scrollbar while the plot is higher than it.
+PAINTS = """async ([module, library, state]) => {
+    const url = URL.createObjectURL(new Blob([module], {type: "text/javascript"}));
+    const widget = (await import(url)).default(), paints = [];
+    const place = document.createElement("div"), el = document.createElement("div");
+    Object.assign(place.style, {width: "500px", height: `${state.layout.height - 10}px`, overflow: "auto"});
+    const model = {
+        get: key => ({_figure: state, _version: "test"})[key],
+        on() {}, send: message => message.kind === "size" && paints.push(message.width),
+        widget_manager: {get_model: async () => ({get: () => library})},
+    };
+    document.body.replaceChildren(place);
+    place.append(el);
+    widget.initialize({model});
+    widget.render({el});
+    const rest = () => new Promise(next => setTimeout(next, 1500));
+    await rest();
+    const before = paints.length;
+    place.style.width = "460px";
+    await rest();
+    const {_length: long, range} = el.querySelector(".js-plotly-plot")._fullLayout.xaxis;
+    return [before, paints.length - before, long / (range[1] - range[0])];
+}"""
+
+
+@pytest.mark.parametrize("name", ["rrxor", "path_star", "free"])
+def test_a_plot_beside_a_scrollbar_is_drawn_once_for_each_size(page: Page, name: str) -> None:
+    figure = Plot(square() if name == "free" else worlds.get(name).draw(worlds.get(name).pictures[-1]))
+    figure.update_layout(width=None, height=400)
+    state = json.loads(go.Figure(figure).to_json(engine="json"))
+    given = {"number": 0, "data": plain(state["data"]), "layout": plain(state["layout"]), "config": {}, "buffers": []}
+    module = type(figure)._esm
+    drawn, again, scale = page.evaluate(PAINTS, [module, get_plotlyjs(), given])
+    figure.close()
+    assert drawn >= 1
+    assert 1 <= again <= 2
+    assert scale > 0
+
+
+def square() -> go.Figure:
+    axis = {"constrain": "domain"}
+    return go.Figure(go.Scatter(x=[0, 1], y=[0, 3]), {"xaxis": axis, "yaxis": {**axis, "scaleanchor": "x"}})
+
+
+def plain(value: Any) -> Any:
+    """A figure's JSON with its arrays as lists."""
+    if isinstance(value, dict):
+        if "bdata" in value:
+            return np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"]).tolist()
+        return {name: plain(part) for name, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list) else value

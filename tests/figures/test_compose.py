@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from nextlat_viz import figures
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.export import figure_bytes, require_new
 from nextlat_viz.figures.layout import LEGEND, Layout, legend_entries
-from nextlat_viz.figures.paper import LEAST_VIEW, MOST_VECTOR, SIZES, on_paper, plain_html
+from nextlat_viz.figures.paper import LEAST_VIEW, MOST_VECTOR, SIZES, on_paper, plain_html, with_words
 
 POINTS = {name: 72 * size["inches"] / size["width"] for name, size in SIZES.items()}
 
@@ -201,6 +202,46 @@ def test_html_of_a_page_is_reduced_to_what_plotly_draws() -> None:
     assert text == '<span style="color:#123456">■</span> a<br><br>b'
 
 
+def size(figure: go.Figure, number: str = "") -> tuple[float, float]:
+    """Width and height of a view in pixels; a composed figure has no margins."""
+    x, y = figure.layout[f"xaxis{number}"].domain, figure.layout[f"yaxis{number}"].domain
+    return (x[1] - x[0]) * figure.layout.width, (y[1] - y[0]) * figure.layout.height
+
+
+def test_a_view_of_one_scale_has_the_shape_of_its_ranges() -> None:
+    layout = Layout()
+    axes = layout.view(
+        [0.0, 1.0], [0.0, 1.0], x={"range": [0, 2]}, y={"range": [0, 1], "scaleanchor": "x"}, title="Belief"
+    )
+    plane = layout.finish([go.Scatter(x=[1], y=[1], **axes)], "auto", width=300, height=500)
+    plane.update_xaxes(constrain="domain")
+    wide, high = size(figures.compose([plane], width="column"))
+    assert high == pytest.approx(wide / 2, rel=0.02)
+
+
+def test_a_part_is_not_stretched_to_the_rows_of_the_part_beside_it() -> None:
+    layout = Layout()
+    for row in (0, 1):
+        layout.view([0.0, 1.0], [0.6 * (1 - row), 0.6 * (1 - row) + 0.4], title="row")
+    stacked = layout.finish([go.Scatter(y=[1])], "auto", height=900)
+    pair = figures.compose([cloud(5), stacked], width="text", columns=2)
+    alone = figures.compose([cloud(5), cloud(5)], width="text", columns=2)
+    assert size(pair)[1] == pytest.approx(size(alone)[1], rel=0.02)
+
+
+def test_a_title_stands_close_to_the_headings_below_it() -> None:
+    paper = figures.compose([lines("a", "b").update_layout(margin_t=160)], width="column")
+    assert (1 - paper.layout.yaxis.domain[1]) * paper.layout.height < 40
+
+
+def test_a_few_words_are_the_heading_of_a_part_and_many_stay_below_it() -> None:
+    for words, below in ((["one line"], False), ([f"line {i}" for i in range(9)], True)):
+        part = with_words(cloud(5).update_layout(width=400, height=300), words, 400)
+        paper = figures.compose([part, cloud(5)], width="text")
+        (item,) = (item for item in paper.layout.annotations if words[0] in item.text)
+        assert (item.yanchor == "top", "(a)" in item.text) == (below, not below)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
 def test_files_have_the_venues_width_and_their_text(tmp_path: Path) -> None:
@@ -214,6 +255,13 @@ def test_files_have_the_venues_width_and_their_text(tmp_path: Path) -> None:
     assert box is not None
     assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.01)
     assert pdf.count(b"/ToUnicode") >= 1
+    # Drawn from the corner of the page on: with a margin it would be smaller, and cut at the bottom.
+    contents = [
+        zlib.decompressobj().decompress(part)
+        for part in re.findall(rb"FlateDecode.*?stream\r?\n(.*?)endstream", pdf, re.S)
+        if part[:1] == b"x"
+    ]
+    assert any(re.search(rb"cm\nq\n([\d.]+) 0 0 \1 0 0 cm", content) for content in contents)
     wide = re.search(rb'width="([\d.]+)"', svg)
     assert wide is not None
     assert float(wide[1]) / 96 == pytest.approx(3.25, rel=0.01)

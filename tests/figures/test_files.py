@@ -74,7 +74,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path: Path, figure: go.Figure, m
     def broken(*arguments: object, **options: object) -> bytes:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("plotly.io.to_image", broken)
+    monkeypatch.setattr("kaleido.calc_fig_sync", broken)
     with pytest.raises(MemoryError):
         figures.write_figure(figure, tmp_path / "a.png")
     assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
@@ -87,7 +87,7 @@ def test_without_a_browser_it_says_what_to_do(
     def missing(*arguments: object, **options: object) -> bytes:
         raise RuntimeError("Kaleido requires Google Chrome to be installed")
 
-    monkeypatch.setattr("plotly.io.to_image", missing)
+    monkeypatch.setattr("kaleido.calc_fig_sync", missing)
     with pytest.raises(RuntimeError, match=r"need Chrome or Chromium.*or write .html"):
         figures.write_figure(figure, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
@@ -98,7 +98,7 @@ def test_a_vector_figure_is_as_wide_as_in_print(
     tmp_path: Path, figure: go.Figure, monkeypatch: pytest.MonkeyPatch, size: str, inches: float
 ) -> None:
     drawn: dict[str, float] = {}
-    monkeypatch.setattr("plotly.io.to_image", lambda figure, **options: drawn.update(options) or b"")
+    monkeypatch.setattr("kaleido.calc_fig_sync", lambda figure, opts, kopts: drawn.update(opts) or b"")
     figures.write_figure(for_print(figure, size), tmp_path / "a.svg", **print_options(size))
     assert drawn["width"] * drawn["scale"] == pytest.approx(96 * inches)
 

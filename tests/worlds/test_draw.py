@@ -175,3 +175,19 @@ def test_dots_lie_where_their_beliefs_are() -> None:
 def test_a_moves_label_tells_token_and_probability() -> None:
     labels = {note.text for note in worlds.get("z1r", p=0.25).draw("machine").layout.annotations}
     assert {"0: 1", "1: 1", "0: 0.25<br>1: 0.75"} <= labels
+
+
+@pytest.mark.parametrize("name", ["rrxor", "mess3", "bloch_walk", "path_star", "s3", "taxi"])
+def test_a_picture_of_one_scale_says_its_ranges(name: str) -> None:
+    # plotly would choose them for the size of the page, and begin with the last ones when that changes.
+    world = worlds.get(name)
+    episode = world.sample(1, None if world.length else 8, seed=0)
+    for kind in world.pictures:
+        figure = world.draw(kind, episode=episode)
+        if figure.layout.yaxis.scaleanchor:
+            for axis, letter in ((figure.layout.xaxis, "x"), (figure.layout.yaxis, "y")):
+                ends = sorted(axis.range)
+                for trace in figure.data:
+                    values = np.array(trace[letter], dtype=float)
+                    assert np.nanmin(values, initial=ends[1]) >= ends[0], (kind, letter)
+                    assert np.nanmax(values, initial=ends[0]) <= ends[1], (kind, letter)

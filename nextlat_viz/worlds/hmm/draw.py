@@ -87,6 +87,7 @@ def _drawn_once(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *argum
 @lru_cache(maxsize=8)
 def _content(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *arguments: int) -> dict[str, Any]:
     figure = draw(world, *arguments)
+    drawing.fix_ranges(figure)
     # Figure.to_dict holds arrays as text; the dictionaries of the traces hold arrays.
     return {"data": [trace.to_plotly_json() for trace in figure.data], "layout": figure.layout.to_plotly_json()}
 
