@@ -115,6 +115,7 @@ PAINTS = """async ([module, library, state]) => {
     widget.initialize({model});
     widget.render({el});
     const rest = () => new Promise(next => setTimeout(next, 1500));
+    for (let i = 0; i < 300 && !paints.length; i++) await new Promise(next => setTimeout(next, 100));
     await rest();
     const before = paints.length;
     place.style.width = "460px";

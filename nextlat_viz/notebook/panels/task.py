@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from nextlat_viz import analysis
 from nextlat_viz.analysis.measure import basic  # noqa: F401  (registers tokens_ahead)
 from nextlat_viz.analysis.measure.registry import MEASURES
+from nextlat_viz.figures.layout import side_by_side
+from nextlat_viz.figures.regrid import regridded
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook.panel import Panel
+from nextlat_viz.notebook.panel import Panel, take_legend, text_line
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState
 
@@ -20,6 +22,7 @@ _MEASURES: dict[str, dict[str, Any]] = {
     "state_tracking": {"n": 200}, "path_accuracy": {"n": 200, "decodings": "greedy"}, "valid_trajectories": {"n": 200},
     "equation_validity": {"n": 200}, "tokens_ahead": {"offsets": (1, 2, 4, 8, 16), "episodes": 200},
 }  # fmt: skip
+_WIDTH = 480  # pixels for which the views are laid out, before they fill the panel
 
 
 class TaskPanel(Panel):
@@ -30,7 +33,8 @@ class TaskPanel(Panel):
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
-        self._show()
+        self.about = text_line()
+        self._show(below=[self.about])
 
     def _depends_on(self) -> tuple[Any, ...]:
         return (self.state.jobs.changes,)
@@ -58,9 +62,19 @@ class TaskPanel(Panel):
 
         title = name.replace("_", " ").capitalize()
         try:
-            return self._computed(("measure", name), f"{title} of these models", compute).plot(theme=self.state.theme)
+            measure = self._computed(("measure", name), f"{title} of these models", compute)
         except ValueError as error:
             return str(error)
+        return self._without_title(measure.plot(theme=self.state.theme))
+
+    def _without_title(self, figure: Any) -> Any:
+        """Move the title and the legend to the text below, which wraps, and give their room to the views."""
+        if not figure.data:
+            self.about.value = ""
+            return figure
+        self.about.value = "<br>".join([figure.layout.title.text, " &ensp;".join(take_legend(figure))])
+        fitted = regridded(figure, side_by_side(figure), _WIDTH)
+        return fitted.update_layout(title_text="", width=None, height=figure.layout.height, margin_t=30, margin_b=40)
 
 
 def _measure_of(scene: Scene) -> str:
