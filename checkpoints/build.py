@@ -80,8 +80,8 @@ RECIPES = {
         seeds=3,
         overrides={
             **{"context": 128, "batch_size": 16, "learning_rate": 3e-3},
-            **{"steps": 700, "warmup_steps": 50, "decay_steps": 350},
-            **{"validate_every": 175, "validation_episodes": 256, "save_every": 350},
+            **{"steps": 320, "warmup_steps": 30, "decay_steps": 160},
+            **{"validate_every": 80, "validation_episodes": 256, "save_every": 160},
         },
         variants={f"{name}_d4": (name, {"horizon": 4}) for name in ("nextlat", "mtp", "jtp")},
         note="stories.txt is 4.9 MB of children's stories, sampled from the MIT-licensed model stories15M (15 million "
