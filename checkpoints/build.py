@@ -82,20 +82,6 @@ RECIPES = {
     "story": Recipe(seeds=3),
     # Central Helsinki needs the extra "city".
     "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 6000}),
-    # The learning rate was chosen with seed 100.
-    "text": Recipe(
-        "text:source=stories.txt",
-        seeds=3,
-        overrides={
-            **{"context": 128, "batch_size": 16, "learning_rate": 3e-3},
-            **{"steps": 700, "warmup_steps": 50, "decay_steps": 350},
-            **{"validate_every": 175, "validation_episodes": 256, "save_every": 350},
-        },
-        variants={f"{name}_d4": (name, {"horizon": 4}) for name in ("nextlat", "mtp", "jtp")},
-        note="stories.txt is 4.9 MB of children's stories, sampled from the MIT-licensed model stories15M (15 million "
-        "weights, trained on TinyStories) at temperature 0.9 among the 256 likeliest tokens. It is not distributed.",
-        file="stories.txt",
-    ),
     # The projections that attention shares. A folder deeper than the others: its models compare with
     # story/next_token alone, and are no further seeds of it in the table of results and in the gallery.
     "sharing/story": Recipe(
