@@ -170,6 +170,9 @@ class View {
       if (axis.range) this.layout[key].range = [...axis.range];
       if (axis.domain) this.layout[key].domain = [...axis.domain];
       else delete this.layout[key].domain;
+      // Where a figure with other ranges was shown before, plotly.js would go back to those.
+      const drawn = this.plot._fullLayout?.[key];
+      if (drawn) delete drawn._inputRange, delete drawn._inputDomain;
     }
   }
 
