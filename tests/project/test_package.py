@@ -49,7 +49,8 @@ def test_wheel_holds_the_package_the_models_and_nothing_else(wheel: Path) -> Non
     shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "checkpoints").rglob("*") if path.is_file()}
     assert any(name.endswith(".safetensors") for name in shipped)
     assert {name.replace("checkpoints/", "nextlat_viz/_checkpoints/", 1) for name in shipped} <= set(names)
-    assert wheel.stat().st_size < 40e6
+    # All seeds of all models are shipped, so that every claim can be measured again.
+    assert wheel.stat().st_size < 60e6
 
 
 def test_sdist_holds_what_a_reader_needs(dist: Path) -> None:

@@ -95,6 +95,14 @@ CLAIMS = (
         controls={"chance": 0.5},
         paper="G(2,10): 97 against 49 %",
     ),
+    Claim(
+        "NextLat's equations reach the target",
+        "countdown",
+        "equation_validity",
+        {"part": "answer"},
+        "right answers",
+        paper="four numbers: 57.6 against 33.1 %",
+    ),
     _tracks("twice", 20),
     _tracks("three times", 30),
     Claim(

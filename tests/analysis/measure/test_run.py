@@ -208,7 +208,7 @@ def test_written_whole(tmp_path: Path, table: str) -> None:
 def test_the_battery_keeps_its_order_and_fits() -> None:
     names = evaluation.battery()
     assert set(MEASURES) == {*run.BASIC, *run._SHIPPED}, "a measure of the package is missing in _SHIPPED"
-    assert names[:4] == ["loss", "training_cost", "belief", "tokens_ahead"]
+    assert names[:5] == ["loss", "training_cost", "belief", "board", "tokens_ahead"]
     assert names[-8:-5] == ["length_generalisation", "acceptance", "solved_puzzles"]
     assert "belief" in evaluation.battery(nlv.load("rrxor/nextlat"))
     assert "transition_consistency" not in evaluation.battery(nlv.load("rrxor/next_token"))
