@@ -52,7 +52,9 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
     ...     world = text(path, vocabulary_size=270)
     >>> facts = text_facts(world, Episodes(world.encode('"7 mice!" said Tim.')[None]), ["Tim"])
     >>> facts["quotation_open"][0].tolist()
-    >>> facts["last_name"][0].tolist()
+    [True, True, True, False, False, False, False]
+    >>> facts["last_name"][0, [0, -1]].tolist()
+    ['nobody', 'Tim']
     """
     texts = [(row, *_decoded(world, episodes, row)) for row in range(len(episodes))]
     known = set(names_in(text for _, text, _ in texts) if names is None else names)
