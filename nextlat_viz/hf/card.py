@@ -38,7 +38,8 @@ class FinetuneConfig(BaseModel):
     steps: PositiveInt = Field(1000, description="optimiser steps")
     batch_size: PositiveInt = Field(16, description="sequences per step")
     learning_rate: PositiveFloat = Field(1e-3, description="psi's peak rate of AdamW")
-    model_rate: PositiveFloat = Field(0.005, description="the model's rate over psi's, in mode full")
+    # The default is what cards of psi alone have always stated: there it is not used.
+    model_rate: PositiveFloat = Field(0.1, description="the model's rate over psi's; 0.005 in mode full")
     psi_steps: NonNegativeInt = Field(0, description="first steps, which train psi alone; half in mode full")
     warmup_steps: NonNegativeInt = Field(description="steps of linear warm-up; 1 in 20 when not given")
     decay_steps: NonNegativeInt = Field(description="last steps, of linear decay to zero; half when not given")
@@ -103,9 +104,10 @@ def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig
         if field not in FinetuneConfig.model_fields:
             raise unknown("hyperparameter", field, FinetuneConfig.model_fields)
     steps = max(explicit["steps"], 0)
-    derived = {"warmup_steps": steps // 20, "decay_steps": steps // 2}
-    if explicit.get("mode") == "full" and (explicit.get("lambda_h", 1) or explicit.get("lambda_kl", 1)):
-        derived["psi_steps"] = steps // 2
+    derived: dict[str, float] = {"warmup_steps": steps // 20, "decay_steps": steps // 2}
+    if explicit.get("mode") == "full":
+        derived["model_rate"] = 0.005
+        derived["psi_steps"] = steps // 2 if explicit.get("lambda_h", 1) or explicit.get("lambda_kl", 1) else 0
     try:
         config = FinetuneConfig.model_validate(derived | settings | explicit)
     except ValidationError as error:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -176,17 +177,17 @@ class Growing:
     def _write(self, arrays: Mapping[str, np.ndarray], episodes: int) -> None:
         count = len(next(iter(arrays.values())))
         # Where the disk is full in the middle of a batch, the journal is to state the batches before it.
-        digests = {name: digest.copy() for name, digest in self._digests.items()}
+        sums = dict(self._sums)
         try:
             for name, values in arrays.items():
                 offset, kind, width = self._offsets[name]
                 self._file.seek(offset + self.row * width * kind.itemsize)
                 left = np.ascontiguousarray(narrow(name, values, kind)).data.cast("B")
-                digests[name].update(left)
+                sums[name] = zlib.crc32(left, sums[name])
                 # An unbuffered write may write less than it was given.
                 while left:
                     left = left[self._file.write(left) :]
-            self.row, self.episodes, self._digests = self.row + count, episodes, digests
+            self.row, self.episodes, self._sums = self.row + count, episodes, sums
             if time.monotonic() - self._synced >= SYNC_EVERY:
                 self._sync()
         except OSError as error:
@@ -224,26 +225,25 @@ class Growing:
 
     def _entry(self) -> str:
         """Return a line of the journal: episodes and rows done, and a hash of all that is written."""
-        return f"{self.episodes} {self.row} {_combined(self._digests)}\n"
+        return f"{self.episodes} {self.row} {_combined(self._sums)}\n"
 
     def _checked_offsets(self, rows: int) -> dict[str, tuple[int, np.dtype, int]]:
         """Return where the rows of each site are, after comparing all that is written with the journal."""
         try:
             offsets = offsets_of(self.part, self.identity["sites"])
-            self._digests = {name: hashlib.sha256() for name in offsets}
+            self._sums = {}
             with self.part.open("rb") as file:
                 for name, (offset, kind, width) in offsets.items():
-                    _hash_bytes(self._digests[name], file, offset, self.row * width * kind.itemsize)
+                    self._sums[name] = _checksum(file, offset, self.row * width * kind.itemsize)
                 # Everything else: the layout and the columns.
-                self._digests[_LAYOUT] = hashlib.sha256()
-                end = BLOCK
+                end, layout = BLOCK, 0
                 for offset, kind, width in sorted(offsets.values(), key=itemgetter(0)):
-                    _hash_bytes(self._digests[_LAYOUT], file, end, offset - end)
+                    layout = _checksum(file, end, offset - end, layout)
                     end = offset + self.identity["rows"] * width * kind.itemsize
-                _hash_bytes(self._digests[_LAYOUT], file, end, self.part.stat().st_size - end)
+                self._sums[_LAYOUT] = _checksum(file, end, self.part.stat().st_size - end, layout)
         except Exception as error:
             raise damaged(self.part, self.journal) from error
-        if self._begun and (self.row != rows or self._recorded != _combined(self._digests)):
+        if self._begun and (self.row != rows or self._recorded != _combined(self._sums)):
             raise damaged(self.part, self.journal)
         return offsets
 
@@ -258,18 +258,20 @@ def damaged(path: Path, journal: Path) -> LatentsError:
     )
 
 
-def _hash_bytes(digest: Any, file: BinaryIO, start: int, count: int) -> None:
-    """Add `count` bytes of a file to a digest."""
+def _checksum(file: BinaryIO, start: int, count: int, before: int = 0) -> int:
+    """Return the CRC of `count` bytes of a file, after others of the CRC `before`.
+
+    It is for files that a crash left: several times faster than the hash that seals the complete file.
+    """
     file.seek(start)
     while count > 0 and (chunk := file.read(min(count, 1 << 20))):
-        digest.update(chunk)
+        before = zlib.crc32(chunk, before)
         count -= len(chunk)
+    return before
 
 
-def _combined(digests: Mapping[str, Any]) -> str:
-    return hashlib.sha256(
-        "".join(f"{name} {digests[name].hexdigest()}" for name in sorted(digests)).encode()
-    ).hexdigest()
+def _combined(sums: Mapping[str, int]) -> str:
+    return hashlib.sha256("".join(f"{name} {sums[name]:08x}" for name in sorted(sums)).encode()).hexdigest()
 
 
 def _journal(path: Path) -> tuple[dict[str, Any], int, int, str | None]:

@@ -45,14 +45,16 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from nextlat_viz.worlds import text
+    >>> from nextlat_viz.worlds.text import text
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "mice.txt"
     ...     _ = path.write_text("<|endoftext|>".join(f'"{k} mice!" said Tim.' for k in range(50)))
     ...     world = text(path, vocabulary_size=270)
     >>> facts = text_facts(world, Episodes(world.encode('"7 mice!" said Tim.')[None]), ["Tim"])
     >>> facts["quotation_open"][0].tolist()
-    >>> facts["last_name"][0].tolist()
+    [True, True, True, False, False, False, False]
+    >>> facts["last_name"][0, [0, -1]].tolist()
+    ['nobody', 'Tim']
     """
     texts = [(row, *_decoded(world, episodes, row)) for row in range(len(episodes))]
     known = set(names_in(text for _, text, _ in texts) if names is None else names)
