@@ -2,15 +2,15 @@
 
     python benchmarks/decode.py [repeats] [MODEL TEXTS]
 
-With the folder of a pretrained model and a file of texts, psi is added to it by `nlv.finetune`, in less than half an hour
-on one core, and kept in runs/bench. Otherwise the model is NextLat of 8 layers of width 256 (6 million weights) on
+With the folder of a pretrained model and a file of texts, psi is added to it by `nlv.finetune`, in less than half an
+hour on one core, and kept in runs/bench. Otherwise the model is NextLat of 8 layers, width 256 (6 million weights), on
 stories, whose words are half of them certain; it is trained on the first call, in two minutes, and kept in runs/bench.
 Hugging Face then gets the same weights: a Llama of the same sizes is the same function, which is checked. There is no
 comparison with another, smaller model that drafts: there is none for these models.
 
 One row at a time, as a user waits for it, on one core, greedily and sampled. Everything is run in turn for each prompt,
 with other seeds in every repeat. Times are the process's own on its core, so that another process which takes turns on
-it is not counted; one that uses the memory at the same time still slows it down. Medians and quartiles are over repeats.
+it is not counted; one that uses the memory still slows it down. Medians and quartiles are over repeats.
 
 Columns: "by costs" is tokens per pass, where drafts, further tokens and passes over several tokens cost what
 `measure_costs` measures: the speed without the noise of the clock. "floor" is what the passes would take if drafts cost
