@@ -55,7 +55,7 @@ class DraftCosts:
     def by_weights(cls, predictor: ModelPredictor, drafter: str | None = None, rows: int = 1) -> DraftCosts:
         """Estimate the cost of guessing by its share of the weights: decoding few rows mostly reads weights.
 
-        A further token in a pass reads no weights. It is assumed to cost a ninth of reading them, in each row.
+        A further token in a pass reads no weights. It is assumed to cost a nineteenth of reading them, in each row.
         :func:`measure_costs` measures both on this machine, with results that vary from call to call.
         """
         guesser = make_drafter(predictor, drafter_name(predictor, drafter), 1)
@@ -64,7 +64,7 @@ class DraftCosts:
             sum(weights.numel() for part in parts for weights in part.parameters())
             for parts in (guesser.parts(), [backbone.blocks, backbone.head])
         )
-        return cls(drafted / read, rows / (rows + 9))
+        return cls(drafted / read, rows / (rows + 19))
 
 
 @torch_defaults()
