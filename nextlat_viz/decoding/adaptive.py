@@ -171,7 +171,7 @@ class Adaptive:
     >>> for _ in range(20):
     ...     policy.learn(np.array([policy.length()]), np.array([0]))
     >>> first, policy.length()
-    (7, 0)
+    (8, 0)
     """
 
     def __init__(self, costs: DraftCosts, most: int = MOST) -> None:
