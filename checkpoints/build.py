@@ -3,7 +3,7 @@
     python checkpoints/build.py                     all of them; the same as `make checkpoints`
     python checkpoints/build.py path_star s3/nextlat rrxor/next_token/seed0
     python checkpoints/build.py --list              what there is, with the minutes each took
-    python checkpoints/build.py --no-train          only measures: what is not in the results, or with --again any measure
+    python checkpoints/build.py --no-train          only measures what is not in the results; with --again, any measure
 
 Trains the models with the commands their cards state, in `runs/shipped`: finished runs are taken as they are, and an
 interrupted one continues. Then copies weights, cards and curves here, lays out the projections that the quickstart

@@ -55,7 +55,7 @@ class DraftCosts:
     def by_weights(cls, predictor: ModelPredictor, drafter: str | None = None, rows: int = 1) -> DraftCosts:
         """Estimate the cost of guessing by its share of the weights: decoding few rows mostly reads weights.
 
-        A further token in a pass reads no weights. It is assumed to cost a twentieth of reading them, in each row.
+        A further token in a pass reads no weights. It is assumed to cost a nineteenth of reading them, in each row.
         :func:`measure_costs` measures both on this machine, with results that vary from call to call.
         """
         guesser = make_drafter(predictor, drafter_name(predictor, drafter), 1)
@@ -171,7 +171,7 @@ class Adaptive:
     >>> for _ in range(20):
     ...     policy.learn(np.array([policy.length()]), np.array([0]))
     >>> first, policy.length()
-    (7, 0)
+    (8, 0)
     """
 
     def __init__(self, costs: DraftCosts, most: int = MOST) -> None:

@@ -71,6 +71,7 @@ class Growing:
         self.episodes = self.row = 0
         self._begun = self._open = False
         self._recorded: str | None = None
+        self._sums: dict[str, int] = {}
         self._lock = FileLock(out.with_name(f".{out.name}.lock"))
         try:
             if not out.exists():

@@ -181,8 +181,6 @@ def test_other_models_are_left_to_transformers(hub_with: Hub, monkeypatch: pytes
 def test_only_finished_runs_are_published(hub_with: Hub) -> None:
     checkpoint = nlv.load("rrxor/nextlat")
     for unfinished in (checkpoint.untrained(), checkpoint.at(200)):
-        with pytest.raises(
-            CheckpointError, match=r"no finished run: give a checkpoint of nlv\.train at its last step"
-        ):
+        with pytest.raises(CheckpointError, match=r"no finished run: give a checkpoint of nlv\.train at its last step"):
             nlv.push(unfinished, NAME)
     assert hub_with.requests == []

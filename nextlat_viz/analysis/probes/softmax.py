@@ -45,7 +45,7 @@ class Fits(NamedTuple):
     def logits(self, X: Float[Tensor, "n dim"], which: slice = slice(None)) -> Float[Tensor, "n some k"]:
         """Logits of all classes for some of the problems."""
         read = torch.einsum("nd,mrd->nmr", X, self.coef[which]) + self.intercept[which]
-        return read if self.head is None else read @ self.head.T + self.base
+        return read if self.head is None or self.base is None else read @ self.head.T + self.base
 
 
 @torch_defaults()
@@ -149,7 +149,7 @@ class _Problem:
     def residuals(self, Z: Tensor, V: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities minus the one-hot truth, 0 in rows a problem leaves out; and the probability of the truth."""
         logits = (Z @ V.flatten(1)).view(len(Z), -1, V.shape[2])
-        if self.head is not None:
+        if self.head is not None and self.base is not None:
             logits = (logits @ self.head.T).add_(self.base)
         p = torch.softmax(logits, 2)
         true = targets.clamp(min=0).unsqueeze(2)
