@@ -27,7 +27,7 @@ Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
 # Characters of a name that hover text shows.
 HOVER = 120
 # Pixels of a picture that says no size; its share of that in a panel.
-_WIDTH, _SMALLER = 560, 0.7
+_WIDTH, _SMALLER = 560, 0.4
 QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
 """Options of a trace without hover text and legend entry."""
 

@@ -96,6 +96,11 @@ def fits(plot: Plot) -> bool:
     return bool(plot.evaluate("Math.abs(plot._fullLayout.width - plot.clientWidth) <= 2"))
 
 
+# Whether all texts of a figure are inside it.
+INSIDE = """(() => {
+  const all = plot.getBoundingClientRect(), inside = ({left, right}) => left >= all.left && right <= all.right;
+  return [...plot.querySelectorAll(".annotation text, .textpoint text")].every(e => inside(e.getBoundingClientRect()));
+})()"""
 LENGTHS = "plot._fullData.filter(t => t.meta?.role === '{role}').map(t => t.{axis}.length)"
 
 
@@ -420,9 +425,13 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
         # The beliefs of a model are a square as high as there is room, in a view at least so wide.
         offsets = opened.plot("space").evaluate("['xaxis', 'xaxis2'].map(axis => plot._fullLayout[axis]._offset)")
         assert offsets[1] - offsets[0] >= 350
+    # Both models at one scale, whatever ranges the views had before.
+    spans = opened.plot("space").evaluate("['xaxis', 'xaxis2'].map(axis => plot._fullLayout[axis].range)")
+    assert spans[0] == pytest.approx(spans[1])
     # The world's picture fills its panel, whatever sizes it had before.
     axis = "plot._fullLayout.xaxis"
     assert opened.plot("world").evaluate(f"{axis}._length / ({axis}.range[1] - {axis}.range[0])") > 30
+    assert opened.plot("world").evaluate(INSIDE), "the name of a corner is cut"
     # Every model's score is in sight with the figure of its probe.
     assert opened.card("knows").locator(".nlv-body").evaluate("body => body.scrollHeight - body.clientHeight") <= 1
     book.theme("JupyterLab Light")
