@@ -88,6 +88,20 @@ def test_variants_of_an_objective_are_models_of_their_own():
     }
 
 
+def test_shared_projections_are_models_beside_those_of_the_story():
+    recipe = RECIPES["sharing/story"]
+    shipped = [nlv.load("story/next_token", seed) for seed in range(recipe.seeds)]
+    for name, (objective, options) in recipe.models.items():
+        for seed, plain in enumerate(shipped):
+            model = nlv.load(f"sharing/story/{name}", seed)
+            assert (model.objective, model.seed, model.world.spec) == (objective, seed, plain.world.spec)
+            # The same data, step by step, and nothing else that differs.
+            assert model.card.config == plain.card.config.model_copy(update=options)
+            assert model.card.data_sha256 == plain.card.data_sha256
+            assert model.model.backbone.config.kv_cache_bytes() <= plain.model.backbone.config.kv_cache_bytes()
+            assert model.card.metrics["loss"] >= model.card.metrics["floor"]
+
+
 def test_the_list_shows_the_headline_measure():
     shipped = nlv.list_checkpoints().set_index("name")
     assert set(shipped.loc[shipped.index.str.startswith("path_star/"), "measure"]) == {"accuracy"}
