@@ -27,7 +27,7 @@ Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
 # Characters of a name that hover text shows.
 HOVER = 120
 # Pixels of a picture that says no size; its share of that in a panel.
-_WIDTH, _SMALLER = 560, 0.4
+_WIDTH, _SMALLER = 560, 0.35
 QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
 """Options of a trace without hover text and legend entry."""
 
@@ -115,7 +115,7 @@ def fix_ranges(figure: go.Figure) -> None:
     for item in figure.layout.annotations:
         if (item.xref or "x", item.yref or "y") == ("x", "y"):
             letters = len(re.sub("<[^>]*>", "", item.text))
-            for (name, parts), half in zip(takes.items(), (3.7 * letters, 9.0), strict=True):
+            for (name, parts), half in zip(takes.items(), (4.2 * letters, 9.0), strict=True):
                 shift = item[f"{name}shift"] or 0
                 parts.append(np.array([[item[name]], [half - shift], [half + shift]], dtype=float))
     drawn = {name: np.concatenate(parts, axis=1) for name, parts in takes.items()}

@@ -197,9 +197,9 @@ def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
     ring = np.append(around, around[0])
     figure.add_scatter(x=corners[ring, 0], y=corners[ring, 1], mode="lines", line=line, **drawing.QUIET)
     for name, corner in zip(world.state_names, corners, strict=True):
-        outward = (corner - centre) / (np.linalg.norm(corner - centre) + 1e-12)
-        x, y = 22 * outward if world.n_states > 2 else (0, -24)
-        drawing.add_text(figure, corner, f"<b>{escape(shorten(name))}</b>", 14, xshift=x, yshift=y)
+        # Above or below its corner: beside it, a name needs room that a narrow panel does not have.
+        shift = 22 if world.n_states > 2 and corner[1] > centre[1] - 1e-9 else -22
+        drawing.add_text(figure, corner, f"<b>{escape(shorten(name))}</b>", 14, yshift=shift)
 
 
 def _mixed_colours(beliefs: Float[np.ndarray, "rows states"]) -> list[str]:
