@@ -146,7 +146,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
         # to 5,000 steps, then jumps. Four layers may stay at chance for 8,000: the arm is three steps from the goal.
         # With lambda_h = 1 the list of edges alone takes 4,000 steps to learn.
         "path_star": _changed(TINY, layers=6, lambda_h=0.1, steps=8000, stop_at=0.99),
-        "countdown": _changed(TINY, batch_size=32, lambda_h=2.0),
+        "countdown": _changed(TINY, batch_size=32, lambda_h=2.0, horizon=4),
         "othello": _changed(TINY, batch_size=32),
         "story": _changed(TINY, batch_size=32, context=64, horizon=4, steps=2000, decay_steps=1000),
         "text": _changed(TINY, batch_size=32, context=64),

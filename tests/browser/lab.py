@@ -222,9 +222,9 @@ class Notebook:
 
     def control(self, label: str, nth: int = 0) -> Locator:
         """The ipywidget whose label is exactly this."""
-        text = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(label)}\s*$"))
-        labelled = self.page.locator(".jp-OutputArea-output :has(> .widget-label)")
-        return labelled.filter(has=text).nth(nth)
+        # From the label to its parent: `:has` of every element takes minutes in a page of large pictures.
+        labels = self.page.locator(".jp-OutputArea-output .widget-label")
+        return labels.filter(has_text=re.compile(rf"^\s*{re.escape(label)}\s*$")).nth(nth).locator("xpath=..")
 
     def options(self, label: str, nth: int = 0) -> list[str]:
         return self.control(label, nth).locator("option").all_text_contents()

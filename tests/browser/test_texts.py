@@ -131,7 +131,7 @@ def test_a_plot_beside_a_scrollbar_is_drawn_once_for_each_size(page: Page, name:
     figure.update_layout(width=None, height=400)
     state = json.loads(go.Figure(figure).to_json(engine="json"))
     given = {"number": 0, "data": plain(state["data"]), "layout": plain(state["layout"]), "config": {}, "buffers": []}
-    module = type(figure)._esm
+    module = figure._esm
     drawn, again, scale = page.evaluate(PAINTS, [module, get_plotlyjs(), given])
     figure.close()
     assert drawn >= 1

@@ -688,7 +688,7 @@ def test_measures_that_need_a_known_world_are_left_out_with_a_sentence(tmp_path:
     evaluation = nlv.evaluate(tuned, progress=False)
     taken = {name for name, _ in evaluation.measures}
     assert taken == {"loss", "tokens_ahead", "transition_consistency", "rollout_divergence", "acceptance"}
-    assert "state and the rules of a corpus are not known: belief, next_token_test" in repr(evaluation)
+    assert "state and the rules of a corpus are not known: belief, board, next_token_test" in repr(evaluation)
     assert evaluation.left_out in evaluation._repr_html_()
     finetune(build("gpt2"), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
     name = f"hf:{tmp_path / 'world'}"
