@@ -11,9 +11,8 @@ be imported, on its own model of the same shape. Both run the output head, which
 probabilities of so many tokens are not kept; for Hugging Face it is measured without the head too.
 
 Memory: the most a process ever held (ru_maxrss) when 10,000, 100,000 and 1,000,000 rows go to disk, in processes of
-their own: flat but for the tokens, which the caller holds,
-and for hashing them. Opening the finished
-table loads its `obs`, which is about 125 bytes a row, and is said apart.
+their own: flat but for the tokens, which the caller holds, and for hashing them. Opening the finished table loads its
+`obs`, about 125 bytes a row, which is printed separately.
 """
 
 from __future__ import annotations

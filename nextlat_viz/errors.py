@@ -35,7 +35,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
     (True, False)
     """
-    # torch raises a RuntimeError on a CPU, and a class of its own on a GPU.
+    # On a CPU torch raises a plain RuntimeError, on a GPU an OutOfMemoryError.
     return isinstance(error, MemoryError) or any(
         text in f"{type(error).__name__} {error}" for text in ("OutOfMemoryError", "can't allocate memory")
     )

@@ -56,10 +56,10 @@ def speculative_generate(
     max_tokens : int
         Most tokens to add; fewer where the model's context ends.
     draft : int, "adaptive" or Adaptive
-        Tokens to draft in a step, or "adaptive" for the number that is fastest with the drafts accepted so far. That
-        assumes costs by the numbers of weights, and begins anew with every call, so that the same seed samples the same
-        tokens; ``Adaptive(measure_costs(model))`` fits the machine better, and goes on learning in further calls. psi
-        may draft past its training horizon. Near the end fewer are drafted.
+        Tokens to draft in a step, or "adaptive" for the number that is fastest with the drafts accepted so far.
+        "adaptive" estimates costs by numbers of weights and starts anew in every call, so the same seed samples the
+        same tokens. ``Adaptive(measure_costs(model))`` has costs measured on this machine, and keeps what it learns
+        when it is given to further calls. psi may draft past its training horizon. Near the end fewer are drafted.
     drafter : {"psi", "mtp", "jtp"}, optional
         Default: that of the model's objective.
     temperature : float

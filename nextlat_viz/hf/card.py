@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from nextlat_viz.errors import invalid, unknown
-from nextlat_viz.hf.hub import plain
+from nextlat_viz.hf.hub import cell_text
 from nextlat_viz.training.card import SignedCard
 
 README = "README.md"
@@ -46,7 +46,7 @@ class FinetuneConfig(BaseModel):
     weight_decay: NonNegativeFloat = Field(0.01, description="AdamW's decoupled weight decay")
     grad_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 does not clip")
     validate_every: PositiveInt = Field(100, description="steps between validations")
-    save_every: PositiveInt = Field(500, description="steps between the points a killed run goes on from")
+    save_every: PositiveInt = Field(500, description="steps between saved states, where an interrupted run continues")
     episodes: PositiveInt = Field(10_000, description="episodes drawn of a world to train on")
     held_out: PositiveInt = Field(512, description="most sequences held out and measured on")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Lightning Fabric's precision")
@@ -128,7 +128,7 @@ def call_of(model: Any, corpus: dict[str, Any], config: FinetuneConfig, seed: in
     return f"finetune({source}, {data}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
-def model_card(card: FinetuneCard) -> str:
+def readme_text(card: FinetuneCard) -> str:
     """Write the model card, README.md: the base model, the texts, the recipe and the losses before and after.
 
     The licences of model and texts are not known here, so it says what they apply to and leaves them to be named.
@@ -156,7 +156,7 @@ def model_card(card: FinetuneCard) -> str:
         f"base_model: {json.dumps(card.model['name'])}",
         'tags: ["nextlat_viz", "nextlat"]',
         "---",
-        f"# {plain(card.model['name'])} + psi",
+        f"# {cell_text(card.model['name'])} + psi",
         "",
         f"A pretrained language model with psi, a latent dynamics that predicts its next hidden state from the current "
         f"one and the next token (NextLat, arXiv:2511.05963). The weights in `model` are {weights} of the base model.",
@@ -168,7 +168,7 @@ def model_card(card: FinetuneCard) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {plain(str(value), 1000)} |" for name, value in facts.items()),
+        *(f"| {name} | {cell_text(str(value), 1000)} |" for name, value in facts.items()),
         "",
         "On the held-out sequences, in nats per token; `transition_error` is that of psi over that of no change:",
         "",

@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from nextlat_viz import io
 from nextlat_viz.errors import at_least, require_callable
 from nextlat_viz.hf.backbone import PostHoc, pretrained, weights_sha256
-from nextlat_viz.hf.card import README, FinetuneCard, FinetuneConfig, call_of, model_card, settle
+from nextlat_viz.hf.card import README, FinetuneCard, FinetuneConfig, call_of, readme_text, settle
 from nextlat_viz.hf.corpus import sequences
 from nextlat_viz.hf.finetuned import HELD_OUT, MODEL, PSI, Finetuned, held_out_bytes, load_finetuned
 from nextlat_viz.hf.load import load_tokenizer, quiet
@@ -225,7 +225,7 @@ def finetune(
             before=metrics[0],
             metrics=metrics[-1],
         ).signed()
-        io.write(folder / README, model_card(card))
+        io.write(folder / README, readme_text(card))
         io.write(folder / CARD, card.model_dump_json(indent=2))
 
     trained = learner.trained()
@@ -280,9 +280,9 @@ def held_out_metrics(model: PostHoc, held_out: Episodes, batch_size: int, device
 
 
 class _AdamW(torch.optim.AdamW):
-    """AdamW that multiplies the learning rate of each group by the group's factor, and trains one group from the start.
+    """AdamW that multiplies the learning rate of each group by its factor, and freezes it for its first steps.
 
-    The others are without gradients for their first steps, which saves the backward pass through the model.
+    Frozen weights have no gradients, which saves the backward pass through the model.
     """
 
     def step(self, closure: Any = None) -> Any:
@@ -300,16 +300,16 @@ class _AdamW(torch.optim.AdamW):
         """Give gradients to the groups whose turn it is, by the number of steps taken."""
         taken = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
         for group in self.param_groups:
-            for weights in group["params"] if group["still"] else ():
-                weights.requires_grad_(taken >= group["still"])
+            for weights in group["params"] if group["frozen_steps"] else ():
+                weights.requires_grad_(taken >= group["frozen_steps"])
 
 
 def _optimizer(model: PostHoc, config: FinetuneConfig) -> _AdamW:
     """Build the optimiser, in the order of ``model.trained()``; the pretrained part has a lower rate than psi."""
     slow = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
-    still = {"factor": config.model_rate, "still": config.psi_steps}
-    groups: list[dict[str, Any]] = [{"params": slow, **still}] if slow else []
-    groups.append({"params": list(model.psi.parameters()), "factor": 1.0, "still": 0})
+    groups: list[dict[str, Any]] = [{"params": list(model.psi.parameters()), "factor": 1.0, "frozen_steps": 0}]
+    if slow:
+        groups.insert(0, {"params": slow, "factor": config.model_rate, "frozen_steps": config.psi_steps})
     optimizer = _AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
     optimizer.wake()
     return optimizer

@@ -19,7 +19,7 @@ from nextlat_viz import io
 from nextlat_viz.display import table
 from nextlat_viz.errors import CheckpointError
 from nextlat_viz.hf.backbone import PostHoc, Pretrained, ScaledDynamics
-from nextlat_viz.hf.card import README, FinetuneCard, model_card
+from nextlat_viz.hf.card import README, FinetuneCard, readme_text
 from nextlat_viz.hf.corpus import Corpus
 from nextlat_viz.hf.hub import download, is_name
 from nextlat_viz.hf.load import load_module, load_tokenizer
@@ -184,7 +184,9 @@ class Finetuned(HubModel):
                 return target
             raise CheckpointError(f"folder={str(target)!r} holds another model: choose another folder, or delete it")
         _check_files(self.folder, self.card)
-        io.write(target / README, model_card(self.card))
+        # A licence may have been named in it.
+        readme = self.folder / README
+        io.write(target / README, readme.read_bytes() if readme.is_file() else readme_text(self.card))
         for name in (*self.card.files, CARD):
             io.write(_file(target, name), _file(self.folder, name).read_bytes())
         return target

@@ -198,7 +198,7 @@ def model_card(card: Card, name: str) -> str:
     """
     tags = ["nextlat_viz", "belief-states", card.objective, str(card.world.get("name", "world"))]
     label = OBJECTIVES[card.objective].label if card.objective in OBJECTIVES else card.objective
-    rows = [f"| {plain(key)} | {value:.6g} |" for key, value in card.metrics.items()]
+    rows = [f"| {cell_text(key)} | {value:.6g} |" for key, value in card.metrics.items()]
     facts = {
         "world": json.dumps(card.world),
         "objective": card.objective,
@@ -214,7 +214,7 @@ def model_card(card: Card, name: str) -> str:
         "library_name: nextlat_viz",
         f"tags: {json.dumps(tags)}",
         "---",
-        f"# {plain(card.name)}",
+        f"# {cell_text(card.name)}",
         "",
         f"A transformer trained with the objective {label} on a world whose true state is known, by nextlat_viz. "
         "It reads that world's tokens, and no language.",
@@ -226,7 +226,7 @@ def model_card(card: Card, name: str) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {key} | {plain(str(value))} |" for key, value in facts.items()),
+        *(f"| {key} | {cell_text(str(value))} |" for key, value in facts.items()),
         "",
         "Losses are in nats per token; `floor` is the least that any model can reach.",
         "",
@@ -234,7 +234,7 @@ def model_card(card: Card, name: str) -> str:
         "|---|---|",
         *rows,
         "",
-        f"The command that makes it again: `{plain(card.command)}`. All hyperparameters are in `{CARD}`.",
+        f"The command that makes it again: `{cell_text(card.command)}`. All hyperparameters are in `{CARD}`.",
         "",
     ]
     return "\n".join(lines)
@@ -245,7 +245,7 @@ def _weights(card: Card) -> list[str]:
     return [WEIGHTS, *(snapshot_path(Path(), step).as_posix() for step in card.snapshots)]
 
 
-def plain(text: str, most: int = 400) -> str:
+def cell_text(text: str, most: int = 400) -> str:
     """Text for a cell of a Markdown table."""
     return shorten(re.sub(r"[|`<>\n\r]", " ", text), most)
 

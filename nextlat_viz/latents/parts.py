@@ -1,4 +1,4 @@
-"""Extraction by several processes into one folder: each process writes a file with the rows of its own episodes.
+"""Extract with several processes into one folder: each writes one file, with the rows of its episodes.
 
 Such a file, a part, is sealed, continued and read like any other table. Its episodes keep their numbers in the whole
 extraction. It records which part it is, of how many, and the call that all parts belong to, so no process waits for

@@ -132,7 +132,7 @@ class Growing:
         dtype : "float32" or "float16"
             Type of the sites; probabilities are float32.
         """
-        # Rows are hashed and written beside the model, which reads the next batch: at most two are in memory.
+        # One thread writes a batch while the model reads the next one, so at most two batches are in memory.
         writing: Future[None] | None = None
         try:
             with ThreadPoolExecutor(1, "latents") as thread:

@@ -408,7 +408,10 @@ def test_saved_and_loaded_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture
     rows: list[dict[str, float]] = []
     tuned = finetune(build("gpt2"), TOKENS, mode="full", out=tmp_path / "a", on_validation=rows.append, **QUICK)
     assert [row["step"] for row in rows] == [0, 2, 4, 6]
+    named = (tuned.folder / "README.md").read_text() + "The model: MIT.\n"
+    (tuned.folder / "README.md").write_text(named)
     copy = load_finetuned(tuned.save(tmp_path / "b"))
+    assert (tmp_path / "b" / "README.md").read_text() == named
     assert tuned.save(tmp_path / "b") == tmp_path / "b"
     assert capfd.readouterr().err == ""
     assert copy.card == tuned.card

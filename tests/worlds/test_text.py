@@ -393,6 +393,7 @@ def test_a_checkpoint_reads_text_without_the_corpus(
     monkeypatch.setattr(cache, "_tokenizers", {})
     monkeypatch.setattr(outside, "_asked", set())
     there = nlv.load(folder)
+    assert not (tmp_path / "elsewhere").exists()
     assert (there.world.spec, there.world.vocabulary, there.world.splits) == (
         world.spec, world.vocabulary, ("train", "test")
     )  # fmt: skip

@@ -205,9 +205,8 @@ def tokens_ahead(
         have 128,000 tokens where they are read through the unembedding.
     through : {"auto", "unembedding", "nothing"}
         ``"unembedding"`` fits a linear map to states that the model's own output head reads, D x D weights for any
-        number of tokens; the controls are read through the same head. ``"nothing"`` fits weights of its own to each of
-        the 499 most frequent tokens, and others together are one class. By default the unembedding is used for a
-        vocabulary of 1,000 tokens or more.
+        number of tokens; so do the controls. ``"nothing"`` fits D weights for each of the 499 most frequent tokens, and
+        D for all others together. The default is the unembedding for vocabularies of 1,000 tokens or more.
     progress : bool
         Show a progress bar.
 

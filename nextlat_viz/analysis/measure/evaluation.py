@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import warnings
@@ -22,6 +23,7 @@ from nextlat_viz.analysis.measure.registry import MEASURES, Registered, several
 from nextlat_viz.analysis.measure.result import Measure
 from nextlat_viz.errors import CheckpointError, UnknownNameError, unknown
 from nextlat_viz.latents import heldout
+from nextlat_viz.models import OBJECTIVES, TransformerConfig
 from nextlat_viz.training.card import Card
 from nextlat_viz.training.checkpoint import load, shipped_folders
 from nextlat_viz.training.config import resolve_config
@@ -220,9 +222,9 @@ def world_labels(loaded: Sequence[TrainedModel]) -> list[str]:
 
 
 def _objective_label(checkpoint: TrainedModel) -> str:
-    """Name the objective of a checkpoint, with what differs from its preset in the models that are compared.
+    """Name the objective of a checkpoint, and its horizon, sharing and heads of keys where the preset has others.
 
-    So that runs of one objective with different horizons, or different sharing, are not taken for seeds of one.
+    So runs that differ in these are not taken for seeds of one model.
     """
     card = checkpoint.card
     if not isinstance(card, Card):
@@ -231,7 +233,9 @@ def _objective_label(checkpoint: TrainedModel) -> str:
         usual = resolve_config(card.preset, checkpoint.world, {})
     except UnknownNameError:
         return checkpoint.objective
-    changed = (name for name in _VARIED if getattr(card.config, name) != getattr(usual, name))
+    # Next-token models have no horizon, whatever their card says.
+    used = {*TransformerConfig.model_fields, *inspect.signature(OBJECTIVES[checkpoint.objective]).parameters}
+    changed = (name for name in _VARIED if name in used and getattr(card.config, name) != getattr(usual, name))
     settings = [f"{name.replace('_', ' ')} {getattr(card.config, name)}" for name in changed]
     return ", ".join([checkpoint.objective, *settings])
 

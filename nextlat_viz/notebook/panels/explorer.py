@@ -1,4 +1,4 @@
-"""The latent explorer: the latent-space panel as a widget of its own, with the controls that a studio shares."""
+"""LatentExplorer: the latent-space panel alone, with the controls of a studio."""
 
 from __future__ import annotations
 

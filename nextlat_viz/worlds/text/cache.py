@@ -18,7 +18,7 @@ from nextlat_viz import io
 _FORMAT = "nextlat_viz.text/1"
 
 
-# Also in memory, because the disk may be read-only.
+# In memory only: loading a checkpoint writes nothing.
 _tokenizers: dict[str, str] = {}
 
 
@@ -84,22 +84,14 @@ def recall(name: str) -> str | None:
         return None
 
 
-def keep_tokenizer(tokenizer: str) -> str:
-    """Keep a tokenizer, as JSON, and return its hash."""
-    sha256 = hashlib.sha256(tokenizer.encode()).hexdigest()
-    if sha256 not in _tokenizers:
-        _tokenizers[sha256] = tokenizer
-        remember(sha256, tokenizer)
-    return sha256
+def keep_tokenizer(tokenizer: str) -> None:
+    """Keep a tokenizer, as JSON, until the process ends."""
+    _tokenizers[hashlib.sha256(tokenizer.encode()).hexdigest()] = tokenizer
 
 
 def kept_tokenizer(sha256: str | None) -> str | None:
-    """The tokenizer of this hash as JSON, if a checkpoint that was loaded here had it."""
-    if sha256 is None:
-        return None
-    stored = _tokenizers.get(sha256) or recall(sha256)
-    matches = stored is not None and hashlib.sha256(stored.encode()).hexdigest() == sha256
-    return stored if matches else None
+    """Return the tokenizer of this hash as JSON, if a checkpoint that was loaded in this process had it."""
+    return None if sha256 is None else _tokenizers.get(sha256)
 
 
 def _write(path: Path, content: bytes) -> str:

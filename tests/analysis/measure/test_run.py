@@ -174,6 +174,10 @@ def test_runs_of_one_objective_with_another_horizon_are_no_further_seeds() -> No
     other = replace(usual, card=usual.card.model_copy(update={"config": config}))
     table = evaluation.evaluate([usual, other], "loss", progress=False).table
     assert table["objective"].unique().tolist() == ["nextlat", "nextlat, horizon 4"]
+    # Next-token models have no horizon.
+    usual = nlv.load("mess3/next_token")
+    other = replace(usual, card=usual.card.model_copy(update={"config": config}))
+    assert evaluation.evaluate([usual, other], "loss", progress=False).table["objective"].unique() == ["next_token"]
 
 
 def test_what_is_asked_wrongly() -> None:
