@@ -82,6 +82,8 @@ _AHEAD: dict[str, Any] = {
     "controls": {"untrained": "untrained", "frequencies": "prior"},
     "paper": "lower (figure 8)",
 }
+# The text preset's horizon is 1.
+_TEXT = {1: "nextlat", 4: "nextlat, horizon 4"}
 CLAIMS = (
     Claim("NextLat's states hold the belief, at the same loss", "rrxor", **_BELIEF),
     Claim("No difference where the next token needs the belief", "z1r", better="same", **_BELIEF),
@@ -127,6 +129,17 @@ CLAIMS = (
     Claim("NextLat's rides arrive more often", _CITY, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
     Claim("NextLat's states know more of the token 4 ahead", "story", where={"offset": 4}, **_AHEAD),
     Claim("NextLat's states know more of the token 20 ahead", "story", where={"offset": 20}, **_AHEAD),
+    *(
+        Claim(
+            f"In text, NextLat's states (d = {d}) know more of the token {k} ahead",
+            "text",
+            where={"offset": k},
+            objective=objective,
+            **_AHEAD,
+        )
+        for d, objective in _TEXT.items()
+        for k in (4, 20)
+    ),
 )
 
 

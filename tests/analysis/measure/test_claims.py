@@ -44,6 +44,16 @@ def test_the_verdict_is_that_of_all_seeds(first: list[float], second: list[float
     assert row["controls"] == {"chance": 0.5}
 
 
+def test_a_claim_reads_the_runs_of_its_horizon() -> None:
+    table = results([3.5, 3.75, 4.0], [3.0, 2.5, 2.0], measure="tokens_ahead", world="text", offset=4)
+    table = pd.concat([table, table.assign(objective=table["objective"] + ", horizon 4", value=table["value"] - 1)])
+    table = table[table["objective"] != "next_token, horizon 4"].assign(untrained=5.0, prior=6.0)
+    near, far = evaluation.claims(table).to_dict("records")
+    assert (near["nextlat"], far["nextlat"]) == ((3.0, 2.5, 2.0), (2.0, 1.5, 1.0))
+    assert near["next_token"] == far["next_token"] == (3.5, 3.75, 4.0)
+    assert near["verdict"] == far["verdict"] == HOLDS
+
+
 def test_only_the_rows_of_the_claim_count() -> None:
     table = pd.concat(
         [
