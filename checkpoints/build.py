@@ -91,6 +91,10 @@ RECIPES = {
             **{"steps": 1200, "decay_steps": 600, "validate_every": 300},
         },
     ),
+    "othello": Recipe(
+        seeds=3,
+        overrides={"learning_rate": 2e-3, "steps": 1600, "decay_steps": 800, "validate_every": 200},
+    ),
     # Central Helsinki needs the extra "city".
     "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 6000}),
     # The projections that attention shares. A folder deeper than the others: its models compare with

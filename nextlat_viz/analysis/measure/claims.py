@@ -127,6 +127,15 @@ CLAIMS = (
     ),
     Claim("NextLat's rides arrive more often", _GRID, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
     Claim("NextLat's rides arrive more often", _CITY, "valid_trajectories", {}, "rides", paper="98.7 against 97.0 %"),
+    Claim("NextLat's moves are legal more often", "othello", "next_token_test", {}, "likeliest moves"),
+    Claim(
+        "NextLat's states hold more of the board",
+        "othello",
+        "board",
+        {"site": "hidden", "discs": "mine, theirs"},
+        "squares",
+        controls={"untrained": "untrained", "shuffled boards": "shuffled", "frequencies": "prior"},
+    ),
     Claim("NextLat's states know more of the token 4 ahead", "story", where={"offset": 4}, **_AHEAD),
     Claim("NextLat's states know more of the token 20 ahead", "story", where={"offset": 20}, **_AHEAD),
     *(
