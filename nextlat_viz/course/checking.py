@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from nextlat_viz.course import record
-from nextlat_viz.course.exercise import Exercise, Function, Note, agree, as_numbers, find
+from nextlat_viz.course.exercise import Exercise, Function, Note, agree, as_numbers
+from nextlat_viz.course.exercises import find_exercise
 from nextlat_viz.display import counted, shorten
 
 _BLANK = "not filled in yet"
@@ -81,13 +82,13 @@ def check(name: str, function: Any) -> Verdict:
     belief_update: not filled in yet
     ...
     """
-    exercise = find(name)
+    exercise = find_exercise(name)
     state, rows, text = _examine(exercise, function)
     passed = state not in (_BLANK, _WRONG)
     if state == _WRONG:
         text = f"{text} Stuck? course.hint({name!r}) gives a hint."
     if state != _BLANK:
-        text = f"{text} {record.note(name, counts='tries', state='done' if passed else 'tried')[1]}".strip()
+        text = f"{text} {record.remember(name, counts='tries', state='done' if passed else 'tried')[1]}".strip()
     return Verdict(f"{name}: {state}", text, rows, passed=passed, function=function if passed else exercise.solution)
 
 
@@ -101,8 +102,8 @@ def hint(name: str) -> Note:
     >>> hint("belief_update").title
     'belief_update: hint 1 of 3'
     """
-    hints = find(name).hints
-    entry, message = record.note(name, counts="hints")
+    hints = find_exercise(name).hints
+    entry, message = record.remember(name, counts="hints")
     number = (entry.hints - 1) % len(hints)
     return Note(f"{name}: hint {number + 1} of {len(hints)}", f"{hints[number]} {message}".strip())
 
@@ -117,8 +118,8 @@ def solution(name: str) -> Note:
     >>> solution("belief_update").code.splitlines()[0]
     'def belief_update(belief, token, T):'
     """
-    exercise = find(name)
-    _, message = record.note(name, solution=True)
+    exercise = find_exercise(name)
+    _, message = record.remember(name, solution=True)
     return Note(f"{name}: a solution", message, code=inspect.getsource(exercise.solution))
 
 

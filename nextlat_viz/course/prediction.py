@@ -9,7 +9,7 @@ import ipywidgets
 import plotly.graph_objects as go
 
 from nextlat_viz.course import record
-from nextlat_viz.course.exercise import all_predictions
+from nextlat_viz.course.exercises import all_predictions
 from nextlat_viz.display import escape
 from nextlat_viz.errors import one_of
 from nextlat_viz.notebook.panel import Box
@@ -70,7 +70,7 @@ class Question(Box):
             return
         self.locked = self.options.value
         self.options.disabled = self.button.disabled = True
-        _, message = record.note(self.name, prediction=self.locked)
+        _, message = record.remember(self.name, prediction=self.locked)
         right = self.locked == self._known.answer
         outcome = "✓ Right." if right else f"✗ The answer: {self._known.answer}."
         self._said.value = (

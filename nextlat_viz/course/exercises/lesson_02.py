@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 
 
 def belief_update(belief, token, T):
@@ -31,17 +31,9 @@ def _describe(belief: Any, token: int, T: Any) -> str:
     return f"a machine of {len(belief)} states; the belief is ({shares}); token {token} is read"
 
 
-def _unnormalised(belief, token, T):
-    return belief @ T[token]
-
-
 def _transposed(belief, token, T):
     joint = T[token] @ belief
     return joint / joint.sum()
-
-
-def _token_ignored(belief, token, T):
-    return belief @ T.sum(0)
 
 
 def _never_moved(belief, token, T):
@@ -71,14 +63,17 @@ EXERCISES = (
         describe=_describe,
         mistakes=(
             (
-                _unnormalised,
+                lambda belief, token, T: belief @ T[token],
                 "These numbers do not sum to 1. Their sum is the probability of the token: what is left to do?",
             ),
             (
                 _transposed,
                 "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i.",
             ),
-            (_token_ignored, "This is where the machine may be after any token. You have seen which token it was."),
+            (
+                lambda belief, token, T: belief @ T.sum(0),
+                "This is where the machine may be after any token. You have seen which token it was.",
+            ),
             (_never_moved, "You weighed the states by the token, but the machine also moved as it wrote it."),
             (_belief_ignored, "Every start counts the same here. The old belief says which starts are likely."),
             (_largest_is_one, "A belief sums to 1; here its largest entry is 1."),
@@ -93,7 +88,7 @@ EXERCISES = (
 )
 
 PREDICTIONS = (
-    Prediction(
+    RightOption(
         "after_ten_a",
         "It comes close to the corner A and stays at a distance",
         "From any state it moves away or writes another token now and then, so no number of a's makes certain.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 from nextlat_viz.worlds import get
 
 
@@ -43,28 +43,8 @@ def _tree(prior: Any, T: Any, depth: int) -> list[list[Any]]:
     return levels
 
 
-def _texts(prior, T, depth):
-    return sum(map(len, _tree(prior, T, depth)))
-
-
 def _prior_left_out(prior, T, depth):
     return len({tuple(belief.round(9)) for level in _tree(prior, T, depth)[1:] for belief in level})
-
-
-def _last_level(prior, T, depth):
-    return len({tuple(belief.round(9)) for belief in _tree(prior, T, depth)[-1]})
-
-
-def _one_too_deep(prior, T, depth):
-    return count_beliefs(prior, T, depth + 1)
-
-
-def _one_too_few(prior, T, depth):
-    return count_beliefs(prior, T, max(depth - 1, 0))
-
-
-def _not_rounded(prior, T, depth):
-    return len({tuple(belief) for level in _tree(prior, T, depth) for belief in level})
 
 
 def _rounded_on_the_way(prior, T, depth):
@@ -95,12 +75,27 @@ EXERCISES = (
         _cases,
         describe=_describe,
         mistakes=(
-            (_texts, "This is the number of texts. Different texts can leave a reader with the same belief."),
+            (
+                lambda prior, T, depth: sum(map(len, _tree(prior, T, depth))),
+                "This is the number of texts. Different texts can leave a reader with the same belief.",
+            ),
             (_prior_left_out, "The belief before the first token is a belief too: the prior."),
-            (_last_level, "These are the beliefs after exactly depth tokens. Those after fewer tokens count as well."),
-            (_one_too_deep, "You went one token too deep: at depth 0 there is the prior alone."),
-            (_one_too_few, "You stopped one token too early: at depth 1 every first token has been read."),
-            (_not_rounded, "Some of these differ in the sixteenth digit only. Round before you compare."),
+            (
+                lambda prior, T, depth: len({tuple(belief.round(9)) for belief in _tree(prior, T, depth)[-1]}),
+                "These are the beliefs after exactly depth tokens. Those after fewer tokens count as well.",
+            ),
+            (
+                lambda prior, T, depth: count_beliefs(prior, T, depth + 1),
+                "You went one token too deep: at depth 0 there is the prior alone.",
+            ),
+            (
+                lambda prior, T, depth: count_beliefs(prior, T, max(depth - 1, 0)),
+                "You stopped one token too early: at depth 1 every first token has been read.",
+            ),
+            (
+                lambda prior, T, depth: len({tuple(belief) for level in _tree(prior, T, depth) for belief in level}),
+                "Some of these differ in the sixteenth digit only. Round before you compare.",
+            ),
             (_rounded_on_the_way, "You go on from rounded beliefs, and the errors add up. Round only to compare."),
             (_levels_added, "A belief that occurs after two tokens and again after four is counted twice here."),
             (_impossible_too, "A token of probability 0 is never read, and dividing by 0 gives no belief: skip it."),
@@ -114,7 +109,7 @@ EXERCISES = (
 )
 
 PREDICTIONS = (
-    Prediction(
+    RightOption(
         "more_beliefs",
         "In Mess3: every longer text can bring a new belief",
         "In RRXOR a reader only has to find out where the triples begin, and there are 36 ways to be unsure of it. "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction, agree, as_numbers
+from nextlat_viz.course.exercise import Exercise, RightOption, agree, as_numbers
 
 
 def pca(X):
@@ -40,38 +40,6 @@ def _decomposed(X):
     return np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
 
 
-def _not_centred(X):
-    return X @ np.linalg.svd(X, full_matrices=False)[2][:2].T
-
-
-def _centred_too_late(X):
-    return X @ _decomposed(X)[2][:2].T
-
-
-def _transposed(X):
-    return (X - X.mean(axis=0)) @ _decomposed(X)[2][:, :2]
-
-
-def _smallest(X):
-    return (X - X.mean(axis=0)) @ np.linalg.eigh(np.cov(X.T))[1][:, :2]
-
-
-def _whitened(X):
-    return _decomposed(X)[0][:, :2]
-
-
-def _standardised(X):
-    return pca((X - X.mean(axis=0)) / X.std(axis=0))
-
-
-def _first_columns(X):
-    return X[:, :2]
-
-
-def _directions_only(X):
-    return _decomposed(X)[2][:2]
-
-
 def _all_components(X):
     centred = X - X.mean(axis=0)
     return centred @ _decomposed(X)[2].T
@@ -85,16 +53,34 @@ EXERCISES = (
         compare=_up_to_sign,
         mistakes=(
             (
-                _not_centred,
+                lambda X: X @ np.linalg.svd(X, full_matrices=False)[2][:2].T,
                 "The points are not centred: the first direction then points from the origin to their mean.",
             ),
-            (_centred_too_late, "The directions are right. The points that you lay along them still have their mean."),
-            (_transposed, "In np.linalg.svd the directions are the rows of the last result, not its columns."),
-            (_smallest, "These are the directions of smallest variance: np.linalg.eigh puts the largest last."),
-            (_whitened, "Both axes have the same spread here: the singular values are missing."),
-            (_standardised, "You divided every column by its spread. PCA keeps large directions large."),
-            (_first_columns, "These are the first two numbers of each point, whatever the other columns hold."),
-            (_directions_only, "These are the two directions. Asked for is where each point lies along them."),
+            (
+                lambda X: X @ _decomposed(X)[2][:2].T,
+                "The directions are right. The points that you lay along them still have their mean.",
+            ),
+            (
+                lambda X: (X - X.mean(axis=0)) @ _decomposed(X)[2][:, :2],
+                "In np.linalg.svd the directions are the rows of the last result, not its columns.",
+            ),
+            (
+                lambda X: (X - X.mean(axis=0)) @ np.linalg.eigh(np.cov(X.T))[1][:, :2],
+                "These are the directions of smallest variance: np.linalg.eigh puts the largest last.",
+            ),
+            (
+                lambda X: _decomposed(X)[0][:, :2],
+                "Both axes have the same spread here: the singular values are missing.",
+            ),
+            (
+                lambda X: pca((X - X.mean(axis=0)) / X.std(axis=0)),
+                "You divided every column by its spread. PCA keeps large directions large.",
+            ),
+            (lambda X: X[:, :2], "These are the first two numbers of each point, whatever the other columns hold."),
+            (
+                lambda X: _decomposed(X)[2][:2],
+                "These are the two directions. Asked for is where each point lies along them.",
+            ),
             (_all_components, "These are all the components. Two fit on a page."),
         ),
         hints=(
@@ -106,7 +92,7 @@ EXERCISES = (
 )
 
 PREDICTIONS = (
-    Prediction(
+    RightOption(
         "two_seeds",
         "They look different, but turned and scaled onto each other they match",
         "A rotation of the hidden numbers leaves the loss unchanged, so each seed ends with different axes. The "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 from nextlat_viz.display import counted
 
 
@@ -75,10 +75,6 @@ def _judge(held_out: Any, tokens: Any, episode: Any, share: float, seed: int) ->
     return ""
 
 
-def _split_by_row(tokens, episode, share, seed):
-    return np.random.default_rng(seed).random(len(episode)) < share
-
-
 def _split_by_episode(tokens, episode, share, seed):
     held_out = np.random.default_rng(seed).permutation(len(tokens))[: round(share * len(tokens))]
     return np.isin(episode, held_out)
@@ -95,10 +91,6 @@ def _first_strings(tokens, episode, share, seed):
     return (number.reshape(-1) < round(share * len(strings)))[episode]
 
 
-def _row_numbers(tokens, episode, share, seed):
-    return np.flatnonzero(honest_split(tokens, episode, share, seed))
-
-
 EXERCISES = (
     Exercise(
         honest_split,
@@ -106,11 +98,17 @@ EXERCISES = (
         describe=_describe,
         judge=_judge,
         mistakes=(
-            (_split_by_row, "Hidden states of one episode resemble each other, so this score is partly memory."),
+            (
+                lambda tokens, episode, share, seed: np.random.default_rng(seed).random(len(episode)) < share,
+                "Hidden states of one episode resemble each other, so this score is partly memory.",
+            ),
             (_split_by_episode, "In a small world the same string is drawn again and again."),
             (_fitted_and_held_out_swapped, "The probe would be fitted on the small part and scored on the large one."),
             (_first_strings, "The seed is not used."),
-            (_row_numbers, "The numbers of the rows are what np.flatnonzero makes of the answer."),
+            (
+                lambda tokens, episode, share, seed: np.flatnonzero(honest_split(tokens, episode, share, seed)),
+                "The numbers of the rows are what np.flatnonzero makes of the answer.",
+            ),
         ),
         hints=(
             "Two rows may be on different sides only if their episodes have different tokens. So number the different "
@@ -124,7 +122,7 @@ EXERCISES = (
 )
 
 PREDICTIONS = (
-    Prediction(
+    RightOption(
         "untrained_mess3",
         "0.97",
         "Attention with random weights still mixes the last few tokens into the state, and in Mess3 these nearly "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction, agree
+from nextlat_viz.course.exercise import Exercise, RightOption, agree
 
 
 def farthest_pair(beliefs, hidden):
@@ -115,7 +115,7 @@ EXERCISES = (
 )
 
 PREDICTIONS = (
-    Prediction(
+    RightOption(
         "same_loss",
         "NextLat",
         "Both losses are at the floor, so the loss does not tell. In every seed NextLat holds histories of one belief "

@@ -8,7 +8,7 @@ from typing import Any
 import lazy_loader
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Function, Prediction
+from nextlat_viz.course.exercise import Exercise, Function, RightOption
 
 torch = lazy_loader.load("torch")
 
@@ -89,14 +89,6 @@ def _nothing_stopped(hidden, guess, head):
     return torch.nn.functional.smooth_l1_loss(guess, hidden[1:]), _divergence(hidden[1:], guess, head)
 
 
-def _guess_stopped(hidden, guess, head):
-    return latent_losses(hidden, guess.detach(), head)
-
-
-def _not_shifted(hidden, guess, head):
-    return latent_losses(torch.cat([hidden[:1], hidden[:-1]]), guess, head)
-
-
 def _divergence_reversed(hidden, guess, head):
     next_h, _ = latent_losses(hidden, guess, head)
     return next_h, _divergence(guess, hidden[1:].detach(), head.detach())
@@ -146,11 +138,11 @@ EXERCISES = (
                 "The values are right, and no gradient is stopped: neither at the targets nor at the head.",
             ),
             (
-                _guess_stopped,
+                lambda hidden, guess, head: latent_losses(hidden, guess.detach(), head),
                 "The guesses are detached, so psi learns nothing. The stop-gradient belongs on the target.",
             ),
             (
-                _not_shifted,
+                lambda hidden, guess, head: latent_losses(torch.cat([hidden[:1], hidden[:-1]]), guess, head),
                 "guess[0] is psi's guess of hidden[1], not of hidden[0]: compare with hidden[1:].",
             ),
             (
@@ -177,7 +169,7 @@ EXERCISES = (
 )
 
 PREDICTIONS = (
-    Prediction(
+    RightOption(
         "belief_appears",
         "In NextLat's alone",
         "Without the secret, psi cannot guess the state that follows the coins. So the latent losses ask for it at "

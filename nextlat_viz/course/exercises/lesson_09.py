@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 
 
 def unroll(psi, state, embeddings):
@@ -43,20 +43,12 @@ def _describe(psi: Any, state: Any, embeddings: Any) -> str:
     return f"another psi; a first state of {len(state)} numbers; {len(embeddings)} tokens"
 
 
-def _started_again_at_every_token(psi, state, embeddings):
-    return np.array([psi(state, embedding) for embedding in embeddings])
-
-
 def _states_before_the_tokens(psi, state, embeddings):
     states = []
     for embedding in embeddings:
         states.append(state)
         state = psi(state, embedding)
     return np.array(states)
-
-
-def _first_state_included(psi, state, embeddings):
-    return np.concatenate([state[None], unroll(psi, state, embeddings)])
 
 
 def _change_added_twice(psi, state, embeddings):
@@ -67,18 +59,6 @@ def _change_added_twice(psi, state, embeddings):
     return np.array(states)
 
 
-def _begun_from_zeros(psi, state, embeddings):
-    return unroll(psi, np.zeros_like(state), embeddings)
-
-
-def _last_state_only(psi, state, embeddings):
-    return unroll(psi, state, embeddings)[-1]
-
-
-def _read_backwards(psi, state, embeddings):
-    return unroll(psi, state, embeddings[::-1])
-
-
 EXERCISES = (
     Exercise(
         unroll,
@@ -86,18 +66,27 @@ EXERCISES = (
         describe=_describe,
         mistakes=(
             (
-                _started_again_at_every_token,
+                lambda psi, state, embeddings: np.array([psi(state, embedding) for embedding in embeddings]),
                 "Every token is read from the first state. Read the next one from the state that psi has just given.",
             ),
             (_states_before_the_tokens, "This is the state before each token. Keep it after psi has read the token."),
             (
-                _first_state_included,
+                lambda psi, state, embeddings: np.concatenate([state[None], unroll(psi, state, embeddings)]),
                 "The first state is among them, where no token has been read. There is one state for each token.",
             ),
             (_change_added_twice, "psi gives the next state itself: h + f(h, e) is inside psi. Do not add h again."),
-            (_begun_from_zeros, "It begins from zeros. The first state is an argument."),
-            (_last_state_only, "This is the last state alone. Keep the state after every token."),
-            (_read_backwards, "The tokens are read from the last to the first."),
+            (
+                lambda psi, state, embeddings: unroll(psi, np.zeros_like(state), embeddings),
+                "It begins from zeros. The first state is an argument.",
+            ),
+            (
+                lambda psi, state, embeddings: unroll(psi, state, embeddings)[-1],
+                "This is the last state alone. Keep the state after every token.",
+            ),
+            (
+                lambda psi, state, embeddings: unroll(psi, state, embeddings[::-1]),
+                "The tokens are read from the last to the first.",
+            ),
         ),
         hints=(
             "A recurrent network is a loop: a state goes in with a token, the next state comes out.",
@@ -108,7 +97,7 @@ EXERCISES = (
 )
 
 PREDICTIONS = (
-    Prediction(
+    RightOption(
         "past_training_length",
         "NextLat's psi, rolled out alone",
         "Past ten tokens a transformer meets positions that it was never trained on. psi has no positions: if one step "

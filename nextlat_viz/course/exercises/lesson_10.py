@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 
 
 def smallest_edit(hidden, W, c, target, C):
@@ -31,58 +31,42 @@ def _describe(hidden: Any, W: Any, c: Any, target: Any, C: Any) -> str:
     return f"a hidden state of {len(hidden)} numbers; the probe reads {numbers}; {shape}"
 
 
-def _edited_state(hidden, W, c, target, C):
-    return hidden + smallest_edit(hidden, W, c, target, C)
-
-
-def _intercept_forgotten(hidden, W, c, target, C):
-    return smallest_edit(hidden, W, np.zeros_like(c), target, C)
-
-
-def _present_reading_forgotten(hidden, W, c, target, C):
-    return C @ W.T @ np.linalg.solve(W @ C @ W.T, target)
-
-
-def _wrong_sign(hidden, W, c, target, C):
-    return -smallest_edit(hidden, W, c, target, C)
-
-
-def _not_divided(hidden, W, c, target, C):
-    return C @ W.T @ (target - W @ hidden - c)
-
-
-def _spread_ignored(hidden, W, c, target, C):
-    return smallest_edit(hidden, W, c, target, np.eye(len(C)))
-
-
-def _spread_inverted(hidden, W, c, target, C):
-    return smallest_edit(hidden, W, c, target, np.linalg.inv(C))
-
-
 EXERCISES = (
     Exercise(
         smallest_edit,
         _cases,
         describe=_describe,
         mistakes=(
-            (_edited_state, "This is the state after the edit. The edit is what is added to it."),
-            (_intercept_forgotten, "The probe reads W h + c, and c is forgotten."),
             (
-                _present_reading_forgotten,
+                lambda hidden, W, c, target, C: hidden + smallest_edit(hidden, W, c, target, C),
+                "This is the state after the edit. The edit is what is added to it.",
+            ),
+            (
+                lambda hidden, W, c, target, C: smallest_edit(hidden, W, np.zeros_like(c), target, C),
+                "The probe reads W h + c, and c is forgotten.",
+            ),
+            (
+                lambda hidden, W, c, target, C: C @ W.T @ np.linalg.solve(W @ C @ W.T, target),
                 "This edit adds the target to what is read. Add only what is missing: target - (W h + c).",
             ),
-            (_wrong_sign, "The edit goes the other way: what is missing is the target less what is read now."),
             (
-                _not_divided,
+                lambda hidden, W, c, target, C: -smallest_edit(hidden, W, c, target, C),
+                "The edit goes the other way: what is missing is the target less what is read now.",
+            ),
+            (
+                lambda hidden, W, c, target, C: C @ W.T @ (target - W @ hidden - c),
                 "The direction is right and the length is not: what is read changes by W C W' times what is missing. "
                 "Solve with W C W' first.",
             ),
             (
-                _spread_ignored,
+                lambda hidden, W, c, target, C: smallest_edit(hidden, W, c, target, np.eye(len(C))),
                 "This is the shortest edit with a ruler. It is right while C = 1; where states spread unevenly it goes "
                 "where they never are. Use C.",
             ),
-            (_spread_inverted, "C is inverted. The edit should be long where states differ much: multiply by C."),
+            (
+                lambda hidden, W, c, target, C: smallest_edit(hidden, W, c, target, np.linalg.inv(C)),
+                "C is inverted. The edit should be long where states differ much: multiply by C.",
+            ),
         ),
         hints=(
             "The probe reads W h + c. Begin with what is missing: target - (W @ hidden + c), one number for each that "
@@ -94,7 +78,7 @@ EXERCISES = (
 )
 
 PREDICTIONS = (
-    Prediction(
+    RightOption(
         "euclidean_edit",
         "The probe reads the new belief, and the prediction hardly moves",
         "The shortest edit goes along directions in which the states hardly differ. The probe weighs these heavily, "
