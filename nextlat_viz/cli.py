@@ -40,6 +40,12 @@ _FIELDS: dict[str, Any] = {name: _override(name) for name in TrainConfig.model_f
 Overrides = create_model("Overrides", __config__=ConfigDict(extra="forbid"), **_FIELDS)
 
 
+def _arguments(command: BaseModel) -> dict[str, Any]:
+    """Return the options of a command by name, and the hyperparameters that were given."""
+    options = dict(command)
+    return options | options.pop("overrides").model_dump(exclude_none=True)
+
+
 class Train(BaseModel):
     """Train a model on a world. The same command continues an interrupted run and loads a finished one."""
 
@@ -62,18 +68,7 @@ class Train(BaseModel):
     def run(self) -> None:
         from nextlat_viz.training import train
 
-        overrides = self.overrides.model_dump(exclude_none=True)
-        checkpoint = train(
-            self.world,
-            self.objective,
-            self.preset,
-            seed=self.seed,
-            out=self.out,
-            accelerator=self.accelerator,
-            devices=self.devices,
-            strategy=self.strategy,
-            **overrides,
-        )
+        checkpoint = train(**_arguments(self))
         # With several devices only the first process prints.
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return
@@ -109,21 +104,7 @@ class Sweep(BaseModel):
     def run(self) -> None:
         from nextlat_viz.training import sweep
 
-        table = sweep(
-            self.world,
-            self.objectives,
-            self.seeds,
-            self.preset,
-            grid=_grid(self.grid),
-            out=self.out,
-            accelerator=self.accelerator,
-            devices=self.devices,
-            strategy=self.strategy,
-            launcher=self.launcher,
-            workers=self.workers,
-            resources=self.resources,
-            **self.overrides.model_dump(exclude_none=True),
-        )
+        table = sweep(**_arguments(self) | {"grid": _grid(self.grid)})
         show(table)
         failed = table[table["error"].ne("")]
         if len(failed):
@@ -216,23 +197,17 @@ class Extract(BaseModel):
                 f".h5ad, such as {self.out.with_suffix('')}, and omit --overwrite"
             )
         checkpoint = training.load(self.checkpoint)
-        if self.step is not None:
-            checkpoint = checkpoint.at(self.step)
-        episodes = None
-        if self.episodes is not None:
-            episodes = latents.heldout(checkpoint, self.episodes, self.seed)
+        checkpoint = checkpoint if self.step is None else checkpoint.at(self.step)
+        episodes = None if self.episodes is None else latents.heldout(checkpoint, self.episodes, self.seed)
         options: dict[str, Any] = {"batch_size": self.batch_size, "device": self.device}
         if count > 1:
             table = latents.extract(checkpoint, episodes, out=self.out, progress=rank == 0, **options)
-            # One write: the lines of several processes must not mix.
-            print(
-                f"{self.out}, part {rank + 1} of {count}: {table.n_obs:,} rows of {table.n_vars}\n", end="", flush=True
-            )
-            return
-        table = latents.extract(checkpoint, episodes, **options)
-        print(
-            f"{latents.save_latents(table, self.out, overwrite=self.overwrite)}: {table.n_obs:,} rows of {table.n_vars}"
-        )
+            written = f"{self.out}, part {rank + 1} of {count}"
+        else:
+            table = latents.extract(checkpoint, episodes, **options)
+            written = str(latents.save_latents(table, self.out, overwrite=self.overwrite))
+        # One write: the lines of several processes must not mix.
+        print(f"{written}: {table.n_obs:,} rows of {table.n_vars}\n", end="", flush=True)
 
 
 class Evaluate(BaseModel):
@@ -405,7 +380,7 @@ class List(BaseModel):
 
             print(measure.claims_markdown(measure.claims()))
         if self.what == "costs":
-            from nextlat_viz.training.cost import cost_table
+            from nextlat_viz.training.listing import cost_table
 
             print(cost_table().to_string(index=False, float_format="{:,.4g}".format))
         if self.what in ("all", "checkpoints"):
@@ -413,17 +388,8 @@ class List(BaseModel):
 
 
 COMMANDS: dict[str, Any] = {
-    "train": Train,
-    "sweep": Sweep,
-    "finetune": Finetune,
-    "extract": Extract,
-    "evaluate": Evaluate,
-    "demo": Demo,
-    "studio": OpenStudio,
-    "figures": Figures,
-    "handouts": Handouts,
-    "lesson": PlayLesson,
-    "list": List,
+    **{"train": Train, "sweep": Sweep, "finetune": Finetune, "extract": Extract, "evaluate": Evaluate, "demo": Demo},
+    **{"studio": OpenStudio, "figures": Figures, "handouts": Handouts, "lesson": PlayLesson, "list": List},
 }
 
 
