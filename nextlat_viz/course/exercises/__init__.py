@@ -1,4 +1,4 @@
-"""The exercises of each lesson: modules ``lesson_NN``, each with ``EXERCISES`` and ``PREDICTIONS``.
+"""The exercises and predictions of each lesson: the objects of these classes in the modules ``lesson_NN``.
 
 In a lesson's notebook the cell that the student fills in has the tags ``exercise`` and the exercise's name; the next
 cell checks it, ``checked = course.check("belief_update", belief_update)``, and later cells use ``checked.function``,
@@ -16,21 +16,23 @@ from nextlat_viz.course.exercise import Exercise, RightOption
 from nextlat_viz.errors import one_of
 
 
-def _lessons() -> list[Any]:
+def _all(kind: type[Any]) -> dict[str, Any]:
+    """The objects of a class in all lessons, by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return [importlib.import_module(f"{__name__}.{name}") for name in names]
+    lessons = (importlib.import_module(f"{__name__}.{name}") for name in names)
+    return {value.name: value for lesson in lessons for value in vars(lesson).values() if isinstance(value, kind)}
 
 
 @cache
 def all_exercises() -> dict[str, Exercise]:
-    """Every exercise by name, in reading order: those in ``EXERCISES`` of the modules."""
-    return {exercise.name: exercise for lesson in _lessons() for exercise in lesson.EXERCISES}
+    """Every exercise by name, in reading order."""
+    return _all(Exercise)
 
 
 @cache
 def all_predictions() -> dict[str, RightOption]:
-    """Every prediction by name: those in ``PREDICTIONS`` of the modules."""
-    return {prediction.name: prediction for lesson in _lessons() for prediction in lesson.PREDICTIONS}
+    """Every prediction by name."""
+    return _all(RightOption)
 
 
 def find_exercise(name: str) -> Exercise:
