@@ -244,7 +244,7 @@ def _finished(run: Run) -> bool:
 
 def _result(run: Run) -> str | None:
     """Return the error of a run whose process has ended, empty if it is finished, None if it left nothing."""
-    from nextlat_viz.training.worker import ERROR
+    from nextlat_viz.training.launchers import ERROR
 
     try:
         if _finished(run):
