@@ -14,7 +14,7 @@ import torch
 
 from nextlat_viz import course, worlds
 from nextlat_viz.course import prediction, record
-from nextlat_viz.course.exercise import Exercise
+from nextlat_viz.course.exercise import Exercise, RightOption
 from nextlat_viz.course.exercises import all_exercises, all_predictions
 from nextlat_viz.errors import UnknownNameError
 

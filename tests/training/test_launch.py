@@ -341,7 +341,7 @@ def test_a_process_can_be_stopped_before_its_imports(tmp_path, monkeypatch, hand
     """submitit ignores SIGTERM, so the handler is set first."""
     run = launch.Run("nextlat/seed0", tmp_path, tmp_path / "logs", {}, {"world": {"name": "none"}})
     call, order = launchers.call_for(run, threads=1, parent=None), []
-    monkeypatch.setattr(worker, "_end_with", lambda parent: order.append("handler"))
+    monkeypatch.setattr(launchers, "_end_with", lambda parent: order.append("handler"))
     monkeypatch.setattr(torch, "set_num_threads", lambda count: order.append("torch"))
     with pytest.raises(UnknownNameError):
         launchers.train_run(call)
