@@ -50,10 +50,7 @@ class FutureTokens(Objective):
         return {"next_token": 1.0, "future": self.lambda_future}
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        return {
-            "next_token": int(batch.target_mask.sum()),
-            "future": count_ahead(batch, self.horizon, scored=True),
-        }
+        return {"next_token": int(batch.target_mask.sum()), "future": count_ahead(batch, self.horizon, scored=True)}
 
 
 class MultiToken(FutureTokens):

@@ -27,9 +27,7 @@ _ROWS = 10  # of a table
 
 
 def write_lesson(
-    lesson: str | os.PathLike[str] | Mapping[str, Any] | Lesson,
-    out: str | os.PathLike[str] | None = None,
-    *models: Any,
+    lesson: str | os.PathLike[str] | Mapping[str, Any] | Lesson, out: str | os.PathLike[str] | None = None, *models: Any
 ) -> Path:
     """Write a lesson as one page that plays offline, in light and dark.
 

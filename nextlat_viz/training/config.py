@@ -92,8 +92,7 @@ class TrainConfig(BaseModel):
     validation_episodes: PositiveInt = Field(512, description="episodes in a validation")
     save_every: PositiveInt = Field(500, description="steps between saved states, where a stopped run continues")
     stop_at: float | None = Field(
-        None,
-        description="stop early: value that the world's headline measure must reach at three validations in a row",
+        None, description="stop early: value that the world's headline measure must reach at three validations in a row"
     )
     minutes: PositiveFloat | None = Field(None, description="time budget: stop after this many minutes of training")
     snapshots: tuple[PositiveInt, ...] = Field((), description="steps at which a snapshot of the weights is kept")
@@ -216,7 +215,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             **{"layers": 22, "heads": 16, "dim": 2048, "mlp_dim": 5504, "psi_width": 6528, "horizon": 2},
             **{"steps": 191_000, "warmup_steps": 1910, "decay_steps": 19_100, "learning_rate": 4e-4},
             **{"grad_clip": 1.0, "context": 1024, "precision": "bf16-mixed"},
-        ),
+        )
     },
 }
 _SHOWN = ("layers", "heads", "dim", "steps", "batch_size", "learning_rate", "horizon", "lambda_h", "lambda_kl")

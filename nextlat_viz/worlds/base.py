@@ -237,12 +237,7 @@ class World(ABC):
         """Which tokens may follow each token; none after an illegal token."""
 
     def draw(
-        self,
-        kind: str | None = None,
-        *,
-        episode: Episodes | None = None,
-        position: int | None = None,
-        **options: Any,
+        self, kind: str | None = None, *, episode: Episodes | None = None, position: int | None = None, **options: Any
     ) -> Figure:
         """Draw a picture of the world, or of an episode after ``position`` of its tokens.
 

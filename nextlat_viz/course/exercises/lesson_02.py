@@ -60,10 +60,7 @@ exercise = Exercise(
             lambda belief, token, T: belief @ T[token],
             "These numbers do not sum to 1. Their sum is the probability of the token: what is left to do?",
         ),
-        (
-            _transposed,
-            "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i.",
-        ),
+        (_transposed, "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i."),
         (
             lambda belief, token, T: belief @ T.sum(0),
             "This is where the machine may be after any token. You have seen which token it was.",

@@ -39,10 +39,7 @@ exercise = Exercise(
             lambda truth, model: mean_loss(model, np.where(model > 0, truth, 1)),
             "You took the logarithm of the truth. The surprise is the model's; the truth says how often it comes.",
         ),
-        (
-            lambda truth, model: -mean_loss(truth, model),
-            "A logarithm of a probability is negative; a surprise is not.",
-        ),
+        (lambda truth, model: -mean_loss(truth, model), "A logarithm of a probability is negative; a surprise is not."),
         (
             lambda truth, model: mean_loss(truth, truth),
             "The model does not occur in this: it is the entropy of the truth, the floor.",

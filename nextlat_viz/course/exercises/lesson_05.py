@@ -62,10 +62,7 @@ exercise = Exercise(
             lambda X: (X - X.mean(axis=0)) @ np.linalg.eigh(np.cov(X.T))[1][:, :2],
             "These are the directions of smallest variance: np.linalg.eigh puts the largest last.",
         ),
-        (
-            lambda X: _decomposed(X)[0][:, :2],
-            "Both axes have the same spread here: the singular values are missing.",
-        ),
+        (lambda X: _decomposed(X)[0][:, :2], "Both axes have the same spread here: the singular values are missing."),
         (
             lambda X: pca((X - X.mean(axis=0)) / X.std(axis=0)),
             "You divided every column by its spread. PCA keeps large directions large.",

@@ -130,10 +130,7 @@ exercise = Exercise(
             _head_frozen_for_targets_only,
             "The head is frozen where it reads the targets and trained where it reads the guesses: freeze both.",
         ),
-        (
-            _nothing_stopped,
-            "The values are right, and no gradient is stopped: neither at the targets nor at the head.",
-        ),
+        (_nothing_stopped, "The values are right, and no gradient is stopped: neither at the targets nor at the head."),
         (
             lambda hidden, guess, head: latent_losses(hidden, guess.detach(), head),
             "The guesses are detached, so psi learns nothing. The stop-gradient belongs on the target.",
@@ -147,10 +144,7 @@ exercise = Exercise(
             "The divergence is the wrong way round: KL(p || q) weighs with p, the prediction from the true state.",
         ),
         (_summed, "These are sums. Both losses are means over positions, next_h over dimensions too."),
-        (
-            _squared_error,
-            "next_h is the mean square. SmoothL1 is half the square up to 1, and then a straight line.",
-        ),
+        (_squared_error, "next_h is the mean square. SmoothL1 is half the square up to 1, and then a straight line."),
         (
             _divergence_averaged_over_tokens,
             "kl is divided by the number of tokens: KL is a sum over tokens, and a mean over positions.",

@@ -141,10 +141,7 @@ def _draw_arrow(figure: go.Figure, world: HiddenMarkovWorld, arrow: Arrow) -> No
 
 
 def _draw_labels(
-    figure: go.Figure,
-    arrows: list[Arrow],
-    places: Float[np.ndarray, "states 2"],
-    edge: Float[np.ndarray, " 2"],
+    figure: go.Figure, arrows: list[Arrow], places: Float[np.ndarray, "states 2"], edge: Float[np.ndarray, " 2"]
 ) -> None:
     """Place each label next to its arrow, with little overlap."""
     halves = np.array(

@@ -33,11 +33,7 @@ def helsinki(largest: bool = True, merge: bool = True) -> Streets:
 
 
 def from_pbf(
-    path: Path,
-    name: str | None = None,
-    largest: bool = True,
-    merge: bool = True,
-    attribution: str = OPENSTREETMAP,
+    path: Path, name: str | None = None, largest: bool = True, merge: bool = True, attribution: str = OPENSTREETMAP
 ) -> Streets:
     """Read the driving network of an OpenStreetMap extract; intersections are named after their streets."""
     pyrosm = _pyrosm(f"reading {path.name}")
