@@ -33,7 +33,7 @@ class _TimeUp(BaseException):
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """What a function did in one case: the value or what it raised, and the number of an argument that it changed."""
+    """The outcome of one case: the value or the error raised, and the number of an argument that was changed."""
 
     value: Any = None
     error: BaseException | None = None
@@ -216,7 +216,7 @@ def _outcome(exercise: Exercise, function: Function, case: tuple[Any, ...]) -> _
 def _problem(
     exercise: Exercise, function: Function, case: tuple[Any, ...], outcome: _Outcome, wanted: Any
 ) -> str | None:
-    """What is wrong with the outcome of one case: None if nothing is, empty if only the numbers are wrong."""
+    """The problem with the outcome of one case: None if there is none, empty if only the numbers are wrong."""
     value = outcome.value
     if value is ... or "ellipsis" in str(outcome.error):
         return _BLANK
@@ -265,10 +265,10 @@ def _typical(exercise: Exercise, cases: Sequence[tuple[Any, ...]], outcomes: Seq
     return ""
 
 
-def _same(exercise: Exercise, one: _Outcome, other: _Outcome) -> bool:
-    if one.error is not None or other.error is not None:
-        return type(one.error) is type(other.error)
-    return exercise.compare(other.value, one.value)
+def _same(exercise: Exercise, first: _Outcome, second: _Outcome) -> bool:
+    if first.error is not None or second.error is not None:
+        return type(first.error) is type(second.error)
+    return exercise.compare(second.value, first.value)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -102,7 +102,7 @@ class Exercise:
 
     @property
     def task(self) -> str:
-        """What to write, in one sentence."""
+        """The task in one sentence."""
         return (self.solution.__doc__ or "").strip().partition("\n")[0]
 
 

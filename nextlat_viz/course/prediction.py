@@ -51,10 +51,10 @@ class Question(Box):
         self.options = ipywidgets.RadioButtons(options=list(options), value=None, layout={"width": "auto"})
         self.button = self._button("Lock my answer", "After that the figure is shown", lambda: self.lock())
         self.button.disabled, self.button.layout.align_self = True, "flex-start"
-        self._said = ipywidgets.HTML()
+        self._outcome = ipywidgets.HTML()
         self._below = ipywidgets.VBox(layout={"width": "100%"})
         heading = ipywidgets.HTML(f"<b>Predict before you look.</b> {escape(question)}")
-        self.children = [heading, self.options, self.button, self._said, self._busy, self._alert, self._below]
+        self.children = [heading, self.options, self.button, self._outcome, self._busy, self._alert, self._below]
         self._link(self.options, lambda change: self._allow())
         earlier = record.predicted(name)
         if earlier in options:
@@ -73,7 +73,7 @@ class Question(Box):
         _, message = record.remember(self.name, prediction=self.locked)
         right = self.locked == self._known.answer
         outcome = "✓ Right." if right else f"✗ The answer: {self._known.answer}."
-        self._said.value = (
+        self._outcome.value = (
             f'<div role="status" style="max-width:46em;line-height:1.5">You predicted: {escape(self.locked)}. '
             f"<b>{escape(outcome)}</b> {escape(self._known.why)} {escape(message)}</div>"
         )

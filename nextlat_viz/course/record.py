@@ -17,7 +17,7 @@ _STATES = {"": "open", "tried": "tried", "done": "done"}
 
 
 class Entry(pydantic.BaseModel):
-    """What is remembered of an exercise or of a prediction."""
+    """The record of an exercise or of a prediction."""
 
     state: Literal["", "tried", "done"] = ""
     tries: pydantic.NonNegativeInt = 0

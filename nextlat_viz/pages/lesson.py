@@ -113,7 +113,7 @@ def play_lesson(lesson: Lesson, *models: Any) -> tuple[list[dict[str, Any]], dic
 
 
 def _where(state: ViewState) -> str:
-    """Where the cursor is."""
+    """The place of the cursor, in words."""
     (row,) = state.scene.rows([(state.episode, state.position)])
     read = state.scene.reads(int(row))
     step = "" if state.step is None else f"Training step {state.step:,}. "

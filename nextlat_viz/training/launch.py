@@ -31,7 +31,7 @@ _LOOKS = 3
 
 
 class Resources(BaseModel):
-    """What each SLURM job asks for."""
+    """Resources that each SLURM job asks for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,7 +91,7 @@ Ended: TypeAlias = Callable[[int, str, str], object]
 
 @runtime_checkable
 class Launcher(Protocol):
-    """Where the processes run. A process is known by the id that submitit gives it."""
+    """Starts processes and watches them. A process is known by the id that submitit gives it."""
 
     workers: int | None
     pause: float

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are trained: in processes of this machine or as SLURM jobs, which submitit starts."""
+"""Launchers of the runs of a sweep: processes of this machine, or SLURM jobs, both started by submitit."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def train_run(call: str) -> None:
 
 
 def _again(call: str) -> Any:
-    """What submitit queues again when a job's time is over or it is preempted: the same call, which continues."""
+    """The call that submitit queues again when a job is preempted or its time is over: the same one, which continues."""
     from submitit.helpers import DelayedSubmission
 
     return DelayedSubmission(train_run, call)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nextlat_viz import io, worlds
 from nextlat_viz.errors import CheckpointError, one_of
-from nextlat_viz.models import OBJECTIVES, Batch, TransformerConfig
+from nextlat_viz.models import OBJECTIVES, Batch
 from nextlat_viz.training.card import CARD, Card, read_card
-from nextlat_viz.training.checkpoint import shipped_folders
+from nextlat_viz.training.checkpoint import new_model, shipped_folders
 from nextlat_viz.training.config import PRESETS, TrainConfig
 from nextlat_viz.worlds.headline import headline
 
@@ -100,7 +99,7 @@ BYTES_PER_PARAMETER = 4 * 4
 
 @dataclass(frozen=True)
 class StepCost:
-    """What training costs: number of parameters; operations, and bytes of activations, for a sequence of a step."""
+    """Costs of training: number of parameters; operations, and bytes of activations, for a sequence of a step."""
 
     parameters: int
     operations: float
@@ -140,14 +139,9 @@ def cost(objective: str, config: TrainConfig, vocabulary: int) -> StepCost:
     from torch.utils.flop_counter import FlopCounterMode
 
     one_of("objective", objective, [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
-    kind: Any = OBJECTIVES[objective]
-    options = config.model_dump(include=set(inspect.signature(kind).parameters))
-    sizes = TransformerConfig(
-        vocabulary_size=vocabulary, **config.model_dump(include=set(TransformerConfig.model_fields))
-    )
     rows, kept = 2, dict[int, int]()
     with torch.device("meta"):
-        model = kind(kind.network(sizes), **options)
+        model = new_model(objective, config, vocabulary)
         tokens = torch.zeros(rows, config.context, dtype=torch.long)
         everywhere = torch.ones_like(tokens, dtype=torch.bool)
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}

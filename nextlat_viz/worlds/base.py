@@ -316,9 +316,9 @@ class World(ABC):
         return {"distance": (answers != episodes.targets).sum(axis=1)}
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"] | None:
-        """What fixes the future after each token, as integers: where all are equal, the same can follow as likely.
+        """Integers that determine the law of the future after each token: prefixes with equal ones have the same future.
 
-        None, the default, where it is not known.
+        None, the default, if they are not known.
         """
         return None
 

@@ -39,10 +39,10 @@ def _with_gradients(function, hidden, guess, head):
         if loss.shape != ():
             raise ValueError(f"{name} has shape {tuple(loss.shape)}, expected a single number: take the mean")
         outcome[name] = float(loss)
-        found: Any = [None] * len(leaves)
+        gradients: Any = [None] * len(leaves)
         if loss.requires_grad:
-            found = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, allow_unused=True)
-        for (argument, leaf), gradient in zip(leaves.items(), found, strict=True):
+            gradients = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, allow_unused=True)
+        for (argument, leaf), gradient in zip(leaves.items(), gradients, strict=True):
             zero = torch.zeros_like(leaf) if gradient is None else gradient
             outcome[f"gradient of {name} at {argument}"] = zero.numpy()
     return outcome
