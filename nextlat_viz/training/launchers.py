@@ -212,7 +212,7 @@ def train_run(call: str) -> None:
 
 
 def _again(call: str) -> Any:
-    """The call that submitit queues again when a job is preempted or its time is over: the same one, which continues."""
+    """The call that submitit queues when a job is preempted or its time is over: the same one, which continues."""
     from submitit.helpers import DelayedSubmission
 
     return DelayedSubmission(train_run, call)

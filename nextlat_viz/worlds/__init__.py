@@ -27,7 +27,6 @@ from nextlat_viz.worlds.text.world import text
 
 for _factory in (rrxor, mess3, z1r, even, golden_mean, sns, bloch_walk, hmm, s3, a4, s4, a5, s5, a4xz5, z60, text):
     register(_factory.__name__, _factory)
-for _world in (countdown, othello, path_star, queens):
+for _world in (countdown, othello, path_star, queens, story):
     register(_world.name, _world)
-register("story", story)
 register("taxi", _taxi)

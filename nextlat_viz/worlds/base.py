@@ -316,7 +316,7 @@ class World(ABC):
         return {"distance": (answers != episodes.targets).sum(axis=1)}
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"] | None:
-        """Integers that determine the law of the future after each token: prefixes with equal ones have the same future.
+        """Integers that determine the future after each token: prefixes with equal ones have the same law of it.
 
         None, the default, if they are not known.
         """

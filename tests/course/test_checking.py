@@ -212,7 +212,7 @@ def test_a_prediction_locks_before_the_figure(monkeypatch: pytest.MonkeyPatch) -
     question.button.click()
     assert drawn == [1]
     assert question.options.disabled
-    assert "The answer: heads. It is bent" in question._said.value.replace("</b>", "")
+    assert "The answer: heads. It is bent" in question._outcome.value.replace("</b>", "")
     question.close()
     again = ask()
     assert again.locked == "tails"
