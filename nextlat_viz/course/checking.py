@@ -88,7 +88,7 @@ def check(name: str, function: Any) -> Verdict:
     if state == _WRONG:
         text = f"{text} Stuck? course.hint({name!r}) gives a hint."
     if state != _BLANK:
-        text = f"{text} {record.remember(name, counts='tries', state='done' if passed else 'tried')[1]}".strip()
+        text = f"{text} {record.add(name, counts='tries', state='done' if passed else 'tried')[1]}".strip()
     return Verdict(f"{name}: {state}", text, rows, passed=passed, function=function if passed else exercise.solution)
 
 
@@ -103,7 +103,7 @@ def hint(name: str) -> Note:
     'belief_update: hint 1 of 3'
     """
     hints = find_exercise(name).hints
-    entry, message = record.remember(name, counts="hints")
+    entry, message = record.add(name, counts="hints")
     number = (entry.hints - 1) % len(hints)
     return Note(f"{name}: hint {number + 1} of {len(hints)}", f"{hints[number]} {message}".strip())
 
@@ -119,7 +119,7 @@ def solution(name: str) -> Note:
     'def belief_update(belief, token, T):'
     """
     exercise = find_exercise(name)
-    _, message = record.remember(name, solution=True)
+    _, message = record.add(name, solution=True)
     return Note(f"{name}: a solution", message, code=inspect.getsource(exercise.solution))
 
 

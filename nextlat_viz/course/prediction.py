@@ -70,7 +70,7 @@ class Question(Box):
             return
         self.locked = self.options.value
         self.options.disabled = self.button.disabled = True
-        _, message = record.remember(self.name, prediction=self.locked)
+        _, message = record.add(self.name, prediction=self.locked)
         right = self.locked == self._known.answer
         outcome = "✓ Right." if right else f"✗ The answer: {self._known.answer}."
         self._outcome.value = (

@@ -62,7 +62,7 @@ def progress(path: str | Path | None = None) -> Any:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exercise")
 
 
-def remember(name: str, counts: str = "", **values: Any) -> tuple[Entry, str]:
+def add(name: str, counts: str = "", **values: Any) -> tuple[Entry, str]:
     """Add 1 to a count of an entry of the file and set other values; what is done stays done.
 
     Returns the entry, and a message for the student if something is amiss.

@@ -186,7 +186,7 @@ def test_two_kernels_keep_each_others_entries(own_progress: Path) -> None:
 
     def write(name: str) -> None:
         for _ in range(20):
-            record.remember(name, counts="tries")
+            record.add(name, counts="tries")
 
     threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
     for thread in threads:
