@@ -24,9 +24,9 @@ from IPython.utils.capture import capture_output
 from myst_nb.core.read import read_myst_markdown_notebook
 from traitlets.config import Config
 
+from nextlat_viz.notebook import EpisodeStepper
 from nextlat_viz.notebook.panel import Box, Panel
 from nextlat_viz.notebook.plot import Plot
-from nextlat_viz.notebook.stepper import EpisodeStepper
 from nextlat_viz.notebook.studio import Studio
 from nextlat_viz.pages import episode_page
 from nextlat_viz.pages.page import figure_html

@@ -21,7 +21,7 @@ from nextlat_viz.training.launch import Resources
 if TYPE_CHECKING:
     import pandas as pd
 
-
+Argument = tyro.conf.Positional
 # What to type for fields whose annotation is no single type.
 _KINDS = {"snapshots": "INT ...", "sharing": "NAME", "token_term": "NAME", "kv_heads": "INT"}
 _KINDS |= {"stop_at": "FLOAT", "minutes": "FLOAT"}
@@ -40,13 +40,19 @@ _FIELDS: dict[str, Any] = {name: _override(name) for name in TrainConfig.model_f
 Overrides = create_model("Overrides", __config__=ConfigDict(extra="forbid"), **_FIELDS)
 
 
+def _arguments(command: BaseModel) -> dict[str, Any]:
+    """Return the options of a command by name, and the hyperparameters that were given."""
+    options = dict(command)
+    return options | options.pop("overrides").model_dump(exclude_none=True)
+
+
 class Train(BaseModel):
     """Train a model on a world. The same command continues an interrupted run and loads a finished one."""
 
-    world: tyro.conf.Positional[str] = Field(
+    world: Argument[str] = Field(
         description="name of a world, such as rrxor or mess3:x=0.15; `nextlat-viz list worlds` shows them"
     )
-    objective: tyro.conf.Positional[str] = Field(
+    objective: Argument[str] = Field(
         "nextlat", description="next_token, nextlat, mtp, jtp or bst; for puzzles trm, dis, one_pass or equal_depth"
     )
     preset: str = Field("tiny", description="a set of hyperparameters; the options below override single ones")
@@ -62,18 +68,7 @@ class Train(BaseModel):
     def run(self) -> None:
         from nextlat_viz.training import train
 
-        overrides = self.overrides.model_dump(exclude_none=True)
-        checkpoint = train(
-            self.world,
-            self.objective,
-            self.preset,
-            seed=self.seed,
-            out=self.out,
-            accelerator=self.accelerator,
-            devices=self.devices,
-            strategy=self.strategy,
-            **overrides,
-        )
+        checkpoint = train(**_arguments(self))
         # With several devices only the first process prints.
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return
@@ -88,7 +83,7 @@ class Sweep(BaseModel):
     The same command continues an interrupted sweep.
     """
 
-    world: tyro.conf.Positional[str] = Field(description="name of a world, as for train")
+    world: Argument[str] = Field(description="name of a world, as for train")
     objectives: tuple[str, ...] = Field(("next_token", "nextlat"), description="objectives to train")
     seeds: tuple[int, ...] = Field((0, 1, 2), description="seeds of every combination")
     preset: str = Field("tiny", description="a set of hyperparameters")
@@ -109,21 +104,7 @@ class Sweep(BaseModel):
     def run(self) -> None:
         from nextlat_viz.training import sweep
 
-        table = sweep(
-            self.world,
-            self.objectives,
-            self.seeds,
-            self.preset,
-            grid=_grid(self.grid),
-            out=self.out,
-            accelerator=self.accelerator,
-            devices=self.devices,
-            strategy=self.strategy,
-            launcher=self.launcher,
-            workers=self.workers,
-            resources=self.resources,
-            **self.overrides.model_dump(exclude_none=True),
-        )
+        table = sweep(**_arguments(self) | {"grid": _grid(self.grid)})
         show(table)
         failed = table[table["error"].ne("")]
         if len(failed):
@@ -148,10 +129,8 @@ class Finetune(BaseModel):
     The same command continues an interrupted run and loads a finished one.
     """
 
-    model: tyro.conf.Positional[str] = Field(description="folder of the model, or its name on the Hugging Face Hub")
-    texts: tyro.conf.Positional[Path] = Field(
-        description="file of texts: documents separated by <|endoftext|>, or a .jsonl"
-    )
+    model: Argument[str] = Field(description="folder of the model, or its name on the Hugging Face Hub")
+    texts: Argument[Path] = Field(description="file of texts: documents separated by <|endoftext|>, or a .jsonl")
     mode: Literal["psi", "full"] = Field("psi", description="what is trained: psi alone, or the model with it")
     horizon: int = Field(1, description="d: steps of psi")
     psi_width: int | None = Field(None, description="hidden width of psi (default: that of the hidden state)")
@@ -193,7 +172,7 @@ class Extract(BaseModel):
     With `torchrun --nproc-per-node N -m nextlat_viz.cli extract` each process writes its part into a folder.
     """
 
-    checkpoint: tyro.conf.Positional[str] = Field(description="a shipped name such as rrxor/nextlat, or a run's folder")
+    checkpoint: Argument[str] = Field(description="a shipped name such as rrxor/nextlat, or a run's folder")
     out: Path = Field(description="file to write; under torchrun a folder, a name without .h5ad")
     episodes: int | None = Field(None, description="number of held-out episodes (default: the standard ones)")
     seed: int = Field(0, description="seed of these episodes")
@@ -216,23 +195,17 @@ class Extract(BaseModel):
                 f".h5ad, such as {self.out.with_suffix('')}, and omit --overwrite"
             )
         checkpoint = training.load(self.checkpoint)
-        if self.step is not None:
-            checkpoint = checkpoint.at(self.step)
-        episodes = None
-        if self.episodes is not None:
-            episodes = latents.heldout(checkpoint, self.episodes, self.seed)
+        checkpoint = checkpoint if self.step is None else checkpoint.at(self.step)
+        episodes = None if self.episodes is None else latents.heldout(checkpoint, self.episodes, self.seed)
         options: dict[str, Any] = {"batch_size": self.batch_size, "device": self.device}
         if count > 1:
             table = latents.extract(checkpoint, episodes, out=self.out, progress=rank == 0, **options)
-            # One write: the lines of several processes must not mix.
-            print(
-                f"{self.out}, part {rank + 1} of {count}: {table.n_obs:,} rows of {table.n_vars}\n", end="", flush=True
-            )
-            return
-        table = latents.extract(checkpoint, episodes, **options)
-        print(
-            f"{latents.save_latents(table, self.out, overwrite=self.overwrite)}: {table.n_obs:,} rows of {table.n_vars}"
-        )
+            written = f"{self.out}, part {rank + 1} of {count}"
+        else:
+            table = latents.extract(checkpoint, episodes, **options)
+            written = str(latents.save_latents(table, self.out, overwrite=self.overwrite))
+        # One write: the lines of several processes must not mix.
+        print(f"{written}: {table.n_obs:,} rows of {table.n_vars}\n", end="", flush=True)
 
 
 class Evaluate(BaseModel):
@@ -241,7 +214,7 @@ class Evaluate(BaseModel):
     The same command continues an interrupted evaluation.
     """
 
-    checkpoints: tyro.conf.Positional[tuple[str, ...]] = Field(
+    checkpoints: Argument[tuple[str, ...]] = Field(
         (), description="names or folders (default: all shipped checkpoints)"
     )
     measures: tuple[str, ...] = Field((), description="names of measures, such as loss belief (default: all that fit)")
@@ -272,7 +245,7 @@ class Evaluate(BaseModel):
 class Demo(BaseModel):
     """Train two models, extract, project, probe and compare them; write a report and figures."""
 
-    world: tyro.conf.Positional[str] = Field("rrxor", description="name of a world")
+    world: Argument[str] = Field("rrxor", description="name of a world")
     shipped: bool = Field(False, description="use the shipped checkpoints instead of training")
     seed: int = Field(0, description="seed of both models")
     steps: int | None = Field(None, description="optimiser steps (default: the preset's)")
@@ -293,7 +266,7 @@ class OpenStudio(BaseModel):
     Listens on 127.0.0.1 only, until Ctrl-C.
     """
 
-    runs: tyro.conf.Positional[tuple[str, ...]] = Field(
+    runs: Argument[tuple[str, ...]] = Field(
         (), description="names or folders of runs, all of one world (default: those of the lesson, or RRXOR's)"
     )
     lesson: str | None = Field(
@@ -329,7 +302,7 @@ def _stopped_by_any_signal() -> Iterator[None]:
 class Figures(BaseModel):
     """Write a gallery: every figure that fits the shipped runs or your own, and an index page."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]] = Field(
+    runs: Argument[tuple[str, ...]] = Field(
         (), description="names or folders of runs, which are measured first (default: the shipped runs and results)"
     )
     out: Path | None = Field(None, description="folder to write to (default: gallery)")
@@ -355,7 +328,7 @@ class Figures(BaseModel):
 class Handouts(BaseModel):
     """Write a page of A4 to print for every lesson of the course: question, terms, formulas, figure, exercise."""
 
-    lessons: tyro.conf.Positional[Path | None] = Field(
+    lessons: Argument[Path | None] = Field(
         None, description="folder of lessons, or one notebook, whose cells are run (default: notebooks/course)"
     )
     out: Path = Field(Path("handouts"), description="folder to write to")
@@ -370,7 +343,7 @@ class Handouts(BaseModel):
 class PlayLesson(BaseModel):
     """Write a lesson as a page that plays without a kernel: each step with its question, figure and text."""
 
-    lesson: tyro.conf.Positional[str] = Field(description="name of a shipped lesson, such as beliefs, or a JSON file")
+    lesson: Argument[str] = Field(description="name of a shipped lesson, such as beliefs, or a JSON file")
     out: Path | None = Field(None, description="page to write (default: LESSON.html)")
 
     def run(self) -> None:
@@ -382,12 +355,10 @@ class PlayLesson(BaseModel):
 class List(BaseModel):
     """List checkpoints, worlds, objectives and presets, the claims made of the shipped checkpoints, or costs."""
 
-    what: tyro.conf.Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims", "costs"]] = (
-        Field(
-            "all",
-            description="what to list; claims are the table in the README, with every seed and a verdict, and costs "
-            "are GPU hours and memory of the paper's sizes",
-        )
+    what: Argument[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims", "costs"]] = Field(
+        "all",
+        description="what to list; claims are the table in the README, with every seed and a verdict, and costs "
+        "are GPU hours and memory of the paper's sizes",
     )
 
     def run(self) -> None:
@@ -405,7 +376,7 @@ class List(BaseModel):
 
             print(measure.claims_markdown(measure.claims()))
         if self.what == "costs":
-            from nextlat_viz.training.cost import cost_table
+            from nextlat_viz.training.listing import cost_table
 
             print(cost_table().to_string(index=False, float_format="{:,.4g}".format))
         if self.what in ("all", "checkpoints"):
@@ -413,17 +384,8 @@ class List(BaseModel):
 
 
 COMMANDS: dict[str, Any] = {
-    "train": Train,
-    "sweep": Sweep,
-    "finetune": Finetune,
-    "extract": Extract,
-    "evaluate": Evaluate,
-    "demo": Demo,
-    "studio": OpenStudio,
-    "figures": Figures,
-    "handouts": Handouts,
-    "lesson": PlayLesson,
-    "list": List,
+    **{"train": Train, "sweep": Sweep, "finetune": Finetune, "extract": Extract, "evaluate": Evaluate, "demo": Demo},
+    **{"studio": OpenStudio, "figures": Figures, "handouts": Handouts, "lesson": PlayLesson, "list": List},
 }
 
 

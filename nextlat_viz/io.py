@@ -135,10 +135,10 @@ def seal(content: bytes) -> bytes:
     Traceback (most recent call last):
     nextlat_viz.io.SealError: the content does not match its sha256
     """
-    found = _SEAL.search(content)
-    if found is None or found[1] != b"0" * 64:
+    match = _SEAL.search(content)
+    if match is None or match[1] != b"0" * 64:
         raise SealError("the content has no empty seal to complete")
-    return content[: found.start(1)] + hashlib.sha256(content).hexdigest().encode() + content[found.end(1) :]
+    return content[: match.start(1)] + hashlib.sha256(content).hexdigest().encode() + content[match.end(1) :]
 
 
 def check_seal(content: bytes) -> None:
@@ -149,11 +149,11 @@ def check_seal(content: bytes) -> None:
     SealError
         If the seal is missing, or was made for other content.
     """
-    found = _SEAL.search(content)
-    if found is None:
+    match = _SEAL.search(content)
+    if match is None:
         raise SealError("the content has no seal")
-    unsealed = content[: found.start(1)] + b"0" * 64 + content[found.end(1) :]
-    if hashlib.sha256(unsealed).hexdigest().encode() != found[1]:
+    unsealed = content[: match.start(1)] + b"0" * 64 + content[match.end(1) :]
+    if hashlib.sha256(unsealed).hexdigest().encode() != match[1]:
         raise SealError("the content does not match its sha256")
 
 

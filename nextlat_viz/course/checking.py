@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from nextlat_viz.course import record
-from nextlat_viz.course.exercise import Exercise, Function, Note, agree, as_numbers, find
+from nextlat_viz.course.exercise import Exercise, Function, Note, agree, as_numbers
+from nextlat_viz.course.exercises import find_exercise
 from nextlat_viz.display import counted, shorten
 
 _BLANK = "not filled in yet"
@@ -32,7 +33,7 @@ class _TimeUp(BaseException):
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """What a function did in one case: the value or what it raised, and the number of an argument that it changed."""
+    """The outcome of one case: the value or the error raised, and the number of an argument that was changed."""
 
     value: Any = None
     error: BaseException | None = None
@@ -81,13 +82,13 @@ def check(name: str, function: Any) -> Verdict:
     belief_update: not filled in yet
     ...
     """
-    exercise = find(name)
+    exercise = find_exercise(name)
     state, rows, text = _examine(exercise, function)
     passed = state not in (_BLANK, _WRONG)
     if state == _WRONG:
         text = f"{text} Stuck? course.hint({name!r}) gives a hint."
     if state != _BLANK:
-        text = f"{text} {record.note(name, counts='tries', state='done' if passed else 'tried')[1]}".strip()
+        text = f"{text} {record.add(name, counts='tries', state='done' if passed else 'tried')[1]}".strip()
     return Verdict(f"{name}: {state}", text, rows, passed=passed, function=function if passed else exercise.solution)
 
 
@@ -101,8 +102,8 @@ def hint(name: str) -> Note:
     >>> hint("belief_update").title
     'belief_update: hint 1 of 3'
     """
-    hints = find(name).hints
-    entry, message = record.note(name, counts="hints")
+    hints = find_exercise(name).hints
+    entry, message = record.add(name, counts="hints")
     number = (entry.hints - 1) % len(hints)
     return Note(f"{name}: hint {number + 1} of {len(hints)}", f"{hints[number]} {message}".strip())
 
@@ -117,8 +118,8 @@ def solution(name: str) -> Note:
     >>> solution("belief_update").code.splitlines()[0]
     'def belief_update(belief, token, T):'
     """
-    exercise = find(name)
-    _, message = record.note(name, solution=True)
+    exercise = find_exercise(name)
+    _, message = record.add(name, solution=True)
     return Note(f"{name}: a solution", message, code=inspect.getsource(exercise.solution))
 
 
@@ -215,7 +216,7 @@ def _outcome(exercise: Exercise, function: Function, case: tuple[Any, ...]) -> _
 def _problem(
     exercise: Exercise, function: Function, case: tuple[Any, ...], outcome: _Outcome, wanted: Any
 ) -> str | None:
-    """What is wrong with the outcome of one case: None if nothing is, empty if only the numbers are wrong."""
+    """The problem with the outcome of one case: None if there is none, empty if only the numbers are wrong."""
     value = outcome.value
     if value is ... or "ellipsis" in str(outcome.error):
         return _BLANK
@@ -264,10 +265,10 @@ def _typical(exercise: Exercise, cases: Sequence[tuple[Any, ...]], outcomes: Seq
     return ""
 
 
-def _same(exercise: Exercise, one: _Outcome, other: _Outcome) -> bool:
-    if one.error is not None or other.error is not None:
-        return type(one.error) is type(other.error)
-    return exercise.compare(other.value, one.value)
+def _same(exercise: Exercise, first: _Outcome, second: _Outcome) -> bool:
+    if first.error is not None or second.error is not None:
+        return type(first.error) is type(second.error)
+    return exercise.compare(second.value, first.value)
 
 
 def _is_tensor(value: Any) -> bool:

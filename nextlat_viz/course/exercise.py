@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from nextlat_viz.display import escape, table
-from nextlat_viz.errors import one_of
 
 Function = Callable[..., Any]
 
@@ -106,41 +102,17 @@ class Exercise:
 
     @property
     def task(self) -> str:
-        """What to write, in one sentence."""
+        """The task in one sentence."""
         return (self.solution.__doc__ or "").strip().partition("\n")[0]
 
 
 @dataclass(frozen=True)
-class Prediction:
+class RightOption:
     """The right option of a prediction, and the reason, both shown once the student has locked an answer."""
 
     name: str
     answer: str
     why: str
-
-
-def _lessons() -> list[Any]:
-    from nextlat_viz.course import exercises
-
-    names = sorted(module.name for module in pkgutil.iter_modules(exercises.__path__))
-    return [importlib.import_module(f"{exercises.__name__}.{name}") for name in names]
-
-
-@cache
-def all_exercises() -> dict[str, Exercise]:
-    """Every exercise by name, in reading order: those in ``EXERCISES`` of the modules in ``course/exercises``."""
-    return {exercise.name: exercise for lesson in _lessons() for exercise in lesson.EXERCISES}
-
-
-@cache
-def all_predictions() -> dict[str, Prediction]:
-    """Every prediction by name: those in ``PREDICTIONS`` of the modules in ``course/exercises``."""
-    return {prediction.name: prediction for lesson in _lessons() for prediction in lesson.PREDICTIONS}
-
-
-def find(name: str) -> Exercise:
-    """Return an exercise by name; an error that lists the names if there is none."""
-    return all_exercises()[one_of("exercise", name, all_exercises())]
 
 
 @dataclass(frozen=True)

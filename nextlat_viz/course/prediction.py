@@ -9,7 +9,7 @@ import ipywidgets
 import plotly.graph_objects as go
 
 from nextlat_viz.course import record
-from nextlat_viz.course.exercise import all_predictions
+from nextlat_viz.course.exercises import all_predictions
 from nextlat_viz.display import escape
 from nextlat_viz.errors import one_of
 from nextlat_viz.notebook.panel import Box
@@ -51,10 +51,10 @@ class Question(Box):
         self.options = ipywidgets.RadioButtons(options=list(options), value=None, layout={"width": "auto"})
         self.button = self._button("Lock my answer", "After that the figure is shown", lambda: self.lock())
         self.button.disabled, self.button.layout.align_self = True, "flex-start"
-        self._said = ipywidgets.HTML()
+        self._outcome = ipywidgets.HTML()
         self._below = ipywidgets.VBox(layout={"width": "100%"})
         heading = ipywidgets.HTML(f"<b>Predict before you look.</b> {escape(question)}")
-        self.children = [heading, self.options, self.button, self._said, self._busy, self._alert, self._below]
+        self.children = [heading, self.options, self.button, self._outcome, self._busy, self._alert, self._below]
         self._link(self.options, lambda change: self._allow())
         earlier = record.predicted(name)
         if earlier in options:
@@ -70,10 +70,10 @@ class Question(Box):
             return
         self.locked = self.options.value
         self.options.disabled = self.button.disabled = True
-        _, message = record.note(self.name, prediction=self.locked)
+        _, message = record.add(self.name, prediction=self.locked)
         right = self.locked == self._known.answer
         outcome = "✓ Right." if right else f"✗ The answer: {self._known.answer}."
-        self._said.value = (
+        self._outcome.value = (
             f'<div role="status" style="max-width:46em;line-height:1.5">You predicted: {escape(self.locked)}. '
             f"<b>{escape(outcome)}</b> {escape(self._known.why)} {escape(message)}</div>"
         )

@@ -10,14 +10,14 @@ import pydantic
 from filelock import FileLock, Timeout
 
 from nextlat_viz import io
-from nextlat_viz.course.exercise import all_exercises
+from nextlat_viz.course.exercises import all_exercises
 
 FILE = "course_progress.json"
 _STATES = {"": "open", "tried": "tried", "done": "done"}
 
 
 class Entry(pydantic.BaseModel):
-    """What is remembered of an exercise or of a prediction."""
+    """The record of an exercise or of a prediction."""
 
     state: Literal["", "tried", "done"] = ""
     tries: pydantic.NonNegativeInt = 0
@@ -62,7 +62,7 @@ def progress(path: str | Path | None = None) -> Any:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exercise")
 
 
-def note(name: str, counts: str = "", **values: Any) -> tuple[Entry, str]:
+def add(name: str, counts: str = "", **values: Any) -> tuple[Entry, str]:
     """Add 1 to a count of an entry of the file and set other values; what is done stays done.
 
     Returns the entry, and a message for the student if something is amiss.

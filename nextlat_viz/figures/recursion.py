@@ -330,8 +330,7 @@ def _board(thinking: Thinking, puzzle: int, step: int, axes: Mapping[str, str]) 
     changed = centres(np.flatnonzero(answer != before), size)[:, None] + 0.46 * np.array(
         [[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1], [np.nan, np.nan]]
     )
-    frames = dict(zip("xy", changed.reshape(-1, 2).T, strict=True))
-    for role, points, color in (("conflicts", lines, CURSOR), ("changed", frames, _CHANGED)):
+    for role, places, color in (("conflicts", lines, CURSOR), ("changed", changed.reshape(-1, 2), _CHANGED)):
         look = {"mode": "lines", "line": {"color": color, "width": 2}, **drawing.QUIET}
-        traces.append(go.Scatter(**points, **look, meta={"role": role}, **axes))
+        traces.append(go.Scatter(x=places[:, 0], y=places[:, 1], **look, meta={"role": role}, **axes))
     return traces

@@ -1,12 +1,10 @@
-"""The transformer that every model shares, and one file per training objective."""
+"""The transformer that every model shares, and the training objectives."""
 
 from nextlat_viz.models.attention import KVCache, TransformerConfig
 from nextlat_viz.models.bst import BeliefState
-from nextlat_viz.models.jtp import JointToken
-from nextlat_viz.models.mtp import MultiToken
-from nextlat_viz.models.next_token import NextToken
+from nextlat_viz.models.future import JointToken, MultiToken
 from nextlat_viz.models.nextlat import LatentDynamics, NextLat
-from nextlat_viz.models.objective import Batch, Objective
+from nextlat_viz.models.objective import Batch, NextToken, Objective
 from nextlat_viz.models.recursive import DIS, TRM, EqualDepth, OnePass, Recursive, RecursiveNetwork, Schedule
 from nextlat_viz.models.transformer import Transformer
 

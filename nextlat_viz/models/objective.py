@@ -1,9 +1,8 @@
-"""The interface of an objective: a backbone and its own modules, and named losses from a batch."""
+"""The interface of an objective, a backbone and its own modules with named losses of a batch; and the baseline."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,40 +189,20 @@ def check_horizon(horizon: int, backbone: Transformer) -> int:
     return horizon
 
 
-class FutureTokens(Objective):
-    """L = L_next_token + lambda_future * mean over i = 1..d and t of -log p(x_{t+1+i} | ...), for MTP and JTP.
+class NextToken(Objective):
+    """Cross-entropy of the next token, -log p(x_{t+1} | h_t), averaged over scored positions."""
 
-    Pairs (t, i) are left out where token t+i is padding or of another document, or where the target is not scored.
+    name = "next_token"
+    label = "next-token"
 
-    Parameters
-    ----------
-    backbone : Transformer
-    horizon : d, the number of tokens after the next that are predicted.
-    lambda_future : weight of their loss.
-    """
-
-    def __init__(self, backbone: Transformer, horizon: int = 1, lambda_future: float = 1.0) -> None:
-        super().__init__(backbone)
-        self.horizon, self.lambda_future = check_horizon(horizon, backbone), lambda_future
-
-    def losses(
-        self, hidden: Float[Tensor, "b t dim"], ahead: Iterable[Float[Tensor, "b _s dim"]], batch: Batch
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Losses of the hidden states, and of the states for i = 1..d, (B, T - i, dim), that the head reads."""
-        total, count = hidden.new_zeros(()), batch.targets.new_zeros(())
-        for i, states in enumerate(ahead, start=1):
-            scored = batch.inside(i) & batch.target_mask[:, i:]
-            total = total + token_loss(self.backbone.head, states, batch.targets[:, i:], scored)
-            count = count + scored.sum()
-        next_token, future = next_token_loss(self.backbone, hidden, batch), mean(total, count)
-        return {"loss": next_token + self.lambda_future * future, "next_token": next_token, "future": future}
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        hidden = self.backbone(batch.inputs, batch.documents)
+        loss = next_token_loss(self.backbone, hidden, batch)
+        return {"loss": loss, "next_token": loss}
 
     @property
     def weights(self) -> dict[str, float]:
-        return {"next_token": 1.0, "future": self.lambda_future}
+        return {"next_token": 1.0}
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        return {
-            "next_token": int(batch.target_mask.sum()),
-            "future": count_ahead(batch, self.horizon, scored=True),
-        }
+        return {"next_token": int(batch.target_mask.sum())}

@@ -21,7 +21,7 @@ from nextlat_viz.models.transformer import Transformer
 
 
 class Schedule(NamedTuple):
-    """How often a recursive model applies its network.
+    """Numbers of applications of a recursive model's network.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Schedule(NamedTuple):
 
     @property
     def passes(self) -> int:
-        """How often the network is applied to a puzzle."""
+        """Number of applications of the network to a puzzle."""
         return self.steps * self.cycles * (self.updates + 1)
 
 

@@ -10,11 +10,9 @@ True
 (None, None)
 """
 
-from nextlat_viz.notebook.monitor import LossMonitor
-from nextlat_viz.notebook.panels.compare import TrajectoryCompare
-from nextlat_viz.notebook.panels.explorer import LatentExplorer
-from nextlat_viz.notebook.panels.probelab import ProbeLab
+from nextlat_viz.notebook.panels.training import LossMonitor
+from nextlat_viz.notebook.panels.world import EpisodeStepper
 from nextlat_viz.notebook.state import ViewState
-from nextlat_viz.notebook.stepper import EpisodeStepper
+from nextlat_viz.notebook.widgets import LatentExplorer, ProbeLab, TrajectoryCompare
 
 __all__ = ["EpisodeStepper", "LatentExplorer", "LossMonitor", "ProbeLab", "TrajectoryCompare", "ViewState"]

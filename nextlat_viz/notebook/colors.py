@@ -34,7 +34,7 @@ def options(scene: Scene) -> dict[str, str]:
     return color_options(scene.latents[0]) | {_TITLES[name]: name for name in own}
 
 
-def title(color: str) -> str:
+def color_name(color: str) -> str:
     """Return a choice of colour in words."""
     return _TITLES.get(color, color)
 

@@ -117,7 +117,7 @@ def _view(panel: Panel) -> str:
     if "target" in follows:
         parts.append(f"target: {state.target}")
     if "color" in follows:
-        parts.append(f"coloured by {colors.title(state.color)}")
+        parts.append(f"coloured by {colors.color_name(state.color)}")
     if "position" in follows:
         parts.append(f"episode {state.episode}, position {state.position}")
     if "selection" in follows and state.selection:

@@ -25,8 +25,7 @@ from nextlat_viz.notebook.panels.differ import DifferPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel
 from nextlat_viz.notebook.panels.read import ReadPanel
 from nextlat_viz.notebook.panels.space import SpacePanel
-from nextlat_viz.notebook.panels.task import TaskPanel
-from nextlat_viz.notebook.panels.thinking import ThinkingPanel
+from nextlat_viz.notebook.panels.task import TaskPanel, ThinkingPanel
 from nextlat_viz.notebook.panels.training import TrainingPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel

@@ -33,7 +33,7 @@ _NOTE = "One page for each lesson, to print on A4. All pages share plotly.min.js
 
 @dataclass(frozen=True)
 class Handout:
-    """What stands on the page of a lesson.
+    """The content of a lesson's page.
 
     Attributes
     ----------

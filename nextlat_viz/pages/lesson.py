@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
 from nextlat_viz import io
 from nextlat_viz.figures import theme as themes
+from nextlat_viz.figures.provenance import provenance_of
 from nextlat_viz.pages.episode import packed
 from nextlat_viz.pages.page import render, write_page
 from nextlat_viz.pages.report import table_html
@@ -19,12 +21,13 @@ from nextlat_viz.plotting import configuration
 
 if TYPE_CHECKING:
     from nextlat_viz.notebook.lessons import Lesson
+    from nextlat_viz.notebook.state import ViewState
+
+_ROWS = 10  # of a table
 
 
 def write_lesson(
-    lesson: str | os.PathLike[str] | Mapping[str, Any] | Lesson,
-    out: str | os.PathLike[str] | None = None,
-    *models: Any,
+    lesson: str | os.PathLike[str] | Mapping[str, Any] | Lesson, out: str | os.PathLike[str] | None = None, *models: Any
 ) -> Path:
     """Write a lesson as one page that plays offline, in light and dark.
 
@@ -60,23 +63,61 @@ def write_lesson(
     """
     # Imported when it is used: other pages need no widgets.
     from nextlat_viz.notebook.lessons import read_lesson
-    from nextlat_viz.notebook.lessons.play import play_lesson
 
     wanted = read_lesson(lesson)
     path = io.resolve(f"{io.file_name(wanted.name)}.html" if out is None else out, "out")
     steps, provenance = play_lesson(wanted, *models)
     about = {"command": "nextlat-viz lesson", "lesson": wanted.title, "world": wanted.world, **provenance}
-    figures = [{} if shown.figure is None else {"figure": _clear(shown.figure)} for shown in steps]
-    configs = [{} if shown.figure is None else configuration(shown.figure) for shown in steps]
-    values: dict[str, Any] = {"story": {**packed(figures), "config": configs}}
-    values["steps"] = [
-        {
-            **shown._asdict(), "words": Markup(shown.words),
-            "table": "" if shown.table is None else table_html(shown.table),
-        }
-        for shown in steps
-    ]  # fmt: skip
-    return write_page(render("lesson.html", wanted.title, about, **values), path, about)
+    drawn = [step.pop("figure") for step in steps]
+    story: dict[str, Any] = packed([{} if figure is None else {"figure": _clear(figure)} for figure in drawn])
+    story["config"] = [{} if figure is None else configuration(figure) for figure in drawn]
+    return write_page(render("lesson.html", wanted.title, about, story=story, steps=steps), path, about)
+
+
+def play_lesson(lesson: Lesson, *models: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Play a lesson to its end; return what each step shows, and the provenance.
+
+    A step has its `step`, the framed panel's `question`, its `figure` or None, the `table` that it shows in place of
+    one as HTML, the `words` beside the figure as HTML, and `where` the cursor is.
+
+    Raises
+    ------
+    ValueError
+        For models that it is not about, and for a step whose panel has nothing to show: names the step and says why.
+    """
+    from nextlat_viz.notebook.studio import studio
+
+    opened = studio(*models, lesson=lesson)
+    try:
+        rail, steps = opened.rail, []
+        while rail.lesson is not None:
+            step = lesson.steps[rail.number]
+            if step.ask is not None:
+                rail.predict(step.ask.answer)
+            panel: Any = opened.panels[step.panel]
+            if not panel.drawn:
+                place = f"{lesson.title!r}, step {rail.number + 1}, panel"
+                raise ValueError(f"{place}: {step.panel!r} has nothing to show here: {panel.words}")
+            shown = {"step": step, "question": panel.question, "where": _where(opened.state)}
+            if panel.plot is not None:
+                figure = go.Figure(panel.plot.to_dict())
+                steps.append({**shown, "figure": figure, "table": "", "words": Markup(panel.notes)})
+            else:
+                # The panel's list as the reader sees it; its note is about clicks.
+                rows = pd.DataFrame(panel.list.rows[:_ROWS], columns=panel.list.heads)
+                steps.append({**shown, "figure": None, "table": table_html(rows), "words": ""})
+            rail.next()
+        return steps, provenance_of(*opened.state.latents)
+    finally:
+        opened.close()
+
+
+def _where(state: ViewState) -> str:
+    """The place of the cursor, in words."""
+    (row,) = state.scene.rows([(state.episode, state.position)])
+    read = state.scene.reads(int(row))
+    step = "" if state.step is None else f"Training step {state.step:,}. "
+    return f"{step}Episode {state.episode}, position {state.position}; read: {read}"
 
 
 def _clear(figure: go.Figure) -> go.Figure:

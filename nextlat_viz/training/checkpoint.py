@@ -247,16 +247,23 @@ def build_model(objective: str, config: TrainConfig, world: worlds.World, seed: 
         )
     if not kind.next_tokens:
         _require_puzzles(objective, config, world)
-    sizes = config.model_dump(include=set(TransformerConfig.model_fields))
-    # An objective's own hyperparameters are the arguments of its class.
-    options = config.model_dump(include=set(inspect.signature(kind).parameters))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            shape = TransformerConfig(vocabulary_size=len(world.vocabulary), **sizes)
-        except ValidationError as error:
-            raise invalid(error.errors()) from error
-        return kind(kind.network(shape), **options)
+        return new_model(objective, config, len(world.vocabulary))
+
+
+def new_model(objective: str, config: TrainConfig, vocabulary: int) -> Objective:
+    """A model for this many tokens, initialised by torch's generator."""
+    kind: Any = OBJECTIVES[objective]
+    try:
+        sizes = config.model_dump(include=set(TransformerConfig.model_fields))
+        shape = TransformerConfig(vocabulary_size=vocabulary, **sizes)
+    except ValidationError as error:
+        raise invalid(error.errors()) from error
+    # An objective's own hyperparameters are the arguments of its class.
+    options = config.model_dump(include=set(inspect.signature(kind).parameters))
+    model: Objective = kind(kind.network(shape), **options)
+    return model
 
 
 def _require_puzzles(objective: str, config: TrainConfig, world: worlds.World) -> None:

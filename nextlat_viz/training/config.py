@@ -30,10 +30,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     context: PositiveInt = Field(
-        12,
-        le=1_000_000,
-        description="longest sequence the model reads, in tokens, without the start token; by default the fixed length "
-        "of the world, if any",
+        12, le=1_000_000, description="most tokens read, without the start token; by default the world's length, if any"
     )
     layers: PositiveInt = Field(4, description="transformer blocks")
     heads: PositiveInt = Field(4, description="attention heads")
@@ -68,32 +65,23 @@ class TrainConfig(BaseModel):
     pairs: PositiveInt = Field(256, description="BST's maximum of prefix-suffix pairs per row and step")
     latent_updates: PositiveInt | None = Field(
         None,
-        description="n of a recursive model: updates of the latent before an update of the answer; by default 6 "
-        "for TRM and 2 for the others",
+        description="n: updates of a recursive model's latent before one of its answer; by default 6 for TRM, else 2",
     )
     cycles: PositiveInt | None = Field(
         None,
-        description="T of a recursive model: how often that is done in a recursion step, all but the last "
-        "without gradient; by default 3 for TRM and 1 for the others",
+        description="T: how often that is done in a step, only the last with gradient; by default 3 for TRM, else 1",
     )
     recursion_steps: PositiveInt | None = Field(
-        None,
-        description="S of a recursive model: recursion steps; by default 16 for TRM, 8 for DIS and equal depth, "
-        "1 for one pass",
+        None, description="S: recursion steps; by default 16 for TRM, 8 for DIS and equal depth, 1 for one pass"
     )
     ema: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="decay of a moving average of the weights, which is measured and kept in their "
-        "place; 0 averages nothing",
+        0.0, ge=0, lt=1, description="decay of a moving average of the weights, which replaces them; 0 averages nothing"
     )
     validate_every: PositiveInt = Field(100, description="steps between validations")
     validation_episodes: PositiveInt = Field(512, description="episodes in a validation")
     save_every: PositiveInt = Field(500, description="steps between saved states, where a stopped run continues")
     stop_at: float | None = Field(
-        None,
-        description="stop early: value that the world's headline measure must reach at three validations in a row",
+        None, description="stop early: value that the world's headline measure must reach at three validations in a row"
     )
     minutes: PositiveFloat | None = Field(None, description="time budget: stop after this many minutes of training")
     snapshots: tuple[PositiveInt, ...] = Field((), description="steps at which a snapshot of the weights is kept")
@@ -216,7 +204,7 @@ PRESETS: dict[str, dict[str, TrainConfig]] = {
             **{"layers": 22, "heads": 16, "dim": 2048, "mlp_dim": 5504, "psi_width": 6528, "horizon": 2},
             **{"steps": 191_000, "warmup_steps": 1910, "decay_steps": 19_100, "learning_rate": 4e-4},
             **{"grad_clip": 1.0, "context": 1024, "precision": "bf16-mixed"},
-        ),
+        )
     },
 }
 _SHOWN = ("layers", "heads", "dim", "steps", "batch_size", "learning_rate", "horizon", "lambda_h", "lambda_kl")

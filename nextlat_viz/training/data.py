@@ -202,7 +202,7 @@ class Part:
         return -float(torch.xlogy(p, p).sum())
 
     def cost(self, model: Objective, device: torch.device) -> Cost:
-        """What a model's predictions of these episodes add to the metrics."""
+        """Contribution of a model's predictions of these episodes to the metrics."""
         batch = self.batch
         documents = None if batch.documents is None else batch.documents.to(device)
         hidden = model.backbone(batch.inputs.to(device), documents)

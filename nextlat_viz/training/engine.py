@@ -150,7 +150,7 @@ class Engine:
         return dict(zip(self.last, self._over_devices(values, "sum").tolist(), strict=True))
 
     def first_failure(self) -> int | None:
-        """How many steps ago a loss was first not finite: 1 is the last step, 0 means that only the weights are not.
+        """Number of steps since a loss was first not finite: 1 is the last step, 0 means that only the weights are not.
 
         None if everything is finite. Checks the steps since the last call. All devices must call it together.
         """

@@ -31,7 +31,7 @@ _LOOKS = 3
 
 
 class Resources(BaseModel):
-    """What each SLURM job asks for."""
+    """Resources that each SLURM job asks for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,7 +91,7 @@ Ended: TypeAlias = Callable[[int, str, str], object]
 
 @runtime_checkable
 class Launcher(Protocol):
-    """Where the processes run. A process is known by the id that submitit gives it."""
+    """Starts processes and watches them. A process is known by the id that submitit gives it."""
 
     workers: int | None
     pause: float
@@ -244,7 +244,7 @@ def _finished(run: Run) -> bool:
 
 def _result(run: Run) -> str | None:
     """Return the error of a run whose process has ended, empty if it is finished, None if it left nothing."""
-    from nextlat_viz.training.worker import ERROR
+    from nextlat_viz.training.launchers import ERROR
 
     try:
         if _finished(run):

@@ -18,6 +18,7 @@ from nextlat_viz.training.config import resolve_config
 from nextlat_viz.training.launch import Resources, Run, choose_launcher, train_all
 from nextlat_viz.training.pretrain import folder_name, train
 from nextlat_viz.training.resume import identify
+from nextlat_viz.worlds.registry import everywhere
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +139,7 @@ def sweep(
             io.write(home / TABLE, _in_order(rows, list(grid)).to_csv(index=False))
 
     if where is not None:
-        if not worlds.registry.everywhere(world.name):
+        if not everywhere(world.name):
             raise ValueError(
                 f"world {world.name!r} is defined in this session, and launcher={launcher!r} trains in others: "
                 "announce it in a package's entry points, group 'nextlat_viz.worlds', or omit the launcher"

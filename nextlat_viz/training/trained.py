@@ -10,7 +10,7 @@ from nextlat_viz.models import Objective
 from nextlat_viz.worlds import World
 
 HF_PREFIX = "hf:"
-"""How the name of a Hugging Face model, or of a folder with one, begins."""
+"""Prefix of the name of a Hugging Face model, or of a folder with one."""
 
 
 class TrainedModel(ABC):

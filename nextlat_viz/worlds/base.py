@@ -237,12 +237,7 @@ class World(ABC):
         """Which tokens may follow each token; none after an illegal token."""
 
     def draw(
-        self,
-        kind: str | None = None,
-        *,
-        episode: Episodes | None = None,
-        position: int | None = None,
-        **options: Any,
+        self, kind: str | None = None, *, episode: Episodes | None = None, position: int | None = None, **options: Any
     ) -> Figure:
         """Draw a picture of the world, or of an episode after ``position`` of its tokens.
 
@@ -321,9 +316,9 @@ class World(ABC):
         return {"distance": (answers != episodes.targets).sum(axis=1)}
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"] | None:
-        """What fixes the future after each token, as integers: where all are equal, the same can follow as likely.
+        """Integers that determine the future after each token: prefixes with equal ones have the same law of it.
 
-        None, the default, where it is not known.
+        None, the default, if they are not known.
         """
         return None
 

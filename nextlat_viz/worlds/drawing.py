@@ -230,9 +230,12 @@ def add_ring(figure: go.Figure, place: Iterable[Any], size: float | int, width: 
     add_dots(figure, [*place], size=size, symbol="circle-open", color=CURSOR, line=line)
 
 
-def segments(
-    starts: Float[np.ndarray, "lines 2"], ends: Float[np.ndarray, "lines 2"]
-) -> dict[str, Float[np.ndarray, " points"]]:
-    """``x`` and ``y`` of one trace that draws many separate straight lines."""
-    points = np.stack([starts, ends, np.full_like(starts, np.nan)], axis=1).reshape(-1, 2)
-    return {"x": points[:, 0], "y": points[:, 1]}
+def add_lines(figure: go.Figure, places: ArrayLike, line: Mapping[str, Any], **options: Any) -> None:
+    """Add a line through places (points, 2), interrupted at NaN; options are those of a plotly trace."""
+    x, y = np.asarray(places, float).reshape(-1, 2).T
+    figure.add_scatter(x=x, y=y, **{"mode": "lines", "line": line, **QUIET, **options})
+
+
+def segments(starts: Float[np.ndarray, "lines 2"], ends: Float[np.ndarray, "lines 2"]) -> Float[np.ndarray, "points 2"]:
+    """Places of one trace that draws many separate straight lines."""
+    return np.stack([starts, ends, np.full_like(starts, np.nan)], axis=1).reshape(-1, 2)

@@ -14,7 +14,8 @@ import torch
 
 from nextlat_viz import course, worlds
 from nextlat_viz.course import prediction, record
-from nextlat_viz.course.exercise import Exercise, Prediction, all_exercises, all_predictions
+from nextlat_viz.course.exercise import Exercise, RightOption
+from nextlat_viz.course.exercises import all_exercises, all_predictions
 from nextlat_viz.errors import UnknownNameError
 
 EXERCISES = list(all_exercises().values())
@@ -185,7 +186,7 @@ def test_two_kernels_keep_each_others_entries(own_progress: Path) -> None:
 
     def write(name: str) -> None:
         for _ in range(20):
-            record.note(name, counts="tries")
+            record.add(name, counts="tries")
 
     threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -197,7 +198,7 @@ def test_two_kernels_keep_each_others_entries(own_progress: Path) -> None:
 
 
 def test_a_prediction_locks_before_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction, "all_predictions", lambda: {"coin": Prediction("coin", "heads", "It is bent.")})
+    monkeypatch.setattr(prediction, "all_predictions", lambda: {"coin": RightOption("coin", "heads", "It is bent.")})
     drawn = []
 
     def ask() -> Any:
@@ -211,7 +212,7 @@ def test_a_prediction_locks_before_the_figure(monkeypatch: pytest.MonkeyPatch) -
     question.button.click()
     assert drawn == [1]
     assert question.options.disabled
-    assert "The answer: heads. It is bent" in question._said.value.replace("</b>", "")
+    assert "The answer: heads. It is bent" in question._outcome.value.replace("</b>", "")
     question.close()
     again = ask()
     assert again.locked == "tails"

@@ -13,7 +13,7 @@ import pytest
 from ipywidgets.widgets.widget import _instances
 
 from nextlat_viz import course
-from nextlat_viz.course.exercise import all_exercises, all_predictions
+from nextlat_viz.course.exercises import all_exercises, all_predictions
 from nextlat_viz.course.prediction import Question
 from nextlat_viz.notebook.panel import Panel
 

@@ -16,9 +16,9 @@ from nextlat_viz.analysis.lookahead import look_ahead
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.latents.table import PROBS
 from nextlat_viz.notebook.lessons import Lesson, Rail, read_lesson, shipped_lessons
-from nextlat_viz.notebook.lessons.play import play_lesson
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.studio import Studio, page, studio
+from nextlat_viz.pages.lesson import play_lesson
 
 STEP: dict[str, Any] = {"look": "Look.", "panel": "next"}
 LESSON: dict[str, Any] = {
@@ -218,15 +218,16 @@ def test_a_lesson_is_offered_where_its_models_are(rrxor: list[AnnData], mess3: l
 
 
 def test_a_lesson_played_without_a_reader(rrxor: list[AnnData]) -> None:
-    steps, provenance = play_lesson({**LESSON, "steps": [LESSON["steps"][0], LESSON["steps"][2]]}, *rrxor)
-    assert steps[0].question == "What does the model predict next?"
-    assert steps[0].figure is not None
-    assert steps[1].figure is None
-    assert len(steps[1].table) == 10
-    assert steps[0].where.startswith("Episode 3, position 5; read: ")
+    lesson = read_lesson({**LESSON, "steps": [LESSON["steps"][0], LESSON["steps"][2]]})
+    steps, provenance = play_lesson(lesson, *rrxor)
+    assert steps[0]["question"] == "What does the model predict next?"
+    assert steps[0]["figure"] is not None
+    assert steps[1]["figure"] is None
+    assert steps[1]["table"].count("<tr") == 11
+    assert steps[0]["where"].startswith("Episode 3, position 5; read: ")
     assert provenance
     with pytest.raises(ValueError, match=r"'Three steps', step 1, panel: 'ahead' has nothing to show here: "):
-        play_lesson({**LESSON, "steps": [{**STEP, "panel": "ahead"}]}, *rrxor)
+        play_lesson(read_lesson({**LESSON, "steps": [{**STEP, "panel": "ahead"}]}), *rrxor)
 
 
 # -- the shipped lessons -----------------------------------------------------------------------------------------------

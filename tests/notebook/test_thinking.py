@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import nextlat_viz as nlv
-from nextlat_viz.notebook.panels.thinking import ThinkingPanel
+from nextlat_viz.notebook.panels.task import ThinkingPanel
 from tests.notebook.conftest import traces
 
 OPTIONS = {

@@ -16,7 +16,7 @@ from nextlat_viz import worlds
 from nextlat_viz.models import Batch
 from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.training.config import resolve_config
-from nextlat_viz.training.cost import TASKS, cost
+from nextlat_viz.training.listing import TASKS, cost
 
 
 class Peak(TorchDispatchMode):

@@ -20,7 +20,7 @@ from nextlat_viz import worlds
 from nextlat_viz.cli import main
 from nextlat_viz.errors import TrainingError, UnknownNameError
 from nextlat_viz.models import NextLat
-from nextlat_viz.training import launch, launchers, sweeps, worker
+from nextlat_viz.training import launch, launchers, sweeps
 from nextlat_viz.training.launch import Resources
 from nextlat_viz.training.resume import load_state
 from nextlat_viz.training.sweeps import TABLE, sweep
@@ -55,10 +55,10 @@ def here(monkeypatch, handlers):
 
         def start(self, run):
             self.started.append(run.name)
-            call = worker.call_for(run, threads=1, parent=None)
+            call = launchers.call_for(run, threads=1, parent=None)
             if run.name not in self.killed:
                 with contextlib.suppress(Exception):
-                    worker.train_run(call)
+                    launchers.train_run(call)
             return run.name
 
         def alive(self, ids):
@@ -340,11 +340,11 @@ def test_a_stopped_launcher_ends_its_processes_and_they_save(tmp_path, how, soak
 def test_a_process_can_be_stopped_before_its_imports(tmp_path, monkeypatch, handlers):
     """submitit ignores SIGTERM, so the handler is set first."""
     run = launch.Run("nextlat/seed0", tmp_path, tmp_path / "logs", {}, {"world": {"name": "none"}})
-    call, order = worker.call_for(run, threads=1, parent=None), []
-    monkeypatch.setattr(worker, "_end_with", lambda parent: order.append("handler"))
+    call, order = launchers.call_for(run, threads=1, parent=None), []
+    monkeypatch.setattr(launchers, "_end_with", lambda parent: order.append("handler"))
     monkeypatch.setattr(torch, "set_num_threads", lambda count: order.append("torch"))
     with pytest.raises(UnknownNameError):
-        worker.train_run(call)
+        launchers.train_run(call)
     assert order == ["handler", "torch"]
 
 
@@ -352,12 +352,12 @@ def test_a_process_can_be_stopped_before_its_imports(tmp_path, monkeypatch, hand
 def test_a_killed_process_whose_status_nobody_has_read_is_gone():
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert worker.is_gone(process.pid)
+    assert launchers.is_gone(process.pid)
     process.wait()
-    assert worker.is_gone(process.pid)
-    assert not worker.is_gone(os.getpid())
+    assert launchers.is_gone(process.pid)
+    assert not launchers.is_gone(os.getpid())
 
 
 def test_a_call_is_plain_text(tmp_path):
     run = launch.Run("nextlat/seed0", tmp_path, tmp_path / "logs", {}, {"seed": 0})
-    assert json.loads(worker.call_for(run, threads=1, parent=5))["parent"] == 5
+    assert json.loads(launchers.call_for(run, threads=1, parent=5))["parent"] == 5

@@ -15,8 +15,8 @@ from scipy.stats import chisquare
 
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.worlds.countdown import Countdown
 from nextlat_viz.worlds.countdown.arithmetic import outcomes
+from nextlat_viz.worlds.countdown.world import Countdown
 
 SHAPES: list[dict[str, Any]] = [
     {},

@@ -170,7 +170,7 @@ def test_a_factory_must_return_a_world() -> None:
 
 
 def test_an_entry_point_announces_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("far_even", "nextlat_viz.worlds.hmm.processes:even", registry.ENTRY_POINT_GROUP)
+    point = EntryPoint("far_even", "nextlat_viz.worlds.hmm:even", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(registry, "_announced", lambda: {"far_even": point})
     assert "far_even" in worlds.names()
     assert worlds.get("far_even", p=0.25).spec == {"name": "even", "p": 0.25}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.plain import story as plain
 from nextlat_viz import worlds
 from nextlat_viz.errors import UnknownNameError
-from nextlat_viz.worlds.story import Story
+from nextlat_viz.worlds.story.world import Story
 
 from .test_draw import texts
 

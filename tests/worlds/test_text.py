@@ -22,8 +22,9 @@ from nextlat_viz import worlds
 from nextlat_viz.analysis.measure import evaluation
 from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.worlds import outside
-from nextlat_viz.worlds.text import Text, cache, text
+from nextlat_viz.worlds.text import cache
 from nextlat_viz.worlds.text.corpus import BOUNDARY, in_test, readable
+from nextlat_viz.worlds.text.world import Text, text
 
 from .test_draw import texts
 

@@ -1,13 +1,8 @@
 """Lesson 1, hidden states: predict RRXOR's next bit, told where its triples begin."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 
 
 def chance_of_one(bits):
@@ -17,7 +12,7 @@ def chance_of_one(bits):
     return 0.5
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng):
     yield ([],)
     yield ([1, 0],)
     for length in (1, 2, 3, 4, 5, 5, 5, 8, 8, 8, 10, 11, 11):
@@ -25,73 +20,55 @@ def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield (np.column_stack([triples, triples[:, 0] ^ triples[:, 1]]).ravel()[:length].tolist(),)
 
 
-def _describe(bits: list[int]) -> str:
+def _describe(bits):
     return f"the bits read so far are {' '.join(map(str, bits))}" if bits else "nothing has been read"
 
 
-def _always_half(bits):
-    return 0.5
-
-
-def _first_triple_only(bits):
-    return float(bits[0] != bits[1]) if len(bits) % 3 == 2 else 0.5
-
-
-def _same_instead(bits):
-    return float(bits[-2] == bits[-1]) if len(bits) % 3 == 2 else 0.5
-
-
-def _either(bits):
-    return float(bits[-2] or bits[-1]) if len(bits) % 3 == 2 else 0.5
-
-
-def _both(bits):
-    return float(bits[-2] and bits[-1]) if len(bits) % 3 == 2 else 0.5
-
-
-def _too_early(bits):
-    return float(bits[-1] != bits[-2]) if len(bits) > 1 and len(bits) % 3 == 1 else 0.5
-
-
-def _too_late(bits):
-    return float(bits[-1] != bits[-2]) if bits and len(bits) % 3 == 0 else 0.5
-
-
-def _a_guess(bits):
-    return float(bits[-2] != bits[-1]) if len(bits) % 3 == 2 else 0.0
-
-
-EXERCISES = (
-    Exercise(
-        chance_of_one,
-        _cases,
-        describe=_describe,
-        mistakes=(
-            (_always_half, "Two bits of a triple are random. The third is not: which bits fix it?"),
-            (_first_triple_only, "Right in the first triple. Later triples have random bits of their own."),
-            (_same_instead, "This gives 1 when the two bits are the same. XOR gives 1 when they differ."),
-            (_either, "This is OR: it gives 1 after 1 1 too."),
-            (_both, "This is AND: it gives 1 after 1 1 alone."),
-            (
-                _too_early,
-                "You give the XOR one bit too early: after the first bit of a triple the second is still random.",
-            ),
-            (_too_late, "You give the XOR one bit too late: it is the third bit, so it is predicted after two."),
-            (_a_guess, "Where the next bit is random, neither answer is certain: give the probability, not a guess."),
+exercise = Exercise(
+    chance_of_one,
+    _cases,
+    describe=_describe,
+    mistakes=(
+        (lambda bits: 0.5, "Two bits of a triple are random. The third is not: which bits fix it?"),
+        (
+            lambda bits: float(bits[0] != bits[1]) if len(bits) % 3 == 2 else 0.5,
+            "Right in the first triple. Later triples have random bits of their own.",
         ),
-        hints=(
-            "How many bits of the present triple have been read? The remainder of len(bits) divided by 3 says so.",
-            "Only when two bits of the triple have been read is the next bit known. Otherwise it is a fair coin.",
-            "After two bits of a triple these are bits[-2] and bits[-1]. The next bit is 1 if they differ.",
+        (
+            lambda bits: float(bits[-2] == bits[-1]) if len(bits) % 3 == 2 else 0.5,
+            "This gives 1 when the two bits are the same. XOR gives 1 when they differ.",
         ),
+        (
+            lambda bits: float(bits[-2] or bits[-1]) if len(bits) % 3 == 2 else 0.5,
+            "This is OR: it gives 1 after 1 1 too.",
+        ),
+        (
+            lambda bits: float(bits[-2] and bits[-1]) if len(bits) % 3 == 2 else 0.5,
+            "This is AND: it gives 1 after 1 1 alone.",
+        ),
+        (
+            lambda bits: float(bits[-1] != bits[-2]) if len(bits) > 1 and len(bits) % 3 == 1 else 0.5,
+            "You give the XOR one bit too early: after the first bit of a triple the second is still random.",
+        ),
+        (
+            lambda bits: float(bits[-1] != bits[-2]) if bits and len(bits) % 3 == 0 else 0.5,
+            "You give the XOR one bit too late: it is the third bit, so it is predicted after two.",
+        ),
+        (
+            lambda bits: float(bits[-2] != bits[-1]) if len(bits) % 3 == 2 else 0.0,
+            "Where the next bit is random, neither answer is certain: give the probability, not a guess.",
+        ),
+    ),
+    hints=(
+        "How many bits of the present triple have been read? The remainder of len(bits) divided by 3 says so.",
+        "Only when two bits of the triple have been read is the next bit known. Otherwise it is a fair coin.",
+        "After two bits of a triple these are bits[-2] and bits[-1]. The next bit is 1 if they differ.",
     ),
 )
 
-PREDICTIONS = (
-    Prediction(
-        "when_certain",
-        "It depends on the text: a few after four bits, some not even after twelve",
-        "A wrong idea of where the triples begin is found out when a bit is not the XOR it should be, and half of the "
-        "time it passes that test by luck.",
-    ),
+prediction = RightOption(
+    "when_certain",
+    "It depends on the text: a few after four bits, some not even after twelve",
+    "A wrong idea of where the triples begin is found out when a bit is not the XOR it should be, and half of the "
+    "time it passes that test by luck.",
 )

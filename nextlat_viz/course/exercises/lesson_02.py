@@ -1,13 +1,8 @@
 """Lesson 2, belief: Bayes' rule for the hidden state, one token at a time."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 
 
 def belief_update(belief, token, T):
@@ -16,7 +11,7 @@ def belief_update(belief, token, T):
     return joint / joint.sum()
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng):
     # Two states that are never left and show themselves; then machines whose matrices are not symmetric.
     still = np.array([np.diag([0.8, 0.3]), np.diag([0.2, 0.7])])
     yield np.array([0.5, 0.5]), 0, still
@@ -26,22 +21,14 @@ def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield rng.dirichlet(np.ones(states)), int(rng.integers(tokens)), T
 
 
-def _describe(belief: Any, token: int, T: Any) -> str:
+def _describe(belief, token, T):
     shares = ", ".join(f"{share:.3f}" for share in belief)
     return f"a machine of {len(belief)} states; the belief is ({shares}); token {token} is read"
-
-
-def _unnormalised(belief, token, T):
-    return belief @ T[token]
 
 
 def _transposed(belief, token, T):
     joint = T[token] @ belief
     return joint / joint.sum()
-
-
-def _token_ignored(belief, token, T):
-    return belief @ T.sum(0)
 
 
 def _never_moved(belief, token, T):
@@ -64,38 +51,34 @@ def _softmaxed(belief, token, T):
     return joint / joint.sum()
 
 
-EXERCISES = (
-    Exercise(
-        belief_update,
-        _cases,
-        describe=_describe,
-        mistakes=(
-            (
-                _unnormalised,
-                "These numbers do not sum to 1. Their sum is the probability of the token: what is left to do?",
-            ),
-            (
-                _transposed,
-                "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i.",
-            ),
-            (_token_ignored, "This is where the machine may be after any token. You have seen which token it was."),
-            (_never_moved, "You weighed the states by the token, but the machine also moved as it wrote it."),
-            (_belief_ignored, "Every start counts the same here. The old belief says which starts are likely."),
-            (_largest_is_one, "A belief sums to 1; here its largest entry is 1."),
-            (_softmaxed, "No exponential is needed: joint probabilities become a belief when divided by their sum."),
+exercise = Exercise(
+    belief_update,
+    _cases,
+    describe=_describe,
+    mistakes=(
+        (
+            lambda belief, token, T: belief @ T[token],
+            "These numbers do not sum to 1. Their sum is the probability of the token: what is left to do?",
         ),
-        hints=(
-            "How likely is it that the machine was in i, wrote this token and moved to j? A product for each i and j.",
-            "Summing that over i is a product of a vector and a matrix. The vector comes first.",
-            "What you have now sums to the probability of the token. Divide by it.",
+        (_transposed, "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i."),
+        (
+            lambda belief, token, T: belief @ T.sum(0),
+            "This is where the machine may be after any token. You have seen which token it was.",
         ),
+        (_never_moved, "You weighed the states by the token, but the machine also moved as it wrote it."),
+        (_belief_ignored, "Every start counts the same here. The old belief says which starts are likely."),
+        (_largest_is_one, "A belief sums to 1; here its largest entry is 1."),
+        (_softmaxed, "No exponential is needed: joint probabilities become a belief when divided by their sum."),
+    ),
+    hints=(
+        "How likely is it that the machine was in i, wrote this token and moved to j? A product for each i and j.",
+        "Summing that over i is a product of a vector and a matrix. The vector comes first.",
+        "What you have now sums to the probability of the token. Divide by it.",
     ),
 )
 
-PREDICTIONS = (
-    Prediction(
-        "after_ten_a",
-        "It comes close to the corner A and stays at a distance",
-        "From any state it moves away or writes another token now and then, so no number of a's makes certain.",
-    ),
+prediction = RightOption(
+    "after_ten_a",
+    "It comes close to the corner A and stays at a distance",
+    "From any state it moves away or writes another token now and then, so no number of a's makes certain.",
 )

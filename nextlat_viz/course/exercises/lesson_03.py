@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 from nextlat_viz.worlds import get
 
 
@@ -22,7 +21,7 @@ def count_beliefs(prior, T, depth):
     return len(seen)
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng):
     for name, depth in [("z1r", 0), ("z1r", 1), ("golden_mean", 2), ("even", 3), ("z1r", 4), ("sns", 5), ("rrxor", 6)]:
         world: Any = get(name)
         yield world.stationary, world.transitions, depth
@@ -30,11 +29,11 @@ def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     yield world.stationary, world.transitions, 4
 
 
-def _describe(prior: Any, T: Any, depth: int) -> str:
+def _describe(prior, T, depth):
     return f"a machine of {len(prior)} states and {len(T)} tokens, {depth} tokens deep"
 
 
-def _tree(prior: Any, T: Any, depth: int) -> list[list[Any]]:
+def _tree(prior, T, depth):
     """The beliefs of all texts that can occur, level by level."""
     levels = [[prior]]
     for _ in range(depth):
@@ -43,28 +42,8 @@ def _tree(prior: Any, T: Any, depth: int) -> list[list[Any]]:
     return levels
 
 
-def _texts(prior, T, depth):
-    return sum(map(len, _tree(prior, T, depth)))
-
-
 def _prior_left_out(prior, T, depth):
     return len({tuple(belief.round(9)) for level in _tree(prior, T, depth)[1:] for belief in level})
-
-
-def _last_level(prior, T, depth):
-    return len({tuple(belief.round(9)) for belief in _tree(prior, T, depth)[-1]})
-
-
-def _one_too_deep(prior, T, depth):
-    return count_beliefs(prior, T, depth + 1)
-
-
-def _one_too_few(prior, T, depth):
-    return count_beliefs(prior, T, max(depth - 1, 0))
-
-
-def _not_rounded(prior, T, depth):
-    return len({tuple(belief) for level in _tree(prior, T, depth) for belief in level})
 
 
 def _rounded_on_the_way(prior, T, depth):
@@ -89,35 +68,46 @@ def _impossible_too(prior, T, depth):
     return len(seen)
 
 
-EXERCISES = (
-    Exercise(
-        count_beliefs,
-        _cases,
-        describe=_describe,
-        mistakes=(
-            (_texts, "This is the number of texts. Different texts can leave a reader with the same belief."),
-            (_prior_left_out, "The belief before the first token is a belief too: the prior."),
-            (_last_level, "These are the beliefs after exactly depth tokens. Those after fewer tokens count as well."),
-            (_one_too_deep, "You went one token too deep: at depth 0 there is the prior alone."),
-            (_one_too_few, "You stopped one token too early: at depth 1 every first token has been read."),
-            (_not_rounded, "Some of these differ in the sixteenth digit only. Round before you compare."),
-            (_rounded_on_the_way, "You go on from rounded beliefs, and the errors add up. Round only to compare."),
-            (_levels_added, "A belief that occurs after two tokens and again after four is counted twice here."),
-            (_impossible_too, "A token of probability 0 is never read, and dividing by 0 gives no belief: skip it."),
+exercise = Exercise(
+    count_beliefs,
+    _cases,
+    describe=_describe,
+    mistakes=(
+        (
+            lambda prior, T, depth: sum(map(len, _tree(prior, T, depth))),
+            "This is the number of texts. Different texts can leave a reader with the same belief.",
         ),
-        hints=(
-            "Keep the beliefs of one level, at first the prior alone, and make the next level from it by every token.",
-            "An array cannot be a key, a tuple can: {tuple(belief.round(9)): belief} holds each belief once.",
-            "Collect all levels in one dictionary. Skip a token whose joint probabilities sum to 0.",
+        (_prior_left_out, "The belief before the first token is a belief too: the prior."),
+        (
+            lambda prior, T, depth: len({tuple(belief.round(9)) for belief in _tree(prior, T, depth)[-1]}),
+            "These are the beliefs after exactly depth tokens. Those after fewer tokens count as well.",
         ),
+        (
+            lambda prior, T, depth: count_beliefs(prior, T, depth + 1),
+            "You went one token too deep: at depth 0 there is the prior alone.",
+        ),
+        (
+            lambda prior, T, depth: count_beliefs(prior, T, max(depth - 1, 0)),
+            "You stopped one token too early: at depth 1 every first token has been read.",
+        ),
+        (
+            lambda prior, T, depth: len({tuple(belief) for level in _tree(prior, T, depth) for belief in level}),
+            "Some of these differ in the sixteenth digit only. Round before you compare.",
+        ),
+        (_rounded_on_the_way, "You go on from rounded beliefs, and the errors add up. Round only to compare."),
+        (_levels_added, "A belief that occurs after two tokens and again after four is counted twice here."),
+        (_impossible_too, "A token of probability 0 is never read, and dividing by 0 gives no belief: skip it."),
+    ),
+    hints=(
+        "Keep the beliefs of one level, at first the prior alone, and make the next level from it by every token.",
+        "An array cannot be a key, a tuple can: {tuple(belief.round(9)): belief} holds each belief once.",
+        "Collect all levels in one dictionary. Skip a token whose joint probabilities sum to 0.",
     ),
 )
 
-PREDICTIONS = (
-    Prediction(
-        "more_beliefs",
-        "In Mess3: every longer text can bring a new belief",
-        "In RRXOR a reader only has to find out where the triples begin, and there are 36 ways to be unsure of it. "
-        "In Mess3 every text leaves its own trace, however faint.",
-    ),
+prediction = RightOption(
+    "more_beliefs",
+    "In Mess3: every longer text can bring a new belief",
+    "In RRXOR a reader only has to find out where the triples begin, and there are 36 ways to be unsure of it. "
+    "In Mess3 every text leaves its own trace, however faint.",
 )

@@ -1,13 +1,8 @@
 """Lesson 5, inside a transformer: principal components of hidden states."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction, agree, as_numbers
+from nextlat_viz.course.exercise import Exercise, RightOption, agree, as_numbers
 
 
 def pca(X):
@@ -17,18 +12,18 @@ def pca(X):
     return centred @ directions[:2].T
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng):
     for rows, columns in [(6, 3), (40, 5), (30, 30)]:
         spread = np.sort(rng.uniform(0.1, 3, columns))
         turned, _ = np.linalg.qr(rng.normal(size=(columns, columns)))
         yield (rng.normal(size=(rows, columns)) * spread @ turned + rng.normal(size=columns) * 2,)
 
 
-def _describe(X: Any) -> str:
+def _describe(X):
     return f"{len(X)} points of {X.shape[1]} numbers, with mean {np.linalg.norm(X.mean(0)):.2f} away from the origin"
 
 
-def _up_to_sign(expected: Any, got: Any) -> bool:
+def _up_to_sign(expected, got):
     """Whether two layouts agree when each axis may point either way: a direction has no sign."""
     mine, theirs = as_numbers(expected), as_numbers(got)
     if mine is None or theirs is None or mine.shape != theirs.shape or mine.ndim != 2:
@@ -40,76 +35,55 @@ def _decomposed(X):
     return np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
 
 
-def _not_centred(X):
-    return X @ np.linalg.svd(X, full_matrices=False)[2][:2].T
-
-
-def _centred_too_late(X):
-    return X @ _decomposed(X)[2][:2].T
-
-
-def _transposed(X):
-    return (X - X.mean(axis=0)) @ _decomposed(X)[2][:, :2]
-
-
-def _smallest(X):
-    return (X - X.mean(axis=0)) @ np.linalg.eigh(np.cov(X.T))[1][:, :2]
-
-
-def _whitened(X):
-    return _decomposed(X)[0][:, :2]
-
-
-def _standardised(X):
-    return pca((X - X.mean(axis=0)) / X.std(axis=0))
-
-
-def _first_columns(X):
-    return X[:, :2]
-
-
-def _directions_only(X):
-    return _decomposed(X)[2][:2]
-
-
 def _all_components(X):
     centred = X - X.mean(axis=0)
     return centred @ _decomposed(X)[2].T
 
 
-EXERCISES = (
-    Exercise(
-        pca,
-        _cases,
-        describe=_describe,
-        compare=_up_to_sign,
-        mistakes=(
-            (
-                _not_centred,
-                "The points are not centred: the first direction then points from the origin to their mean.",
-            ),
-            (_centred_too_late, "The directions are right. The points that you lay along them still have their mean."),
-            (_transposed, "In np.linalg.svd the directions are the rows of the last result, not its columns."),
-            (_smallest, "These are the directions of smallest variance: np.linalg.eigh puts the largest last."),
-            (_whitened, "Both axes have the same spread here: the singular values are missing."),
-            (_standardised, "You divided every column by its spread. PCA keeps large directions large."),
-            (_first_columns, "These are the first two numbers of each point, whatever the other columns hold."),
-            (_directions_only, "These are the two directions. Asked for is where each point lies along them."),
-            (_all_components, "These are all the components. Two fit on a page."),
+exercise = Exercise(
+    pca,
+    _cases,
+    describe=_describe,
+    compare=_up_to_sign,
+    mistakes=(
+        (
+            lambda X: X @ np.linalg.svd(X, full_matrices=False)[2][:2].T,
+            "The points are not centred: the first direction then points from the origin to their mean.",
         ),
-        hints=(
-            "Subtract the mean of the rows first, so that the cloud lies around the origin.",
-            "np.linalg.svd(centred, full_matrices=False) returns U, S, Vt. The rows of Vt are the directions.",
-            "The coordinate of a point along a direction is their dot product: one matrix product gives all of them.",
+        (
+            lambda X: X @ _decomposed(X)[2][:2].T,
+            "The directions are right. The points that you lay along them still have their mean.",
         ),
+        (
+            lambda X: (X - X.mean(axis=0)) @ _decomposed(X)[2][:, :2],
+            "In np.linalg.svd the directions are the rows of the last result, not its columns.",
+        ),
+        (
+            lambda X: (X - X.mean(axis=0)) @ np.linalg.eigh(np.cov(X.T))[1][:, :2],
+            "These are the directions of smallest variance: np.linalg.eigh puts the largest last.",
+        ),
+        (lambda X: _decomposed(X)[0][:, :2], "Both axes have the same spread here: the singular values are missing."),
+        (
+            lambda X: pca((X - X.mean(axis=0)) / X.std(axis=0)),
+            "You divided every column by its spread. PCA keeps large directions large.",
+        ),
+        (lambda X: X[:, :2], "These are the first two numbers of each point, whatever the other columns hold."),
+        (
+            lambda X: _decomposed(X)[2][:2],
+            "These are the two directions. Asked for is where each point lies along them.",
+        ),
+        (_all_components, "These are all the components. Two fit on a page."),
+    ),
+    hints=(
+        "Subtract the mean of the rows first, so that the cloud lies around the origin.",
+        "np.linalg.svd(centred, full_matrices=False) returns U, S, Vt. The rows of Vt are the directions.",
+        "The coordinate of a point along a direction is their dot product: one matrix product gives all of them.",
     ),
 )
 
-PREDICTIONS = (
-    Prediction(
-        "two_seeds",
-        "They look different, but turned and scaled onto each other they match",
-        "A rotation of the hidden numbers leaves the loss unchanged, so each seed ends with different axes. The "
-        "triangle of beliefs is the same.",
-    ),
+prediction = RightOption(
+    "two_seeds",
+    "They look different, but turned and scaled onto each other they match",
+    "A rotation of the hidden numbers leaves the loss unchanged, so each seed ends with different axes. The "
+    "triangle of beliefs is the same.",
 )

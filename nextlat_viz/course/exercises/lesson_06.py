@@ -1,13 +1,8 @@
 """Lesson 6, linear probes: a split of the rows that cannot carry an answer from one side to the other."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 from nextlat_viz.display import counted
 
 
@@ -18,7 +13,7 @@ def honest_split(tokens, episode, share, seed):
     return np.isin(number.reshape(-1), held_out)[episode]
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng):
     # All strings differ; then short strings, many of them twice; then rows in any order, and another share.
     tokens = np.array([[a, b, c, d] for a in (0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)])
     yield rng.permutation(tokens), np.repeat(np.arange(16), 4), 0.3, 0
@@ -27,7 +22,7 @@ def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield tokens, rng.permutation(np.repeat(np.arange(60), 5)), share, seed
 
 
-def _describe(tokens: Any, episode: Any, share: float, seed: int) -> str:
+def _describe(tokens, episode, share, seed):
     strings = len(np.unique(tokens, axis=0))
     return (
         f"{len(tokens)} episodes of {tokens.shape[1]} tokens, {strings} different strings among them; {len(episode)} "
@@ -35,7 +30,7 @@ def _describe(tokens: Any, episode: Any, share: float, seed: int) -> str:
     )
 
 
-def _judge(held_out: Any, tokens: Any, episode: Any, share: float, seed: int) -> str:
+def _judge(held_out, tokens, episode, share, seed):
     """Say what is wrong with a split, or "": many are right."""
     rows = np.asarray(held_out)
     if rows.shape != episode.shape or rows.dtype != bool:
@@ -75,10 +70,6 @@ def _judge(held_out: Any, tokens: Any, episode: Any, share: float, seed: int) ->
     return ""
 
 
-def _split_by_row(tokens, episode, share, seed):
-    return np.random.default_rng(seed).random(len(episode)) < share
-
-
 def _split_by_episode(tokens, episode, share, seed):
     held_out = np.random.default_rng(seed).permutation(len(tokens))[: round(share * len(tokens))]
     return np.isin(episode, held_out)
@@ -95,39 +86,37 @@ def _first_strings(tokens, episode, share, seed):
     return (number.reshape(-1) < round(share * len(strings)))[episode]
 
 
-def _row_numbers(tokens, episode, share, seed):
-    return np.flatnonzero(honest_split(tokens, episode, share, seed))
-
-
-EXERCISES = (
-    Exercise(
-        honest_split,
-        _cases,
-        describe=_describe,
-        judge=_judge,
-        mistakes=(
-            (_split_by_row, "Hidden states of one episode resemble each other, so this score is partly memory."),
-            (_split_by_episode, "In a small world the same string is drawn again and again."),
-            (_fitted_and_held_out_swapped, "The probe would be fitted on the small part and scored on the large one."),
-            (_first_strings, "The seed is not used."),
-            (_row_numbers, "The numbers of the rows are what np.flatnonzero makes of the answer."),
+exercise = Exercise(
+    honest_split,
+    _cases,
+    describe=_describe,
+    judge=_judge,
+    mistakes=(
+        (
+            lambda tokens, episode, share, seed: np.random.default_rng(seed).random(len(episode)) < share,
+            "Hidden states of one episode resemble each other, so this score is partly memory.",
         ),
-        hints=(
-            "Two rows may be on different sides only if their episodes have different tokens. So number the different "
-            "strings first.",
-            "strings, number = np.unique(tokens, axis=0, return_inverse=True) gives every episode the number of its "
-            "string.",
-            "Draw round(share * len(strings)) of these numbers with np.random.default_rng(seed). A row is held out if "
-            "the number of its episode's string was drawn: np.isin, then [episode].",
+        (_split_by_episode, "In a small world the same string is drawn again and again."),
+        (_fitted_and_held_out_swapped, "The probe would be fitted on the small part and scored on the large one."),
+        (_first_strings, "The seed is not used."),
+        (
+            lambda tokens, episode, share, seed: np.flatnonzero(honest_split(tokens, episode, share, seed)),
+            "The numbers of the rows are what np.flatnonzero makes of the answer.",
         ),
+    ),
+    hints=(
+        "Two rows may be on different sides only if their episodes have different tokens. So number the different "
+        "strings first.",
+        "strings, number = np.unique(tokens, axis=0, return_inverse=True) gives every episode the number of its "
+        "string.",
+        "Draw round(share * len(strings)) of these numbers with np.random.default_rng(seed). A row is held out if "
+        "the number of its episode's string was drawn: np.isin, then [episode].",
     ),
 )
 
-PREDICTIONS = (
-    Prediction(
-        "untrained_mess3",
-        "0.97",
-        "Attention with random weights still mixes the last few tokens into the state, and in Mess3 these nearly "
-        "settle the belief.",
-    ),
+prediction = RightOption(
+    "untrained_mess3",
+    "0.97",
+    "Attention with random weights still mixes the last few tokens into the state, and in Mess3 these nearly "
+    "settle the belief.",
 )

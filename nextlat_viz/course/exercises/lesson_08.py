@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import lazy_loader
-import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Function, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 
 torch = lazy_loader.load("torch")
 
@@ -22,14 +20,14 @@ def latent_losses(hidden, guess, head):
     return next_h, kl
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng):
     # Small errors, where SmoothL1 is a square; then large ones, where it is not.
     for positions, width, tokens, size in [(3, 2, 2, 0.3), (5, 4, 3, 1.0), (6, 3, 5, 4.0)]:
         hidden = rng.normal(size=(positions, width))
         yield hidden, hidden[1:] + size * rng.normal(size=(positions - 1, width)), rng.normal(size=(tokens, width))
 
 
-def _with_gradients(function: Function, hidden: Any, guess: Any, head: Any) -> dict[str, Any]:
+def _with_gradients(function, hidden, guess, head):
     """Call a function on tensors, and return both losses with their gradients at all three arguments."""
     tensors = {"hidden": hidden, "guess": guess, "head": head}
     leaves = {name: torch.tensor(values, requires_grad=True) for name, values in tensors.items()}
@@ -41,23 +39,23 @@ def _with_gradients(function: Function, hidden: Any, guess: Any, head: Any) -> d
         if loss.shape != ():
             raise ValueError(f"{name} has shape {tuple(loss.shape)}, expected a single number: take the mean")
         outcome[name] = float(loss)
-        found: Any = [None] * len(leaves)
+        gradients: Any = [None] * len(leaves)
         if loss.requires_grad:
-            found = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, allow_unused=True)
-        for (argument, leaf), gradient in zip(leaves.items(), found, strict=True):
+            gradients = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True, allow_unused=True)
+        for (argument, leaf), gradient in zip(leaves.items(), gradients, strict=True):
             zero = torch.zeros_like(leaf) if gradient is None else gradient
             outcome[f"gradient of {name} at {argument}"] = zero.numpy()
     return outcome
 
 
-def _describe(hidden: Any, guess: Any, head: Any) -> str:
+def _describe(hidden, guess, head):
     return (
         f"{len(hidden)} hidden states of {hidden.shape[1]} numbers, psi's guesses of all but the first, a head of "
         f"{len(head)} tokens"
     )
 
 
-def _divergence(target: Any, guess: Any, head: Any) -> Any:
+def _divergence(target, guess, head):
     """Mean of KL(head(target) || head(guess)) over positions, with nothing stopped."""
     log_p, log_q = (target @ head.T).log_softmax(-1), (guess @ head.T).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
@@ -89,14 +87,6 @@ def _nothing_stopped(hidden, guess, head):
     return torch.nn.functional.smooth_l1_loss(guess, hidden[1:]), _divergence(hidden[1:], guess, head)
 
 
-def _guess_stopped(hidden, guess, head):
-    return latent_losses(hidden, guess.detach(), head)
-
-
-def _not_shifted(hidden, guess, head):
-    return latent_losses(torch.cat([hidden[:1], hidden[:-1]]), guess, head)
-
-
 def _divergence_reversed(hidden, guess, head):
     next_h, _ = latent_losses(hidden, guess, head)
     return next_h, _divergence(guess, hidden[1:].detach(), head.detach())
@@ -116,71 +106,61 @@ def _divergence_averaged_over_tokens(hidden, guess, head):
     return next_h, kl / len(head)
 
 
-EXERCISES = (
-    Exercise(
-        latent_losses,
-        _cases,
-        describe=_describe,
-        call=_with_gradients,
-        mistakes=(
-            (
-                _target_not_stopped,
-                "The values are right, and a gradient reaches the targets. The states would be moved towards the "
-                "guesses, and all states at one point have the smallest loss of all. Stop it: hidden[1:].detach().",
-            ),
-            (
-                _target_stopped_once,
-                "The target of next_h is stopped, that of kl is not: both compare with hidden[1:].detach().",
-            ),
-            (
-                _head_not_frozen,
-                "The values are right, and kl trains the head. The head should learn from the true tokens alone: "
-                "head.detach().",
-            ),
-            (
-                _head_frozen_for_targets_only,
-                "The head is frozen where it reads the targets and trained where it reads the guesses: freeze both.",
-            ),
-            (
-                _nothing_stopped,
-                "The values are right, and no gradient is stopped: neither at the targets nor at the head.",
-            ),
-            (
-                _guess_stopped,
-                "The guesses are detached, so psi learns nothing. The stop-gradient belongs on the target.",
-            ),
-            (
-                _not_shifted,
-                "guess[0] is psi's guess of hidden[1], not of hidden[0]: compare with hidden[1:].",
-            ),
-            (
-                _divergence_reversed,
-                "The divergence is the wrong way round: KL(p || q) weighs with p, the prediction from the true state.",
-            ),
-            (_summed, "These are sums. Both losses are means over positions, next_h over dimensions too."),
-            (
-                _squared_error,
-                "next_h is the mean square. SmoothL1 is half the square up to 1, and then a straight line.",
-            ),
-            (
-                _divergence_averaged_over_tokens,
-                "kl is divided by the number of tokens: KL is a sum over tokens, and a mean over positions.",
-            ),
+exercise = Exercise(
+    latent_losses,
+    _cases,
+    describe=_describe,
+    call=_with_gradients,
+    mistakes=(
+        (
+            _target_not_stopped,
+            "The values are right, and a gradient reaches the targets. The states would be moved towards the "
+            "guesses, and all states at one point have the smallest loss of all. Stop it: hidden[1:].detach().",
         ),
-        hints=(
-            "The target is what the transformer computed, hidden[1:], as a constant: detach() makes a tensor one.",
-            "torch.nn.functional.smooth_l1_loss(guess, target) is next_h.",
-            "For kl let the head read both: (target @ head.T).log_softmax(-1) is log p, with guess it is log q. "
-            "KL = sum over tokens of p (log p - log q). Take its mean over positions, with the head detached.",
+        (
+            _target_stopped_once,
+            "The target of next_h is stopped, that of kl is not: both compare with hidden[1:].detach().",
         ),
+        (
+            _head_not_frozen,
+            "The values are right, and kl trains the head. The head should learn from the true tokens alone: "
+            "head.detach().",
+        ),
+        (
+            _head_frozen_for_targets_only,
+            "The head is frozen where it reads the targets and trained where it reads the guesses: freeze both.",
+        ),
+        (_nothing_stopped, "The values are right, and no gradient is stopped: neither at the targets nor at the head."),
+        (
+            lambda hidden, guess, head: latent_losses(hidden, guess.detach(), head),
+            "The guesses are detached, so psi learns nothing. The stop-gradient belongs on the target.",
+        ),
+        (
+            lambda hidden, guess, head: latent_losses(torch.cat([hidden[:1], hidden[:-1]]), guess, head),
+            "guess[0] is psi's guess of hidden[1], not of hidden[0]: compare with hidden[1:].",
+        ),
+        (
+            _divergence_reversed,
+            "The divergence is the wrong way round: KL(p || q) weighs with p, the prediction from the true state.",
+        ),
+        (_summed, "These are sums. Both losses are means over positions, next_h over dimensions too."),
+        (_squared_error, "next_h is the mean square. SmoothL1 is half the square up to 1, and then a straight line."),
+        (
+            _divergence_averaged_over_tokens,
+            "kl is divided by the number of tokens: KL is a sum over tokens, and a mean over positions.",
+        ),
+    ),
+    hints=(
+        "The target is what the transformer computed, hidden[1:], as a constant: detach() makes a tensor one.",
+        "torch.nn.functional.smooth_l1_loss(guess, target) is next_h.",
+        "For kl let the head read both: (target @ head.T).log_softmax(-1) is log p, with guess it is log q. "
+        "KL = sum over tokens of p (log p - log q). Take its mean over positions, with the head detached.",
     ),
 )
 
-PREDICTIONS = (
-    Prediction(
-        "belief_appears",
-        "In NextLat's alone",
-        "Without the secret, psi cannot guess the state that follows the coins. So the latent losses ask for it at "
-        "every token, and the next-token loss only where it is due.",
-    ),
+prediction = RightOption(
+    "belief_appears",
+    "In NextLat's alone",
+    "Without the secret, psi cannot guess the state that follows the coins. So the latent losses ask for it at "
+    "every token, and the next-token loss only where it is due.",
 )

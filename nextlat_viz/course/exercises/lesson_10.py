@@ -1,13 +1,8 @@
 """Lesson 10, intervening: the smallest edit of a hidden state after which a probe reads another belief."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
-from nextlat_viz.course.exercise import Exercise, Prediction
+from nextlat_viz.course.exercise import Exercise, RightOption
 
 
 def smallest_edit(hidden, W, c, target, C):
@@ -16,7 +11,7 @@ def smallest_edit(hidden, W, c, target, C):
     return C @ W.T @ np.linalg.solve(W @ C @ W.T, missing)
 
 
-def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
+def _cases(rng):
     # By hand: one number is read, 2 h1 + 1, and 5 is wanted. Then any probe, first with all directions alike.
     yield np.array([1.0, 1.0]), np.array([[2.0, 0.0]]), np.array([1.0]), np.array([5.0]), np.eye(2)
     for width, read, even in [(3, 1, True), (4, 2, True), (4, 2, False), (6, 3, False)]:
@@ -25,79 +20,59 @@ def _cases(rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
         yield rng.normal(size=width), rng.normal(size=(read, width)), rng.normal(size=read), rng.normal(size=read), C
 
 
-def _describe(hidden: Any, W: Any, c: Any, target: Any, C: Any) -> str:
+def _describe(hidden, W, c, target, C):
     shape = "C = 1, all directions alike" if np.array_equal(C, np.eye(len(C))) else "states spread unevenly by C"
     numbers = "one number" if len(W) == 1 else f"{len(W)} numbers"
     return f"a hidden state of {len(hidden)} numbers; the probe reads {numbers}; {shape}"
 
 
-def _edited_state(hidden, W, c, target, C):
-    return hidden + smallest_edit(hidden, W, c, target, C)
-
-
-def _intercept_forgotten(hidden, W, c, target, C):
-    return smallest_edit(hidden, W, np.zeros_like(c), target, C)
-
-
-def _present_reading_forgotten(hidden, W, c, target, C):
-    return C @ W.T @ np.linalg.solve(W @ C @ W.T, target)
-
-
-def _wrong_sign(hidden, W, c, target, C):
-    return -smallest_edit(hidden, W, c, target, C)
-
-
-def _not_divided(hidden, W, c, target, C):
-    return C @ W.T @ (target - W @ hidden - c)
-
-
-def _spread_ignored(hidden, W, c, target, C):
-    return smallest_edit(hidden, W, c, target, np.eye(len(C)))
-
-
-def _spread_inverted(hidden, W, c, target, C):
-    return smallest_edit(hidden, W, c, target, np.linalg.inv(C))
-
-
-EXERCISES = (
-    Exercise(
-        smallest_edit,
-        _cases,
-        describe=_describe,
-        mistakes=(
-            (_edited_state, "This is the state after the edit. The edit is what is added to it."),
-            (_intercept_forgotten, "The probe reads W h + c, and c is forgotten."),
-            (
-                _present_reading_forgotten,
-                "This edit adds the target to what is read. Add only what is missing: target - (W h + c).",
-            ),
-            (_wrong_sign, "The edit goes the other way: what is missing is the target less what is read now."),
-            (
-                _not_divided,
-                "The direction is right and the length is not: what is read changes by W C W' times what is missing. "
-                "Solve with W C W' first.",
-            ),
-            (
-                _spread_ignored,
-                "This is the shortest edit with a ruler. It is right while C = 1; where states spread unevenly it goes "
-                "where they never are. Use C.",
-            ),
-            (_spread_inverted, "C is inverted. The edit should be long where states differ much: multiply by C."),
+exercise = Exercise(
+    smallest_edit,
+    _cases,
+    describe=_describe,
+    mistakes=(
+        (
+            lambda hidden, W, c, target, C: hidden + smallest_edit(hidden, W, c, target, C),
+            "This is the state after the edit. The edit is what is added to it.",
         ),
-        hints=(
-            "The probe reads W h + c. Begin with what is missing: target - (W @ hidden + c), one number for each that "
-            "is read.",
-            "Look for an edit of the form e = C W' a. Then W e = (W C W') a must be what is missing.",
-            "a = np.linalg.solve(W @ C @ W.T, missing), and e = C @ W.T @ a.",
+        (
+            lambda hidden, W, c, target, C: smallest_edit(hidden, W, np.zeros_like(c), target, C),
+            "The probe reads W h + c, and c is forgotten.",
         ),
+        (
+            lambda hidden, W, c, target, C: C @ W.T @ np.linalg.solve(W @ C @ W.T, target),
+            "This edit adds the target to what is read. Add only what is missing: target - (W h + c).",
+        ),
+        (
+            lambda hidden, W, c, target, C: -smallest_edit(hidden, W, c, target, C),
+            "The edit goes the other way: what is missing is the target less what is read now.",
+        ),
+        (
+            lambda hidden, W, c, target, C: C @ W.T @ (target - W @ hidden - c),
+            "The direction is right and the length is not: what is read changes by W C W' times what is missing. "
+            "Solve with W C W' first.",
+        ),
+        (
+            lambda hidden, W, c, target, C: smallest_edit(hidden, W, c, target, np.eye(len(C))),
+            "This is the shortest edit with a ruler. It is right while C = 1; where states spread unevenly it goes "
+            "where they never are. Use C.",
+        ),
+        (
+            lambda hidden, W, c, target, C: smallest_edit(hidden, W, c, target, np.linalg.inv(C)),
+            "C is inverted. The edit should be long where states differ much: multiply by C.",
+        ),
+    ),
+    hints=(
+        "The probe reads W h + c. Begin with what is missing: target - (W @ hidden + c), one number for each that "
+        "is read.",
+        "Look for an edit of the form e = C W' a. Then W e = (W C W') a must be what is missing.",
+        "a = np.linalg.solve(W @ C @ W.T, missing), and e = C @ W.T @ a.",
     ),
 )
 
-PREDICTIONS = (
-    Prediction(
-        "euclidean_edit",
-        "The probe reads the new belief, and the prediction hardly moves",
-        "The shortest edit goes along directions in which the states hardly differ. The probe weighs these heavily, "
-        "and the model does not use them.",
-    ),
+prediction = RightOption(
+    "euclidean_edit",
+    "The probe reads the new belief, and the prediction hardly moves",
+    "The shortest edit goes along directions in which the states hardly differ. The probe weighs these heavily, "
+    "and the model does not use them.",
 )

@@ -1,8 +1,8 @@
-"""The training panel: loss and headline measure over the training steps, and the latents at some of them."""
+"""Training: its panel, with the measures and the latents over the steps, and `LossMonitor` while a model trains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets
@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 
 from nextlat_viz.display import distinct, escape, shorten
+from nextlat_viz.errors import shown
 from nextlat_viz.figures.emergence import clouds_over_training
 from nextlat_viz.figures.layout import heading
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.figures.training import training_curves
+from nextlat_viz.figures.training import loss_curves, training_curves
 from nextlat_viz.notebook import colors, controls
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
-from nextlat_viz.notebook.panel import Panel, take_legend, text_line
+from nextlat_viz.notebook.panel import Box, Panel, take_legend, text_line
 from nextlat_viz.notebook.panels.answers import sentence
-from nextlat_viz.notebook.plot import Points
+from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.threads import Results
 from nextlat_viz.worlds.headline import headline
@@ -224,3 +225,54 @@ def _low(figure: Any) -> Any:
         figure.add_annotation(heading(y.title.text, x=x.domain[0], font={"size": 11}))
         y.title.text = ""
     return figure.update_layout(margin={"t": 26, "b": 36, "l": 40})
+
+
+class LossMonitor(Box):
+    """Validation losses, drawn while models train, against the Bayes floor where it is known.
+
+    Parameters
+    ----------
+    theme : {"auto", "light", "dark"}
+
+    Examples
+    --------
+    >>> monitor = LossMonitor()
+    >>> report = monitor.watch("NextLat")
+    >>> report({"step": 100, "loss": 0.58, "floor": 0.56})
+    >>> monitor.metrics["NextLat"]["loss"].tolist()
+    [0.58]
+    """
+
+    def __init__(self, theme: Theme = "auto") -> None:
+        self._rows: dict[str, list[dict[str, float | int]]] = {}
+        self._theme: Theme = theme
+        self.plot = Plot(self._figure())
+        super().__init__()
+        self.children = (self.plot,)
+
+    @property
+    def metrics(self) -> dict[str, pd.DataFrame]:
+        """What has been measured so far, a table per model."""
+        return {label: pd.DataFrame(rows) for label, rows in self._rows.items()}
+
+    def watch(self, label: str) -> Callable[[Mapping[str, float | int]], None]:
+        """Return ``on_validation=`` for `nextlat_viz.train` or `nextlat_viz.finetune`: it draws this model's curve."""
+        rows = self._rows.setdefault(label, [])
+
+        def add(row: Mapping[str, float | int]) -> None:
+            if not isinstance(row, Mapping) or not {"step", "loss"} <= row.keys():
+                raise ValueError(f"row must be a dict with 'step' and 'loss', got {shown(row)}")
+            rows.append(dict(row))
+            self.plot.become(self._figure())
+
+        return add
+
+    def __dir__(self) -> list[str]:
+        return ["close", "metrics", "plot", "watch"]
+
+    def _figure(self) -> Any:
+        measured = {label: table for label, table in self.metrics.items() if len(table)}
+        if measured:
+            return loss_curves(measured, title="Loss while training", theme=self._theme)
+        figure = loss_curves({"waiting": pd.DataFrame({"step": [], "loss": []})}, theme=self._theme)
+        return figure.update_layout(title="Loss while training: nothing measured yet", showlegend=False)

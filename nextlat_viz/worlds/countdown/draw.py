@@ -112,13 +112,9 @@ def _join(figure: go.Figure, number: _Number, read: bool) -> None:
     sign = number.column - _GAP
     upper, lower = number.operands
     line = {"width": 2.5, "color": INK} if read else {"width": 1, "color": INK, "dash": "dot"}
-    figure.add_scatter(
-        x=[upper.column, sign, lower.column, None, sign, number.column],
-        y=[upper.row, number.row, lower.row, None, number.row, number.row],
-        mode="lines",
-        line=line,
-        hoverinfo="skip",
-    )
+    joint, gap = (sign, number.row), (np.nan, np.nan)
+    ends = [(upper.column, upper.row), joint, (lower.column, lower.row), gap, joint, (number.column, number.row)]
+    drawing.add_lines(figure, ends, line)
     if read:
         equation = f"{upper.value} {number.sign} {lower.value} = {number.value}"
         hover = [equation if number.true else f"{equation} is false"]

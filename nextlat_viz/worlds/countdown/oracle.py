@@ -136,7 +136,7 @@ def _step_probabilities(
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class SolutionCheck:
     """Which equations of each episode are correct.
 
     Attributes
@@ -167,7 +167,7 @@ def verdict_on(
     target: Int[np.ndarray, " episodes"],
     solution: Int[np.ndarray, "episodes equations 5"],
     limit: int,
-) -> Verdict:
+) -> SolutionCheck:
     """Check each equation; token ids outside the vocabulary are neither numbers nor operations."""
     rows = np.arange(len(inputs))
     pool = np.where(_number(inputs, limit), inputs, -1)
@@ -186,7 +186,7 @@ def verdict_on(
         pool = np.where(usable[:, None], rest, pool)
         well_formed[:, k], available[:, k] = formed, usable
     solved = (available & true).all(1) & (solution[:, -1, 4] == target)
-    return Verdict(well_formed, available, true, solved)
+    return SolutionCheck(well_formed, available, true, solved)
 
 
 def take(

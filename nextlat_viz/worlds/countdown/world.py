@@ -197,7 +197,7 @@ class Countdown(World):
             digest = scrambled(digest ^ column)
         return (digest >> np.uint64(11)) / 2.0**53 < self._held_out
 
-    def verify(self, tokens: Tokens) -> oracle.Verdict:
+    def verify(self, tokens: Tokens) -> oracle.SolutionCheck:
         """Check the solutions in any tokens, equation by equation.
 
         Inputs and target are read from the prompt. A false equation still uses its operands and adds the result as

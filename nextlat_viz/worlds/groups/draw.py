@@ -99,27 +99,18 @@ def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
     figure = Figure(layout=drawing.layout(width, height))
     where = element_places(world)
     for k, generator in enumerate(world.generators):
-        figure.add_scatter(
-            **drawing.segments(where, where[world.table[:, generator]]),
-            mode="lines",
-            line={"width": 2, "color": state_colour(k)},
-            opacity=0.75,
-            name=escape(shorten(f"then {world.vocabulary[generator]}")),
-            hoverinfo="skip",
-        )
+        name = escape(shorten(f"then {world.vocabulary[generator]}"))
+        places, line = drawing.segments(where, where[world.table[:, generator]]), {"width": 2, "color": state_colour(k)}
+        drawing.add_lines(figure, places, line, opacity=0.75, name=name, showlegend=True)
     orders = zip(world.vocabulary, world.order, strict=True)
     hover = [f"{escape(shorten(name))}<br>order {order}" for name, order in orders]
     drawing.add_dots(figure, where, hover, size=9, color=INK, line={"width": 0})
     figure.update_xaxes(range=[-1.08, 1.08])
     figure.update_yaxes(range=[where[:, 1].min() - 0.08, where[:, 1].max() + 0.08])
-    drawing.add_caption(
-        figure,
-        f"{world.name}: {len(where)} elements and the steps between them",
-        "A dot is an element; a line multiplies it from the right by the generator named above.",
-    )
-    figure.update_layout(
-        showlegend=True, legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1, "yanchor": "bottom"}
-    )
+    note = "A dot is an element; a line multiplies it from the right by the generator named above."
+    drawing.add_caption(figure, f"{world.name}: {len(where)} elements and the steps between them", note)
+    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1, "yanchor": "bottom"}
+    figure.update_layout(showlegend=True, legend=legend)
     _label(figure, where[world.identity], world.vocabulary[world.identity], INK)
     return figure
 
@@ -133,7 +124,7 @@ def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position
     line = {"width": 2.5, "color": CURSOR}
     recent = max(0, len(path) - 1 - _RECENT)
     for part, opacity in ((path[: recent + 1], 0.18), (path[recent:], 0.8)):
-        figure.add_scatter(x=part[:, 0], y=part[:, 1], mode="lines", line=line, opacity=opacity, **drawing.QUIET)
+        drawing.add_lines(figure, part, line, opacity=opacity)
     drawing.add_ring(figure, path[-1], 18)
     product = world.vocabulary[labels[-1]]
     if labels[-1] != world.identity:
@@ -183,12 +174,10 @@ def draw_strip(
         drawing.add_text(figure, (t, floor - 0.1), text, 11, colour, yanchor="top", textangle=angle)
     frame = {"x0": position - 0.36, "x1": position + 0.36, "y0": floor + 0.1, "y1": 0.5}
     figure.add_shape(type="rect", line={"width": 2, "color": CURSOR}, **frame)
-    product = world.vocabulary[labels[position - first]]
-    drawing.add_caption(
-        figure,
-        f"{world.name}: after {counted(position, 'token')} the product is {product}",
-        "A line is a thing and its height the place; below are the elements read.",
+    title = (
+        f"{world.name}: after {counted(position, 'token')} the product is {world.vocabulary[labels[position - first]]}"
     )
+    drawing.add_caption(figure, title, "A line is a thing and its height the place; below are the elements read.")
     return figure
 
 
@@ -200,16 +189,10 @@ def _track(
     now = position - first
     for part, opacity in ((slice(0, now + 1), 1.0), (slice(now, None), 0.25)):
         held = (t[part, None] + np.array([-0.3, 0.3])).ravel()
-        style = {"mode": "lines", "line": {"width": 4, "color": colour}, "opacity": opacity}
-        figure.add_scatter(x=held, y=np.repeat(line[part], 2), **style, **drawing.QUIET)
+        places = np.stack([held, np.repeat(line[part], 2)], axis=1)
+        drawing.add_lines(figure, places, {"width": 4, "color": colour}, opacity=opacity)
         shown = part if opacity == 1.0 else slice(now + 1, None)
-        drawing.add_dots(
-            figure,
-            np.stack([t[shown], line[shown]], axis=1),
-            [f"{escape(shorten(name))} after {counted(int(k), 'token')}" for k in t[shown]],
-            [name] * len(t[shown]) if len(name) == 1 else (),
-            12,
-            size=19 if len(name) == 1 else 9,
-            color=colour,
-        )
+        hover = [f"{escape(shorten(name))} after {counted(int(k), 'token')}" for k in t[shown]]
+        text, size = ([name] * len(hover), 19) if len(name) == 1 else ([], 9)
+        drawing.add_dots(figure, np.stack([t, line], axis=1)[shown], hover, text, 12, size=size, color=colour)
         figure.data[-1].opacity = opacity

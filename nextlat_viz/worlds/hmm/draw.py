@@ -69,8 +69,7 @@ def draw_beliefs(
         if position:
             beliefs = np.concatenate([beliefs, world.belief(episode.tokens[:, :position])[0]])
         path = world.belief_coordinates(beliefs)
-        line = {"width": 2, "color": CURSOR}
-        figure.add_scatter(x=path[:, 0], y=path[:, 1], mode="lines", line=line, opacity=0.7, **drawing.QUIET)
+        drawing.add_lines(figure, path, {"width": 2, "color": CURSOR}, opacity=0.7)
         drawing.add_ring(figure, path[-1], 18)
     return figure
 
@@ -106,13 +105,8 @@ def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> g
     hover = np.array([_hover(world, tree, k) for k in range(len(tree))], dtype=object)
     if world.generalised:
         colour = {"color": tree.depth[order], "colorscale": SEQUENTIAL, "showscale": True}
-        bar = {
-            "title": {"text": "tokens<br>read", "font": {"size": 12}},
-            "thickness": 10,
-            "len": 0.5,
-            "y": 0,
-            "yanchor": "bottom",
-        }
+        title = {"text": "tokens<br>read", "font": {"size": 12}}
+        bar = {"title": title, "thickness": 10, "len": 0.5, "y": 0, "yanchor": "bottom"}
         groups = {"": (order, colour | {"colorbar": bar})}
     elif world.n_states <= 3:
         groups = {"": (order, {"color": _mixed_colours(tree.beliefs[order])})}
@@ -155,24 +149,13 @@ def _moves(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
         along = ends - starts
         aside = np.stack([-along[:, 1], along[:, 0]], axis=1)
         aside *= 0.012 / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
-        style = {"name": escape(shorten(name)), "legendgroup": str(token), "hoverinfo": "skip"}
+        style = {"name": escape(shorten(name)), "legendgroup": str(token)}
         line = {"width": 2, "color": state_colour(token)}
-        figure.add_scatter(
-            **drawing.segments(starts + aside, ends + aside),
-            mode="lines+markers",
-            line=line,
-            marker={
-                "symbol": "arrow",
-                "angleref": "previous",
-                "size": [0, 11, 0] * len(ends),
-                "opacity": 1,
-                "line_width": 0,
-            },
-            showlegend=False,
-            **style,
-        )
+        arrow = {"symbol": "arrow", "angleref": "previous", "opacity": 1, "line_width": 0}
+        marker, places = arrow | {"size": [0, 11, 0] * len(ends)}, drawing.segments(starts + aside, ends + aside)
+        drawing.add_lines(figure, places, line, mode="lines+markers", marker=marker, **style)
         # The legend entry is a line: arrowheads in a legend are drawn at an arbitrary angle.
-        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, **style)
+        drawing.add_lines(figure, [np.nan, np.nan], line, showlegend=True, **style)
     figure.update_layout(showlegend=True, legend_title_text="token")
     title = f"{world.name}: how the first two tokens move the belief"
     drawing.add_caption(figure, title, f"No hidden states. {world.belief_axes}")
@@ -186,7 +169,7 @@ def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
     if world.generalised:
         if world.n_states == 3:
             angle = np.linspace(0, 2 * np.pi, 181)
-            figure.add_scatter(x=np.cos(angle), y=np.sin(angle), mode="lines", line=line, **drawing.QUIET)
+            drawing.add_lines(figure, np.stack([np.cos(angle), np.sin(angle)], axis=1), line)
         return
     if world.n_states <= 2:
         figure.update_xaxes(range=[-0.2, 1.2])
@@ -194,8 +177,7 @@ def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
     centre = corners.mean(0)
     # The corners lie on a circle, so their order around the centre is that of the outline.
     around = np.argsort(np.arctan2(*(corners - centre).T))
-    ring = np.append(around, around[0])
-    figure.add_scatter(x=corners[ring, 0], y=corners[ring, 1], mode="lines", line=line, **drawing.QUIET)
+    drawing.add_lines(figure, corners[np.append(around, around[0])], line)
     for name, corner in zip(world.state_names, corners, strict=True):
         # Above or below its corner: beside it, a name needs room that a narrow panel does not have.
         shift = 22 if world.n_states > 2 and corner[1] > centre[1] - 1e-9 else -22

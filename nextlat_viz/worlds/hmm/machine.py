@@ -63,11 +63,8 @@ def machine(world: HiddenMarkovWorld, width: int, height: int) -> go.Figure:
             drawing.add_text(figure, place, f"<b>{name}</b>", yshift=-_NODE - 10)
     figure.update_xaxes(range=[-across / 2, across / 2])
     figure.update_yaxes(range=[-up / 2, up / 2])
-    drawing.add_caption(
-        figure,
-        f"{world.name}: hidden states and moves",
-        "An arrow is a move, labelled with its tokens and their probabilities.",
-    )
+    note = "An arrow is a move, labelled with its tokens and their probabilities."
+    drawing.add_caption(figure, f"{world.name}: hidden states and moves", note)
     return figure
 
 
@@ -137,30 +134,14 @@ def _draw_arrow(figure: go.Figure, world: HiddenMarkovWorld, arrow: Arrow) -> No
     side = np.array([-back[1], back[0]]) * 0.42
     head = np.stack([tip, tip - back + side, tip - back - side, tip])
     names = [escape(shorten(world.state_names[state], drawing.HOVER)) for state in (arrow.source, arrow.target)]
-    figure.add_scatter(
-        x=shaft[:, 0],
-        y=shaft[:, 1],
-        mode="lines",
-        line={"width": 1.2 + 1.8 * arrow.probability, "color": INK},
-        hovertext=f"{names[0]} → {names[1]}<br>" + "<br>".join(arrow.label),
-        hoverinfo="text",
-    )
-    figure.add_scatter(
-        x=head[:, 0],
-        y=head[:, 1],
-        mode="lines",
-        fill="toself",
-        fillcolor=INK,
-        line={"width": 0.5, "color": INK},
-        hoverinfo="skip",
-    )
+    hover = f"{names[0]} → {names[1]}<br>" + "<br>".join(arrow.label)
+    line = {"width": 1.2 + 1.8 * arrow.probability, "color": INK}
+    drawing.add_lines(figure, shaft, line, hovertext=hover, hoverinfo="text")
+    drawing.add_lines(figure, head, {"width": 0.5, "color": INK}, fill="toself", fillcolor=INK)
 
 
 def _draw_labels(
-    figure: go.Figure,
-    arrows: list[Arrow],
-    places: Float[np.ndarray, "states 2"],
-    edge: Float[np.ndarray, " 2"],
+    figure: go.Figure, arrows: list[Arrow], places: Float[np.ndarray, "states 2"], edge: Float[np.ndarray, " 2"]
 ) -> None:
     """Place each label next to its arrow, with little overlap."""
     halves = np.array(

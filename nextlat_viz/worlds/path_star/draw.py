@@ -12,7 +12,7 @@ from nextlat_viz.display import counted
 from nextlat_viz.plotting import CURSOR, INK, Figure
 from nextlat_viz.worlds import drawing
 from nextlat_viz.worlds.base import Episodes
-from nextlat_viz.worlds.drawing import QUIET, picture, state_colour
+from nextlat_viz.worlds.drawing import picture, state_colour
 from nextlat_viz.worlds.path_star.world import PathStar
 
 _LARGEST_NODE = 32.0
@@ -38,12 +38,10 @@ def draw_star(
     for arm, nodes in enumerate(arms.tolist()):
         for tail, head in pairwise(nodes):
             read_line, ahead = {"width": 3, "color": state_colour(arm)}, {"width": 1, "color": INK, "dash": "dot"}
-            x, y = np.stack([places[tail], places[head]], axis=1)
             line = read_line if (tail, head) in edges else ahead
-            figure.add_scatter(x=x, y=y, mode="lines", line=line, **QUIET)
+            drawing.add_lines(figure, [places[tail], places[head]], line)
     answer = [int(token) for token in tokens[world.prompt : at] if int(token) in places]
-    path = np.array([places[node] for node in answer]).reshape(-1, 2)
-    figure.add_scatter(x=path[:, 0], y=path[:, 1], mode="lines", line={"width": 7, "color": CURSOR}, **QUIET)
+    drawing.add_lines(figure, [places[node] for node in answer], {"width": 7, "color": CURSOR})
     _nodes(figure, arms, places, size, set(answer))
     current = int(tokens[at - 1]) if at else -1
     if current in places:

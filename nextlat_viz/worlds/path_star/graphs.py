@@ -24,10 +24,7 @@ def distinct_problems(
 
 
 def stars(
-    tails: Int[np.ndarray, "episodes edges"],
-    heads: Int[np.ndarray, "episodes edges"],
-    arms: int,
-    nodes_per_arm: int,
+    tails: Int[np.ndarray, "episodes edges"], heads: Int[np.ndarray, "episodes edges"], arms: int, nodes_per_arm: int
 ) -> tuple[Bool[np.ndarray, " episodes"], Int[np.ndarray, "episodes arms nodes"]]:
     """Whether lists of edges with distinct heads are a star, and its arms where they are."""
     size, rows = int(max(tails.max(initial=0), heads.max(initial=0))) + 1, np.arange(len(tails))[:, None]

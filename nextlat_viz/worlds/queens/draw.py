@@ -77,7 +77,7 @@ def draw_queens(
     figure.add_scatter(**crowns(given, size), fillcolor=GIVEN)
     first, second = np.nonzero(np.triu(boards.attacks(size)) & (answers[0] > 0) & (answers[0] > 0)[:, None])
     lines = drawing.segments(centres(first, size), centres(second, size))
-    figure.add_scatter(**lines, mode="lines", line={"color": CURSOR, "width": 3}, **drawing.QUIET)
+    drawing.add_lines(figure, lines, {"color": CURSOR, "width": 3})
     hover = [escape(text) for text in _cells(world, known)]
     drawing.add_dots(figure, centres(np.arange(world.length), size), hover, size=0.9 * pixels, opacity=0)
     if position:

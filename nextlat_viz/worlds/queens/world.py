@@ -232,7 +232,7 @@ class Queens(World):
         return np.stack([1 - queen, queen], axis=-1)
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions 2"]:
-        """How a board may continue, read cell by cell: with a given queen wherever the board can still be completed."""
+        """Legal next cells of boards read cell by cell: a given queen wherever the board can still be completed."""
         tokens = checks.tokens(self, tokens)
         queens = np.pad(self.solutions, ((0, 0), (0, max(0, tokens.shape[1] + 1 - self.length))))
         possible = np.ones((len(tokens), len(self.solutions)), bool)

@@ -178,7 +178,7 @@ class Narrator:
 def facts(
     now: Telling, places: int, hands: int, asked: Int[np.ndarray, " stories"]
 ) -> dict[str, Bool[np.ndarray, "rows stories"]]:
-    """What the next words depend on, by name; ``asked`` is the pronoun of the entity asked about.
+    """The facts that the next words depend on, by name; ``asked`` is the pronoun of the entity asked about.
 
     Facts of each thing: the subject can take it, holds it, sees it; it has been found, or not. Facts of each person: is
     in the same place as the subject, can receive a thing; has the thing asked about. Facts of each place: the subject

@@ -52,6 +52,11 @@ class Story(World):
     questions : float
         Fraction of sentences that are questions, in [0, 1].
 
+    Attributes
+    ----------
+    people, places, things : tuples of str
+        Names of them.
+
     Raises
     ------
     ValueError
@@ -65,6 +70,7 @@ class Story(World):
     He grabbed the ball and walked to the garden. Where is the ball? It is in the garden
     """
 
+    name = "story"
     pictures = ("map",)
     splits = ("train", "test")
 
@@ -78,32 +84,11 @@ class Story(World):
             checks.integer("hands", hands),
             checks.number("questions", questions),
         )
-        self.name = "story"
-        self.spec = {
-            "name": "story",
-            "people": narrator.people,
-            "places": narrator.places,
-            "things": narrator.things,
-            "hands": narrator.hands,
-            "questions": narrator.questions,
-        }
+        sizes = ("people", "places", "things", "hands", "questions")
+        self.spec = {"name": self.name, **{size: getattr(narrator, size) for size in sizes}}
+        self.people, self.places, self.things = narrator.names.values()
         self.vocabulary = narrator.tables.vocabulary
         self.opening_length = 5 * narrator.people + 1
-
-    @property
-    def people(self) -> tuple[str, ...]:
-        """Names of the people, women and men alternating."""
-        return self.narrator.names["PERSON"]
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Names of the places."""
-        return self.narrator.names["PLACE"]
-
-    @property
-    def things(self) -> tuple[str, ...]:
-        """Names of the things."""
-        return self.narrator.names["THING"]
 
     @property
     def state_values(self) -> dict[str, tuple[str, ...]]:

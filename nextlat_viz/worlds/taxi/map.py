@@ -126,8 +126,8 @@ def _paths(streets: Streets, rides: ArrayLike | Sequence[ArrayLike] | None) -> l
     return paths
 
 
-def _segments(streets: Streets, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, Float[np.ndarray, " points"]]:
-    """``x`` and ``y`` of one trace with a straight line for each pair of intersections."""
+def _segments(streets: Streets, pairs: Int[np.ndarray, "pairs 2"]) -> Float[np.ndarray, "points 2"]:
+    """Places of one trace with a straight line for each pair of intersections."""
     places = np.stack([streets.x, streets.y], axis=1)
     return drawing.segments(places[pairs[:, 0]], places[pairs[:, 1]])
 
@@ -147,7 +147,7 @@ def _draw_streets(figure: go.Figure, streets: Streets, faded: bool) -> list[str]
     opacity = _FADED if faded else 1.0
     for chosen, wide in ((one_way, 1.0), (~one_way, 2.2)):
         line = {"width": wide if small else 0.8, "color": INK}
-        figure.add_scatter(**_segments(streets, pairs[chosen]), mode="lines", line=line, opacity=opacity, **QUIET)
+        drawing.add_lines(figure, _segments(streets, pairs[chosen]), line, opacity=opacity)
     if not one_way.any() or one_way.sum() > _LEGIBLE_ARROWS:
         return []
     _draw_arrows(figure, streets, pairs[one_way], {"size": 6, "color": INK, "opacity": opacity})
@@ -176,15 +176,10 @@ def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bo
         chosen = (total >= low) & (total <= high)
         place = band / max(len(bands) - 1, 1)
         colour = SEQUENTIAL[round(place * (len(SEQUENTIAL) - 1))] if high else INK
-        figure.add_scatter(
-            **_segments(streets, pairs[chosen]),
-            mode="lines",
-            line={"width": 0.7 + 3.3 * place, "color": colour},
-            opacity=_FADED if faded or not high else 1.0,
-            name=_amount(low) if low == high else f"{_amount(low)} to {_amount(high)}",
-            hoverinfo="skip",
-            showlegend=True,
-        )
+        line, name = {"width": 0.7 + 3.3 * place, "color": colour}, _amount(low)
+        style = {"opacity": _FADED if faded or not high else 1.0, "showlegend": True}
+        style["name"] = name if low == high else f"{name} to {_amount(high)}"
+        drawing.add_lines(figure, _segments(streets, pairs[chosen]), line, **style)
     figure.update_layout(showlegend=True, legend_title_text="times taken")
 
 
@@ -230,7 +225,7 @@ def _draw_path(
     for chosen, dash in ((is_street, {}), (~is_street, lost)):
         if chosen.any():
             style = {"color": CURSOR} | line | dash
-            figure.add_scatter(**_segments(streets, moves[chosen]), mode="lines", line=style, opacity=0.9, **QUIET)
+            drawing.add_lines(figure, _segments(streets, moves[chosen]), style, opacity=0.9)
     if arrows and len(streets.nodes) <= _AFFORDABLE_NAMES:
         _draw_arrows(figure, streets, moves, {"size": 11, "color": CURSOR})
 

@@ -13,14 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nextlat_viz.errors import unknown
-from nextlat_viz.worlds.taxi.streets import (
-    COMPASS,
-    OCTANT,
-    Streets,
-    bearings,
-    nearest_directions,
-    require_connected,
-)
+from nextlat_viz.worlds.taxi.streets import COMPASS, OCTANT, Streets, bearings, nearest_directions, require_connected
 
 if TYPE_CHECKING:
     import networkx
@@ -146,9 +139,7 @@ def _given_turns(
     return turns
 
 
-def _laid_out(
-    turns: Int[np.ndarray, "nodes 8"],
-) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+def _laid_out(turns: Int[np.ndarray, "nodes 8"]) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
     """Positions such that every street is as nearly as possible one block long in its direction, by least squares.
 
     If that puts two intersections on one spot, as for a ring of streets to the north, a spring layout is taken.

@@ -33,11 +33,7 @@ def helsinki(largest: bool = True, merge: bool = True) -> Streets:
 
 
 def from_pbf(
-    path: Path,
-    name: str | None = None,
-    largest: bool = True,
-    merge: bool = True,
-    attribution: str = OPENSTREETMAP,
+    path: Path, name: str | None = None, largest: bool = True, merge: bool = True, attribution: str = OPENSTREETMAP
 ) -> Streets:
     """Read the driving network of an OpenStreetMap extract; intersections are named after their streets."""
     pyrosm = _pyrosm(f"reading {path.name}")
@@ -192,7 +188,7 @@ def _label(table: Path | DataFrame, argument: str) -> str:
 
 
 def _table(source: Path | DataFrame, argument: str) -> tuple[str, list[str], Iterator[tuple[str, dict[str, str]]]]:
-    """What errors call a CSV file or a DataFrame, its header, and its rows as text with their places."""
+    """Name of a CSV file or a DataFrame in errors, its header, and its rows as text with their places."""
     if isinstance(source, Path):
         return str(source), *_csv(source)
     text = source.astype(object).where(source.notna(), "").map(lambda value: str(value).strip())

@@ -203,7 +203,7 @@ def follow(rides: Rides, tokens: Int[np.ndarray, "episodes positions"]) -> Follo
 
 
 def refusal(rides: Rides, token: int, position: int, before: tuple[int, int, int]) -> str:
-    """Why a token is not legal at a position, from 1, given node, destination and moves left before it."""
+    """The reason why a token is not legal at a position, from 1, given node, destination and moves left before it."""
     name = rides.streets.nodes.__getitem__
     node, destination, left = before
     if position <= PROMPT:

@@ -23,7 +23,7 @@ City: TypeAlias = (
     "str | os.PathLike[str] | Streets | networkx.Graph | DataFrame | Mapping[str, Any] "
     "| Sequence[str | os.PathLike[str] | DataFrame]"
 )
-"""What ``streets`` takes as a city."""
+"""A city, as ``streets`` takes it."""
 
 _SMALLEST_WITH_A_PARK = 9
 # Distances between all pairs of intersections take seconds up to here.

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from nextlat_viz import io
+from nextlat_viz.paths import cache_dir
 
 _FORMAT = "nextlat_viz.text/1"
 
@@ -33,9 +34,7 @@ class Packed:
 
 def folder() -> Path:
     """Folder of the cache, which may not exist yet."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("nextlat_viz", appauthor=False) / "text"
+    return cache_dir() / "text"
 
 
 def key(**made_from: Any) -> str:

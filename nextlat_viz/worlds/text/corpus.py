@@ -96,11 +96,7 @@ def read_dataset(source: TextSource) -> tuple[list[str], str]:
     columns = [source.column]
     try:
         rows = datasets.load_dataset(
-            source.name,
-            source.subset,
-            split="train",
-            revision=source.revision,
-            streaming=source.limit is not None,
+            source.name, source.subset, split="train", revision=source.revision, streaming=source.limit is not None
         )
         for row in itertools.islice(rows, source.limit):
             columns = list(row)

@@ -45,7 +45,7 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from nextlat_viz.worlds.text import text
+    >>> from nextlat_viz.worlds import text
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "mice.txt"
     ...     _ = path.write_text("<|endoftext|>".join(f'"{k} mice!" said Tim.' for k in range(50)))

@@ -29,13 +29,12 @@ class Text(World):
     documents; ``"frequencies"``, the frequency of each token by rank.
     """
 
+    name = "text"
     pictures = ("passage", "frequencies")
 
     def __init__(self, packed: Packed, spec: Spec, entry: str) -> None:
         self._packed, self._entry = packed, entry
-        self.name = "text"
-        self.spec = spec
-        self.tokenizer = packed.tokenizer
+        self.spec, self.tokenizer = spec, packed.tokenizer
         self._bytes = corpus.token_bytes(packed.tokenizer)
         self.vocabulary = tuple(map(corpus.readable, self._bytes))
         self.boundary = self._bytes.index(BOUNDARY.encode())
