@@ -83,9 +83,7 @@ def notebook(opened: Notebook) -> Notebook:
 
 def run_afresh(notebook: Notebook) -> None:
     notebook.page.evaluate("([source]) => lab.panel.content.model.sharedModel.cells[0].setSource(source)", [CELL])
-    # What ran before would look finished at once.
-    notebook.execute("notebook:clear-all-cell-outputs")
-    notebook.run_all()
+    notebook.run_again()
 
 
 def stage(notebook: Notebook) -> Plot:

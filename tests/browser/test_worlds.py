@@ -95,3 +95,7 @@ def test_seen_light_and_dark(gallery: Notebook) -> None:
             stepper(gallery, name).evaluate("element => element.scrollIntoView({block: 'start'})")
             gallery.screenshot(f"{name}-{theme.lower()}")
     gallery.theme("JupyterLab Light")
+
+
+def test_runs_a_second_time(gallery: Notebook) -> None:
+    gallery.run_again(300)
