@@ -186,11 +186,15 @@ def test_a_missing_browser_is_reported_before_the_work(command, tmp_path, monkey
 @pytest.mark.filterwarnings("default:images are left out")
 def test_demo_without_a_browser_writes_the_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export, "browser", lambda: None)
+    monkeypatch.setattr(sys.modules["nextlat_viz.pages.demo"], "pair_figures", lambda group: {})
     main(["demo", "--shipped", "--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert "images are left out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+# It lays out a UMAP, which one process has compiled for other tests.
+@pytest.mark.xdist_group("umap")
 def test_demo_writes_report_and_figures_with_provenance(tmp_path, capsys):
     main(["demo", "--shipped", "--out", str(tmp_path / "demo")])
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
