@@ -38,9 +38,14 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 browser: $(VENV)/.installed-dev
 	$(BIN)/python tests/browser/chromium.py
 
-# The browser is looked for first: what is missing is reported before the minutes of tests.
-test: browser lint  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# The browser is looked for first: what is missing is reported before the minutes of tests. mypy takes one core for a
+# minute, so it runs beside the tests.
+test: browser  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/mypy & types=$$!; \
+	  $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder; tests=$$?; \
+	  wait $$types || { echo "mypy failed: its errors are above, or run make lint"; exit 1; }; exit $$tests
 
 docs: $(VENV)/.installed-dev  ## build the documentation site in build/docs; warnings are errors
 	$(BIN)/python docs/build.py

@@ -50,6 +50,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["XDG_CACHE_HOME"] = before
 
 
+@pytest.fixture(autouse=True)
+def no_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No explorer lays out a UMAP: without an event loop its test would wait for it, longer than for all else."""
+    from nextlat_viz import analysis
+    from nextlat_viz.errors import LatentsError
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise LatentsError("no UMAP in this test")
+
+    if "umaps" not in request.fixturenames:
+        monkeypatch.setattr(analysis, "project_in_process", refuse, raising=False)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark browser tests, and say what runs in which order and what in one process."""

@@ -186,11 +186,15 @@ def test_a_missing_browser_is_reported_before_the_work(command, tmp_path, monkey
 @pytest.mark.filterwarnings("default:images are left out")
 def test_demo_without_a_browser_writes_the_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export, "browser", lambda: None)
+    monkeypatch.setattr(sys.modules["nextlat_viz.pages.demo"], "pair_figures", lambda group: {})
     main(["demo", "--shipped", "--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert "images are left out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+# It lays out a UMAP, which one process has compiled for other tests.
+@pytest.mark.xdist_group("umap")
 def test_demo_writes_report_and_figures_with_provenance(tmp_path, capsys):
     main(["demo", "--shipped", "--out", str(tmp_path / "demo")])
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
@@ -217,10 +221,33 @@ def test_studio_without_voila_says_what_to_install(monkeypatch, capsys):
     assert 'pip install "nextlat-viz[app]"' in line
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal ends a program there as Ctrl-C does")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_every_signal_that_ends_a_program_closes_the_studio(name, monkeypatch):
+    closed = []
+
+    class Served:
+        url = "http://127.0.0.1"
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            closed.append(name)
+
+        def wait(self):
+            signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr("nextlat_viz.notebook.serve.serve", lambda *models, **options: Served())
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    main(["studio", "--no-browser"])
+    assert closed == [name]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal ends another process there as Ctrl-C does")
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_studio_serves_until_it_is_ended(end):
+def test_studio_serves_until_it_is_ended():
     command = [sys.executable, "-m", "nextlat_viz.cli", "studio", "rrxor/nextlat", "--no-browser"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -229,7 +256,7 @@ def test_studio_serves_until_it_is_ended(end):
         connection.request("GET", f"/login?{address.query}")
         assert connection.getresponse().headers["Location"] == "/"
         connection.close()
-        process.send_signal(end)
+        process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=60)
         assert (process.returncode, error) == (0, "")
     finally:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
@@ -47,6 +48,13 @@ def wait_for(check: Callable[[], Any], what: str, seconds: float = PATIENCE) -> 
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")
         time.sleep(0.1)
+
+
+def write_notebook(path: Path, *cells: str) -> Path:
+    """Write a notebook of code cells."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)), metadata=kernel), path)
+    return path
 
 
 class Server:
@@ -199,6 +207,15 @@ class Notebook:
 
         wait_for(finished, "the last cell", seconds)
         return time.monotonic() - start
+
+    def run_again(self, seconds: float = PATIENCE, first: str | None = None) -> None:
+        """Run every cell again in the same kernel, which must bear what was left there; `first` is a new first cell."""
+        if first is not None:
+            self.page.evaluate("([code]) => lab.panel.content.model.sharedModel.cells[0].setSource(code)", [first])
+        # What ran before would look finished at once.
+        self.execute("notebook:clear-all-cell-outputs")
+        self.run_all(seconds)
+        assert not self.page.locator(".jp-OutputArea-output [role=alert]").all_inner_texts()
 
     # -- the kernel's side ------------------------------------------------------------------------------------------
 

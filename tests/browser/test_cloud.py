@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import nbformat
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from .lab import Notebook, Plot, Server, box, difference, settle, wait_for
+from .lab import Notebook, Plot, Server, box, difference, settle, wait_for, write_notebook
 
 SETUP = """
 import numpy as np
@@ -58,10 +57,7 @@ NO_WEBGL = """() => {
 
 @pytest.fixture(scope="module")
 def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    source = tmp_path_factory.mktemp("cloud") / "cloud.ipynb"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), source)
+    source = write_notebook(tmp_path_factory.mktemp("cloud") / "cloud.ipynb", CELL)
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     notebook = Notebook(context.new_page(), server, source, "cloud")
     yield notebook
@@ -75,17 +71,10 @@ def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def notebook(opened: Notebook) -> Notebook:
     """The notebook with a new cloud, drawn."""
-    run_afresh(opened)
+    opened.run_again(first=CELL)
     expect(opened.page.locator(".nlv-cloud[data-draws]")).to_be_visible()
     wait_for(lambda: stage(opened).pixels().std() > 3, "the points")
     return opened
-
-
-def run_afresh(notebook: Notebook) -> None:
-    notebook.page.evaluate("([source]) => lab.panel.content.model.sharedModel.cells[0].setSource(source)", [CELL])
-    # What ran before would look finished at once.
-    notebook.execute("notebook:clear-all-cell-outputs")
-    notebook.run_all()
 
 
 def stage(notebook: Notebook) -> Plot:
@@ -144,7 +133,7 @@ def test_a_step_of_the_cursor_draws_no_point_again(notebook: Notebook) -> None:
 
 
 def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> None:
-    run_afresh(opened)
+    opened.run_again(first=CELL)
     opened.kernel("None", setup=HANDLE)
     # The page shows what the kernel has already: one cell asks for it again.
     opened.page.evaluate(SHOW, "marked")
@@ -207,7 +196,7 @@ def test_a_lost_context_is_done_without_until_it_is_back(notebook: Notebook) -> 
 
 def test_without_webgl_it_is_drawn_and_says_so(notebook: Notebook) -> None:
     notebook.page.evaluate(NO_WEBGL)
-    run_afresh(notebook)
+    notebook.run_again(first=CELL)
     shown = stage(notebook)
     expect(notebook.page.locator(".nlv-cloud")).to_have_attribute("data-by", "processor")
     expect(notebook.page.locator(".nlv-cloud-status")).to_contain_text("No WebGL in this browser")

@@ -8,6 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, expect
 
 from nextlat_viz.pages import write_handouts, write_lesson
+from nextlat_viz.pages.handout import LESSONS
 from tests.synthetic import make_latents
 
 from .lab import ARTIFACTS
@@ -15,14 +16,19 @@ from .lab import ARTIFACTS
 
 def test_every_handout_is_one_page(browser: Browser, tmp_path: Path) -> None:
     index = write_handouts(out=tmp_path)
+    handouts = sorted(index.parent.glob("[0-9]*.html"))
+    assert [path.stem for path in handouts] == sorted(path.stem for path in LESSONS.glob("[0-9]*.ipynb"))
+    assert len(handouts) == 10
     page = browser.new_page()
     pages = {}
-    for handout in sorted(index.parent.glob("[0-9]*.html")):
+    for handout in handouts:
+        visible = re.sub(r"<script.*?</script>|<style.*?</style>", "", handout.read_text("utf-8"), flags=re.S)
+        # Neither Markdown nor LaTeX is left.
+        assert not re.search(r"\*\*|\$|\\[a-z]", visible.partition("<h2>Exercise")[0]), handout.stem
         page.goto(handout.as_uri())
         page.wait_for_selector(".main-svg")
         pages[handout.stem] = len(re.findall(rb"/Type\s*/Page[^s]", page.pdf(prefer_css_page_size=True)))
     page.close()
-    assert len(pages) == 10
     assert set(pages.values()) == {1}, pages
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import Browser, expect
 
-from .lab import Notebook, Server, difference, wait_for
+from .lab import Notebook, Server, difference, wait_for, write_notebook
 
 WIDGETS = """
 import ipywidgets
@@ -57,16 +56,25 @@ strip.tokens = ["a", "b"]
 """
 
 
-def write(path: Path, *cells: str) -> Path:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, path)
-    return path
+@pytest.fixture(scope="module")
+def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    source = write_notebook(tmp_path_factory.mktemp("widgets") / "widgets.ipynb", "answer = 41", WIDGETS)
+    notebook = Notebook(context.new_page(), server, source, "widgets")
+    yield notebook
+    notebook.close()
+    context.close()
 
 
-def test_hands_reach_page_and_kernel(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
-    notebook = open_notebook(write(tmp_path / "widgets.ipynb", "answer = 41", WIDGETS))
-    notebook.run_all()
+@pytest.fixture
+def notebook(opened: Notebook) -> Iterator[Notebook]:
+    """The notebook of widgets, run afresh; what goes wrong behind the page's back fails the test at its end."""
+    opened.run_again()
+    yield opened
+    assert opened.errors() == []
+
+
+def test_hands_reach_page_and_kernel(notebook: Notebook) -> None:
     assert notebook.kernel("answer + 1") == 42
     plot = notebook.plot().wait_for_webgl()
 
@@ -96,11 +104,7 @@ def test_hands_reach_page_and_kernel(open_notebook: Callable[[Path], Notebook], 
     notebook.screenshot("lasso")
 
 
-def test_a_busy_kernel_loses_no_click_and_a_reloaded_page_shows_the_figure_as_it_is(
-    open_notebook: Callable[[Path], Notebook], tmp_path: Path
-) -> None:
-    notebook = open_notebook(write(tmp_path / "busy.ipynb", WIDGETS))
-    notebook.run_all()
+def test_a_busy_kernel_loses_no_click_and_a_reloaded_page_shows_the_figure_as_it_is(notebook: Notebook) -> None:
     notebook.kernel("None", setup="clicked = []; plot._on_click = clicked.append; plot.layout.dragmode = 'pan'")
     plot = notebook.plot().wait_for_webgl()
     wait_for(lambda: plot.evaluate("plot._fullLayout.dragmode") == "pan", "the tool")
@@ -138,7 +142,7 @@ def test_widgets_that_start_late_still_listen(server: Server, browser: Browser, 
         const over = {addEventListener: (name, call) => call()};
         AbortSignal.timeout = milliseconds => milliseconds === 2000 ? over : timeout(milliseconds);
     """)
-    notebook = Notebook(context.new_page(), server, write(tmp_path / "late.ipynb", LATE), "late")
+    notebook = Notebook(context.new_page(), server, write_notebook(tmp_path / "late.ipynb", LATE), "late")
     notebook.run_all()
     text = "[...document.querySelectorAll('.nlv-tokens button')].map(button => button.textContent).join(' ')"
     wait_for(lambda: notebook.page.evaluate(text) == "a b", "tokens set before the page listened")
@@ -157,15 +161,13 @@ def test_widgets_that_start_late_still_listen(server: Server, browser: Browser, 
 
 
 def test_a_cell_that_fails_is_reported(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
-    notebook = open_notebook(write(tmp_path / "failing.ipynb", "1 / 0", "never = True"))
+    notebook = open_notebook(write_notebook(tmp_path / "failing.ipynb", "1 / 0", "never = True"))
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         notebook.run_all()
     notebook.page.evaluate("() => { window.lab.errors.length = 0; }")
 
 
-def test_a_callback_that_fails_is_reported(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
-    notebook = open_notebook(write(tmp_path / "callback.ipynb", WIDGETS))
-    notebook.run_all()
+def test_a_callback_that_fails_is_reported(notebook: Notebook) -> None:
     assert notebook.errors() == []
     notebook.press("Boom")
     (error,) = wait_for(notebook.errors, "the callback to fail")

@@ -319,3 +319,8 @@ def test_seen_light_and_dark(quickstart: Quickstart, width: int, themes: tuple[s
             element.evaluate("element => element.scrollIntoView({block: 'start'})")
             notebook.screenshot(f"{name}-{width}-{theme.lower()}")
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_runs_a_second_time(opened: Quickstart) -> None:
+    opened.notebook.run_again(LIMIT)
+    assert opened.notebook.errors() == []

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import numpy as np
 from playwright.sync_api import expect
 
-from .lab import Notebook, Plot, box, settle, wait_for
+from .lab import Notebook, Plot, box, settle, wait_for, write_notebook
 
 CELL = """
 from nextlat_viz.notebook import ViewState
@@ -22,11 +21,7 @@ studio
 
 
 def test_chosen_isolated_and_faded(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
-    source = tmp_path / "seeds.ipynb"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(CELL)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), source)
-    notebook = open_notebook(source)
+    notebook = open_notebook(write_notebook(tmp_path / "seeds.ipynb", CELL))
     notebook.run_all()
     page = notebook.page
     space, small = page.locator(".nlv-card-space"), page.locator(".nlv-small button")

@@ -508,3 +508,8 @@ def test_a_narrow_place_has_one_column_and_dark_is_dark_on_a_light_page(opened: 
     book.screenshot("narrow-dark")
     book.kernel("None", "studio.state.dark = None")
     page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+def test_runs_a_second_time(notebook: Opened) -> None:
+    notebook.notebook.run_again(LIMIT)
+    assert notebook.notebook.errors() == []

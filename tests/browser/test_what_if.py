@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from .lab import Notebook, Server, box, wait_for
+from .lab import Notebook, Server, box, wait_for, write_notebook
 
 # The panel is large: here it is this one that is looked at.
 SETUP = """
@@ -29,16 +28,19 @@ WIDE = """
 HANDLE = "list(card.plane.cloud.handle)"
 
 
-def written(folder: Path, models: str, target: str) -> Path:
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(SETUP.format(models=models, target=target))]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "what_if.ipynb")
-    return folder / "what_if.ipynb"
-
-
 def shares(plot: Locator) -> Any:
     """The bars after the edit, as the page has them."""
     return plot.evaluate("one => one._fullData.filter(t => t.meta?.role === 'after').map(t => [...t.y])")
+
+
+@pytest.fixture(scope="module")
+def book(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    source = write_notebook(tmp_path_factory.mktemp("what_if") / "what_if.ipynb", "opened = None")
+    book = Notebook(context.new_page(), server, source, "what-if")
+    yield book
+    book.close()
+    context.close()
 
 
 @pytest.mark.parametrize(
@@ -48,12 +50,8 @@ def shares(plot: Locator) -> Any:
         ("taxi", '"taxi/next_token", "taxi/nextlat"', "x", "no exact prediction"),
     ],
 )
-def test_dragged(
-    name: str, models: str, target: str, said: str, server: Server, browser: Browser, tmp_path: Path
-) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    book = Notebook(context.new_page(), server, written(tmp_path, models, target), f"what-if-{name}")
-    book.run_all(240)
+def test_dragged(name: str, models: str, target: str, said: str, book: Notebook) -> None:
+    book.run_again(240, SETUP.format(models=models, target=target))
     page = book.page
     card = page.locator(".nlv-card-what_if")
     plot, handle = card.locator(".js-plotly-plot"), card.locator(".nlv-cloud-handle")
@@ -97,8 +95,9 @@ def test_dragged(
                 "the figure to be as wide as its cell",
                 20,
             )
-            book.screenshot(f"{width}-{theme.lower()}")
+            book.screenshot(f"{name}-{width}-{theme.lower()}")
+    book.theme("JupyterLab Light")
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    book.kernel("None", setup="opened.close()")
     errors = book.errors()
-    book.close()
-    context.close()
     assert not errors, "\n\n".join(errors)

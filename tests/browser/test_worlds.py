@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
@@ -95,3 +96,9 @@ def test_seen_light_and_dark(gallery: Notebook) -> None:
             stepper(gallery, name).evaluate("element => element.scrollIntoView({block: 'start'})")
             gallery.screenshot(f"{name}-{theme.lower()}")
     gallery.theme("JupyterLab Light")
+
+
+def test_a_world_is_registered_a_second_time(gallery: Notebook) -> None:
+    last = nbformat.read(GALLERY, as_version=4).cells[-1]
+    assert "register" in last.source
+    assert gallery.kernel("lift.position", setup=last.source) >= 0

@@ -124,13 +124,3 @@ def test_print_sizes_are_the_ones_of_paper() -> None:
     }  # fmt: skip
     with pytest.raises(UnknownNameError, match=r"unknown print size 'colum'. Did you mean 'column'"):
         print_options("colum")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default:::kaleido", "default:::choreographer")
-def test_a_column_as_a_picture(tmp_path: Path) -> None:
-    figure = go.Figure(go.Scatter(x=[0, 1], y=[1, 0])).update_layout(height=200)
-    path = figures.write_figure(for_print(figure), tmp_path / "a.png", {"size": "column"}, **print_options())
-    width, height = struct.unpack(">II", path.read_bytes()[16:24])
-    assert width == 975
-    assert 400 < height < 700

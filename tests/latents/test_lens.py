@@ -1,17 +1,17 @@
-"""TransformerLens and nnsight: extraction by their own names of sites, and checkpoints as models of TransformerLens."""
+"""TransformerLens and nnsight: extraction by their own names of sites, and checkpoints as models of TransformerLens.
+
+Both are imported by the tests that need them: each process collects all tests, and one runs these.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import nnsight
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources import native
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import nextlat_viz as nlv
@@ -27,6 +27,8 @@ TOKENS = np.random.default_rng(0).integers(0, 5, (7, 6))
 
 @pytest.fixture(scope="module")
 def lens() -> Any:
+    from transformer_lens.model_bridge.sources import native
+
     sizes = {"n_layers": 2, "d_model": 8, "d_head": 4, "n_heads": 2, "d_mlp": 8, "n_ctx": 6, "d_vocab": 5}
     return native.boot({**sizes, "act_fn": "gelu", "seed": 0, "device": "cpu"})
 
@@ -49,6 +51,8 @@ def test_sites_of_transformer_lens(lens: Any) -> None:
 
 
 def test_a_bridge_of_a_hugging_face_model_is_read_at_its_hook_points(tmp_path: Path) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
     torch.manual_seed(0)
     config = GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=5, n_positions=6, bos_token_id=0, eos_token_id=0)
     inner = GPT2LMHeadModel(config).eval()
@@ -62,6 +66,8 @@ def test_a_bridge_of_a_hugging_face_model_is_read_at_its_hook_points(tmp_path: P
 
 @pytest.mark.parametrize("language_model", [False, True])
 def test_sites_of_nnsight(language_model: bool) -> None:
+    import nnsight
+
     torch.manual_seed(0)
     config = GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=5, n_positions=6)
     inner: nn.Module = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 8))

@@ -13,7 +13,6 @@ from anndata import AnnData
 
 from nextlat_viz import analysis
 from nextlat_viz.analysis.projection.umap import Progress
-from nextlat_viz.errors import LatentsError
 from nextlat_viz.notebook.jobs import Cancelled
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
@@ -84,17 +83,6 @@ def umaps(monkeypatch: pytest.MonkeyPatch) -> list[FakeUmap]:
 
     monkeypatch.setattr(analysis, "project_in_process", begin, raising=False)
     return begun
-
-
-@pytest.fixture(autouse=True)
-def no_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real UMAP takes longer than all tests here."""
-
-    def refuse(latents: AnnData, progress: Any = None, **options: Any) -> analysis.Projection:
-        raise LatentsError("no UMAP in this test")
-
-    if "umaps" not in request.fixturenames:
-        monkeypatch.setattr(analysis, "project_in_process", refuse, raising=False)
 
 
 async def until(true: Callable[[], Any], seconds: float = 20) -> None:

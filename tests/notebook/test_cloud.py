@@ -127,11 +127,14 @@ def test_a_label_is_asked_for_one_by_one_and_cut(cloud: Cloud, sent: list[Any]) 
     assert len(answer["text"]) == 400
 
 
-def test_without_labels_or_callbacks_the_mouse_is_let_be() -> None:
-    cloud = Cloud(PLACES)
+def test_without_labels_or_callbacks_the_mouse_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud, answers = Cloud(PLACES), []
+    monkeypatch.setattr(cloud, "send", answers.append)
     for kind in ("label", "click"):
         touch(cloud, kind, row=0)
     touch(cloud, "something else")
+    assert answers == []
+    assert not len(cloud.selection)
     cloud.close()
 
 

@@ -155,12 +155,12 @@ def test_it_listens_here_alone_and_keeps_its_token_to_itself(app: serving.App) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["exit", "kill"])
-def test_the_server_ends_with_its_parent(ending: str) -> None:
+def test_the_server_ends_with_its_parent() -> None:
+    # Killed, it runs no code at its end: any other end does no less.
     code = (
         "import os; from nextlat_viz.notebook.serve import serve; serve('rrxor/nextlat', open_browser=False); "
         "from nextlat_viz.notebook.serve import _open; app, = _open; print(app._process.pid, app._folder, flush=True); "
-        f"os.kill(os.getpid(), 9) if {ending!r} == 'kill' else None"
+        "os.kill(os.getpid(), 9)"
     )
     parent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     pid, folder = parent.stdout.split()

@@ -85,9 +85,9 @@ def python(code: str, cwd: Path) -> str:
 
 
 def test_import_takes_under_300_ms(tmp_path: Path) -> None:
-    code = "import time; start = time.perf_counter(); import nextlat_viz; print(time.perf_counter() - start)"
-    # The fastest of several: what else the machine is doing is not the package's cost.
-    assert min(float(python(code, tmp_path)) for _ in range(5)) < 0.3
+    # Of the processor: what else the machine is doing is not the package's cost.
+    code = "import time; start = time.process_time(); import nextlat_viz; print(time.process_time() - start)"
+    assert min(float(python(code, tmp_path)) for _ in range(3)) < 0.3
 
 
 @pytest.mark.parametrize(

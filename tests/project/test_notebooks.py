@@ -15,8 +15,13 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LESSONS = sorted((ROOT / "notebooks" / "course").glob("*.ipynb"))
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
-# They open widgets or register a world: run twice in one kernel, each must bear what its first run left.
-AGAIN = {"01_quickstart.ipynb", "02_worlds.ipynb", "04_studio.ipynb"}
+# These run in JupyterLab, where their widgets are on show.
+IN_BROWSER = {
+    "01_quickstart.ipynb": "test_quickstart.py",
+    "02_worlds.ipynb": "test_worlds.py",
+    "04_studio.ipynb": "test_studio.py",
+    "07_recursion.ipynb": "test_recursion.py",
+}
 
 # A panel shows an error in its place, and the cell ends without one.
 NO_ALERT = """
@@ -53,13 +58,19 @@ def test_clean(path: Path) -> None:
             assert cell.source.strip(), f"cell {cell.id} is empty"
 
 
+def test_the_tests_of_the_browser_open_theirs() -> None:
+    for name, file in IN_BROWSER.items():
+        assert name in (ROOT / "tests" / "browser" / file).read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in NOTEBOOKS if path.name not in IN_BROWSER], ids=lambda path: path.name
+)
 def test_runs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    runs = 2 if path.name in AGAIN else 1
-    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (*cells * runs, NO_ALERT)]
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (*cells, NO_ALERT)]
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     ).execute()

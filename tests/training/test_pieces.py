@@ -14,7 +14,6 @@ import torch
 import nextlat_viz as nlv
 from nextlat_viz import worlds
 from nextlat_viz.models import OBJECTIVES, Batch
-from nextlat_viz.training import resume
 from nextlat_viz.training.checkpoint import build_model
 from nextlat_viz.training.config import resolve_config
 from nextlat_viz.training.data import Feed, training_episodes
@@ -154,9 +153,10 @@ def test_two_processes_train_as_one(tmp_path, small):
         torch.testing.assert_close(theirs, ours, rtol=2e-3, atol=1e-4, msg=key)
 
 
-# Fabric asks for GPUs before it spreads weights; torch spreads them over processes without one just as well.
+# Fabric asks for GPUs before it spreads weights; torch spreads them over processes without one just as well. The pairs
+# of processes are forked after the imports: how Fabric starts them is tested above.
 SPREAD = """
-import json, sys, torch
+import json, os, socket, sys, traceback, torch
 from lightning_fabric.strategies import FSDPStrategy
 from torch.distributed.fsdp import FullyShardedDataParallel
 torch.set_num_threads(1)
@@ -165,18 +165,42 @@ class OnCpu(FSDPStrategy):
     def setup_module(self, module):
         return FullyShardedDataParallel(module, device_id=torch.device("cpu"), **self._fsdp_kwargs)
 
-from nextlat_viz.training import engine, pretrain
+from nextlat_viz.training import engine, pretrain, resume
 fabric, step = engine.Fabric, engine.Engine.step
 engine.Fabric = lambda strategy, **options: fabric(strategy=OnCpu(), **options)
+folder, options = sys.argv[1], json.loads(sys.argv[2])
 
-def cut(self, n, pieces):
-    if n == int(sys.argv[3]):
-        raise KeyboardInterrupt
-    step(self, n, pieces)
+def train(last):
+    def cut(self, n, pieces):
+        if n == last:
+            raise KeyboardInterrupt
+        step(self, n, pieces)
 
-engine.Engine.step = cut
-pretrain.train("taxi", out=sys.argv[1], accelerator="cpu", devices=2, strategy="fsdp", progress=False,
-           **json.loads(sys.argv[2]))
+    engine.Engine.step = cut
+    try:
+        pretrain.train(
+            "taxi", out=folder, accelerator="cpu", devices=2, strategy="fsdp", progress=False, **options
+        )
+    except KeyboardInterrupt:
+        return 130
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+def pair(last):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+    children = []
+    for rank in "01":
+        children.append(os.fork())
+        if not children[-1]:
+            os.environ["LOCAL_RANK"] = rank
+            os._exit(train(last))
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+print(json.dumps([pair(4), resume.load_state(folder).progress.step, pair(-1)]))
 """
 
 
@@ -185,14 +209,10 @@ pretrain.train("taxi", out=sys.argv[1], accelerator="cpu", devices=2, strategy="
 def test_weights_spread_over_two_processes_train_as_on_one_and_go_on_after_a_cut(tmp_path, small):
     options = small | {"save_every": 3, "accumulate": 1, "storage": "float32"}
     one = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
-    script = tmp_path / "spread.py"
-    script.write_text(SPREAD)
-    command = [sys.executable, str(script), str(tmp_path / "two"), json.dumps(options)]
-    cut = subprocess.run([*command, "4"], capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
-    assert "KeyboardInterrupt" in cut.stderr
-    assert resume.load_state(tmp_path / "two").progress.step == 3
-    done = subprocess.run([*command, "-1"], capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
+    command = [sys.executable, "-c", SPREAD, str(tmp_path / "two"), json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [[130, 130], 3, [0, 0]], done.stderr
     two = nlv.load(tmp_path / "two")
     for column in one.metrics:
         assert two.metrics[column].tolist() == pytest.approx(one.metrics[column].tolist(), abs=1e-5), column
