@@ -28,6 +28,7 @@ _CONTROLS = {
     "shuffled": ("shuffled targets", "x-thin-open", "dash"),
     "prior": ("frequencies only", "line-ew-open", "dot"),
 }
+_NAME = 0.3  # of a view's width that the name of a level takes
 _FEW = 12  # offsets that each get a tick
 # What figures call settings and their values; a setting without a name is known by its values.
 _SETTINGS = {
@@ -127,11 +128,12 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             layout.lines.append(
                 {"type": "line", **across, "y0": value, "y1": value, "yref": axes["yaxis"], "line": line}
             )
-    layout.notes += [
-        {"text": escape(name), "x": 1, "xref": "x domain", "y": value, "yref": "y", "xanchor": "right",
-         "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
-        for name, value in measure.references.items()
-    ]  # fmt: skip
+    for name, value in measure.references.items():
+        where = _free_end([trace for trace in traces if trace.xaxis == "x"], value, measure.unit == "share")
+        layout.notes.append(
+            {"text": escape(name), "xref": "x domain", "y": value, "yref": "y", "showarrow": False, "font": {"size": 11}}
+            | where
+        )
     return layout.finish(
         traces,
         theme,
@@ -145,6 +147,28 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
         margin={"l": 64, "t": 0, "b": 0},
         legend={"orientation": "h", "x": 0, "y": 1 - (grid.top - 26) / grid.pixels, "yanchor": "top"},
     )
+
+
+def _free_end(traces: Sequence[go.Scatter], value: float, share: bool) -> dict[str, Any]:
+    """Return where the name of a level has most room: at the right or the left end of its line, above or below it."""
+    points = np.concatenate([np.array([trace.x, trace.y], dtype=float).T for trace in traces] or [np.empty((0, 2))])
+    points = points[np.isfinite(points).all(axis=1)]
+    places = [(side, above) for side in ("right", "left") for above in ("bottom", "top")]
+    if not len(points):
+        side, above = places[0]
+    else:
+        low, high = points.min(axis=0), points.max(axis=0)
+        low[1], high[1] = (0.0, 1.0) if share else (min(low[1], value), max(high[1], value))
+        at = (points - low) / np.where(high > low, high - low, 1.0)
+        aside = at[:, 1] - (value - low[1]) / (high[1] - low[1] or 1.0)
+
+        def crowd(place: tuple[str, str]) -> int:
+            along = at[:, 0] > 1 - _NAME if place[0] == "right" else at[:, 0] < _NAME
+            over = aside if place[1] == "bottom" else -aside
+            return int((along & (over > -0.06) & (over < 0.12)).sum())
+
+        side, above = min(places, key=crowd)
+    return {"x": float(side == "right"), "xanchor": side, "yanchor": above}
 
 
 def _worded(value: Any) -> str:
