@@ -186,12 +186,13 @@ def layout(width: int, height: int) -> dict[str, Any]:
 
 
 def add_caption(figure: go.Figure, title: str, below: str) -> None:
-    """Add a title at the top and a note below the picture; both are escaped."""
+    """Add a title at the top and a note of one or two lines below the picture; both are escaped."""
     # A legend narrows the plot, and a sentence centred under it would run off the left edge.
     x, anchor = (0, "left") if figure.layout.showlegend else (0.5, "center")
     figure.update_layout(title={"text": escape(shorten(title, 120)), "x": 0.5, "font": {"size": 15}})
-    paper: dict[str, Any] = {"xref": "paper", "yref": "paper", "xanchor": anchor, "yshift": -24}
-    add_text(figure, (x, 0), escape(below), 11, **paper)
+    lines = [escape(line) for line in below.split("\n")]
+    paper: dict[str, Any] = {"xref": "paper", "yref": "paper", "xanchor": anchor, "yshift": -10 - 14 * len(lines)}
+    add_text(figure, (x, 0), "<br>".join(lines), 11, **paper)
 
 
 def add_text(
