@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,11 +129,9 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
                 {"type": "line", **across, "y0": value, "y1": value, "yref": axes["yaxis"], "line": line}
             )
     for name, value in measure.references.items():
-        where = _free_end([trace for trace in traces if trace.xaxis == "x"], value, measure.unit == "share")
-        layout.notes.append(
-            {"text": escape(name), "xref": "x domain", "y": value, "yref": "y", "showarrow": False, "font": {"size": 11}}
-            | where
-        )
+        end = _free_end([trace for trace in traces if trace.xaxis == "x"], value, measure.unit == "share")
+        text = {"text": escape(name), "showarrow": False, "font": {"size": 11}}
+        layout.notes.append({**text, "xref": "x domain", "y": value, "yref": "y", **end})
     return layout.finish(
         traces,
         theme,
@@ -151,24 +149,17 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
 
 def _free_end(traces: Sequence[go.Scatter], value: float, share: bool) -> dict[str, Any]:
     """Return where the name of a level has most room: at the right or the left end of its line, above or below it."""
-    points = np.concatenate([np.array([trace.x, trace.y], dtype=float).T for trace in traces] or [np.empty((0, 2))])
-    points = points[np.isfinite(points).all(axis=1)]
-    places = [(side, above) for side in ("right", "left") for above in ("bottom", "top")]
-    if not len(points):
-        side, above = places[0]
-    else:
-        low, high = points.min(axis=0), points.max(axis=0)
-        low[1], high[1] = (0.0, 1.0) if share else (min(low[1], value), max(high[1], value))
-        at = (points - low) / np.where(high > low, high - low, 1.0)
-        aside = at[:, 1] - (value - low[1]) / (high[1] - low[1] or 1.0)
+    x, y = (np.concatenate([np.array(trace[name], dtype=float) for trace in traces]) for name in "xy")
+    along = (x - x.min()) / (np.ptp(x) or 1.0)
+    aside = (y - value) / (1.0 if share else np.ptp([*y, value]) or 1.0)
 
-        def crowd(place: tuple[str, str]) -> int:
-            along = at[:, 0] > 1 - _NAME if place[0] == "right" else at[:, 0] < _NAME
-            over = aside if place[1] == "bottom" else -aside
-            return int((along & (over > -0.06) & (over < 0.12)).sum())
+    def crowd(place: tuple[str, str]) -> int:
+        near = along > 1 - _NAME if place[0] == "right" else along < _NAME
+        over = aside if place[1] == "bottom" else -aside
+        return int((near & (over > -0.06) & (over < 0.12)).sum())
 
-        side, above = min(places, key=crowd)
-    return {"x": float(side == "right"), "xanchor": side, "yanchor": above}
+    side, edge = min(((side, edge) for side in ("right", "left") for edge in ("bottom", "top")), key=crowd)
+    return {"x": float(side == "right"), "xanchor": side, "yanchor": edge}
 
 
 def _worded(value: Any) -> str:

@@ -86,7 +86,7 @@ def test_a_run_far_from_the_others_does_not_set_the_scale() -> None:
     assert 180.0 in [value for trace in figure.data for value in trace.y]
 
 
-@pytest.mark.parametrize("last, place", [(1.0, (1.0, "right")), (0.2, (0.0, "left"))])
+@pytest.mark.parametrize(("last", "place"), [(1.0, (1.0, "right")), (0.2, (0.0, "left"))])
 def test_the_name_of_a_level_stands_where_no_marks_are(last: float, place: tuple[float, str]) -> None:
     values = np.where(np.arange(40) < 20, 1.2 - last, last)
     rows = [record("w", "nextlat", 0, length=i + 1, value=value) for i, value in enumerate(values)]

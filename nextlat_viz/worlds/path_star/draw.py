@@ -53,8 +53,8 @@ def draw_star(
         _circles(figure, places[current][None], 1.3 * size, {"width": 4, "color": CURSOR})
     goal = places[int(tokens[world.prompt - 2])]
     # Below the node where it is not above the start: beside it, the name needs room that a narrow panel does not have.
-    side = np.where(goal[1] > 1e-9, 1, -1)
-    drawing.add_text(figure, goal + [0, side * 0.65 * size], "<b>goal</b>", yshift=side * 9)
+    side = 1 if goal[1] > 1e-9 else -1
+    drawing.add_text(figure, (goal[0], goal[1] + side * 0.65 * size), "<b>goal</b>", yshift=side * 9)
     title = f"{world.name}: G({world.arms}, {world.nodes_per_arm}), the start in the middle"
     drawing.add_caption(figure, title, _below(world, tokens, position))
     return figure
