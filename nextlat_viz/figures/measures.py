@@ -184,7 +184,9 @@ def _finding(measure: Measure) -> str:
         # Some values cannot differ, such as a floor.
         gain = (means.iloc[:, 1] - means.iloc[:, 0]) * (1 if measure.better == "higher" else -1)
         differ, above = int((gain.abs() > 1e-9).sum()), int((gain > 1e-9).sum())
-        text = f"Means over seeds: {labels[1]} is {measure.better}, so better, in {above} of {differ} settings"
+        seeds = measure.table.groupby("objective")["seed"].nunique(dropna=False).max() > 1
+        text = f"{labels[1]} is {measure.better}, so better, in {above} of {differ} settings"
+        text = f"Means over seeds: {text}" if seeds else text
     else:
         return name
     return f'{name}<br><span style="font-size:12px">{text}</span>'

@@ -93,3 +93,10 @@ def test_the_name_of_a_level_stands_where_no_marks_are(last: float, place: tuple
     measure = Measure("m", pd.DataFrame(rows), by=("length",), unit="share", references={"chance": 0.18})
     name = next(note for note in measure.plot().layout.annotations if note.text == "chance")
     assert (name.x, name.xanchor) == place
+
+
+def test_a_finding_speaks_of_means_only_where_there_are_several_seeds() -> None:
+    measure = replace(found({"p": (0.0, 0.5)}), better="higher")
+    single = replace(measure, table=measure.table[measure.table["seed"] == 0])
+    texts = [part.plot().layout.title.text for part in (measure, single)]
+    assert ["Means over seeds" in text for text in texts] == [True, False]
