@@ -10,9 +10,12 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.colors import sample_colorscale
 
-# Okabe & Ito (2008), told apart with any colour vision. The two that stand for the models of the main comparison come
-# last, so that a picture with few categories never uses a model's colour for something else.
-CATEGORICAL = ("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#999999", "#0072B2", "#D55E00")
+# After Okabe & Ito (2008), with equal steps of lightness: the first six are told apart with any colour vision, and in
+# greyscale. The two that stand for the models of the main comparison come last, so that a picture with few categories
+# never uses a model's colour for something else.
+CATEGORICAL = ("#00946B", "#EAA51A", "#CC7DAA", "#84D6FC", "#F7EA50", "#4F40AD", "#0072B2", "#D55E00")
+DISTINCT = 6
+"""Colours of `CATEGORICAL` that can be told apart by themselves; more categories need labels or marks too."""
 # Cividis without its ends, which vanish on a dark and on a light page.
 SEQUENTIAL = tuple(sample_colorscale("Cividis", [k / 20 for k in range(3, 19)], colortype="rgb"))
 # Mid-grey text has a contrast of 4.3 on white and on Jupyter's dark grey: it reads on either.

@@ -178,11 +178,13 @@ def clouds(
         # As high as its names, in a figure of any height.
         key["colorbar"] |= {"lenmode": "pixels", "len": 40 + 16 * len(paint.names)}
     traces.append(color_key(key))
+    # A plane of beliefs has two lines below it.
+    low = 36 if any(view.world is not None for row in views for view in row) else 20
     figure = layout.finish(
         traces,
         theme,
-        height=grid.pixels + 60 * across,
-        margin={"l": 6, "r": key_width(paint.names), "t": 40, "b": 20}
+        height=grid.pixels + (40 + low) * across,
+        margin={"l": 6, "r": key_width(paint.names), "t": 40, "b": low}
         if across
         else {"l": 34, "r": 100, "t": 0, "b": 0},
         meta={"least": (170 if across else 200) * grid.rows, "classes": len(paint.classes)},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ _CONTROLS = {
     "shuffled": ("shuffled targets", "x-thin-open", "dash"),
     "prior": ("frequencies only", "line-ew-open", "dot"),
 }
+_NAME = 0.3  # of a view's width that the name of a level takes
 _FEW = 12  # offsets that each get a tick
 # What figures call settings and their values; a setting without a name is known by its values.
 _SETTINGS = {
@@ -127,11 +128,10 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             layout.lines.append(
                 {"type": "line", **across, "y0": value, "y1": value, "yref": axes["yaxis"], "line": line}
             )
-    layout.notes += [
-        {"text": escape(name), "x": 1, "xref": "x domain", "y": value, "yref": "y", "xanchor": "right",
-         "yanchor": "bottom", "showarrow": False, "font": {"size": 11}}
-        for name, value in measure.references.items()
-    ]  # fmt: skip
+    for name, value in measure.references.items():
+        end = _free_end([trace for trace in traces if trace.xaxis == "x"], value, measure.unit == "share")
+        text = {"text": escape(name), "showarrow": False, "font": {"size": 11}}
+        layout.notes.append({**text, "xref": "x domain", "y": value, "yref": "y", **end})
     return layout.finish(
         traces,
         theme,
@@ -145,6 +145,21 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
         margin={"l": 64, "t": 0, "b": 0},
         legend={"orientation": "h", "x": 0, "y": 1 - (grid.top - 26) / grid.pixels, "yanchor": "top"},
     )
+
+
+def _free_end(traces: Sequence[go.Scatter], value: float, share: bool) -> dict[str, Any]:
+    """Return where the name of a level has most room: at the right or the left end of its line, above or below it."""
+    x, y = (np.concatenate([np.array(trace[name], dtype=float) for trace in traces]) for name in "xy")
+    along = (x - x.min()) / (np.ptp(x) or 1.0)
+    aside = (y - value) / (1.0 if share else np.ptp([*y, value]) or 1.0)
+
+    def crowd(place: tuple[str, str]) -> int:
+        near = along > 1 - _NAME if place[0] == "right" else along < _NAME
+        over = aside if place[1] == "bottom" else -aside
+        return int((near & (over > -0.06) & (over < 0.12)).sum())
+
+    side, edge = min(((side, edge) for side in ("right", "left") for edge in ("bottom", "top")), key=crowd)
+    return {"x": float(side == "right"), "xanchor": side, "yanchor": edge}
 
 
 def _worded(value: Any) -> str:
@@ -169,7 +184,9 @@ def _finding(measure: Measure) -> str:
         # Some values cannot differ, such as a floor.
         gain = (means.iloc[:, 1] - means.iloc[:, 0]) * (1 if measure.better == "higher" else -1)
         differ, above = int((gain.abs() > 1e-9).sum()), int((gain > 1e-9).sum())
-        text = f"Means over seeds: {labels[1]} is {measure.better}, so better, in {above} of {differ} settings"
+        seeds = measure.table.groupby("objective")["seed"].nunique(dropna=False).max() > 1
+        text = f"{labels[1]} is {measure.better}, so better, in {above} of {differ} settings"
+        text = f"Means over seeds: {text}" if seeds else text
     else:
         return name
     return f'{name}<br><span style="font-size:12px">{text}</span>'

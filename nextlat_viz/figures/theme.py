@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from nextlat_viz.errors import unknown
-from nextlat_viz.plotting import CATEGORICAL, INK, MISSING, ROOM, SEQUENTIAL, TOOLBAR
+from nextlat_viz.plotting import CATEGORICAL, DISTINCT, INK, MISSING, ROOM, SEQUENTIAL, TOOLBAR
 
 Theme = Literal["auto", "light", "dark"]
 
@@ -143,14 +143,16 @@ def model_colors(labels: Sequence[str]) -> list[str]:
 
 
 def categorical_colors(n: int) -> list[str]:
-    """Return ``n`` colours for categories: Okabe-Ito up to eight, steps of the sequential scale beyond.
+    """Return ``n`` colours for categories: up to six that differ in greyscale too, beyond that steps of a scale.
+
+    Neighbours on the scale look alike: more than six are told apart by a label or by isolating a class.
 
     Examples
     --------
     >>> categorical_colors(2)
-    ['#009E73', '#E69F00']
+    ['#00946B', '#EAA51A']
     """
-    if n <= len(CATEGORICAL):
+    if n <= DISTINCT:
         return list(CATEGORICAL[:n])
     return to_hex(sequential_rgb(np.linspace(0, 1, n)))
 
@@ -170,7 +172,7 @@ def belief_rgb(beliefs: Float[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 
     Examples
     --------
     >>> to_hex(belief_rgb(np.eye(3)))[:2]
-    ['#009e73', '#e69f00']
+    ['#00946b', '#eaa51a']
     """
     corners = np.array([[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in CATEGORICAL[:3]])
     share = np.clip(beliefs, 0, None)

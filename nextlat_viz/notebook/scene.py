@@ -238,12 +238,12 @@ class Scene:
         positions: list[int] = (numbers[start:end] - episode * base).tolist()
         return positions
 
-    def decisive_position(self, episode: int) -> int | None:
-        """The position of the world's decisive prediction, such as the choice of an arm; None where it is not known."""
+    def opening_position(self, episode: int) -> int | None:
+        """The position of the world's decisive prediction, or the middle of what is predicted; None where not known."""
         if self.recursive:
             return None
         try:
-            return drawing.decisive_position(self.world, self.read(episode))
+            return drawing.opening_position(self.world, self.read(episode))
         except ValueError:
             # A table may hold illegal tokens, such as those that a model generated; its picture says so.
             return None

@@ -457,7 +457,7 @@ class ViewState(HasTraits):
 
     @observe("world")
     def _settle(self, change: Any) -> None:
-        """Keep the settings that the new world has too, and reset the others; go to the decisive prediction, if any."""
+        """Keep the settings that the new world has too, and reset the others; go where its pictures show most."""
         # The end of training: the step shown before may not exist here.
         scene = self.load(self.world, None)
         with self.hold_trait_notifications():
@@ -470,9 +470,7 @@ class ViewState(HasTraits):
             self.target = self.target if self.target in scene.targets else scene.targets[0]
             if self.episode not in scene.episodes:
                 self.episode = int(scene.held_out_episodes[0])
-            decisive = scene.decisive_position(self.episode)
-            if decisive is not None:
-                self.position = decisive
+            self.position = scene.opening_position(self.episode) or self.position
             self._stay_inside()
 
     @observe("episode")

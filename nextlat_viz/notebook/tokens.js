@@ -28,10 +28,15 @@ function render({model, el}) {
       button.classList.toggle("nlv-selected", chosen.has(places[i]));
       if (places[i] === at) button.setAttribute("aria-current", "step"); else button.removeAttribute("aria-current");
     });
+    reveal();
+  };
+  // Only within the line: scrollIntoView would move the page too.
+  const reveal = () => {
     const now = line.querySelector("[aria-current]");
-    // Only within the line: scrollIntoView would move the page too.
     if (now) line.scrollTop = Math.max(0, now.offsetTop - line.offsetTop - line.clientHeight / 2);
   };
+  const resized = new ResizeObserver(reveal);
+  resized.observe(line);
   const draw = () => {
     const places = model.get("places"), notes = model.get("notes");
     line.replaceChildren(...model.get("tokens").map((token, i) => {
@@ -89,6 +94,7 @@ function render({model, el}) {
   return () => {
     gone = true;
     sized.disconnect();
+    resized.disconnect();
     studio?.removeEventListener("keydown", pressed);
     model.off("change:tokens", draw);
     model.off("change:places", draw);

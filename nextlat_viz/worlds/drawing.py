@@ -28,6 +28,7 @@ Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
 HOVER = 120
 # Pixels of a picture that says no size; its share of that in a panel.
 _WIDTH, _SMALLER = 560, 0.35
+_DARK = 95  # of 255: a grey on which white is easier to read than black
 QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
 """Options of a trace without hover text and legend entry."""
 
@@ -185,12 +186,13 @@ def layout(width: int, height: int) -> dict[str, Any]:
 
 
 def add_caption(figure: go.Figure, title: str, below: str) -> None:
-    """Add a title at the top and a note below the picture; both are escaped."""
+    """Add a title at the top and a note of one or two lines below the picture; both are escaped."""
     # A legend narrows the plot, and a sentence centred under it would run off the left edge.
     x, anchor = (0, "left") if figure.layout.showlegend else (0.5, "center")
     figure.update_layout(title={"text": escape(shorten(title, 120)), "x": 0.5, "font": {"size": 15}})
-    paper: dict[str, Any] = {"xref": "paper", "yref": "paper", "xanchor": anchor, "yshift": -24}
-    add_text(figure, (x, 0), escape(below), 11, **paper)
+    lines = [escape(line) for line in below.split("\n")]
+    paper: dict[str, Any] = {"xref": "paper", "yref": "paper", "xanchor": anchor, "yshift": -10 - 14 * len(lines)}
+    add_text(figure, (x, 0), "<br>".join(lines), 11, **paper)
 
 
 def add_text(
@@ -216,12 +218,22 @@ def add_dots(
         y=y,
         mode="markers+text" if text else "markers",
         text=[f"<b>{word}</b>" for word in text] or None,
-        textfont={"color": "#111111", "size": text_size},
+        textfont={"color": _ink_on(marker.get("color")), "size": text_size},
         marker={"opacity": 1, "line": {"width": 1, "color": INK}} | marker,
         hovertext=hover,
         hoverinfo="skip" if hover is None else "text",
         showlegend=False,
     )
+
+
+def _ink_on(colour: Any) -> Any:
+    """Return the colour of text on a colour, or on each of several: white on dark ones."""
+    if isinstance(colour, list):
+        return [_ink_on(part) for part in colour]
+    if not isinstance(colour, str) or not re.fullmatch("#[0-9a-fA-F]{6}", colour):
+        return "#111111"
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < _DARK else "#111111"
 
 
 def add_ring(figure: go.Figure, place: Iterable[Any], size: float | int, width: float | int = 4) -> None:

@@ -36,6 +36,11 @@ while studio.tray.pins:
     studio.tray._remove(0)
 state.go_to(3, 5)
 """
+# Whether the current token is within what is seen of its line.
+IN_LINE = """line => {
+    const now = line.querySelector("[aria-current]").getBoundingClientRect(), seen = line.getBoundingClientRect();
+    return seen.top - 1 <= now.top && now.bottom <= seen.bottom + 1;
+}"""
 # One cell of the page's notebook shows the studio that the kernel has already.
 SHOW = """
 async () => {
@@ -432,6 +437,7 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
     axis = "plot._fullLayout.xaxis"
     assert opened.plot("world").evaluate(f"{axis}._length / ({axis}.range[1] - {axis}.range[0])") > 30
     assert opened.plot("world").evaluate(INSIDE), "the name of a corner is cut"
+    assert opened.studio.locator(".nlv-strip .nlv-tokens").evaluate(IN_LINE), "the current token is not in sight"
     # Every model's score is in sight with the figure of its probe.
     assert opened.card("knows").locator(".nlv-body").evaluate("body => body.scrollHeight - body.clientHeight") <= 1
     book.theme("JupyterLab Light")

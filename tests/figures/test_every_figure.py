@@ -28,7 +28,7 @@ from nextlat_viz.analysis.prediction import Prediction
 from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.analysis.reading import read_string
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.plotting import CATEGORICAL
+from nextlat_viz.plotting import CATEGORICAL, DISTINCT
 from tests.figures.test_recursion import measures as recursion_measures
 from tests.figures.test_recursion import thinking
 from tests.synthetic import make_latents
@@ -268,8 +268,25 @@ def lab(color: str, blindness: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
-@pytest.mark.parametrize("palette", [CATEGORICAL[:5], tuple(themes.MODELS.values())[:2]])
+@pytest.mark.parametrize("palette", [CATEGORICAL[:DISTINCT], tuple(themes.MODELS.values())[:2]])
 def test_colours_differ_to_the_colour_blind(blindness: str, palette: tuple[str, ...]) -> None:
     places = [lab(color, blindness) for color in palette]
     for one, other in itertools.combinations(places, 2):
         assert np.linalg.norm(one - other) >= LEAST_DISTANCE
+
+
+@pytest.mark.parametrize("n", range(2, DISTINCT + 1))
+def test_classes_differ_in_greyscale(n: int) -> None:
+    # As a printer mixes grey, in 256 steps, and as lightness is seen, in 100.
+    colors = themes.categorical_colors(n)
+    mixed = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors])
+    printed = sorted(mixed @ [0.299, 0.587, 0.114])
+    seen = sorted(lab(color, "none")[0] for color in colors)
+    assert np.diff(printed).min() >= 15
+    assert np.diff(seen).min() >= 7.5
+
+
+@pytest.mark.parametrize("n", [DISTINCT + 1, 12, 24])
+def test_more_classes_are_steps_from_dark_to_light(n: int) -> None:
+    lightness = [lab(color, "none")[0] for color in themes.categorical_colors(n)]
+    assert (np.diff(lightness) > 1).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -83,3 +84,19 @@ def test_a_run_far_from_the_others_does_not_set_the_scale() -> None:
     assert figure.layout.yaxis.range[1] < 6
     assert any("next-token, seed 7" in note.text for note in figure.layout.annotations)
     assert 180.0 in [value for trace in figure.data for value in trace.y]
+
+
+@pytest.mark.parametrize(("last", "place"), [(1.0, (1.0, "right")), (0.2, (0.0, "left"))])
+def test_the_name_of_a_level_stands_where_no_marks_are(last: float, place: tuple[float, str]) -> None:
+    values = np.where(np.arange(40) < 20, 1.2 - last, last)
+    rows = [record("w", "nextlat", 0, length=i + 1, value=value) for i, value in enumerate(values)]
+    measure = Measure("m", pd.DataFrame(rows), by=("length",), unit="share", references={"chance": 0.18})
+    name = next(note for note in measure.plot().layout.annotations if note.text == "chance")
+    assert (name.x, name.xanchor) == place
+
+
+def test_a_finding_speaks_of_means_only_where_there_are_several_seeds() -> None:
+    measure = replace(found({"p": (0.0, 0.5)}), better="higher")
+    single = replace(measure, table=measure.table[measure.table["seed"] == 0])
+    texts = [part.plot().layout.title.text for part in (measure, single)]
+    assert ["Means over seeds" in text for text in texts] == [True, False]

@@ -398,8 +398,8 @@ def test_a_table_with_the_start_token_is_stepped_through_from_position_0() -> No
     made.close()
 
 
-@pytest.mark.parametrize(("name", "position"), [("path_star", 22), ("s3", 10), ("rrxor", 1)])
-def test_a_world_opens_at_its_decisive_prediction(name: str, position: int) -> None:
+@pytest.mark.parametrize(("name", "position"), [("path_star", 22), ("s3", 10), ("rrxor", 6)])
+def test_a_world_opens_at_its_decisive_prediction_or_in_the_middle(name: str, position: int) -> None:
     state = ViewState(f"{name}/nextlat")
     assert state.position == position
 

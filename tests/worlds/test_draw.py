@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from nextlat_viz import worlds
-from nextlat_viz.worlds import HiddenMarkovWorld
+from nextlat_viz.worlds import HiddenMarkovWorld, drawing
 
 HIDDEN = [name for name in worlds.names() if isinstance(worlds.get(name), HiddenMarkovWorld)]
 HOSTILE = ["<script>alert(1)</script>", "<b>bold", "$x$"]
@@ -191,3 +192,11 @@ def test_a_picture_of_one_scale_says_its_ranges(name: str) -> None:
                     values = np.array(trace[letter], dtype=float)
                     assert np.nanmin(values, initial=ends[1]) >= ends[0], (kind, letter)
                     assert np.nanmax(values, initial=ends[0]) <= ends[1], (kind, letter)
+
+
+def test_names_on_dark_dots_are_white() -> None:
+    figure = go.Figure()
+    drawing.add_dots(figure, np.zeros((3, 2)), text=["a", "b", "c"], color=["#4F40AD", "#F7EA50", "#00946B"])
+    drawing.add_dots(figure, np.zeros((1, 2)), text=["a"], color="rgb(0, 0, 0)")
+    assert figure.data[0].textfont.color == ("#ffffff", "#111111", "#111111")
+    assert figure.data[1].textfont.color == "#111111"

@@ -330,6 +330,19 @@ def test_other_refusals() -> None:
         world.arms_of(world.sample(1).tokens[:, :12])
 
 
+@pytest.mark.parametrize("width", [200, 400, 560])
+def test_nodes_shrink_with_the_picture_and_never_overlap(width: int) -> None:
+    for shape in SHAPES:
+        figure = small(*shape).draw(width=width)
+        rims = [np.stack([trace.x, trace.y], axis=1) for trace in figure.data if trace.fill == "toself"]
+        parts = [part for rim in rims for part in np.split(rim, np.flatnonzero(np.isnan(rim[:, 0])))]
+        nodes = [part[~np.isnan(part[:, 0])][1:] for part in parts if len(part) > 1]
+        middles, diameter = np.array([node.mean(axis=0) for node in nodes]), np.ptp(nodes[0][:, 0])
+        apart = np.linalg.norm(middles[:, None] - middles, axis=2)[np.triu_indices(len(middles), 1)]
+        assert len(middles) == shape[0] * (shape[1] - 1) + 1
+        assert apart.min() > 1.2 * diameter
+
+
 def test_the_picture() -> None:
     for shape in SHAPES:
         world = small(*shape)

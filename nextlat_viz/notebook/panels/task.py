@@ -80,7 +80,9 @@ class TaskPanel(Panel):
         if not figure.data:
             self.about.value = ""
             return figure
-        self.about.value = "<br>".join([figure.layout.title.text, " &ensp;".join(take_legend(figure))])
+        # A low panel shows these lines as one.
+        lines = [*(figure.layout.title.text or "").split("<br>"), " &ensp;".join(take_legend(figure))]
+        self.about.value = " &ensp;<br>".join(lines)
         fitted = regridded(figure, side_by_side(figure), _WIDTH)
         return fitted.update_layout(title_text="", width=None, height=figure.layout.height, margin_t=30, margin_b=40)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import ipywidgets
@@ -103,8 +104,9 @@ def _take_words(figure: Any) -> str:
     """Take the title, the legend and the notes below it out of a picture, and return them as HTML, which wraps."""
     layout = figure.layout
     below = [note.xref == note.yref == "paper" and (note.y or 0) <= 0 for note in layout.annotations]
-    parts = [layout.title.text, *(note.text for note, low in zip(layout.annotations, below, strict=True) if low)]
-    parts += take_legend(figure) if layout.showlegend else []
+    # The legend first: a low panel has room for the first lines only.
+    parts = [layout.title.text, *(take_legend(figure) if layout.showlegend else [])]
+    parts += [note.text for note, low in zip(layout.annotations, below, strict=True) if low]
     layout.annotations = [note for note, low in zip(layout.annotations, below, strict=True) if not low]
     layout.title.text = ""
     traces = [trace.to_plotly_json() for trace in figure.data]
@@ -112,7 +114,9 @@ def _take_words(figure: Any) -> str:
     layout.margin.update({"l": 8, "t": 8, "b": 8} if layout.xaxis.visible is False else {"t": 8})
     if any("colorbar" in trace or "colorbar" in trace.get("marker", {}) for trace in traces):
         layout.margin.r = 64
-    return " &ensp;".join(part for part in parts if part)
+    text = " &ensp;".join(part for part in parts if part)
+    # The whole of it under the mouse, where only the first lines have room.
+    return f'<span title="{re.sub("<[^>]*>", "", text)}">{text}</span>'
 
 
 class EpisodeStepper(Box):

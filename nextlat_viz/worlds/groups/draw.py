@@ -111,7 +111,7 @@ def _cayley(world: GroupWorld, width: int, height: int) -> go.Figure:
     drawing.add_caption(figure, f"{world.name}: {len(where)} elements and the steps between them", note)
     legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1, "yanchor": "bottom"}
     figure.update_layout(showlegend=True, legend=legend)
-    _label(figure, where[world.identity], world.vocabulary[world.identity], INK)
+    _label(figure, world, world.identity, INK)
     return figure
 
 
@@ -128,13 +128,31 @@ def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position
     drawing.add_ring(figure, path[-1], 18)
     product = world.vocabulary[labels[-1]]
     if labels[-1] != world.identity:
-        _label(figure, path[-1], product, CURSOR)
+        _label(figure, world, int(labels[-1]), CURSOR)
     figure.layout.title.text = escape(f"{world.name}: product {product} after {counted(position, 'element')}")
 
 
-def _label(figure: go.Figure, place: Float[np.ndarray, " 2"], text: str, colour: str) -> None:
-    side = {"xshift": 12, "xanchor": "left"} if place[0] < 0.6 else {"xshift": -12, "xanchor": "right"}
-    drawing.add_text(figure, place, f"<b>{escape(shorten(text))}</b>", 14, colour, **side)
+def _label(figure: go.Figure, world: GroupWorld, element: int, colour: str) -> None:
+    """Write the name of an element at the side where there is room and the lines of its steps are furthest."""
+    where = element_places(world)
+    place, steps = where[element], list(world.generators)
+    ends = np.concatenate([where[world.table[element, steps]], where[(world.table[:, steps] == element).any(axis=1)]])
+    ways = ends - place
+    ways = ways / np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-12)
+    low, high = where[:, 1].min() + 0.3, where[:, 1].max() - 0.3
+    sides = [
+        (way, options)
+        for way, options, free in (
+            ((1, 0), {"xanchor": "left", "xshift": 12}, place[0] < 0.6),
+            ((-1, 0), {"xanchor": "right", "xshift": -12}, place[0] > -0.6),
+            ((0, -1), {"yanchor": "top", "yshift": -10}, place[1] > low),
+            ((0, 1), {"yanchor": "bottom", "yshift": 10}, place[1] < high),
+        )
+        if free
+    ]
+    _, side = min(sides, key=lambda side: (ways @ np.array(side[0])).max(initial=-1.0).round(6))
+    name = escape(shorten(world.vocabulary[element]))
+    drawing.add_text(figure, place, f"<b>{name}</b>", 14, colour, **side)
 
 
 @picture(GroupWorld, "strip")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,8 +16,9 @@ from nextlat_viz.worlds.base import Episodes
 from nextlat_viz.worlds.drawing import picture, state_colour
 from nextlat_viz.worlds.path_star.world import PathStar
 
-_LARGEST_NODE = 32.0
-_SMALLEST_LABELLED = 17.0
+# Diameter of a node as a share of the distance between two, and at most in pixels.
+_NODE, _LARGEST_NODE = 0.7, 32.0
+_SMALLEST_LABELLED = 26.0
 
 
 @picture(PathStar, "graph")
@@ -31,7 +33,7 @@ def draw_star(
     height = (220 if world.arms == 2 else 500) if height is None else height
     figure = Figure(layout=drawing.layout(width, height))
     places, step = _places(arms, width - 110, height - 160)
-    size = float(np.clip(0.7 * step, 7, _LARGEST_NODE))
+    size = min(_NODE * step, _LARGEST_NODE)
     at = position or 0
     read = tokens if position is None else tokens[: 3 * ((at + 1) // 3)]
     edges = list(zip(read[0 : world.prompt - 3 : 3].tolist(), read[1 : world.prompt - 3 : 3].tolist(), strict=True))
@@ -41,14 +43,17 @@ def draw_star(
             line = read_line if (tail, head) in edges else ahead
             drawing.add_lines(figure, [places[tail], places[head]], line)
     answer = [int(token) for token in tokens[world.prompt : at] if int(token) in places]
-    drawing.add_lines(figure, [places[node] for node in answer], {"width": 7, "color": CURSOR})
-    _nodes(figure, arms, places, size, set(answer))
+    path = np.array([places[node] for node in answer]).reshape(-1, 2)
+    drawing.add_lines(figure, path, {"width": 7, "color": CURSOR})
+    _nodes(figure, arms, places, size)
+    _circles(figure, path, size, {"width": 3, "color": CURSOR})
     current = int(tokens[at - 1]) if at else -1
     if current in places:
-        drawing.add_ring(figure, places[current], size + 9)
+        _circles(figure, places[current][None], 1.3 * size, {"width": 4, "color": CURSOR})
     goal = places[int(tokens[world.prompt - 2])]
-    away = goal / np.linalg.norm(goal) * (size / 2 + 20)
-    drawing.add_text(figure, goal, "<b>goal</b>", xshift=away[0], yshift=away[1])
+    # Below the node where it is not above the start: beside it, the name needs room that a narrow panel does not have.
+    side = 1 if goal[1] > 1e-9 else -1
+    drawing.add_text(figure, (goal[0], goal[1] + side * 0.65 * size), "<b>goal</b>", yshift=side * 9)
     title = f"{world.name}: G({world.arms}, {world.nodes_per_arm}), the start in the middle"
     drawing.add_caption(figure, title, _below(world, tokens, position))
     return figure
@@ -70,26 +75,34 @@ def _places(
 
 
 def _nodes(
-    figure: go.Figure,
-    arms: Int[np.ndarray, "arms nodes"],
-    places: dict[int, Float[np.ndarray, " 2"]],
-    size: float,
-    answer: set[int],
+    figure: go.Figure, arms: Int[np.ndarray, "arms nodes"], places: dict[int, Float[np.ndarray, " 2"]], size: float
 ) -> None:
     spots = [(int(arms[0, 0]), "start", "#BBBBBB")]
     for arm, nodes in enumerate(arms[:, 1:].tolist()):
         spots += [(node, f"arm {arm}, depth {depth + 1}", state_colour(arm)) for depth, node in enumerate(nodes)]
-    widths, colours = zip(*((3, CURSOR) if node in answer else (1, INK) for node, _, _ in spots), strict=True)
+    for colour in dict.fromkeys(colour for *_, colour in spots):
+        centres = np.array([places[node] for node, _, own in spots if own == colour])
+        _circles(figure, centres, size, {"width": 1, "color": INK}, fill="toself", fillcolor=colour)
     drawing.add_dots(
         figure,
         [places[node] for node, _, _ in spots],
         [f"node {node}<br>{where}" for node, where, _ in spots],
         [str(node) for node, _, _ in spots] if size >= _SMALLEST_LABELLED else (),
-        max(9, min(14, int(0.5 * size))),
-        size=size,
+        13,
+        size=9,
+        opacity=0,
         color=[colour for _, _, colour in spots],
-        line={"width": widths, "color": colours},
     )
+
+
+def _circles(
+    figure: go.Figure, centres: Float[np.ndarray, "nodes 2"], size: float, line: dict[str, Any], **options: Any
+) -> None:
+    """Add circles that grow and shrink with the picture, as markers would not, and so never overlap."""
+    angle = np.linspace(0, 2 * np.pi, 37)
+    rim = np.stack([np.cos(angle), np.sin(angle)], axis=1) * size / 2
+    rims = np.concatenate([centres[:, None] + rim, np.full((len(centres), 1, 2), np.nan)], axis=1).reshape(-1, 2)
+    drawing.add_lines(figure, rims, line, **options)
 
 
 def _below(world: PathStar, tokens: Int[np.ndarray, " positions"], at: int | None) -> str:

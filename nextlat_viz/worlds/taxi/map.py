@@ -20,6 +20,7 @@ from nextlat_viz.worlds.taxi.streets import Streets
 
 _LEGIBLE_ARROWS = 1500  # one-way streets
 _AFFORDABLE_NAMES = 1500  # intersections: each is an element of the page
+_LONGEST_NAME = 12  # letters that fit beside a mark in a narrow panel
 _BANDS = 6
 _FADED = 0.45
 
@@ -77,10 +78,11 @@ def draw_map(
     if height is None:
         height = int(np.clip((width - 2 * ROOM) * up / max(across, 1e-9) + 100, 320, 1.2 * width))
     figure = Figure(layout=drawing.layout(width, height))
-    margin = 0.03 * max(across, up)
+    # A mark at the end of a street fits in a narrow panel too.
+    margin = 0.055 * max(across, up)
     figure.update_xaxes(range=[streets.x.min() - margin, streets.x.max() + margin])
     figure.update_yaxes(range=[streets.y.min() - margin, streets.y.max() + margin])
-    notes = []
+    notes, ends = [], ""
     if use is not None:
         counts = np.asarray(use)
         if counts.shape != (streets.n_edges,) or counts.dtype.kind not in "iuf" or not (counts >= 0).all():
@@ -96,14 +98,14 @@ def draw_map(
         hover = [escape(shorten(name, drawing.HOVER)) for name in streets.nodes]
         drawing.add_dots(figure, np.stack([streets.x, streets.y], axis=1), hover, size=8, color=INK, opacity=0)
     if len(paths) == 1:
-        _draw_ride(figure, streets, paths[0], at, goal)
+        ends = _draw_ride(figure, streets, paths[0], at, goal)
     else:
         for path in paths:
             _draw_path(figure, streets, path, {"width": 2.5}, arrows=False)
     if streets.attribution:
         notes.append(f"{streets.attribution}.")
     default = f"{streets.name}: {len(streets.nodes):,} intersections, {streets.n_edges:,} directed edges"
-    drawing.add_caption(figure, default if title is None else title, " ".join(notes))
+    drawing.add_caption(figure, default if title is None else title, f"{ends}\n{' '.join(notes)}".strip())
     return figure
 
 
@@ -200,20 +202,25 @@ def _amount(value: float) -> str:
 
 def _draw_ride(
     figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], at: int | None, goal: int | None
-) -> None:
+) -> str:
+    """Draw a ride and its ends; return the line of the caption that names them, where their names are long."""
     last = len(path) - 1
     at = last if at is None else checks.integer("at", at, 0, last)
     _draw_path(figure, streets, path[at:], {"width": 2.5, "dash": "dot"}, arrows=False)
     _draw_path(figure, streets, path[: at + 1], {"width": 4}, arrows=True)
     end = int(path[-1]) if goal is None else goal
+    names = [shorten(streets.nodes[node], drawing.HOVER) for node in (path[0], end)]
+    short = max(map(len, names)) <= _LONGEST_NAME
     for node, label, marker in (
         (int(path[0]), "from", {"size": 13, "symbol": "circle-open"}),
         (end, "to", {"size": 15, "symbol": "square-open"}),
     ):
-        _draw_place(figure, streets, node, label, marker, above=_lies_below(streets, path, node))
+        shown = f"{label} {streets.nodes[node]}" if short else label
+        _draw_place(figure, streets, node, label, shown, marker, above=_lies_below(streets, path, node))
     place = [streets.x[path[at]], streets.y[path[at]]]
     hover = [escape(shorten(f"at {streets.nodes[path[at]]}", drawing.HOVER))]
     drawing.add_dots(figure, place, hover, size=11, color=CURSOR, line={"width": 0})
+    return "" if short else f"From {names[0]} to {names[1]}."
 
 
 def _draw_path(
@@ -238,14 +245,18 @@ def _lies_below(streets: Streets, path: Int[np.ndarray, " passed"], node: int) -
 
 
 def _draw_place(
-    figure: go.Figure, streets: Streets, node: int, label: str, marker: dict[str, Any], above: bool
+    figure: go.Figure, streets: Streets, node: int, label: str, shown: str, marker: dict[str, Any], above: bool
 ) -> None:
-    """Add a marker with its name above or below it, aligned inwards near the left and right ends of the map."""
+    """Add a marker with its name above or below it, or beside it at the edges of the map; aligned inwards."""
     x, y = streets.x[node], streets.y[node]
     name = escape(shorten(f"{label} {streets.nodes[node]}", drawing.HOVER))
     line = {"width": 3, "color": CURSOR}
     drawing.add_dots(figure, [x, y], [name], color=CURSOR, line=line, **marker)
     across = (x - streets.x.min()) / max(np.ptp(streets.x), 1e-9)
+    up = (y - streets.y.min()) / max(np.ptp(streets.y), 1e-9)
     side = {"yanchor": "bottom", "yshift": 9} if above else {"yanchor": "top", "yshift": -9}
     anchor = "left" if across < 0.3 else "right" if across > 0.7 else "center"
-    drawing.add_text(figure, (x, y), f"<b>{name}</b>", 13, CURSOR, xanchor=anchor, **side)
+    if (above and up > 0.9) or (not above and up < 0.1):
+        anchor = "left" if across < 0.5 else "right"
+        side = {"yanchor": "middle", "xshift": 13 if anchor == "left" else -13}
+    drawing.add_text(figure, (x, y), f"<b>{escape(shown)}</b>", 13, CURSOR, xanchor=anchor, **side)

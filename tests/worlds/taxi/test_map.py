@@ -154,6 +154,17 @@ def test_names_are_shown_as_text_and_the_map_is_credited() -> None:
     assert draw_map(city, title="a <b>").layout.title.text == "a &lt;b&gt;"
 
 
+def test_long_names_of_a_rides_ends_are_in_the_caption_where_a_narrow_panel_breaks_them() -> None:
+    import networkx
+
+    long = {"1,1": "Rauhankatu & Snellmaninkatu"}
+    city = from_networkx(networkx.relabel_nodes(grid(3, 3).to_networkx(), long), "x")
+    ride = [city.nodes.index(long["1,1"])]
+    *_, end, caption = draw_map(city, ride, goal=0).layout.annotations
+    assert end.text == "<b>to</b>"
+    assert caption.text.startswith("From Rauhankatu &amp; Snellmaninkatu to ")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
