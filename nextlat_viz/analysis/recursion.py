@@ -79,8 +79,8 @@ def solved_puzzles(models: Models[ModelPredictor], n: int = 256, *, seed: int = 
     "solved by step",
     by=("step", "quantity"),
     unit=_FACTS,
-    note="Of the answer after each recursion step, on held-out puzzles; a cell is changed by a step if its answer is "
-    "another than before, at the first step than in the puzzle.",
+    note="Of the answer after each recursion step, on held-out puzzles; a cell is changed by a step if its answer "
+    "differs from that of the step before; at the first step, from the puzzle.",
 )
 def solved_by_step(
     models: Models[ModelPredictor], steps: int | None = None, n: int = 256, *, seed: int = HELDOUT_SEED

@@ -38,7 +38,7 @@ class FinetuneConfig(BaseModel):
     steps: PositiveInt = Field(1000, description="optimiser steps")
     batch_size: PositiveInt = Field(16, description="sequences per step")
     learning_rate: PositiveFloat = Field(1e-3, description="psi's peak rate of AdamW")
-    # The default is what cards of psi alone have always stated: there it is not used.
+    # Not used where psi is trained alone; the default is what the cards of such models have always stated.
     model_rate: PositiveFloat = Field(0.1, description="the model's rate over psi's; 0.005 in mode full")
     psi_steps: NonNegativeInt = Field(0, description="first steps, which train psi alone; half in mode full")
     warmup_steps: NonNegativeInt = Field(description="steps of linear warm-up; 1 in 20 when not given")

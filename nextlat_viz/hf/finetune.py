@@ -297,7 +297,7 @@ class _AdamW(torch.optim.AdamW):
         self.wake()
 
     def wake(self) -> None:
-        """Give gradients to the groups whose turn it is, by the number of steps taken."""
+        """Unfreeze the groups whose frozen steps have been taken."""
         taken = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
         for group in self.param_groups:
             for weights in group["params"] if group["frozen_steps"] else ():

@@ -184,7 +184,7 @@ class Finetuned(HubModel):
                 return target
             raise CheckpointError(f"folder={str(target)!r} holds another model: choose another folder, or delete it")
         _check_files(self.folder, self.card)
-        # A licence may have been named in it.
+        # The user may have named a licence in it.
         readme = self.folder / README
         io.write(target / README, readme.read_bytes() if readme.is_file() else readme_text(self.card))
         for name in (*self.card.files, CARD):

@@ -178,7 +178,7 @@ def download(name: str) -> Checkpoint | None:
         return read_folder(folder)
     except CheckpointError as error:
         if "sha256" in str(error):
-            # A damaged copy must not be what every later call finds.
+            # Every later call would find the damaged copy.
             for path in files:
                 path.resolve().unlink(missing_ok=True)
                 path.unlink(missing_ok=True)

@@ -148,7 +148,8 @@ class ModuleReader(LatentsReader):
     name : str, optional
         Name of the model in tables and figures.
     trained : TrainedModel, optional
-        Whose module it is: what runs that on the table checks that it is the same one.
+        The model that the module belongs to. The table gets its hash, by which analyses check that they run the model
+        that was read.
     """
 
     def __init__(

@@ -151,7 +151,9 @@ def test_a_measure_documents_the_arguments_of_all_measures(weights) -> None:
     assert head.endswith("models : Checkpoint, name, World (its exact law), Predictor, or several of one world\n")
     assert rest.startswith("progress : bool")
     assert list(measures.registry.MEASURES) == ["weights"]
-    # A measure whose own docstring describes no argument.
+
+
+def test_a_measure_that_describes_no_argument_has_the_shared_ones() -> None:
     *_, section = str(nlv.analysis.solved_puzzles.__doc__).partition("\n\nParameters\n----------\n")
     assert section.startswith(
         "models : Checkpoint, name, or several of one world\nn : int\n    Held-out episodes, or puzzles of a recursive "
