@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import operator
 from collections.abc import Iterable
 from numbers import Real
@@ -116,6 +117,25 @@ def listed(argument: str, values: Any, example: str) -> list[Any]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{argument}={shown(values)} must be a list, such as {argument}={example}")
     return list(values)
+
+
+def optional(package: str, advice: str) -> Any:
+    """Import a package that not every installation has; the ImportError where it is missing gives the advice.
+
+    Examples
+    --------
+    >>> optional("no_such_package", "reports need the package no_such_package: pip install no_such_package")
+    Traceback (most recent call last):
+    ImportError: reports need the package no_such_package: pip install no_such_package
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        name = package.partition(".")[0]
+        # A package that is there may miss another.
+        if (error.name or "").partition(".")[0] != name:
+            raise
+        raise ImportError(advice, name=name) from None
 
 
 def require_callable(argument: str, value: Any) -> None:

@@ -168,7 +168,7 @@ def layer_similarity(
     a, b : AnnData, Checkpoint or name
         Latents of the same rows. The models may have other layers and widths.
     max_rows, seed : int
-        Of more rows than this a seeded sample is compared.
+        Where there are more rows than `max_rows`, a seeded sample of them is compared.
     report : callable, optional
         ``report(done, total)``, in layers of `a`. What it raises ends the computation.
 

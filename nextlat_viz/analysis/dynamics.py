@@ -95,11 +95,6 @@ def transition_consistency(models: Models[ModelPredictor], n: int = 256, *, seed
     where the state is a function of the previous state and the token; with an exact next-token head such a state is a
     belief state (arXiv:2511.05963, theorem 3.2).
 
-    Parameters
-    ----------
-    n : int
-        Held-out episodes.
-
     Returns
     -------
     Measure
@@ -142,8 +137,6 @@ def rollout_divergence(
     ----------
     steps : int, optional
         Largest k; may exceed the horizon that psi was trained for. Default 8, or fewer in shorter episodes.
-    n, seed : int
-        Number and seed of held-out episodes.
 
     Returns
     -------

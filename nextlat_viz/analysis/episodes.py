@@ -36,8 +36,8 @@ def held_out_split(world: World) -> str:
 def heldout_episodes(models: Models, n: int, length: int | None = None, *, seed: int) -> Episodes:
     """Draw held-out episodes that all models can read.
 
-    By default they are as long as in training, of which all but the last token are read. Of models with several
-    contexts the shortest counts.
+    By default they are as long as in training, of which all but the last token are read; where the models
+    have several contexts, the shortest counts.
     """
     at_least("n", n, 2, "a standard error needs two episodes")
     if length is None:

@@ -15,13 +15,13 @@ from jaxtyping import Float
 
 from nextlat_viz import io
 from nextlat_viz.analysis.projection.project import project
-from nextlat_viz.errors import LatentsError, at_least, shown
+from nextlat_viz.errors import LatentsError, at_least, optional, shown
 from nextlat_viz.latents.combine import select
 from nextlat_viz.latents.table import HIDDEN, PROBS, column, metas, site, sites, tokens_of
 
 # What every table has, whatever is known of its world.
 _PLACES = ("model", "episode", "position", "token", "token_id")
-# A belief over more states, or a distribution over more tokens, is no list of columns a person would read.
+# Beliefs and distributions of more values than this are not spread over columns, which nobody would read.
 _MOST_PARTS = 16
 _TEXT_TOKENS = 64
 _TSV = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -41,11 +41,6 @@ def export_parquet(latents: AnnData, path: str | Path, *, sites: str | Iterable[
         Ends in ``.parquet``. An existing file is replaced, once the new one is complete.
     sites : "all", or names
         The sites to write; an empty list writes the other columns alone.
-
-    Returns
-    -------
-    Path
-        The file.
 
     Raises
     ------
@@ -96,11 +91,6 @@ def export_atlas(latents: AnnData, path: str | Path, projection: Any = None, *, 
         the first two principal components. Rows that were not projected are left out.
     neighbours : int
         Nearest rows of each row; 0 leaves the column out.
-
-    Returns
-    -------
-    Path
-        The file.
 
     Raises
     ------
@@ -166,11 +156,6 @@ def export_projector(
     columns : list of str, optional
         What to label and colour by. Default all columns of ``obs``, and of a belief or a distribution over up to 16
         values a column each.
-
-    Returns
-    -------
-    Path
-        The folder.
 
     Raises
     ------
@@ -305,10 +290,7 @@ def _cell(value: Any) -> str:
 
 def _parquet_path(path: str | Path) -> Path:
     """Return the path of a Parquet file that can be written, before anything is computed for it."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise ImportError("Parquet files need the package pyarrow: pip install pyarrow", name="pyarrow") from None
+    optional("pyarrow", "Parquet files need the package pyarrow: pip install pyarrow")
     path = io.resolve(path)
     if path.suffix != ".parquet":
         raise LatentsError(f"path must end in .parquet, got {path}")

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from nextlat_viz.analysis._rows import finite
-from nextlat_viz.analysis._threads import few_threads
+from nextlat_viz.analysis._rows import few_threads, finite
 from nextlat_viz.errors import LatentsError
 
 
@@ -170,8 +169,8 @@ def trustworthiness(
     """Return how far neighbours in a projection are neighbours in the data: 1 if all are, about 0.5 by chance.
 
     Each of the `k` nearest rows in `Y` that is not among the `k` nearest in `X` costs its rank in `X` beyond `k` (Venna
-    & Kaski 2001; the same number as ``sklearn.manifold.trustworthiness``). Of more than `max_rows` rows a seeded
-    subsample is used, and neighbours are neighbours within it.
+    & Kaski 2001; the same number as ``sklearn.manifold.trustworthiness``). Where there are
+    more than `max_rows` rows, a seeded subsample is used, and neighbours are neighbours within it.
 
     Returns
     -------

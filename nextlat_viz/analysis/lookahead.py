@@ -210,8 +210,8 @@ def next_rows(latents: AnnData, row: int, steps: int) -> Int[np.ndarray, " k"]:
     at = int(np.flatnonzero(rows == row)[0])
     chosen = rows[at : at + steps + 1]
     places = column(latents, "position")[chosen]
-    going = places - places[0] == np.arange(chosen.size)
+    contiguous = places - places[0] == np.arange(chosen.size)
     if "document" in latents.obs:
         document = column(latents, "document")[chosen]
-        going &= document == document[0]
-    return chosen[np.cumprod(going).astype(bool)][1:]
+        contiguous &= document == document[0]
+    return chosen[np.cumprod(contiguous).astype(bool)][1:]

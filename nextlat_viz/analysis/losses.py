@@ -36,11 +36,6 @@ TRUE_WORLD = "true world"
 def layer_contributions(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """Measure what each block adds: how much, in which direction, and what the head reads after it.
 
-    Parameters
-    ----------
-    n, seed : int
-        Number and seed of held-out episodes.
-
     Returns
     -------
     Measure
@@ -114,8 +109,8 @@ def length_generalisation(
     ----------
     length : int, optional
         Tokens read in each episode; by default three times the context, or a whole episode in a world of fixed length.
-    n, start, seed : int
-        Held-out episodes, tokens read before psi starts, seed of the episodes.
+    start : int, optional
+        Tokens read before psi starts.
 
     Returns
     -------

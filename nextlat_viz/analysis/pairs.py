@@ -70,7 +70,7 @@ def same_state_pairs(
     Notes
     -----
     The mean distance between different states is over all pairs of prefixes, or 4,096 sampled ones where there are
-    more. Of a state with more than 512 prefixes, the 256 farthest from their mean and 256 others are compared.
+    more. In a state with more than 512 prefixes, the 256 farthest from their mean and 256 others are compared.
 
     Examples
     --------

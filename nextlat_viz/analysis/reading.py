@@ -180,15 +180,9 @@ def read_string(
     labels = distinct(predictor.checkpoint.label for predictor in predictors) if labels is None else labels
     if len(set(labels)) != len(predictors) or len(labels) != len(predictors):
         raise ValueError(f"labels must be {len(predictors)} different names, one per model, got {list(labels)}")
-    pairs = [_read(predictor, tokens, site) for predictor in predictors]
-    return StringReading(
-        world,
-        tokens,
-        {label: law for label, (law, _) in zip(labels, pairs, strict=True)},
-        _exact(world, tokens),
-        {label: states for label, (_, states) in zip(labels, pairs, strict=True)},
-        prompt_tokens(world),
-    )
+    results = zip(*(_read(predictor, tokens, site) for predictor in predictors), strict=True)
+    laws, states = (dict(zip(labels, values, strict=True)) for values in results)
+    return StringReading(world, tokens, laws, _exact(world, tokens), states, prompt_tokens(world))
 
 
 def longest(models: Sequence[Any]) -> int | None:
@@ -210,7 +204,7 @@ def _read(
 
     model, world = predictor.model, predictor.world
     backbone = model.backbone
-    # Of a text, attention stays inside a document, as in training.
+    # Attention to a text stays inside a document, as in training.
     documents = world.replay(tokens[None]).get("document") if hasattr(world, "encode") and tokens.size else None
     if documents is not None:
         documents = np.concatenate([documents[:, : backbone.offset], documents], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _SOLVED, _STEPS = "solved", "steps"
 _FACTS = {_SOLVED: "share", "distance": "cells", "conflicts": "pairs", "changed": "cells"}
 _GUIDANCE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 _PAPER = "Asadulaev et al. 2025 (arXiv:2511.16886)"
+_measure = partial(measure, of=ModelPredictor, fits=is_recursive)
 
 
 def _thoughts(
@@ -40,22 +42,15 @@ def _mean(values: np.ndarray) -> dict[str, float | int]:
     return {"value": float(values.mean()) if len(values) else float("nan"), "error": error, "trials": len(values)}
 
 
-@measure(
+@_measure(
     "solved puzzles",
     by=("quantity",),
     unit={name: unit for name, unit in _FACTS.items() if name != "changed"},
     note="Of the answers to held-out puzzles after the last step taken in training. Any completion counts as solved; "
     "distance is to the nearest one.",
-    of=ModelPredictor,
-    fits=is_recursive,
 )
 def solved_puzzles(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """Share of held-out puzzles that a recursive model solves, and how far its answers are from it.
-
-    Parameters
-    ----------
-    n : int
-        Held-out puzzles.
 
     Returns
     -------
@@ -80,14 +75,12 @@ def solved_puzzles(models: Models[ModelPredictor], n: int = 256, *, seed: int = 
                 yield model, {"quantity": quantity, **_mean(values[:, -1]), _STEPS: thinking.steps}
 
 
-@measure(
+@_measure(
     "solved by step",
     by=("step", "quantity"),
     unit=_FACTS,
-    note="Of the answer after each recursion step, on held-out puzzles; a cell is changed by a step if its answer is "
-    "another than before, at the first step than in the puzzle.",
-    of=ModelPredictor,
-    fits=is_recursive,
+    note="Of the answer after each recursion step, on held-out puzzles; a cell is changed by a step if its answer "
+    "differs from that of the step before; at the first step, from the puzzle.",
 )
 def solved_by_step(
     models: Models[ModelPredictor], steps: int | None = None, n: int = 256, *, seed: int = HELDOUT_SEED
@@ -98,8 +91,6 @@ def solved_by_step(
     ----------
     steps : int, optional
         Recursion steps; default as many as each model took in training. Later ones are allowed.
-    n : int
-        Held-out puzzles.
 
     Returns
     -------
@@ -131,22 +122,15 @@ def _solved_rows(checkpoint: TrainedModel, thinking: Thinking) -> Iterator[dict[
             yield row | {"passes": (step + 1) * schedule.passes // schedule.steps, **_mean(values[:, step])}
 
 
-@measure(
+@_measure(
     "steps needed",
     by=("given", "quantity"),
     unit={_SOLVED: "share", _STEPS: "recursion steps"},
     note="By the number of given cells: the share of puzzles solved after the last step taken in training, and the "
     "mean step from which these stay solved.",
-    of=ModelPredictor,
-    fits=is_recursive,
 )
 def steps_needed(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """Recursion steps that a puzzle needs, by how much of it is given.
-
-    Parameters
-    ----------
-    n : int
-        Held-out puzzles.
 
     Returns
     -------
@@ -189,15 +173,13 @@ def needed_steps(solved: Bool[np.ndarray, "puzzles steps"]) -> Int[np.ndarray, "
     return np.where(solved[:, -1], unsolved + 1, 0)
 
 
-@measure(
+@_measure(
     "advantage margin",
     by=("step", "cells"),
     unit="logits",
     better="higher",
     note="How much a step raises the right token's logit over what the answer before it expected; above 0 the step "
     f"helps, and at about 0 it is dead compute. {_PAPER}.",
-    of=ModelPredictor,
-    fits=is_recursive,
 )
 def advantage_margin(
     models: Models[ModelPredictor],
@@ -213,8 +195,6 @@ def advantage_margin(
     ----------
     steps : int, optional
         Recursion steps; default as many as each model took in training.
-    n : int
-        Held-out puzzles.
     dead : float
         A step is dead where the size of its mean margin is under this share of the model's largest.
 
@@ -286,14 +266,12 @@ def _over_cells(
     return means
 
 
-@measure(
+@_measure(
     "guidance",
     by=("guidance",),
     better="higher",
     note="Share of held-out puzzles solved after the last step, read from before + w (after - before), the logits "
     f"before and after it; w = 1 is the model itself. {_PAPER}.",
-    of=ModelPredictor,
-    fits=is_recursive,
 )
 def guidance_strength(
     models: Models[ModelPredictor],
@@ -308,8 +286,6 @@ def guidance_strength(
     ----------
     guidance : float or several
         The strength w, see `Thinking.answers`.
-    n : int
-        Held-out puzzles.
 
     Returns
     -------
@@ -332,7 +308,7 @@ def guidance_strength(
             yield model, {"guidance": float(strength), **share(int(solved.sum()), len(solved))}
 
 
-@measure(
+@_measure(
     "forward passes",
     by=("quantity",),
     unit={"training": "passes per puzzle", "answer": "passes per puzzle", _SOLVED: "passes per solved puzzle"},
@@ -340,16 +316,9 @@ def guidance_strength(
     note="How often the network is applied: to a puzzle in training, a mean over the validations with halting; to "
     "answer a puzzle; and to solve one, those spent on unsolved ones included. "
     f"{_PAPER}: 336 for TRM and 18 for DIS in training.",
-    of=ModelPredictor,
-    fits=is_recursive,
 )
 def forward_passes(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
     """How many forward passes a model was trained with, takes to answer, and takes for each solved puzzle.
-
-    Parameters
-    ----------
-    n : int
-        Held-out puzzles.
 
     Returns
     -------
@@ -369,22 +338,17 @@ def forward_passes(models: Models[ModelPredictor], n: int = 256, *, seed: int = 
     [24.0, 24.0]
     """
     for model, thinking in _thoughts(models, n, None, seed):
-        schedule = recursive_network(model.checkpoint, models.measure).backbone.schedule
+        network = recursive_network(model.checkpoint, models.measure)
+        schedule, training = network.backbone.schedule, float(network.backbone.schedule.passes)
+        if network.updates != 1:
+            # With halting a puzzle takes fewer updates: their mean over the validations.
+            metrics: pd.DataFrame = model.checkpoint.metrics  # type: ignore[attr-defined]
+            training = float(metrics["train/updates"].mean() * schedule.passes / schedule.steps)
         solved = float(thinking.facts()[_SOLVED][:, -1].mean())
         counts = {
-            "training": training_passes(model.checkpoint),
+            "training": training,
             "answer": float(schedule.passes),
             _SOLVED: schedule.passes / solved if solved else float("inf"),
         }
         for quantity, value in counts.items():
             yield model, {"quantity": quantity, "value": value, "schedule": schedule.passes}
-
-
-def training_passes(checkpoint: TrainedModel) -> float:
-    """Forward passes for a puzzle in training: its recursion steps, a mean over validations, times those of each."""
-    network = recursive_network(checkpoint, "training_passes")
-    schedule = network.backbone.schedule
-    if network.updates == 1:
-        return float(schedule.passes)
-    metrics: pd.DataFrame = checkpoint.metrics  # type: ignore[attr-defined]
-    return float(metrics["train/updates"].mean() * schedule.passes / schedule.steps)

@@ -72,8 +72,6 @@ def latent_geometry(
         Columns that define the state; see `state_numbers`.
     min_position : int
         Leave out positions before this one.
-    n, seed : int
-        Number and seed of held-out episodes; all models read the same.
 
     Returns
     -------

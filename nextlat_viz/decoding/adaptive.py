@@ -179,7 +179,7 @@ class Adaptive:
         drafts = np.arange(most + 1)
         self._spent = 1 + drafts * (costs.draft + costs.verify) + (drafts > 0) * costs.start
         self._tested, self._accepted = np.zeros(most), np.zeros(most)
-        # Past the longest, so that the first length is the best.
+        # Longer than allowed, so that the first call of `length` takes the best.
         self._length = most + 1
 
     @property

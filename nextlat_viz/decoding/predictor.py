@@ -113,7 +113,7 @@ class Rereader(Reader):
         self._tokens = self._tokens[rows][:, : int(self._lengths.max(initial=1))]
 
     def _update(self) -> None:
-        # One call per length: padding after a sequence may be impossible there, which a world may refuse.
+        # One call per length: a world may refuse padding that cannot follow a sequence.
         probs = {
             length: self._last(self._tokens[self._lengths == length, :length])
             for length in np.unique(self._lengths).tolist()

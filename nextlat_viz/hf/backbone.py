@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nextlat_viz.hf.load import blocks_of, is_quantised, load_module, refuse_code, require_transformers
+from nextlat_viz.hf.load import blocks_of, is_quantised, load_module, name_of, refuse_code, require_transformers
 from nextlat_viz.models import Batch, LatentDynamics, NextLat
 from nextlat_viz.models.attention import fits
 from nextlat_viz.training.trained import HF_PREFIX
@@ -264,7 +264,7 @@ class PostHoc(NextLat):
         last = cast(nn.Linear, self.psi.layers[-1])
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        # What no loss trains is not among the trained parameters, whose moments a continued run needs.
+        # Parameters without a loss never get moments in the optimiser, which a continued run would look for.
         self.psi.requires_grad_(bool(lambda_h or lambda_kl))
 
     def logits(self, hidden: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b vocabulary"]:
@@ -355,8 +355,7 @@ def pretrained(model: Any) -> tuple[Pretrained, str]:
                 f"model must be a causal language model of transformers, a folder or a name, got {type(model).__name__}"
             )
         refuse_code(model.config.to_dict(), type(model).__name__)
-        name = Path(str(getattr(model.config, "_name_or_path", "") or "")).name or type(model).__name__
-        return Pretrained(copy.deepcopy(model)), name
+        return Pretrained(copy.deepcopy(model)), name_of(model)
     name = str(model).removeprefix(HF_PREFIX)
     return Pretrained(load_module(name, dtype=torch.float32)), Path(name).name
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from nextlat_viz.errors import invalid, unknown
-from nextlat_viz.hf.hub import cell_text
+from nextlat_viz.hf.hub import cell_text, markdown_card
 from nextlat_viz.training.card import SignedCard
 
 README = "README.md"
@@ -38,7 +38,7 @@ class FinetuneConfig(BaseModel):
     steps: PositiveInt = Field(1000, description="optimiser steps")
     batch_size: PositiveInt = Field(16, description="sequences per step")
     learning_rate: PositiveFloat = Field(1e-3, description="psi's peak rate of AdamW")
-    # The default is what cards of psi alone have always stated: there it is not used.
+    # Not used where psi is trained alone; the default is what the cards of such models have always stated.
     model_rate: PositiveFloat = Field(0.1, description="the model's rate over psi's; 0.005 in mode full")
     psi_steps: NonNegativeInt = Field(0, description="first steps, which train psi alone; half in mode full")
     warmup_steps: NonNegativeInt = Field(description="steps of linear warm-up; 1 in 20 when not given")
@@ -150,36 +150,16 @@ def readme_text(card: FinetuneCard) -> str:
     }
     measured = [f"| {name} | {card.before[name]:.5g} | {card.metrics[name]:.5g} |" for name in card.metrics]
     weights = "changed from those" if full else "those"
-    lines = [
-        "---",
-        "library_name: nextlat_viz",
-        f"base_model: {json.dumps(card.model['name'])}",
-        'tags: ["nextlat_viz", "nextlat"]',
-        "---",
-        f"# {cell_text(card.model['name'])} + psi",
-        "",
+    return markdown_card(
+        f"{card.model['name']} + psi",
+        {"base_model": card.model["name"], "tags": ["nextlat_viz", "nextlat"]},
         f"A pretrained language model with psi, a latent dynamics that predicts its next hidden state from the current "
         f"one and the next token (NextLat, arXiv:2511.05963). The weights in `model` are {weights} of the base model.",
-        "",
-        "```python",
-        "import nextlat_viz as nlv",
         'tuned = nlv.load("hf:<this folder>")',
-        "```",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {cell_text(str(value), 1000)} |" for name, value in facts.items()),
-        "",
+        {name: cell_text(str(value), 1000) for name, value in facts.items()},
         "On the held-out sequences, in nats per token; `transition_error` is that of psi over that of no change:",
-        "",
-        "| metric | before | after |",
-        "|---|---|---|",
-        *measured,
-        "",
-        "## Licence",
-        "",
+        ["| metric | before | after |", "|---|---|---|", *measured],
+        "## Licence\n\n"
         "Not stated: name it here before you publish. The licence of the base model applies to `model`, and that of "
         "the texts to the sequences in `held_out.safetensors` and to what was learnt from them.",
-        "",
-    ]
-    return "\n".join(lines)
+    )

@@ -178,7 +178,7 @@ def finetune(
         torch.manual_seed(seed)
         sizes = config.model_dump(include={"horizon", "lambda_h", "lambda_kl", "psi_width", "psi_layers"})
         learner = PostHoc(backbone, **sizes, full=config.mode == "full")
-    # Few: a batch that memory cannot hold is to fail in the run, whose error says what to lower.
+    # At most 8 sequences: a batch too large for the memory should fail in the run, whose error says what to lower.
     learner.scale_tokens(Batch.from_episodes(parts.train[: min(config.batch_size, 8)]))
     used = np.unique(parts.train.tokens[parts.train.loss_mask])
     if len(used) < backbone.config.vocabulary_size / 2:
@@ -297,7 +297,7 @@ class _AdamW(torch.optim.AdamW):
         self.wake()
 
     def wake(self) -> None:
-        """Give gradients to the groups whose turn it is, by the number of steps taken."""
+        """Unfreeze the groups whose frozen steps have been taken."""
         taken = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
         for group in self.param_groups:
             for weights in group["params"] if group["frozen_steps"] else ():

@@ -184,7 +184,7 @@ class Finetuned(HubModel):
                 return target
             raise CheckpointError(f"folder={str(target)!r} holds another model: choose another folder, or delete it")
         _check_files(self.folder, self.card)
-        # A licence may have been named in it.
+        # The user may have named a licence in it.
         readme = self.folder / README
         io.write(target / README, readme.read_bytes() if readme.is_file() else readme_text(self.card))
         for name in (*self.card.files, CARD):
@@ -238,7 +238,7 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
         weights = load_tensors((folder / PSI).read_bytes())
         if card.config.psi_layers > len(weights):
             raise ValueError(f"psi_layers={card.config.psi_layers} are more than its {len(weights)} weights")
-        # Without memory until the stored weights have been compared with it: a card may ask for any size.
+        # A card may ask for any size: on the meta device psi takes no memory before its shapes are compared.
         with torch.device("meta"):
             psi = ScaledDynamics(card.model["dim"], card.config.psi_width, card.config.psi_layers)
         # Folders of earlier versions have no scale.
@@ -250,7 +250,7 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
     # A damaged model fails in many ways inside safetensors, torch and transformers.
     except Exception as error:
         raise CheckpointError(f"{folder} does not hold the model its card describes: {error}") from error
-    # A tokenizer that the card does not seal is not there: every file in the folder of the model is compared with it.
+    # A tokenizer that the card does not name cannot be there: `_check_files` refuses files without a hash.
     tokenizer = load_tokenizer(str(folder / MODEL)) if f"{MODEL}/tokenizer_config.json" in card.files else None
     return Finetuned(module.eval(), psi.eval(), card, folder, tokenizer)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nextlat_viz.display import shorten
-from nextlat_viz.errors import CheckpointError, shown
+from nextlat_viz.errors import CheckpointError, optional, shown
 from nextlat_viz.models import OBJECTIVES
 from nextlat_viz.paths import cache_dir
 from nextlat_viz.training.card import CARD, FORMAT, Card, read_card
@@ -179,7 +178,7 @@ def download(name: str) -> Checkpoint | None:
         return read_folder(folder)
     except CheckpointError as error:
         if "sha256" in str(error):
-            # A damaged copy must not be what every later call finds.
+            # Every later call would find the damaged copy.
             for path in files:
                 path.resolve().unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
@@ -209,35 +208,40 @@ def model_card(card: Card, name: str) -> str:
         "sha256 of the weights": card.weights_sha256,
         "versions": ", ".join(f"{package} {version}" for package, version in card.versions.items()),
     }
-    lines = [
-        "---",
-        "library_name: nextlat_viz",
-        f"tags: {json.dumps(tags)}",
-        "---",
-        f"# {cell_text(card.name)}",
-        "",
+    return markdown_card(
+        card.name,
+        {"tags": tags},
         f"A transformer trained with the objective {label} on a world whose true state is known, by nextlat_viz. "
         "It reads that world's tokens, and no language.",
-        "",
-        "```python",
-        "import nextlat_viz as nlv",
         f'checkpoint = nlv.load("hf:{name}")',
-        "```",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {key} | {cell_text(str(value))} |" for key, value in facts.items()),
-        "",
+        {key: cell_text(str(value)) for key, value in facts.items()},
         "Losses are in nats per token; `floor` is the least that any model can reach.",
-        "",
-        "| metric | value |",
-        "|---|---|",
-        *rows,
-        "",
+        ["| metric | value |", "|---|---|", *rows],
         f"The command that makes it again: `{cell_text(card.command)}`. All hyperparameters are in `{CARD}`.",
-        "",
-    ]
-    return "\n".join(lines)
+    )
+
+
+def markdown_card(
+    title: str,
+    header: dict[str, Any],
+    text: str,
+    loading: str,
+    facts: dict[str, str],
+    units: str,
+    metrics: list[str],
+    ending: str,
+) -> str:
+    """Lay out a model card of the Hub: header, text, the line that loads the model, and tables of facts and metrics."""
+    return "\n".join(
+        [
+            *("---", "library_name: nextlat_viz"),
+            *(f"{key}: {json.dumps(value)}" for key, value in header.items()),
+            *("---", f"# {cell_text(title)}", "", text, ""),
+            *("```python", "import nextlat_viz as nlv", loading, "```", ""),
+            *("| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), ""),
+            *(units, "", *metrics, "", ending, ""),
+        ]
+    )
 
 
 def _weights(card: Card) -> list[str]:
@@ -251,15 +255,9 @@ def cell_text(text: str, most: int = 400) -> str:
 
 
 def _require_hub() -> Any:
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        if error.name != "huggingface_hub":
-            raise
-        raise ImportError(
-            'the Hugging Face Hub needs the package huggingface_hub: pip install "nextlat-viz[hf]"',
-            name="huggingface_hub",
-        ) from None
+    return optional(
+        "huggingface_hub", 'the Hugging Face Hub needs the package huggingface_hub: pip install "nextlat-viz[hf]"'
+    )
 
 
 def _status(error: Exception) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from nextlat_viz import io
-from nextlat_viz.errors import LatentsError
+from nextlat_viz.errors import LatentsError, optional
 from nextlat_viz.worlds import Episodes, checks
 
 # The config's names of the number of layers, by family. Each layer has at least one weight.
@@ -127,14 +126,7 @@ def require_transformers() -> Any:
     ImportError
         Where it is not installed; the message says how to install it.
     """
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        if error.name != "transformers":
-            raise
-        raise ImportError(
-            'Hugging Face models need the package transformers: pip install "nextlat-viz[hf]"', name="transformers"
-        ) from None
+    return optional("transformers", 'Hugging Face models need the package transformers: pip install "nextlat-viz[hf]"')
 
 
 def refuse_code(config: Any, name: str) -> None:
@@ -228,6 +220,11 @@ def blocks_of(module: nn.Module) -> nn.ModuleList | None:
     """Return the blocks of a causal language model; None where they are not in one list."""
     layers = int(module.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
     return next((part for part in module.modules() if isinstance(part, nn.ModuleList) and len(part) == layers), None)
+
+
+def name_of(module: Any) -> str:
+    """Return the last part of the name or folder that a model was loaded by, or else its class."""
+    return Path(str(getattr(module.config, "_name_or_path", "") or "")).name or type(module).__name__
 
 
 def is_causal_lm(module: nn.Module) -> bool:

@@ -145,7 +145,7 @@ def concatenate(latents: Sequence[AnnData], names: Sequence[str] | None = None) 
         parts.append(part)
     stacked = anndata.concat(parts, label="model", keys=list(names), join="inner", merge="same")
     for key, categories in {"token": about[0]["vocabulary"], "state": about[0]["state_names"]}.items():
-        # Of a recursive model's rows the tokens name the steps.
+        # In a table of a recursive model the tokens name the steps.
         if key in stacked.obs and set(stacked.obs[key].dropna().astype(str)) <= set(categories):
             stacked.obs[key] = pd.Categorical(stacked.obs[key].astype(str), categories=categories)
     stacked.uns[KEY] = {

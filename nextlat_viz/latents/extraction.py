@@ -69,7 +69,7 @@ def extract(
 ) -> AnnData:
     """Extract a model's latents at every position of every episode, with the true states in the same table.
 
-    Of a recursive model the episodes are puzzles and the positions recursion steps. A row is a puzzle after a step, and
+    The episodes of a recursive model are puzzles, and positions are recursion steps. A row is a puzzle after a step;
     its states are means over cells, at the sites ``"z"``, the latent, and ``"y"``, the answer, which is ``X``. The
     columns say what is true of the answer: ``conflicts`` (of queens), ``distance`` to the nearest solution in cells,
     ``solved``, the cells ``changed`` by the step, the cells ``given``, and whether the step was ``trained``.
@@ -114,17 +114,17 @@ def extract(
         Keep only these, counted from 1; in a list, -1 is each episode's last. A checkpoint with a start token also has
         position 0, where nothing has been read: ``slice(0, None)`` keeps all.
     steps : int, optional
-        Of a recursive model: recursion steps; default as many as in training, and later ones are allowed.
+        Recursion steps of a recursive model; default as many as in training, and later ones are allowed.
     cells : bool
-        Of a recursive model: a row per cell of a puzzle and step, in place of the mean over cells. An episode is then a
-        cell, ``puzzles x cells`` in all, with the columns ``board``, ``cell``, ``given``, ``answer``, ``changed``,
+        For a recursive model: a row per cell of a puzzle and step, in place of the mean over cells. An episode is a
+        cell then, ``puzzles x cells`` in all, with the columns ``board``, ``cell``, ``given``, ``answer``, ``changed``,
         ``solved``, ``right``, ``margin`` (see `Thinking.margins`) and, of queens, the exact ``posterior``.
     out : path of an .h5ad file, optional
         Write batch by batch to disk, in constant memory. Making the same call again continues an extraction that was
         interrupted, and opens one that is finished. A call is the same when its arguments are, and the model's weights,
         structure, buffers, attributes and code.
-        Of several processes, as torchrun starts them, each reads its share of the episodes where `out` is a folder, a
-        name without ``.h5ad``, and gets the table of that share; ``nlv.load_latents(out)`` reads the whole table.
+        Under torchrun `out` may be a folder, a name without ``.h5ad``: each process then reads its share of the
+        episodes and gets the table of that share; ``nlv.load_latents(out)`` reads the whole table.
     dtype : {"float32", "float16"}
         Type of the stored latents.
 
@@ -188,17 +188,8 @@ def extract(
                     f"{', '.join(given)} cannot be given for a recursive model, whose rows are recursion steps, in "
                     "memory: choose rows of the table, and save it with nlv.save_latents"
                 )
-            return extract_steps(
-                model,
-                puzzles_of(model, episodes),
-                sites,
-                steps,
-                cells,
-                batch_size=batch_size,
-                device=device,
-                progress=progress,
-                dtype=dtype,
-            )
+            puzzles = puzzles_of(model, episodes)
+            return extract_steps(model, puzzles, sites, steps, cells, batch_size, device, progress, dtype)
         world = model.world
         reader: LatentsReader = CheckpointReader(model, sites)
         episodes = heldout(model) if episodes is None else episodes

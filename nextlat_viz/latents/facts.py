@@ -261,7 +261,7 @@ def own_columns(
 
 
 def _orders(truth: pd.DataFrame) -> dict[str, list[Any]]:
-    """Return the values of columns that state them, in their order; booleans with gaps are False and True."""
+    """Return the categories of categorical columns, in their order; of booleans with gaps, False and True."""
     orders = {}
     for name in truth:
         values = truth[name]

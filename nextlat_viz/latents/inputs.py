@@ -113,7 +113,7 @@ def make_reading(
 ) -> Reading:
     """Combine the rows to keep, the names of their tokens, and the user's own columns.
 
-    Of a large vocabulary only the tokens that are read get a name.
+    Only the tokens that are read get a name where the vocabulary is large.
     """
     keep = kept(episodes, positions)
     start = keep.shape[1] > episodes.tokens.shape[1]
@@ -335,8 +335,8 @@ def _module_parts(module: nn.Module, seen: dict[int, int]) -> Iterator[bytes]:
 
 def _attributes(value: Any, left_out: set[str], seen: dict[int, int]) -> Iterator[bytes]:
     # Libraries keep caches in private attributes, which change while a model runs.
-    theirs = type(value).__module__.split(".")[0] in ("torch", "transformers")
+    of_library = type(value).__module__.split(".")[0] in ("torch", "transformers")
     for name, item in vars(value).items():
-        if name not in left_out and not (theirs and name.startswith("_")):
+        if name not in left_out and not (of_library and name.startswith("_")):
             yield name.encode()
             yield from _parts(item, seen)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nextlat_viz.errors import CheckpointError, shown
+from nextlat_viz.errors import CheckpointError, optional, shown
 from nextlat_viz.models.transformer import Transformer
 from nextlat_viz.training.checkpoint import Checkpoint, load, torch_defaults
 
@@ -55,16 +54,10 @@ def to_transformer_lens(checkpoint: Checkpoint | str) -> Any:
             f"{trained.name} is a recursive model, or reads all positions at once: TransformerLens has no such "
             "model. nlv.extract reads its states"
         )
-    try:
-        lens = importlib.import_module("transformer_lens")
-        native = importlib.import_module("transformer_lens.model_bridge.sources.native.model")
-        build = importlib.import_module("transformer_lens.model_bridge.sources.native").build_bridge_from_module
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "transformer_lens":
-            raise
-        raise ImportError(
-            "this needs the package TransformerLens: pip install 'transformer-lens>=4'", name="transformer_lens"
-        ) from None
+    advice = "this needs the package TransformerLens: pip install 'transformer-lens>=4'"
+    lens = optional("transformer_lens", advice)
+    native = optional("transformer_lens.model_bridge.sources.native.model", advice)
+    build = optional("transformer_lens.model_bridge.sources.native", advice).build_bridge_from_module
     config = backbone.config
     size, vocabulary = config.dim // config.heads, config.vocabulary_size
     shape = lens.TransformerBridgeConfig.from_dict(
@@ -111,7 +104,7 @@ def _weights(backbone: Transformer) -> dict[str, Tensor]:
     for i, block in enumerate(backbone.blocks):
         attention: Any = block.attention
         parts = list(attention.qkv.weight.split([size * width for width in attention.widths]))
-        # Of a shared projection every user gets a copy.
+        # Queries, keys and values that share a projection get a copy each.
         query, value = parts[0], parts[-1]
         key = parts[1] if config.sharing == "none" else value if config.sharing == "k=v" else query
         in_pairs = [part.view(-1, size, config.dim)[:, pairs].reshape(part.shape) for part in (query, key)]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nextlat_viz.errors import LatentsError, unknown
-from nextlat_viz.hf.load import blocks_of
+from nextlat_viz.hf.load import blocks_of, name_of
 from nextlat_viz.latents.facts import MOST_TOKENS
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.models.objective import device_of
@@ -149,7 +148,8 @@ class ModuleReader(LatentsReader):
     name : str, optional
         Name of the model in tables and figures.
     trained : TrainedModel, optional
-        Whose module it is: what runs that on the table checks that it is the same one.
+        The model that the module belongs to. The table gets its hash, by which analyses check that they run the model
+        that was read.
     """
 
     def __init__(
@@ -309,14 +309,7 @@ class CausalLMReader(ModuleReader):
     ) -> None:
         config: Any = module.config
         self._head: nn.Module = module.get_output_embeddings()  # type: ignore[operator]
-        super().__init__(
-            module,
-            sites,
-            hidden or HIDDEN,
-            call,
-            name or Path(str(getattr(config, "_name_or_path", "") or "")).name or type(module).__name__,
-            trained,
-        )
+        super().__init__(module, sites, hidden or HIDDEN, call, name or name_of(module), trained)
         self.context = getattr(config, "max_position_embeddings", None)
         self.vocabulary_size = int(config.vocab_size)
         card = {"class": type(module).__name__, "config": json.loads(config.to_json_string())}

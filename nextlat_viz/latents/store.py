@@ -44,11 +44,6 @@ def save_latents(latents: AnnData, path: str | Path, *, overwrite: bool = False)
     overwrite : bool
         Replace an existing file.
 
-    Returns
-    -------
-    Path
-        The file.
-
     Raises
     ------
     LatentsError

@@ -243,7 +243,6 @@ def extract_steps(
     sites: str | Sequence[str],
     steps: int | None,
     cells: bool,
-    *,
     batch_size: int,
     device: torch.device | str | None,
     progress: bool | Callable[[int, int], None],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nextlat_viz.worlds import Episodes, World, text_facts
-from nextlat_viz.worlds.text.facts import names_in
+from nextlat_viz.worlds.text.facts import _decoded, names_in
 
 
 class Pieces(World):
@@ -94,3 +94,34 @@ def test_names_are_words_that_stay_capitalised() -> None:
 def test_no_tokens() -> None:
     facts = facts_of(["a"], [])
     assert facts["quotation_open"].shape == (2, 1)
+
+
+class Bytes(Pieces):
+    """Tokens are bytes: a character may take several of them. Counts the tokens it decodes."""
+
+    def __init__(self) -> None:
+        self.vocabulary = tuple(map(str, range(256)))
+        self.decoded = 0
+
+    def decode(self, tokens: Any) -> str:
+        self.decoded += len(tokens)
+        return bytes(np.asarray(tokens).tolist()).decode("utf-8", errors="replace").removeprefix(" ")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tokens_end_where_their_prefixes_do(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    text = " " + "".join(rng.choice(list("a éü“”猫🐭\n"), 60))
+    # Some bytes are wrong, as a model may generate them.
+    tokens = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+    tokens = np.where(rng.random(tokens.size) < 0.1 * (seed % 2), rng.integers(256, size=tokens.size), tokens)
+    world = Bytes()
+    _, ends = _decoded(world, Episodes(tokens[None]), 0)
+    prefixes = [len(world.decode(tokens[:end])) for end in range(1, tokens.size + 1)]
+    assert ends.tolist() == np.maximum.accumulate(prefixes).clip(max=prefixes[-1]).tolist()
+
+
+def test_a_sequence_is_decoded_in_linear_time() -> None:
+    world = Bytes()
+    _decoded(world, Episodes(np.full((1, 4000), 97)), 0)
+    assert world.decoded < 100 * 4000

@@ -217,7 +217,7 @@ def distinction(
     depth : int
         Tokens in the longest sequence of the world's boundary.
     largest : int
-        Of a larger boundary of the world, this many sequences are drawn, and the pair is counted.
+        Most sequences of the world's boundary; this many are drawn from a larger one, and the pair is counted.
 
     Returns
     -------

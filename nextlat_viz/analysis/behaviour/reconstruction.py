@@ -166,11 +166,6 @@ def reconstruct_map(
     seed : int
         Of pairs, sampling and the control's errors.
 
-    Returns
-    -------
-    MapReconstruction
-        With its control.
-
     Raises
     ------
     ValueError
@@ -217,8 +212,8 @@ def map_reconstruction(models: Models, *, n_rides: int = 1000, temperature: floa
     Returns
     -------
     Measure
-        By part and rides. Of all true streets the shares that are used (``"true"``) and ``"unused"``; of all streets of
-        the reconstructed map the share that is ``"invented"``; of all rides the share that could not be placed
+        By part and rides: the shares of all true streets that are used (``"true"``) and ``"unused"``; the share of the
+        streets of the reconstructed map that is ``"invented"``; the share of all rides that could not be placed
         (``"unplaced"``). Rides are those of the ``"model"`` or of the ``"control"``. Columns ``count``, the numerator
         (``trials`` is the denominator), and ``ill_formed``, unplaced rides that do not have the form of a ride.
 

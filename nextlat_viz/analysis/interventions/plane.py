@@ -147,8 +147,8 @@ class InjectionPlane:
     def reading(self, point: Point, now: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
         """Return the reading at a point, or at the nearest point that has one.
 
-        Where several beliefs have one point, the nearest to `now`, the present reading. In a city a point near a
-        crossing means the crossing.
+        Where several beliefs have that point, it is the one nearest to `now`, the present reading. In a city a point
+        near a crossing means the crossing.
         """
         return self._back(np.asarray(point, dtype=np.float64), now)
 

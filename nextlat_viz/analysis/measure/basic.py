@@ -62,7 +62,7 @@ def loss(models: Models[ModelPredictor]) -> Rows:
     better="lower",
     note="Matrix products of the training, forward and backward, in floating-point operations.",
     of=ModelPredictor,
-    # Of the class: that of a checkpoint counts them, which takes a second.
+    # Looked up on the class: reading it from a checkpoint counts the operations, which takes a second.
     fits=lambda checkpoint: hasattr(type(checkpoint), "operations"),
 )
 def training_cost(models: Models[ModelPredictor]) -> Rows:

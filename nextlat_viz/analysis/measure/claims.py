@@ -13,7 +13,7 @@ from nextlat_viz.analysis.measure.tables import results
 from nextlat_viz.errors import shown, unknown
 
 HOLDS, REVERSED, UNDECIDED = "holds", "does not hold", "undecided"
-# Of a one-sided test, with five seeds a side or with three.
+# Significance level of the one-sided test, with five seeds a side or with three.
 _LEVEL = 0.05
 _BEST = "true world"
 
@@ -184,22 +184,22 @@ def claims(table: Any = None) -> pd.DataFrame:
     >>> judged.loc["rrxor", "verdict"], len(judged.loc["rrxor", "nextlat"])
     ('holds', 5)
     """
-    found = results() if table is None else getattr(table, "table", table)
-    if not isinstance(found, pd.DataFrame):
+    measured = results() if table is None else getattr(table, "table", table)
+    if not isinstance(measured, pd.DataFrame):
         raise TypeError(f"table must be a table of results, such as nlv.evaluate(...).table, got {shown(table)}")
     for name in ("measure", "world", "objective", "seed", "value"):
-        if name not in found:
-            raise unknown("column of the table of results", name, map(str, found.columns))
+        if name not in measured:
+            raise unknown("column of the table of results", name, map(str, measured.columns))
     rows = []
     for claim in CLAIMS:
-        taken = found[(found["measure"] == claim.measure) & (found["world"] == claim.world)]
+        taken = measured[(measured["measure"] == claim.measure) & (measured["world"] == claim.world)]
         first = _values(taken, "next_token", claim.where if claim.baseline is None else claim.baseline)
         second = _values(taken, claim.objective, claim.where)
         if not (first and second):
             continue
         controls = {name: _control(taken, source, claim) for name, source in claim.controls.items()}
         p, verdict = _judged(first, second, claim)
-        # The true world is what can be had, not what has to be beaten.
+        # The true world is an upper bound, not a control to beat.
         beaten = (_better(float(np.mean(second)), value, claim) for name, value in controls.items() if name != _BEST)
         if verdict == HOLDS and not all(beaten):
             verdict = UNDECIDED
@@ -214,7 +214,7 @@ def claims(table: Any = None) -> pd.DataFrame:
                 "nextlat": second,
                 "controls": controls,
                 "paper": claim.paper,
-                "compute": _compute(found[found["world"] == claim.world], claim.objective),
+                "compute": _compute(measured[measured["world"] == claim.world], claim.objective),
                 "p": p,
                 "verdict": verdict,
             }

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from nextlat_viz import display
 from nextlat_viz.analysis.measure.result import Measure, record
 from nextlat_viz.decoding.predictor import ModelPredictor, Predictor, WorldPredictor, as_predictors
-from nextlat_viz.training.checkpoint import load, torch_defaults
+from nextlat_viz.training.checkpoint import torch_defaults
 from nextlat_viz.training.trained import TrainedModel
 from nextlat_viz.worlds import World
 
@@ -64,7 +64,7 @@ class Models(Generic[P]):
     def __init__(self, measure: str, models: Any, of: type[Any] = Predictor, progress: bool = False) -> None:
         self.measure, self._progress = measure, progress
         self.all: list[P] = []
-        for model in as_predictors(_loaded(models)):
+        for model in as_predictors(_with_worlds(models)):
             if not isinstance(model, of):
                 raise ValueError(f"{model.name} has no hidden states: {measure} can only be measured of checkpoints")
             self.all.append(model)
@@ -100,14 +100,12 @@ class Models(Generic[P]):
                 )
 
 
-def _loaded(models: Any) -> Any:
-    """Load checkpoints that are given by name or folder, and let a world stand for its exact law."""
-    if isinstance(models, (str, os.PathLike)):
-        return load(models)
+def _with_worlds(models: Any) -> Any:
+    """Let a world stand for its exact law, alone or among several models."""
     if isinstance(models, World):
         return WorldPredictor(models)
-    if isinstance(models, Iterable) and not isinstance(models, Predictor):
-        return [_loaded(model) if isinstance(model, (str, os.PathLike, World)) else model for model in models]
+    if isinstance(models, Iterable) and not isinstance(models, (str, os.PathLike, Predictor)):
+        return [WorldPredictor(model) if isinstance(model, World) else model for model in models]
     return models
 
 
@@ -216,6 +214,7 @@ def _table(rows: Sequence[tuple[Predictor, dict[str, Any]]]) -> pd.DataFrame:
 
 _OPTIONS = {
     "eps": "float\n    A token is accepted if its probability is above this.",
+    "n": "int\n    Held-out episodes, or puzzles of a recursive model.",
     "length": "int, optional\n    Tokens of an episode in a world without a fixed length; by default as many as the "
     "models can predict.",
     "state": "str or several, optional\n    Names of the states that fix the future, in a world where it is not known.",
@@ -236,5 +235,7 @@ def _documented(text: str | None, of: type[Any], parameters: Iterable[str]) -> s
     known = {name for line in described for name in line.split(", ")}
     shared = [name for name in _OPTIONS if name in parameters and name not in known]
     options = "".join(f"\n{name} : {_OPTIONS[name]}" for name in shared)
+    if "\nParameters\n" not in text:
+        text = text.replace("\n\nReturns\n", "\n\nParameters\n----------\n\nReturns\n", 1)
     text = re.sub(r"(Parameters\n-+\n)", rf"\1{models}", text, count=1)
     return text.replace("\n\nReturns\n", f"{options}\n\nReturns\n", 1)

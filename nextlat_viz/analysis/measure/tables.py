@@ -12,6 +12,7 @@ import pandas as pd
 
 from nextlat_viz import display, io
 from nextlat_viz.analysis.measure.result import QUANTITY, Measure
+from nextlat_viz.errors import optional
 from nextlat_viz.paths import checkpoints_dir
 
 if TYPE_CHECKING:
@@ -73,10 +74,7 @@ def require_table(name: str) -> None:
     if not name.endswith((".csv", ".parquet")) or set(name) & set("/\\"):
         raise ValueError(f"table={name!r} must be a file name that ends in .csv or .parquet")
     if name.endswith(".parquet"):
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise ImportError("a .parquet table needs pyarrow: pip install pyarrow, or take .csv") from error
+        optional("pyarrow", "a .parquet table needs pyarrow: pip install pyarrow, or take .csv")
 
 
 def table_bytes(table: pd.DataFrame, name: str) -> bytes:

@@ -63,8 +63,8 @@ def probe(
     site : str
         Which latents: one of `latents.sites`, or "all" for the concatenation of all sites.
     untrained : AnnData, Checkpoint or name, optional
-        The same rows from the untrained model, for the control. Of a checkpoint they are extracted before its training,
-        on its held-out episodes.
+        The same rows from the untrained model, for the control. A checkpoint is extracted as it was before its
+        training, on its held-out episodes.
     min_position : int
         Leave out rows before this position.
     test_size : float
@@ -74,9 +74,8 @@ def probe(
     seed : int
         Of split, folds, shuffle and bootstrap.
     most_classes : int
-        Of a target with more names, such as the tokens of a real vocabulary, the most frequent are told apart, and all
-        others are one class. A small number is a coarse target, which is fitted faster. The result's `note` says what
-        was put together.
+        Most classes told apart. Where a target has more names, such as the tokens of a real vocabulary, the rarest are
+        one class, and the result's `note` says so. A small number makes a coarse target, which is fitted faster.
     progress : bool
         Show a progress bar over the fits of a target with more than 100 classes, which may take minutes.
 
@@ -136,7 +135,7 @@ def probe(
 
     prefix = prefixes(latents)
     new = ~np.isin(prefix[test], prefix[train])
-    # New prefixes are mostly late ones. The ceiling of numbers is 1 there too, that of classes is another.
+    # New prefixes are mostly late. The ceiling there is 1 for numbers, as everywhere; for classes it is another.
     unseen = truth.score(mistakes[new], test[new]) if truth.metric == "R2" and new.sum() >= MIN_UNSEEN else None
 
     about = meta(latents)

@@ -57,8 +57,8 @@ class ProbeResult:
     coef, intercept : (K, D), (K,) arrays
         The map in raw units of the latents: ``X @ coef.T + intercept`` is the target (R2) or the logits (accuracy).
     names : tuple of str
-        Names of the K rows of `coef`: states, tokens, classes. Of several columns of classes, such as the squares of a
-        board, ``"board[3]=empty"``.
+        Names of the K rows of `coef`: states, tokens, classes; ``"board[3]=empty"`` where there are several columns of
+        classes, such as the squares of a board.
     columns : int
         Columns of classes; 1 for numbers.
     penalty : float

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nextlat_viz.analysis._threads import few_threads
+from nextlat_viz.analysis._rows import few_threads
 from nextlat_viz.training.checkpoint import torch_defaults
 
 # Adam: rows of a batch, least passes and steps, and the rate at the start.

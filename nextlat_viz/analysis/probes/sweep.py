@@ -38,12 +38,12 @@ class ProbeSweep(Measure):
     """The result of `probe_sweep`.
 
     For classes, ``value`` is the held-out cross-entropy in nats, and the table has the ``accuracy`` and the
-    ``balanced_accuracy`` (averaged over classes) too; for numbers it is the held-out R2. Of several columns of classes,
-    such as the squares of a board, scores are means over columns. Further columns of the table: ``prior`` and
-    ``chance``, the scores of class frequencies alone; ``shuffled``, ``shuffled_accuracy``, ``untrained`` and
-    ``untrained_accuracy``, the scores of the controls; ``selectivity``, accuracy (or R2) minus that on shuffled targets
-    (Hewitt & Liang 2019, arXiv:1909.03368); ``fitted``, rows fitted; ``unseen``, held-out rows of classes that no
-    fitted row has; ``gradient``, the largest entry of the gradient, 0 at the optimum.
+    ``balanced_accuracy`` (averaged over classes) too; for numbers it is the held-out R2. Scores are means over columns
+    where a target has several columns of classes, such as the squares of a board. Further columns of the table:
+    ``prior`` and ``chance``, the scores of class frequencies alone; ``shuffled``, ``shuffled_accuracy``, ``untrained``
+    and ``untrained_accuracy``, the scores of the controls; ``selectivity``, accuracy (or R2) minus that on shuffled
+    targets (Hewitt & Liang 2019, arXiv:1909.03368); ``fitted``, rows fitted; ``unseen``, held-out rows of classes that
+    no fitted row has; ``gradient``, the largest entry of the gradient, 0 at the optimum.
     """
 
     def relative_to(self, baseline: str = "next_token") -> Measure:

@@ -210,9 +210,9 @@ def target_of(
 ) -> Numbers | Classes:
     """Return a column as a target, after checking that it varies and has no gaps on these rows.
 
-    Names are classes, and so are integers that the world gives names to, such as the discs on a board. Where the world
-    says that -1 is no value, it is left out. Of more names than `most_classes` the most frequent are classes, and all
-    others together are the last class.
+    Names are classes, and so are integers that the world gives names to, such as the discs on a board. A -1 that
+    means "no value" in the world is left out. Where there are more names than `most_classes`, the most frequent are
+    classes and all others together are the last class.
     """
     used = np.concatenate([train, test])
     one_of("target", name, columns(latents))

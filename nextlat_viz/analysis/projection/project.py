@@ -12,8 +12,7 @@ from anndata import AnnData
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from nextlat_viz.analysis._rows import features, latents_of, picture_world, require_model
-from nextlat_viz.analysis._threads import few_threads
+from nextlat_viz.analysis._rows import features, few_threads, latents_of, picture_world, require_model
 from nextlat_viz.analysis.geometry import trustworthiness
 from nextlat_viz.analysis.probes.result import ProbeResult
 from nextlat_viz.analysis.projection.result import RESOLUTION, Affine, Nearest, Projection, mean_norm

@@ -19,6 +19,8 @@ _SENTENCE_END = re.compile(r"[.!?]+[\"”’']*(?=\s+[^a-z\s]|\s*(?:<|$))|\n")
 _QUOTE = re.compile(r"[\"“”\n]")
 # A word is a name if this share of its uses is inside sentences, and its small form is not this frequent beside it.
 _LEAST_INSIDE, _MOST_SMALL = 0.2, 0.1
+# Tokens decoded together: decoding a whole prefix for each token would be quadratic in the length of the sequence.
+_WINDOW = 16
 
 
 def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
@@ -123,13 +125,18 @@ def _token(ends: Int[np.ndarray, " t"], character: int) -> int:
 def _decoded(world: World, episodes: Episodes, row: int) -> tuple[str, Int[np.ndarray, " t"]]:
     """Decode a sequence, and return where each of its tokens ends in the text.
 
-    Every prefix is decoded, because the text of a token may depend on those before it: a first space is dropped, and a
-    character may take several tokens.
+    A token has no text of its own: a first space is dropped, and a character may take several tokens. How much a token
+    adds to the text is seen by decoding it after some of the tokens before it.
     """
     tokens = episodes.tokens[row, : episodes.length[row]]
-    ends = np.array([len(world.decode(tokens[:end])) for end in range(1, len(tokens) + 1)], np.int64)
+    ends = np.zeros(len(tokens) + 1, np.int64)
+    for start in range(0, len(tokens), _WINDOW):
+        first = max(0, start - _WINDOW)
+        stops = range(start, min(start + _WINDOW, len(tokens)) + 1)
+        sizes = np.array([len(world.decode(tokens[first:stop])) for stop in stops])
+        ends[stops] = ends[start] + sizes - sizes[0]
     text = world.decode(tokens)
-    return text, np.minimum(np.maximum.accumulate(ends), len(text)) if len(ends) else ends
+    return text, np.minimum(np.maximum.accumulate(ends[1:]), len(text))
 
 
 def _documents(episodes: Episodes, row: int) -> Iterator[tuple[int, int]]:

@@ -153,6 +153,14 @@ def test_a_measure_documents_the_arguments_of_all_measures(weights) -> None:
     assert list(measures.registry.MEASURES) == ["weights"]
 
 
+def test_a_measure_that_describes_no_argument_has_the_shared_ones() -> None:
+    *_, section = str(nlv.analysis.solved_puzzles.__doc__).partition("\n\nParameters\n----------\n")
+    assert section.startswith(
+        "models : Checkpoint, name, or several of one world\nn : int\n    Held-out episodes, or puzzles of a recursive "
+        "model.\nseed : int"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "options", "alone"),
     [
