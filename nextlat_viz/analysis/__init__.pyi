@@ -41,6 +41,7 @@ from .lookahead import look_ahead as look_ahead
 from .losses import layer_contributions as layer_contributions
 from .losses import length_generalisation as length_generalisation
 from .measure import Measure as Measure
+from .measure.basic import tokens_ahead as tokens_ahead
 from .pairs import same_state_pairs as same_state_pairs
 from .prediction import Prediction as Prediction
 from .prediction import episode_predictions as episode_predictions

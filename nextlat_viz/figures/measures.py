@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +30,14 @@ _CONTROLS = {
     "prior": ("frequencies only", "line-ew-open", "dot"),
 }
 _NAME = 0.3  # of a view's width that the name of a level takes
+# Pixels: a line of the legend, a mark in it and a letter, and the width that is counted on.
+_KEY_LINE, _MARK, _LETTER, _PAGE = 30, 48, 7, 900
 _FEW = 12  # offsets that each get a tick
 # What figures call settings and their values; a setting without a name is known by its values.
 _SETTINGS = {
     "k": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read", "draft": "tokens drafted",
     "position": "position (tokens read)", "site": "layer", "part": "", "reader": "", "rides": "", "kind": "",
-    "decoding": "", "quantity": "", "test": "",
+    "decoding": "", "quantity": "", "test": "", "offset": "steps ahead",
 }  # fmt: skip
 _VALUES = {"kl": "KL divergence", "psi": "psi alone", "relative": "error, relative to no change", "hidden": "final"}
 # A run is far from the others where they alone need less than this share of the scale.
@@ -82,9 +85,9 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     if len(measure.table) == len(objectives) <= 2:
         return _sentence(measure, labels, theme)
     columns = min(len(views), _COLUMNS)
-    grid = Grid(
-        -(-len(views) // columns), columns, height=240, above=34, below=50, top=28 if title == "" else 76, gap=0.075
-    )
+    top = 28 if title == "" else 76
+    more = _KEY_LINE * (_key_lines([*labels, *(_CONTROLS[name][0] for name in _CONTROLS if name in measure.table)]) - 1)
+    grid = Grid(-(-len(views) // columns), columns, height=240, above=34, below=50, top=top + more, gap=0.075)
     traces: list[Any] = []
     layout = Layout()
     for i, (name, rows) in enumerate(views):
@@ -102,9 +105,12 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
         if far is not None:
             run, ends = far
             y |= {"range": ends}
-            corner = {"x": 1, "xref": "paper", "xanchor": "right", "y": place[1][1], "yref": "paper", "yanchor": "top"}
+            corner = {"xref": "paper", "xanchor": "right", "y": place[1][1], "yref": "paper", "yanchor": "top"}
             text = escape(f"{run} is outside this scale; the table has it")
-            layout.notes += [{**corner, "text": text, "showarrow": False, "font": {"size": 11}}] * (i == 0)
+            # Views of one scale have the same note.
+            at = place[0][1] if QUANTITY in measure.by[1:] else 1
+            noted = {**corner, "x": at, "text": text, "showarrow": False, "font": {"size": 11}}
+            layout.notes += [noted] * (i == 0 or QUANTITY in measure.by[1:])
         axes = layout.view(*place, x=x, y=y, title=escape(name))
         for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
             mine = rows[rows["objective"] == objective]
@@ -143,7 +149,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
         },
         height=grid.pixels,
         margin={"l": 64, "t": 0, "b": 0},
-        legend={"orientation": "h", "x": 0, "y": 1 - (grid.top - 26) / grid.pixels, "yanchor": "top"},
+        legend={"orientation": "h", "x": 0, "y": 1 - (top - 26) / grid.pixels, "yanchor": "top"},
     )
 
 
@@ -160,6 +166,11 @@ def _free_end(traces: Sequence[go.Scatter], value: float, share: bool) -> dict[s
 
     side, edge = min(((side, edge) for side in ("right", "left") for edge in ("bottom", "top")), key=crowd)
     return {"x": float(side == "right"), "xanchor": side, "yanchor": edge}
+
+
+def _key_lines(names: list[str]) -> int:
+    """Estimate the lines of a legend above the views."""
+    return -(-sum(_MARK + _LETTER * len(name) for name in names) // _PAGE)
 
 
 def _worded(value: Any) -> str:
@@ -307,7 +318,9 @@ def _value_axis(measure: Measure, rows: pd.DataFrame, i: int, columns: int) -> d
     return {**axis, "matches": "y", "showticklabels": first} if i else axis
 
 
-def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = "auto") -> Figure:
+def probe_offsets(
+    measure: Measure, *, baseline: str | None = None, title: str | None = None, theme: Theme = "auto"
+) -> Figure:
     """Draw a sweep of probes by the number of steps they read ahead, a view for each site.
 
     Each run is a thin line with the standard error of each probe; a thick line is the mean over the seeds of an
@@ -318,6 +331,8 @@ def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = 
     ----------
     measure : ProbeSweep or Measure
         As `analysis.probe_sweep` returns it, or ``sweep.relative_to("next_token")``, which is the paper's figure 8.
+    baseline : str, optional
+        Objective such as ``"next_token"``: beside each view the other objectives minus it, seed by seed.
     title : str, optional
         Default the measure's name.
     theme : {"auto", "light", "dark"}
@@ -343,6 +358,8 @@ def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = 
     """
     if not measure.by or measure.by[0] != "offset":
         raise unknown("first setting of a sweep of probes", measure.by[0] if measure.by else "", ["offset"])
+    if baseline is not None:
+        return _beside_baseline(measure, baseline, title, theme)
     figure = measure_figure(measure, title=title, theme=theme)
     table, further = measure.table, list(measure.by[1:])
     views = [rows for _, rows in table.groupby(further, sort=False)] if further else [table]
@@ -355,4 +372,23 @@ def probe_offsets(measure: Measure, *, title: str | None = None, theme: Theme = 
         figure.update_layout({f"xaxis{number}": {"title": {"text": "steps ahead"}, **ticks}})
         if figure.layout[f"yaxis{number}"].title.text:
             figure.update_layout({f"yaxis{number}": {"title": {"text": score}}})
+    return figure
+
+
+def _beside_baseline(measure: Measure, baseline: str, title: str | None, theme: Theme) -> Figure:
+    """Draw each view of a sweep twice: the scores with their controls, and the scores minus those of a baseline."""
+    score = _SCORES.get(str(measure.unit), str(measure.unit))
+    difference = f"minus {objective_name(baseline)}, seed by seed"
+    relative = measure.relative_to(baseline)
+    table = pd.concat(
+        [measure.table.assign(**{QUANTITY: score}), relative.table.assign(**{QUANTITY: difference})], ignore_index=True
+    )
+    further = [name for name in measure.by[1:] if table[name].nunique() > 1]
+    units = {score: str(measure.unit), difference: str(measure.unit)}
+    both = replace(measure, table=table, by=("offset", *further, QUANTITY), unit=units)
+    figure = measure_figure(both, title=measure.name if title is None else title, theme=theme)
+    for i, (values, _) in enumerate(table.groupby([*further, QUANTITY], sort=False)):
+        if values[-1] == difference:
+            line = {"zeroline": True, "zerolinewidth": 1.4, "zerolinecolor": themes.EXACT, "rangemode": "tozero"}
+            figure.update_layout({f"yaxis{axis_number(i)}": line})
     return figure

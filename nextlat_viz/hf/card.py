@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +32,8 @@ class FinetuneConfig(BaseModel):
 
     mode: Literal["psi", "full"] = Field("psi", description="what is trained: psi alone, or the model with it")
     horizon: PositiveInt = Field(1, description="d: steps of psi")
-    lambda_h: NonNegativeFloat = Field(1.0, description="weight of the next-latent loss (eq. 5)")
-    lambda_kl: NonNegativeFloat = Field(1.0, description="weight of the KL loss (eq. 5)")
+    lambda_h: NonNegativeFloat = Field(1.0, description="weight of the next-latent loss (eq. 5); 0.05 in mode full")
+    lambda_kl: NonNegativeFloat = Field(1.0, description="weight of the KL loss (eq. 5); 0.1 in mode full")
     psi_width: PositiveInt = Field(description="hidden width of psi; that of the hidden state when not given")
     psi_layers: PositiveInt = Field(3, description="linear layers of psi")
     steps: PositiveInt = Field(1000, description="optimiser steps")
@@ -83,6 +84,11 @@ class FinetuneCard(SignedCard):
     metrics: dict[str, float]
     card_sha256: str = ""
 
+    @property
+    def perplexity_change(self) -> float:
+        """Change of the perplexity on the held-out sequences, as a share of that before."""
+        return math.expm1(self.metrics["loss"] - self.before["loss"])
+
 
 def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig:
     """Check hyperparameters, and set those that depend on others.
@@ -103,10 +109,11 @@ def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig
     for field in settings:
         if field not in FinetuneConfig.model_fields:
             raise unknown("hyperparameter", field, FinetuneConfig.model_fields)
+    explicit = {name: value for name, value in explicit.items() if value is not None}
     steps = max(explicit["steps"], 0)
     derived: dict[str, float] = {"warmup_steps": steps // 20, "decay_steps": steps // 2}
     if explicit.get("mode") == "full":
-        derived["model_rate"] = 0.005
+        derived |= {"model_rate": 0.005, "lambda_h": 0.05, "lambda_kl": 0.1}
         derived["psi_steps"] = steps // 2 if explicit.get("lambda_h", 1) or explicit.get("lambda_kl", 1) else 0
     try:
         config = FinetuneConfig.model_validate(derived | settings | explicit)
@@ -149,6 +156,7 @@ def readme_text(card: FinetuneCard) -> str:
         "versions": ", ".join(f"{package} {version}" for package, version in card.versions.items()),
     }
     measured = [f"| {name} | {card.before[name]:.5g} | {card.metrics[name]:.5g} |" for name in card.metrics]
+    changed = ["", f"Perplexity changed by {card.perplexity_change:+.2%}."] if full else []
     weights = "changed from those" if full else "those"
     return markdown_card(
         f"{card.model['name']} + psi",
@@ -158,7 +166,7 @@ def readme_text(card: FinetuneCard) -> str:
         'tuned = nlv.load("hf:<this folder>")',
         {name: cell_text(str(value), 1000) for name, value in facts.items()},
         "On the held-out sequences, in nats per token; `transition_error` is that of psi over that of no change:",
-        ["| metric | before | after |", "|---|---|---|", *measured],
+        ["| metric | before | after |", "|---|---|---|", *measured, *changed],
         "## Licence\n\n"
         "Not stated: name it here before you publish. The licence of the base model applies to `model`, and that of "
         "the texts to the sequences in `held_out.safetensors` and to what was learnt from them.",

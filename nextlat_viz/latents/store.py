@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,10 +244,11 @@ def _sizes(group: h5py.Group, depth: int = 0) -> Iterator[int]:
 
 def seal_file(path: Path) -> None:
     """Write the block at the start of a complete file, and wait until it is on disk."""
-    block = _block(path)
-    with path.open("rb+") as raw:
-        raw.write(block)
-        raw.flush()
+    with ThreadPoolExecutor(1) as thread, path.open("rb+", buffering=0) as raw:
+        # The disk writes while the processor hashes.
+        written = thread.submit(os.fsync, raw.fileno())
+        raw.write(_block(path))
+        written.result()
         os.fsync(raw.fileno())
 
 
@@ -266,11 +268,9 @@ def open_backed(path: Path) -> AnnData:
 
 def _block(path: Path) -> bytes:
     """Build the user block of a file: its format, size in bytes and the sha256 of all that follows the block."""
-    digest = hashlib.sha256()
-    with path.open("rb") as raw:
+    with path.open("rb", buffering=0) as raw:
         raw.seek(BLOCK)
-        while chunk := raw.read(1 << 20):
-            digest.update(chunk)
+        digest = hashlib.file_digest(raw, "sha256")
     text = f"{FORMAT}\nbytes {path.stat().st_size}\nsha256 {digest.hexdigest()}\n"
     return text.encode().ljust(BLOCK, b"\n")
 

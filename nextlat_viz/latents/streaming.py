@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import h5py
 import numpy as np
@@ -32,7 +32,7 @@ from nextlat_viz.latents.layout import lay_out, narrow, offsets_of, require_room
 from nextlat_viz.latents.store import BLOCK, check_file, seal_file, unwritable
 from nextlat_viz.latents.table import KEY
 
-# Seconds of work that an interruption can lose. Every journal entry waits for the disk: too slow for every batch.
+# Seconds of work that a crash can lose. Every journal entry waits for the disk: too slow for every batch.
 SYNC_EVERY = 1.0
 _LAYOUT = ""  # no site has this name
 
@@ -71,6 +71,7 @@ class Growing:
         self.episodes = self.row = 0
         self._begun = self._open = False
         self._recorded: str | None = None
+        self._lines: TextIO | None = None
         self._sums: dict[str, int] = {}
         self._lock = FileLock(out.with_name(f".{out.name}.lock"))
         try:
@@ -162,15 +163,10 @@ class Growing:
                 require_room(self.part, read.rows, widths, dtype)
                 stored = {**uns, KEY: {**uns[KEY], "extraction": json.dumps(self.identity)}}
                 lay_out(self.part, read, stored, widths, dtype)
-                with self.part.open("rb+") as raw:
-                    os.fsync(raw.fileno())
             self._offsets = self._checked_offsets(int(read.keep[: self.episodes].sum()))
             if {name: width for name, (_, _, width) in self._offsets.items()} != widths:
                 raise damaged(self.part, self.journal)
             self._file: BinaryIO = self.part.open("rb+", buffering=0)
-            # Written anew in each session: text appended to an incomplete line could make a wrong, complete one.
-            io.write(self.journal, f"{json.dumps(self.identity)}\n{self._entry()}")
-            self._lines = self.journal.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise self._unwritable(error) from error
         self._synced, self._open = time.monotonic(), True
@@ -198,13 +194,18 @@ class Growing:
         try:
             self._sync()
         finally:
-            self._file.close()
+            self._release()
+
+    def _release(self) -> None:
+        self._file.close()
+        if self._lines is not None:
             self._lines.close()
-            self._open = False
+        self._open, self._lines = False, None
 
     def _finish(self) -> None:
         if self._open:
-            self._stop()
+            # No entry of the journal for the last rows: the disk would be waited for once more.
+            self._release()
         else:
             # An earlier session wrote the last rows and did not seal them.
             self._checked_offsets(self.identity["rows"])
@@ -219,9 +220,14 @@ class Growing:
     def _sync(self) -> None:
         # Rows first: the journal may only name rows that are on disk, also after a power cut.
         os.fsync(self._file.fileno())
-        self._lines.write(self._entry())
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
+        if self._lines is None:
+            # Written anew in each session: text appended to an incomplete line could make a wrong, complete one.
+            io.write(self.journal, f"{json.dumps(self.identity)}\n{self._entry()}")
+            self._lines = self.journal.open("a", encoding="utf-8", newline="\n")
+        else:
+            self._lines.write(self._entry())
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
         self._synced = time.monotonic()
 
     def _entry(self) -> str:

@@ -315,7 +315,7 @@ PLATES = (
     Plate("Belief simplex", "a world with hidden states", (), _has_beliefs, _simplex),
     Plate("Belief read from hidden states", "runs of a world with hidden states", (),
           lambda group: _has_beliefs(group) and bool(group.runs), _belief),
-    Plate("Probe loss by offset", "runs of a world of up to 1,000 tokens that are predicted", ("tokens_ahead",),
+    Plate("Probe loss by offset", "runs of a world whose tokens are predicted", ("tokens_ahead",),
           _measurable("tokens_ahead"), _offsets),
     Plate("Acceptance by draft length", "a run of nextlat, mtp or jtp", ("acceptance",), _measurable("acceptance"),
           _acceptance),

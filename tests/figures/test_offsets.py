@@ -68,6 +68,50 @@ def test_controls_stand_beside_absolute_scores_only(swept: ProbeSweep) -> None:
     assert figure.layout.title.text == "ahead of &lt;b&gt;"
 
 
+def test_the_difference_stands_beside_the_scores_and_their_controls(swept: ProbeSweep) -> None:
+    table = swept.table[swept.table["site"] == "hidden"]
+    # A table of results, as `nlv.results()` gives it, is no sweep.
+    figure = probe_offsets(Measure("tokens ahead", table, ("offset", "site"), "nats"), baseline="next_token")
+    assert [one.text for one in figure.layout.annotations] == [
+        "<b>cross-entropy, nats</b>", "<b>minus next-token, seed by seed</b>",
+    ]  # fmt: skip
+    assert [one.name for one in having(figure, "control")] == ["shuffled targets", "frequencies only"]
+    assert {one.meta["objective"] for one in having(figure, "run", view=0)} == {"next_token", "nextlat", "mtp"}
+    differences = having(figure, "run", view=1)
+    assert len(differences) == 2 * 3
+    one, other = (
+        table.query(f"objective == '{name}' and seed == 0")["value"].array for name in ("nextlat", "next_token")
+    )
+    np.testing.assert_allclose(differences[0].y, one - other)
+    assert (figure.layout.yaxis2.zeroline, figure.layout.yaxis.zeroline) == (True, None)
+    assert figure.layout.xaxis2.title.text == "steps ahead"
+
+
+def test_a_legend_of_many_names_has_room() -> None:
+    names = ["next_token", *(f"{name}, horizon 4" for name in ("nextlat", "mtp", "jtp")), "nextlat"]
+    rows = [
+        record("text", name, 0, offset=i, value=1.0 + i, untrained=2.0, shuffled=3.0, prior=3.0)
+        for name in names
+        for i in (1, 2)
+    ]
+    few, many = (
+        measure_figure(Measure("ahead", pd.DataFrame(some), ("offset",), "nats"), title="t")
+        for some in (rows[:4], rows)
+    )
+    assert many.layout.height > few.layout.height
+
+
+def test_every_view_of_its_own_scale_names_its_far_run() -> None:
+    rows = [
+        record("w", "nextlat", seed, p=p, quantity=name, value=seed * 0.01 + (9 if (name, seed) == ("b", 4) else 0))
+        for name in ("a", "b") for seed in range(5) for p in (1.0, 2.0)
+    ]  # fmt: skip
+    figure = measure_figure(Measure("m", pd.DataFrame(rows), ("p", "quantity"), {"a": "x", "b": "y"}))
+    (note,) = [one for one in figure.layout.annotations if "outside this scale" in one.text]
+    assert "seed 4" in note.text
+    assert note.x == 1
+
+
 def test_only_sweeps_are_drawn() -> None:
     other = Measure("m", pd.DataFrame([record("w", "nextlat", 0, value=1.0, p=0.5)]), by=("p",))
     with pytest.raises(UnknownNameError, match=r"'p'\. Known: offset"):

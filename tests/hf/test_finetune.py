@@ -191,6 +191,17 @@ def test_the_model_moves_more_slowly_than_psi(tmp_path: Path) -> None:
     assert tuned.psi.layers[-1].bias.abs().max().item() == pytest.approx(1e-3, rel=0.05)
 
 
+def test_a_model_that_got_worse_is_named(trained: Any, tmp_path: Path) -> None:
+    options = QUICK | {"mode": "full", "psi_steps": 0, "lambda_h": 1.0, "lambda_kl": 1.0, "model_rate": 20.0}
+    with pytest.warns(UserWarning, match=r"raised the perplexity on held-out sequences by [\d.]+%: lower lambda_h=1.0"):
+        worse = finetune(trained, CORPUS, out=tmp_path / "worse", **options)
+    changed = f"Perplexity changed by {worse.card.perplexity_change:+.2%}."
+    assert changed in (worse.folder / "README.md").read_text()
+    kept = finetune(trained, CORPUS, mode="full", out=tmp_path / "kept", **QUICK)
+    assert (kept.card.config.lambda_h, kept.card.config.lambda_kl) == (0.05, 0.1)
+    assert abs(kept.card.perplexity_change) < 0.01
+
+
 def test_psi_learns_before_the_model_moves(tmp_path: Path) -> None:
     before = weights_sha256(build("llama"))
     options = QUICK | {"mode": "full", "steps": 3}

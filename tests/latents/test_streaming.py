@@ -114,12 +114,24 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
         with pytest.raises(Cut):
             nl.extract(model(), TOKENS, **OPTIONS, out=out)
     assert not out.exists()
-    begun = json.loads(out.with_name(".cut.h5ad.journal").read_text(encoding="utf-8").split("\n")[0])
+    journal = out.with_name(".cut.h5ad.journal")
+    # Before the first entry nothing was saved.
+    assert journal.exists() == (where != "_sync" or batches > 0)
+    begun = json.loads(journal.read_text(encoding="utf-8").split("\n")[0]) if journal.exists() else {}
     with contextlib.closing(streaming.Growing(out, begun)) as growing:
         assert growing.episodes == min(50, 4 * batches if where != "_finish" else 50)
     nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.h5ad", "whole.h5ad"]
+
+
+def test_what_takes_less_than_a_second_waits_for_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+    monkeypatch.setattr(streaming, "SYNC_EVERY", 60.0)
+    monkeypatch.setattr(streaming.Growing, "_sync", lambda growing: waited.append(growing))
+    nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.h5ad").file.close()
+    assert not waited
+    assert nl.load_latents(tmp_path / "a.h5ad").n_obs == LENGTHS.sum()
 
 
 def test_killed_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

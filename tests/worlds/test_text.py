@@ -404,6 +404,10 @@ def test_a_checkpoint_reads_text_without_the_corpus(
     latents = nlv.extract(there, worlds.Episodes(tokens[None, :16]), progress=False)
     assert nlv.latents.world_of(latents).vocabulary == world.vocabulary
     assert nlv.decoding.generate(there, [prompt[:8]], 4).tokens.shape[0] == 1
+    assert nlv.analysis.read_string(there, prompt).tokens.tolist() == tokens.tolist()
+    with pytest.raises(ValueError, match=r"only its tokenizer.* nlv\.extract makes a table for nlv\.studio"):
+        nlv.studio(there)
+    assert nlv.studio(latents).state.latents[0].n_obs == len(latents)
     assert there.world.draw("passage", episode=worlds.Episodes(tokens[None])) is not None
     assert "not here, only its tokenizer" in there.world._repr_html_()
     missing = rf"only its tokenizer: source='{source}' with SHA-256 {world.spec['sha256']}.*from_spec.*text of your own"

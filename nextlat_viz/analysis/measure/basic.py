@@ -15,6 +15,7 @@ from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import one_of
 from nextlat_viz.latents.table import column
 from nextlat_viz.training.trained import TrainedModel
+from nextlat_viz.worlds import Episodes
 from nextlat_viz.worlds.othello.world import Othello
 
 _RESAMPLES = 200
@@ -184,10 +185,16 @@ def board_read(models: Models[ModelPredictor], games: int = 200, sites: str | Se
                 yield model, {"site": row["site"], "discs": discs, **scores}
 
 
+def _held_out(checkpoint: TrainedModel, through: bool) -> int:
+    """Return the number of held-out episodes to read, by default or through the unembedding."""
+    length = checkpoint.reads if checkpoint.world.length is None else checkpoint.world.length
+    return min(1000, max(1, _MOST_ROWS // (length or 1))) if through else 1000
+
+
 def tokens_ahead(
     checkpoint: TrainedModel,
     offsets: Sequence[int] = AHEAD,
-    episodes: int | None = None,
+    episodes: int | Episodes | None = None,
     *,
     through: str = "auto",
     progress: bool = False,
@@ -200,9 +207,10 @@ def tokens_ahead(
         Of a world whose tokens are predicted.
     offsets : ints
         Steps ahead; offsets longer than the episodes are left out.
-    episodes : int, optional
-        Held-out episodes for fitting and scoring the probes; each has different tokens. By default 1,000, or as many as
-        have 128,000 tokens where they are read through the unembedding.
+    episodes : int or Episodes, optional
+        How many held-out episodes the probes are fitted to and scored on; each has different tokens. By default 1,000,
+        or as many as have 128,000 tokens where they are read through the unembedding. A language model without a corpus
+        is given them, such as ``model.tokens(texts, 128)``.
     through : {"auto", "unembedding", "nothing"}
         ``"unembedding"`` fits a linear map to states that the model's own output head reads, D x D weights for any
         number of tokens; so do the controls. ``"nothing"`` fits D weights for each of the 499 most frequent tokens, and
@@ -227,10 +235,10 @@ def tokens_ahead(
     head = (
         checkpoint.network.backbone.head.weight if through == "unembedding" or (through == "auto" and large) else None
     )
-    if episodes is None:
-        length = checkpoint.reads if checkpoint.world.length is None else checkpoint.world.length
-        episodes = 1000 if head is None else min(1000, max(1, _MOST_ROWS // (length or 1)))
-    read = latents.heldout(checkpoint, episodes)
+    if isinstance(episodes, Episodes):
+        read = episodes
+    else:
+        read = latents.heldout(checkpoint, _held_out(checkpoint, head is not None) if episodes is None else episodes)
     longest = int(read.length.max())
     # A prompt is given, not predicted: start at the state before the first scored token.
     first = max(1, int(read.loss_mask.any(axis=0).argmax()))

@@ -21,6 +21,8 @@ SCORE = ("value", "error", "trials")
 QUANTITY = "quantity"
 """Name of the setting of a measure that has several quantities."""
 CONFIDENCE = 0.95
+# Columns with the score of a control, in the unit of ``value``.
+CONTROLS = ("untrained", "shuffled", "prior")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +146,45 @@ class Measure:
             row = dict(zip(keys[:-1], values, strict=True)) | {"seeds": len(pairs), "difference": mean}
             rows.append(row | {"low": low, "high": high, "above": int((pairs["difference"] > 0).sum())})
         return pd.DataFrame(rows)
+
+    def relative_to(self, baseline: str = "next_token") -> Measure:
+        """Subtract the value of the baseline, seed by seed. Of `probe_sweep` it is figure 8 of the paper.
+
+        Returns
+        -------
+        Measure
+            A row for each run of another objective. The error is NaN, because runs of one seed share their held-out
+            rows.
+
+        Raises
+        ------
+        UnknownNameError
+            No run of objective `baseline`.
+        ValueError
+            Only runs of `baseline`, or none of a seed that another objective has.
+        """
+        reference = self._by_seed(baseline, dropna=False).rename("_baseline").reset_index()
+        others = self.table[self.table["objective"] != baseline]
+        others = others.merge(reference, on=["world", *self.by, "seed"], how="left")
+        if others.empty:
+            raise ValueError(f"all runs are of {baseline}: sweep runs of another objective too, of the same seeds")
+        unpaired = others[others["_baseline"].isna()]
+        if len(unpaired):
+            world, seed, objective = unpaired[["world", "seed", "objective"]].iloc[0]
+            raise ValueError(
+                f"{baseline} has no run of world {world!r} and seed {seed}, which {objective} has: sweep "
+                f"{baseline} with the same seeds, sites and offsets"
+            )
+        others["value"] -= others.pop("_baseline")
+        return Measure(
+            f"{self.name}, minus {baseline}",
+            others.assign(error=np.nan).drop(columns=[name for name in CONTROLS if name in others]),
+            self.by,
+            self.unit if self.unit == "nats" else f"{self.unit}, difference",
+            self.better,
+            {baseline: 0.0},
+            note=f"Each run minus the run of {baseline} with its seed, on the same held-out rows. {self.note}",
+        )
 
     def _by_seed(self, objective: str, dropna: bool) -> pd.Series:
         """Return the values of an objective by world, setting and seed."""

@@ -46,45 +46,6 @@ class ProbeSweep(Measure):
     no fitted row has; ``gradient``, the largest entry of the gradient, 0 at the optimum.
     """
 
-    def relative_to(self, baseline: str = "next_token") -> Measure:
-        """Subtract the value of the baseline, seed by seed: figure 8 of the paper.
-
-        Returns
-        -------
-        Measure
-            A row for each run of another objective. The error is NaN, because runs of one seed share their held-out
-            rows.
-
-        Raises
-        ------
-        UnknownNameError
-            No run of objective `baseline`.
-        ValueError
-            Only runs of `baseline`, or none of a seed that another objective has.
-        """
-        reference = self._by_seed(baseline, dropna=False).rename("_baseline").reset_index()
-        others = self.table[self.table["objective"] != baseline]
-        others = others.merge(reference, on=["world", *self.by, "seed"], how="left")
-        if others.empty:
-            raise ValueError(f"all runs are of {baseline}: sweep runs of another objective too, of the same seeds")
-        unpaired = others[others["_baseline"].isna()]
-        if len(unpaired):
-            world, seed, objective = unpaired[["world", "seed", "objective"]].iloc[0]
-            raise ValueError(
-                f"{baseline} has no run of world {world!r} and seed {seed}, which {objective} has: sweep "
-                f"{baseline} with the same seeds, sites and offsets"
-            )
-        others["value"] -= others.pop("_baseline")
-        return Measure(
-            f"{self.name}, minus {baseline}",
-            others.assign(error=np.nan).drop(columns=[name for name in _CONTROL_OF if name in others]),
-            self.by,
-            self.unit if self.unit == "nats" else f"{self.unit}, difference",
-            self.better,
-            {baseline: 0.0},
-            note=f"Each run minus the run of {baseline} with its seed, on the same held-out rows. {self.note}",
-        )
-
     def scored_by(self, column: str) -> ProbeSweep:
         """Take another column as the value: "accuracy", "selectivity", "shuffled", ...
 

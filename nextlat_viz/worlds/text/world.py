@@ -50,7 +50,7 @@ class Text(World):
                     f"the text of this world is not here, only its tokenizer: source={self.spec['source']!r} with "
                     f"SHA-256 {self.spec['sha256']}. Build the world once from that text, with "
                     "nlv.worlds.from_spec(world.spec | {'source': path}), and call this again; or give text of your "
-                    "own, as Episodes(world.encode(text)[None])"
+                    "own, as Episodes(world.encode(text)[None]), of which nlv.extract makes a table for nlv.studio"
                 )
             _require_tokenizer(corpus, self.spec["source"], self.spec["tokenizer_sha256"])
             self._packed = corpus

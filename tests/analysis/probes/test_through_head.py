@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
 from scipy.special import logsumexp, softmax
 
 import nextlat_viz as nlv
-from nextlat_viz.analysis import split_episodes
-from nextlat_viz.analysis.measure.basic import tokens_ahead
+from nextlat_viz.analysis import split_episodes, tokens_ahead
 from nextlat_viz.analysis.probes.softmax import fit_softmax
 from nextlat_viz.analysis.probes.sweep import probe_sweep
 from nextlat_viz.errors import UnknownNameError
@@ -99,6 +99,8 @@ def test_tokens_ahead_reads_through_the_unembedding() -> None:
     full, through = (tokens_ahead(checkpoint, [1, 2], 100, through=name).table for name in ("auto", "unembedding"))
     np.testing.assert_allclose(through["value"], full["value"], atol=5e-3)
     np.testing.assert_allclose(through["untrained"], full["untrained"], atol=5e-3)
+    given = tokens_ahead(checkpoint, [1, 2], nlv.latents.heldout(checkpoint, 100)).table
+    pd.testing.assert_frame_equal(given, full)
     with pytest.raises(UnknownNameError, match="through"):
         tokens_ahead(checkpoint, [1], 100, through="unembeding")
 
