@@ -85,21 +85,20 @@ class Batch:
         tokens, mask, length = tensor(episodes.tokens), tensor(episodes.loss_mask), tensor(episodes.length)
         valid = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
         documents = tensor(episodes.states["document"]) if "document" in episodes.states else None
-        scored = mask & valid
+        scored, next_tokens = mask & valid, episodes.targets is None
+        inputs, targets = tokens, tokens if next_tokens else tensor(episodes.targets)
         if start is not None:
-            if episodes.targets is not None:
-                targets, scored = F.pad(tensor(episodes.targets), (1, 0)), F.pad(scored, (1, 0))
-                inputs, valid = F.pad(tokens, (1, 0), value=start), F.pad(valid, (1, 0), value=True)
-                documents = documents if documents is None else torch.cat([documents[:, :1], documents], dim=1)
-                return cls(inputs, targets, scored, valid, documents, seed)
-            inputs, valid = F.pad(tokens[:, :-1], (1, 0), value=start), F.pad(valid[:, :-1], (1, 0), value=True)
-            if documents is not None:
-                documents = torch.cat([documents[:, :1], documents[:, :-1]], dim=1)
-            return cls(inputs, tokens, scored, valid, documents, seed)
-        if episodes.targets is not None:
-            return cls(tokens, tensor(episodes.targets), scored, valid, documents, seed)
-        documents = documents if documents is None else documents[:, :-1]
-        return cls(tokens[:, :-1], tokens[:, 1:], scored[:, 1:], valid[:, :-1], documents, seed)
+            inputs, valid = F.pad(tokens, (1, 0), value=start), F.pad(valid, (1, 0), value=True)
+            documents = documents if documents is None else torch.cat([documents[:, :1], documents], dim=1)
+        if start is not None and not next_tokens:
+            targets, scored = F.pad(targets, (1, 0)), F.pad(scored, (1, 0))
+        elif start is None and next_tokens:
+            targets, scored = targets[:, 1:], scored[:, 1:]
+        if next_tokens:
+            # Nothing is predicted from the last token.
+            inputs, valid = inputs[:, :-1], valid[:, :-1]
+            documents = documents if documents is None else documents[:, :-1]
+        return cls(inputs, targets, scored, valid, documents, seed)
 
     def inside(self, i: int) -> Bool[Tensor, "b s"]:
         """Whether position t+i is a token of the same document as position t, for t = 1..T-i."""

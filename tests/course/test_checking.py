@@ -125,7 +125,7 @@ def raising(belief: Any, token: int, T: Any) -> Any:
 def test_bad_answers_are_met_kindly(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exercise = all_exercises()["belief_update"]
     monkeypatch.setattr(
-        "nextlat_viz.course.checking.find",
+        "nextlat_viz.course.checking.find_exercise",
         lambda name: Exercise(**{**vars(exercise), "seconds": 1.0}),
     )
     verdict = course.check("belief_update", answer)

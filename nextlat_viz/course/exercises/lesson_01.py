@@ -20,14 +20,10 @@ def _cases(rng):
         yield (np.column_stack([triples, triples[:, 0] ^ triples[:, 1]]).ravel()[:length].tolist(),)
 
 
-def _describe(bits):
-    return f"the bits read so far are {' '.join(map(str, bits))}" if bits else "nothing has been read"
-
-
 exercise = Exercise(
     chance_of_one,
     _cases,
-    describe=_describe,
+    describe=lambda bits: f"the bits read so far are {' '.join(map(str, bits))}" if bits else "nothing has been read",
     mistakes=(
         (lambda bits: 0.5, "Two bits of a triple are random. The third is not: which bits fix it?"),
         (

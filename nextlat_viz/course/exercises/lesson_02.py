@@ -26,28 +26,7 @@ def _describe(belief, token, T):
     return f"a machine of {len(belief)} states; the belief is ({shares}); token {token} is read"
 
 
-def _transposed(belief, token, T):
-    joint = T[token] @ belief
-    return joint / joint.sum()
-
-
-def _never_moved(belief, token, T):
-    joint = belief * T[token].sum(1)
-    return joint / joint.sum()
-
-
-def _belief_ignored(belief, token, T):
-    joint = T[token].sum(0)
-    return joint / joint.sum()
-
-
-def _largest_is_one(belief, token, T):
-    joint = belief @ T[token]
-    return joint / joint.max()
-
-
-def _softmaxed(belief, token, T):
-    joint = np.exp(belief @ T[token])
+def _normalised(joint):
     return joint / joint.sum()
 
 
@@ -60,15 +39,30 @@ exercise = Exercise(
             lambda belief, token, T: belief @ T[token],
             "These numbers do not sum to 1. Their sum is the probability of the token: what is left to do?",
         ),
-        (_transposed, "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i."),
+        (
+            lambda belief, token, T: _normalised(T[token] @ belief),
+            "The matrix is the wrong way round. T[x][i, j] moves from i to j, and the belief is about i.",
+        ),
         (
             lambda belief, token, T: belief @ T.sum(0),
             "This is where the machine may be after any token. You have seen which token it was.",
         ),
-        (_never_moved, "You weighed the states by the token, but the machine also moved as it wrote it."),
-        (_belief_ignored, "Every start counts the same here. The old belief says which starts are likely."),
-        (_largest_is_one, "A belief sums to 1; here its largest entry is 1."),
-        (_softmaxed, "No exponential is needed: joint probabilities become a belief when divided by their sum."),
+        (
+            lambda belief, token, T: _normalised(belief * T[token].sum(1)),
+            "You weighed the states by the token, but the machine also moved as it wrote it.",
+        ),
+        (
+            lambda belief, token, T: _normalised(T[token].sum(0)),
+            "Every start counts the same here. The old belief says which starts are likely.",
+        ),
+        (
+            lambda belief, token, T: belief @ T[token] / (belief @ T[token]).max(),
+            "A belief sums to 1; here its largest entry is 1.",
+        ),
+        (
+            lambda belief, token, T: _normalised(np.exp(belief @ T[token])),
+            "No exponential is needed: joint probabilities become a belief when divided by their sum.",
+        ),
     ),
     hints=(
         "How likely is it that the machine was in i, wrote this token and moved to j? A product for each i and j.",

@@ -29,10 +29,6 @@ def _cases(rng):
     yield world.stationary, world.transitions, 4
 
 
-def _describe(prior, T, depth):
-    return f"a machine of {len(prior)} states and {len(T)} tokens, {depth} tokens deep"
-
-
 def _tree(prior, T, depth):
     """The beliefs of all texts that can occur, level by level."""
     levels = [[prior]]
@@ -71,7 +67,7 @@ def _impossible_too(prior, T, depth):
 exercise = Exercise(
     count_beliefs,
     _cases,
-    describe=_describe,
+    describe=lambda prior, T, depth: f"a machine of {len(prior)} states and {len(T)} tokens, {depth} tokens deep",
     mistakes=(
         (
             lambda prior, T, depth: sum(map(len, _tree(prior, T, depth))),

@@ -75,12 +75,6 @@ def _split_by_episode(tokens, episode, share, seed):
     return np.isin(episode, held_out)
 
 
-def _fitted_and_held_out_swapped(tokens, episode, share, seed):
-    strings, number = np.unique(tokens, axis=0, return_inverse=True)
-    fitted = np.random.default_rng(seed).permutation(len(strings))[: round(share * len(strings))]
-    return ~np.isin(number.reshape(-1), fitted)[episode]
-
-
 def _first_strings(tokens, episode, share, seed):
     strings, number = np.unique(tokens, axis=0, return_inverse=True)
     return (number.reshape(-1) < round(share * len(strings)))[episode]
@@ -97,7 +91,10 @@ exercise = Exercise(
             "Hidden states of one episode resemble each other, so this score is partly memory.",
         ),
         (_split_by_episode, "In a small world the same string is drawn again and again."),
-        (_fitted_and_held_out_swapped, "The probe would be fitted on the small part and scored on the large one."),
+        (
+            lambda tokens, episode, share, seed: ~honest_split(tokens, episode, share, seed),
+            "The probe would be fitted on the small part and scored on the large one.",
+        ),
         (_first_strings, "The seed is not used."),
         (
             lambda tokens, episode, share, seed: np.flatnonzero(honest_split(tokens, episode, share, seed)),

@@ -55,55 +55,15 @@ def _describe(hidden, guess, head):
     )
 
 
-def _divergence(target, guess, head):
+def _next_h(target, guess, **options):
+    return torch.nn.functional.smooth_l1_loss(guess, target, **options)
+
+
+def _kl(target, guess, head, head_of_guess=None):
     """Mean of KL(head(target) || head(guess)) over positions, with nothing stopped."""
-    log_p, log_q = (target @ head.T).log_softmax(-1), (guess @ head.T).log_softmax(-1)
+    log_p = (target @ head.T).log_softmax(-1)
+    log_q = (guess @ (head if head_of_guess is None else head_of_guess).T).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-
-
-def _target_not_stopped(hidden, guess, head):
-    target, head = hidden[1:], head.detach()
-    return torch.nn.functional.smooth_l1_loss(guess, target), _divergence(target, guess, head)
-
-
-def _target_stopped_once(hidden, guess, head):
-    next_h = torch.nn.functional.smooth_l1_loss(guess, hidden[1:].detach())
-    return next_h, _target_not_stopped(hidden, guess, head)[1]
-
-
-def _head_not_frozen(hidden, guess, head):
-    target = hidden[1:].detach()
-    return torch.nn.functional.smooth_l1_loss(guess, target), _divergence(target, guess, head)
-
-
-def _head_frozen_for_targets_only(hidden, guess, head):
-    target = hidden[1:].detach()
-    next_h = torch.nn.functional.smooth_l1_loss(guess, target)
-    log_p, log_q = (target @ head.detach().T).log_softmax(-1), (guess @ head.T).log_softmax(-1)
-    return next_h, (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-
-
-def _nothing_stopped(hidden, guess, head):
-    return torch.nn.functional.smooth_l1_loss(guess, hidden[1:]), _divergence(hidden[1:], guess, head)
-
-
-def _divergence_reversed(hidden, guess, head):
-    next_h, _ = latent_losses(hidden, guess, head)
-    return next_h, _divergence(guess, hidden[1:].detach(), head.detach())
-
-
-def _summed(hidden, guess, head):
-    next_h = torch.nn.functional.smooth_l1_loss(guess, hidden[1:].detach(), reduction="sum")
-    return next_h, _divergence(hidden[1:].detach(), guess, head.detach()) * len(guess)
-
-
-def _squared_error(hidden, guess, head):
-    return ((guess - hidden[1:].detach()) ** 2).mean(), latent_losses(hidden, guess, head)[1]
-
-
-def _divergence_averaged_over_tokens(hidden, guess, head):
-    next_h, kl = latent_losses(hidden, guess, head)
-    return next_h, kl / len(head)
 
 
 exercise = Exercise(
@@ -113,24 +73,30 @@ exercise = Exercise(
     call=_with_gradients,
     mistakes=(
         (
-            _target_not_stopped,
+            lambda hidden, guess, head: (_next_h(hidden[1:], guess), _kl(hidden[1:], guess, head.detach())),
             "The values are right, and a gradient reaches the targets. The states would be moved towards the "
             "guesses, and all states at one point have the smallest loss of all. Stop it: hidden[1:].detach().",
         ),
         (
-            _target_stopped_once,
+            lambda hidden, guess, head: (_next_h(hidden[1:].detach(), guess), _kl(hidden[1:], guess, head.detach())),
             "The target of next_h is stopped, that of kl is not: both compare with hidden[1:].detach().",
         ),
         (
-            _head_not_frozen,
+            lambda hidden, guess, head: (_next_h(hidden[1:].detach(), guess), _kl(hidden[1:].detach(), guess, head)),
             "The values are right, and kl trains the head. The head should learn from the true tokens alone: "
             "head.detach().",
         ),
         (
-            _head_frozen_for_targets_only,
+            lambda hidden, guess, head: (
+                _next_h(hidden[1:].detach(), guess),
+                _kl(hidden[1:].detach(), guess, head.detach(), head),
+            ),
             "The head is frozen where it reads the targets and trained where it reads the guesses: freeze both.",
         ),
-        (_nothing_stopped, "The values are right, and no gradient is stopped: neither at the targets nor at the head."),
+        (
+            lambda hidden, guess, head: (_next_h(hidden[1:], guess), _kl(hidden[1:], guess, head)),
+            "The values are right, and no gradient is stopped: neither at the targets nor at the head.",
+        ),
         (
             lambda hidden, guess, head: latent_losses(hidden, guess.detach(), head),
             "The guesses are detached, so psi learns nothing. The stop-gradient belongs on the target.",
@@ -140,13 +106,31 @@ exercise = Exercise(
             "guess[0] is psi's guess of hidden[1], not of hidden[0]: compare with hidden[1:].",
         ),
         (
-            _divergence_reversed,
+            lambda hidden, guess, head: (
+                _next_h(hidden[1:].detach(), guess),
+                _kl(guess, hidden[1:].detach(), head.detach()),
+            ),
             "The divergence is the wrong way round: KL(p || q) weighs with p, the prediction from the true state.",
         ),
-        (_summed, "These are sums. Both losses are means over positions, next_h over dimensions too."),
-        (_squared_error, "next_h is the mean square. SmoothL1 is half the square up to 1, and then a straight line."),
         (
-            _divergence_averaged_over_tokens,
+            lambda hidden, guess, head: (
+                _next_h(hidden[1:].detach(), guess, reduction="sum"),
+                _kl(hidden[1:].detach(), guess, head.detach()) * len(guess),
+            ),
+            "These are sums. Both losses are means over positions, next_h over dimensions too.",
+        ),
+        (
+            lambda hidden, guess, head: (
+                ((guess - hidden[1:].detach()) ** 2).mean(),
+                latent_losses(hidden, guess, head)[1],
+            ),
+            "next_h is the mean square. SmoothL1 is half the square up to 1, and then a straight line.",
+        ),
+        (
+            lambda hidden, guess, head: (
+                latent_losses(hidden, guess, head)[0],
+                latent_losses(hidden, guess, head)[1] / len(head),
+            ),
             "kl is divided by the number of tokens: KL is a sum over tokens, and a mean over positions.",
         ),
     ),
