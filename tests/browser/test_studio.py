@@ -411,7 +411,9 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
         # The file browser takes a quarter of the page.
         book.execute("application:toggle-left-area")
     brightness = {}
-    for theme in ("Light", "Dark"):
+    # Where things are does not depend on the theme.
+    themes = ("Light", "Dark") if width == 1280 else ("Light",)
+    for theme in themes:
         book.theme(f"JupyterLab {theme}")
         opened.studio.evaluate("element => element.scrollIntoView({block: 'start'})")
         for name in FIGURES:
@@ -444,8 +446,8 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
     if width == 1000:
         book.execute("application:toggle-left-area")
     page.set_viewport_size({"width": 1280, "height": 1000})
-    for name in FIGURES:
-        assert brightness[name, "Light"] > 200 > 60 > brightness[name, "Dark"], (name, brightness)
+    for (name, theme), bright in brightness.items():
+        assert bright > 200 if theme == "Light" else bright < 60, (name, theme, bright)
 
 
 def test_a_lesson_beside_the_panels(opened: Opened) -> None:

@@ -85,17 +85,12 @@ def test_dragged(name: str, models: str, target: str, said: str, book: Notebook)
     assert book.kernel("opened.state.position") == 5
     assert book.kernel("card._alert.value + card.words") == ""
 
-    for width in (1280, 1920):
+    for width, theme in ((1280, "Light"), (1280, "Dark"), (1920, "Dark")):
         page.set_viewport_size({"width": width, "height": 1000})
-        for theme in ("Light", "Dark"):
-            book.theme(f"JupyterLab {theme}")
-            card.scroll_into_view_if_needed()
-            wait_for(
-                lambda: plot.evaluate(WIDE, card.element_handle()),
-                "the figure to be as wide as its cell",
-                20,
-            )
-            book.screenshot(f"{name}-{width}-{theme.lower()}")
+        book.theme(f"JupyterLab {theme}")
+        card.scroll_into_view_if_needed()
+        wait_for(lambda: plot.evaluate(WIDE, card.element_handle()), "the figure to be as wide as its cell", 20)
+        book.screenshot(f"{name}-{width}-{theme.lower()}")
     book.theme("JupyterLab Light")
     page.set_viewport_size({"width": 1280, "height": 1000})
     book.kernel("None", setup="opened.close()")
