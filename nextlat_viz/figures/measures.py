@@ -32,8 +32,8 @@ _NAME = 0.3  # of a view's width that the name of a level takes
 _FEW = 12  # offsets that each get a tick
 # What figures call settings and their values; a setting without a name is known by its values.
 _SETTINGS = {
-    "k": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read", "draft": "tokens drafted",
-    "position": "position (tokens read)", "site": "layer", "part": "", "reader": "", "rides": "", "kind": "",
+    "k": "steps ahead", "offset": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read",
+    "draft": "tokens drafted", "position": "position (tokens read)", "site": "layer", "part": "", "reader": "", "rides": "", "kind": "",
     "decoding": "", "quantity": "", "test": "",
 }  # fmt: skip
 _VALUES = {"kl": "KL divergence", "psi": "psi alone", "relative": "error, relative to no change", "hidden": "final"}
