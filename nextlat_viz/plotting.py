@@ -13,7 +13,7 @@ from plotly.colors import sample_colorscale
 # After Okabe & Ito (2008), with equal steps of lightness: the first six are told apart with any colour vision, and in
 # greyscale. The two that stand for the models of the main comparison come last, so that a picture with few categories
 # never uses a model's colour for something else.
-CATEGORICAL = ("#00946B", "#EAA51A", "#CC7DAA", "#84D6FC", "#F7EA50", "#4F40AD", "#0072B2", "#D55E00")
+CATEGORICAL = ("#008C65", "#EAA51A", "#C474A1", "#84D6FC", "#F7EA50", "#4B3CA5", "#0072B2", "#D55E00")
 DISTINCT = 6
 """Colours of `CATEGORICAL` that can be told apart by themselves; more categories need labels or marks too."""
 # Cividis without its ends, which vanish on a dark and on a light page.

@@ -35,9 +35,9 @@ _KEY_LINE, _MARK, _LETTER, _PAGE = 30, 48, 7, 900
 _FEW = 12  # offsets that each get a tick
 # What figures call settings and their values; a setting without a name is known by its values.
 _SETTINGS = {
-    "k": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read", "draft": "tokens drafted",
-    "position": "position (tokens read)", "site": "layer", "part": "", "reader": "", "rides": "", "kind": "",
-    "decoding": "", "quantity": "", "test": "", "offset": "steps ahead",
+    "k": "steps ahead", "offset": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read",
+    "draft": "tokens drafted", "position": "position (tokens read)", "site": "layer",
+    **dict.fromkeys(("part", "reader", "rides", "kind", "decoding", "quantity", "test"), ""),
 }  # fmt: skip
 _VALUES = {"kl": "KL divergence", "psi": "psi alone", "relative": "error, relative to no change", "hidden": "final"}
 # A run is far from the others where they alone need less than this share of the scale.

@@ -259,7 +259,7 @@ def _title_as_heading(figure: go.Figure, width: int) -> None:
     if text:
         text = textwrap.shorten(text, _LONGEST_TITLE, placeholder=" …") if "<" not in text else text
         lines = broken_lines(text.split("<br>"), width - 8, _TEXT)
-        bold = text if text.startswith("<b>") else f"<b>{'<br>'.join(lines)}</b>"
+        bold = "<br>".join(lines) if text.startswith("<b>") else f"<b>{'<br>'.join(lines)}</b>"
         place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "font": {"size": _TEXT}}
         figure.add_annotation(note(0.0, 1.0, bold, **place, xshift=4 - margin["l"], yshift=room_above(figure) + 6))
         more = max(room_above(figure) + ABOVE - margin["t"], 0)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from nextlat_viz.figures.layout import GAP, column_domains, margins
+from nextlat_viz.figures.layout import GAP, broken_lines, column_domains, margins
 
 _PAGE = 900  # pixels of a figure that says no width
 _LINE, _AXIS = 15, 34  # pixels of a line of a heading, and below a view
@@ -20,6 +20,8 @@ _MANY = 200
 ABOVE = 5
 """Pixels above the highest heading."""
 _LETTER = 6.2  # pixels of a letter at an axis
+# Pixels that the title of an axis may be wider than its view, and between names that are turned a little.
+_ASIDE, _SLANTED = 12, 30
 
 
 class _View(NamedTuple):
@@ -130,17 +132,30 @@ def room_above(figure: go.Figure) -> float:
 
 
 def trim(figure: go.Figure) -> None:
-    """Give up the room above the headings and below the axes, such as that of a legend that is gone."""
+    """Give the headings and the lowest axes the room that they need, and give up that of a legend that is gone."""
     margin = margins(figure)
+    _fit_axes(figure, (figure.layout.width or _PAGE) - margin["l"] - margin["r"])
     top = min(room_above(figure) + ABOVE, margin["t"])
-    low = min(_room_below(figure, margin), margin["b"])
+    low = _room_below(figure)
     height = (figure.layout.height or 450) - (margin["t"] - top) - (margin["b"] - low)
     figure.update_layout(height=height, margin_t=top, margin_b=low)
 
 
-def _room_below(figure: go.Figure, margin: dict[str, float]) -> float:
+def _fit_axes(figure: go.Figure, inside: float) -> None:
+    """Break the titles of the lowest axes, and turn their names, where they do not fit beside each other."""
+    for view in _views(figure) or [_View("", (0.0, 1.0), (0.0, 1.0))]:
+        axis, wide = figure.layout[f"xaxis{view.number}"], (view.across[1] - view.across[0]) * inside
+        if view.up[0] > 0.05 or axis.visible is False:
+            continue
+        if axis.title.text:
+            axis.title.text = "<br>".join(broken_lines([axis.title.text], wide + _ASIDE, 11))
+        names = _names(figure, axis, view.number)
+        if names and axis.tickangle is None and _LETTER * max(map(len, names)) > wide / len(names):
+            axis.tickangle = 30 if wide / len(names) >= _SLANTED else 90
+
+
+def _room_below(figure: go.Figure) -> float:
     """Return the pixels that the axes of the last row and notes below them take."""
-    inside = (figure.layout.width or _PAGE) - margin["l"] - margin["r"]
     needed = 4.0
     for item in figure.layout.annotations:
         if item.yref == "paper" and item.yanchor == "top" and (item.y or 0) < 0.1:
@@ -149,13 +164,11 @@ def _room_below(figure: go.Figure, margin: dict[str, float]) -> float:
         axis = figure.layout[f"xaxis{view.number}"]
         if view.up[0] > 0.05 or axis.visible is False:
             continue
-        high = 18.0 if axis.title.text else 0.0
+        high = 4.0 + 14 * (axis.title.text.count("<br>") + 1) if axis.title.text else 0.0
         if axis.showticklabels is not False:
             names = _names(figure, axis, view.number)
-            widest = _LETTER * max(map(len, names), default=0)
-            slanted = widest > (view.across[1] - view.across[0]) * inside / max(len(names), 1)
-            turn = abs(np.sin(np.radians(axis.tickangle))) if axis.tickangle else 0.5 * slanted
-            high += 20 + turn * (widest + 16)
+            turn = abs(np.sin(np.radians(axis.tickangle or 0)))
+            high += 20 + turn * (_LETTER * max(map(len, names), default=0) + 16)
         needed = max(needed, high + 4)
     return needed
 

@@ -122,7 +122,7 @@ def coloring(latents: AnnData, name: str) -> Coloring:
     >>> seen = AnnData(np.zeros((3, 1)), obs=pd.DataFrame({"state": ["A", None, "B"]}, index=list("abc")))
     >>> paint = coloring(seen, "state")
     >>> [paint.palette[code] for code in paint.codes]
-    ['#00946B', '#8a8a8a', '#EAA51A']
+    ['#008C65', '#8a8a8a', '#EAA51A']
     """
     if name == BELIEF and BELIEF in latents.obsm and latents.obsm[BELIEF].shape[1] == 3:
         return _mixed(latents.obsm[BELIEF], _state_names(latents))

@@ -20,8 +20,8 @@ _SEED_COLUMNS = (
     "world", "objective", "seed", "belief_r2", "belief_r2_shuffled", "belief_r2_untrained", "loss", "floor",
 )  # fmt: skip
 _SIDES = (
-    ([0.1, 0.5], "loss above the Bayes floor, nats per token"),
-    ([0.56, 1.0], "belief read by a linear probe, held-out R²"),
+    ([0.0, 0.46], "loss above the Bayes floor, nats per token"),
+    ([0.54, 1.0], "belief read by a linear probe, held-out R²"),
 )
 _CONTROLS = (
     ("belief_r2_shuffled", "shuffled labels", "x-thin-open"),
@@ -29,6 +29,8 @@ _CONTROLS = (
 )
 _CLAIM_COLUMNS = ("claim", "world", "unit", "better", "next_token", "nextlat", "controls", "verdict")
 _CLAIM = 136  # pixels
+# Pixels at the left, of the names of objectives.
+_NAMES = 88
 _SYMBOLS = ("circle-open", "x-thin-open", "square-open", "triangle-up-open", "star-open", "cross-thin-open")
 
 
@@ -91,7 +93,7 @@ def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:
         theme,
         height=70 + 58 * len(worlds) * (len(objectives) + 0.6),
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-        margin={"l": 20, "t": 30, "b": 48},
+        margin={"l": _NAMES, "t": 30, "b": 48},
     )
 
 
@@ -128,7 +130,7 @@ def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "aut
     for i, claim in enumerate(judged.to_dict("records")):
         at, across = divmod(i, columns)
         width, top = 1 / columns, 1 - at / down
-        left = across * width + (0.075 if columns > 1 else 0.1)
+        left = across * width + (0.09 if across else 0.0)
         arrow = {"higher": " →", "lower": " ←"}.get(claim["better"], "")
         axes = layout.view(
             [left, (across + 1) * width - 0.02],
@@ -150,7 +152,7 @@ def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "aut
         theme,
         height=64 + _CLAIM * down,
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1 + 24 / (_CLAIM * down), "yanchor": "bottom"},
-        margin={"l": 20, "t": 58, "b": 6},
+        margin={"l": _NAMES, "t": 58, "b": 6},
     )
 
 

@@ -150,7 +150,7 @@ def categorical_colors(n: int) -> list[str]:
     Examples
     --------
     >>> categorical_colors(2)
-    ['#00946B', '#EAA51A']
+    ['#008C65', '#EAA51A']
     """
     if n <= DISTINCT:
         return list(CATEGORICAL[:n])
@@ -172,7 +172,7 @@ def belief_rgb(beliefs: Float[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 
     Examples
     --------
     >>> to_hex(belief_rgb(np.eye(3)))[:2]
-    ['#00946b', '#eaa51a']
+    ['#008c65', '#eaa51a']
     """
     corners = np.array([[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in CATEGORICAL[:3]])
     share = np.clip(beliefs, 0, None)
