@@ -276,11 +276,7 @@ def exact_after(
 
     In a hidden Markov world the reading is a belief or a state. In the taxi world it is a crossing, from where the
     ride keeps the destination and the moves left that it has at the row. `target` and `names` are those of the probe.
-
-    Returns
-    -------
-    (s + 1, V) array or None
-        NaN from the first token on that has probability 0; None where the distributions are not known.
+    NaN from the first token on that has probability 0; None where the distributions are not known.
     """
     if meta(latents)["world"] == NO_WORLD:
         return None

@@ -287,11 +287,7 @@ def acceptance_probs(
 ) -> Float[Tensor, "b k"]:
     """Return min(1, p(x) / q(x)) for every draft x (Leviathan et al. 2023, arXiv:2211.17192, algorithm 1).
 
-    Parameters
-    ----------
-    p : the model's distributions at the places of the drafts; further ones are ignored.
-    q : the distributions that the drafts were drawn from.
-    drafts : (b, k) tokens.
+    `p` are the model's distributions at the places of the drafts, further ones are ignored; `q` those of the drafts.
 
     Examples
     --------

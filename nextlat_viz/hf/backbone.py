@@ -342,12 +342,7 @@ class PostHoc(NextLat):
 def pretrained(model: Any) -> tuple[Pretrained, str]:
     """Return a copy of a module, or a model loaded by its folder or its name on the Hub; and its name.
 
-    Raises
-    ------
-    ImportError
-        If transformers is not installed; the message says how to install it.
-    ValueError
-        If the model needs its own code, cannot be loaded from safetensors, or is of a kind psi cannot be added to.
+    A ValueError where it needs its own code, has no safetensors, or is of a kind that psi cannot be added to.
     """
     if not isinstance(model, str | Path):
         if not all(hasattr(model, name) for name in ("get_output_embeddings", "base_model", "save_pretrained")):

@@ -93,12 +93,7 @@ class FinetuneCard(SignedCard):
 def settle(explicit: dict[str, Any], settings: dict[str, Any]) -> FinetuneConfig:
     """Check hyperparameters, and set those that depend on others.
 
-    Raises
-    ------
-    UnknownNameError
-        If there is no such hyperparameter.
-    ValueError
-        If a value is out of range.
+    An UnknownNameError for a name that is no hyperparameter, a ValueError for a value out of range.
 
     Examples
     --------

@@ -172,10 +172,7 @@ def sequences(
 def documents_of(corpus: Any) -> Any:
     """Read the documents of a file, given by its path; anything else is returned as it is.
 
-    Raises
-    ------
-    ValueError
-        If there is no such file, or no text in it.
+    A ValueError where there is no such file, or no text in it.
     """
     return read_file(TextSource(os.fspath(corpus)))[0] if isinstance(corpus, str | os.PathLike) else corpus
 

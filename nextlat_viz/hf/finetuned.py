@@ -258,10 +258,7 @@ def load_finetuned(folder: str | os.PathLike[str]) -> Finetuned:
 def load_by_name(name: str) -> Finetuned | LoadedModel | Checkpoint:
     """Load ``"hf:<folder or name>"``: a folder of `finetune` with its psi, or by name a checkpoint or a language model.
 
-    Raises
-    ------
-    CheckpointError
-        Neither a folder nor a name of the Hub; for checkpoints as `nextlat_viz.hf.hub.download` raises it.
+    A CheckpointError for neither a folder nor a name of the Hub, and where `nextlat_viz.hf.hub.download` raises it.
     """
     place = name.removeprefix(HF_PREFIX)
     folder = Path(place).expanduser()

@@ -118,17 +118,9 @@ def download(name: str) -> Checkpoint | None:
     """Load a checkpoint of the Hub by its name, from safetensors and JSON alone, after comparing every hash.
 
     Only the card and the files it names are downloaded, to the project's cache folder. Without a connection the
-    version that was downloaded last is loaded.
-
-    Returns
-    -------
-    Checkpoint or None
-        None for a repository that holds no checkpoint of this project, such as a language model.
-
-    Raises
-    ------
-    CheckpointError
-        No such name, no permission, no connection, a file of an unexpected size, or a hash that does not match.
+    version that was downloaded last is loaded. None for a repository that holds no checkpoint of this project, such as
+    a language model; a CheckpointError for no such name, no permission, no connection, a file of an unexpected size,
+    or a hash that does not match.
     """
     hub = _require_hub()
     api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="nextlat_viz")

@@ -24,12 +24,7 @@ _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "deco
 def load_module(name: str, revision: str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
     """Load a causal language model, in `dtype` or else in its own.
 
-    Raises
-    ------
-    ImportError
-        transformers is not installed.
-    ValueError
-        The model needs its own code, does not exist, cannot be reached, or has no safetensors.
+    A ValueError where it needs its own code, does not exist, cannot be reached, or has no safetensors.
     """
     transformers = require_transformers()
     # Only a path is expanded: a folder of the same name in the working directory comes before the Hub.
@@ -119,13 +114,7 @@ def is_quantised(module: nn.Module) -> bool:
 
 
 def require_transformers() -> Any:
-    """Import the package transformers.
-
-    Raises
-    ------
-    ImportError
-        Where it is not installed; the message says how to install it.
-    """
+    """Import the package transformers; the ImportError where it is missing says how to install it."""
     return optional("transformers", 'Hugging Face models need the package transformers: pip install "nextlat-viz[hf]"')
 
 

@@ -119,19 +119,9 @@ def kept(episodes: Episodes, positions: Positions | None) -> Bool[np.ndarray, "N
 
 
 def row_facts(reading: Reading, start: int = 0, stop: int | None = None, probs: bool = True) -> tuple[dict, dict]:
-    """Return the columns of some episodes' rows.
+    """Return the columns of the rows of episodes `start` to `stop`: those of one value, and (rows, k) arrays.
 
-    Parameters
-    ----------
-    start, stop : int
-        Which episodes.
-    probs : bool
-        Whether to compute the exact next-token probabilities.
-
-    Returns
-    -------
-    obs : dict of columns, one value per row
-    obsm : dict of (rows, k) arrays
+    The exact next-token probabilities, which may take long, are left out where `probs` is False.
     """
     episodes, keep, world = reading.episodes[start:stop], reading.keep[start:stop], reading.world
     episode, position = np.nonzero(keep)
@@ -208,25 +198,10 @@ def _exact(
 def own_columns(
     truth: Truth | None, episodes: Episodes, keep: Bool[np.ndarray, "N T"]
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Arrange the user's own columns by episode and position.
+    """Return the user's own columns as (N, T, ...) arrays, and the names of the integers in columns of names.
 
-    Parameters
-    ----------
-    truth : DataFrame or dict of arrays
-        A table with the columns ``episode`` (from 0), ``position`` (from 1) and more, or (N, T, ...) arrays.
-    keep : (N, T) booleans
-        The rows that must have a value; position 0 never has one.
-
-    Returns
-    -------
-    columns : dict of (N, T, ...) arrays
-    values : dict of lists of str
-        Names of the integers, for columns of names.
-
-    Raises
-    ------
-    LatentsError
-        Rows that are missing or occur twice, columns with reserved names, arrays of another shape.
+    `truth` is a table with the columns ``episode`` (from 0), ``position`` (from 1) and more, or a dict of such arrays.
+    A LatentsError for rows of `keep` that are missing or occur twice, reserved names, and arrays of another shape.
     """
     if truth is None:
         return {}, {}

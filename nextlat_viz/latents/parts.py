@@ -53,10 +53,7 @@ def own_part(
 ) -> tuple[Reading, Path, dict[str, Any]]:
     """Return what a process reads, its file and its identity. Batches stay whole: they are those of one process.
 
-    Raises
-    ------
-    LatentsError
-        Fewer batches than processes, or a folder with parts of another number of processes.
+    A LatentsError where there are fewer batches than processes, or parts of another number of processes in the folder.
     """
     size, n = identity["batch_size"], len(read.episodes)
     batches = -(-n // size)
@@ -97,14 +94,9 @@ def _parts(folder: Path, *, finished: bool = False) -> list[tuple[int, int]]:
 
 
 def load_parts(folder: Path, load: Callable[[Path], AnnData]) -> AnnData:
-    """Read the table of a folder of parts, after comparing every part with its hash and with the others.
+    """Read the table of a folder of parts. `load` reads one part, after comparing it with its hash.
 
-    `load` reads one part, which compares it with its hash.
-
-    Raises
-    ------
-    LatentsError
-        A part that is missing, damaged, or of another extraction.
+    A LatentsError for a part that is missing, damaged, or of another extraction.
     """
     there = _parts(folder, finished=True)
     totals = sorted({total for _, total in there})

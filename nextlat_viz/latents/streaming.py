@@ -122,16 +122,8 @@ class Growing:
     ) -> None:
         """Write all batches, and then the hash of the complete file, which becomes `out`.
 
-        Where that is interrupted the rows written so far stay on disk, to be continued.
-
-        Parameters
-        ----------
-        batches : pairs
-            Rows by site, and the number of episodes done with them.
-        uns : dict
-            As `table.origin` gives it.
-        dtype : "float32" or "float16"
-            Type of the sites; probabilities are float32.
+        Where that is interrupted the rows written so far stay on disk, to be continued. A batch has its rows by site,
+        and the number of episodes done with it; `uns` is as `table.origin` gives it; `dtype` is that of the sites.
         """
         # One thread writes a batch while the model reads the next one, so at most two batches are in memory.
         writing: Future[None] | None = None
