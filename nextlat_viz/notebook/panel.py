@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _ERROR = "border:2px solid #d1242f;border-radius:6px;padding:6px 12px;margin:4px 0;line-height:1.45"
 _BUSY = "opacity:.8;line-height:1.6"
+# Seconds from which work is announced on the page.
+_NOTICED = 0.4
 _DARK = {"auto": None, "light": False, "dark": True}
 _OPEN, _FOLDED = "▾", "▸"
 LABEL = {"description_width": "auto"}
@@ -42,11 +46,14 @@ class Box(ipywidgets.VBox):
     # ipywidgets also closes an object whose constructor failed; there is nothing to close in it.
     _closed = True
     _following = False
+    _at_work = False
     children: Any
     _dom_classes: Any
 
     def __init__(self, state: ViewState | None = None) -> None:
         self._links: list[tuple[Any, Callable[[Any], None], Any]] = []
+        # Seconds that each kind of work took last time.
+        self._took: dict[Any, float] = {}
         self._closed = False
         self._busy = ipywidgets.HTML()
         self._alert = ipywidgets.HTML()
@@ -70,7 +77,7 @@ class Box(ipywidgets.VBox):
     def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:
         def guarded(*arguments: Any) -> None:
             if not self._closed:
-                with self._working():
+                with self._working(kind=call):
                     call(*arguments)
 
         return guarded
@@ -91,19 +98,28 @@ class Box(ipywidgets.VBox):
             self._following = before
 
     @contextlib.contextmanager
-    def _working(self, doing: str = "Computing …") -> Iterator[None]:
-        """Show the busy line until the block ends, and an error in it as an alert."""
-        outermost = not self._busy.value
+    def _working(self, doing: str = "Computing …", kind: Any = None) -> Iterator[None]:
+        """Show the busy line until the block ends, and an error in it as an alert.
+
+        There is no line for a kind of work that was quick the last time: it would take two messages to the page, at
+        each of the dozen callbacks of a cursor step.
+        """
+        outermost, begun = not self._at_work, time.monotonic()
         if outermost:
-            self._busy.value = f'<div role="status" aria-live="polite" style="{_BUSY}">{escape(doing)}</div>'
+            self._at_work = True
             self._alert.value = ""
+            if self._took.get(kind, math.inf) >= _NOTICED:
+                self._busy.value = f'<div role="status" aria-live="polite" style="{_BUSY}">{escape(doing)}</div>'
         try:
             yield
         except Exception as error:
             self._complain(error)
         finally:
-            if outermost and not self._closed:
-                self._busy.value = ""
+            if outermost:
+                self._at_work = False
+                if not self._closed:
+                    self._took[kind] = time.monotonic() - begun
+                    self._busy.value = ""
 
     def _complain(self, error: BaseException) -> None:
         kind = type(error).__name__
@@ -122,6 +138,7 @@ class Box(ipywidgets.VBox):
         for owner, call, name in self._links:
             owner.unobserve(call, name)
         self._links.clear()
+        self._took.clear()
         # The busy line and the alert may not be among the children.
         for part in (self._busy, self._alert, self):
             for widget in _family(part):
@@ -347,7 +364,9 @@ class Panel(Box):
             self._fail(error)
             return
         if looks != before:
-            with self._working():
+            state = self.state
+            # At another position the same is drawn again.
+            with self._working(kind=(state.world, state.step, state.color, state.site, state.target)):
                 try:
                     self._draw(looks)
                     self._drawn = looks

@@ -63,6 +63,41 @@ function set(target, path, value) {
   else target[path.at(-1)] = value;
 }
 
+// Marks over the points: the path to the cursor, the ring there, the nearest rows. plotly.js would draw all points and all
+// texts again when one moves, which takes tens of times as long, so it is told to leave them out, and they are drawn here.
+const ROLES = ["trail", "cursor", "near"];
+const marks = trace => trace.type === "scattergl" && ROLES.includes(trace.meta?.role);
+// Of radius 1 around 0.
+const SYMBOLS = {
+  circle: "M1,0A1,1 0 1,1 0,-1A1,1 0 0,1 1,0Z",
+  square: "M1,1H-1V-1H1Z",
+  "triangle-up": "M-1.1547,0.5H1.1547L0,-1Z",
+};
+
+function svg(name, attributes, parent) {
+  const el = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) el.setAttribute(key, value);
+  parent?.append(el);
+  return el;
+}
+
+// A trace of lines and symbols; `at` gives the pixels of its points.
+function drawMarks({mode, line = {}, marker = {}}, at, parent) {
+  if (mode.includes("lines") && at.length > 1) {
+    const dash = {dot: "3,3", dash: "9,9"}[line.dash] ?? "none";
+    svg("polyline", {points: at.join(" "), fill: "none", stroke: line.color, "stroke-width": line.width ?? 2, "stroke-dasharray": dash}, parent);
+  }
+  if (!mode.includes("markers")) return;
+  const [symbol, open] = (marker.symbol ?? "circle").split(/-(?=open$)/), {color, angle = 0, opacity = 1} = marker;
+  at.forEach(([x, y], i) => {
+    const radius = (ArrayBuffer.isView(marker.size) || Array.isArray(marker.size) ? marker.size[i] : marker.size ?? 6) / 2;
+    if (!(radius > 0)) return;
+    const look = open ? {fill: "none", stroke: color, "stroke-width": marker.line?.width ?? 1} : {fill: color};
+    const place = `translate(${x},${y}) rotate(${angle}) scale(${radius})`;
+    svg("path", {d: SYMBOLS[symbol] ?? SYMBOLS.circle, transform: place, opacity, "vector-effect": "non-scaling-stroke", ...look}, parent);
+  });
+}
+
 // The figure as Python has it.
 class Figure {
   constructor(model) {
@@ -93,7 +128,8 @@ class Figure {
       for (const view of this.views) {
         if (view.id === message.view) continue;
         this.apply(view, edits);
-        view.draw();
+        if (edits.every(([trace]) => trace !== null && marks(this.data[trace]))) view.mark();
+        else view.draw();
       }
     }
   }
@@ -181,14 +217,47 @@ class View {
     if (!this.figure.layout.width) this.layout.width = this.width;
     this.height = this.room();
     this.layout.height = this.height ? Math.max(this.height, this.figure.layout.meta?.least ?? 0) : this.figure.layout.height;
+    this.leaveOut("legendonly");
     const {plot, data, layout, figure} = this;
     // Config only the first time: plotly.js would compare it every time.
     await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));
     if (!this.listens) this.listen();
     this.unlock();
+    this.mark();
     const {width, height} = plot._fullLayout;
     if (`${width} ${height}` !== this.size) figure.model.send({kind: "size", width, height});
     this.size = `${width} ${height}`;
+  }
+
+  // Whether plotly.js draws the marks: not on the page, but where the camera button draws the figure once more.
+  leaveOut(visible) {
+    for (const trace of this.data) if (marks(trace) && trace.visible !== false) trace.visible = visible;
+  }
+
+  // Draw the marks between the points and the texts, for the ranges of the axes as they are.
+  mark() {
+    const points = this.plot.querySelector(".gl-container"), {_fullLayout: layout} = this.plot;
+    // The figure is drawn later, or anew, and its marks with it.
+    if (!points || !layout || this.stale) return;
+    if (this.over?.previousSibling !== points) {
+      this.over?.remove();
+      this.over = svg("svg", {class: "nlv-marks"});
+      this.over.style.cssText = "position:absolute;left:0;top:0;pointer-events:none";
+      points.after(this.over);
+    }
+    this.over.replaceChildren();
+    Object.entries({width: layout.width, height: layout.height}).forEach(([key, value]) => this.over.setAttribute(key, value));
+    const planes = {};
+    for (const trace of this.data) {
+      if (!marks(trace) || !trace.visible || !trace.x?.length) continue;
+      const [x, y] = [trace.xaxis ?? "x", trace.yaxis ?? "y"].map(name => layout[`${name[0]}axis${name.slice(1)}`]);
+      // A drag changes the ranges before plotly.js knows the pixels of their points.
+      const along = ({range: [from, to], _length}, value) => ((value - from) / (to - from)) * _length;
+      const at = Array.from(trace.x, (value, i) => [along(x, value), y._length - along(y, trace.y[i])]);
+      // A plane of its own cuts off what lies outside of the axes.
+      planes[x._id + y._id] ??= svg("svg", {x: x._offset, y: y._offset, width: x._length, height: y._length}, this.over);
+      drawMarks(trace, at, svg("g", {"data-role": trace.meta.role}, planes[x._id + y._id]));
+    }
   }
 
   listen() {
@@ -203,7 +272,16 @@ class View {
       if (event?.points && this.plot.layout.selections?.length) send({kind: "select", points: pairs(event)});
     });
     on("deselect", () => send({kind: "select", points: null}));
-    on("relayout", event => this.report(event));
+    on("relayout", event => {
+      this.report(event);
+      this.mark();
+    });
+    on("relayouting", () => this.mark());
+    this.plot.addEventListener("click", ({target}) => {
+      if (!target.closest?.(".modebar-btn[data-title^=Download]")) return;
+      this.leaveOut(true);
+      setTimeout(() => this.leaveOut("legendonly"));
+    }, true);
     on("restyle", ([edits, traces]) => {
       if ("visible" in edits) send({kind: "traces", edits: {visible: edits.visible}, traces, view: this.id});
     });

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nextlat_viz import io, worlds
 from nextlat_viz.display import table
@@ -64,6 +65,17 @@ def torch_defaults() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
+
+
+class _NoCompiler(TorchFunctionMode):
+    """Draw and count no numbers on the device without memory, for which torch would load its compiler: seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.init.normal_:
+            return kwargs["tensor"]
+        # The table of positions is no weight, and small.
+        return func(*args, **kwargs, **({"device": "cpu"} if func is torch.arange and "device" not in kwargs else {}))
 
 
 @dataclass(frozen=True)
@@ -381,7 +393,7 @@ def read_folder(folder: Path) -> Checkpoint:
     try:
         # First without memory for the weights: an untrusted card may describe a model larger than memory.
         _check_counts(card, state, folder)
-        with torch.device("meta"):
+        with torch.device("meta"), _NoCompiler():
             check_shapes(build_model(card.objective, card.config, world, card.seed), state, folder)
         model = build_model(card.objective, card.config, world, card.seed)
     except CheckpointError:

@@ -8,3 +8,10 @@ def test_the_first_widget_waits_for_nothing_it_does_not_use():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     # Grammars of web addresses, the training engine, compilers of UMAP: seconds each.
     assert not {"lark", "lightning_fabric", "numba", "umap", "sklearn", "tyro"} & set(json.loads(out))
+
+
+def test_a_studio_opens_without_the_compiler_of_torch():
+    code = "import sys, nextlat_viz as nlv; nlv.studio(); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    # Two thousand modules that no model here needs.
+    assert not {"torch._dynamo", "sympy", "torch.distributed.fsdp", "umap", "sklearn"} & set(out.split())
