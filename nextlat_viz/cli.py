@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from tyro.conf import Positional
 
 from nextlat_viz.errors import TrainingError
 from nextlat_viz.training.config import TrainConfig
@@ -21,7 +22,6 @@ from nextlat_viz.training.launch import Resources
 if TYPE_CHECKING:
     import pandas as pd
 
-Argument = tyro.conf.Positional
 # What to type for fields whose annotation is no single type.
 _KINDS = {"snapshots": "INT ...", "sharing": "NAME", "token_term": "NAME", "kv_heads": "INT"}
 _KINDS |= {"stop_at": "FLOAT", "minutes": "FLOAT"}
@@ -49,10 +49,10 @@ def _arguments(command: BaseModel) -> dict[str, Any]:
 class Train(BaseModel):
     """Train a model on a world. The same command continues an interrupted run and loads a finished one."""
 
-    world: Argument[str] = Field(
+    world: Positional[str] = Field(
         description="name of a world, such as rrxor or mess3:x=0.15; `nextlat-viz list worlds` shows them"
     )
-    objective: Argument[str] = Field(
+    objective: Positional[str] = Field(
         "nextlat", description="next_token, nextlat, mtp, jtp or bst; for puzzles trm, dis, one_pass or equal_depth"
     )
     preset: str = Field("tiny", description="a set of hyperparameters; the options below override single ones")
@@ -83,7 +83,7 @@ class Sweep(BaseModel):
     The same command continues an interrupted sweep.
     """
 
-    world: Argument[str] = Field(description="name of a world, as for train")
+    world: Positional[str] = Field(description="name of a world, as for train")
     objectives: tuple[str, ...] = Field(("next_token", "nextlat"), description="objectives to train")
     seeds: tuple[int, ...] = Field((0, 1, 2), description="seeds of every combination")
     preset: str = Field("tiny", description="a set of hyperparameters")
@@ -129,8 +129,8 @@ class Finetune(BaseModel):
     The same command continues an interrupted run and loads a finished one.
     """
 
-    model: Argument[str] = Field(description="folder of the model, or its name on the Hugging Face Hub")
-    texts: Argument[Path] = Field(description="file of texts: documents separated by <|endoftext|>, or a .jsonl")
+    model: Positional[str] = Field(description="folder of the model, or its name on the Hugging Face Hub")
+    texts: Positional[Path] = Field(description="file of texts: documents separated by <|endoftext|>, or a .jsonl")
     mode: Literal["psi", "full"] = Field("psi", description="what is trained: psi alone, or the model with it")
     horizon: int = Field(1, description="d: steps of psi")
     psi_width: int | None = Field(None, description="hidden width of psi (default: that of the hidden state)")
@@ -172,7 +172,7 @@ class Extract(BaseModel):
     With `torchrun --nproc-per-node N -m nextlat_viz.cli extract` each process writes its part into a folder.
     """
 
-    checkpoint: Argument[str] = Field(description="a shipped name such as rrxor/nextlat, or a run's folder")
+    checkpoint: Positional[str] = Field(description="a shipped name such as rrxor/nextlat, or a run's folder")
     out: Path = Field(description="file to write; under torchrun a folder, a name without .h5ad")
     episodes: int | None = Field(None, description="number of held-out episodes (default: the standard ones)")
     seed: int = Field(0, description="seed of these episodes")
@@ -214,7 +214,7 @@ class Evaluate(BaseModel):
     The same command continues an interrupted evaluation.
     """
 
-    checkpoints: Argument[tuple[str, ...]] = Field(
+    checkpoints: Positional[tuple[str, ...]] = Field(
         (), description="names or folders (default: all shipped checkpoints)"
     )
     measures: tuple[str, ...] = Field((), description="names of measures, such as loss belief (default: all that fit)")
@@ -245,7 +245,7 @@ class Evaluate(BaseModel):
 class Demo(BaseModel):
     """Train two models, extract, project, probe and compare them; write a report and figures."""
 
-    world: Argument[str] = Field("rrxor", description="name of a world")
+    world: Positional[str] = Field("rrxor", description="name of a world")
     shipped: bool = Field(False, description="use the shipped checkpoints instead of training")
     seed: int = Field(0, description="seed of both models")
     steps: int | None = Field(None, description="optimiser steps (default: the preset's)")
@@ -266,7 +266,7 @@ class OpenStudio(BaseModel):
     Listens on 127.0.0.1 only, until Ctrl-C.
     """
 
-    runs: Argument[tuple[str, ...]] = Field(
+    runs: Positional[tuple[str, ...]] = Field(
         (), description="names or folders of runs, all of one world (default: those of the lesson, or RRXOR's)"
     )
     lesson: str | None = Field(
@@ -302,7 +302,7 @@ def _stopped_by_any_signal() -> Iterator[None]:
 class Figures(BaseModel):
     """Write a gallery: every figure that fits the shipped runs or your own, and an index page."""
 
-    runs: Argument[tuple[str, ...]] = Field(
+    runs: Positional[tuple[str, ...]] = Field(
         (), description="names or folders of runs, which are measured first (default: the shipped runs and results)"
     )
     out: Path | None = Field(None, description="folder to write to (default: gallery)")
@@ -328,7 +328,7 @@ class Figures(BaseModel):
 class Handouts(BaseModel):
     """Write a page of A4 to print for every lesson of the course: question, terms, formulas, figure, exercise."""
 
-    lessons: Argument[Path | None] = Field(
+    lessons: Positional[Path | None] = Field(
         None, description="folder of lessons, or one notebook, whose cells are run (default: notebooks/course)"
     )
     out: Path = Field(Path("handouts"), description="folder to write to")
@@ -343,7 +343,7 @@ class Handouts(BaseModel):
 class PlayLesson(BaseModel):
     """Write a lesson as a page that plays without a kernel: each step with its question, figure and text."""
 
-    lesson: Argument[str] = Field(description="name of a shipped lesson, such as beliefs, or a JSON file")
+    lesson: Positional[str] = Field(description="name of a shipped lesson, such as beliefs, or a JSON file")
     out: Path | None = Field(None, description="page to write (default: LESSON.html)")
 
     def run(self) -> None:
@@ -355,7 +355,7 @@ class PlayLesson(BaseModel):
 class List(BaseModel):
     """List checkpoints, worlds, objectives and presets, the claims made of the shipped checkpoints, or costs."""
 
-    what: Argument[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims", "costs"]] = Field(
+    what: Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims", "costs"]] = Field(
         "all",
         description="what to list; claims are the table in the README, with every seed and a verdict, and costs "
         "are GPU hours and memory of the paper's sizes",

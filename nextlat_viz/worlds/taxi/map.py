@@ -179,7 +179,7 @@ def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bo
         place = band / max(len(bands) - 1, 1)
         colour = SEQUENTIAL[round(place * (len(SEQUENTIAL) - 1))] if high else INK
         line, name = {"width": 0.7 + 3.3 * place, "color": colour}, _amount(low)
-        style = {"opacity": _FADED if faded or not high else 1.0, "showlegend": True}
+        style: dict[str, Any] = {"opacity": _FADED if faded or not high else 1.0, "showlegend": True}
         style["name"] = name if low == high else f"{name} to {_amount(high)}"
         drawing.add_lines(figure, _segments(streets, pairs[chosen]), line, **style)
     figure.update_layout(showlegend=True, legend_title_text="times taken")
