@@ -142,7 +142,8 @@ def test_mistakes_are_found_before_anything_is_written(run: nlv.Checkpoint, tmp_
 def test_the_shipped_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every kind of figure of shipped runs, of few rows and rides. No browser: the gallery of one's own has real images.
     monkeypatch.setattr(export, "_image", lambda *arguments: b"<svg></svg>")
-    monkeypatch.setattr(gallery.figures, "one_browser", contextlib.nullcontext)
+    for module in (gallery.figures, export):
+        monkeypatch.setattr(module, "one_browser", contextlib.nullcontext)
     extract, reconstruct = plates.latents.extract, plates.reconstruct_map
     monkeypatch.setattr(plates, "reconstruct_map", lambda run: reconstruct(run, 20))
 

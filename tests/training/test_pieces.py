@@ -157,6 +157,7 @@ def test_two_processes_train_as_one(tmp_path, small):
 # of processes are forked after the imports: how Fabric starts them is tested above.
 SPREAD = """
 import json, os, socket, sys, traceback, torch
+from pathlib import Path
 from lightning_fabric.strategies import FSDPStrategy
 from torch.distributed.fsdp import FullyShardedDataParallel
 torch.set_num_threads(1)
@@ -168,7 +169,7 @@ class OnCpu(FSDPStrategy):
 from nextlat_viz.training import engine, pretrain, resume
 fabric, step = engine.Fabric, engine.Engine.step
 engine.Fabric = lambda strategy, **options: fabric(strategy=OnCpu(), **options)
-folder, options = sys.argv[1], json.loads(sys.argv[2])
+folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 
 def train(last):
     def cut(self, n, pieces):
