@@ -69,6 +69,13 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
         parts = -(-len(row) // most)
         split = parts > 1
         columns = column_domains(-(-len(row) // parts), GAP * 1.5)
+        # Headings that are narrower take more lines; those of the first row have a margin.
+        gained = _LINE * max(
+            _lines_gained(new, view, (columns[0][1] if split else view.across[1] - view.across[0]) * (room - sides))
+            for view in row
+        )
+        start += gained if i else 0.0
+        between_parts = between + gained
         for j, view in enumerate(row):
             part, column = divmod(j, len(columns))
             # The number of its new row stands in for where it begins.
@@ -81,8 +88,8 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
         tallest = max(high for *_, high in places[-len(row) :])
         for k in range(len(places) - len(row), len(places)):
             view, place, number, _ = places[k]
-            places[k] = view, place, start + number * (tallest + between), tallest
-        start += parts * tallest + (parts - 1) * between + (gaps[i] if i < len(gaps) else 0.0)
+            places[k] = view, place, start + number * (tallest + between_parts), tallest
+        start += parts * tallest + (parts - 1) * between_parts + (gaps[i] if i < len(gaps) else 0.0)
     moved = []
     for view, place, above, high in places:
         up = [max(1 - (above + high) / start, 0.0), 1 - above / start]
@@ -93,6 +100,15 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
             _move(item, moved, inside / start)
     top, low = margin["t"] + top, margin["b"] + low
     return new.update_layout(width=room, height=round(start + top + low), margin={**margin, "t": top, "b": low})
+
+
+def _lines_gained(figure: go.Figure, view: _View, wide: float) -> int:
+    """Return by how many lines the heading of a view grows in some pixels of width."""
+    headings = [
+        item.text.split("<br>") for item in figure.layout.annotations
+        if _is_heading(item, [view]) and view.across[0] - _EDGE <= item.x < view.across[1]
+    ]  # fmt: skip
+    return max((len(broken_lines(lines, wide - 8, 11)) - len(lines) for lines in headings), default=0)
 
 
 def _plane_shape(figure: go.Figure, view: _View) -> float | None:

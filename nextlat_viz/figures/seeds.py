@@ -30,7 +30,7 @@ _CONTROLS = (
 _CLAIM_COLUMNS = ("claim", "world", "unit", "better", "next_token", "nextlat", "controls", "verdict")
 _CLAIM = 136  # pixels
 # Pixels at the left, of the names of objectives.
-_NAMES = 88
+_NAMES = 80
 _SYMBOLS = ("circle-open", "x-thin-open", "square-open", "triangle-up-open", "star-open", "cross-thin-open")
 
 
@@ -131,7 +131,8 @@ def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "aut
         at, across = divmod(i, columns)
         width, top = 1 / columns, 1 - at / down
         left = across * width + (0.09 if across else 0.0)
-        arrow = {"higher": " →", "lower": " ←"}.get(claim["better"], "")
+        # Not broken from the last word of the unit.
+        arrow = {"higher": "&nbsp;→", "lower": "&nbsp;←"}.get(claim["better"], "")
         axes = layout.view(
             [left, (across + 1) * width - 0.02],
             [top - 0.62 / down, top - 0.16 / down],

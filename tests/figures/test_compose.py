@@ -6,6 +6,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,7 +15,7 @@ import pytest
 from nextlat_viz import figures
 from nextlat_viz.errors import UnknownNameError
 from nextlat_viz.figures.export import figure_bytes, require_new
-from nextlat_viz.figures.layout import LEGEND, Layout, legend_entries
+from nextlat_viz.figures.layout import LEGEND, Layout, heading, legend_entries, margins
 from nextlat_viz.figures.paper import LEAST_VIEW, MOST_VECTOR, SIZES, on_paper, plain_html, with_words
 
 POINTS = {name: 72 * size["inches"] / size["width"] for name, size in SIZES.items()}
@@ -277,3 +278,23 @@ def test_files_have_the_venues_width_and_their_text(tmp_path: Path) -> None:
     assert pixels / per_metre / 0.0254 == pytest.approx(3.25, rel=0.01)
     # Colour type 6 has transparency.
     assert png[25] == 6
+
+
+def test_headings_of_lower_views_and_titles_of_axes_have_room_in_a_column() -> None:
+    title = {"text": "many words about what is measured here, in nats, and why"}
+    traces, layout = list[go.Scatter](), dict[str, Any](height=500, width=900, annotations=[])
+    for i, number in enumerate(("", "2")):
+        up = [0.6 * (1 - i), 0.4 + 0.6 * (1 - i)]
+        layout[f"xaxis{number}"] = {"anchor": f"y{number}", "title": title}
+        layout[f"yaxis{number}"] = {"anchor": f"x{number}", "domain": up}
+        layout["annotations"].append(heading("one line on a page and several in a column, " * 2, y=up[1]))
+        traces.append(go.Scatter(x=[0, 1], y=[0, 1], xaxis=f"x{number}", yaxis=f"y{number}"))
+    before = go.Figure(traces, layout)
+    after = figures.compose([before], width="column")
+    margin = margins(after)
+    inside = after.layout.height - margin["t"] - margin["b"]
+    gap = (after.layout.yaxis.domain[0] - after.layout.yaxis2.domain[1]) * inside
+    assert gap >= 13 * after.layout.annotations[1].text.count("<br>") + 40
+    below = after.layout.xaxis2.title.text.count("<br>") + 1
+    assert below > 1
+    assert after.layout.yaxis2.domain[0] * inside + margin["b"] >= 20 + 14 * below

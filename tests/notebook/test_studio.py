@@ -80,7 +80,7 @@ def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
     assert opened.panels["space"].view.value == "belief"
     assert opened.panels["pairs"].drawn
     assert not opened.panels["ahead"].drawn
-    assert repr(opened) == f"<Studio of NextLat, next-token at episode {opened.state.episode}, position 1>"
+    assert repr(opened) == f"<Studio of NextLat, next-token at episode {opened.state.episode}, position {LENGTH // 2}>"
     assert set(dir(opened)) >= {"export", "panels", "selection", "state"}
 
 

@@ -20,6 +20,8 @@ from nextlat_viz.worlds.hmm.machine import machine, spread
 from nextlat_viz.worlds.hmm.plane import fitting_depth
 from nextlat_viz.worlds.hmm.world import HiddenMarkovWorld
 
+_WIDE = 560  # pixels
+
 
 @picture(HiddenMarkovWorld, "machine")
 def draw_machine(
@@ -98,7 +100,10 @@ def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> g
     figure = go.Figure(layout=drawing.layout(width, height))
     _draw_frame(figure, world)
     crowded = len(tree) > 200
-    size = (3.5 if crowded else 7) + (9 if crowded else 19) * np.sqrt(tree.probability / tree.probability.max())
+    # Smaller where the picture is narrower, as in a panel, so that dots do not cover the names of corners.
+    share = min(1.0, width / _WIDE)
+    least, most = (3.5, 12.5) if crowded else (7, 26)
+    size = share * (least + (most - least) * np.sqrt(tree.probability / tree.probability.max()))
     rim = {"width": 0 if crowded else 0.7, "color": INK}
     # Large dots first, so that they do not hide small ones.
     order = np.argsort(-tree.probability, kind="stable")
