@@ -82,7 +82,7 @@ function svg(name, attributes, parent) {
 }
 
 // A trace of lines and symbols; `at` gives the pixels of its points.
-function drawMarks({mode, line = {}, marker = {}}, at, parent) {
+function drawMarks({mode = "markers", line = {}, marker = {}}, at, parent) {
   if (mode.includes("lines") && at.length > 1) {
     const dash = {dot: "3,3", dash: "9,9"}[line.dash] ?? "none";
     svg("polyline", {points: at.join(" "), fill: "none", stroke: line.color, "stroke-width": line.width ?? 2, "stroke-dasharray": dash}, parent);
@@ -251,6 +251,7 @@ class View {
     for (const trace of this.data) {
       if (!marks(trace) || !trace.visible || !trace.x?.length) continue;
       const [x, y] = [trace.xaxis ?? "x", trace.yaxis ?? "y"].map(name => layout[`${name[0]}axis${name.slice(1)}`]);
+      if (!x?.range || !y?.range) continue;
       // A drag changes the ranges before plotly.js knows the pixels of their points.
       const along = ({range: [from, to], _length}, value) => ((value - from) / (to - from)) * _length;
       const at = Array.from(trace.x, (value, i) => [along(x, value), y._length - along(y, trace.y[i])]);

@@ -98,7 +98,7 @@ def axes(plot: Plot, index: int) -> str:
 
 def point(plot: Plot, index: int, which: int) -> tuple[float, float]:
     """Coordinates of a point, counted from the end where negative."""
-    x, y = plot.evaluate(f"['x', 'y'].map(name => Array.from(plot._fullData[{index}][name]).at({which}))")
+    x, y = plot.evaluate(f"['x', 'y'].map(name => Array.from(plot.data[{index}][name]).at({which}))")
     return x, y
 
 
@@ -193,7 +193,7 @@ def test_position_moves_the_cursor(quickstart: Quickstart) -> None:
     before = settle(explorer)
     notebook.keys("Position", "ArrowRight", "ArrowRight")
     notebook.wait_for_kernel("state.position == 3")
-    wait_for(lambda: explorer.evaluate(f"plot._fullData[{index}].x.length") == 3, "a path of three positions")
+    wait_for(lambda: explorer.evaluate(f"plot.data[{index}].x.length") == 3, "a path of three positions")
     # A ring and a thin line, in each of six views.
     assert explorer.wait_for_change(before, share=0.0002) > 0.0002
 

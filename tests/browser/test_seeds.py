@@ -46,7 +46,7 @@ def test_chosen_isolated_and_faded(open_notebook: Callable[[Path], Notebook], tm
 
     # The path: more of the cursor's colour near its newest end than near its oldest.
     plot = Plot(page, space.locator(".js-plotly-plot"))
-    trail = "plot._fullData.filter(t => t.meta?.role === 'trail' && t.meta.model === 0)"
+    trail = "plot.data.filter(t => t.meta?.role === 'trail' && t.meta.model === 0)"
     parts = plot.evaluate(f"{trail}.map(t => [t.x.length, t.line.color])")
     assert [length for length, _ in parts] == [7, 5, 2]
     alphas = [float(color.split(",")[-1].rstrip(") ")) if color.startswith("rgba") else 1.0 for _, color in parts]

@@ -106,7 +106,7 @@ INSIDE = """(() => {
   const all = plot.getBoundingClientRect(), inside = ({left, right}) => left >= all.left && right <= all.right;
   return [...plot.querySelectorAll(".annotation text, .textpoint text")].every(e => inside(e.getBoundingClientRect()));
 })()"""
-LENGTHS = "plot._fullData.filter(t => t.meta?.role === '{role}').map(t => t.{axis}.length)"
+LENGTHS = "plot.data.filter(t => t.meta?.role === '{role}').map(t => t.{axis}.length)"
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,16 @@ def test_arrow_keys_the_slider_and_tokens_move_everything(opened: Opened) -> Non
     opened.at(3)
     opened.notebook.keys("Position", "ArrowRight", "ArrowRight", "ArrowRight")
     opened.at(6)
+
+
+def test_arrow_keys_draw_no_point_again(opened: Opened) -> None:
+    space, drawn = opened.plot("space"), "plot.drawn"
+    space.evaluate("(plot.drawn = 0, plot.on('plotly_afterplot', () => { plot.drawn += 1; }), null)")
+    opened.studio.focus()
+    opened.notebook.page.keyboard.press("ArrowRight")
+    opened.at(6)
+    expect(opened.card("space").locator(".nlv-marks [data-role=cursor] path")).to_have_count(2)
+    assert space.evaluate(drawn) == 0
 
 
 def test_it_plays(opened: Opened) -> None:

@@ -162,6 +162,15 @@ def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatc
     lab.close()
 
 
+def test_work_that_was_quick_is_not_announced_again(state: ViewState) -> None:
+    lab, seen = ProbeLab(state=state), []
+    for kind in ("step", "step", "layer"):
+        with lab._working(kind=kind):
+            seen.append(bool(lab._busy.value))
+    assert seen == [True, False, True]
+    lab.close()
+
+
 def test_a_choice_that_is_refused_goes_back(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     explorer = LatentExplorer(state=state)
     color = labelled(explorer)["Colour by"]
