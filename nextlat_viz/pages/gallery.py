@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def write_gallery(
     io.write(folder / PLOTLY_FILE, get_plotlyjs())
     missing |= {plate.title: f"needs {plate.needs}" for plate in PLATES if not any(map(plate.fits, groups))}
     sections: dict[str, list[Item]] = {}
-    with figures.one_browser(), tqdm(list(_jobs(groups)), desc="figures", unit="figure", disable=not progress) as bar:
+    browser = figures.one_browser() if kinds else contextlib.nullcontext()
+    with browser, tqdm(list(_jobs(groups)), desc="figures", unit="figure", disable=not progress) as bar:
         for heading, title, members, drawings in bar:
             bar.set_postfix_str(f"{title}, {heading}", refresh=False)
             try:

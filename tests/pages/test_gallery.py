@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> nlv.Checkpoint:
 def own(run: nlv.Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gallery of that run, without images and so without a browser."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gallery.figures, "one_browser", contextlib.nullcontext)
+        patch.setattr(gallery.figures, "one_browser", None)
         return write_gallery([run.folder], tmp_path_factory.mktemp("gallery"), images=(), progress=False).parent
 
 
