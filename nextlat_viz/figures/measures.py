@@ -136,8 +136,8 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             )
     for name, value in measure.references.items():
         end = _free_end([trace for trace in traces if trace.xaxis == "x"], value, measure.unit == "share")
-        label = {"text": escape(name), "showarrow": False, "font": {"size": 11}}
-        layout.notes.append({**label, "xref": "x domain", "y": value, "yref": "y", **end})
+        name_text = {"text": escape(name), "showarrow": False, "font": {"size": 11}}
+        layout.notes.append({**name_text, "xref": "x domain", "y": value, "yref": "y", **end})
     return layout.finish(
         traces,
         theme,
