@@ -297,7 +297,7 @@ def test_another_world_and_an_earlier_step(opened: Opened) -> None:
     book.wait_for_kernel("studio.state.world == 'mess3'")
     expect(opened.card("world")).to_contain_text("mess3")
     assert book.kernel("[studio.state.arrangement, studio.state.selection]") == [{}, []]
-    opened.at(5)
+    opened.at(book.kernel("studio.state.scene.opening_position(studio.state.episode)"))
     settle(opened.plot("world"))
     book.screenshot("mess3")
     book.choose("World", "rrxor")
@@ -335,9 +335,10 @@ def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
         expect(cloud).to_contain_text(f"{chosen:,} of {rows:,} points selected")
     expect(opened.studio).to_contain_text(f"{chosen:,} selected")
     drawn = [cloud.get_attribute("data-draws") for cloud in clouds.all()]
+    after = book.kernel("studio.state.position") + 1
     book.keys("Position", "ArrowRight")
-    book.wait_for_kernel("studio.state.position == 6 and len(studio.panels['space'].clouds[0].cursor) == 6")
-    expect(opened.card("next")).to_contain_text("after position 6")
+    book.wait_for_kernel(f"[studio.state.position, len(studio.panels['space'].clouds[0].cursor)] == [{after}] * 2")
+    expect(opened.card("next")).to_contain_text(f"after position {after}")
     assert [cloud.get_attribute("data-draws") for cloud in clouds.all()] == drawn
     book.screenshot("taxi")
 
