@@ -92,9 +92,11 @@ RECIPES = {
             **{"steps": 1200, "decay_steps": 600, "validate_every": 300},
         },
     ),
+    # NextLat's weights were chosen with seed 100: at the usual weights, 1, its loss was 0.42 nats higher.
     "othello": Recipe(
         seeds=3,
         overrides={"learning_rate": 2e-3, "steps": 1600, "decay_steps": 800, "validate_every": 200},
+        own={"nextlat": WEAK},
     ),
     # Central Helsinki needs the extra "city".
     "taxi": Recipe("taxi:city=helsinki", seeds=2, overrides={"steps": 6000}),
@@ -113,8 +115,8 @@ RECIPES = {
             "q=k=v": ("next_token", {"sharing": "q=k=v"}),
         },
     ),
-    # The learning rate and NextLat's weights were chosen with seed 100: at the published weights, 1, its loss was 0.34 nats
-    # higher than next-token's.
+    # The learning rate and NextLat's weights were chosen with seed 100: at the published weights, 1, its loss was 0.35 nats
+    # higher.
     "text": Recipe(
         "text:source=stories.txt",
         seeds=3,
