@@ -243,6 +243,7 @@ def _objective_label(checkpoint: TrainedModel) -> str:
 def _readable(folders: Iterable[Path]) -> list[TrainedModel]:
     """Load the checkpoints of folders, leaving out those that cannot be read, or whose corpus is not here."""
     loaded = []
+    left_out: dict[str, list[Path]] = {}
     for folder in folders:
         try:
             checkpoint = load(folder)
@@ -251,7 +252,9 @@ def _readable(folders: Iterable[Path]) -> list[TrainedModel]:
                 heldout(checkpoint, 1)
             loaded.append(checkpoint)
         except (CheckpointError, ValueError) as error:
-            warnings.warn(f"left out {folder}: {error}", stacklevel=4)
+            left_out.setdefault(str(error), []).append(folder)
+    for reason, those in left_out.items():
+        warnings.warn(f"left out {', '.join(map(str, those))}: {reason}", stacklevel=4)
     if not loaded:
         raise ValueError("there is no shipped checkpoint that can be read: give checkpoints=")
     return loaded

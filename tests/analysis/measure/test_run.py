@@ -137,6 +137,15 @@ def test_one_bad_card_hides_no_other_run(tmp_path: Path, monkeypatch: pytest.Mon
         evaluation.evaluate([card.parent, PAIR[1]], "loss", progress=False)
 
 
+def test_models_whose_corpus_is_not_here_are_left_out_in_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [nlv.load(name).folder for name in ("text/next_token", "text/nextlat", "rrxor/nextlat")]
+    monkeypatch.setattr(run, "shipped_folders", lambda: folders)
+    with pytest.warns(UserWarning, match=r"left out .*next_token.*, .*nextlat.*: the text of this world") as warnings:
+        table = evaluation.evaluate(measures="loss", progress=False).table
+    assert len(warnings) == 1
+    assert table["model"].unique().tolist() == ["rrxor/nextlat/seed0"]
+
+
 @pytest.mark.parametrize(("names", "measures"), [(PAIR, ["loss"]), (PAIR, ["belief"]), (["taxi/nextlat"], ["loss"])])
 def test_tables_do_not_need_every_measure(names: list[str], measures: list[str]) -> None:
     beliefs = evaluation.belief_table(evaluation.evaluate(names, measures, progress=False).table)
