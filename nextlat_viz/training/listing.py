@@ -39,7 +39,7 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     --------
     >>> table = list_checkpoints()
     >>> sorted(set(table["objective"]))
-    ['dis', 'equal_depth', 'next_token', 'nextlat', 'one_pass', 'trm']
+    ['dis', 'equal_depth', 'jtp', 'mtp', 'next_token', 'nextlat', 'one_pass', 'trm']
     >>> table.columns.tolist()[:6]
     ['name', 'world', 'objective', 'seed', 'excess', 'measure']
     """

@@ -90,7 +90,7 @@ def test_an_event_sends_what_it_changed(opened: Studio, clouds: list[Cloud], mon
     for cloud in clouds:
         cloud.observe(lambda change: sent.append(change["name"]))
     state = opened.state
-    state.position = 4
+    state.position = 3
     assert set(sent) == {"cursor"}
     sent.clear()
     state.color = "position"

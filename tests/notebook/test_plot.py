@@ -190,7 +190,7 @@ def test_a_figure_is_announced_complete_and_light(monkeypatch: pytest.MonkeyPatc
     (state,) = [state for state in announced if "_figure" in state]
     assert len(state["_figure"]["data"]) == 1
     assert state["_figure"]["config"]["showSendToCloud"] is False
-    assert len(state["_esm"]) < 14_000
+    assert len(state["_esm"]) < 18_000
     assert state["_library"] == PlotlyLibrary._shared.model_id
     plot.close()
 

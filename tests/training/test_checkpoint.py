@@ -315,9 +315,10 @@ def test_the_command_of_a_shipped_checkpoint_makes_its_hyperparameters(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint, asked = nlv.load(folder), []
-    monkeypatch.setattr(nlv.training, "train", lambda *words, **options: asked.append((words, options)) or checkpoint)
+    monkeypatch.setattr(nlv.training, "train", lambda **options: asked.append(options) or checkpoint)
     cli.main(shlex.split(checkpoint.command)[1:])
-    ((world, objective, preset), options) = asked[0]
+    (options,) = asked
+    world, objective, preset = (options.pop(name) for name in ("world", "objective", "preset"))
     places = ("seed", "out", "accelerator", "devices", "strategy")
     overrides = {name: value for name, value in options.items() if name not in places}
     # The text of a world of text is not here; its title names all parameters but hashes.

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 import nextlat_viz as nlv
-from nextlat_viz import worlds
 from nextlat_viz.cli import main
 from nextlat_viz.errors import TrainingError, UnknownNameError
 from nextlat_viz.models import NextLat
@@ -289,7 +288,7 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_world_of_this_session_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(worlds.registry, "everywhere", lambda name: False)
+    monkeypatch.setattr(sweeps, "everywhere", lambda name: False)
     with pytest.raises(ValueError, match="world 'rrxor' is defined in this session, and launcher='local'"):
         sweep("rrxor", out=tmp_path, launcher="local")
 

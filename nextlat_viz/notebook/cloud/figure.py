@@ -23,7 +23,7 @@ def cloud_figure(cloud: Cloud) -> Figure:
     >>> cloud = Cloud([[0.0, 1.0], [1.0, 0.5]], codes=[0, 1], title="two points", key={"first": "#009E73"})
     >>> figure = cloud_figure(cloud)
     >>> figure.layout.title.text, figure.data[0].marker.color
-    ('two points', ('#009E73', '#E69F00'))
+    ('two points', ('#008C65', '#EAA51A'))
     >>> cloud.close()
     """
     points, palette = cloud.positions, np.array(cloud.palette)

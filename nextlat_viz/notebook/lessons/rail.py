@@ -54,7 +54,7 @@ class Rail(Box):
     (1, True)
     >>> opened.rail.leave()
     >>> opened.state.position
-    1
+    6
     >>> opened.close()
     """
 
