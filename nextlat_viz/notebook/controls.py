@@ -226,7 +226,8 @@ class PositionControls:
     def show(self, position: int, first: int, last: int) -> None:
         """Show a position among those from the first to the last."""
         for control in (self.position, self.play):
-            with control.hold_trait_notifications():
+            # In one message: a slider whose value is above its new end moves itself there and says so.
+            with control.hold_sync(), control.hold_trait_notifications():
                 # The larger bound first: ipywidgets refuses a range that is empty for a moment.
                 control.max = max(last, control.max)
                 control.min, control.max = first, last

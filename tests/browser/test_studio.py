@@ -346,6 +346,7 @@ def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
     book.choose("World", "rrxor")
     book.wait_for_kernel("studio.state.world == 'rrxor'")
     expect(opened.card("world")).to_contain_text("rrxor")
+    opened.at(book.kernel("studio.state.scene.opening_position(studio.state.episode)"))
     world = opened.plot("world")
     wait_for(lambda: np.ptp(world.range()[0]) < 10, "the picture of the beliefs to fill its panel")
     opened.plot("space").wait_for_webgl()
