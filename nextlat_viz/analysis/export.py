@@ -21,7 +21,7 @@ from nextlat_viz.latents.table import HIDDEN, PROBS, column, metas, site, sites,
 
 # What every table has, whatever is known of its world.
 _PLACES = ("model", "episode", "position", "token", "token_id")
-# Beliefs and distributions of more values than this are not spread over columns, which nobody would read.
+# Beliefs and distributions of more values than this get no column for each value.
 _MOST_PARTS = 16
 _TEXT_TOKENS = 64
 _TSV = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})

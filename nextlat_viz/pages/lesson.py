@@ -77,8 +77,8 @@ def write_lesson(
 def play_lesson(lesson: Lesson, *models: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Play a lesson to its end; return what each step shows, and the provenance.
 
-    A step has its `step`, the framed panel's `question`, its `figure` or None, the `table` that it shows in place of
-    one as HTML, the `words` beside the figure as HTML, and `where` the cursor is.
+    Each step is a dict: `step`; `question`, of the framed panel; `figure`, or None; `table`, HTML shown in place of a
+    figure; `words`, HTML beside it; `where`, the position of the cursor.
 
     Raises
     ------

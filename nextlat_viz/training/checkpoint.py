@@ -68,7 +68,7 @@ def torch_defaults() -> Iterator[None]:
 
 
 class _NoCompiler(TorchFunctionMode):
-    """Draw and count no numbers on the device without memory, for which torch would load its compiler: seconds."""
+    """Skip random initialisation on the meta device, for which torch would import its compiler: that takes seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

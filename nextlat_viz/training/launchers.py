@@ -180,7 +180,7 @@ def call_for(run: Run, *, threads: int, parent: int | None) -> str:
 
 
 def train_run(call: str) -> None:
-    """Train one run in a process of its own; submitit calls this. Errors are kept as text beside the log."""
+    """Train one run; submitit calls this in a separate process. Errors are written to a text file beside the log."""
     given = json.loads(call)
     # First: submitit ignores SIGTERM, and what follows takes seconds to import.
     _end_with(given["parent"])

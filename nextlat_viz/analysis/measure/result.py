@@ -167,13 +167,13 @@ class Measure:
         others = self.table[self.table["objective"] != baseline]
         others = others.merge(reference, on=["world", *self.by, "seed"], how="left")
         if others.empty:
-            raise ValueError(f"all runs are of {baseline}: sweep runs of another objective too, of the same seeds")
+            raise ValueError(f"all runs are of {baseline}: give runs of another objective too, of the same seeds")
         unpaired = others[others["_baseline"].isna()]
         if len(unpaired):
             world, seed, objective = unpaired[["world", "seed", "objective"]].iloc[0]
             raise ValueError(
-                f"{baseline} has no run of world {world!r} and seed {seed}, which {objective} has: sweep "
-                f"{baseline} with the same seeds, sites and offsets"
+                f"{baseline} has no run of world {world!r} and seed {seed}, which {objective} has: give "
+                f"runs of {baseline} with the same seeds, sites and offsets"
             )
         others["value"] -= others.pop("_baseline")
         return Measure(

@@ -125,8 +125,8 @@ def _token(ends: Int[np.ndarray, " t"], character: int) -> int:
 def _decoded(world: World, episodes: Episodes, row: int) -> tuple[str, Int[np.ndarray, " t"]]:
     """Decode a sequence, and return where each of its tokens ends in the text.
 
-    A token has no text of its own: a first space is dropped, and a character may take several tokens. How much a token
-    adds to the text is seen by decoding it after some of the tokens before it.
+    The text of a token depends on the tokens before it: a first space is dropped, and a character may take several
+    tokens. So each token is decoded together with some tokens before it.
     """
     tokens = episodes.tokens[row, : episodes.length[row]]
     ends = np.zeros(len(tokens) + 1, np.int64)
