@@ -101,14 +101,14 @@ class Box(ipywidgets.VBox):
     def _working(self, doing: str = "Computing …", kind: Any = None) -> Iterator[None]:
         """Show the busy line until the block ends, and an error in it as an alert.
 
-        There is no line for a kind of work that was quick the last time: it would take two messages to the page, at
-        each of the dozen callbacks of a cursor step.
+        There is no line for a `kind` of work that was quick the last time: it would take two messages to the page, at
+        each of the dozen callbacks of a cursor step. Work of no kind is always announced.
         """
         outermost, begun = not self._at_work, time.monotonic()
         if outermost:
             self._at_work = True
             self._alert.value = ""
-            if self._took.get(kind, math.inf) >= _NOTICED:
+            if kind is None or self._took.get(kind, math.inf) >= _NOTICED:
                 self._busy.value = f'<div role="status" aria-live="polite" style="{_BUSY}">{escape(doing)}</div>'
         try:
             yield

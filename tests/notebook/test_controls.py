@@ -164,10 +164,10 @@ def test_busy_while_it_computes(state: ViewState, monkeypatch: pytest.MonkeyPatc
 
 def test_work_that_was_quick_is_not_announced_again(state: ViewState) -> None:
     lab, seen = ProbeLab(state=state), []
-    for kind in ("step", "step", "layer"):
+    for kind in ("step", "step", "layer", None, None):
         with lab._working(kind=kind):
             seen.append(bool(lab._busy.value))
-    assert seen == [True, False, True]
+    assert seen == [True, False, True, True, True]
     lab.close()
 
 
