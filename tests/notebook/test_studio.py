@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import psutil
 import pytest
 from anndata import AnnData
@@ -21,6 +22,7 @@ from nextlat_viz.errors import LatentsError, UnknownNameError
 from nextlat_viz.latents import extract
 from nextlat_viz.notebook import LatentExplorer, ViewState
 from nextlat_viz.notebook.panels.space import SpacePanel
+from nextlat_viz.notebook.panels.world import _take_words as take_words
 from nextlat_viz.notebook.plot import changes
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.studio import Studio, studio
@@ -730,3 +732,8 @@ def test_an_earlier_step_asks_the_model_of_that_step(shipped: Studio) -> None:
     assert shipped.state.scene.checkpoint(1).step == 200
     shipped.state.step = None
     assert alerts(shipped) == {}
+
+
+def test_a_caption_with_quotes_stays_text() -> None:
+    figure = go.Figure(layout={"title": {"text": '<b>a "quoted" name</b>'}})
+    assert take_words(figure) == '<span title="a &quot;quoted&quot; name"><b>a "quoted" name</b></span>'

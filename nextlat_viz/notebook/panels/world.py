@@ -116,7 +116,8 @@ def _take_words(figure: Any) -> str:
         layout.margin.r = 64
     text = " &ensp;".join(part for part in parts if part)
     # The whole of it under the mouse, where only the first lines have room.
-    return f'<span title="{re.sub("<[^>]*>", "", text)}">{text}</span>'
+    words = re.sub("<[^>]*>", "", text).replace('"', "&quot;")
+    return f'<span title="{words}">{text}</span>'
 
 
 class EpisodeStepper(Box):
