@@ -444,3 +444,17 @@ def test_the_tokenizer_of_a_checkpoint_is_sealed(
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="left out .*only its tokenizer"), pytest.raises(ValueError, match="shipped"):
         evaluation._readable([folder])
+
+
+def test_held_out_windows_do_not_overlap(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.txt"
+    path.write_text("\n\n".join(f"number {k} of all the numbers" for k in range(2000)))
+    world = text(path, vocabulary_size=300, separator="\n\n")
+    tokens = np.asarray(world.packed.parts["test"])
+    count = len(tokens) // 8
+    windows = world.held_out(count, 8, seed=1).tokens
+    # Every window of the split once, in another order.
+    assert sorted(map(tuple, windows.tolist())) == sorted(map(tuple, tokens[: count * 8].reshape(-1, 8).tolist()))
+    assert not np.array_equal(windows.ravel(), tokens[: count * 8])
+    # Too few for more: drawn as by sample.
+    assert np.array_equal(world.held_out(count + 1, 8, 1).tokens, world.sample(count + 1, 8, 1, split="test").tokens)

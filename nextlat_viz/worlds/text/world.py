@@ -80,8 +80,23 @@ class Text(World):
                 f"length={length} is longer than the {split} documents, {len(tokens)} tokens in total; choose shorter "
                 "windows or use more text"
             )
-        start = rng.integers(len(tokens) - length + 1, size=(n, 1))
-        windows = np.asarray(tokens[start + np.arange(length)], np.int64)
+        start = rng.integers(len(tokens) - length + 1, size=n)
+        return self._windows(tokens, start, length, states)
+
+    def held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
+        """Draw windows that do not overlap, so that a probe is not scored on text it was fitted on.
+
+        Where the split has fewer than `n` of them, they are drawn as by ``sample`` and overlap.
+        """
+        split = "test" if "test" in self.splits else "train"
+        n, length, rng = checks.sampling(self, n, length, seed, split)
+        tokens = self.packed.parts[split]
+        if (count := len(tokens) // length) < n:
+            return self.sample(n, length, seed, split=split)
+        return self._windows(tokens, rng.permutation(count)[:n] * length, length)
+
+    def _windows(self, tokens: np.ndarray, start: np.ndarray, length: int, states: bool = True) -> Episodes:
+        windows = np.asarray(tokens[start[:, None] + np.arange(length)], np.int64)
         return Episodes(windows, self.replay(windows) if states else {"document": self._documents(windows)})
 
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
