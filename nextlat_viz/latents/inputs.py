@@ -43,7 +43,7 @@ def heldout(checkpoint: TrainedModel, n: int = HELDOUT_EPISODES, seed: int = HEL
     """
     world = checkpoint.world
     length = checkpoint.reads if world.length is None else world.length
-    return world.held_out(n, length, seed)
+    return world.sample_held_out(n, length, seed)
 
 
 def episodes_from(episodes: Any, lengths: Any, mask: Any, truth: Truth | None) -> tuple[Episodes, Truth | None]:

@@ -232,7 +232,7 @@ class World(ABC):
             If an argument is out of range.
         """
 
-    def held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
+    def sample_held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
         """Draw episodes to measure models on: of the split "test" where there is one."""
         return self.sample(n, length, seed, split="test" if "test" in self.splits else "train")
 

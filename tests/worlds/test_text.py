@@ -452,9 +452,11 @@ def test_held_out_windows_do_not_overlap(tmp_path: Path) -> None:
     world = text(path, vocabulary_size=300, separator="\n\n")
     tokens = np.asarray(world.packed.parts["test"])
     count = len(tokens) // 8
-    windows = world.held_out(count, 8, seed=1).tokens
+    windows = world.sample_held_out(count, 8, seed=1).tokens
     # Every window of the split once, in another order.
     assert sorted(map(tuple, windows.tolist())) == sorted(map(tuple, tokens[: count * 8].reshape(-1, 8).tolist()))
     assert not np.array_equal(windows.ravel(), tokens[: count * 8])
     # Too few for more: drawn as by sample.
-    assert np.array_equal(world.held_out(count + 1, 8, 1).tokens, world.sample(count + 1, 8, 1, split="test").tokens)
+    assert np.array_equal(
+        world.sample_held_out(count + 1, 8, 1).tokens, world.sample(count + 1, 8, 1, split="test").tokens
+    )

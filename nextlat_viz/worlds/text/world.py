@@ -83,7 +83,7 @@ class Text(World):
         start = rng.integers(len(tokens) - length + 1, size=n)
         return self._windows(tokens, start, length, states)
 
-    def held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
+    def sample_held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
         """Draw windows that do not overlap, so that a probe is not scored on text it was fitted on.
 
         Where the split has fewer than `n` of them, they are drawn as by ``sample`` and overlap.
