@@ -4,10 +4,9 @@ Three threads meet here:
 
 - The kernel's event loop runs the cells, draws the panels and calls back when a job has ended.
 - Jupyter may handle widget messages (controls, clicks, Cancel) in a thread different from the loop's.
-- A queue's worker thread computes, one job after the other. It touches no widget: everything it has to say is sent to
-  the loop.
+- A queue's worker thread computes, one job after the other. It touches no widget: it reports to the loop.
 
-Without an event loop, as in a script or a test, there is nobody to keep waiting and everything is computed at once.
+Without an event loop, as in a script or a test, everything is computed at once.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from typing import Any
 
 from nextlat_viz.notebook.threads import Call, Loop, Results
 
-# Seconds to wait for a job that has just begun: a probe of a small table is ready by then, and its panel is drawn once
-# instead of first with a message and then with the result.
+# Seconds to wait for a job that has just begun: a probe of a small table is ready by then, and its panel is drawn once,
+# with the result, instead of twice.
 _PATIENCE = 1.5
 # Seconds between two reports of progress: a page that gets more of them has no time to show them.
 _BETWEEN_REPORTS = 0.1
@@ -33,15 +32,15 @@ class Waiting(ValueError):
 
 
 class Cancelled(ValueError):
-    """The computation was cancelled by the reader."""
+    """The user cancelled the computation."""
 
 
 @dataclass(eq=False)
 class Job:
     """A computation, and the calls to make when it ends.
 
-    `text` is the present stage in the job's own words, `share` how much of it is done, 0 to 1 or None where that is
-    not known, and `stopping` whether it was cancelled, or is not wanted any more, and has not stopped yet.
+    `text` names the present stage; `share` is the part done, from 0 to 1, or None if unknown; `stopping` is whether the
+    job must stop: it was cancelled, or nobody waits for it.
     """
 
     results: Results
@@ -57,7 +56,7 @@ class Job:
 
 @dataclass(eq=False)
 class _Failure:
-    """Why there is no result, and the calls to make when it is wanted again."""
+    """The error of a job, and the calls to make when it may be tried again."""
 
     error: Exception
     listeners: dict[Call, None] = field(default_factory=dict)
@@ -66,8 +65,8 @@ class _Failure:
 class Jobs:
     """Computations that run one after another in a background thread.
 
-    A caller asks for a result by key and is called back when it has changed: it is there, has failed, was cancelled, or
-    is wanted again. It then asks once more. Results are kept by the caller, in a `Results`; the queue keeps failures.
+    A caller asks for a result by key. It is called back when the job has ended, failed, was cancelled, or may be tried
+    again, and then asks once more. The caller keeps the results, in a `Results`; the queue keeps failures.
 
     Parameters
     ----------
@@ -79,9 +78,9 @@ class Jobs:
     Attributes
     ----------
     changes : int
-        Grows whenever a job has ended, was cancelled, or is wanted again.
+        Grows whenever a job has ended, was cancelled, or may be tried again.
     note : str
-        A message for the reader, shown until the next job begins.
+        A message for the user, shown until the next job begins.
 
     Examples
     --------
@@ -114,11 +113,11 @@ class Jobs:
         *,
         first: bool = False,
     ) -> Any:
-        """Return a result; where it is not there yet, queue its computation and call `then` when that has ended.
+        """Return a result; if it is missing, queue its computation and call `then` when that has ended.
 
-        `compute` runs in the background thread, with `first` before the jobs that wait. It may call `report`, which
-        stops it where it was cancelled. `then` is called once, on the loop's thread. `title` tells the reader what is
-        computed.
+        `compute` runs in the background thread; with `first`, before the jobs that wait. It may call `report`, which
+        raises to stop it if it was cancelled. `then` is called once, on the loop's thread. `title` tells the user what
+        is computed.
 
         Raises
         ------
@@ -127,11 +126,11 @@ class Jobs:
         Cancelled
             After it was cancelled, until `again` or `forget`.
         Exception
-            What computing it raised, until `again` or `forget`.
+            The error that `compute` raised, until `again` or `forget`.
         """
         with self._lock:
             if self._thread is not None and not self._thread.is_alive():
-                # The job has ended and the loop has not heard of it yet, or was closed before it could.
+                # The job has ended, but the loop has not called `_end` yet, or was closed before it could.
                 self._end(self._running)
             failure = self._failures.get((results, key))
             if failure is not None:
@@ -183,7 +182,7 @@ class Jobs:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Which job is running, of how many that were asked for since the queue was last empty."""
+        """Number of the running job and of all jobs, counted since the queue was last empty."""
         return self._ended + 1, self._ended + 1 + len(self._waiting)
 
     def wait(self) -> None:
@@ -204,12 +203,12 @@ class Jobs:
         self._watchers.pop(call, None)
 
     def say(self, note: str) -> None:
-        """Show a message to the reader until the next job begins."""
+        """Show a message to the user until the next job begins."""
         self.note = note
         self._changed()
 
     def cancel(self) -> None:
-        """Cancel the running job and those that wait. A job that does not report runs to its end unheard."""
+        """Cancel the running job and those that wait. A job that never calls `report` still runs to its end."""
         with self._lock:
             running = [] if self._running is None or self._running.stopping else [self._running]
             jobs = [*running, *self._waiting.values()]
@@ -224,7 +223,7 @@ class Jobs:
         self._notify(listeners)
 
     def again(self) -> None:
-        """Compute once more what was cancelled or failed, where `can_retry`."""
+        """Try the cancelled and failed jobs again, if `can_retry`."""
         with self._lock:
             again = {key: failure for key, failure in self._failures.items() if can_retry(failure.error)}
             listeners: dict[Call, None] = {}
@@ -240,7 +239,7 @@ class Jobs:
             self._failures.pop((results, key), None)
 
     def withdraw(self, then: Call, keep: Collection[tuple[Results, Hashable]] = ()) -> None:
-        """Withdraw what a listener has asked for, except some results; a job with no other listener is stopped."""
+        """Withdraw the requests of a listener, except those in `keep`; a job with no other listener is stopped."""
         with self._lock:
             jobs = [*([self._running] if self._running else []), *self._waiting.values()]
             withdrawn = [job for job in jobs if then in job.listeners and (job.results, job.key) not in keep]
@@ -256,7 +255,7 @@ class Jobs:
             self._changed()
 
     def _find(self, results: Results, key: Hashable) -> Job | None:
-        """The job that computes a result or will; a job that is stopping will not."""
+        """Return the running or waiting job for a result, unless it is stopping."""
         job = self._running
         if job is not None and job.results is results and job.key == key and not job.stopping:
             return job
@@ -276,7 +275,7 @@ class Jobs:
     def _wait_briefly(self) -> None:
         """Wait for the job that has just begun.
 
-        This holds up the loop, so the waits of several jobs share one allowance, refilled after as much time.
+        The loop stands still meanwhile, so all jobs share one allowance of seconds, refilled after as many seconds.
         """
         assert self._thread is not None
         assert self._running is not None
@@ -286,7 +285,7 @@ class Jobs:
         self._thread.join(self._patience)
         self._patience = max(0.0, self._patience - (time.monotonic() - begun))
         if not self._thread.is_alive():
-            # Who asked gets the result from `ask` and need not be called back.
+            # The caller of `ask` gets the result from it, so nobody needs to be called back.
             self._running.listeners.clear()
             self._end(self._running)
 
@@ -297,7 +296,7 @@ class Jobs:
         """On the loop's thread: keep the failure of a job, start the next, and call the listeners."""
         with self._lock:
             if job is None or self._running is not job:
-                # `ask` was faster than the loop.
+                # `ask` has ended this job already.
                 return
             self._finish(job)
             self._running = self._thread = None
@@ -332,7 +331,7 @@ def _run(job: Job) -> Job:
 
 
 def _fresh(error: Exception) -> Exception:
-    """A copy of an error: a raised error holds the frames it went through, and a kept one would keep widgets alive."""
+    """Return a copy of an error. Raising the stored error would add frames to it, which keep widgets alive."""
     error.__traceback__ = None
     try:
         return copy.copy(error)
@@ -341,5 +340,5 @@ def _fresh(error: Exception) -> Exception:
 
 
 def can_retry(error: Exception) -> bool:
-    """Whether a computation may succeed when it is tried again: not where the latents or arguments forbid it."""
+    """Whether a computation may succeed when it is tried again: not if the latents or arguments rule it out."""
     return isinstance(error, Cancelled) or not isinstance(error, ValueError)

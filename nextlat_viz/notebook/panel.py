@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _ERROR = "border:2px solid #d1242f;border-radius:6px;padding:6px 12px;margin:4px 0;line-height:1.45"
 _BUSY = "opacity:.8;line-height:1.6"
-# Seconds from which work is announced on the page.
+# Show the busy line for work that took at least this many seconds last time.
 _NOTICED = 0.4
 _DARK = {"auto": None, "light": False, "dark": True}
 _OPEN, _FOLDED = "▾", "▸"
@@ -35,7 +35,7 @@ ROOM = {"width": "auto", "max_width": "300px", "margin": "2px 12px 2px 0"}
 
 
 class Box(ipywidgets.VBox):
-    """Widgets in a column, with a busy line, with errors shown in place, and a `close` that leaves nothing behind.
+    """A column of widgets with a busy line and an alert for errors. `close` also closes every widget inside.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Box(ipywidgets.VBox):
         The state that the widgets set and follow.
     """
 
-    # ipywidgets also closes an object whose constructor failed; there is nothing to close in it.
+    # ipywidgets also closes an object whose constructor failed, which has nothing to close.
     _closed = True
     _following = False
     _at_work = False
@@ -69,7 +69,7 @@ class Box(ipywidgets.VBox):
         return self.state.selected
 
     def _link(self, owner: Any, call: Callable[[Any], None], name: Any = "value") -> None:
-        """Call when a trait of `owner` changes, with errors shown here; undone on close."""
+        """Call `call` when a trait of `owner` changes, until this widget is closed; errors are shown here."""
         guarded = self._guarded(call)
         owner.observe(guarded, name)
         self._links.append((owner, guarded, name))
@@ -83,7 +83,7 @@ class Box(ipywidgets.VBox):
         return guarded
 
     def _button(self, description: str, tooltip: str, call: Callable[[], None]) -> ipywidgets.Button:
-        """Make a button that calls, with errors shown here."""
+        """Make a button that calls `call`; errors are shown here."""
         button = ipywidgets.Button(description=description, tooltip=tooltip, layout={"width": "auto"})
         button.on_click(self._guarded(lambda button: call()))
         return button
@@ -99,10 +99,10 @@ class Box(ipywidgets.VBox):
 
     @contextlib.contextmanager
     def _working(self, doing: str = "Computing …", kind: Any = None) -> Iterator[None]:
-        """Show the busy line until the block ends, and an error in it as an alert.
+        """Show the busy line until the block ends, and an error raised inside as an alert.
 
-        There is no line for a `kind` of work that was quick the last time: it would take two messages to the page, at
-        each of the dozen callbacks of a cursor step. Work of no kind is always announced.
+        A `kind` of work that was quick last time gets no busy line: the line takes two messages to the page, and a
+        cursor step runs a dozen callbacks. Work without a kind always gets one.
         """
         outermost, begun = not self._at_work, time.monotonic()
         if outermost:
@@ -151,16 +151,16 @@ class Box(ipywidgets.VBox):
 class Panel(Box):
     """One question about the models at the cursor, answered by a figure.
 
-    A subclass names what it follows, makes its controls, calls `_show`, and writes `_figure`, which returns a figure,
-    or a sentence that says why there is none. The figure is drawn in a later round of the event loop, and not while
-    the panel is out of sight, unless it is read from code.
+    A subclass sets `follows`, makes its controls, calls `_show`, and defines `_figure`, which returns a figure or a
+    sentence that says why there is none. The event loop draws the figure later, once the panel is in sight; reading
+    `plot` draws it at once.
 
     Parameters
     ----------
     *models
         Models side by side, as `ViewState` takes them.
     state : ViewState, optional
-        To share with other widgets, in place of models.
+        The state of other widgets to share, instead of models.
     theme : {"auto", "light", "dark"}, optional
         "auto" leaves the page's own background.
 
@@ -172,7 +172,7 @@ class Panel(Box):
         Whether only the question is in sight; whether the panel takes the room of all panels of a studio; whether the
         panel is in sight at all.
     framed : bool
-        Whether the question stands above the figure and folds it. A panel that is a widget of its own has no frame.
+        Whether the panel has a header with its question and buttons. A panel outside of a studio has none.
     follows : tuple of str
         Attributes of the state that the figure depends on, beside world and training step.
     watches : tuple of str
@@ -189,7 +189,7 @@ class Panel(Box):
     _drawn: Any = None
     _can_retry = False
     on_pin: Callable[[Any], None] | None = None
-    """Called with the panel to keep its figure; a studio sets it."""
+    """Called with the panel when the user pins its figure; a studio sets it."""
     folded = Bool(False)
     large = Bool(False)
     shown = Bool(True)
@@ -197,7 +197,7 @@ class Panel(Box):
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         self._shares = state is not None
         super().__init__(shared_state(models, state, theme))
-        # A studio shows the panels that have a frame.
+        # A studio chooses which of its framed panels to show.
         self.shown = not self.framed
         self._fold = self._button("", "Fold or unfold", lambda: self.set_trait("folded", not self.folded))
         self._fold.add_class("nlv-fold")
@@ -223,39 +223,39 @@ class Panel(Box):
         return f"<{type(self).__name__} of {', '.join(self.state.labels)}>"
 
     def _looks_at(self) -> Any:
-        """Everything `_figure` depends on; nothing is drawn again while it stays the same."""
+        """Return everything that `_figure` depends on; the figure is redrawn only when this changes."""
         state = self.state
         return id(state.scene), *(getattr(state, name) for name in self.follows), *self._depends_on()
 
     def _depends_on(self) -> tuple[Any, ...]:
-        """Values other than the state's that change the figure: the panel's controls, results of the job queue."""
+        """Return what else the figure depends on: values of the panel's controls, results of the job queue."""
         return ()
 
     def _figure(self) -> Any:
-        """Build the figure of the state as it is now, or return a sentence that says why there is none."""
+        """Return the figure of the present state, or a sentence that says why there is none."""
         raise NotImplementedError
 
     def _prepare(self) -> None:
-        """Ask the job queue for slow results, before anything is drawn."""
+        """Ask the job queue for slow results before the figure is drawn."""
 
     def _describe(self) -> None:
-        """Update the texts that stand beside the figure."""
+        """Update the texts beside the figure."""
 
     @property
     def plot(self) -> Any:
-        """The figure for the present state, drawn at once if need be; None where there is none."""
+        """The figure of the present state, drawn now if it is out of date; None if there is none."""
         self._update()
         return self._plot
 
     @property
     def drawn(self) -> bool:
-        """Whether there is an answer."""
+        """Whether the panel shows an answer."""
         self._update()
         return self._drawn is not None and not self._message
 
     @property
     def words(self) -> str:
-        """Why there is no figure; empty where there is one."""
+        """Why there is no figure; empty if there is one."""
         self._update()
         return self._message
 
@@ -267,34 +267,34 @@ class Panel(Box):
 
     @property
     def views(self) -> list[Any]:
-        """The figures on the page, left to right; empty where there is a table."""
+        """The figures on the page, left to right; empty for a table."""
         return [] if self.plot is None else [self.plot]
 
     @property
     def probes(self) -> list[ProbeResult]:
-        """The probes whose readings the figure shows."""
+        """The probes whose predictions the figure shows."""
         return []
 
     @classmethod
     def unsuited(cls, state: ViewState) -> str:
-        """Why the question does not apply to the models of a state, whatever the cursor; empty where it does."""
+        """Why the question does not apply to the models of a state, at any cursor; empty if it applies."""
         return ""
 
     @property
     def why_not(self) -> str:
-        """Why the question does not apply to the models shown; empty where it does."""
+        """Why the question does not apply to the models shown; empty if it applies."""
         return self.unsuited(self.state)
 
     def _look(self, change: Any = None) -> None:
-        """Show what is in sight, and draw it if it was not before."""
+        """Show or hide the panel and its body, and draw the figure when it comes into sight."""
         if self.framed:
             self._body.layout.display = "none" if self.folded else None
             self._fold.description = f"{_FOLDED if self.folded else _OPEN} {self.question}"
             self._enlarge.icon = "compress" if self.large else "expand"
-            # Neither takes more room than its line of text.
+            # A folded panel, or a message instead of a figure, needs a single line.
             slim = self.folded or (self.shown and bool(self.why_not))
-            for name, wanted in (("nlv-slim", slim), ("nlv-large", self.large)):
-                (self.add_class if wanted else self.remove_class)(name)
+            for name, active in (("nlv-slim", slim), ("nlv-large", self.large)):
+                (self.add_class if active else self.remove_class)(name)
         self.layout.display = None if self.shown else "none"
         self._ask()
 
@@ -308,10 +308,9 @@ class Panel(Box):
         beside: Sequence[Any] = (),
         on_key: Any = None,
     ) -> None:
-        """Put the panel on the page, and follow the state.
+        """Lay out the panel and follow the state.
 
-        `stage` holds the widgets of the answer, by default the figure; `beside` those on the line of the question,
-        where there is a frame.
+        `stage` holds the widgets of the answer, by default the figure; `beside` those in the header of a framed panel.
         """
         self._callbacks = tuple(None if call is None else self._guarded(call) for call in (on_click, on_select, on_key))
         self._stage = ipywidgets.VBox(stage, layout={"width": "100%", "overflow": "hidden"})
@@ -338,18 +337,18 @@ class Panel(Box):
             self._link(self.state, self._look, name)
         self._look()
         if not self.framed:
-            # A widget of its own is complete when its cell ends; a studio draws its panels one by one.
+            # Draw the figure before the cell ends; a studio draws its panels one by one.
             self.refresh()
 
     def _arrange(self, stage: ipywidgets.VBox) -> Sequence[Any]:
-        """The widgets between the messages and the controls below; by default the stage alone."""
+        """Return the widgets between the messages and the controls below; by default the stage alone."""
         return [stage]
 
     def _ask(self, change: Any = None) -> None:
         self.state.loop.soon(self.refresh)
 
     def refresh(self) -> None:
-        """Draw the present state, where that has not been done and the panel is in sight."""
+        """Draw the figure if it is in sight and out of date."""
         if self.shown and not self.folded:
             self._update()
 
@@ -365,7 +364,7 @@ class Panel(Box):
             return
         if looks != before:
             state = self.state
-            # At another position the same is drawn again.
+            # The kind leaves out the cursor: drawing takes as long at every position.
             with self._working(kind=(state.world, state.step, state.color, state.site, state.target)):
                 try:
                     self._draw(looks)
@@ -403,30 +402,28 @@ class Panel(Box):
         self._stage.layout.display = "none" if message else None
 
     def _fail(self, error: Exception) -> None:
-        """Show an error in place of a figure that is out of date; drawing is tried again at the next change."""
+        """Show an error instead of the outdated figure; the next change tries to draw again."""
         self._drawn = None
         self._say("No figure to show.")
         self._complain(error)
 
     def _probe(self, model: int, target: str, site: str) -> ProbeResult:
-        """The probe of a model, fitted by the job queue; raises an error that says so while there is none."""
+        """Return the probe of a model from the job queue; raises as `Jobs.ask` until it is fitted."""
         scene = self.state.scene
-        title, compute = (
-            f"The probe of {scene.labels[model]} for {words(target)}",
-            lambda: scene.probe(model, target, site),
-        )
-        fitted: ProbeResult = self._computed(("probe", model, target, site), title, compute)
-        return fitted
+        title = f"The probe of {scene.labels[model]} for {words(target)}"
+        key = "probe", model, target, site
+        probe: ProbeResult = self._computed(key, title, lambda: scene.probe(model, target, site))
+        return probe
 
     def _thinking(self, model: int) -> Thinking:
-        """The answers of a recursive model, computed by the job queue; raises an error while there are none."""
+        """Return the answers of a recursive model from the job queue; raises as `Jobs.ask` until they are computed."""
         scene = self.state.scene
-        title, compute = f"The answers of {scene.labels[model]}", lambda: scene.thinking(model)
-        answers: Thinking = self._computed(("thinking", model), title, compute)
+        title = f"The answers of {scene.labels[model]}"
+        answers: Thinking = self._computed(("thinking", model), title, lambda: scene.thinking(model))
         return answers
 
     def _computed(self, key: tuple[Any, ...], title: str, compute: Callable[[], Any]) -> Any:
-        """A result of the scene, computed by the job queue; raises an error that says so while there is none."""
+        """Return a result of the scene from the job queue; raises as `Jobs.ask` until it is computed."""
         results = self.state.scene.results
         known = results.peek(key)
         if known is not None:
@@ -440,7 +437,7 @@ class Panel(Box):
             raise
 
     def close(self) -> None:
-        """Take the panel off the page and out of memory; results that only it asked for are not computed any more."""
+        """Take the panel off the page and out of memory, and stop the jobs that only this panel asked for."""
         if not self._closed:
             for queue in (self.state.jobs, self.state.layouts, self.state.history):
                 queue.withdraw(self._ask)
@@ -476,7 +473,7 @@ def shared_state(models: Sequence[Any], state: ViewState | None, theme: Theme | 
 
 
 def choice(description: str, tooltip: str, options: Sequence[Any] = (), **layout: str) -> ipywidgets.Dropdown:
-    """A labelled list to choose from."""
+    """Return a dropdown with its label on the left."""
     look = {"style": LABEL, "layout": {**ROOM, **layout}}
     return ipywidgets.Dropdown(options=options, description=description, tooltip=tooltip, **look)
 
@@ -489,14 +486,14 @@ def take_legend(figure: Any) -> list[str]:
 
 
 def text_line() -> ipywidgets.HTML:
-    """An empty line of text in the words' style."""
+    """Return an empty line of text in the style of a panel's texts."""
     text = ipywidgets.HTML(layout={"width": "100%"})
     text.add_class("nlv-words")
     return text
 
 
 def _family(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
-    """A widget and all widgets in it: children, layouts, styles."""
+    """Yield a widget and all widgets in it: children, layouts, styles."""
     for name in ("children", "layout", "style"):
         part = getattr(widget, name, None)
         for member in part if isinstance(part, (list, tuple)) else [part]:

@@ -1,24 +1,24 @@
-// A live plotly figure. Python holds the figure and sends edits; a page draws it, and reports what the reader does.
+// A live plotly figure. Python holds the figure and sends edits; the page draws it and reports what the user does.
 
 const ARRAYS = {
   int8: Int8Array, int16: Int16Array, int32: Int32Array, uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array,
   float32: Float32Array, float64: Float64Array,
 };
 
-// plotly.js is run once per page, however many figures and kernels there are. A model of its own carries the text.
-// anywidget gives a figure two seconds to start, which 5 MB exceed on a busy machine, so nothing here waits for it.
+// Run plotly.js once per page, however many figures and kernels there are. A separate widget model carries its text.
+// anywidget allows a figure two seconds to start. 5 MB take longer on a busy machine, so no figure waits for them.
 const libraries = (globalThis.nextlat_viz_plotly ??= {});
 
 async function run(model) {
   const library = await model.widget_manager.get_model(model.get("_library"));
-  // The file looks for a module to export to, and for AMD; a global Plotly of the page's own is put back.
+  // Let plotly.js export to this `module`, not to an AMD loader. Keep the page's own global Plotly, if it has one.
   const parts = ["const module = {exports: {}}, define = undefined;", library.get("text"), "\nexport default module.exports;"];
-  const url = URL.createObjectURL(new Blob(parts, {type: "text/javascript"})), theirs = globalThis.Plotly;
+  const url = URL.createObjectURL(new Blob(parts, {type: "text/javascript"})), pagePlotly = globalThis.Plotly;
   try {
     return (await import(url)).default;
   } finally {
     URL.revokeObjectURL(url);
-    if (theirs) globalThis.Plotly = theirs;
+    if (pagePlotly) globalThis.Plotly = pagePlotly;
   }
 }
 
@@ -33,8 +33,8 @@ function plotly(model) {
 
 const bytes = ({buffer, byteOffset, byteLength}) => buffer.slice(byteOffset, byteOffset + byteLength);
 
-// Values as Python packed them, with their arrays. plotly.js takes an array for unchanged only if it is the same
-// object, so an array is made once, and shared by all views.
+// Unpack values from Python. plotly.js treats an array as unchanged only if it is the same object, so each array is
+// made once and shared by all views.
 function unpack(value, buffers) {
   if (Array.isArray(value)) return value.map(item => unpack(item, buffers));
   if (value === null || typeof value !== "object") return value;
@@ -46,7 +46,7 @@ function unpack(value, buffers) {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, unpack(item, buffers)]));
 }
 
-// plotly.js writes into what it is given (ranges, selections), so each view has its own objects; arrays are shared.
+// plotly.js writes into its arguments (ranges, selections), so each view has its own objects; arrays are shared.
 const plain = value => value !== null && typeof value === "object" && !ArrayBuffer.isView(value);
 function copy(value) {
   if (!plain(value)) return value;
@@ -63,11 +63,11 @@ function set(target, path, value) {
   else target[path.at(-1)] = value;
 }
 
-// Marks over the points: the path to the cursor, the ring there, the nearest rows. plotly.js would draw all points and all
-// texts again when one moves, which takes tens of times as long, so it is told to leave them out, and they are drawn here.
+// Marks over the points: the path to the cursor, the ring at the cursor, the nearest rows. When a mark moves, plotly.js
+// would redraw all points and texts, which takes tens of times as long. So plotly.js skips the marks; they are drawn here.
 const ROLES = ["trail", "cursor", "near"];
 const marks = trace => trace.type === "scattergl" && ROLES.includes(trace.meta?.role);
-// Of radius 1 around 0.
+// SVG paths of radius 1 around the origin.
 const SYMBOLS = {
   circle: "M1,0A1,1 0 1,1 0,-1A1,1 0 0,1 1,0Z",
   square: "M1,1H-1V-1H1Z",
@@ -81,7 +81,7 @@ function svg(name, attributes, parent) {
   return el;
 }
 
-// A trace of lines and symbols; `at` gives the pixels of its points.
+// Draw a trace of lines and symbols; `at` holds the pixels of its points.
 function drawMarks({mode = "markers", line = {}, marker = {}}, at, parent) {
   if (mode.includes("lines") && at.length > 1) {
     const dash = {dot: "3,3", dash: "9,9"}[line.dash] ?? "none";
@@ -98,14 +98,14 @@ function drawMarks({mode = "markers", line = {}, marker = {}}, at, parent) {
   });
 }
 
-// The figure as Python has it.
+// The page's copy of the figure that Python holds.
 class Figure {
   constructor(model) {
     Object.assign(this, {model, views: new Set(), number: -1});
     this.take(model.get("_figure"));
     model.on("change:_figure", () => this.take(model.get("_figure")));
     model.on("msg:custom", (message, buffers) => this.hear(message, buffers));
-    // Updates sent before this line were not heard: Python compares the number and sends the figure again if need be.
+    // Updates sent before this line were missed: Python compares the number, and sends the whole figure if it differs.
     listen(model, {number: this.number});
   }
 
@@ -120,7 +120,7 @@ class Figure {
   hear(message, buffers) {
     if (message.kind === "figure") this.take({...message, buffers});
     else if (message.kind === "answered") this.views.forEach(view => view.clear());
-    // An edit that does not follow the last one belongs to a page that missed some: the whole figure is on its way.
+    // If the number does not follow the last one, this page missed edits, and Python sends the whole figure.
     else if (message.kind === "edits" && message.number === this.number + 1) {
       this.number = message.number;
       const edits = message.edits.map(([trace, path, value]) => [trace, path, unpack(value, buffers)]);
@@ -149,7 +149,7 @@ class View {
     el.append(this.plot);
     this.begin();
     figure.views.add(this);
-    // Also when the cell is shown again, as wide as before: what changed while it was hidden is not drawn yet.
+    // Draw also when a hidden cell is shown at its old width: changes made while it was hidden are not drawn yet.
     this.sized = new ResizeObserver(() => {
       if (this.stale || this.plot.clientWidth !== this.width || this.room() !== this.height) this.draw();
     });
@@ -164,29 +164,29 @@ class View {
     );
   }
 
-  // Take the figure as it is, for a new one or one whose traces were replaced.
+  // Copy the whole figure: for a new view, or when Python has sent the whole figure.
   begin() {
     const {data, layout} = this.figure;
     [this.data, this.layout] = [copy(data), copy(layout)];
-    // A figure without a width is as wide as its cell, and must not hold a narrower cell open.
+    // A figure without a width is as wide as its cell, and must not keep the cell from shrinking.
     const {width} = layout;
     Object.assign(this.el.style, width ? {width: `${width}px`, minWidth: ""} : {width: "100%", minWidth: "0"});
     this.draw();
   }
 
-  // The height to fill, where the page's style asks for that; 0 where the figure has its own.
+  // The height to fill if the page's style says so, else 0: the figure then keeps its own height.
   room() {
     return getComputedStyle(this.el).getPropertyValue("--nlv-fill").trim() ? this.el.clientHeight : 0;
   }
 
-  // One drawing at a time: updates that come meanwhile are drawn together.
+  // Draw once at a time: updates that arrive during a drawing are drawn together after it.
   async draw() {
     if (!this.plotly || this.gone) return;
     this.stale = true;
     if (this.drawing) return;
     this.drawing = true;
     try {
-      // Nothing can be measured in a hidden cell; it is drawn when it gets a width.
+      // A hidden cell has no width to draw for; the observer above draws it when it gets one.
       while (this.stale && this.plot.clientWidth && !this.gone) {
         this.stale = false;
         this.restore();
@@ -199,14 +199,14 @@ class View {
     }
   }
 
-  // plotly.js writes the ranges and domains that it fitted to one size into the layout, and would fit the next to those.
+  // Undo the ranges and domains that plotly.js fitted to the last size; it would start from them at the next size.
   restore() {
     for (const [key, axis] of Object.entries(this.figure.layout)) {
       if (!/^[xy]axis/.test(key)) continue;
       if (axis.range) this.layout[key].range = [...axis.range];
       if (axis.domain) this.layout[key].domain = [...axis.domain];
       else delete this.layout[key].domain;
-      // Where a figure with other ranges was shown before, plotly.js would go back to those.
+      // Otherwise plotly.js would return to the ranges of a figure shown here before.
       const drawn = this.plot._fullLayout?.[key];
       if (drawn) delete drawn._inputRange, delete drawn._inputDomain;
     }
@@ -219,7 +219,7 @@ class View {
     this.layout.height = this.height ? Math.max(this.height, this.figure.layout.meta?.least ?? 0) : this.figure.layout.height;
     this.leaveOut("legendonly");
     const {plot, data, layout, figure} = this;
-    // Config only the first time: plotly.js would compare it every time.
+    // Pass the config only the first time: plotly.js would compare it at every call.
     await this.plotly.react(plot, data, layout, ...(this.listens ? [] : [figure.config]));
     if (!this.listens) this.listen();
     this.unlock();
@@ -229,15 +229,15 @@ class View {
     this.size = `${width} ${height}`;
   }
 
-  // Whether plotly.js draws the marks: not on the page, but where the camera button draws the figure once more.
+  // Hide the marks from plotly.js ("legendonly"), or show them (true) while the camera button draws the figure.
   leaveOut(visible) {
     for (const trace of this.data) if (marks(trace) && trace.visible !== false) trace.visible = visible;
   }
 
-  // Draw the marks between the points and the texts, for the ranges of the axes as they are.
+  // Draw the marks above the points and below the texts, at the present ranges of the axes.
   mark() {
     const points = this.plot.querySelector(".gl-container"), {_fullLayout: layout} = this.plot;
-    // The figure is drawn later, or anew, and its marks with it.
+    // The figure is about to be drawn, and its marks with it.
     if (!points || !layout || this.stale) return;
     if (this.over?.previousSibling !== points) {
       this.over?.remove();
@@ -252,10 +252,10 @@ class View {
       if (!marks(trace) || !trace.visible || !trace.x?.length) continue;
       const [x, y] = [trace.xaxis ?? "x", trace.yaxis ?? "y"].map(name => layout[`${name[0]}axis${name.slice(1)}`]);
       if (!x?.range || !y?.range) continue;
-      // A drag changes the ranges before plotly.js knows the pixels of their points.
+      // During a drag, plotly.js changes the ranges before its own conversion to pixels.
       const along = ({range: [from, to], _length}, value) => ((value - from) / (to - from)) * _length;
       const at = Array.from(trace.x, (value, i) => [along(x, value), y._length - along(y, trace.y[i])]);
-      // A plane of its own cuts off what lies outside of the axes.
+      // An svg for each pair of axes clips the marks outside of the axes.
       planes[x._id + y._id] ??= svg("svg", {x: x._offset, y: y._offset, width: x._length, height: y._length}, this.over);
       drawMarks(trace, at, svg("g", {"data-role": trace.meta.role}, planes[x._id + y._id]));
     }
@@ -269,7 +269,7 @@ class View {
     const pairs = ({points}) => points.map(point => [point.curveNumber, number(point)]);
     on("click", event => send({kind: "click", points: pairs(event)}));
     on("selected", event => {
-      // Taking an outline away is announced as a selection too, of nothing and without an outline.
+      // Removing an outline fires this event too, with no points and no outline.
       if (event?.points && this.plot.layout.selections?.length) send({kind: "select", points: pairs(event)});
     });
     on("deselect", () => send({kind: "select", points: null}));
@@ -288,7 +288,7 @@ class View {
     });
   }
 
-  // Names of classes in a colour key become buttons. plotly.js draws them anew whenever the key has changed.
+  // Turn the class names in a colour key into buttons. plotly.js redraws the names whenever the key changes.
   unlock() {
     const {classes} = this.figure.layout.meta ?? {};
     if (!classes) return;
@@ -304,31 +304,27 @@ class View {
       name.onclick = name.onkeydown = press;
       Object.assign(name.style, {cursor: "pointer", pointerEvents: "all"});
       for (const [key, value] of [["role", "button"], ["tabindex", 0], ["data-entry", entry]]) name.setAttribute(key, value);
-      if (!name.querySelector("title")) {
-        const about = document.createElementNS("http://www.w3.org/2000/svg", "title");
-        about.textContent = "Show these alone, or all again";
-        name.append(about);
-      }
+      if (!name.querySelector("title")) svg("title", {}, name).textContent = "Show these alone, or all again";
     });
   }
 
-  // Where the reader has zoomed to, and with which tool; not outlines, and no size.
+  // Report the user's zoom and tool to Python, but no outlines and no sizes.
   report(event) {
     const edits = {};
     for (const [path, value] of Object.entries(event ?? {})) {
       const [key] = path.split(/[.[]/), axis = /^[xy]axis\d*$/.test(key) && this.plot.layout[key];
       if (["selections", "width", "height", "autosize", "activeselection"].includes(key)) continue;
-      // plotly.js names the ends of a range one by one, and does not say that it is no longer automatic.
+      // plotly.js reports the two ends of a range separately, and not that the range is no longer automatic.
       if (axis) {
         Object.assign(edits, {[`${key}.range`]: axis.range, [`${key}.autorange`]: axis.autorange ?? false});
-        // At once: the figure may be drawn again before Python's answer is here.
+        // Set it now: the figure may be redrawn before Python answers.
         set(this.figure.layout, [key, "range"], [...axis.range]);
       } else edits[path] = value;
     }
     if (Object.keys(edits).length) this.figure.model.send({kind: "layout", edits, view: this.id});
   }
 
-  // After Python has answered a selection: no outline, and selected is what Python says.
+  // When Python has answered a selection, remove the outline and select the points that Python selects.
   clear() {
     if (!this.layout.selections?.length) return;
     this.layout.selections = [];

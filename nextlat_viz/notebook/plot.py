@@ -1,4 +1,4 @@
-"""A plotly figure that is live on the page: changed in place from Python, clicked and selected by the reader."""
+"""A live plotly figure on the page: changed in place from Python, clicked and selected by the user."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from nextlat_viz.plotting import Figure, configuration
 # Points of a plot: {trace index: point numbers}.
 Points = dict[int, list[int]]
 
-# Layout keys that belong to the reader (zoom, tool, hover mode): an update leaves them alone.
-_READERS_LAYOUT = {"range", "autorange", "dragmode", "hovermode"}
-# The same for traces: one that was switched off in the legend stays off.
-_READERS_TRACE = {"visible"}
-# Roles of traces that move over the points, and leave the ranges of the axes alone.
+# Layout keys that belong to the user (zoom, tool, hover mode): an update leaves them alone.
+_USER_LAYOUT = {"range", "autorange", "dragmode", "hovermode"}
+# The same for traces: a trace that was switched off in the legend stays off.
+_USER_TRACE = {"visible"}
+# Roles of traces that move over the points without changing the ranges of the axes.
 _MARKS = ("cursor", "trail", "near")
-# What JavaScript has typed arrays for.
+# dtypes that have a typed array in JavaScript.
 _TYPED = {"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"}
 
 
@@ -49,17 +49,17 @@ class Plot(Figure, LiveWidget):
     on_select : callable, optional
         Called with {trace index: point numbers} after a lasso or a box, and with None when it is dismissed.
     on_key : callable, optional
-        Called with the number of the name that is clicked in the colour key, from its top, where the figure's
-        ``layout.meta["classes"]`` says how many of them are classes.
+        Called with the number of the class name clicked in the colour key, counted from the top. The figure's
+        ``layout.meta["classes"]`` is the number of class names.
     """
 
     _esm = javascript(Path(__file__).parent / "plot.js")
-    # Serialised when a page asks, so it needs no value: see `_state`.
+    # Stores no value: `_state` builds the figure when a page asks for it.
     _figure = traitlets.Any().tag(sync=True, to_json=lambda value, plot: plot._state())
     _library = traitlets.Unicode().tag(sync=True)
     _version = traitlets.Unicode().tag(sync=True)
 
-    # Rich display is the widget's, not the figure's.
+    # Display the widget, not plotly's static figure.
     _repr_mimebundle_ = LiveWidget._repr_mimebundle_
     _repr_html_: Any = None
     _ipython_display_: Any = None
@@ -75,7 +75,7 @@ class Plot(Figure, LiveWidget):
         on_key: Callable[[int], None] | None = None,
     ) -> None:
         self._on_click, self._on_select, self._on_key = on_click, on_select, on_key
-        # Jupyter calls widgets from another thread than the one that runs cells; numbers must follow each other.
+        # Keeps the numbers in order: Jupyter may handle widget messages in another thread than the cells'.
         self._lock = threading.RLock()
         # Counts updates, so that a page can tell whether it missed one.
         self._number = 0
@@ -116,19 +116,19 @@ class Plot(Figure, LiveWidget):
                 keys = {*self.layout._props, *figure.layout._props}
                 moved = {key for key in keys if key.startswith(("xaxis", "yaxis"))}
             for old, new in zip(self.select_traces(), figure.data, strict=True):
-                for path, value in changes(old._props, new._props, skip=_READERS_TRACE, whole={"meta"}):
+                for path, value in changes(old._props, new._props, skip=_USER_TRACE, whole={"meta"}):
                     old[path] = value
                     if path in ("x", "y") and (new.meta or {}).get("role") not in _MARKS:
                         moved |= {f"xaxis{(new.xaxis or 'x')[1:]}", f"yaxis{(new.yaxis or 'y')[1:]}"}
-            # plotly knows a second axis only once it is there, so a new one is set whole.
+            # plotly rejects the properties of an axis that does not exist yet, so a new axis is set whole.
             added = {key for key in figure.layout._props if "axis" in key and key not in self.layout._props}
             whole = {"template", "meta", *added}
-            for path, value in changes(self.layout._props, figure.layout._props, skip=_READERS_LAYOUT, whole=whole):
+            for path, value in changes(self.layout._props, figure.layout._props, skip=_USER_LAYOUT, whole=whole):
                 self.layout[path] = value
             for axis in moved:
                 axis_range = (figure.layout._props.get(axis) or {}).get("range")
                 self.layout[axis].update(range=axis_range, autorange=axis_range is None)
-                # Sent even where Python sees no change: the page sets a range of its own when it fits the axis.
+                # Send the range even if it is unchanged in Python: the page changes it when it fits the axis.
                 self._note([(None, f"{axis}.range"), (None, f"{axis}.autorange")])
 
     def points(self, touched: Points | None, *roles: str) -> list[tuple[int, int]]:
@@ -160,7 +160,7 @@ class Plot(Figure, LiveWidget):
 
     def _send_changes(self, pending: list[tuple[int | None, str]], view: str) -> None:
         if not self._heard:
-            # A page that is still loading hears no messages, but it keeps the state.
+            # A page that is still loading gets no messages, but it gets the state.
             self.send_state("_figure")
         elif self._all_changed:
             self._send_whole()
@@ -179,7 +179,7 @@ class Plot(Figure, LiveWidget):
         self.send({"kind": "figure", **state}, buffers)
 
     def _state(self) -> dict[str, Any]:
-        """The figure as it is now, arrays apart."""
+        """Return the present figure as JSON, with its arrays in `buffers`."""
         buffers: list[bytes] = []
         if not self._ready:
             return {}
@@ -197,7 +197,7 @@ class Plot(Figure, LiveWidget):
             assert self._pending is not None
             self._pending.update(dict.fromkeys(edits))
 
-    # plotly calls the following for every change of the figure.
+    # plotly calls the following methods at every change of the figure.
 
     def _send_restyle_msg(
         self, style: Mapping[str, Any], trace_indexes: Any = None, source_view_id: Any = None
@@ -258,7 +258,7 @@ class Plot(Figure, LiveWidget):
                 if self._on_select:
                     self._on_select(None if message["points"] is None else _points(message["points"]))
             finally:
-                # The page then takes the outline away, which would overrule what is selected elsewhere.
+                # The page then removes the outline, which would override selections made elsewhere.
                 self.send({"kind": "answered"})
 
 
@@ -270,7 +270,7 @@ def _points(pairs: Iterable[Sequence[int]]) -> Points:
 
 
 def _value(figure: Any, keys: Sequence[str | int]) -> Any:
-    """The value at a path; None where there is none."""
+    """Return the value at a path, or None if the path does not exist."""
     for key in keys:
         try:
             figure = figure[key]
@@ -280,12 +280,12 @@ def _value(figure: Any, keys: Sequence[str | int]) -> Any:
 
 
 def _packed(value: Any, buffers: list[bytes]) -> Any:
-    """Values as JSON holds them; numeric arrays go to `buffers`, and their number stands in their place."""
+    """Convert values to JSON; numeric arrays are appended to `buffers` and replaced by their index there."""
     if isinstance(value, Mapping):
         return {key: _packed(item, buffers) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "iu" and value.dtype.itemsize == 8:
-            # JavaScript's 64-bit integers are no numbers.
+            # A 64-bit integer of JavaScript is a BigInt, not a number.
             fits = not value.size or (value.min() >= -(2**31) and value.max() < 2**31)
             value = value.astype(np.int32 if fits else np.float64)
         if value.dtype.name in _TYPED:
@@ -301,7 +301,7 @@ def _packed(value: Any, buffers: list[bytes]) -> Any:
 
 
 class PlotlyLibrary(ipywidgets.Widget):
-    """Carries plotly.js, 5 MB, to the page. There is one while any `Plot` is open, however many there are."""
+    """Sends plotly.js (5 MB) to the page, once for all open `Plot` widgets."""
 
     text = traitlets.Unicode().tag(sync=True)
     _shared: ClassVar[PlotlyLibrary | None] = None
@@ -326,7 +326,7 @@ class PlotlyLibrary(ipywidgets.Widget):
 
 @cache
 def plotly_version() -> str:
-    """Name the plotly.js on the page, where kernels may bring different ones."""
+    """Return a hash of plotly.js: kernels with different versions may share a page."""
     return hashlib.sha256(get_plotlyjs().encode()).hexdigest()[:16]
 
 
@@ -373,7 +373,7 @@ def _same(first: Any, second: Any) -> bool:
         return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
     if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
         with contextlib.suppress(ValueError):  # raised by arrays in the lists
-            # Hundreds of texts that did not change are compared at once.
+            # Fast for hundreds of unchanged texts.
             if list(first) == list(second):
                 return True
         return len(first) == len(second) and all(_same(a, b) for a, b in zip(first, second, strict=True))

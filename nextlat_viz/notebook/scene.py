@@ -39,7 +39,7 @@ Row = tuple[int, int]
 _TEXT_COLUMNS = ("position", "token", "token_id")
 # More names than a colour key can tell apart.
 _MANY_NAMES = 20
-# Episodes and trajectories that are kept: a reader of thousands of episodes returns to the last few at most.
+# How many episodes and trajectories to keep: a user who steps through thousands returns only to the last few.
 _KEPT = 64
 
 
@@ -51,8 +51,8 @@ class Scene:
     max_points : int
         Views draw whole episodes up to about this many rows; numbers always come from all rows.
     reference : Scene, optional
-        Projections are aligned with that of its first model's last layer, so that they can be compared across models,
-        layers and steps; default this scene's own.
+        Projections are aligned with the one of its first model's last layer, so that they can be compared across
+        models, layers and steps; default this scene.
 
     Raises
     ------
@@ -102,17 +102,17 @@ class Scene:
             world = self.world
         except LatentsError:
             return 0
-        # The table does not hold the loss mask.
+        # Ask the world: the table does not hold the loss mask.
         return prompt_tokens(world)
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """The names of the tokens, known also without a world."""
+        """The names of the tokens, also when the world is not known."""
         return list(meta(self.latents[0])["vocabulary"])
 
     @cached_property
     def labels(self) -> list[str]:
-        """The label of each model, with its name added where two labels are the same, and then a number."""
+        """The models' labels; if two are the same, each gets the model's name added, then a number."""
         metas = [meta(latents) for latents in self.latents]
         labels = [str(about["label"]) for about in metas]
         if len(set(labels)) == len(labels):
@@ -121,24 +121,24 @@ class Scene:
 
     @cached_property
     def names(self) -> list[str]:
-        """The name of each model, which stays at every training step; a number is added where two are the same."""
+        """The models' names, the same at every training step; equal names get a number added."""
         return distinct(str(meta(latents)["name"]) for latents in self.latents)
 
-    def compared(self, wanted: Sequence[Any] = ()) -> tuple[str, ...]:
+    def compared(self, models: Sequence[Any] = ()) -> tuple[str, ...]:
         """Return the names of the reference and of the model compared with it, from their names or labels.
 
-        Without `wanted` they are the first model and the first of another objective. A scene of one model has one name.
+        Default: the first model, and the first with another objective. A scene of one model has one name.
         """
-        if not isinstance(wanted, (tuple, list)) or len(wanted) not in (0, min(2, len(self.names))):
+        if not isinstance(models, (tuple, list)) or len(models) not in (0, min(2, len(self.names))):
             raise ValueError(
-                f"compared must be two models, the reference first, of {', '.join(self.labels)}; got {wanted!r:.200}"
+                f"compared must be two models, the reference first, of {', '.join(self.labels)}; got {models!r:.200}"
             )
-        if not wanted:
+        if not models:
             objectives = [json.loads(meta(latents)["card"]).get("objective") for latents in self.latents]
             others = [name for name, kind in zip(self.names, objectives, strict=True) if kind != objectives[0]]
             return (self.names[0], *(others or self.names[1:])[:1])
         known = dict(zip([*self.labels, *self.names], self.names * 2, strict=True))
-        names = tuple(known[one_of("model", model, known)] for model in wanted)
+        names = tuple(known[one_of("model", model, known)] for model in models)
         if len(set(names)) < len(names):
             raise ValueError(f"compared must be two different models, got {names[0]!r} twice")
         return names
@@ -174,7 +174,7 @@ class Scene:
 
     @cached_property
     def placing(self) -> dict[str, tuple[str, ...]]:
-        """The views that probes place rows in, with their targets: the belief where the world pictures it, x and y."""
+        """Views whose coordinates probes predict, with the targets: the belief, if the world draws it, and x and y."""
         try:
             beliefs = "belief" in self.targets and hasattr(self.world, "belief_coordinates")
         except LatentsError:
@@ -214,9 +214,9 @@ class Scene:
         """Row numbers of (episode, position) pairs; unknown pairs are left out."""
         base, numbers, order = self._lookup
         pairs = np.array(keys, dtype=np.int64).reshape(-1, 2)
-        wanted = (pairs[:, 0] * base + pairs[:, 1])[(pairs[:, 1] >= 0) & (pairs[:, 1] < base)]
-        nearest = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
-        return order[nearest[numbers[nearest] == wanted]]
+        queries = (pairs[:, 0] * base + pairs[:, 1])[(pairs[:, 1] >= 0) & (pairs[:, 1] < base)]
+        nearest = np.minimum(np.searchsorted(numbers, queries), len(numbers) - 1)
+        return order[nearest[numbers[nearest] == queries]]
 
     def keys(self, rows: Sequence[int]) -> tuple[Row, ...]:
         first, numbers = self.latents[0], np.asarray(rows, dtype=np.int64)
@@ -224,7 +224,7 @@ class Scene:
         return tuple(zip(episode.tolist(), position.tolist(), strict=True))
 
     def reads(self, row: int) -> str:
-        """The tokens read up to a row, the last 24 of more; of a recursive model its step."""
+        """The last 24 tokens read up to a row; for a recursive model, its step."""
         first = self.latents[0]
         if self.recursive:
             return str(column(first, "token")[row])
@@ -239,7 +239,7 @@ class Scene:
         return positions
 
     def opening_position(self, episode: int) -> int | None:
-        """The position of the world's decisive prediction, or the middle of what is predicted; None where not known."""
+        """The position of the world's decisive prediction, or the middle of the predicted tokens; None if unknown."""
         if self.recursive:
             return None
         try:
@@ -249,7 +249,7 @@ class Scene:
             return None
 
     def read(self, episode: int) -> Episodes:
-        """One episode for its world to draw: the tokens, and the true state after each as far as the table holds it.
+        """Return one episode for its world to draw: the tokens, and the true states that the table holds.
 
         Raises
         ------
@@ -282,13 +282,13 @@ class Scene:
         return states
 
     def known_filter(self, keep: Any) -> dict[str, tuple[Any, ...]]:
-        """Return a filter with its values in order; raises unless it is {column: values} and all of them are there."""
+        """Check a filter {column: values}, and return it with its values in the column's order."""
         kept = {}
         if not isinstance(keep, Mapping):
             raise ValueError(f"filter must be {{column: values}}, got {keep!r}")
-        for name, wanted in keep.items():
+        for name, chosen in keep.items():
             known = self.values(one_of("column", name, map(str, self.latents[0].obs)))
-            values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
+            values = [chosen] if isinstance(chosen, str) or not isinstance(chosen, Iterable) else list(chosen)
             for value in values:
                 if value not in known:
                     raise unknown(f"value of column {name!r}:", value, map(str, known))
@@ -297,10 +297,10 @@ class Scene:
         return kept
 
     def kept(self, keep: Mapping[str, Sequence[Any]]) -> Bool[np.ndarray, " rows"]:
-        """Which rows have one of the wanted values in every column."""
+        """Which rows have one of the given values in every column."""
         mask = np.ones(self.latents[0].n_obs, dtype=bool)
-        for name, wanted in keep.items():
-            mask &= np.isin(column(self.latents[0], name), list(wanted))
+        for name, values in keep.items():
+            mask &= np.isin(column(self.latents[0], name), list(values))
         return mask
 
     def values(self, name: str) -> list[Any]:
@@ -312,7 +312,7 @@ class Scene:
         return list(different[~pd.isna(different)].tolist())
 
     def checkpoint(self, model: int) -> Checkpoint | None:
-        """The checkpoint that a model's latents were extracted from; None for given latents."""
+        """The checkpoint that a model's latents were extracted from; None if the model was opened as latents."""
         return self._checkpoints[model]
 
     @property
@@ -351,7 +351,7 @@ class Scene:
         return self.results.get(("thinking", model), compute)
 
     def string(self, tokens: Int[np.ndarray, " T"], site: str) -> StringReading:
-        """What the models of which there are checkpoints make of a string, with their latents at a layer."""
+        """Read a string with every model that has a checkpoint, and take their latents at a layer."""
         models = {
             label: model for label, model in zip(self.labels, self._checkpoints, strict=True) if model is not None
         }
@@ -371,7 +371,7 @@ class Scene:
         )
 
     def pca(self, site: str) -> list[Projection]:
-        """The PCA of every model at a layer, aligned with the reference's."""
+        """The PCA of every model at a layer, aligned with the reference's PCA."""
 
         def compute() -> list[Projection]:
             fixed = self._reference.pca_of(0, self._reference.sites[-1])
@@ -380,21 +380,21 @@ class Scene:
         return self.results.get(("pca", site), compute)
 
     def pca_of(self, model: int, site: str) -> Projection:
-        """The PCA of one model at a layer, as it comes."""
+        """The PCA of one model at a layer, before alignment."""
         compute = lambda: analysis.project(self.latents[model], "pca", site, rows=self.shown)  # noqa: E731
         return self.results.get(("plane", model, site), compute)
 
     def umap_of(self, model: int, site: str, progress: Callable[[Progress], None] | None = None) -> Projection:
-        """The UMAP of one model at a layer, as it comes, computed in another process; `progress` may end it."""
+        """The UMAP of one model at a layer before alignment, from another process; `progress` may raise to stop it."""
         return self.results.get(
             ("umap", model, site),
             lambda: analysis.project_in_process(self.latents[model], progress, site=site, rows=self.shown),
         )
 
     def aligned_umaps(self, site: str, layouts: Sequence[Projection | str]) -> list[Projection | str]:
-        """Align the UMAPs of a layer with the reference's, if that is there; messages in place of UMAPs stay."""
+        """Align the UMAPs of a layer with the reference's UMAP, if it is computed; keep messages in their places."""
         fixed = self._reference.results.peek(("umap", 0, self._reference.sites[-1]))
-        # The same layouts give the same planes, and a figure of the same planes need not be drawn again.
+        # Return the same objects for the same layouts, so that a figure of them is not redrawn.
         key = [layout if isinstance(layout, str) else id(layout) for layout in (*layouts, fixed)]
 
         def compute() -> list[Projection | str]:
@@ -411,11 +411,11 @@ class Scene:
         )
 
     def path(self, model: int, site: str, episode: int) -> Trajectory:
-        """The trajectory of one episode: in belief space, else in the places that probes read, else in PCA."""
+        """The trajectory of one episode: in belief space, else in the x and y that probes predict, else in PCA."""
         return self._paths.get((model, site, episode), lambda: self._path(model, site, episode))
 
     def path_probes(self, model: int, site: str) -> tuple[list[ProbeResult], str]:
-        """The probes that read a path: of the belief, or of x and y. The text says why there are none."""
+        """The probes that predict a path (belief, or x and y), and a text that says why there are none."""
         try:
             return [self.probe(model, name, site) for name in next(iter(self.placing.values()), ())], ""
         except LatentsError as error:

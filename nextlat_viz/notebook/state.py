@@ -21,7 +21,7 @@ from nextlat_viz.notebook.threads import Loop, Results
 from nextlat_viz.worlds import checks
 
 MAX_POINTS = 8_000
-# Seconds that drawing waits for a UMAP: one from the cache is ready by then.
+# Seconds to wait for a UMAP before drawing without it: a cached UMAP is ready by then.
 _PATIENCE = 0.3
 _ARRANGED = ("view", "beside", "detail", "large", "folded")
 
@@ -47,14 +47,14 @@ class ViewState(HasTraits):
     ----------
     world : str
     color, site, target : str
-        What colours the points (a column, or of each model ``"model:surprise"``, ``"model:entropy"``,
+        What colours the points (a column, or for each model its own ``"model:surprise"``, ``"model:entropy"``,
         ``"model:error"``), the layer shown, and the target of the probes.
     episode, position : int
         The cursor: after `position` tokens of the episode.
     selection : tuple of (episode, position)
         The rows selected, by lasso, box or click; empty for none.
     filter : dict of {column: values}
-        Rows that have one of the values in every column named stand out, the others fade; empty for all.
+        Rows with one of the given values in every column are highlighted, the others fade; empty for all.
     compared : tuple of str
         Names of the two models that are shown large, the reference first; a name or a label may be assigned. By default
         the first model and the first of another objective. Each world keeps its own.
@@ -63,15 +63,15 @@ class ViewState(HasTraits):
     dark : bool or None
         Paint figures dark or light; None leaves the page's background.
     arrangement : dict of {world: {choice: value}}
-        What the reader changed of the studio's arrangement: ``"view"`` of the latents, the panels ``"beside"`` and in
-        ``"detail"``, the one that is ``"large"``, those ``"folded"``. `arrange` changes the present world's.
+        The user's changes to the studio's layout: ``"view"`` of the latents, the panels ``"beside"`` and in
+        ``"detail"``, the ``"large"`` panel, the ``"folded"`` panels. `arrange` changes it for the present world.
     scenes : Results
         The models at each world and training step that has been loaded.
     loop : Loop
         The kernel's event loop: where panels are redrawn.
     jobs, layouts, history : Jobs
-        The queues of slow computations, shared by all widgets of this state. UMAP has one of its own, so that
-        probes do not wait for it; so has what is computed of many training steps, `history`.
+        The queues of slow computations, shared by all widgets of this state. UMAPs (`layouts`) and results of many
+        training steps (`history`) have their own queues, so that probes in `jobs` do not wait for them.
 
     Raises
     ------
@@ -120,7 +120,7 @@ class ViewState(HasTraits):
         self._max_points = max_points
         self.scenes = Results()
         self._compared: dict[str, tuple[str, ...]] = {}
-        # The world and step that a reader waits for, and whom to tell when they cannot be loaded.
+        # The world and step that the user waits for, and the callback for an error.
         self._request: tuple[str, int | None, Callable[[Exception], None]] | None = None
         self.show(next(iter(self._sources)))
 
@@ -165,12 +165,12 @@ class ViewState(HasTraits):
         return [self.scene.names.index(name) for name in self.compared]
 
     def coloring(self, model: int) -> str | Coloring:
-        """How a model's rows are coloured: the name of a column, or by numbers of the model's own."""
+        """Return what colours a model's rows: the name of a column, or the model's own numbers."""
         return colors.model_coloring(self.scene, self.color, model, self.pair, self.target, self.site)
 
     @property
     def steps(self) -> list[int]:
-        """Training steps of which every model has weights; empty where there is only the end."""
+        """Training steps at which every model has saved its weights; empty if only the end is saved."""
         return common_steps(self.sources)
 
     @property
@@ -203,14 +203,14 @@ class ViewState(HasTraits):
 
     @property
     def highlighted(self) -> np.ndarray | None:
-        """Row numbers that stand out: the selected ones that the filter keeps; without a selection, all it keeps."""
+        """Row numbers to highlight: selected rows that the filter keeps; without a selection, all rows it keeps."""
         if not self.filter:
             return self.rows if self.selection else None
         return self.rows[self.kept[self.rows]] if self.selection else np.flatnonzero(self.kept)
 
     @property
     def selected(self) -> pd.DataFrame:
-        """The selected rows as a table: the tokens read, what is true, per model the error of its probe or NaN."""
+        """The selected rows as a table: the tokens read, the true state, and each model's probe error or NaN."""
         scene, rows = self.scene, self.rows
         table = scene.latents[0].obs.iloc[rows].copy()
         if not scene.recursive:
@@ -221,7 +221,7 @@ class ViewState(HasTraits):
             try:
                 table[f"error, {label}"] = scene.mistakes(model, self.target, self.site)[rows]
             except LatentsError:
-                # A target that is constant, or has gaps, or too few episodes: the probe's panel says which.
+                # No probe: the target is constant or has gaps, or there are too few episodes. Its panel says which.
                 table[f"error, {label}"] = np.nan
         return table
 
@@ -242,14 +242,14 @@ class ViewState(HasTraits):
         self.selection = self.scene.keys(np.unique(numbers).tolist())
 
     def go_to(self, episode: int, position: int) -> None:
-        """Move the cursor; observers are notified once. Outside the table's positions is the nearest.
+        """Move the cursor and notify observers once. A position outside of the table moves to the nearest in it.
 
         Raises
         ------
         ValueError
             For an episode that is not there, and a position that is not an integer of at least 0; the cursor stays.
         """
-        # Checked before anything is set: while notifications are held, traits are not validated.
+        # Check before setting anything: traits are not validated while notifications are held.
         episode, position = self._episode_number(episode), at_least("position", position, 0)
         with self.hold_trait_notifications():
             self.episode = episode
@@ -273,7 +273,7 @@ class ViewState(HasTraits):
         self.arrangement = {**self.arrangement, self.world: {**self.arrangement.get(self.world, {}), **choices}}
 
     def show(self, world: str | None = None, step: int | None = None) -> None:
-        """Show a world at a training step, loading checkpoints and extracting latents where that has not been done.
+        """Show a world at a training step; load its checkpoints and extract latents first if that is not done yet.
 
         Parameters
         ----------
@@ -299,10 +299,10 @@ class ViewState(HasTraits):
         self.step = step
 
     def request(self, world: str, step: int | None, failed: Callable[[Exception], None]) -> None:
-        """Show a world at a training step as soon as it is loaded, by the job queue; until then nothing changes.
+        """Load a world at a training step in the job queue, then show it; until then the view does not change.
 
-        A later request, or any other change of world or step, replaces this one. `failed` is called with the error
-        when it cannot be loaded; when it is cancelled the queue's status says so.
+        A later request, or any other change of world or step, replaces this one. If loading fails, `failed` is called
+        with the error; if it is cancelled, the queue's note says so.
         """
         self._moved()
         self.jobs.forget(self.scenes, (world, step))
@@ -336,19 +336,19 @@ class ViewState(HasTraits):
 
     @property
     def busy(self) -> bool:
-        """Whether panels wait to be drawn, or for a computation, or a reader waits for a world or training step."""
+        """Whether a panel is about to be drawn, a job runs, or a requested world or training step is not shown yet."""
         queues = (self.jobs, self.layouts)
         return self._request is not None or self.loop.waiting or any(queue.running for queue in queues)
 
     def _answer(self) -> None:
-        """Fulfil the request, if there is one and its latents are there."""
+        """Show the requested world and step, or queue the extraction of its latents."""
         if self._request is None:
             return
         world, step, failed = self._request
         place = world if step is None else f"step {step:,}"
         try:
             if self.lacks(world, step):
-                # Before probes that wait, because a reader who goes elsewhere does not look at them any more.
+                # First, before waiting probes: a user who leaves this world does not need its probes any more.
                 self.jobs.ask(
                     self.scenes,
                     (world, step),
@@ -368,13 +368,13 @@ class ViewState(HasTraits):
 
     @observe("world", "step")
     def _moved(self, change: Any = None) -> None:
-        """Forget the request: a reader who has gone elsewhere is not taken away from there later."""
+        """Forget the request, so that it does not move the user away from the new world or step later."""
         if self._request is not None:
             self._request = None
             self.jobs.withdraw(self._answer)
 
     def _known_at(self, world: str, step: int | None) -> int | None:
-        """A training step of a world, None for the last."""
+        """Check a training step of a world, and return None for the last."""
         if step is None:
             return None
         steps = common_steps(self._sources[world])
@@ -389,7 +389,7 @@ class ViewState(HasTraits):
             raise unknown("world", name, self._sources)
         if self.lacks(name, None):
             raise LatentsError(f"world {name!r} is not loaded: call state.show({name!r})")
-        # Models of different episodes are refused here, and leave the state as it was.
+        # Raises here, before the state changes, if the models read different episodes.
         self.load(name, None)
         return name
 
@@ -457,7 +457,7 @@ class ViewState(HasTraits):
 
     @observe("world")
     def _settle(self, change: Any) -> None:
-        """Keep the settings that the new world has too, and reset the others; go where its pictures show most."""
+        """Keep the settings that the new world has too, reset the others, and go to its opening position."""
         # The end of training: the step shown before may not exist here.
         scene = self.load(self.world, None)
         with self.hold_trait_notifications():

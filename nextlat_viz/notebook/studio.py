@@ -82,9 +82,7 @@ class Studio(Box):
         self._line = _classed(ipywidgets.HBox([self._tabs, self._swap]), "nlv-line")
         self._columns = [_classed(ipywidgets.VBox(), "nlv-column") for side in range(2)]
         self._grid = _classed(ipywidgets.HBox(self._columns), "nlv-columns")
-        self._more = ipywidgets.ToggleButton(
-            icon="sliders", tooltip="Filter, theme", layout={"width": "auto"}
-        )  # fmt: skip
+        self._more = ipywidgets.ToggleButton(icon="sliders", tooltip="Filter, theme", layout={"width": "auto"})
         self._drawer = ipywidgets.VBox([self.filter, controls.theme(self)], layout={"display": "none"})
         self._workshop = ipywidgets.ToggleButton(
             icon="thumb-tack",
@@ -111,7 +109,7 @@ class Studio(Box):
         self._link(self._tabs, lambda change: self._choose(detail=change["new"]))
         self._paint(None)
         self._arrange()
-        # After the panels have followed: they offer what a world has, of which the arrangement chooses.
+        # Linked last: the panels must have updated the options that the arrangement chooses from.
         self._link(opened, self._arrange, ["world", "step", "arrangement"])
         # Draw every panel in sight once before the cell ends.
         opened.loop.flush()
@@ -124,12 +122,12 @@ class Studio(Box):
         return f"<Studio of {', '.join(state.labels)} at episode {state.episode}, position {state.position}>"
 
     def _paint(self, change: Any) -> None:
-        """Paint the whole studio dark or light, where it is not to look like its page."""
-        for name, wanted in (("nlv-on-light", False), ("nlv-on-dark", True)):
-            (self.add_class if self.state.dark is wanted else self.remove_class)(name)
+        """Paint the whole studio dark or light, unless it follows its page."""
+        for name, dark in (("nlv-on-light", False), ("nlv-on-dark", True)):
+            (self.add_class if self.state.dark is dark else self.remove_class)(name)
 
     def _arrange(self, change: Any = None) -> None:
-        """Put the panels where the reader, or else the preset of this kind of world, wants them."""
+        """Arrange the panels as the user chose, or else by the preset for this kind of world."""
         state, panels = self.state, {panel.name: panel for panel in PANELS}
         movable = [name for name in panels if name not in ("world", "space")]
         chosen: dict[str, Any] = {**self._preset(), **state.arrangement.get(state.world, {})}
@@ -166,7 +164,7 @@ class Studio(Box):
         right.layout.display = None if in_sight - {"world", beside} else "none"
 
     def _add(self, kind: type[Panel]) -> Panel:
-        """Make a panel; the next arrangement shows it where it belongs."""
+        """Make a panel; the next `_arrange` puts it in place."""
         panel = kind(state=self.state)
         panel.on_pin = self.tray.pin
         self._link(panel, lambda change: self._choose(large=panel.name if change["new"] else None), "large")
@@ -177,7 +175,7 @@ class Studio(Box):
         return panel
 
     def _preset(self) -> dict[str, str]:
-        """Return the view and the two panels that show first what this kind of world is about."""
+        """Return the view and the two panels to show first for this kind of world."""
         if self.state.scene.recursive:
             return {"view": "pca", "beside": "knows", "detail": "thinking"}
         placing = self.state.scene.placing
@@ -189,7 +187,7 @@ class Studio(Box):
             self.state.arrange(**choices)
 
     def _choose_view(self, change: Any) -> None:
-        # The list is refilled for another world, which is not the reader's choice.
+        # A change while the list is refilled for another world is not the user's choice.
         if not self.panels["space"]._following:
             self._choose(view=change["new"])
 
@@ -197,7 +195,7 @@ class Studio(Box):
         self._drawer.layout.display = None if change["new"] else "none"
 
     def _open_tray(self, change: Any) -> None:
-        """Show the workshop in place of the panels, or how many figures are pinned."""
+        """Show or hide the workshop in place of the panels, and count the pinned figures on its button."""
         opened, count = self._workshop.value, self.tray.count
         self._workshop.description = f"Figures ({count})" if count else "Figures"
         self.tray.shown, self.tray.layout.display = opened, None if opened else "none"
@@ -221,8 +219,8 @@ class Studio(Box):
         path : path
             Ends in ``.png``, ``.svg``, ``.pdf`` or ``.html``.
         size : {"column", "single", "text", "slide", "poster"}, optional
-            As wide as a column or the text of a paper's page, a slide or a poster, with text of a fitting size, dark on
-            white. Default as shown.
+            What the figure is for: a column or the text width of a paper, a slide, a poster. It gets that width, a
+            fitting text size and dark text on white. Default as shown.
         overwrite : bool
             Whether an existing file may be replaced.
 
@@ -238,7 +236,7 @@ class Studio(Box):
         FileExistsError
             When the file or its JSON exists.
         ValueError
-            When the panel shows no figure, or one with more views in a row than the size has room for.
+            When the panel shows no figure, or a figure with more views in a row than fit into the size.
         """
         one_of("panel", panel, self.panels)
         target = require_new(path, overwrite)
@@ -249,10 +247,10 @@ class Studio(Box):
         return figures.write_figure(figure, target, {**about, "size": size or "as shown"})
 
     def figure(self, panel: str, size: tuple[int, int] | None = None) -> go.Figure:
-        """Return what a panel shows as one figure, with every part of it and the words below.
+        """Return everything a panel shows, also the text below it, as one figure.
 
-        What it needs, such as probes, is computed first. The figure says what it was made from:
-        `figures.figure_caption`.
+        Missing results, such as probes, are computed first. `figures.figure_caption` says what the figure was made
+        from.
 
         Parameters
         ----------
@@ -289,7 +287,7 @@ class Studio(Box):
 
 
 class Panels(Mapping[str, Panel]):
-    """The panels of a studio by name. Each is made when it is first asked for; `made` holds those there are."""
+    """The panels of a studio by name. Each is made when it is first asked for; `made` holds those made so far."""
 
     def __init__(self, make: Callable[[type[Panel]], Panel]) -> None:
         self._make = make
@@ -309,7 +307,7 @@ class Panels(Mapping[str, Panel]):
 
 
 class Filter(Box):
-    """A column and the values to keep of it; `summary` counts the rows kept and selected, `clear` selects none."""
+    """Choose a column and which values to keep. `summary` counts the rows kept and selected, `clear` selects none."""
 
     def __init__(self, state: ViewState) -> None:
         super().__init__(state)
@@ -330,13 +328,13 @@ class Filter(Box):
     def _follow(self, change: Any) -> None:
         state = self.state
         columns = [(words(name), str(name)) for name in state.latents[0].obs]
-        wanted = next(iter(state.filter), None)
+        filtered = next(iter(state.filter), None)
         with self._still():
             options = [(_NO_COLUMN, _NO_COLUMN), *columns]
             if list(self.column.options) != options:
                 self.column.options = options
-            if wanted is not None:
-                self.column.value = wanted
+            if filtered is not None:
+                self.column.value = filtered
             elif change is not None and change["name"] == "world":
                 self.column.value = _NO_COLUMN
             self._offer()
@@ -367,7 +365,7 @@ class Filter(Box):
             self.state.filter = {name: self.values.value, **others} if self.values.value else others
 
     def _summarise(self) -> None:
-        """How many rows there are, are kept, and are selected."""
+        """Write the filter, and how many rows it keeps and are selected."""
         state = self.state
         scene = state.scene
         total = scene.latents[0].n_obs
@@ -401,7 +399,7 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
         Checkpoints, their names, or latents, all of one world; or one dict ``{world name: models}``. By default the
         shipped pair of RRXOR, with and without next-latent prediction.
     state : ViewState, optional
-        In place of models, to link the studio with other widgets.
+        The state of other widgets to link with, instead of models.
     theme : {"auto", "light", "dark"}, optional
         "auto" leaves the page's own background.
     lesson : str, path or dict, optional
@@ -415,8 +413,8 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     Raises
     ------
     ValueError
-        For models of several worlds that are not sorted by world, and for a lesson that is about other models or names
-        what is not there.
+        For models of several worlds that are not sorted by world, and for a lesson about other models or with unknown
+        names.
     LatentsError
         For models that did not read the same episodes.
 
@@ -431,13 +429,13 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
     [1, 2]
     >>> opened.close()
     """
-    wanted = None if lesson is None else read_lesson(lesson)
+    script = None if lesson is None else read_lesson(lesson)
     if not models and state is None:
-        models = DEFAULT if wanted is None or not wanted.models else tuple(wanted.models)
+        models = DEFAULT if script is None or not script.models else tuple(script.models)
     opened = Studio(*models, state=state, theme=theme)
-    if wanted is not None:
+    if script is not None:
         try:
-            opened.rail.start(wanted)
+            opened.rail.start(script)
         except ValueError:
             opened.close()
             raise
@@ -446,7 +444,7 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
 
 
 def page(*models: Any, lesson: Any = None) -> Studio:
-    """Open the studio as a whole page, as `serve` shows it: in the full window, with a title, dark where the system is.
+    """Open the studio as a whole page for `serve`: in the full window, with a title, dark if the system is dark.
 
     Examples
     --------
