@@ -1,4 +1,4 @@
-"""Bar charts of next-token predictions, and of probe readings beside the truth."""
+"""Bar charts of next-token predictions, and of probe predictions next to the truth."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.prediction import Prediction
     from nextlat_viz.analysis.probes.result import ReadOut
 
-# Hatching tells bars apart in greyscale; those of the exact distribution are plain.
+# Hatching tells models apart in greyscale; bars of the exact distribution have none.
 PATTERNS = ("/", "\\", ".", "x", "-", "|", "+")
 MOST_NAMES = 24
-# Of more names than fit, those are shown to which some distribution gives this probability or more.
+# If there are more names than fit, show those with at least this probability in some distribution.
 LEAST = 0.005
 _HOVER_LENGTH = 60
-# Letters that fit side by side under a narrow figure, and pixels for lines above it.
+# Letters that fit side by side below a narrow figure, and pixels of a line above it.
 _ACROSS = 40
 LINE = 280
 
 
 def likeliest(distributions: Sequence[Float[np.ndarray, " V"]], most: int) -> Int[np.ndarray, " shown"]:
-    """Return the ids to show, ascending: all where they fit, else the likeliest ones of probability 0.005 or more."""
+    """Return the ids to show, ascending: all if they fit, else the likeliest of those with probability >= 0.005."""
     highest = np.max(np.stack(list(distributions)), axis=0)
     if highest.size <= most:
         return np.arange(highest.size)
@@ -50,7 +50,7 @@ def bars(
     role: str,
     **options: Any,
 ) -> go.Bar:
-    """Draw some values of a model as bars; `names` are those of all values."""
+    """Draw the `chosen` values of a model as bars; `names` holds the names of all values."""
     name = escape(shorten(label))
     return go.Bar(
         x=list(range(len(chosen))),
@@ -81,7 +81,7 @@ def hatched(color: str, shape: str) -> dict[str, Any]:
 
 
 def name_axis(names: Sequence[str], title: str) -> dict[str, Any]:
-    """Return an axis of names at 0, 1, ...: placed by number, since shortened names may be alike."""
+    """Return an axis of names at 0, 1, ...: numbers keep names apart that look alike when shortened."""
     texts = [escape(shorten(name)) for name in names]
     return {
         "tickvals": list(range(len(texts))),
@@ -123,15 +123,15 @@ def bar_figure(
 
 
 def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
-    """Draw next-token distributions as bars, the exact one first where it is known.
+    """Draw next-token distributions as bars, first the exact one if it is known.
 
     Parameters
     ----------
     predictions : dict of label to Prediction
-        One per model, at one place, over one vocabulary.
+        One per model, at one position of one episode, over one vocabulary.
     most : int
-        Of larger vocabularies the tokens to which some distribution gives 0.005 or more, the likeliest where they are
-        still too many, in the order of their ids.
+        Most tokens to show. Of a larger vocabulary, the likeliest tokens with at least 0.005 in some distribution, in
+        the order of their ids.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -185,21 +185,22 @@ def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_N
 
 
 def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
-    """Draw the probe reading of each model at one position beside the truth: numbers, or probabilities of classes.
+    """Draw each model's probe prediction at one position next to the truth: numbers, or probabilities of classes.
 
     Parameters
     ----------
     readings : dict of label to ReadOut
         One per model, of one target at one place, as `analysis.probes.result.read_out` returns them.
     most : int
-        Of more classes those that are true or read with a probability of 0.005 or more; of more numbers the first.
+        Most bars per model. Of more classes, the true one and those predicted with at least 0.005; of more numbers,
+        the first.
     theme : {"auto", "light", "dark"}
 
     Returns
     -------
     plotly Figure
-        Bars with ``meta["role"]`` "truth" and "read". The heading gives each probe's held-out score beside its
-        controls, and marks a training episode of the probe.
+        Bars with ``meta["role"]`` "truth" and "read". The heading gives each probe's held-out score and controls, and
+        says if the probe was trained on the episode.
 
     Raises
     ------
@@ -229,7 +230,7 @@ def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, 
     classes = first.probe.metric == "accuracy"
     chosen = np.arange(len(names))[:most]
     if classes:
-        # Twice the truth, so that the true class is shown however unlikely the probes take it to be.
+        # Twice the truth, so that the true class is shown even if the probes give it no probability.
         chosen = likeliest([2 * np.nan_to_num(first.truth), *(reading.read for reading in readings.values())], most)
     about = {
         label: [*scores(reading.probe), *["training episode of the probe"] * (reading.held_out is False)]

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 _HEADING = 26  # letters that fit over one of three views
 NAMES = {"pca": "PCA", "umap": "UMAP"}
 _READ = "<b>Belief, read by a linear probe</b>"
-# Of the height and the width of the simplex, around it: room for readings a little outside.
+# Room around the simplex for readings a little outside, as a share of its height and width.
 _AROUND = 0.06
 _LEFT = {"xanchor": "left", "align": "left"}
-# Models side by side in a row.
+# Most models side by side in a row.
 _ABREAST = 2
 
 
@@ -79,8 +79,8 @@ def clouds(
         For each model a linear probe of ``"belief"``: its reading of every row is drawn in the plane of the world's
         beliefs, the exact beliefs faintly behind. None leaves the view out.
     color : str, or a coloring of every row for each model
-        Column of ``obs``, ``"belief"`` or ``"belief:<state>"``; models with numbers of their own, such as losses, come
-        coloured by `rows.own_colorings`.
+        Column of ``obs``, ``"belief"`` or ``"belief:<state>"``. To colour each model by its own numbers, such as
+        losses, use `rows.own_colorings`.
     labels : sequence of str, optional
         Names of the models; default those in their latents.
     rows : ints, or booleans for every row, optional
@@ -88,11 +88,12 @@ def clouds(
     selection : ints, or booleans for every row, optional
         Row numbers (of the table) to emphasise; None for no selection.
     cursor : (episode, position), optional
-        Drawn as a ring, with the path of the episode up to it, which fades towards the past and points forward.
+        Drawn as a ring, with the path of the episode up to it. The path fades towards the past; an arrow head shows
+        its direction.
     near : sequence of ints, optional
-        For each model row numbers that are marked by small squares, such as the nearest to the cursor.
+        For each model, row numbers to mark by small squares, such as the nearest to the cursor.
     across : bool
-        Draw the models side by side, two in a row, where each has a single view.
+        Draw the models side by side, two in a row; each must have a single view.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -100,7 +101,7 @@ def clouds(
     plotly Figure
         Every trace has ``meta``: ``role`` ("points", "exact", "trail", "cursor", "near", "key"), ``model`` (index) and
         ``column``. Point i of a "points" trace is row ``rows[i]``. ``layout.meta["classes"]`` is the number of classes
-        that the colour key tells apart, whose names come first from its top.
+        in the colour key; their names are its first, from the top.
 
     Raises
     ------
@@ -175,10 +176,10 @@ def clouds(
                     layout.notes.append(note(wide[0], up[0], simplex.axes_note(view.world), **under))
     key = paint.key
     if across and key is not None and paint.limits is None:
-        # As high as its names, in a figure of any height.
+        # In pixels, so that the names keep their distance in a figure of any height.
         key["colorbar"] |= {"lenmode": "pixels", "len": 40 + 16 * len(paint.names)}
     traces.append(color_key(key))
-    # A plane of beliefs has two lines below it.
+    # Below a plane of beliefs, two lines describe its axes.
     low = 36 if any(view.world is not None for row in views for view in row) else 20
     figure = layout.finish(
         traces,
@@ -202,9 +203,9 @@ def key_width(names: Sequence[tuple[str, str]]) -> int:
 
 
 def _same_scale(figure: go.Figure) -> None:
-    """Give the beliefs of all models one range: that of the simplex, or of the exact beliefs where there is none.
+    """Give the beliefs of all models the range of the simplex, or without a simplex, of the exact beliefs.
 
-    A few readings far outside would make it small; those beyond the frame are not shown.
+    Readings outside of the frame are not shown: a few far ones would make the simplex small.
     """
     views = [trace for trace in figure.data if (trace.meta or {}).get("column") == BELIEF]
     frames = [trace for trace in views if trace.meta["role"] in ("simplex", "exact") and trace.x is not None]
@@ -267,7 +268,7 @@ def _model_views(
 
 
 def quality(projection: Projection) -> list[str]:
-    """Write how far to trust a projection: its share of the variance and its trustworthiness, where they are known."""
+    """Write how far to trust a projection: its share of the variance and its trustworthiness, if they are known."""
     parts = []
     if projection.explained_variance is not None:
         parts.append(f"{100 * sum(projection.explained_variance):.0f}% of the variance")
@@ -297,7 +298,7 @@ def _points(
 def _behind(view: _View, options: dict[str, Any]) -> list[Any]:
     if view.column != BELIEF:
         return []
-    # Rounded, or a belief reached by two histories would be drawn twice.
+    # Round, so that a belief reached by two histories is drawn once.
     x, y = (None, None) if view.reference is None else np.unique(view.reference.round(6) + 0.0, axis=0).T
     opacity = 0.55 if x is None or len(x) <= 100 else 0.2
     ring = {"size": 9, "color": themes.EXACT, "symbol": "circle-open", "opacity": opacity}
@@ -326,7 +327,7 @@ def _episode_path(
 def _cursor(view: _View, options: dict[str, Any], path: Int[np.ndarray, " positions"]) -> list[go.Scattergl]:
     """Draw the fading path to the cursor, and a ring there."""
     at = np.zeros((0, 2), np.float32) if view.coordinates is None else view.coordinates[path].astype(np.float32)
-    # WebGL like the points: plotly draws SVG traces below WebGL ones.
+    # Use WebGL, as for the points: plotly draws SVG traces below WebGL traces.
     parts = [
         go.Scattergl(**part, **_still(), **_as("trail", {**options, "meta": {**options["meta"], "part": i}}))
         for i, part in enumerate(fading_path(at, CURSOR))
@@ -343,7 +344,7 @@ def _near(view: _View, options: dict[str, Any], at: Int[np.ndarray, " near"]) ->
 
 
 def _still() -> dict[str, Any]:
-    # A page's selection fades what is not selected, which these never are.
+    # A selection on the page fades all points outside of it: keep the marks as they are.
     same = {"marker": {"opacity": 1}}
     return {"selected": same, "unselected": same, "hoverinfo": "skip"}
 

@@ -1,4 +1,4 @@
-"""Several figures in one: parts (a), (b), (c) of a paper's figure, or small views side by side with a heading each."""
+"""Several figures in one: parts (a), (b), (c) of a paper's figure, or small views with headings."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from nextlat_viz.plotting import Figure
 from nextlat_viz.worlds import drawing
 
 _LARGEST = 11  # pixels of a letter in a small view
-_HEADING = 22  # letters of a line above a view
-# Worlds without one picture that says it all, or that need data of the reader's.
+_HEADING = 22  # letters in a line above a view
+# Worlds without a single typical picture, or that need the user's data.
 _LEFT_OUT = ("hmm", "text")
-# Pixels: laid out for a page without a size; between parts.
+# Pixels: width of the layout without a `width`, and space between parts.
 _PAGE, _GAP = 1000, 14
 _MOST_WORDS = 5  # lines of words that become a heading
 _SLIDE_HEIGHT = 0.5625  # of its width
@@ -47,28 +47,28 @@ def compose(
     height: int | None = None,
     theme: Theme = "auto",
 ) -> Figure:
-    """Put figures side by side: those of a list whole, with letters (a), (b), (c); of a dict one view, with a heading.
+    """Put figures side by side: a list of whole figures with letters (a), (b), (c), or a dict of views with headings.
 
     Parameters
     ----------
     figures : sequence of plotly Figure, or dict of heading to plotly Figure
-        A sequence keeps each figure's views, headings and colour scale; its legend becomes a line of text or names at
-        the ends of lines. Of a dict, each figure has one pair of axes, its own titles and captions are left out, and
-        the legend is that of the first.
+        In a sequence, each figure keeps its views, headings and colour scale; its legend becomes a line of text or
+        names at the ends of lines. In a dict, each figure must have one pair of axes; its titles and captions are left
+        out, and the first figure's legend is shown.
     columns : int, optional
-        Figures in a row; by default as many as can be read, or three of a dict.
+        Figures in a row; by default as many as can be read, or three for a dict.
     width : {"column", "single", "text", "slide", "poster"} or float, optional
-        For print, dark on white in one font, as in `print_options`; a number is inches. Default for a page of this
+        Size for print, as in `print_options`: dark on white in one font; a number is inches. Default: a figure for the
         notebook.
     height : int, optional
-        Pixels of a view; default each figure's own proportions, or 300 of a dict.
+        Pixels of a view; default each figure's own proportions, or 300 for a dict.
     theme : {"auto", "light", "dark"}
-        Without a `width`.
+        Used without a `width`.
 
     Returns
     -------
     plotly Figure
-        `write_figure` writes it as wide as it says; `figure_caption` says what the figures of a studio show.
+        `write_figure` writes it in this size; `figure_caption` describes the figures of a studio.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def for_print(figure: go.Figure, size: str | float | int = "column") -> Figure:
     """Return a copy for print: dark text on white, as wide as a column, the text of a page, a slide, or a poster.
 
     Long headings are broken into lines. A legend becomes names at the ends of the lines, or a line of text below.
-    Views that are too small side by side stand in rows.
+    Views that would be too small side by side are put in rows.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def for_print(figure: go.Figure, size: str | float | int = "column") -> Figure:
     Returns
     -------
     plotly Figure
-        `write_figure` writes it as wide as it says.
+        `write_figure` writes it in this size.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def for_print(figure: go.Figure, size: str | float | int = "column") -> Figure:
 
 
 def row_of_figures(figures: Sequence[go.Figure], width: int) -> Figure:
-    """Put whole figures without letters side by side, in some pixels of width."""
+    """Put whole figures without letters side by side, `width` pixels wide together."""
     figure = _whole(figures, width, len(figures), None, False, "").finish("auto", False)
     figure.layout.width = width
     return figure
@@ -167,8 +167,8 @@ def _about(figure: go.Figure) -> Any:
 
 
 def _columns(figures: Sequence[go.Figure], width: int) -> int:
-    """Return how many figures stand in a row: as many as can be read, in rows of about the same number."""
-    # More than three stand in rows of their own where it is narrow.
+    """Return how many figures to put in a row: as many as can be read, in rows of about the same number."""
+    # Count at most three views: if the page is narrow, `regridded` puts more views in several rows.
     views = min(max(map(side_by_side, figures)), 3)
     most = int((width + _GAP) / (views * LEAST_VIEW * 1.3 + _GAP))
     rows = -(-len(figures) // max(most, 1))
@@ -178,7 +178,7 @@ def _columns(figures: Sequence[go.Figure], width: int) -> int:
 def _whole(
     figures: Sequence[go.Figure], width: int, columns: int, height: int | None, slide: bool, letters: str
 ) -> Sheet:
-    """Put whole figures in rows, the views of a row as high as each other, with a letter each."""
+    """Put whole figures in rows, each with a letter; the views of a row have the same height."""
     rooms = _rooms(figures, width - _GAP * (columns - 1), columns)
     lefts = [sum(rooms[:j]) + j * _GAP for j in range(columns)]
     sized = []
@@ -194,7 +194,7 @@ def _whole(
         part = _lettered(figure, letters[i]) if letters else go.Figure(figure)
         sized.append(fitted(part, room))
     rows = [sized[start : start + columns] for start in range(0, len(sized), columns)]
-    # Views of a row begin at the same height.
+    # The views of a row begin at the same height.
     tops = [max(margins(part)["t"] for part in row) for row in rows]
     heights = [_heights(row) for row in rows]
     insides = [max(row) for row in heights]
@@ -213,7 +213,7 @@ def _whole(
             margin = margins(part)
             for item in part.layout.annotations:
                 if item.xref == "paper" and item.yanchor == "bottom" and (item.y or 0) > 0.98:
-                    # Headings and letters of a row begin at the same height.
+                    # The headings and letters of a row begin at the same height.
                     item.yshift = (item.yshift or 0) + top - margin["t"]
             sheet.put(part, lefts[j] + margin["l"], above + top, rooms[j] - margin["l"] - margin["r"], share * high)
         above += top + share * max(highs) + below + _GAP
@@ -221,7 +221,7 @@ def _whole(
 
 
 def _rooms(figures: Sequence[go.Figure], width: int, columns: int) -> list[int]:
-    """Return the width of each column: more for views side by side, as long as a single view can be read."""
+    """Return the width of each column: wider for several views side by side, if single views stay readable."""
     shares = [3 if max(map(side_by_side, figures[j::columns])) > 1 else 2 for j in range(columns)]
     if 2 * width / sum(shares) < LEAST_VIEW * 1.3:
         shares = [1] * columns
@@ -229,12 +229,12 @@ def _rooms(figures: Sequence[go.Figure], width: int, columns: int) -> list[int]:
 
 
 def _is_plane(figure: go.Figure) -> bool:
-    """Whether both axes of a view have one scale."""
+    """Whether the axes of some view share one scale."""
     return any(axis.scaleanchor for axis in figure.select_yaxes())
 
 
 def _heights(row: Sequence[go.Figure]) -> list[float]:
-    """Return the height of each part's views: the same for single rows, that of planes, which cannot grow, if any."""
+    """Return the height of each part's views; parts with one row share that of planes (which cannot grow), if any."""
     own = [part.layout.height - margins(part)["t"] - margins(part)["b"] for part in row]
     single = [
         len({round(float(axis.domain[1]), 2) if axis.domain else 1.0 for axis in part.select_yaxes()}) < 2
@@ -246,7 +246,7 @@ def _heights(row: Sequence[go.Figure]) -> list[float]:
 
 
 def _lettered(figure: go.Figure, letter: str) -> go.Figure:
-    """Return a copy whose first heading begins with a letter, at the left edge."""
+    """Return a copy whose first heading begins with the part's letter."""
     part = go.Figure(figure)
     title = part.layout.title.text
     if title:
@@ -267,7 +267,7 @@ def _lettered(figure: go.Figure, letter: str) -> go.Figure:
     if len(broken_lines(words, part.layout.width - 8, 12)) > _MOST_WORDS:
         with_words(part, words, part.layout.width)
         words = []
-    # A few words below it become its heading.
+    # A short text below the figure becomes its heading.
     text = "<br>".join([f"<b>({letter})</b> {words[0] if words else ''}", *words[1:]])
     place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 6, "name": LETTER}
     part.add_annotation(note(0.0, 1.0, text, **place))
@@ -277,7 +277,7 @@ def _lettered(figure: go.Figure, letter: str) -> go.Figure:
 
 
 def _small(figures: Mapping[str, go.Figure], width: int, columns: int, height: int) -> Sheet:
-    """Put single views in rows under a heading each, with the legend of the first at the bottom."""
+    """Put single views in rows, each below a heading, with the first figure's legend at the bottom."""
     above = 16 + 18 * max(len(textwrap.wrap(title, _HEADING)) for title in figures)
     rows, gap = -(-len(figures) // columns), 0.03
     sheet = Sheet(width, rows * (above + height) + 44)

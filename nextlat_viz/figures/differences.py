@@ -14,7 +14,7 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import CURSOR, SEQUENTIAL, Figure
 
 _LONGEST = 22
-# Cells from which numbers in them would touch.
+# Most layers for which numbers fit into the cells.
 _MOST_NUMBERS = 8
 
 
@@ -26,16 +26,16 @@ def layer_map(
     site: str | None = None,
     theme: Theme = "auto",
 ) -> Figure:
-    """Draw how similar every layer of one model is to every layer of another, and a control beside it.
+    """Draw how similar every layer of one model is to every layer of another, with a control at the right.
 
     Parameters
     ----------
     similarity : DataFrame
         As `analysis.layer_similarity` returns it.
     control : DataFrame, optional
-        The same of the untrained models.
+        The same for the untrained models.
     labels : (str, str)
-        Names of the models: down, and across.
+        Names of the models: of the rows and of the columns.
     site : str, optional
         A layer to frame.
     theme : {"auto", "light", "dark"}

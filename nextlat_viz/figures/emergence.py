@@ -1,4 +1,4 @@
-"""Small clouds of latents over training: a row for each model, a column for each training step."""
+"""Small clouds of latents over training: a row per model, a column per training step."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from nextlat_viz.analysis import Projection
 
-# Points of a cloud: more cannot be told apart in so small a view.
+# Most points of a cloud: more cannot be told apart in so small a view.
 _MOST = 1_200
-# Names in the colour key that fit beside two rows in a panel.
+# Most names that fit into the colour key of a panel with two rows.
 _FEW_NAMES = 6
 
 
@@ -40,10 +40,10 @@ def clouds_over_training(
     Parameters
     ----------
     projections : {label: {step: Projection or str}}
-        For each model its projections by training step, 0 for the untrained model, all of the same rows and
-        :func:`nextlat_viz.analysis.aligned` with one of them. A text in place of one is shown in its view.
+        Each model's projections by training step, 0 for the untrained model. All are of the same rows, and
+        :func:`nextlat_viz.analysis.aligned` with one of them. A text instead of a projection is shown in its view.
     latents : AnnData
-        The table whose rows were projected, of any model: it colours them.
+        The latents of any of the models, which colour the rows.
     color : str
         Column of ``obs``, ``"belief"`` or ``"belief:<state>"``.
     step : int, optional
@@ -110,7 +110,7 @@ def clouds_over_training(
                 )
     key = paint.key
     if key is not None:
-        # Below the toolbar; in a figure of any height, a few names as high as they are, many as high as there is room.
+        # Below the toolbar. A few names get a fixed height, many the whole height of the figure.
         few = len(paint.names) <= _FEW_NAMES
         length = {"lenmode": "pixels", "len": 40 + 16 * max(len(paint.names), 3)} if few else {"len": 0.98}
         key["colorbar"] |= {"y": 0.0, "yanchor": "bottom", **length}

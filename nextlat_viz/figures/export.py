@@ -1,4 +1,4 @@
-"""Figures as files, each with a JSON file that records its provenance; figures for paper and slides."""
+"""Write figures to files, each with a JSON file that records its provenance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_BROWSER = (
     "PNG, SVG and PDF need Chrome or Chromium, and none was found. Install one: the system's package (Debian: "
     "apt install chromium), plotly_get_chrome, or playwright install chromium"
 )
-# Names of the programs, by age of Playwright and by system.
+# Names of Playwright's browser programs, which differ by version and system.
 _PLAYWRIGHT_PROGRAMS = ("chrome", "Google Chrome for Testing", "Chromium", "chrome-headless-shell", "headless_shell")
 _PER_INCH = 96  # pixels
 _LEAST_DOTS, _MOST_DOTS = 30, 2_400
@@ -44,30 +44,30 @@ def write_figure(
     dpi: int | None = None,
     transparent: bool = False,
 ) -> Path:
-    """Write a figure to a file, and its provenance to a second one, such as ``a.png.json`` for ``a.png``.
+    """Write a figure to a file, and its provenance to a second file, such as ``a.png.json`` for ``a.png``.
 
     Parameters
     ----------
     figure : plotly Figure
     path : path
-        Ends in ``.html`` (works offline, plotly inside), ``.png``, ``.svg`` or ``.pdf``.
+        Ends in ``.html`` (contains plotly, works offline), ``.png``, ``.svg`` or ``.pdf``.
     provenance : dict, optional
-        Parameters, and `provenance_of` the latents; default what the figure itself says, if it is of a studio.
+        Parameters, and `provenance_of` the latents; default what a studio has stored in the figure.
     width : int, optional
         Pixels at scale 1; default the figure's own, or 1,100. The height is the figure's own.
     scale : float, optional
-        Pixels of a PNG per pixel of width; default 2, or 300 dots per inch of a figure for print.
+        Pixels of a PNG per pixel of width; default 2, or for a figure for print, 300 dots per inch.
     inches : float, optional
-        Width in print; default that of a figure for print (`compose`, `for_print`), or 96 pixels to the inch.
+        Width in print; default as set by `compose` or `for_print`, else 96 pixels to the inch.
     dpi : int, optional
-        Dots per inch of a PNG, and of the image that many points are drawn as in an SVG or a PDF; in place of `scale`.
+        Dots per inch of a PNG, and of the image inside an SVG or a PDF that holds many points; replaces `scale`.
     transparent : bool
         Whether a PNG has no background.
 
     Returns
     -------
     Path
-        The file written. Neither file is there unless both were written whole.
+        The file written. If writing fails, neither file is left behind.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def write_figure(
     OSError
         When the folder cannot be written to.
     RuntimeError
-        For PNG, SVG or PDF when no browser is found to draw them with; names what to install.
+        For PNG, SVG or PDF when no browser is found to draw them; the message names what to install.
     ValueError
         For dots per inch outside 30 to 2,400.
 
@@ -107,7 +107,7 @@ def _kind(path: Path) -> str:
 
 
 def require_new(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Return the path of a figure that may be written: of a known kind, and neither file is there already.
+    """Return the resolved path of a new figure; raise if its kind is unknown, or one of its two files exists already.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def require_new(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """
     target = io.resolve(path)
     _kind(target)
-    # The temporary file's name, that of the record, is longer.
+    # Leave room in the name for the endings of the record and its temporary file.
     if len(os.fsencode(target.name)) > _LONGEST_NAME:
         raise ValueError(
             f"the file name {shorten(target.name, 40)!r} has {len(target.name):,} characters: take one of at most "
@@ -142,7 +142,7 @@ def figure_bytes(
     dpi: int | None = None,
     transparent: bool = False,
 ) -> bytes:
-    """Return the content of a figure's file: kind "html", "png", "svg" or "pdf", options as in `write_figure`."""
+    """Return the content of a figure's file of kind "html", "png", "svg" or "pdf"; options as in `write_figure`."""
     if kind == "html":
         return plotly.io.to_html(figure, config=configuration(figure), include_plotlyjs=True, full_html=True).encode()
     own = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
@@ -163,16 +163,16 @@ def figure_bytes(
 
 
 def _with_dots(png: bytes, dpi: float | int) -> bytes:
-    """Return a PNG that says how many dots it has to the inch, so that a document places it at its width."""
+    """Return a PNG that stores its dots per inch, so that a document shows it at its width in print."""
     per_metre = round(dpi / 0.0254)
     content = b"pHYs" + struct.pack(">IIB", per_metre, per_metre, 1)
     chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
-    # After the signature and the header.
+    # Insert the chunk after the signature and the header.
     return png[:33] + chunk + png[33:]
 
 
 def sidecar(path: Path) -> Path:
-    """Return the path of the JSON file that records a file's provenance: the whole name, so that each file has one."""
+    """Return the path of a figure's JSON file: the whole name and ``.json``, so that each kind of file has its own."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -185,8 +185,8 @@ def write_images(
 ) -> list[Path]:
     """Write figures as images of several kinds into a folder, keeping one browser open for all of them.
 
-    `figures` is {name: (figure, provenance)}, `kinds` of "png", "svg", "pdf"; they are left out, with a warning that
-    names what to install, where no browser is found to draw them with. `width` is for figures without one.
+    `figures` is {name: (figure, provenance)}; `kinds` are from "png", "svg", "pdf". Without a browser no image is
+    written, and a warning names what to install. `width` is for figures without a width.
     """
     written = []
     kinds = drawable(kinds)
@@ -199,7 +199,7 @@ def write_images(
 
 
 def drawable(kinds: Sequence[str]) -> tuple[str, ...]:
-    """Return the kinds of image that can be drawn here: all, or none and a warning where no browser is found.
+    """Return the kinds of image that can be drawn here: all of them, or without a browser none, with a warning.
 
     Call this before work whose results are to be drawn, so that a missing browser is reported at once.
 
@@ -221,7 +221,7 @@ def drawable(kinds: Sequence[str]) -> tuple[str, ...]:
 def one_browser() -> Iterator[None]:
     """Keep one browser open while several images are written, instead of starting it for each.
 
-    Where no browser is found, nothing is kept open, and `write_figure` raises for an image.
+    Does nothing if no browser is found; `write_figure` then raises for an image.
     """
     path = browser()
     if path is None:
@@ -261,7 +261,7 @@ def browser() -> str | None:
 
 
 def _page() -> Any:
-    """Return kaleido's page without its margins, which would make a PDF's figure smaller and cut it at the bottom."""
+    """Return kaleido's page without margins: they would shrink the figure in a PDF and cut it off at the bottom."""
     import kaleido
 
     page = kaleido.PageGenerator()
@@ -278,13 +278,13 @@ def _image(figure: go.Figure, kind: str, width: int, scale: float | int, dots: f
     path = browser()
     if path is None:
         raise RuntimeError(f"writing .{kind}: {NO_BROWSER}, or write .html, which needs none")
-    # Kaleido looks for a browser too, but not among Playwright's.
+    # Kaleido's own search does not find Playwright's browsers.
     os.environ["BROWSER_PATH"] = path
     try:
         with warnings.catch_warnings():
-            # An open browser has received the page already.
+            # Raised if `one_browser` keeps a browser open, which has the page already.
             warnings.filterwarnings("ignore", message="The kopts argument is ignored", category=UserWarning)
-            # Many points are drawn by WebGL, as an image with so many dots.
+            # The resolution of WebGL traces, which become an image.
             content = {**figure.to_dict(), "config": {"plotGlPixelRatio": dots}}
             size = {"width": width, "height": figure.layout.height or 450, "scale": scale}
             data: bytes = kaleido.calc_fig_sync(

@@ -1,4 +1,4 @@
-"""Next-token distributions before and after an edit of the state, beside the exact one at the target."""
+"""Next-token distributions before and after an edit of the state, next to the exact one at the target."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _SIGNS = "●◆■✚▲★⬢✖"
 
 
 def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
-    """Draw next-token bars before and after an injection beside the exact ones, one view per model.
+    """Draw next-token bars before and after an injection next to the exact ones, one view per model.
 
-    Where a model has psi and tokens were read after the edit, a lower view shows the rollouts with and without it: KL
+    If a model has psi and read tokens after the edit, a lower view shows its rollouts with and without the edit: KL
     from the exact distribution at each step or, in a world without exact predictions, the probability of each token.
 
     Parameters
@@ -35,7 +35,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     injections : dict of label to Injection
         One per model, over one vocabulary.
     most : int
-        Of larger vocabularies the tokens that some distribution gives most probability.
+        Most tokens to show: of a larger vocabulary, the likeliest in any distribution.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -77,7 +77,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     inside = _BARS + (foot + 54 + _ROLLOUT if rolled else 0)
     traces: list[Any] = []
     layout = Layout()
-    # Above all views: beside each other they would be too wide.
+    # One block above all views: headings side by side would be too wide.
     above = {"xanchor": "left", "yanchor": "bottom", "yshift": 26, "align": "left"}
     layout.notes.append(note(0.0, 1.0, "<br>".join(about), **above))
     for i, (item, across) in enumerate(zip(items, column_domains(len(items)), strict=True)):
@@ -87,7 +87,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
     if rolled:
         exact = any(item.exact_rollout is not None for item in items)
         title = "KL from exact (nats)" if exact else "probability of the token"
-        # In words: a legend with two entries per model would not fit into a narrow figure.
+        # As text: a legend with two entries per model would not fit into a narrow figure.
         key = [f'<span style="color:{colors[i]}">{_SIGNS[i % len(_SIGNS)]}</span> {names[i]}' for i in rolled]
         axes = layout.view(
             [0.0, 1.0],
@@ -112,7 +112,7 @@ def injection_figure(injections: Mapping[str, Injection], *, most: int = MOST_NA
 
 
 def _summary(item: Injection) -> str:
-    """Write the size of the edit and what it did."""
+    """Describe the size of the edit and its effect."""
     size = f"edit of {item.relative_size:.0%} of the mean distance"
     if item.exact is None:
         return f"{size}, no exact prediction known"
@@ -143,7 +143,7 @@ def _rollout(i: int, name: str, item: Injection, exact: bool, color: str, axes: 
         frame = item.to_frame()
         values = {when: frame[when].to_numpy() for when in ("before", "after")}
     else:
-        # The probability of each token that was read after the edit.
+        # The probability of each token read after the edit.
         read = np.arange(item.token_ids.size), item.token_ids
         steps: dict[str, Any] = {
             "before": [item.probs_before, item.rollout_before], "after": [item.probs_after, item.rollout_after],
@@ -171,6 +171,6 @@ def _steps_axis(tokens: Sequence[str], exact: bool) -> dict[str, Any]:
     names = ["now", *names] if exact else names
     first = 0 if exact else 1
     ticks = {"tickvals": list(range(first, len(names) + first)), "ticktext": names}
-    # Clear of the vertical axis, whose lowest number would touch the first name.
+    # Keep the first name away from the lowest number of the vertical axis.
     span = {"range": [first - 0.8, len(names) + first - 0.6]}
     return {"showgrid": False, **ticks, **span, "title": {"text": "token read by psi"}}

@@ -1,4 +1,4 @@
-"""Places of views on a figure: axes, headings and legends, and a narrower copy of a whole figure."""
+"""Layout of the views of a figure: axes, headings and legends, and a narrower copy of a whole figure."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
 
-# plotly copies a template that is assigned, so one for each theme serves all figures.
+# plotly copies an assigned template, so all figures can share one per theme.
 _template = cache(lambda theme: themes.template(theme).to_plotly_json())
-# A row of its own at the top of the page, whatever the headings below it say.
+# A separate row at the top of the figure, above any headings.
 LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0.99, "yanchor": "top"}
 GAP = 0.07
 """Between columns, as a share of the width."""
 
-# Mean width of a letter relative to the size of its font, for bold text too.
+# Mean width of a letter as a share of the font size, wide enough for bold text.
 _LETTER = 0.56
 _LINE = 1.3
 _SPACE = 8  # pixels between a heading and the next one
-# Font size of headings over lower views, which have no room above them; pixels of a line and of a mark in a legend.
+# Font size of headings above lower views, where there is little room; pixels of a line and of a mark in a legend.
 _SMALL, KEY_LINE, _MARK = 10.5, 20, 44
-# A key in words: marks, lines and hatchings as letters.
+# Characters that stand for marks, lines and hatchings in a legend written as text.
 _SIGNS = {
     "circle": "●", "diamond": "◆", "square": "■", "cross": "✚", "triangle-up": "▲", "star": "★", "hexagon": "⬢",
     "x": "✖", "circle-open": "○", "diamond-open": "◇", "square-open": "□", "x-thin-open": "×", "line-ns-open": "|",
@@ -57,12 +57,12 @@ def column_domains(n: int, gap: float = GAP) -> list[list[float]]:
 
 
 def note(x: float, y: float, text: str, **options: Any) -> dict[str, Any]:
-    """Return an annotation at a place of the whole figure; `text` is plotly's HTML."""
+    """Return an annotation at shares `x`, `y` of the whole figure; `text` is plotly's HTML."""
     return {"xref": "paper", "yref": "paper", "x": x, "y": y, "showarrow": False, "text": text, **options}
 
 
 def heading(text: str, more: str = "", x: float = 0.0, y: float = 1.0, **options: Any) -> dict[str, Any]:
-    """Return a heading over a view with a line of detail under it; both must be escaped already."""
+    """Return a heading above a view, with a line of detail below the title; both texts must be escaped."""
     below = f"<br>{more}" if more else ""
     place = {"xanchor": "left", "yanchor": "bottom", "yshift": 6, "align": "left"}
     return note(x, y, f"<b>{text}</b>{below}", **place | options)
@@ -94,10 +94,10 @@ class Layout:
         title: str = "",
         more: str = "",
     ) -> dict[str, str]:
-        """Add a view and return what a trace needs to be drawn in it.
+        """Add a view and return its axes, as options for a trace.
 
-        `across` and `up` are its place in shares of the width and of the height, `x` and `y` its axes as plotly
-        describes them or just their titles, `title` and `more` plotly's HTML above it.
+        `across` and `up` place it, in shares of the width and the height. `x` and `y` are its axes, as plotly's options
+        or just a title. `title` and `more` are the heading, as plotly's HTML.
         """
         number = axis_number(len(self.axes) // 2)
         for name, other, domain, axis in (("x", "y", across, x), ("y", "x", up, y)):
@@ -111,11 +111,11 @@ class Layout:
         """Return a figure of these views, with the look of a theme and further options of plotly's layout."""
         base: dict[str, Any] = {"template": _template(theme), "hovermode": "closest"}
         base |= {name: items for name, items in (("annotations", self.notes), ("shapes", self.lines)) if items}
-        # A panel draws a figure at every step of the cursor. plotly's check of the template and of traces that it has
-        # checked before takes longer than all the rest.
+        # A panel draws a figure at every cursor step, and plotly spends most of that time on validating the template
+        # and traces that it has validated before.
         figure = Figure(list(traces), base | self.axes | options, _validate=False)
         for part in (figure, figure.layout, *figure.data):
-            # What is changed later is checked.
+            # Validate later changes.
             part._validate = True
         return figure
 
@@ -124,8 +124,8 @@ class Layout:
 class Grid:
     """Views in rows of a fixed height and in columns of equal width.
 
-    In pixels: `height`, `above` and `below` of a view, its heading and its axis; `top` and `foot` around all of them.
-    `gap` is between columns, as a share of the width.
+    In pixels: `height` of a view, `above` for its heading, `below` for its axis; `top` and `foot` around all views.
+    `gap` is the space between columns, as a share of the width.
     """
 
     rows: int
@@ -143,7 +143,7 @@ class Grid:
         return self.top + self.rows * (self.above + self.height + self.below) + self.foot
 
     def place(self, row: int, column: int) -> tuple[list[float], list[float]]:
-        """Return where a view is, across and up.
+        """Return the horizontal and vertical domain of a view.
 
         Examples
         --------
@@ -156,7 +156,7 @@ class Grid:
 
 
 def side_by_side(figure: go.Figure) -> int:
-    """Return how many views stand side by side at most.
+    """Return the largest number of views side by side.
 
     Examples
     --------
@@ -173,10 +173,10 @@ def side_by_side(figure: go.Figure) -> int:
 
 
 def narrowed(figure: go.Figure, width: int) -> go.Figure:
-    """Return a copy, some pixels wide, in which no heading runs into the next one or out of the figure.
+    """Return a copy `width` pixels wide, in which no heading runs into the next one or out of the figure.
 
-    Headings are annotations placed in the whole figure (``xref="paper"``), aligned to the left. The copy is higher by
-    the lines that its headings at the top and its notes at the bottom gained.
+    Headings are annotations placed in the whole figure (``xref="paper"``), aligned to the left. The copy grows in
+    height by the lines added to headings at the top and notes at the bottom.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def narrowed(figure: go.Figure, width: int) -> go.Figure:
 
 
 def _legend_lines(figure: go.Figure, inside: float) -> int:
-    """Count the lines of a legend that is a row at the top: plotly makes all entries as wide as the widest."""
+    """Count the lines of a horizontal legend at the top: plotly makes all entries as wide as the widest."""
     names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
     if figure.layout.legend.yref != "container" or not names:
         return 1
@@ -226,13 +226,13 @@ def _legend_lines(figure: go.Figure, inside: float) -> int:
 
 
 def margins(figure: go.Figure) -> dict[str, float]:
-    """Return the margins of a figure in pixels: left, right, top, bottom by their first letters."""
+    """Return the margins of a figure in pixels, by the first letters of left, right, top and bottom."""
     own, template = figure.layout.margin, figure.layout.template.layout.margin
     return {side: float(next((m[side] for m in (own, template) if m[side] is not None), 80)) for side in "lrtb"}
 
 
 def legend_entries(figure: go.Figure) -> list[str]:
-    """Return the entries of a figure's legend as plotly's HTML, each with its mark, line or hatching; none without one.
+    """Return the entries of a figure's legend as plotly's HTML, each with its mark, line or hatching.
 
     Examples
     --------
@@ -247,14 +247,14 @@ def legend_entries(figure: go.Figure) -> list[str]:
         if trace.get("showlegend", True) and trace.get("name") and trace.get("visible", True) is True:
             marker, line = trace.get("marker", {}), trace.get("line", {})
             colors = [part.get("color") for part in (marker, line, marker.get("line", {}))]
-            seen = (color for color in colors if isinstance(color, str) and color != _NO_COLOR)
-            mark = f'<span style="color:{next(seen, "inherit")}">{_sign(trace)}</span>'
+            visible = (color for color in colors if isinstance(color, str) and color != _NO_COLOR)
+            mark = f'<span style="color:{next(visible, "inherit")}">{_sign(trace)}</span>'
             entries.setdefault(f"{mark} {trace['name']}")
     return list(entries)
 
 
 def _sign(trace: Mapping[str, Any]) -> str:
-    """Return the letter, or two, that looks most like a trace."""
+    """Return the one or two characters that look most like a trace."""
     marker, mode = trace.get("marker", {}), trace.get("mode") or "lines"
     if trace["type"] not in ("scatter", "scattergl"):
         shape = str((marker.get("pattern") or {}).get("shape"))
@@ -266,12 +266,12 @@ def _sign(trace: Mapping[str, Any]) -> str:
 
 
 def broken_lines(lines: Sequence[str], room: float | int, size: float | int) -> list[str]:
-    """Break lines of plotly's HTML at their spaces so that they fit into some pixels."""
+    """Break lines of plotly's HTML at spaces, so that they fit into `room` pixels."""
     letters = max(int(room / (_LETTER * size)), 8)
     broken = []
     for line in lines:
         current = ""
-        # Not inside a tag, and not between a mark and its name.
+        # Split neither inside a tag nor between a mark and its name.
         for word in re.split(r"(?<!</span>) (?![^<>]*>)", line):
             longer = f"{current} {word}" if current else word
             if current and len(html.unescape(re.sub("<[^>]*>", "", longer))) > letters:

@@ -1,4 +1,4 @@
-"""Rollouts by psi beside the true states in a plane, and their divergence by step."""
+"""Rollouts by psi and the true states in a plane, and their divergence by step."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def look_ahead_path(
     axes: tuple[str, str] = ("x", "y"),
     theme: Theme = "auto",
 ) -> Figure:
-    """Draw psi's rollout beside the true states in a plane, one view per model, and the divergence by step below.
+    """Draw psi's rollout and the true states in a plane, one view per model, and below it the divergence by step.
 
     Parameters
     ----------
     ahead : dict of label to (LookAhead, plane)
-        One per model. A plane maps hidden states (rows, D) to (rows, 2): a callable, or a matrix (D, 2) and an offset
-        (2,), ``h @ matrix + offset``, such as those of a PCA or of a belief probe.
+        One per model. A plane maps hidden states (rows, D) to (rows, 2). It is a callable, or a matrix (D, 2) and an
+        offset (2,) for ``h @ matrix + offset``, such as those of a PCA or of a belief probe.
     axes : (str, str)
         Names of the two coordinates of the plane.
     theme : {"auto", "light", "dark"}

@@ -1,4 +1,4 @@
-"""The measure figure: a mark or a thin line per run, and the mean of each objective; and probes ahead."""
+"""Figures of measures and of probes ahead: a mark or a thin line per run, and the mean of each objective."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis import Measure
 
 _COLUMNS = 3
-# Between the marks of two objectives at one value, where a step from value to value is 1.
+# Distance between the marks of two objectives at one value; neighbouring values are 1 apart.
 _SPREAD = 0.14
 _CONTROLS = {
     "untrained": ("untrained model", "circle-open", "solid"),
     "shuffled": ("shuffled targets", "x-thin-open", "dash"),
     "prior": ("frequencies only", "line-ew-open", "dot"),
 }
-_NAME = 0.3  # of a view's width that the name of a level takes
-# Pixels: a line of the legend, a mark in it and a letter, and the width that is counted on.
+_NAME = 0.3  # width of a reference's name, as a share of the view
+# Pixels: height of a line of the legend, width of a mark and of a letter in it, and assumed width of the figure.
 _KEY_LINE, _MARK, _LETTER, _PAGE = 30, 48, 7, 900
-_FEW = 12  # offsets that each get a tick
-# What figures call settings and their values; a setting without a name is known by its values.
+_FEW = 12  # most offsets at which each gets a tick
+# Names of settings and their values in figures; a setting with an empty name is named by its values alone.
 _SETTINGS = {
     "k": "steps ahead", "offset": "steps ahead", "p": "probability of a detour at a turn", "length": "tokens read",
     "draft": "tokens drafted", "position": "position (tokens read)", "site": "layer",
     **dict.fromkeys(("part", "reader", "rides", "kind", "decoding", "quantity", "test"), ""),
 }  # fmt: skip
 _VALUES = {"kl": "KL divergence", "psi": "psi alone", "relative": "error, relative to no change", "hidden": "final"}
-# A run is far from the others where they alone need less than this share of the scale.
+# A run is far from the others if without it they need less than this share of the scale.
 _FAR = 0.25
 _SCORES = {"nats": "cross-entropy, nats", "R2": "R²", "share": "accuracy"}
 
@@ -49,10 +49,10 @@ _SCORES = {"nats": "cross-entropy, nats", "R2": "R²", "share": "accuracy"}
 def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme = "auto") -> Figure:
     """Draw a measure: one mark per run with its standard error, and the mean over the seeds of each objective.
 
-    Objectives differ in mark and dash as well as in colour. If the values of the first setting are numbers, they are
-    the horizontal axis; otherwise its values, or without settings the objectives, stand side by side. Each value of
-    the further settings gets a view. Views of one unit share a scale; each ``quantity`` has its own. Controls that are
-    columns of the table, such as ``untrained``, are grey means over all runs.
+    Objectives differ in mark and dash as well as in colour. If the first setting is numeric, it is the horizontal
+    axis; otherwise its values, or without settings the objectives, are side by side. Each combination of the other
+    settings gets a view. Views share one scale, except that each ``quantity`` has its own. Controls in columns of the
+    table, such as ``untrained``, are drawn as grey means over all runs.
 
     Parameters
     ----------
@@ -64,9 +64,8 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
     Returns
     -------
     plotly Figure
-        Every trace has ``meta``: ``role`` ("run", "mean" or "control"), ``objective`` and ``view``. A run so far from
-        the others that all others would be squeezed together is left out of the view and named beside it. A single
-        value of each objective is written as a sentence.
+        Every trace has ``meta``: ``role`` ("run", "mean" or "control"), ``objective`` and ``view``. A single run far
+        from all others is outside of the scale, and a note names it. A single value per objective is written as text.
 
     Examples
     --------
@@ -107,7 +106,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
             y |= {"range": ends}
             corner = {"xref": "paper", "xanchor": "right", "y": place[1][1], "yref": "paper", "yanchor": "top"}
             text = escape(f"{run} is outside this scale; the table has it")
-            # Views of one scale have the same note.
+            # Views that share a scale need only one note.
             at = place[0][1] if QUANTITY in measure.by[1:] else 1
             noted = {**corner, "x": at, "text": text, "showarrow": False, "font": {"size": 11}}
             layout.notes += [noted] * (i == 0 or QUANTITY in measure.by[1:])
@@ -154,7 +153,7 @@ def measure_figure(measure: Measure, *, title: str | None = None, theme: Theme =
 
 
 def _free_end(traces: Sequence[go.Scatter], value: float, share: bool) -> dict[str, Any]:
-    """Return where the name of a level has most room: at the right or the left end of its line, above or below it."""
+    """Place the name of a reference where it has most room: at either end of its line, above or below it."""
     x, y = (np.concatenate([np.array(trace[name], dtype=float) for trace in traces]) for name in "xy")
     along = (x - x.min()) / (np.ptp(x) or 1.0)
     aside = (y - value) / (1.0 if share else np.ptp([*y, value]) or 1.0)
@@ -184,7 +183,7 @@ def _unit(measure: Measure, quantity: str = "") -> str:
 
 
 def _finding(measure: Measure) -> str:
-    """Return a title: the measure's name, and what the means over seeds say of its objectives."""
+    """Return a title: the measure's name, and how the objectives compare in their means over seeds."""
     name = escape(measure.name[:1].upper() + measure.name[1:])
     means = measure.table.pivot_table("value", list(measure.by) or ["world"], "objective", sort=False, dropna=False)
     labels = [escape(objective_name(objective)) for objective in means]
@@ -192,7 +191,7 @@ def _finding(measure: Measure) -> str:
         unit = "" if measure.unit == "share" else f" {escape(_unit(measure))}"
         text = ", ".join(f"{label} {mean:.3g}" for label, mean in zip(labels, means.iloc[0], strict=True)) + unit
     elif len(labels) == 2 and measure.better:
-        # Some values cannot differ, such as a floor.
+        # Leave out values that cannot differ, such as a floor.
         gain = (means.iloc[:, 1] - means.iloc[:, 0]) * (1 if measure.better == "higher" else -1)
         differ, above = int((gain.abs() > 1e-9).sum()), int((gain > 1e-9).sum())
         seeds = measure.table.groupby("objective")["seed"].nunique(dropna=False).max() > 1
@@ -204,7 +203,7 @@ def _finding(measure: Measure) -> str:
 
 
 def _sentence(measure: Measure, labels: list[str], theme: Theme) -> Figure:
-    """Return a figure of words: one or two values need no frame."""
+    """Return a figure that writes its one or two values as text."""
     lines = []
     for row, label in zip(measure.table.to_dict("records"), labels, strict=True):
         error = f" ± {row['error']:.2g}" if row["error"] == row["error"] else ""
@@ -222,7 +221,7 @@ def _sentence(measure: Measure, labels: list[str], theme: Theme) -> Figure:
 
 
 def _far(rows: pd.DataFrame) -> tuple[str, list[float]] | None:
-    """Return the run without which the others need much less of the scale, and the range that they need."""
+    """Return the run without which the others need much less of the scale, and their range; None if there is none."""
     runs = {
         key: run["value"].to_numpy(float) for key, run in rows.groupby(["objective", "seed", "model"], dropna=False)
     }
@@ -239,7 +238,7 @@ def _far(rows: pd.DataFrame) -> tuple[str, list[float]] | None:
 
 
 def _views(measure: Measure) -> list[tuple[str, pd.DataFrame]]:
-    """Divide a measure's table by the settings after the first, each part with its name."""
+    """Return a (name, rows) pair for each combination of the settings after the first."""
     if len(measure.by) < 2:
         return [("", measure.table)]
     settings = list(measure.by[1:])
@@ -271,7 +270,7 @@ def _objective(
                 error_y={"type": "data", "thickness": 1, "width": 3, **error}, customdata=run["trials"].tolist(),
                 hovertemplate=f"{escape(model) if pd.isna(seed) else f'{label}, seed {seed}'}<br>%{{y:.4g}}, "
                 "%{customdata} trials<extra></extra>",
-                # The legend shows the mark of a run where means are strokes, which look alike without colour.
+                # Without numbers, means are strokes that look alike without colour, so the legend shows a run's mark.
                 showlegend=first and not numeric and not traces, meta={"role": "run", **meta}, **options,
             )
         )  # fmt: skip
@@ -291,7 +290,7 @@ def _objective(
 
 
 def _controls(rows: pd.DataFrame, view: int, axes: Mapping[str, str]) -> list[go.Scatter]:
-    """Draw the controls that are columns of a table, each the mean over all runs."""
+    """Draw the controls in the columns of a table, each as the mean over all runs."""
     means = {column: rows.groupby("at")[column].mean() for column in _CONTROLS if column in rows}
     return [
         go.Scatter(
@@ -308,7 +307,7 @@ def _controls(rows: pd.DataFrame, view: int, axes: Mapping[str, str]) -> list[go
 
 
 def _value_axis(measure: Measure, rows: pd.DataFrame, i: int, columns: int) -> dict[str, Any]:
-    """Return the vertical axis of a view: a title in the first column, or everywhere where units differ."""
+    """Return the vertical axis of a view, with a title in the first column, or in every view if units differ."""
     axis: dict[str, Any] = {"range": [-0.04, 1.06]} if measure.unit == "share" else {}
     if QUANTITY in measure.by[1:]:
         return {**axis, "title": {"text": escape(_unit(measure, rows[QUANTITY].iloc[0]))}}
@@ -321,18 +320,18 @@ def _value_axis(measure: Measure, rows: pd.DataFrame, i: int, columns: int) -> d
 def probe_offsets(
     measure: Measure, *, baseline: str | None = None, title: str | None = None, theme: Theme = "auto"
 ) -> Figure:
-    """Draw a sweep of probes by the number of steps they read ahead, a view for each site.
+    """Draw a sweep of probes by the number of steps they look ahead, one view per site.
 
-    Each run is a thin line with the standard error of each probe; a thick line is the mean over the seeds of an
-    objective. Objectives differ in dash and mark as well as in colour. Absolute scores are shown with their controls;
-    scores relative to a baseline with its line at zero.
+    Each run is a thin line with the standard error of each probe; the mean over the seeds of an objective is a thick
+    line. Objectives differ in dash and mark as well as in colour. Absolute scores are shown with their controls, scores
+    relative to a baseline with a line at zero.
 
     Parameters
     ----------
     measure : ProbeSweep or Measure
         As `analysis.probe_sweep` returns it, or ``sweep.relative_to("next_token")``, which is the paper's figure 8.
     baseline : str, optional
-        Objective such as ``"next_token"``: beside each view the other objectives minus it, seed by seed.
+        An objective such as ``"next_token"``. A second view then shows the other objectives minus it, seed by seed.
     title : str, optional
         Default the measure's name.
     theme : {"auto", "light", "dark"}
@@ -340,7 +339,7 @@ def probe_offsets(
     Returns
     -------
     plotly Figure
-        Traces as of `measure_figure`; those of controls have ``meta["role"] == "control"``.
+        Traces as in `measure_figure`.
 
     Raises
     ------

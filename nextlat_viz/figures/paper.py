@@ -1,4 +1,4 @@
-"""Figures for print: the widths of venues, dark text of one size on white, a key in words in place of a legend."""
+"""Figures for print: widths of columns and slides, dark text of one size on white, legends written as text."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from nextlat_viz.figures.regrid import ABOVE, room_above, trim
 from nextlat_viz.plotting import INK
 
 _FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
-# Pixels: of the text, and of the smallest text. In a paper these are 7.5 and 6.6 points.
+# Font size of text and of the smallest text, in pixels. In a paper these are 7.5 and 6.6 points.
 _TEXT, _SMALLEST = 12.0, 10.5
-# Points that stay vector; a file of more is slow to open, so that they are drawn as an image inside the axes.
+# Most points drawn as vectors. A file of more is slow to open, so they are drawn as an image inside the axes.
 MOST_VECTOR = 4_000
-# Names at the ends of lines, and pixels between two of them.
+# Most names at the ends of lines, and pixels between two of them.
 _MOST_NAMES, _APART = 5, 13.0
 _LONGEST_TITLE = 200
 _WORDS = "words"
 LETTER = "letter"
-"""Name of the heading that begins with the letter of a part: it stands at the left edge, beside no axis."""
+"""Name of the annotation with a part's letter: it is moved to the left edge of the figure."""
 _LEAST_INCHES, _MOST_INCHES = 1, 100
 _NEAR = 0.15  # share of a view's width or height that is close to its edge
 
@@ -40,7 +40,7 @@ class Options(TypedDict):
 
 
 def _options(inches: float | int, points: float | int, dots: int) -> Options:
-    """Lay a figure out so that text of 12 pixels has some points in print."""
+    """Return the width in pixels at which text of 12 pixels has `points` points in print, with the scale for `dots`."""
     width = round(inches * _TEXT * 72 / points)
     return {"width": width, "scale": dots * inches / width, "inches": inches}
 
@@ -54,7 +54,7 @@ SIZES: dict[str, Options] = {
     "slide": _options(40 / 3, 18, 144),
     "poster": _options(16, 24, 200),
 }
-# Pixels that a view needs beside others.
+# Least width of a view in a row of views, in pixels.
 LEAST_VIEW = 110
 
 
@@ -91,7 +91,7 @@ def print_options(size: str | float | int = "column") -> Options:
 
 
 def on_white(figure: go.Figure) -> go.Figure:
-    """Return a copy with dark text on white, for any theme it was drawn in.
+    """Return a copy with dark text on white, whatever theme the figure was drawn in.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def on_white(figure: go.Figure) -> go.Figure:
     'white'
     """
     ink, others = themes.ink("light"), {themes.ink("dark"), themes.ink("auto"), INK}
-    # Part by part: as a whole, plotly would encode the arrays.
+    # Convert each trace: converting the whole figure would encode the arrays.
     layout = {name: part for name, part in figure.layout.to_plotly_json().items() if name != "template"}
     traces = [trace.to_plotly_json() for trace in figure.data]
     paper = go.Figure(_replaced(traces, others, ink), _replaced(layout, others, ink))
@@ -108,7 +108,7 @@ def on_white(figure: go.Figure) -> go.Figure:
 
 
 def on_paper(figure: go.Figure) -> go.Figure:
-    """Return a copy `on_white` in one font and size, without hover texts; many points will be drawn as an image."""
+    """Return a copy `on_white` in one font and size, without hover texts, and with many points as WebGL (an image)."""
     paper = on_white(figure)
     paper.update_layout(font={"family": _FONT, "size": _TEXT}, hovermode=False)
     fonts: list[Any] = [item.font for item in paper.layout.annotations]
@@ -140,7 +140,7 @@ def on_paper(figure: go.Figure) -> go.Figure:
             content["cliponaxis"] = False
         if trace.type in ("scatter", "scattergl"):
             many = total > MOST_VECTOR and (trace.type == "scattergl" or _length(content.get("x", ())) > MOST_VECTOR)
-            # What lies over points that are an image must be one too.
+            # Marks above points that become an image must become one too, or they would lie below it.
             kind = go.Scattergl if many else go.Scatter
             traces.append(kind(**{name: part for name, part in content.items() if not (many and name == "cliponaxis")}))
         else:
@@ -151,7 +151,7 @@ def on_paper(figure: go.Figure) -> go.Figure:
 
 
 def fitted(figure: go.Figure, width: int) -> go.Figure:
-    """Return a copy of some pixels' width: headings broken into lines, legend and words in text that fits below."""
+    """Return a copy `width` pixels wide: headings broken into lines, the legend and words as text below."""
     paper = go.Figure(figure)
     words = take_words(paper)
     below = [item for item in paper.layout.annotations if _is_below(item)]
@@ -176,7 +176,7 @@ def fitted(figure: go.Figure, width: int) -> go.Figure:
 
 
 def with_words(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
-    """Write lines below a figure as `with_lines` does, that `take_words` takes away for a figure of another width."""
+    """Write lines below a figure as `with_lines`, so that `take_words` can remove them for another width."""
     before = margins(figure)["b"]
     with_lines(figure, lines, width)
     figure.layout.annotations[-1].name = _WORDS
@@ -185,7 +185,7 @@ def with_words(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
 
 
 def take_words(figure: go.Figure) -> list[str]:
-    """Take the lines of `with_words` off a figure."""
+    """Remove the lines that `with_words` wrote from a figure, and return them."""
     note = next((item for item in figure.layout.annotations if item.name == _WORDS), None)
     if note is None:
         return []
@@ -197,14 +197,14 @@ def take_words(figure: go.Figure) -> list[str]:
 
 
 def _length(values: Any) -> int:
-    """Count the values of a trace, which plotly may have encoded."""
+    """Count the values of a trace, also if plotly has encoded them."""
     if isinstance(values, Mapping):
         return len(values["bdata"]) * 3 // 4 // np.dtype(values["dtype"]).itemsize
     return len(values)
 
 
 def names_inside(figure: go.Figure) -> None:
-    """Move names on a coloured ground, such as those of corners, inside the view where they would cross its edge."""
+    """Move names with a background, such as those of corners, into the view if they would cross its edge."""
     for item in figure.layout.annotations:
         if not (item.bgcolor and _is_inside(item)):
             continue
@@ -213,25 +213,25 @@ def names_inside(figure: go.Figure) -> None:
             item.update(xanchor="left" if x < _NEAR else "right" if x > 1 - _NEAR else "center", xshift=0)
         y = _share(figure.layout[f"yaxis{item.yref[1:]}"], item.y)
         if y is not None and not _NEAR <= y <= 1 - _NEAR:
-            # At the edge itself: of a small view, the corner is closer to the edge than a name is high.
+            # Align with the edge: in a small view, the corner is closer to the edge than the height of a name.
             edge = int(y > 0.5)
             item.update(yref=f"{item.yref} domain", y=edge, yanchor="top" if edge else "bottom", yshift=0)
 
 
 def _is_inside(item: Any) -> bool:
-    """Whether an annotation stands at a point of a view."""
+    """Whether an annotation is placed by the data of a view."""
     return bool(re.fullmatch(r"x\d*", item.xref or "") and re.fullmatch(r"y\d*", item.yref or ""))
 
 
 def _share(axis: Any, value: Any) -> float | None:
-    """Return how far along an axis a value is, or None where that is not known."""
+    """Return the position of a value along an axis, from 0 to 1, or None if the range is not known."""
     if axis.range is None or not isinstance(value, (int, float)):
         return None
     return float((value - axis.range[0]) / (axis.range[1] - axis.range[0]))
 
 
 def _is_below(item: Any) -> bool:
-    """Whether an annotation stands under the whole figure."""
+    """Whether an annotation is below the whole figure."""
     return (
         item.xref == item.yref == "paper" and (item.y or 0) <= 0.01 and item.yanchor != "bottom" and not item.textangle
     )
@@ -243,7 +243,7 @@ def _is_picture(figure: go.Figure) -> bool:
 
 
 def with_lines(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
-    """Write lines of plotly's HTML below a figure, broken to its width; the figure grows in height."""
+    """Write lines of plotly's HTML below a figure, broken to `width`; the figure grows in height."""
     margin, size = margins(figure), 11.0
     text = broken_lines(lines, width - 8, size)
     place = {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": size}}
@@ -254,7 +254,7 @@ def with_lines(figure: go.Figure, lines: list[str], width: int) -> go.Figure:
 
 
 def _title_as_heading(figure: go.Figure, width: int) -> None:
-    """Make the title a heading above all others, broken where it does not fit."""
+    """Make the title a heading above all others, broken into lines that fit."""
     text, margin = figure.layout.title.text, margins(figure)
     if text:
         text = textwrap.shorten(text, _LONGEST_TITLE, placeholder=" …") if "<" not in text else text
@@ -268,7 +268,7 @@ def _title_as_heading(figure: go.Figure, width: int) -> None:
 
 
 def _name_lines(figure: go.Figure, width: int) -> bool:
-    """Write the names of a few lines at their ends, in place of a legend; returns whether that was possible."""
+    """Write the names of a few lines at their ends instead of in a legend; return whether that was possible."""
     named = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
     axes = {(trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data if "xaxis" in trace}
     lines = [trace for trace in named if trace.type == "scatter" and "lines" in (trace.mode or "lines")]
@@ -308,7 +308,7 @@ def _name_lines(figure: go.Figure, width: int) -> bool:
     figure.layout.yaxis.range = [low, high]
     for place, (_, trace) in zip(places, ends, strict=True):
         color = trace.line.color or themes.ink("light")
-        # At the size of the text that `on_paper` gives to all.
+        # As large as the numbers at the axes.
         figure.add_annotation(
             xref="x domain", yref="y domain", x=1, y=place / tall, text=trace.name, showarrow=False,
             xanchor="left", yanchor="middle", xshift=4, font={"size": 11, "color": color},
@@ -318,7 +318,7 @@ def _name_lines(figure: go.Figure, width: int) -> bool:
 
 
 def _replaced(value: Any, colors: set[str], ink: str) -> Any:
-    """Replace colours that stand for the text's, in a figure drawn for another page."""
+    """Replace the text colours of other themes by `ink`."""
     if isinstance(value, str):
         return ink if value in colors else value
     if isinstance(value, Mapping):
@@ -329,7 +329,7 @@ def _replaced(value: Any, colors: set[str], ink: str) -> Any:
 
 
 def plain_html(text: str) -> str:
-    """Reduce a page's HTML to the tags that plotly draws.
+    """Reduce HTML to the tags that plotly draws.
 
     Examples
     --------

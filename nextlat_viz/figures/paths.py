@@ -1,4 +1,4 @@
-"""A path through points that fades towards the past and points forward."""
+"""A path through points that fades towards the past, with an arrow head at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from nextlat_viz.figures import theme as themes
 
-# Parts of a path by age, oldest first: from how many steps ago, to how many, opacity and width relative to the newest.
+# Older parts of a path: first and last number of steps ago, opacity, and width relative to the newest part.
 _AGES = ((1, 5, 0.5, 0.7), (5, 10**9, 0.2, 0.5))
 _HEAD = 11.0
 
@@ -19,8 +19,8 @@ def fading_path(
 ) -> list[dict[str, Any]]:
     """Return what plotly needs to draw a path in three parts: the oldest steps, later ones, and the newest.
 
-    The newest step has an arrow head at its end. Both axes must have one scale, or it points elsewhere. A part may be
-    empty, so that a longer path has as many parts.
+    The newest step has an arrow head at its end, whose direction is right only if both axes have one scale. Parts may
+    be empty: a path of any length has three.
 
     Examples
     --------
@@ -46,5 +46,5 @@ def fading_path(
 
 
 def ring_sizes(n: int) -> list[float]:
-    """Return the sizes of the marks along a path of n points: nothing but a ring at its end."""
+    """Return the sizes of the marks along a path of n points: zero except for the ring at its end."""
     return [0.0] * (n - 1) + [16.0] * (n > 0)

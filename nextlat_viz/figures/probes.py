@@ -23,10 +23,7 @@ _LOWEST = -0.5
 
 
 def scores(*results: ProbeResult) -> list[str]:
-    """Write the held-out score of probes of one kind, then each control that they have.
-
-    Numbers have two digits, with a minus sign for print and none on zero.
-    """
+    """Write the held-out score of probes of one kind, then each of their controls, with a typographic minus sign."""
     names = {METRICS[results[0].metric]: "score", "shuffled": "shuffled", "untrained": "untrained", "chance": "chance"}
     known = {name: [getattr(result, field) for result in results] for name, field in names.items()}
     return [
@@ -52,9 +49,9 @@ def probe_overview(
     results : sequence of ProbeResult
         One per model, all of one target.
     by_site : sequence of DataFrame or None, optional
-        For each model what `analysis.probe_sites` returns.
+        For each model, what `analysis.probe_sites` returns.
     by_position : sequence of DataFrame or None, optional
-        For each model what `analysis.probe_positions` returns.
+        For each model, what `analysis.probe_positions` returns.
     labels : sequence of str, optional
         Names of the models; default those in the results.
     site : str, optional
@@ -64,8 +61,8 @@ def probe_overview(
     Returns
     -------
     plotly Figure
-        The third view's traces have ``meta["role"] == "position"``, their points one per position; the second view's
-        "site", one per layer.
+        Traces of the second view have ``meta["role"] == "site"`` and a point per layer, those of the third "position"
+        and a point per position.
 
     Raises
     ------
@@ -77,7 +74,7 @@ def probe_overview(
     metric, source = METRICS[results[0].metric], escape(results[0].site)
     labels = distinct(result.label for result in results) if labels is None else labels
     names, colors = [escape(label) for label in labels], themes.model_colors(labels)
-    by_site, by_position = (list(given) or [None] * len(results) for given in (by_site, by_position))
+    by_site, by_position = (list(tables) or [None] * len(results) for tables in (by_site, by_position))
     lowest = _lowest(results, by_site, by_position)
     scale = {"range": [lowest, 1.06], "zeroline": True, "zerolinecolor": "rgba(128,128,128,0.5)", "zerolinewidth": 1}
     rows = {
@@ -121,11 +118,11 @@ def _mark(site: str | None, by_site: Sequence[pd.DataFrame | None]) -> list[dict
 
 
 def _lowest(results: Sequence[ProbeResult], *tables: Sequence[pd.DataFrame | None]) -> float:
-    """Return the start of the score axis: below every score, but a very low R2 must not flatten the good ones."""
+    """Return the start of the score axis: below every score, but not so low that good scores look alike."""
     scores = [0.0]
     for result in results:
         scores += [value for value in (result.score, result.shuffled, result.untrained) if value is not None]
-    for table in (table for given in tables for table in given if table is not None):
+    for table in (table for group in tables for table in group if table is not None):
         scores += [value for name in ("score", "shuffled", "untrained") if name in table for value in table[name]]
     return max(float(np.nanmin(scores)), _LOWEST) - 0.06
 

@@ -1,4 +1,4 @@
-"""What a figure was made from: kept in the figure, recorded beside its file, and written as its caption."""
+"""Provenance of a figure: stored in the figure, in a JSON file next to its file, and written as its caption."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LIBRARIES = ("nextlat-viz", "plotly", "kaleido", "numpy", "anndata", "scikit-le
 
 
 def provenance_of(*latents: AnnData) -> dict[str, Any]:
-    """Return what a sidecar should record of latents: checkpoints, hashes of their weights, hashes of the episodes."""
+    """Return the provenance of latents: checkpoints, hashes of their weights, hashes of the episodes."""
     from nextlat_viz.latents import metas
 
     models = []
@@ -43,7 +43,7 @@ def provenance_of(*latents: AnnData) -> dict[str, Any]:
 
 
 def provenance_record(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a file: its name, parameters, the versions of the libraries, and the time."""
+    """Return the record of a figure's file: its name, parameters, versions of the libraries, and the time."""
     versions = {"python": platform.python_version()}
     for library in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
@@ -58,7 +58,7 @@ def provenance_text(name: str, parameters: Mapping[str, Any]) -> str:
 
 
 def provenance_in(figure: go.Figure) -> dict[str, Any]:
-    """Return what a figure of a studio, or one composed of such figures, says of itself: facts and caption."""
+    """Return the facts and caption stored in a figure of a studio, or in one composed of such figures."""
     own = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
     if not own.get("about"):
         return {}
@@ -74,28 +74,19 @@ def with_provenance(
     probes: Sequence[ProbeResult] = (),
     **more: Any,
 ) -> go.Figure:
-    """Keep in a figure what `figure_caption` and the record beside its file say of it; returns the figure.
+    """Store in a figure the facts for `figure_caption` and for the record of its file; return the figure.
 
-    `title` is its question, `view` what is drawn, `probes` those whose readings it shows; `more` goes to the record.
+    `title` is its question, `view` says what is drawn, `probes` are those whose predictions it shows; `more` goes to
+    the record.
     """
-    known = (
-        "label",
-        "name",
-        "target",
-        "site",
-        "metric",
-        "score",
-        "interval",
-        "shuffled",
-        "untrained",
-        "chance",
-        "step",
-    )
+    fields = (
+        "label", "name", "target", "site", "metric", "score", "interval", "shuffled", "untrained", "chance", "step",
+    )  # fmt: skip
     facts = {
         "title": title, "view": view, "rows": latents[0].n_obs, "episodes": int(latents[0].obs["episode"].nunique()),
         **provenance_of(*latents),
         "probes": [
-            {name: getattr(probe, name) for name in known} | {"held-out episodes": int(probe.test_episodes.size)}
+            {name: getattr(probe, name) for name in fields} | {"held-out episodes": int(probe.test_episodes.size)}
             for probe in probes
         ],
         **more,
@@ -107,9 +98,9 @@ def with_provenance(
 def figure_caption(figure: go.Figure) -> str:
     """Write the caption of a figure of a studio, or of one composed of such figures.
 
-    It names each part, the models with their objective, seed and training steps, the rows and episodes, and for
-    probes the held-out score with its 95 % bootstrap interval over episodes and the controls. Every number comes from
-    the results that the figure was drawn from. Empty for a figure that does not say what it was made from.
+    It names each part, the models with their objective, seed and training steps, and the rows and episodes. For
+    probes it gives the held-out score, its 95 % bootstrap interval over episodes, and the controls. Every number comes
+    from the results drawn in the figure. Empty for a figure without stored facts.
 
     Parameters
     ----------
@@ -141,7 +132,7 @@ def figure_caption(figure: go.Figure) -> str:
 
 
 def _shared(parts: Sequence[tuple[str, dict[str, Any]]], write: Any) -> list[str]:
-    """Write a sentence for each part, once where several parts have the same; letters where not all have it."""
+    """Write the sentence of each part; parts with the same sentence share it, with their letters unless all do."""
     groups: dict[str, list[str]] = {}
     for letter, part in parts:
         if text := write(part):

@@ -1,4 +1,4 @@
-"""The figure of a string that models and the ideal observer read: surprise, the next token, and the path of beliefs."""
+"""Figure of a string read by models and the ideal observer: surprise, next token, and path of beliefs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis import Trajectory
     from nextlat_viz.analysis.reading import StringReading
 
-# Bars that can be told apart in a narrow view, and letters that fit under the surprise.
+# Most bars in a narrow view; letters that fit below the surprise, and letters of the longest token there.
 _BARS, _ACROSS, _LONGEST = 8, 48, 5
 _FAINT = 0.45
 BEFORE = "before the change"
@@ -36,17 +36,17 @@ def string_figure(
     original_paths: Mapping[str, Trajectory] | None = None,
     theme: Theme = "auto",
 ) -> Figure:
-    """Draw the surprise of each token, what is predicted after one of them, and the path of the belief.
+    """Draw the surprise of each token, the prediction after one of them, and the path of the belief.
 
     Parameters
     ----------
     reading : StringReading
     position : int
-        What is predicted after so many tokens, from 0, is drawn as bars.
+        The number of tokens, from 0, after which the prediction is drawn as bars.
     original : StringReading, optional
         A string to compare with: its curves are faint and dashed, and tokens that differ from it are marked.
     paths, original_paths : dict of label to Trajectory, optional
-        Paths of both strings, as `StringReading.path` returns them; without them there is no third view.
+        Paths of both strings, as `StringReading.path` returns them; without `paths` there is no third view.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -118,7 +118,7 @@ def difference(
     before: Mapping[str, Trajectory],
     position: int,
 ) -> str:
-    """Say in a sentence how much the surprise and the belief changed with the string."""
+    """Describe how much the surprise and the belief changed with the string."""
     changed, names = reading.changed(original), reading.world.vocabulary
     if not changed.size:
         return ""
@@ -141,7 +141,7 @@ def difference(
 
 
 def _looks(names: Sequence[str], models: Sequence[str]) -> list[dict[str, Any]]:
-    """Return colour, dash, mark and hatching of every reader; the ideal observer is wide and grey."""
+    """Return colour, dash, mark and hatching of every reader; the ideal observer gets a wide grey line."""
     colors = dict(zip(models, themes.model_colors(models), strict=True))
     looks = []
     for name in names:
@@ -160,7 +160,7 @@ def _views(
     shown: Sequence[str],
     paths: Mapping[str, Trajectory] | None,
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str] | None]:
-    """Add the views of the surprise, of what is predicted, and of the paths."""
+    """Add the views of the surprise, of the prediction, and of the paths."""
     columns = [[0.0, 0.38], [0.45, 0.59], [0.74, 1.0]] if paths else [[0.0, 0.58], [0.68, 1.0]]
     tokens = [escape(shorten(reading.world.vocabulary[token], 8)) for token in reading.tokens]
     fit = sum(map(len, tokens)) + len(tokens) <= _ACROSS and max(map(len, tokens), default=0) <= _LONGEST
@@ -169,7 +169,7 @@ def _views(
     }  # fmt: skip
     if fit:
         x |= {"tickvals": list(range(1, len(tokens) + 1)), "ticktext": tokens}
-    # At least a bit high: noise of a thousandth of a bit would look like surprise.
+    # At least 1 bit: else noise of a thousandth of a bit would look like surprise.
     peak = np.nanmax([1.0, *reading.surprise.iloc[:, 2:].to_numpy().ravel()])
     y = {"range": [0, 1.08 * float(peak)], "title": {"text": "surprise (bits)"}}
     surprise = layout.view(columns[0], [0.0, 1.0], x=x, y=y, title="Surprise")
@@ -191,7 +191,7 @@ def _views(
 
 
 def _band(place: int, color: str, width: float) -> dict[str, Any]:
-    """Mark a token in the view of the surprise: a band, or a dotted line without a width."""
+    """Mark a token in the view of the surprise by a band, or by a dotted line if `width` is 0."""
     line = {"width": 0} if width else {"color": color, "width": 1.5, "dash": "dot"}
     look = {"fillcolor": color, "layer": "below"} if width else {}
     across = {"x0": place - width, "x1": place + width, "xref": "x"}
@@ -228,7 +228,7 @@ def _paths(
     position: int,
     axes: Mapping[str, str],
 ) -> list[go.Scatter]:
-    """Draw the exact path and those read from the models, with a mark at the position; earlier ones without marks."""
+    """Draw the exact path and the models' paths, with a mark at the position; paths of the original without marks."""
     if not paths:
         return []
     exact = next(iter(paths.values())).exact_coordinates

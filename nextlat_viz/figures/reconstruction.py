@@ -1,4 +1,4 @@
-"""The streets that a model's rides imply, drawn on the true map."""
+"""Maps of the streets implied by a model's rides, drawn on the true map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nextlat_viz.analysis.behaviour.reconstruction import MapReconstruction
     from nextlat_viz.worlds import World
 
-# Width and dash differ too, for readers who see no colour.
+# Width and dash differ too, for colour-blind people.
 _LOOKS: dict[str, dict[str, Any]] = {
     "true": {"color": themes.MODELS["nextlat"], "width": 3},
     "unused": {"color": MISSING, "width": 1.5, "dash": "dot"},
@@ -40,16 +40,16 @@ def reconstruction(
     height: int | None = None,
     theme: Theme = "auto",
 ) -> Figure:
-    """Draw the true streets that rides use and do not use, and the streets they would need that do not exist.
+    """Draw the true streets that rides use or do not use, and the invented streets that rides would need.
 
-    Used streets are solid and wide, unused ones dotted, invented ones thin, dashed and bent, with an arrow head at
-    their end. Each half of a two-way street is the way that leaves its end. The hover text of an invented street
-    gives its direction.
+    Used streets are solid and wide, unused streets dotted, invented streets thin, dashed and bent, with an arrow head
+    at their end. Each half of a two-way street stands for the direction that leaves the nearer end. The hover text of
+    an invented street gives its direction.
 
     Parameters
     ----------
     result : MapReconstruction
-        Or its ``control``.
+        A result or its ``control``.
     world : Taxi
         The world of the rides.
     title : str, optional
@@ -62,12 +62,12 @@ def reconstruction(
     -------
     plotly Figure
         In traces whose ``meta["role"]`` is "true", "unused" or "invented", streets are lines with gaps between them;
-        "heads" are the ends of invented ones. East is right and north is up, one unit as long across as up.
+        "heads" are the arrow heads of invented streets. East is right and north is up; both axes have one scale.
 
     Raises
     ------
     ValueError
-        If the result is not of this world's streets.
+        If the result is for the streets of another world.
     UnknownNameError
         For another theme.
 
@@ -90,7 +90,7 @@ def reconstruction(
             "was made in"
         )
     ground = draw_map(streets, width=width, height=height)
-    # The world's map gives the frame and the names of places; its streets are drawn again below, by kind.
+    # Keep the frame and the names of places from the world's map; the streets are drawn below, by kind.
     figure = Figure(
         data=[trace for trace in ground.data if trace.mode == "markers" and trace.hoverinfo == "text"],
         layout=ground.layout,
@@ -103,7 +103,7 @@ def reconstruction(
     counts = {part: count for part, (count, _) in result.counts.items()}
     for part, (x, y) in lines.items():
         figure.add_scatter(
-            # A trace without points would vanish from the legend.
+            # [None]: the legend leaves out a trace without points.
             x=x if len(x) else [None],
             y=y if len(y) else [None],
             mode="lines",
@@ -125,7 +125,7 @@ def reconstruction(
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "top", "itemsizing": "trace"},
         margin_b=72,
     )
-    # The note of the world's map describes other lines; only its attribution stays.
+    # Replace the note of the world's map, which describes other lines, but keep its attribution.
     figure.layout.annotations = ()
     figure.add_annotation(
         text=escape(f"{unplaced} {streets.attribution}." if streets.attribution else unplaced),
@@ -143,7 +143,7 @@ def reconstruction(
 def maps_side_by_side(
     results: Mapping[str, MapReconstruction], world: World, *, height: int = 340, theme: Theme = "auto"
 ) -> Figure:
-    """Draw the maps of several models beside each other, and the control of the last: true rides with as many errors.
+    """Draw the maps of several models side by side, and the last one's control: true rides with as many errors.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def maps_side_by_side(
     Returns
     -------
     plotly Figure
-        A heading gives the number of invented streets and of rides that could not be placed.
+        The heading of each map gives the number of invented streets and of rides that could not be placed.
 
     Examples
     --------
@@ -169,11 +169,11 @@ def maps_side_by_side(
     >>> maps_side_by_side({"true rides": true}, world).layout.annotations[0].text
     '<b>true rides: 0<br>invented, 0 of 20<br>rides not placed</b>'
     """
-    every = dict(results)
+    maps = dict(results)
     if results and (control := list(results.values())[-1].control) is not None:
-        every["control"] = control
+        maps["control"] = control
     drawn = {}
-    for label, result in every.items():
+    for label, result in maps.items():
         counts, rides = {part: count for part, (count, _) in result.counts.items()}, len(result.placed)
         about = f"{counts['invented']:,} invented, {counts['unplaced']:,} of {rides:,} rides not placed"
         figure = reconstruction(result, world, theme=theme)
@@ -186,7 +186,7 @@ def maps_side_by_side(
 def _leaving(
     streets: Streets, chosen: Bool[np.ndarray, " edges"]
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return some of the true streets, with gaps: one-way streets whole, of others the half next to their start."""
+    """Return lines of the chosen true streets, with gaps: whole one-way streets, else the half next to the start."""
     source, target = streets.edges.T
     nodes = len(streets.nodes)
     both_ways = np.isin(target * nodes + source, source * nodes + target)
@@ -203,7 +203,7 @@ def _leaving(
 def _bowed(
     streets: Streets, invented: Int[np.ndarray, "streets 3"]
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return invented streets, bent to the right: some join places that a true street joins too."""
+    """Return lines of invented streets, bent to the right: some connect places that a true street connects too."""
     source, target = invented[:, 0], invented[:, 2]
     east, north = streets.x[target] - streets.x[source], streets.y[target] - streets.y[source]
     gap = np.full(len(source), np.nan)

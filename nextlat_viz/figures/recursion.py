@@ -1,4 +1,4 @@
-"""Recursive models step by step: what they solve and which steps help, and the board at every step."""
+"""Recursive models step by step: puzzles solved, steps that help, and the board at every step."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from nextlat_viz.latents import Thinking
 
 _AXES = {"step": "recursion step", "passes": "forward passes of the network"}
-# A step is drawn as dead where its margin is under this share of the model's largest.
+# A step is dead if its margin is below this share of the model's largest.
 _DEAD = 0.01
-# Margins smaller than this share are drawn at it.
+# Smaller shares are drawn at this one.
 _LEAST = 1e-4
 _COLUMNS = 8
 _CHANGED = "#009E73"
@@ -46,19 +46,19 @@ def thinking_curves(
     title: str = "",
     theme: Theme = "auto",
 ) -> Figure:
-    """Draw the share of solved puzzles after every recursion step, each run a line, and how much each step helps.
+    """Draw the share of solved puzzles after every recursion step, one line per run, and how much each step helps.
 
-    A line is dotted past the last step that was taken in training, which has a large mark. An objective's mean over its
-    seeds is thick.
+    A large mark is the last step taken in training; after it the line is dotted. A thick line is an objective's mean
+    over its seeds.
 
     Parameters
     ----------
     solved : Measure
         As `analysis.solved_by_step` returns it.
     margins : Measure, optional
-        As `analysis.advantage_margin` returns it: a second view has the size of each step's mean advantage margin as a
-        share of the model's largest. Steps below the line at 1 % are dead; open marks are negative margins, of steps
-        that hurt.
+        As `analysis.advantage_margin` returns it, for a second view: the size of each step's mean advantage margin, as
+        a share of the model's largest. Steps below the line at 1 % are dead. Open marks are negative margins: the step
+        hurts.
     x : {"step", "passes"}
         The horizontal axis of the first view. Forward passes compare models at equal compute.
     cursor : int, optional
@@ -132,12 +132,12 @@ def thinking_curves(
 
 
 def _tick(steps: pd.Series) -> int:
-    """Steps between ticks."""
+    """Return the number of steps between ticks."""
     return max(1, int(steps.max()) // 8)
 
 
 def _curves(rows: pd.DataFrame, x: str, label: str, color: str, i: int, axes: Mapping[str, str]) -> list[go.Scatter]:
-    """The runs of one objective: lines up to the last trained step, dotted ones past it, marks, and the mean."""
+    """Draw the runs of one objective: solid to the last trained step, a mark there, dotted after it; and their mean."""
     name = escape(label)
     objective = str(rows["objective"].iloc[0])
     traces, first = [], True
@@ -182,7 +182,7 @@ def _curves(rows: pd.DataFrame, x: str, label: str, color: str, i: int, axes: Ma
 
 
 def _margins(rows: pd.DataFrame, looks: Mapping[str, tuple[str, str]], axes: Mapping[str, str]) -> list[go.Scatter]:
-    """The size of each run's margins as a share of its largest; open marks are negative."""
+    """Draw the size of each run's margins as a share of its largest; open marks are negative."""
     traces = []
     for i, objective in enumerate(looks):
         label, color = looks[objective]
@@ -252,8 +252,8 @@ def thinking_boards(
             raise ValueError(f"the answers of {label} are to world {world.name!r}, and boards are of 'queens'")
         if not 0 <= puzzle < len(thinking.puzzles):
             raise ValueError(f"puzzle={puzzle}: there are {len(thinking.puzzles)}, from 0")
-        wanted = range(1, thinking.steps + 1) if steps is None else [steps] if isinstance(steps, int) else steps
-        for step in wanted:
+        chosen = range(1, thinking.steps + 1) if steps is None else [steps] if isinstance(steps, int) else steps
+        for step in chosen:
             if not 1 <= step <= thinking.steps:
                 raise ValueError(f"step {step} of {label}: there are steps 1 to {thinking.steps}")
             views.append((label, thinking, step, world.size))
@@ -292,7 +292,7 @@ def thinking_boards(
 
 
 def _situation(thinking: Thinking, puzzle: int, step: int) -> str:
-    """What is true of an answer, in two short lines."""
+    """Describe an answer in two short lines."""
     facts = {name: int(values[puzzle, step - 1]) for name, values in thinking.facts().items()}
     if facts["solved"]:
         text = "solved"
@@ -304,7 +304,7 @@ def _situation(thinking: Thinking, puzzle: int, step: int) -> str:
 
 
 def _board(thinking: Thinking, puzzle: int, step: int, axes: Mapping[str, str]) -> list[Any]:
-    """The probability of a queen in every cell, the queens given and answered, their conflicts, and what changed."""
+    """Draw the probability of a queen in every cell, given and answered queens, their conflicts and changed cells."""
     world = thinking.world
     assert isinstance(world, Queens)
     size, tokens, answers = world.size, thinking.puzzles.tokens[puzzle], thinking.answers()[puzzle]
@@ -318,9 +318,9 @@ def _board(thinking: Thinking, puzzle: int, step: int, axes: Mapping[str, str]) 
         x=middle, y=middle, z=queen.reshape(size, size), zmin=0, zmax=1, colorscale=shades, showscale=False,
         customdata=names, hovertemplate="%{customdata}: queen %{z:.2f}<extra></extra>", meta={"role": "queen"}, **axes,
     )  # fmt: skip
-    given, found = np.flatnonzero(tokens), np.flatnonzero(answer)
+    given, queens = np.flatnonzero(tokens), np.flatnonzero(answer)
     # A given queen that the answer leaves out stays visible, framed as changed.
-    marks = [("answer", np.setdiff1d(found, given), ANSWER), ("given", given, GIVEN)]
+    marks = [("answer", np.setdiff1d(queens, given), ANSWER), ("given", given, GIVEN)]
     traces = [heat]
     traces += [
         go.Scatter(**crowns(cells, size), fillcolor=color, meta={"role": role}, **axes) for role, cells, color in marks

@@ -1,4 +1,4 @@
-"""The views of a figure laid out again for another width: smaller, in more rows, with the room for their texts kept."""
+"""Lay out the views of a figure again for another width: smaller, in more rows, with room for their texts."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import plotly.graph_objects as go
 
 from nextlat_viz.figures.layout import GAP, broken_lines, column_domains, margins
 
-_PAGE = 900  # pixels of a figure that says no width
+_PAGE = 900  # width in pixels of a figure that has none set
 _LINE, _AXIS = 15, 34  # pixels of a line of a heading, and below a view
 _EDGE = 1e-3
-# Height of a view as shares of its width; of planes, whose axes have one scale, too.
+# Least and greatest height of a view as a share of its width, also for planes, whose axes have one scale.
 _FLATTEST, _TALLEST = 0.45, 1.1
-# More points than this get smaller in a smaller view.
+# In a smaller view, the marks of a trace with more points than this get smaller.
 _MANY = 200
 ABOVE = 5
 """Pixels above the highest heading."""
 _LETTER = 6.2  # pixels of a letter at an axis
-# Pixels that the title of an axis may be wider than its view, and between names that are turned a little.
+# Pixels: by which the title of an axis may be wider than its view; between names at which turning them by 30° suffices.
 _ASIDE, _SLANTED = 12, 30
 
 
 class _View(NamedTuple):
-    """The number of a view's axes, and its place across and up."""
+    """The number of a view's axes, and its horizontal and vertical domain."""
 
     number: str
     across: tuple[float, float]
@@ -33,10 +33,10 @@ class _View(NamedTuple):
 
 
 def regridded(figure: go.Figure, most: int, room: int, height: int | None = None) -> go.Figure:
-    """Return a copy for some pixels of width, with at most so many views in a row.
+    """Return a copy `room` pixels wide, with at most `most` views in a row.
 
-    Views keep their proportions within limits, or have a `height`; texts keep their size and distance to their view.
-    What was left free above the first row and below the last becomes a margin.
+    Views keep their proportions within limits, or get a `height`; texts keep their size and distance to their view.
+    Free space above the first row and below the last becomes a margin.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
     inside = (figure.layout.height or 450) - margin["t"] - margin["b"]
     across = (figure.layout.width or _PAGE) - margin["l"] - margin["r"]
     if any(len(row) > most for row in _rows(views)):
-        # Room for the numbers at the axes of what is now the first column.
+        # Make room for the numbers at the axes of views that move to the first column.
         margin["l"] += max(min(view.across[0] for view in views) * across, _AXIS)
         margin["r"] += (1 - max(view.across[1] for view in views)) * across
     sides = margin["l"] + margin["r"]
@@ -60,7 +60,7 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
     rows = _rows(views)
     top, low = (1 - rows[0][0].up[1]) * inside, rows[-1][0].up[0] * inside
     gaps = [(upper[0].up[0] - lower[0].up[1]) * inside for upper, lower in itertools.pairwise(rows)]
-    # A row of too many views becomes several, as far apart as a heading and an axis take.
+    # A row of too many views becomes several rows, with room for a heading and an axis between them.
     lines = [item.text.count("<br>") + 1 for item in new.layout.annotations if _is_heading(item, views)]
     between = max(_AXIS, low) + _LINE * max(lines, default=0) + 8
     places: list[tuple[_View, list[float], float, float]] = []  # view, across, top and height in pixels
@@ -69,7 +69,7 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
         parts = -(-len(row) // most)
         split = parts > 1
         columns = column_domains(-(-len(row) // parts), GAP * 1.5)
-        # Headings that are narrower take more lines; those of the first row have a margin.
+        # Narrower headings take more lines. Those of the first row are in the margin.
         gained = _LINE * max(
             _lines_gained(new, view, (columns[0][1] if split else view.across[1] - view.across[0]) * (room - sides))
             for view in row
@@ -78,7 +78,7 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
         between_parts = between + gained
         for j, view in enumerate(row):
             part, column = divmod(j, len(columns))
-            # The number of its new row stands in for where it begins.
+            # Store the number of the new row for now; the loop below replaces it by the row's top.
             place = columns[column] if split else list(view.across)
             wide = (place[1] - place[0]) * max(room - sides, 1)
             shape = (view.up[1] - view.up[0]) * inside / max((view.across[1] - view.across[0]) * across, 1)
@@ -103,7 +103,7 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
 
 
 def _lines_gained(figure: go.Figure, view: _View, wide: float) -> int:
-    """Return by how many lines the heading of a view grows in some pixels of width."""
+    """Return by how many lines the heading of a view grows when the view is `wide` pixels wide."""
     headings = [
         item.text.split("<br>") for item in figure.layout.annotations
         if _is_heading(item, [view]) and view.across[0] - _EDGE <= item.x < view.across[1]
@@ -112,7 +112,7 @@ def _lines_gained(figure: go.Figure, view: _View, wide: float) -> int:
 
 
 def _plane_shape(figure: go.Figure, view: _View) -> float | None:
-    """Return the height of a view that shrinks to one scale for both axes, as a share of its width; None for others."""
+    """Return height / width of a view whose domain shrinks to one scale for both axes; None for other views."""
     x, y = figure.layout[f"xaxis{view.number}"], figure.layout[f"yaxis{view.number}"]
     if not y.scaleanchor or "domain" not in (x.constrain, y.constrain):
         return None
@@ -121,7 +121,7 @@ def _plane_shape(figure: go.Figure, view: _View) -> float | None:
 
 
 def _extent(figure: go.Figure, axis: Any, name: str) -> float:
-    """Return the length of an axis, or of what is drawn on it where plotly chooses the range."""
+    """Return the length of an axis' range, or the extent of its data if plotly chooses the range."""
     if axis.range is not None:
         return abs(float(axis.range[1] - axis.range[0]))
     drawn = [trace[name[0]] for trace in _traces(figure, name) if trace[name[0]] is not None]
@@ -130,7 +130,7 @@ def _extent(figure: go.Figure, axis: Any, name: str) -> float:
 
 
 def _shrink_marks(figure: go.Figure, view: _View, share: float) -> None:
-    """Draw many points smaller in a smaller view, so that they can be told apart as before."""
+    """Draw many points smaller in a smaller view, so that they stay as distinct."""
     for trace in _traces(figure, f"x{view.number}") if share < 1 else ():
         if "mode" in trace and trace.marker.size is not None and np.size(trace.x) > _MANY:
             trace.marker.size = max(share, 0.25) ** 0.5 * np.array(trace.marker.size, dtype=float)
@@ -148,7 +148,7 @@ def room_above(figure: go.Figure) -> float:
 
 
 def trim(figure: go.Figure) -> None:
-    """Give the headings and the lowest axes the room that they need, and give up that of a legend that is gone."""
+    """Give the headings and the lowest axes the room they need, and drop the room of a removed legend."""
     margin = margins(figure)
     _fit_axes(figure, (figure.layout.width or _PAGE) - margin["l"] - margin["r"])
     top = min(room_above(figure) + ABOVE, margin["t"])
@@ -158,7 +158,7 @@ def trim(figure: go.Figure) -> None:
 
 
 def _fit_axes(figure: go.Figure, inside: float) -> None:
-    """Break the titles of the lowest axes, and turn their names, where they do not fit beside each other."""
+    """Break the titles of the lowest axes, and turn their names if they do not fit side by side."""
     for view in _views(figure) or [_View("", (0.0, 1.0), (0.0, 1.0))]:
         axis, wide = figure.layout[f"xaxis{view.number}"], (view.across[1] - view.across[0]) * inside
         if view.up[0] > 0.05 or axis.visible is False:
@@ -171,7 +171,7 @@ def _fit_axes(figure: go.Figure, inside: float) -> None:
 
 
 def _room_below(figure: go.Figure) -> float:
-    """Return the pixels that the axes of the last row and notes below them take."""
+    """Return the pixels that the axes of the last row and the notes below them need."""
     needed = 4.0
     for item in figure.layout.annotations:
         if item.yref == "paper" and item.yanchor == "top" and (item.y or 0) < 0.1:
@@ -205,7 +205,7 @@ def _traces(figure: go.Figure, axis: str) -> list[Any]:
 
 
 def _views(figure: go.Figure) -> list[_View]:
-    """Return the views, from the top left; none where axes are shared, which cannot be moved one by one."""
+    """Return the views, from the top left; none if views share axes, because they cannot be moved separately."""
     views = []
     names = {f"{name[0]}{name[5:]}" for name in figure.layout if name[:5] in ("xaxis", "yaxis")} | {"x", "y"}
     for number in sorted((name[1:] for name in names if name[0] == "x"), key=lambda number: int(number or 1)):
@@ -234,7 +234,7 @@ def _is_heading(item: Any, views: list[_View]) -> bool:
 
 
 def _move(item: Any, moved: list[tuple[_View, list[float], list[float]]], share: float) -> None:
-    """Move a note with the view that it stands at: the one that it is nearest to, not right of it."""
+    """Move a note with its view: the nearest one, preferably one that the note is not left of."""
 
     def distance(entry: tuple[_View, list[float], list[float]]) -> float:
         view = entry[0]

@@ -1,4 +1,4 @@
-"""Colours of rows of latents by any column, and their hover texts."""
+"""Colours and hover texts of the rows of latents."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ _MOST_NAMES = 24
 _SHADES = 96
 _MOST_VALUES = 12
 LONGEST_FACT = 120
-"""Characters of a true value, or of a token, that a page or a stepper shows."""
+"""Longest text of a true value or a token, in characters, on a page or a stepper."""
 
 
 @dataclass(frozen=True, eq=False)
 class Coloring:
-    """One colour per row, as a number into a palette, and the key that explains the colours.
+    """One colour per row, as an index into a palette, and the names for a colour key.
 
-    Plotly validates each colour it is given one by one; numbers are faster, and take one byte per row on the page.
+    Plotly validates colours one by one. Indices are faster, and take one byte per row on the page.
 
     Attributes
     ----------
     title : str
         Name of the column.
     codes : (rows,) uint8 array
-        Place in the palette of each row's colour. The last colour stands for missing values.
+        Index of each row's colour in the palette. The last colour stands for missing values.
     palette : list of str
         Colours as ``#rrggbb``.
     names : list of (text, colour)
-        Each name with its colour, or the two ends of a scale; empty where there are too many names to tell apart.
+        Each name with its colour, or the two ends of a scale; empty for too many names to tell apart.
     limits : (float, float) or None
         The ends of the scale of numbers.
     classes : tuple
-        The values that the names stand for, in their order, where the colours tell classes apart.
+        The classes that the names stand for, in the same order; empty for a scale.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Coloring:
     def key(self) -> dict[str, Any] | None:
         """A plotly ``marker`` that draws the key as one colour bar: a scale, or equal bands with the first name on top.
 
-        None where there are no names.
+        None without names.
         """
         if not self.names:
             return None
@@ -94,7 +94,7 @@ class Coloring:
 def color_options(latents: AnnData) -> dict[str, str]:
     """Return the columns that can colour rows: {label: name}, names as `coloring` takes them.
 
-    A belief over three states can be mixed from three colours (``"belief"``); each component of a belief is
+    A belief over three states can be drawn as a mixture of three colours (``"belief"``); a single component is
     ``"belief:<state>"``.
     """
     options = {words(name): str(name) for name in latents.obs.columns if name not in _HIDDEN_COLUMNS}
@@ -119,8 +119,8 @@ def coloring(latents: AnnData, name: str) -> Coloring:
     --------
     >>> import pandas as pd
     >>> from anndata import AnnData
-    >>> seen = AnnData(np.zeros((3, 1)), obs=pd.DataFrame({"state": ["A", None, "B"]}, index=list("abc")))
-    >>> paint = coloring(seen, "state")
+    >>> latents = AnnData(np.zeros((3, 1)), obs=pd.DataFrame({"state": ["A", None, "B"]}, index=list("abc")))
+    >>> paint = coloring(latents, "state")
     >>> [paint.palette[code] for code in paint.codes]
     ['#008C65', '#8a8a8a', '#EAA51A']
     """
@@ -143,10 +143,10 @@ def coloring(latents: AnnData, name: str) -> Coloring:
 def own_colorings(
     title: str, values: Sequence[Float[np.ndarray, " rows"]], scale: Sequence[Float[np.ndarray, " rows"]] = ()
 ) -> list[Coloring]:
-    """Colour the rows of several models by numbers of their own, such as losses, on one scale.
+    """Colour the rows of each model by its own numbers, such as losses, all on one scale.
 
-    It is that of the numbers in `scale`, if there are any, and ends where 1 % of them are larger: those have the last
-    colour, or a few would set it for all.
+    The scale covers the numbers in `scale`, default `values`, up to their 99 % quantile. Larger numbers get the last
+    colour, so that a few outliers do not stretch the scale.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def _continuous(title: str, values: np.ndarray, limits: tuple[float, float] | No
 
 
 def _mixed(beliefs: np.ndarray, names: list[str]) -> Coloring:
-    """Mix three colours in the proportions of a belief, in steps too fine to see."""
+    """Mix three colours in the proportions of a belief, rounded to steps too fine to see."""
     steps = 15
     finite = np.isfinite(beliefs).all(axis=1)
     share = np.where(finite[:, None], beliefs, 1 / 3)
@@ -214,17 +214,17 @@ def _steps(palette: Sequence[str]) -> list[list[Any]]:
 
 
 def describer(latents: AnnData, shown: Callable[[str], str] = escape, line: str = "<br>") -> Callable[[int], str]:
-    """Return a function of a row that describes it: the tokens read so far, the position and the true state.
+    """Return a function that describes a row: the tokens read so far, the position and the true state.
 
-    A row of a recursive model is described by its step, and what is true of its answer. Long names are cut, then
-    `shown` is applied to each; `line` stands between lines. By default the text is HTML.
+    For a recursive model it describes the step, and the facts about its answer. Long names are cut, then passed
+    through `shown`; `line` separates lines. By default the text is HTML.
     """
     from nextlat_viz.latents import column, metas, tokens_of
 
     if "recursion_steps" in next(iter(metas(latents).values())):
         return _step_describer(latents, shown, line)
     tokens, episodes, positions = tokens_of(latents), column(latents, "episode"), column(latents, "position")
-    # Each name is shortened once: a text repeats up to 24 names, and a figure has one for each row.
+    # Shorten each name only once: a text repeats up to 24 names, and a figure has a text for each row.
     vocabulary = [shown(shorten(name)) for name in next(iter(metas(latents).values()))["vocabulary"]]
     place = {episode: i for i, episode in enumerate(np.unique(episodes).tolist())}
     states = latents.obs["state"].to_numpy() if "state" in latents.obs else None
@@ -251,15 +251,15 @@ def _step_describer(latents: AnnData, shown: Callable[[str], str], line: str) ->
 
 
 def prefix(tokens: Int[np.ndarray, " positions"], names: list[str]) -> str:
-    """Write the tokens read so far, the last 24 of more; ``?`` for a token that the table lacks."""
+    """Write the tokens read so far, at most the last 24; ``?`` for a token that the table lacks."""
     shown = [names[token] if token >= 0 else "?" for token in tokens[-_MOST_TOKENS:].tolist()]
     return " ".join(["…", *shown] if len(tokens) > _MOST_TOKENS else shown)
 
 
 def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]:
-    """Describe the true state after some tokens of one episode, in the world's names of its states.
+    """Describe the true state after `position` tokens of one episode, with the world's names of states.
 
-    At position 0, before any token, only the states that are known there.
+    At position 0, before any token, only the states known there are described.
 
     Examples
     --------
@@ -276,7 +276,7 @@ def true_state(world: World, episode: Episodes, position: int) -> dict[str, str]
 
 
 def _words(value: np.ndarray | np.generic, names: tuple[str, ...] | None, optional: bool) -> str:
-    """Write a value; -1 stands for none where there are names or the value is `optional`."""
+    """Write a value; -1 is left out if there are names or the value is `optional`."""
     values = np.ravel(value)
     if values.dtype.kind == "f" and names and len(names) == values.size:
         return shorten(

@@ -1,4 +1,4 @@
-"""Every seed of both objectives, with the controls: of the loss and the belief, and of every claim."""
+"""Figures of every seed with the controls: loss and belief of each world, and every claim."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _CONTROLS = (
 )
 _CLAIM_COLUMNS = ("claim", "world", "unit", "better", "next_token", "nextlat", "controls", "verdict")
 _CLAIM = 136  # pixels
-# Pixels at the left, of the names of objectives.
+# Pixels at the left for the names of objectives.
 _NAMES = 80
 _SYMBOLS = ("circle-open", "x-thin-open", "square-open", "triangle-up-open", "star-open", "cross-thin-open")
 
 
 def every_seed(table: pd.DataFrame, *, theme: Theme = "auto") -> Figure:
-    """Draw every seed: how far its loss is above the floor, and how much belief a linear probe reads.
+    """Draw every seed: its loss above the Bayes floor, and how well a linear probe predicts the belief.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "aut
         at, across = divmod(i, columns)
         width, top = 1 / columns, 1 - at / down
         left = across * width + (0.09 if across else 0.0)
-        # Not broken from the last word of the unit.
+        # A no-break space keeps the arrow with the last word of the unit.
         arrow = {"higher": "&nbsp;→", "lower": "&nbsp;←"}.get(claim["better"], "")
         axes = layout.view(
             [left, (across + 1) * width - 0.02],
@@ -164,13 +164,13 @@ def _require(columns: Sequence[str], table: pd.DataFrame, what: str) -> None:
 
 
 class _Marks:
-    """Marks in the rows of views; each name is in the legend once. Hover texts are plotly's HTML."""
+    """Traces of marks in the rows of views; each name is in the legend once. Hover texts are plotly's HTML."""
 
     def __init__(self) -> None:
         self.traces: list[go.Scatter] = []
 
     def add(self, name: str, values: Any, row: int, marker: Mapping[str, Any], hover: str, **more: Any) -> None:
-        """Add one mark per value, spread over the height of the row in their order."""
+        """Add one mark per value, spread over the height of the row in the order of the values."""
         first = all(trace.name != escape(name) for trace in self.traces)
         self.traces.append(
             go.Scatter(

@@ -1,4 +1,4 @@
-"""A large figure on which whole figures are placed: their axes, colour bars and notes get new names and places."""
+"""Place whole figures on a large one: their axes, colour bars and notes get new names and places."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nextlat_viz.figures.layout import axis_number, heading
 from nextlat_viz.figures.theme import Theme, template
 from nextlat_viz.plotting import CATEGORICAL, Figure
 
-# Settings of bars and boxes that a figure has only once.
+# Settings of bars and boxes that apply to a whole figure.
 _SHARED = ("barmode", "bargap", "bargroupgap", "barnorm", "boxmode", "boxgap", "violinmode")
 Place = Callable[[float], float]
 
 
 class Sheet:
-    """Figures at places of one large figure, in pixels; the legend is that of the first."""
+    """A large figure with other figures at places in pixels; the legend is that of the first."""
 
     def __init__(self, width: int, height: int) -> None:
         self._width, self._height = width, height
@@ -100,12 +100,12 @@ class Sheet:
     ) -> Any:
         content = trace.to_plotly_json()
         content |= {f"{letter}axis": names[content.get(f"{letter}axis", letter)] for letter in "xy"}
-        # Parts share the names in the legend.
+        # Only the first figure is in the legend; its entries also switch the traces of the same name in the others.
         shown = bool(first and content.get("name") and content.get("showlegend"))
         content |= {"showlegend": shown, "legendgroup": content.get("name")}
         marker = content.setdefault("marker", {}) if "marker" in trace else {}
         if trace.type in ("scatter", "scattergl", "bar") and marker.get("color") is None:
-            # plotly would count the traces of all figures.
+            # Set plotly's default colour, which would depend on the traces of the figures before.
             color = content.get("line", {}).get("color", CATEGORICAL[i % len(CATEGORICAL)])
             marker["color"] = color
             if trace.type != "bar":
@@ -142,7 +142,7 @@ class Sheet:
         return moved
 
     def _scaled(self, holder: Mapping[str, Any], across: Place, up: Place, height: float | int) -> dict[str, Any]:
-        """Return what holds a colour bar, with the bar at its new place."""
+        """Return a copy of `holder` with its colour bar at the new place."""
         bar = dict(holder.get("colorbar", {}))
         bar |= {"x": across(bar.get("x", 1.02)), "y": up(bar.get("y", 0.5))}
         if bar.get("lenmode", "fraction") == "fraction":
@@ -150,7 +150,7 @@ class Sheet:
         return {**holder, "colorbar": bar}
 
     def finish(self, theme: Theme, responsive: bool) -> Figure:
-        """Return the figure; `responsive` where it is as wide as its place on a page."""
+        """Return the figure; a `responsive` one is as wide as its place on a page."""
         layout = {name: part for name, part in self._layout.items() if part != []}
         legend = {"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom"}
         margin = {"l": 8, "t": 0, "b": 0} if responsive else dict.fromkeys("lrtb", 0)

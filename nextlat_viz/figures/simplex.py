@@ -1,4 +1,4 @@
-"""Belief simplex of a world in its fixed plane: edges between pure states, and their names."""
+"""Belief simplex of a world in its fixed plane: edges between pure states, and the states' names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
     for i, j in zip(*np.triu_indices(len(corners), 1), strict=True):
         x += [corners[i, 0], corners[j, 0], None]
         y += [corners[i, 1], corners[j, 1], None]
-    # Single points, which a line does not show, widen the axes for the names outside the corners.
+    # Single points are invisible in a line; they widen the axes to make room for the names outside the corners.
     wider = corners + 0.14 * (corners - corners.mean(axis=0)) if len(corners) else corners
     for place in wider.tolist():
         x += [place[0], None]
@@ -35,7 +35,7 @@ def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
 
 
 def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[str, Any]]:
-    """Return the names of the pure states as annotations, each just outside its corner and on an opaque background."""
+    """Return the names of the pure states as annotations just outside their corners, on an opaque background."""
     corners = world.belief_vertices
     if not len(corners):
         return []
@@ -51,7 +51,7 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     ]
     out = places - corners.mean(axis=0)
     far = np.linalg.norm(out, axis=1, keepdims=True)
-    # A corner in the middle has no outside; its name goes below it.
+    # For a corner in the middle, no direction is outward: put its name below it.
     out = np.where(far > 0.3 * far.max(), _OUTWARD * out / np.maximum(far, 1e-9), (0, -_OUTWARD))
     return [
         {"x": x, "y": y, "xref": xaxis, "yref": yaxis, "xshift": dx, "yshift": dy, "showarrow": False,
@@ -61,5 +61,5 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
 
 
 def axes_note(world: HiddenMarkovWorld, width: int = 56) -> str:
-    """Describe the coordinates of the plane, broken into lines."""
+    """Return the description of the plane's coordinates, broken into lines."""
     return "<br>".join(escape(line) for line in textwrap.wrap(world.belief_axes, width))

@@ -1,4 +1,4 @@
-"""The theme of every figure: templates for light and dark pages, colours and marks told apart by the colour-blind."""
+"""Theme of all figures: templates for light and dark pages, and colours and marks fit for colour-blind people."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nextlat_viz.plotting import CATEGORICAL, DISTINCT, INK, MISSING, ROOM, SEQU
 
 Theme = Literal["auto", "light", "dark"]
 
-# Models differ in these as well as in colour, for readers who see none.
+# Models differ in these as well as in colour, for colour-blind people.
 SYMBOLS = ("circle", "diamond", "square", "cross", "triangle-up", "star", "hexagon", "x")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 EXACT = MISSING
 OBJECTIVES = {"next_token": "next-token", "nextlat": "NextLat", "mtp": "MTP", "jtp": "JTP", "bst": "BST"}
 OBJECTIVES |= {"trm": "TRM", "dis": "DIS", "one_pass": "one pass", "equal_depth": "equal depth"}
-"""What figures call the objectives."""
+"""Names of the objectives in figures."""
 MODELS = {
     "nexttoken": "#D55E00",
     "nextlat": "#0072B2",
@@ -38,7 +38,7 @@ _HOVER = {"auto": ("#2b2f36", "#ffffff"), "light": ("#ffffff", "#2b2f36"), "dark
 
 
 def objective_name(objective: object) -> str:
-    """Return what figures call an objective, or one with other hyperparameters.
+    """Return the name of an objective in figures, also for one with other hyperparameters.
 
     Examples
     --------
@@ -55,8 +55,8 @@ def template(theme: Theme = "auto") -> go.layout.Template:
     Parameters
     ----------
     theme : {"auto", "light", "dark"}
-        "auto" has no background and mid-grey text, readable on a white and on a dark page; the other two paint
-        their own background.
+        "auto" has no background and mid-grey text, readable on a white or a dark page; the other two paint
+        a background.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def template(theme: Theme = "auto") -> go.layout.Template:
     return go.layout.Template(
         layout={
             "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": ink},
-            # No anchor here: a figure that centres its title would lose part of it.
+            # No anchor, or a figure that centres its title would cut it off.
             "title": {"font": {"size": 15}, "x": 0.01},
             "paper_bgcolor": _PAPER[theme],
             "plot_bgcolor": "rgba(0,0,0,0)",
@@ -122,7 +122,7 @@ def ink(theme: Theme = "auto") -> str:
 
 
 def model_colors(labels: Sequence[str]) -> list[str]:
-    """Return one colour per model: that of its objective, or an unused one where two models would look the same.
+    """Return one colour per model: that of its objective, or an unused colour if two models would look the same.
 
     Examples
     --------
@@ -143,9 +143,9 @@ def model_colors(labels: Sequence[str]) -> list[str]:
 
 
 def categorical_colors(n: int) -> list[str]:
-    """Return ``n`` colours for categories: up to six that differ in greyscale too, beyond that steps of a scale.
+    """Return ``n`` colours for categories: up to six that also differ in greyscale, for more the steps of a scale.
 
-    Neighbours on the scale look alike: more than six are told apart by a label or by isolating a class.
+    Neighbours on the scale look alike, so that more than six classes need labels or must be shown one by one.
 
     Examples
     --------
@@ -167,7 +167,8 @@ def sequential_rgb(values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "row
 def belief_rgb(beliefs: Float[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 3"]:
     """Mix the colours of three states in the proportions of beliefs; a pure belief has its state's categorical colour.
 
-    A probe's reading, which may be no distribution, is clipped and normalised. Colours are red, green, blue in 0..1.
+    Predictions of a probe, which may not be distributions, are clipped and normalised. Colours are red, green, blue in
+    0..1.
 
     Examples
     --------
@@ -177,7 +178,7 @@ def belief_rgb(beliefs: Float[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 
     corners = np.array([[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in CATEGORICAL[:3]])
     share = np.clip(beliefs, 0, None)
     share = share / np.maximum(share.sum(axis=-1, keepdims=True), 1e-12)
-    # Mixed in linear light; in sRGB a mixture would look darker than its parts.
+    # Mix in linear light: in sRGB a mixture would look darker than its parts.
     return (share @ corners**2.2) ** (1 / 2.2)
 
 
@@ -196,7 +197,7 @@ def to_hex(rgb: Float[np.ndarray, "rows 3"]) -> list[str]:
 
 
 def rgba(color: str, alpha: float) -> str:
-    """Return a ``#rrggbb`` colour with some opacity, as CSS.
+    """Return a ``#rrggbb`` colour with opacity `alpha`, as CSS.
 
     Examples
     --------

@@ -28,11 +28,10 @@ def loss_curves(
     Parameters
     ----------
     metrics : {label: DataFrame}
-        One table per model, with ``step`` and ``loss``, and ``floor`` where it is known (validation, nats per token),
-        as ``checkpoint.metrics`` has it. Losses of training batches are not drawn: sampling noise can take them below
-        the floor.
+        One table per model, as ``checkpoint.metrics``: ``step``, ``loss`` and, if it is known, ``floor`` (validation,
+        nats per token). Losses of training batches are not drawn: sampling noise can take them below the floor.
     log_steps : bool
-        Logarithmic steps, to show the start of training.
+        Draw steps on a logarithmic axis, to show the start of training.
     title : str
     theme : {"auto", "light", "dark"}
 
@@ -74,16 +73,16 @@ def training_curves(
     title: str = "",
     theme: Theme = "auto",
 ) -> Figure:
-    """Draw the validation loss with the Bayes floor and, beside it, the world's headline measure over the same steps.
+    """Draw the validation loss with the Bayes floor and, at its right, the world's headline measure.
 
     Parameters
     ----------
     metrics : {label: DataFrame}
-        As in `loss_curves`, with the floor and the headline measure of the world where it has them.
+        As in `loss_curves`, with the headline measure of the world if it has one.
     step : int, optional
-        The training step that is marked; default the last of each model.
+        The training step to mark; default the last of each model.
     snapshots : sequence of int
-        Steps that get a dot on the curves, where they were measured.
+        Steps to mark by a dot on the curves.
     title : str
     theme : {"auto", "light", "dark"}
 
@@ -140,7 +139,7 @@ def _require(metrics: Mapping[str, pd.DataFrame], *columns: str) -> None:
 
 
 def _curves(metrics: Mapping[str, pd.DataFrame], column: str, hover: str) -> list[Any]:
-    """A line for each model that has been measured."""
+    """Draw a column as a line for each model whose table has it."""
     lines = []
     for i, ((label, table), color) in enumerate(zip(metrics.items(), themes.model_colors(list(metrics)), strict=True)):
         name = escape(label)
@@ -156,7 +155,7 @@ def _curves(metrics: Mapping[str, pd.DataFrame], column: str, hover: str) -> lis
 
 
 def _losses(metrics: Mapping[str, pd.DataFrame]) -> list[Any]:
-    """The losses of all models, and the floors of those that have one."""
+    """Draw the losses of all models, and the floors of those that have one."""
     traces = _curves(metrics, "loss", "%{y:.4f} nats per token")
     known = [table[["step", "floor"]] for table in metrics.values() if "floor" in table]
     if not known:
@@ -174,7 +173,7 @@ def _losses(metrics: Mapping[str, pd.DataFrame]) -> list[Any]:
 
 
 def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme = "auto") -> Figure:
-    """Draw the world's headline measure over training, every run a line: at equal steps, and at equal compute.
+    """Draw the world's headline measure over training, one line per run: at equal steps, and at equal compute.
 
     Parameters
     ----------
@@ -191,7 +190,7 @@ def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme
     Raises
     ------
     ValueError
-        When a run has no headline measure, or another one than the first.
+        When a run has no headline measure, or a different one from the first run.
 
     Examples
     --------
@@ -212,7 +211,7 @@ def headline_curves(checkpoints: Sequence[Any], *, title: str = "", theme: Theme
     kinds = list(dict.fromkeys(labels))
     look = dict(zip(kinds, zip(themes.model_colors(kinds), map(dash, range(len(kinds))), strict=True), strict=True))
     # All seeds of an objective cost the same.
-    costs = {name: one.operations for name, one in {one.objective: one for one in checkpoints}.items()}
+    costs = {name: run.operations for name, run in {run.objective: run for run in checkpoints}.items()}
     layout, traces = Layout(), []
     sides = (([0.0, 0.47], "training step"), ([0.53, 1.0], "training compute, 10¹² operations"))
     for side, (across, label) in enumerate(sides):

@@ -1,4 +1,4 @@
-"""The trajectory figure: one episode step by step, as paths of the beliefs or of other coordinates."""
+"""Trajectory figure: one episode step by step, as paths of the beliefs or of other coordinates."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def trajectories(
 ) -> Figure:
     """Draw one episode's paths, the next-token distributions and the errors, with a cursor.
 
-    A view that does not apply is replaced by a sentence: the errors where the exact path is not known, the next token
-    where the tables hold no probabilities.
+    A sentence replaces a view without data: errors if the exact path is not known, next tokens if the tables hold no
+    probabilities.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def _views(
 def _path(
     name: str, color: str, place: Float[np.ndarray, "T 2"], at: int, texts: list[str], i: int, axes: dict[str, str]
 ) -> list[go.Scatter]:
-    """Draw the whole path faintly, the path up to the cursor fading towards the past, and a mark at the cursor."""
+    """Draw the whole path faintly, the path up to the cursor so that it fades towards the past, and the cursor."""
     exact, line, mark = i == 0, *_look(i)
     group = {"legendgroup": name, "name": name, **axes}
     width = 6 if exact else 2.2
@@ -207,7 +207,7 @@ def _path(
 
 
 def _look(i: int) -> tuple[str, str]:
-    """Return dash and mark of a path; that of the exact belief is number 0."""
+    """Return dash and mark of a path; number 0 is the exact path."""
     return dash(max(i - 1, 0)), symbol(max(i - 1, 0))
 
 
