@@ -19,7 +19,7 @@ _TITLES = {
     "model:entropy": "entropy of the prediction, bits",
     ERROR: "error of the probe",
 }
-# Over the scale, where there is little room.
+# Short titles, above the colour scale.
 _SHORT = {"model:surprise": "loss, bits", "model:entropy": "entropy, bits", ERROR: "probe error"}
 
 
@@ -40,7 +40,7 @@ def color_name(color: str) -> str:
 
 
 def default(scene: Scene) -> str:
-    """Return the first column that can colour the rows, the world's state before its text."""
+    """Return the first column that can colour the rows: a state of the world rather than a column of the text."""
     known = list(color_options(scene.latents[0]).values())
     return next((name for name in [*scene.columns, *known] if name in known), ERROR)
 
@@ -53,8 +53,8 @@ def shared(scene: Scene, color: str) -> str:
 def model_coloring(scene: Scene, color: str, model: int, pair: Sequence[int], target: str, site: str) -> str | Coloring:
     """Return what colours a model's rows: the name of a column, or numbers computed from the model.
 
-    The scale of these is that of the `pair` of models that are compared. Rows are grey while the probe whose errors
-    colour them has not been fitted.
+    Numbers of all models share one scale, that of the compared `pair`. Rows coloured by probe errors are grey until the
+    probe is fitted.
     """
     if color not in _TITLES:
         return color
@@ -70,7 +70,7 @@ def model_coloring(scene: Scene, color: str, model: int, pair: Sequence[int], ta
 
 
 def _numbers(scene: Scene, color: str, model: int, target: str, site: str) -> Float[np.ndarray, " rows"] | None:
-    """Return a model's numbers, or None for errors of a probe that is not there yet."""
+    """Return a model's numbers, or None for errors of a probe that is not fitted yet."""
     if color == ERROR:
         fitted = scene.results.peek(("probe", model, target, site)) is not None
         return scene.mistakes(model, target, site) if fitted else None

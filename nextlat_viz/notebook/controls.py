@@ -17,12 +17,12 @@ from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel
 from nextlat_viz.notebook.state import ViewState
 
-# ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
+# Stands for None: ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
 _NONE = "none"
 _LONGEST_NOTE = 200
 # A position past every token.
 _ALL = 2**31 - 1
-# Milliseconds that a training step is shown while they are played, if it takes no longer to compute and to draw.
+# Milliseconds for each training step while steps are played; more if a step takes longer to compute and draw.
 _BEAT = 900
 _HERE = Path(__file__).parent
 
@@ -41,21 +41,21 @@ def bound(
     """Make a selection control for one trait of a view's state: it sets the trait and follows its changes.
 
     `options` returns the options in the present world: values, or (label, value). `hide_single` hides the control
-    while there are fewer than two of them. `choose` is called with the chosen value instead of assigning the trait.
+    if there are fewer than two options. `choose` is called with the chosen value instead of assigning the trait.
     """
 
     def offers() -> list[tuple[str, Any]]:
         pairs = [option if isinstance(option, tuple) else (str(option), option) for option in options()]
         return [(label, _NONE if value is None else value) for label, value in pairs]
 
-    def wanted() -> Any:
+    def current() -> Any:
         value = getattr(view.state, trait)
         return _NONE if value is None else value
 
     offered, following = offers(), False
     control = kind(
         options=offered,
-        value=wanted(),
+        value=current(),
         description=description,
         tooltip=tooltip,
         style=LABEL,
@@ -69,13 +69,13 @@ def bound(
         try:
             if now != offered:
                 control.options = offered = now
-            control.value = wanted()
+            control.value = current()
         finally:
             following = False
         control.layout.display = "none" if hide_single and len(now) < 2 else None
 
     def lead(change: Any) -> None:
-        # New options select the first of them for a moment, which is not the reader's choice.
+        # Setting new options selects the first one for a moment; that is not the user's choice.
         if following:
             return
         value = None if change["new"] == _NONE else change["new"]
@@ -96,7 +96,7 @@ def bound(
 
 
 def world(view: Box) -> Any:
-    """Which world's models are shown; one that is not loaded is loaded by the job queue first."""
+    """Make a control to choose the world; the job queue loads it first if necessary."""
     return bound(
         view, "world", "World", lambda: view.state.worlds, "The world the models were trained on", True,
         lambda name: view.state.request(name, None, view._complain),
@@ -121,7 +121,7 @@ def target(view: Box, description: str = "Probe target", tooltip: str = "What th
 
 
 def step(view: Box) -> Any:
-    """Which training step is shown; one that is not loaded is loaded by the job queue first."""
+    """Make a control to choose the training step; the job queue loads it first if necessary."""
     slider = bound(
         view, "step", "Training step", lambda: view.state.step_choices, "Show the models earlier in training", True,
         lambda number: view.state.request(view.state.world, number, view._complain),
@@ -135,14 +135,14 @@ def step(view: Box) -> Any:
 class StepPlay:
     """Plays through the training steps: shows the next one at each beat of the page's clock.
 
-    A beat is skipped while a step is still being loaded, or panels are still being computed or drawn. So every step is
-    shown, and none queue up.
+    Beats are skipped while a step is being loaded, or panels are being computed or drawn. So every step is shown, and
+    steps do not pile up.
     """
 
     def __init__(self, view: Box) -> None:
         self._view = view
-        # The step that was asked for last; False before there is one, as None is the end.
-        self._wanted: int | bool | None = False
+        # The last step requested; None is the end of training, False is none yet.
+        self._requested: int | bool | None = False
         self.play = ipywidgets.Play(
             interval=_BEAT,
             min=0,
@@ -160,13 +160,13 @@ class StepPlay:
         return [step for _, step in self._view.state.step_choices]
 
     def _offer(self, change: Any) -> None:
-        """Hide the button where there is only the end; stop where the world changes."""
+        """Stop, because the world has changed; hide the button if only the end of training is saved."""
         self.play.playing = False
         self.play.layout.display = None if self._view.state.steps else "none"
 
     def _begin(self, change: Any) -> None:
-        """From the end, play from the start."""
-        self._wanted = False
+        """Start again from the first step if the end of training is shown."""
+        self._requested = False
         if change["new"] and self._view.state.step is None:
             self._go(self._steps()[0])
 
@@ -176,21 +176,21 @@ class StepPlay:
             # The stop button.
             self._go(steps[0])
         elif self.play.playing and not state.busy:
-            if self._wanted is not False and state.step != self._wanted:
-                # Cancelled, failed, or the reader has gone elsewhere.
+            if self._requested is not False and state.step != self._wanted:
+                # The step was cancelled or failed, or the user has gone elsewhere.
                 self.play.playing = False
             else:
                 self._go(steps[min(steps.index(state.step) + 1, len(steps) - 1)])
 
     def _go(self, step: int | None) -> None:
-        self._wanted = step
+        self._requested = step
         self._view.state.request(self._view.state.world, step, self._view._complain)
         if step is None:
             self.play.playing = False
 
 
 def play_steps(view: Box) -> Any:
-    """Play through the training steps."""
+    """Make a button that plays through the training steps."""
     return StepPlay(view).play
 
 
@@ -200,19 +200,19 @@ def theme(view: Box) -> Any:
 
 
 def own(panel: Panel, *more: Any) -> list[Any]:
-    """World, layer, step, `more` and theme for a panel that does not share its state; otherwise `more` alone."""
+    """Make controls of world, layer, step, `more` and theme; `more` alone for a panel that shares its state."""
     return list(more) if panel._shares else [
         world(panel), layer(panel), play_steps(panel), step(panel), *more, theme(panel),
     ]  # fmt: skip
 
 
 def row(*controls: Any) -> ipywidgets.HBox:
-    """Controls in a row, wrapped where the page is narrow."""
+    """Put controls in a row that wraps on a narrow page."""
     return ipywidgets.HBox(list(controls), layout={"flex_flow": "row wrap", "align_items": "center", "width": "100%"})
 
 
 class PositionControls:
-    """Play and position, of how many tokens of an episode have been read."""
+    """A play button and a slider of the position: how many tokens of an episode have been read."""
 
     def __init__(self) -> None:
         self.play = ipywidgets.Play(interval=800, min=1, show_repeat=False, tooltip="Step through the episode")
@@ -220,15 +220,15 @@ class PositionControls:
             description="Position", tooltip="How many tokens have been read; arrow keys step", min=1,
             continuous_update=False, style=LABEL, layout={"width": "340px"},
         )  # fmt: skip
-        # Linked in the page, so that playing does not wait for the kernel.
+        # Link them on the page, so that playing does not wait for the kernel.
         self._jslink = ipywidgets.jslink((self.play, "value"), (self.position, "value"))
 
     def show(self, position: int, first: int, last: int) -> None:
-        """Show a position among those from the first to the last."""
+        """Show a position, in the range from the first to the last."""
         for control in (self.position, self.play):
-            # In one message: a slider whose value is above its new end moves itself there and says so.
+            # In one message: a slider whose value exceeds its new end would change it, and report the change.
             with control.hold_sync(), control.hold_trait_notifications():
-                # The larger bound first: ipywidgets refuses a range that is empty for a moment.
+                # Set the larger bound first: ipywidgets rejects a range that is empty for a moment.
                 control.max = max(last, control.max)
                 control.min, control.max = first, last
                 control.value = position
@@ -277,7 +277,7 @@ class EpisodeControls(PositionControls):
         try:
             self._box.state.episode = self.episode.value
         finally:
-            # The control shows the state, also where the state refused the number.
+            # Show the state again, which may have refused the number.
             self.follow()
 
     def _go_on(self) -> None:
@@ -287,11 +287,11 @@ class EpisodeControls(PositionControls):
 
 
 class TokenStrip(LiveWidget):
-    """Tokens in a row: those read, the current one, those to come. A click on one goes there.
+    """Tokens in a row: read, current and later ones. A click on a token moves the cursor there.
 
-    `notes` are the tooltips over the tokens, `places` their positions, ascending. All is shown as text, not as markup.
-    Tokens past the position `last` are struck through. A strip that does not lead the cursor leaves its position as it
-    is, and calls `on_click` with the position of a token that is clicked.
+    `notes` are the tooltips of the tokens, `places` their positions, ascending. Texts are not read as HTML. Tokens
+    past the position `last` are struck through. With `leads` False, a click does not move the cursor, but calls
+    `on_click` with the position of the token.
     """
 
     _esm = javascript(_HERE / "tokens.js")
@@ -312,7 +312,7 @@ class TokenStrip(LiveWidget):
 
 
 class Table(LiveWidget):
-    """Rows under a head, to choose one of by click or key: `chosen` is its number, -1 for none. Shown as text."""
+    """A table to choose a row of, by click or key; `chosen` is its number, or -1. Texts are not read as HTML."""
 
     _esm = javascript(_HERE / "table.js")
     heads = List(Unicode()).tag(sync=True)
@@ -321,9 +321,9 @@ class Table(LiveWidget):
 
 
 class Cursor(Box):
-    """The tokens of the episode, each with the truth after it as a tooltip. `controls` have episode, play and position.
+    """The tokens of the episode, each with the truth after it as a tooltip; `controls` choose episode and position.
 
-    The page gives its studio the height of the part of the page that is in sight.
+    Its JavaScript makes the studio around it as high as the visible part of the page.
     """
 
     def __init__(self, state: ViewState) -> None:
@@ -356,7 +356,7 @@ class Cursor(Box):
         else:
             line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
             read = [line[place - 1] if place else len(scene.vocabulary) for place in places]
-            # The start token has the id after all others; -1 is a token that the table lacks.
+            # The start token has the id after all others; -1 is a token missing in the table.
             named = [*scene.vocabulary, "start", "?"]
             names = [named[token] for token in read]
         columns = [name for name in map(str, rows) if name not in ("episode", "position", "token", "token_id")]
@@ -377,10 +377,10 @@ class Cursor(Box):
 
 
 class StatusLine(Box):
-    """What a job queue computes, how far it is, and a button that cancels it.
+    """The running job of a queue and its progress, with a button that cancels it.
 
     While the queue is empty the line has no width; it keeps its height, so that nothing below it moves. `then` is a
-    listener of the queue: while something it asked for was cancelled or failed, a button computes that again.
+    listener of the queue: if a job that it asked for was cancelled or failed, a button tries it again.
     """
 
     def __init__(self, jobs: Jobs, then: Callable[[], None] | None = None) -> None:
@@ -394,13 +394,13 @@ class StatusLine(Box):
             [self.text, self.bar, self.cancel, self.again], layout={"min_height": "36px", "align_items": "center"}
         )
         self.children = [line, self._alert]
-        # Not "nextlat-viz", which marks a widget of its own.
+        # Not "nextlat-viz", the class of widgets that are shown by themselves.
         self._dom_classes = ("nlv-status",)
         jobs.watch(self.follow)
         self.follow()
 
     def follow(self) -> None:
-        """Show the queue as it is now."""
+        """Show the present state of the queue."""
         if self._closed:
             return
         job = self._jobs.running
@@ -423,6 +423,6 @@ class StatusLine(Box):
         self.layout.width = "auto" if text or retry or self._alert.value else "0"
 
     def close(self) -> None:
-        """Take the line off the page and out of memory; the queue goes on."""
+        """Take the line off the page and out of memory; the queue continues."""
         self._jobs.unwatch(self.follow)
         super().close()

@@ -1,4 +1,4 @@
-// A button that asks Python for a file and hands it to the reader's own machine, without a server of files.
+// A button that asks Python for a file and saves it on the user's machine, without a file server.
 function render({model, el}) {
   const id = Math.random().toString(36).slice(2), button = document.createElement("button");
   button.className = "jupyter-button widget-button mod-primary";

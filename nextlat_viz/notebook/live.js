@@ -1,5 +1,5 @@
-// anywidget rejects every message to a widget that took more than two seconds to start, for as long as it lives. Its own
-// handler stands in front of the one it inherits from ipywidgets, which is put in its place.
+// If a widget took more than two seconds to start, anywidget rejects all later messages to it. Its message handler
+// overrides the one inherited from ipywidgets; register the inherited one in its place.
 async function listen(model, start = {}) {
   const own = await model.widget_manager.get_model(model.get("_own_id"));
   let inherited = own;

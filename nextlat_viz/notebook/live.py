@@ -1,4 +1,4 @@
-"""The base of widgets with their own JavaScript: a widget that starts late misses no message from the kernel."""
+"""Base class of widgets with JavaScript: a widget that starts late misses no message from the kernel."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ _HERE = Path(__file__).parent
 
 
 class LiveWidget(anywidget.AnyWidget):
-    """The base of widgets with JavaScript of their own, made by `javascript`, whose ``initialize`` calls ``listen``.
+    """Base class of widgets whose JavaScript is joined by `javascript` and calls ``listen`` in ``initialize``.
 
-    anywidget gives a widget two seconds to start and drops every later message if it took longer, which happens on a
-    page that is busy, such as one that draws several figures. `live.js` takes the messages past that check, and here
-    the messages sent before it did are sent again.
+    If a widget takes more than two seconds to start, as on a page that draws several figures, anywidget drops all later
+    messages to it. `live.js` goes around that check, and this class sends again the state that was sent before.
     """
 
     _own_id = Unicode().tag(sync=True)
@@ -26,7 +25,7 @@ class LiveWidget(anywidget.AnyWidget):
     _unheard: frozenset[str] = frozenset()
 
     def open(self) -> None:
-        # marimo opens a widget itself, before its constructor has set everything.
+        # marimo opens a widget before its constructor has set everything.
         early = self.comm is not None and not self._own_id
         if self.comm is None:
             self._model_id = uuid4().hex
@@ -44,7 +43,7 @@ class LiveWidget(anywidget.AnyWidget):
             self._unheard |= frozenset(keys)
 
     def _started(self, message: Mapping[str, Any]) -> None:
-        """The page listens from now on."""
+        """Note that the page listens now, and send the state that it missed."""
         self._heard = True
         if self._unheard:
             super().send_state(self._unheard)
@@ -57,6 +56,6 @@ class LiveWidget(anywidget.AnyWidget):
 def javascript(*files: Path) -> str:
     """Join `live.js` and a widget's own files to one module.
 
-    As a string: anywidget watches a file for changes, and the watch would keep every closed widget in memory.
+    Returns text, not a path: anywidget watches files for changes, and the watch keeps every closed widget in memory.
     """
     return "\n".join(file.read_text(encoding="utf-8") for file in (_HERE / "live.js", *files))

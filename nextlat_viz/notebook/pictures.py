@@ -1,4 +1,4 @@
-"""What a panel shows as a figure for a file, what it was made from, and the code that makes it again."""
+"""Panels as figures for files, with their provenance and the code that makes them again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.sources import Source
 from nextlat_viz.notebook.state import ViewState
 
-# Pixels, where no page has drawn the figure.
+# Width in pixels if no page has drawn the figure.
 _WIDTH = 480
 
 
@@ -28,7 +28,7 @@ _WIDTH = 480
 class Pin:
     """A figure that no longer changes, and how to make it again.
 
-    `settings` are lines of code by what they set, `changes` what the reader zoomed to.
+    `settings` maps each setting to its line of code; `changes` are the ranges that the user zoomed to.
     """
 
     panel: str
@@ -40,18 +40,18 @@ class Pin:
 
 
 def panel_figure(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure:
-    """Return what a panel shows as one figure: every part of it, with the words below.
+    """Return everything a panel shows, also the text below it, as one figure.
 
     Parameters
     ----------
     panel : Panel
     size : (int, int), optional
-        Width and height in pixels of its figure; default as on the page.
+        Width and height of its figure in pixels; default as on the page.
 
     Raises
     ------
     ValueError
-        When the panel shows no figure now; says why.
+        When the panel shows no figure now; the message says why.
     """
     name = panel.name
     if not panel.drawn:
@@ -86,19 +86,19 @@ def panel_figure(panel: Panel, size: tuple[int, int] | None = None) -> go.Figure
 
 
 def shown_size(panel: Panel) -> tuple[int, int] | None:
-    """Return the width and height of a panel's figure on the page that drew it last; None where there is none."""
+    """Return the width and height of a panel's figure on the page that drew it last; None if no page has."""
     plot = panel.plot
     return plot.shown if isinstance(plot, Plot) else None
 
 
 def _words(panel: Panel) -> list[str]:
-    """Return the texts beside the figure that are in sight, as HTML."""
+    """Return the visible texts beside the figure, as HTML."""
 
     def texts(widget: Any) -> Iterator[str]:
         if getattr(widget.layout, "display", None) == "none":
             return
         if isinstance(widget, ipywidgets.HTML) and "nlv-words" in widget._dom_classes and widget.value:
-            # Why a model is not in the figure, without what to do about it.
+            # Keep why a model is missing in the figure, but leave out the advice after the colon.
             without = widget is getattr(panel, "_without", None)
             yield re.sub(r": [^<]*", ".", widget.value) if without else widget.value
         for child in getattr(widget, "children", ()):
@@ -108,7 +108,7 @@ def _words(panel: Panel) -> list[str]:
 
 
 def _view(panel: Panel) -> str:
-    """Say in words what a panel's figure is of."""
+    """Describe what a panel's figure shows."""
     state, follows = panel.state, panel.follows
     view = getattr(panel, "view", None)
     parts = [str(view.label)] if view is not None and getattr(view, "label", None) else []
@@ -164,7 +164,7 @@ def code(pins: Sequence[Pin], state: ViewState, options: dict[str, Any], path: s
 
 
 def _opening(opened: Mapping[str, Sequence[Source]]) -> list[str]:
-    """The lines that open the models."""
+    """Return the lines of code that open the models."""
     lines, worlds = list[str](), {}
     for world, sources in opened.items():
         names = list[str]()
@@ -181,7 +181,7 @@ def _opening(opened: Mapping[str, Sequence[Source]]) -> list[str]:
 
 
 def _settings(panel: Panel) -> dict[str, str]:
-    """The lines that set the state and the panel's own controls, by what they set."""
+    """Return the lines of code that set the state and the panel's own controls, by setting."""
     state = panel.state
     lines = {
         "show": f"state.show({state.world!r}, step={state.step})",
@@ -200,7 +200,7 @@ def _settings(panel: Panel) -> dict[str, str]:
             or isinstance(widget, ipywidgets.HTML)
         ):
             continue
-        # A number that is dragged is held.
+        # A dragged number is restored by `hold` below.
         dragged = isinstance(widget, ipywidgets.FloatSlider) or (name == "to" and held is not None)
         chosen = not hasattr(widget, "options") or len(widget.options) > 1
         if widget.value is not None and chosen and not dragged:
@@ -223,7 +223,7 @@ def _runs(rows: Sequence[int]) -> str:
 
 
 def _zoomed(panel: Panel) -> dict[str, Any]:
-    """The ranges of axes that the reader has chosen."""
+    """Return the ranges of axes that the user has zoomed to."""
     plot = panel.plot
     if not isinstance(plot, Plot):
         return {}

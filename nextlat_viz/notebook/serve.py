@@ -28,7 +28,7 @@ _PATIENCE = 120.0
 # Seconds after which a kernel without a page is stopped, and between two checks. A page that is closed stops its kernel
 # itself; this is for pages that crashed. It must be longer than a page takes to load, when its kernel has no page yet.
 _IDLE, _CHECK = 120, 10
-# The open servers. Each ends when its process object is deleted, which must not happen while it serves.
+# Keeps the open servers alive: a server ends when its process object is deleted.
 _open: set[App] = set()
 
 
@@ -146,11 +146,11 @@ def serve(
     (folder / "studio.ipynb").write_text(json.dumps(page), encoding="utf-8")
     (folder / "voila.json").write_text(json.dumps(_settings(port, token)), encoding="utf-8")
     command = [sys.executable, "-m", "nextlat_viz.notebook.server", str(folder)]
-    # The server must import this very package, however the caller came by it.
+    # Let the server import the same copy of this package as the caller.
     path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     with _log(folder).open("wb") as log:
-        # A new session, because Ctrl-C in this terminal is for the caller, which then closes the server. The pipe is
-        # never written to: it closes when this process ends, and that stops the server.
+        # A new session: Ctrl-C in this terminal interrupts the caller only, which then closes the server. Nothing is
+        # written to the pipe: it closes when this process ends, which stops the server.
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -184,15 +184,15 @@ def app_notebook(
     >>> source.splitlines()[0], Path("rrxor/nextlat/seed0").as_posix() in source
     ('from nextlat_viz.notebook.studio import page', True)
     """
-    wanted, option = None, ""
+    script, option = None, ""
     if lesson is not None:
         from nextlat_viz.notebook.lessons import read_lesson
 
-        wanted = read_lesson(lesson)
+        script = read_lesson(lesson)
         path = os.fspath(lesson)
         option = f", lesson={json.dumps(str(Path(path).resolve()) if path.endswith('.json') else path)}"
     if models is None:
-        models = PAIR if wanted is None or not wanted.models else wanted.models
+        models = PAIR if script is None or not script.models else script.models
     names = [models] if isinstance(models, (str, os.PathLike)) or not isinstance(models, Sequence) else list(models)
     if not names:
         raise ValueError("models is empty: name at least one checkpoint, such as 'rrxor/nextlat'")
@@ -206,11 +206,11 @@ def app_notebook(
     if any(checkpoint.card.world != checkpoints[0].card.world for checkpoint in checkpoints):
         listed = ", ".join(f"{checkpoint.name} of {checkpoint.card.world['name']}" for checkpoint in checkpoints)
         raise ValueError(f"models must be of one world, because they read the same episodes, got {listed}")
-    if wanted is not None and not wanted.is_about(
+    if script is not None and not script.is_about(
         checkpoints[0].card.world["name"], [checkpoint.weights_sha256 for checkpoint in checkpoints]
     ):
-        raise wanted.other_models()
-    # The kernel runs in another folder, where a relative path would not lead here.
+        raise script.other_models()
+    # Absolute paths, because the kernel runs in another folder.
     folders = [checkpoint.folder.resolve().as_posix() for checkpoint in checkpoints]
     source = f"from nextlat_viz.notebook.studio import page\npage(*{json.dumps(folders)}{option})"
     cell: dict[str, Any] = {
@@ -222,7 +222,7 @@ def app_notebook(
 
 
 def _settings(port: int, token: str) -> dict[str, Any]:
-    # Voila's page would fetch icons from the internet that it also has as files.
+    # Allow local files only: Voila's page would fetch icons from the internet that it also has as files.
     local = f"default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data: ws://{HOST}:{port}; frame-ancestors 'none'"
     return {
         "Voila": {

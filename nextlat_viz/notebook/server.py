@@ -49,7 +49,7 @@ class StudioPage(TornadoVoilaHandler):
 
 
 class StudioServer(Voila):
-    """Voila with these kernels and this page."""
+    """Voila with `PageKernels` and `StudioPage`."""
 
     def initialize(self, argv: list[str] | None = None) -> None:
         super().initialize(argv)
@@ -63,16 +63,16 @@ class StudioServer(Voila):
 
 
 def _end_with_parent() -> None:
-    """Stop when standard input closes. The system closes it however the parent ends, by exit, crash or kill."""
+    """Stop when standard input closes: the system closes it when the parent ends, by exit, crash or kill."""
     while os.read(0, 1024):
         pass
-    # As by Ctrl-C in a terminal: Voila shuts its kernels down before it ends.
+    # Like Ctrl-C in a terminal: Voila shuts its kernels down before it ends.
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(folder: Path) -> None:
     """Serve until the parent ends, then remove the folder."""
-    # Voila replaces this when it has started; until then the folder would stay.
+    # Until Voila has installed its handler, a signal would end this process without removing the folder.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from nextlat_viz.training import Checkpoint
     from nextlat_viz.worlds import Episodes
 
-# Puzzles of recursive models, each of which has a row for every recursion step.
+# Number of puzzles for a recursive model; each has a row per recursion step.
 _PUZZLES = 128
 
 Model: TypeAlias = Union[str, os.PathLike[str], AnnData, "Checkpoint"]
 
 
 class Source:
-    """One model: its latents at any step that was kept, and those of the untrained model.
+    """One model: its latents at every saved training step, and those of the untrained model.
 
-    Checkpoints and extracted latents are kept, so each is loaded or extracted once, by any thread. `untrained` holds,
-    for given latents, the same rows of the untrained model; a checkpoint makes its own. `results` holds all of them.
+    Checkpoints are loaded and latents extracted once, by any thread, and kept in `results`. For a model given as
+    latents, `untrained` holds the same rows of the untrained model; a checkpoint makes them itself.
     """
 
     def __init__(self, model: Model, untrained: AnnData | None = None) -> None:
-        # Not by its class, which would load torch for a widget of latents alone.
+        # Do not test for the class: importing it would load torch for a widget of latents alone.
         if not isinstance(model, (str, os.PathLike, AnnData)) and not hasattr(model, "snapshots"):
             raise TypeError(
                 "a model must be a checkpoint, its name such as 'rrxor/nextlat', or latents, "
@@ -45,7 +45,7 @@ class Source:
         self._model = model
         self._untrained = untrained
         self.results = Results()
-        # Recursion steps to extract; None for a model that has none.
+        # Recursion steps to extract; None for a model that is not recursive.
         self.recursion: int | None = None
 
     @property
@@ -62,7 +62,7 @@ class Source:
 
     @property
     def reference(self) -> str:
-        """What `load` takes to read the checkpoint again; empty for given latents."""
+        """The argument with which `load` reads the checkpoint again; empty for given latents."""
         if isinstance(self._model, AnnData):
             return ""
         return str(self._model if isinstance(self._model, (str, os.PathLike)) else self._model.folder)
@@ -82,28 +82,28 @@ class Source:
 
     @property
     def weights(self) -> str:
-        """The hash of the weights of a checkpoint; empty for given latents, which may be of any episodes."""
+        """The hash of a checkpoint's weights; empty for given latents, which may be of any episodes."""
         checkpoint = self.checkpoint
         return "" if checkpoint is None else checkpoint.weights_sha256
 
     @property
     def steps(self) -> list[int]:
-        """Training steps of which there are weights, 0 (untrained) first; empty for given latents."""
+        """Training steps with saved weights, 0 (untrained) first; empty for given latents."""
         return [] if self.checkpoint is None else sorted({0, *self.checkpoint.snapshots})
 
     def at(self, step: int | None = None) -> Checkpoint | None:
-        """The checkpoint at a step, None for the end of training; None for given latents."""
+        """Return the checkpoint at a step, by default at the end of training; None for given latents."""
         checkpoint, step = self.checkpoint, self._before_end(step)
         if checkpoint is None or step is None:
             return checkpoint
         return self.results.get(("checkpoint", step), lambda: checkpoint.at(step))
 
     def _before_end(self, step: int | None) -> int | None:
-        """A step, None for this model's last."""
+        """Return the step, or None for this model's last."""
         return None if step is None or step == max(self.steps, default=None) else step
 
     def has(self, step: int | None = None) -> bool:
-        """Whether the latents at a step are there without extracting them."""
+        """Whether the latents at a step are available without extracting them."""
         return isinstance(self._model, AnnData) or ("latents", self._before_end(step)) in self.results
 
     @property
@@ -113,7 +113,7 @@ class Source:
         Raises
         ------
         ValueError
-            Where there are none, or none with a loss.
+            If there are none, or none with a loss.
         """
         checkpoint = self.checkpoint
         if checkpoint is None:
@@ -131,7 +131,7 @@ class Source:
         return pd.DataFrame(rows).sort_values("step", ignore_index=True)
 
     def validate(self, step: int) -> dict[str, float]:
-        """Measure the losses and the world's headline measure at a step where training has not logged them."""
+        """Measure the losses and the world's headline measure at a step at which training has not logged them."""
         from nextlat_viz.training.data import Validation
 
         def compute() -> dict[str, float]:
@@ -149,7 +149,7 @@ class Source:
         ----------
         step : int, optional
         progress : callable, optional
-            ``progress(done, total)``: how many episodes have been read. What it raises ends the extraction.
+            ``progress(done, total)`` is called with the number of episodes read; if it raises, extraction ends.
         """
         if isinstance(self._model, AnnData):
             return self._model
@@ -162,7 +162,7 @@ class Source:
         return self.results.get(("latents", self._before_end(step)), compute)
 
     def untrained(self) -> AnnData | None:
-        """Return the untrained model's latents, where they are given or there is a checkpoint."""
+        """Return the untrained model's latents: the given ones, or those of the checkpoint; None without either."""
         checkpoint = self.checkpoint
         if self._untrained is not None or checkpoint is None:
             return self._untrained
@@ -184,7 +184,7 @@ class Source:
 
 
 def common_steps(sources: Sequence[Source]) -> list[int]:
-    """Training steps of which every model has weights; empty where there is only the end."""
+    """Return the training steps at which every model has saved its weights; empty if only the end is saved."""
     common = sorted(set.intersection(*(set(source.steps) for source in sources)))
     return common if len(common) + (not end_together(sources)) > 2 else []
 
@@ -199,8 +199,8 @@ def extract_missing(
 ) -> None:
     """Extract latents at a step where they are missing.
 
-    ``progress(done, total, text)`` hears how many models are done, of how many, and the present stage; what it raises
-    ends the extraction.
+    ``progress(done, total, text)`` is called with the number of models done, of all models, and the present stage; if
+    it raises, extraction ends.
     """
     # Models of one world are linked row by row, so all take as many recursion steps as any of them did in training.
     most = max(source.trained_recursion for source in sources)
@@ -220,7 +220,7 @@ def extract_missing(
 
 
 def puzzles(checkpoint: Checkpoint) -> Episodes:
-    """The held-out puzzles that widgets give to a recursive model."""
+    """Return the held-out puzzles that widgets give to a recursive model."""
     from nextlat_viz.latents import heldout
 
     return heldout(checkpoint, _PUZZLES)

@@ -1,4 +1,4 @@
-// A table of rows to choose from, by click or by key.
+// A table whose rows can be chosen by click or key.
 function render({model, el}) {
   const table = document.createElement("table");
   table.className = "nlv-table";

@@ -1,4 +1,4 @@
-"""What the threads of a kernel share: results that are computed once, and the event loop that panels are drawn in."""
+"""Shared by the threads of a kernel: results that are computed once, and the event loop that draws the panels."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Results:
         return len(self._values)
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Return a result, computed if it is not there. What `compute` raises is raised and not kept."""
+        """Return a result, computed if it is missing. An error of `compute` is raised and not kept."""
         with self._guard:
             if key in self._values:
                 self._values.move_to_end(key)
@@ -90,7 +90,7 @@ class Loop:
         self.attach()
 
     def attach(self) -> None:
-        """Use the event loop of the calling thread from now on, if there is none yet."""
+        """Use the event loop of the calling thread from now on, unless one is running already."""
         if not self.running:
             with contextlib.suppress(RuntimeError):
                 self._loop = asyncio.get_running_loop()
@@ -105,7 +105,7 @@ class Loop:
         return bool(self._waiting)
 
     def call(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """Call on the loop's thread. Once the loop is closed the kernel is on its way out, and nothing is called."""
+        """Call on the loop's thread; do nothing once the loop is closed, because the kernel is about to exit."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(call, *arguments)
@@ -115,10 +115,10 @@ class Loop:
             self.call(self._loop.call_later, seconds, call)
 
     def soon(self, call: Call) -> None:
-        """Call once in one of the next rounds of the loop, however often this is asked for until then.
+        """Call in one of the next rounds of the loop, once even if it is asked for several times before.
 
-        One call is made per round, so that messages from the page are read between the redraws of two panels, and a
-        panel that is asked to redraw three times before its turn redraws once.
+        Each round makes one call, so that messages from the page are read between the redraws of two panels. A panel
+        that is asked to redraw three times before its turn redraws once.
         """
         if not self.running:
             call()
@@ -149,7 +149,7 @@ class Loop:
                 self.call(self._next)
 
     def _make_one(self) -> bool:
-        """Make the call that has waited longest, outside the lock, because it may ask for others."""
+        """Make the call that has waited longest; outside of the lock, because it may ask for other calls."""
         with self._lock:
             call = next(iter(self._waiting), None)
             if call is None:

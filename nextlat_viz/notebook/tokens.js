@@ -1,6 +1,6 @@
-// The tokens of an episode in reading order, to click. Arrow keys step wherever the studio has the focus, unless the
-// focused element takes arrows itself; JupyterLab would fold headings with them. A strip that does not lead the cursor
-// sends its clicks as messages instead.
+// Clickable tokens of an episode in reading order. Arrow keys move the cursor while the focus is in the studio, unless
+// the focused element uses them; otherwise JupyterLab would fold headings. A strip that does not lead the cursor sends
+// clicks as messages.
 const TAKES_KEYS = "input, select, textarea, [contenteditable=true], [role=slider], [role=listbox]";
 
 // Pixels around an output in a notebook.
@@ -30,7 +30,7 @@ function render({model, el}) {
     });
     reveal();
   };
-  // Only within the line: scrollIntoView would move the page too.
+  // Scroll only the line: scrollIntoView would also scroll the page.
   const reveal = () => {
     const now = line.querySelector("[aria-current]");
     if (now) line.scrollTop = Math.max(0, now.offsetTop - line.offsetTop - line.clientHeight / 2);
@@ -70,11 +70,11 @@ function render({model, el}) {
     const places = model.get("places");
     go(places[places.indexOf(model.get("position")) + step]);
   };
-  // The studio is as high as the part of the page that is in sight: a notebook, a tab of JupyterLab, or the window.
+  // Make the studio as high as the visible part of the page: a notebook, a tab of JupyterLab, or the window.
   const measure = () => {
     const frame = studio?.closest(".jp-WindowedPanel-outer, .jp-NotebookPanel-notebook, .jp-LinkedOutputView");
     studio?.style.setProperty("--nlv-room", `${(frame?.clientHeight || innerHeight) - EDGES}px`);
-    // ipywidgets gives these no titles.
+    // ipywidgets gives these buttons no tooltips.
     const titles = ["Play or pause", "Stop, and go back to the first position"];
     studio?.querySelectorAll(".widget-play button").forEach((button, i) => (button.title = titles[i]));
   };

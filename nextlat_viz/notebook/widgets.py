@@ -26,7 +26,7 @@ _CELL = "padding:2px 18px 2px 0;text-align:right"
 
 
 class LatentExplorer(SpacePanel):
-    """The latents of one or several models: PCA, UMAP, and the belief a linear probe reads from them.
+    """The latents of one or several models: PCA, UMAP, and the belief that a linear probe predicts from them.
 
     A row of views per model, the same rows of the table in every view. Drag to select points, in all views and in
     all widgets that share the state; click a point to move the cursor there.
@@ -36,7 +36,7 @@ class LatentExplorer(SpacePanel):
     *models
         Models side by side: checkpoints, their names, or latents; or ``{world name: models}``.
     state : ViewState, optional
-        In place of models, to link this widget with others.
+        The state of other widgets to link with, instead of models.
     theme : {"auto", "light", "dark"}, optional
 
     Attributes
@@ -110,15 +110,15 @@ class LatentExplorer(SpacePanel):
 class ProbeLab(Panel):
     """Scores of linear probes with their controls, by layer and by position.
 
-    Click a layer to show it everywhere; click a position, or drag over several, to select its rows. Below the figure
-    is the probe's error on the selection and on the other rows, over held-out rows.
+    Click a layer to show it everywhere; click a position, or drag over several, to select its rows. A table below the
+    figure has the probe's error on the selected and on the other held-out rows.
 
     Parameters
     ----------
     *models
         Models side by side: checkpoints, their names, or latents; or ``{world name: models}``.
     state : ViewState, optional
-        In place of models, to link this widget with others; world, layer and training step are then chosen there.
+        The state of other widgets to link with, instead of models; world, layer and step are then chosen there.
     theme : {"auto", "light", "dark"}, optional
 
     Attributes
@@ -171,7 +171,7 @@ class ProbeLab(Panel):
         )
 
     def _describe(self) -> None:
-        """The error on the selection and on the other rows, a line per model."""
+        """Write the error on the selection and on the other rows, a line per model."""
         state, scene = self.state, self.state.scene
         if self._message:
             self._table.value = ""
@@ -188,7 +188,7 @@ class ProbeLab(Panel):
         self._table.value = f'<table role="status"><tr>{head}</tr>{body}</table>'
 
     def _errors(self, model: int, inside: Bool[np.ndarray, " rows"]) -> list[str]:
-        """The mean error on the held-out rows of the selection and on the other held-out rows."""
+        """Return the mean error on the held-out rows of the selection and on the other held-out rows."""
         state, scene = self.state, self.state.scene
         mistakes = scene.mistakes(model, state.target, state.site)
         held_out = scene.held_out(model, state.target, state.site)
@@ -217,7 +217,7 @@ class TrajectoryCompare(Panel):
     *models
         Models side by side: checkpoints, their names, or latents; or ``{world name: models}``.
     state : ViewState, optional
-        In place of models, to link this widget with others; world, layer and training step are then chosen there.
+        The state of other widgets to link with, instead of models; world, layer and step are then chosen there.
     theme : {"auto", "light", "dark"}, optional
 
     Attributes
@@ -278,7 +278,7 @@ class TrajectoryCompare(Panel):
         )
 
     def _describe(self) -> None:
-        """Say why the paths are those of the PCA where no probe reads them."""
+        """Say why the paths are drawn by PCA if there is no probe."""
         _, why = self.state.scene.path_probes(0, self.state.site)
         self._why.value = escape(sentence(f"paths are drawn by PCA, because there is no probe: {why}")) if why else ""
 

@@ -1,4 +1,4 @@
-"""The figure workshop: a tray of pinned figures, arranged for a venue, with a caption, to download or to write."""
+"""Figure workshop: a tray of pinned figures, arranged for print, with a caption, to download or to write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_PER_ROW, _LONGEST_TITLE = 4, 60
 
 
 class Download(LiveWidget):
-    """A button that hands a file to the reader's own machine. `make` returns its name, media type and content."""
+    """A button that saves a file on the user's machine. `make` returns the file's name, media type and content."""
 
     _esm = javascript(Path(__file__).parent / "download.js")
     label = Unicode("Download").tag(sync=True)
@@ -47,21 +47,21 @@ class Download(LiveWidget):
     def _hear(self, widget: Any, message: Any, buffers: Any) -> None:
         super()._hear(widget, message, buffers)
         if message.get("kind") == "want" and not self.disabled:
-            made = self._make()
-            if made is not None:
-                name, media, content = made
-                # Only to the page that asked.
+            file = self._make()
+            if file is not None:
+                name, media, content = file
+                # Every open page gets this; `view` tells which one has asked.
                 self.send({"kind": "file", "view": message["view"], "name": name, "type": media}, [content])
 
 
 class Tray(Box):
-    """Figures that were pinned, in order, and the one figure that is made of them.
+    """The pinned figures, in order, and the figure composed of them.
 
     Attributes
     ----------
     pins : list of Pin
     count : int
-        How many there are.
+        Number of pins.
     shown : bool
         Whether the tray is in sight; until then nothing is drawn.
     """
@@ -86,12 +86,9 @@ class Tray(Box):
             description="no background", tooltip="Transparent PNG", indent=False, layout={"width": "auto"}
         )
         self.name = ipywidgets.Text(
-            "figure",
-            description="Name",
-            tooltip="File name, without its ending",
-            style=LABEL,
+            "figure", description="Name", tooltip="File name, without its ending", style=LABEL,
             layout={"width": "190px"},
-        )
+        )  # fmt: skip
         self.overwrite = ipywidgets.Checkbox(
             description="replace", tooltip="Overwrite an existing file", indent=False, layout={"width": "auto"}
         )
@@ -207,7 +204,7 @@ class Tray(Box):
         empty = ipywidgets.HTML(_EMPTY)
         self._lines += [(empty,)] * (not self.pins)
         self._list.children = [line[0] for line in self._lines]
-        # After they are off the page, which may still be drawing them.
+        # Close old lines only after they have left the page, which may still be drawing them.
         for line in before:
             for widget in line:
                 widget.close()
@@ -241,7 +238,7 @@ class Tray(Box):
         self._arrange()
 
     def _compose(self) -> None:
-        """Draw the figure as it will be written, and write its caption, where they are in sight."""
+        """Draw the figure as it will be written, and write its caption, if the tray is in sight."""
         if not self.shown:
             return
         self._result.value = ""
@@ -256,13 +253,13 @@ class Tray(Box):
                 self._plot = Plot(figure)
                 self._stage.children = (self._plot,)
             else:
-                # A view of a closed plot may still be on its way to the page.
+                # Update the plot: if it were replaced, the page might still be loading a view of the closed one.
                 self._plot.become(figure)
         if self.code.layout.display is None:
             self._show_code()
 
     def _content(self) -> tuple[str, str, bytes]:
-        """The file's name, media type and content."""
+        """Return the file's name, media type and content."""
         kind = self.kind.value
         name = io.file_name(self.name.value.strip() or "figure")
         return f"{name}.{kind}", _TYPES[kind], figure_bytes(self.figure, kind, **self._written())

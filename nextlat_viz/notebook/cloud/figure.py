@@ -1,4 +1,4 @@
-"""A cloud as a plotly figure, for a file."""
+"""Convert a cloud to a plotly figure, to write it to a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clouds of latents: every row of a table, however many, coloured by any column; one cloud or one for each model."""
+"""Clouds of latents: every row of a table as a point, coloured by any column; one cloud, or one per model."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ class Paint(TypedDict):
 def latent_cloud(
     latents: AnnData, where: Projection | Float[np.ndarray, "rows 2"], color: str = "state", **options: Any
 ) -> Cloud:
-    """Show every row of a table of latents as a point; row numbers of the cloud are the table's.
+    """Show every row of a table of latents as a point; the cloud has the table's row numbers.
 
     Parameters
     ----------
     latents : AnnData
     where : Projection or (rows, 2) array
-        Where each row is, such as ``nlv.project(latents)``; of every row, not a sample.
+        Coordinates of the rows, such as ``nlv.project(latents)``; of every row, not a sample.
     color : str
         A column of ``obs``, ``"belief"`` or ``"belief:<state>"``, as in `nextlat_viz.figures.color_options`.
     **options
-        Handed to `Cloud`: ``title``, ``on_select``, ``on_click``, ``cursor``, ``height``.
+        Passed on to `Cloud`: ``title``, ``on_select``, ``on_click``, ``cursor``, ``height``.
 
     Returns
     -------
     Cloud
-        ``latents[cloud.selection]`` is what is selected. Recolour it with ``cloud.recolor(**paint(latents, name))``.
+        ``latents[cloud.selection]`` are the selected rows; ``cloud.recolor(**paint(latents, name))`` recolours it.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def paint(latents: AnnData, color: str | Coloring) -> Paint:
     """
     colors = coloring(latents, color) if isinstance(color, str) else color
     texts, shades = [text for text, _ in colors.names], [shade for _, shade in colors.names]
-    # Long names were cut, and may be the same now.
+    # Long names were cut, and may have become equal.
     return {
         "codes": colors.codes, "palette": colors.palette, "key": dict(zip(distinct(texts), shades, strict=True)),
     }  # fmt: skip
@@ -101,7 +101,7 @@ def paint(latents: AnnData, color: str | Coloring) -> Paint:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Rows of the table, ascending, in the plane; the name of the view with its scores, and how it was computed."""
+    """Coordinates of rows (ascending) in a view, a title with the view's scores, and a note on how it was computed."""
 
     rows: Int[np.ndarray, " rows"] = field(repr=False)
     coordinates: Float[np.ndarray, "rows 2"] = field(repr=False)
@@ -114,35 +114,35 @@ def places(
 ) -> Places | str:
     """Return the coordinates of a model's rows in a view at a layer, or a sentence that says why there are none.
 
-    `readings` holds the model's probes by their targets; a message may stand in place of a probe or of the UMAP.
+    `readings` holds the model's probes by their targets. A message may replace a probe or the UMAP.
     """
     latents = scene.latents[model]
-    everything = np.arange(latents.n_obs)
+    rows = np.arange(latents.n_obs)
     if view == "umap":
         if isinstance(umap, str):
             return umap
-        # Only the rows it was fitted on: UMAP places others between them, which would show structure that is not there.
+        # Only the fitted rows: UMAP would place other rows between them, and show structure that does not exist.
         return Places(umap.rows, umap.coordinates, ", ".join(["UMAP", *quality(umap)]), umap.note)
     if view == "pca":
         plane = scene.pca(where)[model]
         coordinates = plane.transform(site(latents, where))
-        return Places(everything, coordinates, ", ".join(["PCA", *quality(plane)]), plane.note)
+        return Places(rows, coordinates, ", ".join(["PCA", *quality(plane)]), plane.note)
     probes = [readings[name] for name in scene.placing[view]]
     for probe in probes:
         if isinstance(probe, str):
             return probe
     fitted: Any = probes
-    read = np.concatenate([probe.predict(latents) for probe in fitted], axis=1)
+    coordinates = np.concatenate([probe.predict(latents) for probe in fitted], axis=1)
     if view == BELIEF:
         world: Any = scene.world
-        read = world.belief_coordinates(read)
+        coordinates = world.belief_coordinates(coordinates)
     note = "" if view == BELIEF else "x and y as linear probes read them. "
     title = f"{VIEWS[view]}: {', '.join(scores(*fitted))}"
-    return Places(everything, read, title, f"{note}{fitted[0].note}")
+    return Places(rows, coordinates, title, f"{note}{fitted[0].note}")
 
 
 class RowCloud(Cloud):
-    """A cloud of some rows of a table of latents, ascending; it is told, and tells, the numbers of rows of the table.
+    """A cloud of some rows (ascending) of a table of latents; its methods and callbacks take row numbers of the table.
 
     `describe` returns the label of a row, by default that of `describer`; the other parameters are those of `Cloud`.
     """
@@ -181,16 +181,16 @@ class RowCloud(Cloud):
         self.recolor(**self._colors_of(color))
 
     def highlight(self, rows: Rows | None) -> None:
-        """Select those of some rows that are shown; None selects nothing."""
+        """Select those of the given rows that are shown; None selects nothing."""
         self.select(np.zeros(0, dtype=np.int64) if rows is None else self._points(rows))
 
     def go_to(self, rows: Rows) -> None:
-        """Draw the path to the cursor, through rows in reading order; none where a row is not shown."""
+        """Draw the path to the cursor, through rows in reading order, or none if a row is not shown."""
         points = self._points(rows)
         self.cursor = points.tolist() if len(points) == len(rows) else []
 
     def mark(self, rows: Rows) -> None:
-        """Mark rows by squares, those that are shown."""
+        """Mark those of the given rows that are shown by squares."""
         self.near = self._points(np.sort(rows)).tolist()
 
     def _points(self, rows: Rows) -> Int[np.ndarray, " shown"]:
@@ -198,14 +198,13 @@ class RowCloud(Cloud):
         return at[self.rows[at] == rows]
 
     def _colors_of(self, color: str | Coloring) -> Paint:
-        everything = len(self.rows) == self.latents.n_obs
         if isinstance(color, Coloring):
             return {**paint(self.latents, color), "codes": color.codes[self.rows]}
-        return paint(self.latents if everything else self.latents[self.rows], color)
+        return paint(self.latents if len(self.rows) == self.latents.n_obs else self.latents[self.rows], color)
 
 
 class EveryPoint:
-    """One cloud per model, None for one without places; only changed places, colours, selection or cursor are sent.
+    """One cloud for each model that has places; only changed places, colours, selection or cursor are sent.
 
     `on_click` is called with a row of the table, `on_select` with rows, `on_key` with the number of an entry of the
     key; `box` holds the clouds, with notes below.
@@ -226,7 +225,7 @@ class EveryPoint:
         return [cloud for cloud in self._clouds if cloud is not None]
 
     def by_model(self, models: Sequence[int]) -> list[tuple[int, RowCloud]]:
-        """The clouds with the numbers of their models, which were drawn in this order."""
+        """Return (model, cloud) pairs; `models` are the numbers of the models in the order of drawing."""
         pairs = zip(models, self._clouds, strict=True)
         return [(model, cloud) for model, cloud in pairs if cloud is not None]
 
@@ -237,7 +236,7 @@ class EveryPoint:
         where: Sequence[Places | str],
         colors: Sequence[str | Coloring],
     ) -> None:
-        """Show points at new places; a cloud of the same rows of the same episodes is moved, others are made anew."""
+        """Show points at new places: move a cloud that has the same rows of the same episodes, else make a new one."""
         before, self._clouds = [*self._clouds, *[None] * len(latents)], []
         parts: list[Any] = []
         for label, table, place, color, old in zip(labels, latents, where, colors, before, strict=False):

@@ -1,20 +1,20 @@
-// What lies over the points and moves without them: axes, outline, the way to the cursor, the ring, and the handle.
+// Marks over the points, drawn separately from them: axes, outline, the path to the cursor, the ring, and the handle.
 
-const FAR = 44; // pixels between two numbers of an axis, at least
-const STEP = 0.02; // of the cloud's extent: what an arrow key moves the handle by
-const LEAP = 5; // times as far with shift
-const AGED = 0.72; // of its opacity is left to a step of the path with every later step
-const FAINTEST = 0.15;
+const FAR = 44; // least distance in pixels between two numbers of an axis
+const STEP = 0.02; // distance that an arrow key moves the handle, as a share of the cloud's extent
+const LEAP = 5; // factor of that distance with shift
+const AGED = 0.72; // factor of a path step's opacity with every later step
+const FAINTEST = 0.15; // least opacity of a path step
 
-// Round numbers of an axis, so far apart that their texts do not touch.
+// Return round numbers for an axis, far enough apart that their texts do not touch.
 function ticks(from, to, most) {
   const raw = (to - from) / Math.max(most, 1), power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].find(one => one * power >= raw * 0.999) * power;
+  const step = [1, 2, 5, 10].find(factor => factor * power >= raw * 0.999) * power;
   const first = Math.ceil(from / step), count = Math.floor(to / step) - first + 1;
   return Array.from({length: Math.min(Math.max(count, 0), 50)}, (_, i) => (first + i) * step);
 }
 
-const said = number => Number(number.toPrecision(6)).toLocaleString("en").replace("-", "−");
+const format = number => Number(number.toPrecision(6)).toLocaleString("en").replace("-", "−");
 
 function drawOutline(view, pen) {
   const {outline} = view.cloud;
@@ -32,7 +32,7 @@ function drawOutline(view, pen) {
   pen.stroke();
 }
 
-// Each name a little outwards of its place, seen from the middle of all; one in the middle stands below its place.
+// Draw each name a little outside of its place, away from the middle of all places; names in the middle go below it.
 function drawLandmarks(view, pen) {
   const places = view.cloud.model.get("_landmarks"), {ratio} = view;
   const mean = axis => places.reduce((sum, place) => sum + place[axis], 0) / places.length;
@@ -57,7 +57,7 @@ function drawAxes(view, pen) {
   pen.lineWidth = ratio;
   pen.font = `${11 * ratio}px system-ui, sans-serif`;
   pen.beginPath();
-  // The corner holds no number: both axes would have one there.
+  // Leave out numbers in the corner, where those of both axes would collide.
   const corner = 34 * ratio;
   pen.textAlign = "center";
   pen.textBaseline = "bottom";
@@ -66,7 +66,7 @@ function drawAxes(view, pen) {
     if (px < corner || px > width - 16 * ratio) continue;
     pen.moveTo(px, height);
     pen.lineTo(px, height - 4 * ratio);
-    pen.fillText(said(x), px, height - 5 * ratio);
+    pen.fillText(format(x), px, height - 5 * ratio);
   }
   pen.textAlign = "left";
   pen.textBaseline = "middle";
@@ -75,7 +75,7 @@ function drawAxes(view, pen) {
     if (py > height - corner || py < 28 * ratio) continue;
     pen.moveTo(0, py);
     pen.lineTo(4 * ratio, py);
-    pen.fillText(said(y), 6 * ratio, py);
+    pen.fillText(format(y), 6 * ratio, py);
   }
   pen.stroke();
   pen.globalAlpha = 0.95;
@@ -87,7 +87,7 @@ function drawAxes(view, pen) {
   pen.fillText(`↑ ${titles[1]}`, 6 * ratio, 6 * ratio);
 }
 
-// The path to the cursor: the older a step, the fainter and thinner; the newest ends in an arrow head, in a ring.
+// Draw the path to the cursor: older steps are fainter and thinner; the newest ends in an arrow head inside a ring.
 function drawPath(view, pen) {
   const {cloud, ratio} = view, {place, model} = cloud, at = row => view.at(place[2 * row], place[2 * row + 1]);
   pen.strokeStyle = pen.fillStyle = model.get("_cursor_color");
@@ -111,9 +111,9 @@ function drawPath(view, pen) {
   pen.globalAlpha = 1;
   const [x, y] = path[last], from = path.findLast(([px, py]) => Math.hypot(px - x, py - y) > ratio);
   if (from) {
-    const way = Math.atan2(y - from[1], x - from[0]), head = 7 * ratio;
+    const angle = Math.atan2(y - from[1], x - from[0]), head = 7 * ratio;
     pen.beginPath();
-    for (const turn of [0, 2.4, -2.4]) pen.lineTo(x + head * Math.cos(way + turn), y + head * Math.sin(way + turn));
+    for (const turn of [0, 2.4, -2.4]) pen.lineTo(x + head * Math.cos(angle + turn), y + head * Math.sin(angle + turn));
     pen.fill();
   }
   pen.lineWidth = 3 * ratio;
@@ -122,7 +122,7 @@ function drawPath(view, pen) {
   pen.stroke();
 }
 
-// What the kernel says is marked, and the line from there to the handle.
+// Draw the ring that the kernel has placed, and a line from it to the handle.
 function drawRing(view, pen) {
   const {ring, handle} = view.cloud, {ratio} = view;
   if (!ring) return;
@@ -144,7 +144,7 @@ function drawRing(view, pen) {
   pen.stroke();
 }
 
-// The marker to drag: an element of the page, so that it has the focus, and is a finger wide.
+// The marker to drag. It is an HTML element, so that it can have the focus and be large enough for a finger.
 class Handle {
   constructor(view) {
     this.view = view;
@@ -163,16 +163,16 @@ class Handle {
       this.el.addEventListener(end, () => this.release());
     }
     this.el.addEventListener("keydown", event => {
-      const way = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key];
-      if (!way) return;
+      const direction = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key];
+      if (!direction) return;
       event.preventDefault();
       event.stopPropagation();
       const {cloud} = view, far = STEP * Math.max(...cloud.extent().span) * (event.shiftKey ? LEAP : 1);
-      cloud.put([cloud.handle[0] + far * way[0], cloud.handle[1] + far * way[1]]);
+      cloud.put([cloud.handle[0] + far * direction[0], cloud.handle[1] + far * direction[1]]);
     });
   }
 
-  // From now on the pointer moves it, wherever the pointer is.
+  // Let the pointer move the handle from now on, also outside of it.
   grab(event, offset = [0, 0]) {
     event.preventDefault();
     this.offset = offset;
@@ -207,6 +207,6 @@ class Handle {
     this.el.style.top = `${py / ratio}px`;
     const [across, up] = model.get("_axes").length ? model.get("_axes") : ["x", "y"];
     this.el.setAttribute("aria-valuenow", handle[0]);
-    this.el.setAttribute("aria-valuetext", `${across} ${said(handle[0])}, ${up} ${said(handle[1])}`);
+    this.el.setAttribute("aria-valuetext", `${across} ${format(handle[0])}, ${up} ${format(handle[1])}`);
   }
 }

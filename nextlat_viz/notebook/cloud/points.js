@@ -1,7 +1,7 @@
-// The points of a cloud: what the kernel sent, who is where, and how they get onto a canvas.
+// The points of a cloud: data from the kernel, search for points by place, and drawing on a canvas.
 
-const FAINT = 0.07;
-const FAR_OUT = 0.25; // of the outline's extent: how far outside of it points are still in view
+const FAINT = 0.07; // opacity of points that are not selected
+const FAR_OUT = 0.25; // distance from the outline up to which points are kept in view, as a share of its extent
 
 const VERTEX = `
 precision highp float;
@@ -26,33 +26,33 @@ void main() {
   gl_FragColor = color * (size < 3.5 ? 1.0 : clamp(edge + 0.5, 0.0, 1.0));
 }`;
 
-// One WebGL context for all clouds of a page, because browsers take contexts away from pages with more than a few.
+// Share one WebGL context among all clouds of a page: browsers take contexts away from pages with more than a few.
 function painter() {
   const KEY = "nextlat_viz_painter_1";
   if (KEY in globalThis) return globalThis[KEY];
   const canvas = document.createElement("canvas");
   const gl = canvas.getContext("webgl", {antialias: false, depth: false});
   const usable = gl && gl.getParameter(gl.MAX_VERTEX_TEXTURE_IMAGE_UNITS) > 0;
-  const made = (globalThis[KEY] = usable ? {canvas, gl, life: 1, lost: false, waiting: new Set()} : null);
-  if (made) {
+  const shared = (globalThis[KEY] = usable ? {canvas, gl, life: 1, lost: false, waiting: new Set()} : null);
+  if (shared) {
     canvas.addEventListener("webglcontextlost", event => {
       event.preventDefault();
-      made.lost = true;
-      made.waiting.forEach(draw => draw());
+      shared.lost = true;
+      shared.waiting.forEach(draw => draw());
     });
     canvas.addEventListener("webglcontextrestored", () => {
-      link(made);
-      made.life += 1;
-      made.lost = false;
-      made.waiting.forEach(draw => draw());
+      link(shared);
+      shared.life += 1;
+      shared.lost = false;
+      shared.waiting.forEach(draw => draw());
     });
-    link(made);
+    link(shared);
   }
-  return made;
+  return shared;
 }
 
-function link(made) {
-  const {gl} = made;
+function link(painter) {
+  const {gl} = painter;
   const program = gl.createProgram();
   for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
     const shader = gl.createShader(kind);
@@ -64,19 +64,19 @@ function link(made) {
   gl.useProgram(program);
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-  made.attribute = name => gl.getAttribLocation(program, name);
-  made.uniform = name => gl.getUniformLocation(program, name);
+  painter.attribute = name => gl.getAttribLocation(program, name);
+  painter.uniform = name => gl.getUniformLocation(program, name);
 }
 
-// Copied, because a message's buffers begin anywhere and numbers do not.
+// Copy the bytes of a message: they may start at an offset that is not a multiple of four, as floats need.
 function bytes({buffer, byteOffset, byteLength}) {
   return new Uint8Array(buffer.slice(byteOffset, byteOffset + byteLength));
 }
 
-const floats = sent => new Float32Array(bytes(sent).buffer);
+const floats = data => new Float32Array(bytes(data).buffer);
 
-// Left, right, low and high of x and y in turns; what is no number ends a line, and has no place.
-function ends(places) {
+// Return the left, right, low and high end of places (x, y, x, y ...). NaN, which ends a polyline, is ignored.
+function bounds(places) {
   let [left, right, low, high] = [Infinity, -Infinity, Infinity, -Infinity];
   for (let i = 0; i < places.length; i += 2) {
     const x = places[i], y = places[i + 1];
@@ -88,7 +88,7 @@ function ends(places) {
   return [left, right, low, high];
 }
 
-// What the kernel sent, as arrays, and what of it the graphics memory does not have yet.
+// A cloud's data from the kernel as arrays; `stale` names the arrays to upload to the graphics card.
 class Cloud {
   constructor(model) {
     this.model = model;
@@ -121,32 +121,32 @@ class Cloud {
   }
 
   read(trait, part) {
-    const sent = this.model.get(trait);
-    if (part === "picked") return this.pick(bytes(sent));
-    this[part] = part === "place" ? floats(sent) : bytes(sent);
+    const data = this.model.get(trait);
+    if (part === "picked") return this.pick(bytes(data));
+    this[part] = part === "place" ? floats(data) : bytes(data);
     this.stale.add(part);
     if (part === "place") this.measure();
   }
 
   measure() {
     this.n = this.place.length / 2;
-    this.ends = ends(this.place);
+    this.bounds = bounds(this.place);
   }
 
-  // What is to be in view: the points, the ring, the handle, the outline. Where there is an outline, it is what is
-  // looked at, and points far outside of it would make it small.
+  // Return the part of the plane to show: points, ring, handle and outline. With an outline, leave out points far
+  // outside of it, which would make it small.
   extent() {
-    const drawn = ends(this.outline), away = [drawn[1] - drawn[0], drawn[3] - drawn[2]].map(span => FAR_OUT * span);
-    const near = this.ends.map((end, i) => {
+    const drawn = bounds(this.outline), away = [drawn[1] - drawn[0], drawn[3] - drawn[2]].map(span => FAR_OUT * span);
+    const near = this.bounds.map((end, i) => {
       if (!this.outline.length) return end;
       return i % 2 ? Math.min(end, drawn[i] + away[i >> 1]) : Math.max(end, drawn[i] - away[i >> 1]);
     });
-    const over = ends([...this.outline, ...(this.ring ?? []), ...(this.handle ?? [])]);
+    const over = bounds([...this.outline, ...(this.ring ?? []), ...(this.handle ?? [])]);
     const [left, right, low, high] = near.map((end, i) => (i % 2 ? Math.max : Math.min)(end, over[i]));
     return {middle: [(left + right) / 2, (low + high) / 2], span: [right - left, high - low]};
   }
 
-  // One place of the handle is under way at a time; of those that it is dragged through meanwhile, the last follows.
+  // Move the handle. Only one place is sent at a time; when the kernel has answered, the latest place follows.
   put(at) {
     this.handle = this.unsent = at;
     this.views.forEach(view => view.point());
@@ -166,7 +166,7 @@ class Cloud {
     this.rest();
   }
 
-  // Where the kernel has it, once nobody holds it any more and all has been answered.
+  // Put the handle where the kernel has it, once it is released and the kernel has answered.
   rest() {
     if (this.grabbed || this.underway) return;
     this.handle = this.model.get("handle");
@@ -181,7 +181,7 @@ class Cloud {
     this.stale.add("picked");
   }
 
-  // A look at every point: a million take a few milliseconds, and an index would have to be built at every change.
+  // Test every point: a million take a few milliseconds, and an index would have to be rebuilt at every change.
   inside(x0, y0, x1, y1, bits) {
     const {place, n} = this;
     for (let i = 0; i < n; i++) {
@@ -193,12 +193,12 @@ class Cloud {
 
   nearest(x, y, within) {
     const {place, n} = this;
-    let best = within * within, found = -1;
+    let best = within * within, row = -1;
     for (let i = 0; i < n; i++) {
       const dx = place[2 * i] - x, dy = place[2 * i + 1] - y, distance = dx * dx + dy * dy;
-      if (distance <= best) [best, found] = [distance, i];
+      if (distance <= best) [best, row] = [distance, i];
     }
-    return found;
+    return row;
   }
 
   upload(painter) {
@@ -224,7 +224,7 @@ class Cloud {
     this.stale.clear();
   }
 
-  // By WebGL, onto the page's canvas.
+  // Draw with WebGL, then copy the result onto the view's canvas.
   paint(painter, target, view) {
     const {gl, canvas} = painter, {width, height} = target;
     if (canvas.width < width) canvas.width = width;
@@ -250,7 +250,7 @@ class Cloud {
     pen.drawImage(canvas, 0, canvas.height - height, width, height, 0, 0, width, height);
   }
 
-  // Without WebGL: squares, pixel by pixel.
+  // Draw without WebGL: fill a square of pixels for each point.
   plot(target, view) {
     const {width, height} = target, pen = target.getContext("2d"), image = pen.createImageData(width, height);
     const pixels = new Uint32Array(image.data.buffer), {place, code, palette, picked, n} = this;
@@ -268,6 +268,7 @@ class Cloud {
     }
     pen.putImageData(image, 0, 0);
   }
+
   free(painter) {
     if (!painter || this.life !== painter.life) return;
     for (const buffer of Object.values(this.buffers)) painter.gl.deleteBuffer(buffer);

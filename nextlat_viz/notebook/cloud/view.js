@@ -1,12 +1,12 @@
-// The view of a cloud; one module with points.js and marks.js. Every part of a cloud travels by itself (places, codes,
-// palette, selection, cursor), and what moves often, the cursor and the box being drawn, is on a canvas of its own, so
-// that a step draws no point again.
+// The view of a cloud, joined with points.js and marks.js into one module. Places, codes, palette, selection and cursor
+// are sent separately. The cursor and the selection box move often, so they are on a second canvas: moving them redraws
+// no point.
 
 const ROOM = 0.05; // share of the view left free around the points
-const NAMED = 0.11; // and where names stand around them
-const NEAR = 14; // pixels from a point that still count as on it
-const STILL = 4; // pixels a mouse may move in a click
-const QUIET = 90; // milliseconds over one point before its label is asked for
+const NAMED = 0.11; // the same if there are names around the points
+const NEAR = 14; // pixels from a point at which a click still hits it
+const STILL = 4; // pixels that the mouse may move during a click
+const QUIET = 90; // milliseconds over a point before its label is requested
 
 function make(tag, name, parent, attributes = {}) {
   const element = document.createElement(tag);
@@ -16,7 +16,7 @@ function make(tag, name, parent, attributes = {}) {
   return element;
 }
 
-// One showing of a cloud. Text is only ever set as text.
+// A view of a cloud on the page. Text is set with textContent, never as HTML.
 class View {
   constructor(cloud, el) {
     Object.assign(this, {cloud, el, mode: "select", draws: 0, fitted: true, box: null, hovered: -1});
@@ -90,13 +90,13 @@ class View {
 
   get ratio() { return globalThis.devicePixelRatio || 1; }
 
-  // Data coordinates of a place on the stage.
+  // Convert a place on the stage, in CSS pixels, to data coordinates.
   where(px, py) {
     const {width, height} = this.points, {ratio} = this;
     return [this.x + (px * ratio - width / 2) / this.zoom, this.y + (height / 2 - py * ratio) / this.zoom];
   }
 
-  // Where data coordinates are on the canvases, in their pixels.
+  // Convert data coordinates to pixels of the canvases.
   at(x, y) {
     const {width, height} = this.over;
     return [width / 2 + (x - this.x) * this.zoom, height / 2 - (y - this.y) * this.zoom];
@@ -170,7 +170,7 @@ class View {
   }
 
   select(bits) {
-    // Shown at once; what the kernel makes of it comes back as the selection.
+    // Show it at once; the kernel then sends the selection that it keeps.
     this.cloud.pick(bits);
     this.cloud.model.send({kind: "select"}, undefined, [bits.buffer]);
     this.cloud.views.forEach(view => view.draw());
@@ -205,17 +205,17 @@ class View {
     cancelAnimationFrame(this.drawing);
     this.drawing = requestAnimationFrame(() => {
       if (!this.zoom || !this.points.width) return;
-      const by = this.painter && !this.painter.lost;
+      const webgl = this.painter && !this.painter.lost;
       const usual = Math.min(Math.max(6 * (2000 / this.cloud.n) ** (1 / 6), 2), 6);
       const near = Math.max(this.zoom / this.whole, 1) ** 0.4;
       this.size = Math.min(usual * near, 9) * this.ratio;
-      // Many points are fainter, so that where they are dense is seen; close by they are not.
+      // Many points are drawn fainter, to show where they are dense, but less so when zoomed in.
       this.opacity = Math.min(Math.max(0.8 * (20000 / this.cloud.n) ** 0.25, 0.3) * near, 0.8);
-      // Where there is a handle it is what is looked at, and the points are what it moves among.
+      // With a handle, draw the points fainter: they are only the background that it moves over.
       if (this.cloud.handle) this.opacity /= 2;
-      by ? this.cloud.paint(this.painter, this.points, this) : this.cloud.plot(this.points, this);
+      webgl ? this.cloud.paint(this.painter, this.points, this) : this.cloud.plot(this.points, this);
       this.el.dataset.draws = this.draws += 1;
-      this.el.dataset.by = by ? "webgl" : "processor";
+      this.el.dataset.by = webgl ? "webgl" : "processor";
       this.count();
       this.mark();
     });
@@ -226,7 +226,7 @@ class View {
     this.pointing = requestAnimationFrame(() => this.mark());
   }
 
-  // Everything over the points: what stands still, the cursor with the way to it, the ring, the handle, the box.
+  // Draw everything over the points: outline, names, axes, the path to the cursor, the ring, the handle, the box.
   mark() {
     const pen = this.over.getContext("2d"), {width, height} = this.over, {ratio, cloud} = this;
     pen.clearRect(0, 0, width, height);
@@ -240,7 +240,7 @@ class View {
     drawRing(this, pen);
     this.handle.show();
     if (this.box) {
-      const [x0, y0, x1, y1] = this.box.map(one => one * ratio);
+      const [x0, y0, x1, y1] = this.box.map(edge => edge * ratio);
       pen.lineWidth = 1.5 * ratio;
       pen.setLineDash([4 * ratio, 3 * ratio]);
       pen.strokeStyle = getComputedStyle(this.el).color;
@@ -255,19 +255,19 @@ class View {
     this.stage.setAttribute("aria-label", `${this.cloud.n.toLocaleString("en")} points${title ? `: ${title}` : ""}`);
     this.key.replaceChildren();
     model.get("_key").forEach(([text, color], entry) => {
-      const item = make("li", "entry", this.key, {dir: "auto"}), live = model.get("_has_key_buttons") && color;
-      const line = live ? make("button", "choice", item, {type: "button", title: "Show these alone, or all again"}) : item;
-      if (live) line.onclick = () => model.send({kind: "key", entry});
+      const item = make("li", "entry", this.key, {dir: "auto"}), pressable = model.get("_has_key_buttons") && color;
+      const line = pressable ? make("button", "choice", item, {type: "button", title: "Show these alone, or all again"}) : item;
+      if (pressable) line.onclick = () => model.send({kind: "key", entry});
       if (color) make("span", "swatch", line).style.background = color;
       line.append(text);
     });
   }
 
   count() {
-    const {n, count} = this.cloud, by = this.el.dataset.by === "webgl";
+    const {n, count} = this.cloud, webgl = this.el.dataset.by === "webgl";
     const hint = {drag: "drag the marker, or click where it should go", select: "drag to select", move: "drag to move"};
-    const rows = count ? `${said(count)} of ${said(n)} points selected` : `${said(n)} points; ${hint[this.mode]}`;
-    const how = by || !this.draws ? "" : ". No WebGL in this browser: drawn without the graphics card";
+    const rows = count ? `${format(count)} of ${format(n)} points selected` : `${format(n)} points; ${hint[this.mode]}`;
+    const how = webgl || !this.draws ? "" : ". No WebGL in this browser: drawn without the graphics card";
     if (this.status.textContent !== rows + how) this.status.textContent = rows + how;
   }
 
@@ -288,7 +288,7 @@ export default () => {
       cloud = new Cloud(model);
     },
     render({el}) {
-      // Not as a DOM class of the model, which marimo does not apply.
+      // Set the class here: marimo ignores a model's DOM classes.
       el.classList.add("nlv-cloud");
       const view = new View(cloud, el);
       return () => view.remove();

@@ -18,7 +18,7 @@ from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.plotting import CATEGORICAL, CURSOR
 from nextlat_viz.worlds import checks
 
-# The first type is the intended one; other array-likes are converted, or refused with an error of ours.
+# The first type is the intended one; other array-likes are converted, or rejected with a clear error.
 Positions: TypeAlias = Float[np.ndarray, "rows 2"] | ArrayLike
 Codes: TypeAlias = UInt8[np.ndarray, " rows"] | ArrayLike
 Rows: TypeAlias = Int[np.ndarray, " selected"] | ArrayLike
@@ -32,45 +32,46 @@ _MOST_ENTRIES = 24
 
 
 class Cloud(LiveWidget):
-    """Points in a plane, coloured by a palette, to select and to click, with a cursor that moves through them.
+    """Points in a plane, coloured by a palette, that can be selected and clicked, with a cursor among them.
 
     Drag to select a box (with shift, add to the selection), click a point, press Move to pan and zoom, and Fit to show
     all points. Positions, codes, palette, selection and cursor are sent separately, each when it changes, and moving
     the cursor redraws no point. It draws with WebGL; in a browser without WebGL it draws on the CPU, and says so.
 
-    With a `handle` there is a marker to drag by mouse, touch or arrow keys (with shift, farther); a click moves it too.
-    While it is dragged its place is sent one at a time: the next after the kernel has answered the one before, so that
-    a slow kernel is not flooded. The last place is always sent.
+    With a `handle` there is a marker that can be dragged by mouse or touch, and moved by arrow keys (with shift,
+    farther) or a click. While it is dragged, the page sends its place only after the kernel has answered the previous
+    one, so that a slow kernel is not flooded. The last place is always sent.
 
     Parameters
     ----------
     positions : (rows, 2) array
         Coordinates, kept as float32. Both axes have one scale.
     codes : (rows,) uint8 array, optional
-        Which colour of the palette each row has; default the first.
+        Index of each row's colour in the palette; default the first.
     palette : sequence of str, optional
         Up to 256 colours as ``#rrggbb``.
     labels : sequence of str, or callable taking a row, optional
-        What is shown when a point is pointed at. Stays in the kernel: only what is pointed at travels.
+        Text shown when the mouse is over a point. The texts stay in the kernel; only the text to show is sent.
     key : {text: colour}, optional
         Shown below, up to 24 entries.
     title : str, optional
     on_select : callable taking an int array, optional
-        Called with the rows selected with the mouse, empty when the selection is dismissed.
+        Called with the rows selected by mouse; empty when the selection is dismissed.
     on_click : callable taking an int, optional
         Called with the row clicked.
     on_key : callable taking an int, optional
         Called with the number of the entry of the key that is clicked; without it the key is text.
     cursor : sequence of int, optional
-        Rows the cursor came through; the last has a ring. The path fades towards the past and points forward.
+        Rows on the path to the cursor; the last has a ring. The path fades towards the past; an arrow head shows its
+        direction.
     height : int
-        Of the picture, in pixels; it is as wide as its cell.
+        Height of the picture in pixels; it is as wide as its cell.
     handle : (float, float), optional
-        Where the marker is, in the coordinates of `positions`, free of any row.
+        Place of the marker in the coordinates of `positions`; need not be a point.
     on_move : callable taking two floats, optional
-        Called with x and y while the reader drags the handle; may set `handle` to where it shall be instead.
+        Called with x and y while the user drags the handle; may set `handle` to another place.
     axes : (str, str), optional
-        Titles of the axes, with their units; numbers along the edges come with them.
+        Titles of the axes, with their units; with titles, numbers are drawn along the edges.
     outline : sequence of (points, 2) arrays, optional
         Polylines drawn over the points, in their coordinates, such as a map.
     landmarks : {name: (x, y)}, optional
@@ -87,15 +88,15 @@ class Cloud(LiveWidget):
     near : list of int
         Rows marked by small squares.
     handle : (float, float) or None
-        Where the marker is; setting it moves it on the page and calls nobody.
+        Place of the marker; setting it moves the marker on the page, without a call of `on_move`.
     ring : (float, float) or None
-        A place that is marked, joined to the handle by a line.
+        A place to mark, joined to the handle by a line.
 
     Raises
     ------
     ValueError
-        Positions that are not (rows, 2) finite numbers, codes that do not fit them or the palette, rows that are not
-        there, colours that are none, and places that are not two finite numbers.
+        Positions that are not (rows, 2) finite numbers, codes that do not fit them or the palette, unknown rows,
+        colours not written #rrggbb, and places that are not two finite numbers.
 
     Examples
     --------
@@ -106,7 +107,7 @@ class Cloud(LiveWidget):
     >>> cloud.cursor = [0, 1]
     >>> cloud.close()
 
-    A marker that is dragged along the horizontal axis alone:
+    A marker that can only be dragged along the horizontal axis:
 
     >>> cloud = Cloud(np.zeros((1, 2)), handle=(0.5, 0.0), on_move=lambda x, y: setattr(cloud, "handle", (x, 0.0)))
     >>> cloud.handle
@@ -166,7 +167,6 @@ class Cloud(LiveWidget):
         places_named = [
             [_short(name, _LONGEST_LANDMARK), *_point("landmarks", place)] for name, place in (landmarks or {}).items()
         ]
-        given = np.zeros(self._n, np.uint8) if codes is None else codes
         super().__init__(
             _places=places.tobytes(),
             _title=_short(title, _LONGEST_TITLE),
@@ -178,7 +178,7 @@ class Cloud(LiveWidget):
             _axes=[_short(title, _LONGEST_NAME) for title in axes or ()],
             _outline=_packed_lines(outline),
             _landmarks=places_named,
-            **_packed_colors(given, palette, self._n),
+            **_packed_colors(np.zeros(self._n, np.uint8) if codes is None else codes, palette, self._n),
         )
 
     def __dir__(self) -> list[str]:
@@ -190,17 +190,17 @@ class Cloud(LiveWidget):
 
     @property
     def positions(self) -> Float[np.ndarray, "rows 2"]:
-        """Where the points are."""
+        """The coordinates of the points."""
         return np.frombuffer(self._places, "<f4").reshape(-1, 2)
 
     @property
     def codes(self) -> UInt8[np.ndarray, " rows"]:
-        """Which colour of the palette each row has."""
+        """The index of each row's colour in the palette."""
         return np.frombuffer(self._codes, np.uint8)
 
     @property
     def title(self) -> str:
-        """What stands above the points; can be set."""
+        """The title above the points; can be set."""
         return self._title
 
     @title.setter
@@ -209,7 +209,7 @@ class Cloud(LiveWidget):
 
     @property
     def palette(self) -> list[str]:
-        """The colours that codes are numbers of."""
+        """The colours that the codes are indices of."""
         return list(self._colors)
 
     @property
@@ -248,7 +248,7 @@ class Cloud(LiveWidget):
         Raises
         ------
         ValueError
-            For another number of points, or places that are no numbers.
+            For another number of points, or positions that are not finite numbers.
         """
         self.set_trait("_places", _checked_positions(positions, self._n).tobytes())
 
@@ -305,7 +305,7 @@ class Cloud(LiveWidget):
                     if self._on_move:
                         self._on_move(x, y)
             finally:
-                # The page sends the next place after this answer, also where the callback has failed.
+                # Answer even if the callback failed: the page waits for it before it sends the next place.
                 self.send({"kind": "moved"})
         elif kind == "label" and self._labels is not None:
             row = int(message["row"])
@@ -314,7 +314,7 @@ class Cloud(LiveWidget):
 
 
 def _checked_positions(positions: Any, n: int | None) -> np.ndarray:
-    """Positions as float32; `n` is the number of rows where that is fixed."""
+    """Check positions and return them as float32; `n` is the number of rows if it must not change."""
     try:
         if not isinstance(positions, Sequence) and not hasattr(positions, "__array__"):
             raise TypeError
@@ -338,17 +338,17 @@ def _checked_positions(positions: Any, n: int | None) -> np.ndarray:
 
 def _packed_colors(codes: Any, palette: Sequence[str], n: int) -> dict[str, bytes]:
     """Pack codes and palette: a byte for each row, four for each of 256 colours."""
-    given = checks.array(codes)
-    if given.shape != (n,) or given.dtype.kind not in "iub":
-        raise ValueError(f"codes must be integers of shape ({n},), one per row, got {given.dtype} of {given.shape}")
+    numbers = checks.array(codes)
+    if numbers.shape != (n,) or numbers.dtype.kind not in "iub":
+        raise ValueError(f"codes must be integers of shape ({n},), one per row, got {numbers.dtype} of {numbers.shape}")
     if not 1 <= len(palette) <= _MOST_COLORS:
         raise ValueError(f"palette must hold 1 to {_MOST_COLORS} colours, got {len(palette)}")
-    if given.min() < 0 or given.max() >= len(palette):
-        worst = given.min() if given.min() < 0 else given.max()
+    if numbers.min() < 0 or numbers.max() >= len(palette):
+        worst = numbers.min() if numbers.min() < 0 else numbers.max()
         raise ValueError(f"codes must be in 0..{len(palette) - 1}, the palette's colours, got {worst}")
     table = np.array([_rgba(color) for color in palette], dtype=np.uint8)
     table = np.concatenate([table, np.repeat(table[-1:], _MOST_COLORS - len(table), axis=0)])
-    return {"_codes": given.astype(np.uint8).tobytes(), "_palette": table.tobytes()}
+    return {"_codes": numbers.astype(np.uint8).tobytes(), "_palette": table.tobytes()}
 
 
 def _rgba(text: str) -> tuple[int, int, int, int]:
@@ -392,6 +392,6 @@ def _entries(key: Mapping[str, str]) -> list[list[str]]:
 
 
 def _short(text: object, most: int) -> str:
-    """Text cut to a length; line breaks stay, because labels have several lines."""
+    """Cut a text to a length; keep line breaks, because labels have several lines."""
     whole = str(text)
     return whole if len(whole) <= most else f"{whole[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""What a lesson is: its file, and the checks that hold it against the models it is opened on."""
+"""The format of a lesson's JSON file, and its checks against the models that it is opened on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class WhatIf(_Strict):
 
 
 class Setting(_Strict):
-    """What a step sets. What it does not name stays as the steps before it set it."""
+    """Settings of a step. Those that it does not name stay as the steps before have set them."""
 
     episode: int = 0
     position: int = 1
@@ -57,7 +57,7 @@ class Setting(_Strict):
 
 
 class Ask(_Strict):
-    """A prediction, asked for before the step is shown."""
+    """A question that the user answers before the step is shown."""
 
     question: Text
     options: list[Short] = Field(min_length=2, max_length=4)
@@ -72,7 +72,7 @@ class Ask(_Strict):
 
 
 class LessonStep(_Strict):
-    """What to look at, in the panel that is framed, once the state is set."""
+    """A step: set the state, frame a panel, and say what to look at in it."""
 
     look: Text
     panel: str
@@ -87,7 +87,7 @@ class Lesson(_Strict):
     ----------
     title, world : str
     models : list of str
-        Checkpoints by name. The lesson opens on exactly these; where there are none, on any models of its world.
+        Checkpoints by name. The lesson opens on exactly these; if empty, on any models of its world.
     steps : list of LessonStep
 
     Examples
@@ -105,47 +105,47 @@ class Lesson(_Strict):
 
     @property
     def name(self) -> str:
-        """The name of its file, without the ending."""
+        """The name of the lesson's file, without the ending."""
         return self._source.removesuffix(".json")
 
     def settings(self, number: int) -> dict[str, Any]:
-        """All that is set at a step, counted from 0; of its own and of the steps before it, the last one counts."""
-        before: dict[str, Any] = {"filter": {}, "selection": (), "training_step": None}
+        """Return all settings at a step, counted from 0: its own, and earlier ones that no later step replaces."""
+        settings: dict[str, Any] = {"filter": {}, "selection": (), "training_step": None}
         for step in self.steps[: number + 1]:
-            before |= {name: getattr(step.set, name) for name in step.set.model_fields_set}
-        before["selection"] = tuple((episode, position) for episode, position in before["selection"])
-        return before
+            settings |= {name: getattr(step.set, name) for name in step.set.model_fields_set}
+        settings["selection"] = tuple((episode, position) for episode, position in settings["selection"])
+        return settings
 
     def arrangement(self, number: int) -> dict[str, Any]:
-        """The arrangement of the panels at a step, with the framed panel in sight."""
+        """Return the arrangement of the panels at a step, with the framed panel in sight."""
         settings, panel = self.settings(number), self.steps[number].panel
         chosen: dict[str, Any] = {
             name: settings[name] for name in ("view", "beside", "detail", "large") if name in settings
         }
-        seen = (*_FIXED, chosen.get("beside"), chosen.get("large"))
-        return chosen if panel in seen else chosen | {"detail": panel}
+        in_sight = (*_FIXED, chosen.get("beside"), chosen.get("large"))
+        return chosen if panel in in_sight else chosen | {"detail": panel}
 
     def fits(self, state: ViewState, world: str) -> bool:
-        """Whether it is about the models of a world of the state."""
+        """Whether the lesson is about the models of a world of the state."""
         sources = state.sources_of(world)
         return self.is_about(sources[0].world_name, (source.weights for source in sources))
 
     def is_about(self, world: str, weights: Iterable[str]) -> bool:
-        """Whether it is about the models with these weights."""
+        """Whether the lesson is about the models with these weights."""
         return world == self.world and (not self.models or list(weights) == [_weights(name) for name in self.models])
 
     def other_models(self) -> ValueError:
-        """The error for models that it is not about."""
+        """Return the error for models that the lesson is not about."""
         about = " and ".join(self.models) or f"models of the world {self.world!r}"
         return ValueError(f"the lesson is about {about}, and the studio shows other models: open it with these")
 
     def check(self, state: ViewState, panels: Collection[str]) -> str:
-        """Return the name that the state has for the lesson's world, if all that the lesson names is there.
+        """Check everything that the lesson names, and return the state's name for the lesson's world.
 
         Raises
         ------
         ValueError
-            Names the file, the step and the key. The state stays as it is.
+            For an unknown name; tells the file, the step and the key. The state stays as it is.
         """
         with _at(self._source, "models" if self.models else "world"):
             names = [world for world in (state.world, *state.worlds) if self.fits(state, world)]
@@ -167,7 +167,7 @@ class Lesson(_Strict):
 def _check(
     key: str, settings: Mapping[str, Any], state: ViewState, world: str, scene: Scene, panels: Collection[str]
 ) -> None:
-    """Raise a ValueError where a setting names what is not there."""
+    """Raise ValueError if a setting names something unknown."""
     value = settings[key]
     names: dict[str, Callable[[], Any]] = {
         "color": lambda: colors.options(scene).values(),
@@ -208,7 +208,7 @@ def read_lesson(source: str | os.PathLike[str] | Mapping[str, Any] | Lesson) -> 
     UnknownNameError
         For a name that no shipped lesson has.
     ValueError
-        For a file that is no lesson: names the file, the step and the key.
+        For a file that is no lesson; tells the file, the step and the key.
     OSError
         For a file that cannot be read.
 
@@ -243,7 +243,7 @@ def read_lesson(source: str | os.PathLike[str] | Mapping[str, Any] | Lesson) -> 
 
 
 def _refused(name: str, error: ValidationError) -> ValueError:
-    """The first problem of a file, by file, step and key."""
+    """Return an error for the first problem of a file, with the file, the step and the key."""
     problem = error.errors()[0]
     place = list(problem["loc"])
     step = ""
@@ -257,7 +257,7 @@ def _refused(name: str, error: ValidationError) -> ValueError:
 
 @contextlib.contextmanager
 def _at(place: str, key: str) -> Iterator[None]:
-    """Put the place in a file before what was wrong there."""
+    """Put the place in a file before the message of an error."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -265,12 +265,12 @@ def _at(place: str, key: str) -> Iterator[None]:
 
 
 def shipped_lessons() -> list[str]:
-    """The names of the lessons that are shipped."""
+    """Return the names of the shipped lessons."""
     return sorted(path.stem for path in _HERE.glob("*.json"))
 
 
 @functools.cache
 def _weights(name: str) -> str:
-    """The hash of a checkpoint's weights."""
+    """Return the hash of a checkpoint's weights."""
     weights: str = read_card(find(name), Card).weights_sha256
     return weights

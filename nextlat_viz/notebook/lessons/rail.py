@@ -1,4 +1,4 @@
-"""The rail: the steps of a lesson in a strip over the panels."""
+"""The rail: the steps of a lesson in a strip above the panels."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _FRAMED = "nlv-framed"
 
 
 class _Before(NamedTuple):
-    """What was there before a step: the traits of the state, and what the panel *What if* had chosen."""
+    """The studio before a step: the traits of the state, and the choices of the panel *What if*."""
 
     state: dict[str, Any]
     what_if: Any
 
 
 class Rail(Box):
-    """A lesson, step by step: each sets the state, frames a panel and says what to look at. No room while none is open.
+    """A lesson, step by step: each step sets the state, frames a panel and says what to look at.
 
-    Back restores what was there before a step, and closing the lesson what was there before its first. A step with a
-    question is shown when it is answered.
+    Hidden while no lesson is open. Back restores the studio as it was before a step; leaving the lesson, as it was
+    before the first step. A step with a question is shown when the question is answered.
 
     Parameters
     ----------
     state : ViewState
     panels : Panels
-        Those of the studio.
+        The panels of the studio.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Rail(Box):
 
     def __init__(self, state: ViewState, panels: Any) -> None:
         super().__init__(state)
-        # Not "nextlat-viz", which marks a widget of its own.
+        # Not "nextlat-viz", the class of widgets that are shown by themselves.
         self._dom_classes = ("nlv-rail",)
         self._panels = panels
         self.lesson: Lesson | None = None
@@ -94,7 +94,7 @@ class Rail(Box):
         return lesson is not None and lesson.steps[self.number].ask is not None and self.number not in self._predicted
 
     def start(self, lesson: Any) -> None:
-        """Open a lesson at its first step; one that is open is left first.
+        """Leave the open lesson, if any, and open a lesson at its first step.
 
         Parameters
         ----------
@@ -104,15 +104,15 @@ class Rail(Box):
         Raises
         ------
         ValueError
-            For a lesson that names what is not there, or is about other models; nothing is changed.
+            For a lesson with unknown names or about other models; nothing is changed.
         """
-        wanted = read_lesson(lesson)
-        world = wanted.check(self.state, self._panels)
+        lesson = read_lesson(lesson)
+        world = lesson.check(self.state, self._panels)
         self.leave()
-        if any(step.set.what_if is not None for step in wanted.steps):
-            # Made before the first step, so that what it had chosen can be restored.
+        if any(step.set.what_if is not None for step in lesson.steps):
+            # Make the panel before the first step, so that its choices can be restored.
             self._panels["what_if"]
-        self.lesson, self._world, self.number, self._predicted = wanted, world, -1, {}
+        self.lesson, self._world, self.number, self._predicted = lesson, world, -1, {}
         self._step()
         self._offer()
 
@@ -126,7 +126,7 @@ class Rail(Box):
             self._step()
 
     def predict(self, option: str) -> None:
-        """Predict: the step is shown, with the answer."""
+        """Answer the question of the step, and show the step."""
         ask = self.lesson.steps[self.number].ask if self.lesson is not None else None
         if ask is not None and self.asking and option in ask.options:
             self._predicted[self.number] = option
@@ -134,7 +134,7 @@ class Rail(Box):
             self._show()
 
     def back(self) -> None:
-        """Go back a step, to what was there before it."""
+        """Go back a step, and restore the studio as it was before it."""
         if len(self._before) > 1:
             self._predicted.pop(self.number, None)
             self.number -= 1
@@ -142,7 +142,7 @@ class Rail(Box):
             self._show()
 
     def leave(self) -> None:
-        """Leave the lesson: all is as it was before its first step."""
+        """Leave the lesson, and restore the studio as it was before the first step."""
         if self.lesson is not None:
             first, self._before, self.lesson = self._before[0], [], None
             self._restore(first)
@@ -163,7 +163,7 @@ class Rail(Box):
 
     def _restore(self, before: _Before) -> None:
         state = dict(before.state)
-        # This also withdraws a training step that was asked for and is not there yet.
+        # This also withdraws the request for a training step that is still being loaded.
         self.state.show(state.pop("world"), state.pop("step"))
         self._set(state)
         if "what_if" in self._panels.made:
@@ -171,34 +171,34 @@ class Rail(Box):
             what_if.chosen = before.what_if
 
     def _apply(self) -> None:
-        """Set the state as the step wants it."""
+        """Set the state and the panels for the step."""
         assert self.lesson is not None
         self._alert.value = ""
         state, world, settings = self.state, self._world, self.lesson.settings(self.number)
         if state.world != world:
             state.show(world)
         names = {name: name for name in _STATE} | {"layer": "site"}
-        wanted = {trait: settings[name] for name, trait in names.items() if name in settings}
-        self._set(wanted | {"arrangement": {**state.arrangement, world: self.lesson.arrangement(self.number)}})
+        traits = {trait: settings[name] for name, trait in names.items() if name in settings}
+        self._set(traits | {"arrangement": {**state.arrangement, world: self.lesson.arrangement(self.number)}})
         if settings.get("what_if") is not None:
             what_if: Any = self._panels["what_if"]
             _, _, _, model = what_if.chosen
             what_if.chosen = (None, settings["what_if"].to, settings["what_if"].distance, model)
         steps, step = state.steps, settings["training_step"]
         step = None if steps and step == steps[-1] else step
-        # The step before may have asked for a training step that is not there yet.
+        # The training step of the lesson's previous step may still be loading.
         state.withdraw(self._complain)
         if state.step != step:
             state.request(world, step, self._complain)
 
     def _set(self, values: Mapping[str, Any]) -> None:
-        """Set traits of the state; observers are notified once."""
+        """Set traits of the state, and notify observers once."""
         with self.state.hold_trait_notifications():
             for name, value in values.items():
                 setattr(self.state, name, value)
 
     def _show(self) -> None:
-        """Write the step, and frame its panel."""
+        """Show the step's text, and frame its panel."""
         lesson, asking = self.lesson, self.asking
         step = None if lesson is None else lesson.steps[self.number]
         framed = "" if step is None or asking else step.panel
@@ -239,15 +239,15 @@ class Rail(Box):
             self.start(change["new"])
 
     def _offer(self, change: Any = None) -> None:
-        """Offer the shipped lessons about the models of this world, and the one that is open."""
-        offered = [
+        """Offer the shipped lessons about the models of this world, and the open lesson."""
+        lessons = [
             lesson for lesson in map(read_lesson, shipped_lessons()) if lesson.fits(self.state, self.state.world)
         ]
         if self.lesson is not None:
-            offered = [lesson for lesson in offered if lesson.title != self.lesson.title] + [self.lesson]
+            lessons = [lesson for lesson in lessons if lesson.title != self.lesson.title] + [self.lesson]
         with self._still():
-            self.which.options = [(lesson.title, lesson) for lesson in offered]
+            self.which.options = [(lesson.title, lesson) for lesson in lessons]
             if self.lesson is not None:
                 self.which.value = self.lesson
-        self.which.layout.display = None if len(offered) > 1 else "none"
-        self.toggle.layout.display = None if offered else "none"
+        self.which.layout.display = None if len(lessons) > 1 else "none"
+        self.toggle.layout.display = None if lessons else "none"
