@@ -71,9 +71,9 @@ class Rail(Box):
         self.toggle.icon = "graduation-cap"
         self.toggle.add_class("nlv-worded")
         self.which = choice("Lesson", "The lesson shown", max_width="220px")
-        self._back = self._button("Back", "Back to what was there before this step", self.back)
+        self._back = self._button("Back", "Go back to the state before this step", self.back)
         self._next = self._button("Next", "The next step", self.next)
-        self._close = self._button("", "Leave the lesson; the studio is as it was before it", self.leave)
+        self._close = self._button("", "Leave the lesson, and restore the studio", self.leave)
         self._close.icon = "times"
         self._close.add_class("nlv-tool")
         self._count, self._text = ipywidgets.HTML(), ipywidgets.HTML()

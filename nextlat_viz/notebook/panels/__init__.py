@@ -1,1 +1,1 @@
-"""The panels: one file for each question about a model."""
+"""Panels of the studio, grouped by the questions that they answer about a model."""

@@ -1,4 +1,4 @@
-"""The answer panels: at the cursor, each model's next token, its own next states, and what a probe reads."""
+"""Panels of answers at the cursor: each model's next token, its rollout of next states, and a probe's reading."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _STEPS = 8
 class ModelPanel(Panel):
     """A panel that asks the compared models the same question at the cursor, and draws the answers.
 
-    A subclass writes `_answer`, which may raise a ValueError that says why a model has none, and `_draw_answers`. A
-    model without an answer is named under the figure with the reason; where no model has one, the reasons replace the
-    figure. A `plain` figure has a bar for each model, whose colours the studio explains.
+    A subclass defines `_draw_answers` and `_answer`, which may raise a ValueError that says why a model has no answer.
+    Such a reason is shown below the figure, or in place of the figure if no model has an answer. A `plain` figure has
+    bars, whose heading names the models with their colours instead of a legend.
     """
 
     follows: ClassVar[tuple[str, ...]] = ("episode", "position", "compared", "dark")
@@ -77,19 +77,19 @@ class ModelPanel(Panel):
         if self.plain:
             _trim(figure)
         for note in figure.layout.annotations:
-            # In a narrow panel the headings begin at its edge.
+            # Headings begin at the edge of the panel, which may be narrow.
             if note.xref == "paper" and note.x == 0 and note.xanchor == "left":
                 note.xshift = 4 - figure.layout.margin.l
         return figure
 
     def _fitted(self, target: str, site: str) -> list[ProbeResult]:
-        """The probes of a target that have been fitted, of every model that has one."""
+        """Return the probes of a target that have been fitted already, of all models."""
         results = self.state.scene.results
         known = [results.peek(("probe", model, target, site)) for model in range(len(self.state.latents))]
         return [probe for probe in known if probe is not None]
 
     def _checkpoint(self, model: int) -> Checkpoint:
-        """The model's checkpoint; raises a ValueError where there are only latents."""
+        """Return the model's checkpoint; raise ValueError if it was given as latents or is recursive."""
         scene = self.state.scene
         checkpoint = scene.checkpoint(model)
         if checkpoint is None:
@@ -119,19 +119,19 @@ class NextPanel(ModelPanel):
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
         figure = prediction_bars(answers, most=_BARS, theme=theme)
-        # A line for each model, or the heading would be wider than the panel.
+        # One line per model: a single line would be wider than the panel.
         heading = figure.layout.annotations[0]
         first, *lines = heading.text.split("<br>")
         gaps = " ".join(lines).replace(" nats, ", " nats,<br>").replace("from exact: ", "from exact:<br>")
         heading.text = "<br>".join(filter(None, [first, gaps]))
         position = self.state.position
-        given = f"Position {position} lies in the prompt, which the model is not trained to predict."
-        self.about.value = given if position < self.state.scene.prompt else ""
+        about = f"Position {position} lies in the prompt, which the model is not trained to predict."
+        self.about.value = about if position < self.state.scene.prompt else ""
         return figure
 
 
 class AheadPanel(ModelPanel):
-    """Psi's rollout as a path in the plane of PCA, the true states with it, and their distance by step."""
+    """Psi's rollout and the true states as paths in the plane of PCA, and their distance by step."""
 
     name, question, tab = "ahead", "Can the model predict its own next states?", "Rollout"
 
@@ -181,7 +181,7 @@ class KnowsPanel(ModelPanel):
     def _figure(self) -> Any:
         figure = super()._figure()
         if not isinstance(figure, str):
-            # Scores with their controls can be wider than the panel: as text of the page they wrap.
+            # Scores with their controls can be wider than the panel; as HTML they wrap.
             self.about.value = figure.layout.annotations[0].text
             figure.layout.annotations = ()
             figure.update_layout(margin_t=8)
@@ -191,7 +191,7 @@ class KnowsPanel(ModelPanel):
 def in_a_row(figure: Any) -> str:
     """Place the views of a figure side by side: a panel is wide and low.
 
-    Titles of vertical axes become headings. Returns what there is no room for, the legend and long lines, as HTML.
+    Titles of vertical axes become headings. Returns the texts without room, the legend and long lines, as HTML.
     """
     words = take_legend(figure)
     columns = column_domains(len(list(figure.select_xaxes())), 0.085)
@@ -205,7 +205,7 @@ def in_a_row(figure: Any) -> str:
         most = max(most, len(lines))
         place = {"xanchor": "left", "yanchor": "bottom", "align": "left", "yshift": 4, "font": {"size": 11}}
         notes.append(note_at(across[0], 1.0, "<br>".join(lines), **place))
-        # Names of tokens slant where they would touch.
+        # Let plotly slant names of tokens that would touch.
         x.update(domain=across, title_text="", tickangle=None, automargin="height")
         y.update(domain=[0, 1], title_text="")
     margin = {"t": 10 + 14 * most, "b": 24, "l": 34}
@@ -214,11 +214,11 @@ def in_a_row(figure: Any) -> str:
 
 
 def _trim(figure: Any) -> None:
-    """Name the colours in the heading, in place of a legend, and leave out the title of the horizontal axis."""
+    """Name the colours in the heading instead of a legend, and remove the title of the horizontal axis."""
     first, *parts = figure.layout.annotations[0].text.split("<br>")
     names, lines = tuple(bar.name for bar in figure.data), list[str]()
     for part in parts:
-        # A line for each model: lines were broken for a narrow figure.
+        # Join the lines of a model, which were broken for a narrow figure.
         if lines and not part.startswith(names):
             lines[-1] += f" {part}"
         else:
@@ -237,5 +237,5 @@ def _trim(figure: Any) -> None:
 
 
 def sentence(text: str) -> str:
-    """An error's text as a sentence."""
+    """Return an error's text as a sentence."""
     return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "…")) else ".")

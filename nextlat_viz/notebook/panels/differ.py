@@ -1,4 +1,4 @@
-"""The differences panel: the rows at which two models differ most, and how similar their layers are."""
+"""Differences panel: the rows at which two models differ most, and how similar their layers are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CLICK = "Held-out rows, one for each history. Click a row to go there, a layer 
 
 @dataclass(frozen=True, eq=False)
 class _Ranking:
-    """Rows of the table, the most different first, the cells to show of each, and whether the models are the same."""
+    """Rows of the table, the most different first, their cells to show, and whether the models' latents are equal."""
 
     rows: Int[np.ndarray, " ranked"]
     heads: list[str]
@@ -47,9 +47,9 @@ class _Ranking:
 
 
 class DifferPanel(Panel):
-    """Held-out rows ranked by the difference of two models, and the similarity of their layers; both are clicked.
+    """Held-out rows ranked by the difference of the two compared models, and the similarity of their layers.
 
-    The models are the reference and the one compared with it.
+    A click on a row moves the cursor there; a click on a layer shows it everywhere.
     """
 
     name, question, tab = "differ", "Where do the models differ most?", "Differences"
@@ -71,7 +71,7 @@ class DifferPanel(Panel):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The ranked rows as they are shown, with their episode and position."""
+        """The ranked rows as shown, with their episode and position."""
         ranking = self._rank()
         first = self.state.latents[0]
         places = {name: column(first, name)[ranking.rows] for name in ("episode", "position")}
@@ -106,7 +106,7 @@ class DifferPanel(Panel):
         if isinstance(similarity, str):
             self._why_no_map.value = escape(similarity)
         else:
-            # Draws the map, and shows the panel.
+            # This draws the map.
             super()._draw(looks)
             control = similarity[1]
             self._why_no_map.value = control if isinstance(control, str) else ""
@@ -139,14 +139,14 @@ class DifferPanel(Panel):
         state = self.state
         similarity, control = self._similarity()
         labels = [state.labels[model] for model in state.pair]
-        given = None if isinstance(control, str) else control
-        return layer_map(similarity, given, labels=labels, site=state.site, theme=state.theme)
+        control = None if isinstance(control, str) else control
+        return layer_map(similarity, control, labels=labels, site=state.site, theme=state.theme)
 
     def _pair_names(self) -> str:
         return " and ".join(self.state.labels[model] for model in self.state.pair)
 
     def _rank(self) -> _Ranking:
-        """The ranking, computed by the job queue; raises an error that says so while there is none."""
+        """Return the ranking from the job queue; raises as `Jobs.ask` until it is computed."""
         state, by = self.state, self.by.value
         key: tuple[Any, ...] = ("differ", by, *state.pair)
         if by == _ERRORS:
@@ -197,7 +197,7 @@ class DifferPanel(Panel):
         return _Ranking(rows, [*heads, "tokens read"], read, same)
 
     def _head(self, model: int) -> Float[np.ndarray, "V D"] | None:
-        """The output head of a model whose table holds no probabilities."""
+        """Return the output head of a model whose table holds no probabilities, else None."""
         scene = self.state.scene
         if PROBS in scene.latents[model].obsm:
             return None
@@ -210,7 +210,7 @@ class DifferPanel(Panel):
         return np.asarray(checkpoint.network.backbone.head.weight.detach().cpu().numpy())
 
     def _similarity(self) -> tuple[pd.DataFrame, pd.DataFrame | str]:
-        """The similarity of the layers, and of the untrained models' or a sentence that says why not; by the queue."""
+        """Return the similarity of the layers, and that of untrained models or why there is none, from the queue."""
         scene, pair, jobs = self.state.scene, list(self.state.pair), self.state.jobs
 
         def compute() -> tuple[pd.DataFrame, pd.DataFrame | str]:
@@ -234,7 +234,7 @@ class DifferPanel(Panel):
             self.state.go_to_row(int(self._ranking.rows[self.list.chosen]))
 
     def _choose_layer(self, points: Points) -> None:
-        """Show the layer of the row that is clicked."""
+        """Show the layer of the clicked row of the map."""
         for trace, cell in self.plot.points(points, "layers"):
             heat: Any = self.plot.data[trace]
             name = str(heat.y[cell // len(heat.x)])

@@ -1,4 +1,4 @@
-"""The pairs panel: equivalent histories that a model separates, ranked by the distance of their latents."""
+"""Pairs panel: equivalent histories that a model separates, ranked by the distance of their latents."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RANKED, _MOST = 400, 50
-_ABOUT = "Under the models: distance of the two, over that of histories with different values. Click a row to go there."
+_ABOUT = "Per model: distance of the pair / distance between histories with different values. Click a row to go there."
 _NOT_A_STATE = ("episode", "position", "token", "token_id")
 
 
 class PairsPanel(Panel):
-    """A list of pairs, the most distant first; a click on one selects both and puts the cursor on the first."""
+    """A list of pairs, most distant first; a click selects both histories and moves the cursor to the first."""
 
     name, question, tab = "pairs", "Which equivalent histories does the model separate?", "Pairs"
     follows = ("site", "compared")
@@ -37,7 +37,7 @@ class PairsPanel(Panel):
         self.model = choice("Rank by model", "The model whose distances rank the pairs")
         self._about = text_line()
         self.list = Table()
-        about = "Put the cursor on the other history of the pair"
+        about = "Move the cursor to the other history of the pair"
         self.other = self._button("Go to the other history", about, self._cross)
         self._offer(None)
         self._link(self.state, self._offer, ["world", "compared"])
@@ -48,14 +48,14 @@ class PairsPanel(Panel):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The pairs as a table, as `analysis.pairs.same_state_pairs` returns it, with a column per model."""
+        """The pairs as `analysis.pairs.same_state_pairs` returns them, with a column per model."""
         state, scene = self.state, self.state.scene
         first = self.model.value
         key = ("pairs", first, self.by.value, state.site)
         return scene.results.get(key, lambda: self._compare(first)).copy()
 
     def _compare(self, first: int) -> pd.DataFrame:
-        """The pairs ranked by one model, and their distance in every model."""
+        """Return the pairs ranked by one model, with their distance in every model."""
         scene, where = self.state.scene, self.state.site
         sizes = [_RANKED if i == first else 1 for i in range(len(scene.latents))]
         ranked = [
@@ -119,12 +119,12 @@ class PairsPanel(Panel):
         return [*far, tail(pair["prefix_a"]), tail(pair["prefix_b"]), shorten(str(pair["state"]), 40)]
 
     def _chosen(self) -> tuple[pd.Series, list[tuple[int, int]]]:
-        """The chosen pair, and the (episode, position) of both histories."""
+        """Return the chosen pair, and the (episode, position) of both histories."""
         pair = self.table.iloc[self.list.chosen]
         return pair, [(int(pair[f"episode_{end}"]), int(pair[f"position_{end}"])) for end in "ab"]
 
     def _fly(self) -> None:
-        """Select both histories, and put the cursor on the first."""
+        """Select both histories, and move the cursor to the first."""
         if self.list.chosen < 0:
             return
         labels, (pair, ends) = self._labels(), self._chosen()
@@ -150,7 +150,7 @@ class PairsPanel(Panel):
 
 
 def _equivalences(scene: Scene) -> list[str]:
-    """What makes two histories equivalent: the belief, or a column of the true state that is not constant."""
+    """Return what can make histories equivalent: the belief, or a column of the true state that is not constant."""
 
     def compute() -> list[str]:
         obs = scene.latents[0].obs
@@ -161,16 +161,16 @@ def _equivalences(scene: Scene) -> list[str]:
 
 
 def _once_each(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs that share no history: an outlier would fill the whole list."""
-    seen: set[str] = set()
+    """Return pairs that share no history: otherwise an outlier would fill the whole list."""
+    used: set[str] = set()
     keep = []
     for pair in zip(pairs["prefix_a"], pairs["prefix_b"], strict=True):
-        keep.append(seen.isdisjoint(pair))
+        keep.append(used.isdisjoint(pair))
         if keep[-1]:
-            seen.update(pair)
+            used.update(pair)
     return pairs[np.array(keep, dtype=bool)]
 
 
 def tail(prefix: str, most: int = 16) -> str:
-    """The end of the tokens read, which tells histories apart."""
+    """Return the end of the tokens read, which tells histories apart."""
     return shorten(prefix if len(prefix) <= most else f"…{prefix[-most:]}", most + 1)

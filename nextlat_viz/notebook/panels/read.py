@@ -1,4 +1,4 @@
-"""The reading panel: a string of the reader's own, as every model and the ideal observer read it."""
+"""Reading panel: a string of the user's own, as every model and the ideal observer read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nextlat_viz.training import Checkpoint
     from nextlat_viz.worlds import World
 
-# Among so many legal symbols a click takes the next one; of more a list offers them, up to the second number.
+# Up to the first number of legal symbols, a click takes the next one; up to the second, a list offers them.
 _CYCLE, _MOST = 6, 200
 # Symbols that a tooltip names.
 _NAMED = 8
@@ -33,15 +33,15 @@ _NAMED = 8
 class ReadPanel(ModelPanel):
     """Surprise per token, the next token, and the path of the belief, for a string that is clicked, typed or pasted.
 
-    The string begins as the episode at the cursor, and again where the cursor goes to another. A click on a token
-    changes it to another legal symbol. Tokens from the first illegal one on stay in sight, but are not read.
+    The string starts as the episode at the cursor, and is reset when the cursor moves to another episode. A click on a
+    token changes it to another legal symbol. The first illegal token and those after it are shown but not read.
 
     Parameters
     ----------
     *models
         Models side by side: checkpoints or their names; or ``{world name: models}``.
     state : ViewState, optional
-        In place of models, to link this widget with others.
+        The state of other widgets to link with, instead of models.
     theme : {"auto", "light", "dark"}, optional
 
     Attributes
@@ -49,7 +49,7 @@ class ReadPanel(ModelPanel):
     string : tuple of str
         The symbols of the string.
     reading : StringReading
-        What the models make of its legal part.
+        The models' reading of its legal part.
 
     Examples
     --------
@@ -64,7 +64,7 @@ class ReadPanel(ModelPanel):
     follows = (*ModelPanel.follows, "site")
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
-        # The string, how many of its tokens are legal, and the string of the episode; the token that is looked at.
+        # The string, how many of its tokens are legal, the episode's string, and the position shown.
         self._tokens, self._legal, self._episode, self._here = list[int](), 0, np.zeros(0, np.int64), 0
         self._after = np.zeros((1, 0), bool)
         self._problem = self._refusal = self._hint = ""
@@ -102,12 +102,12 @@ class ReadPanel(ModelPanel):
 
     @property
     def reading(self) -> StringReading:
-        """What the models make of the legal part of the string."""
+        """The models' reading of the legal part of the string."""
         self._follow()
         return self.state.scene.string(np.array(self._tokens[: self._legal], np.int64), self.state.site)
 
     def read(self, text: str) -> None:
-        """Read a string: symbols separated by spaces or run together, or any text where the world has a tokenizer.
+        """Read a string: symbols separated by spaces or run together, or any text if the world has a tokenizer.
 
         Raises
         ------
@@ -135,17 +135,17 @@ class ReadPanel(ModelPanel):
 
     @property
     def _world(self) -> World:
-        # Not the scene's: that of a language model is not in its latents.
+        # Not the scene's world: latents of a language model do not contain it.
         return self._models[0].world
 
     @property
     def _longest(self) -> int | None:
-        """Most tokens that every model reads."""
+        """The most tokens that all models can read; None without a limit."""
         contexts = [model.network.backbone.config.context for model in self._models]
         return min((context for context in contexts if context is not None), default=None)
 
     def _follow(self) -> None:
-        """Take the episode at the cursor, where that is another than before, and the cursor's position."""
+        """Reset the string if the cursor is at another episode, and follow the cursor's position."""
         if self.why_not:
             raise ValueError(self.why_not)
         state = self.state
@@ -158,19 +158,19 @@ class ReadPanel(ModelPanel):
             self._here = min(state.position, len(self._tokens))
 
     def _restart(self) -> None:
-        """Take the episode at the cursor, as far as the table holds its tokens and the models read them."""
+        """Reset the string to the episode at the cursor: the tokens that the table holds and the models can read."""
         state, scene = self.state, self.state.scene
         line = scene.tokens[int(scene.episodes.searchsorted(state.episode))]
         end = int((line < 0).argmax()) if (line < 0).any() else line.size
         if "token_id" in scene.latents[0].obs:
-            # The table numbers the tokens that it holds, not all that the models know.
+            # `scene.tokens` numbers the tokens in the table; the models need their own ids.
             rows = scene.rows([(state.episode, place) for place in range(1, end + 1)])
             line = scene.latents[0].obs["token_id"].to_numpy()[rows]
         self._change(line[: min(end, self._longest or end)].tolist(), state.position)
         self._episode = np.array(self._tokens[: self._legal], np.int64)
 
     def _change(self, tokens: Sequence[int], place: int | None = None) -> None:
-        """Take another string, and look at one of its tokens, by default the last."""
+        """Take another string, and show a position in it, by default the last."""
         self._tokens, self._refusal, self._hint = list(tokens), "", ""
         ids = np.array(self._tokens, np.int64)
         self._here = len(tokens) if place is None else min(place, len(tokens))
@@ -188,7 +188,7 @@ class ReadPanel(ModelPanel):
             self._ask()
 
     def _press(self, place: int) -> None:
-        """Look at a token, and change it where a click can choose."""
+        """Show a token's position, and change the token if there are few legal symbols."""
         options = self._options(place)
         if 1 < len(options) <= _CYCLE:
             now = self._tokens[place - 1]
@@ -221,7 +221,7 @@ class ReadPanel(ModelPanel):
             self._ask()
 
     def _options(self, place: int) -> list[int]:
-        """The legal symbols at a position; none past the first illegal token."""
+        """Return the legal symbols at a position; none past the first illegal token."""
         if not 0 < place <= min(self._legal + 1, len(self._tokens)):
             return []
         options: list[int] = np.flatnonzero(self._after[place - 1]).tolist()
@@ -257,7 +257,7 @@ class ReadPanel(ModelPanel):
         return figure
 
     def _paths(self, reading: StringReading) -> tuple[dict[str, Trajectory], str]:
-        """The path of every model that has probes for it; the text says why one has none."""
+        """Return the path of every model that has probes for it, and why a model has none."""
         scene, paths, why = self.state.scene, {}, ""
         targets = next(iter(scene.placing.values()), ())
         for model, label in enumerate(scene.labels):
@@ -269,7 +269,7 @@ class ReadPanel(ModelPanel):
         return paths, why
 
     def _describe(self) -> None:
-        """Show the string in the controls, and say what is wrong with it."""
+        """Show the string in the controls, and describe any problem with it."""
         apply = not self.why_not
         self._line.layout.display = None if apply else "none"
         self._notice.value = ""
@@ -296,7 +296,7 @@ class ReadPanel(ModelPanel):
         self.back.disabled = not self._tokens
 
     def _written(self) -> str:
-        """The string as `read` takes it."""
+        """Return the string as `read` takes it."""
         if hasattr(self._world, "encode"):
             return self._world.decode(self._tokens)
         names = self._world.vocabulary
@@ -314,7 +314,7 @@ class ReadPanel(ModelPanel):
             self.strip.selected = [i for i, (token, before) in enumerate(both, 1) if token != before]
 
     def _note(self, place: int) -> str:
-        """What a click on a token does."""
+        """Describe what a click on a token does."""
         names, options = self._world.vocabulary, self._options(place)
         token = shorten(names[self._tokens[place - 1]])
         if not options:

@@ -1,4 +1,4 @@
-"""The latent-space panel: PCA, UMAP and what linear probes read, with the episode as a path through the points."""
+"""Latent-space panel: PCA, UMAP and the readings of linear probes, with the episode as a path through the points."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
 
 # Characters of a label that fit at the side of its row of views.
 _LONGEST = 32
-# Rows from which a sample is too small a part of the table to start with.
+# From this number of rows on, the panel starts with all rows instead of a sample.
 _MANY = 100_000
 _ABOUT = {
     "pca": "The plane of the largest variance",
     "umap": "Neighbours near each other; distances between clusters mean little",
-    "belief": "The belief that a linear probe reads, among the exact beliefs",
+    "belief": "The belief that a linear probe reads, with the exact beliefs",
     "place": "The place that linear probes read",
 }
 
 
 class SpacePanel(Panel):
-    """PCA, UMAP, or what linear probes read in the world's own coordinates where it has some, the models side by side.
+    """PCA, UMAP, or what linear probes read in the world's own coordinates, with the models side by side.
 
-    A figure shows as many rows as it can draw. A larger table is drawn as clouds of every row.
+    A figure shows a sample of a large table; clouds can show every row.
     """
 
     name, question = "space", "Where does the model think we are?"
@@ -92,7 +92,7 @@ class SpacePanel(Panel):
         )  # fmt: skip
 
     def _arrange(self, stage: ipywidgets.VBox) -> Sequence[Any]:
-        """The strip beside the views: there is room where they are squares."""
+        """Put the strip beside the views, which are square and leave room at their side."""
         if not self.framed:
             return [stage]
         stage.layout.width = "auto"
@@ -101,26 +101,26 @@ class SpacePanel(Panel):
 
     @property
     def _single(self) -> bool:
-        """Whether one view is drawn, of all that there are."""
+        """Whether a single view is drawn instead of all."""
         return self.framed or bool(self.points.value)
 
     def _place(self, plot: Plot) -> None:
         self._frame.children = (plot,)
 
-    def _bring(self, wanted: Any) -> None:
-        """Show the figure or the clouds. The other is hidden and kept."""
+    def _bring(self, chosen: Any) -> None:
+        """Show the figure or the clouds; hide and keep the other."""
         for part in (self._frame, self._points.box):
-            part.layout.display = None if part is wanted else "none"
+            part.layout.display = None if part is chosen else "none"
 
     @property
     def clouds(self) -> list[Any]:
-        """The clouds of every row, one for each model that has places in this view; none where a figure is drawn."""
+        """The clouds of every row, one for each model that has places in this view; none if a figure is drawn."""
         self._update()
         return list(self._points.clouds)
 
     @property
     def plot(self) -> Any:
-        """The figure for the present state; where clouds are drawn, their view as a figure."""
+        """The figure of the present state; if clouds are drawn, their view as a figure."""
         self._update()
         return self._figure() if self.points.value else self._plot
 
@@ -136,7 +136,7 @@ class SpacePanel(Panel):
         return [probe for probe in known if not isinstance(probe, str)]
 
     def _offer(self, change: Any) -> None:
-        """Offer all rows where a figure shows a sample, and the views that the scene has."""
+        """Offer all rows if a figure shows a sample, and the views that the scene has."""
         scene = self.state.scene
         total, shown = scene.latents[0].n_obs, len(scene.shown)
         more = total > shown
@@ -152,7 +152,7 @@ class SpacePanel(Panel):
             self.view.tooltips = [_ABOUT[name] for _, name in self.view.options] if self.framed else []
 
     def _looks_at(self) -> Any:
-        """What the figure depends on: all but the cursor, then the cursor."""
+        """Return what the figure depends on: everything but the cursor, then the cursor."""
         state = self.state
         keys = (result if isinstance(result, str) else id(result) for result in self._results())
         where = (id(state.scene), *keys, *state.pair, state.site, self.points.value, self._single and self.view.value)
@@ -162,15 +162,17 @@ class SpacePanel(Panel):
         return (where, painted, marks, state.dark), (state.episode, state.position)
 
     def _results(self) -> list[Any]:
-        """The layouts and probes of the two models, or messages in place of those that are not there."""
+        """Return the UMAPs and probes of the two models, or messages in place of missing ones."""
         return [*self._umaps, *(reading for model in self.state.pair for reading in self._readings[model].values())]
 
     def _prepare(self) -> None:
         state = self.state
         single, error = self._single, state.color == colors.ERROR
-        wanted = id(state.scene), *state.pair, state.site, self.points.value, single and self.view.value
-        wanted = (*wanted, error and state.target)
-        if (wanted, state.jobs.changes, state.layouts.changes) == self._prepared:
+        inputs = (
+            id(state.scene), *state.pair, state.site, self.points.value, single and self.view.value,
+            error and state.target, state.jobs.changes, state.layouts.changes,
+        )  # fmt: skip
+        if inputs == self._prepared:
             return
         self.view.layout.display = None if single else "none"
         if not single or self.view.value == "umap":
@@ -179,14 +181,15 @@ class SpacePanel(Panel):
             self._umaps = [""] * len(state.pair)
         self.status.follow()
         waiting = self._read_all(error)
-        # Results that are there stay; what is missing is asked for at every change, so that it can be computed again.
+        # While results are missing, ask for them at every change, so that they can be computed again.
         missing = waiting or any(isinstance(result, str) and result for result in self._results())
-        self._prepared = None if missing else (wanted, state.jobs.changes, state.layouts.changes)
+        # Asking may have changed the queues.
+        self._prepared = None if missing else (*inputs[:-2], state.jobs.changes, state.layouts.changes)
 
     def _read_all(self, error: bool) -> bool:
-        """Read the two models, then the others of the strip one by one, so that other panels need not wait for all.
+        """Ask for the probes of the two models, then of the strip's models one by one, so that other panels go first.
 
-        Returns whether a probe is still being computed. With `error`, the probe whose errors colour the rows too.
+        With `error`, ask also for the probes whose errors colour the rows. Returns whether a probe is still missing.
         """
         state, pair = self.state, self.state.pair
         others = [model for model in range(len(state.scene.latents)) if model not in pair]
@@ -200,7 +203,7 @@ class SpacePanel(Panel):
         return self._waits
 
     def _ask_probe(self, model: int, target: str) -> Any:
-        """A probe, or a message in place of one that is not there."""
+        """Return a probe, or a message if it is missing."""
         try:
             return self._probe(model, target, self.state.site)
         except ValueError as error:
@@ -208,9 +211,9 @@ class SpacePanel(Panel):
             return str(error)
 
     def _ask_umaps(self) -> list[Projection | str]:
-        """Return the UMAP of every model, or a message in place of one that is not there.
+        """Return the UMAP of the two models, or messages in place of missing ones.
 
-        UMAPs that were asked for at another layer, world or step are stopped.
+        UMAPs of another layer, world or step that are still being computed are stopped.
         """
         scene, site, queue = self.state.scene, self.state.site, self.state.layouts
         keys = [("umap", model, site) for model in self.state.pair]
@@ -233,17 +236,17 @@ class SpacePanel(Panel):
             except Cancelled:
                 layouts.append("UMAP was cancelled.")
             except LatentsError as error:
-                # Without the advice, which is about arguments of a call.
+                # Leave out the advice, which is about arguments of a call.
                 layouts.append(str(error).split(": ")[0])
             except Exception as error:
                 layouts.append(f"UMAP failed: {error}")
         return scene.aligned_umaps(site, layouts)
 
     def _read(self, model: int) -> Readings:
-        """The probes that place rows in the world, or a message in place of one that is not there."""
+        """Return the probes that place rows in the world, or messages in place of missing ones."""
         placing = self.state.scene.placing
-        wanted = [placing.get(self.view.value, ())] if self._single else placing.values()
-        return {name: self._ask_probe(model, name) for name in itertools.chain.from_iterable(wanted)}
+        targets = [placing.get(self.view.value, ())] if self._single else placing.values()
+        return {name: self._ask_probe(model, name) for name in itertools.chain.from_iterable(targets)}
 
     def _draw(self, looks: Any) -> None:
         if self.points.value:
@@ -284,7 +287,7 @@ class SpacePanel(Panel):
         return [shorten(self.state.scene.labels[model], _LONGEST) for model in self.state.pair]
 
     def _figure(self) -> Any:
-        """All views, or the one that clouds are drawn in, of as many rows as a figure can draw."""
+        """Draw all views, or the single view, of as many rows as a figure can draw."""
         state, scene, pair = self.state, self.state.scene, self.state.pair
         planes: list[dict[str, Any]] = [{} for _ in pair]
         for plane, model, umap in zip(planes, pair, self._umaps, strict=True):
@@ -308,40 +311,40 @@ class SpacePanel(Panel):
             theme=state.theme,
         )
         if self._single and self.strip.needed:
-            # The strip takes room from the headings.
+            # The strip leaves less room for the headings.
             for heading in figure.layout.annotations:
                 name, line, about = heading.text.partition("</span><br>")
                 heading.text = f'{name}{line}<span style="font-size:10.5px">{about}</span>' if about else heading.text
         return figure
 
     def _read_place(self, model: int) -> dict[str, Any]:
-        """The view of the places that linear probes read, in a world where rows have a place."""
+        """Return the view of the places that linear probes read, if the world has places."""
         scene, site = self.state.scene, self.state.site
         if "x" not in self._readings[model]:
             return {}
-        read = places(scene, model, "place", site, self._readings[model])
-        if isinstance(read, str):
-            return {VIEWS["place"]: read}
+        view = places(scene, model, "place", site, self._readings[model])
+        if isinstance(view, str):
+            return {VIEWS["place"]: view}
         probes: Any = self._readings[model]
         score, *_ = scores(*(probes[name] for name in scene.placing["place"]))
         return {
             f"{VIEWS['place']}: {score}": replace(
-                scene.pca(site)[model], coordinates=read.coordinates[scene.shown].astype(np.float32),
-                explained_variance=None, trustworthiness=None, note=f"{read.title}. {read.note}",
+                scene.pca(site)[model], coordinates=view.coordinates[scene.shown].astype(np.float32),
+                explained_variance=None, trustworthiness=None, note=f"{view.title}. {view.note}",
             )
         }  # fmt: skip
 
     def _path(self) -> Int[np.ndarray, " positions"]:
-        """The rows of the cursor's episode, up to the cursor, in reading order."""
+        """Return the rows of the cursor's episode, up to the cursor, in reading order."""
         state, scene = self.state, self.state.scene
         return scene.rows([(state.episode, at) for at in scene.positions(state.episode) if at <= state.position])
 
     def _move_cursor(self) -> None:
-        """Send only the cursor, as `figures.clouds` draws it."""
+        """Update only the cursor and its path, as `figures.clouds` draws them."""
         shown, path = self.state.scene.shown, self._path()
         at = np.searchsorted(shown, path)
         if not (at.size and at[-1] < len(shown) and shown[at[-1]] == path[-1]):
-            # The figure draws whole episodes, and not this one.
+            # The figure draws a sample of whole episodes, without this one.
             at = at[:0]
         marks: dict[Any, dict[Any, list[Any]]] = {}
         assert self._plot is not None
@@ -353,7 +356,7 @@ class SpacePanel(Panel):
             for view in marks.values():
                 if "cursor" in view and view["points"][0].x is not None:
                     (points,), (cursor,) = view["points"], view["cursor"]
-                    # What is set here is there only after the block.
+                    # Keep x and y: plotly applies assignments only after the block.
                     cursor.x, cursor.y = x, y = points.x[at], points.y[at]
                     cursor.marker.size = ring_sizes(len(at))
                     for trail, part in zip(view["trail"], fading_path(np.stack([x, y], axis=1), CURSOR), strict=True):
@@ -376,19 +379,19 @@ class SpacePanel(Panel):
         self._ask()
 
     def _isolate(self, entry: int) -> None:
-        """Keep the rows of a class of the colour key alone, or all again."""
+        """Filter the rows of a class of the colour key, or remove that filter."""
         state = self.state
         color = state.coloring(state.pair[0])
         if not isinstance(color, str) or color not in state.latents[0].obs:
             return
         names = coloring_of(state.latents[0][state.scene.shown], color).classes
         if entry < len(names):
-            wanted = tuple(value for value in state.scene.values(color) if str(value) == names[entry])
+            values = tuple(value for value in state.scene.values(color) if str(value) == names[entry])
             others = {name: kept for name, kept in state.filter.items() if name != color}
-            state.filter = others if state.filter.get(color) == wanted else {color: wanted, **others}
+            state.filter = others if state.filter.get(color) == values else {color: values, **others}
 
     def _nearest(self) -> dict[int, pd.DataFrame]:
-        """The rows nearest to a point that was clicked, in the latent space of each model; none elsewhere."""
+        """Return the rows nearest to the clicked point in each model's latents; none once the cursor has moved on."""
         state, scene = self.state, self.state.scene
         if self._clicked != (id(scene), state.episode, state.position):
             return {}

@@ -1,4 +1,4 @@
-"""The strip of all models: a small cloud of each, to choose which two are shown large."""
+"""Strip of all models: a small cloud of each, to choose which two are shown large."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.notebook.panel import Box, choice
 from nextlat_viz.notebook.state import ViewState
 
-# Points of a small cloud: more could not be told apart.
+# Most points of a small cloud: more could not be told apart.
 _POINTS = 700
-# Of the frame's size, around it: readings a little outside are shown.
+# Room around the frame for readings a little outside, as a share of its size.
 _AROUND = 0.12
-# Places are sent as bytes, which is finer than the pixels of a small cloud.
+# Places are sent as bytes, whose steps are finer than the pixels of a small cloud.
 _SIDE = 255
 _CLOUD = Path(__file__).parents[1] / "cloud"
 
 
 class Strip(Box):
-    """A small cloud of every model, where there are more than two.
+    """Small clouds of all models, if there are more than two.
 
-    A click on one compares that model with the reference, which has a list of its own; a click on the reference makes
-    the two change places.
+    A click on a model compares it with the reference, which is chosen from a list. A click on the reference swaps it
+    with the compared model.
     """
 
     def __init__(self, state: ViewState) -> None:
@@ -44,7 +44,7 @@ class Strip(Box):
         self.reference.add_class("nlv-reference")
         self.clouds = SmallClouds(self._guarded(self._choose))
         self.children = [self._alert, self.reference, self.clouds]
-        # Not "nextlat-viz", which marks a widget of its own.
+        # Not "nextlat-viz", the class of widgets that are shown by themselves.
         self._dom_classes = ("nlv-models",)
         self._shown: Any = None
         self._link(self.reference, self._refer)
@@ -74,13 +74,13 @@ class Strip(Box):
         self._compare(self.state.compared[0], self.state.scene.names[model])
 
     def _compare(self, reference: str, other: str) -> None:
-        """Compare two models; the same one twice stands for the present two the other way round."""
+        """Compare two models; if both are the same, swap the present pair."""
         self.state.compared = self.state.compared[::-1] if reference == other else (reference, other)
 
     def show(self, view: str, readings: Mapping[int, Readings]) -> None:
-        """Show every model's rows in a view; where it is computed for the two large models alone, in the plane of PCA.
+        """Show every model's rows in a view; PCA stands in for UMAP, which is only computed for the two large models.
 
-        `readings` holds the probes of the models that have been read so far.
+        `readings` holds the probes by model, as far as they have been asked for.
         """
         state, scene = self.state, self.state.scene
         if not self.needed:
@@ -88,8 +88,8 @@ class Strip(Box):
         view = view if view in scene.placing else "pca"
         models = range(len(scene.latents))
         colors = [state.coloring(model) for model in models]
-        read = [tuple(map(_key, readings.get(model, {}).values())) for model in models]
-        shown = (id(scene), view, state.site, state.compared, *map(_key, colors), *read)
+        probes = [tuple(map(_key, readings.get(model, {}).values())) for model in models]
+        shown = (id(scene), view, state.site, state.compared, *map(_key, colors), *probes)
         if shown == self._shown:
             return
         rows = scene.shown[:: -(-len(scene.shown) // _POINTS)]
@@ -114,7 +114,7 @@ class Strip(Box):
     def _places(
         self, view: str, model: int, rows: Int[np.ndarray, " rows"], readings: Readings | None
     ) -> tuple[Float[np.ndarray, "points 2"], str]:
-        """Where a model's rows are, or no place and the reason."""
+        """Return the places of a model's rows, or none and the reason."""
         scene = self.state.scene
         if view == "pca":
             plane = scene.pca(self.state.site)[model]
@@ -129,7 +129,7 @@ class Strip(Box):
         return self._in_plane(view, read), ""
 
     def _frame(self, view: str, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "corners 2"] | None:
-        """The part of the plane that all small clouds show, where the truth is; none for PCA."""
+        """Return the part of the plane that all small clouds show, around the true places; None for PCA."""
         first = self.state.scene.latents[0]
         if view == "pca":
             return None
@@ -145,16 +145,13 @@ class Strip(Box):
 
 
 def _key(value: object) -> object:
-    """What tells a colour or a probe from another one; texts are compared, as they are written anew each time."""
+    """Return a value that identifies a colour or a probe: its id, or the text itself, which may be a new object."""
     return value if isinstance(value, str) else id(value)
 
 
 @dataclass(frozen=True, eq=False)
 class Small:
-    """One small cloud: what stands below it, its tooltip, its part in the comparison, and its points, if there are any.
-
-    `role` is "reference", "compared" or empty.
-    """
+    """A small cloud: the name below it, its tooltip, its role ("reference", "compared" or empty), and its points."""
 
     name: str
     note: str
@@ -164,7 +161,7 @@ class Small:
 
 
 class SmallClouds(LiveWidget):
-    """Small clouds in a row, which scrolls; `on_choose` is called with the number of the one clicked.
+    """Small clouds in a row that scrolls; `on_choose` is called with the number of a clicked cloud.
 
     Examples
     --------
@@ -193,7 +190,7 @@ class SmallClouds(LiveWidget):
     def show(
         self, clouds: Sequence[Small], palette: Sequence[str], frame: Float[np.ndarray, "corners 2"] | None = None
     ) -> None:
-        """Show clouds, coloured by a palette of ``#rrggbb``; each fills its square, or all show the frame's part."""
+        """Show clouds, coloured by a palette of ``#rrggbb``; all show the `frame`, or each shows all of its points."""
         squares = [_bytes(cloud.places, cloud.places if frame is None else frame) for cloud in clouds]
         shades = bytes(int(color[i : i + 2], 16) for color in palette for i in (1, 3, 5))
         with self.hold_sync():
@@ -212,7 +209,7 @@ class SmallClouds(LiveWidget):
 
 
 def _bytes(places: Float[np.ndarray, "rows 2"], frame: Float[np.ndarray, "corners 2"]) -> UInt8[np.ndarray, "rows 2"]:
-    """Scale places to bytes, both axes alike, so that the frame fills the square; what is outside lies on its edge."""
+    """Scale places to bytes, both axes alike, so that the frame fills the square; clip places outside of it."""
     if not len(places):
         return np.zeros((0, 2), np.uint8)
     low, high = frame.min(axis=0), frame.max(axis=0)

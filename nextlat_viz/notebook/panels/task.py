@@ -1,8 +1,8 @@
-"""The panels of the task: how well each model does what its world asks, and what thinking longer solves."""
+"""Panels of the task: how well each model solves its world's task, and whether more recursion steps help."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -21,11 +21,7 @@ from nextlat_viz.notebook.panels.answers import in_a_row, sentence
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState
 
-if TYPE_CHECKING:
-    from nextlat_viz.analysis import Measure
-
-
-# The measure of a world is the first that fits, with options that keep it to seconds.
+# A world gets the first measure that fits. The options keep its computation to seconds.
 _MEASURES: dict[str, dict[str, Any]] = {
     "state_tracking": {"n": 200}, "path_accuracy": {"n": 200, "decodings": "greedy"}, "valid_trajectories": {"n": 200},
     "equation_validity": {"n": 200}, "tokens_ahead": {"offsets": (1, 2, 4, 8, 16), "episodes": 200},
@@ -34,7 +30,7 @@ _WIDTH = 480  # pixels for which the views are laid out, before they fill the pa
 
 
 class TaskPanel(Panel):
-    """Products of a group past the training length, paths, rides, equations, or what is known of the tokens ahead."""
+    """Scores of the world's task: group products past the training length, paths, rides, equations, tokens ahead."""
 
     name, question, tab = "task", "How well does the model do what its world asks?", "Task"
     follows = ("dark",)
@@ -49,7 +45,7 @@ class TaskPanel(Panel):
 
     @property
     def measure(self) -> str:
-        """Name of the world's measure; empty where there is none, or a model was given as latents."""
+        """Name of the world's measure; empty if there is none, or a model was given as latents."""
         return _measure_of(self.state.scene)
 
     @classmethod
@@ -80,7 +76,7 @@ class TaskPanel(Panel):
         if not figure.data:
             self.about.value = ""
             return figure
-        # A low panel shows these lines as one.
+        # The line breaks are hidden in a low panel.
         lines = [*(figure.layout.title.text or "").split("<br>"), " &ensp;".join(take_legend(figure))]
         self.about.value = " &ensp;<br>".join(lines)
         fitted = regridded(figure, side_by_side(figure), _WIDTH)
@@ -88,7 +84,7 @@ class TaskPanel(Panel):
 
 
 def _measure_of(scene: Scene) -> str:
-    """Name of the first measure that fits all models; empty where there is none, or a model was given as latents."""
+    """Return the first measure that fits all models; empty if there is none, or a model was given as latents."""
     if len(scene.opened) < len(scene.latents):
         return ""
     for name in _MEASURES:
@@ -140,15 +136,15 @@ class ThinkingPanel(Panel):
         return figure
 
     def _measures(self, thinkings: list[Any]) -> list[Measure]:
-        """What the models of the scene and the other shipped runs of its world solve by step, and their margins."""
+        """Return solved puzzles and margins by step, of the scene's models and of other shipped runs of their world."""
         scene = self.state.scene
-        # Without its checkpoint a model has no answers.
+        # A model without a checkpoint has no answers.
         models = [model for model in map(scene.checkpoint, range(len(scene.labels))) if model is not None]
         own = {model.name for model in models}
         shipped = analysis.measure.results()
         others = shipped[shipped["world"].isin({model.world.name for model in models}) & ~shipped["model"].isin(own)]
         if not own <= set(shipped["model"]):
-            # Runs of one's own may be of another size or another number of given queens.
+            # The user's own runs may have another board size or another number of given queens.
             others = others.iloc[:0]
         measures = []
         for name, mine in zip(
@@ -156,7 +152,7 @@ class ThinkingPanel(Panel):
         ):
             rows = others[others["measure"] == name].reindex(columns=mine.table.columns)
             if "passes" in rows:
-                # A run takes as many forward passes in every step.
+                # Every step of a run takes the same number of forward passes.
                 taken = others[(others["measure"] == "forward_passes") & (others["quantity"] == "answer")]
                 answer = rows["model"].map(taken.set_index("model")["value"])
                 rows["passes"] = rows["step"] * answer / rows.groupby("model")["step"].transform("max")

@@ -1,4 +1,4 @@
-"""Training: its panel, with the measures and the latents over the steps, and `LossMonitor` while a model trains."""
+"""Training: the panel of measures and latents over training steps, and `LossMonitor`, which draws losses live."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.threads import Results
 from nextlat_viz.worlds.headline import headline
 
-# Pictures in a row, and rows of them, that are large enough to see something in.
+# Most pictures in a row, and most rows, at which the pictures are large enough.
 _PICTURES, _ROWS = 6, 3
 _KEEP = "nlv.train keeps some in a notebook, and snapshots=(100, 200, …) chooses which"
 
@@ -32,7 +32,7 @@ _KEEP = "nlv.train keeps some in a notebook, and snapshots=(100, 200, …) choos
 class TrainingPanel(Panel):
     """Curves of the losses and of the world's headline measure, or small clouds; a click goes to that training step.
 
-    Training has logged the curves. They are measured here too at step 0 and at snapshots between two log entries.
+    The curves are from the log of training. Values at step 0 and at snapshots between log entries are measured here.
     """
 
     name, question, tab = "training", "When in training does the model learn this?", "Training"
@@ -62,13 +62,13 @@ class TrainingPanel(Panel):
 
     @property
     def _labels(self) -> list[str]:
-        """The models' labels, at whatever step."""
+        """The models' labels, without their training step."""
         return distinct(source.label for source in self.state.sources)
 
     def _look(self, change: Any = None) -> None:
         super()._look(change)
         if (self.folded or not self.shown) and self._wanted:
-            # Out of sight nothing is computed.
+            # Compute nothing while the panel is out of sight.
             self._wanted, self._drawn = set(), None
             self.state.history.withdraw(self._ask)
 
@@ -81,7 +81,7 @@ class TrainingPanel(Panel):
         return figure
 
     def _computed_later(self, results: Results, key: Any, title: str, compute: Callable[[], Any]) -> Any:
-        """A result of the queue; a text says why it is not there."""
+        """Return a result of the queue, or a text that says why it is missing."""
         self._wanted.add((results, key))
         try:
             return self.state.history.ask(results, key, title, compute, self._ask)
@@ -110,12 +110,12 @@ class TrainingPanel(Panel):
         lines = [" &ensp;".join([*numbers, *(f"{mark} {', '.join(floors)}" for mark in marks[len(tables) :])])]
         if waits:
             asked = len(self._wanted)
-            lines.append(f"{asked - waits} of {asked} values at snapshots that training did not log are there.")
+            lines.append(f"{asked - waits} of {asked} values that training did not log have been measured.")
         self.about.value = "<br>".join([*lines, *self._gaps()])
         return _low(figure)
 
     def _numbers(self, table: pd.DataFrame) -> str:
-        """What a model has at the step shown, and had untrained."""
+        """Write a model's measures at the step shown, and that of the untrained model."""
         rows = table[table["step"] == (table["step"].max() if self.state.step is None else self.state.step)]
         if rows.empty:
             return f"was not measured at step {self.state.step:,}"
@@ -129,14 +129,14 @@ class TrainingPanel(Panel):
         )
 
     def _gaps(self) -> list[str]:
-        """Which models lack training steps that others have, and how to keep them."""
+        """Say which models lack training steps that others have, and how to keep them."""
         sources, labels = self.state.sources, self._labels
         lines = [sentence(reason) for _, reason in _histories(self.state) if reason]
         every = sorted(set().union(*(source.steps[1:-1] for source in sources)))
         if not every:
             return [*lines, f"There are no snapshots of earlier training steps: {_KEEP}."]
         for source, label in zip(sources, labels, strict=True):
-            # A run that has ended earlier lacks nothing after its end.
+            # A run that ended earlier does not lack the steps after its end.
             lacks = [f"{step:,}" for step in every if step not in source.steps and step < max(source.steps)]
             if lacks:
                 some = ", ".join(lacks[:6]) + (f", … ({len(lacks)} in all)" if len(lacks) > 6 else "")
@@ -157,7 +157,7 @@ class TrainingPanel(Panel):
             for model, by_step in enumerate(rows.values()):
                 by_step[number] = planes if isinstance(planes, str) else planes[model]
         done = sum(not isinstance(plane, str) for plane in next(iter(rows.values())).values())
-        words = [] if done == len(self._chosen()) else [f"{done} of {len(self._chosen())} pictures are there."]
+        words = [] if done == len(self._chosen()) else [f"{done} of {len(self._chosen())} pictures are ready."]
         words.append("Planes of PCA, aligned with the end of training, all in the same axes.")
         if color != state.color:
             words.append(f"Coloured by {escape(color)}: the chosen colour differs from step to step.")
@@ -168,7 +168,7 @@ class TrainingPanel(Panel):
         return clouds_over_training(rows, state.scene.latents[0], color, step=shown, theme=state.theme)
 
     def _planes(self, step: int | None, when: str) -> Any:
-        """The PCA of every model at a training step, or a text while it is not there."""
+        """Return the PCA of every model at a training step, or a text that says why it is missing."""
         state = self.state
 
         def load() -> Any:
@@ -181,7 +181,7 @@ class TrainingPanel(Panel):
         return self._computed_later(scene.results, ("pca", state.site), f"The PCA at {when}", compute)
 
     def _chosen(self) -> list[int | None]:
-        """A few training steps, evenly among those there are, with the one that is shown."""
+        """Return a few evenly spaced training steps, with the step that is shown."""
         steps = [step for _, step in self.state.step_choices]
         chosen = np.unique(np.linspace(0, len(steps) - 1, _PICTURES).round().astype(int))
         shown = steps.index(self.state.step)
@@ -209,7 +209,7 @@ class TrainingPanel(Panel):
 
 
 def _histories(state: ViewState) -> list[tuple[pd.DataFrame | None, str]]:
-    """The metrics of every model, or the reason why there are none."""
+    """Return the metrics of every model, or None and the reason."""
     histories: list[tuple[pd.DataFrame | None, str]] = []
     for source in state.sources:
         try:
@@ -220,7 +220,7 @@ def _histories(state: ViewState) -> list[tuple[pd.DataFrame | None, str]]:
 
 
 def _low(figure: Any) -> Any:
-    """Make the titles of the vertical axes headings: a panel is wide and low."""
+    """Turn the titles of the vertical axes into headings, because a panel is wide and low."""
     for x, y in zip(figure.select_xaxes(), figure.select_yaxes(), strict=True):
         figure.add_annotation(heading(y.title.text, x=x.domain[0], font={"size": 11}))
         y.title.text = ""
@@ -228,7 +228,7 @@ def _low(figure: Any) -> Any:
 
 
 class LossMonitor(Box):
-    """Validation losses, drawn while models train, against the Bayes floor where it is known.
+    """Validation losses, drawn while models train, with the Bayes floor if it is known.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ class LossMonitor(Box):
 
     @property
     def metrics(self) -> dict[str, pd.DataFrame]:
-        """What has been measured so far, a table per model."""
+        """The measurements so far, a table per model."""
         return {label: pd.DataFrame(rows) for label, rows in self._rows.items()}
 
     def watch(self, label: str) -> Callable[[Mapping[str, float | int]], None]:

@@ -1,4 +1,4 @@
-"""The what-if panel: predictions after an edit of the hidden state that makes a probe read a chosen target."""
+"""What-if panel: predictions after an edit of the hidden state, chosen so that a probe reads a given target."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 _MOST, _STEPS, _NOTCHES = 12, 3, 200
 _HEIGHT, _MOST_NAMES = 380, 6
 _NARROW = {"flex": "1 1 300px", "min_width": "0", "max_width": "460px", "margin": "0 10px 0 0"}
-# Stand for the truth at the first selected row, and for the last dragged target.
+# Entries of the list that stand for the truth at the first selected row, and for the last dragged target.
 _SELECTED, _DRAGGED = "\0selected", "\0dragged"
 
 
 class WhatIfPanel(ModelPanel):
-    """The smallest edit of the hidden state after which the probe reads the target, and the predictions that follow.
+    """The smallest edit of the hidden state after which the probe reads the target, and the predictions after it.
 
-    The target is a point dragged in a plane where the world has one, else a number on a slider, or an entry of a list.
-    All models get the same target, and it stays while the cursor moves.
+    The target is an entry of a list, a point dragged in the world's plane if it has one, or a number on a slider. All
+    models get the same target, which stays while the cursor moves.
     """
 
     name, question, tab = "what_if", "What if the model believed something else?", "What if"
@@ -73,7 +73,7 @@ class WhatIfPanel(ModelPanel):
 
     @property
     def views(self) -> list[Any]:
-        """The plane of readings, where there is one, and the figure."""
+        """The plane of readings, if there is one, and the figure."""
         figure, plane = super().views, self.plane
         return [cloud_figure(plane.cloud), *figure] if plane.cloud and plane.box.layout.display is None else figure
 
@@ -84,16 +84,16 @@ class WhatIfPanel(ModelPanel):
 
     @property
     def held(self) -> list[float] | None:
-        """The numbers that were dragged to; None where the target was chosen from the list."""
+        """The dragged target's numbers; None if the target was chosen from the list."""
         return np.ravel(self._held).tolist() if self.to.value == _DRAGGED and self._held is not None else None
 
     def _arrange(self, stage: ipywidgets.VBox) -> Sequence[Any]:
-        """The plane to the left of the figure."""
+        """Put the plane to the left of the figure."""
         stage.layout.width, stage.layout.flex, stage.layout.min_width = "auto", "3 1 420px", "0"
         return [ipywidgets.HBox([self.plane.box, stage], layout={"flex_flow": "row wrap", "width": "100%"})]
 
     def _offer(self, change: Any) -> None:
-        """Offer the targets: certainties, places, classes or values, the dragged one, and the truth at a row."""
+        """Offer the targets: certainties, places, classes or values, the dragged target, and the truth at a row."""
         scene, target = self.state.scene, self.state.target
         self._chosen = _plane(scene, target)
         self._held = None
@@ -103,7 +103,7 @@ class WhatIfPanel(ModelPanel):
             *named, *([("the marker", _DRAGGED)] if drawn else []),
             ("the truth at the selected row", _SELECTED),
         ]  # fmt: skip
-        # Many episodes begin in the first state, so choosing it would often change nothing.
+        # Choose the last: many episodes begin in the first state, which would often change nothing.
         self.to.value = named[-1][1] if named else _SELECTED
         able = [(shorten(label), i) for i, label in enumerate(scene.labels) if scene.checkpoint(i) is not None]
         before = self.model.value
@@ -114,7 +114,7 @@ class WhatIfPanel(ModelPanel):
 
     @property
     def chosen(self) -> tuple[Any, ...] | None:
-        """Target, distance and model of the readings, to be chosen again later; None chooses as the panel opens."""
+        """Target, distance and model of the readings, to restore them later; None restores the first choice."""
         return self._held, self.to.value, self.metric.value, self.model.value
 
     @chosen.setter
@@ -127,7 +127,7 @@ class WhatIfPanel(ModelPanel):
         self._ask()
 
     def _named(self) -> list[tuple[str, Any]]:
-        """The targets with names. Where they are numbers, the slider spans them."""
+        """Return the named targets; if they are numbers, give the slider their range."""
         scene, target = self.state.scene, self.state.target
         self.slider.layout.display = "none"
         if self._chosen is None and target in scene.latents[0].obs:
@@ -144,7 +144,7 @@ class WhatIfPanel(ModelPanel):
         self.slider.layout.display = None
 
     def _drag(self, x: float, y: float) -> None:
-        """Take the reading at the marker as the target, or the nearest reading there is."""
+        """Take the reading at the marker as the target, or the nearest possible reading."""
         plane, cloud = self._chosen, self.plane.cloud
         if plane is None or cloud is None:
             return
@@ -155,30 +155,30 @@ class WhatIfPanel(ModelPanel):
         if not self._following:
             self.hold([change["new"]])
 
-    def hold(self, wanted: ArrayLike) -> None:
+    def hold(self, numbers: ArrayLike) -> None:
         """Take numbers as the target, as many as the probe reads."""
-        self._held = np.asarray(wanted, dtype=float)
+        self._held = np.asarray(numbers, dtype=float)
         self.to.value = _DRAGGED
         self._ask()
 
     def _prepare(self) -> None:
         try:
-            wanted = self._wanted()
+            target = self._wanted()
         except ValueError:
-            wanted = None
-        if self.slider.layout.display is None and wanted is not None:
+            target = None
+        if self.slider.layout.display is None and target is not None:
             with self._still():
-                self.slider.value = float(np.ravel(wanted)[0])
+                self.slider.value = float(np.ravel(target)[0])
         if self._chosen is None or self.model.value is None:
             self.plane.hide()
             return
         try:
             probe = self._reader(self.model.value)
         except ValueError:
-            # The message in place of the figure says why there is no probe, or none yet.
+            # The message in place of the figure says why there is no probe.
             self.plane.hide()
             return
-        self.plane.show(self._chosen, probe, self.model.value, wanted)
+        self.plane.show(self._chosen, probe, self.model.value, target)
 
     def _depends_on(self) -> tuple[Any, ...]:
         chosen = self.state.selection[:1] if self.to.value == _SELECTED else ()
@@ -186,24 +186,24 @@ class WhatIfPanel(ModelPanel):
         return self.to.value, held, self.metric.value, chosen, self.state.jobs.changes
 
     def _reader(self, model: int) -> ProbeResult | JointProbe:
-        """The probe of the target, or the probes of the plane together."""
+        """Return the probe of the target, or the probes of the plane as one."""
         if self._chosen is None or len(self._chosen.targets) == 1:
             return self._probe(model, self.state.target, HIDDEN)
         return JointProbe(tuple(self._probe(model, target, HIDDEN) for target in self._chosen.targets))
 
     def _answer(self, model: int, row: int) -> Any:
         checkpoint, scene, metric = self._checkpoint(model), self.state.scene, self.metric.value
-        probe, wanted = self._reader(model), self._wanted()
-        wanted = str(wanted) if probe.metric == "accuracy" else np.atleast_1d(np.asarray(wanted, dtype=float))
+        probe, target = self._reader(model), self._wanted()
+        target = str(target) if probe.metric == "accuracy" else np.atleast_1d(np.asarray(target, dtype=float))
         left = scene.positions(self.state.episode)[-1] - self.state.position
         injector: Injector = scene.results.get(
             ("injector", model, probe.target, metric),
             lambda: Injector(checkpoint, scene.latents[model], probe, metric),
         )
-        return injector.inject(row, wanted, steps=max(0, min(_STEPS, left)))
+        return injector.inject(row, target, steps=max(0, min(_STEPS, left)))
 
     def _wanted(self) -> Any:
-        """The target, the same for every model."""
+        """Return the target, the same for every model."""
         state, plane, chosen = self.state, self._chosen, self.to.value
         if chosen == _SELECTED:
             if not state.selection:
@@ -239,7 +239,7 @@ class WhatIfPanel(ModelPanel):
 
 
 def named_targets(scene: Scene, target: str) -> list[tuple[str, Any]]:
-    """The targets with names, as (label, target): places of the world's plane, or values of a column."""
+    """Return the named targets as (label, target): places of the world's plane, or values of a column."""
     plane = _plane(scene, target)
     if plane is not None:
         form = "certainty of {}" if plane.landmarks else "{}"
@@ -265,10 +265,10 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 
 
 class TargetPlane:
-    """A plane of a probe's readings: of every row, at the cursor (a ring), and the target (a marker to drag).
+    """A plane of a probe's readings: of every row (points), at the cursor (a ring), and the target (a marker to drag).
 
-    One cloud, made anew for another model or plane; only what changed in it is sent. `on_move` is called with x and y
-    while the marker is dragged; `box` holds the cloud and its caption.
+    Another model or plane gets a new cloud; otherwise only changes are sent. `on_move` is called with x and y while
+    the marker is dragged; `box` holds the cloud and its caption.
     """
 
     def __init__(self, state: ViewState, on_move: Callable[[float, float], None]) -> None:
@@ -278,12 +278,12 @@ class TargetPlane:
         self.cloud: RowCloud | None = None
         self._of: tuple[Any, ...] = ()
         self._highlighted: Any = None
-        self._wanted: np.ndarray | None = None
+        self._target: np.ndarray | None = None
 
     def show(
-        self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int, wanted: np.ndarray | None
+        self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int, target: np.ndarray | None
     ) -> None:
-        """Show the state, with the marker at the target, or where it was while there is no target."""
+        """Show the state, with the marker at the target; without a target, the marker stays."""
         scene = self._state.scene
         of = scene, plane, *getattr(probe, "probes", (probe,))
         if len(of) != len(self._of) or any(new is not old for new, old in zip(of, self._of, strict=True)):
@@ -291,14 +291,14 @@ class TargetPlane:
             self._of = of
         assert self.cloud is not None
         self.cloud.ring = tuple(self._places[self._row].tolist())
-        if wanted is not None and wanted is not self._wanted:
-            self.cloud.handle = tuple(plane.coordinates(wanted).tolist())
-        self._wanted = wanted
+        if target is not None and target is not self._target:
+            self.cloud.handle = tuple(plane.coordinates(target).tolist())
+        self._target = target
         color = self._state.coloring(model)
         if self.cloud.color != color:
             self.cloud.paint(color)
         self._highlight()
-        self._caption.value = _caption(plane, probe.names, self.now, wanted)
+        self._caption.value = _caption(plane, probe.names, self.now, target)
         self.box.layout.display = None
 
     def hide(self) -> None:
@@ -322,7 +322,7 @@ class TargetPlane:
     def _make(self, plane: InjectionPlane, probe: ProbeResult | JointProbe, model: int) -> None:
         scene = self._state.scene
         self.close()
-        self._highlighted = self._wanted = None
+        self._highlighted = self._target = None
         self._readings = probe.predict(scene.latents[model])
         self._places = plane.coordinates(self._readings)
         self.cloud = RowCloud(
@@ -353,17 +353,17 @@ class TargetPlane:
         return f"episode {episode}, position {position}\nreads {_numbers(names, self._readings[row])}"
 
 
-def _caption(plane: InjectionPlane, names: tuple[str, ...], now: np.ndarray, wanted: np.ndarray | None) -> str:
+def _caption(plane: InjectionPlane, names: tuple[str, ...], now: np.ndarray, target: np.ndarray | None) -> str:
     sentences = [f"Reading at the cursor (ring): {escape(_numbers(names, now))}."]
-    if wanted is not None:
-        where = [name for name, place in plane.places.items() if np.array_equal(place, wanted)]
+    if target is not None:
+        where = [name for name, place in plane.places.items() if np.array_equal(place, target)]
         there = f" ({escape(shorten(where[0]))})" if where else ""
-        sentences.append(f"Target (marker): <b>{escape(_numbers(names, wanted))}</b>{there}.")
+        sentences.append(f"Target (marker): <b>{escape(_numbers(names, target))}</b>{there}.")
     return f"{' '.join(sentences)}<br><small>{escape(plane.caption)}</small>"
 
 
 def _numbers(names: tuple[str, ...], values: np.ndarray) -> str:
-    """Numbers with their names, the largest where there are many."""
+    """Write numbers with their names; of many, the largest."""
     digits = 0 if np.abs(values).max() >= 20 else 2
     most = np.sort(np.argsort(-values, kind="stable")[:_MOST_NAMES])
     shown = ", ".join(f"{shorten(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")

@@ -1,4 +1,4 @@
-"""The world as it draws itself: its panel in the studio, and `EpisodeStepper`, which needs no model."""
+"""Pictures of a world: the panel in the studio, and `EpisodeStepper`, which needs no model."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.plotting import CURSOR
 from nextlat_viz.worlds import Episodes, World, checks, drawing
 
-# Pixels the picture is laid out for; on the page it is as wide as its panel.
+# Width in pixels for which the picture is laid out; on the page it is as wide as its panel.
 _WIDTH = 400
 # Boards of recursive models in a row, and the least height of a row in pixels.
 _BOARDS, _LEAST = 3, 240
-# Pixels of a stepper's picture: leaves room for the text at the side, in a notebook on a small screen.
+# Width in pixels of a stepper's picture: leaves room for the text at its side in a notebook on a small screen.
 _PICTURE = 540
 _MOST_NEXT = 5
 _TOKEN = "display:inline-block;padding:0 5px;margin:1px;border-radius:4px;line-height:1.5"
 
 
 class WorldPanel(Panel):
-    """The belief simplex, the street map, the star, the board: as the world draws itself."""
+    """The world's own picture: belief simplex, street map, star, or board."""
 
     name, question, tab = "world", "Where are we in the world?", "World"
     follows = ("episode", "position")
@@ -49,7 +49,7 @@ class WorldPanel(Panel):
         self._link(self.kind, lambda change: self._ask())
 
     def _offer(self, change: Any) -> None:
-        """Offer the world's pictures, the beliefs first: they are what a reader of the tokens can know."""
+        """Offer the world's pictures; first the beliefs, which show what can be known from the tokens."""
         try:
             kinds = list(self.state.scene.world.pictures)
         except LatentsError:
@@ -80,13 +80,13 @@ class WorldPanel(Panel):
         state, kind = self.state, self.kind.value
         world = state.scene.world
         figure = world.draw(kind, episode=state.scene.read(state.episode), position=state.position, width=_WIDTH)
-        # Its own height, the width of its panel.
+        # Keep the height, but take the width of the panel.
         figure.layout.width = None
         self._caption.value = _take_words(figure)
         return figure
 
     def _boards(self) -> Any:
-        """The board that each recursive model answers at the cursor's step."""
+        """Draw the board that each recursive model answers at the cursor's step."""
         state, scene = self.state, self.state.scene
         try:
             thinkings = {label: self._thinking(model) for model, label in enumerate(scene.labels)}
@@ -94,28 +94,28 @@ class WorldPanel(Panel):
             return sentence(str(error))
         puzzle = int(scene.episodes.searchsorted(state.episode))
         figure = thinking_boards(thinkings, puzzle, state.position, columns=_BOARDS, theme=state.theme)
-        # Lower, the headings would lie over the boards.
+        # In a lower figure, the headings would cover the boards.
         figure.layout.meta = {"least": _LEAST * -(-len(thinkings) // _BOARDS)}
         self._caption.value = _take_words(figure)
         return figure
 
 
 def _take_words(figure: Any) -> str:
-    """Take the title, the legend and the notes below it out of a picture, and return them as HTML, which wraps."""
+    """Remove title, legend and notes below from a picture, and return them as HTML, which wraps."""
     layout = figure.layout
     below = [note.xref == note.yref == "paper" and (note.y or 0) <= 0 for note in layout.annotations]
-    # The legend first: a low panel has room for the first lines only.
+    # The legend before the notes: a low panel has room for the first lines only.
     parts = [layout.title.text, *(take_legend(figure) if layout.showlegend else [])]
     parts += [note.text for note, low in zip(layout.annotations, below, strict=True) if low]
     layout.annotations = [note for note, low in zip(layout.annotations, below, strict=True) if not low]
     layout.title.text = ""
     traces = [trace.to_plotly_json() for trace in figure.data]
-    # The toolbar is in the right margin, and a colour bar.
+    # Keep the right margin for the toolbar and for a colour bar.
     layout.margin.update({"l": 8, "t": 8, "b": 8} if layout.xaxis.visible is False else {"t": 8})
     if any("colorbar" in trace or "colorbar" in trace.get("marker", {}) for trace in traces):
         layout.margin.r = 64
     text = " &ensp;".join(part for part in parts if part)
-    # The whole of it under the mouse, where only the first lines have room.
+    # The tooltip has the whole text, also if only the first lines have room.
     words = re.sub("<[^>]*>", "", text).replace('"', "&quot;")
     return f'<span title="{words}">{text}</span>'
 
@@ -131,18 +131,18 @@ class EpisodeStepper(Box):
     episode : Episodes, optional
         The episode to step through; default a sampled one.
     length : int, optional
-        Tokens in the episode, where the world does not say.
+        Tokens in the episode, for a world without a fixed length.
     seed : int
-        Of the episode drawn first.
+        Seed of the first episode.
     picture : str, optional
         The picture shown first, one of the world's ``pictures``.
     **options
-        Handed to the world's ``draw``, such as ``width`` in pixels.
+        Passed on to the world's ``draw``, such as ``width`` in pixels.
 
     Attributes
     ----------
     episode : Episodes
-        The episode on show.
+        The episode shown.
     position : int
         How many of its tokens have been read, from 0.
 
@@ -206,7 +206,7 @@ class EpisodeStepper(Box):
 
     @property
     def facts(self) -> dict[str, str]:
-        """What is true now, by the names of the world's states."""
+        """The true state at the position, by the names of the world's states."""
         return true_state(self.world, self.episode, self.position)
 
     def _drawn(self, seed: int) -> Episodes:
@@ -218,7 +218,7 @@ class EpisodeStepper(Box):
         self._redraw()
 
     def _begin(self) -> None:
-        """Go where the episode opens."""
+        """Go to the episode's opening position."""
         self._controls.show(drawing.opening_position(self.world, self.episode), 0, int(self.episode.length[0]))
 
     def _figure(self) -> Any:
@@ -237,7 +237,7 @@ class EpisodeStepper(Box):
         return f'<div style="line-height:1.7;margin:6px 0">{self._tokens()}</div>{true}{self._next()}'
 
     def _tokens(self) -> str:
-        """The tokens: the current token framed, later ones faint, those of the prompt in italics."""
+        """Return the tokens as HTML: the current token framed, later ones faint, the prompt in italics."""
         words = []
         length = int(self.episode.length[0])
         for place, token in enumerate(self.episode.tokens[0, :length].tolist(), start=1):
@@ -252,7 +252,7 @@ class EpisodeStepper(Box):
         return "".join(words)
 
     def _next(self) -> str:
-        """The next token's exact distribution, or the legal tokens where the world has none."""
+        """Describe the exact distribution of the next token, or list the legal tokens if it is not known."""
         read = self.episode.tokens[:, : self.position]
         if self.position:
             exact = self.world.next_token_probs(read if self.world.causal else self.episode.tokens)
