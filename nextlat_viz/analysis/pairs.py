@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Bool, Float, Int
-from scipy.spatial.distance import pdist
 
 from nextlat_viz.analysis._rows import episode_index, features, latents_of, prefixes
 from nextlat_viz.analysis.shape import mean_distance, pairs_between_states, state_numbers
@@ -134,6 +133,9 @@ def _farthest(
     X: Float[np.ndarray, "rows D"], states: Int[np.ndarray, " rows"], n: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
     """Return the farthest pairs of rows of one state: two row numbers, the lower first, and their distance."""
+    # Here, because the studio imports this module and should open soon.
+    from scipy.spatial.distance import pdist
+
     order = np.argsort(states, kind="stable")
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for members in np.split(order, np.flatnonzero(np.diff(states[order])) + 1):

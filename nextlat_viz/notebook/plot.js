@@ -5,31 +5,8 @@ const ARRAYS = {
   float32: Float32Array, float64: Float64Array,
 };
 
-// Run plotly.js once per page, however many figures and kernels there are. A separate widget model carries its text.
-// anywidget allows a figure two seconds to start. 5 MB take longer on a busy machine, so no figure waits for them.
-const libraries = (globalThis.nextlat_viz_plotly ??= {});
-
-async function run(model) {
-  const library = await model.widget_manager.get_model(model.get("_library"));
-  // Let plotly.js export to this `module`, not to an AMD loader. Keep the page's own global Plotly, if it has one.
-  const parts = ["const module = {exports: {}}, define = undefined;", library.get("text"), "\nexport default module.exports;"];
-  const url = URL.createObjectURL(new Blob(parts, {type: "text/javascript"})), pagePlotly = globalThis.Plotly;
-  try {
-    return (await import(url)).default;
-  } finally {
-    URL.revokeObjectURL(url);
-    if (pagePlotly) globalThis.Plotly = pagePlotly;
-  }
-}
-
-function plotly(model) {
-  const version = model.get("_version");
-  if (!libraries[version]) {
-    libraries[version] = run(model);
-    libraries[version].catch(() => delete libraries[version]);
-  }
-  return libraries[version];
-}
+// The library's model runs plotly.js when it arrives; a figure that is drawn later only waits for it.
+const plotly = async model => load(await model.widget_manager.get_model(model.get("_library")));
 
 const bytes = ({buffer, byteOffset, byteLength}) => buffer.slice(byteOffset, byteOffset + byteLength);
 
@@ -141,6 +118,17 @@ class Figure {
   }
 }
 
+// New figures are drawn one by one, and between two of them the browser shows what is there. The first figure with WebGL
+// takes as long as ten others, so it lets those pass that come with it.
+const PASS = 150; // milliseconds
+const pause = time => new Promise(next => setTimeout(next, time));
+
+async function turn({data}) {
+  if (data.some(trace => trace.type?.endsWith("gl"))) await pause(PASS);
+  // On the page, because every figure has a copy of this module.
+  await (globalThis.nextlat_viz_turn = Promise.resolve(globalThis.nextlat_viz_turn).then(() => pause(0)));
+}
+
 class View {
   constructor(figure, el) {
     Object.assign(this, {figure, el, id: Math.random().toString(36).slice(2)});
@@ -186,6 +174,7 @@ class View {
     if (this.drawing) return;
     this.drawing = true;
     try {
+      if (!this.listens) await turn(this);
       // A hidden cell has no width to draw for; the observer above draws it when it gets one.
       while (this.stale && this.plot.clientWidth && !this.gone) {
         this.stale = false;

@@ -7,11 +7,10 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ipywidgets
+import anywidget
 import numpy as np
 import plotly.graph_objects as go
 import traitlets
@@ -21,6 +20,7 @@ from plotly.offline import get_plotlyjs
 from nextlat_viz.notebook.live import LiveWidget, javascript
 from nextlat_viz.plotting import Figure, configuration
 
+_PLOTLY = Path(__file__).parent / "plotly.js"
 # Points of a plot: {trace index: point numbers}.
 Points = dict[int, list[int]]
 
@@ -53,11 +53,10 @@ class Plot(Figure, LiveWidget):
         ``layout.meta["classes"]`` is the number of class names.
     """
 
-    _esm = javascript(Path(__file__).parent / "plot.js")
+    _esm = javascript(_PLOTLY, Path(__file__).parent / "plot.js")
     # Stores no value: `_state` builds the figure when a page asks for it.
     _figure = traitlets.Any().tag(sync=True, to_json=lambda value, plot: plot._state())
     _library = traitlets.Unicode().tag(sync=True)
-    _version = traitlets.Unicode().tag(sync=True)
 
     # Display the widget, not plotly's static figure.
     _repr_mimebundle_ = LiveWidget._repr_mimebundle_
@@ -83,7 +82,7 @@ class Plot(Figure, LiveWidget):
         self._pending: dict[tuple[int | None, str], None] | None = None
         self._all_changed = False
         super().__init__(data=figure.data, layout=figure.layout)
-        self._library, self._version = PlotlyLibrary.borrow().model_id, plotly_version()
+        self._library = PlotlyLibrary.borrow().model_id
         self._ready = True
         self.open()
 
@@ -300,10 +299,13 @@ def _packed(value: Any, buffers: list[bytes]) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-class PlotlyLibrary(ipywidgets.Widget):
-    """Sends plotly.js (5 MB) to the page, once for all open `Plot` widgets."""
+class PlotlyLibrary(anywidget.AnyWidget):
+    """Sends plotly.js (5 MB) to the page, once for all open `Plot` widgets; the page runs it as soon as it arrives."""
 
+    _esm = javascript(_PLOTLY) + "\nexport default {initialize: ({model}) => { load(model).catch(() => {}); }};"
     text = traitlets.Unicode().tag(sync=True)
+    # Kernels may bring different versions of plotly.js to one page.
+    version = traitlets.Unicode().tag(sync=True)
     _shared: ClassVar[PlotlyLibrary | None] = None
     _users: ClassVar[int] = 0
 
@@ -311,7 +313,8 @@ class PlotlyLibrary(ipywidgets.Widget):
     def borrow(cls) -> PlotlyLibrary:
         """Return the library; give it back with `give_back`."""
         if cls._shared is None:
-            cls._shared = cls(text=get_plotlyjs())
+            text = get_plotlyjs()
+            cls._shared = cls(text=text, version=hashlib.sha256(text.encode()).hexdigest()[:16])
         cls._users += 1
         return cls._shared
 
@@ -322,12 +325,6 @@ class PlotlyLibrary(ipywidgets.Widget):
         if cls._users == 0 and cls._shared is not None:
             cls._shared.close()
             cls._shared = None
-
-
-@cache
-def plotly_version() -> str:
-    """Return a hash of plotly.js: kernels with different versions may share a page."""
-    return hashlib.sha256(get_plotlyjs().encode()).hexdigest()[:16]
 
 
 def changes(

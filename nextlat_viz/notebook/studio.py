@@ -30,6 +30,7 @@ from nextlat_viz.notebook.panels.training import TrainingPanel
 from nextlat_viz.notebook.panels.what_if import WhatIfPanel
 from nextlat_viz.notebook.panels.world import WorldPanel
 from nextlat_viz.notebook.pictures import panel_figure
+from nextlat_viz.notebook.plot import PlotlyLibrary
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.workshop import Tray
 
@@ -70,6 +71,8 @@ class Studio(Box):
                 "give models of one world, or sort them by world: studio({world name: [models]})"
             )
         super().__init__(opened)
+        # First: the page runs plotly.js while the models are read here.
+        PlotlyLibrary.borrow()
         self._dom_classes = ("nextlat-viz", "nlv-studio")
         self.status = controls.StatusLine(opened.jobs)
         self.cursor, self.filter = controls.Cursor(opened), Filter(opened)
@@ -111,8 +114,6 @@ class Studio(Box):
         self._arrange()
         # Linked last: the panels must have updated the options that the arrangement chooses from.
         self._link(opened, self._arrange, ["world", "step", "arrangement"])
-        # Draw every panel in sight once before the cell ends.
-        opened.loop.flush()
 
     def __dir__(self) -> list[str]:
         return ["close", "export", "figure", "panels", "rail", "selection", "state", "tray"]
@@ -146,7 +147,8 @@ class Studio(Box):
             self._tabs.tooltips = [panels[name].question for name in tabs]
             view: Any = self.panels["space"].view
             view.value = one_of("view", chosen["view"], dict(view.options).values())
-            for name in sorted(in_sight):
+            # The panel of latents last: it fits probes and draws with WebGL, and the others are seen meanwhile.
+            for name in sorted((name for name in panels if name in in_sight), key=lambda name: name == "space"):
                 self.panels[name]
             for name, panel in self.panels.made.items():
                 place = name if name in ("world", "space") else "beside" if name == beside else "detail"
@@ -206,6 +208,12 @@ class Studio(Box):
 
     def _exchange(self) -> None:
         self._choose(beside=self._tabs.value, detail=self._beside)
+
+    def close(self) -> None:
+        """Take the studio off the page and out of memory, with its panels."""
+        if not self._closed:
+            PlotlyLibrary.give_back()
+        super().close()
 
     def export(
         self, panel: str, path: str | os.PathLike[str], *, size: str | None = None, overwrite: bool = False
@@ -439,7 +447,6 @@ def studio(*models: Any, state: ViewState | None = None, theme: Theme | None = N
         except ValueError:
             opened.close()
             raise
-        opened.state.loop.flush()
     return opened
 
 

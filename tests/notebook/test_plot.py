@@ -14,7 +14,10 @@ from ipywidgets import Widget
 
 from nextlat_viz.errors import LatentsError
 from nextlat_viz.notebook import LatentExplorer, ViewState
+from nextlat_viz.notebook.panel import Panel
+from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.plot import Plot, PlotlyLibrary, changes
+from nextlat_viz.notebook.studio import studio
 from tests.notebook.conftest import touch
 
 
@@ -193,6 +196,21 @@ def test_a_figure_is_announced_complete_and_light(monkeypatch: pytest.MonkeyPatc
     assert len(state["_esm"]) < 18_000
     assert state["_library"] == PlotlyLibrary._shared.model_id
     plot.close()
+
+
+def test_a_studio_sends_plotly_before_its_panels(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[type] = []
+    widget_open = Widget.open
+    monkeypatch.setattr(Widget, "open", lambda self: (opened.append(type(self)), widget_open(self)))
+    monkeypatch.setattr(PlotlyLibrary, "_shared", None)
+    monkeypatch.setattr(PlotlyLibrary, "_users", 0)
+    opened_studio = studio("rrxor/next_token", "rrxor/nextlat")
+    panels = [kind for kind in opened if issubclass(kind, Panel)]
+    assert opened.index(PlotlyLibrary) < opened.index(panels[0])
+    # The latents are drawn with WebGL after their probes are fitted: they may not hold up the others.
+    assert panels[-1] is SpacePanel
+    opened_studio.close()
+    assert PlotlyLibrary._shared is None
 
 
 def test_plotly_is_carried_once_and_not_longer_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
