@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines
+from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines, heading
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -122,7 +122,34 @@ def bar_figure(
     )
 
 
-def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
+def compact_bars(
+    traces: Sequence[go.Bar],
+    x: Mapping[str, Any],
+    y: Mapping[str, Any],
+    title: str,
+    lines: Sequence[str],
+    theme: Theme,
+) -> Figure:
+    """Return bars for a low, narrow place: the heading is the legend too, and the horizontal axis has no title.
+
+    `lines` are about the last traces, whose names they follow; the traces before those are named after the title.
+    """
+    names = [f'<span style="color:{bar.marker.color}">■</span> {bar.name}' for bar in traces]
+    first = len(names) - len(lines)
+    more = "<br>".join(name + line for name, line in zip(names[first:], lines, strict=True))
+    layout, margin = Layout(), {"t": 38 + 15 * len(lines), "b": 22, "l": 44}
+    # Names of tokens slant only if they would touch.
+    slim = {"title": {"text": ""}, "tickangle": None, "automargin": True}
+    layout.view([0.0, 1.0], [0.0, 1.0], x={**x, **slim}, y=y)
+    title = " ".join([title, *names[:first]])
+    layout.notes.append(heading(title, more, xshift=4 - margin["l"], font={"size": 11}))
+    options = {"barmode": "group", "bargap": 0.25, "showlegend": False}
+    return layout.finish(traces, theme, height=188 + margin["t"], margin=margin, **options)
+
+
+def prediction_bars(
+    predictions: Mapping[str, Prediction], *, most: int = MOST_NAMES, compact: bool = False, theme: Theme = "auto"
+) -> Figure:
     """Draw next-token distributions as bars, first the exact one if it is known.
 
     Parameters
@@ -132,6 +159,8 @@ def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_N
     most : int
         Most tokens to show. Of a larger vocabulary, the likeliest tokens with at least 0.005 in some distribution, in
         the order of their ids.
+    compact : bool
+        Draw it for a low, narrow place: the heading is the legend too.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -168,23 +197,21 @@ def prediction_bars(predictions: Mapping[str, Prediction], *, most: int = MOST_N
     if exact is not None:
         traces.insert(0, bars("exact", exact, first.vocabulary, chosen, {"color": themes.EXACT}, "exact"))
     omitted = len(first.vocabulary) - chosen.size
-    gaps = [
-        f"{escape(shorten(label))} {prediction.kl:.4f} nats"
-        for label, prediction in predictions.items()
-        if prediction.kl is not None
-    ]
-    title = f"next token ({omitted} less likely omitted)" if omitted else "next token"
-    return bar_figure(
-        traces,
-        name_axis([first.vocabulary[i] for i in chosen], title),
-        {"title": {"text": "probability"}, "range": [0, 1.02]},
-        f"Next token after position {first.position}",
-        [f"KL from exact: {', '.join(gaps)}"] if gaps else [],
-        theme,
-    )
+    axis_title = f"next token ({omitted} less likely omitted)" if omitted else "next token"
+    x = name_axis([first.vocabulary[i] for i in chosen], axis_title)
+    y = {"title": {"text": "probability"}, "range": [0, 1.02]}
+    title = f"Next token after position {first.position}"
+    gaps = ["" if prediction.kl is None else f"{prediction.kl:.4f} nats" for prediction in predictions.values()]
+    if compact:
+        lines = [gap and f": KL {gap} from exact" for gap in gaps]
+        return compact_bars(traces, x, y, title, [] if exact is None else lines, theme)
+    listed = ", ".join(f"{escape(shorten(label))} {gap}" for label, gap in zip(predictions, gaps, strict=True) if gap)
+    return bar_figure(traces, x, y, title, [f"KL from exact: {listed}"] if listed else [], theme)
 
 
-def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, theme: Theme = "auto") -> Figure:
+def read_out_figure(
+    readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, compact: bool = False, theme: Theme = "auto"
+) -> Figure:
     """Draw each model's probe prediction at one position next to the truth: numbers, or probabilities of classes.
 
     Parameters
@@ -194,6 +221,8 @@ def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, 
     most : int
         Most bars per model. Of more classes, the true one and those predicted with at least 0.005; of more numbers,
         the first.
+    compact : bool
+        Draw it for a low, narrow place: the heading is the legend too.
     theme : {"auto", "light", "dark"}
 
     Returns
@@ -232,10 +261,10 @@ def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, 
     if classes:
         # Twice the truth, so that the true class is shown even if the probes give it no probability.
         chosen = likeliest([2 * np.nan_to_num(first.truth), *(reading.read for reading in readings.values())], most)
-    about = {
-        label: [*scores(reading.probe), *["training episode of the probe"] * (reading.held_out is False)]
-        for label, reading in readings.items()
-    }
+    trained = {True: "", None: "", False: ", training episode of the probe"}
+    lines = [
+        f": held-out {', '.join(scores(reading.probe))}{trained[reading.held_out]}" for reading in readings.values()
+    ]
     models = {label: reading.read for label, reading in readings.items()}
     traces = [
         bars("truth", first.truth, names, chosen, {"color": themes.EXACT}, "truth"),
@@ -246,14 +275,9 @@ def read_out_figure(readings: Mapping[str, ReadOut], *, most: int = MOST_NAMES, 
     y = {"title": {"text": target}, "zeroline": True}
     if classes:
         y = {"title": {"text": f"probability of {target}"}, "range": [0, 1.02]}
-    return bar_figure(
-        traces,
-        name_axis([names[i] for i in chosen], f"{kind} ({omitted} more)" if omitted else kind),
-        y,
-        f"{target} after position {first.position}",
-        [
-            "Read by a linear probe",
-            *(f"{escape(shorten(label))}: held-out {', '.join(notes)}" for label, notes in about.items()),
-        ],
-        theme,
-    )
+    x = name_axis([names[i] for i in chosen], f"{kind} ({omitted} more)" if omitted else kind)
+    title = f"{target} after position {first.position}"
+    if compact:
+        return compact_bars(traces, x, y, title, lines, theme)
+    named = [escape(shorten(label)) + line for label, line in zip(readings, lines, strict=True)]
+    return bar_figure(traces, x, y, title, ["Read by a linear probe", *named], theme)

@@ -159,6 +159,28 @@ def test_bars_of_a_prediction() -> None:
     assert "KL" not in blind.layout.annotations[0].text
 
 
+def test_the_heading_of_compact_bars_is_their_legend(reading: ReadOut) -> None:
+    half = np.array([0.5, 0.5])
+    one = Prediction(("0", "1"), half, np.array([0.25, 0.75]), "NextLat", 0, 3)
+    figure = prediction_bars({"next-token": one, "NextLat": replace(one, model=one.exact)}, compact=True)
+    title, *lines = figure.layout.annotations[0].text.split("<br>")
+    assert title.endswith(f"{mark(figure.data[0])} exact</b>")
+    assert lines == [
+        f"{mark(figure.data[1])} next-token: KL 0.1308 nats from exact",
+        f"{mark(figure.data[2])} NextLat: KL 0.0000 nats from exact",
+    ]
+    assert figure.layout.showlegend is False
+    blind = prediction_bars({"NextLat": replace(one, exact=None)}, compact=True)
+    assert blind.layout.annotations[0].text == f"<b>Next token after position 3 {mark(blind.data[0])} NextLat</b>"
+    probed = read_out_figure({"NextLat": reading}, compact=True)
+    title, line = probed.layout.annotations[0].text.split("<br>")
+    assert line.startswith(f"{mark(probed.data[1])} NextLat: held-out R² ")
+
+
+def mark(bar: Any) -> str:
+    return f'<span style="color:{bar.marker.color}">■</span>'
+
+
 def test_predictions_that_do_not_go_together() -> None:
     one = Prediction(("a", "b"), np.array([0.25, 0.75]), None, "x", 1, 3)
     with pytest.raises(ValueError, match="predictions is empty"):

@@ -36,12 +36,10 @@ class ModelPanel(Panel):
     """A panel that asks the compared models the same question at the cursor, and draws the answers.
 
     A subclass defines `_draw_answers` and `_answer`, which may raise a ValueError that says why a model has no answer.
-    Such a reason is shown below the figure, or in place of the figure if no model has an answer. A `plain` figure has
-    bars, whose heading names the models with their colours instead of a legend.
+    Such a reason is shown below the figure, or in place of the figure if no model has an answer.
     """
 
     follows: ClassVar[tuple[str, ...]] = ("episode", "position", "compared", "dark")
-    plain: ClassVar[bool] = False
 
     def __init__(self, *models: Any, state: ViewState | None = None, theme: Theme | None = None) -> None:
         super().__init__(*models, state=state, theme=theme)
@@ -74,8 +72,6 @@ class ModelPanel(Panel):
             return " ".join(reasons)
         self._without.value = "<br>".join(escape(reason) for reason in reasons)
         figure = self._draw_answers(answers, state.theme)
-        if self.plain:
-            _trim(figure)
         for note in figure.layout.annotations:
             # Headings begin at the edge of the panel, which may be narrow.
             if note.xref == "paper" and note.x == 0 and note.xanchor == "left":
@@ -108,7 +104,6 @@ class NextPanel(ModelPanel):
     """Bars of the likeliest tokens, and the distance of each model from the exact distribution in nats."""
 
     name, question, tab = "next", "What does the model predict next?", "Next token"
-    plain = True
 
     def _answer(self, model: int, row: int) -> Prediction:
         latents = self.state.scene.latents[model]
@@ -118,16 +113,10 @@ class NextPanel(ModelPanel):
         return prediction(latents, row, head)
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
-        figure = prediction_bars(answers, most=_BARS, theme=theme)
-        # One line per model: a single line would be wider than the panel.
-        heading = figure.layout.annotations[0]
-        first, *lines = heading.text.split("<br>")
-        gaps = " ".join(lines).replace(" nats, ", " nats,<br>").replace("from exact: ", "from exact:<br>")
-        heading.text = "<br>".join(filter(None, [first, gaps]))
         position = self.state.position
         about = f"Position {position} lies in the prompt, which the model is not trained to predict."
         self.about.value = about if position < self.state.scene.prompt else ""
-        return figure
+        return prediction_bars(answers, most=_BARS, compact=True, theme=theme)
 
 
 class AheadPanel(ModelPanel):
@@ -156,7 +145,6 @@ class KnowsPanel(ModelPanel):
     """The probe's reading and the truth; the heading has the probe's score and its controls."""
 
     name, question, tab = "knows", "What can a linear probe read from the model?", "Probe"
-    plain = True
     follows = (*ModelPanel.follows, "site", "target")
 
     def _build(self) -> None:
@@ -173,18 +161,11 @@ class KnowsPanel(ModelPanel):
         return self._fitted(self.state.target, self.state.site)
 
     def _draw_answers(self, answers: Mapping[str, Any], theme: Theme) -> Any:
-        figure = read_out_figure(answers, most=_BARS, theme=theme)
-        heading = figure.layout.annotations[0]
-        heading.text = heading.text.replace("<br>Read by a linear probe", "")
-        return figure
-
-    def _figure(self) -> Any:
-        figure = super()._figure()
-        if not isinstance(figure, str):
-            # Scores with their controls can be wider than the panel; as HTML they wrap.
-            self.about.value = figure.layout.annotations[0].text
-            figure.layout.annotations = ()
-            figure.update_layout(margin_t=8)
+        figure = read_out_figure(answers, most=_BARS, compact=True, theme=theme)
+        # Scores with their controls can be wider than the panel; as HTML they wrap.
+        self.about.value = figure.layout.annotations[0].text
+        figure.layout.annotations = ()
+        figure.layout.margin.t = 8
         return figure
 
 
@@ -211,29 +192,6 @@ def in_a_row(figure: Any) -> str:
     margin = {"t": 10 + 14 * most, "b": 24, "l": 34}
     figure.update_layout(annotations=notes, showlegend=False, margin=margin, height=320)
     return " &ensp;".join(words)
-
-
-def _trim(figure: Any) -> None:
-    """Name the colours in the heading instead of a legend, and remove the title of the horizontal axis."""
-    first, *parts = figure.layout.annotations[0].text.split("<br>")
-    names, lines = tuple(bar.name for bar in figure.data), list[str]()
-    for part in parts:
-        # Join the lines of a model, which were broken for a narrow figure.
-        if lines and not part.startswith(names):
-            lines[-1] += f" {part}"
-        else:
-            lines.append(part)
-    for bar in figure.data:
-        mark = f'<span style="color:{bar.marker.color}">■</span> {bar.name}'
-        place = next((i for i, line in enumerate(lines) if bar.name in line), None)
-        if place is None:
-            first += f" {mark}"
-        else:
-            lines[place] = lines[place].replace(bar.name, mark, 1)
-    figure.layout.annotations[0].update(text="<br>".join([first, *lines]), font_size=11)
-    axis = {"title_text": "", "tickangle": None, "automargin": True}
-    margin = {"t": 23 + 15 * len(lines), "b": 22, "l": 44}
-    figure.update_layout(showlegend=False, xaxis=axis, margin=margin)
 
 
 def sentence(text: str) -> str:

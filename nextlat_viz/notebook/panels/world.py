@@ -111,7 +111,8 @@ def _take_words(figure: Any) -> str:
     layout.title.text = ""
     traces = [trace.to_plotly_json() for trace in figure.data]
     # Keep the right margin for the toolbar and for a colour bar.
-    layout.margin.update({"l": 8, "t": 8, "b": 8} if layout.xaxis.visible is False else {"t": 8})
+    for side in "ltb" if layout.xaxis.visible is False else "t":
+        layout.margin[side] = 8
     if any("colorbar" in trace or "colorbar" in trace.get("marker", {}) for trace in traces):
         layout.margin.r = 64
     text = " &ensp;".join(part for part in parts if part)
