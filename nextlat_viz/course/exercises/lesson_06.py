@@ -98,7 +98,7 @@ exercise = Exercise(
         (_first_strings, "The seed is not used."),
         (
             lambda tokens, episode, share, seed: np.flatnonzero(honest_split(tokens, episode, share, seed)),
-            "The numbers of the rows are what np.flatnonzero makes of the answer.",
+            "These are the numbers of the rows. Leave out np.flatnonzero: the answer is a bool for each row.",
         ),
     ),
     hints=(
