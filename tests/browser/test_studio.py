@@ -20,7 +20,6 @@ from .lab import Notebook, Plot, Server, box, settle, wait_for
 
 STUDIO = Path(__file__).parents[2] / "notebooks" / "04_studio.ipynb"
 LIMIT = 240.0
-LAST = 12
 FIGURES = ("world", "space", "next", "knows")
 TABS = {"read": "Read", "ahead": "Rollout", "task": "Task", "training": "Training"}
 TABS |= {"pairs": "Pairs", "what_if": "What if"}
@@ -512,7 +511,7 @@ def whole(rail: Locator, opened: Opened) -> None:
     cards = [box(card) for card in opened.studio.locator(".nlv-card:visible").all()]
     assert len(cards) == 4
     for card in cards:
-        assert strip["y"] + strip["height"] <= card["y"] + 1, "the lesson lies over a panel"
+        assert strip["y"] + strip["height"] <= card["y"] + 1, "the lesson covers a panel"
         assert card["y"] + card["height"] <= studio["y"] + studio["height"] + 1, "a panel is not in sight"
         assert card["height"] > 100, "a panel has no room"
 

@@ -366,5 +366,5 @@ def _numbers(names: tuple[str, ...], values: np.ndarray) -> str:
     """Write numbers with their names; of many, the largest."""
     digits = 0 if np.abs(values).max() >= 20 else 2
     most = np.sort(np.argsort(-values, kind="stable")[:_MOST_NAMES])
-    shown = ", ".join(f"{shorten(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")
-    return shown + ", …" * (len(names) > _MOST_NAMES)
+    text = ", ".join(f"{shorten(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")
+    return text + ", …" * (len(names) > _MOST_NAMES)
