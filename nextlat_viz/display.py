@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 LONGEST = 24
-"""Characters of a name that a label shows."""
+"""Longest name in a label, in characters."""
 
 # Characters that change the direction of the text around them: an override in a name would mirror the whole label.
 _DIRECTIONS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C])
 
 
 def escape(text: object) -> str:
-    """Escape text from data for HTML and for plotly, which reads some HTML tags, all entities, and LaTeX.
+    """Escape text from data for HTML and for plotly, which interprets some HTML tags, all entities, and LaTeX.
 
     Characters that only set the direction of text are removed.
 
@@ -30,7 +30,7 @@ def escape(text: object) -> str:
 
 
 def shorten(text: object, longest: int = LONGEST) -> str:
-    r"""Cut text to a number of characters, the last of them an ellipsis. Control characters become spaces.
+    r"""Cut text to a number of characters, with an ellipsis as the last. Control characters become spaces.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def shorten(text: object, longest: int = LONGEST) -> str:
     ('next-token', 'next-…', 'two lines')
     """
     whole = str(text)
-    # Cut before looking at each character: a name may have thousands.
+    # Cut before checking each character: a name may have thousands.
     shown = whole[:longest]
     if not shown.isprintable():
         shown = "".join(letter if letter.isprintable() else " " for letter in shown)
@@ -57,7 +57,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def words(name: object) -> str:
-    """Write the name of a column or of a state for readers: without underscores.
+    """Write the name of a column or of a state with spaces instead of underscores.
 
     Examples
     --------
@@ -76,11 +76,11 @@ def distinct(labels: Iterable[object]) -> list[str]:
     ['hf (1)', 'NextLat', 'hf (2)']
     """
     texts = [str(label) for label in labels]
-    repeated, seen = Counter(texts), Counter[str]()
+    totals, numbers = Counter(texts), Counter[str]()
     numbered = []
     for text in texts:
-        seen[text] += 1
-        numbered.append(f"{text} ({seen[text]})" if repeated[text] > 1 else text)
+        numbers[text] += 1
+        numbered.append(f"{text} ({numbers[text]})" if totals[text] > 1 else text)
     return numbered
 
 
@@ -108,7 +108,7 @@ _DRAWERS: dict[str, Callable[..., Any]] = {}
 
 
 def draws(kind: str) -> Callable[[_Function], _Function]:
-    """Register the decorated function as the one that draws a kind of object."""
+    """Register the decorated function to draw a kind of object."""
 
     def register(function: _Function) -> _Function:
         _DRAWERS[kind] = function
@@ -120,7 +120,7 @@ def draws(kind: str) -> Callable[[_Function], _Function]:
 def drawer(kind: str, home: str) -> Callable[..., Any]:
     """Return the function that draws a kind of object.
 
-    Objects call this instead of importing figures, so that arrows between folders point one way.
+    Objects call this instead of importing figures, so that imports between folders go one way.
 
     Parameters
     ----------

@@ -10,15 +10,15 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.colors import sample_colorscale
 
-# After Okabe & Ito (2008), with equal steps of lightness: the first six are told apart with any colour vision, and in
-# greyscale. The two that stand for the models of the main comparison come last, so that a picture with few categories
-# never uses a model's colour for something else.
+# After Okabe & Ito (2008), with equal steps of lightness: the first six can be told apart with any colour vision, and
+# in greyscale. The colours of the two main models come last, so that a picture with few categories never uses them for
+# something else.
 CATEGORICAL = ("#008C65", "#EAA51A", "#C474A1", "#84D6FC", "#F7EA50", "#4B3CA5", "#0072B2", "#D55E00")
 DISTINCT = 6
-"""Colours of `CATEGORICAL` that can be told apart by themselves; more categories need labels or marks too."""
-# Cividis without its ends, which vanish on a dark and on a light page.
+"""Number of colours of `CATEGORICAL` that can be told apart; more categories also need labels or marks."""
+# Cividis without its two ends, which are invisible on a dark or a light page.
 SEQUENTIAL = tuple(sample_colorscale("Cividis", [k / 20 for k in range(3, 19)], colortype="rgb"))
-# Mid-grey text has a contrast of 4.3 on white and on Jupyter's dark grey: it reads on either.
+# Mid-grey text has a contrast of 4.3 on white and on Jupyter's dark grey, and is readable on both.
 INK = "#797979"
 MISSING = "#8a8a8a"
 CURSOR = "#DC267F"
@@ -27,7 +27,7 @@ CURSOR = "#DC267F"
 TOOLBAR: dict[str, Any] = {"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": "#0072B2"}
 """The toolbar that plotly shows under the mouse: a column in the right margin, beside titles and legends."""
 ROOM = 34
-"""Pixels of a right margin that the toolbar fits into."""
+"""Width in pixels of a right margin into which the toolbar fits."""
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
@@ -50,10 +50,10 @@ _LONGEST = 60  # letters of a file name
 
 
 def configuration(figure: go.Figure, *, responsive: bool = True) -> dict[str, Any]:
-    """Return plotly's configuration of a figure, with its title as the name of the file that the camera button writes.
+    """Return plotly's configuration of a figure, with its title as the file name for the camera button.
 
-    JupyterLab resizes the figure of a cell itself; where plotly does so too, a change of the window's size leaves the
-    figure no height.
+    `responsive` must be False in JupyterLab, which resizes figures itself: if plotly does so too, a figure loses its
+    height when the window is resized.
 
     Examples
     --------
@@ -68,10 +68,9 @@ def configuration(figure: go.Figure, *, responsive: bool = True) -> dict[str, An
 
 
 class Figure(go.Figure):
-    """A plotly figure that offers no upload and shows no logo, in a notebook, in a browser or in a file.
+    """A plotly figure without upload button and logo, in a notebook, in a browser or in a file.
 
-    plotly takes these settings when a figure is shown: a cell that ends in a plain plotly figure has a "Share chart"
-    button.
+    plotly takes these settings only when a figure is shown, so that a plain plotly figure has a "Share chart" button.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The course's checked exercises: check an answer, ask for a hint, see the solution, lock a prediction, keep progress.
+"""Checked exercises of the course: check an answer, get a hint, see the solution, lock a prediction, keep progress.
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""Checking a student's function: call it on random cases within a time limit, and explain the first wrong answer."""
+"""Check a student's function: call it on random cases within a time limit, and explain the first wrong answer."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from nextlat_viz.display import counted, shorten
 _BLANK = "not filled in yet"
 _WRONG = "not right yet"
 _TENSOR = "a torch tensor, expected a numpy array: tensor.numpy() converts it."
-# Characters of an answer that a verdict shows.
+# Longest answer shown in a verdict, in characters.
 _LONGEST = 200
 
 
 class _TimeUp(BaseException):
-    """Raised inside a function whose time is up; no ``except Exception`` of a student catches it."""
+    """Raised in a student's function whose time is up. A BaseException, which ``except Exception`` does not catch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Verdict(Note):
     ----------
     passed : bool
     function : callable
-        The student's function where it passed, otherwise the solution, so that later cells can run.
+        The student's function if it passed, else the solution, so that later cells can run.
     """
 
     passed: bool = False
@@ -61,8 +61,8 @@ class Verdict(Note):
 def check(name: str, function: Any) -> Verdict:
     """Check a student's function against the solution on seeded random cases.
 
-    A wrong answer raises nothing: the verdict shows the first case that fails, with a hint where the mistake is a
-    typical one. The outcome is kept in the file of `course.progress`.
+    A wrong answer raises no error: the verdict shows the first case that fails, with a hint if the mistake is typical.
+    The outcome is stored in the file of `course.progress`.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def check(name: str, function: Any) -> Verdict:
 
 
 def hint(name: str) -> Note:
-    """Return the next hint of an exercise: a further one at each call, then the first again.
+    """Return the next hint of an exercise; after the last, start again with the first.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def solution(name: str) -> Note:
 
 
 def _examine(exercise: Exercise, function: Any) -> tuple[str, dict[str, str], str]:
-    """The state, rows and text of a verdict."""
+    """Return the state, rows and text of a verdict."""
     name = exercise.name
     parameters = list(inspect.signature(exercise.solution).parameters)
     called = f"{name}({', '.join(parameters)})"
@@ -143,7 +143,7 @@ def _examine(exercise: Exercise, function: Any) -> tuple[str, dict[str, str], st
     except (TypeError, ValueError) as error:
         return _WRONG, {}, f"It has to take the arguments of {called}: {error}."
     outcomes = _outcomes(exercise, function, cases)
-    # Where the time was up there are fewer outcomes than cases.
+    # If the time was up, there are fewer outcomes than cases.
     for case, outcome in zip(cases, outcomes, strict=False):
         right = exercise.call(exercise.solution, *copy.deepcopy(case))
         problem = _problem(exercise, function, case, outcome, right)
@@ -161,9 +161,9 @@ def _examine(exercise: Exercise, function: Any) -> tuple[str, dict[str, str], st
 
 
 def _is_blank(function: Any) -> bool:
-    """Whether a function has no body but a docstring, dots or ``pass``."""
+    """Whether a function's body is only a docstring, dots or ``pass``."""
     code = getattr(function, "__code__", None)
-    # Newer versions of Python have an instruction that returns a constant.
+    # RETURN_CONST is an instruction of newer versions of Python.
     return code is not None and all(
         step.opname in {"RESUME", "NOP", "RETURN_VALUE"}
         or (step.opname in {"LOAD_CONST", "RETURN_CONST"} and step.argval is None)
@@ -172,7 +172,7 @@ def _is_blank(function: Any) -> bool:
 
 
 def _outcomes(exercise: Exercise, function: Function, cases: Sequence[tuple[Any, ...]]) -> list[_Outcome]:
-    """Call a function on every case in a separate thread, which is stopped at the time limit."""
+    """Call a function on every case, in a thread that is stopped at the time limit."""
     outcomes: list[_Outcome] = []
 
     def work() -> None:
@@ -190,7 +190,7 @@ def _outcomes(exercise: Exercise, function: Function, cases: Sequence[tuple[Any,
             thread.start()
             thread.join(exercise.seconds)
     finally:
-        # This also runs when the student interrupts the cell. Compiled code cannot be stopped and keeps running.
+        # Stop the thread, also when the student interrupts the cell. Compiled code cannot be stopped and runs on.
         for _ in range(20):
             if thread.is_alive():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TimeUp))
@@ -200,30 +200,30 @@ def _outcomes(exercise: Exercise, function: Function, cases: Sequence[tuple[Any,
 
 
 def _outcome(exercise: Exercise, function: Function, case: tuple[Any, ...]) -> _Outcome:
-    given = copy.deepcopy(case)
+    arguments = copy.deepcopy(case)
     try:
-        value = exercise.call(function, *given)
+        value = exercise.call(function, *arguments)
     except _TimeUp:
         raise
     except BaseException as error:
         return _Outcome(error=error)
-    # An argument that does not even agree with itself, such as a model, cannot be compared.
-    pairs = enumerate(zip(case, given, strict=True))
+    # An argument that does not agree with itself, such as a model, cannot be compared.
+    pairs = enumerate(zip(case, arguments, strict=True))
     changed = [k for k, (before, after) in pairs if agree(before, before) and not agree(before, after)]
     return _Outcome(value, changed=changed[0] if changed else None)
 
 
 def _problem(
-    exercise: Exercise, function: Function, case: tuple[Any, ...], outcome: _Outcome, wanted: Any
+    exercise: Exercise, function: Function, case: tuple[Any, ...], outcome: _Outcome, expected: Any
 ) -> str | None:
-    """The problem with the outcome of one case: None if there is none, empty if only the numbers are wrong."""
+    """Describe the problem with the outcome of one case: None for no problem, empty if only the numbers are wrong."""
     value = outcome.value
     if value is ... or "ellipsis" in str(outcome.error):
         return _BLANK
     if outcome.error is not None:
         return _explained(exercise, function, outcome.error)
     if value is None:
-        return "It returned None. A function returns what follows return."
+        return "It returned None: a function returns the value after the word return."
     if outcome.changed is not None:
         argument = list(inspect.signature(exercise.solution).parameters)[outcome.changed]
         return f"It changed its argument {argument}, which the caller still needs. Work on a copy of it."
@@ -232,18 +232,18 @@ def _problem(
             return exercise.judge(value, *copy.deepcopy(case)) or None
         except Exception:
             return f"It returned {_kind(value)}, which is not what the task asks for."
-    tensor = _is_tensor(value) and not _is_tensor(wanted)
-    if exercise.compare(wanted, value):
+    tensor = _is_tensor(value) and not _is_tensor(expected)
+    if exercise.compare(expected, value):
         return f"The numbers are right, but it returned {_TENSOR}" if tensor else None
     if tensor:
         return f"It returned {_TENSOR}"
-    target, numbers = as_numbers(wanted), as_numbers(value)
+    target, numbers = as_numbers(expected), as_numbers(value)
     if target is None or numbers is None:
-        return "" if type(value) is type(wanted) else f"It returned {_kind(value)}, expected {_kind(wanted)}."
+        return "" if type(value) is type(expected) else f"It returned {_kind(value)}, expected {_kind(expected)}."
     if target.shape != numbers.shape:
         return f"It returned {_kind(value)} of shape {numbers.shape}, expected shape {target.shape}."
     if np.isnan(numbers).any():
-        return "NaN, not a number, is what 0/0 and 0 times log 0 give."
+        return "It returned NaN (not a number), the result of 0/0 or 0 times log 0."
     return ""
 
 
@@ -257,7 +257,7 @@ def _explained(exercise: Exercise, function: Function, error: BaseException) -> 
 
 
 def _typical(exercise: Exercise, cases: Sequence[tuple[Any, ...]], outcomes: Sequence[_Outcome]) -> str:
-    """The hint of the typical mistake that does the same as the student's function in every case; empty if none."""
+    """Return the hint of the typical mistake with the same outcomes as the student's function; empty if none has."""
     for mistake, text in exercise.mistakes:
         pairs = zip(outcomes, _outcomes(exercise, mistake, cases), strict=False)
         if all(_same(exercise, *pair) for pair in pairs):
@@ -280,7 +280,7 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value on one line, arrays to three digits."""
+    """Write a value on one line, arrays to three digits."""
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}"
     if isinstance(value, np.ndarray):

@@ -14,7 +14,7 @@ Function = Callable[..., Any]
 
 
 def agree(expected: Any, got: Any) -> bool:
-    """Tell whether two answers are the same: numbers to five digits, in arrays of the same shape, lists and dicts.
+    """Return whether two answers are the same: numbers to five digits, in arrays of the same shape, lists and dicts.
 
     Examples
     --------
@@ -26,11 +26,11 @@ def agree(expected: Any, got: Any) -> bool:
         return same_keys and all(agree(value, got[key]) for key, value in expected.items())
     if isinstance(expected, (str, bool, type(None), set, frozenset)):
         return type(expected) is type(got) and bool(expected == got)
-    wanted, numbers = as_numbers(expected), as_numbers(got)
-    if wanted is None or numbers is None:
+    target, numbers = as_numbers(expected), as_numbers(got)
+    if target is None or numbers is None:
         pairs = isinstance(expected, Sequence) and isinstance(got, Sequence) and len(expected) == len(got)
         return pairs and all(agree(*pair) for pair in zip(expected, got, strict=True))
-    return wanted.shape == numbers.shape and bool(np.allclose(wanted, numbers, rtol=1e-5, atol=1e-7, equal_nan=True))
+    return target.shape == numbers.shape and bool(np.allclose(target, numbers, rtol=1e-5, atol=1e-7, equal_nan=True))
 
 
 def as_numbers(value: Any) -> np.ndarray | None:
@@ -55,27 +55,27 @@ def call(function: Function, *arguments: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Exercise:
-    """A function that the student writes. It is called as its solution is, and the first line of that is the task.
+    """A function for the student to write, with the name of its solution; the solution's docstring is the task.
 
     Parameters
     ----------
     solution : function
-        Its source is shown on request and pasted into the notebook by tests, so it uses nothing but its arguments,
-        built-ins, and what the notebook has imported.
+        Its source is shown on request, and tests paste it into the notebook. So it may use only its arguments,
+        built-ins, and names that the notebook has imported.
     cases : function of a numpy Generator
         Yields tuples of arguments, easy ones first.
     mistakes : sequence of (function, hint)
-        Typical wrong answers. The hint is shown where the student's answers are the same in all cases.
+        Typical wrong answers. The hint is shown if the student's answers are the same in all cases.
     hints : sequence of str
         Shown one after another on request.
     describe : function of the arguments, optional
         Describes a case in the lesson's terms; by default every argument is shown.
     call : function of the student's function and the arguments
-        Returns what is compared, for instance a value and its gradient.
+        Returns the answer to compare, for instance a value and its gradient.
     compare : function of two answers
-        Whether they are the same; `agree` by default.
+        Returns whether they are the same; default `agree`.
     judge : function of an answer and the arguments, optional
-        In place of comparing, where many answers are right: what is wrong with an answer, or "".
+        Used instead of comparing if many answers are right. Returns what is wrong with an answer, or "".
     seconds : float
         Time limit for all cases together.
     """
@@ -117,7 +117,7 @@ class RightOption:
 
 @dataclass(frozen=True)
 class Note:
-    """A short text that shows itself in a notebook and in a terminal."""
+    """A short text for display in a notebook or a terminal."""
 
     title: str
     text: str = ""

@@ -1,4 +1,4 @@
-"""A prediction: the student locks an answer before the figure is shown."""
+"""Predictions: the student locks an answer before the figure is shown."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from nextlat_viz.notebook.plot import Plot
 
 
 class Question(Box):
-    """`course.predict`: a question with options; once one of them is locked, the right one and a figure are shown.
+    """`course.predict`: a question with options; when an option is locked, the right one and a figure are shown.
 
-    An answer that was locked earlier is kept in the file of `course.progress`, and the figure is shown at once.
+    Locked answers are stored in the file of `course.progress`. If there is one, the figure is shown at once.
 
     Parameters
     ----------
     name : str
-        Name of the prediction; a module of ``course/exercises`` holds the right option and why it is right.
+        Name of the prediction; a module of ``course/exercises`` has its right option with the reason.
     question : str
     options : sequence of str
     figure : function without arguments
-        Draws what is shown: a plotly figure, a widget, or anything a cell can show.
+        Returns a plotly figure, a widget, or anything a cell can show.
 
     Attributes
     ----------
     locked : str
-        The locked answer; empty before.
+        The locked answer; empty if none is locked.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class Question(Box):
         self._known, self._figure, self.name = known[one_of("prediction", name, known)], figure, name
         one_of(f"the answer of prediction {name}", self._known.answer, options)
         self.locked = ""
-        # The longest answer fits: the widget would cut it.
+        # "auto": the default width would cut long answers.
         self.options = ipywidgets.RadioButtons(options=list(options), value=None, layout={"width": "auto"})
         self.button = self._button("Lock my answer", "After that the figure is shown", lambda: self.lock())
         self.button.disabled, self.button.layout.align_self = True, "flex-start"
@@ -82,7 +82,7 @@ class Question(Box):
 
 
 def _shown(content: Any) -> ipywidgets.Widget:
-    """Content as a widget: plotly figures live, everything else as a cell would show it."""
+    """Return content as a widget: plotly figures as live plots, anything else as a cell would show it."""
     if isinstance(content, ipywidgets.Widget):
         return content
     if isinstance(content, go.Figure):

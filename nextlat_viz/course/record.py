@@ -1,4 +1,4 @@
-"""The student's progress: a JSON file that several kernels may write, and that may be deleted at any time."""
+"""Record of the student's progress: a JSON file that several kernels may write, and that may be deleted at any time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def progress(path: str | Path | None = None) -> Any:
     Parameters
     ----------
     path : path, optional
-        Another file to keep progress in, from now on.
+        Another file in which to keep progress from now on.
 
     Examples
     --------
@@ -56,16 +56,15 @@ def progress(path: str | Path | None = None) -> Any:
     rows = {}
     for name, exercise in all_exercises().items():
         entry = entries.get(name, Entry())
-        seen = "yes" if entry.solution else ""
         rows[name] = {"lesson": exercise.lesson, "state": _STATES[entry.state], "tries": entry.tries,
-                      "hints": entry.hints, "solution seen": seen}  # fmt: skip
+                      "hints": entry.hints, "solution seen": "yes" if entry.solution else ""}  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("exercise")
 
 
 def add(name: str, counts: str = "", **values: Any) -> tuple[Entry, str]:
-    """Add 1 to a count of an entry of the file and set other values; what is done stays done.
+    """Add 1 to a count of an entry of the file, and set other values; the state "done" never changes.
 
-    Returns the entry, and a message for the student if something is amiss.
+    Returns the entry, and a message for the student if the file had a problem.
     """
     path, entry = _file(), Entry()
     try:
@@ -81,7 +80,7 @@ def add(name: str, counts: str = "", **values: Any) -> tuple[Entry, str]:
 
 
 def predicted(name: str) -> str:
-    """The answer that was locked for a prediction earlier, or an empty text."""
+    """Return the answer locked earlier for a prediction, or an empty text."""
     return _read(_file())[0].get(name, Entry()).prediction
 
 
@@ -94,7 +93,7 @@ def _lock(path: Path) -> Any:
     """Hold the lock of a file, so that two kernels do not overwrite each other's entries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=5)
-    # Some network file systems have no locks; progress is kept all the same.
+    # Some network file systems have no locks; write there without one.
     with contextlib.suppress(NotImplementedError):
         lock.acquire()
     try:
@@ -104,7 +103,7 @@ def _lock(path: Path) -> Any:
 
 
 def _read(path: Path) -> tuple[dict[str, Entry], str]:
-    """The entries of a file, none where there is no file. A damaged file is put aside, and a message says so."""
+    """Return the entries of a file, none without a file, and a message; a damaged file is renamed."""
     try:
         return _ENTRIES.validate_json(path.read_bytes()), ""
     except FileNotFoundError:

@@ -106,7 +106,7 @@ def clouds(
     Raises
     ------
     ValueError
-        When the tables are not of the same rows, or there is not one entry per table; for rows that are not there.
+        When the tables have different rows, or there is not one entry per table; for unknown rows.
     """
     from nextlat_viz.latents import meta
 

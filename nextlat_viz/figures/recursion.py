@@ -235,7 +235,7 @@ def thinking_boards(
     Raises
     ------
     ValueError
-        For a puzzle or a step that is not there, and for a world other than queens.
+        For an unknown puzzle or step, and for a world other than queens.
 
     Examples
     --------

@@ -176,7 +176,7 @@ class StepPlay:
             # The stop button.
             self._go(steps[0])
         elif self.play.playing and not state.busy:
-            if self._requested is not False and state.step != self._wanted:
+            if self._requested is not False and state.step != self._requested:
                 # The step was cancelled or failed, or the user has gone elsewhere.
                 self.play.playing = False
             else:

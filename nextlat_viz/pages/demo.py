@@ -1,4 +1,4 @@
-"""A pair of models from training to a report: latents, projections, probes, paths and figures."""
+"""The demo: train a pair of models, and write a report with projections, probes and paths of their latents."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def demo(
     shipped : bool
         Load the shipped checkpoints instead of training.
     seed, preset, **overrides
-        Of the pair, as in `nextlat_viz.train`.
+        For training the pair, as in `nextlat_viz.train`.
     out : folder
         For ``report.html``, the images with their provenance, and the runs.
     formats : of {"png", "svg", "pdf"}
-        Kinds of image to write of each figure. Without a Chromium-based browser they are left out, with a warning.
+        Kinds of image to write of each figure. Without a Chromium-based browser none are written, with a warning.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def demo(
 
 
 def pair_figures(group: Group) -> dict[str, tuple[go.Figure, str]]:
-    """Return the figures that compare models of one world, each with a sentence, by their headings."""
+    """Return {heading: (figure, sentence)} of the figures that compare models of one world."""
     world, tables, probes = group.world, group.latents, group.probes
     planes = [{method: analysis.project(table, method) for method in ("pca", "umap")} for table in tables]
     pairs = list(zip(tables, group.controls, strict=True))
@@ -143,7 +143,7 @@ def readme_figures(out: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     ImportError
-        Where no browser is found to draw them with; at once, before anything is computed.
+        If no browser is found to draw it; raised before anything is computed.
     """
     if browser() is None:
         raise ImportError(f"the README's figures are images: {NO_BROWSER}")

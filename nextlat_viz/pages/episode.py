@@ -1,4 +1,4 @@
-"""Pages of episodes, stepped through token by token without a running kernel."""
+"""Pages on which an episode can be stepped through token by token, without a running kernel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nextlat_viz.worlds import checks, drawing
 if TYPE_CHECKING:
     from nextlat_viz.worlds import Episodes, World
 
-# A page of more steps would take a browser minutes and tens of megabytes.
+# A page with more steps would have tens of megabytes, and take a browser minutes.
 MOST_STEPS = 400
 _WIDTH = 540
 _NOTE = "Press play, drag the slider, or choose a token. The figures show the state after that token."
@@ -31,13 +31,13 @@ _NOTE = "Press play, drag the slider, or choose a token. The figures show the st
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """The page after one token.
+    """What the page shows after one token.
 
     Attributes
     ----------
     token : str
     figures : {heading: plotly Figure}
-        The same headings at every step.
+        Must have the same headings at every step.
     facts : {name: value}
         The true state, in words.
     given : bool
@@ -67,16 +67,16 @@ def steps_page(
     title, note : str
         A heading and a sentence below it.
     provenance : dict, optional
-        Shown folded at the end of the page.
+        Shown at the end of the page, folded.
     gallery : bool
-        For a page in a gallery's folder, with ``plotly.min.js`` and ``index.html``.
+        Whether the page is in a gallery's folder, which has ``plotly.min.js`` and ``index.html``.
     start : int
         The step at which the page opens, from 1; default the middle.
 
     Returns
     -------
     str
-        The same text for the same steps. With ``#3`` at the end of its address the page opens at the third step.
+        The same text for the same steps. With ``#3`` at the end of its address, the page opens at the third step.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def steps_page(
 
 
 def packed(steps: Sequence[Mapping[str, go.Figure]]) -> dict[str, Any]:
-    """Keep each part of the figures of some steps once, by number: most of a figure stays the same between steps."""
+    """Store each part of the steps' figures once, by number: most of a figure is the same in all steps."""
     pool: dict[str, int] = {}
 
     def number(part: Any) -> int:
@@ -140,17 +140,17 @@ def episode_page(
         One episode of the world.
     predictions : {label: (positions, tokens) array}, optional
         The prediction of each model after every token, such as rows of ``obsm["next_token_probs"]``. They are drawn
-        beside the exact distribution where the world knows it. Rows of padding, after the last token, are ignored.
+        next to the exact distribution, if the world has it. Rows of padding, after the last token, are ignored.
     kind : str, optional
         Which of the world's pictures; default its first.
     title : str, optional
         Default the world's name.
     provenance : dict, optional
-        Shown folded at the end of the page, such as `provenance_of` the latents.
+        Shown at the end of the page, folded, such as `provenance_of` the latents.
     gallery : bool
-        For a page in a gallery's folder, with ``plotly.min.js`` and ``index.html``.
+        Whether the page is in a gallery's folder, which has ``plotly.min.js`` and ``index.html``.
     **options
-        Of the world's ``draw``.
+        Passed on to the world's ``draw``.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def episode_page(
 def _prediction_figures(
     world: World, episode: Episodes, predictions: Mapping[str, np.ndarray], last: int
 ) -> list[go.Figure]:
-    """Draw a figure for each position; none without predictions."""
+    """Draw the predictions at each position; empty without predictions."""
     for label, probs in predictions.items():
         if probs.ndim != 2 or len(probs) < last or probs.shape[1] != len(world.vocabulary):
             raise ValueError(
@@ -214,7 +214,7 @@ def _prediction_figures(
             label: Prediction(world.vocabulary, probs[i], exact, label, 0, i + 1)
             for label, probs in predictions.items()
         }
-        # The legend goes below: in half a page it would cover the heading.
+        # Put the legend below: in a figure half as wide as the page, it would cover the heading.
         legend = {"x": 0, "xanchor": "left", "yref": "paper", "y": -0.4, "yanchor": "top"}
         figures.append(prediction_bars(rows).update_layout(height=380, margin_b=140, legend=legend))
     return figures

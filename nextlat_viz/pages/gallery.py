@@ -1,4 +1,4 @@
-"""A folder with every figure that fits some runs, and an index of them and of what is missing."""
+"""The gallery: a folder with every figure that fits some runs, and an index that also lists missing figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NOTE = (
 
 @dataclass(frozen=True)
 class Item:
-    """An entry of the index: texts, and the names of the page, the image and all other files."""
+    """An entry of the index: its texts, and the names of the page, the image and the other files."""
 
     title: str
     note: str
@@ -53,10 +53,10 @@ def write_gallery(
     Parameters
     ----------
     runs : checkpoints, names or folders
-        They are measured first, and each result is kept in the folder as soon as it is known. By default the shipped
+        Runs to measure first; each result is written to the folder as soon as it is known. By default the shipped
         runs, whose results are shipped too, and a page of an episode of every other world.
     images : of {"svg", "png", "pdf"}
-        Kinds of image to write of each figure. Without a Chromium-based browser they are left out, with a warning.
+        Kinds of image to write of each figure. Without a Chromium-based browser none are written, with a warning.
 
     Returns
     -------
@@ -105,23 +105,23 @@ def write_gallery(
 
 
 def _shipped() -> list[Group]:
-    """Return the groups of the shipped runs, then every other world without runs."""
+    """Return the groups of the shipped runs, then a group without runs for every other world."""
     results = measure.results()
     with_runs = grouped([load(folder) for folder in shipped_folders()], results)
-    shown = {group.world.name for group in with_runs}
-    others = [worlds.get(name) for name in worlds.names() if name not in shown]
+    known = {group.world.name for group in with_runs}
+    others = [worlds.get(name) for name in worlds.names() if name not in known]
     return with_runs + [Group(world.name, world, (), results) for world in others]
 
 
 def _own(runs: Sequence[Checkpoint | str | os.PathLike[str]], folder: Path, progress: bool) -> list[Group]:
     loaded = [run if isinstance(run, Checkpoint) else load(run) for run in runs]
-    wanted = [*OVERALL, *(name for plate in PLATES for name in plate.measures)]
-    fitting = [name for name in wanted if any(name in measure.battery(run) for run in loaded)]
+    measures = [*OVERALL, *(name for plate in PLATES for name in plate.measures)]
+    fitting = [name for name in measures if any(name in measure.battery(run) for run in loaded)]
     return grouped(loaded, measure.evaluate(loaded, fitting, out=folder, progress=progress).table)
 
 
 def _jobs(groups: Sequence[Group]) -> Iterator[tuple[str, str, Sequence[Group], Callable[[], Iterable[Drawing]]]]:
-    """Yield section, title, groups and what draws their figures, in the order of the index."""
+    """Yield section, title, groups and the function that returns their drawings, in the order of the index."""
     with_beliefs = [group for group in groups if group.world.state_names and group.runs]
     if with_beliefs:
         yield _ALL, "Every seed", with_beliefs, lambda: [seeds_drawing(with_beliefs)]
@@ -141,7 +141,7 @@ def _write(drawing: Drawing, groups: Sequence[Group], folder: Path, kinds: Seque
     ]
     about = {"command": "nextlat-viz figures", "title": drawing.title, "note": drawing.note, "runs": runs}
     about["worlds"] = [group.world.spec for group in groups]
-    # A world can have any name, so the name of a figure is no file name yet.
+    # A world can have any name, also one that is not a valid file name.
     stem = io.file_name(drawing.name)
     if drawing.page is None:
         contents: dict[str, Any] = {"note": drawing.note, "figure": figure_html(drawing.draw("auto"))}

@@ -25,7 +25,7 @@ from nextlat_viz.pages.page import INDEX_FILE, PLOTLY_FILE, figure_html, render,
 from nextlat_viz.paths import PACKAGE
 
 LESSONS = PACKAGE.parent / "notebooks" / "course"
-# Pixels. An A4 page has 680 between margins of 15 mm.
+# Size of the figure in pixels: an A4 page has 680 between margins of 15 mm.
 _WIDTH, _HEIGHT = 660, 310
 _SUMMARY, _EXERCISE, _IN_WORDS = "## What you have learnt", "**Exercise.**", "*In words:*"
 _NOTE = "One page for each lesson, to print on A4. All pages share plotly.min.js, so keep the folder together."
@@ -38,15 +38,15 @@ class Handout:
     Attributes
     ----------
     title, question : str
-        The lesson's, as Markdown.
+        Title and question of the lesson, as Markdown.
     points : tuple of str
-        The terms and what the lesson says about each: the list of "What you have learnt".
+        Terms with their explanation: the list of "What you have learnt".
     formulas : tuple of str
-        In LaTeX, those on lines of their own.
+        The display formulas, in LaTeX.
     figure, words : Figure, str
         The first figure, or that of the cell with the tag "figure", and its description.
     tasks, codes : tuples of str
-        Each exercise, and the function to fill in.
+        The exercises, and the functions to fill in.
     """
 
     title: str
@@ -65,9 +65,9 @@ def write_handouts(lessons: str | os.PathLike[str] = LESSONS, out: str | os.Path
     Parameters
     ----------
     lessons : folder of notebooks, or one notebook
-        By default the lessons of a clone. Cells of a notebook are run, up to the figure that is shown.
+        By default the lessons of a clone. The cells of a notebook are run, up to the figure that is shown.
     out : folder
-        To write to.
+        Where to write the pages.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def write_handouts(lessons: str | os.PathLike[str] = LESSONS, out: str | os.Path
     FileNotFoundError
         If there are no notebooks.
     ValueError
-        If a notebook lacks one of the parts of a lesson; names the notebook and the part.
+        If a notebook lacks one of the parts of a lesson; the message names both.
     OSError
         If the folder cannot be written to.
     """
@@ -128,7 +128,7 @@ def _tags(cell: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _first_figure(path: Path, cells: Sequence[Mapping[str, Any]]) -> tuple[go.Figure, str]:
-    """Run the cells of code up to the figure with the tag, or to the first; return it and its description."""
+    """Run the code up to the tagged figure, by default the first; return the figure and its description."""
     code = [number for number, cell in enumerate(cells) if cell["cell_type"] == "code"]
     tagged = [number for number in code if "figure" in _tags(cells[number])]
     shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
@@ -151,7 +151,7 @@ def _words(text: str) -> str:
 
 
 class _Print(mistune.HTMLRenderer):
-    """Markdown for paper: formulas as MathML, and links as their text."""
+    """Renders Markdown for paper: formulas as MathML, and links as plain text."""
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         return text

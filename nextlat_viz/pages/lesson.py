@@ -1,4 +1,4 @@
-"""A lesson as a page: its steps with their questions, figures and texts, without a running kernel."""
+"""Pages of lessons: the steps with their questions, figures and texts, without a running kernel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nextlat_viz.notebook.lessons import Lesson
     from nextlat_viz.notebook.state import ViewState
 
-_ROWS = 10  # of a table
+_ROWS = 10  # most rows of a table
 
 
 def write_lesson(
@@ -34,7 +34,7 @@ def write_lesson(
     Parameters
     ----------
     lesson : str, path, dict or Lesson
-        A shipped lesson by its name, a JSON file by its path, or the steps themselves.
+        A shipped lesson by its name, a JSON file by its path, or the lesson itself.
     out : path, optional
         Ends in ``.html``; default the lesson's name in the current folder.
     *models
@@ -43,14 +43,14 @@ def write_lesson(
     Returns
     -------
     Path
-        The page, with its provenance in a JSON beside it.
+        The page, with its provenance in a JSON file next to it.
 
     Raises
     ------
     UnknownNameError
         For a name that no shipped lesson has.
     ValueError
-        For a lesson that is about other models, or names what is not there; nothing is written.
+        For a lesson about other models or with unknown names; nothing is written.
     OSError
         When the folder cannot be written to.
 
@@ -61,29 +61,29 @@ def write_lesson(
     ...
     nextlat_viz.errors.UnknownNameError: unknown lesson 'beleifs'. Did you mean 'beliefs'? Known: ...
     """
-    # Imported when it is used: other pages need no widgets.
+    # Imported only when it is used: other pages need no widgets.
     from nextlat_viz.notebook.lessons import read_lesson
 
-    wanted = read_lesson(lesson)
-    path = io.resolve(f"{io.file_name(wanted.name)}.html" if out is None else out, "out")
-    steps, provenance = play_lesson(wanted, *models)
-    about = {"command": "nextlat-viz lesson", "lesson": wanted.title, "world": wanted.world, **provenance}
+    script = read_lesson(lesson)
+    path = io.resolve(f"{io.file_name(script.name)}.html" if out is None else out, "out")
+    steps, provenance = play_lesson(script, *models)
+    about = {"command": "nextlat-viz lesson", "lesson": script.title, "world": script.world, **provenance}
     drawn = [step.pop("figure") for step in steps]
     story: dict[str, Any] = packed([{} if figure is None else {"figure": _clear(figure)} for figure in drawn])
     story["config"] = [{} if figure is None else configuration(figure) for figure in drawn]
-    return write_page(render("lesson.html", wanted.title, about, story=story, steps=steps), path, about)
+    return write_page(render("lesson.html", script.title, about, story=story, steps=steps), path, about)
 
 
 def play_lesson(lesson: Lesson, *models: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Play a lesson to its end; return what each step shows, and the provenance.
+    """Play a lesson to its end; return the content of each step, and the provenance.
 
     Each step is a dict: `step`; `question`, of the framed panel; `figure`, or None; `table`, HTML shown in place of a
-    figure; `words`, HTML beside it; `where`, the position of the cursor.
+    figure; `words`, HTML below it; `where`, the position of the cursor.
 
     Raises
     ------
     ValueError
-        For models that it is not about, and for a step whose panel has nothing to show: names the step and says why.
+        For other models, and for a step whose panel has nothing to show; the message names the step and the reason.
     """
     from nextlat_viz.notebook.studio import studio
 
@@ -103,7 +103,7 @@ def play_lesson(lesson: Lesson, *models: Any) -> tuple[list[dict[str, Any]], dic
                 figure = go.Figure(panel.plot.to_dict())
                 steps.append({**shown, "figure": figure, "table": "", "words": Markup(panel.notes)})
             else:
-                # The panel's list as the reader sees it; its note is about clicks.
+                # The panel's list as the user sees it, without its note, which is about clicks.
                 rows = pd.DataFrame(panel.list.rows[:_ROWS], columns=panel.list.heads)
                 steps.append({**shown, "figure": None, "table": table_html(rows), "words": ""})
             rail.next()
@@ -113,7 +113,7 @@ def play_lesson(lesson: Lesson, *models: Any) -> tuple[list[dict[str, Any]], dic
 
 
 def _where(state: ViewState) -> str:
-    """The place of the cursor, in words."""
+    """Describe the place of the cursor."""
     (row,) = state.scene.rows([(state.episode, state.position)])
     read = state.scene.reads(int(row))
     step = "" if state.step is None else f"Training step {state.step:,}. "
@@ -121,5 +121,5 @@ def _where(state: ViewState) -> str:
 
 
 def _clear(figure: go.Figure) -> go.Figure:
-    """The figure without a background and as wide as the page."""
+    """Return the figure without a background and as wide as the page."""
     return go.Figure(figure).update_layout(template=themes.template("auto"), width=None, autosize=True)

@@ -1,4 +1,4 @@
-"""HTML pages from templates that work offline, in light and dark, and carry their provenance."""
+"""HTML pages made from templates: they work offline, in light and dark, and contain their provenance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLOTLY_FILE, INDEX_FILE = "plotly.min.js", "index.html"
 
 
 def _escaped(value: Any) -> Any:
-    # Autoescape alone would keep characters that turn the direction of the text around them.
+    # Jinja's autoescape would keep characters that change the direction of the text around them.
     return Markup(escape(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -50,11 +50,11 @@ def render(
     gallery: bool = False,
     **values: Any,
 ) -> str:
-    """Fill a template of a page, a file in ``templates/`` that extends ``page.html``.
+    """Fill the template of a page: a file in ``templates/`` that extends ``page.html``.
 
-    The provenance is shown folded at the end. `plotly` says whether the page has figures, `gallery` whether it lies in
-    the folder of a gallery: plotly.js is then the file ``plotly.min.js`` in that folder instead of a part of the page,
-    and a link leads to ``index.html``. `values` are what the template shows; text is escaped, `Markup` is not.
+    The provenance is shown at the end, folded. `plotly` says whether the page has figures. With `gallery`, the page
+    loads ``plotly.min.js`` from its folder instead of containing it, and links to ``index.html``. `values` are the
+    variables of the template; text is escaped, `Markup` is not.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def render(
 
 
 def figure_html(figure: go.Figure, number: int = 0) -> Markup:
-    """Return a figure for a page that has plotly.js, without a background so that the page's own shows."""
+    """Return a figure as HTML for a page that has plotly.js, without a background, so that the page's shows."""
     clear = go.Figure(figure).update_layout(template=themes.template("auto"))
     options = {
         "config": configuration(figure),
@@ -93,7 +93,7 @@ def write_page(page: str, path: str | os.PathLike[str], provenance: Mapping[str,
     Returns
     -------
     Path
-        The page. Neither file is there unless both were written whole.
+        The page. If writing fails, neither file is left behind.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The figures of a gallery: the runs each is drawn from, and a note on how to read it."""
+"""Figures of a gallery, each with the runs that it needs and a note on how to read it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LENGTH = 16  # tokens of an episode in a world of any length
 class Group:
     """The runs of one world; none for a world that is shown without models.
 
-    `name` is the world's, with its parameters where several worlds have that name. `table` holds results as
+    `name` is the name of the world, with its parameters if several worlds share it. `table` holds results as
     `nextlat_viz.evaluate` returns them; rows of other runs are ignored.
     """
 
@@ -77,13 +77,13 @@ class Group:
         return [analysis.probe(table, "belief", untrained=control) for table, control in pairs]
 
     def episode(self) -> Episodes:
-        """Return one episode of the world, held out from training where there are runs."""
+        """Return one episode of the world; if there are runs, one held out from training."""
         if self.first:
             return latents.heldout(self.first[0], 1)
         return self.world.sample(1, _LENGTH if self.world.length is None else None, seed=0)
 
     def measured(self, *measures: str) -> pd.DataFrame:
-        """Return the rows of these runs and measures; an UnknownNameError where there are none."""
+        """Return the rows of these runs and measures; raise UnknownNameError if there are none."""
         rows = self.table[self.table["weights_sha256"].isin([run.weights_sha256 for run in self.runs])]
         matches = rows[rows["measure"].isin(measures)]
         if matches.empty:
@@ -116,9 +116,9 @@ def grouped(runs: Sequence[Checkpoint], table: pd.DataFrame) -> list[Group]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a gallery: the name of its files, its title, a note on how to read it, and what draws it.
+    """A figure of a gallery: the name of its files, its title, a note on how to read it, and the function to draw it.
 
-    `page(provenance)` returns the whole page, for what is more than one figure.
+    `page(provenance)` returns the whole page, if it has more than the figure.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Plate:
-    """A kind of figure: the runs it `needs`, in words, the measures it shows, the groups it fits, and its figures."""
+    """A kind of figure: a text of the runs it `needs`, the measures it shows, the groups it fits, and its drawings."""
 
     title: str
     needs: str
@@ -147,7 +147,7 @@ def seeds_drawing(groups: Sequence[Group]) -> Drawing:
         "Every seed: loss and belief",
         "Each dot is a run. Left: its loss above the exact Bayes floor. Right: the share of the variance of the exact "
         "belief that a linear probe reads on held-out episodes, with shuffled labels and the untrained model as "
-        "controls. Where a control scores nearly as much, the probe says little about training.",
+        "controls. If a control scores nearly as high, the probe says little about training.",
         lambda theme: figures.every_seed(table, theme=theme),
     )
 
@@ -156,7 +156,7 @@ def _simplex(group: Group) -> Iterator[Drawing]:
     yield Drawing(
         f"beliefs_{group.name}",
         f"Belief simplex of {group.name}",
-        "Every belief that an ideal observer can reach; where there are infinitely many, those within a few tokens.",
+        "Every belief that an ideal observer can reach; if there are infinitely many, those within a few tokens.",
         lambda theme: group.world.draw("beliefs"),
     )
 
@@ -205,8 +205,8 @@ def _acceptance(group: Group) -> Iterator[Drawing]:
     result = as_measure(rows, "acceptance", (length, "quantity"), better="higher")
     note = (
         "Drafts of some tokens, verified by the model that made them, so that the output stays the same. "
-        f"Each mark is a run ({result.table['model'].nunique()} in all). A saved pass saves time only where a pass "
-        "over several tokens takes as long as a pass over one."
+        f"Each mark is a run ({result.table['model'].nunique()} in all). A saved pass saves time only if a pass over "
+        "several tokens takes as long as a pass over one."
     )
     return _of_measure(group, "acceptance", "Acceptance by draft length", note, result, from_zero=True)
 

@@ -1,4 +1,4 @@
-"""One page of figures and tables, such as that of an evaluation."""
+"""Report: one page of figures and tables, such as those of an evaluation."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def report(
     Parameters
     ----------
     figures : {heading: plotly Figure}
-        Drawn without a background, so that the page's own shows.
+        Drawn without a background, so that the page's shows.
     tables : {heading: DataFrame}
         Shown first; numbers with four digits.
     path : path
         File to write; ``.html``.
     provenance : dict, optional
-        Shown folded at the end of the page.
+        Shown at the end of the page, folded.
     notes : {heading: text}, optional
         A sentence under a heading of ``figures`` or ``tables``.
 

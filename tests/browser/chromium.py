@@ -1,4 +1,4 @@
-"""The browser of these tests: the system's Chrome or Chromium, else Playwright's own, fetched where it is missing.
+"""The browser of these tests: the system's Chrome or Chromium, else Playwright's, which is fetched if it is missing.
 
 Run as a script before the other tests, so that a missing browser is reported at once.
 """
@@ -26,19 +26,19 @@ FETCH = [sys.executable, "-m", "playwright", "install", "chromium"]
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Start the first browser that works. None is a failure, never a reason to skip.
+    """Start the first browser that works. Without a browser the tests fail; they are never skipped.
 
     Raises
     ------
     RuntimeError
-        Without a browser; names what was tried and how to run the tests without it.
+        If no browser works; the message lists the attempts, and how to run the tests without a browser.
     """
     failures = []
     for path in candidates(playwright):
         try:
             return playwright.chromium.launch(
                 executable_path=path,
-                # Chromium refuses its sandbox to root, which is who a container runs as.
+                # Chromium has no sandbox for root, the user in a container.
                 chromium_sandbox=hasattr(os, "geteuid") and os.geteuid() != 0,
                 args=FLAGS,
             )
@@ -52,7 +52,7 @@ def launch(playwright: Playwright) -> Browser:
 
 
 def candidates(playwright: Playwright) -> Iterator[str]:
-    """Yield paths of browsers: that which draws images, Playwright's, and Playwright's after it is fetched."""
+    """Yield paths of browsers: the one that draws images, then Playwright's, which is fetched if it is missing."""
     installed, own = export.browser(), playwright.chromium.executable_path
     if installed is not None:
         yield installed

@@ -22,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Closed when the last test in this folder is done: until then an event loop runs in whoever drives a browser."""
+    """One browser for this folder, closed after its last test: Playwright runs an event loop while it is open."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 def open_notebook(
     server: Server, browser: Browser, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[Path], Notebook]]:
-    """Open a notebook file at 1280 x 900. What goes wrong behind the page's back fails the test at its end."""
+    """Open a notebook file at 1280 x 900; hidden errors fail the test at its end."""
     opened: list[Notebook] = []
     context = browser.new_context(viewport={"width": 1280, "height": 900})
 

@@ -1,4 +1,4 @@
-"""JupyterLab in headless Chromium, driven the way a visitor's hands would, and checked on both sides.
+"""JupyterLab in headless Chromium, driven by mouse and keyboard, and checked both on the page and in the kernel.
 
 `Server` is one running JupyterLab, `Notebook` one open notebook on a fresh kernel, `Plot` one plotly figure in it.
 """
@@ -29,7 +29,7 @@ ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "browser"
 SECONDS = 1000  # Playwright counts in milliseconds
 PATIENCE = 120.0  # seconds; a busy machine must not fail a test
 
-# Nothing may pop up over the page, ask the network for news, or write the notebook back.
+# Turn off everything that covers the page, uses the network, or saves the notebook.
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
     "docmanager-extension/plugin": {"autosave": False},
@@ -40,7 +40,7 @@ expect.set_options(timeout=PATIENCE * SECONDS)
 
 
 def wait_for(check: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """First truthy answer of `check`."""
+    """Return the first truthy answer of `check`."""
     deadline = time.monotonic() + seconds
     while True:
         if answer := check():
@@ -58,7 +58,7 @@ def write_notebook(path: Path, *cells: str) -> Path:
 
 
 class Server:
-    """JupyterLab on a free port, serving `folder`, with settings and runtime files of its own."""
+    """JupyterLab on a free port, with notebooks, settings and runtime files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.notebooks = folder / "notebooks"
@@ -109,8 +109,8 @@ class Server:
             self.process.wait()
 
 
-# What every function below needs in the page; `errors` holds what the kernel reported outside of any cell too,
-# where an exception in a widget's callback would otherwise go unseen.
+# Open a notebook and make `window.lab` for the scripts below. `errors` also has the kernel's errors outside of cells,
+# such as an exception in a widget's callback, which the page does not show.
 OPEN = """
 async path => {
     const app = window.jupyterapp;
@@ -152,18 +152,18 @@ async ([code, expression]) => {
 }
 """
 NOT_ERRORS = (
-    # The page asks a fresh kernel for the widgets of an older one, before ipywidgets is imported there.
+    # The page asks a new kernel for the widgets of an older one, before ipywidgets is imported there.
     re.compile(r"^No such comm"),
-    # Logged for each widget that starts late on a busy page; ours work all the same, see test_harness.
+    # Logged for each widget that starts late on a busy page; our widgets still work, see test_harness.
     re.compile(r"^Error: \[anywidget\] Failed to initialize model"),
 )
-# Said of software WebGL and of a busy computer, hundreds of times.
+# Chromium and JupyterLab log these hundreds of times with software WebGL or on a busy machine.
 SLOW_MACHINE = re.compile(r"GPU stall|^Plugin \S+ .*(to activate|too long)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Notebook:
-    """A copy of a notebook, open in a tab of its own on a fresh kernel."""
+    """A copy of a notebook, open in its own tab on a new kernel."""
 
     def __init__(self, page: Page, server: Server, source: Path, name: str) -> None:
         self.page = page
@@ -183,7 +183,7 @@ class Notebook:
         self.execute("application:set-mode", mode="single-document")
 
     def reload(self) -> None:
-        """Load the page again; the kernel stays."""
+        """Reload the page; the kernel keeps running."""
         self.page.reload()
         self._open()
 
@@ -196,7 +196,7 @@ class Notebook:
         self.page.evaluate("async ([c, a]) => { await jupyterapp.commands.execute(c, a); }", [command, arguments])
 
     def run_all(self, seconds: float = PATIENCE) -> float:
-        """Run every cell and wait for the last; an error in any of them fails with its traceback. Returns seconds."""
+        """Run every cell and return the seconds it took; an error in a cell fails with its traceback."""
         start = time.monotonic()
         self.page.evaluate("() => { window.lab.app.commands.execute('notebook:run-all-cells'); }")
 
@@ -209,10 +209,10 @@ class Notebook:
         return time.monotonic() - start
 
     def run_again(self, seconds: float = PATIENCE, first: str | None = None) -> None:
-        """Run every cell again in the same kernel, which must bear what was left there; `first` is a new first cell."""
+        """Run every cell again in the same kernel, with whatever is left there; `first` replaces the first cell."""
         if first is not None:
             self.page.evaluate("([code]) => lab.panel.content.model.sharedModel.cells[0].setSource(code)", [first])
-        # What ran before would look finished at once.
+        # Without this, the last run would count as finished.
         self.execute("notebook:clear-all-cell-outputs")
         self.run_all(seconds)
         assert not self.page.locator(".jp-OutputArea-output [role=alert]").all_inner_texts()
@@ -220,26 +220,26 @@ class Notebook:
     # -- the kernel's side ------------------------------------------------------------------------------------------
 
     def kernel(self, expression: str, setup: str = "") -> Any:
-        """Value of a Python expression in the notebook's kernel (as JSON), after running `setup` there."""
+        """Run `setup` in the notebook's kernel, and return the value of a Python expression there (as JSON)."""
         answer = self.page.evaluate(EVALUATE, [setup, expression])
         assert "error" not in answer, ANSI.sub("", answer["error"])
         # The reply is the repr of a JSON text.
         return json.loads(ast.literal_eval(answer["value"]))
 
     def wait_for_kernel(self, expression: str, seconds: float = PATIENCE) -> Any:
-        """First truthy value of the expression: callbacks run beside the main thread, so ask until so."""
+        """Ask until the expression is truthy, because callbacks run later; return its value."""
         return wait_for(lambda: self.kernel(expression), f"{expression} in the kernel", seconds)
 
     def errors(self) -> list[str]:
-        """Whatever went wrong unseen: in the page's scripts, or in the kernel outside a cell."""
-        unseen = [ANSI.sub("", text) for text in self.page.evaluate("() => window.lab.errors")]
-        return [text for text in self.page_errors + unseen if not any(known.match(text) for known in NOT_ERRORS)]
+        """Return hidden errors: of the page's scripts, or of the kernel outside of cells."""
+        hidden = [ANSI.sub("", text) for text in self.page.evaluate("() => window.lab.errors")]
+        return [text for text in self.page_errors + hidden if not any(known.match(text) for known in NOT_ERRORS)]
 
-    # -- controls, by the label a visitor reads ---------------------------------------------------------------------
+    # -- controls, by their visible label ---------------------------------------------------------------------------
 
     def control(self, label: str, nth: int = 0) -> Locator:
-        """The ipywidget whose label is exactly this."""
-        # From the label to its parent: `:has` of every element takes minutes in a page of large pictures.
+        """Return the ipywidget with exactly this label."""
+        # Go from the label to its parent: `:has` takes minutes on a page with large pictures.
         labels = self.page.locator(".jp-OutputArea-output .widget-label")
         return labels.filter(has_text=re.compile(rf"^\s*{re.escape(label)}\s*$")).nth(nth).locator("xpath=..")
 
@@ -278,7 +278,7 @@ class Notebook:
     # -- pictures ---------------------------------------------------------------------------------------------------
 
     def plot(self, nth: int = 0) -> Plot:
-        """A plotly figure, drawn to its last pixel."""
+        """Return a plotly figure once it is drawn."""
         locator = self.page.locator(".js-plotly-plot").nth(nth)
         locator.scroll_into_view_if_needed()
         expect(locator.locator(".main-svg").first).to_be_visible()
@@ -291,7 +291,7 @@ class Notebook:
         self.page.wait_for_selector(f"body[data-jp-theme-light={light}]", state="attached")
 
     def screenshot(self, label: str) -> Path:
-        """Keep the page as a visitor sees it."""
+        """Save a picture of the page."""
         path = ARTIFACTS / f"{self.name}-{label}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
@@ -313,16 +313,16 @@ class Plot:
         return self
 
     def evaluate(self, expression: str) -> Any:
-        """A JavaScript expression of `plot`, the div that plotly drew into."""
+        """Evaluate a JavaScript expression of `plot`, the figure's div."""
         return self.locator.evaluate(f"plot => {expression}")
 
     def pixels(self) -> np.ndarray:
-        """The figure as (height, width, 3) bytes."""
+        """Return the figure as (height, width, 3) bytes."""
         self.locator.scroll_into_view_if_needed()
         return np.asarray(Image.open(io.BytesIO(self.locator.screenshot())).convert("RGB"))
 
     def wait_for_change(self, before: np.ndarray, share: float = 0.0005, seconds: float = PATIENCE) -> float:
-        """Share of pixels that differ from `before`, once it exceeds `share`."""
+        """Wait until more than a `share` of the pixels differ from `before`, and return that share."""
         self.page.mouse.move(1, 1)  # a hover label is no change
         return wait_for(lambda: (d := difference(before, self.pixels())) > share and d, "the figure to change", seconds)
 
@@ -332,7 +332,7 @@ class Plot:
         self.locator.locator(f'.modebar-btn[data-title="{title}"]').click()
 
     def at(self, x: float, y: float, axes: str = "") -> tuple[float, float]:
-        """Page coordinates of data coordinates, on the subplot with axes x{axes} and y{axes}."""
+        """Convert data coordinates of the subplot with axes x{axes} and y{axes} to page coordinates."""
         self.locator.scroll_into_view_if_needed()
         left, top = self.evaluate(
             f"""(() => {{
@@ -347,7 +347,7 @@ class Plot:
         return x, y
 
     def drag(self, corners: Sequence[tuple[float, float]], axes: str = "", steps: int = 6) -> None:
-        """Draw with the mouse through points in data coordinates: two for a box, more for a lasso."""
+        """Drag the mouse through points in data coordinates: two for a box, more for a lasso."""
         path = [self.at(x, y, axes) for x, y in corners]
         self.page.mouse.move(*path[0])
         self.page.mouse.down()
@@ -356,7 +356,7 @@ class Plot:
         self.page.mouse.up()
 
     def lasso_around(self, x0: float, y0: float, x1: float, y1: float, axes: str = "") -> None:
-        """Lasso a rectangle, given as fractions of the subplot's ranges: inside 0 and 1, where the axes are dragged."""
+        """Lasso a rectangle, in fractions of the subplot's ranges; at 0 and 1, the mouse would drag the axes."""
         (left, right), (bottom, top) = self.range(axes)
         x = [left + fraction * (right - left) for fraction in (x0, x1)]
         y = [bottom + fraction * (top - bottom) for fraction in (y0, y1)]
@@ -370,14 +370,14 @@ def box(locator: Locator) -> dict[str, float]:
 
 
 def difference(before: np.ndarray, after: np.ndarray) -> float:
-    """Share of pixels that differ by more than antialiasing does; 1 where the sizes differ."""
+    """Return the share of pixels that differ by more than antialiasing does; 1 if the sizes differ."""
     if before.shape != after.shape:
         return 1.0
     return float((np.abs(before.astype(int) - after).max(axis=-1) > 24).mean())
 
 
 def settle(plot: Plot) -> np.ndarray:
-    """The figure once it no longer changes."""
+    """Return the figure's pixels once they no longer change."""
     plot.page.mouse.move(1, 1)  # a hover label is no change
     before = plot.pixels()
 

@@ -1,4 +1,4 @@
-"""The cloud in a real JupyterLab: drawn, selected, clicked, pointed at, and drawn without WebGL where there is none."""
+"""The cloud in a real JupyterLab: drawing with and without WebGL, selection, clicks, labels and the handle."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async source => {
 }
 """
 LOSE = "() => (window.taken = nextlat_viz_painter_1.gl.getExtension('WEBGL_lose_context')).loseContext()"
-# As in a browser that has none: the page's own context is forgotten, and no other is given.
+# Behave like a browser without WebGL: drop the page's context, and return no other.
 NO_WEBGL = """() => {
     delete window.nextlat_viz_painter_1;
     const get = HTMLCanvasElement.prototype.getContext;
@@ -70,7 +70,7 @@ def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def notebook(opened: Notebook) -> Notebook:
-    """The notebook with a new cloud, drawn."""
+    """The notebook with a newly drawn cloud."""
     opened.run_again(first=CELL)
     expect(opened.page.locator(".nlv-cloud[data-draws]")).to_be_visible()
     wait_for(lambda: stage(opened).pixels().std() > 3, "the points")
@@ -78,13 +78,13 @@ def notebook(opened: Notebook) -> Notebook:
 
 
 def stage(notebook: Notebook) -> Plot:
-    found: Locator = notebook.page.locator(".nlv-cloud-stage")
-    found.scroll_into_view_if_needed()
-    return Plot(notebook.page, found)
+    locator: Locator = notebook.page.locator(".nlv-cloud-stage")
+    locator.scroll_into_view_if_needed()
+    return Plot(notebook.page, locator)
 
 
 def place(shown: Plot, x: float, y: float) -> tuple[float, float]:
-    """Page coordinates of data coordinates: the points span -1..1, and 5% is free on each side."""
+    """Convert data coordinates to page coordinates: the points span -1..1, with 5% free on each side."""
     frame = box(shown.locator)
     scale = 0.9 * (frame["height"] - 2) / 2
     return frame["x"] + frame["width"] / 2 + x * scale, frame["y"] + frame["height"] / 2 - y * scale
@@ -135,7 +135,7 @@ def test_a_step_of_the_cursor_draws_no_point_again(notebook: Notebook) -> None:
 def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> None:
     opened.run_again(first=CELL)
     opened.kernel("None", setup=HANDLE)
-    # The page shows what the kernel has already: one cell asks for it again.
+    # Show the kernel's cloud in a cell.
     opened.page.evaluate(SHOW, "marked")
     handle = opened.page.locator(".nlv-cloud-handle:visible")
     expect(handle).to_be_visible()
@@ -155,12 +155,11 @@ def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> No
     scale = (x - 0.5) / 90
     assert 0 < scale < 0.1
     assert abs(y) < 0.01
-    # A slow kernel gets few of the places on the way, and never two at once.
-    told = opened.kernel("moves")
-    assert len(told) < 12
+    # A slow kernel gets only a few of the places on the way.
+    assert len(opened.kernel("moves")) < 12
     assert box(handle)["x"] == pytest.approx(middle["x"] + 90, abs=1)
 
-    # By the arrow keys, a step and a leap.
+    # Arrow keys move by a step, with shift by a larger one.
     opened.kernel("None", setup="marked.handle = (0.0, 0.0); moves.clear()")
     wait_for(lambda: handle.get_attribute("aria-valuetext") == "across (m) 0, up (m) 0", "the handle to follow Python")
     assert opened.kernel("moves") == []
@@ -169,10 +168,10 @@ def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> No
     step = opened.wait_for_kernel("marked.handle[1]")
     page.keyboard.press("Shift+ArrowUp")
     opened.wait_for_kernel(f"abs(marked.handle[1] - {6 * step}) < 1e-6")
-    assert handle.evaluate("one => getComputedStyle(one).outlineStyle") == "solid"
+    assert handle.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
     opened.screenshot("handle-focus")
 
-    # By a press where it is to go, also by touch; and the kernel has the last word.
+    # A click moves it too; the kernel can put it elsewhere.
     opened.kernel("None", setup="limit[0] = 0.2")
     frame = box(shown.locator)
     page.mouse.click(frame["x"] + 0.9 * frame["width"], frame["y"] + frame["height"] / 2)
@@ -181,12 +180,10 @@ def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> No
     assert cloud.get_attribute("data-draws") == drawn
 
 
-def test_a_lost_context_is_done_without_until_it_is_back(notebook: Notebook) -> None:
+def test_a_cloud_is_drawn_on_the_cpu_while_the_webgl_context_is_lost(notebook: Notebook) -> None:
     shown = stage(notebook)
     before, cloud = shown.pixels(), notebook.page.locator(".nlv-cloud")
-    notebook.page.evaluate(
-        "() => (window.taken = nextlat_viz_painter_1.gl.getExtension('WEBGL_lose_context')).loseContext()"
-    )
+    notebook.page.evaluate(LOSE)
     expect(cloud).to_have_attribute("data-by", "processor")
     expect(notebook.page.locator(".nlv-cloud-status")).to_contain_text("No WebGL")
     notebook.page.evaluate("() => window.taken.restoreContext()")

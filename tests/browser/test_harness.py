@@ -1,4 +1,4 @@
-"""The harness itself, on a small notebook: what it reports as seen was seen, and what goes wrong is noticed."""
+"""The test harness itself, on a small notebook: its inputs reach the kernel, and it notices errors."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def opened(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def notebook(opened: Notebook) -> Iterator[Notebook]:
-    """The notebook of widgets, run afresh; what goes wrong behind the page's back fails the test at its end."""
+    """The notebook of widgets, run again; hidden errors fail the test at its end."""
     opened.run_again()
     yield opened
     assert opened.errors() == []
 
 
-def test_hands_reach_page_and_kernel(notebook: Notebook) -> None:
+def test_inputs_reach_page_and_kernel(notebook: Notebook) -> None:
     assert notebook.kernel("answer + 1") == 42
     plot = notebook.plot().wait_for_webgl()
 
@@ -135,7 +135,7 @@ def test_a_busy_kernel_loses_no_click_and_a_reloaded_page_shows_the_figure_as_it
 
 
 def test_widgets_that_start_late_still_listen(server: Server, browser: Browser, tmp_path: Path) -> None:
-    """On a busy page anywidget's time limit of two seconds is over before a widget has started; here it always is."""
+    """On a busy page, anywidget's limit of two seconds may end before a widget has started; here it always does."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.add_init_script("""
         const timeout = AbortSignal.timeout.bind(AbortSignal);

@@ -1,7 +1,7 @@
-"""The quickstart in a real JupyterLab: it runs by itself, and every hand laid on it reaches the page and the kernel.
+"""The quickstart in a real JupyterLab: it runs by itself, and every input reaches the page and the kernel.
 
-One opened notebook serves the module, because opening and running it is most of the time; every test begins from the
-same state.
+The tests share one open notebook, because opening and running it takes most of the time; each begins from the same
+state.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Quickstart(NamedTuple):
     seconds: float
 
     def widget(self, name: str) -> Locator:
-        """One of the three linked widgets."""
+        """Return one of the three linked widgets."""
         return self.notebook.page.locator(".nextlat-viz").nth(WIDGETS.index(name))
 
     def plot(self, name: str) -> Plot:
@@ -64,7 +64,7 @@ def opened(server: Server, browser: Browser) -> Iterator[Quickstart]:
 
 @pytest.fixture
 def quickstart(opened: Quickstart, request: pytest.FixtureRequest) -> Iterator[Quickstart]:
-    """The notebook as it is after its last cell, whatever the test before did."""
+    """The notebook in its state after the last cell, whatever the test before did."""
     notebook = opened.notebook
     notebook.kernel("None", setup=RESET)
     for name in WIDGETS:
@@ -85,10 +85,10 @@ def titles(plot: Plot) -> str:
 
 
 def trace(plot: Plot, role: str, model: int, column: str) -> int:
-    """Index of one of the explorer's traces."""
-    found: list[Any] = plot.evaluate("plot._fullData.map(trace => trace.meta || {})")
+    """Return the index of one of the explorer's traces."""
+    metas: list[Any] = plot.evaluate("plot._fullData.map(trace => trace.meta || {})")
     return next(
-        i for i, m in enumerate(found) if (m.get("role"), m.get("model"), m.get("column")) == (role, model, column)
+        i for i, m in enumerate(metas) if (m.get("role"), m.get("model"), m.get("column")) == (role, model, column)
     )
 
 
@@ -97,13 +97,13 @@ def axes(plot: Plot, index: int) -> str:
 
 
 def point(plot: Plot, index: int, which: int) -> tuple[float, float]:
-    """Coordinates of a point, counted from the end where negative."""
+    """Return the coordinates of a point; negative numbers count from the end."""
     x, y = plot.evaluate(f"['x', 'y'].map(name => Array.from(plot.data[{index}][name]).at({which}))")
     return x, y
 
 
 def view(plot: Plot, name: str, pixels: np.ndarray) -> np.ndarray:
-    """What is inside one subplot."""
+    """Return the pixels of one subplot."""
     left, top, wide, high = plot.evaluate(
         f"(({{xaxis{name}: x, yaxis{name}: y}}) => [x._offset, y._offset, x._length, y._length])(plot._fullLayout)"
     )
@@ -121,7 +121,7 @@ def test_runs_by_itself(opened: Quickstart) -> None:
     print(f"quickstart: {opened.seconds:.0f} s from the first cell to the last")
     assert opened.seconds < LIMIT
     assert opened.notebook.errors() == []
-    # Each figure that plotly shows is there, drawn, and offers nobody to upload it.
+    # Every figure is drawn, and none has an upload button.
     page = opened.notebook.page
     for figure in page.locator(".js-plotly-plot").all():
         figure.scroll_into_view_if_needed()
@@ -138,26 +138,26 @@ def test_plain_figures_offer_no_upload(opened: Quickstart) -> None:
 
 
 def offered(opened: Quickstart, buttons: str) -> list[str]:
-    found: list[str] = opened.notebook.page.locator(buttons).evaluate_all(
-        "all => all.map(one => one.dataset.title || '')"
+    titles: list[str] = opened.notebook.page.locator(buttons).evaluate_all(
+        "all => all.map(button => button.dataset.title || '')"
     )
-    return found
+    return titles
 
 
 def test_another_world_reaches_every_widget(quickstart: Quickstart) -> None:
     notebook = quickstart.notebook
     before = {name: settle(quickstart.plot(name)) for name in WIDGETS}
-    said = {name: titles(quickstart.plot(name)) for name in before}
+    headings = titles(quickstart.plot("explorer"))
     assert notebook.options("World") == ["rrxor", "mess3"]
     notebook.choose("World", "mess3")
     notebook.wait_for_kernel("state.world == 'mess3'")
     for name, pixels in before.items():
         assert quickstart.plot(name).wait_for_change(pixels) > 0.005
-    assert titles(quickstart.plot("explorer")) != said["explorer"]
+    assert titles(quickstart.plot("explorer")) != headings
     settle(quickstart.plot("explorer"))
     notebook.screenshot("mess3")
     assert notebook.kernel("state.scene.world.name") == "mess3"
-    # What both worlds have stays as it was, in the kernel and on the page.
+    # Settings that both worlds have stay, in the kernel and on the page.
     assert notebook.kernel("[state.color, state.site, state.step]") == ["state", "hidden", None]
     for label in ("Colour by", "Layer"):
         shown = notebook.control(label).locator("select").evaluate("list => list.selectedOptions[0].label")
@@ -204,7 +204,7 @@ def test_position_moves_the_cursor(quickstart: Quickstart) -> None:
     expect(read).to_contain_text(f"position {notebook.kernel('state.position')}")
 
 
-def test_a_box_is_seen_everywhere(quickstart: Quickstart) -> None:
+def test_a_box_selects_everywhere(quickstart: Quickstart) -> None:
     notebook, plot = quickstart.notebook, quickstart.plot("explorer").wait_for_webgl()
     here, there = (axes(plot, trace(plot, "points", *where)) for where in ((0, "pca"), (1, "belief")))
     before = settle(plot)
@@ -247,18 +247,18 @@ def test_a_click_follows_the_episode(quickstart: Quickstart) -> None:
     plot.page.mouse.click(left, top)
     notebook.wait_for_kernel(f"state.episode != {episode}")
 
-    # Several rows can lie under one pixel, so the cursor stands where the click was rather than on a row known before.
+    # Several rows can lie under one pixel, so test the place of the cursor, not its row.
     def beside() -> bool:
         here, there = (plot.at(*place, axes(plot, points)) for place in (point(plot, cursor, -1), (x, y)))
         return float(np.hypot(*np.subtract(here, there))) < 8
 
-    wait_for(beside, "the cursor to stand where the click was")
+    wait_for(beside, "the cursor to be where the click was")
     assert quickstart.plot("compare").wait_for_change(compare) > 0.001
 
 
 def test_keyboard_alone(quickstart: Quickstart) -> None:
     notebook, page = quickstart.notebook, quickstart.notebook.page
-    for first, wanted in (
+    for first, controls in (
         ("World", {"Colour by", "Layer", "Training step", "Drag to", "Theme"}),
         ("Episode", {"Next held-out", "Position"}),
     ):
@@ -267,10 +267,10 @@ def test_keyboard_alone(quickstart: Quickstart) -> None:
         for _ in range(20):
             page.keyboard.press("Tab")
             reached.add(page.evaluate(FOCUSED))
-        assert wanted <= reached, reached
+        assert controls <= reached, reached
 
 
-def test_controls_of_the_probe_are_on_show(quickstart: Quickstart) -> None:
+def test_controls_of_the_probe_are_shown(quickstart: Quickstart) -> None:
     legend = quickstart.plot("probelab").locator.locator(".legend")
     for name in ("shuffled", "untrained"):
         expect(legend.get_by_text(name)).to_be_visible()
@@ -286,25 +286,25 @@ def test_controls_of_the_probe_are_on_show(quickstart: Quickstart) -> None:
 
 
 @pytest.mark.parametrize(("width", "themes"), [(1280, ("Dark", "Light")), (1920, ("Light",))])
-def test_seen_light_and_dark(quickstart: Quickstart, width: int, themes: tuple[str, ...]) -> None:
+def test_light_and_dark(quickstart: Quickstart, width: int, themes: tuple[str, ...]) -> None:
     notebook, page = quickstart.notebook, quickstart.notebook.page
     page.set_viewport_size({"width": width, "height": 1080})
     quickstart.notebook.kernel("None", setup="state.go_to(state.episode, 6)")
-    seen = {
+    elements = {
         "worlds": notebook.plot(0).locator,
         **{name: quickstart.widget(name) for name in WIDGETS},
         "seeds": notebook.plot(5).locator,
     }
     for theme in themes:
         notebook.theme(f"JupyterLab {theme}")
-        for name, element in seen.items():
+        for name, element in elements.items():
             element.evaluate("element => element.scrollIntoView({block: 'start'})")
             plot = quickstart.plot(name) if name in WIDGETS else Plot(page, element)
             pixels = settle(plot)
             assert pixels.std() > 5, f"{name} is blank"
-            # No wider than the cell it stands in, and a widget's figure as wide.
+            # No figure is wider than its cell, and a widget's figure is as wide.
             right, edge = plot.evaluate(
-                "[plot, plot.closest('.jp-OutputArea')].map(one => one.getBoundingClientRect().right)"
+                "[plot, plot.closest('.jp-OutputArea')].map(part => part.getBoundingClientRect().right)"
             )
             assert right <= edge + 1, f"{name} is wider than its cell"
             if name in WIDGETS:

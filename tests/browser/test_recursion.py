@@ -1,4 +1,4 @@
-"""Notebook 07 in a real JupyterLab: its figures are drawn, and the studio's boards follow the recursion step."""
+"""Notebook 07 in a real JupyterLab: its figures are drawn, and the boards in the studio follow the recursion step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three models in a real JupyterLab: the strip chooses, the colour key isolates a class, the path fades."""
+"""Three models in a real JupyterLab: the strip of models, the colour key, and the fading path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ studio
 """
 
 
-def test_chosen_isolated_and_faded(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
+def test_strip_colour_key_and_path(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
     notebook = open_notebook(write_notebook(tmp_path / "seeds.ipynb", CELL))
     notebook.run_all()
     page = notebook.page
@@ -44,7 +44,7 @@ def test_chosen_isolated_and_faded(open_notebook: Callable[[Path], Notebook], tm
     page.keyboard.press("Enter")
     notebook.wait_for_kernel("studio.state.filter == {}")
 
-    # The path: more of the cursor's colour near its newest end than near its oldest.
+    # The path is more opaque at its newest end than at its oldest.
     plot = Plot(page, space.locator(".js-plotly-plot"))
     trail = "plot.data.filter(t => t.meta?.role === 'trail' && t.meta.model === 0)"
     parts = plot.evaluate(f"{trail}.map(t => [t.x.length, t.line.color])")

@@ -1,4 +1,4 @@
-"""A served page and its kernel end together."""
+"""Served pages: a kernel ends with its page."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .lab import PATIENCE, SECONDS, wait_for
 
 
 def kernels(app: App) -> set[int]:
-    """Process ids of the kernels of a server."""
+    """Return the process ids of a server's kernels."""
     alive = set()
     for child in psutil.Process(app._process.pid).children(recursive=True):
-        # A child may end while it is looked at.
+        # A child may end while its command line is read.
         with contextlib.suppress(psutil.Error):
             if any("ipykernel" in word for word in child.cmdline()):
                 alive.add(child.pid)
@@ -25,7 +25,7 @@ def kernels(app: App) -> set[int]:
 
 def test_a_page_that_is_closed_or_reloaded_ends_its_kernel(browser: Browser) -> None:
     with serve("rrxor/nextlat", open_browser=False) as app:
-        # A page with a context of its own would take its last request along when it is closed.
+        # Share a context: a page that owns its context would lose its last request when it is closed.
         context = browser.new_context()
         page = context.new_page()
         page.goto(app.url, timeout=3 * PATIENCE * SECONDS)

@@ -1,7 +1,7 @@
-"""The studio in a real JupyterLab: whatever is pointed at, every panel follows, also with a second browser looking on.
+"""The studio in a real JupyterLab: every panel follows each input, also with a second browser open.
 
-One opened notebook serves the module, because opening and running it is most of the time; every test begins from the
-same state.
+The tests share one open notebook, because opening and running it takes most of the time; each begins from the same
+state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from .lab import Notebook, Plot, Server, box, settle, wait_for
 
 STUDIO = Path(__file__).parents[2] / "notebooks" / "04_studio.ipynb"
 LIMIT = 240.0
-LAST = 12
 FIGURES = ("world", "space", "next", "knows")
 TABS = {"read": "Read", "ahead": "Rollout", "task": "Task", "training": "Training"}
 TABS |= {"pairs": "Pairs", "what_if": "What if"}
@@ -36,12 +35,12 @@ while studio.tray.pins:
     studio.tray._remove(0)
 state.go_to(3, 5)
 """
-# Whether the current token is within what is seen of its line.
+# Whether the current token is within the visible part of its line.
 IN_LINE = """line => {
-    const now = line.querySelector("[aria-current]").getBoundingClientRect(), seen = line.getBoundingClientRect();
-    return seen.top - 1 <= now.top && now.bottom <= seen.bottom + 1;
+    const now = line.querySelector("[aria-current]").getBoundingClientRect(), frame = line.getBoundingClientRect();
+    return frame.top - 1 <= now.top && now.bottom <= frame.bottom + 1;
 }"""
-# One cell of the page's notebook shows the studio that the kernel has already.
+# Show the kernel's studio in a cell of the page's notebook.
 SHOW = """
 async () => {
     const {app, panel} = window.lab, cells = panel.content.model.sharedModel.cells;
@@ -81,7 +80,7 @@ class Opened(NamedTuple):
         return Plot(self.notebook.page, figure)
 
     def at(self, position: int) -> None:
-        """Wait until every panel on the page stands at a position."""
+        """Wait until every panel on the page is at a position."""
         self.notebook.wait_for_kernel(f"studio.state.position == {position}")
         for name in ("next", "knows"):
             expect(self.card(name)).to_contain_text(f"after position {position}")
@@ -162,7 +161,7 @@ def test_a_click_on_a_token_of_ones_own_string_changes_the_figure(opened: Opened
     expect(tokens.nth(1)).to_have_text({"0": "1", "1": "0"}[was])
     expect(card).to_contain_text("Position 1 changed")
     plot.wait_for_change(before)
-    # The cursor of the studio stays; keys in the field are those of the field.
+    # The studio's cursor stays: keys in the field do not move it.
     opened.at(5)
     card.locator("input[type=text]").fill("01x")
     expect(card).to_contain_text("is no symbol of world")
@@ -184,7 +183,6 @@ def test_each_tab_shows_its_question(opened: Opened) -> None:
 
 def test_arrow_keys_the_slider_and_tokens_move_everything(opened: Opened) -> None:
     page = opened.notebook.page
-    # A click on a heading gives the studio the focus, and folds nothing.
     opened.studio.locator(".nlv-strip .nlv-tokens button").nth(1).click()
     opened.at(2)
     opened.studio.focus()
@@ -236,7 +234,7 @@ def test_training_steps_play_in_every_panel_in_sight(opened: Opened) -> None:
     book.screenshot("played")
 
 
-def test_a_box_is_seen_in_every_view(opened: Opened) -> None:
+def test_a_box_selects_in_every_view(opened: Opened) -> None:
     book, plot = opened.notebook, opened.plot("space").wait_for_webgl()
     settle(plot)
     (left, right), (bottom, top) = plot.range()
@@ -255,7 +253,7 @@ def test_a_box_is_seen_in_every_view(opened: Opened) -> None:
     book.screenshot("box")
 
 
-def test_a_click_on_a_point_and_on_a_pair_fly_there(opened: Opened) -> None:
+def test_a_click_on_a_point_and_on_a_pair_moves_the_cursor(opened: Opened) -> None:
     book, plot = opened.notebook, opened.plot("space").wait_for_webgl()
     settle(plot)
     role = "plot._fullData.findIndex(t => t.meta?.role === 'points')"
@@ -269,7 +267,7 @@ def test_a_click_on_a_point_and_on_a_pair_fly_there(opened: Opened) -> None:
     opened.card("pairs").locator(".nlv-table tbody tr").nth(2).click()
     book.wait_for_kernel("len(studio.state.selection) == 2")
     first = book.kernel("[studio.state.episode, studio.state.position]")
-    assert first in book.kernel("[list(one) for one in studio.state.selection]")
+    assert first in book.kernel("[list(pair) for pair in studio.state.selection]")
     expect(opened.card("pairs")).to_contain_text("lead to the same belief")
     opened.card("pairs").get_by_role("button", name="Go to the other history").click()
     book.wait_for_kernel(f"[studio.state.episode, studio.state.position] != {first}")
@@ -308,7 +306,7 @@ def test_another_world_and_an_earlier_step(opened: Opened) -> None:
     expect(opened.card("knows")).to_contain_text("untrained")
 
 
-def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
+def test_a_city_is_drawn_with_all_rows(opened: Opened) -> None:
     book, page = opened.notebook, opened.notebook.page
     book.choose("World", "helsinki")
     book.wait_for_kernel("studio.state.world == 'helsinki'", 60)
@@ -342,7 +340,7 @@ def test_a_city_is_seen_in_all_its_rows(opened: Opened) -> None:
     assert [cloud.get_attribute("data-draws") for cloud in clouds.all()] == drawn
     book.screenshot("taxi")
 
-    # Back home nothing is left of it: not the size of a city, and no outline of an earlier box.
+    # Back in the first world, neither the city's ranges nor the outline of the box is left.
     book.choose("World", "rrxor")
     book.wait_for_kernel("studio.state.world == 'rrxor'")
     expect(opened.card("world")).to_contain_text("rrxor")
@@ -363,7 +361,7 @@ def test_a_panel_folds_by_its_question(opened: Opened) -> None:
     expect(card.locator(".js-plotly-plot")).to_be_visible()
 
 
-def test_a_panel_takes_the_room_of_all(opened: Opened) -> None:
+def test_a_panel_is_shown_alone(opened: Opened) -> None:
     card, small = opened.card("space"), box(opened.card("space"))["height"]
     card.locator("button[title^='Show this panel alone']").click()
     expect(opened.card("world")).to_be_hidden()
@@ -406,8 +404,8 @@ def test_a_second_browser_sees_it_and_breaks_nothing(opened: Opened, server: Ser
     other.notebook.page.evaluate(SHOW)
     other.at(5)
     other.studio.locator(".nlv-strip .nlv-tokens button").nth(6).click()
-    for one in (opened, other):
-        one.at(7)
+    for browser_page in (opened, other):
+        browser_page.at(7)
     context.close()
     opened.notebook.keys("Position", "ArrowRight")
     opened.at(8)
@@ -423,7 +421,7 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
         # The file browser takes a quarter of the page.
         book.execute("application:toggle-left-area")
     brightness = {}
-    # Where things are does not depend on the theme.
+    # Positions do not depend on the theme: test the second theme at one size only.
     themes = ("Light", "Dark") if width == 1280 else ("Light",)
     for theme in themes:
         book.theme(f"JupyterLab {theme}")
@@ -441,10 +439,10 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
         assert card["x"] + card["width"] <= screen["x"] + screen["width"] + 1
     assert len({round(box(opened.card(name))["x"]) for name in FIGURES}) == SIZES[size]
     if width >= 1280:
-        # The beliefs of a model are a square as high as there is room, in a view at least so wide.
+        # Beliefs are drawn in a square as high as there is room, in a view at least that wide.
         offsets = opened.plot("space").evaluate("['xaxis', 'xaxis2'].map(axis => plot._fullLayout[axis]._offset)")
         assert offsets[1] - offsets[0] >= 350
-    # Both models at one scale, whatever ranges the views had before.
+    # Both models have one scale, whatever ranges the views had before.
     spans = opened.plot("space").evaluate("['xaxis', 'xaxis2'].map(axis => plot._fullLayout[axis].range)")
     assert spans[0] == pytest.approx(spans[1])
     # The world's picture fills its panel, whatever sizes it had before.
@@ -452,7 +450,7 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
     assert opened.plot("world").evaluate(f"{axis}._length / ({axis}.range[1] - {axis}.range[0])") > 30
     assert opened.plot("world").evaluate(INSIDE), "the name of a corner is cut"
     assert opened.studio.locator(".nlv-strip .nlv-tokens").evaluate(IN_LINE), "the current token is not in sight"
-    # Every model's score is in sight with the figure of its probe.
+    # Every model's score is in sight, together with the figure of its probe.
     assert opened.card("knows").locator(".nlv-body").evaluate("body => body.scrollHeight - body.clientHeight") <= 1
     book.theme("JupyterLab Light")
     if width == 1000:
@@ -504,7 +502,7 @@ def test_a_lesson_beside_the_panels(opened: Opened) -> None:
 
 
 def whole(rail: Locator, opened: Opened) -> None:
-    """The rail's text is not cut, and every panel is in sight below it."""
+    """Assert that the rail's text is not cut, and that every panel is in sight below it."""
     cut = "part.offsetWidth && part.scrollWidth > part.clientWidth + 1"
     parts = "[...e.querySelectorAll('.nlv-rail-body, .nlv-rail-text, button')]"
     assert rail.evaluate(f"e => {parts}.filter(part => {cut}).length") == 0
@@ -513,7 +511,7 @@ def whole(rail: Locator, opened: Opened) -> None:
     cards = [box(card) for card in opened.studio.locator(".nlv-card:visible").all()]
     assert len(cards) == 4
     for card in cards:
-        assert strip["y"] + strip["height"] <= card["y"] + 1, "the lesson lies over a panel"
+        assert strip["y"] + strip["height"] <= card["y"] + 1, "the lesson covers a panel"
         assert card["y"] + card["height"] <= studio["y"] + studio["height"] + 1, "a panel is not in sight"
         assert card["height"] > 100, "a panel has no room"
 

@@ -1,4 +1,4 @@
-"""Texts of figures at the widths of small and large pages: none over another, none cut, none under the toolbar."""
+"""Texts of figures at the widths of small and large pages: none overlaps another, is cut, or lies under the toolbar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.browser.lab import wait_for
 from tests.figures.test_every_figure import CASES, drawn
 from tests.synthetic import make_latents
 
-# Pixels of a cell's figure, and of a studio's panel, on pages of 800, 1000, 1280 and 1920.
+# Widths in pixels of a cell's figure and of a studio's panel on pages 800, 1000, 1280 and 1920 pixels wide.
 CELL = (620, 820, 1100, 1740)
 PANEL = (350, 420, 560, 900)
 WORLDS = ("rrxor", "mess3", "z1r", "bloch_walk", "path_star", "countdown", "story", "taxi", "s3", "z60", "othello")
@@ -46,10 +46,10 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def faults(page: Page, figure: Any, widths: tuple[int, ...]) -> dict[int, list[str]]:
-    given = json.loads(figure.to_json())
+    content = json.loads(figure.to_json())
     widths = widths if figure.layout.width is None else (figure.layout.width,)
-    found = {width: page.evaluate("([figure, width]) => faults(figure, width)", [given, width]) for width in widths}
-    return {width: texts for width, texts in found.items() if texts}
+    texts = {width: page.evaluate("([figure, width]) => faults(figure, width)", [content, width]) for width in widths}
+    return {width: problems for width, problems in texts.items() if problems}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -69,7 +69,7 @@ def test_pictures_of_worlds(page: Page, name: str) -> None:
 
 
 def drawn_at_last(panel: Any) -> Any:
-    """Whether a panel has a figure, or why it has none; nothing while it computes."""
+    """Return True if a panel has a figure, else the reason; False while it computes."""
     panel.state.loop.flush()
     panel.refresh()
     return panel.drawn or (panel.state.jobs.running is None and panel.words)
@@ -93,13 +93,14 @@ def test_repeated_resizing_leaves_the_ranges(page: Page) -> None:
     cases = {"clouds": clouds, **{name: drawn(name) for name in ("trajectories", "look_ahead_path", "reconstruction")}}
     cases |= {name: worlds.get(name).draw() for name in WORLDS}
     for name, figure in cases.items():
-        given = json.loads(figure.to_json())
-        first, *_, last = page.evaluate("([figure, widths]) => ranges(figure, widths)", [given, [900, 400, 1300, 900]])
+        content = json.loads(figure.to_json())
+        widths = [900, 400, 1300, 900]
+        first, *_, last = page.evaluate("([figure, widths]) => ranges(figure, widths)", [content, widths])
         for axis, ends in first.items():
             np.testing.assert_allclose(last[axis], ends, rtol=0.02, atol=0.02, err_msg=f"{name} {axis}")
 
 
-# A plot as wide as its place, which has a scrollbar while the plot is higher than it.
+# A plot as wide as its place, which has a scrollbar if the plot is higher.
 PAINTS = """async ([module, library, state]) => {
     const url = URL.createObjectURL(new Blob([module], {type: "text/javascript"}));
     const widget = (await import(url)).default(), paints = [];
@@ -130,9 +131,8 @@ def test_a_plot_beside_a_scrollbar_is_drawn_once_for_each_size(page: Page, name:
     figure = Plot(square() if name == "free" else worlds.get(name).draw(worlds.get(name).pictures[-1]))
     figure.update_layout(width=None, height=400)
     state = json.loads(go.Figure(figure).to_json(engine="json"))
-    given = {"number": 0, "data": plain(state["data"]), "layout": plain(state["layout"]), "config": {}, "buffers": []}
-    module = figure._esm
-    drawn, again, scale = page.evaluate(PAINTS, [module, get_plotlyjs(), given])
+    content = {"number": 0, "data": plain(state["data"]), "layout": plain(state["layout"]), "config": {}, "buffers": []}
+    drawn, again, scale = page.evaluate(PAINTS, [figure._esm, get_plotlyjs(), content])
     figure.close()
     assert drawn >= 1
     assert 1 <= again <= 2
@@ -145,7 +145,7 @@ def square() -> go.Figure:
 
 
 def plain(value: Any) -> Any:
-    """A figure's JSON with its arrays as lists."""
+    """Return a figure's JSON with its arrays as lists."""
     if isinstance(value, dict):
         if "bdata" in value:
             return np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"]).tolist()

@@ -1,4 +1,4 @@
-"""A belief and a place are dragged by mouse in a real JupyterLab, and what the models predict follows."""
+"""What-if panel in a real JupyterLab: a belief and a place are dragged by mouse, and the predictions change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Locator, expect
 
 from .lab import Notebook, Server, box, wait_for, write_notebook
 
-# The panel is large: here it is this one that is looked at.
+# The studio shows the panel alone.
 SETUP = """
 from nextlat_viz.notebook.studio import studio
 opened = studio({models})
@@ -20,7 +20,7 @@ opened.state.go_to(3, 5)
 card = opened.panels["what_if"]
 opened
 """
-# The figure fills its place, and that goes to the right edge of the card.
+# Whether the figure fills its place, which ends at the right edge of the card.
 WIDE = """
 (plot, card) => Math.abs(plot._fullLayout.width - plot.clientWidth) <= 2
     && plot.getBoundingClientRect().right > card.getBoundingClientRect().right - 0.1 * card.offsetWidth
@@ -29,8 +29,8 @@ HANDLE = "list(card.plane.cloud.handle)"
 
 
 def shares(plot: Locator) -> Any:
-    """The bars after the edit, as the page has them."""
-    return plot.evaluate("one => one._fullData.filter(t => t.meta?.role === 'after').map(t => [...t.y])")
+    """Return the bars after the edit, from the page."""
+    return plot.evaluate("plot => plot._fullData.filter(t => t.meta?.role === 'after').map(t => [...t.y])")
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,15 @@ def book(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize(
-    ("name", "models", "target", "said"),
+    ("name", "models", "target", "text"),
     [
         ("rrxor", '"rrxor/next_token", "rrxor/nextlat"', "belief", "KL from exact"),
         ("taxi", '"taxi/next_token", "taxi/nextlat"', "x", "no exact prediction"),
     ],
 )
-def test_dragged(name: str, models: str, target: str, said: str, book: Notebook) -> None:
+def test_a_dragged_target_changes_the_predictions(
+    name: str, models: str, target: str, text: str, book: Notebook
+) -> None:
     book.run_again(240, SETUP.format(models=models, target=target))
     page = book.page
     card = page.locator(".nlv-card-what_if")
@@ -64,19 +66,19 @@ def test_dragged(name: str, models: str, target: str, said: str, book: Notebook)
     stage = box(card.locator(".nlv-cloud-stage"))
     page.mouse.move(start["x"] + 8, start["y"] + 8)
     page.mouse.down()
-    # Through the middle of the picture to a little beside it, off every crossing.
+    # To a place next to the middle of the picture, away from every crossing.
     page.mouse.move(stage["x"] + 0.4 * stage["width"], stage["y"] + 0.3 * stage["height"], steps=12)
     page.mouse.up()
     book.wait_for_kernel("card.to.value.endswith('dragged')")
     wait_for(lambda: shares(plot) != before, "other bars", 20)
-    expect(card).to_contain_text(said)
-    # Where the reader left it is where the kernel has it, or the nearest place that can be read.
+    expect(card).to_contain_text(text)
+    # The marker stays where it was dropped, or at the nearest place that can be read.
     wait_for(
         lambda: abs(box(handle)["y"] - start["y"]) + abs(box(handle)["x"] - start["x"]) > 5, "the marker to move", 20
     )
     assert cloud.get_attribute("data-draws") == drawn
 
-    # By key, and one step back moves it again.
+    # Arrow keys move it too.
     place = book.kernel(HANDLE)
     handle.focus()
     page.keyboard.press("Shift+ArrowDown")

@@ -1,4 +1,4 @@
-"""The gallery of worlds in a real JupyterLab: every one is drawn, and its episode is stepped through by hand."""
+"""Gallery of worlds in a real JupyterLab: every world is drawn, and its episode is stepped through."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def drawn(notebook: Notebook, name: str) -> Plot:
 
 
 @pytest.mark.parametrize("name", STEPPERS)
-def test_a_step_reaches_the_picture_and_what_is_said(gallery: Notebook, name: str) -> None:
+def test_a_step_changes_the_picture_and_the_facts(gallery: Notebook, name: str) -> None:
     nth = STEPPERS.index(name)
     last = int(gallery.kernel(f"int({name}.episode.length[0])"))
-    # A product is asked for at the end, where its stepper opens.
+    # Some steppers open at the end, where the world asks for a product.
     drawn(gallery, name)
     gallery.keys("Position", "Home", nth=nth)
     gallery.wait_for_kernel(f"{name}.position < {last}")
@@ -56,9 +56,9 @@ def test_a_step_reaches_the_picture_and_what_is_said(gallery: Notebook, name: st
     assert after.pixels().std() > 3, "blank"
     place = f"at position {last}" if name == "queens" else f"after {last} tokens"
     expect(stepper(gallery, name)).to_contain_text(f"true {place}")
-    for state, said in gallery.kernel(f"{name}.facts").items():
+    for state, value in gallery.kernel(f"{name}.facts").items():
         expect(stepper(gallery, name)).to_contain_text(state)
-        expect(stepper(gallery, name)).to_contain_text(said)
+        expect(stepper(gallery, name)).to_contain_text(value)
     assert not stepper(gallery, name).locator("[role=alert]").count()
 
 
@@ -73,7 +73,7 @@ def test_another_picture_and_another_episode(gallery: Notebook) -> None:
     field.fill("9")
     field.press("Enter")
     gallery.wait_for_kernel(f"helsinki.episode.sha256 != {shown!r}")
-    # In the middle of what the model predicts: after the prompt of origin and destination.
+    # It opens in the middle of the predicted tokens, after the prompt of origin and destination.
     middle = "(helsinki.episode.loss_mask[0].argmax() + helsinki.episode.length[0]) // 2"
     gallery.wait_for_kernel(f"bool(helsinki.position == {middle})")
     read = gallery.kernel("helsinki.position")
@@ -87,7 +87,7 @@ def test_it_plays(gallery: Notebook) -> None:
     gallery.wait_for_kernel("rrxor.position >= 3")
 
 
-def test_seen_in_the_dark(gallery: Notebook) -> None:
+def test_dark_theme(gallery: Notebook) -> None:
     gallery.theme("JupyterLab Dark")
     for name in STEPPERS:
         if name != "helsinki":

@@ -305,7 +305,7 @@ def beliefs(made: Studio, number: int) -> list[str]:
         ahead = look_ahead(scene.checkpoint(1), scene.latents[1], 3, 5, 8)
         assert (ahead.distance < ahead.no_change).all()
         assert (len(ahead.distance), ahead.horizon) == (7, 1)
-        return [f"{ahead.distance[-1]:.2f} from the true state, no change {ahead.no_change[-1]:.2f}"]
+        return [f"{ahead.distance[-1]:.2f} from the true state (without any change: {ahead.no_change[-1]:.2f}"]
     text = text_of(made, "what_if")
     (before, after), random = zip(*re.findall(r"exact ([\d.]+) → ([\d.]+)", text), strict=True), re.findall(
         r"this size ([\d.]+)", text

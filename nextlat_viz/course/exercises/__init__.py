@@ -1,8 +1,8 @@
-"""The exercises and predictions of each lesson: the objects of these classes in the modules ``lesson_NN``.
+"""Exercises and predictions of the lessons: the `Exercise` and `RightOption` objects in the modules ``lesson_NN``.
 
-In a lesson's notebook the cell that the student fills in has the tags ``exercise`` and the exercise's name; the next
-cell checks it, ``checked = course.check("belief_update", belief_update)``, and later cells use ``checked.function``,
-which is the solution until the student's own function passes.
+In a lesson's notebook, the cell that the student fills in has the tags ``exercise`` and the exercise's name. The next
+cell checks it: ``checked = course.check("belief_update", belief_update)``. Later cells use ``checked.function``, which
+is the solution until the student's function passes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nextlat_viz.errors import one_of
 
 
 def _all(kind: type[Any]) -> dict[str, Any]:
-    """The objects of a class in all lessons, by name."""
+    """Return the objects of a class in all lessons, by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     lessons = (importlib.import_module(f"{__name__}.{name}") for name in names)
     return {value.name: value for lesson in lessons for value in vars(lesson).values() if isinstance(value, kind)}
@@ -25,16 +25,16 @@ def _all(kind: type[Any]) -> dict[str, Any]:
 
 @cache
 def all_exercises() -> dict[str, Exercise]:
-    """Every exercise by name, in reading order."""
+    """Return every exercise by name, in reading order."""
     return _all(Exercise)
 
 
 @cache
 def all_predictions() -> dict[str, RightOption]:
-    """Every prediction by name."""
+    """Return every prediction by name."""
     return _all(RightOption)
 
 
 def find_exercise(name: str) -> Exercise:
-    """Return an exercise by name; an error that lists the names if there is none."""
+    """Return an exercise by name; raise an error that lists the names if it is unknown."""
     return all_exercises()[one_of("exercise", name, all_exercises())]

@@ -1,4 +1,4 @@
-"""Lesson 1, hidden states: predict RRXOR's next bit, told where its triples begin."""
+"""Lesson 1, hidden states: predict RRXOR's next bit if you know where its triples begin."""
 
 import numpy as np
 
@@ -40,7 +40,7 @@ exercise = Exercise(
         ),
         (
             lambda bits: float(bits[-2] and bits[-1]) if len(bits) % 3 == 2 else 0.5,
-            "This is AND: it gives 1 after 1 1 alone.",
+            "This is AND: it gives 1 only after 1 1.",
         ),
         (
             lambda bits: float(bits[-1] != bits[-2]) if len(bits) > 1 and len(bits) % 3 == 1 else 0.5,
@@ -52,19 +52,19 @@ exercise = Exercise(
         ),
         (
             lambda bits: float(bits[-2] != bits[-1]) if len(bits) % 3 == 2 else 0.0,
-            "Where the next bit is random, neither answer is certain: give the probability, not a guess.",
+            "If the next bit is random, neither answer is certain: give the probability, not a guess.",
         ),
     ),
     hints=(
         "How many bits of the present triple have been read? The remainder of len(bits) divided by 3 says so.",
         "Only when two bits of the triple have been read is the next bit known. Otherwise it is a fair coin.",
-        "After two bits of a triple these are bits[-2] and bits[-1]. The next bit is 1 if they differ.",
+        "The two bits of the triple are then bits[-2] and bits[-1]. The next bit is 1 if they differ.",
     ),
 )
 
 prediction = RightOption(
     "when_certain",
     "It depends on the text: a few after four bits, some not even after twelve",
-    "A wrong idea of where the triples begin is found out when a bit is not the XOR it should be, and half of the "
-    "time it passes that test by luck.",
+    "A wrong idea of where the triples begin is ruled out when a bit is not the XOR that it predicts. Half of the time "
+    "it passes that test by luck.",
 )

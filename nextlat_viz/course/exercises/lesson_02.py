@@ -12,7 +12,7 @@ def belief_update(belief, token, T):
 
 
 def _cases(rng):
-    # Two states that are never left and show themselves; then machines whose matrices are not symmetric.
+    # Two states that are never left and can be told apart; then machines whose matrices are not symmetric.
     still = np.array([np.diag([0.8, 0.3]), np.diag([0.2, 0.7])])
     yield np.array([0.5, 0.5]), 0, still
     for states, tokens in [(2, 2), (3, 2), (3, 3), (4, 2), (5, 3)]:
@@ -49,7 +49,7 @@ exercise = Exercise(
         ),
         (
             lambda belief, token, T: _normalised(belief * T[token].sum(1)),
-            "You weighed the states by the token, but the machine also moved as it wrote it.",
+            "You weighed the states by the token, but the machine also moved when it wrote the token.",
         ),
         (
             lambda belief, token, T: _normalised(T[token].sum(0)),
@@ -74,5 +74,5 @@ exercise = Exercise(
 prediction = RightOption(
     "after_ten_a",
     "It comes close to the corner A and stays at a distance",
-    "From any state it moves away or writes another token now and then, so no number of a's makes certain.",
+    "From any state it sometimes moves away or writes another token, so no number of a's makes a reader certain.",
 )

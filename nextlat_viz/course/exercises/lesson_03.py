@@ -30,7 +30,7 @@ def _cases(rng):
 
 
 def _tree(prior, T, depth):
-    """The beliefs of all texts that can occur, level by level."""
+    """Return the beliefs of all texts that can occur, level by level."""
     levels = [[prior]]
     for _ in range(depth):
         joints = [belief @ matrix for belief in levels[-1] for matrix in T]
@@ -88,14 +88,14 @@ exercise = Exercise(
         ),
         (
             lambda prior, T, depth: len({tuple(belief) for level in _tree(prior, T, depth) for belief in level}),
-            "Some of these differ in the sixteenth digit only. Round before you compare.",
+            "Some of these differ only in the sixteenth digit. Round before you compare.",
         ),
-        (_rounded_on_the_way, "You go on from rounded beliefs, and the errors add up. Round only to compare."),
+        (_rounded_on_the_way, "You continue from rounded beliefs, and the errors add up. Round only to compare."),
         (_levels_added, "A belief that occurs after two tokens and again after four is counted twice here."),
         (_impossible_too, "A token of probability 0 is never read, and dividing by 0 gives no belief: skip it."),
     ),
     hints=(
-        "Keep the beliefs of one level, at first the prior alone, and make the next level from it by every token.",
+        "Keep the beliefs of one level, at first only the prior, and make the next level from it with every token.",
         "An array cannot be a key, a tuple can: {tuple(belief.round(9)): belief} holds each belief once.",
         "Collect all levels in one dictionary. Skip a token whose joint probabilities sum to 0.",
     ),

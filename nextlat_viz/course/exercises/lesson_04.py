@@ -37,7 +37,7 @@ exercise = Exercise(
         ),
         (
             lambda truth, model: mean_loss(model, np.where(model > 0, truth, 1)),
-            "You took the logarithm of the truth. The surprise is the model's; the truth says how often it comes.",
+            "You took the logarithm of the truth. Take the model's logarithm, and use the truth as the weight.",
         ),
         (lambda truth, model: -mean_loss(truth, model), "A logarithm of a probability is negative; a surprise is not."),
         (
@@ -50,7 +50,7 @@ exercise = Exercise(
         ),
         (
             lambda truth, model: mean_loss(truth, model) / truth.shape[-1],
-            "You took the mean over tokens too. Over the tokens of one position it is a sum.",
+            "You took the mean over tokens too. Take the sum over the tokens of one position.",
         ),
         (
             lambda truth, model: mean_loss(truth, model) - mean_loss(truth, truth),
@@ -58,11 +58,11 @@ exercise = Exercise(
         ),
         (
             lambda truth, model: -(truth * np.log(model)).sum(axis=-1).mean(),
-            "Where a token is impossible you multiply 0 by the logarithm of 0. It should count 0.",
+            "For an impossible token you multiply 0 by the logarithm of 0. It should count 0.",
         ),
         (
             lambda truth, model: -(truth * np.log(np.where(truth > 0, model, 1))).sum(axis=-1),
-            "Here is a loss for each position. The mean of them is asked for.",
+            "This is a loss for each position. The task asks for their mean.",
         ),
     ),
     hints=(

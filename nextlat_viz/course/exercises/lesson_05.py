@@ -24,7 +24,7 @@ def _describe(X):
 
 
 def _up_to_sign(expected, got):
-    """Whether two layouts agree when each axis may point either way: a direction has no sign."""
+    """Return whether two layouts agree up to the sign of each axis: a direction has no sign."""
     mine, theirs = as_numbers(expected), as_numbers(got)
     if mine is None or theirs is None or mine.shape != theirs.shape or mine.ndim != 2:
         return agree(expected, got)
@@ -52,7 +52,7 @@ exercise = Exercise(
         ),
         (
             lambda X: X @ _decomposed(X)[2][:2].T,
-            "The directions are right. The points that you lay along them still have their mean.",
+            "The directions are right, but you projected points whose mean is not subtracted.",
         ),
         (
             lambda X: (X - X.mean(axis=0)) @ _decomposed(X)[2][:, :2],
@@ -70,9 +70,9 @@ exercise = Exercise(
         (lambda X: X[:, :2], "These are the first two numbers of each point, whatever the other columns hold."),
         (
             lambda X: _decomposed(X)[2][:2],
-            "These are the two directions. Asked for is where each point lies along them.",
+            "These are the two directions. The task asks for each point's coordinates along them.",
         ),
-        (_all_components, "These are all the components. Two fit on a page."),
+        (_all_components, "These are all the components. The task asks for the first two."),
     ),
     hints=(
         "Subtract the mean of the rows first, so that the cloud lies around the origin.",

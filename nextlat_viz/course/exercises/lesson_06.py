@@ -58,10 +58,10 @@ def _judge(held_out, tokens, episode, share, seed):
                 "states. np.unique(tokens, axis=0, return_inverse=True) numbers the different strings: draw those."
             )
     chosen = np.unique(number[side])
-    wanted = round(share * len(strings))
-    if abs(len(chosen) - wanted) > 1:
-        text = f"It holds out {len(chosen)} of {len(strings)} different strings; share = {share:g} asks for {wanted}."
-        return f"{text} True means held out." if abs(len(strings) - len(chosen) - wanted) <= 1 else text
+    target = round(share * len(strings))
+    if abs(len(chosen) - target) > 1:
+        text = f"It holds out {len(chosen)} of {len(strings)} different strings; share = {share:g} asks for {target}."
+        return f"{text} True means held out." if abs(len(strings) - len(chosen) - target) <= 1 else text
     if chosen[-1] - chosen[0] == len(chosen) - 1 and chosen[0] in (0, len(strings) - len(chosen)):
         return (
             f"The strings it holds out all come {'first' if chosen[0] == 0 else 'last'} in order, so they begin alike. "
@@ -98,7 +98,7 @@ exercise = Exercise(
         (_first_strings, "The seed is not used."),
         (
             lambda tokens, episode, share, seed: np.flatnonzero(honest_split(tokens, episode, share, seed)),
-            "The numbers of the rows are what np.flatnonzero makes of the answer.",
+            "These are the numbers of the rows. Leave out np.flatnonzero: the answer is a bool for each row.",
         ),
     ),
     hints=(

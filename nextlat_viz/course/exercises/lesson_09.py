@@ -66,7 +66,7 @@ exercise = Exercise(
         (_states_before_the_tokens, "This is the state before each token. Keep it after psi has read the token."),
         (
             lambda psi, state, embeddings: np.concatenate([state[None], unroll(psi, state, embeddings)]),
-            "The first state is among them, where no token has been read. There is one state for each token.",
+            "The first state, before any token, is among them. Return one state for each token.",
         ),
         (_change_added_twice, "psi gives the next state itself: h + f(h, e) is inside psi. Do not add h again."),
         (

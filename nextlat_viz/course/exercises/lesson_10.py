@@ -37,7 +37,7 @@ exercise = Exercise(
         ),
         (
             lambda hidden, W, c, target, C: smallest_edit(hidden, W, np.zeros_like(c), target, C),
-            "The probe reads W h + c, and c is forgotten.",
+            "The probe reads W h + c: you left out c.",
         ),
         (
             lambda hidden, W, c, target, C: C @ W.T @ np.linalg.solve(W @ C @ W.T, target),
@@ -45,7 +45,7 @@ exercise = Exercise(
         ),
         (
             lambda hidden, W, c, target, C: -smallest_edit(hidden, W, c, target, C),
-            "The edit goes the other way: what is missing is the target less what is read now.",
+            "The edit goes the other way: what is missing is the target minus what is read now.",
         ),
         (
             lambda hidden, W, c, target, C: C @ W.T @ (target - W @ hidden - c),
@@ -54,8 +54,8 @@ exercise = Exercise(
         ),
         (
             lambda hidden, W, c, target, C: smallest_edit(hidden, W, c, target, np.eye(len(C))),
-            "This is the shortest edit with a ruler. It is right while C = 1; where states spread unevenly it goes "
-            "where they never are. Use C.",
+            "This is the shortest edit by Euclidean distance, which is right only if C = 1. If states spread unevenly, "
+            "it goes where they never are. Use C.",
         ),
         (
             lambda hidden, W, c, target, C: smallest_edit(hidden, W, c, target, np.linalg.inv(C)),
@@ -63,8 +63,8 @@ exercise = Exercise(
         ),
     ),
     hints=(
-        "The probe reads W h + c. Begin with what is missing: target - (W @ hidden + c), one number for each that "
-        "is read.",
+        "The probe reads W h + c. Begin with what is missing: target - (W @ hidden + c), as many numbers as the probe "
+        "reads.",
         "Look for an edit of the form e = C W' a. Then W e = (W C W') a must be what is missing.",
         "a = np.linalg.solve(W @ C @ W.T, missing), and e = C @ W.T @ a.",
     ),

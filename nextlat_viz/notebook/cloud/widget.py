@@ -262,7 +262,7 @@ class Cloud(LiveWidget):
         Raises
         ------
         ValueError
-            For rows that are not there, and a mask of another length.
+            For unknown rows, and a mask of another length.
         """
         chosen = checks.row_numbers("rows", rows, self._n)
         mask = np.zeros(self._n, bool)

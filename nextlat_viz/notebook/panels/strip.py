@@ -89,8 +89,8 @@ class Strip(Box):
         models = range(len(scene.latents))
         colors = [state.coloring(model) for model in models]
         probes = [tuple(map(_key, readings.get(model, {}).values())) for model in models]
-        shown = (id(scene), view, state.site, state.compared, *map(_key, colors), *probes)
-        if shown == self._shown:
+        inputs = (id(scene), view, state.site, state.compared, *map(_key, colors), *probes)
+        if inputs == self._shown:
             return
         rows = scene.shown[:: -(-len(scene.shown) // _POINTS)]
         plain = coloring_of(scene.latents[0][rows], colors[0]) if isinstance(colors[0], str) else None
@@ -109,7 +109,7 @@ class Strip(Box):
             note = f"{label}: {why or role or 'compare this model with the reference'}"
             small.append(Small(shorten(label, 40), note, role, places, codes))
         self.clouds.show(small, palette, frame)
-        self._shown = shown
+        self._shown = inputs
 
     def _places(
         self, view: str, model: int, rows: Int[np.ndarray, " rows"], readings: Readings | None

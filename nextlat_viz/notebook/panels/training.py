@@ -47,7 +47,7 @@ class TrainingPanel(Panel):
         self.view.add_class("nlv-tabs")
         self.status = controls.StatusLine(self.state.history, self._ask)
         self.about = text_line()
-        self._wanted: set[tuple[Results, Any]] = set()
+        self._requested: set[tuple[Results, Any]] = set()
         self._show(beside=[self.view, self.status], below=[self.about], on_click=self._click)
         self._link(self.view, lambda change: self._ask())
 
@@ -67,22 +67,22 @@ class TrainingPanel(Panel):
 
     def _look(self, change: Any = None) -> None:
         super()._look(change)
-        if (self.folded or not self.shown) and self._wanted:
+        if (self.folded or not self.shown) and self._requested:
             # Compute nothing while the panel is out of sight.
-            self._wanted, self._drawn = set(), None
+            self._requested, self._drawn = set(), None
             self.state.history.withdraw(self._ask)
 
     def _figure(self) -> Any:
         if self.why_not:
             return self.why_not
-        self._wanted = set()
+        self._requested = set()
         figure = self._curves() if self.view.value == "Curves" else self._pictures()
-        self.state.history.withdraw(self._ask, self._wanted)
+        self.state.history.withdraw(self._ask, self._requested)
         return figure
 
     def _computed_later(self, results: Results, key: Any, title: str, compute: Callable[[], Any]) -> Any:
         """Return a result of the queue, or a text that says why it is missing."""
-        self._wanted.add((results, key))
+        self._requested.add((results, key))
         try:
             return self.state.history.ask(results, key, title, compute, self._ask)
         except Waiting:
@@ -109,7 +109,7 @@ class TrainingPanel(Panel):
         floors = sorted({f"{level:.4f}" for table in tables.values() if "floor" in table for level in table["floor"]})
         lines = [" &ensp;".join([*numbers, *(f"{mark} {', '.join(floors)}" for mark in marks[len(tables) :])])]
         if waits:
-            asked = len(self._wanted)
+            asked = len(self._requested)
             lines.append(f"{asked - waits} of {asked} values that training did not log have been measured.")
         self.about.value = "<br>".join([*lines, *self._gaps()])
         return _low(figure)

@@ -163,7 +163,7 @@ class WhatIfPanel(ModelPanel):
 
     def _prepare(self) -> None:
         try:
-            target = self._wanted()
+            target = self._target()
         except ValueError:
             target = None
         if self.slider.layout.display is None and target is not None:
@@ -193,7 +193,7 @@ class WhatIfPanel(ModelPanel):
 
     def _answer(self, model: int, row: int) -> Any:
         checkpoint, scene, metric = self._checkpoint(model), self.state.scene, self.metric.value
-        probe, target = self._reader(model), self._wanted()
+        probe, target = self._reader(model), self._target()
         target = str(target) if probe.metric == "accuracy" else np.atleast_1d(np.asarray(target, dtype=float))
         left = scene.positions(self.state.episode)[-1] - self.state.position
         injector: Injector = scene.results.get(
@@ -202,7 +202,7 @@ class WhatIfPanel(ModelPanel):
         )
         return injector.inject(row, target, steps=max(0, min(_STEPS, left)))
 
-    def _wanted(self) -> Any:
+    def _target(self) -> Any:
         """Return the target, the same for every model."""
         state, plane, chosen = self.state, self._chosen, self.to.value
         if chosen == _SELECTED:
@@ -366,5 +366,5 @@ def _numbers(names: tuple[str, ...], values: np.ndarray) -> str:
     """Write numbers with their names; of many, the largest."""
     digits = 0 if np.abs(values).max() >= 20 else 2
     most = np.sort(np.argsort(-values, kind="stable")[:_MOST_NAMES])
-    shown = ", ".join(f"{shorten(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")
-    return shown + ", …" * (len(names) > _MOST_NAMES)
+    text = ", ".join(f"{shorten(names[i])}: {values[i]:.{digits}f}" for i in most).replace("-", "−")
+    return text + ", …" * (len(names) > _MOST_NAMES)

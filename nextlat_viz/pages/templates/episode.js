@@ -1,5 +1,5 @@
-// Each step names the parts of its figures by number; the pool holds each part once. Plotly gets copies, because it
-// writes into the objects it is given. Texts are set as text, never as HTML.
+// The pool holds each part of the figures once; steps refer to parts by number. Plotly gets copies, because it writes
+// into its arguments. Text is set with textContent, never as HTML.
 const get = id => document.getElementById(id), story = JSON.parse(get("story").textContent);
 const pool = story.pool, last = story.steps.length - 1, copy = number => structuredClone(pool[number]);
 const tokens = [...document.querySelectorAll(".tokens button")], slider = get("position");

@@ -1,5 +1,5 @@
-// Without this script the page shows every step below the other. The text of a step stands in the rail, and its figure
-// below; a step with a question shows them once an answer is chosen.
+// Without this script, the page shows all steps one below the other. With it, the rail shows the text of one step, and
+// the figure is below. A step with a question shows them after an answer is chosen.
 const get = id => document.getElementById(id), story = JSON.parse(get("story").textContent);
 const copy = number => structuredClone(story.pool[number]), last = story.steps.length - 1;
 const steps = [...document.querySelectorAll(".step")], says = get("says"), predicted = {};
