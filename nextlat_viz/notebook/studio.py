@@ -145,11 +145,11 @@ class Studio(Box):
             self._tabs.options = [(panels[name].tab, name) for name in tabs]
             self._tabs.value = detail
             self._tabs.tooltips = [panels[name].question for name in tabs]
-            view: Any = self.panels["space"].view
-            view.value = one_of("view", chosen["view"], dict(view.options).values())
             # The panel of latents last: it fits probes and draws with WebGL, and the others are seen meanwhile.
             for name in sorted((name for name in panels if name in in_sight), key=lambda name: name == "space"):
                 self.panels[name]
+            view: Any = self.panels["space"].view
+            view.value = one_of("view", chosen["view"], dict(view.options).values())
             for name, panel in self.panels.made.items():
                 place = name if name in ("world", "space") else "beside" if name == beside else "detail"
                 for other in ("beside", "detail"):
