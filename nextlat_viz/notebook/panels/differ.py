@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ipywidgets
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from anndata import AnnData
 from jaxtyping import Float, Int
 
@@ -15,7 +17,7 @@ from nextlat_viz.analysis.differences import largest, layer_similarity, predicti
 from nextlat_viz.analysis.prediction import exact_probs, model_probs, token_names
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.errors import LatentsError
-from nextlat_viz.figures.differences import layer_map
+from nextlat_viz.figures.layout import Layout, column_domains
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import column, site, sites
 from nextlat_viz.latents.table import PROBS
@@ -25,8 +27,11 @@ from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.panels.pairs import tail
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
+from nextlat_viz.plotting import CURSOR, SEQUENTIAL, Figure
 
 _MOST = 50
+# Letters of a model's name beside a heat map, and most layers for which numbers fit into the cells.
+_LONGEST_NAME, _MOST_NUMBERS = 22, 8
 _LAWS, _ERRORS = "prediction", "error"
 _ABOUT = {
     _LAWS: "Bits: Jensen-Shannon divergence of the two next-token distributions (0: equal, 1: disjoint), beside the "
@@ -254,3 +259,72 @@ def _equal(a: AnnData, b: AnnData) -> bool:
 def _likeliest(law: Float[np.ndarray, "rows V"], names: Any) -> list[str]:
     best = law.argmax(axis=1)
     return [f"{shorten(str(names[token]), 10)} {law[row, token]:.2f}" for row, token in enumerate(best)]
+
+
+def layer_map(
+    similarity: pd.DataFrame,
+    control: pd.DataFrame | None = None,
+    *,
+    labels: Sequence[str] = ("reference", "compared"),
+    site: str | None = None,
+    theme: Theme = "auto",
+) -> Figure:
+    """Draw how similar every layer of one model is to every layer of another, with a control at the right.
+
+    Parameters
+    ----------
+    similarity : DataFrame
+        As `analysis.layer_similarity` returns it.
+    control : DataFrame, optional
+        The same for the untrained models.
+    labels : (str, str)
+        Names of the models: of the rows and of the columns.
+    site : str, optional
+        A layer to frame.
+    theme : {"auto", "light", "dark"}
+
+    Returns
+    -------
+    plotly Figure
+        Heat maps with ``meta["role"]`` "layers" and "control". The names of the layers are the axes' values.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame([[1.0, 0.4], [0.4, 0.9]], index=["embed", "hidden"], columns=["embed", "hidden"])
+    >>> figure = layer_map(table, labels=["next-token", "NextLat"], site="hidden")
+    >>> figure.data[0].y, figure.layout.yaxis.title.text
+    (('embed', 'hidden'), 'layer of next-token')
+    """
+    down, across = (escape(shorten(label, _LONGEST_NAME)) for label in labels)
+    parts = [("layers", "CKA, trained", similarity)]
+    parts += [] if control is None else [("control", "CKA, untrained", control)]
+    layout, traces = Layout(), []
+    numbered = max(similarity.shape) <= _MOST_NUMBERS
+    for (role, name, table), place in zip(parts, column_domains(len(parts), 0.04), strict=True):
+        axes = layout.view(
+            place, [0.0, 1.0], title=name,
+            x={"title": {"text": f"layer of {across}"}, "type": "category", "showgrid": False, "automargin": "height",
+               "range": [-0.5, table.shape[1] - 0.5], "fixedrange": True},
+            y={"title": {"text": f"layer of {down}" if role == "layers" else ""}, "type": "category",
+               "showgrid": False, "range": [-0.5, len(table) - 0.5], "fixedrange": True,
+               "showticklabels": role == "layers"},
+        )  # fmt: skip
+        numbers = np.vectorize(lambda value: "" if np.isnan(value) else f"{value:.2f}")(table.to_numpy(dtype=float))
+        traces.append(
+            go.Heatmap(
+                x=list(map(str, table.columns)), y=list(map(str, table.index)), z=table.to_numpy(dtype=float),
+                zmin=0, zmax=1, colorscale=[[i / (len(SEQUENTIAL) - 1), shade] for i, shade in enumerate(SEQUENTIAL)],
+                text=numbers, texttemplate="%{text}" if numbered else None, xgap=1, ygap=1,
+                showscale=role == "layers" and not numbered, colorbar={"thickness": 10, "outlinewidth": 0},
+                hovertemplate=f"{down}, layer %{{y}}<br>{across}, layer %{{x}}<br>CKA %{{z:.3f}}"
+                "<br>click: show the layer %{y}<extra></extra>",
+                meta={"role": role}, **axes,
+            )
+        )  # fmt: skip
+        if site in table.index and role == "layers":
+            at = list(table.index).index(site)
+            frame = {"x0": -0.5, "x1": table.shape[1] - 0.5, "y0": at - 0.5, "y1": at + 0.5}
+            line = {"color": CURSOR, "width": 3}
+            layout.lines.append({"type": "rect", "xref": axes["xaxis"], "yref": axes["yaxis"], "line": line, **frame})
+    margin = {"l": 66, "r": 20 if numbered else 70, "t": 24, "b": 46}
+    return layout.finish(traces, theme, height=300, margin=margin, dragmode=False, meta={"least": 190})
