@@ -77,7 +77,7 @@ class Studio(Box):
         self.status = controls.StatusLine(opened.jobs)
         self.cursor, self.filter = controls.Cursor(opened), Filter(opened)
         self.panels = Panels(self._add)
-        self.tray = Tray(opened)
+        self._tray: Tray | None = None
         self._tabs = ipywidgets.ToggleButtons(tooltip="The question of the panel below", style={"button_width": "auto"})
         self._swap = self._button("", "Swap this panel with the one beside it", self._exchange)
         self._swap.icon = "exchange"
@@ -88,6 +88,7 @@ class Studio(Box):
         self._more = ipywidgets.ToggleButton(icon="sliders", tooltip="Filter, theme", layout={"width": "auto"})
         self._drawer = ipywidgets.VBox([self.filter, controls.theme(self)], layout={"display": "none"})
         self._workshop = ipywidgets.ToggleButton(
+            description="Figures",
             icon="thumb-tack",
             tooltip="Figures for a paper: arrange and download what is pinned",
             layout={"width": "auto"},
@@ -102,13 +103,11 @@ class Studio(Box):
         strip = ipywidgets.HBox([*self.cursor.controls.row, self.cursor])
         self.children = [
             _classed(bar, "nlv-bar"), self._alert, _classed(strip, "nlv-bar nlv-strip"), self.rail, self._drawer,
-            self._grid, self.tray,
+            self._grid,
         ]  # fmt: skip
         self._link(opened, self._paint, "dark")
         self._link(self._more, self._open_drawer)
         self._link(self._workshop, self._open_tray)
-        self._link(self.tray, self._open_tray, "count")
-        self._open_tray(None)
         self._link(self._tabs, lambda change: self._choose(detail=change["new"]))
         self._paint(None)
         self._arrange()
@@ -168,7 +167,7 @@ class Studio(Box):
     def _add(self, kind: type[Panel]) -> Panel:
         """Make a panel; the next `_arrange` puts it in place."""
         panel = kind(state=self.state)
-        panel.on_pin = self.tray.pin
+        panel.on_pin = lambda panel: self.tray.pin(panel)
         self._link(panel, lambda change: self._choose(large=panel.name if change["new"] else None), "large")
         self._link(panel, self._fold, "folded")
         if isinstance(panel, SpacePanel):
@@ -196,12 +195,24 @@ class Studio(Box):
     def _open_drawer(self, change: Any) -> None:
         self._drawer.layout.display = None if change["new"] else "none"
 
+    @property
+    def tray(self) -> Tray:
+        """The pinned figures. Made when it is first needed: it has as many widgets as a panel."""
+        if self._tray is None:
+            self._tray = Tray(self.state)
+            self._link(self._tray, self._open_tray, "count")
+            self._open_tray(None)
+            self.children = [*self.children, self._tray]
+        return self._tray
+
     def _open_tray(self, change: Any) -> None:
-        """Show or hide the workshop in place of the panels, and count the pinned figures on its button."""
-        opened, count = self._workshop.value, self.tray.count
-        self._workshop.description = f"Figures ({count})" if count else "Figures"
-        self.tray.shown, self.tray.layout.display = opened, None if opened else "none"
+        """Show the tray in place of the panels, or only the number of pinned figures."""
+        opened = self._workshop.value
         self._grid.layout.display = "none" if opened else None
+        if opened or self._tray is not None:
+            count = self.tray.count
+            self._workshop.description = f"Figures ({count})" if count else "Figures"
+            self.tray.shown, self.tray.layout.display = opened, None if opened else "none"
 
     def _fold(self, change: Any) -> None:
         self._choose(folded=tuple(name for name, panel in self.panels.made.items() if panel.folded))
