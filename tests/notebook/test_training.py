@@ -186,7 +186,7 @@ def test_values_come_one_by_one_and_can_be_cancelled(pair: list[Any], monkeypatc
     async def run() -> None:
         panel = TrainingPanel(state=ViewState(*pair))
         panel.shown = True
-        await until(lambda: "0 of 20 values at snapshots" in panel.about.value)
+        await until(lambda: "0 of 20 values that training did not log" in panel.about.value)
         assert traces(panel.plot, "curve")
         may.release()
         await until(lambda: "1 of 20 values" in panel.about.value)
