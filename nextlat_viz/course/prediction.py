@@ -12,7 +12,7 @@ from nextlat_viz.course import record
 from nextlat_viz.course.exercises import all_predictions
 from nextlat_viz.display import escape
 from nextlat_viz.errors import one_of
-from nextlat_viz.notebook.panel import Box
+from nextlat_viz.notebook.box import Box
 from nextlat_viz.notebook.plot import Plot
 
 

@@ -12,9 +12,10 @@ from traitlets import Bool, Int, List, Unicode
 
 from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.notebook import colors
+from nextlat_viz.notebook.box import LABEL, ROOM, Box
 from nextlat_viz.notebook.jobs import Jobs
 from nextlat_viz.notebook.live import LiveWidget, javascript
-from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel
+from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.state import ViewState
 
 # Stands for None: ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.

@@ -18,8 +18,9 @@ from nextlat_viz.figures.export import require_new
 from nextlat_viz.figures.provenance import provenance_in
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.box import LABEL, ROOM, Box, choice
 from nextlat_viz.notebook.lessons import Rail, read_lesson
-from nextlat_viz.notebook.panel import LABEL, ROOM, Box, Panel, choice, shared_state
+from nextlat_viz.notebook.panel import Panel, shared_state
 from nextlat_viz.notebook.panels.answers import AheadPanel, KnowsPanel, NextPanel
 from nextlat_viz.notebook.panels.differ import DifferPanel
 from nextlat_viz.notebook.panels.pairs import PairsPanel

@@ -15,7 +15,8 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.figures.trajectories import trajectories
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import Panel, choice
+from nextlat_viz.notebook.box import choice
+from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.panels.space import SpacePanel
 from nextlat_viz.notebook.plot import Plot, Points

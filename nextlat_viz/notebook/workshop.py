@@ -16,8 +16,9 @@ from nextlat_viz import figures, io
 from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures.export import figure_bytes, require_new
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.box import LABEL, Box, choice
 from nextlat_viz.notebook.live import LiveWidget, javascript
-from nextlat_viz.notebook.panel import LABEL, Box, Panel, choice
+from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.pictures import Pin, code, pinned
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState

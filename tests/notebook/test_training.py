@@ -14,7 +14,7 @@ import pytest
 import nextlat_viz as nlv
 from nextlat_viz.latents import meta
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import Box
+from nextlat_viz.notebook.box import Box
 from nextlat_viz.notebook.panels.training import TrainingPanel
 from nextlat_viz.notebook.sources import Source
 from nextlat_viz.notebook.state import ViewState

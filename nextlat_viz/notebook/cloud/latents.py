@@ -16,8 +16,8 @@ from nextlat_viz.figures.clouds import NAMES, quality
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.rows import BELIEF, Coloring, coloring, describer
 from nextlat_viz.latents import meta, site
+from nextlat_viz.notebook.box import text_line
 from nextlat_viz.notebook.cloud.widget import Cloud
-from nextlat_viz.notebook.panel import text_line
 from nextlat_viz.notebook.scene import Scene
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import ipywidgets
 
 from nextlat_viz.display import escape
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.box import Box, choice
 from nextlat_viz.notebook.lessons.lesson import Lesson, read_lesson, shipped_lessons
-from nextlat_viz.notebook.panel import Box, choice
 from nextlat_viz.notebook.state import ViewState
 
 _STATE = ("episode", "position", "color", "target", "filter", "selection")

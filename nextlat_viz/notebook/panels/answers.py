@@ -18,7 +18,8 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents.table import HIDDEN, PROBS
 from nextlat_viz.latents.thinking import is_recursive
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import Panel, take_legend, text_line
+from nextlat_viz.notebook.box import text_line
+from nextlat_viz.notebook.panel import Panel, take_legend
 from nextlat_viz.notebook.state import ViewState
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from nextlat_viz.figures.layout import Layout, column_domains
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import column, site, sites
 from nextlat_viz.latents.table import PROBS
+from nextlat_viz.notebook.box import choice, text_line
 from nextlat_viz.notebook.controls import Table
-from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.panels.pairs import tail
 from nextlat_viz.notebook.plot import Plot, Points

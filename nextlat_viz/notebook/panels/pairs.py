@@ -12,8 +12,9 @@ from nextlat_viz.errors import LatentsError
 from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import site
+from nextlat_viz.notebook.box import choice, text_line
 from nextlat_viz.notebook.controls import Table
-from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState
 

@@ -12,7 +12,8 @@ from nextlat_viz.display import escape, shorten
 from nextlat_viz.figures.reading import BEFORE, difference, string_figure
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import LABEL, take_legend, text_line
+from nextlat_viz.notebook.box import LABEL, text_line
+from nextlat_viz.notebook.panel import take_legend
 from nextlat_viz.notebook.panels.answers import ModelPanel, sentence
 from nextlat_viz.notebook.plot import Points
 from nextlat_viz.notebook.state import ViewState

@@ -21,10 +21,11 @@ from nextlat_viz.figures.rows import BELIEF
 from nextlat_viz.figures.rows import coloring as coloring_of
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import colors, controls
+from nextlat_viz.notebook.box import choice, text_line
 from nextlat_viz.notebook.cloud.figure import cloud_figure
 from nextlat_viz.notebook.cloud.latents import VIEWS, EveryPoint, Readings, places
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
-from nextlat_viz.notebook.panel import Panel, choice, text_line
+from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.panels.pairs import tail
 from nextlat_viz.notebook.panels.strip import Strip
 from nextlat_viz.notebook.plot import Plot, Points

@@ -16,9 +16,9 @@ from nextlat_viz.display import shorten
 from nextlat_viz.figures.rows import BELIEF, Coloring
 from nextlat_viz.figures.rows import coloring as coloring_of
 from nextlat_viz.latents import column
+from nextlat_viz.notebook.box import Box, choice
 from nextlat_viz.notebook.cloud.latents import Readings
 from nextlat_viz.notebook.live import LiveWidget, javascript
-from nextlat_viz.notebook.panel import Box, choice
 from nextlat_viz.notebook.state import ViewState
 
 # Most points of a small cloud: more could not be told apart.

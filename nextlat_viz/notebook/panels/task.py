@@ -16,7 +16,8 @@ from nextlat_viz.figures.layout import side_by_side
 from nextlat_viz.figures.recursion import thinking_curves
 from nextlat_viz.figures.regrid import regridded
 from nextlat_viz.figures.theme import Theme
-from nextlat_viz.notebook.panel import Panel, choice, take_legend, text_line
+from nextlat_viz.notebook.box import choice, text_line
+from nextlat_viz.notebook.panel import Panel, take_legend
 from nextlat_viz.notebook.panels.answers import in_a_row, sentence
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState

@@ -16,8 +16,9 @@ from nextlat_viz.figures.layout import heading
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.figures.training import loss_curves, training_curves
 from nextlat_viz.notebook import colors, controls
+from nextlat_viz.notebook.box import Box, text_line
 from nextlat_viz.notebook.jobs import Cancelled, Waiting
-from nextlat_viz.notebook.panel import Box, Panel, take_legend, text_line
+from nextlat_viz.notebook.panel import Panel, take_legend
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState

@@ -20,9 +20,9 @@ from nextlat_viz.figures.theme import Theme
 from nextlat_viz.latents import column
 from nextlat_viz.latents.table import HIDDEN
 from nextlat_viz.notebook import controls
+from nextlat_viz.notebook.box import ROOM, choice, text_line
 from nextlat_viz.notebook.cloud.figure import cloud_figure
 from nextlat_viz.notebook.cloud.latents import RowCloud
-from nextlat_viz.notebook.panel import ROOM, choice, text_line
 from nextlat_viz.notebook.panels.answers import ModelPanel, in_a_row
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.state import ViewState

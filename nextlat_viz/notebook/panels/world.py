@@ -15,7 +15,8 @@ from nextlat_viz.figures.recursion import thinking_boards
 from nextlat_viz.figures.rows import true_state
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.notebook import controls
-from nextlat_viz.notebook.panel import LABEL, Box, Panel, choice, take_legend, text_line
+from nextlat_viz.notebook.box import LABEL, Box, choice, text_line
+from nextlat_viz.notebook.panel import Panel, take_legend
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
