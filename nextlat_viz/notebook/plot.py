@@ -323,6 +323,7 @@ class PlotlyLibrary(anywidget.AnyWidget):
         """Close the library when the last plot is closed."""
         cls._users -= 1
         if cls._users == 0 and cls._shared is not None:
+            cls._shared.layout.close()
             cls._shared.close()
             cls._shared = None
 
