@@ -87,7 +87,7 @@ class Kernel:
 class Moves:
     """The possible moves of a hidden Markov world by state, with their cumulative probabilities.
 
-    Draws the same bits as ``invert`` over all pairs (token, next state), with fewer comparisons.
+    Draws the same moves as ``invert`` over all pairs (token, next state), with fewer comparisons.
     """
 
     edges: Float[np.ndarray, "states fewer"]
