@@ -28,8 +28,9 @@ class Countdown(World):
     integer from 0 to ``limit``; the last result is the target. A number that is available twice may be used twice.
 
     The law: the target is uniform over those of the split. Inputs and equations are a random calculation conditioned
-    on ending in the target: inputs uniform over 1..largest; for each equation an ordered pair of the available numbers,
-    uniformly, and one of the possible operations, uniformly; a calculation without a possible operation is dropped.
+    on ending in the target. Inputs are uniform over 1..largest. Each equation takes an ordered pair of the available
+    numbers, uniformly, and one of the possible operations, uniformly. A calculation without a possible operation is
+    dropped.
     Inputs with many solutions are therefore more frequent than inputs with few.
 
     The *content* of a problem is its target: a fraction ``held_out`` of the targets occurs in the test split only.
@@ -119,7 +120,7 @@ class Countdown(World):
         if count > 1 and not 0 < held < count:
             raise ValueError(
                 f"held_out={held_out} of the {count} targets {low}..{high} is {held}, which leaves no target for "
-                f"{'test' if held == 0 else 'train'}; choose more targets, another fraction, or one target, of which "
+                f"{'test' if held == 0 else 'train'}; choose more targets, another fraction, or one target: then "
                 "hands are held out"
             )
         shuffled = low + np.random.default_rng(self._data_seed).permutation(count)
@@ -252,8 +253,8 @@ class Countdown(World):
         legal = np.zeros((*tokens.shape, len(self.vocabulary)), bool)
         for place, (ids, weights) in enumerate(oracle.candidates(self, tokens)):
             if place:
-                episode, which = np.nonzero(weights)
-                legal[episode, place - 1, ids[episode, which]] = True
+                episode, column = np.nonzero(weights)
+                legal[episode, place - 1, ids[episode, column]] = True
         return legal
 
     def start_probs(self) -> Float[np.ndarray, " tokens"]:

@@ -103,7 +103,7 @@ def generating(
     if not reached.all():
         missing = names[int(np.argmin(reached))]
         raise ValueError(
-            f"generators {listed} generate {int(reached.sum())} of the {len(table)} elements of the group, and not "
-            f"{missing!r}: add one that does"
+            f"generators {listed} generate {int(reached.sum())} of the {len(table)} elements of the group, but not "
+            f"{missing!r}: add a generator"
         )
     return chosen

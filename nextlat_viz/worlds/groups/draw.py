@@ -133,7 +133,7 @@ def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position
 
 
 def _label(figure: go.Figure, world: GroupWorld, element: int, colour: str) -> None:
-    """Write the name of an element at the side where there is room and the lines of its steps are furthest."""
+    """Write the name of an element on the side that has room and is furthest from the lines of its steps."""
     where = element_places(world)
     place, steps = where[element], list(world.generators)
     ends = np.concatenate([where[world.table[element, steps]], where[(world.table[:, steps] == element).any(axis=1)]])
@@ -195,7 +195,7 @@ def draw_strip(
     title = (
         f"{world.name}: after {counted(position, 'token')} the product is {world.vocabulary[labels[position - first]]}"
     )
-    drawing.add_caption(figure, title, "A line is a thing and its height the place; below are the elements read.")
+    drawing.add_caption(figure, title, "A line is a thing, its height the thing's place. Below: the elements read.")
     return figure
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int, Integer, UInt64
 
 from nextlat_viz.worlds.base import scrambled
 
-# Share of the boards, by number of given queens, and of the solutions that are held out: one in so many.
+# One in this many is held out: of the boards with each number of given queens, and of the solutions.
 _BOARDS, _SOLUTIONS = 10, 6
 
 
@@ -51,7 +51,7 @@ def attacks(size: int) -> Bool[np.ndarray, "cells cells"]:
 
 @cache
 def symmetries(size: int) -> Int[np.ndarray, "8 cells"]:
-    """The rotations and reflections of the board: where each cell goes. The first moves nothing.
+    """The rotations and reflections of the board: the cell that each cell moves to. The first moves nothing.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def every_board(size: int) -> Boards:
 
 @cache
 def held_out_boards(size: int) -> UInt64[np.ndarray, " orbits"]:
-    """Orbits of the test boards: a fixed tenth for each number of given queens, at least one where there are two.
+    """Orbits of the test boards: a fixed tenth for each number of given queens, but at least one of several.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def held_out_boards(size: int) -> UInt64[np.ndarray, " orbits"]:
 
 @cache
 def held_out_solutions(size: int) -> Bool[np.ndarray, " solutions"]:
-    """Solutions that only test boards have: a fixed sixth, whole orbits; none where all are one orbit.
+    """Solutions that only test boards have: a fixed sixth of the orbits; none if all solutions are one orbit.
 
     Examples
     --------

@@ -119,7 +119,7 @@ def crowns(cells: Int[np.ndarray, " queens"], size: int) -> dict[str, Any]:
 
 
 def centres(cells: Int[np.ndarray, " cells"], size: int) -> Float[np.ndarray, "cells 2"]:
-    """Places of the middles of cells."""
+    """Places of the centres of cells."""
     return np.stack([cells % size + 0.5, cells // size + 0.5], axis=1)
 
 
@@ -129,6 +129,6 @@ def _cells(world: Queens, known: dict[str, np.ndarray]) -> list[str]:
     for name, given, attacked, share in zip(
         world.cells, known["given"], known["attacked"], known["posterior"], strict=True
     ):
-        what = "queen given" if given else "attacked by a given queen" if attacked else f"a queen in {share:.0%}"
-        texts.append(f"{name}: {what}" + ("" if given or attacked else " of the completions"))
+        fact = "attacked by a given queen" if attacked else f"a queen in {share:.0%} of the completions"
+        texts.append(f"{name}: {'queen given' if given else fact}")
     return texts

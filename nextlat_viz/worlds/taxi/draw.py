@@ -64,9 +64,9 @@ def _ride(world: Taxi, episode: Episodes | None, position: int | None) -> dict[s
     if position == 0:
         return {"title": f"{ride}: nothing read yet"}
     tokens = checks.tokens(world, episode.tokens)
-    way = follow(world.rides, tokens)
-    node, destination = way.node[0], int(way.destination[0, min(1, tokens.shape[1] - 1)])
-    moved = np.append(True, np.diff(way.moves_left[0, :position]) != 0)
+    states = follow(world.rides, tokens)
+    node, destination = states.node[0], int(states.destination[0, min(1, tokens.shape[1] - 1)])
+    moved = np.append(True, np.diff(states.moves_left[0, :position]) != 0)
     taken = int(moved.sum()) - 1
     if destination < 0:
         return {"rides": node[:1], "title": f"{ride}: the origin"}

@@ -170,7 +170,7 @@ def _draw_arrows(figure: go.Figure, streets: Streets, pairs: Int[np.ndarray, "pa
 
 
 def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bool) -> None:
-    """Add one trace for each band of use, the least used first, so that it hides no other."""
+    """Add one trace for each band of use, the least used first, so that it is drawn below the others."""
     pairs, _, belongs = _by_pair(streets)
     total = np.bincount(belongs, weights=counts, minlength=len(pairs))
     bands = _bands(total)
@@ -203,7 +203,7 @@ def _amount(value: float) -> str:
 def _draw_ride(
     figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], at: int | None, goal: int | None
 ) -> str:
-    """Draw a ride and its ends; return the line of the caption that names them, where their names are long."""
+    """Draw a ride and its ends; if their names are long, return a line for the caption that names them."""
     last = len(path) - 1
     at = last if at is None else checks.integer("at", at, 0, last)
     _draw_path(figure, streets, path[at:], {"width": 2.5, "dash": "dot"}, arrows=False)

@@ -103,7 +103,8 @@ class Streets:
         intersections.
         """
         count = len(self.nodes)
-        # Breadth first, a bit for each goal that an intersection reaches: a pass over the streets extends all paths.
+        # Breadth-first search, one bit for each goal that an intersection reaches. A pass over the streets extends all
+        # paths by one move.
         seen = np.packbits(np.eye(count, dtype=bool), axis=1)
         planes: list[np.ndarray] = []  # the moves in binary: plane k holds the bit worth 2^k
         for moves in itertools.count(1):

@@ -19,7 +19,7 @@ END = len(COMPASS)
 
 _TURNS_BETWEEN_COUNTS = 8
 _CACHE_LINE = 64  # bytes
-# A slot that a smaller fraction of intersections has is looked up only for the rides there.
+# Slots that a smaller fraction of the intersections have are looked up only for the rides at those intersections.
 _COMMON = 0.25
 
 

@@ -41,7 +41,7 @@ def draw_passage(
     if at is None:
         title, below = f"{world.name}: start of the training documents", f"The first {len(shown)} tokens."
     elif at == 0:
-        title, below = f"{world.name}: nothing read yet", "Grey tokens lie ahead."
+        title, below = f"{world.name}: nothing read yet", "Grey: tokens not read yet."
     else:
         document = int(world.replay(shown[None])["document"][0, at - 1])
         title = f"{world.name} after {counted(at, 'token')}"
