@@ -77,7 +77,7 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 
 def saved_snapshots(folder: Path) -> tuple[int, ...] | None:
-    """Steps at which the unfinished run in a folder keeps snapshots; None where there is none that can be read."""
+    """Steps at which the unfinished run in a folder keeps snapshots; None if there is no run that can be read."""
     try:
         with (folder / TRAIN_STATE).open("rb") as file:
             header = _header(file.read(int.from_bytes(file.read(8), "little")))
@@ -93,7 +93,7 @@ def _header(content: bytes) -> Any:
 
 
 def load_state(folder: Path) -> SavedRun | None:
-    """Read the state of a run; None where there is none.
+    """Read the state of a run; None if there is none.
 
     Raises
     ------
