@@ -1,10 +1,10 @@
-"""From kernel start to the first widget on shipped checkpoints, over importing torch and plotly alone.
+"""Time from kernel start to the first widget on shipped checkpoints, compared with importing torch and plotly alone.
 
 Both in the same run, in turn, each in a fresh Jupyter kernel:
 
     python benchmarks/startup.py [repeats]
 
-What bounds it: besides torch and plotly, which a user pays for anyway, the kernel imports pandas, anndata and
+What takes the time: besides torch and plotly, which a user pays for anyway, the kernel imports pandas, anndata and
 ipywidgets, reads two checkpoints of under 1 MB, runs 512 short episodes through four models (two trained, two
 untrained), fits the belief probes with their controls, and sends one figure with plotly's code.
 """

@@ -47,7 +47,7 @@ def plain_generator(name: str) -> Callable[[int, int], Iterator[list[int]]]:
 
 
 def speed(some_tokens: Callable[[], int]) -> float:
-    """Tokens per second of one measurement, over as many calls as it takes."""
+    """Tokens per second of one measurement, over enough calls to last `AT_LEAST` seconds."""
     tokens = 0
     started = time.perf_counter()
     while (took := time.perf_counter() - started) < AT_LEAST:

@@ -1,4 +1,4 @@
-"""Run the cells of a page or a notebook, and keep what they show in a form that needs no running kernel.
+"""Run the cells of a page or a notebook, and keep their outputs in a form that needs no running kernel.
 
 Cells run in this process without an event loop, so that every widget is complete when its cell ends. A page of the site
 is MyST Markdown with ``{code-cell}`` blocks; a notebook is an ``.ipynb`` file.
@@ -32,7 +32,7 @@ from nextlat_viz.pages import episode_page
 from nextlat_viz.pages.page import figure_html
 
 _NUMBERS = itertools.count()
-_LIVE = "A widget: in a notebook it has controls and follows the others. Here is what it shows first."
+_LIVE = "A widget. In a notebook it has controls and follows the other widgets; here it is as it opens."
 _HEIGHT = 690  # pixels of a page of an episode
 _TRAIN = re.compile(r"\bsteps=[\d_]+")
 
@@ -52,14 +52,14 @@ def code(path: Path) -> list[str]:
 def run(
     path: Path, episodes: Path | None = None, stem: str = "", *, quick: bool = False, leave_out: Collection[str] = ()
 ) -> nbformat.NotebookNode:
-    """Run the cells in the present folder and return the notebook with their outputs.
+    """Run the cells in the current folder and return the notebook with their outputs.
 
     Parameters
     ----------
     path : path
         Of a page or a notebook.
     episodes : folder, optional
-        For the pages of episodes to step through, which go beside the site's pages; their names begin with `stem`.
+        Where to write pages of episodes to step through; their names begin with `stem`.
     quick : bool
         Train for two steps wherever a cell says ``steps=``.
     leave_out : several str, optional
@@ -68,7 +68,7 @@ def run(
     Raises
     ------
     RuntimeError
-        When a cell fails that has no tag ``raises-exception``; names the page and shows the cell.
+        If a cell without the tag ``raises-exception`` fails; names the page and shows the cell.
     """
     notebook = read(path)
     with _shell(episodes, stem) as shell:
@@ -116,13 +116,13 @@ def _shell(episodes: Path | None, stem: str) -> Iterator[InteractiveShell]:
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}), displayhook_class=_Hook)
     show = shell.display_formatter.ipython_display_formatter
 
-    def take(kind: type, html: Callable[[Any], str]) -> None:
-        show.for_type(kind, lambda thing: display({"text/html": html(thing)}, raw=True))
+    def register(kind: type, html: Callable[[Any], str]) -> None:
+        show.for_type(kind, lambda value: display({"text/html": html(value)}, raw=True))
 
-    take(go.Figure, drawn)
-    take(ipywidgets.Widget, still)
-    take(Plot, drawn)
-    take(EpisodeStepper, lambda stepper: _stepped(stepper, episodes, stem))
+    register(go.Figure, drawn)
+    register(ipywidgets.Widget, still)
+    register(Plot, drawn)
+    register(EpisodeStepper, lambda stepper: _stepped(stepper, episodes, stem))
     try:
         yield shell
     finally:
