@@ -126,7 +126,7 @@ def ways(
     """Return the functions to time, by label: each continues the prompt of a number, with a seed."""
     is_theirs = not isinstance(checkpoint.network.backbone, Transformer)
     hf = checkpoint.model if is_theirs else llama(checkpoint.model.backbone)
-    kept = Adaptive(costs)
+    adaptive = Adaptive(costs)
 
     def theirs(i: int, seed: int, **options: Any) -> np.ndarray:
         torch.manual_seed(seed)
@@ -147,7 +147,7 @@ def ways(
         "transformers, prompt lookup": partial(theirs, prompt_lookup_num_tokens=3),
     }
     timed |= {draft: partial(ours, draft=draft) for draft in DRAFTS}
-    return timed | {KEPT: partial(ours, draft=kept)}
+    return timed | {KEPT: partial(ours, draft=adaptive)}
 
 
 def bare(checkpoint: Any, count: int) -> Callable[[], None]:

@@ -164,11 +164,11 @@ def stream(rows: int, out: str) -> None:
     extraction.extract(model, few, ["0", "1", "2"], progress=False, out=f"{out}.few.h5ad").file.close()
     ready = peak()
     tokens = np.random.default_rng(0).integers(0, 100, (rows // 50, 50))
-    held = {}
+    peaks = {}
     untouched = extraction.open_backed
 
     def opened(path: Path) -> Any:
-        held["written"] = peak()
+        peaks["written"] = peak()
         return untouched(path)
 
     extraction.open_backed = opened
@@ -176,7 +176,7 @@ def stream(rows: int, out: str) -> None:
     extraction.extract(model, tokens, ["0", "1", "2"], progress=False, out=out)
     took = time.perf_counter() - started
     size = Path(out).stat().st_size / 2**20
-    print(f"{rows:>10,} rows{size:9.1f} MiB on disk{ready:9.1f} before{held['written']:9.1f} MiB at most while writing"
+    print(f"{rows:>10,} rows{size:9.1f} MiB on disk{ready:9.1f} before{peaks['written']:9.1f} MiB at most while writing"
           f"{peak():9.1f} with the table opened{rows / took:12,.0f} rows/s")  # fmt: skip
 
 
@@ -196,10 +196,10 @@ def memory() -> None:
 
 
 if __name__ == "__main__":
-    asked = [word for word in sys.argv[1:] if word != FOLDER]
-    if asked[:1] == ["stream"]:
-        stream(int(asked[1]), asked[2])
+    words = [word for word in sys.argv[1:] if word != FOLDER]
+    if words[:1] == ["stream"]:
+        stream(int(words[1]), words[2])
     else:
         for name, measure in {"speed": speed, "memory": memory}.items():
-            if not asked or name in asked:
+            if not words or name in words:
                 measure()

@@ -245,7 +245,7 @@ def missing(results: pd.DataFrame, models: Sequence[Checkpoint], again: Sequence
     """Models that each measure must be taken of: those without results, and all models for the measures `again`."""
     from nextlat_viz.analysis import measure
 
-    known = set(zip(results["measure"], results["weights_sha256"], strict=True))
+    done = set(zip(results["measure"], results["weights_sha256"], strict=True))
     names = {model.weights_sha256: measure.battery(model) for model in models}
     if unknown := set(again).difference(*names.values()):
         raise SystemExit(f"--again: {min(unknown)!r} is no measure of a shipped model: see nextlat-viz evaluate --help")
@@ -253,7 +253,7 @@ def missing(results: pd.DataFrame, models: Sequence[Checkpoint], again: Sequence
         name: [
             model
             for model in models
-            if name in names[model.weights_sha256] and (name in again or (name, model.weights_sha256) not in known)
+            if name in names[model.weights_sha256] and (name in again or (name, model.weights_sha256) not in done)
         ]
         for name in measure.battery()
     }

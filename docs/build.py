@@ -113,10 +113,10 @@ def run(job: tuple[Path, str, str]) -> str:
     stem = place.rpartition(".")[0].replace("/", "-")
     code = json.dumps([[cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells])
     key = hashlib.sha256(f"{package}{code}".encode()).hexdigest()[:20]
-    kept = KEPT / f"{stem}-{key}.ipynb"
+    cached = KEPT / f"{stem}-{key}.ipynb"
     started = time.process_time()
-    if kept.exists():
-        ran = nbformat.read(kept, as_version=4)
+    if cached.exists():
+        ran = nbformat.read(cached, as_version=4)
     else:
         for old in KEPT.glob(f"{stem}-*"):
             old.unlink()
@@ -126,7 +126,7 @@ def run(job: tuple[Path, str, str]) -> str:
         ran = cells.run(path, KEPT / "episodes", stem)
         os.chdir(before)
         shutil.rmtree(home)
-        nbformat.write(ran, kept)
+        nbformat.write(ran, cached)
     # Prose may be newer than the outputs.
     for old, new in zip(ran.cells, notebook.cells, strict=True):
         old.source = new.source

@@ -135,7 +135,7 @@ class BeliefState(Objective):
         first = torch.arange(length - 1)
         t, s = torch.triu_indices(length, length, offset=2)
         if len(t) > self.pairs:
-            drawn = torch.randperm(len(t), generator=torch.Generator().manual_seed(seed))[: self.pairs]
-            t, s = t[drawn], s[drawn]
+            sample = torch.randperm(len(t), generator=torch.Generator().manual_seed(seed))[: self.pairs]
+            t, s = t[sample], s[sample]
         t, s = torch.cat([first, t]), torch.cat([torch.full_like(first, length), s])
         return t.to(device), s.to(device)

@@ -212,8 +212,8 @@ class Checkpoint(TrainedModel):
         if step == 0:
             return self.untrained()
         if step not in self.card.snapshots:
-            kept = ", ".join(map(str, [0, *self.snapshots]))
-            raise ValueError(f"step={step!r}: no snapshot of {self.name} was kept there. Kept: {kept}")
+            steps = ", ".join(map(str, [0, *self.snapshots]))
+            raise ValueError(f"step={step!r}: no snapshot of {self.name} was kept there. Kept: {steps}")
         state = read_weights(snapshot_path(self.folder, step), self.card.snapshots[step])
         return self._with(state, step, self.card.snapshots[step])
 
@@ -345,11 +345,11 @@ def find(name: str | os.PathLike[str], seed: int = 0) -> Path:
             )
     if isinstance(name, os.PathLike) or candidates[0].is_dir():
         raise CheckpointError(f"{os.fspath(name)} is not a checkpoint: it has no {CARD}")
-    known = [str(path.relative_to(checkpoints_dir()).as_posix()) for path in shipped_folders()]
-    shortened = {path.rsplit("/", 1)[0] for path in known}
+    names = [str(path.relative_to(checkpoints_dir()).as_posix()) for path in shipped_folders()]
+    shortened = {path.rsplit("/", 1)[0] for path in names}
     if str(name) in shortened:
-        raise unknown("checkpoint", f"{name}/seed{seed}", [path for path in known if path.startswith(f"{name}/")])
-    raise unknown("checkpoint", name, sorted(shortened) if str(name).count("/") < 2 else known)
+        raise unknown("checkpoint", f"{name}/seed{seed}", [path for path in names if path.startswith(f"{name}/")])
+    raise unknown("checkpoint", name, sorted(shortened) if str(name).count("/") < 2 else names)
 
 
 def shipped_folders() -> Iterator[Path]:

@@ -69,11 +69,11 @@ class Feed:
         parts = self.devices * self.accumulate
         if parts == 1:
             return [Piece(self._batch(episodes, step, self.device))]
-        whole = self.model.counts(self._batch(episodes, step))
+        totals = self.model.counts(self._batch(episodes, step))
         pieces = []
         for i in range(self.rank, parts, self.devices):
             counts = self.model.counts(self._batch(episodes[i::parts], step))
-            share = {name: count / max(whole[name], 1) for name, count in counts.items()}
+            share = {name: count / max(totals[name], 1) for name, count in counts.items()}
             pieces.append(Piece(self._batch(episodes[i::parts], step, self.device), share))
         return pieces
 

@@ -187,9 +187,9 @@ class Engine:
             # FSDP knows parameters by name, the saved state by index: so it also loads into a run that is not sharded.
             names = self._names()
             groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
-            whole = {"state": {names[i]: tensors for i, tensors in moments.items()}, "param_groups": groups}
+            full_state = {"state": {names[i]: tensors for i, tensors in moments.items()}, "param_groups": groups}
             with _full_states(module):
-                state = FullyShardedDataParallel.optim_state_dict_to_load(module, optimizer, whole)
+                state = FullyShardedDataParallel.optim_state_dict_to_load(module, optimizer, full_state)
         self.optimizer.load_state_dict(state)
 
     def _fsdp(self) -> tuple[Any, torch.optim.Optimizer]:

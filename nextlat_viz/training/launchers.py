@@ -105,12 +105,13 @@ class Slurm:
 
     def parameters(self, title: str) -> dict[str, Any]:
         """Return the options of a job, as submitit names them."""
-        wanted = self.resources
-        options = {name: value if equals else True for name, equals, value in (w.partition("=") for w in wanted.sbatch)}
-        optional = {"partition": wanted.partition, "gpus_per_node": self.gpus, "mem": wanted.memory}
+        resources = self.resources
+        parts = (option.partition("=") for option in resources.sbatch)
+        options = {name: value if equals else True for name, equals, value in parts}
+        optional = {"partition": resources.partition, "gpus_per_node": self.gpus, "mem": resources.memory}
         return {
             **{name: value for name, value in optional.items() if value},
-            **{"job_name": title, "time": self.minutes, "cpus_per_task": wanted.cpus or 1},
+            **{"job_name": title, "time": self.minutes, "cpus_per_task": resources.cpus or 1},
             **{"ntasks_per_node": self.devices, "srun_args": ["--kill-on-bad-exit"], "stderr_to_stdout": True},
             **({"additional_parameters": options} if options else {}),
         }

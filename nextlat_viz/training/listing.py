@@ -139,7 +139,7 @@ def cost(objective: str, config: TrainConfig, vocabulary: int) -> StepCost:
     from torch.utils.flop_counter import FlopCounterMode
 
     one_of("objective", objective, [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
-    rows, kept = 2, dict[int, int]()
+    rows, saved = 2, dict[int, int]()
     with torch.device("meta"):
         model = new_model(objective, config, vocabulary)
         tokens = torch.zeros(rows, config.context, dtype=torch.long)
@@ -150,13 +150,13 @@ def cost(objective: str, config: TrainConfig, vocabulary: int) -> StepCost:
         storage = tensor.untyped_storage()
         # A weight is in memory anyway, even if it is saved transposed.
         if not isinstance(tensor, nn.Parameter) and storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
+            saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         model(Batch(tokens, tokens, everywhere, everywhere))["loss"].backward()
     parameters = sum(weight.numel() for weight in model.parameters())
-    return StepCost(parameters, counter.get_total_flops() / rows, sum(kept.values()) / rows)
+    return StepCost(parameters, counter.get_total_flops() / rows, sum(saved.values()) / rows)
 
 
 def cost_table(objectives: tuple[str, ...] = ("next_token", "nextlat")) -> pd.DataFrame:

@@ -330,8 +330,8 @@ class Reporter:
 
     def row(self, row: dict[str, float]) -> None:
         """Show a row of metrics: the loss, its floor (or the unigram loss) and the world's headline measure."""
-        shown = ("loss", "floor" if "floor" in row else "unigram", headline(row))
-        self.bar.set_postfix({name: f"{row[name]:.4f}" for name in shown if name in row})
+        names = ("loss", "floor" if "floor" in row else "unigram", headline(row))
+        self.bar.set_postfix({name: f"{row[name]:.4f}" for name in names if name in row})
         if self.logger is not None:
             self.logger.log_metrics(dict(row), int(row["step"]))
 

@@ -392,10 +392,10 @@ class World(ABC):
     def facts(self) -> dict[str, str]:
         """Rows of the world's table in a notebook."""
         numbers = {key: value for key, value in self.parameters.items() if type(value) in (int, float, str, bool)}
-        shown = {key: f"{value:.4g}" if type(value) is float else str(value) for key, value in numbers.items()}
+        formatted = {key: f"{value:.4g}" if type(value) is float else str(value) for key, value in numbers.items()}
         names = ", ".join(self.vocabulary[:_NAMES_SHOWN])
         more = ", …" if len(self.vocabulary) > _NAMES_SHOWN else ""
-        rows = {"parameters": ", ".join(f"{key} = {value}" for key, value in shown.items()) or "none"}
+        rows = {"parameters": ", ".join(f"{key} = {value}" for key, value in formatted.items()) or "none"}
         if self.state_names:
             rows["states"] = f"{len(self.state_names)}: {', '.join(self.state_names)}"
         rows["tokens"] = f"{len(self.vocabulary)}: {names}{more}"

@@ -179,8 +179,8 @@ def integer(argument: str, value: Any, low: int = 1, high: int | None = None) ->
     >>> integer("seed", np.int64(3), 0)
     3
     """
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):
         span = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{argument} must be an integer {span}, got {value!r}")
     return int(value)

@@ -86,10 +86,10 @@ def draw_picture(
         raise unknown("kind of picture", kind, world.pictures)
     function = find_picture(type(world), kind)
     parameters = inspect.signature(function).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    accepted = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for option, value in options.items():
-        if option not in known:
-            raise unknown(f"option of picture {kind!r}:", option, known)
+        if option not in accepted:
+            raise unknown(f"option of picture {kind!r}:", option, accepted)
         if option in ("width", "height") and value is not None:
             checks.integer(option, value)
     at = None if episode is None else checks.one_episode(episode, position)
@@ -119,17 +119,17 @@ def fix_ranges(figure: go.Figure) -> None:
             for (name, parts), half in zip(extents.items(), (4.2 * letters, 9.0), strict=True):
                 shift = item[f"{name}shift"] or 0
                 parts.append(np.array([[item[name]], [half - shift], [half + shift]], dtype=float))
-    drawn = {name: np.concatenate(parts, axis=1) for name, parts in extents.items()}
-    drawn = {name: part[:, np.isfinite(part).all(axis=0)] for name, part in drawn.items()}
-    if not all(part.size for part in drawn.values()):
+    filled = {name: np.concatenate(parts, axis=1) for name, parts in extents.items()}
+    filled = {name: part[:, np.isfinite(part).all(axis=0)] for name, part in filled.items()}
+    if not all(part.size for part in filled.values()):
         return
-    margin, ends = figure.layout.margin, ((name, part[0].min(), part[0].max()) for name, part in drawn.items())
+    margin, ends = figure.layout.margin, ((name, part[0].min(), part[0].max()) for name, part in filled.items())
     across = (figure.layout.width or _WIDTH) - (margin.l or 0) - (margin.r or 0)
     up = (figure.layout.height or _WIDTH) - (margin.t or 0) - (margin.b or 0)
     # In a panel the picture shrinks, but its dots and names keep their size.
     room = {"x": max(_SMALLER * across, 1), "y": max(_SMALLER * up, 1)}
     pixel = max(float(high - low) / room[name] for name, low, high in ends) or 1 / room["x"]
-    for name, (place, before, after) in drawn.items():
+    for name, (place, before, after) in filled.items():
         low, high = (place - (before + 4) * pixel).min(), (place + (after + 4) * pixel).max()
         figure.layout[f"{name}axis"].range = [float(low), float(high)]
 

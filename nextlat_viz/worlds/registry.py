@@ -52,8 +52,8 @@ def names() -> list[str]:
     >>> {"rrxor", "mess3", "z1r"} <= set(names())
     True
     """
-    own = [name for name, factory in _factories.items() if not _required(factory)]
-    return sorted({*own, *_announced()})
+    registered = [name for name, factory in _factories.items() if not _required(factory)]
+    return sorted({*registered, *_announced()})
 
 
 def get(name: str | World, /, **params: Any) -> World:

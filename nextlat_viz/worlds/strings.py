@@ -116,9 +116,9 @@ def legal_part(world: World, tokens: Int[np.ndarray, " T"]) -> tuple[int, str]:
     options = np.flatnonzero(legal_after(world, tokens[:first])[first])
     names = ", ".join(shorten(world.vocabulary[token]) for token in options[:_NAMES])
     more = f", … ({options.size:,} in all)" if options.size > _NAMES else ""
-    there = f"legal there {'is' if options.size == 1 else 'are'} {names}{more}" if options.size else "the string ends"
+    advice = f"legal there {'is' if options.size == 1 else 'are'} {names}{more}" if options.size else "the string ends"
     name = shorten(world.vocabulary[tokens[first]])
-    return first, f"{name!r} at position {first + 1} is not legal in world {world.name!r}: {there}"
+    return first, f"{name!r} at position {first + 1} is not legal in world {world.name!r}: {advice}"
 
 
 def _legal_tokens(world: World, tokens: Int[np.ndarray, " T"]) -> int:

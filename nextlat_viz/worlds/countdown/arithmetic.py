@@ -68,10 +68,10 @@ def solved_problems(
         useful = useful[ends[useful].argsort(kind="stable")]
         sorted_ends = ends[useful]
         earlier = np.arange(len(useful)) - np.searchsorted(sorted_ends, sorted_ends)
-        kept = useful[earlier < need[sorted_ends]]
-        need -= np.bincount(ends[kept], minlength=limit + 1)
-        drawn.append((inputs[kept], equations[kept]))
-        misses = 0 if len(kept) else misses + count
+        used = useful[earlier < need[sorted_ends]]
+        need -= np.bincount(ends[used], minlength=limit + 1)
+        drawn.append((inputs[used], equations[used]))
+        misses = 0 if len(used) else misses + count
         if misses >= _PATIENCE:
             raise ValueError(
                 f"target {np.flatnonzero(need)[0]} is unreachable or very rare: none of {misses} random calculations "
@@ -121,7 +121,7 @@ def _outcomes(
     divisor = np.maximum(right, 1)
     # Exact in double precision for numbers up to 10^8, and faster than integer division.
     quotient = (left / divisor).astype(left.dtype)
-    whole = (right > 0) & (quotient * divisor == left)
-    values = np.stack([left + right, left - right, left * right, np.where(whole, quotient, -1)])
+    divisible = (right > 0) & (quotient * divisor == left)
+    values = np.stack([left + right, left - right, left * right, np.where(divisible, quotient, -1)])
     np.copyto(values, -1, where=(values < 0) | (values > limit))
     return values

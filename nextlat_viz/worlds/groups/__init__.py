@@ -123,17 +123,17 @@ def z60(generators: Generators = None) -> GroupWorld:
 
 
 def _permutations(
-    name: str, elements: Int[np.ndarray, "elements places"], usual: tuple[str, ...], generators: Generators
+    name: str, elements: Int[np.ndarray, "elements places"], default: tuple[str, ...], generators: Generators
 ) -> GroupWorld:
     names = [algebra.cycles(element) for element in elements]
-    return _group(name, elements, names, usual, generators, {"permutation": elements.astype(np.int8)})
+    return _group(name, elements, names, default, generators, {"permutation": elements.astype(np.int8)})
 
 
 def _group(
     name: str,
     elements: Int[np.ndarray, "elements places"],
     vocabulary: list[str],
-    usual: tuple[str, ...],
+    default: tuple[str, ...],
     generators: Generators,
     readings: dict[str, np.ndarray] | None = None,
 ) -> GroupWorld:
@@ -142,15 +142,15 @@ def _group(
         generators = generators.split()
     only_generators = generators is not None and generators is not False
     if generators is None or isinstance(generators, bool):
-        chosen = usual
+        selected = default
     elif isinstance(generators, Sequence):
-        chosen = tuple(one_of(f"generator of {name!r}:", element, vocabulary) for element in generators)
+        selected = tuple(one_of(f"generator of {name!r}:", element, vocabulary) for element in generators)
     else:
         raise TypeError(
-            f"generators must be names of elements, such as {list(usual)}, or True, got {shown(generators)}"
+            f"generators must be names of elements, such as {list(default)}, or True, got {shown(generators)}"
         )
     spec: Spec = {"name": name}
     if only_generators:
-        spec["generators"] = True if chosen == usual else list(chosen)
-    indices = [vocabulary.index(element) for element in chosen]
+        spec["generators"] = True if selected == default else list(selected)
+    indices = [vocabulary.index(element) for element in selected]
     return GroupWorld(name, elements, vocabulary, indices, readings, spec, only_generators=only_generators)

@@ -154,8 +154,8 @@ class GroupWorld(World):
         size = len(self.table)
         tokens = self.inputs[rng.integers(len(self.inputs), size=(length, n))]
         if length >= opening and self.only_generators:
-            chosen = rng.choice(np.flatnonzero(self._held_openings == test), size=n)
-            tokens[:opening] = self.inputs[np.array(np.unravel_index(chosen, (len(self.inputs),) * opening))]
+            openings = rng.choice(np.flatnonzero(self._held_openings == test), size=n)
+            tokens[:opening] = self.inputs[np.array(np.unravel_index(openings, (len(self.inputs),) * opening))]
         elif length >= opening:
             held_out = size // _TEST_SHARE
             first, second, third = self._marks

@@ -90,11 +90,11 @@ class Othello(World):
         n, length, rng = checks.sampling(self, n, length, seed, split)
         test = split == "test"
         share = _TEST_SHARE if test else 1 - _TEST_SHARE
-        drawn, blocks = 0, []
-        while drawn < n:
-            games = _games(rng, min(_BLOCK, math.ceil(1.1 * (n - drawn) / share) + 16))
+        total, blocks = 0, []
+        while total < n:
+            games = _games(rng, min(_BLOCK, math.ceil(1.1 * (n - total) / share) + 16))
             blocks.append(games[self.held_out(games) == test])
-            drawn += len(blocks[-1])
+            total += len(blocks[-1])
         tokens = np.full((n, length), _END)
         tokens[:, : self.length] = np.concatenate(blocks)[:n]
         ends = (tokens != _END).sum(1) + 1
@@ -172,8 +172,8 @@ class Othello(World):
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions 65"]:
         """The board and the side to move."""
-        known = self.replay(tokens)
-        return np.concatenate([known["board"].astype(np.int64), known["turn"][..., None]], axis=-1)
+        states = self.replay(tokens)
+        return np.concatenate([states["board"].astype(np.int64), states["turn"][..., None]], axis=-1)
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Squares where the side to move may play, ``end`` if neither side can move; none after an illegal token."""

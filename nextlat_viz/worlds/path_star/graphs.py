@@ -17,10 +17,10 @@ def distinct_problems(
     """
     import pandas as pd
 
-    drawn = _draw(rng, count, arms, nodes_per_arm, node_ids)
-    while len(drawn := pd.DataFrame(drawn).drop_duplicates().to_numpy()) < count:
-        drawn = np.concatenate([drawn, _draw(rng, count, arms, nodes_per_arm, node_ids)])
-    return drawn[:count]
+    problems = _draw(rng, count, arms, nodes_per_arm, node_ids)
+    while len(problems := pd.DataFrame(problems).drop_duplicates().to_numpy()) < count:
+        problems = np.concatenate([problems, _draw(rng, count, arms, nodes_per_arm, node_ids)])
+    return problems[:count]
 
 
 def stars(

@@ -139,9 +139,9 @@ class PathStar(World):
         train_size = self.spec["train_size"]
         fixed = self._fixed[:train_size] if split == "train" else self._fixed[train_size:]
         passes = [rng.permutation(len(fixed)) for _ in range(n // len(fixed))]
-        chosen = np.concatenate([*passes, rng.choice(len(fixed), n % len(fixed), replace=False)])
+        problems = np.concatenate([*passes, rng.choice(len(fixed), n % len(fixed), replace=False)])
         padding = np.full((n, length - self.length), self._end, fixed.dtype)
-        tokens = np.concatenate([fixed[chosen], padding], axis=1)
+        tokens = np.concatenate([fixed[problems], padding], axis=1)
         scored = np.arange(length)
         return Episodes(
             tokens,

@@ -131,11 +131,11 @@ class Queens(World):
         number = rng.integers(len(start), size=n)
         pair = in_split[start[number] + (rng.random(n) * count[number]).astype(np.int64)]
         tokens, targets = pairs.board[pair], self.solutions[pairs.solution[pair]]
-        known = self.replay(tokens) | {"queen": targets.astype(np.int8)} if states else {}
-        tokens, targets, *values = (_padded(array, length) for array in (tokens, targets, *known.values()))
+        truth = self.replay(tokens) | {"queen": targets.astype(np.int8)} if states else {}
+        tokens, targets, *values = (_padded(array, length) for array in (tokens, targets, *truth.values()))
         return Episodes(
             tokens.astype(np.int64),
-            dict(zip(known, values, strict=True)),
+            dict(zip(truth, values, strict=True)),
             loss_mask=np.tile(np.arange(length) < self.length, (n, 1)),
             length=np.full(n, self.length),
             targets=targets.astype(np.int64),
@@ -209,7 +209,7 @@ class Queens(World):
         board = self._whole(tokens)
         count = consistent.sum(axis=1, keepdims=True)
         row, column = np.divmod(np.arange(self.length, dtype=np.int8), np.int8(self.size))
-        known = {
+        facts = {
             "posterior": consistent.astype(np.float64) @ self.solutions / count,
             "given": board.astype(np.int8),
             "attacked": self._attacked(board).astype(np.int8),
@@ -218,7 +218,7 @@ class Queens(World):
             "givens": np.broadcast_to(board.sum(axis=1, keepdims=True), board.shape),
             "solutions": np.broadcast_to(count, board.shape),
         }
-        return {name: _padded(values, np.shape(tokens)[1]) for name, values in known.items()}
+        return {name: _padded(values, np.shape(tokens)[1]) for name, values in facts.items()}
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions 2"]:
         """Exact distribution of each cell's target given the whole board: its posterior.
@@ -327,13 +327,13 @@ class Queens(World):
             test = np.isin(pairs.orbit, boards.held_out_boards(self.size))
             parts = {"train": ~test, "test": test}
         else:
-            held = boards.held_out_solutions(self.size)
-            if not held.any():
+            held_out = boards.held_out_solutions(self.size)
+            if not held_out.any():
                 raise ValueError(
                     f"hold_out='solutions' needs solutions that are not rotated or mirrored images of each other, and "
-                    f"the {len(held)} of size={self.size} all are: choose size 5, 7 or 8, or hold_out='boards'"
+                    f"the {len(held_out)} of size={self.size} all are: choose size 5, 7 or 8, or hold_out='boards'"
                 )
-            held_completions = np.bincount(pairs.number, held[pairs.solution])[pairs.number]
+            held_completions = np.bincount(pairs.number, held_out[pairs.solution])[pairs.number]
             parts = {"train": held_completions == 0, "test": held_completions == pairs.completions}
         order = np.argsort(pairs.given, kind="stable")
         return {split: order[(eligible & part)[order]] for split, part in parts.items()}

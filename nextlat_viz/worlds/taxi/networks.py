@@ -92,8 +92,8 @@ def from_networkx(
         elif source != target:
             plain.add_edge(source, target, key="")
     if largest and len(plain):
-        kept = max(networkx.strongly_connected_components(plain), key=len)
-        plain.remove_nodes_from([node for node in plain if node not in kept])
+        component = max(networkx.strongly_connected_components(plain), key=len)
+        plain.remove_nodes_from([node for node in plain if node not in component])
     if merge:
         _merge(plain)
     nodes = tuple(str(node) for node in plain)
@@ -161,8 +161,8 @@ def _laid_out(turns: Int[np.ndarray, "nodes 8"]) -> tuple[Float[np.ndarray, " no
     places = np.round(np.vstack([np.zeros(2), solved]), 6)
     if len(np.unique(places, axis=0)) < count:
         graph = networkx.Graph(zip(source.tolist(), target.tolist(), strict=True))
-        drawn = networkx.spring_layout(graph, seed=0, scale=math.sqrt(count))
-        places = np.round([drawn[node] for node in range(count)], 2)
+        positions = networkx.spring_layout(graph, seed=0, scale=math.sqrt(count))
+        places = np.round([positions[node] for node in range(count)], 2)
     x, y = (places - (places.min(0) + places.max(0)) / 2).T
     return x, y
 
@@ -290,8 +290,8 @@ def _spread(bearing: Float[np.ndarray, " streets"]) -> Int[np.ndarray, " streets
 @cache
 def _cyclic_choices(streets: int) -> Int[np.ndarray, "choices streets"]:
     """All assignments of different octants to streets in clockwise order."""
-    chosen = itertools.combinations(range(len(COMPASS)), streets)
-    return np.array([octants[start:] + octants[:start] for octants in chosen for start in range(streets)])
+    subsets = itertools.combinations(range(len(COMPASS)), streets)
+    return np.array([octants[start:] + octants[:start] for octants in subsets for start in range(streets)])
 
 
 def _ambiguous(node: str, targets: Sequence[str], bearing: Float[np.ndarray, " streets"]) -> str:

@@ -153,8 +153,8 @@ class Rides:
             for first in range(0, self.n_nodes, goals):
                 destination, origin = np.nonzero(self.to_goal[first : first + goals] <= self.max_turns)
                 destination += first
-                chosen = (origin != destination) & (self.is_held_out(origin, destination) == (split == "test"))
-                parts.append((origin * self.n_nodes + destination)[chosen])
+                in_split = (origin != destination) & (self.is_held_out(origin, destination) == (split == "test"))
+                parts.append((origin * self.n_nodes + destination)[in_split])
             self._lists[split] = np.concatenate(parts)
         return self._lists[split]
 

@@ -147,8 +147,8 @@ class Streets:
         """Streets from their ``record``; a ValueError if it is not one."""
         fields = ("name", "nodes", "x", "y", "turns", "attribution")
         if set(record) != set(fields):
-            given = ", ".join(map(str, record)) or "none"
-            raise ValueError(f"a record of streets has the entries {', '.join(fields)}, got {given}")
+            entries = ", ".join(map(str, record)) or "none"
+            raise ValueError(f"a record of streets has the entries {', '.join(fields)}, got {entries}")
         if not isinstance(record["nodes"], list):
             raise ValueError(f"nodes of a record of streets must be a list of names, got {record['nodes']!r:.80}")
         try:

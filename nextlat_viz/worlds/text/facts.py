@@ -60,7 +60,7 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
     ['nobody', 'Tim']
     """
     texts = [(row, *_decoded(world, episodes, row)) for row in range(len(episodes))]
-    known = set(names_in(text for _, text, _ in texts) if names is None else names)
+    names = set(names_in(text for _, text, _ in texts) if names is None else names)
     shape = episodes.tokens.shape
     facts: dict[str, np.ndarray] = {
         "quotation_open": np.zeros(shape, bool),
@@ -72,7 +72,7 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
         for start, stop in _documents(episodes, row):
             before = int(ends[start - 1]) if start else 0
             tokens = slice(start, stop)
-            for name, values in _facts(text[before : ends[stop - 1]], ends[tokens] - before, known).items():
+            for name, values in _facts(text[before : ends[stop - 1]], ends[tokens] - before, names).items():
                 facts[name][row, tokens] = values
     return facts
 
@@ -97,7 +97,7 @@ def names_in(texts: Iterable[str]) -> list[str]:
     )
 
 
-def _facts(text: str, ends: Int[np.ndarray, " t"], known: set[str]) -> dict[str, np.ndarray]:
+def _facts(text: str, ends: Int[np.ndarray, " t"], names: set[str]) -> dict[str, np.ndarray]:
     """Compute the facts of one document of t tokens; token k ends before the character ``ends[k]``."""
     quoted, is_open = np.zeros(len(ends), bool), False
     for mark in _QUOTE.finditer(text):
@@ -111,7 +111,7 @@ def _facts(text: str, ends: Int[np.ndarray, " t"], known: set[str]) -> dict[str,
         first = last + 1
     name, count, read = np.full(len(ends), NOBODY, dtype=object), np.zeros(len(ends), np.int64), set()
     for word in _WORD.finditer(text):
-        if word[0] in known:
+        if word[0] in names:
             read.add(word[0])
             at = _token(ends, word.end() - 1)
             name[at:], count[at:] = word[0], len(read)

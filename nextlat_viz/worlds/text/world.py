@@ -251,12 +251,12 @@ def _packed(
     if not source.is_file:
         if not (sha256 and source.revision):
             source = replace(source, revision=corpus.latest(source))
-        known = sha256 or cache.recall(cache.key(**asdict(source)))
+        known_hash = sha256 or cache.recall(cache.key(**asdict(source)))
     else:
-        known = None if Path(source.name).expanduser().exists() and not outside.confined() else sha256
+        known_hash = None if Path(source.name).expanduser().exists() and not outside.confined() else sha256
     # The hash identifies the text, so a cached result is used without reading the source, which may be gone.
-    if known and (hit := cache.read(_entry(source, sizes, known))):
-        return hit, source, known
+    if known_hash and (hit := cache.read(_entry(source, sizes, known_hash))):
+        return hit, source, known_hash
     try:
         texts, digest = corpus.read_file(source) if source.is_file else corpus.read_dataset(source)
     except ValueError:
