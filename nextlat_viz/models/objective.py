@@ -150,7 +150,7 @@ class Objective(nn.Module, ABC):
         """Number of predictions that each term averages, to weight the pieces of a batch."""
 
     def following(self, batch: Batch, losses: dict[str, Tensor]) -> Batch | None:
-        """Return the batch of the next optimiser step on the same episodes; None, the default, where there is none.
+        """Return the batch of the next optimiser step on the same episodes; None, the default, if there is none.
 
         `losses` are those that the objective returned for `batch`.
         """

@@ -178,7 +178,7 @@ def call_for(run: Run, *, threads: int, parent: int | None) -> str:
 
 
 def train_run(call: str) -> None:
-    """Train one run; submitit calls this in a separate process. Errors are written to a text file beside the log."""
+    """Train one run; submitit calls this in a separate process. An error is written to a JSON file beside the log."""
     options = json.loads(call)
     # First: submitit ignores SIGTERM, and the imports below take seconds.
     _end_with(options["parent"])

@@ -84,7 +84,7 @@ def train(
     preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.config`.
     seed : initialises the weights and, with the step, draws the episodes.
     out : folder of the run; ``runs/<world>/<objective>/seed<seed>`` when not given.
-    accelerator, devices : as in Lightning Fabric; ``"auto"`` takes a GPU where there is one.
+    accelerator, devices : as in Lightning Fabric; ``"auto"`` takes a GPU if there is one.
     strategy : ``"auto"``, ``"ddp"`` or ``"fsdp"``. FSDP spreads weights over GPUs, for models too large for one.
     progress : show a progress bar with the loss and its floor.
     on_validation : called with each row of metrics as it is measured, and with the model (an

@@ -166,7 +166,7 @@ class Interrupts:
     """
 
     def __init__(self, devices: int) -> None:
-        self.asked = False
+        self.requested = False
         self.before = signal.getsignal(signal.SIGINT)
         main = threading.current_thread() is threading.main_thread()
         self.handles = devices == 1 and main and self.before is signal.default_int_handler
@@ -179,13 +179,13 @@ class Interrupts:
     def __exit__(self, kind: object, *exception: object) -> None:
         if self.handles:
             signal.signal(signal.SIGINT, self.before)
-        if self.asked and kind is None:
+        if self.requested and kind is None:
             raise KeyboardInterrupt("interrupted while the results were being written; they are complete")
 
     def _remember(self, number: int, frame: Any) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 def _take_steps(
@@ -236,7 +236,7 @@ def _take_steps(
             last = step == config.steps or (config.minutes is not None and fabric.broadcast(late))
             measures = step % config.validate_every == 0 or last
             # Read once: after a later Ctrl-C in this step, the state would be saved without the moments.
-            stops = interrupts.asked
+            stops = interrupts.requested
             saves = stops or (step % config.save_every == 0 and not last)
             if not (measures or saves or step in config.snapshots):
                 continue

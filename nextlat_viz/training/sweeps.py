@@ -65,8 +65,8 @@ def sweep(
     were interrupted and retries those that failed. If a run fails, the table has its error, and the others go on.
     The table is saved as ``sweep.csv`` in the sweep's folder after every run.
 
-    Runs are trained one after another in this process, or by `launcher` several at once in processes of their own,
-    with the same result.
+    Runs are trained one after another in this process, or by `launcher` several at once in separate processes, with the
+    same result.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def sweep(
         objective that does not read a field is trained once, without it.
     out : folder of the sweep; ``runs/sweeps/<world>`` when not given.
     accelerator, devices, strategy : as in :func:`train`.
-    launcher : ``"local"``, processes of this machine, each with one thread and, where there are any, one GPU; or
+    launcher : ``"local"``, processes of this machine, each with one thread and, if there are any, one GPU; or
         ``"slurm"``, a job of the cluster for each run. Both need ``pip install "nextlat-viz[cluster]"``. At Ctrl-C
         local processes save their state and end; jobs stay in the queue, and the same call comes back to them.
     workers : how many runs at once; by default as many as there are GPUs or cores here, and all on a cluster.

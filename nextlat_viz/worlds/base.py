@@ -39,7 +39,7 @@ class Episodes:
         The true state *after* the token at that position: index 0 is the state after the first token.
     loss_mask : bool array (episodes, positions), optional
         True where the token is scored; False on prompts and padding. All True by default. The first token of an
-        episode is scored only where a model reads a start token before it.
+        episode is scored only if the model reads a start token before it.
     length : int64 array (episodes,), optional
         Number of tokens before padding; all by default.
     targets : int64 array (episodes, positions), optional
@@ -233,7 +233,7 @@ class World(ABC):
         """
 
     def sample_held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
-        """Draw episodes to measure models on: of the split "test" where there is one."""
+        """Draw episodes to measure models on, from the split "test" if there is one."""
         return self.sample(n, length, seed, split="test" if "test" in self.splits else "train")
 
     @abstractmethod

@@ -100,7 +100,7 @@ def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> g
     figure = go.Figure(layout=drawing.layout(width, height))
     _draw_frame(figure, world)
     crowded = len(tree) > 200
-    # Smaller where the picture is narrower, as in a panel, so that dots do not cover the names of corners.
+    # Smaller in a narrow picture, such as in a panel, so that dots do not cover the names of corners.
     share = min(1.0, width / _WIDE)
     least, most = (3.5, 12.5) if crowded else (7, 26)
     size = share * (least + (most - least) * np.sqrt(tree.probability / tree.probability.max()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nextlat_viz.worlds.kernel import invert
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, PRONOUNS, THINGS, Tables, rules
 
 _Rows = Int[np.ndarray, " some"]
@@ -112,10 +113,7 @@ class Narrator:
 
     def choose(self, now: Telling, uniform: Float[np.ndarray, " stories"]) -> Int[np.ndarray, " stories"]:
         """Draw one choice for each story by inversion of ``uniform`` in [0, 1)."""
-        cumulative = self.law(now).cumsum(0)
-        total = cumulative[-1]
-        aim = np.minimum(uniform * total, np.nextafter(total, 0.0))
-        return (cumulative <= aim).sum(0)
+        return invert(self.law(now).cumsum(0).T, uniform)
 
     def matching(
         self, now: Telling, law: Float[np.ndarray, "choices stories"], token: Int[np.ndarray, " stories"]
