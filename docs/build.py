@@ -116,21 +116,21 @@ def run(job: tuple[Path, str, str]) -> str:
     cached = KEPT / f"{stem}-{key}.ipynb"
     started = time.process_time()
     if cached.exists():
-        ran = nbformat.read(cached, as_version=4)
+        executed = nbformat.read(cached, as_version=4)
     else:
         for old in KEPT.glob(f"{stem}-*"):
             old.unlink()
         home = Path(tempfile.mkdtemp())
         before = Path.cwd()
         os.chdir(home)
-        ran = cells.run(path, KEPT / "episodes", stem)
+        executed = cells.run(path, KEPT / "episodes", stem)
         os.chdir(before)
         shutil.rmtree(home)
-        nbformat.write(ran, cached)
+        nbformat.write(executed, cached)
     # Prose may be newer than the outputs.
-    for old, new in zip(ran.cells, notebook.cells, strict=True):
+    for old, new in zip(executed.cells, notebook.cells, strict=True):
         old.source = new.source
-    write(SOURCE / Path(place).with_suffix(".ipynb"), relinked(nbformat.writes(ran), path))
+    write(SOURCE / Path(place).with_suffix(".ipynb"), relinked(nbformat.writes(executed), path))
     return f"{place}: {time.process_time() - started:.0f} s of CPU"
 
 

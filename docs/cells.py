@@ -119,22 +119,22 @@ def _shell(episodes: Path | None, stem: str) -> Iterator[InteractiveShell]:
     def register(kind: type, html: Callable[[Any], str]) -> None:
         show.for_type(kind, lambda value: display({"text/html": html(value)}, raw=True))
 
-    register(go.Figure, drawn)
-    register(ipywidgets.Widget, still)
-    register(Plot, drawn)
-    register(EpisodeStepper, lambda stepper: _stepped(stepper, episodes, stem))
+    register(go.Figure, plot_html)
+    register(ipywidgets.Widget, widget_html)
+    register(Plot, plot_html)
+    register(EpisodeStepper, lambda stepper: _episode_frame(stepper, episodes, stem))
     try:
         yield shell
     finally:
         InteractiveShell.clear_instance()
 
 
-def drawn(figure: go.Figure) -> str:
+def plot_html(figure: go.Figure) -> str:
     """Return a figure as HTML for a page of the site, which has plotly.js."""
     return f'<div class="nlv-figure">{figure_html(go.Figure(figure.to_dict()), next(_NUMBERS))}</div>'
 
 
-def still(widget: ipywidgets.Widget) -> str:
+def widget_html(widget: ipywidgets.Widget) -> str:
     """Return the figures and the texts of a widget as HTML, without its controls."""
     note = f'<p class="nlv-note">{_LIVE}</p>' if isinstance(widget, Box) else ""
     return f'<div class="nlv-widget">{note}{"".join(_parts(widget))}</div>'
@@ -148,7 +148,7 @@ def _parts(widget: Any) -> Iterator[str]:
     elif isinstance(widget, Panel):
         yield from _panel(widget)
     elif isinstance(widget, Plot):
-        yield drawn(widget)
+        yield plot_html(widget)
     elif isinstance(widget, ipywidgets.HTML):
         yield f"<div>{widget.value}</div>" if widget.value else ""
     elif isinstance(widget, ipywidgets.RadioButtons):
@@ -161,16 +161,16 @@ def _parts(widget: Any) -> Iterator[str]:
 def _panel(panel: Panel) -> Iterator[str]:
     plot = panel.plot
     if plot is not None:
-        yield drawn(plot)
+        yield plot_html(plot)
     else:
         for child in panel.children:
             yield from _parts(child)
 
 
-def _stepped(stepper: EpisodeStepper, episodes: Path | None, stem: str) -> str:
+def _episode_frame(stepper: EpisodeStepper, episodes: Path | None, stem: str) -> str:
     """Write the page of the episode that the stepper shows, and return a frame that holds it."""
     if episodes is None:
-        return still(stepper)
+        return widget_html(stepper)
     page = episode_page(
         stepper.world, stepper.episode, kind=stepper._picture.value, title=stepper.world.name, gallery=True
     )
