@@ -19,7 +19,7 @@ _FEW, _LONG = 4, 64
 def parse_string(world: World, text: str) -> Int[np.ndarray, " tokens"]:
     """Convert a text to the tokens of a world.
 
-    Symbols may be separated by spaces or run together: then the longest is taken. Upper and lower case are the same. A
+    Symbols may be separated by spaces or run together: then the longest is taken. Letters may be upper or lower case. A
     world with a tokenizer takes any text.
 
     Raises
