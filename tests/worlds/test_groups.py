@@ -219,7 +219,7 @@ def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
         (lambda w: worlds.get("a5", generators="(12)"), r"unknown generator of 'a5': '\(12\)'\. Did you mean"),
         (
             lambda w: worlds.get("a5", generators=["(123)", "(132)"]),
-            r"generators \(123\), \(132\) generate 3 of the 60 elements of the group, but not '\(345\)': add a generator",
+            r"generators \(123\), \(132\) generate 3 of the 60 elements of the group, but not '\(345\)': add a gen",
         ),
         (lambda w: worlds.get("a5", generators=[]), "generators none generate 0 of the 60 elements"),
         (lambda w: worlds.get("a5", generators=["(123)"] * 2), r"generators must all differ, got \(123\), \(123\)"),
