@@ -1,22 +1,22 @@
-"""What self-speculative decoding saves: over our own decoding with a key-value cache, and over Hugging Face's.
+"""Speed of self-speculative decoding, compared with our decoding with a key-value cache and with Hugging Face's.
 
     python benchmarks/decode.py [repeats] [MODEL TEXTS]
 
 With the folder of a pretrained model and a file of texts, psi is added to it by `nlv.finetune`, in less than half an
 hour on one core, and kept in runs/bench. Otherwise the model is NextLat of 8 layers, width 256 (6 million weights), on
-stories, whose words are half of them certain; it is trained on the first call, in two minutes, and kept in runs/bench.
-Hugging Face then gets the same weights: a Llama of the same sizes is the same function, which is checked. There is no
-comparison with another, smaller model that drafts: there is none for these models.
+stories, where half of the words are certain; it is trained on the first call, in two minutes, and kept in runs/bench.
+Hugging Face then gets the same weights: a Llama of the same sizes is the same function, which is checked. Drafting by a
+separate smaller model is not compared: there is no such model.
 
-One row at a time, as a user waits for it, on one core, greedily and sampled. Everything is run in turn for each prompt,
-with other seeds in every repeat. Times are the process's own on its core, so that another process which takes turns on
-it is not counted; one that uses the memory still slows it down. Medians and quartiles are over repeats.
+One row at a time, as a user waits for it, on one core, greedily and sampled. All methods are timed in turn for each
+prompt, with other seeds in every repeat. Times are processor time, so that another process on the same core is not
+counted; one that uses the memory still slows it down. Medians and quartiles are over repeats.
 
 Columns: "by costs" is tokens per pass, where drafts, further tokens and passes over several tokens cost what
-`measure_costs` measures: the speed without the noise of the clock. "floor" is what the passes would take if drafts cost
-nothing and a pass over several tokens as much as over one: the bare transformer and its head, one token at a time, as
-often as there were passes. "adaptive" begins anew in every call; "adaptive, measured, kept" is one `Adaptive` with
-measured costs for all calls.
+`measure_costs` measures: the speed without the noise of the clock. "floor" is the time of the passes if drafts cost
+nothing and a pass over several tokens costs as much as one over a single token: the bare transformer and its head, one
+token at a time, once for every pass. "adaptive" begins anew in every call; "adaptive, measured, kept" is one `Adaptive`
+with measured costs for all calls.
 
 Goals: 1.5 times as fast as decoding with a cache, and adaptive drafting as fast as the best fixed length.
 
@@ -33,7 +33,7 @@ transformers' `generate` greedily and 1.54 (1.30 to 1.78) sampled; 1.57 and 1.27
 faster than theirs. Prompt lookup 0.79 and 0.80. Adaptive, kept, over the best fixed length, 2: 1.03 (0.96 to 1.03) and
 1.02 (1.00 to 1.10). Of single drafts 67 % are accepted greedily and 55 % sampled, of second ones 62 % and 54 %. The
 time is 12 to 13 % drafts, 73 to 79 % passes, 8 to 15 % the rest: free drafts would make it 1.82 and 1.45 times our own
-decoding, so that sampled it takes more accepted drafts to be 1.5 times as fast.
+decoding, so sampling can only be 1.5 times as fast if more drafts are accepted.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def llama(backbone: Transformer) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = backbone.config
-    its = LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=config.vocabulary_size,
             hidden_size=config.dim,
@@ -116,17 +116,17 @@ def llama(backbone: Transformer) -> Any:
             "post_attention_layernorm": block.mlp_norm.weight,
         }
         state |= {f"model.layers.{i}.{name}.weight": weight for name, weight in parts.items()}
-    its.load_state_dict(state)
-    return its
+    model.load_state_dict(state)
+    return model
 
 
 def ways(
     checkpoint: Any, prompts: np.ndarray, count: int, temperature: float, costs: DraftCosts
 ) -> dict[Any, Callable[[int, int], Any]]:
-    """Everything that is timed: each continues one prompt, by its number, with a seed."""
+    """Return the functions to time, by label: each continues the prompt of a number, with a seed."""
     is_theirs = not isinstance(checkpoint.network.backbone, Transformer)
     hf = checkpoint.model if is_theirs else llama(checkpoint.model.backbone)
-    kept = Adaptive(costs)
+    adaptive = Adaptive(costs)
 
     def theirs(i: int, seed: int, **options: Any) -> np.ndarray:
         torch.manual_seed(seed)
@@ -147,7 +147,7 @@ def ways(
         "transformers, prompt lookup": partial(theirs, prompt_lookup_num_tokens=3),
     }
     timed |= {draft: partial(ours, draft=draft) for draft in DRAFTS}
-    return timed | {KEPT: partial(ours, draft=kept)}
+    return timed | {KEPT: partial(ours, draft=adaptive)}
 
 
 def bare(checkpoint: Any, count: int) -> Callable[[], None]:
@@ -171,7 +171,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 class Stopwatch:
-    """Seconds spent in functions by name; those in a function that another calls are not the caller's."""
+    """Seconds spent in functions, by name; time in an inner function is not counted for its caller."""
 
     def __init__(self) -> None:
         self.seconds = {"draft": 0.0, "verify": 0.0, "rest": 0.0}
@@ -201,14 +201,14 @@ def breakdown(checkpoint: Any, run: Callable[[], Any]) -> dict[str, float]:
     watch, network = Stopwatch(), checkpoint.network
     make = speculation.make_drafter
 
-    def made(*arguments: Any) -> Any:
-        guess: Any = make(*arguments)
+    def make_timed(*arguments: Any) -> Any:
+        drafter: Any = make(*arguments)
         for name in ("read", "begin", "go_on"):
-            setattr(guess, name, watch.timed("draft", getattr(guess, name)))
-        return guess
+            setattr(drafter, name, watch.timed("draft", getattr(drafter, name)))
+        return drafter
 
     with ExitStack() as patches:
-        patches.enter_context(mock.patch.object(speculation, "make_drafter", made))
+        patches.enter_context(mock.patch.object(speculation, "make_drafter", make_timed))
         for part, name in ((network.backbone, "forward"), (network, "logits")):
             patches.enter_context(mock.patch.object(part, name, watch.timed("verify", getattr(part, name))))
         watch.stop()
@@ -218,10 +218,10 @@ def breakdown(checkpoint: Any, run: Callable[[], Any]) -> dict[str, float]:
     return watch.seconds
 
 
-def extra(made: Any, costs: DraftCosts) -> float:
-    """What the drafts of a run cost, in passes over one token."""
-    steps = made.proposed[0] if len(made.proposed) else 0
-    return float(steps * costs.start + made.drafted.sum() * (costs.draft + costs.verify))
+def extra(result: Any, costs: DraftCosts) -> float:
+    """Cost of the drafts of a run, in passes over one token."""
+    steps = result.proposed[0] if len(result.proposed) else 0
+    return float(steps * costs.start + result.drafted.sum() * (costs.draft + costs.verify))
 
 
 def ratio(times: list[float], others: list[float]) -> str:
@@ -265,14 +265,14 @@ def measure(checkpoint: Any, temperature: float, repeats: int) -> None:
         label, passes = f"draft {name}" if name in DRAFTS else name, 1.0
         drafted = accepted = by_costs = ""
         if name in drafting:
-            made = results[name]
-            steps = sum(row.steps.sum() for row in made)
+            rows = results[name]
+            steps = sum(row.steps.sum() for row in rows)
             drafted, accepted = (
-                f"{sum(getattr(row, kind).sum() for row in made) / steps:.2f}" for kind in ("drafted", "accepted")
+                f"{sum(getattr(row, kind).sum() for row in rows) / steps:.2f}" for kind in ("drafted", "accepted")
             )
-            tokens = len(made) * count
-            passes = sum(row.passes.sum() for row in made) / tokens
-            by_costs = f"{1 / (passes + sum(extra(row, costs) for row in made) / tokens):.2f}"
+            tokens = len(rows) * count
+            passes = sum(row.passes.sum() for row in rows) / tokens
+            by_costs = f"{1 / (passes + sum(extra(row, costs) for row in rows) / tokens):.2f}"
         share = statistics.median(floors) * passes / typical
         counts = f"{drafted:>9}{accepted:>10}{by_costs:>10}{share:7.0%}"
         speeds = f"{ratio(times, taken[PLAIN]):29}{ratio(times, taken[THEIRS])}"

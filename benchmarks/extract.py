@@ -1,20 +1,20 @@
-"""What extraction costs, beside the forward pass it cannot do without and beside other ways to read the same states.
+"""Speed and memory of extraction, compared with the bare forward pass and with other ways to read the same states.
 
     python benchmarks/extract.py [speed] [memory] [MODEL]
 
 Speed: tokens per second on one GPT-2-shaped model (random weights, 6 layers of width 384, 8,192 tokens), or on the
 Hugging Face model in a folder, all in one run, in turn, as a ratio to the floor. The floor is the bare forward pass up
 to the state that the output head reads, its results thrown away: nothing that reads states can be faster. Goal: at
-least 0.95 of it. Twice: of 4,096 tokens, where what every call costs counts (a hash of the weights, the layout of the
-file, opening it), and of 65,536, where what every token costs is left: a hash of the finished file, its writing, and
-memory for the states. That hash is printed too: it reads the file in its order, so it starts after the last row.
-`output_hidden_states` keeps every layer in memory as the tensors of one batch; TransformerLens is measured where it can
-be imported, on its own model of the same shape. Both run the output head, which extraction leaves out where
-probabilities of so many tokens are not kept; for Hugging Face it is measured without the head too.
+least 0.95 of it. There are two sizes. With 4,096 tokens the cost of a call counts: a hash of the weights, the layout of
+the file, opening it. With 65,536 the cost of a token is left: a hash of the finished file, its writing, and memory for
+the states. That hash is also timed alone: it reads the file in its order, so it starts after the last row.
+`output_hidden_states` keeps every layer in memory as the tensors of one batch; TransformerLens is measured if it can be
+imported, on its own model of the same shape. Both run the output head, which extraction leaves out if it does not keep
+probabilities of so many tokens; for Hugging Face it is measured without the head too.
 
-Memory: the most a process ever held (ru_maxrss) when 10,000, 100,000 and 1,000,000 rows go to disk, in processes of
-their own: flat but for the tokens, which the caller holds, and for hashing them. Opening the finished table loads its
-`obs`, about 125 bytes a row, which is printed separately.
+Memory: the peak (ru_maxrss) of a process that writes 10,000 rows to disk, of one that writes 100,000 and of one that
+writes 1,000,000. It is flat except for the tokens, which the caller holds, and for hashing them. Opening the finished
+table loads its `obs`, about 125 bytes a row, which is printed separately.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ import torch
 
 LAYERS, DIM, HEADS, VOCABULARY, CONTEXT = 6, 384, 6, 8_192, 128
 BATCH = 8
-# Episodes, and repeats of which the best counts.
+# Numbers of episodes, and of repeats; the best repeat counts.
 SIZES = {32: 5, 512: 2}
 FOLDER = next((word for word in sys.argv[1:] if Path(word, "config.json").is_file()), None)
 
 
-def given() -> Any:
-    """The model to read."""
+def model_to_read() -> Any:
+    """The Hugging Face model in the folder, or else a small one with random weights."""
     if FOLDER is None:
         return gpt2()
     from transformers import AutoModelForCausalLM
@@ -56,7 +56,7 @@ def gpt2() -> Any:
 
 
 def transformer_lens(folder: Path) -> Any | None:
-    """TransformerLens around a model of its own, of the same weights; None where it is not installed."""
+    """TransformerLens with its own copy of the GPT-2 model; None if it is not installed."""
     try:
         from transformer_lens.model_bridge import TransformerBridge
     except ImportError:
@@ -65,7 +65,7 @@ def transformer_lens(folder: Path) -> Any | None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    # It reads no text here, but does not start without a tokenizer that was saved somewhere.
+    # It reads no text here, but does not start without a saved tokenizer.
     words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     special = dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "a")
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
@@ -76,11 +76,11 @@ def transformer_lens(folder: Path) -> Any | None:
 
 
 def ways(folder: Path, episodes: int) -> dict[str, Callable[[], Any]]:
-    """Everything that is timed, each over the same tokens; of many tokens, only what extraction is judged by."""
+    """Return the functions to time, by label, all over the same tokens; with many episodes fewer functions."""
     from nextlat_viz.latents import extract
     from nextlat_viz.latents.store import _block
 
-    model = given()
+    model = model_to_read()
     tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (episodes, CONTEXT))
     batches = torch.from_numpy(tokens).split(BATCH)
     path = folder / "table.h5ad"
@@ -141,21 +141,21 @@ def speed() -> None:
         print(f"{episodes} x {CONTEXT} tokens, batches of {BATCH}, {threads} threads, best of {repeats}")
         floor = next(iter(timed))
         for name in timed:
-            # The best of several: what else the machine does is nobody's cost.
+            # The best of several repeats: it is least disturbed by other processes.
             ratios = [min(taken[floor]) / min(taken[name]) for taken in (wall, cpu)]
             print(
                 f"{name:46s}{tokens / min(wall[name]):10,.0f} tokens/s  {ratios[0]:5.2f} of the floor"
                 f"  {ratios[1]:5.2f} by processor time",
                 flush=True,
             )
-    model = given()
+    model = model_to_read()
     started = time.perf_counter()
     weights_of(model)
     print(f"every call hashes the weights once, which is in its time: {time.perf_counter() - started:.2f} s")
 
 
 def stream(rows: int, out: str) -> None:
-    """Write a table of so many rows and say what the process held at most, before and after."""
+    """Write a table of `rows` rows and print the peak memory of the process before, during and after."""
     from nextlat_viz.latents import extraction
 
     torch.manual_seed(0)
@@ -164,11 +164,11 @@ def stream(rows: int, out: str) -> None:
     extraction.extract(model, few, ["0", "1", "2"], progress=False, out=f"{out}.few.h5ad").file.close()
     ready = peak()
     tokens = np.random.default_rng(0).integers(0, 100, (rows // 50, 50))
-    held = {}
+    peaks = {}
     untouched = extraction.open_backed
 
     def opened(path: Path) -> Any:
-        held["written"] = peak()
+        peaks["written"] = peak()
         return untouched(path)
 
     extraction.open_backed = opened
@@ -176,12 +176,12 @@ def stream(rows: int, out: str) -> None:
     extraction.extract(model, tokens, ["0", "1", "2"], progress=False, out=out)
     took = time.perf_counter() - started
     size = Path(out).stat().st_size / 2**20
-    print(f"{rows:>10,} rows{size:9.1f} MiB on disk{ready:9.1f} before{held['written']:9.1f} MiB at most while writing"
+    print(f"{rows:>10,} rows{size:9.1f} MiB on disk{ready:9.1f} before{peaks['written']:9.1f} MiB at most while writing"
           f"{peak():9.1f} with the table opened{rows / took:12,.0f} rows/s")  # fmt: skip
 
 
 def peak() -> float:
-    """The most this process has held, in MiB."""
+    """Peak memory of this process, in MiB."""
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -196,10 +196,10 @@ def memory() -> None:
 
 
 if __name__ == "__main__":
-    asked = [word for word in sys.argv[1:] if word != FOLDER]
-    if asked[:1] == ["stream"]:
-        stream(int(asked[1]), asked[2])
+    words = [word for word in sys.argv[1:] if word != FOLDER]
+    if words[:1] == ["stream"]:
+        stream(int(words[1]), words[2])
     else:
         for name, measure in {"speed": speed, "memory": memory}.items():
-            if not asked or name in asked:
+            if not words or name in words:
                 measure()

@@ -1,4 +1,4 @@
-"""What fine-tuning a language model with NextLat changes in what a linear probe reads from its last hidden state.
+"""Does fine-tuning a language model with NextLat change what a linear probe reads from its last hidden state?
 
     python benchmarks/finetune.py MODEL TEXTS [SEED ...]
 
@@ -6,7 +6,7 @@ Targets, on the beginnings of held-out texts (`nlv.worlds.text_facts`): is a quo
 the sentence, who was named last, how many names were read. Each seed trains two models from the same weights, for the
 same steps on the same sequences: in mode "full" with NextLat, and with the next-token loss alone, because training on
 the texts changes what can be read too. Controls of every probe: shuffled labels, and the model with random weights.
-Runs are kept in runs/bench, so that another call goes on or only prints.
+Runs are kept in runs/bench: another call continues them, or only prints the table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nextlat_viz.hf.corpus import sequences
 LENGTH, TEXTS = 128, 200
 RECIPE: Any = {"mode": "full", "horizon": 1, "psi_width": 576, "batch_size": 4, "length": LENGTH, "decay_steps": 50}
 RECIPE |= {"learning_rate": 1e-3, "model_rate": 0.005, "held_out": 64, "validate_every": 360}
-# The model takes 60 steps in both; before them psi learns alone.
+# The model takes 60 steps in both; with NextLat, psi first learns alone for 300.
 OBJECTIVES: Any = {
     "next token": {"lambda_h": 0.0, "lambda_kl": 0.0, "steps": 60},
     "NextLat": {"lambda_h": 0.05, "lambda_kl": 0.1, "steps": 360, "psi_steps": 300},
@@ -52,7 +52,7 @@ def run(model: str, texts: str, name: str, seed: int, **other: Any) -> Any:
 
 
 def beginnings(base: Any, texts: str) -> Any:
-    """The beginnings of held-out texts: what is open in the middle of one cannot be computed from a later piece."""
+    """The beginnings of held-out texts: in a later piece, it is not known what was open when it starts."""
     shape = base.network.backbone.config
     held_out = sequences(Path(texts), shape, length=LENGTH, tokenizer=base.tokenizer, held_out=10**6).held_out
     # Pieces of a text follow each other, and only the last is shorter than the others.
@@ -90,8 +90,8 @@ def measure(model: str, texts: str, seeds: list[int], **other: Any) -> None:
         values = [getattr(probe, control) for probe in before.values()]
         print(f"{control:24s}" + "".join(f"{'' if value is None else f'{value:.3f}':>26s}" for value in values))
     line("before", before)
-    for (name, seed), one in tuned.items():
-        line(f"{name}, seed {seed}", scores(one, episodes, facts)[1])
+    for (name, seed), tuned_model in tuned.items():
+        line(f"{name}, seed {seed}", scores(tuned_model, episodes, facts)[1])
 
 
 if __name__ == "__main__":

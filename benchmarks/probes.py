@@ -1,18 +1,18 @@
-"""A sweep of linear probes, over a loop of scikit-learn's logistic regressions that read as well.
+"""Time a sweep of linear probes, compared with a loop of scikit-learn's logistic regressions that read as well.
 
 Both in the same run, in turn, as ratios:
 
     python benchmarks/probes.py [repeats]
 
 The latents are those of a tiny model, trained for 200 steps on stories of 48 words: 50,048 rows of width 64 at 6 sites,
-each to foretell the word 1 to 20 steps ahead, 120 probes in all. ``probe_sweep`` is timed whole, from splitting the
+each to predict the word 1 to 20 steps ahead, 120 probes in all. ``probe_sweep`` is timed whole, from splitting the
 episodes to its table of scores. Of the loop only the fits are timed, on rows that are standardised, in single
-precision and on one thread, as is fastest for it; and of the 120 only 6, one at every site, offsets from 1 to 20, from
-which the time of all is extrapolated in proportion. `LogisticRegression` comes with its defaults, C = 1 like ours, once
-as it stops after 100 iterations, with a warning, and once as it converges by its own tolerance (at most 1,000).
+precision and on one thread, which is fastest for it. Only 6 of the 120 are fitted, one at every site, with offsets from
+1 to 20; the time of all is extrapolated in proportion. `LogisticRegression` has its defaults, C = 1 like ours. It runs
+twice: until it stops after 100 iterations, with a warning, and until its own tolerance (at most 1,000 iterations).
 
-Time is the process's own on all its cores, so that another process which takes turns on them is not counted; the best
-of the repeats. By the clock the loop is given both cores, as if two processes shared it out without loss.
+Time is processor time on all cores, so that other processes are not counted; the best of the repeats. For times by the
+clock the loop is given both cores, as if two processes shared it without loss.
 
 The floor is arithmetic: the two matrix products, for logits and gradient, of as many passes over the rows as the sweep
 makes at least (six), at the speed this machine reaches on one of that shape, measured in between. Above it are the
@@ -60,10 +60,10 @@ def latents() -> AnnData:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What a call returns, its seconds by the clock and of processor time."""
+    """Return the result of a call, its seconds by the clock and its seconds of processor time."""
     started, worked = time.perf_counter(), time.process_time()
-    found = call()
-    return found, time.perf_counter() - started, time.process_time() - worked
+    result = call()
+    return result, time.perf_counter() - started, time.process_time() - worked
 
 
 def ours(table: AnnData) -> ProbeSweep:
@@ -90,7 +90,7 @@ class Loop:
             return LogisticRegression(max_iter=max_iter).fit(*self.fitted)
 
     def scores(self, model: LogisticRegression) -> tuple[float, float]:
-        """Held-out accuracy and cross-entropy, by the rule that the sweep has for classes never fitted."""
+        """Held-out accuracy and cross-entropy; classes that were never fitted count as in the sweep."""
         X, y = self.held_out
         p = np.zeros((len(X), 48))
         p[:, model.classes_] = model.predict_proba(X)
@@ -120,33 +120,33 @@ def main() -> None:
     fits: dict[tuple[int, tuple[str, int]], list[tuple[float, float]]] = {}
     models = {}
     for _ in range(repeats):
-        found, *seconds = timed(lambda: ours(table))
+        sweep, *seconds = timed(lambda: ours(table))
         sweeps.append(seconds)
         speed.append(product_speed(table.n_vars + 1, len(OFFSETS) * 48))
         for limit in LIMITS:
-            for each, loop in loops.items():
-                models[limit, each], clock, worked = timed(lambda loop=loop, limit=limit: loop(limit))
-                fits.setdefault((limit, each), []).append((clock, worked))
+            for key, loop in loops.items():
+                models[limit, key], clock, worked = timed(lambda loop=loop, limit=limit: loop(limit))
+                fits.setdefault((limit, key), []).append((clock, worked))
     clock, worked = np.min(sweeps, axis=0)
-    probes, scores = len(found.table), found.table.set_index(["site", "offset"])
+    probes, scores = len(sweep.table), sweep.table.set_index(["site", "offset"])
     print(f"sweep {worked:7.1f} s of processor time, {clock:6.1f} s by the clock")
     for limit in LIMITS:
         print(f"scikit-learn, max_iter={limit}")
         print(f"{'site':8}{'offset':>7}{'fit, s':>8}{'iterations':>11}   accuracy: it, sweep       nats: it, sweep")
-        apart = []
-        for each, loop in loops.items():
-            mine, model = scores.loc[each], models[limit, each]
+        differences = []
+        for key, loop in loops.items():
+            row, model = scores.loc[key], models[limit, key]
             accuracy, loss = loop.scores(model)
-            apart.append((mine["accuracy"] - accuracy, mine["value"] - loss))
-            print(f"{each[0]:8}{each[1]:7}{min(w for _, w in fits[limit, each]):8.2f}{model.n_iter_[0]:11}"
-                  f"{accuracy:14.4f}  {mine['accuracy']:.4f}{loss:15.4f}  {mine['value']:.4f}")  # fmt: skip
-        by_clock, by_work = probes * np.mean([np.min(fits[limit, each], axis=0) for each in loops], axis=0)
-        points, nats = np.array(apart).T
+            differences.append((row["accuracy"] - accuracy, row["value"] - loss))
+            print(f"{key[0]:8}{key[1]:7}{min(w for _, w in fits[limit, key]):8.2f}{model.n_iter_[0]:11}"
+                  f"{accuracy:14.4f}  {row['accuracy']:.4f}{loss:15.4f}  {row['value']:.4f}")  # fmt: skip
+        by_clock, by_work = probes * np.mean([np.min(fits[limit, key], axis=0) for key in loops], axis=0)
+        points, nats = np.array(differences).T
         print(f"loop  {by_work:7.1f} s of processor time, {by_clock / 2:6.1f} s by the clock on two cores; from 6 fits")
         print(f"ratio {by_work / worked:7.1f} by processor time, {by_clock / 2 / clock:.1f} by the clock; goal 20")
         print(f"sweep minus loop: accuracy {100 * points.min():+.2f} to {100 * points.max():+.2f} points (goal: within "
               f"0.5), cross-entropy {nats.min():+.4f} to {nats.max():+.4f} nats", flush=True)  # fmt: skip
-    floor = EPOCHS * 4 * float(found.table["fitted"].mean()) * (table.n_vars + 1) * 48 * probes / max(speed)
+    floor = EPOCHS * 4 * float(sweep.table["fitted"].mean()) * (table.n_vars + 1) * 48 * probes / max(speed)
     print(f"floor {floor:7.1f} s of processor time: products at {max(speed) / 1e9:.0f} GFLOP/s; the sweep takes "
           f"{worked / floor:.1f} times that")  # fmt: skip
 

@@ -2,9 +2,9 @@
 
     python benchmarks/studio.py [another checkout]
 
-A step is from the press of an arrow key to the last change that it makes in any panel in sight, on the page, frame
-included. With another checkout, such as a git worktree of an older commit, both are open and take turns. The load of
-the machine stands beside the numbers: on a busy one, read the ratios.
+A step takes from the press of an arrow key to the last change that it makes in a visible panel, frame included. With
+another checkout, such as a git worktree of an older commit, both are open and take turns. The load of the machine is
+printed beside the numbers: on a busy one, read the ratios.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIRST = """async limit => {
     }
     return null;
 }"""
-# Every change in the studio, and every drawing of a figure, which changes no element where it is WebGL.
+# Every change in the studio, and every drawing of a figure: a WebGL figure changes without any change of elements.
 WATCH = """() => {
     const studio = document.querySelector(".nlv-studio");
     const seen = () => requestAnimationFrame(() => setTimeout(() => { window.last = performance.now(); }));

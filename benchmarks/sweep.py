@@ -1,12 +1,12 @@
-"""How many runs an hour a sweep trains: one after another, and several at once in processes of their own.
+"""Runs per hour of a sweep: one after another, and several at once in separate processes.
 
     python benchmarks/sweep.py [workers] [pairs] [steps]
 
 Both in the same run, in turn: the command `nextlat-viz sweep` of as many runs as workers (NextLat on RRXOR, preset
-tiny, all of its 4,000 steps, a seed each), timed from its start to its end, with one thread in each process. Starting
-Python and importing torch is inside: once where runs are trained one after another, once more for each process where
-they are not. So long runs gain more than these, and short ones less. "All threads" is the sweep one after another as
-it comes, with as many threads as the machine has cores.
+tiny, all of its 4,000 steps, a seed each), timed from its start to its end, with one thread in each process. The time
+includes starting Python and importing torch: once for runs one after another, once more per process for several at
+once. So longer runs gain more than these, and shorter ones less. "All threads" is the default: one run after another,
+with as many threads as the machine has cores.
 
 Goal: two runs at once on two cores are at least 1.7 times as many runs an hour. Met in the one pair measured on two
 cores: 2 runs in 419 s one after another with one thread, 256 s with all threads, and 196 s at once, which is 2.1 and

@@ -1,4 +1,4 @@
-"""What a training step costs: every objective over next-token prediction, and ours over x-transformers' at equal sizes.
+"""Time a training step: every objective compared with next-token prediction, and ours with x-transformers' equals.
 
 All in the same run, in turn, on one core, as ratios:
 
@@ -8,15 +8,15 @@ A step is loss, gradient and AdamW on 16 rows of 64 tokens, for a backbone of 4 
 352 and psi of 128, with a vocabulary of 1,000 and with one of 2, as RRXOR has. x-transformers' decoder is given the
 same sizes, rotary positions, RMSNorm and SwiGLU; its attention as it comes and as PyTorch's fused one ("flash").
 
-Time is the process's own on its core, so that another process which takes turns on it is not counted.
+Time is processor time, so that another process on the same core is not counted.
 
 The floor is arithmetic: the step's matrix products (counted by torch, attention's left out: six times the weights,
 for each token) at the speed this machine reaches on one of 1024 x 512 x 512, measured in between. Above it are
 attention, softmaxes, normalisation, rotations, SwiGLU and AdamW, each a kernel or more that reads and writes memory;
 "compiled" is with torch.compile, which fuses most of them, as `compile=True` does in training.
 
-A recursive model takes several optimiser steps on a batch, so its row is compared with the forward and backward passes
-through its network that they need, and nothing else: no loss, no AdamW.
+A recursive model takes several optimiser steps on a batch. So its row is compared with the forward and backward passes
+of these steps alone, without loss and AdamW.
 
 Goals: NextLat with d=1 costs at most 1.25 next-token steps, and ours are 1.5 times as fast as x-transformers'. The
 first is met. The second is not: theirs take twice the floor they share with ours, so ours would have to come within
@@ -61,7 +61,7 @@ OURS = {
     "NextLat d=1, compiled": ("nextlat", {"horizon": 1, "psi_width": PSI_WIDTH}),
     RECURSIVE: ("dis", {}),
 }
-# Each of theirs, and the one of ours that does the same.
+# Models of x-transformers, and ours that do the same.
 SAME = {
     "x-transformers": BASE,
     "x-transformers, flash": BASE,
@@ -120,7 +120,7 @@ def theirs(name: str, tokens: Tensor, vocabulary: int) -> Callable[[], None]:
     )
     net = TransformerWrapper(num_tokens=vocabulary, max_seq_len=LENGTH + 1, use_abs_pos_emb=False, attn_layers=decoder)
     if "NextLat" in name:
-        # As many places as ours has; without its own weighing of the steps, which the paper does not have.
+        # Without its weighting of the steps, which the paper does not have.
         wrapper = NextLatentWrapper(net, dim=DIM, dynamics_hidden_dim=PSI_WIDTH, dynamic_rollout_loss_weight=False)
         return step(wrapper, lambda: wrapper(tokens[:, :-1]))
     return step(net, lambda: F.cross_entropy(net(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten()))
@@ -145,8 +145,8 @@ def ours(name: str, tokens: Tensor, vocabulary: int) -> Callable[[], None]:
     batch = Batch(tokens[:, :-1], tokens[:, 1:], everywhere, everywhere)
     if name == RECURSIVE:
         return recursion(objective, batch)
-    called = torch.compile(objective) if name.endswith("compiled") else objective
-    return step(objective, lambda: called(batch)["loss"])
+    function = torch.compile(objective) if name.endswith("compiled") else objective
+    return step(objective, lambda: function(batch)["loss"])
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -1,6 +1,6 @@
 """Time the cloud, the live plot, plotly's FigureWidget and jupyter-scatter: draw, recolour, move a cursor, select.
 
-In a real JupyterLab in Chromium, each on a page and a kernel of its own, in one run:
+In a real JupyterLab in Chromium, each on its own page and kernel, in one run:
 
     python benchmarks/widgets.py [sizes]        # default 2000 100000 1000000
 
@@ -43,7 +43,7 @@ answers = []
 def answered(*what):
     answers.append(time.time())
 """
-# What the two plotly widgets share.
+# Code that the two plotly widgets share.
 PLOTLY = """
 import plotly.graph_objects as go
 scale = [[edge / 8, color] for i, color in enumerate(palette) for edge in (i, i + 1)]
@@ -96,8 +96,8 @@ import jscatter, pandas as pd
 def show():
     global scatter
     table = pd.DataFrame({"x": places[:, 0], "y": places[:, 1]})
-    for name, one in zip("abcde", [codes, *others]):
-        table[name] = pd.Categorical(one)
+    for name, values in zip("abcde", [codes, *others]):
+        table[name] = pd.Categorical(values)
     scatter = jscatter.Scatter(data=table, x="x", y="y", color_by="a", color_map=palette, height=420)
     scatter.lasso(type="rectangle")
     scatter.mouse("lasso")
@@ -109,7 +109,7 @@ def step(i):
     scatter.selection(path[10 * i : 10 * i + 1])
 """,
 }
-# What all canvases show, as a sum, and how many pixels have a colour.
+# A checksum of all canvases, and the number of their pixels that have a colour.
 LOOK = """() => {
     const scratch = document.createElement("canvas"), pen = scratch.getContext("2d", {willReadFrequently: true});
     let took = 0;
@@ -196,11 +196,11 @@ def measure(opened: Notebook, kind: str, n: int, repeats: int) -> dict[str, list
     taken["click"] = [answer(opened, middle, 0)]
     page.evaluate(REST, LIMIT / 4)
     taken["box"] = [answer(opened, middle, 60)]
-    return {task: [one for one in times if one is not None] for task, times in taken.items()}
+    return {task: [seconds for seconds in times if seconds is not None] for task, times in taken.items()}
 
 
 def answer(opened: Notebook, at: tuple[float, float], size: int) -> float | None:
-    """Seconds from the release of a mouse that drew a box of that size, 0 for a click, to Python."""
+    """Seconds from the release of the mouse, after drawing a box of a size (0: a click), to the call in Python."""
     opened.kernel("None", setup="answers.clear()")
     mouse = opened.page.mouse
     try:
@@ -246,7 +246,7 @@ def main() -> None:
 
 
 def report(n: int, taken: dict[str, dict[str, list[float]]]) -> None:
-    """Medians in seconds, and how many times as long as the cloud."""
+    """Print medians in seconds, and as multiples of the cloud's."""
     print(f"\n{n:,} points" + "".join(f"{task:>22}" for task in TASKS))
     middles = {
         kind: {task: statistics.median(times[task]) if times[task] else None for task in TASKS}
@@ -255,13 +255,13 @@ def report(n: int, taken: dict[str, dict[str, list[float]]]) -> None:
     for kind, values in middles.items():
         line = f"{kind:{len(f'{n:,} points')}}"
         for task in TASKS:
-            value, own = values[task], middles["Cloud"][task]
-            said = "not in time" if value is None else f"{value:.3f} s"
-            times = f" ({value / own:6.1f} x)" if value is not None and own else ""
-            line += f"{said + times:>22}"
+            value, cloud = values[task], middles["Cloud"][task]
+            text = "not in time" if value is None else f"{value:.3f} s"
+            text += f" ({value / cloud:6.1f} x)" if value is not None and cloud else ""
+            line += f"{text:>22}"
         print(line, flush=True)
     for kind, times in taken.items():
-        print(f"  all of {kind}: { ({task: [round(one, 3) for one in values] for task, values in times.items()}) }")
+        print(f"  all of {kind}: { ({task: [round(value, 3) for value in values] for task, values in times.items()}) }")
 
 
 if __name__ == "__main__":

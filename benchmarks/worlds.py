@@ -47,7 +47,7 @@ def plain_generator(name: str) -> Callable[[int, int], Iterator[list[int]]]:
 
 
 def speed(some_tokens: Callable[[], int]) -> float:
-    """Tokens per second of one measurement, over as many calls as it takes."""
+    """Tokens per second of one measurement, over enough calls to last `AT_LEAST` seconds."""
     tokens = 0
     started = time.perf_counter()
     while (took := time.perf_counter() - started) < AT_LEAST:
@@ -93,11 +93,11 @@ def ratio(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or sorted(path.stem for path in PLAIN.glob("*.py") if path.stem != "text")
+    names = sys.argv[1:] or sorted(path.stem for path in PLAIN.glob("*.py") if path.stem != "text")
     floor = copy_speed() / BYTES_PER_TOKEN
     print(f"memory floor: {floor / 1e6:,.0f} M tokens/s")
     print(f"{'world':12} {'bare':>12} {'with states':>12} {'plain':>12} {'ratio':>7} {'of floor':>9}   every ratio")
-    for name in chosen:
+    for name in names:
         bare, full, slow = measure(name)
         ratios = [fast / plain for fast, plain in zip(bare, slow, strict=True) if plain]
         typical = [statistics.median(speeds) for speeds in (bare, full, slow)]

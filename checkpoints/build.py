@@ -5,9 +5,9 @@
     python checkpoints/build.py --list              what there is, with the minutes each took
     python checkpoints/build.py --no-train          only measures what is not in the results; with --again, any measure
 
-Trains the models with the commands their cards state, in `runs/shipped`: finished runs are taken as they are, and an
+Trains the models in `runs/shipped` with the commands on their cards: finished runs are used as they are, and an
 interrupted one continues. Then copies weights, cards and curves here, lays out the projections that the quickstart
-shows, and adds to `results.csv` what is not in it: all measures of new weights, and new measures of all models.
+shows, and adds what is missing to `results.csv`: all measures of new weights, and new measures of all models.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ OBJECTIVES = ("next_token", "nextlat")
 KEPT = ("card.json", "model.safetensors", "metrics.csv", "tokenizer.json", "snapshots/*.safetensors")
 # The option is --list; a variable of that name would hide Python's own.
 Show = Annotated[bool, tyro.conf.arg(name="list")]
-# Whose UMAPs are kept, and whether of every layer and snapshot; otherwise of the final hidden state alone.
+# Worlds whose UMAPs are kept: True for those of every layer and snapshot, False for the final hidden state alone.
 PROJECTED = {"rrxor": True, "mess3": True, "z1r": False, "path_star": False, "s3": False, "taxi_grid": False}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained for a folder of models: `title` is the world's, if the folder's name does not say it all.
+    """How the models of a folder are trained, each of the `objectives` with `seeds` seeds.
 
-    `seeds` is how many there are of each of the `objectives`. `snapshots` are of seed 0, by objective; `overrides`
-    change the preset `tiny`, the same for all objectives, and `own` those of an objective. `variants` are further
-    models by the name of their folder: an objective and what changes in it, such as the horizon. `note` is for the
-    card: what the data is. `file` has to be in the current folder.
+    `title` is the world's, if it is not the name of the folder. `overrides` change the preset `tiny` for all
+    objectives, `own` for one. `snapshots` are those of seed 0, by objective. `variants` are further models by the name
+    of their folder: an objective and its changes, such as the horizon. `note` describes the data on the card. `file`
+    must be in the current folder.
     """
 
     title: str = ""
@@ -155,7 +155,7 @@ RECIPES = {
 
 
 def runs() -> list[str]:
-    """Names of all models, such as ``rrxor/nextlat/seed0``, the objectives of a seed together."""
+    """Names of all models, such as ``rrxor/nextlat/seed0``; the objectives of a seed follow each other."""
     return [
         f"{folder}/{model}/seed{seed}"
         for folder, recipe in RECIPES.items()
@@ -164,17 +164,17 @@ def runs() -> list[str]:
     ]
 
 
-def chosen(names: tuple[str, ...]) -> list[str]:
-    """The models that a name, or the beginning of one, stands for; all for no names."""
-    every = runs()
+def select(names: tuple[str, ...]) -> list[str]:
+    """The models with these names, or in these folders; all without names."""
+    models = runs()
     for name in names:
-        if not any(f"{run}/".startswith(f"{name.strip('/')}/") for run in every):
+        if not any(f"{run}/".startswith(f"{name.strip('/')}/") for run in models):
             raise SystemExit(f"no shipped model is called {name!r}: see python checkpoints/build.py --list")
-    return [run for run in every if not names or any(f"{run}/".startswith(f"{n.strip('/')}/") for n in names)]
+    return [run for run in models if not names or any(f"{run}/".startswith(f"{n.strip('/')}/") for n in names)]
 
 
 def minutes(run: str) -> float | None:
-    """Minutes that the shipped model took to train, on one core; None where none is shipped yet."""
+    """Minutes that the shipped model took to train, on one core; None if it is not shipped yet."""
     from nextlat_viz.errors import CheckpointError
     from nextlat_viz.training.card import Card, read_card
 
@@ -213,14 +213,13 @@ def copy(run: str) -> None:
             shutil.copyfile(source, destination)
     recipe = RECIPES[run.rsplit("/", 2)[0]]
     if recipe.variants or recipe.note:
-        # Runs of one objective have one name, and a run does not know what its data is.
-        card = read_card(target, Card)
-        named = card.model_copy(update={"name": run, "note": recipe.note})
-        io.write(target / CARD, named.signed().model_dump_json(indent=2))
+        # The card of a run has the same name for all variants of an objective, and no note about the data.
+        card = read_card(target, Card).model_copy(update={"name": run, "note": recipe.note})
+        io.write(target / CARD, card.signed().model_dump_json(indent=2))
 
 
 def lay_out() -> None:
-    """Keep the UMAPs that notebooks show of the first pair of each world."""
+    """Compute and keep the UMAPs that notebooks show: those of seed 0 of both objectives of each world."""
     import nextlat_viz as nlv
     from nextlat_viz import latents
     from nextlat_viz.analysis import ProjectionCache, project
@@ -243,26 +242,26 @@ def lay_out() -> None:
 
 
 def missing(results: pd.DataFrame, models: Sequence[Checkpoint], again: Sequence[str]) -> dict[str, list[Checkpoint]]:
-    """The models that each measure is to be taken of: those without results, and all for the measures `again`."""
+    """Models that each measure must be taken of: those without results, and all models for the measures `again`."""
     from nextlat_viz.analysis import measure
 
-    known = set(zip(results["measure"], results["weights_sha256"], strict=True))
+    done = set(zip(results["measure"], results["weights_sha256"], strict=True))
     names = {model.weights_sha256: measure.battery(model) for model in models}
-    if strange := set(again).difference(*names.values()):
-        raise SystemExit(f"--again: {min(strange)!r} is no measure of a shipped model: see nextlat-viz evaluate --help")
-    lacking = {
+    if unknown := set(again).difference(*names.values()):
+        raise SystemExit(f"--again: {min(unknown)!r} is no measure of a shipped model: see nextlat-viz evaluate --help")
+    models_of = {
         name: [
             model
             for model in models
-            if name in names[model.weights_sha256] and (name in again or (name, model.weights_sha256) not in known)
+            if name in names[model.weights_sha256] and (name in again or (name, model.weights_sha256) not in done)
         ]
         for name in measure.battery()
     }
-    return {name: chosen for name, chosen in lacking.items() if chosen}
+    return {name: lacking for name, lacking in models_of.items() if lacking}
 
 
 def measured(results: pd.DataFrame, models: Sequence[Checkpoint], again: Sequence[str] = ()) -> pd.DataFrame:
-    """The results, all of them text, with those that were missing, and without those of models that are gone."""
+    """The results as text, with those that were missing and without those of models that no longer exist."""
     import pandas as pd
 
     from nextlat_viz.analysis import measure
@@ -272,14 +271,14 @@ def measured(results: pd.DataFrame, models: Sequence[Checkpoint], again: Sequenc
     def pairs(table: pd.DataFrame) -> list[tuple[str, str]]:
         return list(zip(table["measure"], table["weights_sha256"], strict=True))
 
-    lacking = missing(results, models, again)
-    replaced = {(name, model.weights_sha256) for name, chosen in lacking.items() for model in chosen}
-    taken = [results[[pair not in replaced for pair in pairs(results)]]]
-    for name, chosen in lacking.items():
-        evaluation = measure.evaluate(chosen, [name], out=None if name in again else RUNS / "evaluation")
-        taken.append(as_text(table_bytes(evaluation.table, measure.RESULTS)))
-    table = pd.concat(taken, ignore_index=True).fillna("")
-    # In the order, and with the names of worlds, of one evaluation of all models.
+    models_of = missing(results, models, again)
+    replaced = {(name, model.weights_sha256) for name, lacking in models_of.items() for model in lacking}
+    tables = [results[[pair not in replaced for pair in pairs(results)]]]
+    for name, lacking in models_of.items():
+        evaluation = measure.evaluate(lacking, [name], out=None if name in again else RUNS / "evaluation")
+        tables.append(as_text(table_bytes(evaluation.table, measure.RESULTS)))
+    table = pd.concat(tables, ignore_index=True).fillna("")
+    # The order of rows and the names of worlds are those of one evaluation of all models.
     weights = [model.weights_sha256 for model in models]
     order = {pair: place for place, pair in enumerate((name, sha) for name in measure.battery() for sha in weights)}
     labels = dict(zip(weights, world_labels(models), strict=True))
@@ -291,7 +290,7 @@ def measured(results: pd.DataFrame, models: Sequence[Checkpoint], again: Sequenc
 
 
 def as_text(content: bytes) -> pd.DataFrame:
-    """A table of results as it is written: what is kept must stay the same to the last digit."""
+    """Read a table of results without converting it: kept results must stay the same to the last digit."""
     import pandas as pd
 
     return pd.read_csv(text_io.BytesIO(content), dtype=str, keep_default_na=False)
@@ -305,7 +304,7 @@ def main(
     train: bool = True,
     show: Show = False,
 ) -> None:
-    """Train the shipped models again, or some of them, and measure what is not in the results.
+    """Train all or some of the shipped models again, and measure what is not in the results.
 
     Parameters
     ----------
@@ -314,18 +313,19 @@ def main(
     workers
         models trained at a time, one thread each
     again
-        measures to take again of all models, such as path_accuracy, whose code has changed
+        measures to take again of all models because their code has changed, such as path_accuracy
     train
         train the models and copy them here; otherwise only measure those that are here
     show
         only show the models, with the minutes each took
     """
-    selected = chosen(names)
-    took = {run: minutes(run) for run in selected}
-    for run, time in took.items():
+    selected = select(names)
+    durations = {run: minutes(run) for run in selected}
+    for run, time in durations.items():
         done = " (finished)" if (RUNS / run / "card.json").exists() else ""
         print(f"{run:32} {'not shipped yet' if time is None else f'{time:5.1f} min'}{done}")
-    print(f"{len(selected)} models, about {sum(filter(None, took.values())) / workers:.0f} min with {workers} workers")
+    total = sum(filter(None, durations.values())) / workers
+    print(f"{len(selected)} models, about {total:.0f} min with {workers} workers")
     if show:
         return
     for folder in dict.fromkeys(run.rsplit("/", 2)[0] for run in selected):

@@ -1,7 +1,7 @@
-"""Build the documentation site: `make docs`. Sources and everything made on the way go into build/.
+"""Build the documentation site: `make docs`. Sources and all intermediate files go into build/.
 
-The cells of pages and notebooks are run first, each file in a process of its own that is forked from this one, so that
-heavy packages are imported once. Their outputs are kept, and used again until code changes.
+The cells of pages and notebooks are run first, each file in its own process, forked from this one so that heavy
+packages are imported once. Their outputs are kept, and used again until code changes.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def assemble() -> list[tuple[Path, str]]:
         else:
             write(SOURCE / place, path.read_bytes())
     write(STATIC / "plotly.min.js", get_plotlyjs().encode())
-    made = Path(tempfile.mkdtemp())
-    reference.write(made)
-    for path in made.iterdir():
+    pages = Path(tempfile.mkdtemp())
+    reference.write(pages)
+    for path in pages.iterdir():
         places.add(SOURCE / "api" / path.name)
         write(SOURCE / "api" / path.name, path.read_bytes())
-    shutil.rmtree(made)
+    shutil.rmtree(pages)
     places |= {SOURCE / Path(place).with_suffix(".ipynb") for _, place in with_cells} | {
         SOURCE / "_static/plotly.min.js"
     }
@@ -79,19 +79,19 @@ def has_cells(path: Path) -> bool:
 
 
 def relinked(text: str, path: Path) -> bytes:
-    """Lead links of a source to where their targets are in the site: pages with cells become notebooks there."""
+    """Rewrite the links of a source for the site, where pages with cells are notebooks."""
 
-    def lead(match: re.Match[str]) -> str:
+    def rewrite(match: re.Match[str]) -> str:
         target = match[1]
         if has_cells((path.parent / target).resolve()):
             target = f"{target.removesuffix('.md').removesuffix('.ipynb')}.ipynb"
         return f"]({target.replace('../docs/', '../')}"
 
-    return re.sub(r"\]\(([\w./]+\.(?:md|ipynb))(?=[)#])", lead, text).encode()
+    return re.sub(r"\]\(([\w./]+\.(?:md|ipynb))(?=[)#])", rewrite, text).encode()
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file where it differs, so that Sphinx reads again only what has changed."""
+    """Write a file if its content differs, so that Sphinx reads again only what has changed."""
     if not path.exists() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -107,35 +107,35 @@ def package_hash() -> str:
 
 
 def run(job: tuple[Path, str, str]) -> str:
-    """Run the cells of a file, or read what they gave before, and write the notebook that Sphinx reads."""
+    """Run the cells of a file, or read their kept outputs, and write the notebook that Sphinx reads."""
     path, place, package = job
     notebook = cells.read(path)
     stem = place.rpartition(".")[0].replace("/", "-")
     code = json.dumps([[cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells])
     key = hashlib.sha256(f"{package}{code}".encode()).hexdigest()[:20]
-    kept = KEPT / f"{stem}-{key}.ipynb"
+    cached = KEPT / f"{stem}-{key}.ipynb"
     started = time.process_time()
-    if kept.exists():
-        ran = nbformat.read(kept, as_version=4)
+    if cached.exists():
+        executed = nbformat.read(cached, as_version=4)
     else:
         for old in KEPT.glob(f"{stem}-*"):
             old.unlink()
         home = Path(tempfile.mkdtemp())
         before = Path.cwd()
         os.chdir(home)
-        ran = cells.run(path, KEPT / "episodes", stem)
+        executed = cells.run(path, KEPT / "episodes", stem)
         os.chdir(before)
         shutil.rmtree(home)
-        nbformat.write(ran, kept)
+        nbformat.write(executed, cached)
     # Prose may be newer than the outputs.
-    for old, new in zip(ran.cells, notebook.cells, strict=True):
+    for old, new in zip(executed.cells, notebook.cells, strict=True):
         old.source = new.source
-    write(SOURCE / Path(place).with_suffix(".ipynb"), relinked(nbformat.writes(ran), path))
+    write(SOURCE / Path(place).with_suffix(".ipynb"), relinked(nbformat.writes(executed), path))
     return f"{place}: {time.process_time() - started:.0f} s of CPU"
 
 
 def main() -> int:
-    """Build the site; the exit status of Sphinx, or 1 where a cell fails."""
+    """Build the site; return the exit status of Sphinx, or 1 if a cell fails."""
     KEPT.mkdir(parents=True, exist_ok=True)
     package = package_hash()
     jobs = [(path, place, package) for path, place in assemble()]

@@ -1,4 +1,4 @@
-"""Run the cells of a page or a notebook, and keep what they show in a form that needs no running kernel.
+"""Run the cells of a page or a notebook, and keep their outputs in a form that needs no running kernel.
 
 Cells run in this process without an event loop, so that every widget is complete when its cell ends. A page of the site
 is MyST Markdown with ``{code-cell}`` blocks; a notebook is an ``.ipynb`` file.
@@ -32,7 +32,7 @@ from nextlat_viz.pages import episode_page
 from nextlat_viz.pages.page import figure_html
 
 _NUMBERS = itertools.count()
-_LIVE = "A widget: in a notebook it has controls and follows the others. Here is what it shows first."
+_LIVE = "A widget. In a notebook it has controls and follows the other widgets; here it is as it opens."
 _HEIGHT = 690  # pixels of a page of an episode
 _TRAIN = re.compile(r"\bsteps=[\d_]+")
 
@@ -52,14 +52,14 @@ def code(path: Path) -> list[str]:
 def run(
     path: Path, episodes: Path | None = None, stem: str = "", *, quick: bool = False, leave_out: Collection[str] = ()
 ) -> nbformat.NotebookNode:
-    """Run the cells in the present folder and return the notebook with their outputs.
+    """Run the cells in the current folder and return the notebook with their outputs.
 
     Parameters
     ----------
     path : path
         Of a page or a notebook.
     episodes : folder, optional
-        For the pages of episodes to step through, which go beside the site's pages; their names begin with `stem`.
+        Where to write pages of episodes to step through; their names begin with `stem`.
     quick : bool
         Train for two steps wherever a cell says ``steps=``.
     leave_out : several str, optional
@@ -68,7 +68,7 @@ def run(
     Raises
     ------
     RuntimeError
-        When a cell fails that has no tag ``raises-exception``; names the page and shows the cell.
+        If a cell without the tag ``raises-exception`` fails; names the page and shows the cell.
     """
     notebook = read(path)
     with _shell(episodes, stem) as shell:
@@ -116,25 +116,25 @@ def _shell(episodes: Path | None, stem: str) -> Iterator[InteractiveShell]:
     shell = InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}), displayhook_class=_Hook)
     show = shell.display_formatter.ipython_display_formatter
 
-    def take(kind: type, html: Callable[[Any], str]) -> None:
-        show.for_type(kind, lambda thing: display({"text/html": html(thing)}, raw=True))
+    def register(kind: type, html: Callable[[Any], str]) -> None:
+        show.for_type(kind, lambda value: display({"text/html": html(value)}, raw=True))
 
-    take(go.Figure, drawn)
-    take(ipywidgets.Widget, still)
-    take(Plot, drawn)
-    take(EpisodeStepper, lambda stepper: _stepped(stepper, episodes, stem))
+    register(go.Figure, plot_html)
+    register(ipywidgets.Widget, widget_html)
+    register(Plot, plot_html)
+    register(EpisodeStepper, lambda stepper: _episode_frame(stepper, episodes, stem))
     try:
         yield shell
     finally:
         InteractiveShell.clear_instance()
 
 
-def drawn(figure: go.Figure) -> str:
+def plot_html(figure: go.Figure) -> str:
     """Return a figure as HTML for a page of the site, which has plotly.js."""
     return f'<div class="nlv-figure">{figure_html(go.Figure(figure.to_dict()), next(_NUMBERS))}</div>'
 
 
-def still(widget: ipywidgets.Widget) -> str:
+def widget_html(widget: ipywidgets.Widget) -> str:
     """Return the figures and the texts of a widget as HTML, without its controls."""
     note = f'<p class="nlv-note">{_LIVE}</p>' if isinstance(widget, Box) else ""
     return f'<div class="nlv-widget">{note}{"".join(_parts(widget))}</div>'
@@ -148,7 +148,7 @@ def _parts(widget: Any) -> Iterator[str]:
     elif isinstance(widget, Panel):
         yield from _panel(widget)
     elif isinstance(widget, Plot):
-        yield drawn(widget)
+        yield plot_html(widget)
     elif isinstance(widget, ipywidgets.HTML):
         yield f"<div>{widget.value}</div>" if widget.value else ""
     elif isinstance(widget, ipywidgets.RadioButtons):
@@ -161,16 +161,16 @@ def _parts(widget: Any) -> Iterator[str]:
 def _panel(panel: Panel) -> Iterator[str]:
     plot = panel.plot
     if plot is not None:
-        yield drawn(plot)
+        yield plot_html(plot)
     else:
         for child in panel.children:
             yield from _parts(child)
 
 
-def _stepped(stepper: EpisodeStepper, episodes: Path | None, stem: str) -> str:
+def _episode_frame(stepper: EpisodeStepper, episodes: Path | None, stem: str) -> str:
     """Write the page of the episode that the stepper shows, and return a frame that holds it."""
     if episodes is None:
-        return still(stepper)
+        return widget_html(stepper)
     page = episode_page(
         stepper.world, stepper.episode, kind=stepper._picture.value, title=stepper.world.name, gallery=True
     )

@@ -7,7 +7,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-# The sources are a copy in build/; the modules that make the pages lie in docs/.
+# Sphinx reads a copy of the sources in build/; the modules that make the pages are in docs/.
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
@@ -58,7 +58,7 @@ autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-# A name in backticks in a docstring is a link where it is a public name.
+# A public name in backticks in a docstring becomes a link.
 default_role = "py:obj"
 add_module_names = False
 toc_object_entries_show_parents = "hide"

@@ -1,4 +1,4 @@
-"""The pages of the API reference, made from the lists of public names: every name is on exactly one page."""
+"""Make the pages of the API reference from the lists of public names; every name is on exactly one page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = "nextlat_viz"
-# In the order of the road from a world to a page.
+# In the order in which data goes, from a world to a page.
 PAGES = {
     "worlds": "Worlds",
     "models": "Models and objectives",
@@ -82,7 +82,7 @@ def _text_of(constant: str, module: str) -> str:
 
 
 def listed(package: str) -> list[tuple[str, str]]:
-    """Return the public names of a package and the modules they come from, as its list says, modules included."""
+    """Return the public names in a package's list and the modules they come from; modules are included."""
     module = importlib.import_module(package)
     source = Path(str(module.__file__))
     stub = source.with_suffix(".pyi")
@@ -91,8 +91,8 @@ def listed(package: str) -> list[tuple[str, str]]:
         if isinstance(node, ast.ImportFrom):
             public = getattr(module, "__all__", None) if not stub.exists() else None
             inside = f"{package}.{node.module}" if node.level and node.module else node.module or package
-            chosen = [alias for alias in node.names if alias.asname == alias.name or alias.name in (public or ())]
-            names += [(alias.name, inside) for alias in chosen]
+            aliases = [alias for alias in node.names if alias.asname == alias.name or alias.name in (public or ())]
+            names += [(alias.name, inside) for alias in aliases]
         elif isinstance(node, ast.ClassDef) and package == f"{PACKAGE}.errors":
             names.append((node.name, package))
         elif isinstance(node, (ast.Assign, ast.AnnAssign)) and not stub.exists():
@@ -114,7 +114,7 @@ def names() -> list[Name]:
             home = getattr(value, "__module__", None)
             if not isinstance(home, str) or not home.startswith(PACKAGE):
                 home = source
-            # Two constants may be the same text.
+            # By name, not by value: two constants may be the same text.
             key = (home, getattr(value, "__qualname__", name))
             shortest.setdefault(key, Name(f"{package}.{name}", value, home))
     return list(shortest.values())
@@ -136,13 +136,13 @@ def page(title: str, name: str, members: list[Name]) -> str:
     return "\n".join(lines)
 
 
-def index(found: list[Name]) -> str:
+def index(public: list[Name]) -> str:
     """Return the first page of the reference: every name and its first sentence, by page."""
     about = "Every public name, by page. In code, ``import nextlat_viz as nlv``."
     lines = ["API reference", "=============", "", about, ""]
     lines += [".. toctree::", "   :hidden:", "", *(f"   {name}" for name in PAGES), ""]
     for name, title in PAGES.items():
-        members = [member for member in found if member.page == name]
+        members = [member for member in public if member.page == name]
         if not members:
             continue
         heading = f":doc:`{title} <{name}>`"
@@ -156,8 +156,8 @@ def index(found: list[Name]) -> str:
 def write(folder: Path) -> None:
     """Write all pages of the reference into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = names()
-    (folder / "index.rst").write_text(index(found), encoding="utf-8")
+    public = names()
+    (folder / "index.rst").write_text(index(public), encoding="utf-8")
     for name, title in PAGES.items():
-        members = [member for member in found if member.page == name]
+        members = [member for member in public if member.page == name]
         (folder / f"{name}.rst").write_text(page(title, name, members), encoding="utf-8")

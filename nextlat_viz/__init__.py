@@ -20,7 +20,7 @@ import lazy_loader
 __version__ = "0.1.0"
 
 _lazy_attribute, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-# Earlier names of folders that notebooks of users may still say.
+# Former names of subpackages, which users' notebooks may still contain.
 _MOVED = {"widgets": "notebook", "evaluation": "analysis.measure"}
 __all__ = sorted([*__all__, *_MOVED, "__version__"])
 

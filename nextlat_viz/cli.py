@@ -22,18 +22,17 @@ from nextlat_viz.training.launch import Resources
 if TYPE_CHECKING:
     import pandas as pd
 
-# What to type for fields whose annotation is no single type.
-_KINDS = {"snapshots": "INT ...", "sharing": "NAME", "token_term": "NAME", "kv_heads": "INT"}
-_KINDS |= {"stop_at": "FLOAT", "minutes": "FLOAT"}
-_KINDS |= dict.fromkeys(("latent_updates", "cycles", "recursion_steps"), "INT")
+# Placeholders that the help shows for fields whose annotation is not a single type.
+_METAVARS = {"snapshots": "INT ...", "sharing": "NAME", "token_term": "NAME", "stop_at": "FLOAT", "minutes": "FLOAT"}
+_METAVARS |= dict.fromkeys(("kv_heads", "latent_updates", "cycles", "recursion_steps"), "INT")
 
 
 def _override(name: str) -> tuple[Any, None]:
-    """Return a hyperparameter as an option whose default is that of the preset."""
+    """Return the command-line option of a hyperparameter; its default is the value in the preset."""
     field = TrainConfig.model_fields[name]
-    kind = _KINDS.get(name, getattr(field.annotation, "__name__", "NAME").upper())
-    shown = tyro.conf.arg(help=field.description, metavar=kind, help_behavior_hint="(default: the preset's)")
-    return Annotated[field.annotation | None, shown], None  # type: ignore[operator]
+    metavar = _METAVARS.get(name, getattr(field.annotation, "__name__", "NAME").upper())
+    option = tyro.conf.arg(help=field.description, metavar=metavar, help_behavior_hint="(default: the preset's)")
+    return Annotated[field.annotation | None, option], None  # type: ignore[operator]
 
 
 _FIELDS: dict[str, Any] = {name: _override(name) for name in TrainConfig.model_fields}
@@ -108,8 +107,8 @@ class Sweep(BaseModel):
         show(table)
         failed = table[table["error"].ne("")]
         if len(failed):
-            which = "every run" if len(failed) == len(table) else f"{len(failed)} of {len(table)} runs"
-            raise TrainingError(f"{which} failed; the first error: {failed['error'].iloc[0]}")
+            runs = "every run" if len(failed) == len(table) else f"{len(failed)} of {len(table)} runs"
+            raise TrainingError(f"{runs} failed; the first error: {failed['error'].iloc[0]}")
 
 
 def _grid(words: tuple[str, ...]) -> dict[str, list[str]]:
@@ -131,13 +130,13 @@ class Finetune(BaseModel):
 
     model: Positional[str] = Field(description="folder of the model, or its name on the Hugging Face Hub")
     texts: Positional[Path] = Field(description="file of texts: documents separated by <|endoftext|>, or a .jsonl")
-    mode: Literal["psi", "full"] = Field("psi", description="what is trained: psi alone, or the model with it")
+    mode: Literal["psi", "full"] = Field("psi", description="psi: train psi alone; full: train the model too")
     horizon: int = Field(1, description="d: steps of psi")
     psi_width: int | None = Field(None, description="hidden width of psi (default: that of the hidden state)")
     steps: int = Field(1000, description="optimiser steps")
     batch_size: int = Field(16, description="sequences per step")
-    length: int | None = Field(None, description="most tokens of a sequence (default: the model's context)")
-    learning_rate: float = Field(1e-3, description="psi's peak rate of AdamW")
+    length: int | None = Field(None, description="maximum tokens per sequence (default: the model's context)")
+    learning_rate: float = Field(1e-3, description="psi's peak learning rate in AdamW")
     fields: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE")] = Field(
         (), description="other hyperparameters, such as lambda_h=0.3 validate_every=200"
     )
@@ -159,7 +158,7 @@ class Finetune(BaseModel):
 
 
 def _number(word: str) -> Any:
-    """Return the number that a word is, else the word."""
+    """Convert a word to a number if it is one."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(word)
@@ -173,12 +172,12 @@ class Extract(BaseModel):
     """
 
     checkpoint: Positional[str] = Field(description="a shipped name such as rrxor/nextlat, or a run's folder")
-    out: Path = Field(description="file to write; under torchrun a folder, a name without .h5ad")
+    out: Path = Field(description="file to write; under torchrun a folder, whose name must not end in .h5ad")
     episodes: int | None = Field(None, description="number of held-out episodes (default: the standard ones)")
     seed: int = Field(0, description="seed of these episodes")
     step: int | None = Field(None, description="step of a training snapshot (default: the last step)")
     batch_size: int = Field(256, description="episodes per forward pass")
-    device: str | None = Field(None, description="cpu, or cuda: under torchrun a GPU for each process (default: cpu)")
+    device: str | None = Field(None, description="cpu or cuda; cuda under torchrun: one GPU per process (default: cpu)")
     overwrite: bool = Field(False, description="replace the file if it exists")
 
     def run(self) -> None:
@@ -204,7 +203,7 @@ class Extract(BaseModel):
         else:
             table = latents.extract(checkpoint, episodes, **options)
             written = str(latents.save_latents(table, self.out, overwrite=self.overwrite))
-        # One write: the lines of several processes must not mix.
+        # A single write, so that the lines of several processes do not mix.
         print(f"{written}: {table.n_obs:,} rows of {table.n_vars}\n", end="", flush=True)
 
 
@@ -221,7 +220,7 @@ class Evaluate(BaseModel):
     out: Path = Field(Path("evaluation"), description="folder for the table, the page and partial results")
     table: str = Field("results.csv", description="file name of the table; .csv, or .parquet, which needs pyarrow")
     images: tuple[Literal["png", "svg", "pdf"], ...] = Field(
-        (), description="kinds of image to write of each figure; they need Chrome or Chromium"
+        (), description="image formats to write for each figure; they need Chrome or Chromium"
     )
 
     def run(self) -> None:
@@ -237,9 +236,9 @@ class Evaluate(BaseModel):
         beliefs = measure.belief_table(evaluation.table)
         if len(beliefs):
             show(beliefs.drop(columns="weights_sha256"))
-        judged = measure.claims(evaluation.table)
-        if len(judged):
-            print(measure.claims_markdown(judged))
+        claims = measure.claims(evaluation.table)
+        if len(claims):
+            print(measure.claims_markdown(claims))
 
 
 class Demo(BaseModel):
@@ -290,12 +289,12 @@ class OpenStudio(BaseModel):
 def _stopped_by_any_signal() -> Iterator[None]:
     """Treat SIGTERM and SIGHUP like Ctrl-C, so that the server is shut down too."""
     names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(name, signal.default_int_handler) for name in names}
+    handlers = {name: signal.signal(name, signal.default_int_handler) for name in names}
     try:
         with contextlib.suppress(KeyboardInterrupt):
             yield
     finally:
-        for name, handler in before.items():
+        for name, handler in handlers.items():
             signal.signal(name, handler)
 
 
@@ -307,7 +306,7 @@ class Figures(BaseModel):
     )
     out: Path | None = Field(None, description="folder to write to (default: gallery)")
     images: tuple[Literal["svg", "png", "pdf"], ...] = Field(
-        ("svg",), description="kinds of image to write of each figure; they need Chrome or Chromium"
+        ("svg",), description="image formats to write for each figure; they need Chrome or Chromium"
     )
     readme: bool = Field(False, description="write the figure of the README instead, into docs/images or --out")
 
@@ -326,7 +325,7 @@ class Figures(BaseModel):
 
 
 class Handouts(BaseModel):
-    """Write a page of A4 to print for every lesson of the course: question, terms, formulas, figure, exercise."""
+    """Write a printable A4 page for every lesson of the course: question, terms, formulas, figure, exercise."""
 
     lessons: Positional[Path | None] = Field(
         None, description="folder of lessons, or one notebook, whose cells are run (default: notebooks/course)"
@@ -353,12 +352,12 @@ class PlayLesson(BaseModel):
 
 
 class List(BaseModel):
-    """List checkpoints, worlds, objectives and presets, the claims made of the shipped checkpoints, or costs."""
+    """List checkpoints, worlds, objectives and presets, the claims about the shipped checkpoints, or costs."""
 
     what: Positional[Literal["all", "checkpoints", "worlds", "objectives", "presets", "claims", "costs"]] = Field(
         "all",
-        description="what to list; claims are the table in the README, with every seed and a verdict, and costs "
-        "are GPU hours and memory of the paper's sizes",
+        description="what to list; claims: the table in the README, with every seed and a verdict; costs: GPU hours "
+        "and memory of the paper's model sizes",
     )
 
     def run(self) -> None:
@@ -394,7 +393,7 @@ def show(table: pd.DataFrame) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command. Mistakes of the user, warnings and interruptions are one line on stderr, without a traceback.
+    """Run one command. User errors, warnings and interruptions print one line on stderr, without a traceback.
 
     Examples
     --------

@@ -77,7 +77,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
 
 
 def shown(value: object) -> str:
-    """Write a value for an error message: as Python would if that is one short line, otherwise its type.
+    """Write a value for an error message: its ``repr`` if that is one short line, otherwise the name of its type.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def shown(value: object) -> str:
 
 
 def one_of(kind: str, name: Any, known: Iterable[str]) -> str:
-    """Return a name that must be one of a list, or raise the error of `unknown`; a TypeError if it is not text.
+    """Return a name after checking that a list has it: the error of `unknown` if not, a TypeError if it is not text.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def listed(argument: str, values: Any, example: str) -> list[Any]:
 
 
 def optional(package: str, advice: str) -> Any:
-    """Import a package that not every installation has; the ImportError where it is missing gives the advice.
+    """Import an optional package. If it is missing, the message of the ImportError is the advice.
 
     Examples
     --------
@@ -132,14 +132,14 @@ def optional(package: str, advice: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         name = package.partition(".")[0]
-        # A package that is there may miss another.
+        # An installed package may lack one of its own dependencies: that error stays.
         if (error.name or "").partition(".")[0] != name:
             raise
         raise ImportError(advice, name=name) from None
 
 
 def require_callable(argument: str, value: Any) -> None:
-    """Raise a TypeError for a callback that cannot be called; None is no callback."""
+    """Raise a TypeError for a callback that cannot be called; None means that there is no callback."""
     if value is not None and not callable(value):
         hint = ", such as monitor.watch('my model')" if hasattr(value, "watch") else ""
         raise TypeError(f"{argument} must be a function{hint}, got {type(value).__name__}")
@@ -165,13 +165,13 @@ def at_least(argument: str, value: Any, least: int = 1, why: str = "") -> int:
     Traceback (most recent call last):
     ValueError: n=0 must be at least 1
     """
-    whole = isinstance(value, SupportsIndex) and not isinstance(value, bool)
-    if whole:
-        # A tensor of one integer cannot be compared with the largest.
+    is_integer = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    if is_integer:
+        # Torch cannot compare a tensor with 2**63.
         value = operator.index(value)
-    if not whole or not least <= value < 2**63:
-        expected = f"at least {least}" if whole else f"an integer of at least {least}"
-        if whole and value >= least:
+    if not is_integer or not least <= value < 2**63:
+        expected = f"at least {least}" if is_integer else f"an integer of at least {least}"
+        if is_integer and value >= least:
             expected = "less than 2**63"
         raise ValueError(f"{argument}={value!r} must be {expected}" + (f": {why}" if why else ""))
     return int(value)

@@ -54,7 +54,7 @@ def claim(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A random name: several processes may ask at once.
+        # A random name: several processes may check the folder at once.
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise type(error)(f"out={str(folder)!r} cannot be written ({error}). Choose another folder.") from error
@@ -107,7 +107,7 @@ def draft(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file atomically: a reader sees the old content or the new, never a part.
+    """Write a file atomically: whoever reads it sees the old content or the new, never a part.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def inside(folder: Path, name: str) -> Path:
     Raises
     ------
     ValueError
-        For a name with a separator, a drive, ``..`` or nothing in it: such a path could lead out of the folder.
+        If the name is empty or has a separator, a drive or ``..``: such a path could lead out of the folder.
 
     Examples
     --------

@@ -18,13 +18,13 @@ INDEX = {element: index for index, element in enumerate(ELEMENTS)}
 
 
 def episodes(n: int, seed: int) -> Iterator[list[int]]:
-    """The tokens of each episode; their labels, which a user needs too, are worked out on the way."""
+    """Yield the tokens of each episode; their labels, which a user also needs, are computed but not yielded."""
     for tokens, _ in labelled(n, seed):
         yield tokens
 
 
 def labelled(n: int, seed: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Tokens, and the product up to each, what is read first being done first."""
+    """Yield tokens, and the product up to each token; the first token is applied first."""
     rng = random.Random(seed)
     for _ in range(n):
         tokens, labels = [], []

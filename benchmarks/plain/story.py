@@ -169,7 +169,7 @@ class Teller:
             self.mention(person)
         self.say(".")
         while len(self.words) < length:
-            # What nobody can be asked yet leaves its share to everything else.
+            # While no thing can be asked about, the other sentences share the weight of those questions.
             known = len(self.place) > len(PEOPLE)
             if self.rng.random() < (QUESTIONS if known else 2 * QUESTIONS / (3 - QUESTIONS)):
                 self.ask()

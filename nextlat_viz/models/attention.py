@@ -53,7 +53,9 @@ class TransformerConfig(BaseModel):
                 "coordinates in each head. Change dim or heads."
             )
         if self.heads % self.groups:
-            raise ValueError(f"kv_heads={self.kv_heads} must divide heads={self.heads}: all serve as many query heads")
+            raise ValueError(
+                f"kv_heads={self.kv_heads} must divide heads={self.heads}: each serves the same number of query heads"
+            )
         if self.sharing in ("q=k", "q=k=v") and self.groups != self.heads:
             raise ValueError(
                 f"sharing={self.sharing!r} shares one projection for queries and keys, so kv_heads={self.kv_heads} "
@@ -68,7 +70,7 @@ class TransformerConfig(BaseModel):
 
     @property
     def positions(self) -> int:
-        """Most positions in a row: the context, and position 0 where there is a start token."""
+        """Maximum number of positions in a row: the context, and position 0 if there is a start token."""
         return self.context + self.start_token
 
     @property
@@ -125,7 +127,7 @@ class KVCache:
         Returns
         -------
         mask, rotation
-            Which positions each new token attends to, and the rotations of all positions. The mask is None where the
+            Which positions each new token attends to, and the rotations of all positions. The mask is None if the
             kernel needs none: for causal attention from an empty cache, and for a single token, which attends to all.
 
         Raises
@@ -133,10 +135,10 @@ class KVCache:
         ValueError
             If a row would be longer than the context.
         """
-        grown = torch.full_like(self.lengths, t) if counts is None else counts.to(self.lengths)
-        if counts is not None and not bool(((grown >= 0) & (grown <= t)).all()):
-            raise ValueError(f"counts={grown.tolist()} must be between 0 and the {t} tokens given for each row")
-        self._after = self.lengths + grown
+        added = torch.full_like(self.lengths, t) if counts is None else counts.to(self.lengths)
+        if counts is not None and not bool(((added >= 0) & (added <= t)).all()):
+            raise ValueError(f"counts={added.tolist()} must be between 0 and the {t} tokens given for each row")
+        self._after = self.lengths + added
         end = int(self._after.max()) if len(self._after) else t
         fits(end - self._config.start_token, self._config.context)
         device = self.buffers.device
@@ -152,7 +154,7 @@ class KVCache:
             return causal(start, t, device), rotation[:, :end]
         at = torch.arange(t)
         places = self.lengths[:, None] + at
-        real = at < grown[:, None]
+        real = at < added[:, None]
         self._block, self._end, self._real = None, end, real.to(device)
         self._rows, self._places = (index.to(device) for index in (real.nonzero()[:, 0], places[real]))
         places = places.clamp(max=self._config.positions - 1).to(device)
@@ -171,23 +173,23 @@ class KVCache:
 
     def end(self) -> None:
         """Add the tokens that every layer has appended to `lengths`."""
-        self._count(self._after)
+        self._set_lengths(self._after)
 
     def truncate(self, length: int | Int[Tensor, " b"]) -> None:
         """Keep the first `length` tokens of each row: one number, or one per row. Nothing is copied."""
-        kept = torch.as_tensor(length).to(self.lengths).expand_as(self.lengths)
-        if not bool(((kept >= 0) & (kept <= self.lengths)).all()):
-            held = self.length if self._equal else self.lengths.tolist()
-            raise ValueError(f"length={length} must be between 0 and the {held} tokens the cache holds")
-        self._count(kept.clone())
+        lengths = torch.as_tensor(length).to(self.lengths).expand_as(self.lengths)
+        if not bool(((lengths >= 0) & (lengths <= self.lengths)).all()):
+            cached = self.length if self._equal else self.lengths.tolist()
+            raise ValueError(f"length={length} must be between 0 and the {cached} tokens the cache holds")
+        self._set_lengths(lengths.clone())
 
     def keep(self, rows: Bool[Tensor, " b"] | Int[Tensor, " n"]) -> None:
         """Keep some of the rows: a mask, or indices; a row may occur several times."""
         rows = rows.cpu()
         self.buffers = self.buffers[:, :, rows.to(self.buffers.device)]
-        self._count(self.lengths[rows])
+        self._set_lengths(self.lengths[rows])
 
-    def _count(self, lengths: Int[Tensor, " b"]) -> None:
+    def _set_lengths(self, lengths: Int[Tensor, " b"]) -> None:
         self.lengths = lengths
         self.length = int(lengths.max()) if len(lengths) else 0
         self._equal = bool((lengths == self.length).all())
@@ -239,14 +241,14 @@ class Attention(nn.Module):
         projected = [part.view(b, t, -1, self.size).transpose(1, 2) for part in parts]
         here = rotation if cache is None else cache.here
         query, last = rotate(projected[0], here), projected[-1]
-        held: tuple[Tensor, ...]
+        stored: tuple[Tensor, ...]
         if self.sharing in ("k=v", "q=k=v"):
-            held = (last,)
+            stored = (last,)
         else:
-            held = (query if self.sharing == "q=k" else rotate(projected[1], here), last)
+            stored = (query if self.sharing == "q=k" else rotate(projected[1], here), last)
         if cache is not None:
-            held = cache.append(layer, *held)
-        key, value = held if len(held) == 2 else (rotate(held[0], rotation), held[0])
+            stored = cache.append(layer, *stored)
+        key, value = stored if len(stored) == 2 else (rotate(stored[0], rotation), stored[0])
         # A single token attends to everything in the cache; the kernel's causal mask would show it only the first.
         causal = self.causal and mask is None and t > 1
         out = F.scaled_dot_product_attention(
@@ -256,7 +258,7 @@ class Attention(nn.Module):
 
 
 def rotate(x: Float[Tensor, "b h t d"], rotation: Float[Tensor, "2 *places half"]) -> Float[Tensor, "b h t d"]:
-    """Rotate pairs of coordinates to their positions: (t,) for all rows, or (b, 1, t) for each."""
+    """Rotate pairs of coordinates to their positions, which are (t,) for all rows or (b, 1, t) for each row."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

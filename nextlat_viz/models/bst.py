@@ -40,10 +40,10 @@ class BeliefState(Objective):
             raise ValueError(f"pairs={pairs} must be at least 1: the backward encoder learns only from suffixes")
         dim = backbone.config.dim
         self.pairs = pairs
-        # It also reads the last target. It meets the start token last, as an ordinary one.
+        # The backward encoder also reads the last target. It reads the start token last, as an ordinary token.
         sizes = {"context": backbone.config.positions + 1, "vocabulary_size": len(backbone.embed.weight)}
         self.backward_encoder = Transformer(backbone.config.model_copy(update={**sizes, "start_token": False}))
-        # This head would never be used.
+        # Its head would never be used.
         del self.backward_encoder.head
         self.empty = nn.Parameter(torch.zeros(dim))
         self.join = nn.Linear(2 * dim, 2 * dim)
@@ -108,9 +108,9 @@ class BeliefState(Objective):
         b, length = document.shape
         # A token that is not scored as a target is not scored before a suffix either; the first token never is.
         scored = torch.cat([batch.target_mask.new_zeros(b, 1), batch.target_mask], dim=1)
-        own = document[:, t]
-        together = (document[:, s.clamp(max=length - 1)] == own) | (s == length)
-        return scored[:, t + 1] & together, scored[:, s - 1] & together & (document[:, s - 1] == own)
+        prefix = document[:, t]
+        together = (document[:, s.clamp(max=length - 1)] == prefix) | (s == length)
+        return scored[:, t + 1] & together, scored[:, s - 1] & together & (document[:, s - 1] == prefix)
 
     def _documents(self, batch: Batch) -> Int[Tensor, "b length"]:
         """Return the document number of every token of the row, -1 on padding.
@@ -119,9 +119,9 @@ class BeliefState(Objective):
         if not, it counts as padding.
         """
         documents = torch.zeros_like(batch.inputs) if batch.documents is None else batch.documents
-        known = documents.masked_fill(~batch.valid, -1)
-        last = torch.where(batch.target_mask[:, -1:], known[:, -1:], -1)
-        return torch.cat([known, last], dim=1)
+        documents = documents.masked_fill(~batch.valid, -1)
+        last = torch.where(batch.target_mask[:, -1:], documents[:, -1:], -1)
+        return torch.cat([documents, last], dim=1)
 
     def _suffixes(self, tokens: Int[Tensor, "b t"], document: Int[Tensor, "b t"]) -> Float[Tensor, "b s dim"]:
         """Entry s (from 0) is the state after reading the row backwards to token s; the last is the empty suffix."""
@@ -135,7 +135,7 @@ class BeliefState(Objective):
         first = torch.arange(length - 1)
         t, s = torch.triu_indices(length, length, offset=2)
         if len(t) > self.pairs:
-            drawn = torch.randperm(len(t), generator=torch.Generator().manual_seed(seed))[: self.pairs]
-            t, s = t[drawn], s[drawn]
+            sample = torch.randperm(len(t), generator=torch.Generator().manual_seed(seed))[: self.pairs]
+            t, s = t[sample], s[sample]
         t, s = torch.cat([first, t]), torch.cat([torch.full_like(first, length), s])
         return t.to(device), s.to(device)

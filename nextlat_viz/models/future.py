@@ -36,7 +36,7 @@ class FutureTokens(Objective):
     def losses(
         self, hidden: Float[Tensor, "b t dim"], ahead: Iterable[Float[Tensor, "b _s dim"]], batch: Batch
     ) -> dict[str, Float[Tensor, ""]]:
-        """Losses of the hidden states, and of the states for i = 1..d, (B, T - i, dim), that the head reads."""
+        """Losses from the hidden states, and from the states (B, T - i, dim) that the head reads for i = 1..d."""
         total, count = hidden.new_zeros(()), batch.targets.new_zeros(())
         for i, states in enumerate(ahead, start=1):
             scored = batch.inside(i) & batch.target_mask[:, i:]

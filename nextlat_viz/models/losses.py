@@ -95,7 +95,7 @@ def token_loss(
     def loss(states: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
         return (F.cross_entropy(head(states), tokens, reduction="none") * counts).sum()
 
-    cut = pieces(len(rows), head.out_features)
-    if len(cut) <= 1:
+    parts = pieces(len(rows), head.out_features)
+    if len(parts) <= 1:
         return loss(states, tokens, counts)
-    return torch.stack([recomputed(loss, states[part], tokens[part], counts[part]) for part in cut]).sum()
+    return torch.stack([recomputed(loss, states[part], tokens[part], counts[part]) for part in parts]).sum()

@@ -166,22 +166,22 @@ class NextLat(Objective):
         pairs = [batch.inside(i) & batch.target_mask[:, i:] for i in range(1, len(predicted) + 1)]
         states, targets, tokens, scored = rows(hidden), rows(target), rows(batch.targets), rows(batch.target_mask)
         guesses = [rows(guess, i) for i, guess in enumerate(predicted, start=1)]
-        counted = [rows(pair, i) for i, pair in enumerate(pairs, start=1)]
+        masks = [rows(pair, i) for i, pair in enumerate(pairs, start=1)]
 
-        def these(part: slice) -> tuple[Any, ...]:
-            """The arguments of `_sums` for some of the rows; those of step i begin with time i."""
+        def arguments(part: slice) -> tuple[Any, ...]:
+            """Arguments of `_sums` for some of the rows; the rows of step i begin at time i."""
             steps = []
-            for guess, counts in zip(guesses, counted, strict=True):
+            for guess, counts in zip(guesses, masks, strict=True):
                 first = len(states) - len(guess)
-                late = slice(max(0, part.start - first), max(0, part.stop - first))
-                steps.append((guess[late], counts[late]))
+                of_step = slice(max(0, part.start - first), max(0, part.stop - first))
+                steps.append((guess[of_step], counts[of_step]))
             return head, states[part], targets[part], tokens[part], scored[part], steps
 
-        cut = pieces(len(rows), (1 + len(predicted)) * head.out_features)
-        if len(cut) <= 1:
-            next_token, latent = self._sums(*these(slice(0, len(rows))))
+        parts = pieces(len(rows), (1 + len(predicted)) * head.out_features)
+        if len(parts) <= 1:
+            next_token, latent = self._sums(*arguments(slice(0, len(rows))))
         else:
-            sums = zip(*(recomputed(self._sums, *these(part)) for part in cut), strict=True)
+            sums = zip(*(recomputed(self._sums, *arguments(part)) for part in parts), strict=True)
             next_token, latent = (torch.stack(terms).sum() for terms in sums)
         count = sum((pair.sum() for pair in pairs), batch.target_mask.new_zeros((), dtype=torch.long))
         return mean(next_token, batch.target_mask.sum()), mean(latent, count)
@@ -204,16 +204,16 @@ class NextLat(Objective):
         next_token = (F.nll_loss(log_p, tokens, reduction="none") * scored).sum()
         if self.token_term == "kl" and steps:
             shared = self.stop_target and self.freeze_head
-            log_taught = log_p.detach() if shared else F.log_softmax(F.linear(targets, weight), dim=-1)
-            taught = log_taught.exp()
-            # KL(p || q) = sum p log p - sum p log q, of which the first sum is the same for every step.
-            negative_entropy = (taught * log_taught).sum(dim=-1)
+            log_teacher = log_p.detach() if shared else F.log_softmax(F.linear(targets, weight), dim=-1)
+            teacher = log_teacher.exp()
+            # KL(p || q) = sum p log p - sum p log q; the first sum is the same for every step.
+            negative_entropy = (teacher * log_teacher).sum(dim=-1)
         latent = next_token.new_zeros(())
         for guess, counts in steps:
             log_q = F.log_softmax(F.linear(guess, weight), dim=-1)
             late = slice(len(states) - len(guess), None)
             if self.token_term == "kl":
-                losses = negative_entropy[late] - (taught[late] * log_q).sum(dim=-1)
+                losses = negative_entropy[late] - (teacher[late] * log_q).sum(dim=-1)
             else:
                 losses = F.nll_loss(log_q, tokens[late], reduction="none")
             latent = latent + (losses * counts).sum()

@@ -1,4 +1,4 @@
-"""The interface of an objective, a backbone and its own modules with named losses of a batch; and the baseline."""
+"""The interface of training objectives, the batches they are called with, and the next-token baseline."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def device_of(device: Any) -> torch.device:
     ValueError: device='gpu' cannot be used here: Expected one of cpu, cuda, ... Use 'cpu', or 'cuda' with an NVIDIA GPU
     """
     try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
+        checked = torch.device(device)
+        torch.empty(0, device=checked)
     except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"device={device!r} cannot be used here: {reason}. Use 'cpu', or 'cuda' with an NVIDIA GPU"
         ) from error
-    return where
+    return checked
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Batch:
 
     `target_mask` is False where the prediction is not scored (prompt, padding), `valid` is False on padding,
     `documents` numbers the documents packed into a row, `seed` is for objectives that sample. `step` counts the
-    optimiser steps taken on these episodes before, and `carried` is what the last of them left for this one.
+    optimiser steps taken on these episodes before, and `carried` holds the states that the last of them passed on.
     """
 
     inputs: Int[Tensor, "b t"]
@@ -68,7 +68,7 @@ class Batch:
     def from_episodes(
         cls, episodes: Episodes, device: torch.device | str = "cpu", seed: int = 0, *, start: int | None = None
     ) -> Batch:
-        """Inputs are all tokens but the last, targets the tokens after them; all of both if episodes have `targets`.
+        """Inputs are all tokens but the last, targets the tokens after them; or all tokens and the episodes' `targets`.
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class Batch:
             A state named "document" numbers the documents packed into a row.
         start : int, optional
             Id of the start token, ``backbone.start``: it is put in front of the inputs, and the first token becomes a
-            target. Where episodes have `targets`, nothing is predicted from the start token.
+            target. If the episodes have `targets`, nothing is predicted from the start token.
         """
 
         def tensor(array: object) -> Tensor:
@@ -120,7 +120,7 @@ class Objective(nn.Module, ABC):
     own_targets : whether it can be trained on targets other than the next tokens.
     next_tokens : whether it can be trained on next tokens.
     network : class of the backbone.
-    updates : most optimiser steps that are taken on the same episodes, one after another.
+    updates : maximum number of optimiser steps on the same episodes.
     passes : how often the backbone is applied to a batch.
     """
 
@@ -150,7 +150,7 @@ class Objective(nn.Module, ABC):
         """Number of predictions that each term averages, to weight the pieces of a batch."""
 
     def following(self, batch: Batch, losses: dict[str, Tensor]) -> Batch | None:
-        """Return the batch of the next optimiser step on the same episodes; None, the default, where there is none.
+        """Return the batch of the next optimiser step on the same episodes; None, the default, if there is none.
 
         `losses` are those that the objective returned for `batch`.
         """

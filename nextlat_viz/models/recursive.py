@@ -26,7 +26,7 @@ class Schedule(NamedTuple):
     Attributes
     ----------
     updates : n, updates of the latent before an update of the answer.
-    cycles : T, how often that is done in a recursion step; only the last has a gradient.
+    cycles : T, how often both are updated in a recursion step; only the last cycle has a gradient.
     steps : S, recursion steps: after each there is an answer, and in training a loss.
 
     Examples
@@ -49,8 +49,8 @@ class RecursiveNetwork(Transformer):
     """The network of a recursive model; calling it gives the answer's state in every cell after the last step.
 
     Three states have the same shape (cells, dim): x, the embedded puzzle; y, the answer; z, the latent. Both y and z
-    begin at zero. The blocks are not causal. A norm after the last keeps the states at one scale, however often the
-    network is applied. x has a learned vector for each cell, because rotary positions tell only how far apart two
+    begin at zero. The blocks are not causal. A norm after the last block keeps the states at one scale, however often
+    the network is applied. x has a learned vector for each cell, because rotary positions tell only how far apart two
     cells are.
 
     Parameters
@@ -138,7 +138,7 @@ class RecursiveNetwork(Transformer):
 
 
 class Recursive(Objective):
-    """Deep supervision: an optimiser step after every recursion step, which carries y and z on to the next, detached.
+    """Deep supervision: an optimiser step after every recursion step; y and z are carried on to the next, detached.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class Recursive(Objective):
 
     Attributes
     ----------
-    every_step : whether every recursion step has a loss, or the last alone.
+    every_step : whether every recursion step has a loss, or only the last.
     usual : the objective's own `Schedule`.
     """
 
@@ -167,8 +167,8 @@ class Recursive(Objective):
         recursion_steps: int | None = None,
     ) -> None:
         super().__init__(backbone)
-        given = {"updates": latent_updates, "cycles": cycles, "steps": recursion_steps}
-        backbone.schedule = self.usual._replace(**{name: count for name, count in given.items() if count is not None})
+        counts = {"updates": latent_updates, "cycles": cycles, "steps": recursion_steps}
+        backbone.schedule = self.usual._replace(**{name: count for name, count in counts.items() if count is not None})
         self.updates, self.passes = backbone.schedule.steps if self.every_step else 1, backbone.schedule.passes
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -199,8 +199,8 @@ class Recursive(Objective):
 class TRM(Recursive):
     """L = CE(head(y), answer) + BCE(halt(y), whether every cell is right), after each of up to S recursion steps.
 
-    A puzzle takes no further steps once halt(y) > 0: the model holds its answer for right. halt(y) is a linear map of
-    the mean of y over cells.
+    A puzzle takes no further steps once halt(y) > 0: the model then takes its answer to be right. halt(y) is a linear
+    map of the mean of y over cells.
     """
 
     name = "trm"
@@ -217,7 +217,7 @@ class TRM(Recursive):
         super().__init__(backbone, latent_updates, cycles, recursion_steps)
         self.halt = nn.Linear(backbone.config.dim, 1)
         nn.init.zeros_(self.halt.weight)
-        # Until it knows better, no answer is right.
+        # An untrained model takes no answer to be right.
         nn.init.constant_(self.halt.bias, -5.0)
 
     def losses(self, y: Float[Tensor, "b t dim"], batch: Batch) -> dict[str, Tensor]:
@@ -233,8 +233,8 @@ class TRM(Recursive):
         return self.halt(y.mean(dim=1))[:, 0]
 
     def following(self, batch: Batch, losses: dict[str, Tensor]) -> Batch | None:
-        later = super().following(batch, losses)
-        return None if later is None else remaining(later, ~losses["halted"])
+        following = super().following(batch, losses)
+        return None if following is None else remaining(following, ~losses["halted"])
 
     @property
     def weights(self) -> dict[str, float]:
@@ -285,7 +285,7 @@ class DIS(Recursive):
 class OnePass(Recursive):
     """The baseline: one recursion step, trained on its answer with a gradient through every application.
 
-    With ``layers=16``, say, it is a plain network of more depth and weights.
+    With more layers, say ``layers=16``, it is a plain network with more depth and more weights.
     """
 
     name = "one_pass"
@@ -300,7 +300,7 @@ class OnePass(Recursive):
 class EqualDepth(OnePass):
     """The baseline of the same weights and the same depth as `DIS`: all steps in one pass, trained on the last answer.
 
-    It differs from `DIS` in the supervision alone: no loss, and no detaching, between the steps.
+    It differs from `DIS` only in the supervision: between the steps there is no loss and no detaching.
     """
 
     name = "equal_depth"

@@ -102,7 +102,7 @@ class Transformer(nn.Module):
         return int(self.config.start_token)
 
     def started(self, tokens: Int[Tensor, "b _t"]) -> Int[Tensor, "b _s"]:
-        """Put the start token in front of whole sequences, where the model has one: position t is then column t."""
+        """Put the start token in front of whole sequences, if the model has one: position t is then column t."""
         return tokens if self.start is None else F.pad(tokens, (1, 0), value=self.start)
 
     @property
@@ -121,10 +121,10 @@ class Transformer(nn.Module):
 
         Parameters
         ----------
-        tokens : (B, T) integers under `vocabulary_size`, after the start token where the model has one: see `started`.
-        documents : (B, T) document number of each token where several are packed in a row. A document's states are
-            those of the document alone: attention stays inside and reaches the start token, which has the first
-            document's number.
+        tokens : (B, T) integers under `vocabulary_size`, after the start token if the model has one: see `started`.
+        documents : (B, T) document number of each token if several are packed in a row. A document's states are those
+            of the document alone: attention stays inside and reaches the start token, which has the first document's
+            number.
         cache : earlier tokens of the same rows, possibly a different number in each; the T tokens are added to it.
         counts : with a cache, how many of the T tokens are real in each row; states of the rest are meaningless.
 

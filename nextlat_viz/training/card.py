@@ -85,7 +85,7 @@ class Card(SignedCard):
     @field_validator("config", mode="before")
     @classmethod
     def _without_start_token(cls, config: Any) -> Any:
-        # A card written before the field existed is of a model without one.
+        # A card written before this field existed describes a model without a start token.
         return {"start_token": False} | config if isinstance(config, dict) else config
 
 

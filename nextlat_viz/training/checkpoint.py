@@ -57,7 +57,7 @@ def torch_defaults() -> Iterator[None]:
             stack.callback(torch.set_default_dtype, torch.get_default_dtype())
             torch.set_default_dtype(torch.float32)
         if torch.get_default_device().type != "cpu":
-            # Only where it differs: inside, every call of torch is intercepted, which takes time.
+            # Only if it differs: inside, every call of torch is intercepted, which takes time.
             stack.enter_context(torch.device("cpu"))
         for kind in AUTOCAST_DEVICES:
             if torch.is_autocast_enabled(kind):
@@ -74,7 +74,7 @@ class _NoCompiler(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.init.normal_:
             return kwargs["tensor"]
-        # The table of positions is no weight, and small.
+        # The rotation table of the positions is no weight, and small: it is computed.
         return func(*args, **kwargs, **({"device": "cpu"} if func is torch.arange and "device" not in kwargs else {}))
 
 
@@ -132,11 +132,11 @@ class Checkpoint(TrainedModel):
         """
         card = self.card
         try:
-            usual = resolve_config(card.preset, self.world, {})
+            defaults = resolve_config(card.preset, self.world, {})
         except UnknownNameError:
             return card.command
-        own = {name: value for name, value in card.config if value is not None and value != getattr(usual, name)}
-        return command_of(self.world, card.objective, card.preset, card.seed, own)
+        changed = {name: value for name, value in card.config if value is not None and value != getattr(defaults, name)}
+        return command_of(self.world, card.objective, card.preset, card.seed, changed)
 
     @property
     def reads(self) -> int:
@@ -212,8 +212,8 @@ class Checkpoint(TrainedModel):
         if step == 0:
             return self.untrained()
         if step not in self.card.snapshots:
-            kept = ", ".join(map(str, [0, *self.snapshots]))
-            raise ValueError(f"step={step!r}: no snapshot of {self.name} was kept there. Kept: {kept}")
+            steps = ", ".join(map(str, [0, *self.snapshots]))
+            raise ValueError(f"step={step!r}: no snapshot of {self.name} was kept there. Kept: {steps}")
         state = read_weights(snapshot_path(self.folder, step), self.card.snapshots[step])
         return self._with(state, step, self.card.snapshots[step])
 
@@ -322,7 +322,7 @@ def load(name: str | os.PathLike[str], seed: int = 0) -> Any:
     'nextlat'
     """
     if isinstance(name, str) and name.startswith(HF_PREFIX):
-        # Imported when it is used: arrows between folders point one way.
+        # By name: modules of training must not import hf, which imports training.
         return importlib.import_module("nextlat_viz.hf.finetuned").load_by_name(name)
     return read_folder(find(name, seed))
 
@@ -345,11 +345,11 @@ def find(name: str | os.PathLike[str], seed: int = 0) -> Path:
             )
     if isinstance(name, os.PathLike) or candidates[0].is_dir():
         raise CheckpointError(f"{os.fspath(name)} is not a checkpoint: it has no {CARD}")
-    known = [str(path.relative_to(checkpoints_dir()).as_posix()) for path in shipped_folders()]
-    shortened = {path.rsplit("/", 1)[0] for path in known}
+    names = [str(path.relative_to(checkpoints_dir()).as_posix()) for path in shipped_folders()]
+    shortened = {path.rsplit("/", 1)[0] for path in names}
     if str(name) in shortened:
-        raise unknown("checkpoint", f"{name}/seed{seed}", [path for path in known if path.startswith(f"{name}/")])
-    raise unknown("checkpoint", name, sorted(shortened) if str(name).count("/") < 2 else known)
+        raise unknown("checkpoint", f"{name}/seed{seed}", [path for path in names if path.startswith(f"{name}/")])
+    raise unknown("checkpoint", name, sorted(shortened) if str(name).count("/") < 2 else names)
 
 
 def shipped_folders() -> Iterator[Path]:
@@ -365,8 +365,8 @@ def world_of_card(spec: dict[str, Any], folder: Path) -> worlds.World:
     Raises
     ------
     CheckpointError
-        If it cannot be built, or needs a file, a server or a size that the user did not ask for; a tokenizer that is
-        not the one of the card.
+        If it cannot be built, or needs a file, a server or a size that the user did not ask for, or if the tokenizer
+        is not the one of the card.
     """
     path = folder / TOKENIZER
     # Folders of earlier versions do not have the file.

@@ -30,7 +30,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     context: PositiveInt = Field(
-        12, le=1_000_000, description="most tokens read, without the start token; by default the world's length, if any"
+        12, le=1_000_000, description="maximum tokens, without the start token; by default the world's length, if any"
     )
     layers: PositiveInt = Field(4, description="transformer blocks")
     heads: PositiveInt = Field(4, description="attention heads")
@@ -69,17 +69,17 @@ class TrainConfig(BaseModel):
     )
     cycles: PositiveInt | None = Field(
         None,
-        description="T: how often that is done in a step, only the last with gradient; by default 3 for TRM, else 1",
+        description="T: updates of the answer in a step, only the last with gradient; by default 3 for TRM, else 1",
     )
     recursion_steps: PositiveInt | None = Field(
         None, description="S: recursion steps; by default 16 for TRM, 8 for DIS and equal depth, 1 for one pass"
     )
     ema: float = Field(
-        0.0, ge=0, lt=1, description="decay of a moving average of the weights, which replaces them; 0 averages nothing"
+        0.0, ge=0, lt=1, description="decay of a moving average of the weights, saved in their place; 0: no average"
     )
     validate_every: PositiveInt = Field(100, description="steps between validations")
     validation_episodes: PositiveInt = Field(512, description="episodes in a validation")
-    save_every: PositiveInt = Field(500, description="steps between saved states, where a stopped run continues")
+    save_every: PositiveInt = Field(500, description="steps between saved states, from which a stopped run continues")
     stop_at: float | None = Field(
         None, description="stop early: value that the world's headline measure must reach at three validations in a row"
     )
@@ -259,7 +259,7 @@ def episode_length(world: World, context: int) -> int:
     return context + 1 if world.predicts_next_token else context
 
 
-# Arguments of `train` that are not fields: the error for device="gpu" lists them too.
+# Arguments of `train` that are not fields; the error for an unknown one, such as device="gpu", lists them too.
 _PLACES = ("accelerator", "devices", "strategy")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from nextlat_viz.worlds import Episodes, World
 from nextlat_viz.worlds.headline import HEADLINES
 
 VALIDATION_SEED = 10_260_000
-# Most logits that exist at once during validation: 64 MB in double precision.
+# Maximum number of logits at once during validation: 64 MB in double precision.
 MOST_LOGITS = 8_000_000
 
 
@@ -28,7 +28,7 @@ MOST_LOGITS = 8_000_000
 class Piece:
     """Some rows of a step's batch.
 
-    `share` is each loss term's share of the whole batch; None where the piece is the whole batch.
+    `share` is each loss term's share of the whole batch; None if the piece is the whole batch.
     """
 
     batch: Batch
@@ -37,7 +37,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Feed:
-    """The batches of a run. They depend on the step alone, not on when or how often they are asked for.
+    """The batches of a run. They depend only on the step, not on when or how often they are drawn.
 
     The episodes of a step are dealt out in turn to all pieces of all devices, so that any number of devices or pieces
     trains on the same episodes. Every device draws all of them: that needs no communication, and each device can
@@ -69,11 +69,11 @@ class Feed:
         parts = self.devices * self.accumulate
         if parts == 1:
             return [Piece(self._batch(episodes, step, self.device))]
-        whole = self.model.counts(self._batch(episodes, step))
+        totals = self.model.counts(self._batch(episodes, step))
         pieces = []
         for i in range(self.rank, parts, self.devices):
             counts = self.model.counts(self._batch(episodes[i::parts], step))
-            share = {name: count / max(whole[name], 1) for name, count in counts.items()}
+            share = {name: count / max(totals[name], 1) for name, count in counts.items()}
             pieces.append(Piece(self._batch(episodes[i::parts], step, self.device), share))
         return pieces
 
@@ -82,28 +82,30 @@ class Feed:
 
     def ahead(self, first: int, end: int) -> Generator[list[Piece], None, None]:
         """Yield the pieces of the steps from `first` up to `end`; a thread draws the next ones in the meantime."""
+        if first >= end:
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="nextlat_viz-feed") as thread:
-            coming: Future[list[Piece]] | None = thread.submit(self.pieces, first) if first < end else None
-            for step in range(first, end):
-                assert coming is not None
-                pieces = coming.result()
-                coming = thread.submit(self.pieces, step + 1) if step + 1 < end else None
+            next_pieces = thread.submit(self.pieces, first)
+            for step in range(first + 1, end):
+                pieces = next_pieces.result()
+                next_pieces = thread.submit(self.pieces, step)
                 yield pieces
+            yield next_pieces.result()
 
 
 def training_episodes(world: World, config: TrainConfig, seed: int, step: int, *, states: bool = False) -> Episodes:
     """Draw the episodes of one step of a run, from a seed hashed from the run's seed and the step."""
-    drawn = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-    return world.sample(config.batch_size, episode_length(world, config.context), seed=drawn, states=states)
+    step_seed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    return world.sample(config.batch_size, episode_length(world, config.context), seed=step_seed, states=states)
 
 
 class Validation:
     """Loss of a model on fixed episodes, in nats per token, with the world's floor.
 
-    Where the world knows the exact next-token distribution p, the loss is the floor plus the mean of KL(p || q)
-    over the validation prefixes: the same expectation as the cross-entropy of sampled tokens, without the noise
-    of sampling them, and never under the floor. The floor is the world's own, or else the mean entropy of p over
-    those prefixes. Where the law is not known, the loss is the cross-entropy of the tokens and there is no floor.
+    If the world knows the exact next-token distribution p, the loss is the floor plus the mean of KL(p || q) over the
+    validation prefixes: the same expectation as the cross-entropy of sampled tokens, without the noise of sampling
+    them, and never under the floor. The floor is the world's own, or else the mean entropy of p over those prefixes.
+    If the law is not known, the loss is the cross-entropy of the tokens and there is no floor.
 
     With a start token, the first token is predicted and scored too, in the loss and in the floor, unless the world
     knows the law of every token but the first.
@@ -148,11 +150,11 @@ class Validation:
         self.rules = all(part.legal is not None for part in self.parts)
         self.floor: float | None = None
         if all(part.law is not None for part in self.parts):
-            known = world.loss_floor(config.context, start_token=config.start_token)
-            self.floor = sum(part.entropy for part in self.parts) / self.scored if known is None else known
+            floor = world.loss_floor(config.context, start_token=config.start_token)
+            self.floor = sum(part.entropy for part in self.parts) / self.scored if floor is None else floor
 
     def require_headline(self, stop_at: float | None) -> None:
-        """Raise a ValueError where training is to stop at a value of a measure that the world does not have."""
+        """Raise a ValueError if training should stop at a value of the headline measure and the world has none."""
         if stop_at is not None and not (self.decisive or self.beliefs is not None or self.rules):
             raise ValueError(
                 f"stop_at={stop_at} needs a headline measure, one of {', '.join(HEADLINES)}, and this world has none: "
@@ -182,10 +184,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the episodes, with the exact next-token law at scored positions, where the world knows it.
+    """Some of the episodes, with the exact next-token law at scored positions, if the world knows it.
 
-    `decisive` marks the scored positions whose accuracy counts; `beliefs` are the exact ones after each token, and
-    `legal` is a (place, token) of every legal token at scored positions. Each is None where it is not needed.
+    `decisive` marks the scored positions whose accuracy counts; `beliefs` are the exact beliefs after each token, and
+    `legal` is a (place, token) of every legal token at scored positions. Each is None if it is not needed.
     """
 
     batch: Batch
@@ -219,10 +221,10 @@ class Part:
 
 
 class Cost(NamedTuple):
-    """Sums over the scored positions of a part, and its hidden states where beliefs are known.
+    """Sums over the scored positions of a part, and its hidden states if beliefs are known.
 
-    `loss` sums KL(p || q), or -log q(token) where the law p is not known; `right` counts the decisive positions where
-    the likeliest token is right; `legal` sums the probability on legal tokens.
+    `loss` sums KL(p || q), or -log q(token) if the law p is not known; `right` counts the decisive positions where the
+    likeliest token is right; `legal` sums the probability on legal tokens.
     """
 
     loss: float
@@ -276,10 +278,11 @@ def _part(world: worlds.World, episodes: worlds.Episodes, start: int | None) -> 
         if belief is not None:
             beliefs = torch.from_numpy(np.asarray(belief, dtype=np.float64))
         elif world.rules_known:
-            may = world.legal_next(read)
+            allowed = world.legal_next(read)
             if first:
-                may = np.concatenate([np.broadcast_to(world.legal_first(), (len(may), 1, may.shape[-1])), may], axis=1)
-            row, token = torch.nonzero(torch.from_numpy(may)[batch.target_mask], as_tuple=True)
+                opening = np.broadcast_to(world.legal_first(), (len(allowed), 1, allowed.shape[-1]))
+                allowed = np.concatenate([opening, allowed], axis=1)
+            row, token = torch.nonzero(torch.from_numpy(allowed)[batch.target_mask], as_tuple=True)
             legal = (row, token)
     if exact is None:
         return Part(batch, None, decisive, beliefs, legal)

@@ -70,7 +70,7 @@ class Engine:
         self.last: dict[str, Tensor] = {}
 
     def step(self, step: int, pieces: list[Piece]) -> None:
-        """Take the optimiser steps on one batch, of which most objectives take one; the first batch is step 0.
+        """Take the optimiser steps on one batch, one for most objectives; the first batch is step 0.
 
         An objective that takes several is given one piece: see `Objective.following`.
         """
@@ -128,12 +128,12 @@ class Engine:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the moving average of the weights into the model inside the block, where one is kept."""
+        """Put the moving average of the weights, if there is one, into the model inside the block."""
         if not self.config.ema:
             yield
             return
         weights = list(self.raw_model.parameters())
-        before = [weight.detach().clone() for weight in weights]
+        originals = [weight.detach().clone() for weight in weights]
         with torch.no_grad():
             for weight in weights:
                 weight.copy_(self.raw_optimizer.state[weight].get("average", weight))
@@ -141,8 +141,8 @@ class Engine:
             yield
         finally:
             with torch.no_grad():
-                for weight, value in zip(weights, before, strict=True):
-                    weight.copy_(value)
+                for weight, original in zip(weights, originals, strict=True):
+                    weight.copy_(original)
 
     def losses(self) -> dict[str, float]:
         """Losses of the last step's batch, over all devices."""
@@ -187,9 +187,9 @@ class Engine:
             # FSDP knows parameters by name, the saved state by index: so it also loads into a run that is not sharded.
             names = self._names()
             groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
-            whole = {"state": {names[i]: tensors for i, tensors in moments.items()}, "param_groups": groups}
+            full_state = {"state": {names[i]: tensors for i, tensors in moments.items()}, "param_groups": groups}
             with _full_states(module):
-                state = FullyShardedDataParallel.optim_state_dict_to_load(module, optimizer, whole)
+                state = FullyShardedDataParallel.optim_state_dict_to_load(module, optimizer, full_state)
         self.optimizer.load_state_dict(state)
 
     def _fsdp(self) -> tuple[Any, torch.optim.Optimizer]:
@@ -202,7 +202,7 @@ class Engine:
 
     @contextmanager
     def whole(self) -> Iterator[Objective]:
-        """Yield the model with all of its weights on this device, which FSDP spreads over several."""
+        """Yield the model with all of its weights on this device, even if FSDP spreads them over several."""
         if not self.sharded:
             yield self.raw_model
             return
@@ -250,7 +250,7 @@ class _TakesFields(nn.Module):
 def weighted(losses: dict[str, Tensor], weight: dict[str, float], share: dict[str, float]) -> dict[str, Tensor]:
     """Return a piece's part of every term and of the loss; summed over pieces they are those of the batch."""
     terms = {name: losses[name] * share[name] for name in weight}
-    # Starting from zero times the whole loss keeps every weight in the graph: DDP waits for all of their gradients.
+    # Zero times the whole loss keeps every weight in the graph: DDP waits for the gradients of all weights.
     loss = sum((terms[name] * factor for name, factor in weight.items() if factor), start=losses["loss"] * 0)
     return {"loss": loss, **terms}
 

@@ -1,9 +1,9 @@
 """Train the runs of a sweep in other processes, by submitit: several on this machine, or each as a SLURM job.
 
-There is no list of what was started. A run's folder says whether it is finished, SLURM's queue says whether it is
-running (its job has a name made from folder and settings), and everything else is started, from its last saved state.
-So the sweep goes on when it is called again, however it ended. What submitit pickles for its own process stays in the
-folder ``jobs``, where the logs are too, and is not read here.
+No list of started runs is kept. A run's folder shows whether it is finished, SLURM's queue shows whether it is running
+(the name of its job is made from folder and settings), and every other run is started, from its last saved state. So a
+repeated call continues the sweep, however it ended. The folder ``jobs`` holds the logs, and files that submitit pickles
+for its own process; these are not read here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from nextlat_viz import io
 from nextlat_viz.errors import at_least, invalid, one_of, shown, unknown
 
 LAUNCHERS = ("local", "slurm")
-# Files written on another machine can take some seconds to be seen here: looks until a job that has left the queue
-# without a result counts as ended.
+# Looks for the result of a job that has left the queue, before it counts as ended without one: files written on another
+# machine can take some seconds to appear here.
 _LOOKS = 3
 
 
@@ -48,7 +48,7 @@ class Resources(BaseModel):
 
     @property
     def minutes(self) -> int:
-        """The time as whole minutes, rounded up. ValueError where it is not written as sbatch writes it."""
+        """The time in whole minutes, rounded up. ValueError if sbatch would not read it."""
         match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d\d?))?(?::(\d\d?))?", self.time or "1-00:00:00")
         if match is None:
             raise ValueError(f"time={self.time!r} must be minutes, hours:minutes:seconds or days-hours:minutes:seconds")
@@ -128,17 +128,17 @@ def choose_launcher(
     ImportError
         Without submitit.
     """
-    asked = _resources(resources)
+    requested = _resources(resources)
     if launcher is None:
-        if workers is not None or asked != Resources():
+        if workers is not None or requested != Resources():
             raise ValueError("workers and resources are for runs in other processes: give launcher='local' or 'slurm'")
         return None
     one_of("launcher", launcher, LAUNCHERS)
     workers = None if workers is None else at_least("workers", workers)
-    given = sorted(name for name, value in asked if value not in (None, ()))
-    if launcher == "local" and given:
+    names = sorted(name for name, value in requested if value not in (None, ()))
+    if launcher == "local" and names:
         raise ValueError(
-            f"{', '.join(given)} cannot be given with launcher='local', whose processes share this machine: use "
+            f"{', '.join(names)} cannot be given with launcher='local', whose processes share this machine: use "
             "workers, or launcher='slurm'"
         )
     from nextlat_viz.training.launchers import Local, Slurm
@@ -154,18 +154,18 @@ def choose_launcher(
                 "launcher, for runs on several"
             )
         return Local(workers, accelerator)
-    return Slurm(workers, asked, accelerator, at_least("devices", devices))
+    return Slurm(workers, requested, accelerator, at_least("devices", devices))
 
 
-def _resources(given: Resources | Mapping[str, Any] | None) -> Resources:
-    if given is None or isinstance(given, Resources):
-        return given or Resources()
-    if not isinstance(given, Mapping):
-        raise TypeError(f"resources must be a dict, such as {{'partition': 'gpu', 'gpus': 1}}, got {shown(given)}")
-    for name in given:
+def _resources(options: Resources | Mapping[str, Any] | None) -> Resources:
+    if options is None or isinstance(options, Resources):
+        return options or Resources()
+    if not isinstance(options, Mapping):
+        raise TypeError(f"resources must be a dict, such as {{'partition': 'gpu', 'gpus': 1}}, got {shown(options)}")
+    for name in options:
         if name not in Resources.model_fields:
             raise unknown("resource", name, Resources.model_fields)
-    values = {name: str(value) if name in ("time", "memory") else value for name, value in given.items()}
+    values = {name: str(value) if name in ("time", "memory") else value for name, value in options.items()}
     try:
         return Resources.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
@@ -201,8 +201,8 @@ def train_all(runs: Sequence[Run], launcher: Launcher, ended: Ended, *, progress
             try:
                 if _finished(run):
                     report(number, "")
-                elif there := launcher.attach(run):
-                    running[number] = there
+                elif job := launcher.attach(run):
+                    running[number] = job
                 else:
                     waiting.append(number)
             except Exception as error:
@@ -212,7 +212,7 @@ def train_all(runs: Sequence[Run], launcher: Launcher, ended: Ended, *, progress
                 while waiting and (launcher.workers is None or len(running) < launcher.workers):
                     running[waiting[0]] = launcher.start(runs[waiting[0]])
                     waiting.popleft()
-                # Shown where it has changed: some outputs keep every line.
+                # Only if it has changed: some outputs keep every line.
                 counts = f"running={len(running)}, waiting={len(waiting)}, failed={failed}"
                 if counts != shown_counts:
                     bar.set_postfix_str(shown_counts := counts)

@@ -22,9 +22,6 @@ from nextlat_viz.errors import TrainingError
 
 if TYPE_CHECKING:
     from nextlat_viz.training.launch import Resources, Run
-if TYPE_CHECKING:
-    from nextlat_viz.training.launch import Run
-
 
 # Seconds between two looks at a SLURM queue, which the whole cluster shares, and at processes of this machine.
 SLURM_PAUSE, LOCAL_PAUSE = 10.0, 0.2
@@ -57,12 +54,12 @@ class Local:
 
         slot = min(set(range(len(self.jobs) + 1)) - {slot for slot, _ in self.jobs.values()})
         executor = LocalExecutor(run.logs)
-        # submitit hides GPUs that are not asked for, and ends processes after minutes unless it is told otherwise.
+        # By default submitit ends processes after some minutes, and hides GPUs that were not requested.
         executor.update_parameters(timeout_min=60 * 24 * 3650, stderr_to_stdout=True)
         if self.gpus:
             executor.update_parameters(gpus_per_node=1, visible_gpus=[self.gpus[slot % len(self.gpus)]])
         call = call_for(run, threads=1, parent=os.getpid())
-        # Inherited by the new process: Ctrl-C in a terminal goes to all of them, and only this one shall act on it.
+        # The new process inherits the block: Ctrl-C in a terminal reaches all processes, but only this one may act.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             job = executor.submit(train_run, call)
@@ -80,7 +77,7 @@ class Local:
 
     def leave(self, ids: Sequence[str]) -> str:
         for job in self.alive(ids):
-            # submitit's process hands it on to ours, which saves the state of its run and ends.
+            # submitit's process passes the signal on to ours, which saves the state of its run and ends.
             os.kill(int(job), signal.SIGTERM)
         while self.alive(ids):
             time.sleep(self.pause)
@@ -108,12 +105,13 @@ class Slurm:
 
     def parameters(self, title: str) -> dict[str, Any]:
         """Return the options of a job, as submitit names them."""
-        asked = self.resources
-        options = {name: value if equals else True for name, equals, value in (w.partition("=") for w in asked.sbatch)}
-        own = {"partition": asked.partition, "gpus_per_node": self.gpus, "mem": asked.memory}
+        resources = self.resources
+        parts = (option.partition("=") for option in resources.sbatch)
+        options = {name: value if equals else True for name, equals, value in parts}
+        optional = {"partition": resources.partition, "gpus_per_node": self.gpus, "mem": resources.memory}
         return {
-            **{name: value for name, value in own.items() if value},
-            **{"job_name": title, "time": self.minutes, "cpus_per_task": asked.cpus or 1},
+            **{name: value for name, value in optional.items() if value},
+            **{"job_name": title, "time": self.minutes, "cpus_per_task": resources.cpus or 1},
             **{"ntasks_per_node": self.devices, "srun_args": ["--kill-on-bad-exit"], "stderr_to_stdout": True},
             **({"additional_parameters": options} if options else {}),
         }
@@ -147,18 +145,18 @@ class Slurm:
 
     def alive(self, ids: Iterable[str]) -> set[str]:
         command = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%i|%j"]
-        asked = subprocess.run(command, capture_output=True, text=True)
-        if asked.returncode == 0:
-            lines = (line.partition("|") for line in asked.stdout.splitlines())
+        answer = subprocess.run(command, capture_output=True, text=True)
+        if answer.returncode == 0:
+            lines = (line.partition("|") for line in answer.stdout.splitlines())
             self.queue = {job.strip(): title.strip() for job, _, title in lines}
-        # A controller that does not answer for a while has not lost its jobs: keep what it said last.
+        # A controller that does not answer for a while has not lost its jobs: keep its last answer.
         elif not self.queue and not ids:
-            raise TrainingError(f"SLURM does not answer: {' '.join(asked.stderr.split())}")
+            raise TrainingError(f"SLURM does not answer: {' '.join(answer.stderr.split())}")
         return self.queue.keys() & set(ids)
 
     def reason(self, number: str) -> str:
-        asked = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True)
-        state = re.search(r"JobState=(\w+)", asked.stdout)
+        answer = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True)
+        state = re.search(r"JobState=(\w+)", answer.stdout)
         return f"TrainingError: SLURM's job {number} ended without a result" + (f": {state[1]}" if state else "")
 
     def leave(self, ids: Sequence[str]) -> str:
@@ -171,7 +169,7 @@ class Slurm:
 
 
 def call_for(run: Run, *, threads: int, parent: int | None) -> str:
-    """Return the argument of `train_run`, JSON, and remove the error of an earlier try."""
+    """Return the argument of `train_run` as JSON, and remove the error file of an earlier try."""
     run.logs.mkdir(parents=True, exist_ok=True)
     (run.logs / ERROR).unlink(missing_ok=True)
     return json.dumps(
@@ -180,19 +178,19 @@ def call_for(run: Run, *, threads: int, parent: int | None) -> str:
 
 
 def train_run(call: str) -> None:
-    """Train one run; submitit calls this in a separate process. Errors are written to a text file beside the log."""
-    given = json.loads(call)
-    # First: submitit ignores SIGTERM, and what follows takes seconds to import.
-    _end_with(given["parent"])
+    """Train one run; submitit calls this in a separate process. An error is written to a JSON file beside the log."""
+    options = json.loads(call)
+    # First: submitit ignores SIGTERM, and the imports below take seconds.
+    _end_with(options["parent"])
 
     import torch
 
     from nextlat_viz import worlds
     from nextlat_viz.training.pretrain import train
 
-    logs, arguments = Path(given["logs"]), given["arguments"]
-    torch.set_num_threads(given["threads"])
-    lock = FileLock(logs / ".lock") if given["parent"] else None
+    logs, arguments = Path(options["logs"]), options["arguments"]
+    torch.set_num_threads(options["threads"])
+    lock = FileLock(logs / ".lock") if options["parent"] else None
     try:
         if lock is not None:
             # The process of a sweep that was killed may still be saving its state.
@@ -212,7 +210,7 @@ def train_run(call: str) -> None:
 
 
 def _again(call: str) -> Any:
-    """The call that submitit queues when a job is preempted or its time is over: the same one, which continues."""
+    """Return the call that submitit queues when a job is preempted or out of time: the same call, which continues."""
     from submitit.helpers import DelayedSubmission
 
     return DelayedSubmission(train_run, call)
@@ -227,7 +225,7 @@ def _print(row: Mapping[str, float]) -> None:
 
 
 def _end_with(parent: int | None) -> None:
-    """End at SIGTERM as at Ctrl-C, after the state is saved; and so when the process `parent` is gone."""
+    """End at SIGTERM, or when the process `parent` is gone, as at Ctrl-C: after the state is saved."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     if parent is None:
@@ -247,7 +245,7 @@ def _end_with(parent: int | None) -> None:
 
 
 def is_gone(process: int) -> bool:
-    """Tell whether a process has ended, also where its parent has not asked for its exit status.
+    """Tell whether a process has ended; a zombie, whose parent has not read its exit status, has.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Tables: of checkpoints, and of what training costs, counted from the shapes of its tensors without training."""
+"""Tables of checkpoints, and of the cost of training, counted from the shapes of tensors without training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def list_checkpoints(folder: str | os.PathLike[str] | None = None) -> pd.DataFra
     """Table of the shipped checkpoints (or those under `folder`): what was trained, on which world, and how well.
 
     ``excess`` is the loss above the floor in nats per token; ``measure`` and ``value`` are the world's headline
-    measure at the end of training, where it was logged: the ``accuracy`` of the decisive prediction, the
+    measure at the end of training, if it was logged: the ``accuracy`` of the decisive prediction, the
     ``belief_r2`` or the probability on ``legal`` tokens. A folder whose card cannot be read is left out, with a
     warning that names the file.
 
@@ -89,8 +89,8 @@ TASKS = {
     "A5": ("paper", "group", 60, 12),
     "FineWeb-Edu": ("paper_web", "default", 50_257, 1024),
 }
-# Operations per second that are assumed, not measured, of an NVIDIA A100 of 80 GB: half of its peak of 19.5e12 in
-# float32, and three tenths of its peak of 312e12 in bfloat16.
+# Assumed, not measured, operations per second of an NVIDIA A100 of 80 GB: half of its peak of 19.5e12 in float32, and
+# three tenths of its peak of 312e12 in bfloat16.
 RATES = {"32-true": 0.5 * 19.5e12, "bf16-mixed": 0.3 * 312e12}
 GPU_BYTES = 80e9
 # Weights, gradients and AdamW's two moments, float32.
@@ -99,7 +99,7 @@ BYTES_PER_PARAMETER = 4 * 4
 
 @dataclass(frozen=True)
 class StepCost:
-    """Costs of training: number of parameters; operations, and bytes of activations, for a sequence of a step."""
+    """Costs of training: the number of parameters; for each sequence of a step, operations and bytes of activations."""
 
     parameters: int
     operations: float
@@ -110,7 +110,7 @@ class StepCost:
         return BYTES_PER_PARAMETER * self.parameters
 
     def bytes(self, sequences: int) -> float:
-        """Peak memory of a step on this many sequences at once, about."""
+        """Approximate peak memory of a step on this many sequences at once."""
         return self.fixed + sequences * self.activations
 
 
@@ -139,7 +139,7 @@ def cost(objective: str, config: TrainConfig, vocabulary: int) -> StepCost:
     from torch.utils.flop_counter import FlopCounterMode
 
     one_of("objective", objective, [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
-    rows, kept = 2, dict[int, int]()
+    rows, saved = 2, dict[int, int]()
     with torch.device("meta"):
         model = new_model(objective, config, vocabulary)
         tokens = torch.zeros(rows, config.context, dtype=torch.long)
@@ -148,15 +148,15 @@ def cost(objective: str, config: TrainConfig, vocabulary: int) -> StepCost:
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        # A weight is kept anyway, also where it is transposed.
+        # A weight is in memory anyway, even if it is saved transposed.
         if not isinstance(tensor, nn.Parameter) and storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
+            saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         model(Batch(tokens, tokens, everywhere, everywhere))["loss"].backward()
     parameters = sum(weight.numel() for weight in model.parameters())
-    return StepCost(parameters, counter.get_total_flops() / rows, sum(kept.values()) / rows)
+    return StepCost(parameters, counter.get_total_flops() / rows, sum(saved.values()) / rows)
 
 
 def cost_table(objectives: tuple[str, ...] = ("next_token", "nextlat")) -> pd.DataFrame:
@@ -172,16 +172,16 @@ def cost_table(objectives: tuple[str, ...] = ("next_token", "nextlat")) -> pd.Da
     for task, (preset, world, vocabulary, length) in TASKS.items():
         config = PRESETS[preset][world].model_copy(update={"context": length})
         for objective in objectives:
-            counted = cost(objective, config, vocabulary)
-            total = counted.operations * config.batch_size * config.steps
-            activations = counted.activations * config.batch_size
+            step = cost(objective, config, vocabulary)
+            total = step.operations * config.batch_size * config.steps
+            activations = step.activations * config.batch_size
             rows.append(
                 {
-                    **{"task": task, "objective": objective, "millions": counted.parameters / 1e6},
+                    **{"task": task, "objective": objective, "millions": step.parameters / 1e6},
                     **{"PFLOP": total / 1e15, "hours float32": total / RATES["32-true"] / 3600},
-                    **{"hours bfloat16": total / RATES["bf16-mixed"] / 3600, "GB fixed": counted.fixed / 1e9},
+                    **{"hours bfloat16": total / RATES["bf16-mixed"] / 3600, "GB fixed": step.fixed / 1e9},
                     **{"GB activations": activations / 1e9},
-                    "accumulate": int(-(-activations // (0.9 * GPU_BYTES - counted.fixed))),
+                    "accumulate": int(-(-activations // (0.9 * GPU_BYTES - step.fixed))),
                 }
             )
     return pd.DataFrame(rows)

@@ -13,7 +13,7 @@ LOGGERS = ("tensorboard", "csv")
 
 
 def check_logger(logger: Any) -> None:
-    """Raise an error for what is neither the name of a logger nor a logger.
+    """Raise an error for a value that is neither a logger nor the name of one.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def start_logger(logger: Any, folder: Path, settings: Mapping[str, Any], history
     Parameters
     ----------
     logger : "tensorboard", "csv", None or a logger
-        An object is used as it is, and is given the hyperparameters. TensorBoard is left out where it is not installed.
+        An object is used as it is, and gets the hyperparameters. TensorBoard is left out if it is not installed.
     settings : dict
         Hyperparameters.
     history : rows of metrics
@@ -51,12 +51,12 @@ def start_logger(logger: Any, folder: Path, settings: Mapping[str, Any], history
         except ImportError:
             return None
     if logger == "csv":
-        # The logger begins a file of its own: what was measured before is written again.
+        # The logger begins a new file: write the earlier rows again.
         shutil.rmtree(folder / "csv", ignore_errors=True)
-        started = CSVLogger(folder, name="csv", version="", flush_logs_every_n_steps=1)
+        csv_logger = CSVLogger(folder, name="csv", version="", flush_logs_every_n_steps=1)
         for row in history:
-            started.log_metrics(dict(row), int(row["step"]))
-        return started
+            csv_logger.log_metrics(dict(row), int(row["step"]))
+        return csv_logger
     if hasattr(logger, "log_hyperparams"):
         logger.log_hyperparams(dict(settings))
     return logger

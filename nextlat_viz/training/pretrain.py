@@ -38,9 +38,9 @@ from nextlat_viz.training.resume import Identity, RunState, identify, refuse_ano
 from nextlat_viz.training.run import Callback, Task, run_task
 from nextlat_viz.worlds import outside
 
-# Runs expected to take longer on a CPU are warned of.
+# Warn of runs that are expected to take longer on a CPU.
 _HOURS = 2.0
-# Of the snapshots that are kept in a notebook.
+# Limits of the snapshots that are kept in a notebook: how many, and their size together.
 _MOST_SNAPSHOTS, _MOST_BYTES = 12, 200_000_000
 STRATEGIES = ("auto", "ddp", "fsdp")
 
@@ -84,7 +84,7 @@ def train(
     preset : name of a set of hyperparameters, see :mod:`nextlat_viz.training.config`.
     seed : initialises the weights and, with the step, draws the episodes.
     out : folder of the run; ``runs/<world>/<objective>/seed<seed>`` when not given.
-    accelerator, devices : as in Lightning Fabric; ``"auto"`` takes a GPU where there is one.
+    accelerator, devices : as in Lightning Fabric; ``"auto"`` takes a GPU if there is one.
     strategy : ``"auto"``, ``"ddp"`` or ``"fsdp"``. FSDP spreads weights over GPUs, for models too large for one.
     progress : show a progress bar with the loss and its floor.
     on_validation : called with each row of metrics as it is measured, and with the model (an
@@ -130,13 +130,13 @@ def train(
     # Refuse wrong settings before the folder of the run is created.
     model = build_model(objective, config, world, seed)
     if "snapshots" not in overrides:
-        kept = saved_snapshots(folder)
-        if kept is None:
+        snapshots = saved_snapshots(folder)
+        if snapshots is None:
             size = stored_bytes(model, config.storage)
-            kept = default_snapshots(config.steps, size) if in_notebook() else config.snapshots
-        if kept != config.snapshots:
-            config = config.model_copy(update={"snapshots": kept})
-            overrides["snapshots"] = kept
+            snapshots = default_snapshots(config.steps, size) if in_notebook() else config.snapshots
+        if snapshots != config.snapshots:
+            config = config.model_copy(update={"snapshots": snapshots})
+            overrides["snapshots"] = snapshots
     identity = identify(world.spec, objective, config, seed)
     if config.ema and strategy == "fsdp":
         raise ValueError(f"ema={config.ema} averages whole weights, and strategy='fsdp' spreads them: use 'ddp'")
@@ -222,27 +222,26 @@ def train(
 
 
 def finished(folder: Path, identity: Identity) -> Checkpoint | None:
-    """Load the finished run in a folder; None where there is none. Raises CheckpointError if it is another run.
+    """Load the finished run in a folder; None if there is none. Raises CheckpointError if it is another run.
 
-    Where no snapshots are asked for, a run may have any.
+    If the identity lists no snapshots, the run may have any.
     """
     if not (folder / CARD).exists():
         return None
     checkpoint = load(folder)
     card = checkpoint.card
-    there = identify(card.world, card.objective, card.config, card.seed)
+    in_folder = identify(card.world, card.objective, card.config, card.seed)
     if not identity["config"]["snapshots"]:
-        there["config"]["snapshots"] = []
-    refuse_another(folder, there, identity)
+        in_folder["config"]["snapshots"] = []
+    refuse_another(folder, in_folder, identity)
     return checkpoint
 
 
 def _warn_of_hours(config: TrainConfig, preset: str, parameters: int) -> None:
     """Warn of a run that takes hours on this CPU, by its arithmetic and the speed of a matrix product.
 
-    A training step takes about 6 operations for each parameter and token (Kaplan et al. 2020, section 2.1), and as many
-    times more as the parameters are applied; a matrix product of this size is about twice as fast as a whole step per
-    operation.
+    A training step takes about 6 operations for each parameter and token (Kaplan et al. 2020, section 2.1), each time
+    the parameters are applied. Per operation, a matrix product of this size is about twice as fast as a whole step.
     """
     operations = 6.0 * parameters * config.steps * config.batch_size * config.context
     size = 512
@@ -273,15 +272,15 @@ def in_notebook() -> bool:
 
 
 def default_snapshots(steps: int, size: int) -> tuple[int, ...]:
-    """Steps at which a run in a notebook keeps its weights: 100 and 150, doubled and halved, the last before the end.
+    """Steps at which a run in a notebook keeps its weights: 100 and 150 times powers of 2, the last 12 before its end.
 
-    They depend on the length of a run only in where they begin and end, so that runs of different lengths, or that
+    The length of a run only decides where the steps begin and end, so that runs of different lengths, or runs that
     stopped early, have steps in common.
 
     Parameters
     ----------
     steps : of the whole run.
-    size : of a snapshot, in bytes. Where 12 of them take more than 200 MB, 6, 3 or none are kept.
+    size : of a snapshot, in bytes. If 12 of them take more than 200 MB, 6, 3 or none are kept.
 
     Returns
     -------
@@ -296,11 +295,11 @@ def default_snapshots(steps: int, size: int) -> tuple[int, ...]:
     (200, 800, 3200)
     """
     grid = {int(start * 2.0**power) for start in (100, 150) for power in range(-6, steps.bit_length())}
-    kept = sorted(step for step in grid if step < steps)[-_MOST_SNAPSHOTS:]
-    for every in (1, 2, 4):
-        chosen = kept[::-every][::-1]
-        if len(chosen) * size <= _MOST_BYTES:
-            return tuple(chosen)
+    last = sorted(step for step in grid if step < steps)[-_MOST_SNAPSHOTS:]
+    for stride in (1, 2, 4):
+        snapshots = last[::-stride][::-1]
+        if len(snapshots) * size <= _MOST_BYTES:
+            return tuple(snapshots)
     return ()
 
 

@@ -77,7 +77,7 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 
 def saved_snapshots(folder: Path) -> tuple[int, ...] | None:
-    """Steps at which the unfinished run in a folder keeps snapshots; None where there is none that can be read."""
+    """Steps at which the unfinished run in a folder keeps snapshots; None if there is no run that can be read."""
     try:
         with (folder / TRAIN_STATE).open("rb") as file:
             header = _header(file.read(int.from_bytes(file.read(8), "little")))
@@ -93,7 +93,7 @@ def _header(content: bytes) -> Any:
 
 
 def load_state(folder: Path) -> SavedRun | None:
-    """Read the state of a run; None where there is none.
+    """Read the state of a run; None if there is none.
 
     Raises
     ------
@@ -144,29 +144,30 @@ def identify(world: dict[str, Any], objective: str, config: TrainConfig, seed: i
     return {"world": world, "objective": objective, "config": config.model_dump(mode="json"), "seed": seed}
 
 
-def differences(there: Identity, asked: Identity) -> list[str]:
+def differences(stored: Identity, requested: Identity) -> list[str]:
     """List the differences between the run in a folder and the one requested; empty if they are the same run.
 
-    A hyperparameter missing in `there` was added to the package later: that run was trained with its default.
+    A hyperparameter missing in `stored` was added to the package later: that run was trained with its default.
 
     Examples
     --------
-    >>> asked = identify({"name": "rrxor"}, "nextlat", TrainConfig(), seed=1)
-    >>> differences(asked | {"seed": 0, "config": {"layers": 2}}, asked)
+    >>> requested = identify({"name": "rrxor"}, "nextlat", TrainConfig(), seed=1)
+    >>> differences(requested | {"seed": 0, "config": {"layers": 2}}, requested)
     ['seed 0 there, 1 asked for', 'layers 2 there, 4 asked for']
     """
-    there, asked = _flat(there), _flat(asked)
+    stored, requested = _flat(stored), _flat(requested)
     changed = [
-        f"{name} {there.get(name)!r} there, {value!r} asked for"
-        for name, value in asked.items()
-        if there.get(name) != value
+        f"{name} {stored.get(name)!r} there, {value!r} asked for"
+        for name, value in requested.items()
+        if stored.get(name) != value
     ]
-    return changed + [f"{name} {value!r} there, not known here" for name, value in there.items() if name not in asked]
+    unknown = [f"{name} {value!r} there, not known here" for name, value in stored.items() if name not in requested]
+    return changed + unknown
 
 
-def refuse_another(folder: Path, there: Identity, asked: Identity) -> None:
-    """Raise CheckpointError if the run in a folder is not the one asked for."""
-    if different := differences(there, asked):
+def refuse_another(folder: Path, stored: Identity, requested: Identity) -> None:
+    """Raise CheckpointError if the run stored in a folder is not the one requested."""
+    if different := differences(stored, requested):
         raise CheckpointError(
             f"out={str(folder)!r} holds another run: {'; '.join(different)}. Choose another folder, or delete this one."
         )

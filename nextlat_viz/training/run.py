@@ -96,7 +96,7 @@ def run_task(
     Parameters
     ----------
     task : Task
-    folder : of the run; holds the saved state of an earlier session where it was interrupted.
+    folder : of the run; holds the saved state if an earlier session was interrupted.
     fabric : launched already; its device and strategy are used.
     progress : show a progress bar.
     on_validation : called with each row of metrics as it is measured, and with the model if it takes two arguments.
@@ -141,13 +141,13 @@ def _locked(folder: Path, fabric: Fabric) -> Iterator[None]:
         except Timeout:
             raise
         except (OSError, NotImplementedError):
-            # Some network file systems have no locks. There a file that exists is the lock.
+            # Some network file systems have no locks. There the existence of a file is the lock.
             lock = SoftFileLock(folder / SOFT_LOCK)
             lock.acquire(timeout=0)
     except Timeout:
         raise CheckpointError(
             f"out={str(folder)!r} is in use: another process trains there. Wait for it, or choose another folder. If "
-            f"none does, delete {lock.lock_file}, which a killed run has left."
+            f"no process trains there, delete {lock.lock_file}, which a killed run has left."
         ) from None
     try:
         io.remove_drafts(folder)
@@ -160,13 +160,13 @@ def _locked(folder: Path, fabric: Fabric) -> Iterator[None]:
 class Interrupts:
     """Ctrl-C, remembered until the state of a run is consistent; a context manager.
 
-    An interrupt in the middle of a step would leave weights of which some are updated and some are not. Used as a
-    signal handler in the main thread alone, which Python requires, and not in place of a handler that the program has
-    set. Not with several devices either: their processes would stop at different steps, each waiting for the others.
+    An interrupt in the middle of a step would leave some weights updated and others not. The signal handler is set only
+    in the main thread, as Python requires, only if the program has not set its own, and only with one device: with
+    several, their processes would stop at different steps, each waiting for the others.
     """
 
     def __init__(self, devices: int) -> None:
-        self.asked = False
+        self.requested = False
         self.before = signal.getsignal(signal.SIGINT)
         main = threading.current_thread() is threading.main_thread()
         self.handles = devices == 1 and main and self.before is signal.default_int_handler
@@ -179,13 +179,13 @@ class Interrupts:
     def __exit__(self, kind: object, *exception: object) -> None:
         if self.handles:
             signal.signal(signal.SIGINT, self.before)
-        if self.asked and kind is None:
-            raise KeyboardInterrupt("interrupted while the results were written, which are complete")
+        if self.requested and kind is None:
+            raise KeyboardInterrupt("interrupted while the results were being written; they are complete")
 
     def _remember(self, number: int, frame: Any) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 def _take_steps(
@@ -235,14 +235,14 @@ def _take_steps(
             step, late = state.step, config.minutes is not None and time.monotonic() - started >= 60 * config.minutes
             last = step == config.steps or (config.minutes is not None and fabric.broadcast(late))
             measures = step % config.validate_every == 0 or last
-            # Asked once: another Ctrl-C during this step must not save without the moments.
-            stops = interrupts.asked
+            # Read once: after a later Ctrl-C in this step, the state would be saved without the moments.
+            stops = interrupts.requested
             saves = stops or (step % config.save_every == 0 and not last)
             if not (measures or saves or step in config.snapshots):
                 continue
             # Before anything is measured or saved: no file may hold weights of a run that has failed.
             _check_finite(task, engine, step, folder)
-            # Outside of `whole`: where weights are spread, every process takes part in gathering the moments.
+            # Outside of `whole`: if weights are spread, every process takes part in gathering the moments.
             moments = engine.moments() if saves else {}
             with engine.whole():
                 if measures:
@@ -275,7 +275,7 @@ def _take_steps(
 
 
 def _with_model(on_validation: Callback | None, model: Objective) -> Callable[[dict[str, float]], object]:
-    """The callback as a function of a row of metrics: one that takes two arguments gets the model too."""
+    """Return the callback as a function of a row of metrics; if it takes two arguments, it gets the model too."""
     if on_validation is None:
         return lambda row: None
     try:
@@ -293,7 +293,7 @@ def _reached(config: TrainConfig, state: RunState) -> bool:
 
 
 def _check_finite(task: Task, engine: Engine, step: int, folder: Path) -> None:
-    """Raise TrainingError where the loss of a recent step or the weights are NaN or infinite."""
+    """Raise TrainingError if the loss of a recent step or the weights are NaN or infinite."""
     ago = engine.first_failure()
     if ago is None:
         return
@@ -330,8 +330,8 @@ class Reporter:
 
     def row(self, row: dict[str, float]) -> None:
         """Show a row of metrics: the loss, its floor (or the unigram loss) and the world's headline measure."""
-        shown = ("loss", "floor" if "floor" in row else "unigram", headline(row))
-        self.bar.set_postfix({name: f"{row[name]:.4f}" for name in shown if name in row})
+        names = ("loss", "floor" if "floor" in row else "unigram", headline(row))
+        self.bar.set_postfix({name: f"{row[name]:.4f}" for name in names if name in row})
         if self.logger is not None:
             self.logger.log_metrics(dict(row), int(row["step"]))
 

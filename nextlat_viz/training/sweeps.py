@@ -62,11 +62,11 @@ def sweep(
     """Train every combination of objectives, settings and seeds, and return their table.
 
     Each run has its own folder. Making the same call again loads the runs that are finished, continues those that
-    were interrupted and retries those that failed. Where a run fails the table has its error, and the others go on.
+    were interrupted and retries those that failed. If a run fails, the table has its error, and the others go on.
     The table is saved as ``sweep.csv`` in the sweep's folder after every run.
 
-    Runs are trained one after another in this process, or by `launcher` several at once in processes of their own,
-    with the same result.
+    Runs are trained one after another in this process, or by `launcher` several at once in separate processes, with the
+    same result.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def sweep(
         objective that does not read a field is trained once, without it.
     out : folder of the sweep; ``runs/sweeps/<world>`` when not given.
     accelerator, devices, strategy : as in :func:`train`.
-    launcher : ``"local"``, processes of this machine, each with one thread and, where there are any, one GPU; or
+    launcher : ``"local"``, processes of this machine, each with one thread and, if there are any, one GPU; or
         ``"slurm"``, a job of the cluster for each run. Both need ``pip install "nextlat-viz[cluster]"``. At Ctrl-C
         local processes save their state and end; jobs stay in the queue, and the same call comes back to them.
     workers : how many runs at once; by default as many as there are GPUs or cores here, and all on a cluster.
@@ -123,7 +123,7 @@ def sweep(
     }
     entries = _entries(world, objectives, seeds, preset, grid, overrides)
     home = io.resolve(Path("runs", "sweeps", folder_name(world)) if out is None else out, "out")
-    where = choose_launcher(launcher, workers, resources, accelerator, devices)
+    processes = choose_launcher(launcher, workers, resources, accelerator, devices)
     arguments = {"preset": preset, "accelerator": accelerator, "devices": devices, "strategy": strategy}
     rows: dict[int, dict[str, Any]] = {}
 
@@ -134,18 +134,18 @@ def sweep(
             metrics = load(home / entry.folder).card.metrics
             row |= {name: metrics[name] for name in METRICS if name in metrics} | {"seconds": metrics["train_seconds"]}
         row |= {"error": error, "folder": str(home / entry.folder)}
-        rows[number] = row if where is None else row | {"log": log}
+        rows[number] = row if processes is None else row | {"log": log}
         if os.environ.get("LOCAL_RANK", "0") == "0":
             io.write(home / TABLE, _in_order(rows, list(grid)).to_csv(index=False))
 
-    if where is not None:
+    if processes is not None:
         if not everywhere(world.name):
             raise ValueError(
                 f"world {world.name!r} is defined in this session, and launcher={launcher!r} trains in others: "
                 "announce it in a package's entry points, group 'nextlat_viz.worlds', or omit the launcher"
             )
         runs = [_run(world, entry, home, arguments, overrides) for entry in entries]
-        train_all(runs, where, ended, progress=progress)
+        train_all(runs, processes, ended, progress=progress)
         return _in_order(rows, list(grid))
     for number, entry in enumerate(entries):
         if progress:
@@ -191,8 +191,8 @@ def _entries(
     """List every run of the sweep once. Raises on wrong arguments before anything is trained."""
     for objective in objectives:
         one_of("objective", objective, OBJECTIVES)
-    if both := sorted(grid.keys() & overrides.keys()):
-        raise ValueError(f"{both[0]} is in the grid and also given for all runs: give it in one place")
+    if shared := sorted(grid.keys() & overrides.keys()):
+        raise ValueError(f"{shared[0]} is in the grid and also given for all runs: give it in one place")
     resolve_config(preset, world, overrides)
     # Converted to the field's type, 2 and not "2": the value names the folder.
     values = {
@@ -215,9 +215,9 @@ def _entries(
 
 
 def _reads(objective: str, field: str) -> bool:
-    """Whether a field matters to an objective: an argument of its class, or of no objective's class."""
-    own = {name: set(inspect.signature(kind).parameters) for name, kind in OBJECTIVES.items()}
-    return field in own[objective] or not any(field in fields for fields in own.values())
+    """Whether a field matters to an objective: its class takes the field, or no objective's class does."""
+    arguments = {name: set(inspect.signature(kind).parameters) for name, kind in OBJECTIVES.items()}
+    return field in arguments[objective] or not any(field in fields for fields in arguments.values())
 
 
 def _in_order(rows: Mapping[int, dict[str, Any]], grid: list[str]) -> pd.DataFrame:

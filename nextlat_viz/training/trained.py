@@ -30,9 +30,9 @@ class TrainedModel(ABC):
     network : Objective
         The backbone with the modules of its objective, in float32 and evaluation mode.
     world : World
-        What it was trained on. Where that is a corpus, neither its state nor its law is known.
+        What it was trained on. Of a corpus, neither the state nor the law is known.
     reads : int or None
-        Most tokens of a sequence that it read in training; None where that is not known and has no limit.
+        Longest sequence that it read in training, in tokens; None if that is not known and there is no limit.
     snapshots : list of int
         Steps at which there are weights.
     card : SignedCard or None

@@ -39,7 +39,7 @@ class Episodes:
         The true state *after* the token at that position: index 0 is the state after the first token.
     loss_mask : bool array (episodes, positions), optional
         True where the token is scored; False on prompts and padding. All True by default. The first token of an
-        episode is scored only where a model reads a start token before it.
+        episode is scored only if the model reads a start token before it.
     length : int64 array (episodes,), optional
         Number of tokens before padding; all by default.
     targets : int64 array (episodes, positions), optional
@@ -69,8 +69,8 @@ class Episodes:
         mask = np.ones(tokens.shape, bool) if self.loss_mask is None else checks.array(self.loss_mask)
         length = np.full(episodes, positions) if self.length is None else checks.array(self.length)
         _expect(mask.shape == tokens.shape and mask.dtype == bool, "loss_mask", mask, f"bool of shape {tokens.shape}")
-        whole = length.shape == (episodes,) and length.dtype.kind in "iu"
-        _expect(whole, "length", length, f"integers of shape ({episodes},)")
+        fits = length.shape == (episodes,) and length.dtype.kind in "iu"
+        _expect(fits, "length", length, f"integers of shape ({episodes},)")
         _expect(bool(((length >= 0) & (length <= positions)).all()), "length", length, f"values in 0..{positions}")
         states = {str(name): checks.array(values) for name, values in self.states.items()}
         for name, values in states.items():
@@ -78,8 +78,8 @@ class Episodes:
             _expect(fits, f"states[{name!r}]", values, f"shape ({episodes}, {positions}, ...)")
         if self.targets is not None:
             targets = checks.array(self.targets)
-            whole = targets.shape == tokens.shape and targets.dtype.kind in "iu"
-            _expect(whole, "targets", targets, f"integers of shape {tokens.shape}")
+            fits = targets.shape == tokens.shape and targets.dtype.kind in "iu"
+            _expect(fits, "targets", targets, f"integers of shape {tokens.shape}")
             object.__setattr__(self, "targets", targets.astype(np.int64, copy=False))
         object.__setattr__(self, "tokens", tokens)
         object.__setattr__(self, "loss_mask", mask)
@@ -223,8 +223,8 @@ class World(ABC):
         split : str
             One of ``splits``.
         states : bool
-            False omits the states, which is faster, except one named "document": the number of each document packed
-            into a row, needed to keep attention inside it.
+            False omits the states, which is faster. A state named "document" is kept: it numbers the documents packed
+            into a row, so that attention stays inside each.
 
         Raises
         ------
@@ -233,7 +233,7 @@ class World(ABC):
         """
 
     def sample_held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
-        """Draw episodes to measure models on: of the split "test" where there is one."""
+        """Draw episodes to measure models on, from the split "test" if there is one."""
         return self.sample(n, length, seed, split="test" if "test" in self.splits else "train")
 
     @abstractmethod
@@ -270,7 +270,7 @@ class World(ABC):
         return draw_picture(self, kind, episode, position, options)
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """Which tokens may come first: by default those that `start_probs` allows, all where it is not known."""
+        """Which tokens may come first: by default those that `start_probs` allows, or all if it is not known."""
         probs = self.start_probs() if self.predicts_next_token else None
         return np.ones(len(self.vocabulary), bool) if probs is None else probs > 0
 
@@ -303,7 +303,7 @@ class World(ABC):
     def answer_facts(
         self, answers: Int[np.ndarray, "episodes positions"], episodes: Episodes
     ) -> dict[str, Int[np.ndarray, " episodes"]]:
-        """Compute what is true of answers, one token for each position.
+        """Compute facts about answers that have one token for each position.
 
         Returns
         -------
@@ -320,27 +320,27 @@ class World(ABC):
         return {"distance": (answers != episodes.targets).sum(axis=1)}
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"] | None:
-        """Integers that determine the future after each token: prefixes with equal ones have the same law of it.
+        """Integers that determine the future after each token: if they are equal, so are the laws of what follows.
 
         None, the default, if they are not known.
         """
         return None
 
     def start_states(self) -> dict[str, np.ndarray]:
-        """The true state before the first token, by the names and shapes of one position in ``Episodes.states``.
+        """The true state before the first token, with names and shapes as at one position of ``Episodes.states``.
 
-        States that are unknown or do not exist there are left out; by default all are.
+        States that are unknown or do not exist there are left out; by default the dict is empty.
         """
         return {}
 
     def start_probs(self) -> Float[np.ndarray, " tokens"] | None:
-        """Exact distribution of what is predicted before the first token: that token; None if it is not known."""
+        """Exact distribution of the first token; None if it is not known, or if first tokens are not predicted."""
         return None
 
     def decisive(self, episodes: Episodes) -> Bool[np.ndarray, "episodes positions"] | None:
         """Positions after which the world's decisive prediction is made; training logs the accuracy there.
 
-        For instance the choice of an arm in Path-Star. None, the default, where no prediction stands out.
+        For instance the choice of an arm in Path-Star. None, the default, if no prediction stands out.
         """
         return None
 
@@ -392,10 +392,10 @@ class World(ABC):
     def facts(self) -> dict[str, str]:
         """Rows of the world's table in a notebook."""
         numbers = {key: value for key, value in self.parameters.items() if type(value) in (int, float, str, bool)}
-        shown = {key: f"{value:.4g}" if type(value) is float else str(value) for key, value in numbers.items()}
+        formatted = {key: f"{value:.4g}" if type(value) is float else str(value) for key, value in numbers.items()}
         names = ", ".join(self.vocabulary[:_NAMES_SHOWN])
         more = ", …" if len(self.vocabulary) > _NAMES_SHOWN else ""
-        rows = {"parameters": ", ".join(f"{key} = {value}" for key, value in shown.items()) or "none"}
+        rows = {"parameters": ", ".join(f"{key} = {value}" for key, value in formatted.items()) or "none"}
         if self.state_names:
             rows["states"] = f"{len(self.state_names)}: {', '.join(self.state_names)}"
         rows["tokens"] = f"{len(self.vocabulary)}: {names}{more}"
@@ -408,7 +408,7 @@ class World(ABC):
 
 
 def scrambled(keys: Integer[np.ndarray, "*keys"]) -> UInt64[np.ndarray, "*keys"]:
-    """Hash integers to 64-bit numbers, different for different keys; worlds choose held-out content by it.
+    """Hash integers to 64-bit numbers, different for different keys. Worlds choose held-out content by this hash.
 
     This is the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
     """

@@ -1,4 +1,4 @@
-"""The tree of reachable beliefs, and the Bayes floors of hidden Markov worlds: exact where these beliefs are few."""
+"""The tree of reachable beliefs, and the Bayes floors of hidden Markov worlds: exact if few beliefs are reachable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.worlds.kernel import Kernel
 
-# With more children than this at one depth floors are estimated: Mess3 is exact for 12 tokens (3^12 = 531,441).
+# Floors are exact up to this many children at one depth, then estimated: Mess3 is exact for 12 tokens (3^12 = 531,441).
 MAX_CHILDREN = 1_000_000
 PATHS = 50_000
 # Beliefs that agree to about 1e-12 count as equal. Divided by pi because beliefs of fair coins are multiples of powers
@@ -64,7 +64,7 @@ def root(belief: Float[np.ndarray, " states"]) -> Level:
 
 
 def grow(level: Level, kernel: Kernel) -> Level:
-    """The next level: the children of all beliefs, equal ones merged and their probabilities added."""
+    """The next level: the children of all beliefs. Equal children are merged and their probabilities added."""
     futures = kernel.futures(level.beliefs)
     chance = kernel.chances(futures @ kernel.readout)
     alive = chance > 0
@@ -124,8 +124,7 @@ def floors(
 ) -> tuple[Float[np.ndarray, " length"], Float[np.ndarray, " length"]]:
     """Entropy of the next token after 1..length tokens, and the standard error of each value, 0 where exact.
 
-    Beyond the last exact depth a value is the mean exact entropy over random paths that start from the beliefs of that
-    depth.
+    Beyond the last exact depth a value is estimated: the mean entropy over random paths from the beliefs of that depth.
     """
     values, errors = np.zeros(length), np.zeros(length)
     level = root(kernel.start)
@@ -166,8 +165,7 @@ def _closed_rate(kernel: Kernel, tree: BeliefTree) -> float:
         children = grow(root(belief), kernel)
         for key, chance in zip(keys(children.beliefs).tolist(), children.probability, strict=True):
             moves[place, place_of[key]] += chance
-    # Averages over 2^60 steps converge for periodic chains too. The mean over 2n steps is the mean of two halves: n
-    # steps, and n steps later.
+    # Averages over 2^60 steps converge for periodic chains too. The mean over 2n steps is the mean of its two halves.
     average, power = np.eye(len(tree)), moves
     for _ in range(60):
         average = (average + power @ average) / 2

@@ -19,7 +19,7 @@ _TOLERANCE = 1e-9
 
 
 def transitions(values: ArrayLike, generalised: bool) -> Float[np.ndarray, "tokens states states"]:
-    """Transition matrices as float64; a ValueError if they are not those of a world."""
+    """Transition matrices as float64; a ValueError if they do not define a process."""
     matrices = _numbers("transitions", values)
     if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2] or 0 in matrices.shape:
         raise ValueError(
@@ -81,9 +81,9 @@ def fixed_vectors(
 def beliefs(
     argument: str, values: ArrayLike, readout: Float[np.ndarray, " states"]
 ) -> Float[np.ndarray, "*rows states"]:
-    """One or more beliefs as float64; a ValueError if they are none.
+    """One or more beliefs as float64; a ValueError if they are not beliefs.
 
-    With a ``readout`` of ones a belief is a distribution, otherwise a vector with ``b w = 1``.
+    A belief ``b`` has ``b @ readout == 1``: with a readout of ones it is a distribution.
     """
     vectors = _numbers(argument, values)
     if vectors.shape[-1:] != readout.shape:
@@ -161,33 +161,33 @@ def name(value: object) -> str:
     return str(value)
 
 
-def distinct_names(argument: str, given: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """The names given, or "0", "1", ...; a ValueError if they are too few, too many or not all different."""
-    if given is None:
+def distinct_names(argument: str, names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """The names, by default "0", "1", ...; a ValueError if they are too few, too many or not all different."""
+    if names is None:
         return tuple(str(index) for index in range(count))
-    result = tuple(str(name) for name in given)
-    if isinstance(given, str) or len(result) != count or len(set(result)) != count:
-        raise ValueError(f"{argument} must be {count} different names, got {given!r}")
+    result = tuple(str(name) for name in names)
+    if isinstance(names, str) or len(result) != count or len(set(result)) != count:
+        raise ValueError(f"{argument} must be {count} different names, got {names!r}")
     return result
 
 
 def integer(argument: str, value: Any, low: int = 1, high: int | None = None) -> int:
-    """The value as an int from ``low`` to ``high``, both included; a ValueError that names the argument otherwise.
+    """The value as an int; a ValueError that names the argument unless it is from ``low`` to ``high``, both included.
 
     Examples
     --------
     >>> integer("seed", np.int64(3), 0)
     3
     """
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):
         span = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{argument} must be an integer {span}, got {value!r}")
     return int(value)
 
 
 def number(argument: str, value: Any, span: str = "[0, 1]") -> float:
-    """The value as a float in an interval, written as in mathematics; a ValueError that names the argument otherwise.
+    """The value as a float; a ValueError that names the argument unless it is in the interval ``span``.
 
     Examples
     --------
@@ -208,7 +208,7 @@ def number(argument: str, value: Any, span: str = "[0, 1]") -> float:
 
 
 def array(values: Any) -> np.ndarray:
-    """The values as an array; those of a tensor wherever it is and whatever it is part of, bfloat16 as float32.
+    """Convert values to an array. Tensors may be on any device and require gradients; bfloat16 becomes float32.
 
     Examples
     --------
@@ -222,7 +222,7 @@ def array(values: Any) -> np.ndarray:
         values = values.detach().cpu()
         try:
             return np.asarray(values)
-        except TypeError:  # numpy has no such type
+        except TypeError:  # numpy has no bfloat16
             values = values.float()
     return np.asarray(values)
 
@@ -249,31 +249,31 @@ def row_numbers(argument: str, rows: Any, count: int) -> Int[np.ndarray, " rows"
     Raises
     ------
     LatentsError
-        For rows that are not there, such as -1, for floats, and for a mask of another length.
+        For numbers out of range, such as -1, for floats, and for a mask of another length.
 
     Examples
     --------
     >>> row_numbers("rows", [2, 0], 3).tolist(), row_numbers("rows", np.array([False, True, True]), 3).tolist()
     ([2, 0], [1, 2])
     """
-    several = isinstance(rows, Iterable) and not isinstance(rows, str)
+    iterable = isinstance(rows, Iterable) and not isinstance(rows, str)
     try:
-        given = array(rows if hasattr(rows, "__array__") or not several else list(rows))
-        if given.dtype == object:
+        index = array(rows if hasattr(rows, "__array__") or not iterable else list(rows))
+        if index.dtype == object:
             # A nullable column of booleans arrives as objects.
-            given = np.asarray(given.tolist())
+            index = np.asarray(index.tolist())
     except ValueError as error:
         raise LatentsError(f"{argument} must be row numbers or a mask of booleans, got {rows!r:.60}: {error}") from None
-    if given.dtype.kind == "b":
-        if given.shape != (count,):
-            raise LatentsError(f"{argument} as a mask must have one entry per row, shape ({count},), got {given.shape}")
-        return np.flatnonzero(given)
-    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+    if index.dtype.kind == "b":
+        if index.shape != (count,):
+            raise LatentsError(f"{argument} as a mask must have one entry per row, shape ({count},), got {index.shape}")
+        return np.flatnonzero(index)
+    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
         raise LatentsError(
-            f"{argument} must be row numbers or a mask of booleans, got {given.dtype} of shape {given.shape}: "
-            f"{given.tolist()!r:.60}"
+            f"{argument} must be row numbers or a mask of booleans, got {index.dtype} of shape {index.shape}: "
+            f"{index.tolist()!r:.60}"
         )
-    numbers = given.astype(np.int64)
+    numbers = index.astype(np.int64)
     outside = numbers[(numbers < 0) | (numbers >= count)]
     if len(outside):
         raise LatentsError(f"{argument} must be row numbers in 0..{count - 1}, got {outside[0]}")
@@ -289,10 +289,10 @@ def sampling(world: World, n: int, length: int | None, seed: int, split: str) ->
 
 
 def tokens_per_episode(world: World, length: int | None) -> int:
-    """The length asked for, and no less than the world's own; that by default."""
+    """The length of an episode, by default the world's own; a ValueError if it is shorter than that."""
     if length is None:
         if world.length is None:
-            raise ValueError(f"length is needed: an episode of world {world.name!r} is as long as asked for")
+            raise ValueError(f"length is needed: episodes of world {world.name!r} can have any length")
         return world.length
     if world.length is not None and integer("length", length) < world.length:
         raise ValueError(

@@ -26,7 +26,7 @@ Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
 
 # Characters of a name that hover text shows.
 HOVER = 120
-# Pixels of a picture that says no size; its share of that in a panel.
+# Default size of a picture in pixels, and the fraction of its size that a panel may leave it.
 _WIDTH, _SMALLER = 560, 0.35
 _DARK = 95  # of 255: a grey on which white is easier to read than black
 QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
@@ -39,9 +39,9 @@ def picture(owner: type, kind: str) -> Callable[[Picture], Picture]:
     """Register the function that draws one kind of picture of a class; a decorator.
 
     For a world the function is called as ``function(world, episode, position, **options)`` after all arguments were
-    checked: ``episode`` holds one episode, or is None and so is ``position``, the number of tokens read, from 0. The
-    function's keyword-only parameters are the options of the picture. Modules named ``draw`` in the folder of the class
-    are imported when a picture is first asked for.
+    checked. ``episode`` holds one episode and ``position`` is the number of tokens read, from 0; or both are None. The
+    function's keyword-only parameters are the options of the picture. The module ``draw`` in the folder of the class is
+    imported when a picture is first requested.
 
     Examples
     --------
@@ -86,10 +86,10 @@ def draw_picture(
         raise unknown("kind of picture", kind, world.pictures)
     function = find_picture(type(world), kind)
     parameters = inspect.signature(function).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    accepted = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for option, value in options.items():
-        if option not in known:
-            raise unknown(f"option of picture {kind!r}:", option, known)
+        if option not in accepted:
+            raise unknown(f"option of picture {kind!r}:", option, accepted)
         if option in ("width", "height") and value is not None:
             checks.integer(option, value)
     at = None if episode is None else checks.one_episode(episode, position)
@@ -99,37 +99,37 @@ def draw_picture(
 
 
 def fix_ranges(figure: go.Figure) -> None:
-    """Give a picture of one scale the ranges that its dots and names fill, where it says none.
+    """Set the ranges of both axes to what the dots and names fill, in a picture with equal scales and no ranges.
 
-    plotly would choose them for the size of the page, and begin with the last ones when that changes.
+    plotly would fit the ranges to the size of the page, and keep the old ones when that size changes.
     """
     if figure.layout.yaxis.scaleanchor is None or figure.layout.xaxis.range or figure.layout.yaxis.range:
         return
-    # By axis: places, and the pixels before and after them that a dot or a name takes.
-    takes: dict[str, list[np.ndarray]] = {"x": [np.zeros((3, 0))], "y": [np.zeros((3, 0))]}
+    # By axis: places, and the pixels that a dot or a name takes before and after them.
+    extents: dict[str, list[np.ndarray]] = {"x": [np.zeros((3, 0))], "y": [np.zeros((3, 0))]}
     for trace in figure.data:
         if trace.type in ("scatter", "scattergl") and trace.x is not None:
             size = trace.marker.size if "markers" in (trace.mode or "") else None
             half = 0.0 if size is None else np.array(size, dtype=float) / 2
-            for name, parts in takes.items():
+            for name, parts in extents.items():
                 parts.append(np.stack(np.broadcast_arrays(np.array(trace[name], dtype=float), half, half)))
     for item in figure.layout.annotations:
         if (item.xref or "x", item.yref or "y") == ("x", "y"):
             letters = len(re.sub("<[^>]*>", "", item.text))
-            for (name, parts), half in zip(takes.items(), (4.2 * letters, 9.0), strict=True):
+            for (name, parts), half in zip(extents.items(), (4.2 * letters, 9.0), strict=True):
                 shift = item[f"{name}shift"] or 0
                 parts.append(np.array([[item[name]], [half - shift], [half + shift]], dtype=float))
-    drawn = {name: np.concatenate(parts, axis=1) for name, parts in takes.items()}
-    drawn = {name: part[:, np.isfinite(part).all(axis=0)] for name, part in drawn.items()}
-    if not all(part.size for part in drawn.values()):
+    filled = {name: np.concatenate(parts, axis=1) for name, parts in extents.items()}
+    filled = {name: part[:, np.isfinite(part).all(axis=0)] for name, part in filled.items()}
+    if not all(part.size for part in filled.values()):
         return
-    margin, ends = figure.layout.margin, ((name, part[0].min(), part[0].max()) for name, part in drawn.items())
+    margin, ends = figure.layout.margin, ((name, part[0].min(), part[0].max()) for name, part in filled.items())
     across = (figure.layout.width or _WIDTH) - (margin.l or 0) - (margin.r or 0)
     up = (figure.layout.height or _WIDTH) - (margin.t or 0) - (margin.b or 0)
-    # In a panel the picture is smaller than it was drawn for, and dots and names are not.
+    # In a panel the picture shrinks, but its dots and names keep their size.
     room = {"x": max(_SMALLER * across, 1), "y": max(_SMALLER * up, 1)}
     pixel = max(float(high - low) / room[name] for name, low, high in ends) or 1 / room["x"]
-    for name, (place, before, after) in drawn.items():
+    for name, (place, before, after) in filled.items():
         low, high = (place - (before + 4) * pixel).min(), (place + (after + 4) * pixel).max()
         figure.layout[f"{name}axis"].range = [float(low), float(high)]
 
@@ -141,9 +141,9 @@ def decisive_position(world: World, episode: Episodes) -> int | None:
 
 
 def opening_position(world: World, episode: Episodes) -> int:
-    """Return the position at which a picture of an episode opens, one at which no world's picture is empty.
+    """Return the position at which a picture of an episode opens; no world's picture is empty there.
 
-    It is that of the decisive prediction, or else the middle of what is predicted, after the prompt; at least 1.
+    It is the decisive prediction's position, or else the middle of the tokens after the prompt; at least 1.
     """
     decisive = decisive_position(world, episode)
     if decisive is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Measures of what a model knows of its world, in the order in which one is a world's headline measure.
+# Measures of what a model knows of its world. A world's headline measure is the first of these that its runs log.
 HEADLINES = {
     "accuracy": "share of right decisive predictions",
     "belief_r2": "R² of the belief, read by a linear map",

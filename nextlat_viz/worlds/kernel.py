@@ -43,10 +43,10 @@ class Kernel:
         # Possible outcomes first, in their order; outcomes of probability 0 are never drawn.
         outcomes = np.argsort(~possible, axis=1, kind="stable")[:, : possible.sum(1).max()]
         cumulative = np.take_along_axis(self.joint.cumsum(-1), outcomes, axis=1)
-        whole = self.joint.cumsum(-1)[:, -1]
+        total = self.joint.cumsum(-1)[:, -1]
         cumulative[np.arange(outcomes.shape[1]) >= possible.sum(1)[:, None]] = np.inf
         token, state = np.divmod(outcomes, len(self.start))
-        return Moves(cumulative[:, :-1], whole, np.nextafter(whole, 0.0), token.ravel(), state.ravel())
+        return Moves(cumulative[:, :-1], total, np.nextafter(total, 0.0), token.ravel(), state.ravel())
 
     def futures(self, beliefs: Float[np.ndarray, "rows states"]) -> Float[np.ndarray, "rows tokens states"]:
         """Beliefs after each token, not normalised: each sums to the probability of the token."""
@@ -87,12 +87,12 @@ class Kernel:
 class Moves:
     """The possible moves of a hidden Markov world by state, with their cumulative probabilities.
 
-    Draws the same bits as ``invert`` over all pairs (token, next state), with fewer comparisons.
+    Draws the same moves as ``invert`` over all pairs (token, next state), with fewer comparisons.
     """
 
     edges: Float[np.ndarray, "states fewer"]
-    whole: Float[np.ndarray, " states"]
-    most: Float[np.ndarray, " states"]
+    total: Float[np.ndarray, " states"]
+    limit: Float[np.ndarray, " states"]
     token: Int[np.ndarray, " moves"]
     target: Int[np.ndarray, " moves"]
 
@@ -100,7 +100,7 @@ class Moves:
         self, state: Int[np.ndarray, " rows"], uniform: Float[np.ndarray, " rows"]
     ) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
         """Draw one move from each state; return the tokens emitted and the next states."""
-        aim = np.minimum(uniform * self.whole[state], self.most[state])
+        aim = np.minimum(uniform * self.total[state], self.limit[state])
         move = state * (self.edges.shape[1] + 1)
         for edge in self.edges.T:
             move += edge[state] <= aim
@@ -121,6 +121,6 @@ def invert(
     ``uniform`` is scaled to just below the last entry, which may differ from 1 by rounding, so that no choice of
     probability zero is drawn.
     """
-    whole = cumulative[:, -1]
-    aim = np.minimum(uniform * whole, np.nextafter(whole, 0.0))
+    total = cumulative[:, -1]
+    aim = np.minimum(uniform * total, np.nextafter(total, 0.0))
     return (cumulative <= aim[:, None]).sum(-1)

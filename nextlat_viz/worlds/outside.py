@@ -68,7 +68,7 @@ def require_moderate(parameters: Mapping[str, Any]) -> None:
 
 
 def ask(spec: Mapping[str, Any], *, remember: bool = False) -> None:
-    """Note that the user built the world of this spec, in later sessions too if `remember`."""
+    """Note that the user built the world of this spec; with `remember`, later sessions know it too."""
     _asked.add(_digest(spec))
     path = _note(spec)
     if remember and not path.exists():

@@ -52,8 +52,8 @@ def names() -> list[str]:
     >>> {"rrxor", "mess3", "z1r"} <= set(names())
     True
     """
-    own = [name for name, factory in _factories.items() if not _required(factory)]
-    return sorted({*own, *_announced()})
+    registered = [name for name, factory in _factories.items() if not _required(factory)]
+    return sorted({*registered, *_announced()})
 
 
 def get(name: str | World, /, **params: Any) -> World:
@@ -87,8 +87,8 @@ def get(name: str | World, /, **params: Any) -> World:
         return name
     if not isinstance(name, str):
         raise TypeError(f"world must be the name of a world, such as 'rrxor', or a World, got {shown(name)}")
-    name, in_name = _parsed(name)
-    params = in_name | params
+    name, parsed = _parsed(name)
+    params = parsed | params
     factory = _factory(name)
     if factory is None:
         raise unknown("world", name, names())
@@ -110,7 +110,7 @@ def get(name: str | World, /, **params: Any) -> World:
 
 
 def everywhere(name: str) -> bool:
-    """Whether another Python process knows the world: one of this package, or of another package's entry points.
+    """Whether other Python processes know the world: it is part of this package, or an entry point of another.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def from_spec(spec: Mapping[str, Any], *, trusted: bool = True) -> World:
 
 
 def title(world: World | Mapping[str, Any]) -> str:
-    """Write a world, or its spec, as text that ``get`` takes: its name, and the parameters that are not the defaults.
+    """Write a world, or its spec, as text that ``get`` takes: its name and the parameters that are not the default.
 
     Hashes, which only check the other parameters, are left out. A world that is not registered has only its name.
 
@@ -164,21 +164,21 @@ def title(world: World | Mapping[str, Any]) -> str:
     if factory is None:
         return world.name if isinstance(world, World) else name
     accepted = inspect.signature(factory).parameters.values()
-    usual = {parameter.name: parameter.default for parameter in accepted} if _required(factory) else factory().spec
-    apart = {
+    defaults = {parameter.name: parameter.default for parameter in accepted} if _required(factory) else factory().spec
+    changed = {
         key: value
         for key, value in spec.items()
-        if key != "name" and usual.get(key) != value and not key.endswith("sha256") and key != "expected"
+        if key != "name" and defaults.get(key) != value and not key.endswith("sha256") and key != "expected"
     }
     # Long lists come last, so that a shortened title still shows the rest.
-    keys = sorted(apart, key=lambda key: isinstance(apart[key], (list, dict)))
-    words = ",".join(f"{key}={_written(apart[key])}" for key in keys)
+    keys = sorted(changed, key=lambda key: isinstance(changed[key], (list, dict)))
+    words = ",".join(f"{key}={_written(changed[key])}" for key in keys)
     return f"{name}:{words}" if words else name
 
 
 def _written(value: Any) -> str:
     """Write a value for `_parsed`: text unquoted if that is unambiguous, anything else as JSON."""
-    # `_parsed` takes a comma in text as the end of the parameter.
+    # In `_parsed` a comma in text ends the parameter.
     if isinstance(value, str) and "," not in value and _parsed(f"x:y={value}")[1] == {"y": value}:
         return value
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -12,20 +12,20 @@ from nextlat_viz.display import counted, shorten
 from nextlat_viz.worlds.base import World
 
 _NAMES = 12
-# Episodes sampled to see where the prompt ends, and their tokens where a world has no length: more than any prompt has.
+# Episodes sampled to find the end of the prompt, and their length in a world without one: longer than any prompt.
 _FEW, _LONG = 4, 64
 
 
 def parse_string(world: World, text: str) -> Int[np.ndarray, " tokens"]:
     """Convert a text to the tokens of a world.
 
-    Symbols may be separated by spaces or run together, where the longest is taken; letters may be of either case. A
+    Symbols may be separated by spaces or run together: then the longest is taken. Letters may be upper or lower case. A
     world with a tokenizer takes any text.
 
     Raises
     ------
     ValueError
-        Naming the first thing that is no symbol.
+        Naming the first part of the text that is not a symbol.
 
     Examples
     --------
@@ -49,25 +49,25 @@ def parse_string(world: World, text: str) -> Int[np.ndarray, " tokens"]:
         tokens = [(symbols.get(piece, folded.get(piece.casefold(), -1)), end) for piece, end in pieces]
         return [(token, end) for token, end in tokens if token >= 0]
 
-    # From the end: the longest symbol after which the rest can be read too.
-    step: dict[int, tuple[int, int]] = {len(text): (-1, len(text))}
+    # From the end: at each character, the longest symbol after which the rest can be read too.
+    symbol: dict[int, tuple[int, int]] = {len(text): (-1, len(text))}
     for start in range(len(text) - 1, -1, -1):
         options = [(-1, start + 1)] if text[start] == " " else at(start)
-        chosen = next((option for option in options if option[1] in step), None)
-        if chosen is not None:
-            step[start] = chosen
-    if 0 not in step:
+        readable = [option for option in options if option[1] in symbol]
+        if readable:
+            symbol[start] = readable[0]
+    if 0 not in symbol:
         raise ValueError(_no_symbol(world, text, at))
     tokens, start = [], 0
     while start < len(text):
-        token, start = step[start]
+        token, start = symbol[start]
         if token >= 0:
             tokens.append(token)
     return np.array(tokens, dtype=np.int64)
 
 
 def _no_symbol(world: World, text: str, at: Any) -> str:
-    """Say where reading from the left comes to an end."""
+    """Return the error message for a text, which names the farthest character that can be reached from the left."""
     reached, farthest = {0}, 0
     for start in range(len(text)):
         if start in reached:
@@ -116,9 +116,9 @@ def legal_part(world: World, tokens: Int[np.ndarray, " T"]) -> tuple[int, str]:
     options = np.flatnonzero(legal_after(world, tokens[:first])[first])
     names = ", ".join(shorten(world.vocabulary[token]) for token in options[:_NAMES])
     more = f", … ({options.size:,} in all)" if options.size > _NAMES else ""
-    there = f"legal there {'is' if options.size == 1 else 'are'} {names}{more}" if options.size else "the string ends"
+    advice = f"legal there {'is' if options.size == 1 else 'are'} {names}{more}" if options.size else "the string ends"
     name = shorten(world.vocabulary[tokens[first]])
-    return first, f"{name!r} at position {first + 1} is not legal in world {world.name!r}: {there}"
+    return first, f"{name!r} at position {first + 1} is not legal in world {world.name!r}: {advice}"
 
 
 def _legal_tokens(world: World, tokens: Int[np.ndarray, " T"]) -> int:
@@ -127,7 +127,7 @@ def _legal_tokens(world: World, tokens: Int[np.ndarray, " T"]) -> int:
         legal = world.legal(tokens[None])[0]
         return tokens.size if legal.all() else int(legal.argmin())
     except ValueError:
-        # A hidden Markov world has no belief after an impossible token, and says so.
+        # A hidden Markov world has no belief after an impossible token. Find the token by bisection.
         possible, impossible = 0, tokens.size
     while impossible - possible > 1:
         middle = (possible + impossible) // 2
@@ -159,6 +159,6 @@ def prompt_tokens(world: World) -> int:
     try:
         sampled = world.sample(_FEW, _LONG if world.length is None else None, seed=0, split=world.splits[0])
     except ValueError:
-        # A language model comes without sequences to sample; nothing is masked there.
+        # The world of a language model has no sequences to sample; nothing is masked there.
         return 0
     return int(sampled.loss_mask.any(axis=0).argmax())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from docs import cells
 from nextlat_viz import worlds
+from nextlat_viz.analysis import measure
 from nextlat_viz.figures.export import browser
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,9 +24,10 @@ def test_there_are_pages_with_cells() -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())
 def test_every_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # A page may register worlds, which other tests register too.
-    monkeypatch.setattr(worlds.registry, "_factories", dict(worlds.registry._factories))
-    notebook = cells.run(path, quick=True, leave_out=() if browser() else ("browser",))
+    # A page may register worlds and measures, which other tests must not see. The package's own stay registered.
+    measure.battery()
+    with mock.patch.dict(worlds.registry._factories), mock.patch.dict(measure.MEASURES):
+        notebook = cells.run(path, quick=True, leave_out=() if browser() else ("browser",))
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert shown or path.name in ("install.md",)
 

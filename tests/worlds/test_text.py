@@ -405,7 +405,7 @@ def test_a_checkpoint_reads_text_without_the_corpus(
     assert nlv.latents.world_of(latents).vocabulary == world.vocabulary
     assert nlv.decoding.generate(there, [prompt[:8]], 4).tokens.shape[0] == 1
     assert nlv.analysis.read_string(there, prompt).tokens.tolist() == tokens.tolist()
-    with pytest.raises(ValueError, match=r"only its tokenizer.* nlv\.extract makes a table for nlv\.studio"):
+    with pytest.raises(ValueError, match=r"only its tokenizer.* to nlv\.extract, and its table to nlv\.studio"):
         nlv.studio(there)
     assert nlv.studio(latents).state.latents[0].n_obs == len(latents)
     assert there.world.draw("passage", episode=worlds.Episodes(tokens[None])) is not None

@@ -53,28 +53,28 @@ def solved_problems(
     """
     need = np.bincount(targets, minlength=limit + 1)
     drawn: list[tuple[np.ndarray, np.ndarray]] = []
-    hits, tried, in_vain = np.zeros(limit + 1), 0, 0
+    hits, tried, misses = np.zeros(limit + 1), 0, 0
     while need.any():
         # Expected number for the rarest target still needed, from the frequencies so far.
         expected = (need * (tried + 250) / (hits + 1)).max()
         count = int(np.clip(1.1 * expected, 256, _MOST_AT_ONCE))
-        inputs, equations, whole = _calculations(rng, count, numbers, largest, limit)
+        inputs, equations, usable = _calculations(rng, count, numbers, largest, limit)
         if hands is not None:
-            whole &= hands(inputs)
+            usable &= hands(inputs)
         ends = equations[:, -1, 3]
-        hits += np.bincount(ends[whole], minlength=limit + 1)
+        hits += np.bincount(ends[usable], minlength=limit + 1)
         tried += count
-        useful = np.flatnonzero(whole & (need[ends] > 0))
+        useful = np.flatnonzero(usable & (need[ends] > 0))
         useful = useful[ends[useful].argsort(kind="stable")]
         sorted_ends = ends[useful]
         earlier = np.arange(len(useful)) - np.searchsorted(sorted_ends, sorted_ends)
-        kept = useful[earlier < need[sorted_ends]]
-        need -= np.bincount(ends[kept], minlength=limit + 1)
-        drawn.append((inputs[kept], equations[kept]))
-        in_vain = 0 if len(kept) else in_vain + count
-        if in_vain >= _PATIENCE:
+        used = useful[earlier < need[sorted_ends]]
+        need -= np.bincount(ends[used], minlength=limit + 1)
+        drawn.append((inputs[used], equations[used]))
+        misses = 0 if len(used) else misses + count
+        if misses >= _PATIENCE:
             raise ValueError(
-                f"target {np.flatnonzero(need)[0]} is unreachable or very rare: none of {in_vain} random calculations "
+                f"target {np.flatnonzero(need)[0]} is unreachable or very rare: none of {misses} random calculations "
                 f"with numbers={numbers}, largest={largest} ended in it; choose other targets, or more numbers"
             )
     all_inputs, all_equations = (np.concatenate(parts).astype(np.int64) for parts in zip(*drawn, strict=True))
@@ -93,7 +93,7 @@ def _calculations(
     """
     rows = np.arange(count)
     inputs = rng.integers(1, largest + 1, size=(count, numbers), dtype=np.int32)
-    pool, equations, whole = inputs.copy(), np.empty((count, numbers - 1, 4), np.int32), np.ones(count, bool)
+    pool, equations, complete = inputs.copy(), np.empty((count, numbers - 1, 4), np.int32), np.ones(count, bool)
     for step, size in enumerate(range(numbers, 1, -1)):
         first = rng.integers(size, size=count)
         second = first + rng.integers(1, size, size=count)
@@ -102,16 +102,16 @@ def _calculations(
         values = _outcomes(left, right, limit)
         add, subtract, multiply, divide = (values >= 0).view(np.uint8)
         possible = add | subtract << 1 | multiply << 2 | divide << 3
-        whole &= possible > 0
+        complete &= possible > 0
         nth = (rng.random(count, np.float32) * _HOW_MANY[possible]).astype(np.int64)
         operation = _NTH[possible, nth]
         value = values[operation, rows]
         equations[:, step, 0], equations[:, step, 1] = left, operation
         equations[:, step, 2], equations[:, step, 3] = right, value
-        # The result replaces the first operand, the last number the second operand.
+        # The result replaces the first operand; the last number of the pool replaces the second.
         pool[rows, first] = value
         pool[rows, second] = pool[:, size - 1]
-    return inputs, equations, whole
+    return inputs, equations, complete
 
 
 def _outcomes(
@@ -121,7 +121,7 @@ def _outcomes(
     divisor = np.maximum(right, 1)
     # Exact in double precision for numbers up to 10^8, and faster than integer division.
     quotient = (left / divisor).astype(left.dtype)
-    whole = (right > 0) & (quotient * divisor == left)
-    values = np.stack([left + right, left - right, left * right, np.where(whole, quotient, -1)])
+    divisible = (right > 0) & (quotient * divisor == left)
+    values = np.stack([left + right, left - right, left * right, np.where(divisible, quotient, -1)])
     np.copyto(values, -1, where=(values < 0) | (values > limit))
     return values

@@ -56,34 +56,35 @@ def draw_equations(
     tokens, upto = example.tokens[0], world.length if position is None else position
     if len(tokens) < world.prompt or not world.legal(tokens[None, : world.prompt]).all():
         raise ValueError(f"episode must begin with a problem of world {world.name!r}, got {tokens.tolist()}")
-    inputs, made, mentioned = _flow(world, tokens, upto)
-    read = [number for number in made if world.prompt + 5 * number.column <= upto]
+    inputs, results, mentioned = _flow(world, tokens, upto)
+    read = [number for number in results if world.prompt + 5 * number.column <= upto]
     figure = Figure(layout=drawing.layout(width, 84 + 80 * world.numbers if height is None else height))
     figure.update_xaxes(range=[-0.4, world.equations + 0.4])
     figure.update_yaxes(range=[world.numbers - 0.35, -0.65], scaleanchor=None)
-    for number in made:
+    for number in results:
         _join(figure, number, number in read)
     target = int(tokens[world.numbers])
     last = next((number for number in read if number.column == world.equations), None)
-    known = [*inputs[: min(upto, world.numbers)], *read]
-    for number in [*inputs, *made]:
+    visible = [*inputs[: min(upto, world.numbers)], *read]
+    for number in [*inputs, *results]:
         reached = number is last and number.value == target
         colour = _REACHED if reached else _RESULT if number.operands else _INPUT
-        _dot(figure, number, colour if number in known else _AHEAD, number in known, number in mentioned)
+        _dot(figure, number, colour if number in visible else _AHEAD, number in visible, number in mentioned)
         if number in read and not number.true:
             drawing.add_text(figure, (number.column, number.row), "<b>false</b>", yshift=_NODE / 2 + 12)
     if last is not None:
         label = "the target" if last.value == target else f"target: {target}"
         drawing.add_text(figure, (last.column, last.row), f"<b>{label}</b>", yshift=-_NODE / 2 - 12)
-    given = ", ".join(str(number.value) for number in inputs)
-    drawing.add_caption(figure, f"{world.name}: make {target} from {given}", _below(world, tokens, position, len(made)))
+    numbers = ", ".join(str(number.value) for number in inputs)
+    below = _below(world, tokens, position, len(results))
+    drawing.add_caption(figure, f"{world.name}: make {target} from {numbers}", below)
     return figure
 
 
 def _flow(world: Countdown, tokens: np.ndarray, at: int) -> tuple[list[_Number], list[_Number], list[_Number]]:
     """Inputs and results, placed so that no lines cross, and the numbers mentioned in the current equation."""
     inputs = [_Number(int(token), 0) for token in tokens[: world.numbers]]
-    made: list[_Number] = []
+    results: list[_Number] = []
     mentioned: list[_Number] = []
     pool = list(inputs)
     verdict = world.verify(tokens[None])
@@ -95,16 +96,16 @@ def _flow(world: Countdown, tokens: np.ndarray, at: int) -> tuple[list[_Number],
         right = next((number for number in rest if len(here) > 2 and number.value == here[2]), None)
         if verdict.available[0, k] and left and right:
             sign = _SIGNS[here[1] - world.plus]
-            made.append(_Number(here[4], k + 1, (left, right), sign, bool(verdict.true[0, k])))
-            pool = [number for number in rest if number is not right] + [made[-1]]
+            results.append(_Number(here[4], k + 1, (left, right), sign, bool(verdict.true[0, k])))
+            pool = [number for number in rest if number is not right] + [results[-1]]
         if start < at <= start + 5:
-            named = [left, right if at > start + 2 else None, made[-1] if at == start + 5 and made else None]
+            named = [left, right if at > start + 2 else None, results[-1] if at == start + 5 and results else None]
             mentioned = [number for number in named if number]
     for row, leaf in enumerate(leaf for number in pool for leaf in number.leaves()):
         leaf.row = float(row)
     for number in pool:
         number.place()
-    return inputs, made, mentioned
+    return inputs, results, mentioned
 
 
 def _join(figure: go.Figure, number: _Number, read: bool) -> None:

@@ -81,13 +81,13 @@ def states(world: Countdown, tokens: Int[np.ndarray, "episodes positions"]) -> d
         left[:, start : start + 5] = tokens[:, start, None]
         if start + 2 < positions:
             possible = outcomes(tokens[:, start], tokens[:, start + 2], world.limit)
-            which = tokens[:, start + 1, None] - world.plus
-            value[:, start + 2 : start + 5] = np.take_along_axis(possible, which, axis=1)
-    which_equation = np.clip((np.arange(positions) - world.prompt) // 5 + 1, 0, world.equations)
+            operation = tokens[:, start + 1, None] - world.plus
+            value[:, start + 2 : start + 5] = np.take_along_axis(possible, operation, axis=1)
+    equation_number = np.clip((np.arange(positions) - world.prompt) // 5 + 1, 0, world.equations)
     return {
         "remaining": remaining,
         "target": target,
-        "equation": np.tile(which_equation, (episodes, 1)),
+        "equation": np.tile(equation_number, (episodes, 1)),
         "left": left,
         "value": value,
     }
@@ -200,10 +200,10 @@ def take(
     [[-1, 4, 3], [2, 1, -1]]
     """
     same = (pool == number[:, None]) & (pool >= 0)
-    there, left = same.any(1), pool.copy()
-    rows = np.flatnonzero(there)
+    present, left = same.any(1), pool.copy()
+    rows = np.flatnonzero(present)
     left[rows, same[rows].argmax(1)] = -1
-    return left, there
+    return left, present
 
 
 def _number(tokens: Int[np.ndarray, "*rows"], limit: int) -> Bool[np.ndarray, "*rows"]:

@@ -28,8 +28,9 @@ class Countdown(World):
     integer from 0 to ``limit``; the last result is the target. A number that is available twice may be used twice.
 
     The law: the target is uniform over those of the split. Inputs and equations are a random calculation conditioned
-    on ending in the target: inputs uniform over 1..largest; for each equation an ordered pair of the available numbers,
-    uniformly, and one of the possible operations, uniformly; a calculation without a possible operation is dropped.
+    on ending in the target. Inputs are uniform over 1..largest. Each equation takes an ordered pair of the available
+    numbers, uniformly, and one of the possible operations, uniformly. A calculation without a possible operation is
+    dropped.
     Inputs with many solutions are therefore more frequent than inputs with few.
 
     The *content* of a problem is its target: a fraction ``held_out`` of the targets occurs in the test split only.
@@ -115,15 +116,15 @@ class Countdown(World):
         self._data_seed, self._held_out = checks.integer("data_seed", data_seed, 0), held_out
         low, high = self.targets
         count = high - low + 1
-        held = round(held_out * count)
-        if count > 1 and not 0 < held < count:
+        n_test = round(held_out * count)
+        if count > 1 and not 0 < n_test < count:
             raise ValueError(
-                f"held_out={held_out} of the {count} targets {low}..{high} is {held}, which leaves no target for "
-                f"{'test' if held == 0 else 'train'}; choose more targets, another fraction, or one target, of which "
+                f"held_out={held_out} of the {count} targets {low}..{high} is {n_test}, which leaves no target for "
+                f"{'test' if n_test == 0 else 'train'}; choose more targets, another fraction, or one target: then "
                 "hands are held out"
             )
         shuffled = low + np.random.default_rng(self._data_seed).permutation(count)
-        train, test = (shuffled, shuffled) if count == 1 else (shuffled[held:], shuffled[:held])
+        train, test = (shuffled, shuffled) if count == 1 else (shuffled[n_test:], shuffled[:n_test])
         self.split_targets = {"train": np.sort(train), "test": np.sort(test)}
         self.spec = {
             "name": self.name,
@@ -227,7 +228,7 @@ class Countdown(World):
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
         """The numbers left, the target, and the tokens of the equation that is being written."""
         tokens = checks.legal_tokens(self, tokens)
-        known = oracle.states(self, tokens)
+        states = oracle.states(self, tokens)
         begun = np.full((*tokens.shape, 4), -1)
         places = np.arange(tokens.shape[1])
         for place in range(self.prompt, min(tokens.shape[1], self.length - 1)):
@@ -236,7 +237,7 @@ class Countdown(World):
                 begun[:, place, : part + 1] = tokens[:, place - part : place + 1]
         # Which token of the prompt, and whether the solution has ended.
         phase = np.tile(np.minimum(places, self.prompt) + (places >= self.length - 1), (len(tokens), 1))
-        parts = (known["remaining"], begun, known["target"][..., None], phase[..., None])
+        parts = (states["remaining"], begun, states["target"][..., None], phase[..., None])
         return np.concatenate(parts, axis=-1)
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
@@ -252,8 +253,8 @@ class Countdown(World):
         legal = np.zeros((*tokens.shape, len(self.vocabulary)), bool)
         for place, (ids, weights) in enumerate(oracle.candidates(self, tokens)):
             if place:
-                episode, which = np.nonzero(weights)
-                legal[episode, place - 1, ids[episode, which]] = True
+                episode, column = np.nonzero(weights)
+                legal[episode, place - 1, ids[episode, column]] = True
         return legal
 
     def start_probs(self) -> Float[np.ndarray, " tokens"]:

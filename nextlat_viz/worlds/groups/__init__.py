@@ -1,4 +1,4 @@
-"""Word problems of finite groups: the product of all elements read so far, read through all elements or a few."""
+"""Word problems of finite groups: track the product of all elements read so far."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def a5(generators: Generators = None) -> GroupWorld:
     Parameters
     ----------
     generators : sequence of str, or True, optional
-        Names of elements that generate the group: tokens are these alone. True takes those of the Cayley graph, here
-        ``(12345)`` and ``(12)(34)``. By default tokens are all elements. The same in all groups.
+        Names of elements that generate the group: only these are tokens. True takes those of the Cayley graph, here
+        ``(12345)`` and ``(12)(34)``. By default all elements are tokens. All groups have this parameter.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def s5(generators: Generators = None) -> GroupWorld:
 
 
 def a4(generators: Generators = None) -> GroupWorld:
-    """The alternating group A4: the 12 even permutations of four things, the turns of a tetrahedron.
+    """The alternating group A4: the 12 even permutations of four things, the rotations of a tetrahedron.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def a4(generators: Generators = None) -> GroupWorld:
 
 
 def s4(generators: Generators = None) -> GroupWorld:
-    """The symmetric group S4: all 24 permutations of four things, the turns of a cube.
+    """The symmetric group S4: all 24 permutations of four things, the rotations of a cube.
 
     Examples
     --------
@@ -97,16 +97,16 @@ def a4xz5(generators: Generators = None) -> GroupWorld:
     ('e', '+1', '+2', '+3', '+4', '(234)')
     """
     even = algebra.arrangements(4, even=True)
-    which, turn = np.divmod(np.arange(60), 5)
-    names = [algebra.cycles(even[k]) + (f"+{steps}" if steps else "") for k, steps in zip(which, turn, strict=True)]
+    index, turn = np.divmod(np.arange(60), 5)
+    names = [algebra.cycles(even[k]) + (f"+{steps}" if steps else "") for k, steps in zip(index, turn, strict=True)]
     dial = (turn[:, None] + np.arange(5)) % 5
     return _group(
         "a4xz5",
-        np.concatenate([even[which], 4 + dial], axis=1),
+        np.concatenate([even[index], 4 + dial], axis=1),
         [name.removeprefix("e") or "e" for name in names],
         ("(123)", "(12)(34)", "+1"),
         generators,
-        {"permutation": even[which].astype(np.int8), "dial": turn.astype(np.int8)},
+        {"permutation": even[index].astype(np.int8), "dial": turn.astype(np.int8)},
     )
 
 
@@ -123,34 +123,34 @@ def z60(generators: Generators = None) -> GroupWorld:
 
 
 def _permutations(
-    name: str, elements: Int[np.ndarray, "elements places"], usual: tuple[str, ...], generators: Generators
+    name: str, elements: Int[np.ndarray, "elements places"], default: tuple[str, ...], generators: Generators
 ) -> GroupWorld:
     names = [algebra.cycles(element) for element in elements]
-    return _group(name, elements, names, usual, generators, {"permutation": elements.astype(np.int8)})
+    return _group(name, elements, names, default, generators, {"permutation": elements.astype(np.int8)})
 
 
 def _group(
     name: str,
     elements: Int[np.ndarray, "elements places"],
     vocabulary: list[str],
-    usual: tuple[str, ...],
+    default: tuple[str, ...],
     generators: Generators,
     readings: dict[str, np.ndarray] | None = None,
 ) -> GroupWorld:
-    """Build a world whose Cayley graph shows the usual generators, or those that it is asked to read."""
+    """Build a world. Its Cayley graph shows the generators if they are named, otherwise the usual ones."""
     if isinstance(generators, str):
         generators = generators.split()
-    only = generators is not None and generators is not False
+    only_generators = generators is not None and generators is not False
     if generators is None or isinstance(generators, bool):
-        chosen = usual
+        selected = default
     elif isinstance(generators, Sequence):
-        chosen = tuple(one_of(f"generator of {name!r}:", element, vocabulary) for element in generators)
+        selected = tuple(one_of(f"generator of {name!r}:", element, vocabulary) for element in generators)
     else:
         raise TypeError(
-            f"generators must be names of elements, such as {list(usual)}, or True, got {shown(generators)}"
+            f"generators must be names of elements, such as {list(default)}, or True, got {shown(generators)}"
         )
     spec: Spec = {"name": name}
-    if only:
-        spec["generators"] = True if chosen == usual else list(chosen)
-    indices = [vocabulary.index(element) for element in chosen]
-    return GroupWorld(name, elements, vocabulary, indices, readings, spec, only_generators=only)
+    if only_generators:
+        spec["generators"] = True if selected == default else list(selected)
+    indices = [vocabulary.index(element) for element in selected]
+    return GroupWorld(name, elements, vocabulary, indices, readings, spec, only_generators=only_generators)

@@ -92,18 +92,18 @@ def generating(
     >>> generating(table, [3, 2], ["e", "(23)", "(12)", "(123)", "(132)", "(13)"])
     (3, 2)
     """
-    chosen = tuple(checks.integer("generators", generator, 0, len(table) - 1) for generator in generators)
-    listed = ", ".join(names[generator] for generator in chosen) or "none"
-    if len(set(chosen)) < len(chosen):
+    indices = tuple(checks.integer("generators", generator, 0, len(table) - 1) for generator in generators)
+    listed = ", ".join(names[generator] for generator in indices) or "none"
+    if len(set(indices)) < len(indices):
         raise ValueError(f"generators must all differ, got {listed}")
     # Every element of a finite group is a product of one or more generators.
-    reached = np.isin(np.arange(len(table)), chosen)
+    reached = np.isin(np.arange(len(table)), indices)
     for _ in table:
-        reached[table[np.ix_(reached, np.array(chosen, dtype=int))]] = True
+        reached[table[np.ix_(reached, np.array(indices, dtype=int))]] = True
     if not reached.all():
         missing = names[int(np.argmin(reached))]
         raise ValueError(
-            f"generators {listed} generate {int(reached.sum())} of the {len(table)} elements of the group, and not "
-            f"{missing!r}: add one that does"
+            f"generators {listed} generate {int(reached.sum())} of the {len(table)} elements of the group, but not "
+            f"{missing!r}: add a generator"
         )
-    return chosen
+    return indices

@@ -133,7 +133,7 @@ def _mark_path(figure: go.Figure, world: GroupWorld, episode: Episodes, position
 
 
 def _label(figure: go.Figure, world: GroupWorld, element: int, colour: str) -> None:
-    """Write the name of an element at the side where there is room and the lines of its steps are furthest."""
+    """Write the name of an element on the side that has room and is furthest from the lines of its steps."""
     where = element_places(world)
     place, steps = where[element], list(world.generators)
     ends = np.concatenate([where[world.table[element, steps]], where[(world.table[:, steps] == element).any(axis=1)]])
@@ -172,8 +172,8 @@ def draw_strip(
         top = int(values.max())
         # A dial with many places takes as much space as one with five.
         scale = min(1.0, 4 / max(top, 1))
-        shown = range(0, top + 1, max(1, round(1 / scale)))
-        ticks += [(floor - k * scale, str(k + (name != "state"))) for k in shown]
+        places = range(0, top + 1, max(1, round(1 / scale)))
+        ticks += [(floor - k * scale, str(k + (name != "state"))) for k in places]
         path = floor - scale * values[labels].reshape(len(labels), -1)
         tracks += [(name if path.shape[1] == 1 else str(k + 1), line) for k, line in enumerate(path.T)]
         floor -= scale * top + 1.6
@@ -195,7 +195,7 @@ def draw_strip(
     title = (
         f"{world.name}: after {counted(position, 'token')} the product is {world.vocabulary[labels[position - first]]}"
     )
-    drawing.add_caption(figure, title, "A line is a thing and its height the place; below are the elements read.")
+    drawing.add_caption(figure, title, "A line is a thing, its height the thing's place. Below: the elements read.")
     return figure
 
 
@@ -206,11 +206,11 @@ def _track(
     t = first + np.arange(len(line))
     now = position - first
     for part, opacity in ((slice(0, now + 1), 1.0), (slice(now, None), 0.25)):
-        held = (t[part, None] + np.array([-0.3, 0.3])).ravel()
-        places = np.stack([held, np.repeat(line[part], 2)], axis=1)
+        ends = (t[part, None] + np.array([-0.3, 0.3])).ravel()
+        places = np.stack([ends, np.repeat(line[part], 2)], axis=1)
         drawing.add_lines(figure, places, {"width": 4, "color": colour}, opacity=opacity)
-        shown = part if opacity == 1.0 else slice(now + 1, None)
-        hover = [f"{escape(shorten(name))} after {counted(int(k), 'token')}" for k in t[shown]]
+        visible = part if opacity == 1.0 else slice(now + 1, None)
+        hover = [f"{escape(shorten(name))} after {counted(int(k), 'token')}" for k in t[visible]]
         text, size = ([name] * len(hover), 19) if len(name) == 1 else ([], 9)
-        drawing.add_dots(figure, np.stack([t, line], axis=1)[shown], hover, text, 12, size=size, color=colour)
+        drawing.add_dots(figure, np.stack([t, line], axis=1)[visible], hover, text, 12, size=size, color=colour)
         figure.data[-1].opacity = opacity

@@ -17,7 +17,7 @@ from nextlat_viz.worlds.groups import algebra
 
 _OPENING = 3
 _TEST_SHARE = 10
-# With few generators the split is by longer openings, of which there are at least this many.
+# With few generators longer openings decide the split, so that there are at least this many different ones.
 _OPENINGS = 250
 
 
@@ -33,8 +33,8 @@ class GroupWorld(World):
 
     *Test* episodes begin with one of a tenth of all triples of elements, and no training episode begins with these.
     The triples are fixed and pseudorandom, and labels are uniform at every position in both splits. Episodes of fewer
-    than three tokens belong to the training split. Where tokens are generators alone, the split is by a tenth of
-    longer openings, of 250 or more in all: eight tokens for two generators.
+    than three tokens belong to the training split. If only generators are tokens, a tenth of longer openings is held
+    out instead. They are as long as it takes to have 250 of them: eight tokens for two generators.
 
     Pictures: ``"cayley"``, the elements, the steps of the generators between them, and the path of an episode's
     products; ``"strip"``, the place of each thing after each token, for a sampled episode if none is given.
@@ -97,7 +97,7 @@ class GroupWorld(World):
         self.table = algebra.multiplication(self.elements)
         self.generators = algebra.generating(self.table, generators, self.vocabulary)
         self.inputs = np.array(self.generators) if only_generators else np.arange(len(self.elements))
-        # A tenth of so few elements rounds to none; one generator has one opening.
+        # A tenth of fewer than ten elements rounds to none; one generator has only one opening.
         if len(self.inputs) == 1 or (not only_generators and len(self.elements) < _TEST_SHARE):
             self.splits = ("train",)
 
@@ -154,8 +154,8 @@ class GroupWorld(World):
         size = len(self.table)
         tokens = self.inputs[rng.integers(len(self.inputs), size=(length, n))]
         if length >= opening and self.only_generators:
-            chosen = rng.choice(np.flatnonzero(self._held_openings == test), size=n)
-            tokens[:opening] = self.inputs[np.array(np.unravel_index(chosen, (len(self.inputs),) * opening))]
+            openings = rng.choice(np.flatnonzero(self._held_openings == test), size=n)
+            tokens[:opening] = self.inputs[np.array(np.unravel_index(openings, (len(self.inputs),) * opening))]
         elif length >= opening:
             held_out = size // _TEST_SHARE
             first, second, third = self._marks
@@ -224,13 +224,13 @@ class GroupWorld(World):
         return np.eye(len(self.vocabulary))[self.identity]
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
-        """Every element may follow, or every generator where tokens are generators alone."""
+        """Every element may follow, or every generator if only generators are tokens."""
         tokens = checks.tokens(self, tokens)
         legal = self.legal_first()[tokens].cumprod(axis=1).astype(bool)
         return legal[..., None] & self.legal_first()
 
     def legal_first(self) -> Bool[np.ndarray, " tokens"]:
-        """Every element may come first, or every generator where tokens are generators alone."""
+        """Every element may come first, or every generator if only generators are tokens."""
         return np.isin(np.arange(len(self.vocabulary)), self.inputs)
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:

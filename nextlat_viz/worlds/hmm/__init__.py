@@ -55,8 +55,8 @@ def mess3(x: float = 0.05, alpha: float = 0.85) -> HiddenMarkovWorld:
     """
     x, alpha = checks.number("x", x, "(0, 0.5]"), checks.number("alpha", alpha)
     move = np.full((3, 3), x) + np.eye(3) * (1 - 3 * x)
-    shown = np.full((3, 3), (1 - alpha) / 2) + np.eye(3) * (alpha - (1 - alpha) / 2)
-    transitions = move[None, :, :] * shown[:, None, :]
+    emit = np.full((3, 3), (1 - alpha) / 2) + np.eye(3) * (alpha - (1 - alpha) / 2)
+    transitions = move[None, :, :] * emit[:, None, :]
     spec = {"name": "mess3", "x": x, "alpha": alpha}
     return HiddenMarkovWorld("mess3", transitions, tuple("abc"), tuple("ABC"), spec)
 
@@ -124,7 +124,7 @@ def sns(p: float = 0.5, q: float = 0.5) -> HiddenMarkovWorld:
 
 
 def bloch_walk(alpha: float = 1.0, beta: float = math.sqrt(51)) -> HiddenMarkovWorld:
-    """A walk of the state of a qubit in a slice of the Bloch ball, which no finite hidden Markov model generates.
+    """A walk of a qubit's state in a slice of the Bloch ball; no finite hidden Markov model generates it.
 
     A generalised world. A belief is (1, x, z), the Bloch vector in a disc. Each of four tokens moves it along +z, -z,
     +x or -x; the larger ``beta`` is relative to ``alpha``, the smaller the moves. Riechers, Elliott & Shai 2025;

@@ -37,7 +37,7 @@ def draw_machine(
     A generalised world has no states, so the picture shows the first moves of its belief.
     """
     height = _height(world) if height is None else height
-    figure = _drawn_once(_moves if world.generalised else machine, world, width, height)
+    figure = _cached_figure(_moves if world.generalised else machine, world, width, height)
     if episode is not None and position and "state" in episode.states:
         margin = figure.layout.margin
         across, up = width - margin.l - margin.r, height - margin.t - margin.b
@@ -65,7 +65,7 @@ def draw_beliefs(
     560
     """
     depth = fitting_depth(world) if depth is None else checks.integer("depth", depth)
-    figure = _drawn_once(_beliefs, world, depth, width, _height(world) if height is None else height)
+    figure = _cached_figure(_beliefs, world, depth, width, _height(world) if height is None else height)
     if episode is not None:
         beliefs = world.stationary[None]
         if position:
@@ -76,9 +76,9 @@ def draw_beliefs(
     return figure
 
 
-def _drawn_once(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *arguments: int) -> go.Figure:
-    """A new figure of the picture without an episode, which every step of every episode starts from."""
-    # plotly checked the content when it was drawn first; checking thousands of colours again would slow every step.
+def _cached_figure(draw: Callable[..., go.Figure], world: HiddenMarkovWorld, *arguments: int) -> go.Figure:
+    """Return a new figure of the picture without an episode; every step of an episode starts from one."""
+    # plotly checked the content when it was first drawn; checking thousands of colours again would slow every step.
     figure = Figure(_content(draw, world, *arguments), _validate=False)
     for part in (figure, figure.layout, *figure.data):
         part._validate = True
@@ -100,7 +100,7 @@ def _beliefs(world: HiddenMarkovWorld, depth: int, width: int, height: int) -> g
     figure = go.Figure(layout=drawing.layout(width, height))
     _draw_frame(figure, world)
     crowded = len(tree) > 200
-    # Smaller where the picture is narrower, as in a panel, so that dots do not cover the names of corners.
+    # Smaller in a narrow picture, such as in a panel, so that dots do not cover the names of corners.
     share = min(1.0, width / _WIDE)
     least, most = (3.5, 12.5) if crowded else (7, 26)
     size = share * (least + (most - least) * np.sqrt(tree.probability / tree.probability.max()))

@@ -153,14 +153,15 @@ def _draw_labels(
         others = np.concatenate([places[:0], *(other.curve for other in arrows[:k] + arrows[k + 1 :])])
         spots.append(centres)
         costs.append(off_middle + _clutter(centres, half, arrow.curve, others, places, edge))
-    chosen = np.full((len(arrows), 2), 1e9)
+    places_of_labels = np.full((len(arrows), 2), 1e9)
     # The first round avoids the labels placed before; later rounds move each label away from all the others.
     for _ in range(4):
         for k in range(len(arrows)):
-            overlap = halves + halves[k] + 3 - np.abs(spots[k][:, None] - chosen)
+            overlap = halves + halves[k] + 3 - np.abs(spots[k][:, None] - places_of_labels)
             overlap[:, k] = 0
-            chosen[k] = spots[k][(costs[k] + 20 * np.clip(overlap, 0, None).prod(-1).sum(-1)).argmin()]
-    for arrow, place in zip(arrows, chosen, strict=True):
+            cost = costs[k] + 20 * np.clip(overlap, 0, None).prod(-1).sum(-1)
+            places_of_labels[k] = spots[k][cost.argmin()]
+    for arrow, place in zip(arrows, places_of_labels, strict=True):
         drawing.add_text(figure, place, "<br>".join(arrow.label), _FONT)
 
 
@@ -180,13 +181,13 @@ def _spots(
 def _clutter(
     centres: Float[np.ndarray, "spots 2"],
     half: Float[np.ndarray, " 2"],
-    own: Float[np.ndarray, "points 2"],
+    curve: Float[np.ndarray, "points 2"],
     others: Float[np.ndarray, "more 2"],
     places: Float[np.ndarray, "states 2"],
     edge: Float[np.ndarray, " 2"],
 ) -> Float[np.ndarray, " spots"]:
     """Cost of each spot: over lines or states, outside the picture, or too close to another arrow."""
-    from_own, from_others = _distance(own, centres, half), _distance(others, centres, half)
+    from_own, from_others = _distance(curve, centres, half), _distance(others, centres, half)
     covered = (from_own < 1).sum(1) + (from_others < 1).sum(1)
     nodes = np.clip(_NODE + 3 - _distance(places, centres, half), 0, None).sum(1)
     outside = np.clip(np.abs(centres) + half - edge, 0, None).sum(1)

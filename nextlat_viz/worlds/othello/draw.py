@@ -18,7 +18,6 @@ from nextlat_viz.worlds.othello.world import SQUARES, Othello
 _FELT, _GROOVE = "#4C9A78", "#2F6E54"
 _SIDES = ("black", "white")
 _DISCS = {"black": ("#14171B", "#14171B"), "white": ("#FAFAF5", "#C9CFC9")}
-_START = {"d5": 1, "e4": 1, "d4": 2, "e5": 2}
 
 
 @picture(Othello, "board")
@@ -32,7 +31,7 @@ def draw_board(
     >>> Othello().draw().layout.title.text
     'othello: the opening, black to move (2 black, 2 white)'
     """
-    start = np.array([_START.get(name, 0) for name in SQUARES])
+    start = world.start_states()["board"]
     if episode is None or position == 0:
         moves = [world.vocabulary[token] for token in np.flatnonzero(world.legal_first())]
         return _board(world, start, "the opening, black to move", "black", moves, width, height)

@@ -90,11 +90,11 @@ class Othello(World):
         n, length, rng = checks.sampling(self, n, length, seed, split)
         test = split == "test"
         share = _TEST_SHARE if test else 1 - _TEST_SHARE
-        drawn, blocks = 0, []
-        while drawn < n:
-            games = _games(rng, min(_BLOCK, math.ceil(1.1 * (n - drawn) / share) + 16))
+        total, blocks = 0, []
+        while total < n:
+            games = _games(rng, min(_BLOCK, math.ceil(1.1 * (n - total) / share) + 16))
             blocks.append(games[self.held_out(games) == test])
-            drawn += len(blocks[-1])
+            total += len(blocks[-1])
         tokens = np.full((n, length), _END)
         tokens[:, : self.length] = np.concatenate(blocks)[:n]
         ends = (tokens != _END).sum(1) + 1
@@ -120,7 +120,7 @@ class Othello(World):
         return digest % np.uint64(round(1 / _TEST_SHARE)) == 0
 
     def replay(self, tokens: Tokens, length: ArrayLike | None = None) -> dict[str, np.ndarray]:
-        """Compute the states after each token; from ``length`` (episodes,) tokens on, padding, they do not change.
+        """Compute the states after each token. They do not change in padding, which starts at ``length`` (episodes,).
 
         Returns
         -------
@@ -156,7 +156,7 @@ class Othello(World):
         }
 
     def legal(self, tokens: Tokens, length: ArrayLike | None = None) -> Bool[np.ndarray, "episodes positions"]:
-        """Whether each token is legal after the tokens before it; from ``length`` (episodes,) tokens on all are."""
+        """Whether each token is legal after the tokens before it; padding, from ``length`` (episodes,) on, is legal."""
         return _record(checks.tokens(self, tokens), length).legal
 
     def start_states(self) -> dict[str, np.ndarray]:
@@ -172,8 +172,8 @@ class Othello(World):
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions 65"]:
         """The board and the side to move."""
-        known = self.replay(tokens)
-        return np.concatenate([known["board"].astype(np.int64), known["turn"][..., None]], axis=-1)
+        states = self.replay(tokens)
+        return np.concatenate([states["board"].astype(np.int64), states["turn"][..., None]], axis=-1)
 
     def legal_next(self, tokens: Tokens) -> Bool[np.ndarray, "episodes positions tokens"]:
         """Squares where the side to move may play, ``end`` if neither side can move; none after an illegal token."""
@@ -183,8 +183,8 @@ class Othello(World):
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Distribution of the next token: uniform over the legal moves.
 
-        This is the law of both splits together. Given the split, it differs only at the last few moves, where a prefix
-        can become few games.
+        This is the law of both splits together. The law of one split differs only in the last few moves, when few
+        games begin with the prefix.
 
         Raises
         ------
@@ -248,13 +248,13 @@ def _games(rng: np.random.Generator, games: int) -> Int[np.ndarray, "games posit
 def _upright(tokens: Int[np.ndarray, "games positions"]) -> Int[np.ndarray, "games positions"]:
     """Rotate and mirror games so that the first move is d3.
 
-    Four rotations and reflections keep the opening, and they permute its four moves.
+    Four rotations and reflections keep the opening position, and they permute the four possible first moves.
     """
     row, column = np.divmod(np.arange(64), 8)
     images = [8 * r + c for r, c in ((row, column), (column, row), (7 - column, 7 - row), (7 - row, 7 - column))]
     to = np.stack([np.append(_TOKEN[image[_PLAYABLE]], _END) for image in images])
-    which = (to[:, tokens[:, 0]] == _TOKEN[SQUARES.index("d3")]).argmax(0)
-    return to[which[:, None], tokens]
+    image = (to[:, tokens[:, 0]] == _TOKEN[SQUARES.index("d3")]).argmax(0)
+    return to[image[:, None], tokens]
 
 
 def _as_tokens(moves: UInt64[np.ndarray, "*games"]) -> Bool[np.ndarray, "*games tokens"]:

@@ -51,7 +51,7 @@ def draw_star(
     if current in places:
         _circles(figure, places[current][None], 1.3 * size, {"width": 4, "color": CURSOR})
     goal = places[int(tokens[world.prompt - 2])]
-    # Below the node where it is not above the start: beside it, the name needs room that a narrow panel does not have.
+    # Above or below the node, away from the start: beside it a narrow panel has no room for the name.
     side = 1 if goal[1] > 1e-9 else -1
     drawing.add_text(figure, (goal[0], goal[1] + side * 0.65 * size), "<b>goal</b>", yshift=side * 9)
     title = f"{world.name}: G({world.arms}, {world.nodes_per_arm}), the start in the middle"
@@ -81,7 +81,7 @@ def _nodes(
     for arm, nodes in enumerate(arms[:, 1:].tolist()):
         spots += [(node, f"arm {arm}, depth {depth + 1}", state_colour(arm)) for depth, node in enumerate(nodes)]
     for colour in dict.fromkeys(colour for *_, colour in spots):
-        centres = np.array([places[node] for node, _, own in spots if own == colour])
+        centres = np.array([places[node] for node, _, node_colour in spots if node_colour == colour])
         _circles(figure, centres, size, {"width": 1, "color": INK}, fill="toself", fillcolor=colour)
     drawing.add_dots(
         figure,
@@ -98,7 +98,7 @@ def _nodes(
 def _circles(
     figure: go.Figure, centres: Float[np.ndarray, "nodes 2"], size: float, line: dict[str, Any], **options: Any
 ) -> None:
-    """Add circles that grow and shrink with the picture, as markers would not, and so never overlap."""
+    """Add circles in the units of the picture: unlike markers they shrink with it, so they never overlap."""
     angle = np.linspace(0, 2 * np.pi, 37)
     rim = np.stack([np.cos(angle), np.sin(angle)], axis=1) * size / 2
     rims = np.concatenate([centres[:, None] + rim, np.full((len(centres), 1, 2), np.nan)], axis=1).reshape(-1, 2)

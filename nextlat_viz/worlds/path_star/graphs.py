@@ -17,18 +17,18 @@ def distinct_problems(
     """
     import pandas as pd
 
-    drawn = _draw(rng, count, arms, nodes_per_arm, node_ids)
-    while len(drawn := pd.DataFrame(drawn).drop_duplicates().to_numpy()) < count:
-        drawn = np.concatenate([drawn, _draw(rng, count, arms, nodes_per_arm, node_ids)])
-    return drawn[:count]
+    problems = _draw(rng, count, arms, nodes_per_arm, node_ids)
+    while len(problems := pd.DataFrame(problems).drop_duplicates().to_numpy()) < count:
+        problems = np.concatenate([problems, _draw(rng, count, arms, nodes_per_arm, node_ids)])
+    return problems[:count]
 
 
 def stars(
     tails: Int[np.ndarray, "episodes edges"], heads: Int[np.ndarray, "episodes edges"], arms: int, nodes_per_arm: int
 ) -> tuple[Bool[np.ndarray, " episodes"], Int[np.ndarray, "episodes arms nodes"]]:
-    """Whether lists of edges with distinct heads are a star, and its arms where they are."""
+    """Tell whether lists of edges with distinct heads are stars; return that, and the arms of those that are."""
     size, rows = int(max(tails.max(initial=0), heads.max(initial=0))) + 1, np.arange(len(tails))[:, None]
-    # The additional column means no node, also for the node after it.
+    # The additional column is "no node"; the node after it is "no node" too.
     after = np.full((len(tails), size + 1), -1)
     after[rows, tails] = heads
     led_to = np.zeros(after.shape, bool)
@@ -37,12 +37,12 @@ def stars(
     source = tails[rows, outermost.argmax(1)[:, None]]
     star = (outermost.sum(1) == arms) & (outermost <= (tails == source)).all(1)
     first = np.argsort(~outermost, axis=1, kind="stable")[:, :arms]
-    ways = [np.repeat(source, arms, axis=1), heads[rows, first]]
+    nodes = [np.repeat(source, arms, axis=1), heads[rows, first]]
     # Heads are distinct, so arms that are all long enough contain every edge.
     for _ in range(nodes_per_arm - 2):
-        ways.append(after[rows, ways[-1]])
-        star &= (ways[-1] >= 0).all(1)
-    return star, np.stack(ways, axis=2)
+        nodes.append(after[rows, nodes[-1]])
+        star &= (nodes[-1] >= 0).all(1)
+    return star, np.stack(nodes, axis=2)
 
 
 def chains(
@@ -50,8 +50,8 @@ def chains(
 ) -> tuple[Int[np.ndarray, "episodes edges"], Int[np.ndarray, "episodes edges"]]:
     """Group the edges of a star into chains while they are read, one after another.
 
-    Edges joined head to tail form a chain, named by its earliest edge; a new edge may join two chains. Returns the
-    number of each edge's chain among the chains after that edge was read, and the chain of each edge after all were.
+    Edges joined head to tail form a chain, named by its earliest edge; a new edge may join two chains. Returns for each
+    edge the rank of its chain at the time when the edge was read, and its chain at the end of the list.
     """
     edges = np.arange(tails.shape[1])
     chain, numbers = np.tile(edges, (len(tails), 1)), np.empty(tails.shape, np.int64)

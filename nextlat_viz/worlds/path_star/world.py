@@ -139,9 +139,9 @@ class PathStar(World):
         train_size = self.spec["train_size"]
         fixed = self._fixed[:train_size] if split == "train" else self._fixed[train_size:]
         passes = [rng.permutation(len(fixed)) for _ in range(n // len(fixed))]
-        chosen = np.concatenate([*passes, rng.choice(len(fixed), n % len(fixed), replace=False)])
+        problems = np.concatenate([*passes, rng.choice(len(fixed), n % len(fixed), replace=False)])
         padding = np.full((n, length - self.length), self._end, fixed.dtype)
-        tokens = np.concatenate([fixed[chosen], padding], axis=1)
+        tokens = np.concatenate([fixed[problems], padding], axis=1)
         scored = np.arange(length)
         return Episodes(
             tokens,
@@ -212,7 +212,7 @@ class PathStar(World):
         return legal / legal.sum(-1, keepdims=True)
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
-        """In the answer, the nodes that are left of the path; in the prompt, all tokens of it so far."""
+        """In the answer, the remaining nodes of the path; in the prompt, all tokens so far."""
         tokens = checks.legal_tokens(self, tokens)
         episodes, positions = tokens.shape
         facts = np.full((episodes, positions, self.prompt + self.nodes_per_arm + 1), -1)
@@ -309,8 +309,8 @@ class PathStar(World):
             spots = arm[:, part : self._start : 3]
             spots[:] = numbers[:, : spots.shape[1]]
         if len(place) > self._start + 1:
-            of_goal = np.where(heads == tokens[:, self._start + 1, None], chain, -1).max(1)
-            goal_arm[:, self._start + 1 :] = graphs.rank_of_chain(chain, of_goal)[:, None]
+            goal_chain = np.where(heads == tokens[:, self._start + 1, None], chain, -1).max(1)
+            goal_arm[:, self._start + 1 :] = graphs.rank_of_chain(chain, goal_chain)[:, None]
             arm[:, self._start + 1 :] = goal_arm[:, self._start + 1 :]
         depth = np.where(place < self.prompt, -1, np.minimum(place - self.prompt, self.nodes_per_arm - 1))
         return {

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int, Integer, UInt64
 
 from nextlat_viz.worlds.base import scrambled
 
-# Share of the boards, by number of given queens, and of the solutions that are held out: one in so many.
+# One in this many is held out: of the boards with each number of given queens, and of the solutions.
 _BOARDS, _SOLUTIONS = 10, 6
 
 
@@ -51,7 +51,7 @@ def attacks(size: int) -> Bool[np.ndarray, "cells cells"]:
 
 @cache
 def symmetries(size: int) -> Int[np.ndarray, "8 cells"]:
-    """The rotations and reflections of the board: where each cell goes. The first moves nothing.
+    """The rotations and reflections of the board: the cell that each cell moves to. The first moves nothing.
 
     Examples
     --------
@@ -121,18 +121,18 @@ def every_board(size: int) -> Boards:
     >>> boards.board.shape, np.bincount(boards.given).tolist()
     ((32, 16), [2, 8, 12, 8, 2])
     """
-    whole = solutions(size)
-    kept = np.arange(2**size)[:, None] >> np.arange(size) & 1
-    cells = np.nonzero(whole)[1].reshape(len(whole), size)
-    board = np.zeros((len(whole), len(kept), size * size), np.uint8)
-    np.put_along_axis(board, np.broadcast_to(cells[:, None], (len(whole), len(kept), size)), kept[None], axis=2)
+    solved = solutions(size)
+    subsets = np.arange(2**size)[:, None] >> np.arange(size) & 1
+    cells = np.nonzero(solved)[1].reshape(len(solved), size)
+    board = np.zeros((len(solved), len(subsets), size * size), np.uint8)
+    np.put_along_axis(board, np.broadcast_to(cells[:, None], (len(solved), len(subsets), size)), subsets[None], axis=2)
     # Integers of the boards' images, from the few cells that hold a queen.
-    images = np.stack([bits[cells] @ kept.T.astype(np.uint64) for bits in _bits(size)]).reshape(8, -1)
+    images = np.stack([bits[cells] @ subsets.T.astype(np.uint64) for bits in _bits(size)]).reshape(8, -1)
     _, number, count = np.unique(images[0], return_inverse=True, return_counts=True)
     return Boards(
         board.reshape(-1, size * size),
-        np.repeat(np.arange(len(whole)), len(kept)),
-        np.tile(kept.sum(axis=1), len(whole)),
+        np.repeat(np.arange(len(solved)), len(subsets)),
+        np.tile(subsets.sum(axis=1), len(solved)),
         number,
         count[number],
         images.min(axis=0),
@@ -141,7 +141,7 @@ def every_board(size: int) -> Boards:
 
 @cache
 def held_out_boards(size: int) -> UInt64[np.ndarray, " orbits"]:
-    """Orbits of the test boards: a fixed tenth for each number of given queens, at least one where there are two.
+    """Orbits of the test boards: a fixed tenth for each number of given queens, but at least one of several.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def held_out_boards(size: int) -> UInt64[np.ndarray, " orbits"]:
 
 @cache
 def held_out_solutions(size: int) -> Bool[np.ndarray, " solutions"]:
-    """Solutions that only test boards have: a fixed sixth, whole orbits; none where all are one orbit.
+    """Solutions that only test boards have: a fixed sixth of the orbits; none if all solutions are one orbit.
 
     Examples
     --------

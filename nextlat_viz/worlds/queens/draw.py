@@ -60,29 +60,29 @@ def draw_queens(
         drawing.add_caption(figure, f"{world.name}: the first of {len(world.solutions)} solutions", "")
         return figure
     tokens = episode.tokens[:, : world.length]
-    known = {name: values[0] for name, values in world.replay(tokens).items()}
-    given = np.flatnonzero(known["given"])
+    facts = {name: values[0] for name, values in world.replay(tokens).items()}
+    given = np.flatnonzero(facts["given"])
     if answer is None:
         answer = empty if episode.targets is None else episode.targets[0, : world.length]
     answers = np.asarray(answer)[None]
     conflicts, solved = int(world.conflicts(answers)[0]), bool(world.solved(answers, tokens)[0])
-    several = int(known["solutions"][0]) > 1
+    several = int(facts["solutions"][0]) > 1
     if several:
-        figure.layout.shapes += tuple(shades(known["posterior"], size))
+        figure.layout.shapes += tuple(shades(facts["posterior"], size))
     # Marker sizes are in pixels: the width of a square depends on the size of the picture.
     pixels = min((width - 32) / (size + 1.4), (height - 84) / (size + 1))
-    attacked = centres(np.flatnonzero(known["attacked"]), size)
+    attacked = centres(np.flatnonzero(facts["attacked"]), size)
     drawing.add_dots(figure, attacked, size=0.12 * pixels, color=_ATTACKED, line={"width": 0})
     figure.add_scatter(**crowns(np.setdiff1d(np.flatnonzero(answers[0]), given), size), fillcolor=ANSWER)
     figure.add_scatter(**crowns(given, size), fillcolor=GIVEN)
     first, second = np.nonzero(np.triu(boards.attacks(size)) & (answers[0] > 0) & (answers[0] > 0)[:, None])
     lines = drawing.segments(centres(first, size), centres(second, size))
     drawing.add_lines(figure, lines, {"color": CURSOR, "width": 3})
-    hover = [escape(text) for text in _cells(world, known)]
+    hover = [escape(text) for text in _cells(world, facts)]
     drawing.add_dots(figure, centres(np.arange(world.length), size), hover, size=0.9 * pixels, opacity=0)
     if position:
         drawing.add_ring(figure, centres(np.array([position - 1]), size)[0], 0.92 * pixels, 3)
-    title = f"{world.name}: {len(given)} given, {counted(int(known['solutions'][0]), 'completion')}"
+    title = f"{world.name}: {len(given)} given, {counted(int(facts['solutions'][0]), 'completion')}"
     if answers.any():
         title += ", solved" if solved else f", not solved, {counted(conflicts, 'conflict')}"
     below = "Dark: given. Blue: the answer. Dots: attacked by a given queen."
@@ -119,16 +119,16 @@ def crowns(cells: Int[np.ndarray, " queens"], size: int) -> dict[str, Any]:
 
 
 def centres(cells: Int[np.ndarray, " cells"], size: int) -> Float[np.ndarray, "cells 2"]:
-    """Places of the middles of cells."""
+    """Places of the centres of cells."""
     return np.stack([cells % size + 0.5, cells // size + 0.5], axis=1)
 
 
-def _cells(world: Queens, known: dict[str, np.ndarray]) -> list[str]:
+def _cells(world: Queens, facts: dict[str, np.ndarray]) -> list[str]:
     """Hover text of every cell."""
     texts = []
     for name, given, attacked, share in zip(
-        world.cells, known["given"], known["attacked"], known["posterior"], strict=True
+        world.cells, facts["given"], facts["attacked"], facts["posterior"], strict=True
     ):
-        what = "queen given" if given else "attacked by a given queen" if attacked else f"a queen in {share:.0%}"
-        texts.append(f"{name}: {what}" + ("" if given or attacked else " of the completions"))
+        fact = "attacked by a given queen" if attacked else f"a queen in {share:.0%} of the completions"
+        texts.append(f"{name}: {'queen given' if given else fact}")
     return texts

@@ -20,22 +20,22 @@ _YES_NO = ("no", "yes")
 
 
 class Queens(World):
-    """Some of the queens of a solution are given; the model says for every cell whether a queen stands there.
+    """Some queens of a solution are given; the model predicts for every cell whether a queen stands there.
 
     A solution puts a queen in every row and column of a board, and no two on a diagonal. An episode is one board, its
     cells along the rows from a1: a token is "queen" where a queen is given and "empty" elsewhere, and a target is
-    "queen" or "empty" in a solution that has all given queens. The solution is drawn uniformly, then the number of
-    given queens, then which these are, so that every completion of a board is its answer equally often.
+    "queen" or "empty" in a solution that has all given queens. A solution is drawn uniformly, then the number of given
+    queens, then which of its queens are given. So every completion of a board is its answer equally often.
 
     The world is not causal: a cell's answer depends on the whole board, so the states and the exact law of a target
     are known of whole boards only, and there is no state before the first token.
 
     *Test* boards are a fixed tenth of the boards with each number of given queens. Rotated and mirrored boards are in
     the same split, so no test board occurs in training in any orientation; most of its solutions do, on other boards.
-    With ``hold_out="solutions"`` they do not: test boards are those all of whose completions are among a sixth of the
-    solutions, rotations and reflections included, and training boards have none of these. Other boards are in neither.
-    The 2, 10, 4, 40 and 92 solutions of size 4 to 8 are 1, 2, 1, 6 and 12 up to symmetry, so sizes 4 and 6 have no
-    solutions to hold out, and few boards: prefer 7 or 8.
+    With ``hold_out="solutions"`` a sixth of the solutions is held out, rotations and reflections included. Test boards
+    have only held-out completions, training boards have none, and other boards are in neither split. The 2, 10, 4, 40
+    and 92 solutions of size 4 to 8 are 1, 2, 1, 6 and 12 up to symmetry, so sizes 4 and 6 have no solutions to hold
+    out, and few boards: prefer 7 or 8.
 
     Picture: ``"board"``, the given queens, the cells they attack, and an answer with its conflicts.
 
@@ -125,17 +125,17 @@ class Queens(World):
             `replay`, and ``"queen"``, int8 (episodes, positions): the target, 0 or 1.
         """
         n, length, rng = checks.sampling(self, n, length, seed, split)
-        every, chosen = boards.every_board(self.size), self._pairs[split]
-        # Pairs are in the order of their number of given queens, each number equally likely.
-        _, start, count = np.unique(every.given[chosen], return_index=True, return_counts=True)
+        pairs, in_split = boards.every_board(self.size), self._pairs[split]
+        # The pairs of a split are sorted by their number of given queens; each number is equally likely.
+        _, start, count = np.unique(pairs.given[in_split], return_index=True, return_counts=True)
         number = rng.integers(len(start), size=n)
-        pair = chosen[start[number] + (rng.random(n) * count[number]).astype(np.int64)]
-        tokens, targets = every.board[pair], self.solutions[every.solution[pair]]
-        known = self.replay(tokens) | {"queen": targets.astype(np.int8)} if states else {}
-        tokens, targets, *values = (_padded(array, length) for array in (tokens, targets, *known.values()))
+        pair = in_split[start[number] + (rng.random(n) * count[number]).astype(np.int64)]
+        tokens, targets = pairs.board[pair], self.solutions[pairs.solution[pair]]
+        truth = self.replay(tokens) | {"queen": targets.astype(np.int8)} if states else {}
+        tokens, targets, *values = (_padded(array, length) for array in (tokens, targets, *truth.values()))
         return Episodes(
             tokens.astype(np.int64),
-            dict(zip(known, values, strict=True)),
+            dict(zip(truth, values, strict=True)),
             loss_mask=np.tile(np.arange(length) < self.length, (n, 1)),
             length=np.full(n, self.length),
             targets=targets.astype(np.int64),
@@ -209,7 +209,7 @@ class Queens(World):
         board = self._whole(tokens)
         count = consistent.sum(axis=1, keepdims=True)
         row, column = np.divmod(np.arange(self.length, dtype=np.int8), np.int8(self.size))
-        known = {
+        facts = {
             "posterior": consistent.astype(np.float64) @ self.solutions / count,
             "given": board.astype(np.int8),
             "attacked": self._attacked(board).astype(np.int8),
@@ -218,7 +218,7 @@ class Queens(World):
             "givens": np.broadcast_to(board.sum(axis=1, keepdims=True), board.shape),
             "solutions": np.broadcast_to(count, board.shape),
         }
-        return {name: _padded(values, np.shape(tokens)[1]) for name, values in known.items()}
+        return {name: _padded(values, np.shape(tokens)[1]) for name, values in facts.items()}
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions 2"]:
         """Exact distribution of each cell's target given the whole board: its posterior.
@@ -249,7 +249,7 @@ class Queens(World):
         return np.array([True, self.solutions[:, 0].any()])
 
     def decisive(self, episodes: Episodes) -> Bool[np.ndarray, "episodes positions"]:
-        """The open cells that no given queen attacks: the answer of all others can be seen at once."""
+        """The open cells that no given queen attacks; the answer on all other cells is obvious."""
         board = self._whole(episodes.tokens)
         return _padded(~self._attacked(board) & (board == _EMPTY), episodes.tokens.shape[1])
 
@@ -284,8 +284,8 @@ class Queens(World):
         answer, board = self._whole(answers, "answers"), self._whole(tokens)
         if answer.shape != board.shape:
             raise ValueError(f"answers must have a row for each of {len(board)} boards, got {len(answer)}")
-        apart = answer.sum(axis=1, keepdims=True) + self.size - 2 * (answer @ self.solutions.T)
-        return np.where(self.completions(board), apart, self.length + 1).min(axis=1)
+        distances = answer.sum(axis=1, keepdims=True) + self.size - 2 * (answer @ self.solutions.T)
+        return np.where(self.completions(board), distances, self.length + 1).min(axis=1)
 
     def conflicts(self, answers: Tokens) -> Int[np.ndarray, " episodes"]:
         """Number of pairs of queens in each answer that attack each other.
@@ -317,26 +317,26 @@ class Queens(World):
 
     @cached_property
     def _pairs(self) -> dict[str, Int[np.ndarray, " pairs"]]:
-        """Pairs of a board and a completion in each split, by their number of given queens: indices."""
-        every = boards.every_board(self.size)
+        """Indices of the pairs of a board and a completion in each split, sorted by their number of given queens."""
+        pairs = boards.every_board(self.size)
         low, high = self.given
-        wanted = (every.given >= low) & (every.given <= high)
+        eligible = (pairs.given >= low) & (pairs.given <= high)
         if self.unique:
-            wanted &= every.completions == 1
+            eligible &= pairs.completions == 1
         if self.hold_out == "boards":
-            test = np.isin(every.orbit, boards.held_out_boards(self.size))
+            test = np.isin(pairs.orbit, boards.held_out_boards(self.size))
             parts = {"train": ~test, "test": test}
         else:
-            held = boards.held_out_solutions(self.size)
-            if not held.any():
+            held_out = boards.held_out_solutions(self.size)
+            if not held_out.any():
                 raise ValueError(
                     f"hold_out='solutions' needs solutions that are not rotated or mirrored images of each other, and "
-                    f"the {len(held)} of size={self.size} all are: choose size 5, 7 or 8, or hold_out='boards'"
+                    f"the {len(held_out)} of size={self.size} all are: choose size 5, 7 or 8, or hold_out='boards'"
                 )
-            unseen = np.bincount(every.number, held[every.solution])[every.number]
-            parts = {"train": unseen == 0, "test": unseen == every.completions}
-        order = np.argsort(every.given, kind="stable")
-        return {split: order[(wanted & part)[order]] for split, part in parts.items()}
+            held_completions = np.bincount(pairs.number, held_out[pairs.solution])[pairs.number]
+            parts = {"train": held_completions == 0, "test": held_completions == pairs.completions}
+        order = np.argsort(pairs.given, kind="stable")
+        return {split: order[(eligible & part)[order]] for split, part in parts.items()}
 
     def _attacked(self, board: Int[np.ndarray, "episodes cells"]) -> Bool[np.ndarray, "episodes cells"]:
         return (board @ boards.attacks(self.size) > 0) & (board == _EMPTY)
@@ -347,7 +347,7 @@ class Queens(World):
         if board.shape[1] < self.length:
             raise ValueError(
                 f"{argument} must be whole boards of {self.length} cells, got {board.shape[1]}: in world "
-                f"{self.name!r} what is true of a cell depends on all others"
+                f"{self.name!r} the states of a cell depend on all others"
             )
         return board[:, : self.length]
 
@@ -368,5 +368,5 @@ def _span(given: int | Sequence[int], size: int) -> tuple[int, int]:
 
 
 def _padded(values: np.ndarray, positions: int) -> np.ndarray:
-    """Add zeros after the cells, up to so many positions."""
+    """Add zeros after the cells, up to the number of positions."""
     return np.pad(values, ((0, 0), (0, positions - values.shape[1])))

@@ -19,9 +19,9 @@ _PUNCTUATION = (".", ",", "?")
 class Choice(NamedTuple):
     """One choice at a node.
 
-    It is a word, or PERSON, THING or PLACE for one choice for each of them; possible if the fact ``when`` of
-    ``narrator.facts`` is true; leads to the node ``then`` and has the effect ``does`` of ``Narrator.advance``. Possible
-    choices have probabilities in proportion to their weights.
+    It ``says`` a word, or PERSON, THING or PLACE, which stand for one choice per name. It is possible ``when`` that
+    fact of ``narrator.facts`` is true, leads to the node ``then``, and ``does`` an effect of ``Narrator.advance``.
+    Possible choices have probabilities in proportion to their weights.
     """
 
     says: str

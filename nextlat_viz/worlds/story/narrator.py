@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nextlat_viz.worlds.kernel import invert
 from nextlat_viz.worlds.story.grammar import PEOPLE, PLACES, PRONOUNS, THINGS, Tables, rules
 
 _Rows = Int[np.ndarray, " some"]
@@ -112,10 +113,7 @@ class Narrator:
 
     def choose(self, now: Telling, uniform: Float[np.ndarray, " stories"]) -> Int[np.ndarray, " stories"]:
         """Draw one choice for each story by inversion of ``uniform`` in [0, 1)."""
-        cumulative = self.law(now).cumsum(0)
-        whole = cumulative[-1]
-        aim = np.minimum(uniform * whole, np.nextafter(whole, 0.0))
-        return (cumulative <= aim).sum(0)
+        return invert(self.law(now).cumsum(0).T, uniform)
 
     def matching(
         self, now: Telling, law: Float[np.ndarray, "choices stories"], token: Int[np.ndarray, " stories"]
@@ -126,9 +124,9 @@ class Narrator:
 
     def by_token(self, now: Telling, law: Float[np.ndarray, "choices stories"]) -> Float[np.ndarray, "stories tokens"]:
         """The law as the distribution of the next token."""
-        says, whole = self.tables.says.take(now.node, axis=1), law.sum(0)
+        says, total = self.tables.says.take(now.node, axis=1), law.sum(0)
         # After an illegal word there may be no possible choice.
-        share = law / np.where(whole > 0, whole, 1.0)
+        share = law / np.where(total > 0, total, 1.0)
         law_by_token = np.zeros((len(now.node), len(self.tables.vocabulary)))
         stories = np.arange(len(law_by_token))
         for choice in range(len(says)):

@@ -30,8 +30,8 @@ class Story(World):
     The law: a story is a Markov process whose state is the truth (who is where, who holds what, what each pronoun
     means) and a node of a grammar. Each node has choices with fixed weights (``worlds.story.grammar.rules``); one of
     the possible choices is made, in proportion to their weights. The tokens determine the state, so the law of the next
-    token is exact. The truth changes at the last word of "Anna went to the kitchen", "Ben gave the key to Clara", "she
-    picked it".
+    token is exact. The truth changes at the word that settles an event, such as the last word of "Anna went to the
+    kitchen", "Ben gave the key to Clara" or "she picked it".
 
     The *content* of a story is its opening: a tenth of all openings, chosen by a fixed hash, occurs in ``"test"`` only.
     The opening is the prompt, so the law of every scored token is exact in both splits.
@@ -164,16 +164,16 @@ class Story(World):
         return self._states(history)
 
     def future(self, tokens: Tokens) -> Int[np.ndarray, "episodes positions facts"]:
-        """The truth, whom pronouns mean, and the sentence that is being told."""
+        """The truth, the referents of the pronouns, and the unfinished sentence."""
         tokens = checks.tokens(self, tokens)
         ends = np.array([word == "." for word in self.vocabulary])
-        kept = []
+        facts = []
         for t, now, _, possible in self._read(tokens):
             self._require_possible(tokens, t, possible)
-            # What the last sentence was about is of no use to the next.
+            # The subject of a finished sentence has no effect on the next.
             sentence = np.stack([now.subject, now.about, now.true]) * ~ends[tokens[:, t]]
-            kept.append(np.concatenate([now.place, now.holder, now.meant[:NO_PRONOUN], sentence, now.node[None]]))
-        return np.stack(kept).transpose(2, 0, 1) if kept else np.zeros((*tokens.shape, 0), np.int64)
+            facts.append(np.concatenate([now.place, now.holder, now.meant[:NO_PRONOUN], sentence, now.node[None]]))
+        return np.stack(facts).transpose(2, 0, 1) if facts else np.zeros((*tokens.shape, 0), np.int64)
 
     def next_token_probs(self, tokens: Tokens) -> Float[np.ndarray, "episodes positions tokens"]:
         """Exact distribution of the next token after each token; raises the errors of ``replay``.

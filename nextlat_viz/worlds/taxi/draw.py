@@ -64,13 +64,13 @@ def _ride(world: Taxi, episode: Episodes | None, position: int | None) -> dict[s
     if position == 0:
         return {"title": f"{ride}: nothing read yet"}
     tokens = checks.tokens(world, episode.tokens)
-    way = follow(world.rides, tokens)
-    node, destination = way.node[0], int(way.destination[0, min(1, tokens.shape[1] - 1)])
-    moved = np.append(True, np.diff(way.moves_left[0, :position]) != 0)
-    taken = int(moved.sum()) - 1
+    states = follow(world.rides, tokens)
+    node, destination = states.node[0], int(states.destination[0, min(1, tokens.shape[1] - 1)])
+    moved = np.append(True, np.diff(states.moves_left[0, :position]) != 0)
+    turns_taken = int(moved.sum()) - 1
     if destination < 0:
         return {"rides": node[:1], "title": f"{ride}: the origin"}
-    turns = counted(taken, "turn")
+    turns = counted(turns_taken, "turn")
     so_far = f"there after {turns}" if node[position - 1] == destination else f"{turns} so far"
     return {"rides": node[:position][moved], "goal": destination, "title": f"{ride}: {so_far}"}
 
@@ -79,8 +79,8 @@ def _use(world: Taxi) -> Int[np.ndarray, " edges"]:
     """Number of training rides that take each of ``streets.edges``."""
     episodes = world.sample(_RIDES_IN_USE)
     turn = episodes.tokens[:, PROMPT:] - world.rides.n_nodes
-    taken = turn < END
+    is_turn = turn < END
     number = np.cumsum(world.streets.turns >= 0).reshape(-1, END) - 1
     return np.bincount(
-        number[episodes.states["node"][:, PROMPT - 1 : -1][taken], turn[taken]], minlength=world.streets.n_edges
+        number[episodes.states["node"][:, PROMPT - 1 : -1][is_turn], turn[is_turn]], minlength=world.streets.n_edges
     )

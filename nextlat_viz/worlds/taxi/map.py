@@ -147,9 +147,9 @@ def _draw_streets(figure: go.Figure, streets: Streets, faded: bool) -> list[str]
     pairs, one_way, _ = _by_pair(streets)
     small = len(streets.nodes) <= _AFFORDABLE_NAMES
     opacity = _FADED if faded else 1.0
-    for chosen, wide in ((one_way, 1.0), (~one_way, 2.2)):
+    for mask, wide in ((one_way, 1.0), (~one_way, 2.2)):
         line = {"width": wide if small else 0.8, "color": INK}
-        drawing.add_lines(figure, _segments(streets, pairs[chosen]), line, opacity=opacity)
+        drawing.add_lines(figure, _segments(streets, pairs[mask]), line, opacity=opacity)
     if not one_way.any() or one_way.sum() > _LEGIBLE_ARROWS:
         return []
     _draw_arrows(figure, streets, pairs[one_way], {"size": 6, "color": INK, "opacity": opacity})
@@ -170,18 +170,18 @@ def _draw_arrows(figure: go.Figure, streets: Streets, pairs: Int[np.ndarray, "pa
 
 
 def _draw_use(figure: go.Figure, streets: Streets, counts: np.ndarray, faded: bool) -> None:
-    """Add one trace for each band of use, the least used first, so that it hides no other."""
+    """Add one trace for each band of use, the least used first, so that it is drawn below the others."""
     pairs, _, belongs = _by_pair(streets)
     total = np.bincount(belongs, weights=counts, minlength=len(pairs))
     bands = _bands(total)
     for band, (low, high) in enumerate(bands):
-        chosen = (total >= low) & (total <= high)
+        in_band = (total >= low) & (total <= high)
         place = band / max(len(bands) - 1, 1)
         colour = SEQUENTIAL[round(place * (len(SEQUENTIAL) - 1))] if high else INK
         line, name = {"width": 0.7 + 3.3 * place, "color": colour}, _amount(low)
         style: dict[str, Any] = {"opacity": _FADED if faded or not high else 1.0, "showlegend": True}
         style["name"] = name if low == high else f"{name} to {_amount(high)}"
-        drawing.add_lines(figure, _segments(streets, pairs[chosen]), line, **style)
+        drawing.add_lines(figure, _segments(streets, pairs[in_band]), line, **style)
     figure.update_layout(showlegend=True, legend_title_text="times taken")
 
 
@@ -203,7 +203,7 @@ def _amount(value: float) -> str:
 def _draw_ride(
     figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], at: int | None, goal: int | None
 ) -> str:
-    """Draw a ride and its ends; return the line of the caption that names them, where their names are long."""
+    """Draw a ride and its ends; if their names are long, return a line for the caption that names them."""
     last = len(path) - 1
     at = last if at is None else checks.integer("at", at, 0, last)
     _draw_path(figure, streets, path[at:], {"width": 2.5, "dash": "dot"}, arrows=False)
@@ -215,8 +215,8 @@ def _draw_ride(
         (int(path[0]), "from", {"size": 13, "symbol": "circle-open"}),
         (end, "to", {"size": 15, "symbol": "square-open"}),
     ):
-        shown = f"{label} {streets.nodes[node]}" if short else label
-        _draw_place(figure, streets, node, label, shown, marker, above=_lies_below(streets, path, node))
+        text = f"{label} {streets.nodes[node]}" if short else label
+        _draw_place(figure, streets, node, label, text, marker, above=_lies_below(streets, path, node))
     place = [streets.x[path[at]], streets.y[path[at]]]
     hover = [escape(shorten(f"at {streets.nodes[path[at]]}", drawing.HOVER))]
     drawing.add_dots(figure, place, hover, size=11, color=CURSOR, line={"width": 0})
@@ -229,10 +229,10 @@ def _draw_path(
     moves = np.stack([path[:-1], path[1:]], axis=1)
     is_street = (streets.turns[moves[:, 0]] == moves[:, 1:]).any(1)
     lost: dict[str, Any] = {"dash": "dash"}
-    for chosen, dash in ((is_street, {}), (~is_street, lost)):
-        if chosen.any():
+    for mask, dash in ((is_street, {}), (~is_street, lost)):
+        if mask.any():
             style = {"color": CURSOR} | line | dash
-            drawing.add_lines(figure, _segments(streets, moves[chosen]), style, opacity=0.9)
+            drawing.add_lines(figure, _segments(streets, moves[mask]), style, opacity=0.9)
     if arrows and len(streets.nodes) <= _AFFORDABLE_NAMES:
         _draw_arrows(figure, streets, moves, {"size": 11, "color": CURSOR})
 
@@ -245,7 +245,7 @@ def _lies_below(streets: Streets, path: Int[np.ndarray, " passed"], node: int) -
 
 
 def _draw_place(
-    figure: go.Figure, streets: Streets, node: int, label: str, shown: str, marker: dict[str, Any], above: bool
+    figure: go.Figure, streets: Streets, node: int, label: str, text: str, marker: dict[str, Any], above: bool
 ) -> None:
     """Add a marker with its name above or below it, or beside it at the edges of the map; aligned inwards."""
     x, y = streets.x[node], streets.y[node]
@@ -259,4 +259,4 @@ def _draw_place(
     if (above and up > 0.9) or (not above and up < 0.1):
         anchor = "left" if across < 0.5 else "right"
         side = {"yanchor": "middle", "xshift": 13 if anchor == "left" else -13}
-    drawing.add_text(figure, (x, y), f"<b>{escape(shown)}</b>", 13, CURSOR, xanchor=anchor, **side)
+    drawing.add_text(figure, (x, y), f"<b>{escape(text)}</b>", 13, CURSOR, xanchor=anchor, **side)

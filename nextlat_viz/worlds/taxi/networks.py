@@ -60,9 +60,8 @@ def from_networkx(
     Raises
     ------
     ValueError
-        If the graph is undirected, has fewer than two nodes, a node without a position, edges of which only some have
-        a direction or more than one strongly connected component, or if the streets of a node do not fit eight
-        directions.
+        If the graph is undirected, has fewer than two nodes, a node without a position, directions on only some edges
+        or more than one strongly connected component, or if the streets of a node do not fit eight directions.
     UnknownNameError
         If a direction is not one of ``COMPASS``.
 
@@ -83,31 +82,31 @@ def from_networkx(
             f"the graph of {name!r} is undirected, and streets have a direction; pass graph.to_directed() if every "
             "street may be taken both ways"
         )
-    given = any(map(_has_direction, (label for *_, label in graph.edges(data="direction"))))
+    labelled = any(map(_has_direction, (label for *_, label in graph.edges(data="direction"))))
     # The key of an edge is its direction, if directions are given.
     plain = networkx.MultiDiGraph()
     plain.add_nodes_from(graph)
     for source, target, label in graph.edges(data="direction"):
-        if given:
+        if labelled:
             plain.add_edge(source, target, key=label if _has_direction(label) else "")
         elif source != target:
             plain.add_edge(source, target, key="")
     if largest and len(plain):
-        kept = max(networkx.strongly_connected_components(plain), key=len)
-        plain.remove_nodes_from([node for node in plain if node not in kept])
+        component = max(networkx.strongly_connected_components(plain), key=len)
+        plain.remove_nodes_from([node for node in plain if node not in component])
     if merge:
         _merge(plain)
     nodes = tuple(str(node) for node in plain)
     index = {node: place for place, node in enumerate(plain)}
     edges = np.array([(index[a], index[b]) for a, b in plain.edges()], np.int64).reshape(-1, 2)
     require_connected(name, nodes, edges)
-    if given:
-        turns = _given_turns(nodes, edges, [label for *_, label in plain.edges(keys=True)])
-    if given and not any(_has_place(graph.nodes[node]) for node in plain):
+    if labelled:
+        turns = _labelled_turns(nodes, edges, [label for *_, label in plain.edges(keys=True)])
+    if labelled and not any(_has_place(graph.nodes[node]) for node in plain):
         x, y = _laid_out(turns)
     else:
         x, y = _places(graph, list(plain))
-    return Streets(name, nodes, x, y, turns if given else _turns(nodes, x, y, edges), attribution)
+    return Streets(name, nodes, x, y, turns if labelled else _turns(nodes, x, y, edges), attribution)
 
 
 def _has_direction(label: Any) -> bool:
@@ -115,7 +114,7 @@ def _has_direction(label: Any) -> bool:
     return not (label is None or label == "" or (isinstance(label, float) and math.isnan(label)))
 
 
-def _given_turns(
+def _labelled_turns(
     nodes: Sequence[str], edges: Int[np.ndarray, "edges 2"], labels: Sequence[Any]
 ) -> Int[np.ndarray, "nodes 8"]:
     """The table of turns, by the direction of each edge."""
@@ -142,7 +141,7 @@ def _given_turns(
 def _laid_out(turns: Int[np.ndarray, "nodes 8"]) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
     """Positions such that every street is as nearly as possible one block long in its direction, by least squares.
 
-    If that puts two intersections on one spot, as for a ring of streets to the north, a spring layout is taken.
+    If that puts two intersections on one spot, as for a ring of streets to the north, a spring layout is used.
     """
     import networkx
     from scipy.sparse import coo_array
@@ -162,14 +161,14 @@ def _laid_out(turns: Int[np.ndarray, "nodes 8"]) -> tuple[Float[np.ndarray, " no
     places = np.round(np.vstack([np.zeros(2), solved]), 6)
     if len(np.unique(places, axis=0)) < count:
         graph = networkx.Graph(zip(source.tolist(), target.tolist(), strict=True))
-        drawn = networkx.spring_layout(graph, seed=0, scale=math.sqrt(count))
-        places = np.round([drawn[node] for node in range(count)], 2)
+        positions = networkx.spring_layout(graph, seed=0, scale=math.sqrt(count))
+        places = np.round([positions[node] for node in range(count)], 2)
     x, y = (places - (places.min(0) + places.max(0)) / 2).T
     return x, y
 
 
 def _merge(graph: networkx.MultiDiGraph) -> None:
-    """Remove nodes without a choice, in place, until there is none.
+    """Remove nodes without a choice, in place, until none is left.
 
     A joined street has the direction of its first part.
     """
@@ -195,11 +194,11 @@ def _places(
     graph: networkx.Graph, nodes: Sequence[Any]
 ) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
     """Metres east and north of the centre, from the attributes of the nodes."""
-    read = [_place(node, graph.nodes[node]) for node in nodes]
-    degrees = {key != ("x", "y") and key != ("pos",) for key, _, _ in read}
+    places = [_place(node, graph.nodes[node]) for node in nodes]
+    degrees = {key != ("x", "y") and key != ("pos",) for key, _, _ in places}
     if len(degrees) > 1:
         raise ValueError("some nodes have longitude and latitude, others x and y; use one of the two for all")
-    x, y = np.array([place for _, *place in read], np.float64).T
+    x, y = np.array([place for _, *place in places], np.float64).T
     if not (np.isfinite(x) & np.isfinite(y)).all():
         wrong = nodes[int(np.argmin(np.isfinite(x) & np.isfinite(y)))]
         raise ValueError(f"node {wrong!r} must have finite coordinates")
@@ -291,8 +290,8 @@ def _spread(bearing: Float[np.ndarray, " streets"]) -> Int[np.ndarray, " streets
 @cache
 def _cyclic_choices(streets: int) -> Int[np.ndarray, "choices streets"]:
     """All assignments of different octants to streets in clockwise order."""
-    chosen = itertools.combinations(range(len(COMPASS)), streets)
-    return np.array([octants[start:] + octants[:start] for octants in chosen for start in range(streets)])
+    subsets = itertools.combinations(range(len(COMPASS)), streets)
+    return np.array([octants[start:] + octants[:start] for octants in subsets for start in range(streets)])
 
 
 def _ambiguous(node: str, targets: Sequence[str], bearing: Float[np.ndarray, " streets"]) -> str:

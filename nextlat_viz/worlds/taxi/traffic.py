@@ -19,7 +19,7 @@ END = len(COMPASS)
 
 _TURNS_BETWEEN_COUNTS = 8
 _CACHE_LINE = 64  # bytes
-# A slot that a smaller fraction of intersections has is looked up only for the rides there.
+# Slots that a smaller fraction of the intersections have are looked up only for the rides at those intersections.
 _COMMON = 0.25
 
 
@@ -53,9 +53,9 @@ class Traffic:
         picks = np.zeros((self.slots + 1, 2**self.slots, self.shares), np.uint8)
         for streets_there in range(1, self.slots + 1):
             for pattern in range(2**self.slots):
-                chosen = [slot for slot in range(streets_there) if pattern >> slot & 1]
-                if chosen:
-                    picks[streets_there, pattern] = np.repeat(chosen, self.shares // len(chosen))
+                open_slots = [slot for slot in range(streets_there) if pattern >> slot & 1]
+                if open_slots:
+                    picks[streets_there, pattern] = np.repeat(open_slots, self.shares // len(open_slots))
         self._picks = picks.ravel()
         self._offset = degree * 2**self.slots * self.shares
 
@@ -123,10 +123,10 @@ class Traffic:
             few = np.flatnonzero(self._crowded.take(at))
             near = limit if isinstance(limit, int) else limit[few]
             pattern[few] |= self._within(at[few], row[few], near, range(self._common, self.slots))
-        which = self._offset.take(at)
-        which += np.multiply(pattern, self.shares, dtype=np.int64)
-        which += share
-        return self._picks.take(which)
+        index = self._offset.take(at)
+        index += np.multiply(pattern, self.shares, dtype=np.int64)
+        index += share
+        return self._picks.take(index)
 
     def _within(
         self,

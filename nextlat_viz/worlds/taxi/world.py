@@ -174,8 +174,8 @@ class Taxi(World):
     def replay(self, tokens: Tokens) -> dict[str, np.ndarray]:
         """Compute the states after each token by following the turns."""
         ride = self._legal_rides(tokens)
-        known = ride.destination >= 0
-        distance = np.where(known, self.rides.to_goal[ride.destination, ride.node].astype(np.int32), -1)
+        has_goal = ride.destination >= 0
+        distance = np.where(has_goal, self.rides.to_goal[ride.destination, ride.node].astype(np.int32), -1)
         place = {"node": ride.node, "x": self.streets.x[ride.node], "y": self.streets.y[ride.node]}
         return place | {"destination": ride.destination, "distance": distance, "moves_left": ride.moves_left}
 
@@ -226,9 +226,9 @@ class Taxi(World):
         A part of ``next_token_probs`` that needs less memory; raises the same errors.
         """
         ride = self._legal_rides(tokens)
-        known = ride.destination >= 0
+        has_goal = ride.destination >= 0
         distance = self.rides.to_goal[ride.destination, ride.node]
-        lost = known & (distance > ride.moves_left)
+        lost = has_goal & (distance > ride.moves_left)
         if lost.any():
             episode, t = np.argwhere(lost)[0].tolist()
             raise ValueError(
@@ -236,8 +236,8 @@ class Taxi(World):
                 f"{distance[episode, t]} moves away with {ride.moves_left[episode, t]} left, and every ride reaches "
                 "it; use legal_turns for what the streets allow"
             )
-        probs = np.zeros((*known.shape, END + 1))
-        driving = known & (ride.node != ride.destination)
+        probs = np.zeros((*has_goal.shape, END + 1))
+        driving = has_goal & (ride.node != ride.destination)
         probs[driving, :END] = self.rides.law(ride.node[driving], ride.destination[driving], ride.moves_left[driving])
         probs[..., END] = ride.node == ride.destination
         return probs

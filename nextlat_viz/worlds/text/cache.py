@@ -17,15 +17,13 @@ from nextlat_viz import io
 from nextlat_viz.paths import cache_dir
 
 _FORMAT = "nextlat_viz.text/1"
-
-
 # In memory only: loading a checkpoint writes nothing.
 _tokenizers: dict[str, str] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A tokenizer as JSON, and by split the packed tokens and the number of documents; no split without the corpus."""
+    """A tokenizer as JSON; for each split, if the corpus is known, its packed tokens and its number of documents."""
 
     tokenizer: str
     parts: dict[str, Integer[np.ndarray, " tokens"]]
@@ -37,9 +35,9 @@ def folder() -> Path:
     return cache_dir() / "text"
 
 
-def key(**made_from: Any) -> str:
-    """Name of the entry for the given inputs of the result, in any order."""
-    return hashlib.sha256(json.dumps([_FORMAT, made_from], sort_keys=True).encode()).hexdigest()[:32]
+def key(**inputs: Any) -> str:
+    """Name of the entry that was computed from these inputs; their order does not matter."""
+    return hashlib.sha256(json.dumps([_FORMAT, inputs], sort_keys=True).encode()).hexdigest()[:32]
 
 
 def store(name: str, packed: Packed) -> None:
@@ -50,21 +48,21 @@ def store(name: str, packed: Packed) -> None:
             content = BytesIO()
             np.save(content, tokens)
             hashes[part] = _write(folder() / f"{name}.{part}.npy", content.getvalue())
-        described = {"format": _FORMAT, "sha256": hashes, "documents": packed.documents}
-        _write(folder() / f"{name}.json", json.dumps(described).encode())
+        description = {"format": _FORMAT, "sha256": hashes, "documents": packed.documents}
+        _write(folder() / f"{name}.json", json.dumps(description).encode())
 
 
 def read(name: str) -> Packed | None:
     """Read an entry; None if there is none or a file of it is damaged."""
     try:
-        described = io.parse_json((folder() / f"{name}.json").read_bytes())
-        hashes = dict(described["sha256"])
+        description = io.parse_json((folder() / f"{name}.json").read_bytes())
+        hashes = dict(description["sha256"])
         tokenizer = _verified(folder() / f"{name}.tokenizer.json", hashes.pop("tokenizer")).read_text("utf-8")
         parts = {
             part: np.load(_verified(folder() / f"{name}.{part}.npy", sha256), mmap_mode="r")
             for part, sha256 in hashes.items()
         }
-        return Packed(tokenizer, parts, dict(described["documents"]))
+        return Packed(tokenizer, parts, dict(description["documents"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
 import itertools
 import json
 import re
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
+from nextlat_viz.errors import optional
 from nextlat_viz.worlds import outside
 
 BOUNDARY = "<|endoftext|>"
@@ -57,8 +57,8 @@ def read_file(source: TextSource) -> tuple[list[str], str]:
     outside.require_asked(f"reads the file {source.name!r}")
     path = Path(source.name).expanduser()
     if not path.is_file():
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, n=1)
+        names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, names, n=1)
         hint = f"; did you mean {str(path.parent / near[0])!r}?" if near else ""
         problem = "is a folder; name a file in it" if path.is_dir() else f"does not exist{hint}"
         raise ValueError(f"source={source.name!r} {problem}")
@@ -119,14 +119,7 @@ def read_dataset(source: TextSource) -> tuple[list[str], str]:
 
 def package(name: str) -> Any:
     """Import an optional package; the ImportError says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        if error.name != name:
-            raise
-        raise ImportError(
-            f"the world 'text' needs the package {name}: pip install \"nextlat-viz[text]\"", name=name
-        ) from None
+    return optional(name, f"the world 'text' needs the package {name}: pip install \"nextlat-viz[text]\"")
 
 
 def in_test(document: str, share: float) -> bool:
@@ -192,18 +185,18 @@ def readable(word: bytes) -> str:
     >>> readable(b" cat"), readable("é".encode()), readable("é".encode()[:1]), readable(b"\n")
     ('␣cat', 'é', '\\xc3', '↵')
     """
-    shown = ""
+    name = ""
     for letter in word.decode("utf-8", errors="surrogateescape"):
         code = ord(letter)
         if 0xDC80 <= code <= 0xDCFF:
-            shown += f"\\x{code - 0xDC00:02x}"
+            name += f"\\x{code - 0xDC00:02x}"
         elif letter in _SHOWN:
-            shown += _SHOWN[letter]
+            name += _SHOWN[letter]
         elif letter.isprintable() and letter not in _SHOWN.values():
-            shown += letter
+            name += letter
         else:
-            shown += f"\\u{{{code:x}}}"
-    return shown
+            name += f"\\u{{{code:x}}}"
+    return name
 
 
 def _rows(source: TextSource, text: str) -> Iterator[str]:

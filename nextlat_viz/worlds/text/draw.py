@@ -25,8 +25,8 @@ def draw_passage(
 ) -> go.Figure:
     """Draw text in lines: the tokens read, the current token marked, and the tokens ahead in grey."""
     tokens = None if episode is None else episode.tokens[0]
-    shown = np.asarray(world.packed.parts["train"][:_SHOWN], np.int64) if tokens is None else tokens
-    lines = _lines(world, shown, at, max(20, int((width - 2 * ROOM) / _LETTER)))
+    passage = np.asarray(world.packed.parts["train"][:_SHOWN], np.int64) if tokens is None else tokens
+    lines = _lines(world, passage, at, max(20, int((width - 2 * ROOM) / _LETTER)))
     height = min(420, 92 + int(_LINE * max(len(lines), 4))) if height is None else height
     fit = max(3, int((height - 84) / _LINE))
     figure = Figure(layout=drawing.layout(width, height))
@@ -39,13 +39,13 @@ def draw_passage(
     drawing.add_text(figure, (0, 1), text, 13, **corner)
     figure.layout.annotations[-1].font.family = "monospace"
     if at is None:
-        title, below = f"{world.name}: start of the training documents", f"The first {len(shown)} tokens."
+        title, below = f"{world.name}: start of the training documents", f"The first {len(passage)} tokens."
     elif at == 0:
-        title, below = f"{world.name}: nothing read yet", "Grey tokens lie ahead."
+        title, below = f"{world.name}: nothing read yet", "Grey: tokens not read yet."
     else:
-        document = int(world.replay(shown[None])["document"][0, at - 1])
+        document = int(world.replay(passage[None])["document"][0, at - 1])
         title = f"{world.name} after {counted(at, 'token')}"
-        below = f"Current token: {world.vocabulary[shown[at - 1]]}. Document {document + 1} of this window."
+        below = f"Current token: {world.vocabulary[passage[at - 1]]}. Document {document + 1} of this window."
     drawing.add_caption(figure, title, below)
     return figure
 

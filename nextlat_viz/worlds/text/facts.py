@@ -13,11 +13,12 @@ from nextlat_viz.worlds.base import Episodes, World
 
 NOBODY = "nobody"
 _WORD = re.compile(r"[^\W\d_]+")
-# A capital after a small letter or a comma does not come from the start of a sentence or a quotation.
+# A capital after a lower-case letter or a comma does not start a sentence or a quotation.
 _INSIDE = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
 _SENTENCE_END = re.compile(r"[.!?]+[\"”’']*(?=\s+[^a-z\s]|\s*(?:<|$))|\n")
 _QUOTE = re.compile(r"[\"“”\n]")
-# A word is a name if this share of its uses is inside sentences, and its small form is not this frequent beside it.
+# A word is a name if at least this share of its uses is inside sentences, and the word in lower case is rarer than this
+# share of its uses.
 _LEAST_INSIDE, _MOST_SMALL = 0.2, 0.1
 # Tokens decoded together: decoding a whole prefix for each token would be quadratic in the length of the sequence.
 _WINDOW = 16
@@ -31,8 +32,8 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
     world : World
         Decodes the tokens: a world of text, or the `world` of a Hugging Face model.
     episodes : Episodes
-        Sequences of N texts of T tokens. A state "document" numbers documents packed into a sequence; what a document
-        says ends with it.
+        Sequences of N texts of T tokens. A state "document" numbers documents packed into a sequence; facts start anew
+        with each document.
     names : iterable of str, optional
         The names to look for; default `names_in` all of the texts.
 
@@ -40,7 +41,7 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
     -------
     dict of (N, T) arrays
         ``quotation_open``, whether a quotation is open (a line break closes it); ``to_sentence_end``, the tokens from
-        here to the last of the sentence, NaN where the sequence ends before; ``last_name``, the name read last, or
+        here to the last of the sentence, NaN if the sequence ends before it; ``last_name``, the name read last, or
         "nobody"; ``names_read``, the number of different names read.
 
     Examples
@@ -59,7 +60,7 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
     ['nobody', 'Tim']
     """
     texts = [(row, *_decoded(world, episodes, row)) for row in range(len(episodes))]
-    known = set(names_in(text for _, text, _ in texts) if names is None else names)
+    names = set(names_in(text for _, text, _ in texts) if names is None else names)
     shape = episodes.tokens.shape
     facts: dict[str, np.ndarray] = {
         "quotation_open": np.zeros(shape, bool),
@@ -71,13 +72,13 @@ def text_facts(world: World, episodes: Episodes, names: Iterable[str] | None = N
         for start, stop in _documents(episodes, row):
             before = int(ends[start - 1]) if start else 0
             tokens = slice(start, stop)
-            for name, values in _facts(text[before : ends[stop - 1]], ends[tokens] - before, known).items():
+            for name, values in _facts(text[before : ends[stop - 1]], ends[tokens] - before, names).items():
                 facts[name][row, tokens] = values
     return facts
 
 
 def names_in(texts: Iterable[str]) -> list[str]:
-    """Return the names in texts: capitalised words, also inside sentences, that are rare without the capital.
+    """Return the names in texts: words with a capital even inside sentences that are rare without the capital.
 
     Examples
     --------
@@ -96,12 +97,12 @@ def names_in(texts: Iterable[str]) -> list[str]:
     )
 
 
-def _facts(text: str, ends: Int[np.ndarray, " t"], known: set[str]) -> dict[str, np.ndarray]:
-    """Compute the facts of one document of t tokens, of which each ends before the character `ends`."""
-    open_, is_open = np.zeros(len(ends), bool), False
+def _facts(text: str, ends: Int[np.ndarray, " t"], names: set[str]) -> dict[str, np.ndarray]:
+    """Compute the facts of one document of t tokens; token k ends before the character ``ends[k]``."""
+    quoted, is_open = np.zeros(len(ends), bool), False
     for mark in _QUOTE.finditer(text):
         is_open = not is_open if mark[0] == '"' else mark[0] == "“"
-        open_[_token(ends, mark.start()) :] = is_open
+        quoted[_token(ends, mark.start()) :] = is_open
     left = np.full(len(ends), np.nan)
     first = 0
     for match in _SENTENCE_END.finditer(text):
@@ -110,11 +111,11 @@ def _facts(text: str, ends: Int[np.ndarray, " t"], known: set[str]) -> dict[str,
         first = last + 1
     name, count, read = np.full(len(ends), NOBODY, dtype=object), np.zeros(len(ends), np.int64), set()
     for word in _WORD.finditer(text):
-        if word[0] in known:
+        if word[0] in names:
             read.add(word[0])
             at = _token(ends, word.end() - 1)
             name[at:], count[at:] = word[0], len(read)
-    return {"quotation_open": open_, "to_sentence_end": left, "last_name": name, "names_read": count}
+    return {"quotation_open": quoted, "to_sentence_end": left, "last_name": name, "names_read": count}
 
 
 def _token(ends: Int[np.ndarray, " t"], character: int) -> int:

@@ -22,8 +22,8 @@ from nextlat_viz.worlds.text.corpus import BOUNDARY, TextSource
 class Text(World):
     """Windows of packed documents; built by ``text`` from a file or a data set.
 
-    A checkpoint keeps the tokenizer. Where it is loaded and the corpus is not there, the world reads and writes text,
-    and a ValueError of ``sample`` says how to give it the corpus.
+    A checkpoint keeps the tokenizer but not the corpus. Without the corpus the world still encodes and decodes text,
+    and ``sample`` raises a ValueError that says how to provide the corpus.
 
     Pictures: ``"passage"``, the text of an episode with the current token marked, or the start of the training
     documents; ``"frequencies"``, the frequency of each token by rank.
@@ -42,15 +42,15 @@ class Text(World):
 
     @property
     def packed(self) -> Packed:
-        """The packed corpus; a ValueError where it is not there, until it is in the cache."""
+        """The packed corpus; a ValueError if neither the world nor the cache has it."""
         if not self._packed.parts:
             corpus = cache.read(self._entry)
             if corpus is None:
                 raise ValueError(
                     f"the text of this world is not here, only its tokenizer: source={self.spec['source']!r} with "
                     f"SHA-256 {self.spec['sha256']}. Build the world once from that text, with "
-                    "nlv.worlds.from_spec(world.spec | {'source': path}), and call this again; or give text of your "
-                    "own, as Episodes(world.encode(text)[None]), of which nlv.extract makes a table for nlv.studio"
+                    "nlv.worlds.from_spec(world.spec | {'source': path}), and call this again; or use text of your "
+                    "own: pass Episodes(world.encode(text)[None]) to nlv.extract, and its table to nlv.studio"
                 )
             _require_tokenizer(corpus, self.spec["source"], self.spec["tokenizer_sha256"])
             self._packed = corpus
@@ -86,7 +86,7 @@ class Text(World):
     def sample_held_out(self, n: int, length: int | None = None, seed: int = 0) -> Episodes:
         """Draw windows that do not overlap, so that a probe is not scored on text it was fitted on.
 
-        Where the split has fewer than `n` of them, they are drawn as by ``sample`` and overlap.
+        If the split has fewer than `n` of them, they are drawn by ``sample`` and overlap.
         """
         split = "test" if "test" in self.splits else "train"
         n, length, rng = checks.sampling(self, n, length, seed, split)
@@ -181,7 +181,7 @@ def text(
     subset, revision : str, optional
         Subset and revision of a data set. ``spec`` contains the revision used.
     sha256, tokenizer_sha256 : str, optional
-        Expected hashes of the corpus and of the tokenizer; others are an error. ``spec`` contains them, so that
+        Expected hashes of the corpus and of the tokenizer; any others are an error. ``spec`` contains them, so that
         ``from_spec`` never uses another text. If the cache has the corpus with this ``sha256``, the source is not
         needed. If only the tokenizer is known, from a checkpoint that was loaded, the world cannot be sampled.
 
@@ -216,48 +216,47 @@ def text(
         raise ValueError("separator must not be empty; '\\n\\n' splits at blank lines")
     limit = None if documents is None else checks.integer("documents", documents)
     origin = TextSource(str(source), separator, column, limit, subset, revision)
-    made = {"vocabulary_size": size, "test_share": test_share}
-    packed, origin, digest = _packed(origin, made, sha256, tokenizer_sha256)
-    trained = _require_tokenizer(packed, origin.name, tokenizer_sha256)
-    usual = asdict(TextSource(""))
-    chosen = {key: value for key, value in asdict(origin).items() if key != "name" and value != usual[key]}
-    if "limit" in chosen:
-        chosen["documents"] = chosen.pop("limit")
-    hashes = {"sha256": digest, "tokenizer_sha256": trained}
-    spec = {"name": "text", "source": origin.name, **made, **chosen, **hashes}
-    return Text(packed, spec, _entry(origin, made, digest))
+    sizes = {"vocabulary_size": size, "test_share": test_share}
+    packed, origin, digest = _packed(origin, sizes, sha256, tokenizer_sha256)
+    defaults = asdict(TextSource(""))
+    changed = {key: value for key, value in asdict(origin).items() if key != "name" and value != defaults[key]}
+    if "limit" in changed:
+        changed["documents"] = changed.pop("limit")
+    hashes = {"sha256": digest, "tokenizer_sha256": _require_tokenizer(packed, origin.name, tokenizer_sha256)}
+    spec = {"name": "text", "source": origin.name, **sizes, **changed, **hashes}
+    return Text(packed, spec, _entry(origin, sizes, digest))
 
 
-def _entry(source: TextSource, made: Spec, digest: str) -> str:
+def _entry(source: TextSource, sizes: Spec, digest: str) -> str:
     """Name of a packed corpus in the cache."""
     options = {"separator": source.separator, "column": source.column, "limit": source.limit}
-    return cache.key(sha256=digest, **options, **made)
+    return cache.key(sha256=digest, **options, **sizes)
 
 
 def _require_tokenizer(packed: Packed, source: str, expected: str | None) -> str:
     """Return the hash of a tokenizer; a ValueError if it is not the expected one."""
-    trained = hashlib.sha256(packed.tokenizer.encode()).hexdigest()
-    if expected not in (None, trained):
+    digest = hashlib.sha256(packed.tokenizer.encode()).hexdigest()
+    if expected not in (None, digest):
         raise ValueError(
-            f"the tokenizer trained on source={source!r} has SHA-256 {trained}, expected {expected}: the "
+            f"the tokenizer trained on source={source!r} has SHA-256 {digest}, expected {expected}: the "
             "installed version of tokenizers merges other pairs; install the version it was made with"
         )
-    return trained
+    return digest
 
 
 def _packed(
-    source: TextSource, made: Spec, sha256: str | None, tokenizer_sha256: str | None
+    source: TextSource, sizes: Spec, sha256: str | None, tokenizer_sha256: str | None
 ) -> tuple[Packed, TextSource, str]:
     """The packed corpus, from the cache if possible, its source with the revision used, and its hash."""
     if not source.is_file:
         if not (sha256 and source.revision):
             source = replace(source, revision=corpus.latest(source))
-        known = sha256 or cache.recall(cache.key(**asdict(source)))
+        known_hash = sha256 or cache.recall(cache.key(**asdict(source)))
     else:
-        known = None if Path(source.name).expanduser().exists() and not outside.confined() else sha256
+        known_hash = None if Path(source.name).expanduser().exists() and not outside.confined() else sha256
     # The hash identifies the text, so a cached result is used without reading the source, which may be gone.
-    if known and (hit := cache.read(_entry(source, made, known))):
-        return hit, source, known
+    if known_hash and (hit := cache.read(_entry(source, sizes, known_hash))):
+        return hit, source, known_hash
     try:
         texts, digest = corpus.read_file(source) if source.is_file else corpus.read_dataset(source)
     except ValueError:
@@ -271,18 +270,18 @@ def _packed(
             f"source={source.name!r} has SHA-256 {digest}, expected {sha256}: this is not the text the world was made "
             "from; restore that text, or build a new world without sha256"
         )
-    entry = _entry(source, made, digest)
+    entry = _entry(source, sizes, digest)
     hit = cache.read(entry)
     if hit is None:
-        hit = _pack(texts, source, made)
+        hit = _pack(texts, source, sizes)
         cache.store(entry, hit)
     if not source.is_file:
         cache.remember(cache.key(**asdict(source)), digest)
     return hit, source, digest
 
 
-def _pack(texts: list[str], source: TextSource, made: Spec) -> Packed:
-    share = made["test_share"]
+def _pack(texts: list[str], source: TextSource, sizes: Spec) -> Packed:
+    share = sizes["test_share"]
     parts: dict[str, list[str]] = {"train": [], "test": []}
     for document in texts:
         parts["test" if corpus.in_test(document, share) else "train"].append(document)
@@ -294,9 +293,9 @@ def _pack(texts: list[str], source: TextSource, made: Spec) -> Packed:
                 f"none of the {len(texts)} documents of source={source.name!r} is in split {split!r}; "
                 "separator='\\n\\n' makes each paragraph a document, test_share=0 holds none out"
             )
-    trained = corpus.train_bpe(parts["train"], made["vocabulary_size"])
+    tokenizer = corpus.train_bpe(parts["train"], sizes["vocabulary_size"])
     return Packed(
-        trained,
-        {split: corpus.pack(trained, members) for split, members in parts.items()},
+        tokenizer,
+        {split: corpus.pack(tokenizer, members) for split, members in parts.items()},
         {split: len(members) for split, members in parts.items()},
     )
