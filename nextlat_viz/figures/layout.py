@@ -33,6 +33,7 @@ _SMALL, KEY_LINE, _MARK = 10.5, 20, 44
 _SIGNS = {
     "circle": "●", "diamond": "◆", "square": "■", "cross": "✚", "triangle-up": "▲", "star": "★", "hexagon": "⬢",
     "x": "✖", "circle-open": "○", "diamond-open": "◇", "square-open": "□", "x-thin-open": "×", "line-ns-open": "|",
+    "triangle-up-open": "△", "star-open": "☆", "cross-thin-open": "+",
 }  # fmt: skip
 _STROKES = {"dash": "╌╌", "dot": "┈┈", "dashdot": "─·", "longdash": "─ ─", "longdashdot": "──·"}
 _HATCHES = {"/": "▨", "\\": "▧", "x": "▩", "-": "▤", "|": "▥", "+": "▦", ".": "░"}

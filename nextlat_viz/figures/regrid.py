@@ -49,6 +49,8 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
     views, new, margin = _views(figure), go.Figure(figure), margins(figure)
     inside = (figure.layout.height or 450) - margin["t"] - margin["b"]
     across = (figure.layout.width or _PAGE) - margin["l"] - margin["r"]
+    if not _names_fit(figure, views, room - margin["l"] - margin["r"]):
+        most = 1
     if any(len(row) > most for row in _rows(views)):
         # Room for the numbers at the axes of what is now the first column.
         margin["l"] += max(min(view.across[0] for view in views) * across, _AXIS)
@@ -100,6 +102,17 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
             _move(item, moved, inside / start)
     top, low = margin["t"] + top, margin["b"] + low
     return new.update_layout(width=room, height=round(start + top + low), margin={**margin, "t": top, "b": low})
+
+
+def _names_fit(figure: go.Figure, views: list[_View], inside: float) -> bool:
+    """Whether the names at the axes of inner views have room beside the views left of them."""
+    for left, right in itertools.chain(*map(itertools.pairwise, _rows(views))):
+        axis = figure.layout[f"yaxis{right.number}"]
+        shown = axis.visible is not False and axis.showticklabels is not False
+        names = _names(figure, axis, f"y{right.number}") if shown else []
+        if _LETTER * max(map(len, names), default=0) > (right.across[0] - left.across[1]) * inside:
+            return False
+    return True
 
 
 def _lines_gained(figure: go.Figure, view: _View, wide: float) -> int:
@@ -165,7 +178,7 @@ def _fit_axes(figure: go.Figure, inside: float) -> None:
             continue
         if axis.title.text:
             axis.title.text = "<br>".join(broken_lines([axis.title.text], wide + _ASIDE, 11))
-        names = _names(figure, axis, view.number)
+        names = _names(figure, axis, f"x{view.number}")
         if names and axis.tickangle is None and _LETTER * max(map(len, names)) > wide / len(names):
             axis.tickangle = 30 if wide / len(names) >= _SLANTED else 90
 
@@ -182,19 +195,19 @@ def _room_below(figure: go.Figure) -> float:
             continue
         high = 4.0 + 14 * (axis.title.text.count("<br>") + 1) if axis.title.text else 0.0
         if axis.showticklabels is not False:
-            names = _names(figure, axis, view.number)
+            names = _names(figure, axis, f"x{view.number}")
             turn = abs(np.sin(np.radians(axis.tickangle or 0)))
             high += 20 + turn * (_LETTER * max(map(len, names), default=0) + 16)
         needed = max(needed, high + 4)
     return needed
 
 
-def _names(figure: go.Figure, axis: Any, number: str) -> list[str]:
-    """Return the names at an axis of categories."""
+def _names(figure: go.Figure, axis: Any, name: str) -> list[str]:
+    """Return the names at an axis of categories, such as x2."""
     if axis.ticktext is not None:
-        return [str(name) for name in axis.ticktext]
-    drawn = (trace.x for trace in _traces(figure, f"x{number}") if trace.x is not None)
-    return list(dict.fromkeys(str(name) for names in drawn for name in names if isinstance(name, str)))
+        return [str(text) for text in axis.ticktext]
+    drawn = (trace[name[0]] for trace in _traces(figure, name) if trace[name[0]] is not None)
+    return list(dict.fromkeys(str(text) for texts in drawn for text in texts if isinstance(text, str)))
 
 
 def _traces(figure: go.Figure, axis: str) -> list[Any]:

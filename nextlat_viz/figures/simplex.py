@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from nextlat_viz.plotting import INK
 if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld
 
-_OUTWARD = 19
+# Pixels of a name: from its corner, half its height, and of a letter.
+_APART, _HALF, _LETTER = 5, 8, 6.4
 
 
 def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
@@ -52,7 +54,9 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     out = places - corners.mean(axis=0)
     far = np.linalg.norm(out, axis=1, keepdims=True)
     # A corner in the middle has no outside; its name goes below it.
-    out = np.where(far > 0.3 * far.max(), _OUTWARD * out / np.maximum(far, 1e-9), (0, -_OUTWARD))
+    out = np.where(far > 0.3 * far.max(), out / np.maximum(far, 1e-9), (0, -1))
+    half = np.array([(_LETTER * len(html.unescape(name)) / 2, _HALF) for name in names])
+    out *= half + _APART
     return [
         {"x": x, "y": y, "xref": xaxis, "yref": yaxis, "xshift": dx, "yshift": dy, "showarrow": False,
          "text": f"<b>{name}</b>", "font": {"size": 11, "color": "white"}, "bgcolor": INK, "borderpad": 1}

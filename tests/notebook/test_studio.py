@@ -26,6 +26,7 @@ from nextlat_viz.notebook.panels.world import _take_words as take_words
 from nextlat_viz.notebook.plot import changes
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.studio import Studio, studio
+from nextlat_viz.plotting import configuration
 from nextlat_viz.training import load
 from tests.notebook.conftest import LENGTH, N, living_plots, touch, traces
 from tests.synthetic import make_latents
@@ -483,6 +484,17 @@ def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pyte
     assert knows.plot.data
     assert "after position 3" in knows.about.value
     assert len(calls) == 1
+
+
+def test_the_camera_names_a_file_after_world_and_panel(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    made = studio({"rrxor": rrxor, "mess3": mess3})
+    for world in ("rrxor", "mess3"):
+        made.state.show(world)
+        for name in ("world", "space", "next", "knows"):
+            plot = made.panels[name].plot
+            assert plot.layout.meta["file"] == f"{world}_{name}"
+            assert configuration(plot)["toImageButtonOptions"]["filename"] == f"{world}_{name}"
+    made.close()
 
 
 def test_a_question_that_does_not_apply_takes_a_line(opened: Studio) -> None:

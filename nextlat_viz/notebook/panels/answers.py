@@ -122,7 +122,7 @@ class NextPanel(ModelPanel):
         # A line for each model, or the heading would be wider than the panel.
         heading = figure.layout.annotations[0]
         first, *lines = heading.text.split("<br>")
-        gaps = " ".join(lines).replace(" nats, ", " nats,<br>").replace("from exact: ", "from exact:<br>")
+        gaps = " ".join(lines).replace(" nats, ", " nats<br>").replace("from exact: ", "from exact:<br>")
         heading.text = "<br>".join(filter(None, [first, gaps]))
         position = self.state.position
         given = f"Position {position} lies in the prompt, which the model is not trained to predict."
