@@ -376,6 +376,18 @@ def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> No
     made.close()
 
 
+def test_options_of_long_names_are_cut(rrxor: list[AnnData]) -> None:
+    tables = [table.copy() for table in rrxor]
+    for table in tables:
+        table.obs["n" * 10_000] = 0.0
+    made = studio(*tables)
+    colour = next(part for part in made.children[0].children if getattr(part, "description", "") == "Colour by")
+    assert max(len(label) for label, _ in colour.options) == 60
+    colour.value = "n" * 10_000
+    assert made.state.color == "n" * 10_000
+    made.close()
+
+
 def test_a_name_is_cut_to_one_short_line() -> None:
     assert shorten("a\nb") == "a b"
     assert shorten("x" * 10_000) == "x" * 23 + "…"
