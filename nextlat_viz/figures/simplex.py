@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from nextlat_viz.plotting import INK
 if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld
 
-# Pixels of a name: from its corner, half its height, and of a letter.
-_APART, _HALF, _LETTER = 5, 8, 6.4
+# Pixels from a corner to the middle of its name, beside it and above or below it.
+_OUTWARD = (19, 13)
 
 
 def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
@@ -54,9 +53,8 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     out = places - corners.mean(axis=0)
     far = np.linalg.norm(out, axis=1, keepdims=True)
     # A corner in the middle has no outside; its name goes below it.
-    out = np.where(far > 0.3 * far.max(), out / np.maximum(far, 1e-9), (0, -1))
-    half = np.array([(_LETTER * len(html.unescape(name)) / 2, _HALF) for name in names])
-    out *= half + _APART
+    out = np.where(far > 0.3 * far.max(), out, (0, -1))
+    out = out / np.abs(out).max(axis=1, keepdims=True) * _OUTWARD
     return [
         {"x": x, "y": y, "xref": xaxis, "yref": yaxis, "xshift": dx, "yshift": dy, "showarrow": False,
          "text": f"<b>{name}</b>", "font": {"size": 11, "color": "white"}, "bgcolor": INK, "borderpad": 1}

@@ -240,6 +240,8 @@ def add_ring(figure: go.Figure, place: Iterable[Any], size: float | int, width: 
     """Add a ring around the current place."""
     line = {"width": width, "color": CURSOR}
     add_dots(figure, [*place], size=size, symbol="circle-open", color=CURSOR, line=line)
+    # At the edge of a picture, half of it would be cut off.
+    figure.data[-1].cliponaxis = False
 
 
 def add_lines(figure: go.Figure, places: ArrayLike, line: Mapping[str, Any], **options: Any) -> None:
