@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -507,6 +508,12 @@ def test_the_camera_names_a_file_after_world_and_panel(rrxor: list[AnnData], mes
             assert plot.layout.meta["file"] == f"{world}_{name}"
             assert configuration(plot)["toImageButtonOptions"]["filename"] == f"{world}_{name}"
     made.close()
+
+
+def test_models_in_words_have_the_hatching_of_their_bars(opened: Studio) -> None:
+    for words in (opened.panels["next"].plot.layout.annotations[0].text, opened.panels["knows"].about.value):
+        marks = [mark for mark, _ in re.findall(r">(.)</span> (exact|truth|NextLat|next-token)", words)]
+        assert marks == ["■", "▨", "▧"]
 
 
 def test_a_question_that_does_not_apply_takes_a_line(opened: Studio) -> None:

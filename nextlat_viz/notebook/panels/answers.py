@@ -11,7 +11,7 @@ from nextlat_viz.analysis.prediction import Prediction, prediction
 from nextlat_viz.analysis.probes.result import read_out
 from nextlat_viz.display import escape
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
-from nextlat_viz.figures.layout import column_domains
+from nextlat_viz.figures.layout import column_domains, legend_entries
 from nextlat_viz.figures.layout import note as note_at
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.figures.theme import Theme
@@ -223,13 +223,14 @@ def _trim(figure: Any) -> None:
             lines[-1] += f" {part}"
         else:
             lines.append(part)
-    for bar in figure.data:
-        mark = f'<span style="color:{bar.marker.color}">■</span> {bar.name}'
-        place = next((i for i, line in enumerate(lines) if bar.name in line), None)
+    for mark in legend_entries(figure):
+        # Also with its hatching, for print without colours.
+        name = mark.partition("</span> ")[2]
+        place = next((i for i, line in enumerate(lines) if name in line), None)
         if place is None:
             first += f" {mark}"
         else:
-            lines[place] = lines[place].replace(bar.name, mark, 1)
+            lines[place] = lines[place].replace(name, mark, 1)
     figure.layout.annotations[0].update(text="<br>".join([first, *lines]), font_size=11)
     axis = {"title_text": "", "tickangle": None, "automargin": True}
     margin = {"t": 23 + 15 * len(lines), "b": 22, "l": 44}
