@@ -47,24 +47,45 @@ CONFIG: dict[str, Any] = {
 }
 """plotly configuration of every figure: no logo and no upload."""
 _LONGEST = 60  # letters of a file name
+_FILE = "file"  # in the layout's meta
 
 
 def configuration(figure: go.Figure, *, responsive: bool = True) -> dict[str, Any]:
-    """Return plotly's configuration of a figure, with its title as the file name for the camera button.
+    """Return plotly's configuration of a figure, with the name of the file that the camera button writes.
 
-    `responsive` must be False in JupyterLab, which resizes figures itself: if plotly does so too, a figure loses its
-    height when the window is resized.
+    The name is that of `name_file`, else the title, else the first heading. `responsive` must be False in JupyterLab,
+    which resizes figures itself: if plotly does so too, a figure loses its height when the window is resized.
 
     Examples
     --------
     >>> configuration(go.Figure().update_layout(title="<b>Loss</b> & floor"))["toImageButtonOptions"]["filename"]
     'Loss_floor'
     """
-    texts = [figure.layout.title.text, *(item.text for item in figure.layout.annotations)]
+    own = figure.layout.meta if isinstance(figure.layout.meta, dict) else {}
+    texts = [own.get(_FILE), figure.layout.title.text, *(item.text for item in figure.layout.annotations)]
     plain = (html.unescape(re.sub("<[^>]*>", " ", text or "").strip()) for text in texts)
-    name = next(filter(None, (re.sub(r"\W+", "_", text).strip("_")[:_LONGEST] for text in plain)), "figure")
+    name = next(filter(None, map(_file_name, plain)), "figure")
     image = {**CONFIG["toImageButtonOptions"], "filename": name}
     return {**CONFIG, "responsive": responsive, "toImageButtonOptions": image}
+
+
+def name_file(figure: go.Figure, *parts: str) -> None:
+    """Name the file that the camera button writes, also of a figure that is changed in place.
+
+    Examples
+    --------
+    >>> figure = go.Figure()
+    >>> name_file(figure, "rrxor", "world")
+    >>> configuration(figure)["toImageButtonOptions"]["filename"]
+    'rrxor_world'
+    """
+    room = _LONGEST // max(len(parts), 1) - 1
+    name = "_".join(filter(None, (_file_name(part)[:room] for part in parts)))
+    figure.layout.meta = {**(figure.layout.meta or {}), _FILE: name}
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"\W+", "_", text).strip("_")[:_LONGEST]
 
 
 class Figure(go.Figure):

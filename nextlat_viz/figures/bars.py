@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from nextlat_viz.display import escape, shorten, words
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines, heading
+from nextlat_viz.figures.layout import LEGEND, Layout, broken_lines, heading, legend_entry
 from nextlat_viz.figures.probes import scores
 from nextlat_viz.figures.theme import Theme
 from nextlat_viz.plotting import Figure
@@ -134,7 +134,7 @@ def compact_bars(
 
     `lines` are about the last traces, whose names they follow; the traces before those are named after the title.
     """
-    names = [f'<span style="color:{bar.marker.color}">■</span> {bar.name}' for bar in traces]
+    names = [legend_entry(bar.to_plotly_json()) for bar in traces]
     first = len(names) - len(lines)
     more = "<br>".join(name + line for name, line in zip(names[first:], lines, strict=True))
     layout, margin = Layout(), {"t": 38 + 15 * len(lines), "b": 22, "l": 44}

@@ -37,6 +37,8 @@ _AROUND = 0.06
 _LEFT = {"xanchor": "left", "align": "left"}
 # Most models side by side in a row.
 _ABREAST = 2
+# Names of a colour key that can have more room.
+_FEW_NAMES = 9
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def clouds(
                 name, _, more = title.partition("</b><br>")
                 about = more.replace("<br>", ", ") if more else name.replace("<br>", " ")
                 title = f'<span style="color:{colors[i]}">{label}</span><br>{about}'
-            layout.notes.append(note(wide[0], up[1], title, **_LEFT, yanchor="bottom", yshift=3, **hover))
+            # Above the names of the corners.
+            high = 3 if view.world is None else 14
+            layout.notes.append(note(wide[0], up[1], title, **_LEFT, yanchor="bottom", yshift=high, **hover))
             if view.message:
                 text = "<br>".join(map(escape, textwrap.wrap(view.message, 34)))
                 layout.notes.append(note(sum(wide) / 2, sum(up) / 2, text, xanchor="center", yanchor="middle"))
@@ -174,21 +178,27 @@ def clouds(
                 if row == grid.rows - 1 and not (across and column):
                     under = {**_LEFT, "yanchor": "top", "yshift": -3, "font": {"size": 10.5}}
                     layout.notes.append(note(wide[0], up[0], simplex.axes_note(view.world), **under))
+    # A plane of beliefs has names of corners above it, and two lines below it.
+    top, low = (51, 36) if any(view.world is not None for row in views for view in row) else (40, 20)
     key = paint.key
+    least = 170 if across else 200
     if across and key is not None and paint.limits is None:
-        # In pixels, so that the names keep their distance in a figure of any height.
-        key["colorbar"] |= {"lenmode": "pixels", "len": 40 + 16 * len(paint.names)}
+        # As high as its names, in a figure of any height.
+        many = len(paint.names) > _FEW_NAMES
+        long = 40 + (13 if many else 16) * len(paint.names)
+        key["colorbar"] |= {"lenmode": "pixels", "len": long}
+        if many:
+            key["colorbar"] |= {"y": 0.5, "yanchor": "middle", "tickfont": {"size": 10}}
+            least = max(least, long + 2 * (top - low))
     traces.append(color_key(key))
-    # Below a plane of beliefs, two lines describe its axes.
-    low = 36 if any(view.world is not None for row in views for view in row) else 20
     figure = layout.finish(
         traces,
         theme,
-        height=grid.pixels + (40 + low) * across,
-        margin={"l": 6, "r": key_width(paint.names), "t": 40, "b": low}
+        height=grid.pixels + (top + low) * across,
+        margin={"l": 6, "r": key_width(paint.names), "t": top, "b": low}
         if across
         else {"l": 34, "r": 100, "t": 0, "b": 0},
-        meta={"least": (170 if across else 200) * grid.rows, "classes": len(paint.classes)},
+        meta={"least": least * grid.rows, "classes": len(paint.classes)},
         showlegend=False,
         dragmode="select",
         coloraxis=paint.axis,

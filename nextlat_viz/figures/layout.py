@@ -33,6 +33,7 @@ _SMALL, KEY_LINE, _MARK = 10.5, 20, 44
 _SIGNS = {
     "circle": "●", "diamond": "◆", "square": "■", "cross": "✚", "triangle-up": "▲", "star": "★", "hexagon": "⬢",
     "x": "✖", "circle-open": "○", "diamond-open": "◇", "square-open": "□", "x-thin-open": "×", "line-ns-open": "|",
+    "triangle-up-open": "△", "star-open": "☆", "cross-thin-open": "+",
 }  # fmt: skip
 _STROKES = {"dash": "╌╌", "dot": "┈┈", "dashdot": "─·", "longdash": "─ ─", "longdashdot": "──·"}
 _HATCHES = {"/": "▨", "\\": "▧", "x": "▩", "-": "▤", "|": "▥", "+": "▦", ".": "░"}
@@ -240,17 +241,19 @@ def legend_entries(figure: go.Figure) -> list[str]:
     >>> legend_entries(go.Figure(bars))
     ['<span style="color:red">■</span> mine', '<span style="color:inherit">▨</span> yours']
     """
-    entries: dict[str, None] = {}
     if figure.layout.showlegend is False:
         return []
-    for trace in (trace.to_plotly_json() for trace in figure.data):
-        if trace.get("showlegend", True) and trace.get("name") and trace.get("visible", True) is True:
-            marker, line = trace.get("marker", {}), trace.get("line", {})
-            colors = [part.get("color") for part in (marker, line, marker.get("line", {}))]
-            visible = (color for color in colors if isinstance(color, str) and color != _NO_COLOR)
-            mark = f'<span style="color:{next(visible, "inherit")}">{_sign(trace)}</span>'
-            entries.setdefault(f"{mark} {trace['name']}")
-    return list(entries)
+    traces = (trace.to_plotly_json() for trace in figure.data)
+    named = (trace for trace in traces if trace.get("name") and trace.get("visible", True) is True)
+    return list(dict.fromkeys(legend_entry(trace) for trace in named if trace.get("showlegend", True)))
+
+
+def legend_entry(trace: Mapping[str, Any]) -> str:
+    """Return a trace's name after its mark, line or hatching, as plotly's HTML."""
+    marker, line = trace.get("marker", {}), trace.get("line", {})
+    colors = [part.get("color") for part in (marker, line, marker.get("line", {}))]
+    visible = (color for color in colors if isinstance(color, str) and color != _NO_COLOR)
+    return f'<span style="color:{next(visible, "inherit")}">{_sign(trace)}</span> {trace["name"]}'
 
 
 def _sign(trace: Mapping[str, Any]) -> str:

@@ -232,9 +232,9 @@ def _share(axis: Any, value: Any) -> float | None:
 
 def _is_below(item: Any) -> bool:
     """Whether an annotation is below the whole figure."""
-    return (
-        item.xref == item.yref == "paper" and (item.y or 0) <= 0.01 and item.yanchor != "bottom" and not item.textangle
-    )
+    y = item.y or 0
+    low = y <= 0.01 if item.yanchor != "bottom" else y < -0.01
+    return item.xref == item.yref == "paper" and low and not item.textangle
 
 
 def _is_picture(figure: go.Figure) -> bool:

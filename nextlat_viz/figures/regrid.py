@@ -49,7 +49,12 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
     views, new, margin = _views(figure), go.Figure(figure), margins(figure)
     inside = (figure.layout.height or 450) - margin["t"] - margin["b"]
     across = (figure.layout.width or _PAGE) - margin["l"] - margin["r"]
-    if any(len(row) > most for row in _rows(views)):
+    rows = _rows(views)
+    if not _names_fit(figure, rows, room - margin["l"] - margin["r"]):
+        most = 1
+    # A view as high as several beside it.
+    nested = any(upper[0].up[0] < lower[0].up[1] - _EDGE for upper, lower in itertools.pairwise(rows))
+    if nested or any(len(row) > most for row in rows):
         # Make room for the numbers at the axes of views that move to the first column.
         margin["l"] += max(min(view.across[0] for view in views) * across, _AXIS)
         margin["r"] += (1 - max(view.across[1] for view in views)) * across
@@ -57,17 +62,19 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
     if not views:
         share = min(max(inside / max(across, 1), _FLATTEST), _TALLEST) * max(room - sides, 1)
         return new.update_layout(width=room, height=round((height or share) + margin["t"] + margin["b"]))
-    rows = _rows(views)
-    top, low = (1 - rows[0][0].up[1]) * inside, rows[-1][0].up[0] * inside
-    gaps = [(upper[0].up[0] - lower[0].up[1]) * inside for upper, lower in itertools.pairwise(rows)]
+    top, low = (1 - rows[0][0].up[1]) * inside, min(view.up[0] for view in views) * inside
     # A row of too many views becomes several rows, with room for a heading and an axis between them.
     lines = [item.text.count("<br>") + 1 for item in new.layout.annotations if _is_heading(item, views)]
     between = max(_AXIS, low) + _LINE * max(lines, default=0) + 8
+    gaps = [(upper[0].up[0] - lower[0].up[1]) * inside for upper, lower in itertools.pairwise(rows)]
+    if nested:
+        rows = [[view] for view in sorted(views, key=lambda view: (view.across[0], -view.up[1]))]
+        gaps = [between] * (len(rows) - 1)
     places: list[tuple[_View, list[float], float, float]] = []  # view, across, top and height in pixels
     start = 0.0
     for i, row in enumerate(rows):
         parts = -(-len(row) // most)
-        split = parts > 1
+        split = parts > 1 or nested
         columns = column_domains(-(-len(row) // parts), GAP * 1.5)
         # Narrower headings take more lines. Those of the first row are in the margin.
         gained = _LINE * max(
@@ -100,6 +107,17 @@ def regridded(figure: go.Figure, most: int, room: int, height: int | None = None
             _move(item, moved, inside / start)
     top, low = margin["t"] + top, margin["b"] + low
     return new.update_layout(width=room, height=round(start + top + low), margin={**margin, "t": top, "b": low})
+
+
+def _names_fit(figure: go.Figure, rows: list[list[_View]], inside: float) -> bool:
+    """Whether the names at the axes of inner views have room beside the views left of them."""
+    for left, right in itertools.chain(*map(itertools.pairwise, rows)):
+        axis = figure.layout[f"yaxis{right.number}"]
+        shown = axis.visible is not False and axis.showticklabels is not False
+        names = _names(figure, axis, f"y{right.number}") if shown else []
+        if _LETTER * max(map(len, names), default=0) > (right.across[0] - left.across[1]) * inside:
+            return False
+    return True
 
 
 def _lines_gained(figure: go.Figure, view: _View, wide: float) -> int:
@@ -150,7 +168,13 @@ def room_above(figure: go.Figure) -> float:
 def trim(figure: go.Figure) -> None:
     """Give the headings and the lowest axes the room they need, and drop the room of a removed legend."""
     margin = margins(figure)
-    _fit_axes(figure, (figure.layout.width or _PAGE) - margin["l"] - margin["r"])
+    left = max(_fit_left(figure, (figure.layout.height or 450) - margin["t"] - margin["b"]), margin["l"])
+    for item in figure.layout.annotations:
+        if item.xref == "paper" and item.xshift == 4 - margin["l"]:
+            # At the left edge.
+            item.xshift = 4 - left
+    figure.layout.margin.l = left
+    _fit_axes(figure, (figure.layout.width or _PAGE) - left - margin["r"])
     top = min(room_above(figure) + ABOVE, margin["t"])
     low = _room_below(figure)
     height = (figure.layout.height or 450) - (margin["t"] - top) - (margin["b"] - low)
@@ -165,9 +189,27 @@ def _fit_axes(figure: go.Figure, inside: float) -> None:
             continue
         if axis.title.text:
             axis.title.text = "<br>".join(broken_lines([axis.title.text], wide + _ASIDE, 11))
-        names = _names(figure, axis, view.number)
+        names = _names(figure, axis, f"x{view.number}")
         if names and axis.tickangle is None and _LETTER * max(map(len, names)) > wide / len(names):
             axis.tickangle = 30 if wide / len(names) >= _SLANTED else 90
+
+
+def _fit_left(figure: go.Figure, inside: float) -> float:
+    """Break the titles of vertical axes that are longer than their view; return the pixels that the first ones take."""
+    needed = 0.0
+    for view in _views(figure) or [_View("", (0.0, 1.0), (0.0, 1.0))]:
+        axis, wide = figure.layout[f"yaxis{view.number}"], 0.0
+        if axis.visible is False:
+            continue
+        if axis.showticklabels is not False:
+            wide = _LETTER * max(map(len, _names(figure, axis, f"y{view.number}")), default=4) + 10
+        if axis.title.text:
+            lines = broken_lines([axis.title.text], (view.up[1] - view.up[0]) * inside + _ASIDE, 12)
+            axis.title.text = "<br>".join(lines)
+            wide += _LINE * len(lines) + 4
+        if view.across[0] < 0.05:
+            needed = max(needed, wide)
+    return needed
 
 
 def _room_below(figure: go.Figure) -> float:
@@ -182,19 +224,19 @@ def _room_below(figure: go.Figure) -> float:
             continue
         high = 4.0 + 14 * (axis.title.text.count("<br>") + 1) if axis.title.text else 0.0
         if axis.showticklabels is not False:
-            names = _names(figure, axis, view.number)
+            names = _names(figure, axis, f"x{view.number}")
             turn = abs(np.sin(np.radians(axis.tickangle or 0)))
             high += 20 + turn * (_LETTER * max(map(len, names), default=0) + 16)
         needed = max(needed, high + 4)
     return needed
 
 
-def _names(figure: go.Figure, axis: Any, number: str) -> list[str]:
-    """Return the names at an axis of categories."""
+def _names(figure: go.Figure, axis: Any, name: str) -> list[str]:
+    """Return the names at an axis of categories, such as x2."""
     if axis.ticktext is not None:
-        return [str(name) for name in axis.ticktext]
-    drawn = (trace.x for trace in _traces(figure, f"x{number}") if trace.x is not None)
-    return list(dict.fromkeys(str(name) for names in drawn for name in names if isinstance(name, str)))
+        return [str(text) for text in axis.ticktext]
+    drawn = (trace[name[0]] for trace in _traces(figure, name) if trace[name[0]] is not None)
+    return list(dict.fromkeys(str(text) for texts in drawn for text in texts if isinstance(text, str)))
 
 
 def _traces(figure: go.Figure, axis: str) -> list[Any]:

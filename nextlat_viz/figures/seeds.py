@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import plotly.graph_objects as go
 from nextlat_viz.display import escape
 from nextlat_viz.errors import unknown
 from nextlat_viz.figures import theme as themes
-from nextlat_viz.figures.layout import Layout
+from nextlat_viz.figures.layout import KEY_LINE, LEGEND, Grid, Layout
 from nextlat_viz.figures.theme import OBJECTIVES, Theme
 from nextlat_viz.plotting import MISSING, Figure
 
@@ -28,7 +29,9 @@ _CONTROLS = (
     ("belief_r2_untrained", "untrained model", "circle-open"),
 )
 _CLAIM_COLUMNS = ("claim", "world", "unit", "better", "next_token", "nextlat", "controls", "verdict")
-_CLAIM = 136  # pixels
+# Of a claim: pixels of its view, of its axis, and of a line of its heading; letters of such a line, by columns.
+_VIEW, _AXIS, _LINE, _LETTERS = 62, 46, 16, 66
+_KEY_ENTRIES = 3  # in a line of the legend, in a narrow cell
 # Pixels at the left for the names of objectives.
 _NAMES = 80
 _SYMBOLS = ("circle-open", "x-thin-open", "square-open", "triangle-up-open", "star-open", "cross-thin-open")
@@ -125,21 +128,21 @@ def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "aut
     controls = list(dict.fromkeys(name for row in judged["controls"] for name in row))
     symbols = {name: _SYMBOLS[i % len(_SYMBOLS)] for i, name in enumerate(controls)}
     rows = {"range": [1.5, -0.5], "showgrid": False, "tickvals": [0, 1], "ticktext": labels, "zeroline": False}
-    down = -(-len(judged) // columns)
+    claims = judged.to_dict("records")
+    headings = [_claim_heading(claim, _LETTERS // columns) for claim in claims]
+    above = _LINE * max((2 + title.count("<br>") + more.count("<br>") for title, more in headings), default=0) + 10
+    # The gap has room for the names at the axes.
+    grid = Grid(max(-(-len(claims) // columns), 1), columns, height=_VIEW, above=above, below=_AXIS, gap=0.14)
     layout, marks = Layout(), _Marks()
-    for i, claim in enumerate(judged.to_dict("records")):
-        at, across = divmod(i, columns)
-        width, top = 1 / columns, 1 - at / down
-        left = across * width + (0.09 if across else 0.0)
+    for i, (claim, (title, more)) in enumerate(zip(claims, headings, strict=True)):
         # A no-break space keeps the arrow with the last word of the unit.
         arrow = {"higher": "&nbsp;→", "lower": "&nbsp;←"}.get(claim["better"], "")
         axes = layout.view(
-            [left, (across + 1) * width - 0.02],
-            [top - 0.62 / down, top - 0.16 / down],
+            *grid.place(*divmod(i, columns)),
             x={"title": {"text": escape(claim["unit"]) + arrow, "standoff": 4}, "zeroline": False, "nticks": 6},
             y=rows,
-            title=escape(claim["claim"]),
-            more=f"{escape(claim['world'])} · <b>{escape(claim['verdict'])}</b>",
+            title=title,
+            more=more,
         )
         for j, (objective, label, color) in enumerate(zip(objectives, labels, colors, strict=True)):
             for name, value in claim["controls"].items():
@@ -148,13 +151,22 @@ def claims_figure(judged: pd.DataFrame, *, columns: int = 2, theme: Theme = "aut
             dots = {"size": 9, "color": color, "symbol": themes.symbol(j)}
             marks.add(label, claim[objective], j, dots, f"{label}, one seed:", **axes)
             marks.mean(claim[objective], j, {"size": 24, "color": color}, f"{label}, mean:", **axes)
+    key = 10 + KEY_LINE * -(-len({trace.name for trace in marks.traces}) // _KEY_ENTRIES)
     return layout.finish(
         marks.traces,
         theme,
-        height=64 + _CLAIM * down,
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1 + 24 / (_CLAIM * down), "yanchor": "bottom"},
-        margin={"l": _NAMES, "t": 58, "b": 6},
+        height=grid.pixels + key,
+        legend=LEGEND,
+        margin={"l": _NAMES, "t": key, "b": 0},
     )
+
+
+def _claim_heading(claim: Mapping[str, Any], letters: int) -> tuple[str, str]:
+    """Return a claim, and its world with the verdict, as plotly's HTML in lines of some letters."""
+    title = textwrap.wrap(str(claim["claim"]), letters)
+    world, verdict = textwrap.wrap(str(claim["world"]).replace(",", ", "), letters) or [""], str(claim["verdict"])
+    between = " · " if len(f"{world[-1]} · {verdict}") <= letters else "<br>"
+    return "<br>".join(map(escape, title)), f"{'<br>'.join(map(escape, world))}{between}<b>{escape(verdict)}</b>"
 
 
 def _require(columns: Sequence[str], table: pd.DataFrame, what: str) -> None:

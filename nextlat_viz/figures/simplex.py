@@ -14,7 +14,8 @@ from nextlat_viz.plotting import INK
 if TYPE_CHECKING:
     from nextlat_viz.worlds import HiddenMarkovWorld
 
-_OUTWARD = 19
+# Pixels from a corner to the middle of its name, beside it and above or below it.
+_OUTWARD = (19, 13)
 
 
 def edges(world: HiddenMarkovWorld | None, **options: Any) -> go.Scatter:
@@ -52,7 +53,8 @@ def corner_names(world: HiddenMarkovWorld, xaxis: str, yaxis: str) -> list[dict[
     out = places - corners.mean(axis=0)
     far = np.linalg.norm(out, axis=1, keepdims=True)
     # For a corner in the middle, no direction is outward: put its name below it.
-    out = np.where(far > 0.3 * far.max(), _OUTWARD * out / np.maximum(far, 1e-9), (0, -_OUTWARD))
+    out = np.where(far > 0.3 * far.max(), out, (0, -1))
+    out = out / np.abs(out).max(axis=1, keepdims=True) * _OUTWARD
     return [
         {"x": x, "y": y, "xref": xaxis, "yref": yaxis, "xshift": dx, "yshift": dy, "showarrow": False,
          "text": f"<b>{name}</b>", "font": {"size": 11, "color": "white"}, "bgcolor": INK, "borderpad": 1}

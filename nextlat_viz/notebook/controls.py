@@ -20,7 +20,7 @@ from nextlat_viz.notebook.state import ViewState
 
 # Stands for None: ipywidgets takes the value None for "nothing chosen", so it cannot be one of the choices.
 _NONE = "none"
-_LONGEST_NOTE = 200
+_LONGEST_NOTE, _LONGEST_OPTION = 200, 60
 # A position past every token.
 _ALL = 2**31 - 1
 # Milliseconds for each training step while steps are played; more if a step takes longer to compute and draw.
@@ -47,7 +47,7 @@ def bound(
 
     def offers() -> list[tuple[str, Any]]:
         pairs = [option if isinstance(option, tuple) else (str(option), option) for option in options()]
-        return [(label, _NONE if value is None else value) for label, value in pairs]
+        return [(shorten(label, _LONGEST_OPTION), _NONE if value is None else value) for label, value in pairs]
 
     def current() -> Any:
         value = getattr(view.state, trait)

@@ -16,6 +16,7 @@ from nextlat_viz.notebook.box import Box, family, text_line
 from nextlat_viz.notebook.jobs import Waiting, can_retry
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
+from nextlat_viz.plotting import name_file
 
 if TYPE_CHECKING:
     from nextlat_viz.analysis import ProbeResult
@@ -262,6 +263,7 @@ class Panel(Box):
         if isinstance(figure, str):
             self._say(figure)
         else:
+            name_file(figure, self.state.world, self.name)
             if self._plot is None:
                 self._plot = Plot(figure, *self._callbacks)
                 self._place(self._plot)

@@ -269,6 +269,9 @@ class View {
     on("relayouting", () => this.mark());
     this.plot.addEventListener("click", ({target}) => {
       if (!target.closest?.(".modebar-btn[data-title^=Download]")) return;
+      // plotly.js keeps the name that the figure had when it was first drawn.
+      const {file} = this.figure.layout.meta ?? {};
+      if (file) this.plot._context.toImageButtonOptions.filename = file;
       this.leaveOut(true);
       setTimeout(() => this.leaveOut("legendonly"));
     }, true);

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from nextlat_viz import analysis
 from nextlat_viz.analysis.reading import read_string
-from nextlat_viz.display import distinct
+from nextlat_viz.display import LONGEST, distinct, shorten
 from nextlat_viz.errors import LatentsError, one_of, unknown
 from nextlat_viz.figures.rows import prefix
 from nextlat_viz.latents import column, meta, sites, tokens_of, world_of
@@ -115,9 +115,11 @@ class Scene:
         """The models' labels; if two are the same, each gets the model's name added, then a number."""
         metas = [meta(latents) for latents in self.latents]
         labels = [str(about["label"]) for about in metas]
-        if len(set(labels)) == len(labels):
-            return labels
-        return distinct(f"{about['label']}, {str(about['name']).rpartition('/')[2]}" for about in metas)
+        if len(set(labels)) < len(labels):
+            labels = distinct(f"{about['label']}, {str(about['name']).rpartition('/')[2]}" for about in metas)
+        # Where only the first letters are shown, those are told apart too.
+        alike = len(set(map(shorten, labels))) < len(labels)
+        return distinct(shorten(label, LONGEST - 5) for label in labels) if alike else labels
 
     @cached_property
     def names(self) -> list[str]:

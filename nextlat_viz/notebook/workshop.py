@@ -22,6 +22,7 @@ from nextlat_viz.notebook.panel import Panel
 from nextlat_viz.notebook.pictures import Pin, code, pinned
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
+from nextlat_viz.plotting import name_file
 
 WIDTHS = [
     ("column, 3.25 in", "column"), ("one-column page, 5.5 in", "single"), ("two-column page, 6.75 in", "text"),
@@ -118,6 +119,7 @@ class Tray(Box):
         for control in (self.width, self.columns):
             self._link(control, lambda change: self._compose())
         self._link(self.kind, lambda change: self._offer())
+        self._link(self.name, lambda change: self._rename())
         self._offer()
         self._arrange()
 
@@ -194,6 +196,15 @@ class Tray(Box):
     def _clear(self) -> bool:
         return bool(self.transparent.value and self.kind.value == "png")
 
+    def _rename(self) -> None:
+        if self._plot is not None:
+            name_file(self._plot, self._stem)
+
+    @property
+    def _stem(self) -> str:
+        """The file's name without its ending."""
+        return self.name.value.strip() or "figure"
+
     def _offer(self) -> None:
         self.transparent.layout.display = None if self.kind.value == "png" else "none"
         self.dpi.layout.display = "none" if self.kind.value == "html" else None
@@ -250,6 +261,7 @@ class Tray(Box):
             figure = self.figure
             self.caption.value = figures.figure_caption(figure)
             figure.layout.meta = None
+            name_file(figure, self._stem)
             if self._plot is None:
                 self._plot = Plot(figure)
                 self._stage.children = (self._plot,)
@@ -262,8 +274,7 @@ class Tray(Box):
     def _content(self) -> tuple[str, str, bytes]:
         """Return the file's name, media type and content."""
         kind = self.kind.value
-        name = io.file_name(self.name.value.strip() or "figure")
-        return f"{name}.{kind}", _TYPES[kind], figure_bytes(self.figure, kind, **self._written())
+        return f"{io.file_name(self._stem)}.{kind}", _TYPES[kind], figure_bytes(self.figure, kind, **self._written())
 
     def _guarded_content(self) -> tuple[str, str, bytes] | None:
         content: list[tuple[str, str, bytes]] = []
@@ -274,12 +285,12 @@ class Tray(Box):
 
     def _save(self) -> None:
         self._result.value = ""
-        path = f"{self.name.value.strip() or 'figure'}.{self.kind.value}"
+        path = f"{self._stem}.{self.kind.value}"
         written = self.write(path, overwrite=self.overwrite.value, **self._written())
         self._result.value = f'<span role="status">wrote {escape(written)}</span>'
 
     def _show_code(self) -> None:
-        path = f"{io.file_name(self.name.value.strip() or 'figure')}.{self.kind.value}"
+        path = f"{io.file_name(self._stem)}.{self.kind.value}"
         self.code.value = code(self.pins, self.state, self._options(), path, self._written())
         self.code.layout.display = None
 

@@ -27,7 +27,7 @@ Picture = TypeVar("Picture", bound=Callable[..., go.Figure])
 # Characters of a name that hover text shows.
 HOVER = 120
 # Default size of a picture in pixels, and the fraction of its size that a panel may leave it.
-_WIDTH, _SMALLER = 560, 0.35
+_WIDTH, SMALLER = 560, 0.35
 _DARK = 95  # of 255: a grey on which white is easier to read than black
 QUIET: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
 """Options of a trace without hover text and legend entry."""
@@ -127,7 +127,7 @@ def fix_ranges(figure: go.Figure) -> None:
     across = (figure.layout.width or _WIDTH) - (margin.l or 0) - (margin.r or 0)
     up = (figure.layout.height or _WIDTH) - (margin.t or 0) - (margin.b or 0)
     # In a panel the picture shrinks, but its dots and names keep their size.
-    room = {"x": max(_SMALLER * across, 1), "y": max(_SMALLER * up, 1)}
+    room = {"x": max(SMALLER * across, 1), "y": max(SMALLER * up, 1)}
     pixel = max(float(high - low) / room[name] for name, low, high in ends) or 1 / room["x"]
     for name, (place, before, after) in filled.items():
         low, high = (place - (before + 4) * pixel).min(), (place + (after + 4) * pixel).max()
@@ -240,6 +240,8 @@ def add_ring(figure: go.Figure, place: Iterable[Any], size: float | int, width: 
     """Add a ring around the current place."""
     line = {"width": width, "color": CURSOR}
     add_dots(figure, [*place], size=size, symbol="circle-open", color=CURSOR, line=line)
+    # At the edge of a picture, half of it would be cut off.
+    figure.data[-1].cliponaxis = False
 
 
 def add_lines(figure: go.Figure, places: ArrayLike, line: Mapping[str, Any], **options: Any) -> None:

@@ -351,6 +351,18 @@ def test_a_city_is_drawn_with_all_rows(opened: Opened) -> None:
     expect(opened.card("space").locator(".selectionlayer path")).to_have_count(0)
 
 
+def test_the_camera_names_its_file_after_world_and_panel(opened: Opened) -> None:
+    page = opened.notebook.page
+    for world in ("rrxor", "s3"):
+        opened.notebook.kernel("None", setup=f"studio.state.show({world!r})")
+        expect(opened.card("world")).to_contain_text(f"{world}:")
+        opened.plot("world")
+        opened.card("world").locator(".js-plotly-plot").hover()
+        with page.expect_download(timeout=LIMIT * 1000) as started:
+            opened.card("world").locator(".modebar-btn[data-title^=Download]").click()
+        assert started.value.suggested_filename == f"{world}_world.svg"
+
+
 def test_a_panel_folds_by_its_question(opened: Opened) -> None:
     card = opened.card("knows")
     tall = box(card)["height"]

@@ -45,16 +45,40 @@ def page(browser: Browser) -> Iterator[Page]:
     page.close()
 
 
-def faults(page: Page, figure: Any, widths: tuple[int, ...]) -> dict[int, list[str]]:
+def faults(page: Page, figure: Any, widths: tuple[int, ...], toolbar: bool = True) -> dict[int, list[str]]:
     content = json.loads(figure.to_json())
     widths = widths if figure.layout.width is None else (figure.layout.width,)
     texts = {width: page.evaluate("([figure, width]) => faults(figure, width)", [content, width]) for width in widths}
+    if not toolbar:
+        texts = {width: [text for text in problems if "toolbar" not in text] for width, problems in texts.items()}
     return {width: problems for width, problems in texts.items() if problems}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_figures(page: Page, name: str) -> None:
     assert faults(page, drawn(name), CELL) == {}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures_for_a_column(page: Page, name: str) -> None:
+    assert faults(page, figures.for_print(drawn(name), "column"), (), toolbar=False) == {}
+
+
+@pytest.mark.parametrize("height", [240, 330])
+def test_names_of_corners_leave_the_headings_free(page: Page, height: int) -> None:
+    latents = [make_latents(label=label, n=30, length=8) for label in ("next-token", "NextLat")]
+    read = [analysis.probe(table, n_bootstrap=10) for table in latents]
+    figure = figures.clouds(latents, [{}, {}], read, across=True)
+    assert faults(page, figure.update_layout(height=height), (560, 900), toolbar=False) == {}
+
+
+@pytest.mark.parametrize("names", [9, 13, 24])
+def test_a_colour_key_of_many_names_is_not_cut(page: Page, names: int) -> None:
+    latents = make_latents(n=30, length=8)
+    latents.obs["name"] = [f"name {row % names}" for row in range(latents.n_obs)]
+    figure = figures.clouds([latents], [{"pca": analysis.project(latents, "pca")}], color="name", across=True)
+    figure.layout.height = max(240, figure.layout.meta["least"])
+    assert faults(page, figure, (560,), toolbar=False) == {}
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -130,7 +130,9 @@ def _clouds_over_training() -> Any:
 def _claims() -> Any:
     row = {"claim": "It is so", "world": "w", "measure": "m", "unit": "R²", "better": "higher", "verdict": "holds"}
     seeds = {"next_token": (0.1, 0.2), "nextlat": (0.8, 0.9), "controls": {"untrained": 0.05}}
-    return figures.claims_figure(pd.DataFrame([row | seeds]))
+    long = {"claim": "No difference where the next token needs the belief", "verdict": "does not hold"}
+    city = {"world": "taxi:max_turns=18,width=8,height=8", "unit": "right answers"}
+    return figures.claims_figure(pd.DataFrame([row | seeds, row | seeds | long, row | seeds | long | city]))
 
 
 def _headline() -> Any:

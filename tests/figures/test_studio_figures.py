@@ -18,6 +18,7 @@ from nextlat_viz.analysis.probes.result import ReadOut, read_out
 from nextlat_viz.figures import theme as themes
 from nextlat_viz.figures.bars import prediction_bars, read_out_figure
 from nextlat_viz.figures.injection import injection_figure
+from nextlat_viz.figures.layout import legend_entry
 from nextlat_viz.figures.lookahead import look_ahead_path
 from nextlat_viz.latents import extract
 from nextlat_viz.training.checkpoint import Checkpoint, load
@@ -165,6 +166,7 @@ def test_the_heading_of_compact_bars_is_their_legend(reading: ReadOut) -> None:
     figure = prediction_bars({"next-token": one, "NextLat": replace(one, model=one.exact)}, compact=True)
     title, *lines = figure.layout.annotations[0].text.split("<br>")
     assert title.endswith(f"{mark(figure.data[0])} exact</b>")
+    assert [mark(bar)[-8] for bar in figure.data] == ["■", "▨", "▧"]
     assert lines == [
         f"{mark(figure.data[1])} next-token: KL 0.1308 nats from exact",
         f"{mark(figure.data[2])} NextLat: KL 0.0000 nats from exact",
@@ -178,7 +180,7 @@ def test_the_heading_of_compact_bars_is_their_legend(reading: ReadOut) -> None:
 
 
 def mark(bar: Any) -> str:
-    return f'<span style="color:{bar.marker.color}">■</span>'
+    return legend_entry(bar.to_plotly_json()).removesuffix(f" {bar.name}")
 
 
 def test_predictions_that_do_not_go_together() -> None:

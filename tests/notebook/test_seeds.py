@@ -39,6 +39,13 @@ def models_drawn(panel: SpacePanel) -> list[str]:
     return [note.text for note in panel.plot.layout.annotations if "seed" in note.text]
 
 
+def test_labels_that_begin_alike_are_told_apart_where_they_are_cut() -> None:
+    labels = [f"{'next-token, ' + 'm' * 10_000} {i}" for i in range(3)]
+    state = ViewState(*(make_latents(label=label, n=N, length=LENGTH) for label in labels))
+    assert state.labels == [f"next-token, mmmmmm… ({i})" for i in (1, 2, 3)]
+    assert ViewState(make_latents(label="NextLat", n=N, length=LENGTH)).labels == ["NextLat"]
+
+
 def test_two_are_large_and_all_are_small(six: list[AnnData]) -> None:
     made = Studio(state=ViewState(*six))
     state, space = made.state, made.panels["space"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from nextlat_viz.notebook.panels.world import _take_words as take_words
 from nextlat_viz.notebook.plot import changes
 from nextlat_viz.notebook.scene import Scene
 from nextlat_viz.notebook.studio import Studio, studio
+from nextlat_viz.plotting import configuration
 from nextlat_viz.training import load
 from tests.notebook.conftest import LENGTH, N, living_plots, touch, traces
 from tests.synthetic import make_latents
@@ -375,6 +377,18 @@ def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> No
     made.close()
 
 
+def test_options_of_long_names_are_cut(rrxor: list[AnnData]) -> None:
+    tables = [table.copy() for table in rrxor]
+    for table in tables:
+        table.obs["n" * 10_000] = 0.0
+    made = studio(*tables)
+    colour = next(part for part in made.children[0].children if getattr(part, "description", "") == "Colour by")
+    assert max(len(label) for label, _ in colour.options) == 60
+    colour.value = "n" * 10_000
+    assert made.state.color == "n" * 10_000
+    made.close()
+
+
 def test_a_name_is_cut_to_one_short_line() -> None:
     assert shorten("a\nb") == "a b"
     assert shorten("x" * 10_000) == "x" * 23 + "…"
@@ -483,6 +497,23 @@ def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pyte
     assert knows.plot.data
     assert "after position 3" in knows.about.value
     assert len(calls) == 1
+
+
+def test_the_camera_names_a_file_after_world_and_panel(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+    made = studio({"rrxor": rrxor, "mess3": mess3})
+    for world in ("rrxor", "mess3"):
+        made.state.show(world)
+        for name in ("world", "space", "next", "knows"):
+            plot = made.panels[name].plot
+            assert plot.layout.meta["file"] == f"{world}_{name}"
+            assert configuration(plot)["toImageButtonOptions"]["filename"] == f"{world}_{name}"
+    made.close()
+
+
+def test_models_in_words_have_the_hatching_of_their_bars(opened: Studio) -> None:
+    for words in (opened.panels["next"].plot.layout.annotations[0].text, opened.panels["knows"].about.value):
+        marks = [mark for mark, _ in re.findall(r">(.)</span> (exact|truth|NextLat|next-token)", words)]
+        assert marks == ["■", "▨", "▧"]
 
 
 def test_a_question_that_does_not_apply_takes_a_line(opened: Studio) -> None:

@@ -344,6 +344,22 @@ def test_the_map_shows_who_is_where() -> None:
     assert any("Anna, Ben, Clara and David" in text for text in texts(bare.to_dict()))
 
 
+def test_the_ring_leaves_the_name_of_a_room_free_where_the_picture_is_low() -> None:
+    """In a panel the picture is about half as high, and neither names nor the ring are smaller."""
+    world = Story()
+    episode = world.sample(1, 120, seed=4)
+    rings = 0
+    for position in range(60, 121, 5):
+        figure = world.draw("map", episode=episode, position=position)
+        *_, ring = figure.data
+        if ring.marker.symbol == "circle-open":
+            rings += 1
+            names = [note for note in figure.layout.annotations if note.text.startswith("<b>") and note.y < ring.y[0]]
+            above = max(note.y for note in names)
+            assert (ring.y[0] - above) * 0.48 >= ring.marker.size / 2 + 1.5 + 6
+    assert rings > 3
+
+
 def test_pictures_say_what_is_wrong() -> None:
     world = Story()
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'mapp'\. Did you mean 'map'\?"):

@@ -23,6 +23,7 @@ from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Plot, Points
 from nextlat_viz.notebook.state import ViewState
 from nextlat_viz.notebook.threads import Results
+from nextlat_viz.plotting import name_file
 from nextlat_viz.worlds.headline import headline
 
 # Most pictures in a row, and most rows, at which the pictures are large enough.
@@ -273,7 +274,9 @@ class LossMonitor(Box):
 
     def _figure(self) -> Any:
         measured = {label: table for label, table in self.metrics.items() if len(table)}
-        if measured:
-            return loss_curves(measured, title="Loss while training", theme=self._theme)
-        figure = loss_curves({"waiting": pd.DataFrame({"step": [], "loss": []})}, theme=self._theme)
-        return figure.update_layout(title="Loss while training: nothing measured yet", showlegend=False)
+        waiting = {"waiting": pd.DataFrame({"step": [], "loss": []})}
+        figure = loss_curves(measured or waiting, title="Loss while training", theme=self._theme)
+        name_file(figure, "loss_while_training")
+        if not measured:
+            figure.update_layout(title="Loss while training: nothing measured yet", showlegend=False)
+        return figure

@@ -20,7 +20,7 @@ from nextlat_viz.notebook.panel import Panel, take_legend
 from nextlat_viz.notebook.panels.answers import sentence
 from nextlat_viz.notebook.plot import Plot
 from nextlat_viz.notebook.state import ViewState
-from nextlat_viz.plotting import CURSOR
+from nextlat_viz.plotting import CURSOR, name_file
 from nextlat_viz.worlds import Episodes, World, checks, drawing
 
 # Width in pixels for which the picture is laid out; on the page it is as wide as its panel.
@@ -225,7 +225,9 @@ class EpisodeStepper(Box):
 
     def _figure(self) -> Any:
         kind = self._picture.value
-        return self.world.draw(kind, episode=self.episode, position=self.position, **self._options)
+        figure = self.world.draw(kind, episode=self.episode, position=self.position, **self._options)
+        name_file(figure, self.world.name, kind)
+        return figure
 
     def _redraw(self) -> None:
         with self._working():

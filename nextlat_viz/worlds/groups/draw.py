@@ -143,10 +143,10 @@ def _label(figure: go.Figure, world: GroupWorld, element: int, colour: str) -> N
     sides = [
         (way, options)
         for way, options, free in (
-            ((1, 0), {"xanchor": "left", "xshift": 12}, place[0] < 0.6),
-            ((-1, 0), {"xanchor": "right", "xshift": -12}, place[0] > -0.6),
-            ((0, -1), {"yanchor": "top", "yshift": -10}, place[1] > low),
-            ((0, 1), {"yanchor": "bottom", "yshift": 10}, place[1] < high),
+            ((1, 0), {"xanchor": "left", "xshift": 13}, place[0] < 0.6),
+            ((-1, 0), {"xanchor": "right", "xshift": -13}, place[0] > -0.6),
+            ((0, -1), {"yanchor": "top", "yshift": -13}, place[1] > low),
+            ((0, 1), {"yanchor": "bottom", "yshift": 13}, place[1] < high),
         )
         if free
     ]

@@ -184,9 +184,11 @@ def _draw_frame(figure: go.Figure, world: HiddenMarkovWorld) -> None:
     around = np.argsort(np.arctan2(*(corners - centre).T))
     drawing.add_lines(figure, corners[np.append(around, around[0])], line)
     for name, corner in zip(world.state_names, corners, strict=True):
-        # Above or below its corner: beside it, a name needs room that a narrow panel does not have.
+        # Above or below its corner, and outwards where dots lie on the lines to other corners: beside it, a name needs
+        # room that a narrow panel does not have.
         shift = 22 if world.n_states > 2 and corner[1] > centre[1] - 1e-9 else -22
-        drawing.add_text(figure, corner, f"<b>{escape(shorten(name))}</b>", 14, yshift=shift)
+        aside = round(16 * float(np.clip(corner[0] - centre[0], -1, 1))) if world.n_states > 3 else 0
+        drawing.add_text(figure, corner, f"<b>{escape(shorten(name))}</b>", 14, yshift=shift, xshift=aside)
 
 
 def _mixed_colours(beliefs: Float[np.ndarray, "rows states"]) -> list[str]:

@@ -17,8 +17,9 @@ from nextlat_viz.worlds.drawing import picture, state_colour
 from nextlat_viz.worlds.story.world import Story
 
 _GAP = 10
-_HEAD = 26
-_LINE = 20
+# Of a room's name and of a line in it. In a panel the picture is half as high, and its letters are not smaller.
+_HEAD = 40
+_LINE = 30
 _PER_LINE = 2
 
 
@@ -45,7 +46,7 @@ def draw_places(
     for name, (left, top, right, bottom) in zip(world.places, rooms, strict=True):
         corners = {"x0": left, "x1": right, "y0": top, "y1": bottom}
         figure.add_shape(type="rect", line={"width": 1.5, "color": INK}, layer="below", **corners)
-        _write(figure, left + 8, top + 13, f"<b>{escape(name)}</b>", 13)
+        _write(figure, left + 8, top + 15, f"<b>{escape(name)}</b>", 13)
     if episode is None or not position:
         title = f"{world.name}: the places"
         people = _listed([name.capitalize() for name in world.people])

@@ -22,6 +22,10 @@ _LEGIBLE_ARROWS = 1500  # one-way streets
 _AFFORDABLE_NAMES = 1500  # intersections: each is an element of the page
 _LONGEST_NAME = 12  # letters that fit beside a mark in a narrow panel
 _BANDS = 6
+_MARKS: tuple[dict[str, Any], ...] = ({"size": 13, "symbol": "circle-open"}, {"size": 15, "symbol": "square-open"})
+# Where the name of a place may stand: right or left of its mark, above or below it. The first of equals is taken.
+_SIDES = ((0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0))
+_PIECES = 8  # points along a street
 _FADED = 0.45
 
 
@@ -211,12 +215,12 @@ def _draw_ride(
     end = int(path[-1]) if goal is None else goal
     names = [shorten(streets.nodes[node], drawing.HOVER) for node in (path[0], end)]
     short = max(map(len, names)) <= _LONGEST_NAME
-    for node, label, marker in (
-        (int(path[0]), "from", {"size": 13, "symbol": "circle-open"}),
-        (end, "to", {"size": 15, "symbol": "square-open"}),
-    ):
-        text = f"{label} {streets.nodes[node]}" if short else label
-        _draw_place(figure, streets, node, label, text, marker, above=_lies_below(streets, path, node))
+    ends = [(int(path[0]), "from"), (end, "to")]
+    for (node, label), marker in zip(ends, _MARKS, strict=True):
+        _draw_place(figure, streets, node, label, marker)
+    _name_places(
+        figure, streets, path, [(node, f"{label} {streets.nodes[node]}" if short else label) for node, label in ends]
+    )
     place = [streets.x[path[at]], streets.y[path[at]]]
     hover = [escape(shorten(f"at {streets.nodes[path[at]]}", drawing.HOVER))]
     drawing.add_dots(figure, place, hover, size=11, color=CURSOR, line={"width": 0})
@@ -237,26 +241,60 @@ def _draw_path(
         _draw_arrows(figure, streets, moves, {"size": 11, "color": CURSOR})
 
 
-def _lies_below(streets: Streets, path: Int[np.ndarray, " passed"], node: int) -> bool:
-    """Whether the part of a ride near a place is below it rather than above."""
-    east, north = streets.x[path] - streets.x[node], streets.y[path] - streets.y[node]
-    near = np.hypot(east, north) <= 0.15 * max(np.ptp(streets.x), np.ptp(streets.y))
-    return bool(north[near].sum() <= 0)
-
-
-def _draw_place(
-    figure: go.Figure, streets: Streets, node: int, label: str, text: str, marker: dict[str, Any], above: bool
-) -> None:
-    """Add a marker with its name above or below it, or beside it at the edges of the map; aligned inwards."""
+def _draw_place(figure: go.Figure, streets: Streets, node: int, label: str, marker: dict[str, Any]) -> None:
     x, y = streets.x[node], streets.y[node]
     name = escape(shorten(f"{label} {streets.nodes[node]}", drawing.HOVER))
-    line = {"width": 3, "color": CURSOR}
-    drawing.add_dots(figure, [x, y], [name], color=CURSOR, line=line, **marker)
-    across = (x - streets.x.min()) / max(np.ptp(streets.x), 1e-9)
-    up = (y - streets.y.min()) / max(np.ptp(streets.y), 1e-9)
-    side = {"yanchor": "bottom", "yshift": 9} if above else {"yanchor": "top", "yshift": -9}
-    anchor = "left" if across < 0.3 else "right" if across > 0.7 else "center"
-    if (above and up > 0.9) or (not above and up < 0.1):
-        anchor = "left" if across < 0.5 else "right"
-        side = {"yanchor": "middle", "xshift": 13 if anchor == "left" else -13}
-    drawing.add_text(figure, (x, y), f"<b>{escape(text)}</b>", 13, CURSOR, xanchor=anchor, **side)
+    drawing.add_dots(figure, [x, y], [name], color=CURSOR, line={"width": 3, "color": CURSOR}, **marker)
+
+
+def _name_places(
+    figure: go.Figure, streets: Streets, path: Int[np.ndarray, " passed"], names: Sequence[tuple[int, str]]
+) -> None:
+    """Write the names of places beside their marks, where they cover least of the ride and of each other.
+
+    They are opaque: a ride can surround the place where it begins.
+    """
+    margin, ends = figure.layout.margin, [figure.layout.xaxis.range, figure.layout.yaxis.range]
+    spans = [high - low for low, high in ends]
+    free = figure.layout.width - margin.l - margin.r, figure.layout.height - margin.t - margin.b
+    scale = min(room / span for room, span in zip(free, spans, strict=True))
+    along = np.linspace(0, 1, _PIECES, endpoint=False)[:, None]
+    places = np.stack([streets.x, streets.y], axis=1)
+    # The marks of the two ends count as much as a street does.
+    taken = [(places[path[:-1], None] + along * np.diff(places[path], axis=0)[:, None]).reshape(-1, 2)]
+    taken += [np.repeat(places[[node for node, _ in names]], _PIECES, axis=0)]
+    for node, name in names:
+        half = np.array([3.9 * len(name) + 2, 9.0])
+
+        def cost(side: tuple[int, int], node: int = node, half: np.ndarray = half) -> float:
+            total = 0.0
+            # On a page, and in a narrow panel, where only the letters keep their size.
+            for pixels in (scale, drawing.SMALLER * scale):
+                middle, reach = _beside(side, half) / pixels + places[node], half / pixels
+                covered = np.abs(np.concatenate(taken) - middle) < reach
+                # A few pixels into the margin.
+                aside = 8 / pixels
+                outside = [
+                    middle - reach < [low - aside for low, _ in ends],
+                    middle + reach > [high + aside for _, high in ends],
+                ]
+                total += covered.all(1).sum() + 100 * np.sum(outside)
+            return float(total)
+
+        side = min(_SIDES, key=cost)
+        across, up = _beside(side, half)
+        anchor = ("right", "center", "left")[side[0] + 1]
+        shift = across - side[0] * half[0]
+        drawing.add_text(
+            figure, places[node], f"<b>{escape(name)}</b>", 12, "white", bgcolor=INK, borderpad=1, xanchor=anchor,
+            xshift=shift, yanchor="middle", yshift=up,
+        )  # fmt: skip
+        box = np.stack(np.meshgrid(*(np.linspace(-end, end, 5) for end in half)), axis=-1).reshape(-1, 2)
+        taken.append((_beside(side, half) + box) / (drawing.SMALLER * scale) + places[node])
+
+
+def _beside(side: tuple[int, int], half: Float[np.ndarray, "2"]) -> Float[np.ndarray, "2"]:
+    """Return the middle of a name from its mark, in pixels: to the right or left of it, above or below it."""
+    across, up = side
+    # Above and below, a name that is aligned inwards begins over its mark.
+    return np.array([across * (half[0] + (13 if not up else -6)), up * (half[1] + 9)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from nextlat_viz import worlds
 from nextlat_viz.plotting import CURSOR, INK, Figure
 from nextlat_viz.worlds.taxi import Streets, from_networkx, grid
 from nextlat_viz.worlds.taxi.map import draw_map
@@ -96,6 +98,31 @@ def test_a_goal_not_reached_is_marked_and_a_move_without_a_street_is_dashed() ->
     said = [note.text for note in figure.layout.annotations]
     assert f"<b>to {CITY.nodes[7]}</b>" in said
     assert f"<b>from {CITY.nodes[0]}</b>" in said
+
+
+@pytest.mark.parametrize(("width", "most"), [(400, 28), (720, 9)])
+def test_the_names_of_a_rides_ends_are_opaque_and_rarely_lie_on_the_ride(width: int, most: int) -> None:
+    world = worlds.get("taxi", width=8, height=8)
+    episodes = world.sample(40, seed=3)
+    covered = 0
+    for i in range(40):
+        episode = episodes[i : i + 1]
+        figure = world.draw(episode=episode, position=int(episode.length[0]), width=width)
+        ways = [np.stack([line.x, line.y], axis=1) for line in lines(figure, color=CURSOR)]
+        ends = [way[k : k + 2] for way in ways for k in range(0, len(way), 3)]
+        ride = np.concatenate([a + np.linspace(0, 1, 21)[:, None] * (b - a) for a, b in ends])
+        layout = figure.layout
+        # As small as in a narrow panel.
+        pixels = 0.35 * (width - layout.margin.l - layout.margin.r) / np.ptp(layout.xaxis.range)
+        for note in layout.annotations:
+            if note.xref != "paper":
+                assert note.bgcolor
+                half = np.array([3.4 * len(re.sub("<[^>]*>", "", note.text)), 6])
+                side = {"left": 1, "center": 0, "right": -1}[note.xanchor]
+                middle = np.array([note.x, note.y]) + (np.array([note.xshift + side * half[0], note.yshift])) / pixels
+                covered += bool((np.abs(ride - middle) < half / pixels).all(1).any())
+    # Of 80 names: a ride can surround the place where it begins.
+    assert covered <= most
 
 
 def test_a_ride_that_has_not_left_and_several_rides_are_drawn() -> None:
