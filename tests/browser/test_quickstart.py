@@ -313,7 +313,6 @@ def test_seen_light_and_dark(quickstart: Quickstart, width: int, themes: tuple[s
                         "Math.abs(plot._fullLayout.width - plot.closest('.jp-OutputArea-output').offsetWidth) <= 2"
                     ),
                     f"{name} to be as wide as its cell",
-                    20,
                 )
             assert np.median(pixels) > 200 if theme == "Light" else np.median(pixels) < 60, (name, theme)
             element.evaluate("element => element.scrollIntoView({block: 'start'})")

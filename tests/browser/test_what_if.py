@@ -58,9 +58,9 @@ def test_dragged(name: str, models: str, target: str, said: str, book: Notebook)
     expect(plot.locator(".main-svg").first).to_be_visible()
     cloud = card.locator(".nlv-cloud")
     handle.scroll_into_view_if_needed()
-    wait_for(lambda: cloud.get_attribute("data-draws"), "the points")
     wait_for(lambda: shares(plot), "the bars")
-    before, drawn, start = shares(plot), cloud.get_attribute("data-draws"), box(handle)
+    drawn = book.drawn(cloud, "opened")
+    before, start = shares(plot), box(handle)
     stage = box(card.locator(".nlv-cloud-stage"))
     page.mouse.move(start["x"] + 8, start["y"] + 8)
     page.mouse.down()
@@ -68,13 +68,11 @@ def test_dragged(name: str, models: str, target: str, said: str, book: Notebook)
     page.mouse.move(stage["x"] + 0.4 * stage["width"], stage["y"] + 0.3 * stage["height"], steps=12)
     page.mouse.up()
     book.wait_for_kernel("card.to.value.endswith('dragged')")
-    wait_for(lambda: shares(plot) != before, "other bars", 20)
+    wait_for(lambda: shares(plot) != before, "other bars")
     expect(card).to_contain_text(said)
     # Where the reader left it is where the kernel has it, or the nearest place that can be read.
-    wait_for(
-        lambda: abs(box(handle)["y"] - start["y"]) + abs(box(handle)["x"] - start["x"]) > 5, "the marker to move", 20
-    )
-    assert cloud.get_attribute("data-draws") == drawn
+    wait_for(lambda: abs(box(handle)["y"] - start["y"]) + abs(box(handle)["x"] - start["x"]) > 5, "the marker to move")
+    assert book.drawn(cloud, "opened") == drawn
 
     # By key, and one step back moves it again.
     place = book.kernel(HANDLE)
@@ -89,7 +87,7 @@ def test_dragged(name: str, models: str, target: str, said: str, book: Notebook)
         page.set_viewport_size({"width": width, "height": 1000})
         book.theme(f"JupyterLab {theme}")
         card.scroll_into_view_if_needed()
-        wait_for(lambda: plot.evaluate(WIDE, card.element_handle()), "the figure to be as wide as its cell", 20)
+        wait_for(lambda: plot.evaluate(WIDE, card.element_handle()), "the figure to be as wide as its cell")
         book.screenshot(f"{name}-{width}-{theme.lower()}")
     book.theme("JupyterLab Light")
     page.set_viewport_size({"width": 1280, "height": 1000})
