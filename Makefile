@@ -44,7 +44,7 @@ test: browser  ## everything: lint, unit tests, doctests, notebooks, and Jupyter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(BIN)/mypy & types=$$!; \
-	  $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder; tests=$$?; \
+	  $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder; tests=$$?; \
 	  wait $$types || { echo "mypy failed: its errors are above, or run make lint"; exit 1; }; exit $$tests
 
 docs: $(VENV)/.installed-dev  ## build the documentation site in build/docs; warnings are errors
