@@ -6,6 +6,9 @@ TORCH := torch==2.13.0
 # pip reads the lock as constraints: it says which version, pyproject says which packages.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(TORCH)
 
+# Tests start dozens of processes that import the package: they compile it once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help lab demo browser test docs soak lint checkpoints bench lock clean
 

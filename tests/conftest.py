@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from hypothesis import settings
 # of an operation mostly wait for each other: on two busy cores a short run took 113 s with two threads, 10 s with one.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+# The grammar of web addresses, which no schema of a notebook asks for, takes every process seconds to build.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 # One slow core must not fail a property for taking long, and a run must be repeatable.
 settings.register_profile("nextlat_viz", deadline=None, derandomize=True)

@@ -431,8 +431,9 @@ def test_one_screen_light_and_dark(opened: Opened, size: tuple[int, int]) -> Non
     for theme in themes:
         book.theme(f"JupyterLab {theme}")
         opened.studio.evaluate("element => element.scrollIntoView({block: 'start'})")
+        settle(Plot(page, opened.studio))
         for name in FIGURES:
-            pixels = settle(opened.plot(name))
+            pixels = opened.plot(name).pixels()
             assert pixels.std() > 5, f"{name} is blank"
             brightness[name, theme] = float(np.median(pixels))
             wait_for(partial(fits, opened.plot(name)), f"{name} to fill its panel")

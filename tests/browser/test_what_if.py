@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 
-from .lab import Notebook, Server, box, wait_for, write_notebook
+from .lab import Notebook, box, wait_for
 
 # The panel is large: here it is this one that is looked at.
 SETUP = """
@@ -31,16 +30,6 @@ HANDLE = "list(card.plane.cloud.handle)"
 def shares(plot: Locator) -> Any:
     """The bars after the edit, as the page has them."""
     return plot.evaluate("one => one._fullData.filter(t => t.meta?.role === 'after').map(t => [...t.y])")
-
-
-@pytest.fixture(scope="module")
-def book(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    source = write_notebook(tmp_path_factory.mktemp("what_if") / "what_if.ipynb", "opened = None")
-    book = Notebook(context.new_page(), server, source, "what-if")
-    yield book
-    book.close()
-    context.close()
 
 
 @pytest.mark.parametrize(
@@ -91,5 +80,3 @@ def test_dragged(name: str, models: str, target: str, said: str, book: Notebook)
         book.screenshot(f"{name}-{width}-{theme.lower()}")
     book.theme("JupyterLab Light")
     page.set_viewport_size({"width": 1280, "height": 1000})
-    errors = book.errors()
-    assert not errors, "\n\n".join(errors)
