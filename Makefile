@@ -42,11 +42,11 @@ browser: $(VENV)/.installed-dev
 	$(BIN)/python tests/browser/chromium.py
 
 # The browser is looked for first: what is missing is reported before the minutes of tests. mypy takes one core for a
-# minute, so it runs beside the tests.
+# minute, so it runs beside the tests. A third process has the cores busy while the browser's waits.
 test: browser  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@$(BIN)/mypy & types=$$!; \
+	@nice $(BIN)/mypy & types=$$!; \
 	  $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder; tests=$$?; \
 	  wait $$types || { echo "mypy failed: its errors are above, or run make lint"; exit 1; }; exit $$tests
 

@@ -67,6 +67,14 @@ def no_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(analysis, "project_in_process", refuse, raising=False)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give way to JupyterLab and Chromium, whose tests are the longest row and wait for each other."""
+    group = item.get_closest_marker("xdist_group")
+    beside = "PYTEST_XDIST_WORKER" in os.environ and (group is None or group.args != ("JupyterLab",))
+    if beside and hasattr(os, "nice") and os.nice(0) < 5:
+        os.nice(5)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark browser tests, and say what runs in which order and what in one process."""
