@@ -6,6 +6,9 @@ TORCH := torch==2.13.0
 # pip reads the lock as constraints: it says which version, pyproject says which packages.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock $(TORCH)
 
+# Tests start dozens of processes that import the package: they compile it once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help lab demo browser test docs soak lint checkpoints bench lock clean
 
@@ -39,12 +42,12 @@ browser: $(VENV)/.installed-dev
 	$(BIN)/python tests/browser/chromium.py
 
 # The browser is looked for first: what is missing is reported before the minutes of tests. mypy takes one core for a
-# minute, so it runs beside the tests.
+# minute, so it runs beside the tests. A third process has the cores busy while the browser's waits.
 test: browser  ## everything: lint, unit tests, doctests, notebooks, and JupyterLab in Chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@$(BIN)/mypy & types=$$!; \
-	  $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder; tests=$$?; \
+	@nice $(BIN)/mypy & types=$$!; \
+	  $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder; tests=$$?; \
 	  wait $$types || { echo "mypy failed: its errors are above, or run make lint"; exit 1; }; exit $$tests
 
 docs: $(VENV)/.installed-dev  ## build the documentation site in build/docs; warnings are errors

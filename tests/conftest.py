@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from hypothesis import settings
 # of an operation mostly wait for each other: on two busy cores a short run took 113 s with two threads, 10 s with one.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+# The grammar of web addresses, which no schema of a notebook asks for, takes every process seconds to build.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 # One slow core must not fail a property for taking long, and a run must be repeatable.
 settings.register_profile("nextlat_viz", deadline=None, derandomize=True)
@@ -61,6 +65,14 @@ def no_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     if "umaps" not in request.fixturenames:
         monkeypatch.setattr(analysis, "project_in_process", refuse, raising=False)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give way to JupyterLab and Chromium, whose tests are the longest row and wait for each other."""
+    group = item.get_closest_marker("xdist_group")
+    beside = "PYTEST_XDIST_WORKER" in os.environ and (group is None or group.args != ("JupyterLab",))
+    if beside and hasattr(os, "nice") and os.nice(0) < 5:
+        os.nice(5)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from .chromium import launch
-from .lab import Notebook, Server
+from .lab import Notebook, Server, write_notebook
 
 
 @pytest.fixture(scope="package")
@@ -27,6 +27,28 @@ def browser() -> Iterator[Browser]:
         browser = launch(playwright)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="package")
+def blank(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """An open notebook of one cell, for tests that show a studio of their own there: see `Notebook.run_again`."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    source = write_notebook(tmp_path_factory.mktemp("blank") / "blank.ipynb", "opened = None")
+    notebook = Notebook(context.new_page(), server, source, "blank")
+    yield notebook
+    notebook.close()
+    context.close()
+
+
+@pytest.fixture
+def book(blank: Notebook) -> Iterator[Notebook]:
+    """The same notebook in each test; what goes wrong behind the page's back fails the test at its end."""
+    yield blank
+    print("\n".join(blank.console))
+    errors = blank.errors()
+    blank.page_errors.clear()
+    blank.page.evaluate("() => { window.lab.errors.length = 0; }")
+    assert not errors, "\n\n".join(errors)
 
 
 @pytest.fixture

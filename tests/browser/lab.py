@@ -50,6 +50,20 @@ def wait_for(check: Callable[[], Any], what: str, seconds: float = PATIENCE) -> 
         time.sleep(0.1)
 
 
+def at_rest(read: Callable[[], Any], what: str, seconds: float = 1.0) -> Any:
+    """What `read` answers, once it has answered the same for a while."""
+    last, since = read(), time.monotonic()
+
+    def still() -> bool:
+        nonlocal last, since
+        if (now := read()) != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() - since > seconds
+
+    wait_for(still, f"{what} to come to rest")
+    return last
+
+
 def write_notebook(path: Path, *cells: str) -> Path:
     """Write a notebook of code cells."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -229,6 +243,17 @@ class Notebook:
     def wait_for_kernel(self, expression: str, seconds: float = PATIENCE) -> Any:
         """Ask until the expression is truthy, because callbacks run later; return its value."""
         return wait_for(lambda: self.kernel(expression), f"{expression} in the kernel", seconds)
+
+    def drawn(self, clouds: Locator, studio: str = "") -> list[int]:
+        """How often each cloud has drawn its points, once they are still and no panel of the studio is to be drawn."""
+
+        def counts() -> list[int]:
+            if studio:
+                self.wait_for_kernel(f"not {studio}.state.busy")
+            return [int(cloud.get_attribute("data-draws") or 0) for cloud in clouds.all()]
+
+        wait_for(lambda: all(counts()), "the points")
+        return list(at_rest(counts, "the clouds"))
 
     def errors(self) -> list[str]:
         """Return hidden errors: of the page's scripts, or of the kernel outside of cells."""

@@ -90,10 +90,6 @@ def place(shown: Plot, x: float, y: float) -> tuple[float, float]:
     return frame["x"] + frame["width"] / 2 + x * scale, frame["y"] + frame["height"] / 2 - y * scale
 
 
-def draws(notebook: Notebook) -> int:
-    return int(notebook.page.locator(".nlv-cloud").get_attribute("data-draws") or 0)
-
-
 def test_a_cloud_is_drawn_and_answers_the_mouse(notebook: Notebook) -> None:
     page = notebook.page
     shown = stage(notebook)
@@ -120,16 +116,16 @@ def test_a_cloud_is_drawn_and_answers_the_mouse(notebook: Notebook) -> None:
 
 
 def test_a_step_of_the_cursor_draws_no_point_again(notebook: Notebook) -> None:
-    shown = stage(notebook)
-    before, drawn = shown.pixels(), draws(notebook)
+    shown, cloud = stage(notebook), notebook.page.locator(".nlv-cloud")
+    (drawn,), before = notebook.drawn(cloud), shown.pixels()
     notebook.kernel("None", setup="cloud.cursor = [0, 4, 5]")
     assert shown.wait_for_change(before) > 0
-    assert draws(notebook) == drawn
+    assert notebook.drawn(cloud) == [drawn]
     before = shown.pixels()
     notebook.kernel("None", setup="cloud.recolor(np.full(9, 1))")
     shown.wait_for_change(before)
     notebook.kernel("None", setup="cloud.move(places * [2, 1])")
-    wait_for(lambda: draws(notebook) == drawn + 2, "one drawing for each change")
+    wait_for(lambda: notebook.drawn(cloud) == [drawn + 2], "one drawing for each change")
 
 
 def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> None:
@@ -141,10 +137,9 @@ def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> No
     expect(handle).to_be_visible()
     shown = Plot(opened.page, opened.page.locator(".nlv-cloud-stage").last)
     cloud = opened.page.locator(".nlv-cloud").last
-    wait_for(lambda: cloud.get_attribute("data-draws"), "the points")
     settle(shown)
     opened.screenshot("handle")
-    drawn, page = cloud.get_attribute("data-draws"), opened.page
+    drawn, page = opened.drawn(cloud), opened.page
     middle = box(handle)
     page.mouse.move(middle["x"] + 12, middle["y"] + 8)
     page.mouse.down()
@@ -177,7 +172,7 @@ def test_a_handle_is_dragged_and_no_point_is_drawn_again(opened: Notebook) -> No
     page.mouse.click(frame["x"] + 0.9 * frame["width"], frame["y"] + frame["height"] / 2)
     opened.wait_for_kernel("marked.handle[0] == 0.2")
     wait_for(lambda: (handle.get_attribute("aria-valuetext") or "").startswith("across (m) 0.2"), "it to go back")
-    assert cloud.get_attribute("data-draws") == drawn
+    assert opened.drawn(cloud) == drawn
 
 
 def test_a_cloud_is_drawn_on_the_cpu_while_the_webgl_context_is_lost(notebook: Notebook) -> None:

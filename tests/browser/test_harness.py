@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -160,16 +160,14 @@ def test_widgets_that_start_late_still_listen(server: Server, browser: Browser, 
     context.close()
 
 
-def test_a_cell_that_fails_is_reported(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
-    notebook = open_notebook(write_notebook(tmp_path / "failing.ipynb", "1 / 0", "never = True"))
-    with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        notebook.run_all()
-    notebook.page.evaluate("() => { window.lab.errors.length = 0; }")
-
-
 def test_a_callback_that_fails_is_reported(notebook: Notebook) -> None:
     assert notebook.errors() == []
     notebook.press("Boom")
     (error,) = wait_for(notebook.errors, "the callback to fail")
     assert "nobody sees this one" in error
     notebook.page.evaluate("() => { window.lab.errors.length = 0; }")
+
+
+def test_a_cell_that_fails_is_reported(opened: Notebook) -> None:
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        opened.run_again(first="1 / 0")

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
+from tests.project.test_notebooks import fewer_rows
+
 from .lab import Notebook, Plot, settle
 
 RECURSION = Path(__file__).parents[2] / "notebooks" / "07_recursion.ipynb"
 
 
-def test_boards_follow_the_recursion_step(open_notebook: Callable[[Path], Notebook]) -> None:
-    notebook = open_notebook(RECURSION)
+def test_boards_follow_the_recursion_step(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
+    notebook = open_notebook(fewer_rows(RECURSION, tmp_path))
     seconds = notebook.run_all(300)
     print(f"recursion: {seconds:.0f} s from the first cell to the last")
     page = notebook.page

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 from playwright.sync_api import expect
 
-from .lab import Notebook, Plot, box, settle, wait_for, write_notebook
+from .lab import Notebook, Plot, box, settle, wait_for
 
 CELL = """
 from nextlat_viz.notebook import ViewState
@@ -20,10 +17,9 @@ studio
 """
 
 
-def test_strip_colour_key_and_path(open_notebook: Callable[[Path], Notebook], tmp_path: Path) -> None:
-    notebook = open_notebook(write_notebook(tmp_path / "seeds.ipynb", CELL))
-    notebook.run_all()
-    page = notebook.page
+def test_strip_colour_key_and_path(book: Notebook) -> None:
+    book.run_again(first=CELL)
+    page = book.page
     space, small = page.locator(".nlv-card-space"), page.locator(".nlv-small button")
     expect(small).to_have_count(3)
     expect(space.locator(".js-plotly-plot .main-svg").first).to_be_visible()
@@ -33,16 +29,16 @@ def test_strip_colour_key_and_path(open_notebook: Callable[[Path], Notebook], tm
     for part in (*small.all(), *page.locator(".nlv-line button").all()):
         assert box(part)["x"] + box(part)["width"] <= right + 1
     small.nth(2).click()
-    notebook.wait_for_kernel("studio.state.compared[1] == 'rrxor/nextlat/seed1'")
+    book.wait_for_kernel("studio.state.compared[1] == 'rrxor/nextlat/seed1'")
     expect(small.nth(2)).to_have_attribute("data-role", "compared")
     expect(space).to_contain_text("NextLat, seed1")
 
     name = space.locator(".colorbar [data-entry='1']")
     name.click()
-    notebook.wait_for_kernel("len(studio.state.filter.get('state', ())) == 1")
+    book.wait_for_kernel("len(studio.state.filter.get('state', ())) == 1")
     name.focus()
     page.keyboard.press("Enter")
-    notebook.wait_for_kernel("studio.state.filter == {}")
+    book.wait_for_kernel("studio.state.filter == {}")
 
     # The path is more opaque at its newest end than at its oldest.
     plot = Plot(page, space.locator(".js-plotly-plot"))
@@ -53,6 +49,6 @@ def test_strip_colour_key_and_path(open_notebook: Callable[[Path], Notebook], tm
     assert alphas == sorted(alphas)
     assert np.ptp(alphas) > 0.5
     before = settle(plot)
-    notebook.kernel("None", setup="studio.panels['space']._go(40)")
+    book.kernel("None", setup="studio.panels['space']._go(40)")
     wait_for(lambda: "Nearest in" in space.inner_text(), "the nearest rows")
     assert plot.wait_for_change(before) > 0

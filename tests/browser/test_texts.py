@@ -124,18 +124,21 @@ def test_repeated_resizing_leaves_the_ranges(page: Page) -> None:
             np.testing.assert_allclose(last[axis], ends, rtol=0.02, atol=0.02, err_msg=f"{name} {axis}")
 
 
-# A plot as wide as its place, which has a scrollbar if the plot is higher.
-PAINTS = """async ([module, library, state]) => {
-    const url = URL.createObjectURL(new Blob([module], {type: "text/javascript"}));
-    const widget = (await import(url)).default(), paints = [];
+# Plots as wide as their places, which have scrollbars if the plots are higher; all at once.
+PAINTS = """async ([module, library, states]) => {
+  const url = URL.createObjectURL(new Blob([module], {type: "text/javascript"}));
+  const start = (await import(url)).default;
+  document.body.replaceChildren();
+  return Promise.all(states.map(async state => {
+    const widget = start(), paints = [];
     const place = document.createElement("div"), el = document.createElement("div");
     Object.assign(place.style, {width: "500px", height: `${state.layout.height - 10}px`, overflow: "auto"});
     const model = {
-        get: key => ({_figure: state, _version: "test"})[key],
+        get: key => ({_figure: state})[key],
         on() {}, send: message => message.kind === "size" && paints.push(message.width),
-        widget_manager: {get_model: async () => ({get: () => library})},
+        widget_manager: {get_model: async () => ({get: key => ({text: library, version: "test"})[key]})},
     };
-    document.body.replaceChildren(place);
+    document.body.append(place);
     place.append(el);
     widget.initialize({model});
     widget.render({el});
@@ -147,20 +150,25 @@ PAINTS = """async ([module, library, state]) => {
     await rest();
     const {_length: long, range} = el.querySelector(".js-plotly-plot")._fullLayout.xaxis;
     return [before, paints.length - before, long / (range[1] - range[0])];
+  }));
 }"""
 
 
-@pytest.mark.parametrize("name", ["rrxor", "path_star", "free"])
-def test_a_plot_beside_a_scrollbar_is_drawn_once_for_each_size(page: Page, name: str) -> None:
-    figure = Plot(square() if name == "free" else worlds.get(name).draw(worlds.get(name).pictures[-1]))
-    figure.update_layout(width=None, height=400)
-    state = json.loads(go.Figure(figure).to_json(engine="json"))
-    content = {"number": 0, "data": plain(state["data"]), "layout": plain(state["layout"]), "config": {}, "buffers": []}
-    drawn, again, scale = page.evaluate(PAINTS, [figure._esm, get_plotlyjs(), content])
-    figure.close()
-    assert drawn >= 1
-    assert 1 <= again <= 2
-    assert scale > 0
+def test_a_plot_beside_a_scrollbar_is_drawn_once_for_each_size(page: Page) -> None:
+    pictures = [worlds.get(name).draw(worlds.get(name).pictures[-1]) for name in ("rrxor", "path_star")]
+    states = []
+    for figure in map(Plot, [*pictures, square()]):
+        figure.update_layout(width=None, height=400)
+        state = json.loads(go.Figure(figure).to_json(engine="json"))
+        states.append(
+            {"number": 0, "config": {}, "buffers": []} | {key: plain(state[key]) for key in ("data", "layout")}
+        )
+        module = figure._esm
+        figure.close()
+    for first, again, scale in page.evaluate(PAINTS, [module, get_plotlyjs(), states]):
+        assert first >= 1
+        assert 1 <= again <= 2
+        assert scale > 0
 
 
 def square() -> go.Figure:

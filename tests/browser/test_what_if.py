@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 
-from .lab import Notebook, Server, box, wait_for, write_notebook
+from .lab import Notebook, box, wait_for
 
 # The studio shows the panel alone.
 SETUP = """
@@ -33,16 +32,6 @@ def shares(plot: Locator) -> Any:
     return plot.evaluate("plot => plot._fullData.filter(t => t.meta?.role === 'after').map(t => [...t.y])")
 
 
-@pytest.fixture(scope="module")
-def book(server: Server, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    source = write_notebook(tmp_path_factory.mktemp("what_if") / "what_if.ipynb", "opened = None")
-    book = Notebook(context.new_page(), server, source, "what-if")
-    yield book
-    book.close()
-    context.close()
-
-
 @pytest.mark.parametrize(
     ("name", "models", "target", "text"),
     [
@@ -60,9 +49,9 @@ def test_a_dragged_target_changes_the_predictions(
     expect(plot.locator(".main-svg").first).to_be_visible()
     cloud = card.locator(".nlv-cloud")
     handle.scroll_into_view_if_needed()
-    wait_for(lambda: cloud.get_attribute("data-draws"), "the points")
     wait_for(lambda: shares(plot), "the bars")
-    before, drawn, start = shares(plot), cloud.get_attribute("data-draws"), box(handle)
+    drawn = book.drawn(cloud, "opened")
+    before, start = shares(plot), box(handle)
     stage = box(card.locator(".nlv-cloud-stage"))
     page.mouse.move(start["x"] + 8, start["y"] + 8)
     page.mouse.down()
@@ -70,13 +59,11 @@ def test_a_dragged_target_changes_the_predictions(
     page.mouse.move(stage["x"] + 0.4 * stage["width"], stage["y"] + 0.3 * stage["height"], steps=12)
     page.mouse.up()
     book.wait_for_kernel("card.to.value.endswith('dragged')")
-    wait_for(lambda: shares(plot) != before, "other bars", 20)
+    wait_for(lambda: shares(plot) != before, "other bars")
     expect(card).to_contain_text(text)
     # The marker stays where it was dropped, or at the nearest place that can be read.
-    wait_for(
-        lambda: abs(box(handle)["y"] - start["y"]) + abs(box(handle)["x"] - start["x"]) > 5, "the marker to move", 20
-    )
-    assert cloud.get_attribute("data-draws") == drawn
+    wait_for(lambda: abs(box(handle)["y"] - start["y"]) + abs(box(handle)["x"] - start["x"]) > 5, "the marker to move")
+    assert book.drawn(cloud, "opened") == drawn
 
     # Arrow keys move it too.
     place = book.kernel(HANDLE)
@@ -91,9 +78,7 @@ def test_a_dragged_target_changes_the_predictions(
         page.set_viewport_size({"width": width, "height": 1000})
         book.theme(f"JupyterLab {theme}")
         card.scroll_into_view_if_needed()
-        wait_for(lambda: plot.evaluate(WIDE, card.element_handle()), "the figure to be as wide as its cell", 20)
+        wait_for(lambda: plot.evaluate(WIDE, card.element_handle()), "the figure to be as wide as its cell")
         book.screenshot(f"{name}-{width}-{theme.lower()}")
     book.theme("JupyterLab Light")
     page.set_viewport_size({"width": 1280, "height": 1000})
-    errors = book.errors()
-    assert not errors, "\n\n".join(errors)

@@ -88,12 +88,14 @@ def test_it_plays(gallery: Notebook) -> None:
 
 
 def test_dark_theme(gallery: Notebook) -> None:
+    moved = [name for name in STEPPERS if name != "helsinki"]
+    gallery.kernel(
+        "None",
+        setup=f"for stepper in {', '.join(moved)}: stepper.position = max(1, int(stepper.episode.length[0]) * 2 // 3)",
+    )
     gallery.theme("JupyterLab Dark")
     for name in STEPPERS:
-        if name != "helsinki":
-            gallery.kernel("None", setup=f"{name}.position = max(1, int({name}.episode.length[0]) * 2 // 3)")
         assert settle(drawn(gallery, name)).std() > 3, f"{name} is blank"
-        stepper(gallery, name).evaluate("element => element.scrollIntoView({block: 'start'})")
         gallery.screenshot(f"{name}-dark")
     gallery.theme("JupyterLab Light")
 

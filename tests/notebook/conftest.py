@@ -85,7 +85,7 @@ def umaps(monkeypatch: pytest.MonkeyPatch) -> list[FakeUmap]:
     return begun
 
 
-async def until(true: Callable[[], Any], seconds: float = 20) -> None:
+async def until(true: Callable[[], Any], seconds: float = 120) -> None:
     """Let the event loop run until a condition holds."""
     end = time.monotonic() + seconds
     while not true():
