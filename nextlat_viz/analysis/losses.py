@@ -167,9 +167,9 @@ def length_generalisation(
 def _losses(
     predictor: ModelPredictor, episodes: Episodes, start: int | None
 ) -> dict[str, list[Float[np.ndarray, "n t"]]]:
-    """Return for each reader, by episode and position, the loss, the KL, both 0 where nothing is scored, and 1 or 0.
+    """Return for each reader, by episode and position, the loss, the KL, and 1 where a prediction is scored, else 0.
 
-    The KL is NaN where the exact law is unknown.
+    Loss and KL are 0 where nothing is scored. The KL is NaN where the exact law is unknown.
     """
     functions = readers(predictor, episodes.tokens.shape[1], start)
 

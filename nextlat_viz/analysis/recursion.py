@@ -50,7 +50,7 @@ def _mean(values: np.ndarray) -> dict[str, float | int]:
     "distance is to the nearest one.",
 )
 def solved_puzzles(models: Models[ModelPredictor], n: int = 256, *, seed: int = HELDOUT_SEED) -> Rows:
-    """Share of held-out puzzles that a recursive model solves, and how far its answers are from it.
+    """Share of held-out puzzles that a recursive model solves, and the distance of its answers from a solution.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def steps_needed(models: Models[ModelPredictor], n: int = 256, *, seed: int = HE
     -------
     Measure
         By number of given cells and quantity: ``"solved"``, the share of puzzles solved after the last step, and
-        ``"steps"``, the first step from which a solved puzzle stays solved; no row where none is.
+        ``"steps"``, the mean step from which a solved puzzle stays solved; no row where none is solved.
 
     Raises
     ------
@@ -154,9 +154,9 @@ def steps_needed(models: Models[ModelPredictor], n: int = 256, *, seed: int = HE
         solved = thinking.facts()[_SOLVED] == 1
         needed = needed_steps(solved)
         for count in np.unique(given).tolist():
-            mine = given == count
-            done = mine & solved[:, -1]
-            yield model, {"given": count, "quantity": _SOLVED, **share(int(done.sum()), int(mine.sum()))}
+            puzzles = given == count
+            done = puzzles & solved[:, -1]
+            yield model, {"given": count, "quantity": _SOLVED, **share(int(done.sum()), int(puzzles.sum()))}
             if done.any():
                 yield model, {"given": count, "quantity": _STEPS, **_mean(needed[done])}
 
@@ -201,9 +201,9 @@ def advantage_margin(
     Returns
     -------
     Measure
-        By step and cells: ``"all"``, those with a ``"queen"`` in the solution (of other puzzles, any token but the
-        first) that is not given, and the ``"empty"`` ones. ``positive`` is the share of cells with a margin above 0,
-        ``dead`` whether the step is dead.
+        By step and cells: ``"all"``; ``"queen"``, cells with a queen in the solution that is not given (in other
+        puzzles, any token but the first); and ``"empty"`` cells. ``positive`` is the share of cells with a margin above
+        0, ``dead`` whether the step is dead.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def _margin_rows(thinking: Thinking, dead: float = 0.01) -> Iterator[dict[str, A
 
 
 def step_measures(models: Sequence[Checkpoint], thinkings: Sequence[Thinking]) -> tuple[Measure, Measure]:
-    """`solved_by_step` and `advantage_margin` of answers that are there already, one `Thinking` for each model.
+    """Return `solved_by_step` and `advantage_margin` of answers already computed, one `Thinking` for each model.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def step_measures(models: Sequence[Checkpoint], thinkings: Sequence[Thinking]) -
 def _over_cells(
     values: Float[np.ndarray, "puzzles steps cells"], mask: Bool[np.ndarray, "puzzles cells"]
 ) -> Float[np.ndarray, "used steps"]:
-    """Return each puzzle's mean over some of its cells, of the puzzles that have any."""
+    """Return the mean over the cells of a mask, for each puzzle that has any of them."""
     used = mask.any(axis=1)
     weights = mask[used] / mask[used].sum(axis=1, keepdims=True)
     means: Float[np.ndarray, "used steps"] = (values[used] * weights[:, None]).sum(axis=-1)
@@ -323,8 +323,8 @@ def forward_passes(models: Models[ModelPredictor], n: int = 256, *, seed: int = 
     Returns
     -------
     Measure
-        By quantity: ``"training"``, ``"answer"`` and ``"solved"``, infinite where no puzzle is. ``schedule`` is the
-        most that a puzzle takes in training, without halting.
+        By quantity: ``"training"``, ``"answer"`` and ``"solved"``, infinite where no puzzle is solved. ``schedule`` is
+        the most passes that a puzzle takes in training, without halting.
 
     Raises
     ------

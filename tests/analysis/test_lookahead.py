@@ -110,7 +110,7 @@ def test_latents_of_another_model_are_refused(checkpoint: Checkpoint, latents: A
     with pytest.raises(LatentsError, match="a checkpoint holds for one model"):
         look_ahead(checkpoint.untrained(), latents, EPISODE, POSITION)
     # A bare model has no hash: what it reads from the latents gives it away.
-    with pytest.raises(LatentsError, match="reads other next tokens"):
+    with pytest.raises(LatentsError, match="predicts other next tokens"):
         look_ahead(checkpoint.untrained().model, latents, EPISODE, POSITION)
     narrow = latents[:, :32].copy()
     with pytest.raises(LatentsError, match="width 64, these latents have 32"):

@@ -243,8 +243,8 @@ def read_out(latents: AnnData, probe: ProbeResult, row: SupportsIndex) -> ReadOu
     >>> reading.position, reading.probe.names, bool(np.abs(reading.read - reading.truth).max() < 0.15)
     (6, ('A', 'B', 'C'), True)
     """
-    at = require_row(latents, row)
-    about, part = meta(latents), latents[at : at + 1]
+    row = require_row(latents, row)
+    about, part = meta(latents), latents[row : row + 1]
     episode = int(part.obs["episode"].iloc[0])
     same_episodes = about["episodes_sha256"] == probe.episodes_sha256
     return ReadOut(

@@ -267,7 +267,7 @@ def test_probes_and_latents_that_do_not_fit(checkpoint: Checkpoint, latents: Ann
         inject(checkpoint, latents, belief, 800, TARGET)
     with pytest.raises(LatentsError, match="a probe holds for one model"):
         inject(checkpoint, latents, replace(belief, weights_sha256="0" * 64), 25, TARGET)
-    with pytest.raises(LatentsError, match="reads other next tokens"):
+    with pytest.raises(LatentsError, match="predicts other next tokens"):
         inject(checkpoint.untrained().model, latents, belief, 25, TARGET)
 
 

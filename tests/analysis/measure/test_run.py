@@ -192,7 +192,7 @@ def test_runs_of_one_objective_with_another_horizon_are_no_further_seeds() -> No
 def test_what_is_asked_wrongly() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'loss'"):
         evaluation.evaluate(PAIR, ["losses"], progress=False)
-    with pytest.raises(ValueError, match=r"'path_accuracy' can be taken of none .*rrxor"):
+    with pytest.raises(ValueError, match=r"'path_accuracy' fits none .*rrxor"):
         evaluation.evaluate(PAIR, ["path_accuracy"], progress=False)
     with pytest.raises(ValueError, match="checkpoints is empty"):
         evaluation.evaluate([], progress=False)
