@@ -578,7 +578,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     refused("token -1", np.tile([[1, -1, 2, 3]], (50, 1)))
     refused("all that was to be held out is trained on", Apart(), length=3)
     refused("story.* tokens, this model's embedding only 6", worlds.get("story"), length=8)
-    refused("predicts something else than its tokens", worlds.get("a5"), build("gpt2", vocab_size=60))
+    refused("predict targets, but a language model", worlds.get("a5"), build("gpt2", vocab_size=60))
     refused("length is needed", worlds.get("mess3"))
     refused("horizon=9 must be at least 1 and at most 8", horizon=9)
     refused("horizon=0: input should be greater", horizon=0)
