@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from nextlat_viz.analysis.measure import Measure, Models, Rows, measure, record, several, share
+from nextlat_viz.analysis.measure import Measure, Models, Rows, clustered, measure, record, several, share
 from nextlat_viz.decoding.predictor import ModelPredictor
 from nextlat_viz.errors import at_least
 from nextlat_viz.latents.inputs import HELDOUT_SEED, heldout
@@ -37,9 +37,7 @@ def _thoughts(
 
 def _mean(values: np.ndarray) -> dict[str, float | int]:
     """Return the mean over puzzles, its standard error and their number."""
-    values = np.asarray(values, dtype=np.float64)
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-    return {"value": float(values.mean()) if len(values) else float("nan"), "error": error, "trials": len(values)}
+    return clustered(values.astype(np.float64), np.ones(len(values)))
 
 
 @_measure(
@@ -262,8 +260,7 @@ def _over_cells(
     """Return the mean over the cells of a mask, for each puzzle that has any of them."""
     used = mask.any(axis=1)
     weights = mask[used] / mask[used].sum(axis=1, keepdims=True)
-    means: Float[np.ndarray, "used steps"] = (values[used] * weights[:, None]).sum(axis=-1)
-    return means
+    return (values[used] * weights[:, None]).sum(axis=-1)
 
 
 @_measure(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -154,9 +153,7 @@ def drafter_name(predictor: ModelPredictor, name: str | None = None) -> str:
 
 def make_drafter(predictor: ModelPredictor, name: str, rows: int) -> Drafter:
     """Return a drafter for a number of rows."""
-    kind: Any = DRAFTERS[name][1]
-    drafter: Drafter = kind(predictor.model, rows)
-    return drafter
+    return DRAFTERS[name][1](predictor.model, rows)
 
 
 def check_draft(predictor: ModelPredictor, draft: int, longest: int | None) -> int:

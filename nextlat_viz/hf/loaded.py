@@ -63,8 +63,7 @@ class HubModel(TrainedModel):
             torch.manual_seed(seed)
             config = copy.deepcopy(self.module.config)
             module = require_transformers().AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        untrained: nn.Module = module.float().eval()
-        return untrained
+        return module.float().eval()
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,8 +91,7 @@ class Thinking:
         if not is_number(guidance) or not np.isfinite(guidance):
             raise ValueError(f"guidance={guidance!r} must be a number: 1 is the model's own answer")
         logits = self.logits if guidance == 1 else self.before + guidance * (self.logits - self.before)
-        answers: Int[np.ndarray, "puzzles steps cells"] = logits.argmax(axis=-1)
-        return answers
+        return logits.argmax(axis=-1)
 
     @cached_property
     def margins(self) -> Float[np.ndarray, "puzzles steps cells"]:
@@ -106,8 +105,7 @@ class Thinking:
         policy = np.exp(self.before - self.before.max(axis=-1, keepdims=True), dtype=np.float64)
         policy /= policy.sum(axis=-1, keepdims=True)
         right = np.take_along_axis(change, self.targets[:, None, :, None], axis=-1)[..., 0]
-        margins: Float[np.ndarray, "puzzles steps cells"] = right - (policy * change).sum(axis=-1)
-        return margins
+        return right - (policy * change).sum(axis=-1)
 
     @property
     def targets(self) -> Int[np.ndarray, "puzzles cells"]:

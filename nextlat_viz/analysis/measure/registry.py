@@ -77,8 +77,7 @@ class Models(Generic[P]):
 
     def track(self, jobs: Sequence[T], unit: str = "model") -> Iterable[T]:
         """Show progress over parts of the work, such as pairs of a model and a setting."""
-        bar: Iterable[T] = tqdm(jobs, desc=self.measure, unit=unit, disable=not self._progress)
-        return bar
+        return tqdm(jobs, desc=self.measure, unit=unit, disable=not self._progress)
 
     def world_of(self, kind: type[W], example: str) -> W:
         """Return the world; a ValueError if it is not of a kind."""

@@ -196,8 +196,7 @@ class Measure:
 
     def plot(self, **options: Any) -> Figure:
         """Draw every run and the mean of each objective. Options as for ``figures.measure_figure``."""
-        figure: Figure = display.drawer("measure", "nextlat_viz.figures.measures")(self, **options)
-        return figure
+        return display.drawer("measure", "nextlat_viz.figures.measures")(self, **options)
 
     def __add__(self, other: Measure) -> Measure:
         """Join two tables of the same measure."""

@@ -220,8 +220,7 @@ def probe_positions(latents: AnnData, result: ProbeResult) -> pd.DataFrame:
     require_model(latents, result.weights_sha256, "probe")
     if meta(latents)["episodes_sha256"] != result.episodes_sha256 or result.test_rows.max() >= latents.n_obs:
         raise LatentsError("probe_positions needs the very latents the probe was fitted on, with all their rows")
-    truth = target_of(latents, result.target, result.train_rows, result.test_rows, result.most_classes)
-    mistakes = _mistakes(latents, result, result.test_rows)
+    truth, mistakes = _mistakes(latents, result, result.test_rows)
     position = column(latents, "position")[result.test_rows]
     scores = []
     for at in np.unique(position):
@@ -239,15 +238,15 @@ def probe_mistakes(latents: AnnData, result: ProbeResult) -> Float[np.ndarray, "
     latents : AnnData
         The latents `result` was fitted on.
     """
-    return _mistakes(latents, result, np.arange(latents.n_obs)).mean(axis=1)
+    return _mistakes(latents, result, np.arange(latents.n_obs))[1].mean(axis=1)
 
 
 def _mistakes(
     latents: AnnData, result: ProbeResult, rows: Int[np.ndarray, " rows"]
-) -> Float[np.ndarray, "rows columns"]:
+) -> tuple[Numbers | Classes, Float[np.ndarray, "rows columns"]]:
     truth = target_of(latents, result.target, result.train_rows, result.test_rows, result.most_classes)
     fitted = Linear(result.coef, result.intercept, result.penalty)
-    return truth.mistakes(fitted, features(latents, result.site), rows)
+    return truth, truth.mistakes(fitted, features(latents, result.site), rows)
 
 
 def _shuffle(
