@@ -28,7 +28,7 @@ def pair() -> list[AnnData]:
     return [make_latents(label=label, n=N, length=LENGTH, dim=dim) for label, dim in (("NextLat", 16), ("mine", 12))]
 
 
-def test_jensen_shannon_is_its_formula() -> None:
+def test_jensen_shannon_equals_its_formula() -> None:
     rng = np.random.default_rng(0)
     p, q = rng.dirichlet(np.ones(5), size=(2, 7))
     m = (p + q) / 2
@@ -39,7 +39,7 @@ def test_jensen_shannon_is_its_formula() -> None:
     assert jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 1
 
 
-def test_similarity_of_layers_is_linear_cka(pair: list[AnnData]) -> None:
+def test_layer_similarity_equals_linear_cka(pair: list[AnnData]) -> None:
     seen: list[int] = []
     table = layer_similarity(*pair, report=lambda done, total: seen.append(total))
     assert list(table.index) == sites(pair[0])
@@ -59,7 +59,7 @@ def test_similarity_of_layers_is_linear_cka(pair: list[AnnData]) -> None:
     assert not some.equals(table)
 
 
-def test_similarity_refuses_what_cannot_be_compared(pair: list[AnnData]) -> None:
+def test_layer_similarity_refuses_tables_that_do_not_match(pair: list[AnnData]) -> None:
     with pytest.raises(LatentsError, match="same episodes"):
         layer_similarity(pair[0], make_latents(n=N, length=LENGTH, seed=1))
     with pytest.raises(LatentsError, match="look similar: extract more"):
@@ -87,7 +87,7 @@ def test_the_rows_that_were_changed_are_ranked_first(pair: list[AnnData]) -> Non
         prediction_differences(first, bare)
 
 
-def test_a_history_is_ranked_once(pair: list[AnnData]) -> None:
+def test_each_history_is_ranked_once(pair: list[AnnData]) -> None:
     rows = np.arange(pair[0].n_obs)
     top = largest(pair[0], rows, np.ones(len(rows)), len(rows))
     assert len(top) == len(set(prefixes(pair[0])))
@@ -95,7 +95,7 @@ def test_a_history_is_ranked_once(pair: list[AnnData]) -> None:
     assert 3 not in largest(pair[0], rows, values, len(rows))
 
 
-def test_surprise_and_entropy_are_their_formulas(pair: list[AnnData]) -> None:
+def test_surprise_and_entropy_equal_their_formulas(pair: list[AnnData]) -> None:
     scores, tokens, probs = next_token_scores(pair[0]), tokens_of(pair[0]), pair[0].obsm[PROBS]
     for row in (0, 5, 7, 100):
         episode, position = column(pair[0], "episode")[row], column(pair[0], "position")[row]
@@ -107,7 +107,7 @@ def test_surprise_and_entropy_are_their_formulas(pair: list[AnnData]) -> None:
             assert scores["surprise"].iloc[row] == pytest.approx(-np.log2(law[tokens[episode, position]]))
 
 
-def test_the_nearest_rows_are_the_nearest(pair: list[AnnData]) -> None:
+def test_nearest_rows_equals_a_literal_search(pair: list[AnnData]) -> None:
     latents, row = pair[0], 50
     near = nearest_rows(latents, row, k=5)
     X = latents.X.astype(float)

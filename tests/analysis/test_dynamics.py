@@ -37,7 +37,7 @@ def value(measure, **where) -> float:
     return float(found)
 
 
-def test_exact_dynamics_have_no_error_at_any_step() -> None:
+def test_exact_dynamics_have_no_error() -> None:
     checkpoint = last_token_only()
     assert transition_consistency(checkpoint, n=8).table["value"].iloc[0] == pytest.approx(0, abs=1e-9)
     found = rollout_divergence(checkpoint, steps=4, n=8, progress=False)
@@ -52,7 +52,7 @@ def test_dynamics_that_change_nothing_score_one(nextlat: Checkpoint) -> None:
     np.testing.assert_allclose(relative["value"], 1)
 
 
-def test_the_rollout_is_the_literal_one(nextlat: Checkpoint) -> None:
+def test_rollout_divergence_equals_its_definition(nextlat: Checkpoint) -> None:
     n, steps, model = 6, 3, nextlat.model
     tokens = nextlat.world.sample(n, 13, seed=HELDOUT_SEED).tokens[:, :-1]
     squares, still, distances, divergences = (np.zeros(steps) for _ in range(4))
@@ -80,7 +80,7 @@ def test_the_rollout_is_the_literal_one(nextlat: Checkpoint) -> None:
     assert set(found.table["horizon"]) == {nextlat.card.config.horizon}
 
 
-def test_prompts_count_for_states_and_not_for_predictions() -> None:
+def test_prompts_count_for_states_but_not_for_predictions() -> None:
     """Path-Star scores its answer alone; what psi misses on the prompt is missed all the same."""
     world = worlds.get("path_star", arms=2, nodes_per_arm=2, node_ids=8, train_size=50, test_size=20)
     checkpoint, n = fresh(world, context=world.length), 5
@@ -105,7 +105,7 @@ def test_prompts_count_for_states_and_not_for_predictions() -> None:
     assert value(found, quantity="relative") == pytest.approx(missed / moved, rel=1e-5)
 
 
-def test_padding_counts_for_nothing() -> None:
+def test_padding_does_not_count() -> None:
     """Rides of the taxi end at different places; what lies behind is no state."""
     world = worlds.get("taxi")
     found = rollout_divergence(fresh(world, context=world.length), steps=2, n=6, progress=False)
@@ -121,7 +121,7 @@ def test_padding_counts_for_nothing() -> None:
     assert value(found, k=2, quantity="distance") == pytest.approx(np.mean(distances), rel=1e-4)
 
 
-def test_psi_goes_on_from_any_true_state(nextlat: Checkpoint) -> None:
+def test_psi_rollout_starts_from_any_true_state(nextlat: Checkpoint) -> None:
     tokens = nextlat.world.sample(3, 20, seed=1).tokens
     rolled = psi_rollout(nextlat, tokens, start=4)
     model = nextlat.model
@@ -141,7 +141,7 @@ def test_psi_goes_on_from_any_true_state(nextlat: Checkpoint) -> None:
         psi_rollout(nextlat, tokens[0])
 
 
-def test_a_lengthened_transformer_is_the_same_where_it_was_trained(nextlat: Checkpoint) -> None:
+def test_a_lengthened_transformer_is_unchanged_within_its_context(nextlat: Checkpoint) -> None:
     backbone = nextlat.model.backbone
     longer = lengthened(backbone, 20)
     tokens = torch.as_tensor(nextlat.world.sample(3, 20, seed=2).tokens)
@@ -173,7 +173,7 @@ def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     assert (table["kl"] > -1e-12).all()
 
 
-def test_labels_in_place_of_next_tokens() -> None:
+def test_length_generalisation_of_targets() -> None:
     world = worlds.get("a5")
     found = length_generalisation(fresh(world), length=20, n=8, progress=False).table
     assert found["position"].max() == 20
@@ -184,7 +184,7 @@ def test_labels_in_place_of_next_tokens() -> None:
     np.testing.assert_allclose(found["kl"], found["value"])
 
 
-def test_positions_that_are_not_scored_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unscored_positions_are_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get("path_star", arms=2, nodes_per_arm=3, node_ids=8, train_size=50, test_size=20)
     checkpoint = fresh(world, "next_token", context=world.length)
     found = length_generalisation(checkpoint, n=8, progress=False).table.query("reader == 'transformer'")
@@ -208,13 +208,13 @@ def test_packed_documents_are_refused(nextlat: Checkpoint, monkeypatch: pytest.M
         length_generalisation(nextlat, length=12)
 
 
-def test_exact_dynamics_read_on_for_ever() -> None:
+def test_exact_dynamics_track_states_at_any_length() -> None:
     found = length_generalisation(last_token_only(), length=40, n=8, progress=False).table
     losses = found.pivot_table(index="position", columns="reader", values="value")
     np.testing.assert_allclose(losses["psi"], losses["transformer"], rtol=1e-5)
 
 
-def test_layers_of_a_model_that_writes_nothing() -> None:
+def test_layer_contributions_of_blocks_that_write_nothing() -> None:
     checkpoint = last_token_only()
     found = layer_contributions(checkpoint, n=8, progress=False)
     sites = checkpoint.model.backbone.sites[:-1]
@@ -224,7 +224,7 @@ def test_layers_of_a_model_that_writes_nothing() -> None:
     assert value(found, site="block1", quantity="cosine") == 0
 
 
-def test_layers_of_a_block_that_doubles_and_of_the_whole_model(nextlat: Checkpoint) -> None:
+def test_layer_contributions_of_a_block_that_doubles_and_of_a_trained_model(nextlat: Checkpoint) -> None:
     found = layer_contributions(nextlat, n=32, progress=False)
     episodes = nextlat.world.sample(32, 13, seed=HELDOUT_SEED)
     tokens = torch.as_tensor(episodes.tokens)
@@ -256,7 +256,7 @@ def test_means_over_episodes_and_their_errors() -> None:
         clustered(np.array([np.nan, 1]), np.ones(2))
 
 
-def test_the_error_is_what_repeating_it_varies_by() -> None:
+def test_the_error_equals_the_spread_of_repeated_draws() -> None:
     """Ratio of sums with correlated numerator and denominator, 1,000 times over."""
     rng = np.random.default_rng(1)
     counts = rng.integers(1, 9, size=(1000, 60)).astype(float)
@@ -266,7 +266,7 @@ def test_the_error_is_what_repeating_it_varies_by() -> None:
     assert np.mean([one["error"] for one in found]) == pytest.approx(varies, rel=0.1)
 
 
-def test_what_cannot_be_measured_is_said(nextlat: Checkpoint, baseline: Checkpoint) -> None:
+def test_bad_input_is_refused(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     with pytest.raises(ValueError, match=r"trained by next_token, which has no latent dynamics psi.*nextlat"):
         transition_consistency([nextlat, baseline])
     with pytest.raises(ValueError, match="no hidden states"):

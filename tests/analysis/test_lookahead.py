@@ -45,13 +45,13 @@ def test_a_rollout_is_psi_step_by_step(checkpoint: Checkpoint, latents: AnnData)
     assert (found.horizon, found.label) == (checkpoint.card.config.horizon, "NextLat")
 
 
-def test_it_is_the_rollout_that_dynamics_measures(checkpoint: Checkpoint, latents: AnnData) -> None:
+def test_the_rollout_equals_that_of_rollout_divergence(checkpoint: Checkpoint, latents: AnnData) -> None:
     found = look_ahead(checkpoint.model, latents, EPISODE, POSITION, steps=6)
     whole = psi_rollout(checkpoint, tokens_of(latents)[[EPISODE]], start=POSITION)[0]
     np.testing.assert_allclose(found.rolled, whole[POSITION:], atol=1e-5)
 
 
-def test_it_ends_with_the_episode(checkpoint: Checkpoint, latents: AnnData) -> None:
+def test_the_rollout_ends_with_the_episode(checkpoint: Checkpoint, latents: AnnData) -> None:
     found = look_ahead(checkpoint, latents, EPISODE, 8, steps=50)
     assert found.positions.tolist() == [9, 10]
     assert found.to_frame()["step"].tolist() == [1, 2]
@@ -60,7 +60,7 @@ def test_it_ends_with_the_episode(checkpoint: Checkpoint, latents: AnnData) -> N
         look_ahead(checkpoint, latents, EPISODE, 10)
 
 
-def test_it_does_not_jump_gaps_or_documents(latents: AnnData) -> None:
+def test_the_rollout_does_not_cross_gaps_or_documents(latents: AnnData) -> None:
     gap = select(latents, position=[1, 2, 3, 6, 7])
     assert gap.obs["position"].iloc[next_rows(gap, 15, 8)].tolist() == [2, 3]
     packed = latents.copy()
@@ -87,7 +87,7 @@ def test_psi_added_to_a_pretrained_model() -> None:
     assert found.tokens == tuple(latents.obs["token"].iloc[11:15])
 
 
-def test_what_cannot_look_ahead(checkpoint: Checkpoint, latents: AnnData) -> None:
+def test_bad_input_is_refused(checkpoint: Checkpoint, latents: AnnData) -> None:
     plain = load("rrxor/next_token")
     its = extract(plain, plain.world.sample(6, 10, seed=2), progress=False)
     with pytest.raises(ValueError, match=r"'next-token' has no latent dynamics psi.*trained by nextlat"):
@@ -100,7 +100,7 @@ def test_what_cannot_look_ahead(checkpoint: Checkpoint, latents: AnnData) -> Non
         look_ahead(checkpoint, latents, 6, POSITION)
 
 
-def test_a_name_stands_for_its_checkpoint(latents: AnnData) -> None:
+def test_a_checkpoint_may_be_given_by_name(latents: AnnData) -> None:
     assert look_ahead("rrxor/nextlat", latents, EPISODE, POSITION).tokens
     with pytest.raises(TypeError, match="model must be a checkpoint, the name of one or its model, got AnnData"):
         look_ahead(latents, latents, EPISODE, POSITION)

@@ -38,7 +38,7 @@ def literal(latents: AnnData, by: list[str], min_position: int = 1) -> pd.DataFr
 
 
 @pytest.mark.parametrize(("by", "start"), [("belief", 1), ("state", 3), (("state", "token"), 2)])
-def test_pairs_are_those_of_the_literal_search(small: AnnData, by: str | tuple[str, ...], start: int) -> None:
+def test_pairs_equal_those_of_a_literal_search(small: AnnData, by: str | tuple[str, ...], start: int) -> None:
     expected = literal(small, [by] if isinstance(by, str) else list(by), start)
     found = same_state_pairs(small, by, n=10**6, min_position=start)
     assert len(found) == len(expected)
@@ -47,7 +47,7 @@ def test_pairs_are_those_of_the_literal_search(small: AnnData, by: str | tuple[s
     np.testing.assert_allclose(same_state_pairs(small, by, n=7, min_position=start)["distance"], found["distance"][:7])
 
 
-def test_a_pair_says_where_it_is_and_how_far(small: AnnData) -> None:
+def test_a_pair_has_its_places_and_distance(small: AnnData) -> None:
     pair = same_state_pairs(small, "state", n=1).iloc[0]
     rows = [f"e{pair[f'episode_{one}']}p{pair[f'position_{one}']}" for one in "ab"]
     one, other = small[rows[0]], small[rows[1]]
@@ -69,12 +69,12 @@ def test_distances_are_relative_to_those_between_states(small: AnnData) -> None:
     assert 1 / np.sqrt(10) < found["relative"].iloc[0] < 1 / 3
 
 
-def test_a_belief_is_said_by_its_states(small: AnnData) -> None:
+def test_a_belief_is_written_with_the_names_of_its_states(small: AnnData) -> None:
     said = same_state_pairs(small, n=500)["state"]
     assert {"start 1", "first 0 0.5, XOR 1 0.5"} & set(said)
 
 
-def test_large_states_are_searched_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_states_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     latents = make_latents(n=60, length=10)
     whole = same_state_pairs(latents, "state", n=5)
     monkeypatch.setattr(pairs, "LARGEST_STATE", 24)
@@ -85,20 +85,20 @@ def test_large_states_are_searched_in_part(monkeypatch: pytest.MonkeyPatch) -> N
     assert (part[0]["distance"] <= whole["distance"] + 1e-9).all()
 
 
-def test_rows_of_no_state_are_left_out(small: AnnData) -> None:
+def test_rows_without_a_state_are_left_out(small: AnnData) -> None:
     holes = small.copy()
     holes.obs["state"] = holes.obs["state"].where(holes.obs["position"] > 4)
     found = same_state_pairs(holes, "state", n=10**6)
     assert found[["position_a", "position_b"]].min().min() == 5
 
 
-def test_nothing_is_the_same_where_every_history_has_its_own_state(small: AnnData) -> None:
+def test_no_pairs_where_every_history_has_its_own_state(small: AnnData) -> None:
     alone = small.copy()
     alone.obs["own"] = np.arange(alone.n_obs)
     assert same_state_pairs(alone, "own").empty
 
 
-def test_what_cannot_be_ranked(small: AnnData) -> None:
+def test_bad_input_is_refused(small: AnnData) -> None:
     with pytest.raises(ValueError, match="n=0 must be at least 1"):
         same_state_pairs(small, n=0)
     with pytest.raises(ValueError, match="by is empty"):

@@ -17,18 +17,18 @@ from tests.synthetic import make_latents
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
-def test_kl_is_scipys(seed: int, size: int) -> None:
+def test_kl_equals_scipy(seed: int, size: int) -> None:
     p, q = np.random.default_rng(seed).dirichlet(np.ones(size), size=(2, 3))
     np.testing.assert_allclose(kl(p, q), [entropy(a, b) for a, b in zip(p, q, strict=True)], atol=1e-12)
 
 
-def test_kl_at_the_border() -> None:
+def test_kl_with_probabilities_of_zero() -> None:
     p, q = np.array([0.5, 0.5, 0.0]), np.array([1.0, 0.0, 0.0])
     assert kl(p, q) == np.inf
     assert kl(q, p) == pytest.approx(np.log(2))
 
 
-def test_prediction_is_the_row_of_the_table(trained: AnnData) -> None:
+def test_prediction_equals_the_row_of_the_table(trained: AnnData) -> None:
     found = prediction(trained, 23)
     assert (found.episode, found.position, found.label) == (2, 4, "NextLat")
     np.testing.assert_allclose(found.model, trained.obsm["next_token_probs"][23], atol=1e-7)
@@ -52,7 +52,7 @@ def test_the_likeliest_tokens() -> None:
         found.top(0)
 
 
-def test_probabilities_made_by_the_head_are_those_of_the_table() -> None:
+def test_probabilities_from_the_head_equal_those_of_the_table() -> None:
     checkpoint = load("rrxor/next_token")
     latents = extract(checkpoint, checkpoint.world.sample(5, 7, seed=3), progress=False)
     head = checkpoint.model.backbone.head.weight.detach().numpy()
@@ -80,7 +80,7 @@ def test_an_episode_position_by_position(trained: AnnData) -> None:
     assert np.isfinite(table["kl"][9])
 
 
-def test_tokens_without_a_name_are_called_by_their_number(trained: AnnData) -> None:
+def test_tokens_without_a_name_are_named_by_their_number(trained: AnnData) -> None:
     few = trained.copy()
     few.obs["token_id"] = np.where(few.obs["token"].astype(str) == "1", 3, 1)
     head = np.random.default_rng(0).normal(size=(5, 16))
@@ -95,12 +95,12 @@ def test_tokens_without_a_name_are_called_by_their_number(trained: AnnData) -> N
     np.testing.assert_allclose(table["model"][:9], probs[np.arange(9), ids[1:]], rtol=1e-6)
 
 
-def test_an_episode_with_gaps_says_nothing_across_them(trained: AnnData) -> None:
+def test_no_next_token_across_a_gap(trained: AnnData) -> None:
     table = episode_predictions(select(trained, position=[1, 2, 5, 6]), 7)
     assert table["model"].notna().tolist() == [True, False, True, False]
 
 
-def test_what_a_group_asks_for_is_the_product() -> None:
+def test_the_next_token_of_a_group_is_the_product() -> None:
     a5 = make_group()
     table = episode_predictions(a5, 1)
     assert table["next_token"].tolist() == a5.obs["state"].astype(str)[a5.obs["episode"] == 1].tolist()
@@ -120,12 +120,12 @@ def make_group() -> AnnData:
 
 
 @pytest.mark.parametrize("row", [-1, 960])
-def test_a_row_that_is_not_there(trained: AnnData, row: int) -> None:
+def test_a_missing_row_is_refused(trained: AnnData, row: int) -> None:
     with pytest.raises(LatentsError, match=f"row={row}: these latents have rows 0 to 959"):
         prediction(trained, row)
 
 
-def test_probabilities_that_are_no_numbers(trained: AnnData) -> None:
+def test_probabilities_of_nan_are_refused(trained: AnnData) -> None:
     broken = trained.copy()
     broken.obsm["next_token_probs"][4] = np.nan
     with pytest.raises(LatentsError, match="row 4 are NaN"):
@@ -133,7 +133,7 @@ def test_probabilities_that_are_no_numbers(trained: AnnData) -> None:
     prediction(broken, 5)
 
 
-def test_a_reading_of_numbers(trained: AnnData) -> None:
+def test_read_out_of_numbers(trained: AnnData) -> None:
     fitted = probe(trained, "belief")
     row = int(fitted.test_rows[3])
     found = read_out(trained, fitted, row)
@@ -146,7 +146,7 @@ def test_a_reading_of_numbers(trained: AnnData) -> None:
         read_out(other, fitted, 0)
 
 
-def test_a_reading_of_classes(trained: AnnData) -> None:
+def test_read_out_of_classes(trained: AnnData) -> None:
     fitted = probe(trained, "state")
     found = read_out(trained, fitted, 11)
     assert found.read.sum() == pytest.approx(1)

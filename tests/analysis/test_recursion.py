@@ -69,7 +69,7 @@ def test_guidance_of_one_is_the_model_and_of_zero_the_step_before(model, thinkin
     np.testing.assert_allclose(values(guided), [by_step[1], by_step[2]])
 
 
-def test_steps_needed_are_those_from_which_a_board_stays_solved():
+def test_steps_needed_is_the_step_from_which_a_board_stays_solved():
     solved = np.array([[[0, 0, 1], [1, 0, 1], [1, 1, 1], [1, 1, 0]]], dtype=bool)[0]
     assert analysis.recursion.needed_steps(solved).tolist() == [3, 3, 1, 0]
 
@@ -85,7 +85,7 @@ def test_forward_passes_count_halting_and_unsolved_boards(model):
     assert values(passes, quantity="training") == pytest.approx(6 * taken.mean())
 
 
-def test_evaluate_takes_them_of_recursive_models_alone(model):
+def test_evaluate_measures_only_recursive_models_by_them(model):
     mine = battery(model)
     assert {*MEASURES, "forward_passes", "loss", "training_cost"} == set(mine)
     assert not set(MEASURES) & set(battery(nlv.load("rrxor/nextlat")))

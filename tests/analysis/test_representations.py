@@ -22,7 +22,7 @@ def runs() -> list[Checkpoint]:
     return [load("rrxor/nextlat/seed0"), load("rrxor/nextlat/seed1"), load("rrxor/next_token/seed0")]
 
 
-def test_geometry_is_that_of_the_runs_own_latents(runs: list[Checkpoint]) -> None:
+def test_latent_geometry_equals_the_single_functions(runs: list[Checkpoint]) -> None:
     found = latent_geometry(runs, sites=["block1", "hidden"], n=N, progress=False).table
     assert len(found) == 3 * 2 * 5
     table = found.set_index(["model", "site", "quantity"])
@@ -44,7 +44,7 @@ def test_geometry_is_that_of_the_runs_own_latents(runs: list[Checkpoint]) -> Non
     assert curved["error"] > 0
 
 
-def test_states_of_a_model_that_knows_its_token_alone_are_merged() -> None:
+def test_states_of_a_model_of_the_last_token_are_merged() -> None:
     """Its latent is a function of the last token, so histories that end alike are one latent."""
     found = latent_geometry(
         last_token_only(), ["same_state_spread", "merge_distance"], by="token", n=N, progress=False
@@ -64,7 +64,7 @@ def test_geometry_over_training(runs: list[Checkpoint]) -> None:
         latent_geometry(runs[0], snapshots=[7], n=N, progress=False)
 
 
-def test_where_no_state_comes_twice_nothing_is_made_up(runs: list[Checkpoint]) -> None:
+def test_spread_and_merge_distance_are_nan_without_repeated_states(runs: list[Checkpoint]) -> None:
     found = latent_geometry(
         runs[0], ["merge_distance", "same_state_spread"], by=["episode", "position"], n=N, progress=False
     ).table
@@ -93,7 +93,7 @@ def test_similarity_between_layers(runs: list[Checkpoint]) -> None:
     np.testing.assert_allclose(np.diag(square), 1)
 
 
-def test_what_cannot_be_measured_is_said(runs: list[Checkpoint]) -> None:
+def test_bad_input_is_refused(runs: list[Checkpoint]) -> None:
     with pytest.raises(UnknownNameError, match=r"'rank'.*effective_rank"):
         latent_geometry(runs[0], ["rank"])
     with pytest.raises(UnknownNameError, match="block9"):

@@ -28,7 +28,7 @@ def test_a_perfect_psi_has_every_draft_accepted():
     assert of(found, 3, PER_STEP) == pytest.approx(8 / 3)
 
 
-def test_counts_are_those_of_decoding():
+def test_counts_equal_those_of_speculative_generate():
     checkpoint = nlv.load("rrxor/nextlat")
     found = acceptance(checkpoint, drafts=[4], n=32, seed=5, progress=False)
     prompts = checkpoint.world.sample(32, 13, seed=5).tokens[:, :1]
@@ -46,7 +46,7 @@ def test_every_seed_and_setting_is_in_the_table():
     assert set(found.table["drafter"]) == {"psi"}
 
 
-def test_where_no_draft_pays_none_is_made():
+def test_no_drafts_are_made_where_none_pays():
     found = acceptance(
         nlv.load("mess3/nextlat"), drafts=["adaptive"], n=4, costs=DraftCosts(draft=99.0, verify=0.0), progress=False
     )
@@ -64,6 +64,6 @@ def test_where_no_draft_pays_none_is_made():
         ("mess3/nextlat", {"n": 1}, "n=1 must be at least 2"),
     ],
 )
-def test_what_cannot_be_measured(name, options, message):
+def test_bad_input_is_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         acceptance(nlv.load(name), **({"n": 4} | options), progress=False)

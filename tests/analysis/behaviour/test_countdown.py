@@ -58,7 +58,7 @@ def test_true_solutions_are_valid() -> None:
     assert found.references["true world"] == 1
 
 
-def test_wrong_solutions_are_counted_by_what_is_wrong() -> None:
+def test_wrong_solutions_are_counted_by_reason() -> None:
     tokens = script()
     plus, equals, end = WORLD.plus, WORLD.equals, WORLD.end
     first, second, third = (tokens[row, : WORLD.numbers].tolist() for row in (1, 2, 3))
@@ -78,7 +78,7 @@ def test_wrong_solutions_are_counted_by_what_is_wrong() -> None:
     assert values(found, "answer")["value"] == np.mean([solved for _, solved in judged]) == 0.5
 
 
-def test_true_equations_that_miss_the_target_are_no_answer() -> None:
+def test_true_equations_that_miss_the_target_are_not_an_answer() -> None:
     inputs, target = script()[:, :3], script()[:, 3]
     row = int((inputs.sum(axis=1) != target).argmax())
     a, b, c = inputs[row].tolist()
@@ -96,7 +96,7 @@ def test_another_world_is_refused() -> None:
         equation_validity(Scripted(WORLD, script(), WORLD.prompt), n=0)
 
 
-def test_an_untrained_model_writes_nothing_that_holds() -> None:
+def test_an_untrained_model_writes_no_valid_equation() -> None:
     model = fresh(WORLD, "next_token", context=WORLD.length, layers=1)
     found = equation_validity(model, n=20, progress=False)
     assert (found.table["value"] == 0).all()

@@ -39,7 +39,7 @@ class Unsure(Scripted):
         return probs
 
 
-def test_what_is_right_wrong_and_unfinished() -> None:
+def test_right_wrong_and_unfinished_answers_are_counted() -> None:
     made = problems()
     end = len(WORLD.vocabulary) - 1
     arms = WORLD.arms_of(made)
@@ -58,7 +58,7 @@ def test_what_is_right_wrong_and_unfinished() -> None:
     assert (path["wrong_start"], path["not_ended"], path["trials"]) == (1, 1, N)
 
 
-def test_a_guess_scores_chance() -> None:
+def test_guessing_the_arm_scores_chance() -> None:
     made = problems()
     arms = WORLD.arms_of(made)
     chosen = np.random.default_rng(0).integers(3, size=N)
@@ -71,7 +71,7 @@ def test_a_guess_scores_chance() -> None:
     assert same == pytest.approx(1 / 3, abs=0.1)
 
 
-def test_decodings_differ() -> None:
+def test_greedy_and_sampled_decoding_differ() -> None:
     found = scores(Unsure(WORLD, problems(), WORLD.prompt), ("greedy", "sampled"))
     assert found["path", "greedy"]["value"] == 1
     assert found["branch", "sampled"]["value"] == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / N))
@@ -79,7 +79,7 @@ def test_decodings_differ() -> None:
     assert again["path", "sampled"] == found["path", "sampled"]
 
 
-def test_an_untrained_model_does_not_find_the_way() -> None:
+def test_an_untrained_model_finds_no_path() -> None:
     model = fresh(WORLD, "next_token", context=WORLD.length, layers=1)
     found = path_accuracy(model, n=50, progress=False)
     assert (found.table.query("part == 'path'")["value"] == 0).all()
@@ -87,11 +87,11 @@ def test_an_untrained_model_does_not_find_the_way() -> None:
     assert found.summary()["solved"].tolist() == [0] * 4
 
 
-def test_what_is_legal_is_the_way() -> None:
+def test_uniform_legal_answers_are_the_path() -> None:
     assert path_accuracy(UniformLegal(WORLD), n=20, progress=False).summary()["solved"].tolist() == [1] * 4
 
 
-def test_wrong_arguments_are_said() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="greedy"):
         path_accuracy(UniformLegal(WORLD), "gredy")
     with pytest.raises(ValueError, match=r"path accuracy is measured on PathStar.*'path_star'"):

@@ -45,7 +45,7 @@ def test_the_last_turn_leads_to_the_destination_if_that_is_in_reach() -> None:
     assert drawn.invented.tolist() == [[0, N, 1]]
 
 
-def test_an_invented_street_leads_where_the_rest_can_be_followed_furthest() -> None:
+def test_an_invented_street_leads_where_the_ride_can_be_followed_furthest() -> None:
     # From 0 by N, then E, W: 1 and 2 can be followed to the end, and only 2 arrives at 2; 3 has no E.
     drawn = Placement(row_of_four(), reach=3.0, max_degree=4)
     assert drawn.place(0, 2, [N, E, W])
@@ -58,7 +58,7 @@ def test_an_invented_street_leads_where_the_rest_can_be_followed_furthest() -> N
     assert len(drawn.invented) == 3
 
 
-def test_no_more_streets_in_use_leave_a_place_than_may() -> None:
+def test_at_most_max_degree_used_streets_leave_a_place() -> None:
     drawn = Placement(row_of_four(), reach=3.0, max_degree=2)
     assert drawn.place(1, 0, [W])
     assert drawn.place(1, 3, [N])
@@ -130,7 +130,7 @@ def literal_map(
 
 
 @pytest.mark.parametrize("max_degree", [3, 8])
-def test_maps_are_those_of_the_literal_rules(max_degree: int) -> None:
+def test_maps_equal_those_of_the_literal_rules(max_degree: int) -> None:
     world = tiny_taxi(5, 4)
     rides = world.sample(60, seed=8)
     rng = np.random.default_rng(2)
@@ -151,7 +151,7 @@ def test_maps_are_those_of_the_literal_rules(max_degree: int) -> None:
     assert 0 < sum(placed) < 60
 
 
-def test_true_rides_make_the_true_map_and_leave_the_world_as_it_was() -> None:
+def test_true_rides_give_the_true_map_and_do_not_change_the_world() -> None:
     world = tiny_taxi(4, 4)
     before = fingerprint(world)
     found = reconstruct_map(WorldPredictor(world), 300)
@@ -166,7 +166,7 @@ def test_true_rides_make_the_true_map_and_leave_the_world_as_it_was() -> None:
     assert fingerprint(world) == before
 
 
-def test_what_is_no_ride_is_counted_and_not_placed() -> None:
+def test_ill_formed_rides_are_counted_and_not_placed() -> None:
     world = tiny_taxi()
     nodes, end = len(world.streets.nodes), world.vocabulary.index("end")
     rides = world.sample(6, seed=3)
@@ -213,7 +213,7 @@ def test_the_control_has_as_many_errors_as_the_model() -> None:
     assert sorted(changed.tolist()) == [0] * (200 - errors) + [1] * errors
 
 
-def test_a_seed_repeats_and_the_measure_says_what_the_maps_say() -> None:
+def test_the_measure_repeats_with_its_seed_and_equals_the_maps() -> None:
     world = tiny_taxi(4, 4)
     model = Slips(world)
     found, again = reconstruct_map(model, 100, seed=2), reconstruct_map(model, 100, seed=2)
@@ -230,7 +230,7 @@ def test_a_seed_repeats_and_the_measure_says_what_the_maps_say() -> None:
     assert repr(found).startswith("<MapReconstruction slips: ")
 
 
-def test_models_that_say_nonsense_are_measured_too() -> None:
+def test_models_of_nonsense_are_measured_too() -> None:
     world = tiny_taxi()
     babble = Forgetful(world, np.full(len(world.vocabulary), 1 / len(world.vocabulary)))
     row = one_row(map_reconstruction(babble, n_rides=50, progress=False), part="unplaced", rides="model")
@@ -238,7 +238,7 @@ def test_models_that_say_nonsense_are_measured_too() -> None:
     assert row["count"] >= row["ill_formed"]
 
 
-def test_what_cannot_be_asked() -> None:
+def test_bad_arguments_are_refused() -> None:
     world = tiny_taxi()
     rides = world.sample(2)
     with pytest.raises(ValueError, match="needs streets"):

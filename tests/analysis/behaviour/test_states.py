@@ -29,7 +29,7 @@ ROOM = ["room"]
 
 
 @pytest.mark.parametrize(("name", "length"), [("rrxor", 9), ("even", 8), ("taxi", None), ("othello", None)])
-def test_pairs_are_of_one_state_or_of_two(name: str, length: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_end_in_one_state_or_in_two(name: str, length: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nextlat_viz.analysis.behaviour.prefixes._FEWEST_EPISODES", 256)
     world = worlds.get(name, **({"width": 3, "height": 3} if name == "taxi" else {}))
     n, total = 8, world.length or length or 0
@@ -52,12 +52,12 @@ def test_pairs_are_of_one_state_or_of_two(name: str, length: int | None, monkeyp
     assert len(set(seen)) == len(seen)
 
 
-def test_pairs_take_lengths_in_turn() -> None:
+def test_pairs_are_taken_from_each_length_in_turn() -> None:
     pairs = pairs_in_one_state(tiny_taxi(), 8, length=9)
     assert np.bincount(pairs.length)[3:].max() <= 2
 
 
-def test_pairs_that_are_not_there() -> None:
+def test_too_few_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="more than the 0 found"):
         # With one token of memory lost at every step, only the last token counts; of two tokens no pair has a choice.
         pairs_in_one_state(worlds.get("golden_mean"), 3, length=2)
@@ -80,7 +80,7 @@ def test_suffixes_hold_nothing_unlikely_and_end_where_nothing_is_likely(ring: Ri
     assert (sample_suffixes(flat, prefixes, 6, eps=0.05, **options)[:, 0] >= 0).all()
 
 
-def test_what_follows_states_alone_compresses_wholly() -> None:
+def test_the_law_of_rides_compresses_wholly() -> None:
     # It goes astray, to where nothing is legal and no token likelier than another.
     model = UniformLegal(tiny_taxi(10, 10))
     assert len(model.world.vocabulary) > 100
@@ -88,7 +88,7 @@ def test_what_follows_states_alone_compresses_wholly() -> None:
     assert (row["value"], row["accepted"]) == (1, 1)
 
 
-def test_shortest_rides_are_less_than_the_streets_allow() -> None:
+def test_the_law_of_shortest_rides_has_precision_below_one() -> None:
     law = WorldPredictor(tiny_taxi(8, 8, rides="shortest"))
     assert one_row(compression_vafa(law, n=5, progress=False))["value"] == 1
     assert (distinction(law, n=20, progress=False).table["value"] < 1).all()
@@ -101,7 +101,7 @@ def accepts(model: Predictor, prefix: tuple[int, ...], suffix: tuple[int, ...], 
 
 
 @given(st.lists(st.integers(0, 1), min_size=3, max_size=3), st.data())
-def test_the_first_rejected_token_is_found_literally(first: list[int], data: st.DataObject) -> None:
+def test_first_rejected_equals_a_literal_search(first: list[int], data: st.DataObject) -> None:
     model = Merged(Ring())
     rows = data.draw(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=5), min_size=1, max_size=4))
     suffixes = np.full((len(rows), 5), -1)
@@ -113,7 +113,7 @@ def test_the_first_rejected_token_is_found_literally(first: list[int], data: st.
         assert where == (bad[0] if bad else -1)
 
 
-def test_suffixes_are_of_the_model_and_end() -> None:
+def test_suffixes_follow_the_model_and_end() -> None:
     world = tiny_taxi()
     pairs = pairs_in_one_state(world, 5, length=9)
     end = world.vocabulary.index("end")
@@ -131,7 +131,7 @@ def test_suffixes_are_of_the_model_and_end() -> None:
         assert (last == end).all()
 
 
-def test_what_is_possible_leaves_the_goal_in_reach() -> None:
+def test_possible_turns_leave_the_goal_in_reach() -> None:
     world = tiny_taxi()
     rides = world.sample(50, seed=2)
     for k in range(2, 8):
@@ -139,7 +139,7 @@ def test_what_is_possible_leaves_the_goal_in_reach() -> None:
         np.testing.assert_array_equal(possible_next(world, rows), world.next_token_probs(rows)[:, -1] > 0)
 
 
-def test_the_true_world_is_compact_and_distinct_and_is_left_as_it_was() -> None:
+def test_the_true_world_scores_one_and_is_not_changed() -> None:
     for world, length in ((tiny_taxi(), None), (worlds.get("rrxor"), 9)):
         before = fingerprint(world)
         model = WorldPredictor(world)
@@ -161,7 +161,7 @@ def test_the_boundary_of_the_ring_by_hand(ring: Ring) -> None:
 
 
 @pytest.mark.parametrize("vocabulary", ["ring", "taxi"])
-def test_boundaries_are_those_of_a_literal_search(vocabulary: str) -> None:
+def test_boundaries_equal_a_literal_search(vocabulary: str) -> None:
     world = Ring() if vocabulary == "ring" else tiny_taxi(2, 2)
     total = world.length or 9
     depth = 4 if vocabulary == "ring" else 2
@@ -231,7 +231,7 @@ def test_merged_rooms_by_hand(ring: Ring) -> None:
     assert 0 < precision["value"] < 1
 
 
-def test_a_model_without_memory_compresses_all_and_tells_nothing_apart() -> None:
+def test_a_model_without_memory_compresses_everything_and_distinguishes_nothing() -> None:
     world = tiny_taxi()
     model = Forgetful(world, np.full(len(world.vocabulary), 1 / len(world.vocabulary)))
     assert one_row(compression_vafa(model, n=10, suffixes=5, progress=False))["value"] == 1
@@ -267,7 +267,7 @@ def greedy(model: Predictor, prefix: tuple[int, ...], steps: int) -> list[int]:
     return tokens[len(prefix) :]
 
 
-def test_large_boundaries_are_drawn_from(ring: Ring) -> None:
+def test_large_boundaries_are_sampled(ring: Ring) -> None:
     found = distinction(UniformLegal(ring), n=30, depth=5, largest=1, length=12, state=ROOM, progress=False)
     assert one_row(found, part="recall")["drawn"] > 0
     assert one_row(found, part="precision")["drawn"] == 0
@@ -284,7 +284,7 @@ def test_seeds_repeat_and_models_are_measured_on_the_same_pairs(ring: Ring) -> N
         pd.testing.assert_frame_equal(both[both["objective"] == "doubled"].reset_index(drop=True), alone)
 
 
-def test_settings_that_cannot_be(ring: Ring) -> None:
+def test_impossible_settings_are_refused(ring: Ring) -> None:
     with pytest.raises(ValueError, match=r"eps=0\.0 must be above 0"):
         compression_vafa(Merged(ring), eps=0.0, length=8, state=ROOM, progress=False)
     with pytest.raises(ValueError, match="suffixes=0"):

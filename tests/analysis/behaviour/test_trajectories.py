@@ -20,7 +20,7 @@ from nextlat_viz.errors import UnknownNameError
 from .models import Forgetful, WrongWay, fingerprint, one_row, tiny_taxi
 
 
-def test_the_true_world_passes_everywhere_and_is_left_as_it_was() -> None:
+def test_the_true_world_scores_one_and_is_not_changed() -> None:
     world = tiny_taxi(4, 4)
     before = fingerprint(world)
     model = WorldPredictor(world)
@@ -35,7 +35,7 @@ def test_the_true_world_passes_everywhere_and_is_left_as_it_was() -> None:
     assert fingerprint(world) == before
 
 
-def test_next_token_test_counts_the_positions_by_hand() -> None:
+def test_next_token_test_equals_a_count_by_hand() -> None:
     world = tiny_taxi()
     rides = world.sample(15, seed=5, split="test")
     for token in range(len(world.vocabulary)):
@@ -78,7 +78,7 @@ def test_valid_trajectories_of_a_model_that_merges_two_destinations() -> None:
     assert row["illegal"] + row["unfinished"] == lost.sum()
 
 
-def test_valid_trajectories_follow_a_literal_drive() -> None:
+def test_valid_trajectories_equal_a_literal_drive() -> None:
     world = tiny_taxi()
     model = UniformLegal(world)
     end = world.vocabulary.index("end")
@@ -100,7 +100,7 @@ def test_valid_trajectories_follow_a_literal_drive() -> None:
     assert row["error"] == pytest.approx(np.sqrt(row["value"] * (1 - row["value"]) / len(asked)))
 
 
-def test_an_episode_that_just_stops_is_unfinished() -> None:
+def test_an_episode_without_an_end_is_unfinished() -> None:
     world = tiny_taxi()
     rides = world.sample(4, seed=2)
     verdicts = verdicts_of(world, rides.tokens, rides.length - 1)
@@ -125,7 +125,7 @@ def test_other_worlds_with_an_end() -> None:
         valid_trajectories(WorldPredictor(world), n=0, progress=False)
 
 
-def test_detours_are_what_their_kind_says() -> None:
+def test_detours_of_each_kind() -> None:
     probs = np.array([[0.1, 0.4, 0.2, 0.3]])
     open_turns = np.array([[True, True, False, True]])
     which = np.array([0.0])
@@ -146,7 +146,7 @@ def test_detours_are_what_their_kind_says() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_drive_is_a_literal_drive(kind: str) -> None:
+def test_drive_equals_a_literal_drive(kind: str) -> None:
     world = tiny_taxi(4, 4)
     nodes, end = len(world.streets.nodes), world.vocabulary.index("end")
     noise = np.random.default_rng(0).random((nodes, len(world.vocabulary)))
@@ -220,7 +220,7 @@ def test_detours_share_their_draws_and_repeat() -> None:
         detour_robustness(model, p=(), progress=False)
 
 
-def test_a_model_of_nan_is_refused_rather_than_scored() -> None:
+def test_a_model_that_predicts_nan_is_refused() -> None:
     world = tiny_taxi()
     broken = Forgetful(world, np.full(len(world.vocabulary), np.nan))
     for measure in (next_token_test, valid_trajectories, detour_robustness, compression_vafa, map_reconstruction):

@@ -56,7 +56,7 @@ def test_the_probe_reads_the_target(checkpoint: Checkpoint, latents: AnnData, be
     np.testing.assert_allclose(found.probs_before, latents.obsm["next_token_probs"][25], atol=1e-5)
 
 
-def test_the_edit_is_the_least(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+def test_the_edit_has_the_smallest_norm(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
     # Two of three probabilities say all: the third follows.
     read = belief.coef[:2]
     for metric, spread in (("euclidean", np.eye(64)), ("covariance", np.cov(latents.X.astype(float), rowvar=False))):
@@ -76,7 +76,7 @@ def test_no_other_edit_with_that_reading_is_smaller(
         assert np.linalg.norm(found.edit + other) >= found.size
 
 
-def test_what_the_world_predicts_there(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+def test_exact_predictions_at_the_target(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
     found = inject(checkpoint, latents, belief, 25, TARGET, steps=3)
     world = worlds.get("mess3")
     current = np.array(TARGET)
@@ -95,9 +95,7 @@ def test_what_the_world_predicts_there(checkpoint: Checkpoint, latents: AnnData,
     assert frame["token"].tolist() == [None, *found.tokens]
 
 
-def test_the_model_predicts_by_what_the_probe_reads(
-    checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult
-) -> None:
+def test_the_models_prediction_follows_the_edit(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
     found = inject(checkpoint, latents, belief, 25, TARGET, steps=2)
     assert found.kl_before is not None
     assert found.kl_after is not None
@@ -117,7 +115,9 @@ def test_random_edits_have_the_same_size(checkpoint: Checkpoint, latents: AnnDat
     np.testing.assert_allclose(one.edit, other.edit)
 
 
-def test_the_rollout_goes_on_from_the_edit(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+def test_the_rollout_starts_from_the_edited_state(
+    checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult
+) -> None:
     found = inject(checkpoint, latents, belief, 25, TARGET, tokens=[2, 0])
     model = checkpoint.model
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_the_rollout_goes_on_from_the_edit(checkpoint: Checkpoint, latents: AnnD
     assert len(inject(checkpoint, latents, belief, 28, TARGET, steps=5).tokens) == 1
 
 
-def test_no_edit_where_the_probe_reads_the_target_already(
+def test_no_edit_if_the_probe_already_reads_the_target(
     checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult
 ) -> None:
     found = inject(checkpoint, latents, belief, 25, belief.predict(latents)[25])
@@ -140,7 +140,7 @@ def test_no_edit_where_the_probe_reads_the_target_already(
 
 
 @pytest.mark.parametrize("metric", ["covariance", "euclidean"])
-def test_a_class_is_named(checkpoint: Checkpoint, latents: AnnData, state: ProbeResult, metric: str) -> None:
+def test_a_class_is_targeted_by_name(checkpoint: Checkpoint, latents: AnnData, state: ProbeResult, metric: str) -> None:
     found = inject(checkpoint, latents, state, 25, "B", metric=metric)  # type: ignore[arg-type]
     at = state.names.index("B")
     assert found.read_after[at] >= SURE - 1e-6
@@ -149,7 +149,9 @@ def test_a_class_is_named(checkpoint: Checkpoint, latents: AnnData, state: Probe
     np.testing.assert_allclose(found.exact, world.predict(np.eye(3)[1]))
 
 
-def test_the_edit_to_a_class_is_the_least(checkpoint: Checkpoint, latents: AnnData, state: ProbeResult) -> None:
+def test_the_edit_to_a_class_has_the_smallest_norm(
+    checkpoint: Checkpoint, latents: AnnData, state: ProbeResult
+) -> None:
     found = inject(checkpoint, latents, state, 25, "B", metric="euclidean")
     at = state.names.index("B")
     gaps = np.delete(state.coef[at] - state.coef, at, axis=0)
@@ -164,7 +166,7 @@ def test_the_edit_to_a_class_is_the_least(checkpoint: Checkpoint, latents: AnnDa
 
 @given(st.integers(0, 799), st.integers(0, 2), st.integers(0, 2**32 - 1))
 @settings(max_examples=15)
-def test_any_state_can_be_moved(row: int, to: int, seed: int) -> None:
+def test_any_state_can_be_edited_to_any_class(row: int, to: int, seed: int) -> None:
     checkpoint = load_once("mess3/nextlat")
     target = np.random.default_rng(seed).dirichlet(np.ones(3))
     latents, belief, state = read_once()
@@ -198,7 +200,7 @@ def test_a_model_without_psi_has_no_rollout() -> None:
     assert "random edits" in found._repr_html_()
 
 
-def test_a_token_that_cannot_come_at_the_target_ends_what_is_exact() -> None:
+def test_exact_predictions_end_at_an_impossible_token() -> None:
     checkpoint = load("rrxor/nextlat")
     latents = extract(checkpoint, checkpoint.world.sample(80, 10, seed=1), progress=False)
     fitted = probe(latents, min_position=3, n_bootstrap=10)
@@ -213,7 +215,7 @@ def test_a_token_that_cannot_come_at_the_target_ends_what_is_exact() -> None:
     assert impossible.to_frame()["after"].isna().tolist() == [False, True, True]
 
 
-def test_outside_the_simplex_nothing_is_exact(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+def test_no_exact_prediction_outside_the_simplex(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
     found = inject(checkpoint, latents, belief, 25, [-0.2, 1.4, -0.2], steps=1)
     assert found.exact is found.kl_after is found.kl_control is None
     assert found.rollout_after is not None
@@ -237,7 +239,7 @@ def test_an_injector_makes_the_same_injections(checkpoint: Checkpoint, latents: 
         assert several.relative_size == single.relative_size
 
 
-def test_targets_that_cannot_be_read(
+def test_bad_targets_are_refused(
     checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult, state: ProbeResult
 ) -> None:
     def refused(error: type[Exception], match: str, fitted: ProbeResult, target: object, **options: object) -> None:
@@ -260,7 +262,9 @@ def test_targets_that_cannot_be_read(
         inspect.unwrap(Injector.__init__)(object.__new__(Injector), checkpoint, latents, belief, metric="euclid")
 
 
-def test_probes_and_latents_that_do_not_fit(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
+def test_probes_and_latents_of_other_models_are_refused(
+    checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult
+) -> None:
     with pytest.raises(LatentsError, match="reads site 'block0'"):
         inject(checkpoint, latents, probe(latents, site="block0", n_bootstrap=10), 25, TARGET)
     with pytest.raises(LatentsError, match="row=800"):
@@ -271,7 +275,7 @@ def test_probes_and_latents_that_do_not_fit(checkpoint: Checkpoint, latents: Ann
         inject(checkpoint.untrained().model, latents, belief, 25, TARGET)
 
 
-def test_targets_by_name() -> None:
+def test_belief_target_takes_names() -> None:
     rrxor = worlds.get("rrxor")
     assert belief_target(rrxor, "XOR 1").tolist() == [0, 0, 0, 1, 0]
     assert belief_target(rrxor, [0.5, 0.5, 0, 0, 0]).tolist() == [0.5, 0.5, 0, 0, 0]

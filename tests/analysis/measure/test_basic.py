@@ -15,7 +15,7 @@ from nextlat_viz.analysis.measure.basic import board_read
 from nextlat_viz.latents.table import build
 
 
-def test_discs_are_read_by_their_side_and_by_their_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_board_is_read_by_side_and_by_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"steps": 1, "layers": 1, "heads": 1, "dim": 8, "mlp_dim": 8, "batch_size": 2, "validation_episodes": 4}
     model = nlv.train("othello", "next_token", out=tmp_path, progress=False, logger=None, **small)  # type: ignore[arg-type]
     rng = np.random.default_rng(0)

@@ -29,7 +29,7 @@ def with_hidden(latents: AnnData, hidden: np.ndarray) -> AnnData:
     return AnnData(hidden.astype(np.float32), obs=latents.obs.copy(), obsm=dict(latents.obsm), uns=dict(latents.uns))
 
 
-def test_identical_sequences_never_fall_on_both_sides() -> None:
+def test_identical_sequences_are_on_one_side_of_the_split() -> None:
     # 64 episodes of 3 RRXOR tokens are at most 8 different ones.
     latents = make_latents(n=64, length=3)
     train, test = split_episodes(latents)
@@ -69,7 +69,7 @@ def test_prefixes_are_equal_exactly_when_the_tokens_read_are(trained: AnnData) -
     assert len(set(read)) == len(set(ids)) == len(set(zip(read, ids, strict=True)))
 
 
-def test_ridge_is_scikit_learns_with_alpha_from_the_same_folds() -> None:
+def test_ridge_equals_scikit_learn_with_the_same_folds() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 5)) * [1, 5, 0.1, 2, 1] + 3
     Y = X @ rng.normal(size=(5, 2)) + 3 * rng.normal(size=(60, 2))
@@ -94,7 +94,7 @@ def test_score_is_r2_of_held_out_rows(trained: AnnData) -> None:
 
 
 @pytest.mark.parametrize("world", ["rrxor", "mess3"])
-def test_logistic_is_scikit_learns(world: str) -> None:
+def test_logistic_regression_equals_scikit_learn(world: str) -> None:
     latents = make_latents(world, n=60, length=6, noise=0.3)
     found = probe(latents, "state")
     X, y = latents.X.astype(np.float64), column(latents, "state")
@@ -143,7 +143,7 @@ def test_shuffled_control_keeps_the_position_unless_it_fixes_the_target() -> Non
     assert "shuffles rows, not episodes" in fixed.note
 
 
-def test_the_balanced_score_is_that_of_scikit_learn(trained: AnnData) -> None:
+def test_the_balanced_score_equals_scikit_learn(trained: AnnData) -> None:
     result = probe(trained, "state", n_bootstrap=5)
     read = np.array(result.names)[result.predict(trained)[result.test_rows].argmax(axis=1)]
     true = trained.obs["state"].astype(str).to_numpy()[result.test_rows]
@@ -256,7 +256,7 @@ def test_sites_and_positions(trained: AnnData, untrained: AnnData) -> None:
         probe_positions(trained[:20], found)
 
 
-def test_unseen_prefixes_are_scored_apart() -> None:
+def test_unseen_prefixes_have_their_own_score() -> None:
     found = probe(make_latents(n=128, length=12))
     assert found.unseen is not None
     assert 30 <= found.unseen_rows < found.test_rows.size
@@ -281,7 +281,7 @@ def test_html_is_escaped(trained: AnnData) -> None:
     assert "shuffled labels" in shown
 
 
-def test_bad_input_is_named(trained: AnnData) -> None:
+def test_bad_input_is_named_in_the_error(trained: AnnData) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'belief'"):
         probe(trained, "belif")
     with pytest.raises(UnknownNameError, match="Did you mean 'block1'"):

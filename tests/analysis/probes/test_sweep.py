@@ -57,7 +57,7 @@ def ahead(latents: AnnData, values: np.ndarray, offset: int) -> tuple[np.ndarray
     return np.array(rows), found
 
 
-def test_classes_are_read_as_scikit_learn_reads_them(trained: AnnData) -> None:
+def test_classes_are_read_as_by_scikit_learn(trained: AnnData) -> None:
     found = probe_sweep(trained, sites=["block0", "hidden"], offsets=[0, 2, 5], tol=1e-5, controls=(), **QUIET)
     train, test = split_episodes(trained)
     for _, row in found.table.iterrows():
@@ -95,7 +95,7 @@ def test_numbers_are_read_by_ridge(trained: AnnData) -> None:
     assert found.unit == "R2"
 
 
-def test_controls_know_nothing(trained: AnnData, untrained: AnnData) -> None:
+def test_controls_score_like_class_frequencies(trained: AnnData, untrained: AnnData) -> None:
     found = probe_sweep(trained, "state", sites="hidden", offsets=[0, 1], untrained=untrained, **QUIET).table
     assert (found["accuracy"] > found["untrained_accuracy"] + 0.05).all()
     assert (found["value"] < found["untrained"]).all()
@@ -116,7 +116,7 @@ def test_shuffled_beliefs_cannot_be_read(trained: AnnData, untrained: AnnData) -
     assert found["untrained"][0] < found["value"][0]
 
 
-def test_every_run_is_there_and_relative_to_its_seed(swept: ProbeSweep) -> None:
+def test_every_run_is_kept_and_compared_with_its_seed(swept: ProbeSweep) -> None:
     assert len(swept.table) == 4 * 3
     difference = swept.relative_to("next_token")
     assert set(difference.table["objective"]) == {"nextlat"}
@@ -128,7 +128,7 @@ def test_every_run_is_there_and_relative_to_its_seed(swept: ProbeSweep) -> None:
     assert swept.compare()["difference"].iloc[1] == pytest.approx(difference.summary()["mean"].iloc[1])
 
 
-def test_relative_to_wants_a_baseline_for_every_seed(swept: ProbeSweep, runs: list[AnnData]) -> None:
+def test_relative_to_needs_a_baseline_for_every_seed(swept: ProbeSweep, runs: list[AnnData]) -> None:
     with pytest.raises(UnknownNameError, match="unknown objective 'mtp'"):
         swept.relative_to("mtp")
     with pytest.raises(ValueError, match=r"next_token has no run of world 'rrxor' and seed 1, which nextlat has"):
@@ -137,7 +137,7 @@ def test_relative_to_wants_a_baseline_for_every_seed(swept: ProbeSweep, runs: li
         probe_sweep(runs[:1], sites="hidden", offsets=[1], **QUIET).relative_to("nextlat")
 
 
-def test_other_scores_and_sums(swept: ProbeSweep, runs: list[AnnData]) -> None:
+def test_scored_by_and_addition(swept: ProbeSweep, runs: list[AnnData]) -> None:
     accuracy = swept.scored_by("accuracy")
     assert (accuracy.unit, accuracy.better) == ("share", "higher")
     np.testing.assert_array_equal(accuracy.table["value"], swept.table["accuracy"])
@@ -160,14 +160,14 @@ def test_several_targets_of_one_kind(trained: AnnData) -> None:
         probe_sweep(trained, ["token", "belief"], sites="hidden", offsets=[0], **QUIET)
 
 
-def test_positions_choose_what_is_read_not_what_is_foretold(trained: AnnData) -> None:
+def test_positions_choose_the_rows_that_are_read(trained: AnnData) -> None:
     found = probe_sweep(trained, sites="hidden", offsets=[0, 4], positions=[2, 3], **QUIET).table
     _, test = split_episodes(trained)
     position = trained.obs["position"].to_numpy()[test]
     assert found["trials"].tolist() == [np.isin(position, [2, 3]).sum()] * 2
 
 
-def test_a_class_never_fitted_is_counted_wrong_at_a_finite_price(trained: AnnData) -> None:
+def test_a_class_never_fitted_counts_as_wrong_with_finite_loss(trained: AnnData) -> None:
     mine = trained.copy()
     _, test = split_episodes(mine)
     names = mine.obs["token"].astype(str).to_numpy()
@@ -197,7 +197,7 @@ def test_error_of_a_mean_over_groups_by_hand() -> None:
     assert alone == pytest.approx(values.std(ddof=1) / 2)
 
 
-def test_sweeps_say_what_is_wrong(trained: AnnData, untrained: AnnData, small: AnnData) -> None:
+def test_bad_input_is_named_in_the_error(trained: AnnData, untrained: AnnData, small: AnnData) -> None:
     def refuse(kind: type[Exception], match: str, latents: Any = trained, **options: Any) -> None:
         with pytest.raises(kind, match=match):
             probe_sweep(latents, **{"sites": "hidden", "offsets": [1], **QUIET, **options})
@@ -243,7 +243,7 @@ def test_a_board_is_swept_square_by_square() -> None:
     assert (rows["shuffled_accuracy"] < rows["accuracy"] - 0.02).all()
 
 
-def test_position_is_controlled_by_shuffled_rows(trained: AnnData) -> None:
+def test_a_target_fixed_by_position_is_controlled_by_shuffled_rows(trained: AnnData) -> None:
     row = probe_sweep(trained, "position", sites="hidden", offsets=[0, 2], **QUIET).table
     assert (row["shuffled"].abs() < 0.2).all()
     assert (row["selectivity"] > 0.1).all()
