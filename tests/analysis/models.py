@@ -68,10 +68,10 @@ class Scripted(Predictor):
 
     def __init__(self, world: World, script: np.ndarray, prompt: int) -> None:
         self.world, self.name, self.script, self.prompt = world, f"{world.name}/scripted", script, prompt
-        self.rows = {tuple(one[:prompt].tolist()): one for one in script}
+        self.rows = {tuple(item[:prompt].tolist()): item for item in script}
 
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
-        written = np.stack([self.rows.get(tuple(one[: self.prompt].tolist()), self.script[0]) for one in tokens])
+        written = np.stack([self.rows.get(tuple(item[: self.prompt].tolist()), self.script[0]) for item in tokens])
         # After the last token there is nothing to say; something has to be said.
         following = np.concatenate([written[:, 1:], written[:, -1:]], axis=1)[:, : tokens.shape[1]]
         return np.eye(len(self.world.vocabulary))[following]

@@ -48,7 +48,7 @@ def test_layer_similarity_equals_linear_cka(pair: list[AnnData]) -> None:
     for down in table.index:
         for across in table.columns:
             # Kornblith et al. 2019, by the Gram matrices of the rows.
-            A, B = (site(one, name).astype(float) for one, name in zip(pair, (down, across), strict=True))
+            A, B = (site(item, name).astype(float) for item, name in zip(pair, (down, across), strict=True))
             centre = np.eye(len(A)) - 1 / len(A)
             K, L = centre @ A @ A.T @ centre, centre @ B @ B.T @ centre
             literal = (K * L).sum() / np.sqrt((K * K).sum() * (L * L).sum())
@@ -114,7 +114,7 @@ def test_nearest_rows_equals_a_literal_search(pair: list[AnnData]) -> None:
     distance, history = np.linalg.norm(X - X[row], axis=1), prefixes(latents)
     assert history[row] not in history[near["row"]]
     assert len(set(history[near["row"]])) == 5
-    others = [distance[history == one].min() for one in set(history) - {history[row]}]
+    others = [distance[history == item].min() for item in set(history) - {history[row]}]
     np.testing.assert_allclose(near["distance"], np.sort(others)[:5])
     assert column(latents, "episode")[near["row"]].tolist() == near["episode"].tolist()
     with pytest.raises(LatentsError, match="row"):

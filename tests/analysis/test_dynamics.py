@@ -31,23 +31,23 @@ def baseline() -> Checkpoint:
 
 def value(measure, **where) -> float:
     table = measure.table
-    for column, wanted in where.items():
-        table = table[table[column] == wanted]
-    (found,) = table["value"]
-    return float(found)
+    for column, expected in where.items():
+        table = table[table[column] == expected]
+    (result,) = table["value"]
+    return float(result)
 
 
 def test_exact_dynamics_have_no_error() -> None:
     checkpoint = last_token_only()
     assert transition_consistency(checkpoint, n=8).table["value"].iloc[0] == pytest.approx(0, abs=1e-9)
-    found = rollout_divergence(checkpoint, steps=4, n=8, progress=False)
-    np.testing.assert_allclose(found.table["value"], 0, atol=1e-6)
+    result = rollout_divergence(checkpoint, steps=4, n=8, progress=False)
+    np.testing.assert_allclose(result.table["value"], 0, atol=1e-6)
 
 
 def test_dynamics_that_change_nothing_score_one(nextlat: Checkpoint) -> None:
     still = changed(nextlat, lambda hidden, embedding: hidden)
-    found = transition_consistency(still, n=16)
-    assert found.table["value"].iloc[0] == pytest.approx(1) == found.references["no change"]
+    result = transition_consistency(still, n=16)
+    assert result.table["value"].iloc[0] == pytest.approx(1) == result.references["no change"]
     relative = rollout_divergence(still, steps=5, n=16, progress=False).table.query("quantity == 'relative'")
     np.testing.assert_allclose(relative["value"], 1)
 
@@ -71,13 +71,13 @@ def test_rollout_divergence_equals_its_definition(nextlat: Checkpoint) -> None:
                     p, q = (model.backbone.logits(h).log_softmax(-1) for h in (true, rolled))
                     divergences[k - 1] += float(F.kl_div(q, p, log_target=True, reduction="sum"))
     pairs = n * (13 - np.arange(1, steps + 1))
-    found = rollout_divergence(nextlat, steps=steps, n=n, progress=False)
+    result = rollout_divergence(nextlat, steps=steps, n=n, progress=False)
     for k in range(steps):
-        assert value(found, k=k + 1, quantity="relative") == pytest.approx(squares[k] / still[k], rel=1e-4)
-        assert value(found, k=k + 1, quantity="distance") == pytest.approx(distances[k] / pairs[k], rel=1e-4)
-        assert value(found, k=k + 1, quantity="kl") == pytest.approx(divergences[k] / pairs[k], rel=1e-2, abs=1e-6)
+        assert value(result, k=k + 1, quantity="relative") == pytest.approx(squares[k] / still[k], rel=1e-4)
+        assert value(result, k=k + 1, quantity="distance") == pytest.approx(distances[k] / pairs[k], rel=1e-4)
+        assert value(result, k=k + 1, quantity="kl") == pytest.approx(divergences[k] / pairs[k], rel=1e-2, abs=1e-6)
     assert transition_consistency(nextlat, n=n).table["value"].iloc[0] == pytest.approx(squares[0] / still[0], rel=1e-4)
-    assert set(found.table["horizon"]) == {nextlat.card.config.horizon}
+    assert set(result.table["horizon"]) == {nextlat.card.config.horizon}
 
 
 def test_prompts_count_for_states_but_not_for_predictions() -> None:
@@ -100,15 +100,15 @@ def test_prompts_count_for_states_but_not_for_predictions() -> None:
                     p, q = (model.logits(h).softmax(-1).double() for h in (true, guess))
                     divergences.append(float((p * (p / q).log()).sum()))
     assert len(divergences) == n * 3
-    found = rollout_divergence(checkpoint, steps=1, n=n, progress=False)
-    assert value(found, quantity="kl") == pytest.approx(np.mean(divergences), rel=1e-3)
-    assert value(found, quantity="relative") == pytest.approx(missed / moved, rel=1e-5)
+    result = rollout_divergence(checkpoint, steps=1, n=n, progress=False)
+    assert value(result, quantity="kl") == pytest.approx(np.mean(divergences), rel=1e-3)
+    assert value(result, quantity="relative") == pytest.approx(missed / moved, rel=1e-5)
 
 
 def test_padding_does_not_count() -> None:
     """Rides of the taxi end at different places; what lies behind is no state."""
     world = worlds.get("taxi")
-    found = rollout_divergence(fresh(world, context=world.length), steps=2, n=6, progress=False)
+    result = rollout_divergence(fresh(world, context=world.length), steps=2, n=6, progress=False)
     episodes = world.sample(6, seed=HELDOUT_SEED, split="test")
     model = fresh(world, context=world.length).model
     distances = []
@@ -118,7 +118,7 @@ def test_padding_does_not_count() -> None:
             states = model.backbone.states(read)
             rolled = model.psi.rollout(states["hidden"], states["embed"], 2)[1]
             distances += (rolled - states["hidden"][:, 2:]).norm(dim=-1)[0].tolist()
-    assert value(found, k=2, quantity="distance") == pytest.approx(np.mean(distances), rel=1e-4)
+    assert value(result, k=2, quantity="distance") == pytest.approx(np.mean(distances), rel=1e-4)
 
 
 def test_psi_rollout_starts_from_any_true_state(nextlat: Checkpoint) -> None:
@@ -152,8 +152,8 @@ def test_a_lengthened_transformer_is_unchanged_within_its_context(nextlat: Check
 
 
 def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
-    found = length_generalisation([nextlat, baseline], length=16, n=64, progress=False)
-    table = found.table
+    result = length_generalisation([nextlat, baseline], length=16, n=64, progress=False)
+    table = result.table
     assert set(table.query("objective == 'next_token'")["reader"]) == {"transformer", "true world"}
     assert table.groupby("reader")["position"].nunique().to_dict() == dict.fromkeys(
         ("psi", "transformer", "true world"), 17
@@ -175,23 +175,23 @@ def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
 
 def test_length_generalisation_of_targets() -> None:
     world = worlds.get("a5")
-    found = length_generalisation(fresh(world), length=20, n=8, progress=False).table
-    assert found["position"].max() == 20
-    truth = found[found["reader"] == "true world"]
+    result = length_generalisation(fresh(world), length=20, n=8, progress=False).table
+    assert result["position"].max() == 20
+    truth = result[result["reader"] == "true world"]
     # Nothing is scored at position 0, where no label has been asked for.
     assert truth["position"].tolist() == list(range(21))
     np.testing.assert_array_equal(truth["value"].iloc[1:], 0)
-    np.testing.assert_allclose(found["kl"], found["value"])
+    np.testing.assert_allclose(result["kl"], result["value"])
 
 
 def test_unscored_positions_are_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get("path_star", arms=2, nodes_per_arm=3, node_ids=8, train_size=50, test_size=20)
     checkpoint = fresh(world, "next_token", context=world.length)
-    found = length_generalisation(checkpoint, n=8, progress=False).table.query("reader == 'transformer'")
-    assert found["position"].tolist() == list(range(world.length))
-    scored = found["position"] >= world.prompt
-    assert found["trials"].tolist() == np.where(scored, 8, 0).tolist()
-    assert found["value"].notna().eq(scored).all()
+    result = length_generalisation(checkpoint, n=8, progress=False).table.query("reader == 'transformer'")
+    assert result["position"].tolist() == list(range(world.length))
+    scored = result["position"] >= world.prompt
+    assert result["trials"].tolist() == np.where(scored, 8, 0).tolist()
+    assert result["value"].notna().eq(scored).all()
     monkeypatch.setattr(type(world), "next_token_probs", lambda self, tokens: None)
     unknown = length_generalisation(checkpoint, n=8, progress=False).table
     assert set(unknown["reader"]) == {"transformer"}
@@ -209,23 +209,23 @@ def test_packed_documents_are_refused(nextlat: Checkpoint, monkeypatch: pytest.M
 
 
 def test_exact_dynamics_track_states_at_any_length() -> None:
-    found = length_generalisation(last_token_only(), length=40, n=8, progress=False).table
-    losses = found.pivot_table(index="position", columns="reader", values="value")
+    result = length_generalisation(last_token_only(), length=40, n=8, progress=False).table
+    losses = result.pivot_table(index="position", columns="reader", values="value")
     np.testing.assert_allclose(losses["psi"], losses["transformer"], rtol=1e-5)
 
 
 def test_layer_contributions_of_blocks_that_write_nothing() -> None:
     checkpoint = last_token_only()
-    found = layer_contributions(checkpoint, n=8, progress=False)
+    result = layer_contributions(checkpoint, n=8, progress=False)
     sites = checkpoint.model.backbone.sites[:-1]
-    losses = [value(found, site=site, quantity="loss") for site in sites]
+    losses = [value(result, site=site, quantity="loss") for site in sites]
     assert losses == pytest.approx([losses[0]] * len(sites))
-    assert value(found, site="block1", quantity="norm") == 0
-    assert value(found, site="block1", quantity="cosine") == 0
+    assert value(result, site="block1", quantity="norm") == 0
+    assert value(result, site="block1", quantity="cosine") == 0
 
 
 def test_layer_contributions_of_a_block_that_doubles_and_of_a_trained_model(nextlat: Checkpoint) -> None:
-    found = layer_contributions(nextlat, n=32, progress=False)
+    result = layer_contributions(nextlat, n=32, progress=False)
     episodes = nextlat.world.sample(32, 13, seed=HELDOUT_SEED)
     tokens = torch.as_tensor(episodes.tokens)
     with torch.no_grad():
@@ -235,9 +235,9 @@ def test_layer_contributions_of_a_block_that_doubles_and_of_a_trained_model(next
         update = states["block2"] - states["block1"]
         norm = (update.norm(dim=-1) / states["block1"].norm(dim=-1)).mean()
         cosine = ((update * states["block1"]).sum(-1) / update.norm(dim=-1) / states["block1"].norm(dim=-1)).mean()
-    assert value(found, site="block3", quantity="loss") == pytest.approx(float(own), rel=1e-5)
-    assert value(found, site="block2", quantity="norm") == pytest.approx(float(norm), rel=1e-5)
-    assert value(found, site="block2", quantity="cosine") == pytest.approx(float(cosine), rel=1e-4)
+    assert value(result, site="block3", quantity="loss") == pytest.approx(float(own), rel=1e-5)
+    assert value(result, site="block2", quantity="norm") == pytest.approx(float(norm), rel=1e-5)
+    assert value(result, site="block2", quantity="cosine") == pytest.approx(float(cosine), rel=1e-4)
 
 
 def test_means_over_episodes_and_their_errors() -> None:
@@ -261,9 +261,9 @@ def test_the_error_equals_the_spread_of_repeated_draws() -> None:
     rng = np.random.default_rng(1)
     counts = rng.integers(1, 9, size=(1000, 60)).astype(float)
     sums = counts * 2 + rng.normal(size=counts.shape)
-    found = [clustered(s, c) for s, c in zip(sums, counts, strict=True)]
-    varies = np.std([one["value"] for one in found])
-    assert np.mean([one["error"] for one in found]) == pytest.approx(varies, rel=0.1)
+    result = [clustered(s, c) for s, c in zip(sums, counts, strict=True)]
+    varies = np.std([item["value"] for item in result])
+    assert np.mean([item["error"] for item in result]) == pytest.approx(varies, rel=0.1)
 
 
 def test_bad_input_is_refused(nextlat: Checkpoint, baseline: Checkpoint) -> None:

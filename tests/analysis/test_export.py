@@ -83,8 +83,8 @@ def test_the_projector_reads_the_files(kind: str, tmp_path: Path) -> None:
     assert {len(row) for row in cells} == {len(header)}
     assert [row[header.index("token")] for row in cells] == latents.obs["token"].astype(str).tolist()
     if "belief_1" in header:
-        found = np.array([row[header.index("belief_1")] for row in cells], float)
-        np.testing.assert_allclose(found, latents.obsm["belief"][:, 1])
+        result = np.array([row[header.index("belief_1")] for row in cells], float)
+        np.testing.assert_allclose(result, latents.obsm["belief"][:, 1])
 
 
 def test_names_with_tabs_and_gaps_stay_in_their_cells(tmp_path: Path) -> None:

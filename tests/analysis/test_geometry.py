@@ -62,19 +62,19 @@ def test_states_are_numbered_by_their_columns(trained: AnnData) -> None:
 
 def test_procrustes_recovers_a_rotation(cloud: np.ndarray) -> None:
     turn = ortho_group.rvs(6, random_state=0)
-    found = procrustes(cloud, 0.3 * cloud @ turn.T - 7)
-    np.testing.assert_allclose(found.aligned, cloud, atol=1e-9)
-    np.testing.assert_allclose(found.rotation, turn, atol=1e-9)
-    assert found.scale == pytest.approx(1 / 0.3)
-    assert found.disparity == pytest.approx(0, abs=1e-9)
+    result = procrustes(cloud, 0.3 * cloud @ turn.T - 7)
+    np.testing.assert_allclose(result.aligned, cloud, atol=1e-9)
+    np.testing.assert_allclose(result.rotation, turn, atol=1e-9)
+    assert result.scale == pytest.approx(1 / 0.3)
+    assert result.disparity == pytest.approx(0, abs=1e-9)
 
 
 def test_procrustes_agrees_with_scipy_and_is_symmetric(cloud: np.ndarray) -> None:
     other = np.tanh(cloud[:, ::-1]) + 0.2
-    found = procrustes(cloud, other)
-    assert found.disparity == pytest.approx(scipy_procrustes(cloud, other)[2])
-    assert found.disparity == pytest.approx(procrustes(other, cloud).disparity)
-    np.testing.assert_allclose(found.aligned, found.scale * other @ found.rotation + found.shift)
+    result = procrustes(cloud, other)
+    assert result.disparity == pytest.approx(scipy_procrustes(cloud, other)[2])
+    assert result.disparity == pytest.approx(procrustes(other, cloud).disparity)
+    np.testing.assert_allclose(result.aligned, result.scale * other @ result.rotation + result.shift)
     with pytest.raises(ValueError, match="one shape"):
         procrustes(cloud, cloud[:, :2])
     with pytest.raises(ValueError, match="rows that differ"):

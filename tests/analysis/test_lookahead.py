@@ -26,7 +26,7 @@ def latents(checkpoint: Checkpoint) -> AnnData:
 
 
 def test_a_rollout_is_psi_step_by_step(checkpoint: Checkpoint, latents: AnnData) -> None:
-    found = look_ahead(checkpoint, latents, EPISODE, POSITION, steps=5)
+    result = look_ahead(checkpoint, latents, EPISODE, POSITION, steps=5)
     model, tokens = checkpoint.model, tokens_of(latents)[EPISODE]
     with torch.no_grad():
         hidden = model.backbone(model.backbone.started(torch.as_tensor(tokens)[None]))[0, 1:]
@@ -34,28 +34,28 @@ def test_a_rollout_is_psi_step_by_step(checkpoint: Checkpoint, latents: AnnData)
         for i in range(5):
             after = POSITION + i
             state = model.psi(state, model.backbone.embed(torch.tensor(tokens[after])))  # type: ignore[operator]
-            np.testing.assert_allclose(found.rolled[i], state, atol=1e-5)
-            np.testing.assert_allclose(found.true[i], hidden[after], atol=1e-5)
-            assert found.distance[i] == pytest.approx(float((state - hidden[after]).norm()), abs=1e-4)
-            assert found.no_change[i] == pytest.approx(float((hidden[POSITION - 1] - hidden[after]).norm()), abs=1e-4)
-            p, q = (model.logits(one).softmax(-1).numpy() for one in (hidden[after], state))
-            assert found.kl[i] == pytest.approx(float(kl(p, q)), abs=1e-5)
-    assert found.positions.tolist() == [5, 6, 7, 8, 9]
-    assert found.tokens == tuple(latents.obs["token"].iloc[34:39])
-    assert (found.horizon, found.label) == (checkpoint.card.config.horizon, "NextLat")
+            np.testing.assert_allclose(result.rolled[i], state, atol=1e-5)
+            np.testing.assert_allclose(result.true[i], hidden[after], atol=1e-5)
+            assert result.distance[i] == pytest.approx(float((state - hidden[after]).norm()), abs=1e-4)
+            assert result.no_change[i] == pytest.approx(float((hidden[POSITION - 1] - hidden[after]).norm()), abs=1e-4)
+            p, q = (model.logits(item).softmax(-1).numpy() for item in (hidden[after], state))
+            assert result.kl[i] == pytest.approx(float(kl(p, q)), abs=1e-5)
+    assert result.positions.tolist() == [5, 6, 7, 8, 9]
+    assert result.tokens == tuple(latents.obs["token"].iloc[34:39])
+    assert (result.horizon, result.label) == (checkpoint.card.config.horizon, "NextLat")
 
 
 def test_the_rollout_equals_that_of_rollout_divergence(checkpoint: Checkpoint, latents: AnnData) -> None:
-    found = look_ahead(checkpoint.model, latents, EPISODE, POSITION, steps=6)
+    result = look_ahead(checkpoint.model, latents, EPISODE, POSITION, steps=6)
     whole = psi_rollout(checkpoint, tokens_of(latents)[[EPISODE]], start=POSITION)[0]
-    np.testing.assert_allclose(found.rolled, whole[POSITION:], atol=1e-5)
+    np.testing.assert_allclose(result.rolled, whole[POSITION:], atol=1e-5)
 
 
 def test_the_rollout_ends_with_the_episode(checkpoint: Checkpoint, latents: AnnData) -> None:
-    found = look_ahead(checkpoint, latents, EPISODE, 8, steps=50)
-    assert found.positions.tolist() == [9, 10]
-    assert found.to_frame()["step"].tolist() == [1, 2]
-    assert "no change" in found._repr_html_()
+    result = look_ahead(checkpoint, latents, EPISODE, 8, steps=50)
+    assert result.positions.tolist() == [9, 10]
+    assert result.to_frame()["step"].tolist() == [1, 2]
+    assert "no change" in result._repr_html_()
     with pytest.raises(LatentsError, match="position=10 is the last of episode 3 here"):
         look_ahead(checkpoint, latents, EPISODE, 10)
 
@@ -80,11 +80,11 @@ def test_psi_added_to_a_pretrained_model() -> None:
     module = transformers.GPT2LMHeadModel(config).eval()
     model = PostHoc(Pretrained(module), horizon=2, lambda_h=1.0, lambda_kl=1.0, psi_width=8)
     latents = extract(module, np.random.default_rng(0).integers(5, 25, size=(3, 8)), progress=False)
-    found = look_ahead(model, latents, 1, 3, steps=4)
+    result = look_ahead(model, latents, 1, 3, steps=4)
     # psi starts as "no change".
-    np.testing.assert_allclose(found.rolled, np.tile(found.start, (4, 1)), atol=1e-6)
-    np.testing.assert_allclose(found.distance, found.no_change, rtol=1e-5)
-    assert found.tokens == tuple(latents.obs["token"].iloc[11:15])
+    np.testing.assert_allclose(result.rolled, np.tile(result.start, (4, 1)), atol=1e-6)
+    np.testing.assert_allclose(result.distance, result.no_change, rtol=1e-5)
+    assert result.tokens == tuple(latents.obs["token"].iloc[11:15])
 
 
 def test_bad_input_is_refused(checkpoint: Checkpoint, latents: AnnData) -> None:

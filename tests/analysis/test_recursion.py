@@ -40,16 +40,16 @@ def values(measure, **settings):
 
 
 def test_solved_conflicts_and_margins_by_step(model, thinking):
-    found = analysis.solved_by_step(model, n=24, progress=False)
+    result = analysis.solved_by_step(model, n=24, progress=False)
     boards, answers = thinking.puzzles, thinking.answers()
     for step in range(3):
         solved = [model.world.solved(answers[[i], step], boards.tokens[[i]])[0] for i in range(24)]
-        assert values(found, step=step + 1, quantity="solved") == pytest.approx([np.mean(solved)])
+        assert values(result, step=step + 1, quantity="solved") == pytest.approx([np.mean(solved)])
         conflicts = [model.world.conflicts(answers[[i], step])[0] for i in range(24)]
-        assert values(found, step=step + 1, quantity="conflicts") == pytest.approx([np.mean(conflicts)])
+        assert values(result, step=step + 1, quantity="conflicts") == pytest.approx([np.mean(conflicts)])
     last = analysis.solved_puzzles(model, n=24, progress=False)
     for quantity in ("solved", "distance", "conflicts"):
-        assert values(last, quantity=quantity) == values(found, step=3, quantity=quantity)
+        assert values(last, quantity=quantity) == values(result, step=3, quantity=quantity)
     longer = analysis.solved_by_step(model, steps=5, n=24, progress=False).table.query("quantity == 'solved'")
     assert longer["trained"].tolist() == [True] * 3 + [False] * 2
 

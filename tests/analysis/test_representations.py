@@ -23,9 +23,9 @@ def runs() -> list[Checkpoint]:
 
 
 def test_latent_geometry_equals_the_single_functions(runs: list[Checkpoint]) -> None:
-    found = latent_geometry(runs, sites=["block1", "hidden"], n=N, progress=False).table
-    assert len(found) == 3 * 2 * 5
-    table = found.set_index(["model", "site", "quantity"])
+    result = latent_geometry(runs, sites=["block1", "hidden"], n=N, progress=False).table
+    assert len(result) == 3 * 2 * 5
+    table = result.set_index(["model", "site", "quantity"])
     for run in (runs[0], runs[2]):
         its = latents.extract(run, latents.heldout(run, N), progress=False)
         for site in ("block1", "hidden"):
@@ -46,49 +46,49 @@ def test_latent_geometry_equals_the_single_functions(runs: list[Checkpoint]) -> 
 
 def test_states_of_a_model_of_the_last_token_are_merged() -> None:
     """Its latent is a function of the last token, so histories that end alike are one latent."""
-    found = latent_geometry(
+    result = latent_geometry(
         last_token_only(), ["same_state_spread", "merge_distance"], by="token", n=N, progress=False
     ).table
-    np.testing.assert_allclose(found["value"], 0, atol=1e-6)
+    np.testing.assert_allclose(result["value"], 0, atol=1e-6)
 
 
 def test_geometry_over_training(runs: list[Checkpoint]) -> None:
-    found = latent_geometry(runs[0], ["effective_rank"], snapshots="all", n=N, min_position=3, progress=False)
-    assert found.by == ("step", "site", "quantity")
-    assert found.table["step"].tolist() == [0, *runs[0].snapshots]
+    result = latent_geometry(runs[0], ["effective_rank"], snapshots="all", n=N, min_position=3, progress=False)
+    assert result.by == ("step", "site", "quantity")
+    assert result.table["step"].tolist() == [0, *runs[0].snapshots]
     its = latents.extract(runs[0].untrained(), latents.heldout(runs[0], N), progress=False)
     first = effective_rank(its.X[latents.column(its, "position") >= 3])
-    assert found.table["value"].iloc[0] == pytest.approx(first)
-    assert found.table["trials"].iloc[0] == N * 10
+    assert result.table["value"].iloc[0] == pytest.approx(first)
+    assert result.table["trials"].iloc[0] == N * 10
     with pytest.raises(ValueError, match="no snapshot"):
         latent_geometry(runs[0], snapshots=[7], n=N, progress=False)
 
 
 def test_spread_and_merge_distance_are_nan_without_repeated_states(runs: list[Checkpoint]) -> None:
-    found = latent_geometry(
+    result = latent_geometry(
         runs[0], ["merge_distance", "same_state_spread"], by=["episode", "position"], n=N, progress=False
     ).table
-    assert found["value"].isna().all()
-    assert (found["trials"] == 0).all()
+    assert result["value"].isna().all()
+    assert (result["trials"] == 0).all()
 
 
 def test_similarity_is_pairwise(runs: list[Checkpoint]) -> None:
-    found = similarity(runs, n=N, progress=False).set_index(["model", "other"])
+    result = similarity(runs, n=N, progress=False).set_index(["model", "other"])
     clouds = {run.name: latents.extract(run, latents.heldout(run, N), progress=False).X for run in runs}
-    for (one, other), row in found.iterrows():
-        assert row["cka"] == pytest.approx(linear_cka(clouds[one], clouds[other]))
-        assert row["disparity"] == pytest.approx(scipy_procrustes(clouds[one], clouds[other])[2], abs=1e-6)
-    assert len(found) == 9
-    assert found.loc[(runs[0].name, runs[0].name), "cka"] == pytest.approx(1)
+    for (item, other), row in result.iterrows():
+        assert row["cka"] == pytest.approx(linear_cka(clouds[item], clouds[other]))
+        assert row["disparity"] == pytest.approx(scipy_procrustes(clouds[item], clouds[other])[2], abs=1e-6)
+    assert len(result) == 9
+    assert result.loc[(runs[0].name, runs[0].name), "cka"] == pytest.approx(1)
     # What the two objectives know is not the same, what two seeds of one know is.
-    assert found.loc[(runs[0].name, runs[1].name), "cka"] > 0.9 > found.loc[(runs[0].name, runs[2].name), "cka"]
+    assert result.loc[(runs[0].name, runs[1].name), "cka"] > 0.9 > result.loc[(runs[0].name, runs[2].name), "cka"]
 
 
 def test_similarity_between_layers(runs: list[Checkpoint]) -> None:
-    found = similarity(runs[0], "all", n=N, progress=False)
+    result = similarity(runs[0], "all", n=N, progress=False)
     sites = runs[0].model.backbone.sites
-    assert found["site"].tolist() == [site for site in sites for _ in sites]
-    square = found.pivot(index="site", columns="other_site", values="cka").loc[sites, sites].to_numpy()
+    assert result["site"].tolist() == [site for site in sites for _ in sites]
+    square = result.pivot(index="site", columns="other_site", values="cka").loc[sites, sites].to_numpy()
     np.testing.assert_allclose(square, square.T)
     np.testing.assert_allclose(np.diag(square), 1)
 

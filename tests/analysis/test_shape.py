@@ -64,14 +64,14 @@ def test_steps_of_length_zero_are_counted_as_undefined(small: AnnData) -> None:
     X = np.asarray(still.X).copy()
     X[1] = X[0]
     still.X = X
-    found = trajectory_shapes(still).set_index("episode")
-    assert found["undefined"].tolist() == [1] + [0] * 19
-    assert found.loc[0, "curvature"] == pytest.approx(np.nanmean(curvature(X[:10])))
-    assert found["angles"].tolist() == [7] + [8] * 19
+    result = trajectory_shapes(still).set_index("episode")
+    assert result["undefined"].tolist() == [1] + [0] * 19
+    assert result.loc[0, "curvature"] == pytest.approx(np.nanmean(curvature(X[:10])))
+    assert result["angles"].tolist() == [7] + [8] * 19
     radius = np.sqrt(np.square(X - X.mean(0)).sum(1).mean())
-    assert found.loc[3, "path_length"] == pytest.approx(path_length(X[30:40]))
-    assert found.loc[3, "relative_length"] == pytest.approx(path_length(X[30:40]) / radius, rel=1e-5)
-    assert found.loc[3, "displacement"] == pytest.approx(np.linalg.norm(X[39] - X[30]), rel=1e-5)
+    assert result.loc[3, "path_length"] == pytest.approx(path_length(X[30:40]))
+    assert result.loc[3, "relative_length"] == pytest.approx(path_length(X[30:40]) / radius, rel=1e-5)
+    assert result.loc[3, "displacement"] == pytest.approx(np.linalg.norm(X[39] - X[30]), rel=1e-5)
 
 
 def test_rows_may_be_in_any_order_but_gaps_are_refused(small: AnnData) -> None:
@@ -137,14 +137,14 @@ def test_histories_are_counted_once(trained: AnnData) -> None:
 def test_merge_distance_errors(trained: AnnData) -> None:
     with pytest.raises(LatentsError, match="no state is reached by two"):
         merge_distance(trained, by=["position", "episode"])
-    one = trained.copy()
-    one.obs["one"] = 0
+    first = trained.copy()
+    first.obs["one"] = 0
     with pytest.raises(LatentsError, match="lead to one state"):
-        merge_distance(one, by="one")
+        merge_distance(first, by="one")
     with pytest.raises(LatentsError, match="histories are unknown"):
         merge_distance(select(trained, position=[4, 5]))
-    one.X = np.ones(one.shape, np.float32)
+    first.X = np.ones(first.shape, np.float32)
     with pytest.raises(LatentsError, match="are equal"):
-        merge_distance(one)
+        merge_distance(first)
     with pytest.raises(ValueError, match="pairs=0"):
         merge_distance(trained, pairs=0)

@@ -59,15 +59,15 @@ def test_models_are_compared_in_one_frame(trained: AnnData, untrained: AnnData) 
 
 def test_the_mean_error_is_over_held_out_episodes_only(trained: AnnData) -> None:
     reading = probe(trained)
-    found = mean_trajectory_error(trained, reading)
+    result = mean_trajectory_error(trained, reading)
     paths = [read_trajectory(trained, reading, int(e)) for e in reading.test_episodes]
-    np.testing.assert_allclose(found["distance"], np.mean([path.distance for path in paths], axis=0))
-    np.testing.assert_allclose(found["total_variation"], np.mean([path.total_variation for path in paths], axis=0))
-    assert (found["episodes"] == reading.test_episodes.size).all()
+    np.testing.assert_allclose(result["distance"], np.mean([path.distance for path in paths], axis=0))
+    np.testing.assert_allclose(result["total_variation"], np.mean([path.total_variation for path in paths], axis=0))
+    assert (result["episodes"] == reading.test_episodes.size).all()
     # The fitted episodes must not matter.
     changed = trained.copy()
     changed.X[reading.train_rows] = 0
-    pd.testing.assert_frame_equal(mean_trajectory_error(changed, reading), found)
+    pd.testing.assert_frame_equal(mean_trajectory_error(changed, reading), result)
 
 
 def test_bad_input_is_named_in_the_error(trained: AnnData, untrained: AnnData) -> None:

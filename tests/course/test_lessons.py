@@ -60,8 +60,8 @@ def test_runs_from_top_to_bottom(lesson: Path) -> None:
             questions.append(value)
     assert questions
     # A widget shows an error in its place, and the cell ends without one.
-    made = [getattr(_instances[number], "value", "") for number in set(_instances) - before]
-    assert not [value for value in made if 'role="alert"' in str(value)]
+    result = [getattr(_instances[number], "value", "") for number in set(_instances) - before]
+    assert not [value for value in result if 'role="alert"' in str(value)]
     for question in questions:
         question.close()
     # With nothing filled in the cells below a check use the same function, the solution.

@@ -18,13 +18,13 @@ from .models import DRAFTING, random_model
 
 def drafting(policy: Adaptive, acceptance, tokens: int, seed: int = 0) -> tuple[list[int], float]:
     """Lengths chosen while so many tokens are made, and passes spent; `acceptance` is a function of tokens made."""
-    rng, made, spent, lengths = np.random.default_rng(seed), 0, 0.0, []
-    while made < tokens:
+    rng, result, spent, lengths = np.random.default_rng(seed), 0, 0.0, []
+    while result < tokens:
         lengths.append(policy.length())
-        kept = int((rng.random(lengths[-1]) < acceptance(made)).cumprod().sum())
+        kept = int((rng.random(lengths[-1]) < acceptance(result)).cumprod().sum())
         policy.learn(np.array([lengths[-1]]), np.array([kept]))
-        made, spent = made + kept + 1, spent + cost(policy.costs, lengths[-1])
-    return lengths, spent / made
+        result, spent = result + kept + 1, spent + cost(policy.costs, lengths[-1])
+    return lengths, spent / result
 
 
 def cost(costs: DraftCosts, drafts):
@@ -50,10 +50,10 @@ def test_chances_after_a_step():
 
 
 def test_drafts_after_a_rejected_draft_teach_nothing():
-    one, other = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
-    one.learn(np.array([3]), np.array([0]))
+    first, other = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
+    first.learn(np.array([3]), np.array([0]))
     other.learn(np.array([1]), np.array([0]))
-    assert (one.chances == other.chances).all()
+    assert (first.chances == other.chances).all()
 
 
 def test_the_start_has_to_be_earned_by_all_drafts_together():
@@ -145,8 +145,8 @@ def test_a_policy_goes_on_learning_in_further_calls():
     assert first.draft == "adaptive"
     assert (known != policy.chances).any()
     # "adaptive" begins anew, so that a seed gives the same tokens.
-    one, other = (speculative_generate(checkpoint, prompts, 11, draft="adaptive", temperature=1.0) for _ in range(2))
-    assert (one.tokens == other.tokens).all()
+    single, other = (speculative_generate(checkpoint, prompts, 11, draft="adaptive", temperature=1.0) for _ in range(2))
+    assert (single.tokens == other.tokens).all()
 
 
 @pytest.mark.parametrize("objective", DRAFTING)

@@ -42,9 +42,9 @@ def test_greedy_is_what_generate_gives(objective, sizes):
     for max_tokens, stop in ((1, ()), (6, ()), (40, ()), (40, (1,))):
         expected = generate(checkpoint, PROMPTS, max_tokens, stop=stop)
         for draft in (1, 3, "adaptive", Adaptive(CHEAP)):
-            made = speculative_generate(checkpoint, PROMPTS, max_tokens, draft=draft, stop=stop)
-            of_equal(made, expected)
-            counted(made)
+            generated = speculative_generate(checkpoint, PROMPTS, max_tokens, draft=draft, stop=stop)
+            of_equal(generated, expected)
+            counted(generated)
 
 
 def counted(made):
@@ -81,22 +81,22 @@ def test_a_perfect_drafter_is_always_right():
             block.mlp.down.weight.zero_()
     checkpoint.model.psi.forward = lambda hidden, embedding: backbone.norm(embedding)
     for draft, temperature in itertools.product((1, 3, 5, "adaptive"), (0.0, 1.0)):
-        made = speculative_generate(checkpoint, np.array([[0], [1]]), 11, draft=draft, temperature=temperature)
-        assert (made.acceptance == 1).all()
+        generated = speculative_generate(checkpoint, np.array([[0], [1]]), 11, draft=draft, temperature=temperature)
+        assert (generated.acceptance == 1).all()
         if draft == 5:
             # The prompt's pass gives 1; then 5 drafts and 1; of the 4 that are left, 3 drafts and 1.
-            assert made.steps.tolist() == [2, 2]
-            assert made.accepted_per_step == 4
-            assert made.saved == pytest.approx(1 - 3 / 11)
-            assert made.proposed.tolist() == [4, 4, 4, 2, 2]
+            assert generated.steps.tolist() == [2, 2]
+            assert generated.accepted_per_step == 4
+            assert generated.saved == pytest.approx(1 - 3 / 11)
+            assert generated.proposed.tolist() == [4, 4, 4, 2, 2]
 
 
 def test_psi_drafts_past_the_horizon_it_was_trained_for():
     checkpoint = random_model("nextlat", horizon=1)
-    made = speculative_generate(checkpoint, PROMPTS, 8, draft=7)
-    of_equal(made, generate(checkpoint, PROMPTS, 8))
+    generated = speculative_generate(checkpoint, PROMPTS, 8, draft=7)
+    of_equal(generated, generate(checkpoint, PROMPTS, 8))
     # The first of the eight is the prompt's, and the last is every step's own.
-    assert len(made.proposed) == 6
+    assert len(generated.proposed) == 6
 
 
 @pytest.mark.parametrize("objective", DRAFTING)
@@ -109,7 +109,7 @@ def test_drafters_predict_as_in_training(objective):
     guess = make_drafter(ModelPredictor(checkpoint), drafter_name(ModelPredictor(checkpoint)), 4)
     guess.read(hidden[:, :2], torch.full((4,), 2))
     guess.read(hidden[:, 2:], torch.full((4,), t - 1))
-    found = [guess.begin(hidden[:, t], tokens[:, t + 1]), *(guess.go_on(tokens[:, t + i]) for i in (2, 3))]
+    result = [guess.begin(hidden[:, t], tokens[:, t + 1]), *(guess.go_on(tokens[:, t + i]) for i in (2, 3))]
     if objective == "nextlat":
         expected = [model.logits(rolled[:, t]) for rolled in model.psi.rollout(hidden, embed, 3)]
     elif objective == "mtp":
@@ -123,7 +123,7 @@ def test_drafters_predict_as_in_training(objective):
         rotation = model.backbone.geometry(4, None)[1]
         fetched = model.norm_out(window + model.fetch(model.norm_in(window), rotation, None, None, 0))
         expected = list(model.logits(fetched[:, 1:]).unbind(1))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def own_law(predictor, prompt, n):
@@ -192,21 +192,21 @@ def speculated_law(predictor, prompt, n, draft):
 def test_the_law_is_the_models_own_by_enumeration(objective, world, n, draft):
     predictor = ModelPredictor(random_model(objective, world))
     expected = own_law(predictor, (0, 1), n)
-    found = speculated_law(predictor, (0, 1), n, draft)
-    assert found.keys() == expected.keys()
-    assert sum(found.values()) == pytest.approx(1, abs=1e-12)
+    result = speculated_law(predictor, (0, 1), n, draft)
+    assert result.keys() == expected.keys()
+    assert sum(result.values()) == pytest.approx(1, abs=1e-12)
     for sequence, probability in expected.items():
-        assert found[sequence] == pytest.approx(probability, abs=1e-9)
+        assert result[sequence] == pytest.approx(probability, abs=1e-9)
 
 
 def drawn_law(checkpoint, prompt, n, rows, **options):
     """How often every continuation is drawn, and how often it should be."""
     size = len(checkpoint.world.vocabulary)
     prompts = np.tile(prompt, (rows, 1))
-    made = speculative_generate(checkpoint, prompts, n, **options)
-    codes = made.continuation @ size ** np.arange(n)[::-1]
+    generated = speculative_generate(checkpoint, prompts, n, **options)
+    codes = generated.continuation @ size ** np.arange(n)[::-1]
     expected = np.array(list(own_law(ModelPredictor(checkpoint), prompt, n).values()))
-    return np.bincount(codes, minlength=size**n), expected, made
+    return np.bincount(codes, minlength=size**n), expected, generated
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def drawn_law(checkpoint, prompt, n, rows, **options):
 )
 def test_what_is_drawn_fits_the_law(objective, draft):
     checkpoint, rows = random_model(objective, std=0.35, layers=1, dim=8, mlp_dim=8), 10_000
-    observed, law, made = drawn_law(checkpoint, (0, 1), 4, rows, draft=draft, temperature=1.0, seed=1)
-    counted(made)
-    assert 0.02 < made.accepted.sum() / made.drafted.sum() < 0.98
+    observed, law, result = drawn_law(checkpoint, (0, 1), 4, rows, draft=draft, temperature=1.0, seed=1)
+    counted(result)
+    assert 0.02 < result.accepted.sum() / result.drafted.sum() < 0.98
     assert fit(observed, law) > 1e-3
 
 
@@ -256,20 +256,20 @@ def test_the_fit_would_show_a_wrong_law(wrong, monkeypatch):
 
 def test_temperature_is_the_transformers_own():
     checkpoint = random_model("nextlat", std=0.35)
-    made = speculative_generate(checkpoint, np.zeros((5_000, 2), int), 2, draft=1, temperature=0.5, seed=2)
+    generated = speculative_generate(checkpoint, np.zeros((5_000, 2), int), 2, draft=1, temperature=0.5, seed=2)
     law = ModelPredictor(checkpoint).next_token_probs(np.array([[0, 0]]))[0, -1] ** 2
-    share = np.bincount(made.continuation[:, 0], minlength=3) / 5_000
+    share = np.bincount(generated.continuation[:, 0], minlength=3) / 5_000
     np.testing.assert_allclose(share, law / law.sum(), atol=0.03)
 
 
 def test_sampling_is_seeded():
     checkpoint = random_model()
     for draft in (3, "adaptive"):
-        one, same, other = (
+        first, same, other = (
             speculative_generate(checkpoint, PROMPTS, 8, draft=draft, temperature=1.0, seed=seed) for seed in (1, 1, 2)
         )
-        of_equal(one, same)
-        assert not (one.tokens == other.tokens).all()
+        of_equal(first, same)
+        assert not (first.tokens == other.tokens).all()
 
 
 def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
@@ -277,8 +277,8 @@ def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
     prompts = np.random.default_rng(0).integers(3, size=(64, 1))
 
     def drafted(**costs):
-        made = speculative_generate(checkpoint, prompts, 11, draft=Adaptive(DraftCosts(**costs)))
-        return made.drafted.sum() / made.steps.sum()
+        generated = speculative_generate(checkpoint, prompts, 11, draft=Adaptive(DraftCosts(**costs)))
+        return generated.drafted.sum() / generated.steps.sum()
 
     assert drafted(draft=50.0, verify=0.0) == 0
     assert drafted(draft=0.0, verify=50.0) == 0
@@ -287,13 +287,13 @@ def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
 
 
 def test_results_show_themselves():
-    made = speculative_generate(random_model(), PROMPTS, 8, draft=2)
-    frame = made.to_frame()
+    generated = speculative_generate(random_model(), PROMPTS, 8, draft=2)
+    frame = generated.to_frame()
     assert frame["place"].tolist() == [1, 2]
     np.testing.assert_allclose(frame["acceptance"], frame["accepted"] / frame["proposed"])
     np.testing.assert_allclose(frame["given_before"], frame["accepted"] / frame["tested"])
-    assert "psi, 2 tokens" in repr(made)
-    assert "passes saved" in made._repr_html_()
+    assert "psi, 2 tokens" in repr(generated)
+    assert "passes saved" in generated._repr_html_()
     nothing = speculative_generate(random_model(), PROMPTS, 0)
     assert (nothing.saved, nothing.accepted_per_step, len(nothing.to_frame())) == (0, 0, 0)
 

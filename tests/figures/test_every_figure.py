@@ -52,11 +52,11 @@ def _latents() -> list[Any]:
 
 
 def _probes() -> list[Any]:
-    return [analysis.probe(one, n_bootstrap=10) for one in _latents()]
+    return [analysis.probe(table, n_bootstrap=10) for table in _latents()]
 
 
 def _clouds() -> Any:
-    return figures.clouds(_latents(), [{"pca": analysis.project(one, "pca")} for one in _latents()], _probes())
+    return figures.clouds(_latents(), [{"pca": analysis.project(table, "pca")} for table in _latents()], _probes())
 
 
 def _runs(by: dict[str, tuple[Any, ...]], **more: Any) -> pd.DataFrame:
@@ -80,18 +80,18 @@ def _shipped() -> tuple[Any, Any, Any]:
 
 
 def _injection() -> Any:
-    one = inject(*_shipped(), 25, [0.1, 0.8, 0.1], steps=3)
-    return figures.injection_figure(dict.fromkeys(NAMES, one))
+    injection = inject(*_shipped(), 25, [0.1, 0.8, 0.1], steps=3)
+    return figures.injection_figure(dict.fromkeys(NAMES, injection))
 
 
 def _look_ahead() -> Any:
-    one = look_ahead(*_shipped()[:2], 2, 4, steps=4)
-    return figures.look_ahead_path(dict.fromkeys(NAMES, (one, lambda hidden: hidden[:, :2])), axes=("PCA 1", "PCA 2"))
+    ahead = look_ahead(*_shipped()[:2], 2, 4, steps=4)
+    return figures.look_ahead_path(dict.fromkeys(NAMES, (ahead, lambda hidden: hidden[:, :2])), axes=("PCA 1", "PCA 2"))
 
 
 def _overview() -> Any:
-    by_site, by_position = [analysis.probe_sites(one) for one in _latents()], []
-    by_position = [analysis.probe_positions(one, probe) for one, probe in zip(_latents(), _probes(), strict=True)]
+    by_site, by_position = [analysis.probe_sites(table) for table in _latents()], []
+    by_position = [analysis.probe_positions(table, probe) for table, probe in zip(_latents(), _probes(), strict=True)]
     return figures.probe_overview(_probes(), by_site, by_position)
 
 
@@ -102,13 +102,13 @@ def _reconstruction() -> Any:
 
 
 def _trajectories() -> Any:
-    paths = [analysis.read_trajectory(one, probe, 4) for one, probe in zip(_latents(), _probes(), strict=True)]
+    paths = [analysis.read_trajectory(table, probe, 4) for table, probe in zip(_latents(), _probes(), strict=True)]
     return figures.trajectories(_latents(), paths, 3)
 
 
 def _prediction() -> Any:
-    one = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
-    return figures.prediction_bars(dict.fromkeys(NAMES, one))
+    shown = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
+    return figures.prediction_bars(dict.fromkeys(NAMES, shown))
 
 
 def _curves() -> Any:
@@ -122,7 +122,7 @@ def _training() -> Any:
 
 
 def _clouds_over_training() -> Any:
-    start, end = (analysis.project(one, "pca") for one in _latents())
+    start, end = (analysis.project(table, "pca") for table in _latents())
     planes = {0: start, 200: "not there", 400: analysis.aligned([start, end])[1]}
     return figures.clouds_over_training(dict.fromkeys(NAMES, planes), _latents()[0], step=400)
 
@@ -147,7 +147,7 @@ def _maps() -> Any:
 def _string() -> Any:
     checkpoint, _, probe = _shipped()
     reading, original = (read_string([checkpoint] * 2, text, labels=NAMES) for text in ("abcab", "abbab"))
-    paths = [{label: one.path(label, [probe]) for label in NAMES} for one in (reading, original)]
+    paths = [{label: item.path(label, [probe]) for label in NAMES} for item in (reading, original)]
     return figures.string_figure(reading, 3, original=original, paths=paths[0], original_paths=paths[1])
 
 
@@ -225,8 +225,8 @@ def test_plotly_knows_every_entry(name: str) -> None:
 def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
     code = "from tests.figures.test_every_figure import CASES, digest\nfor name in CASES: print(name, digest(name))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert dict(line.split() for line in found.stdout.splitlines()) == {name: digest(name) for name in CASES}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert dict(line.split() for line in result.stdout.splitlines()) == {name: digest(name) for name in CASES}
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in PLANES])
@@ -254,8 +254,8 @@ def test_models_are_told_apart_without_colour(name: str) -> None:
         if trace.name and trace.type in ("bar", "scatter") and trace.name in NAMES:
             views.setdefault((trace.xaxis, trace.yaxis), {}).setdefault(trace.name, set()).add(look(trace))
     for its in views.values():
-        for one, other in itertools.combinations(its.values(), 2):
-            assert not one & other
+        for item, other in itertools.combinations(its.values(), 2):
+            assert not item & other
 
 
 def lab(color: str, blindness: str) -> np.ndarray:
@@ -271,8 +271,8 @@ def lab(color: str, blindness: str) -> np.ndarray:
 @pytest.mark.parametrize("palette", [CATEGORICAL[:DISTINCT], tuple(themes.MODELS.values())[:2]])
 def test_colours_differ_to_the_colour_blind(blindness: str, palette: tuple[str, ...]) -> None:
     places = [lab(color, blindness) for color in palette]
-    for one, other in itertools.combinations(places, 2):
-        assert np.linalg.norm(one - other) >= LEAST_DISTANCE
+    for item, other in itertools.combinations(places, 2):
+        assert np.linalg.norm(item - other) >= LEAST_DISTANCE
 
 
 @pytest.mark.parametrize("n", range(2, DISTINCT + 1))

@@ -39,7 +39,7 @@ def test_a_page_works_offline_and_says_where_it_came_from(tmp_path: Path, figure
     assert model["weights_sha256"] == latents.uns["nextlat_viz"]["weights_sha256"]
     assert model["world"]["name"] == "rrxor"
     assert {"python", "plotly", "numpy"} <= set(note["versions"])
-    assert sorted(one.name for one in path.parent.iterdir()) == ["a.html", "a.html.json"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["a.html", "a.html.json"]
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_a_picture(tmp_path: Path, figure: go.Figure) -> None:
     assert data.startswith(b"\x89PNG")
     assert struct.unpack(">II", data[16:24]) == (600, 400)
     assert json.loads((tmp_path / "a.png.json").read_text())["figure"] == "a.png"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.png", "a.png.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "a.png.json"]
 
 
 def test_an_unknown_ending(tmp_path: Path, figure: go.Figure) -> None:
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path, figure: go.Figure) -> None:
     (tmp_path / "file").write_text("here first")
     with pytest.raises(OSError, match=r"cannot write .* Choose a folder you can write to"):
         figures.write_figure(figure, tmp_path / "file" / "a.html")
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "here first"
 
 
@@ -77,7 +77,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path: Path, figure: go.Figure, m
     monkeypatch.setattr("kaleido.calc_fig_sync", broken)
     with pytest.raises(MemoryError):
         figures.write_figure(figure, tmp_path / "a.png")
-    assert [one.name for one in tmp_path.iterdir()] == ["a.png"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"before"
 
 

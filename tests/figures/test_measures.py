@@ -34,17 +34,17 @@ def found(settings: dict[str, tuple[object, ...]]) -> Measure:
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("theme", ["auto", "light", "dark"])
 def test_every_run_and_the_means_are_there(settings: dict[str, tuple[object, ...]], theme: str) -> None:
-    one = found(settings)
-    figure = one.plot(theme=theme)
+    first = found(settings)
+    figure = first.plot(theme=theme)
     views = 3 if "kind" in settings else 1
     roles = [trace.meta["role"] for trace in figure.data]
     assert roles.count("run") == 3 * views
     assert roles.count("mean") == 2 * views
     drawn = [value for trace in figure.data if trace.meta["role"] == "run" for value in trace.y]
-    assert sorted(drawn) == sorted(one.table["value"])
+    assert sorted(drawn) == sorted(first.table["value"])
     assert len(figure.layout.shapes) == views
     assert figure.layout.yaxis.title.text == "share"
-    assert measure_figure(one, theme=theme).to_json() == figure.to_json()
+    assert measure_figure(first, theme=theme).to_json() == figure.to_json()
 
 
 def test_objectives_differ_in_symbol_and_dash() -> None:

@@ -25,8 +25,8 @@ def result(world: Any) -> MapReconstruction:
 
 
 def part(figure: Any, role: str) -> Any:
-    (found,) = [trace for trace in figure.data if (trace.meta or {}).get("role") == role]
-    return found
+    (output,) = [trace for trace in figure.data if (trace.meta or {}).get("role") == role]
+    return output
 
 
 def lines(trace: Any) -> list[tuple[float, ...]]:

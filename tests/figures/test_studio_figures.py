@@ -59,9 +59,9 @@ def reading(latents: AnnData, belief: ProbeResult) -> ReadOut:
 @pytest.fixture(scope="module")
 def drawn(ahead: LookAhead, edited: Injection, reading: ReadOut) -> dict[str, Callable[..., Any]]:
     """Every figure of two models of these names."""
-    one = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
+    shown = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
     return {
-        "prediction": lambda names, **o: prediction_bars(dict.fromkeys(names, one), **o),
+        "prediction": lambda names, **o: prediction_bars(dict.fromkeys(names, shown), **o),
         "lookahead": lambda names, **o: look_ahead_path(dict.fromkeys(names, (ahead, plane)), **o),
         "readout": lambda names, **o: read_out_figure(dict.fromkeys(names, reading), **o),
         "injection": lambda names, **o: injection_figure(dict.fromkeys(names, edited), **o),
@@ -112,11 +112,11 @@ def test_models_differ_without_colour(drawn: dict[str, Callable[..., Any]], kind
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_stay_text(drawn: dict[str, Callable[..., Any]], kind: str) -> None:
-    said = drawn[kind]([HOSTILE, "NextLat"]).to_json()
-    assert "<b onclick" not in said
-    assert "\\u003cb onclick" not in said
-    assert "yyyyyyyyyyyyyyyyyyyyyyyyy" not in said
-    assert "&lt;b onclick" in said
+    text = drawn[kind]([HOSTILE, "NextLat"]).to_json()
+    assert "<b onclick" not in text
+    assert "\\u003cb onclick" not in text
+    assert "yyyyyyyyyyyyyyyyyyyyyyyyy" not in text
+    assert "&lt;b onclick" in text
 
 
 def test_tokens_and_states_stay_text(edited: Injection, ahead: LookAhead, reading: ReadOut) -> None:
@@ -129,10 +129,10 @@ def test_tokens_and_states_stay_text(edited: Injection, ahead: LookAhead, readin
         look_ahead_path({"x": (replace(ahead, tokens=(HOSTILE,) * 5), plane)}, axes=("<i>t", "y")),
         read_out_figure({"x": read}),
     ):
-        said = figure.to_json()
-        assert "onclick=x>" not in said.replace("\\u003e", ">")
-        assert "<i>t" not in said.replace("\\u003c", "<").replace("\\u003e", ">")
-        assert "y" * 80 not in said
+        text = figure.to_json()
+        assert "onclick=x>" not in text.replace("\\u003e", ">")
+        assert "<i>t" not in text.replace("\\u003c", "<").replace("\\u003e", ">")
+        assert "y" * 80 not in text
         assert "\u202e" not in figure.to_json()
         assert "\\u202e" not in figure.to_json()
 
@@ -142,8 +142,8 @@ def test_bars_of_a_prediction() -> None:
     exact = np.zeros(100)
     exact[[7, 90]] = 0.5
     names = tuple(f"t{i}" for i in range(100))
-    one = Prediction(names, probs, exact, "x", 1, 3)
-    figure = prediction_bars({"next-token": one, "NextLat": replace(one, model=exact)}, most=10)
+    shown = Prediction(names, probs, exact, "x", 1, 3)
+    figure = prediction_bars({"next-token": shown, "NextLat": replace(shown, model=exact)}, most=10)
     first, *models = figure.data
     assert [trace.name for trace in figure.data] == ["exact", "next-token", "NextLat"]
     assert {"t7", "t90"} <= set(first.text)
@@ -152,20 +152,20 @@ def test_bars_of_a_prediction() -> None:
     assert models[1].marker.color == themes.MODELS["nextlat"]
     assert "(90 less likely omitted)" in figure.layout.xaxis.title.text
     assert "NextLat 0.0000 nats" in figure.layout.annotations[0].text
-    sure = prediction_bars({"NextLat": replace(one, model=exact)})
+    sure = prediction_bars({"NextLat": replace(shown, model=exact)})
     assert list(sure.layout.xaxis.ticktext) == ["t7", "t90"]
-    blind = prediction_bars({"NextLat": replace(one, exact=None)})
+    blind = prediction_bars({"NextLat": replace(shown, exact=None)})
     assert [trace.meta["role"] for trace in blind.data] == ["model"]
     assert "KL" not in blind.layout.annotations[0].text
 
 
 def test_predictions_that_do_not_go_together() -> None:
-    one = Prediction(("a", "b"), np.array([0.25, 0.75]), None, "x", 1, 3)
+    shown = Prediction(("a", "b"), np.array([0.25, 0.75]), None, "x", 1, 3)
     with pytest.raises(ValueError, match="predictions is empty"):
         prediction_bars({})
-    for other in (replace(one, position=4), replace(one, vocabulary=("a", "c"))):
+    for other in (replace(shown, position=4), replace(shown, vocabulary=("a", "c"))):
         with pytest.raises(ValueError, match="one episode and position"):
-            prediction_bars({"x": one, "y": other})
+            prediction_bars({"x": shown, "y": other})
 
 
 def test_the_ghost_path(ahead: LookAhead) -> None:
@@ -191,10 +191,10 @@ def test_a_reading_beside_the_truth(latents: AnnData, reading: ReadOut) -> None:
     figure = read_out_figure({"NextLat": reading})
     np.testing.assert_allclose(figure.data[0].y, reading.truth, atol=1e-6)
     np.testing.assert_allclose(figure.data[1].y, reading.read, atol=1e-6)
-    said = figure.layout.annotations[0].text
-    assert f"NextLat: held-out R² {reading.probe.score:.2f}, shuffled" in said
-    assert "untrained" in said
-    assert ("training episode of the probe" in said) == (not reading.held_out)
+    text = figure.layout.annotations[0].text
+    assert f"NextLat: held-out R² {reading.probe.score:.2f}, shuffled" in text
+    assert "untrained" in text
+    assert ("training episode of the probe" in text) == (not reading.held_out)
     state = read_out(latents, probe(latents, "state", n_bootstrap=10), ROW)
     classes = read_out_figure({"NextLat": state}, most=2)
     assert "chance" in classes.layout.annotations[0].text

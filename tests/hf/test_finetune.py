@@ -130,7 +130,7 @@ def test_losses_are_those_of_the_paper() -> None:
     lengths = [10, 4, 10, 7, 2]
     model = PostHoc(Pretrained(build("llama")), 3, 0.5, 2.0, psi_width=8, full=True)
     torch.nn.init.normal_(model.psi.layers[-1].weight)
-    found = model(Batch.from_episodes(Episodes(TOKENS[:5], length=np.array(lengths))))
+    result = model(Batch.from_episodes(Episodes(TOKENS[:5], length=np.array(lengths))))
     head = model.backbone.module.lm_head
     next_token, next_h, kl = [], [], []
     for row, n in zip(torch.from_numpy(TOKENS[:5]), lengths, strict=True):
@@ -148,8 +148,8 @@ def test_losses_are_those_of_the_paper() -> None:
                     kl.append((p.exp() * (p - q)).sum())
     expected = {"next_token": next_token, "next_h": next_h, "kl": kl}
     means = {name: torch.stack(values).mean().item() for name, values in expected.items()}
-    assert {name: found[name].item() for name in means} == pytest.approx(means, rel=1e-4)
-    assert found["loss"].item() == pytest.approx(
+    assert {name: result[name].item() for name in means} == pytest.approx(means, rel=1e-4)
+    assert result["loss"].item() == pytest.approx(
         means["next_token"] + 0.5 * means["next_h"] + 2 * means["kl"], rel=1e-4
     )
 
@@ -325,9 +325,11 @@ def test_drafts_of_some_tokens_leave_the_output_as_it_is(tmp_path: Path) -> None
     drafted = speculative_generate(tuned, TOKENS[:4, :3], 6, draft=3)
     assert (drafted.tokens == expected.tokens).all()
     rows = np.tile(TOKENS[0, :2], (4_000, 1))
-    made = speculative_generate(tuned, rows, 2, draft=2, temperature=1.0, seed=0, stop=())
+    generated = speculative_generate(tuned, rows, 2, draft=2, temperature=1.0, seed=0, stop=())
     plain = generate(tuned, rows, 2, temperature=1.0, seed=1, stop=())
-    shares = [np.bincount(out.continuation @ [VOCABULARY, 1], minlength=VOCABULARY**2) / 4_000 for out in (made, plain)]
+    shares = [
+        np.bincount(out.continuation @ [VOCABULARY, 1], minlength=VOCABULARY**2) / 4_000 for out in (generated, plain)
+    ]
     np.testing.assert_allclose(*shares, atol=0.03)
 
 
@@ -335,9 +337,9 @@ def test_rollout_is_psi_again_and_again(tmp_path: Path) -> None:
     tuned = finetune(build("gpt2"), TOKENS, horizon=2, psi_width=5, out=tmp_path, **QUICK)
     states = tuned.states(torch.from_numpy(TOKENS[:3]))
     rolled = tuned.rollout(states["hidden"][:, 0], torch.from_numpy(TOKENS[:3, 1:4]))
-    one = tuned.predict(states["hidden"][:, 0], states["embed"][:, 1])
-    torch.testing.assert_close(rolled[:, 0], one)
-    torch.testing.assert_close(rolled[:, 1], tuned.predict(one, states["embed"][:, 2]))
+    first = tuned.predict(states["hidden"][:, 0], states["embed"][:, 1])
+    torch.testing.assert_close(rolled[:, 0], first)
+    torch.testing.assert_close(rolled[:, 1], tuned.predict(first, states["embed"][:, 2]))
     assert rolled.shape == (3, 3, DIM)
     assert tuned.rollout(states["hidden"][:, 0], torch.zeros(3, 0, dtype=torch.long)).shape == (3, 0, DIM)
 
@@ -667,14 +669,14 @@ def test_the_default_device_does_not_matter(tmp_path: Path) -> None:
 def test_a_fine_tuned_model_goes_where_a_checkpoint_goes(kind: str, tmp_path: Path) -> None:
     tuned = finetune(build(kind), TOKENS, out=tmp_path, **QUICK)
     prompts = [[0, 1, 2], [1], [2, 2, 0, 1, 1]]
-    made = generate(tuned, prompts, 8, stop=())
-    for row, prompt in zip(made.tokens, prompts, strict=True):
+    generated = generate(tuned, prompts, 8, stop=())
+    for row, prompt in zip(generated.tokens, prompts, strict=True):
         tokens = list(prompt)
         for _ in range(8):
             tokens.append(int(tuned.model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
         assert row[: len(tokens)].tolist() == tokens
     drafted = speculative_generate(f"hf:{tmp_path}", prompts, 8, draft=3, stop=())
-    assert (drafted.tokens == made.tokens).all()
+    assert (drafted.tokens == generated.tokens).all()
     divergence = analysis.rollout_divergence(tuned, steps=2, n=16, progress=False).table
     assert divergence["k"].tolist() == [1, 1, 1, 2, 2, 2]
     latents = extract(f"hf:{tmp_path}", progress=False)

@@ -43,9 +43,9 @@ def test_says_where_it_comes_from(checkpoint: Checkpoint) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
 def test_batch_size_changes_nothing(checkpoint: Checkpoint, batch_size: int) -> None:
     episodes = checkpoint.world.sample(7, 8, seed=1)
-    expected, found = nl.extract(checkpoint, episodes), nl.extract(checkpoint, episodes, batch_size=batch_size)
-    np.testing.assert_allclose(found.X, expected.X, atol=1e-6)
-    assert list(found.obs_names) == list(expected.obs_names)
+    expected, result = nl.extract(checkpoint, episodes), nl.extract(checkpoint, episodes, batch_size=batch_size)
+    np.testing.assert_allclose(result.X, expected.X, atol=1e-6)
+    assert list(result.obs_names) == list(expected.obs_names)
 
 
 def test_padding_changes_nothing(checkpoint: Checkpoint) -> None:
@@ -66,10 +66,10 @@ def test_padding_changes_nothing(checkpoint: Checkpoint) -> None:
 def test_without_episodes_every_model_reads_the_same(
     checkpoint: Checkpoint, make_checkpoint: Callable[..., Checkpoint]
 ) -> None:
-    one, two = nl.extract(checkpoint, sites="hidden"), nl.extract(make_checkpoint("next_token", 1), sites="hidden")
-    assert one.n_obs == 512 * 8
-    assert nl.meta(one)["episodes_sha256"] == nl.meta(two)["episodes_sha256"] == nl.heldout(checkpoint).sha256
-    assert nl.concatenate([one, two]).uns["nextlat_viz"]["same_episodes"]
+    first, two = nl.extract(checkpoint, sites="hidden"), nl.extract(make_checkpoint("next_token", 1), sites="hidden")
+    assert first.n_obs == 512 * 8
+    assert nl.meta(first)["episodes_sha256"] == nl.meta(two)["episodes_sha256"] == nl.heldout(checkpoint).sha256
+    assert nl.concatenate([first, two]).uns["nextlat_viz"]["same_episodes"]
 
 
 @pytest.mark.parametrize("sites", ["block1", ["block1"], ["hidden", "block1"]])

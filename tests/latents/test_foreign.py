@@ -82,12 +82,12 @@ def test_padding_on_either_side_is_no_row(side: str) -> None:
         tokens, mask, truth = shift(tokens), shift(REAL), {"square": shift(TOKENS**2)}
     else:
         mask = REAL.astype(int)
-    found = nl.extract(Reader(), tokens, sites="norm", mask=mask, truth=truth)
-    np.testing.assert_allclose(found.X, whole.X, atol=1e-6)
-    assert list(found.obs_names) == list(whole.obs_names)
-    np.testing.assert_array_equal(nl.column(found, "square"), (TOKENS**2)[REAL])
+    result = nl.extract(Reader(), tokens, sites="norm", mask=mask, truth=truth)
+    np.testing.assert_allclose(result.X, whole.X, atol=1e-6)
+    assert list(result.obs_names) == list(whole.obs_names)
+    np.testing.assert_array_equal(nl.column(result, "square"), (TOKENS**2)[REAL])
     by_length = nl.extract(Reader(), TOKENS, sites="norm", lengths=LENGTHS)
-    np.testing.assert_array_equal(by_length.X, found.X)
+    np.testing.assert_array_equal(by_length.X, result.X)
 
 
 def test_call_runs_models_of_another_signature() -> None:
@@ -176,7 +176,7 @@ def test_a_vocabulary_too_large_to_list_is_that_of_the_tokens_read() -> None:
     tokens = TOKENS * 1000 + 7
     latents = nl.extract(Reader(13_000), tokens, sites="norm")
     np.testing.assert_array_equal(nl.column(latents, "token_id").reshape(9, 6), tokens)
-    assert nl.meta(latents)["vocabulary"] == [str(one) for one in np.unique(tokens)]
+    assert nl.meta(latents)["vocabulary"] == [str(item) for item in np.unique(tokens)]
     np.testing.assert_array_equal(nl.tokens_of(latents), TOKENS)
 
 

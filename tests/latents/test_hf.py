@@ -75,10 +75,10 @@ def test_padding_changes_nothing(kind: str, side: str) -> None:
     roll = 7 - LENGTHS if side == "left" else LENGTHS * 0
     tokens = np.array([np.roll(row, n) for row, n in zip(TOKENS, roll, strict=True)])
     mask = np.array([np.roll(row, n) for row, n in zip(REAL, roll, strict=True)])
-    found = nl.extract(model, tokens, mask=mask, batch_size=9)
+    result = nl.extract(model, tokens, mask=mask, batch_size=9)
     for episode in range(5):
         alone = nl.extract(model, TOKENS[episode : episode + 1, : LENGTHS[episode]])
-        np.testing.assert_allclose(found.X[nl.column(found, "episode") == episode], alone.X, atol=1e-5)
+        np.testing.assert_allclose(result.X[nl.column(result, "episode") == episode], alone.X, atol=1e-5)
 
 
 def test_from_model_to_probe_to_widget(tmp_path: Path) -> None:

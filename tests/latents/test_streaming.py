@@ -51,8 +51,8 @@ def assert_same(a: AnnData, b: AnnData) -> None:
         np.testing.assert_array_equal(nl.column(a, name), nl.column(b, name))
     pd.testing.assert_frame_equal(a.obs, b.obs)
     np.testing.assert_array_equal(nl.tokens_of(a), nl.tokens_of(b))
-    one, two = nl.meta(a), nl.meta(b)
-    assert {key: one[key] for key in one if key != "extraction"} == {k: two[k] for k in two if k != "extraction"}
+    first, two = nl.meta(a), nl.meta(b)
+    assert {key: first[key] for key in first if key != "extraction"} == {k: two[k] for k in two if k != "extraction"}
 
 
 @pytest.mark.parametrize("options", [{}, {"positions": [1, -1]}, {"dtype": "float16"}])

@@ -163,12 +163,12 @@ def test_concatenate_keeps_every_model_apart(latents: AnnData) -> None:
     np.testing.assert_array_equal(nl.tokens_of(both), nl.tokens_of(latents))
     with pytest.raises(LatentsError, match="several models"):
         nl.meta(both)
-    for name, one in {"NextLat": latents, "next-token": other}.items():
+    for name, table in {"NextLat": latents, "next-token": other}.items():
         for part in (nl.select(both, model=name), both[(both.obs["model"] == name).to_numpy()]):
-            np.testing.assert_array_equal(part.X, one.X)
-            np.testing.assert_array_equal(nl.column(part, "belief"), nl.column(one, "belief"))
-            assert nl.meta(part)["weights_sha256"] == nl.meta(one)["weights_sha256"]
-            assert json.loads(nl.meta(part)["card"]) == json.loads(nl.meta(one)["card"])
+            np.testing.assert_array_equal(part.X, table.X)
+            np.testing.assert_array_equal(nl.column(part, "belief"), nl.column(table, "belief"))
+            assert nl.meta(part)["weights_sha256"] == nl.meta(table)["weights_sha256"]
+            assert json.loads(nl.meta(part)["card"]) == json.loads(nl.meta(table)["card"])
     again = nl.concatenate([nl.select(both, model="NextLat"), nl.select(both, model="next-token")], names=["a", "b"])
     assert list(again.obs_names[[0, 30]]) == ["a:e0p1", "b:e0p1"]
 
@@ -180,9 +180,9 @@ def test_concatenate_names_models_of_one_label_by_checkpoint() -> None:
 
 
 def test_concatenate_says_when_episodes_differ() -> None:
-    one, two = (make_latents(n=2, length=3, dim=4, label=f"m{seed}", seed=seed) for seed in (0, 1))
+    first, two = (make_latents(n=2, length=3, dim=4, label=f"m{seed}", seed=seed) for seed in (0, 1))
     with pytest.warns(UserWarning, match="read from different episodes"):
-        both = nl.concatenate([one, two])
+        both = nl.concatenate([first, two])
     with pytest.raises(LatentsError, match="read different episodes"):
         nl.tokens_of(both)
     np.testing.assert_array_equal(nl.tokens_of(nl.select(both, model="m1")), nl.tokens_of(two))

@@ -44,8 +44,8 @@ def test_a_row_per_board_and_step(model, boards):
     assert nl.sites(table) == ["z", "hidden"]
     expected = states(model, boards, 3).mean(axis=3)
     for site, values in zip(["z", "y"], expected.swapaxes(0, 1), strict=True):
-        found = nl.site(table, site).reshape(6, 3, 16)
-        np.testing.assert_allclose(found, values.swapaxes(0, 1), atol=1e-5)
+        result = nl.site(table, site).reshape(6, 3, 16)
+        np.testing.assert_allclose(result, values.swapaxes(0, 1), atol=1e-5)
     assert table.obs["episode"].tolist() == np.repeat(np.arange(6), 3).tolist()
     assert table.obs["position"].tolist() == [1, 2, 3] * 6
     assert table.obs["trained"].tolist() == ["yes", "yes", "no"] * 6

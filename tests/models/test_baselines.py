@@ -190,9 +190,9 @@ def test_the_next_token_law_of_a_belief_state_transformer_is_that_of_the_empty_s
 @pytest.mark.parametrize("objective", [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
 def test_the_same_seed_starts_every_objective_from_the_same_backbone(objective):
     world, config = nlv.worlds.get("z1r"), TrainConfig(layers=1)
-    one, other = build_model(objective, config, world, 3), build_model("next_token", config, world, 3)
+    first, other = build_model(objective, config, world, 3), build_model("next_token", config, world, 3)
     for (name, mine), (_, theirs) in zip(
-        one.backbone.named_parameters(), other.backbone.named_parameters(), strict=True
+        first.backbone.named_parameters(), other.backbone.named_parameters(), strict=True
     ):
         assert torch.equal(mine, theirs), name
 

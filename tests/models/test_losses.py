@@ -20,9 +20,9 @@ def losses_and_gradients(name, batch, monkeypatch, most=1 << 25, gathers=True):
     with monkeypatch.context() as patch:
         patch.setattr(losses, "MOST_LOGITS", most)
         patch.setattr(torch.compiler, "is_compiling", lambda: not gathers)
-        found = objective(batch)
-        found["loss"].backward()
-    return found, {key: parameter.grad for key, parameter in objective.named_parameters()}
+        result = objective(batch)
+        result["loss"].backward()
+    return result, {key: parameter.grad for key, parameter in objective.named_parameters()}
 
 
 @pytest.mark.parametrize("how", [{"most": 28}, {"gathers": False}, {"most": 28, "gathers": False}], ids=str)
@@ -31,8 +31,8 @@ def losses_and_gradients(name, batch, monkeypatch, most=1 << 25, gathers=True):
 def test_pieces_and_rows_change_nothing(name, case, how, monkeypatch):
     batch = make_batch(**BATCHES[case])
     expected, gradients = losses_and_gradients(name, batch, monkeypatch)
-    found, its = losses_and_gradients(name, batch, monkeypatch, **how)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    result, its = losses_and_gradients(name, batch, monkeypatch, **how)
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(its, gradients, rtol=1e-5, atol=1e-6)
 
 

@@ -112,13 +112,13 @@ def test_every_step_is_the_literal_one(name):
     following: Batch | None = batch
     while following is not None:
         ours.zero_grad(), theirs.zero_grad()
-        found = ours(following)
+        result = ours(following)
         x = puzzle(theirs.backbone, batch.inputs)
         y, z = recursion(theirs.backbone, x, y.detach(), z.detach(), n=2, cycles=3)
-        compare(ours, theirs, found["loss"], losses(theirs, y, following))
-        torch.testing.assert_close(found["carried"], torch.stack([y, z]), rtol=1e-9, atol=1e-12)
-        assert not found["carried"].requires_grad
-        last, following = following, ours.following(following, found)
+        compare(ours, theirs, result["loss"], losses(theirs, y, following))
+        torch.testing.assert_close(result["carried"], torch.stack([y, z]), rtol=1e-9, atol=1e-12)
+        assert not result["carried"].requires_grad
+        last, following = following, ours.following(following, result)
     assert last.step == 2
 
 
@@ -130,9 +130,9 @@ def test_the_baselines_have_a_gradient_through_every_step(name, steps):
     y = z = torch.zeros_like(x)
     for _ in range(steps):
         y, z = recursion(theirs.backbone, x, y, z, n=2, cycles=1)
-    found = ours(batch)
-    compare(ours, theirs, found["loss"], losses(theirs, y, batch))
-    assert ours.following(batch, found) is None
+    result = ours(batch)
+    compare(ours, theirs, result["loss"], losses(theirs, y, batch))
+    assert ours.following(batch, result) is None
 
 
 @pytest.mark.parametrize("name", ["trm", "dis", "one_pass", "equal_depth"])
@@ -157,14 +157,14 @@ def test_the_published_ratio_of_forward_passes():
 
 def test_a_puzzle_that_halts_takes_no_further_steps():
     objective, batch = make("trm", **SHORT), puzzles()
-    found = objective(batch)
-    found["halted"] = torch.tensor([True, False, True, False])
-    later = objective.following(batch, found)
+    result = objective(batch)
+    result["halted"] = torch.tensor([True, False, True, False])
+    later = objective.following(batch, result)
     assert torch.equal(later.inputs, batch.inputs[[1, 3]])
     assert torch.equal(later.targets, batch.targets[[1, 3]])
-    assert torch.equal(later.carried, found["carried"][:, [1, 3]])
+    assert torch.equal(later.carried, result["carried"][:, [1, 3]])
     assert later.step == 1
-    assert objective.following(batch, found | {"halted": torch.ones(4, dtype=torch.bool)}) is None
+    assert objective.following(batch, result | {"halted": torch.ones(4, dtype=torch.bool)}) is None
     objective.halt.bias.data.fill_(100.0)
     assert objective(batch)["halted"].all()
 

@@ -111,9 +111,9 @@ def test_one_step_has_their_losses_and_gradients(ours, tokens):
     wrapper = theirs(ours, 1)
     total, losses = wrapper(tokens, return_loss_breakdown=True)
     expected = [losses.ce, losses.next_latent, losses.kl]
-    found = terms(ours, tokens)
-    torch.testing.assert_close(list(found), expected, **CLOSE)
-    sum(found).backward()
+    result = terms(ours, tokens)
+    torch.testing.assert_close(list(result), expected, **CLOSE)
+    sum(result).backward()
     total.backward()
     pairs = [(ours.backbone.head.weight, wrapper.net.to_logits.weight)]
     layers = wrapper.net.attn_layers.layers

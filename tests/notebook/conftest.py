@@ -112,7 +112,7 @@ def traces(plot: Any, role: str) -> list[int]:
 def living_plots() -> int:
     gc.collect()
     # isinstance would ask lazy modules for their class, which imports what they stand for.
-    return sum(issubclass(type(one), Plot) for one in gc.get_objects())
+    return sum(issubclass(type(item), Plot) for item in gc.get_objects())
 
 
 def labelled(widget: Any) -> dict[str, Any]:

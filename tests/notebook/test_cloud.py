@@ -27,7 +27,7 @@ def heard() -> list[Any]:
 
 @pytest.fixture
 def cloud(heard: list[Any]) -> Iterator[Cloud]:
-    made = Cloud(
+    result = Cloud(
         PLACES,
         np.arange(N) % 2,
         RED_BLUE,
@@ -35,8 +35,8 @@ def cloud(heard: list[Any]) -> Iterator[Cloud]:
         on_select=lambda rows: heard.append(rows.tolist()),
         on_click=heard.append,
     )
-    yield made
-    made.close()
+    yield result
+    result.close()
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def sent(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     def note(message: Any, buffers: Any = None) -> None:
         if message.get("method") == "update":
             paths = [path[0] for path in message["buffer_paths"]]
-            sizes = dict(zip(paths, [memoryview(one).nbytes for one in buffers or []], strict=True))
+            sizes = dict(zip(paths, [memoryview(buffer).nbytes for buffer in buffers or []], strict=True))
             messages.append(dict.fromkeys(message["state"], 0) | sizes)
         else:
             messages.append(message["content"])
@@ -295,9 +295,9 @@ def test_every_column_can_be_painted(rrxor: list[AnnData]) -> None:
     latents = rrxor[0]
     cloud = latent_cloud(latents, np.asarray(latents.X[:, :2]))
     for name in color_options(latents).values():
-        found = paint(latents, name)
-        cloud.recolor(**found)
-        assert set(found["key"].values()) <= set(found["palette"]) or name == "belief"
+        result = paint(latents, name)
+        cloud.recolor(**result)
+        assert set(result["key"].values()) <= set(result["palette"]) or name == "belief"
     ends = paint(latents, "position")["key"]
     assert list(ends) == ["position 1", "8"]
     assert len(set(ends.values())) == 2
@@ -306,7 +306,7 @@ def test_every_column_can_be_painted(rrxor: list[AnnData]) -> None:
 
 def test_names_of_states_stay_text_in_the_key(rrxor: list[AnnData]) -> None:
     latents = rrxor[0].copy()
-    names = {one: f"<b>{one}</b> & $x$" for one in latents.obs["state"].cat.categories}
+    names = {table: f"<b>{table}</b> & $x$" for table in latents.obs["state"].cat.categories}
     latents.obs["state"] = latents.obs["state"].cat.rename_categories(names)
     assert set(paint(latents, "state")["key"]) == set(names.values())
 

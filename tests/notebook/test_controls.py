@@ -247,7 +247,7 @@ def pair() -> ViewState:
 
 def test_shipped_checkpoints_bring_their_controls(pair: ViewState) -> None:
     lab = ProbeLab(state=pair)
-    assert all(one.untrained is not None and max(one.shuffled, one.untrained) < one.score for one in lab.results)
+    assert all(item.untrained is not None and max(item.shuffled, item.untrained) < item.score for item in lab.results)
     lab.close()
 
 
@@ -274,11 +274,11 @@ def test_closed_widgets_leave_nothing(rrxor: list[AnnData]) -> None:
     before = living_plots()
     ghosts = []
     for view in [LatentExplorer, ProbeLab, TrajectoryCompare] * 5:
-        one = view(state=state)
-        ghosts += [weakref.ref(one.plot), weakref.ref(one)]
-        one.close()
-        one.close()
-        del one
+        first = view(state=state)
+        ghosts += [weakref.ref(first.plot), weakref.ref(first)]
+        first.close()
+        first.close()
+        del first
     assert living_plots() == before
     assert not [ghost for ghost in ghosts if ghost() is not None]
     # Only the state watches itself.
@@ -298,11 +298,11 @@ def test_close_closes_every_control(state: ViewState) -> None:
         cloud,
         partial(nlv.EpisodeStepper, world, world.sample(1, 6, seed=0)),
     ):
-        one = make()
+        first = make()
         # Shown once, as a page does: the page asks for the layout.
-        one.get_state()
+        first.get_state()
         assert set(_instances) - before
-        one.close()
+        first.close()
     assert set(_instances) == before
 
 

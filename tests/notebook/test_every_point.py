@@ -22,9 +22,9 @@ FEW = 10 * LENGTH
 @pytest.fixture
 def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
     """A studio of which a figure shows a part."""
-    made = Studio(state=ViewState(*rrxor, max_points=FEW))
-    yield made
-    made.close()
+    widget = Studio(state=ViewState(*rrxor, max_points=FEW))
+    yield widget
+    widget.close()
 
 
 @pytest.fixture
@@ -50,16 +50,16 @@ def test_a_part_is_drawn_as_a_figure_until_all_are_asked_for(opened: Studio) -> 
 
 
 def test_where_a_figure_shows_all_there_is_no_choice(rrxor: list[AnnData]) -> None:
-    made = Studio(*rrxor)
-    assert made.panels["space"].points.layout.display == "none"
-    made.close()
+    widget = Studio(*rrxor)
+    assert widget.panels["space"].points.layout.display == "none"
+    widget.close()
 
 
 def test_very_many_rows_are_all_drawn(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nextlat_viz.notebook.panels.space._MANY", N * LENGTH - 1)
-    made = Studio(state=ViewState(*rrxor, max_points=FEW))
-    assert len(made.panels["space"].clouds) == 2
-    made.close()
+    widget = Studio(state=ViewState(*rrxor, max_points=FEW))
+    assert len(widget.panels["space"].clouds) == 2
+    widget.close()
 
 
 def test_the_cursor_and_the_selection_are_every_clouds(opened: Studio, clouds: list[Cloud]) -> None:
@@ -109,13 +109,13 @@ def test_another_world_of_as_many_rows_is_not_taken_for_the_same(
     rrxor: list[AnnData], mess3: list[AnnData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nextlat_viz.notebook.panels.space._MANY", N * LENGTH - 1)
-    made = Studio(state=ViewState({"rrxor": rrxor, "mess3": mess3}, max_points=FEW))
-    before = made.panels["space"].clouds
-    made.state.world = "mess3"
-    after = made.panels["space"].clouds
+    widget = Studio(state=ViewState({"rrxor": rrxor, "mess3": mess3}, max_points=FEW))
+    before = widget.panels["space"].clouds
+    widget.state.world = "mess3"
+    after = widget.panels["space"].clouds
     assert not set(before) & set(after)
     assert after[0]._labels(0).endswith(f"true state {mess3[0].obs['state'].iloc[0]}")
-    made.close()
+    widget.close()
 
 
 def test_a_layer_and_a_colour_at_once_are_both_seen(opened: Studio, clouds: list[Cloud]) -> None:
@@ -139,7 +139,7 @@ def test_every_view_has_its_places(opened: Studio, clouds: list[Cloud]) -> None:
     space.view.value = "pca"
     assert np.allclose(clouds[0].positions[:FEW, 0], space.plot.data[0].x, atol=1e-4)
     space.view.value = "belief"
-    belief = next(one for one in space.plot.data if (one.meta or {}).get("role") == "points")
+    belief = next(trace for trace in space.plot.data if (trace.meta or {}).get("role") == "points")
     assert np.allclose(clouds[0].positions[:FEW, 0], belief.x, atol=1e-4)
     assert ": R²" in clouds[0].title
     assert "shuffled" in clouds[0].title
@@ -148,8 +148,8 @@ def test_every_view_has_its_places(opened: Studio, clouds: list[Cloud]) -> None:
 
 def test_a_umap_is_of_the_rows_it_was_made_of(rrxor: list[AnnData], umaps: list[FakeUmap]) -> None:
     async def run() -> None:
-        made = Studio(state=ViewState(*rrxor, max_points=FEW))
-        space = made.panels["space"]
+        widget = Studio(state=ViewState(*rrxor, max_points=FEW))
+        space = widget.panels["space"]
         space.points.value = True
         space.view.value = "umap"
         assert space.clouds == []
@@ -160,12 +160,12 @@ def test_a_umap_is_of_the_rows_it_was_made_of(rrxor: list[AnnData], umaps: list[
         await until(lambda: len(space.clouds) == 2)
         first, second = space.clouds
         assert len(first.positions) == len(second.positions) == FEW
-        made.state.select([0, FEW + 3])
-        made.state.go_to(N - 1, 2)
-        made.state.loop.flush()
+        widget.state.select([0, FEW + 3])
+        widget.state.go_to(N - 1, 2)
+        widget.state.loop.flush()
         assert first.selection.tolist() == [0]
         assert first.cursor == []
-        made.close()
+        widget.close()
 
     asyncio.run(run())
 

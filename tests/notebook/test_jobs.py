@@ -70,8 +70,8 @@ def test_threads_wait_for_the_one_that_computes_their_key_only() -> None:
         assert open_.wait(60)
         return object()
 
-    found: list[object] = []
-    threads = [threading.Thread(target=lambda: found.append(results.get("slow", slow))) for _ in range(8)]
+    result: list[object] = []
+    threads = [threading.Thread(target=lambda: result.append(results.get("slow", slow))) for _ in range(8)]
     for thread in threads:
         thread.start()
     assert results.get("quick", lambda: 3) == 3
@@ -80,8 +80,8 @@ def test_threads_wait_for_the_one_that_computes_their_key_only() -> None:
     for thread in threads:
         thread.join(60)
     assert len(calls) == 1
-    assert len(found) == 8
-    assert len(set(map(id, found))) == 1
+    assert len(result) == 8
+    assert len(set(map(id, result))) == 1
 
 
 def test_a_failed_computation_is_tried_again() -> None:
@@ -92,21 +92,21 @@ def test_a_failed_computation_is_tried_again() -> None:
 
 
 def test_a_scene_read_by_threads_fits_each_probe_once(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene([Source(one) for one in rrxor], None, 1_000)
+    scene = Scene([Source(table) for table in rrxor], None, 1_000)
     fit, fits = Source.untrained, []
     monkeypatch.setattr(Source, "untrained", lambda self: fits.append(time.sleep(0.05)) or fit(self))
-    found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(scene.probe(0, "belief", "hidden"))) for _ in range(4)]
+    result: list[Any] = []
+    threads = [threading.Thread(target=lambda: result.append(scene.probe(0, "belief", "hidden"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     assert len(fits) == 1
-    assert len(set(map(id, found))) == 1
+    assert len(set(map(id, result))) == 1
 
 
 def test_only_the_latest_trajectories_are_kept(rrxor: list[AnnData]) -> None:
-    scene = Scene([Source(one) for one in rrxor], None, 1_000)
+    scene = Scene([Source(table) for table in rrxor], None, 1_000)
     for episode in scene.episodes.tolist():
         for model in range(2):
             scene.path(model, "hidden", episode)
@@ -357,31 +357,31 @@ def test_a_step_is_extracted_in_the_background_then_shown(state: ViewState, monk
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
-        made = Studio(state=state)
-        await until(lambda: made.panels["knows"].drawn and made.status.cancel.layout.visibility == "hidden")
-        slider, last = labelled(made)["Training step"], state.steps[-1]
+        opened = Studio(state=state)
+        await until(lambda: opened.panels["knows"].drawn and opened.status.cancel.layout.visibility == "hidden")
+        slider, last = labelled(opened)["Training step"], state.steps[-1]
         slider.value = 200
         # The control shows where the views are, which is where it was.
         assert (state.step, slider.label) == (None, f"{last:,}")
-        await until(lambda: "Extracting next-token at step 200 … 1 of 2" in made.status.text.value)
-        assert made.status.cancel.layout.visibility is None
+        await until(lambda: "Extracting next-token at step 200 … 1 of 2" in opened.status.text.value)
+        assert opened.status.cancel.layout.visibility is None
         state.position = 5
-        await until(lambda: "after position 5" in made.panels["knows"].about.value)
+        await until(lambda: "after position 5" in opened.panels["knows"].about.value)
         slow.gate.go.release()
-        await until(lambda: made.status.bar.value == 0.125)
+        await until(lambda: opened.status.bar.value == 0.125)
         for _ in range(7):
             slow.gate.go.release()
         await until(lambda: state.step == 200)
         assert (slider.value, len(slow.threads)) == (200, 2)
         assert threading.main_thread() not in slow.threads
-        assert made.panels["space"]._alert.value == made.status._alert.value == ""
-        await until(lambda: made.status.text.value.endswith('"></span>'))
+        assert opened.panels["space"]._alert.value == opened.status._alert.value == ""
+        await until(lambda: opened.status.text.value.endswith('"></span>'))
         # What is there already is gone to at results.
         slider.value = "none"
         assert state.step is None
         slider.value = 200
         assert state.step == 200
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
@@ -390,22 +390,22 @@ def test_a_cancelled_step_leaves_everything_where_it_was(state: ViewState, monke
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
-        made = Studio(state=state)
+        opened = Studio(state=state)
         await until(lambda: state.jobs.running is None)
-        slider = labelled(made)["Training step"]
+        slider = labelled(opened)["Training step"]
         slider.value = 200
         await until(slow.gate.begun.is_set)
-        made.status.cancel.click()
-        assert "Cancelled. Stopping after this step" in made.status.text.value
+        opened.status.cancel.click()
+        assert "Cancelled. Stopping after this step" in opened.status.text.value
         slow.gate.go.release()
         await until(lambda: state.jobs.running is None)
         assert (state.step, slider.value, slow.gate.pieces) == (None, "none", 1)
-        assert "Going to step 200 was cancelled: choose it again" in made.status.text.value
+        assert "Going to step 200 was cancelled: choose it again" in opened.status.text.value
         slider.value = 200
         for _ in range(8):
             slow.gate.go.release()
         await until(lambda: state.step == 200)
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
@@ -414,10 +414,10 @@ def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pyte
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
-        made = Studio(state=state)
+        opened = Studio(state=state)
         await until(lambda: state.jobs.running is None)
         first, second = state.steps[1:3]
-        slider = labelled(made)["Training step"]
+        slider = labelled(opened)["Training step"]
         slider.value = first
         await until(slow.gate.begun.is_set)
         slider.value = second
@@ -434,7 +434,7 @@ def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pyte
             slow.gate.go.release()
         await until(lambda: state.jobs.running is None)
         assert state.step is None
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
@@ -444,17 +444,17 @@ def test_a_failed_extraction_is_shown_and_can_be_tried_again(state: ViewState, m
         raise RuntimeError("no <memory>")
 
     async def run() -> None:
-        made = Studio(state=state)
+        opened = Studio(state=state)
         await until(lambda: state.jobs.running is None)
         with monkeypatch.context() as patch:
             patch.setattr(Source, "_extract", broken)
-            labelled(made)["Training step"].value = 200
-            await until(lambda: made._alert.value or made.status._alert.value)
-            assert "no &lt;memory&gt;" in made._alert.value + made.status._alert.value
+            labelled(opened)["Training step"].value = 200
+            await until(lambda: opened._alert.value or opened.status._alert.value)
+            assert "no &lt;memory&gt;" in opened._alert.value + opened.status._alert.value
             assert state.step is None
-        labelled(made)["Training step"].value = 200
+        labelled(opened)["Training step"].value = 200
         await until(lambda: state.step == 200)
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
@@ -463,10 +463,10 @@ def test_closing_a_studio_stops_its_jobs(state: ViewState, monkeypatch: pytest.M
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
-        made = Studio(state=state)
-        labelled(made)["Training step"].value = 200
+        opened = Studio(state=state)
+        labelled(opened)["Training step"].value = 200
         await until(slow.gate.begun.is_set)
-        made.close()
+        opened.close()
         slow.gate.go.release()
         await until(lambda: slow.gate.ends)
         await asyncio.sleep(0.05)
@@ -476,11 +476,11 @@ def test_closing_a_studio_stops_its_jobs(state: ViewState, monkeypatch: pytest.M
 
 
 def test_without_an_event_loop_a_step_is_shown_at_once(state: ViewState) -> None:
-    made = Studio(state=state)
-    labelled(made)["Training step"].value = 200
-    assert made._alert.value == made.status._alert.value == ""
-    assert state.step == labelled(made)["Training step"].value == 200
-    made.close()
+    opened = Studio(state=state)
+    labelled(opened)["Training step"].value = 200
+    assert opened._alert.value == opened.status._alert.value == ""
+    assert state.step == labelled(opened)["Training step"].value == 200
+    opened.close()
 
 
 def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,17 +494,17 @@ def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], m
     monkeypatch.setattr(Scene, "probe", slow)
 
     async def run() -> None:
-        made = Studio(*rrxor)
-        knows = made.panels["knows"]
+        opened = Studio(*rrxor)
+        knows = opened.panels["knows"]
         await until(lambda: "is being computed" in knows.words)
-        assert "of 2" in made.status.text.value
+        assert "of 2" in opened.status.text.value
         assert knows._retry.layout.display == "none"
-        made.status.cancel.click()
+        opened.status.cancel.click()
         await until(lambda: "was cancelled" in knows.words)
-        assert "Stopping after this step: The probe of" in made.status.text.value
+        assert "Stopping after this step: The probe of" in opened.status.text.value
         assert knows._retry.layout.display is None
-        made.state.position = 3
-        await until(lambda: not made.state.loop._waiting)
+        opened.state.position = 3
+        await until(lambda: not opened.state.loop._waiting)
         assert "was cancelled" in knows.words
         assert knows._retry.layout.display is None
         go.set()
@@ -512,8 +512,8 @@ def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], m
         await until(lambda: knows.drawn)
         assert knows._retry.layout.display == "none"
         assert "after position 3" in knows.about.value
-        left = made.state.jobs._thread
-        made.close()
+        left = opened.state.jobs._thread
+        opened.close()
         if left is not None:
             # What cannot stop half-way would go on into the next test.
             left.join(60)

@@ -41,9 +41,9 @@ LESSON: dict[str, Any] = {
 
 @pytest.fixture
 def opened(state: ViewState) -> Iterator[Studio]:
-    made = Studio(state=state)
-    yield made
-    made.close()
+    widget = Studio(state=state)
+    yield widget
+    widget.close()
 
 
 def seen(made: Studio) -> tuple[Any, ...]:
@@ -198,14 +198,14 @@ def test_a_file_is_named_and_so_is_the_step(opened: Studio, tmp_path: Path) -> N
 
 
 def test_a_lesson_is_offered_where_its_models_are(rrxor: list[AnnData], mess3: list[AnnData], state: ViewState) -> None:
-    made = studio(state=state)
+    widget = studio(state=state)
     # The models here are not the shipped ones, of which the texts are true.
-    assert made.rail.toggle.layout.display == "none"
+    assert widget.rail.toggle.layout.display == "none"
     with pytest.raises(ValueError, match=r"^beliefs\.json, models: the lesson is about rrxor/next_token and rrxor/n"):
-        made.rail.start("beliefs")
+        widget.rail.start("beliefs")
     with pytest.raises(ValueError, match=r"^lesson, world: the lesson is about models of the world 'mess3'"):
-        made.rail.start({**LESSON, "world": "mess3"})
-    made.close()
+        widget.rail.start({**LESSON, "world": "mess3"})
+    widget.close()
     with pytest.raises(ValueError, match="the lesson is about"):
         studio(*rrxor, lesson="beliefs")
     both = studio({"mess3": mess3, "rrxor": rrxor})
@@ -396,8 +396,8 @@ def test_every_shipped_lesson_has_its_facts() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FACTS))
 def test_what_a_shipped_lesson_says_is_true(name: str) -> None:
-    made = page(lesson=name)
-    rail: Rail = made.rail
+    result = page(lesson=name)
+    rail: Rail = result.rail
     lesson = rail.lesson
     assert isinstance(lesson, Lesson)
     assert rail.toggle.layout.display is None
@@ -405,18 +405,18 @@ def test_what_a_shipped_lesson_says_is_true(name: str) -> None:
     for number, step in enumerate(lesson.steps):
         if step.ask is not None:
             asked += 1
-            panel = made.panels[step.panel]
+            panel = result.panels[step.panel]
             before = panel.shown and panel._looks_at()
             rail.predict(step.ask.answer)
             # The answer was not on the page before it was asked for.
             assert before != panel._looks_at()
-        panel = made.panels[step.panel]
+        panel = result.panels[step.panel]
         assert panel.drawn, panel.words
         assert panel.shown
         assert panel._alert.value == rail._alert.value == ""
-        for fact in FACTS[name](made, number):
+        for fact in FACTS[name](result, number):
             assert fact in step.look, (number + 1, fact, step.look)
         rail.next()
     assert asked
     assert rail.lesson is None
-    made.close()
+    result.close()

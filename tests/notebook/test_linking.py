@@ -175,8 +175,8 @@ def test_another_world_changes_every_widget(rrxor: list[AnnData], mess3: list[An
     assert [result.name.partition("/")[0] for result in views[1].results] == ["mess3", "mess3"]
     (strip,) = traces(views[2].plot, "strip")
     assert set(views[2].plot.data[strip].text) <= set(state.scene.world.vocabulary)
-    said = {note.text for note in views[0].plot.layout.annotations}
-    assert {f"<b>{name}</b>" for name in state.scene.world.state_names} <= said
+    text = {note.text for note in views[0].plot.layout.annotations}
+    assert {f"<b>{name}</b>" for name in state.scene.world.state_names} <= text
     world.value = "rrxor"
     assert alerts(*views) == ["", "", ""]
     assert state.labels == ["NextLat", "next-token"]
@@ -222,17 +222,17 @@ def test_next_held_out_goes_round(linked: Any) -> None:
     assert "held out" in linked.compare._controls.side.value
     linked.compare._controls.next.click()
     assert linked.state.episode == its[0]
-    linked.state.episode = next(one for one in range(N) if one not in its)
+    linked.state.episode = next(item for item in range(N) if item not in its)
     assert "training episode" in linked.compare._controls.side.value
 
 
 @pytest.mark.parametrize("view", [LatentExplorer, ProbeLab, TrajectoryCompare])
 def test_one_model_alone(view: Any, rrxor: list[AnnData]) -> None:
-    one = view(rrxor[0], theme="dark")
-    assert one.state.labels == ["NextLat"]
-    assert one._alert.value == ""
-    assert {"World", "Layer", "Training step"} <= labelled(one).keys()
-    one.close()
+    first = view(rrxor[0], theme="dark")
+    assert first.state.labels == ["NextLat"]
+    assert first._alert.value == ""
+    assert {"World", "Layer", "Training step"} <= labelled(first).keys()
+    first.close()
 
 
 def test_two_seeds_of_one_objective_are_told_apart(rrxor: list[AnnData]) -> None:

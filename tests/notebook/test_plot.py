@@ -25,9 +25,9 @@ def picture(x: list[float], color: str = "red", **meta: str) -> go.Figure:
 
 @pytest.fixture
 def plot() -> Iterator[Plot]:
-    made = Plot(picture([0, 1]))
-    yield made
-    made.close()
+    result = Plot(picture([0, 1]))
+    yield result
+    result.close()
 
 
 @pytest.fixture

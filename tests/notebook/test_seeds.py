@@ -40,8 +40,8 @@ def models_drawn(panel: SpacePanel) -> list[str]:
 
 
 def test_two_are_large_and_all_are_small(six: list[AnnData]) -> None:
-    made = Studio(state=ViewState(*six))
-    state, space = made.state, made.panels["space"]
+    opened = Studio(state=ViewState(*six))
+    state, space = opened.state, opened.panels["space"]
     assert state.compared == ("rrxor/next_token_seed_0/seed0", "rrxor/nextlat_seed_0/seed0")
     assert len(models_drawn(space)) == 2
     strip = space.strip.clouds
@@ -53,31 +53,31 @@ def test_two_are_large_and_all_are_small(six: list[AnnData]) -> None:
     assert "next-token seed 2" in models_drawn(space)[1]
     assert strip.roles == ["reference", "", "", "", "compared", ""]
     # Panels at the cursor follow, and the reference is chosen in a list.
-    assert [bar.name for bar in made.panels["next"].plot.data][1:] == ["next-token seed 0", "next-token seed 2"]
+    assert [bar.name for bar in opened.panels["next"].plot.data][1:] == ["next-token seed 0", "next-token seed 2"]
     space.strip.reference.value = state.scene.names[5]
     assert state.compared[0] == "rrxor/nextlat_seed_2/seed0"
     strip._handle_custom_msg({"kind": "choose", "model": 5}, [])
     assert state.compared == ("rrxor/next_token_seed_2/seed0", "rrxor/nextlat_seed_2/seed0")
     state.arrange(view="pca")
     assert min(strip.counts) == N * LENGTH
-    assert not [card._alert.value for card in made.panels.values() if card._alert.value]
-    made.close()
+    assert not [card._alert.value for card in opened.panels.values() if card._alert.value]
+    opened.close()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
 def test_any_number_of_models(n: int) -> None:
-    made = Studio(state=ViewState(*seeds(n)))
-    space = made.panels["space"]
-    made.state.arrange(view="pca")
+    opened = Studio(state=ViewState(*seeds(n)))
+    space = opened.panels["space"]
+    opened.state.arrange(view="pca")
     assert len(models_drawn(space)) == min(n, 2)
     assert (space.strip.layout.display == "none") == (n < 3)
     assert len(space.strip.clouds.names) == (n if n > 2 else 0)
-    differ = made.panels["differ"]
+    differ = opened.panels["differ"]
     differ.shown = True
     assert differ.drawn == (n > 1)
     assert n > 1 or "one model" in differ.words
-    assert not [card._alert.value for card in made.panels.values() if card._alert.value]
-    made.close()
+    assert not [card._alert.value for card in opened.panels.values() if card._alert.value]
+    opened.close()
 
 
 def test_the_choice_is_kept_by_name(six: list[AnnData], mess3: list[AnnData]) -> None:

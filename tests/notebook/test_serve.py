@@ -35,8 +35,8 @@ def test_the_notebook_is_valid_and_names_whole_paths() -> None:
     (cell,) = page["cells"]
     scope: dict[str, Any] = {"page": lambda *models: models}
     opened = eval(cell["source"].splitlines()[1], scope)
-    assert [Path(one).is_absolute() for one in opened] == [True, True]
-    assert [Path(one) for one in opened] == [find(f"rrxor/{name}").resolve() for name in ("next_token", "nextlat")]
+    assert [Path(item).is_absolute() for item in opened] == [True, True]
+    assert [Path(item) for item in opened] == [find(f"rrxor/{name}").resolve() for name in ("next_token", "nextlat")]
 
 
 def test_a_folder_name_is_text_in_the_notebook(tmp_path: Path) -> None:

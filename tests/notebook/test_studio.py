@@ -33,17 +33,17 @@ from tests.synthetic import make_latents
 
 @pytest.fixture
 def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
-    made = studio(*rrxor)
-    yield made
-    made.close()
+    widget = studio(*rrxor)
+    yield widget
+    widget.close()
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Studio]:
     """The shipped pair, whose models are at hand, with fewer rows drawn."""
-    made = studio(state=ViewState("rrxor/next_token", "rrxor/nextlat", max_points=600))
-    yield made
-    made.close()
+    widget = studio(state=ViewState("rrxor/next_token", "rrxor/nextlat", max_points=600))
+    yield widget
+    widget.close()
 
 
 def alerts(made: Studio) -> dict[str, str]:
@@ -63,10 +63,10 @@ def drawn_as_new(made: Studio) -> None:
             for old, new in zip(card.plot.data, other.panels[name].plot.data, strict=True):
                 for axis in "xy":
                     # A cursor that was moved has the points' own precision.
-                    one, two = (np.asarray(trace[axis]) for trace in (old, new))
-                    assert np.allclose(one, two, atol=1e-5) if one.dtype.kind == "f" else (one == two).all(), name
-                said = [{k: v for k, v in trace.to_plotly_json().items() if k not in "xy"} for trace in (old, new)]
-                assert not list(changes(*said, skip={"uid"})), name
+                    first, two = (np.asarray(trace[axis]) for trace in (old, new))
+                    assert np.allclose(first, two, atol=1e-5) if first.dtype.kind == "f" else (first == two).all(), name
+                text = [{k: v for k, v in trace.to_plotly_json().items() if k not in "xy"} for trace in (old, new)]
+                assert not list(changes(*text, skip={"uid"})), name
     other.close()
 
 
@@ -90,7 +90,7 @@ def test_a_step_of_the_slider_moves_every_panel(opened: Studio) -> None:
     opened.cursor.controls.position.value = 5
     state = opened.state
     assert (state.position, opened.cursor.controls.play.value, opened.cursor.strip.position) == (5, 5, 5)
-    assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {5}
+    assert {len(trace.x) for trace in cursor_of(opened) if trace.x is not None and len(trace.x)} == {5}
     assert "after position 5" in opened.panels["next"].plot.layout.annotations[0].text
     assert "after position 5" in opened.panels["knows"].about.value
     assert len(opened.panels["world"].plot.data[-2].x) == 6
@@ -164,21 +164,21 @@ def test_a_filter_of_what_is_not_there_is_refused(opened: Studio, wrong: Any, hi
 
 
 def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
-    made = studio({"rrxor": rrxor, "mess3": mess3})
-    state = made.state
+    widget = studio({"rrxor": rrxor, "mess3": mess3})
+    state = widget.state
     state.color, state.site, state.filter = "position", "block1", {"state": "start"}
-    assert alerts(made) == {}
-    drawn_as_new(made)
+    assert alerts(widget) == {}
+    drawn_as_new(widget)
     state.world = "mess3"
-    assert alerts(made) == {}
+    assert alerts(widget) == {}
     assert state.filter == {}
-    assert made.filter.column.value == "nothing"
-    assert "mess3" in made.panels["world"]._caption.value
-    assert made.panels["what_if"].to.options[0] == ("certainty of A", "A")
-    drawn_as_new(made)
+    assert widget.filter.column.value == "nothing"
+    assert "mess3" in widget.panels["world"]._caption.value
+    assert widget.panels["what_if"].to.options[0] == ("certainty of A", "A")
+    drawn_as_new(widget)
     state.world = "rrxor"
-    assert alerts(made) == {}
-    made.close()
+    assert alerts(widget) == {}
+    widget.close()
 
 
 def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch:
     send = kind_of_comm.publish_msg
 
     def count(self: Any, kind: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any) -> Any:
-        sizes = [memoryview(one).nbytes for one in buffers or ()]
+        sizes = [memoryview(trace).nbytes for trace in buffers or ()]
         sent.append(len(json.dumps(data, default=str)) + sum(sizes))
         return send(self, kind, data, metadata, buffers, **keys)
 
@@ -203,7 +203,7 @@ def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch:
     opened.state.color = "position"
     clouds = sum(sent)
     print(f"a step sends {step:,} bytes, another colour {clouds:,}")
-    space = [len(one.x) for one in cursor_of(opened) if one.x is not None]
+    space = [len(trace.x) for trace in cursor_of(opened) if trace.x is not None]
     assert set(space) <= {0, 3}
     # Of all seven panels; the clouds of this small table alone are six times eight bytes a row.
     assert 0 < step < 25_000
@@ -214,9 +214,9 @@ def test_steps_through_an_episode_read_it_once(rrxor: list[AnnData], monkeypatch
     replayed: list[int] = []
     from_spec = worlds.from_spec
     monkeypatch.setattr(worlds, "from_spec", lambda *spec, **options: built.append(spec) or from_spec(*spec, **options))
-    made = studio(*rrxor)
-    episodes = made.state.scene.episodes[:2].tolist()
-    world = made.state.scene.world
+    widget = studio(*rrxor)
+    episodes = widget.state.scene.episodes[:2].tolist()
+    world = widget.state.scene.world
     replay = type(world).replay
     monkeypatch.setattr(
         type(world), "replay", lambda self, tokens: replayed.append(len(tokens)) or replay(self, tokens)
@@ -224,8 +224,8 @@ def test_steps_through_an_episode_read_it_once(rrxor: list[AnnData], monkeypatch
     replayed.clear()
     for episode in (*episodes, *episodes):
         for position in range(1, LENGTH + 1):
-            made.state.go_to(episode, position)
-    made.close()
+            widget.state.go_to(episode, position)
+    widget.close()
     assert len(replayed) <= len(episodes)
     assert len(built) <= 1
 
@@ -235,19 +235,19 @@ def test_a_step_asks_for_no_umap_and_another_layer_does(rrxor: list[AnnData], mo
         return analysis.project(latents, "pca", **options)
 
     monkeypatch.setattr(analysis, "project_in_process", lay_out, raising=False)
-    made = studio(*rrxor)
+    widget = studio(*rrxor)
     asked: list[str] = []
     ask = SpacePanel._ask_umaps
     monkeypatch.setattr(SpacePanel, "_ask_umaps", lambda self: asked.append(self.state.site) or ask(self))
     for position in (2, 3, 4):
-        made.state.position = position
+        widget.state.position = position
     assert asked == []
-    made.state.arrange(view="umap")
-    assert set(asked) == {made.state.site}
+    widget.state.arrange(view="umap")
+    assert set(asked) == {widget.state.site}
     asked.clear()
-    made.state.site = made.state.scene.sites[0]
-    assert set(asked) == {made.state.site}
-    made.close()
+    widget.state.site = widget.state.scene.sites[0]
+    assert set(asked) == {widget.state.site}
+    widget.close()
 
 
 @pytest.mark.soak
@@ -283,19 +283,19 @@ def test_every_event_is_heard_and_leaves_nothing_behind(opened: Studio, soak: bo
             await asyncio.sleep(0)
 
     async def whole() -> tuple[int, int]:
-        made = Studio(state=state)
+        widget = Studio(state=state)
         for _ in range(20):
             await asyncio.sleep(0)
-        await play(made, events // 4)
+        await play(widget, events // 4)
         gc.collect()
         before = psutil.Process().memory_info().rss
-        await play(made, events)
+        await play(widget, events)
         gc.collect()
         after = psutil.Process().memory_info().rss
-        assert alerts(made) == {}
+        assert alerts(widget) == {}
         # Panels that drew in turns show the last of it.
-        assert {len(one.x) for one in cursor_of(made) if one.x is not None and len(one.x)} == {state.position}
-        made.close()
+        assert {len(trace.x) for trace in cursor_of(widget) if trace.x is not None and len(trace.x)} == {state.position}
+        widget.close()
         return before, after
 
     for card in opened.panels.values():
@@ -318,7 +318,7 @@ def test_an_error_in_one_panel_leaves_the_others_alive(opened: Studio, monkeypat
         assert next_card._stage.layout.display == "none"
         assert not next_card.drawn
         opened.state.position = 4
-        assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {4}
+        assert {len(trace.x) for trace in cursor_of(opened) if trace.x is not None and len(trace.x)} == {4}
         assert "after position 4" in opened.panels["knows"].about.value
     opened.state.position = 5
     assert alerts(opened) == {}
@@ -350,19 +350,19 @@ def renamed(latents: AnnData, name: str) -> AnnData:
 
 @pytest.mark.parametrize("kind", EVIL)
 def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> None:
-    made = studio(*(renamed(one, EVIL[kind]) for one in rrxor))
-    assert set(alerts(made)) <= {"world"}
-    made.state.position = 5
-    made.state.color = "note"
-    made.filter.column.value = "note"
-    made.filter.values.value = (EVIL[kind],)
-    made.state.target = "state"
-    pairs = made.panels["pairs"]
-    made.state.arrange(detail="pairs")
+    widget = studio(*(renamed(table, EVIL[kind]) for table in rrxor))
+    assert set(alerts(widget)) <= {"world"}
+    widget.state.position = 5
+    widget.state.color = "note"
+    widget.filter.column.value = "note"
+    widget.filter.values.value = (EVIL[kind],)
+    widget.state.target = "state"
+    pairs = widget.panels["pairs"]
+    widget.state.arrange(detail="pairs")
     pairs.list.chosen = 0
-    assert set(alerts(made)) <= {"world"}
-    written = [made.filter.summary.value, pairs._about.value]
-    written += [note.text for card in made.panels.values() if card.plot for note in card.plot.layout.annotations]
+    assert set(alerts(widget)) <= {"world"}
+    written = [widget.filter.summary.value, pairs._about.value]
+    written += [note.text for card in widget.panels.values() if card.plot for note in card.plot.layout.annotations]
     for text in written:
         assert "<img" not in text
         assert "$" not in text
@@ -371,8 +371,8 @@ def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> No
     cells = [cell for line in pairs.list.rows for cell in line]
     assert cells
     assert all(len(cell) < 70 and "\n" not in cell for cell in cells)
-    assert all(len(token) <= 24 and "\n" not in token for token in made.cursor.strip.tokens)
-    made.close()
+    assert all(len(token) <= 24 and "\n" not in token for token in widget.cursor.strip.tokens)
+    widget.close()
 
 
 def test_a_name_is_cut_to_one_short_line() -> None:
@@ -383,21 +383,21 @@ def test_a_name_is_cut_to_one_short_line() -> None:
 def test_a_table_with_the_start_token_is_stepped_through_from_position_0() -> None:
     read = worlds.get("rrxor").sample(40, 8)
     tables = [extract(load(f"rrxor/{name}"), read, positions=slice(0, None)) for name in ("next_token", "nextlat")]
-    made = studio(*tables)
-    made.state.go_to(3, 0)
-    strip = made.cursor.strip
-    assert (made.state.position, strip.position, made.cursor.controls.position.min) == (0, 0, 0)
+    widget = studio(*tables)
+    widget.state.go_to(3, 0)
+    strip = widget.cursor.strip
+    assert (widget.state.position, strip.position, widget.cursor.controls.position.min) == (0, 0, 0)
     assert list(strip.places) == list(range(9))
     assert list(strip.tokens) == ["start", *map(str, read.tokens[3])]
     assert strip.notes[0] == "token start"
-    assert not alerts(made)
-    assert "after position 0" in made.panels["next"].plot.layout.annotations[0].text
-    assert len(made.panels["world"].plot.data[-2].x) == 1
-    drawn_as_new(made)
-    made.state.position = 1
-    assert not alerts(made)
-    assert len(made.panels["world"].plot.data[-2].x) == 2
-    made.close()
+    assert not alerts(widget)
+    assert "after position 0" in widget.panels["next"].plot.layout.annotations[0].text
+    assert len(widget.panels["world"].plot.data[-2].x) == 1
+    drawn_as_new(widget)
+    widget.state.position = 1
+    assert not alerts(widget)
+    assert len(widget.panels["world"].plot.data[-2].x) == 2
+    widget.close()
 
 
 @pytest.mark.parametrize(("name", "position"), [("path_star", 22), ("s3", 10), ("rrxor", 6)])
@@ -413,10 +413,10 @@ def test_an_episode_that_its_world_cannot_read_opens_all_the_same(
         raise ValueError("token '0' at position 2 is not legal after the tokens before it")
 
     monkeypatch.setattr(Scene, "read", illegal)
-    made = studio(*rrxor)
-    assert made.state.position == 1
-    assert "not legal" in alerts(made)["world"] + made.panels["world"].words
-    made.close()
+    widget = studio(*rrxor)
+    assert widget.state.position == 1
+    assert "not legal" in alerts(widget)["world"] + widget.panels["world"].words
+    widget.close()
 
 
 def in_sight(made: Studio) -> list[str]:
@@ -424,28 +424,28 @@ def in_sight(made: Studio) -> list[str]:
 
 
 def test_the_arrangement_is_the_readers_per_world(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
-    made = studio({"rrxor": rrxor, "mess3": mess3})
-    state, panels = made.state, made.panels
-    made._tabs.value = "pairs"
+    widget = studio({"rrxor": rrxor, "mess3": mess3})
+    state, panels = widget.state, widget.panels
+    widget._tabs.value = "pairs"
     panels["space"].view.value = "pca"
     panels["world"]._fold.click()
     panels["pairs"]._enlarge.click()
     assert state.arrangement == {"rrxor": {"detail": "pairs", "view": "pca", "folded": ("world",), "large": "pairs"}}
-    assert in_sight(made) == ["pairs"]
+    assert in_sight(widget) == ["pairs"]
     state.world = "mess3"
-    assert in_sight(made) == ["world", "space", "next", "knows"]
+    assert in_sight(widget) == ["world", "space", "next", "knows"]
     assert (panels["space"].view.value, panels["world"].folded, panels["pairs"].large) == ("belief", False, False)
     assert list(state.arrangement) == ["rrxor"]
-    made._swap.click()
+    widget._swap.click()
     assert "nlv-at-beside" in panels["knows"]._dom_classes
-    assert made._tabs.value == "next"
+    assert widget._tabs.value == "next"
     state.world = "rrxor"
-    assert in_sight(made) == ["pairs"]
+    assert in_sight(widget) == ["pairs"]
     panels["pairs"]._enlarge.click()
-    assert in_sight(made) == ["world", "space", "next", "pairs"]
+    assert in_sight(widget) == ["world", "space", "next", "pairs"]
     assert panels["world"].folded
-    assert alerts(made) == {}
-    made.close()
+    assert alerts(widget) == {}
+    widget.close()
 
 
 def test_an_arrangement_of_what_is_not_there_is_refused(opened: Studio) -> None:
@@ -458,18 +458,18 @@ def test_an_arrangement_of_what_is_not_there_is_refused(opened: Studio) -> None:
 
 
 def test_a_new_world_is_no_choice_of_the_reader(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
-    made = studio({"rrxor": rrxor, "mess3": mess3})
-    made.state.arrange(detail="pairs")
-    made.state.go_to(3, 5)
-    before = made.state.episode, made.state.selection
-    made.state.world = "mess3"
-    made.state.arrange(detail="pairs")
-    made.state.world = "rrxor"
-    made.state.arrange(detail="pairs")
-    assert (made.state.episode, made.state.selection) == before
-    assert made.state.position == made.state.scene.opening_position(3)
-    assert made.panels["pairs"].list.chosen == -1
-    made.close()
+    widget = studio({"rrxor": rrxor, "mess3": mess3})
+    widget.state.arrange(detail="pairs")
+    widget.state.go_to(3, 5)
+    before = widget.state.episode, widget.state.selection
+    widget.state.world = "mess3"
+    widget.state.arrange(detail="pairs")
+    widget.state.world = "rrxor"
+    widget.state.arrange(detail="pairs")
+    assert (widget.state.episode, widget.state.selection) == before
+    assert widget.state.position == widget.state.scene.opening_position(3)
+    assert widget.panels["pairs"].list.chosen == -1
+    widget.close()
 
 
 def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,12 +516,12 @@ def test_what_was_read_and_is_held_out_is_said(opened: Studio) -> None:
 
 def test_every_world_opens_with_its_question(shipped: Studio) -> None:
     assert in_sight(shipped) == ["world", "space", "next", "knows"]
-    made = studio("s3/next_token", "s3/nextlat")
-    assert in_sight(made) == ["world", "space", "next", "task"]
-    assert made.panels["task"].measure == "state_tracking"
-    assert made.panels["task"].drawn
-    assert alerts(made) == {}
-    made.close()
+    widget = studio("s3/next_token", "s3/nextlat")
+    assert in_sight(widget) == ["world", "space", "next", "task"]
+    assert widget.panels["task"].measure == "state_tracking"
+    assert widget.panels["task"].drawn
+    assert alerts(widget) == {}
+    widget.close()
 
 
 def test_two_studios_on_one_state(opened: Studio) -> None:
@@ -531,23 +531,23 @@ def test_two_studios_on_one_state(opened: Studio) -> None:
     assert opened.cursor.controls.position.value == 6
     touch(explorer.plot, "select", {traces(explorer.plot, "points")[0]: [3]})
     assert opened.selection.equals(other.selection)
-    plots = [made.panels["space"].plot for made in (opened, other)]
+    plots = [result.panels["space"].plot for result in (opened, other)]
     assert [plot.data[traces(plot, "points")[0]].selectedpoints for plot in plots] == [(3,), (3,)]
     other.close()
     explorer.close()
     opened.state.position = 2
     assert alerts(opened) == {}
-    assert {len(one.x) for one in cursor_of(opened) if one.x is not None and len(one.x)} == {2}
+    assert {len(trace.x) for trace in cursor_of(opened) if trace.x is not None and len(trace.x)} == {2}
 
 
 def test_a_closed_studio_leaves_nothing(rrxor: list[AnnData]) -> None:
     before = living_plots()
     state = ViewState(*rrxor)
-    made = Studio(state=state)
-    made.close()
-    made.close()
+    widget = Studio(state=state)
+    widget.close()
+    widget.close()
     state.position = 4
-    del made
+    del widget
     assert living_plots() == before
 
 
@@ -595,19 +595,19 @@ def test_latents_alone_say_what_is_missing(opened: Studio) -> None:
 
 def test_latents_of_no_known_world(rrxor: list[AnnData]) -> None:
     tables = []
-    for one in rrxor:
-        other = one.copy()
+    for trace in rrxor:
+        other = trace.copy()
         other.uns["nextlat_viz"] = {key: v for key, v in other.uns["nextlat_viz"].items() if key != "world"}
         del other.obsm["belief"], other.obsm["next_token_probs_exact"], other.obs["state"]
         tables.append(other)
-    made = studio(*tables, state=None)
-    made.state.position = 4
-    assert alerts(made) == {}
-    assert "no known world" in made.panels["world"].words
-    assert "This world has no ground-truth state" in made.panels["pairs"].words
-    assert made.panels["next"].drawn
-    assert {len(one.x) for one in cursor_of(made) if one.x is not None and len(one.x)} == {4}
-    made.close()
+    widget = studio(*tables, state=None)
+    widget.state.position = 4
+    assert alerts(widget) == {}
+    assert "no known world" in widget.panels["world"].words
+    assert "This world has no ground-truth state" in widget.panels["pairs"].words
+    assert widget.panels["next"].drawn
+    assert {len(trace.x) for trace in cursor_of(widget) if trace.x is not None and len(trace.x)} == {4}
+    widget.close()
 
 
 def test_a_world_without_a_picture(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -660,7 +660,7 @@ def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, 
     path = opened.export("next", tmp_path / "next.html")
     about = json.loads(path.with_name(f"{path.name}.json").read_text())["parameters"]
     assert (about["panel"], about["episode"], about["position"]) == ("next", 3, 5)
-    assert [one["label"] for one in about["models"]] == opened.state.labels
+    assert [item["label"] for item in about["models"]] == opened.state.labels
     assert "after position 5" in path.read_text()
     with pytest.raises(FileExistsError, match="overwrite=True"):
         opened.export("space", path)

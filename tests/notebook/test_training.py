@@ -47,10 +47,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def panel(pair: list[Any]) -> Any:
-    made = TrainingPanel(state=ViewState(*pair, max_points=300))
-    made.shown = True
-    yield made
-    made.close()
+    opened = TrainingPanel(state=ViewState(*pair, max_points=300))
+    opened.shown = True
+    yield opened
+    opened.close()
 
 
 def test_steps_of_a_pair_of_ones_own_can_be_chosen(pair: list[Any]) -> None:
@@ -71,7 +71,7 @@ def test_curves_hold_the_log_and_what_was_measured_between(panel: Any, pair: lis
     assert list(curves[2].y)[-1] == logged.loc[40, "belief_r2"]
     assert {trace.y[0] for trace in (plot.data[i] for i in traces(plot, "floor"))} == {logged["floor"].iloc[0]}
     cursors = [plot.data[i] for i in traces(plot, "cursor")]
-    assert [list(one.x) for one in cursors] == [[40], [30]] * 2
+    assert [list(item.x) for item in cursors] == [[40], [30]] * 2
     assert "untrained" in panel.about.value
     assert "floor" in panel.about.value
     assert (panel.words, panel._alert.value) == ("", "")
@@ -139,10 +139,10 @@ def test_a_figure_waits_for_the_values_between_log_entries(pair: list[Any], monk
     monkeypatch.setattr(Source, "validate", slow)
 
     async def run() -> None:
-        made = Studio(*pair)
-        curve = next(trace for trace in made.figure("training").data if (trace.meta or {}).get("role") == "curve")
+        opened = Studio(*pair)
+        curve = next(trace for trace in opened.figure("training").data if (trace.meta or {}).get("role") == "curve")
         assert list(curve.x)[:5] == [0, 1, 2, 3, 4]
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 
@@ -221,8 +221,8 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
     monkeypatch.setattr(ViewState, "step_choices", property(lambda state: few))
 
     async def run() -> None:
-        made = Studio(state=state)
-        bar = made.children[0].children
+        opened = Studio(state=state)
+        bar = opened.children[0].children
         play = next(part for part in bar if type(part).__name__ == "Play")
         await until(lambda: not state.busy)
         play.set_state({"playing": True})
@@ -238,8 +238,8 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
                 break
             play.set_state({"value": beat})
         assert shown == [0, 4, 12, None]
-        assert labelled(made)["Training step"].label == "end"
-        for panel in (made.panels["space"], made.panels["knows"]):
+        assert labelled(opened)["Training step"].label == "end"
+        for panel in (opened.panels["space"], opened.panels["knows"]):
             assert panel.drawn
             assert panel._alert.value == ""
         # Where the reader goes elsewhere, it stops.
@@ -252,7 +252,7 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
         # The stop button of the page goes to the start.
         play.set_state({"value": 0})
         await until(lambda: state.step == 0)
-        made.close()
+        opened.close()
 
     asyncio.run(run())
 

@@ -17,18 +17,18 @@ from .conftest import traces
 
 @pytest.fixture(scope="module")
 def rrxor_studio() -> Iterator[Studio]:
-    made = studio("rrxor/next_token", "rrxor/nextlat")
-    made.state.arrange(detail="what_if")
-    yield made
-    made.close()
+    opened = studio("rrxor/next_token", "rrxor/nextlat")
+    opened.state.arrange(detail="what_if")
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="module")
 def taxi_studio() -> Iterator[Studio]:
-    made = studio("taxi_grid/next_token", "taxi_grid/nextlat")
-    made.state.arrange(detail="what_if")
-    yield made
-    made.close()
+    opened = studio("taxi_grid/next_token", "taxi_grid/nextlat")
+    opened.state.arrange(detail="what_if")
+    yield opened
+    opened.close()
 
 
 def drag(card: Any, x: float, y: float) -> None:
@@ -108,7 +108,7 @@ def test_a_step_of_a_drag_sends_little(rrxor_studio: Studio, monkeypatch: pytest
     sent: list[int] = []
 
     def note(message: Any, buffers: Any = None) -> None:
-        sent.append(len(json.dumps(message, default=str)) + sum(memoryview(one).nbytes for one in buffers or []))
+        sent.append(len(json.dumps(message, default=str)) + sum(memoryview(buffer).nbytes for buffer in buffers or []))
 
     for widget in (card.plane.cloud, card._plot, card.plane._caption, card.to, card._busy, card._words):
         monkeypatch.setattr(widget, "_send", note)

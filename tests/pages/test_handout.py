@@ -17,13 +17,13 @@ FIGURE = "import plotly.graph_objects as go\n\nprint('noise')\ngo.Figure(layout_
 
 
 def notebook(folder: Path, *cells: tuple[str, str], tags: dict[int, list[str]] | None = None) -> Path:
-    made = []
+    result = []
     for number, (kind, source) in enumerate(cells):
         cell = nbformat.v4.new_code_cell(source) if kind == "code" else nbformat.v4.new_markdown_cell(source)
         cell.metadata["tags"] = (tags or {}).get(number, [])
-        made.append(cell)
+        result.append(cell)
     path = folder / "01_coins.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=made), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=result), path)
     return path
 
 

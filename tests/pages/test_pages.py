@@ -53,7 +53,7 @@ def test_every_step_has_its_figures_and_its_facts(world: worlds.World, episode: 
         assert dict(step["facts"])["state"] == world.state_names[episode.states["state"][0, position - 1]]
         picture, bars = step["figures"]
         assert len(picture["data"]) == len(world.draw("machine", episode=episode, position=position).data)
-        assert [told["pool"][one]["name"] for one in bars["data"]] == ["exact", "coin"]
+        assert [told["pool"][item]["name"] for item in bars["data"]] == ["exact", "coin"]
         assert f"after position {position}" in json.dumps(told["pool"][bars["layout"]])
     assert page == episode_page(world, episode, {"coin": probs})
 

@@ -49,9 +49,9 @@ def test_the_browser_on_the_path_comes_first(tmp_path, monkeypatch, fetches, nam
     monkeypatch.setenv("PATH", str(tmp_path))
     # Set in this process once an image was drawn.
     monkeypatch.delenv("BROWSER_PATH", raising=False)
-    found = chromium.launch(Playwright(tmp_path / "own"))
+    result = chromium.launch(Playwright(tmp_path / "own"))
     # Chrome is looked for before Chromium, and may be installed outside of the path.
-    assert found == str(program) or (name == "chromium" and "chrome" in found)
+    assert result == str(program) or (name == "chromium" and "chrome" in result)
     assert not fetches
 
 

@@ -69,9 +69,9 @@ def here(monkeypatch, handlers):
         def leave(self, ids):
             return "the same call continues."
 
-    made = Here()
-    monkeypatch.setattr(sweeps, "choose_launcher", lambda *arguments: made)
-    return made
+    result = Here()
+    monkeypatch.setattr(sweeps, "choose_launcher", lambda *arguments: result)
+    return result
 
 
 @pytest.mark.slow

@@ -49,10 +49,10 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devic
             losses["loss"].backward()
             totals = {key: totals.get(key, 0.0) + value.item() for key, value in losses.items()}
     assert totals == pytest.approx({key: value.item() for key, value in whole.items()}, rel=1e-12)
-    found = gradients(model)
-    assert found.keys() == expected.keys()
+    result = gradients(model)
+    assert result.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(result[key], value, rtol=1e-9, atol=1e-12)
 
 
 def test_pieces_differ_in_what_they_score():
@@ -131,7 +131,7 @@ def test_compiled_it_trains_alike(tmp_path, small):
 @pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows starts no process groups without libuv")
 def test_two_processes_train_as_one(tmp_path, small):
     options = small | {"save_every": 5, "accumulate": 1}
-    one = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
+    first = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
     script = tmp_path / "script.py"
     script.write_text(
         "import json, sys, torch\n"
@@ -144,10 +144,10 @@ def test_two_processes_train_as_one(tmp_path, small):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     two = nlv.load(tmp_path / "two")
-    for column in one.metrics:
-        assert two.metrics[column].tolist() == pytest.approx(one.metrics[column].tolist(), abs=1e-5), column
+    for column in first.metrics:
+        assert two.metrics[column].tolist() == pytest.approx(first.metrics[column].tolist(), abs=1e-5), column
     for (key, ours), theirs in zip(
-        one.at(6).model.state_dict().items(), two.at(6).model.state_dict().values(), strict=True
+        first.at(6).model.state_dict().items(), two.at(6).model.state_dict().values(), strict=True
     ):
         # Weights are kept in half precision.
         torch.testing.assert_close(theirs, ours, rtol=2e-3, atol=1e-4, msg=key)
@@ -209,13 +209,13 @@ print(json.dumps([pair(4), resume.load_state(folder).progress.step, pair(-1)]))
 @pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows starts no process groups without libuv")
 def test_weights_spread_over_two_processes_train_as_on_one_and_go_on_after_a_cut(tmp_path, small):
     options = small | {"save_every": 3, "accumulate": 1, "storage": "float32"}
-    one = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
+    first = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
     command = [sys.executable, "-c", SPREAD, str(tmp_path / "two"), json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [[130, 130], 3, [0, 0]], done.stderr
     two = nlv.load(tmp_path / "two")
-    for column in one.metrics:
-        assert two.metrics[column].tolist() == pytest.approx(one.metrics[column].tolist(), abs=1e-5), column
-    for (key, ours), theirs in zip(one.model.state_dict().items(), two.model.state_dict().values(), strict=True):
+    for column in first.metrics:
+        assert two.metrics[column].tolist() == pytest.approx(first.metrics[column].tolist(), abs=1e-5), column
+    for (key, ours), theirs in zip(first.model.state_dict().items(), two.model.state_dict().values(), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-5, msg=key)

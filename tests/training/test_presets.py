@@ -25,12 +25,12 @@ TABLE_5 = {
 def test_paper_presets_are_table_5(where):
     preset, world = where
     config = PRESETS[preset][world]
-    found = (
+    result = (
         *(config.steps, config.batch_size, config.learning_rate, config.weight_decay, config.grad_clip),
         *(config.layers, config.heads, config.dim, config.lambda_h, config.lambda_kl, config.psi_width),
         config.horizon,
     )
-    assert found == TABLE_5[where]
+    assert result == TABLE_5[where]
     assert (config.beta1, config.beta2) == (0.9, 0.95)
     assert config.mlp_dim % 64 == 0
     assert 0 <= config.mlp_dim - 8 / 3 * config.dim < 64

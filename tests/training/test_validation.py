@@ -36,7 +36,7 @@ def test_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_loss_is_cross_entropy_under_the_exact_law() -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     model = build_model("next_token", config, world, 0)
-    found = Validation(world, config)(model)
+    result = Validation(world, config)(model)
     episodes = world.sample(24, 13, seed=data.VALIDATION_SEED)
     exact = world.next_token_probs(episodes.tokens[:, :-1])
     # The first token is predicted too, from the start token.
@@ -46,31 +46,31 @@ def test_loss_is_cross_entropy_under_the_exact_law() -> None:
         log_q = model.logits(model.backbone(Batch.from_episodes(episodes, start=2).inputs)).double().log_softmax(-1)
     entropy = -torch.xlogy(exact, exact).sum(-1).mean()
     cross_entropy = -(exact * log_q).sum(-1).mean()
-    assert found["floor"] == pytest.approx(world.loss_floor(12, start_token=True))
-    assert found["floor"] != pytest.approx(world.loss_floor(12), abs=1e-3)
-    assert found["excess"] == pytest.approx(float(cross_entropy - entropy))
-    assert found["loss"] == pytest.approx(found["floor"] + found["excess"])
+    assert result["floor"] == pytest.approx(world.loss_floor(12, start_token=True))
+    assert result["floor"] != pytest.approx(world.loss_floor(12), abs=1e-3)
+    assert result["excess"] == pytest.approx(float(cross_entropy - entropy))
+    assert result["loss"] == pytest.approx(result["floor"] + result["excess"])
 
 
 def test_without_a_law_it_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     monkeypatch.setattr(type(world), "next_token_probs", lambda self, tokens: None)
     model = build_model("next_token", config, world, 0)
-    found = Validation(world, config)(model)
+    result = Validation(world, config)(model)
     batch = Batch.from_episodes(world.sample(24, 13, seed=data.VALIDATION_SEED), start=2)
     with torch.no_grad():
         logits = model.logits(model.backbone(batch.inputs))
-    assert found["loss"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).item())
-    assert set(found) == {"loss", "unigram", "belief_r2"}
+    assert result["loss"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).item())
+    assert set(result) == {"loss", "unigram", "belief_r2"}
     p = np.bincount(batch.targets.flatten()) / batch.targets.numel()
-    assert found["unigram"] == pytest.approx(-(p * np.log(p)).sum())
+    assert result["unigram"] == pytest.approx(-(p * np.log(p)).sum())
 
 
 def test_only_what_is_scored_counts() -> None:
     world = worlds.get("path_star")
-    found = Validation(world, resolve_config("tiny", world, SMALL))
-    assert found.scored == int(found.episodes.loss_mask.sum())
-    assert found.floor == 0.0
+    result = Validation(world, resolve_config("tiny", world, SMALL))
+    assert result.scored == int(result.episodes.loss_mask.sum())
+    assert result.floor == 0.0
 
 
 def test_where_the_law_of_the_first_token_is_unknown_it_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,10 @@ GOLDEN = json.loads((Path(__file__).parent / "z1r_beliefs.json").read_text())
 
 def test_the_beliefs_of_z1r_are_those_worked_out_by_hand() -> None:
     tree = worlds.get("z1r").reachable_beliefs()
-    found = {"".join(map(str, prefix)): belief for prefix, belief in zip(tree.prefixes, tree.beliefs, strict=True)}
-    assert list(found) == list(GOLDEN)
+    result = {"".join(map(str, prefix)): belief for prefix, belief in zip(tree.prefixes, tree.beliefs, strict=True)}
+    assert list(result) == list(GOLDEN)
     for prefix, belief in GOLDEN.items():
-        np.testing.assert_allclose(found[prefix], np.array(belief["thirds"]) / 3, atol=1e-14)
+        np.testing.assert_allclose(result[prefix], np.array(belief["thirds"]) / 3, atol=1e-14)
     assert tree.depth.tolist() == [len(prefix) for prefix in GOLDEN]
 
 

@@ -206,8 +206,8 @@ def test_the_verdict_is_that_of_fractions(shape: dict[str, Any], seed: int, chan
         )
         tokens[:, place] = near if number else world.limit + 1 + rng.integers(4, size=8)
     verdict, legal = world.verify(tokens), world.legal(tokens).all(1)
-    for row, one in enumerate(tokens):
-        verdicts, solved = check(world.decode(one), world.numbers, world.limit)
+    for row, item in enumerate(tokens):
+        verdicts, solved = check(world.decode(item), world.numbers, world.limit)
         assert verdict.valid[row].tolist() == verdicts
         assert bool(verdict.solved[row]) == solved
         assert bool(legal[row]) == all(verdicts)
@@ -287,7 +287,7 @@ def ways(pool: tuple[int, ...], target: int, limit: int) -> dict[tuple[str, ...]
     """Every calculation from a pool to the target with its probability, one word after another."""
     if len(pool) == 1:
         return {(): Fraction(1)} if pool[0] == target else {}
-    found: dict[tuple[str, ...], Fraction] = {}
+    result: dict[tuple[str, ...], Fraction] = {}
     for i, j in permutations(range(len(pool)), 2):
         a, b = pool[i], pool[j]
         rest = tuple(number for k, number in enumerate(pool) if k not in (i, j))
@@ -297,8 +297,8 @@ def ways(pool: tuple[int, ...], target: int, limit: int) -> dict[tuple[str, ...]
             chance = Fraction(1, len(pool) * (len(pool) - 1) * len(possible))
             for after, later in ways((*rest, value), target, limit).items():
                 words = (str(a), sign, str(b), "=", str(value), *after)
-                found[words] = found.get(words, Fraction(0)) + chance * later
-    return found
+                result[words] = result.get(words, Fraction(0)) + chance * later
+    return result
 
 
 @settings(max_examples=6)

@@ -99,8 +99,8 @@ def test_names_are_shown_as_text(kind: str, generalised: bool, size: int) -> Non
     world = HiddenMarkovWorld("<i>w", [step + np.eye(size) / 4, np.eye(size) / 4], HOSTILE[:2], names)
     if generalised:
         world = HiddenMarkovWorld("<i>w", world.transitions, HOSTILE[:2], names, generalised=True)
-    found = list(texts(world.draw(kind).to_dict()))
-    together = "\n".join(found)
+    result = list(texts(world.draw(kind).to_dict()))
+    together = "\n".join(result)
     assert "<script" not in together
     assert "<b>bold" not in together
     assert "<i>" not in together

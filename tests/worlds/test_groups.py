@@ -30,8 +30,8 @@ def read(name: str) -> tuple[Moved, int]:
         cycles, steps = "", cycles
     moved = {thing: thing for thing in "12345"}
     for cycle in re.findall(r"\((\d+)\)", cycles):
-        for one, after in pairwise(cycle + cycle[0]):
-            moved[one] = after
+        for item, after in pairwise(cycle + cycle[0]):
+            moved[item] = after
     return moved, int(steps or 0)
 
 
@@ -58,8 +58,8 @@ def test_labels_and_states_are_the_products_so_far(
             assert read(world.vocabulary[label]) == product
             if name != "z60":
                 places = episodes.states["permutation"][e, t]
-                said = {str(k + 1): world.state_values["permutation"][place] for k, place in enumerate(places)}
-                assert said.items() <= product[0].items()
+                text = {str(k + 1): world.state_values["permutation"][place] for k, place in enumerate(places)}
+                assert text.items() <= product[0].items()
             if name == "a4xz5":
                 assert episodes.states["dial"][e, t] == product[1]
     for state, values in world.replay(episodes.tokens).items():

@@ -92,9 +92,9 @@ def test_sequences_come_as_often_as_they_should(name: str) -> None:
     # Rare words are counted together: the test's approximation wants five or so of each.
     rare = expected < 8
     observed = np.append(counts[~rare], counts[rare].sum())
-    wanted = np.append(expected[~rare], expected[rare].sum())
-    keep = wanted > 1e-9
-    assert chisquare(observed[keep], wanted[keep] * n / wanted[keep].sum()).pvalue > 1e-3
+    target_values = np.append(expected[~rare], expected[rare].sum())
+    keep = target_values > 1e-9
+    assert chisquare(observed[keep], target_values[keep] * n / target_values[keep].sum()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("name", CLASSICAL)

@@ -37,17 +37,17 @@ class SlowGame:
         return twin
 
     def captured(self, side: str, square: str) -> set[str]:
-        found: set[str] = set()
+        result: set[str] = set()
         if square in self.discs:
-            return found
+            return result
         for across, down in STEPS:
             line = list(walk(square, across, down))
             colours = [self.discs.get(name) for name in line]
             if side in colours:
                 between = colours[: colours.index(side)]
                 if between and set(between) == {other(side)}:
-                    found |= set(line[: len(between)])
-        return found
+                    result |= set(line[: len(between)])
+        return result
 
     def legal(self, side: str | None = None) -> list[str]:
         side = side or self.side
@@ -117,11 +117,11 @@ def check_against_slow_rules(tokens: np.ndarray, world: worlds.World = WORLD) ->
             board = truth["board"][episode, t]
             side = values["turn"][truth["turn"][episode, t]]
             assert side == game.side
-            said = {
+            text = {
                 f"{'abcdefgh'[k % 8]}{k // 8 + 1}": side if board[k] == values["board"].index("mine") else other(side)
                 for k in np.flatnonzero(board)
             }
-            assert said == game.discs
+            assert text == game.discs
             colours = list(game.discs.values())
             assert truth["score"][episode, t] == colours.count("black") - colours.count("white")
             may = legal[episode, t]

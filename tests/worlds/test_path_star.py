@@ -79,8 +79,8 @@ def test_states_are_those_of_a_slow_reader(shape: tuple[int, int], seed: int) ->
         edges: list[tuple[int, int]] = []
         goal_arm = -1
         for place, token in enumerate(tokens):
-            said = {name: values[row, place].item() for name, values in episodes.states.items()}
-            assert said["node"] == (token if token < world.node_ids else -1)
+            text = {name: values[row, place].item() for name, values in episodes.states.items()}
+            assert text["node"] == (token if token < world.node_ids else -1)
             if place < world.prompt - 3:
                 if place % 3 == 1:
                     edges.append((tokens[place - 1], token))
@@ -91,16 +91,16 @@ def test_states_are_those_of_a_slow_reader(shape: tuple[int, int], seed: int) ->
                 own = -1
                 if place % 3:
                     own = arms.index(min(map(edges.index, nx.node_connected_component(joins, edges[-1]))))
-                assert said["arm"] == own
+                assert text["arm"] == own
             if place == world.prompt - 2:
                 last = next(edge for edge in edges if edge[1] == token)
                 goal_arm = arms.index(min(map(edges.index, nx.node_connected_component(joins, last))))
-            assert said["goal_arm"] == goal_arm
+            assert text["goal_arm"] == goal_arm
             if place >= world.prompt - 3:
-                assert said["arm"] == goal_arm
+                assert text["arm"] == goal_arm
             on_answer = place - world.prompt
-            assert said["depth"] == (-1 if on_answer < 0 else min(on_answer, shape[1] - 1))
-            assert said["branch"] == (on_answer == 0)
+            assert text["depth"] == (-1 if on_answer < 0 else min(on_answer, shape[1] - 1))
+            assert text["branch"] == (on_answer == 0)
 
 
 @settings(max_examples=25)

@@ -60,10 +60,10 @@ def tokens(world: Queens, *names: str) -> np.ndarray:
 
 @pytest.mark.parametrize(("size", "count", "orbits"), [(4, 2, 1), (5, 10, 2), (6, 4, 1), (7, 40, 6), (8, 92, 12)])
 def test_the_solutions_are_those_of_a_search(size: int, count: int, orbits: int) -> None:
-    found = [cells(board, size) for board in boards.solutions(size)]
-    assert len(found) == count
-    assert set(found) == set(every_solution(size))
-    assert len({frozenset(images(board, size)) for board in found}) == orbits
+    result = [cells(board, size) for board in boards.solutions(size)]
+    assert len(result) == count
+    assert set(result) == set(every_solution(size))
+    assert len({frozenset(images(board, size)) for board in result}) == orbits
     assert len(set(boards.orbit(boards.solutions(size).astype(int), size).tolist())) == orbits
 
 

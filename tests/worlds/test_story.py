@@ -203,13 +203,13 @@ def test_tokens_come_as_often_as_the_law_says(writer: str) -> None:
 
 def test_the_law_of_a_sentence() -> None:
     world = Story(people=2, places=3, things=1)
-    said = "anna was in the kitchen , ben in the kitchen ."
-    law = dict(zip(world.vocabulary, world.next_token_probs(say(world, said))[0, -1], strict=True))
+    text = "anna was in the kitchen , ben in the kitchen ."
+    law = dict(zip(world.vocabulary, world.next_token_probs(say(world, text))[0, -1], strict=True))
     # No thing is known, so nobody asks who has it.
     shares = {"anna": 3 / 16, "ben": 3 / 16, "she": 3 / 16, "he": 3 / 16, "where": 1 / 12, "is": 1 / 12}
     whole = sum(shares.values())
     assert {word: p for word, p in law.items() if p} == pytest.approx({w: p / whole for w, p in shares.items()})
-    asked = world.next_token_probs(say(world, f"{said} is ben in the"))[0, -1]
+    asked = world.next_token_probs(say(world, f"{text} is ben in the"))[0, -1]
     assert [asked[world.vocabulary.index(place)] for place in world.places] == pytest.approx([1 / 2, 1 / 4, 1 / 4])
 
 
@@ -322,8 +322,8 @@ def test_arguments() -> None:
 
 def test_a_story_reads_like_one() -> None:
     world = Story()
-    said = "anna was in the hall , ben in the hall , clara in the hall , david in the hall . where is it ? no"
-    assert world.decode(say(world, said)[0]) == (
+    text = "anna was in the hall , ben in the hall , clara in the hall , david in the hall . where is it ? no"
+    assert world.decode(say(world, text)[0]) == (
         "Anna was in the hall, Ben in the hall, Clara in the hall, David in the hall. Where is it? No"
     )
 

@@ -120,9 +120,9 @@ def test_tokens_read_as_the_tokenizer_reads_them(world: Text) -> None:
     bpe = Tokenizer.from_str(world.packed.tokenizer)
     for tokens in world.sample(20, 50, 3).tokens.tolist():
         assert world.decode(tokens) == bpe.decode(tokens, skip_special_tokens=False)
-    said = 'A naïve cat said: "日本 🙂!"\n' + BOUNDARY
-    assert world.decode(world.encode(said)) == said
-    assert world.encode(said)[-1] == world.boundary
+    words = 'A naïve cat said: "日本 🙂!"\n' + BOUNDARY
+    assert world.decode(world.encode(words)) == words
+    assert world.encode(words)[-1] == world.boundary
 
 
 def test_the_vocabulary_is_readable(world: Text) -> None:
@@ -211,8 +211,8 @@ def test_blank_lines_and_limits(tmp_path: Path) -> None:
     path = tmp_path / "paragraphs.txt"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(f"paragraph {k}\r\ngoes on" for k in range(60)).encode())
     world = text(path, vocabulary_size=280, separator="\n\n", documents=40, test_share=0.2)
-    found = pieces(world, "train") + pieces(world, "test")
-    assert sorted(found) == sorted(f"paragraph {k}\ngoes on" for k in range(40))
+    result = pieces(world, "train") + pieces(world, "test")
+    assert sorted(result) == sorted(f"paragraph {k}\ngoes on" for k in range(40))
     assert {"separator": "\n\n", "documents": 40, "test_share": 0.2}.items() <= world.spec.items()
     assert worlds.from_spec(world.spec).spec == world.spec
 

@@ -121,7 +121,7 @@ def fingerprint(world: World) -> str:
 
 
 def sequences(vocabulary: int, most: int) -> list[tuple[int, ...]]:
-    return [one for size in range(1, most + 1) for one in itertools.product(range(vocabulary), repeat=size)]
+    return [item for size in range(1, most + 1) for item in itertools.product(range(vocabulary), repeat=size)]
 
 
 def one_row(found: Any, **setting: Any) -> Any:

@@ -21,8 +21,8 @@ def problems() -> np.ndarray:
 
 
 def scores(predictor, decodings=("greedy",)) -> dict:
-    found = path_accuracy(predictor, decodings, n=N, progress=False)
-    return {(row["part"], row["decoding"]): row for row in found.table.to_dict("records")}
+    result = path_accuracy(predictor, decodings, n=N, progress=False)
+    return {(row["part"], row["decoding"]): row for row in result.table.to_dict("records")}
 
 
 class Unsure(Scripted):
@@ -51,8 +51,8 @@ def test_right_wrong_and_unfinished_answers_are_counted() -> None:
     made[2, WORLD.prompt + 3] = right[2, 0]
     made[3, -1] = right[3, 0]
     made[4, WORLD.prompt + 2] = end
-    found = scores(Scripted(WORLD, made, WORLD.prompt))
-    path, branch = found["path", "greedy"], found["branch", "greedy"]
+    result = scores(Scripted(WORLD, made, WORLD.prompt))
+    path, branch = result["path", "greedy"], result["branch", "greedy"]
     assert path["value"] == pytest.approx(1 - 4 / N)
     assert branch["value"] == pytest.approx(1 - 1 / N)
     assert (path["wrong_start"], path["not_ended"], path["trials"]) == (1, 1, N)
@@ -64,27 +64,27 @@ def test_guessing_the_arm_scores_chance() -> None:
     chosen = np.random.default_rng(0).integers(3, size=N)
     made[:, WORLD.prompt : -1] = arms[np.arange(N), chosen]
     predictor = Scripted(WORLD, made, WORLD.prompt)
-    found = scores(predictor)
+    result = scores(predictor)
     same = np.mean(arms[np.arange(N), chosen, -1] == problems()[:, WORLD.prompt - 2])
-    assert found["path", "greedy"]["value"] == found["branch", "greedy"]["value"] == pytest.approx(same)
+    assert result["path", "greedy"]["value"] == result["branch", "greedy"]["value"] == pytest.approx(same)
     assert path_accuracy(predictor, n=9, progress=False).references == {"chance": pytest.approx(1 / 3)}
     assert same == pytest.approx(1 / 3, abs=0.1)
 
 
 def test_greedy_and_sampled_decoding_differ() -> None:
-    found = scores(Unsure(WORLD, problems(), WORLD.prompt), ("greedy", "sampled"))
-    assert found["path", "greedy"]["value"] == 1
-    assert found["branch", "sampled"]["value"] == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / N))
+    result = scores(Unsure(WORLD, problems(), WORLD.prompt), ("greedy", "sampled"))
+    assert result["path", "greedy"]["value"] == 1
+    assert result["branch", "sampled"]["value"] == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / N))
     again = scores(Unsure(WORLD, problems(), WORLD.prompt), "sampled")
-    assert again["path", "sampled"] == found["path", "sampled"]
+    assert again["path", "sampled"] == result["path", "sampled"]
 
 
 def test_an_untrained_model_finds_no_path() -> None:
     model = fresh(WORLD, "next_token", context=WORLD.length, layers=1)
-    found = path_accuracy(model, n=50, progress=False)
-    assert (found.table.query("part == 'path'")["value"] == 0).all()
-    assert (found.table["wrong_start"] > 25).all()
-    assert found.summary()["solved"].tolist() == [0] * 4
+    result = path_accuracy(model, n=50, progress=False)
+    assert (result.table.query("part == 'path'")["value"] == 0).all()
+    assert (result.table["wrong_start"] > 25).all()
+    assert result.summary()["solved"].tolist() == [0] * 4
 
 
 def test_uniform_legal_answers_are_the_path() -> None:

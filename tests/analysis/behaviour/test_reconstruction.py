@@ -74,7 +74,7 @@ def literal_map(
 ) -> tuple[set[Any], list[Any], list[bool]]:
     """The same rules from scratch: every trial on a copy of the whole map."""
     used: dict[Any, int] = {}
-    made: list[Any] = []
+    result: list[Any] = []
     placed = []
 
     def true(node: int, way: int) -> int:
@@ -109,7 +109,7 @@ def literal_map(
             if not left:
                 if goal in near:
                     used[at, way] = goal
-                    made.append([at, way, goal])
+                    result.append([at, way, goal])
                     fine = True
                 break
             scores = []
@@ -123,10 +123,10 @@ def literal_map(
                 break
             b = near[int(np.argmax(scores))]
             used[at, way] = b
-            made.append([at, way, b])
+            result.append([at, way, b])
             at = b
         placed.append(fine)
-    return {key for key, to in used.items() if true(*key) == to}, made, placed
+    return {key for key, to in used.items() if true(*key) == to}, result, placed
 
 
 @pytest.mark.parametrize("max_degree", [3, 8])
@@ -137,16 +137,16 @@ def test_maps_equal_those_of_the_literal_rules(max_degree: int) -> None:
     spoilt = spoil(world, rides.tokens, rides.length, 40, rng)
     spoilt = spoil(world, spoilt, rides.length, 40, rng)
     nodes = len(world.streets.nodes)
-    found = map_from_rides(world, spoilt, rides.length, reach=2.0, max_degree=max_degree)
+    result = map_from_rides(world, spoilt, rides.length, reach=2.0, max_degree=max_degree)
     listed = [
         (int(row[0]), int(row[1]), (row[2 : k - 1] - nodes).tolist())
         for row, k in zip(spoilt, rides.length.tolist(), strict=True)
     ]
     used, made, placed = literal_map(world.streets, listed, 2.0, max_degree)
     leaving = [tuple(pair) for pair in np.argwhere(world.streets.turns >= 0).tolist()]
-    assert found.used.tolist() == [street in used for street in leaving]
-    assert found.invented.tolist() == made
-    assert found.placed.tolist() == placed
+    assert result.used.tolist() == [street in used for street in leaving]
+    assert result.invented.tolist() == made
+    assert result.placed.tolist() == placed
     assert len(made) > 0
     assert 0 < sum(placed) < 60
 
@@ -154,14 +154,14 @@ def test_maps_equal_those_of_the_literal_rules(max_degree: int) -> None:
 def test_true_rides_give_the_true_map_and_do_not_change_the_world() -> None:
     world = tiny_taxi(4, 4)
     before = fingerprint(world)
-    found = reconstruct_map(WorldPredictor(world), 300)
-    assert found.control is not None
-    for one in (found, found.control):
-        assert one.used.all()
-        assert one.placed.all()
-        assert one.valid.all()
-        assert one.counts["invented"] == (0, world.streets.n_edges)
-        assert one.counts["unplaced"] == (0, 300)
+    result = reconstruct_map(WorldPredictor(world), 300)
+    assert result.control is not None
+    for item in (result, result.control):
+        assert item.used.all()
+        assert item.placed.all()
+        assert item.valid.all()
+        assert item.counts["invented"] == (0, world.streets.n_edges)
+        assert item.counts["unplaced"] == (0, 300)
     reconstruct_map(UniformLegal(world), 50)
     assert fingerprint(world) == before
 
@@ -176,11 +176,11 @@ def test_ill_formed_rides_are_counted_and_not_placed() -> None:
     tokens[2, 0] = nodes  # opens with a turn
     tokens[3, 1] = tokens[3, 0]  # goes nowhere
     tokens[4, 2], length[4] = end, 3  # no turn at all
-    found = map_from_rides(world, tokens, length)
-    assert found.ill_formed == 5
-    assert found.placed.tolist() == [False] * 5 + [True]
-    assert found.valid.tolist() == [False] * 5 + [True]
-    assert found.counts["unplaced"] == (5, 6)
+    result = map_from_rides(world, tokens, length)
+    assert result.ill_formed == 5
+    assert result.placed.tolist() == [False] * 5 + [True]
+    assert result.valid.tolist() == [False] * 5 + [True]
+    assert result.counts["unplaced"] == (5, 6)
 
 
 class Slips(Predictor):
@@ -200,11 +200,11 @@ class Slips(Predictor):
 
 def test_the_control_has_as_many_errors_as_the_model() -> None:
     world = tiny_taxi(4, 4)
-    found = reconstruct_map(Slips(world), 200, seed=1)
-    control = found.control
+    result = reconstruct_map(Slips(world), 200, seed=1)
+    control = result.control
     assert control is not None
-    assert len(control.valid) == len(found.valid) == 200
-    errors = int((~found.valid).sum())
+    assert len(control.valid) == len(result.valid) == 200
+    errors = int((~result.valid).sum())
     assert errors > 60
     # A spoilt ride may arrive after all; one that is not spoilt always does.
     assert 0.8 * errors < (~control.valid).sum() <= errors
@@ -216,18 +216,18 @@ def test_the_control_has_as_many_errors_as_the_model() -> None:
 def test_the_measure_repeats_with_its_seed_and_equals_the_maps() -> None:
     world = tiny_taxi(4, 4)
     model = Slips(world)
-    found, again = reconstruct_map(model, 100, seed=2), reconstruct_map(model, 100, seed=2)
-    assert found.invented.tolist() == again.invented.tolist()
-    assert found.control is not None
+    result, again = reconstruct_map(model, 100, seed=2), reconstruct_map(model, 100, seed=2)
+    assert result.invented.tolist() == again.invented.tolist()
+    assert result.control is not None
     measure = map_reconstruction([model, WorldPredictor(world)], n_rides=100, seed=2, progress=False)
     assert len(measure.table) == 16
     mine = measure.table[measure.table["objective"] == "slips"]
-    for rides, one in (("model", found), ("control", found.control)):
-        for part, (count, of) in one.counts.items():
+    for rides, item in (("model", result), ("control", result.control)):
+        for part, (count, of) in item.counts.items():
             (row,) = [row for _, row in mine[(mine["part"] == part) & (mine["rides"] == rides)].iterrows()]
             assert (row["count"], row["trials"], row["value"]) == (count, of, pytest.approx(count / of))
             assert np.isnan(row["error"]) == (part != "unplaced")
-    assert repr(found).startswith("<MapReconstruction slips: ")
+    assert repr(result).startswith("<MapReconstruction slips: ")
 
 
 def test_models_of_nonsense_are_measured_too() -> None:

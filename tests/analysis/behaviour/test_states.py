@@ -40,14 +40,14 @@ def test_pairs_end_in_one_state_or_in_two(name: str, length: int | None, monkeyp
     for i in range(n):
         for both, alike in ((pairs, True), (others, False)):
             k = int(both.length[i])
-            one, other = both.first[i, :k], both.second[i, :k]
-            assert not np.array_equal(one, other)
+            first, other = both.first[i, :k], both.second[i, :k]
+            assert not np.array_equal(first, other)
             states = [
                 {key: np.round(values[0, -1], 6).tolist() for key, values in world.replay(prefix[None]).items()}
-                for prefix in (one, other)
+                for prefix in (first, other)
             ]
             assert (states[0] == states[1]) == alike
-            assert np.array_equal(possible_next(world, one[None]), possible_next(world, other[None])) or not alike
+            assert np.array_equal(possible_next(world, first[None]), possible_next(world, other[None])) or not alike
     seen = [tuple(row[:k]) for rows in (pairs.first, pairs.second) for row, k in zip(rows, pairs.length, strict=True)]
     assert len(set(seen)) == len(seen)
 
@@ -107,8 +107,8 @@ def test_first_rejected_equals_a_literal_search(first: list[int], data: st.DataO
     suffixes = np.full((len(rows), 5), -1)
     for i, row in enumerate(rows):
         suffixes[i, : len(row)] = row
-    found = first_rejected(model, np.array([first] * len(rows)), suffixes, 0.01)
-    for where, row in zip(found.tolist(), rows, strict=True):
+    result = first_rejected(model, np.array([first] * len(rows)), suffixes, 0.01)
+    for where, row in zip(result.tolist(), rows, strict=True):
         bad = [i for i in range(len(row)) if not accepts(model, tuple(first), tuple(row[: i + 1]))]
         assert where == (bad[0] if bad else -1)
 
@@ -152,12 +152,12 @@ def test_the_true_world_scores_one_and_is_not_changed() -> None:
 
 def test_the_boundary_of_the_ring_by_hand(ring: Ring) -> None:
     # Room 0 and room 1: the bell at once, or after once around.
-    pair, found = world_boundary(ring, np.array([[BELL]]), np.array([[STEP]]), 5)
+    pair, result = world_boundary(ring, np.array([[BELL]]), np.array([[STEP]]), 5)
     assert pair.tolist() == [0, 0]
-    assert found.tolist() == [[BELL, -1, -1, -1, -1], [STEP, STEP, STEP, STEP, BELL]]
+    assert result.tolist() == [[BELL, -1, -1, -1, -1], [STEP, STEP, STEP, STEP, BELL]]
     # Room 1 and room 0: after three steps.
-    _, found = world_boundary(ring, np.array([[STEP]]), np.array([[BELL]]), 5)
-    assert found.tolist() == [[STEP, STEP, STEP, BELL, -1]]
+    _, result = world_boundary(ring, np.array([[STEP]]), np.array([[BELL]]), 5)
+    assert result.tolist() == [[STEP, STEP, STEP, BELL, -1]]
 
 
 @pytest.mark.parametrize("vocabulary", ["ring", "taxi"])
@@ -168,22 +168,22 @@ def test_boundaries_equal_a_literal_search(vocabulary: str) -> None:
     pairs = different_state_pairs(world, 4, length=total, room=depth, seed=2, state=ROOM if total == 9 else None)
     model = Merged(world) if isinstance(world, Ring) else UniformLegal(world)
     for _, first, second in pairs.by_length():
-        pair, found = world_boundary(world, first, second, depth)
+        pair, result = world_boundary(world, first, second, depth)
         mine_pair, mine = model_boundary(
             model, first, second, 400, first.shape[1] + depth, 0.01, np.random.default_rng(0)
         )
         for i in range(len(first)):
-            one, other = tuple(first[i].tolist()), tuple(second[i].tolist())
+            single, other = tuple(first[i].tolist()), tuple(second[i].tolist())
             possible_sets = [
                 {s for s in sequences(len(world.vocabulary), depth) if literally_possible(world, prefix, s)}
-                for prefix in (one, other)
+                for prefix in (single, other)
             ]
             expected = {s for s in possible_sets[0] - possible_sets[1] if s[:-1] in possible_sets[1] | {()}}
-            assert {tuple(t for t in row if t >= 0) for row in found[pair == i].tolist()} == expected
+            assert {tuple(t for t in row if t >= 0) for row in result[pair == i].tolist()} == expected
             end = world.vocabulary.index("end") if "end" in world.vocabulary else None
             accepted = [
                 {s for s in sequences(len(world.vocabulary), depth) if end not in s[:-1] and accepts(model, prefix, s)}
-                for prefix in (one, other)
+                for prefix in (single, other)
             ]
             expected = {s for s in accepted[0] - accepted[1] if s[:-1] in accepted[1] | {()}}
             assert {tuple(t for t in row if t >= 0) for row in mine[mine_pair == i].tolist()} == expected
@@ -207,27 +207,27 @@ def test_merged_rooms_by_hand(ring: Ring) -> None:
     model = Merged(ring)
     assert one_row(compression_vafa(model, n=10, length=9, state=ROOM, progress=False))["value"] == 1
     assert one_row(compression_greedy(model, n=10, length=9, state=ROOM, progress=False))["value"] == 1
-    found = distinction(model, n=60, suffixes=200, length=9, depth=3, state=ROOM, progress=False)
+    result = distinction(model, n=60, suffixes=200, length=9, depth=3, state=ROOM, progress=False)
     pairs = different_state_pairs(ring, 60, length=9, room=3, state=ROOM)
     rooms = [
         [int(ring.replay(rows[i : i + 1, :k])["room"][0, -1]) for rows in (pairs.first, pairs.second)]
         for i, k in enumerate(pairs.length.tolist())
     ]
     recall, empty = [], 0
-    for one, other in rooms:
+    for item, other in rooms:
         # Steps until the bell can ring again, by the world and (one step later as well) by the model.
-        boundary = [steps for steps in range(3) if (one + steps) % 4 == 0 and (other + steps) % 4 != 0]
+        boundary = [steps for steps in range(3) if (item + steps) % 4 == 0 and (other + steps) % 4 != 0]
         told = [steps for steps in boundary if (other + steps) % 4 not in (0, 1)]
         empty += not boundary
         recall.append(len(told) / len(boundary) if boundary else 1.0)
-    row = one_row(found, part="recall")
+    row = one_row(result, part="recall")
     assert row["value"] == pytest.approx(np.mean(recall))
     assert row["error"] == pytest.approx(np.std(recall, ddof=1) / np.sqrt(60))
     assert (row["empty"], row["trials"]) == (empty, 60)
     assert empty > 0
     assert row["value"] < 1
     # It rings the bell in room 1 and nowhere else where it should not.
-    precision = one_row(found, part="precision")
+    precision = one_row(result, part="precision")
     assert 0 < precision["value"] < 1
 
 
@@ -236,8 +236,8 @@ def test_a_model_without_memory_compresses_everything_and_distinguishes_nothing(
     model = Forgetful(world, np.full(len(world.vocabulary), 1 / len(world.vocabulary)))
     assert one_row(compression_vafa(model, n=10, suffixes=5, progress=False))["value"] == 1
     assert one_row(compression_greedy(model, n=10, progress=False))["value"] == 1
-    found = distinction(model, n=20, progress=False)
-    precision, recall = one_row(found, part="precision"), one_row(found, part="recall")
+    result = distinction(model, n=20, progress=False)
+    precision, recall = one_row(result, part="precision"), one_row(result, part="recall")
     assert (precision["value"], precision["empty"]) == (1, 20)
     assert (recall["value"], recall["empty"]) == (pytest.approx(recall["empty"] / 20), recall["empty"])
 
@@ -268,10 +268,10 @@ def greedy(model: Predictor, prefix: tuple[int, ...], steps: int) -> list[int]:
 
 
 def test_large_boundaries_are_sampled(ring: Ring) -> None:
-    found = distinction(UniformLegal(ring), n=30, depth=5, largest=1, length=12, state=ROOM, progress=False)
-    assert one_row(found, part="recall")["drawn"] > 0
-    assert one_row(found, part="precision")["drawn"] == 0
-    assert found.table["value"].tolist() == [1, 1]
+    result = distinction(UniformLegal(ring), n=30, depth=5, largest=1, length=12, state=ROOM, progress=False)
+    assert one_row(result, part="recall")["drawn"] > 0
+    assert one_row(result, part="precision")["drawn"] == 0
+    assert result.table["value"].tolist() == [1, 1]
 
 
 def test_seeds_repeat_and_models_are_measured_on_the_same_pairs(ring: Ring) -> None:

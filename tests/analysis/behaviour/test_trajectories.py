@@ -53,11 +53,11 @@ def test_next_token_test_equals_a_count_by_hand() -> None:
 
 def test_next_token_test_of_worlds_without_end() -> None:
     world = worlds.get("golden_mean")
-    found = next_token_test(
+    result = next_token_test(
         [WorldPredictor(world), Forgetful(world, np.array([0.4, 0.6]))], n=50, length=9, progress=False
     )
     read = world.sample(50, 9, seed=0).tokens[:, :-1]
-    assert found.table["value"].tolist() == [1, pytest.approx(world.legal_next(read)[..., 1].mean())]
+    assert result.table["value"].tolist() == [1, pytest.approx(world.legal_next(read)[..., 1].mean())]
     with pytest.raises(ValueError, match="length is needed"):
         next_token_test(WorldPredictor(world), progress=False)
     with pytest.raises(ValueError, match="predict targets"):
@@ -170,7 +170,7 @@ def test_drive_equals_a_literal_drive(kind: str) -> None:
     when, which = rng.random((len(asked), steps)) < 0.5, rng.random((len(asked), steps))
     tokens, length, detours = drive(model, world, asked, kind, when, which)
     for i, prompt in enumerate(asked):
-        ride, made = prompt.tolist(), 0
+        ride, result = prompt.tolist(), 0
         for step in range(steps):
             probs = model.next_token_probs(np.array([ride]))[0, -1]
             choice = int(probs.argmax())
@@ -184,34 +184,34 @@ def test_drive_equals_a_literal_drive(kind: str) -> None:
                 ]
                 others = [token for token in options if token != choice]
                 if kind == "random" and others:
-                    choice, made = others[int(which[i, step] * len(others))], made + 1
+                    choice, result = others[int(which[i, step] * len(others))], result + 1
                 elif kind == "second" and others:
-                    choice, made = max(others, key=lambda token: probs[token]), made + 1
+                    choice, result = max(others, key=lambda token: probs[token]), result + 1
                 elif kind == "adversarial" and options:
                     worst = min(options, key=lambda token: probs[token])
-                    choice, made = worst, made + (worst != choice)
+                    choice, result = worst, result + (worst != choice)
             ride.append(choice)
             if choice == end:
                 break
         assert tokens[i, : length[i]].tolist() == ride
         assert (tokens[i, length[i] :] == -1).all()
-        assert detours[i] == made
+        assert detours[i] == result
     assert detours.sum() > 5
 
 
 def test_detours_share_their_draws_and_repeat() -> None:
     world = tiny_taxi(4, 4)
     model = UniformLegal(world)
-    found = detour_robustness(model, p=(0, 0.5, 1), kinds=("random", "second"), n=15, seed=3, progress=False)
+    result = detour_robustness(model, p=(0, 0.5, 1), kinds=("random", "second"), n=15, seed=3, progress=False)
     again = detour_robustness(model, p=(0, 0.5, 1), kinds=("random", "second"), n=15, seed=3, progress=False)
-    pd.testing.assert_frame_equal(found.table, again.table)
+    pd.testing.assert_frame_equal(result.table, again.table)
     greedy = one_row(valid_trajectories(model, n=15, seed=3, progress=False))["value"]
-    calm = found.table[found.table["p"] == 0]
+    calm = result.table[result.table["p"] == 0]
     assert calm["value"].tolist() == [greedy, greedy]
     assert calm["detours"].tolist() == [0, 0]
-    assert found.by == ("p", "kind")
+    assert result.by == ("p", "kind")
     other = detour_robustness(model, p=(0.5,), kinds=("random",), n=15, seed=4, progress=False)
-    assert one_row(other)["detours"] != one_row(found, p=0.5, kind="random")["detours"]
+    assert one_row(other)["detours"] != one_row(result, p=0.5, kind="random")["detours"]
     with pytest.raises(UnknownNameError, match="adversarial"):
         detour_robustness(model, kinds=("adversary",), progress=False)
     with pytest.raises(ValueError, match=r"p=1\.5 must be a probability"):

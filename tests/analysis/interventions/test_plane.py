@@ -24,15 +24,15 @@ RNG = np.random.default_rng
 
 def vertices(corners: np.ndarray, point: np.ndarray) -> np.ndarray:
     """Every distribution over at most three corners whose mean is the point: their mixtures are all there are."""
-    found = []
+    result = []
     for three in combinations(range(len(corners)), 3):
         system = np.vstack([corners[list(three)].T, np.ones(3)])
         share = np.linalg.solve(system, np.append(point, 1.0))
         if share.min() >= -1e-12:
-            one = np.zeros(len(corners))
-            one[list(three)] = np.maximum(share, 0)
-            found.append(one)
-    return np.array(found)
+            first = np.zeros(len(corners))
+            first[list(three)] = np.maximum(share, 0)
+            result.append(first)
+    return np.array(result)
 
 
 @given(st.integers(4, 7), st.integers(0, 2**32 - 1))
@@ -42,16 +42,16 @@ def test_nearest_belief_is_nearest_to_the_present_one(k: int, seed: int) -> None
     corners = polygon(tuple(range(k)))
     point = rng.dirichlet(np.ones(k)) @ corners
     now = rng.dirichlet(np.ones(k)) + rng.normal(scale=0.1, size=k)
-    found = nearest_belief(corners, point, now)
-    assert found.min() >= 0
-    assert found.sum() == pytest.approx(1)
-    np.testing.assert_allclose(found @ corners, point, atol=1e-9)
+    result = nearest_belief(corners, point, now)
+    assert result.min() >= 0
+    assert result.sum() == pytest.approx(1)
+    np.testing.assert_allclose(result @ corners, point, atol=1e-9)
     ends = vertices(corners, point)
-    best = np.linalg.norm(found - now)
+    best = np.linalg.norm(result - now)
     # The problem is convex: nowhere on the way to any other solution is it any nearer.
     others = np.concatenate([ends, rng.dirichlet(np.full(len(ends), 0.5), size=500) @ ends])
     for share in (1e-3, 0.03, 0.3, 1.0):
-        assert np.linalg.norm((1 - share) * found + share * others - now, axis=1).min() >= best - 1e-9
+        assert np.linalg.norm((1 - share) * result + share * others - now, axis=1).min() >= best - 1e-9
 
 
 @given(st.integers(3, 7), st.integers(0, 2**32 - 1))
@@ -61,12 +61,12 @@ def test_a_point_outside_is_moved_to_the_nearest_inside(k: int, seed: int) -> No
     corners = polygon(tuple(range(k)))
     point = rng.normal(size=2)
     point *= (1.01 + rng.random()) / np.linalg.norm(point)
-    found = nearest_belief(corners, point, np.full(k, 1 / k))
-    assert found.min() >= 0
-    assert found.sum() == pytest.approx(1)
+    result = nearest_belief(corners, point, np.full(k, 1 / k))
+    assert result.min() >= 0
+    assert result.sum() == pytest.approx(1)
     fine = np.linspace(0, 1, 2001)[:, None]
     edge = np.concatenate([fine * a + (1 - fine) * b for a, b in zip(corners, np.roll(corners, 1, 0), strict=True)])
-    assert np.linalg.norm(found @ corners - point) <= np.linalg.norm(edge - point, axis=1).min() + 1e-12
+    assert np.linalg.norm(result @ corners - point) <= np.linalg.norm(edge - point, axis=1).min() + 1e-12
 
 
 @given(st.integers(3, 7), st.integers(0, 6), st.floats(0, 1))
@@ -177,8 +177,8 @@ def place(latents: AnnData) -> JointProbe:
 def test_a_joint_probe_reads_like_its_probes(latents: AnnData, place: JointProbe) -> None:
     assert (place.target, place.names, place.site, place.metric) == ("x, y", ("x", "y"), "hidden", "R2")
     read = place.predict(latents)
-    for i, one in enumerate(place.probes):
-        np.testing.assert_array_equal(read[:, i], one.predict(latents)[:, 0])
+    for i, fitted in enumerate(place.probes):
+        np.testing.assert_array_equal(read[:, i], fitted.predict(latents)[:, 0])
     np.testing.assert_allclose(read, latents.X.astype(np.float64) @ place.coef.T + place.intercept, atol=1e-9)
 
 
@@ -199,11 +199,11 @@ def row_of(latents: AnnData, episode: int, position: int) -> int:
 
 def test_both_coordinates_are_edited_at_once(checkpoint: Checkpoint, latents: AnnData, place: JointProbe) -> None:
     row = row_of(latents, 3, 4)
-    found = inject(checkpoint, latents, place, row, [100.0, -200.0], steps=2)
-    np.testing.assert_allclose(found.read_after, [100.0, -200.0], atol=1e-3)
-    assert found.names == ("x", "y")
+    result = inject(checkpoint, latents, place, row, [100.0, -200.0], steps=2)
+    np.testing.assert_allclose(result.read_after, [100.0, -200.0], atol=1e-3)
+    assert result.names == ("x", "y")
     # Between crossings nobody can say what comes next.
-    assert found.exact is found.kl_after is found.exact_rollout is None
+    assert result.exact is result.kl_after is result.exact_rollout is None
 
 
 def test_exact_predictions_at_a_crossing(checkpoint: Checkpoint, latents: AnnData, place: JointProbe) -> None:
@@ -212,23 +212,23 @@ def test_exact_predictions_at_a_crossing(checkpoint: Checkpoint, latents: AnnDat
     # Where the taxi is: the exact prediction is the world's own.
     node = streets.nodes.index(latents.obs["node"].iloc[row])
     here = [streets.x[node], streets.y[node]]
-    found = inject(checkpoint, latents, place, row, here, steps=3)
-    np.testing.assert_allclose(found.exact, latents.obsm["next_token_probs_exact"][row], atol=1e-6)
-    assert found.exact_rollout is not None
+    result = inject(checkpoint, latents, place, row, here, steps=3)
+    np.testing.assert_allclose(result.exact, latents.obsm["next_token_probs_exact"][row], atol=1e-6)
+    assert result.exact_rollout is not None
     for step in range(3):
         kept = latents.obsm["next_token_probs_exact"][row + step + 1]
-        np.testing.assert_allclose(found.exact_rollout[step], kept, atol=1e-6)
+        np.testing.assert_allclose(result.exact_rollout[step], kept, atol=1e-6)
     # At the destination the ride ends, and nothing can follow.
     goal = streets.nodes.index(latents.obs["destination"].iloc[row])
-    found = inject(checkpoint, latents, place, row, [streets.x[goal], streets.y[goal]], steps=2)
-    assert found.exact is not None
-    assert world.vocabulary[int(found.exact.argmax())] == "end"
-    assert found.exact.max() == 1
-    assert found.exact_rollout is not None
-    assert np.isnan(found.exact_rollout).all()
+    result = inject(checkpoint, latents, place, row, [streets.x[goal], streets.y[goal]], steps=2)
+    assert result.exact is not None
+    assert world.vocabulary[int(result.exact.argmax())] == "end"
+    assert result.exact.max() == 1
+    assert result.exact_rollout is not None
+    assert np.isnan(result.exact_rollout).all()
     # Before the destination is named there is no telling.
-    found = inject(checkpoint, latents, place, row_of(latents, 3, 1), here)
-    assert found.exact is None
+    result = inject(checkpoint, latents, place, row_of(latents, 3, 1), here)
+    assert result.exact is None
 
 
 def test_no_exact_prediction_out_of_reach(checkpoint: Checkpoint, latents: AnnData, place: JointProbe) -> None:

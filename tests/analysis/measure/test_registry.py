@@ -42,8 +42,8 @@ def test_one_seed_has_no_interval() -> None:
 
 
 def test_objectives_are_paired_by_seed_and_unpaired_seeds_left_out() -> None:
-    found = of({"nextlat": [0.5, 0.9, 0.7], "next_token": [0.4, 0.6]})
-    row = found.compare("nextlat", "next_token").iloc[0]
+    result = of({"nextlat": [0.5, 0.9, 0.7], "next_token": [0.4, 0.6]})
+    row = result.compare("nextlat", "next_token").iloc[0]
     assert (row["seeds"], row["above"]) == (2, 2)
     assert row["difference"] == pytest.approx(0.2)
     assert (row["low"], row["high"]) == pytest.approx(interval([0.1, 0.3])[1:])
@@ -83,12 +83,12 @@ def test_a_missing_column_is_named() -> None:
 
 
 def test_names_are_escaped_in_html() -> None:
-    found = Measure("<b>m</b>", pd.DataFrame([record("w", "<i>", None, "x", value=0.5)]), references={"<u>": 1.0})
-    page = found._repr_html_()
+    result = Measure("<b>m</b>", pd.DataFrame([record("w", "<i>", None, "x", value=0.5)]), references={"<u>": 1.0})
+    page = result._repr_html_()
     assert "&lt;b&gt;m&lt;/b&gt;" in page
     assert "<i>" not in page
     assert "<u>" not in page
-    assert "0.5" in repr(found)
+    assert "0.5" in repr(result)
 
 
 def test_share_of_no_trials_is_nan() -> None:

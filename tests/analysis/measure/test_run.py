@@ -26,8 +26,8 @@ PAIR = ["rrxor/next_token", "rrxor/nextlat"]
 
 
 def test_one_tidy_table_for_measures_with_different_settings() -> None:
-    found = evaluation.evaluate(PAIR, ["loss", "rollout_divergence"], progress=False)
-    table = found.table
+    result = evaluation.evaluate(PAIR, ["loss", "rollout_divergence"], progress=False)
+    table = result.table
     assert table.columns[:5].tolist() == ["measure", "model", "world", "objective", "seed"]
     assert table.columns[-5:].tolist() == ["value", "unit", "error", "trials", "weights_sha256"]
     assert {"quantity", "k"} <= set(table.columns)
@@ -35,7 +35,7 @@ def test_one_tidy_table_for_measures_with_different_settings() -> None:
     rolled = table[table["measure"] == "rollout_divergence"]
     assert rolled["objective"].unique().tolist() == ["nextlat"]
     assert set(rolled["unit"]) > {"nats"}
-    assert found["loss"].table["objective"].tolist().count("next_token") == 4
+    assert result["loss"].table["objective"].tolist().count("next_token") == 4
 
 
 def test_an_interrupted_evaluation_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,26 +196,26 @@ def test_bad_arguments_are_refused() -> None:
         evaluation.evaluate(PAIR, ["path_accuracy"], progress=False)
     with pytest.raises(ValueError, match="checkpoints is empty"):
         evaluation.evaluate([], progress=False)
-    found = evaluation.evaluate([*PAIR, "mess3/nextlat"], ["loss"], progress=False)
+    result = evaluation.evaluate([*PAIR, "mess3/nextlat"], ["loss"], progress=False)
     with pytest.raises(ValueError, match="several worlds"):
-        found["loss"]
+        result["loss"]
     with pytest.raises(UnknownNameError, match="unknown measure 'belief'"):
-        found["belief"]
-    assert found.measures["loss", "mess3"].table["world"].unique().tolist() == ["mess3"]
+        result["belief"]
+    assert result.measures["loss", "mess3"].table["world"].unique().tolist() == ["mess3"]
 
 
 @pytest.mark.parametrize("table", ["results.csv", "results.parquet"])
 def test_write_evaluation_writes_table_and_report(tmp_path: Path, table: str) -> None:
-    found = evaluation.evaluate(PAIR, ["loss", "transition_consistency"], progress=False)
-    written = evaluation.write_evaluation(found, tmp_path, table=table)
+    result = evaluation.evaluate(PAIR, ["loss", "transition_consistency"], progress=False)
+    written = evaluation.write_evaluation(result, tmp_path, table=table)
     assert [path.name for path in written] == [table, "report.html"]
     read = pd.read_csv(written[0]) if table.endswith("csv") else pd.read_parquet(written[0])
-    assert read["value"].tolist() == pytest.approx(found.table["value"].tolist(), rel=1e-5)
+    assert read["value"].tolist() == pytest.approx(result.table["value"].tolist(), rel=1e-5)
     page = written[1].read_text(encoding="utf-8")
     assert "transition consistency, rrxor" in page
     assert json.dumps(nlv.load(PAIR[1]).weights_sha256).strip('"') in page
     with pytest.raises(ValueError, match=r"results\.xlsx"):
-        evaluation.write_evaluation(found, tmp_path, table="results.xlsx")
+        evaluation.write_evaluation(result, tmp_path, table="results.xlsx")
 
 
 def test_battery_keeps_its_order_and_filters_by_fit() -> None:

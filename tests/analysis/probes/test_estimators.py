@@ -71,7 +71,7 @@ def test_many_rows_are_fitted_well_in_single_precision() -> None:
     theirs = LogisticRegression().fit(X[fitted], y[fitted])
     assert ours.coef_.dtype == np.float32
     assert ours.score(X[held_out], y[held_out]) == pytest.approx(theirs.score(X[held_out], y[held_out]), abs=0.005)
-    losses = [log_loss(y[held_out], one.predict_proba(X[held_out])) for one in (ours, theirs)]
+    losses = [log_loss(y[held_out], item.predict_proba(X[held_out])) for item in (ours, theirs)]
     assert losses[0] == pytest.approx(losses[1], abs=0.002)
 
 
@@ -100,8 +100,10 @@ def test_stochastic_start_is_seeded_and_close(monkeypatch: pytest.MonkeyPatch) -
     assert float(first.gradient) < 5e-3
     monkeypatch.setattr(softmax_fit, "SMALL", 10**9)
     exact = fit_softmax(data[0].double(), data[1], 6, tol=1e-6, max_iter=500)
-    read, wanted = (softmax(X @ one.coef[0].numpy().T + one.intercept[0].numpy(), axis=1) for one in (first, exact))
-    assert np.abs(read - wanted).mean() < 0.005
+    read, expected = (
+        softmax(X @ item.coef[0].numpy().T + item.intercept[0].numpy(), axis=1) for item in (first, exact)
+    )
+    assert np.abs(read - expected).mean() < 0.005
 
 
 def test_ridge_probe_equals_scikit_learn() -> None:
@@ -123,13 +125,13 @@ def test_ridges_from_moments_equal_those_fitted_on_rows() -> None:
     groups = np.repeat(np.arange(24), 10)
     fold = (np.random.default_rng(7).permutation(24) % FOLDS)[groups]
     targets = np.stack([X @ rng.normal(size=(5, 2)) + scale * rng.normal(size=(240, 2)) for scale in (0.1, 30)], 1)
-    found = fit_ridges(torch.tensor(X), torch.tensor(targets), torch.tensor(fold))
+    result = fit_ridges(torch.tensor(X), torch.tensor(targets), torch.tensor(fold))
     for i in range(2):
         alone = fit_ridge(X, targets[:, i], groups, 7)
-        assert float(found.alpha[i]) == alone.penalty
-        read = X @ found.coef[i].numpy().T + found.intercept[i].numpy()
+        assert float(result.alpha[i]) == alone.penalty
+        read = X @ result.coef[i].numpy().T + result.intercept[i].numpy()
         np.testing.assert_allclose(read, alone(X), atol=1e-8)
-    assert found.alpha[0] < found.alpha[1]
+    assert result.alpha[0] < result.alpha[1]
     some = targets.copy()
     some[::7, 1] = np.nan
     left = fit_ridges(torch.tensor(X), torch.tensor(some), torch.tensor(fold))

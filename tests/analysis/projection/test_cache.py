@@ -28,11 +28,11 @@ def test_a_stored_projection_is_loaded(tmp_path: Path, stored: Stored) -> None:
     cache = ProjectionCache(user=tmp_path / "deep" / "folder")
     assert cache.load(KEY) is None
     cache.store(KEY, stored, {"label": "<NextLat>"})
-    found = cache.load(KEY)
-    assert found is not None
-    np.testing.assert_array_equal(found.coordinates, stored.coordinates)
-    np.testing.assert_array_equal(found.fingerprint, stored.fingerprint)
-    assert found.trustworthiness == 0.9
+    result = cache.load(KEY)
+    assert result is not None
+    np.testing.assert_array_equal(result.coordinates, stored.coordinates)
+    np.testing.assert_array_equal(result.fingerprint, stored.fingerprint)
+    assert result.trustworthiness == 0.9
     assert files(tmp_path / "deep" / "folder") == [f"{KEY}.safetensors"]
 
 
@@ -42,9 +42,9 @@ def test_the_shipped_folder_is_read_first_and_never_written(tmp_path: Path, stor
     cache = ProjectionCache((tmp_path / "absent", shipped), user)
     assert cache.load(KEY) is not None
     cache.store(KEY, stored._replace(trustworthiness=0.1), {})
-    found = cache.load(KEY)
-    assert found is not None
-    assert found.trustworthiness == 0.9
+    result = cache.load(KEY)
+    assert result is not None
+    assert result.trustworthiness == 0.9
     assert ProjectionCache(user=user).load(KEY).trustworthiness == 0.1  # type: ignore[union-attr]
 
 

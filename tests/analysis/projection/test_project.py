@@ -23,31 +23,31 @@ from tests.synthetic import make_latents
 
 @pytest.mark.parametrize("site", ["hidden", "block0"])
 def test_pca_equals_scikit_learn_up_to_sign(trained: AnnData, site: str) -> None:
-    found = project(trained, "pca", site=site)
+    result = project(trained, "pca", site=site)
     X = (trained.X if site == "hidden" else trained.layers[site]).astype(np.float64)
     model = PCA(2).fit(X)
-    np.testing.assert_allclose(np.abs(found.coordinates), np.abs(model.transform(X)), atol=1e-4)
-    assert found.explained_variance == pytest.approx(model.explained_variance_ratio_)
-    assert found.coordinates.dtype == np.float32
-    assert found.trustworthiness is not None
-    assert 0.7 < found.trustworthiness <= 1
-    assert found.note.startswith("PCA:")
+    np.testing.assert_allclose(np.abs(result.coordinates), np.abs(model.transform(X)), atol=1e-4)
+    assert result.explained_variance == pytest.approx(model.explained_variance_ratio_)
+    assert result.coordinates.dtype == np.float32
+    assert result.trustworthiness is not None
+    assert 0.7 < result.trustworthiness <= 1
+    assert result.note.startswith("PCA:")
 
 
 def test_pca_has_a_fixed_sign_and_places_new_rows_exactly(trained: AnnData) -> None:
-    found = project(trained, rows=np.arange(400))
-    np.testing.assert_array_equal(found.transform(trained.X[:400]), found.coordinates)
+    result = project(trained, rows=np.arange(400))
+    np.testing.assert_array_equal(result.transform(trained.X[:400]), result.coordinates)
     # eigh may return either sign: the largest loading of each axis decides.
-    assert isinstance(found.placement, Affine)
-    assert (found.placement.matrix[np.abs(found.placement.matrix).argmax(0), [0, 1]] > 0).all()
+    assert isinstance(result.placement, Affine)
+    assert (result.placement.matrix[np.abs(result.placement.matrix).argmax(0), [0, 1]] > 0).all()
 
 
 def test_belief_projection_is_the_probes_reading_in_picture_coordinates(trained: AnnData, untrained: AnnData) -> None:
     reading = probe(trained)
-    found = project(trained, "belief", probe=reading)
+    result = project(trained, "belief", probe=reading)
     expected = world_of(trained).belief_coordinates(reading.predict(trained))
-    np.testing.assert_allclose(found.coordinates, expected, atol=1e-5)
-    np.testing.assert_allclose(found.transform(trained.X[:7]), expected[:7], atol=1e-5)
+    np.testing.assert_allclose(result.coordinates, expected, atol=1e-5)
+    np.testing.assert_allclose(result.transform(trained.X[:7]), expected[:7], atol=1e-5)
     with pytest.raises(ValueError, match="needs probe"):
         project(trained, "belief")
     with pytest.raises(ValueError, match="needs probe"):
@@ -58,9 +58,9 @@ def test_belief_projection_is_the_probes_reading_in_picture_coordinates(trained:
 
 def test_rows_by_number_or_mask(trained: AnnData) -> None:
     mask = np.arange(trained.n_obs) % 3 == 0
-    one, other = project(trained, rows=mask), project(trained, rows=np.flatnonzero(mask))
-    np.testing.assert_array_equal(one.coordinates, other.coordinates)
-    assert len(one.coordinates) == mask.sum() == len(one.rows)
+    first, other = project(trained, rows=mask), project(trained, rows=np.flatnonzero(mask))
+    np.testing.assert_array_equal(first.coordinates, other.coordinates)
+    assert len(first.coordinates) == mask.sum() == len(first.rows)
     np.testing.assert_array_equal(project(trained, rows=[3, 5, 8]).rows, [3, 5, 8])
     for bad in (mask[:5], np.array([-1]), np.array([trained.n_obs]), np.array([0.5]), np.array([[0, 1]])):
         with pytest.raises(LatentsError, match="rows"):

@@ -57,14 +57,14 @@ def test_arrows_point_along_the_streets_that_are_one_way() -> None:
     one_way = [(a, b) for a, b in graph.edges() if not graph.has_edge(b, a)]
     (heads,) = [trace for trace in CITY.draw().data if trace.marker.symbol == "triangle-up"]
     assert len(heads.x) == len(one_way)
-    found = {}
+    result = {}
     for x, y, angle in zip(heads.x, heads.y, heads.marker.angle, strict=True):
-        found[x, y] = angle
+        result[x, y] = angle
     places = {name: (CITY.x[index], CITY.y[index]) for index, name in enumerate(CITY.nodes)}
     for a, b in one_way:
         middle = tuple((np.array(places[a]) + places[b]) / 2)
         bearing = 45 * ("N", "NE", "E", "SE", "S", "SW", "W", "NW").index(graph.edges[a, b]["direction"])
-        assert (found[middle] - bearing) % 360 == pytest.approx(0)
+        assert (result[middle] - bearing) % 360 == pytest.approx(0)
     assert not [trace for trace in grid(5, 5, one_way=False).draw().data if trace.marker.symbol == "triangle-up"]
 
 
@@ -79,12 +79,12 @@ def test_a_ride_is_solid_up_to_where_it_is_and_dotted_beyond(at: int | None) -> 
     path = a_ride(CITY, 6)
     figure = draw_map(CITY, path, at=at)
     moves = np.array(list(itertools.pairwise(path)))
-    made = 6 if at is None else at
-    for dash, part in ((None, moves[:made]), ("dot", moves[made:])):
+    result = 6 if at is None else at
+    for dash, part in ((None, moves[:result]), ("dot", moves[result:])):
         shown = [drawn(trace) for trace in lines(figure, color=CURSOR, dash=dash)]
         assert set().union(*shown) == streets_between(CITY, part)
     marks = {trace.marker.symbol: (trace.x[0], trace.y[0]) for trace in figure.data if len(trace.x) == 1}
-    for symbol, node in {"circle-open": path[0], "square-open": path[-1], None: path[made]}.items():
+    for symbol, node in {"circle-open": path[0], "square-open": path[-1], None: path[result]}.items():
         assert marks[symbol] == (CITY.x[node], CITY.y[node])
     assert {trace.opacity for trace in lines(figure, color=INK)} == {0.45}
 
@@ -93,9 +93,9 @@ def test_a_goal_not_reached_is_marked_and_a_move_without_a_street_is_dashed() ->
     figure = draw_map(CITY, [0, 29], goal=7)
     (leap,) = lines(figure, color=CURSOR, dash="dash")
     assert drawn(leap) == streets_between(CITY, np.array([[0, 29]]))
-    said = [note.text for note in figure.layout.annotations]
-    assert f"<b>to {CITY.nodes[7]}</b>" in said
-    assert f"<b>from {CITY.nodes[0]}</b>" in said
+    text = [note.text for note in figure.layout.annotations]
+    assert f"<b>to {CITY.nodes[7]}</b>" in text
+    assert f"<b>from {CITY.nodes[0]}</b>" in text
 
 
 def test_a_ride_that_has_not_left_and_several_rides_are_drawn() -> None:

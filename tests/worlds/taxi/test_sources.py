@@ -218,8 +218,8 @@ def test_a_place_is_looked_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_a_place_without_a_network_names_what_works_offline(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     stand_in = osmnx(ConnectionError("no route to host")) if installed else None
     monkeypatch.setitem(sys.modules, "osmnx", stand_in)
-    said = "failed: ConnectionError: no route to host" if installed else r'pip install "nextlat-viz\[city\]"'
-    with pytest.raises(ValueError, match=rf"no city 'Gird' here.*network.*{said}.*'grid', 'helsinki' and files"):
+    text = "failed: ConnectionError: no route to host" if installed else r'pip install "nextlat-viz\[city\]"'
+    with pytest.raises(ValueError, match=rf"no city 'Gird' here.*network.*{text}.*'grid', 'helsinki' and files"):
         streets("Gird")
     assert stand_in is None or stand_in.settings.use_cache
 
