@@ -407,14 +407,14 @@ def outcomes() -> dict[str, dict[str, Any]]:
     return outcomes
 
 
-def test_every_public_name_is_mistaken() -> None:
+def test_every_public_name_has_a_mistake() -> None:
     named = {re.split(r"[:.]", name)[0] for name in MISTAKES}
     takes_arguments = {name for name in nlv.__all__ if callable(getattr(nlv, name))} - {"results", "Checkpoint"}
     assert takes_arguments <= named
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_named(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
+def test_a_mistake_names_the_argument(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
     result = outcomes[name]
     assert result["ours"], f"{result['error']}: {result['text']} ({result['where']})"
     missing = [part for part in MISTAKES[name][1] if part not in result["text"]]
@@ -422,7 +422,7 @@ def test_a_mistake_is_named(name: str, outcomes: dict[str, dict[str, Any]]) -> N
 
 
 @pytest.mark.parametrize("name", MEANT)
-def test_what_is_meant_is_done(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
+def test_calls_with_a_clear_meaning_work(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
     assert outcomes[name]["text"] == "no error", outcomes[name]["where"]
 
 

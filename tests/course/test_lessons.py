@@ -40,7 +40,7 @@ def execute(source: str, namespace: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
-def test_runs_from_top_to_bottom(lesson: Path) -> None:
+def test_lesson_runs_from_top_to_bottom(lesson: Path) -> None:
     namespace: dict[str, Any] = {}
     before = set(_instances)
     questions, known = [], all_exercises()

@@ -49,14 +49,14 @@ def test_chances_after_a_step():
     assert policy.chances == pytest.approx([(1 + 3 * anywhere) / 4, 3 * anywhere / 4, anywhere])
 
 
-def test_drafts_after_a_rejected_draft_teach_nothing():
+def test_drafts_after_a_rejected_one_do_not_count():
     first, other = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
     first.learn(np.array([3]), np.array([0]))
     other.learn(np.array([1]), np.array([0]))
     assert (first.chances == other.chances).all()
 
 
-def test_the_start_has_to_be_earned_by_all_drafts_together():
+def test_the_start_cost_is_shared_by_all_drafts():
     # Hoped for are 0.9 + 0.9^2 + ... drafts; the first alone would not pay for the start.
     assert Adaptive(DraftCosts(0.0, 0.1, start=1.0), most=3).length() == 3
     assert Adaptive(DraftCosts(0.0, 0.1, start=1.0), most=1).length() == 0
@@ -75,7 +75,7 @@ def test_the_best_fixed_length_is_chosen(acceptance, costs):
 
 
 @pytest.mark.parametrize("costs", COSTS)
-def test_a_change_is_followed(costs):
+def test_the_length_follows_changes_in_acceptance(costs):
     """Faster than any one length, over text that is easy and hard in turn."""
     levels = (0.97, 0.3)
     _, spent = drafting(Adaptive(costs), lambda made: levels[made // 400 % 2], 2400)
@@ -128,7 +128,7 @@ def test_a_length_that_did_not_pay_is_tried_again():
     assert policy.length() > 0
 
 
-def test_rows_teach_together():
+def test_all_rows_update_the_estimates():
     together, apart = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
     together.learn(np.array([3, 2, 0]), np.array([1, 2, 0]))
     for counts, kept in ((3, 1), (2, 2), (0, 0)):
@@ -136,7 +136,7 @@ def test_rows_teach_together():
     np.testing.assert_allclose(together.chances, apart.chances, atol=0.01)
 
 
-def test_a_policy_goes_on_learning_in_further_calls():
+def test_a_policy_keeps_what_it_learned_in_further_calls():
     checkpoint, policy = random_model(), Adaptive(DraftCosts(0.01, 0.01))
     prompts = np.random.default_rng(0).integers(3, size=(8, 1))
     first = speculative_generate(checkpoint, prompts, 11, draft=policy)
@@ -150,7 +150,7 @@ def test_a_policy_goes_on_learning_in_further_calls():
 
 
 @pytest.mark.parametrize("objective", DRAFTING)
-def test_costs_of_a_model(objective):
+def test_costs_by_weights_are_near_measured_costs(objective):
     predictor = ModelPredictor(random_model(objective))
     told, measured = DraftCosts.by_weights(predictor), measure_costs(predictor, repeats=2)
     assert 0 < told.draft < 1
@@ -162,7 +162,7 @@ def test_costs_of_a_model(objective):
     assert told.draft == many.draft
 
 
-def test_what_costs_refuse():
+def test_bad_costs_are_refused():
     with pytest.raises(ValueError, match=r"draft=-1\.0 must be a cost of at least 0"):
         DraftCosts(draft=-1.0, verify=0.0)
     with pytest.raises(ValueError, match="start=nan must be a cost"):

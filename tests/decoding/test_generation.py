@@ -30,7 +30,7 @@ def literally(predictor: Predictor, prompt: np.ndarray, max_tokens: int, stops=(
 @pytest.mark.parametrize("objective", ["next_token", "nextlat", "bst"])
 @pytest.mark.parametrize("sizes", [{}, {"kv_heads": 1, "sharing": "k=v"}], ids=["full", "lean"])
 @pytest.mark.parametrize("stops", [(), (2,)])
-def test_prompts_of_different_lengths_go_on_as_alone(objective, sizes, stops):
+def test_ragged_prompts_continue_as_each_alone(objective, sizes, stops):
     predictor = ModelPredictor(random_model(objective, **sizes))
     generated = generate(predictor, PROMPTS, 20, stop=stops)
     for row, prompt in enumerate(PROMPTS):
@@ -46,7 +46,7 @@ def test_prompts_of_different_lengths_go_on_as_alone(objective, sizes, stops):
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 8), st.integers(0, 3))
 @settings(max_examples=10)
-def test_any_lengths(lengths, max_tokens, seed):
+def test_uniform_legal_continues_prompts_of_any_lengths_legally(lengths, max_tokens, seed):
     """What knows the world generates what is legal, wherever the prompts end."""
     world = worlds.get("golden_mean")
     drawn = world.sample(len(lengths), 6, seed=seed).tokens
@@ -60,7 +60,7 @@ def test_any_lengths(lengths, max_tokens, seed):
             assert world.legal(tokens[None]).all()
 
 
-def test_an_array_and_a_list_of_its_rows_are_the_same():
+def test_an_array_and_a_list_of_its_rows_give_the_same():
     prompts = np.array([[0, 1], [2, 2]])
     for temperature in (0.0, 1.0):
         first, other = (
@@ -82,7 +82,7 @@ def test_sampling_is_seeded_and_follows_the_model():
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_top_p_draws_the_likeliest_tokens_alone(temperature):
+def test_top_p_draws_only_the_likeliest_tokens(temperature):
     checkpoint, prompts = random_model(std=0.3), [np.array([0, 1])] * 4_000
     law = ModelPredictor(checkpoint).next_token_probs(prompts[0][None])[0, -1] ** (1 / temperature)
     law /= law.sum()
@@ -98,7 +98,7 @@ def test_top_p_draws_the_likeliest_tokens_alone(temperature):
 
 
 @pytest.mark.parametrize("call", [generate, partial(speculative_generate, draft=2)])
-def test_tokens_are_told_as_they_are_made(call):
+def test_on_tokens_is_called_with_new_tokens(call):
     told: dict[int, list[int]] = {row: [] for row in range(len(PROMPTS))}
     generated = call(
         random_model(), PROMPTS, 6, stop=2, on_tokens=lambda row, tokens: told[row].extend(tokens.tolist())
@@ -109,7 +109,7 @@ def test_tokens_are_told_as_they_are_made(call):
         call(random_model(), PROMPTS, 6, on_tokens="print")
 
 
-def test_nothing_to_do():
+def test_no_prompts_and_no_tokens_to_add():
     generated = generate(random_model(), PROMPTS, 0)
     assert generated.length.tolist() == [4, 1, 3]
     assert generated.continuation.shape == (3, 0)
@@ -117,7 +117,7 @@ def test_nothing_to_do():
     assert (empty.tokens.shape, empty.continuation.shape) == ((0, 3), (0, 0))
 
 
-def test_an_empty_prompt_begins_at_the_start_token():
+def test_an_empty_prompt_starts_from_the_start_token():
     model = random_model()
     generated = generate(model, [np.array([], dtype=int), np.array([0, 2])], 3)
     first = ModelPredictor(model).start_probs()
@@ -150,6 +150,6 @@ def test_an_empty_prompt_needs_a_start_token():
         ([np.array([0])], {"max_tokens": -1}, "max_tokens=-1 must be at least 0"),
     ],
 )
-def test_what_cannot_be_continued(prompts, options, message):
+def test_bad_input_is_refused(prompts, options, message):
     with pytest.raises(ValueError, match=message):
         generate(random_model(), prompts, **({"max_tokens": 2} | options))

@@ -37,7 +37,7 @@ def llama(tmp_path_factory):
 
 @pytest.mark.parametrize("draft", [1, 2])
 @torch.no_grad()
-def test_the_law_is_the_models_own_by_enumeration(llama, draft):
+def test_the_distribution_equals_the_models_by_enumeration(llama, draft):
     predictor = ModelPredictor(llama)
     expected, law = own_law(predictor, (0, 1), 4), speculated_law(predictor, (0, 1), 4, draft)
     assert law.keys() == expected.keys()
@@ -46,7 +46,7 @@ def test_the_law_is_the_models_own_by_enumeration(llama, draft):
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_drawn_tokens_fit_the_law(llama, adaptive):
+def test_samples_fit_the_models_distribution(llama, adaptive):
     draft = Adaptive(DraftCosts(0.05, 0.02)) if adaptive else 2
     observed, law, result = drawn_law(llama, (0, 1), 3, 4_000, draft=draft, temperature=1.0, seed=1, stop=())
     counted(result)
@@ -54,7 +54,7 @@ def test_drawn_tokens_fit_the_law(llama, adaptive):
     assert fit(observed, law) > 1e-3
 
 
-def test_a_batch_is_what_each_row_is_alone_and_what_transformers_gives(llama):
+def test_a_batch_equals_each_row_alone_and_transformers(llama):
     for draft in (1, 3, "adaptive", Adaptive(DraftCosts(0.01, 0.01))):
         generated = speculative_generate(llama, PROMPTS, 6, draft=draft, stop=())
         counted(generated)
@@ -92,7 +92,7 @@ def test_all_ends_of_the_generation_config_count(llama, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.5}, {"top_p": 0.7}, {"temperature": 2.0, "top_p": 0.6}])
-def test_temperature_and_top_p_are_those_of_generate(llama, options):
+def test_temperature_and_top_p_as_in_generate(llama, options):
     options = {"temperature": 1.0, "stop": ()} | options
     prompts = np.tile([0, 1], (4_000, 1))
     shares = [
@@ -122,7 +122,7 @@ def test_costs_are_measured(llama):
     of_equal(generated, generate(llama, PROMPTS, 6, stop=()))
 
 
-def test_a_text_streamer_of_transformers_shows_tokens_as_they_are_made(llama):
+def test_on_tokens_drives_a_text_streamer_of_transformers(llama):
     class Words:
         def decode(self, tokens, **_):
             return "".join(f"{token} " for token in tokens)
@@ -136,7 +136,7 @@ def test_a_text_streamer_of_transformers_shows_tokens_as_they_are_made(llama):
     assert out.getvalue().split() == [str(token) for token in generated.continuation[0]]
 
 
-def test_a_model_that_changed_since_psi_was_trained_keeps_its_own_output(llama, monkeypatch):
+def test_an_altered_model_keeps_its_own_output(llama, monkeypatch):
     """psi then drafts from states that it does not know, and with the weights that the head had."""
     llama.network.restrict(torch.tensor([0, 1]))
     weights = {name: values.clone() for name, values in llama.model.state_dict().items()}

@@ -37,7 +37,7 @@ def of_equal(one, other):
 
 @pytest.mark.parametrize("objective", DRAFTING)
 @pytest.mark.parametrize("sizes", [{}, {"kv_heads": 1, "sharing": "k=v"}], ids=["full", "lean"])
-def test_greedy_is_what_generate_gives(objective, sizes):
+def test_greedy_output_equals_generate(objective, sizes):
     checkpoint = random_model(objective, **sizes)
     for max_tokens, stop in ((1, ()), (6, ()), (40, ()), (40, (1,))):
         expected = generate(checkpoint, PROMPTS, max_tokens, stop=stop)
@@ -63,7 +63,7 @@ def counted(made):
 
 
 @pytest.mark.parametrize("name", ["rrxor/nextlat", "mess3/nextlat"])
-def test_greedy_of_trained_models(name):
+def test_greedy_output_of_trained_models_equals_generate(name):
     checkpoint = load(name)
     prompts = [row[: 1 + i % 6] for i, row in enumerate(checkpoint.world.sample(32, 6, seed=5).tokens)]
     expected = generate(checkpoint, prompts, 20)
@@ -71,7 +71,7 @@ def test_greedy_of_trained_models(name):
         of_equal(speculative_generate(checkpoint, prompts, 20, draft=draft), expected)
 
 
-def test_a_perfect_drafter_is_always_right():
+def test_every_draft_of_a_perfect_psi_is_accepted():
     """psi given the very states that the transformer will have."""
     checkpoint = random_model(layers=1)
     backbone = checkpoint.model.backbone
@@ -100,7 +100,7 @@ def test_psi_drafts_past_the_horizon_it_was_trained_for():
 
 
 @pytest.mark.parametrize("objective", DRAFTING)
-def test_drafters_predict_as_in_training(objective):
+def test_drafters_give_the_logits_of_training(objective):
     """Drafts' logits are those the objective's loss reads, however the states were come by."""
     checkpoint = random_model(objective)
     model, tokens = checkpoint.model, torch.as_tensor(np.random.default_rng(0).integers(3, size=(4, 9)))
@@ -189,7 +189,7 @@ def speculated_law(predictor, prompt, n, draft):
 @pytest.mark.parametrize("objective", DRAFTING)
 @pytest.mark.parametrize(("world", "n", "draft"), [("rrxor", 5, 3), ("mess3", 4, 2), ("rrxor", 4, 1)])
 @torch.no_grad()
-def test_the_law_is_the_models_own_by_enumeration(objective, world, n, draft):
+def test_the_distribution_equals_the_models_by_enumeration(objective, world, n, draft):
     predictor = ModelPredictor(random_model(objective, world))
     expected = own_law(predictor, (0, 1), n)
     result = speculated_law(predictor, (0, 1), n, draft)
@@ -213,7 +213,7 @@ def drawn_law(checkpoint, prompt, n, rows, **options):
     ("objective", "draft"),
     [("nextlat", 2), ("nextlat", Adaptive(CHEAP)), ("mtp", 2), ("mtp", Adaptive(CHEAP)), ("jtp", 3)],
 )
-def test_what_is_drawn_fits_the_law(objective, draft):
+def test_samples_fit_the_models_distribution(objective, draft):
     checkpoint, rows = random_model(objective, std=0.35, layers=1, dim=8, mlp_dim=8), 10_000
     observed, law, result = drawn_law(checkpoint, (0, 1), 4, rows, draft=draft, temperature=1.0, seed=1)
     counted(result)
@@ -232,7 +232,7 @@ def fit(observed, law):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("draft", [2, "adaptive"])
-def test_a_million_draws_fit_the_law(draft, soak):
+def test_a_million_samples_fit_the_models_distribution(draft, soak):
     checkpoint = random_model("nextlat", std=0.35, layers=1, dim=8, mlp_dim=8)
     checkpoint = replace(checkpoint, model=checkpoint.model.float())
     total, rounds = 0, 10 if soak else 2
@@ -244,7 +244,7 @@ def test_a_million_draws_fit_the_law(draft, soak):
 
 
 @pytest.mark.parametrize("wrong", ["always accepted", "p instead of what is left"])
-def test_the_fit_would_show_a_wrong_law(wrong, monkeypatch):
+def test_the_fit_test_detects_a_wrong_distribution(wrong, monkeypatch):
     checkpoint = random_model("nextlat", std=0.35, layers=1, dim=8, mlp_dim=8)
     if wrong == "always accepted":
         monkeypatch.setattr(speculation, "acceptance_probs", lambda p, q, drafts: torch.ones_like(drafts).double())
@@ -254,7 +254,7 @@ def test_the_fit_would_show_a_wrong_law(wrong, monkeypatch):
     assert fit(observed, law) < 1e-6
 
 
-def test_temperature_is_the_transformers_own():
+def test_temperature_applies_to_the_transformer():
     checkpoint = random_model("nextlat", std=0.35)
     generated = speculative_generate(checkpoint, np.zeros((5_000, 2), int), 2, draft=1, temperature=0.5, seed=2)
     law = ModelPredictor(checkpoint).next_token_probs(np.array([[0, 0]]))[0, -1] ** 2
@@ -272,7 +272,7 @@ def test_sampling_is_seeded():
         assert not (first.tokens == other.tokens).all()
 
 
-def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
+def test_adaptive_drafting_depends_on_costs_and_acceptance():
     checkpoint = random_model()
     prompts = np.random.default_rng(0).integers(3, size=(64, 1))
 
@@ -286,7 +286,7 @@ def test_adaptive_drafting_goes_by_what_drafts_cost_and_bring():
     assert free > dear > 0
 
 
-def test_results_show_themselves():
+def test_results_have_a_table_and_html():
     generated = speculative_generate(random_model(), PROMPTS, 8, draft=2)
     frame = generated.to_frame()
     assert frame["place"].tolist() == [1, 2]
@@ -316,16 +316,16 @@ def test_results_show_themselves():
         ("nextlat", {"temperature": -0.1}, "temperature=-0.1"),
     ],
 )
-def test_what_cannot_be_drafted(objective, options, message):
+def test_bad_input_is_refused(objective, options, message):
     with pytest.raises(ValueError, match=message):
         speculative_generate(random_model(objective), PROMPTS, 4, **options)
 
 
-def test_a_world_drafts_nothing():
+def test_a_world_has_no_drafter():
     with pytest.raises(ValueError, match="is not a trained model"):
         speculative_generate(WorldPredictor(worlds.get("mess3")), PROMPTS, 4)
 
 
-def test_drafters_are_named_after_what_they_are():
+def test_drafter_names():
     for name, (kind, _) in DRAFTERS.items():
         assert drafter_name(ModelPredictor(random_model(kind.name)), name) == name

@@ -15,7 +15,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.name != "gallery.md" and cells.code(path)]
 
 
-def test_there_are_pages_with_cells() -> None:
+def test_pages_with_cells_exist() -> None:
     assert {"index.md", "quickstart.md", "own_world.md"} <= {path.name for path in PAGES}
 
 

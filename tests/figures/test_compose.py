@@ -57,7 +57,7 @@ def test_a_figure_is_as_wide_as_its_venue_with_text_that_can_be_read(size: str) 
     assert paper.layout.paper_bgcolor == "white"
 
 
-def test_parts_have_letters_and_keep_to_their_places() -> None:
+def test_parts_have_letters_and_do_not_overlap() -> None:
     paper = figures.compose([lines("a", "b"), cloud(50), side_by_side(2)], width="text", columns=2)
     assert [mark in texts(paper) for mark in ("(a)", "(b)", "(c)", "(d)")] == [True, True, True, False]
     places = [tuple(axis.domain) for axis in paper.select_xaxes()]
@@ -125,14 +125,14 @@ def test_views_side_by_side_get_a_wider_column_where_a_single_view_can_still_be_
     assert starts[-1] - starts[0] == pytest.approx(0.5, abs=0.1)
 
 
-def test_no_room_is_left_where_the_legend_was() -> None:
+def test_the_room_of_the_legend_is_removed() -> None:
     paper = figures.compose([bars_with_legend_row(), bars_with_legend_row()], width="column", columns=1)
     tops = [(1 - axis.domain[1]) * paper.layout.height for axis in paper.select_yaxes()]
     # Two lines of a heading, and 11 pixels around them.
     assert tops[0] == pytest.approx(2 * 12 * 1.3 + 11, abs=2)
 
 
-def test_a_heading_at_the_left_edge_has_the_room_beside_the_axis_too() -> None:
+def test_a_heading_at_the_left_edge_may_extend_over_the_axis() -> None:
     text = "Next token after position 6 of all"
     layout = Layout()
     layout.view([0.0, 1.0], [0.0, 1.0], title=text)
@@ -141,7 +141,7 @@ def test_a_heading_at_the_left_edge_has_the_room_beside_the_axis_too() -> None:
     assert texts(paper).count(text) == 2
 
 
-def test_views_that_are_too_narrow_stand_in_rows() -> None:
+def test_views_that_are_too_narrow_are_stacked() -> None:
     paper = figures.compose([side_by_side(4)], width="column")
     assert len({round(axis.domain[1], 3) for axis in paper.select_yaxes()}) == 2
     assert all((axis.domain[1] - axis.domain[0]) * 374 > 90 for axis in paper.select_xaxes())
@@ -165,7 +165,7 @@ def test_colours_of_another_page_become_dark_on_white() -> None:
     assert on_paper(figure).data[0].marker.color == ("#2b2f36", "#123456")
 
 
-def test_what_cannot_be_composed_is_refused() -> None:
+def test_bad_parts_are_refused() -> None:
     with pytest.raises(ValueError, match="figures is empty"):
         figures.compose([])
     with pytest.raises(TypeError, match=r"write \[figure\]"):
@@ -230,12 +230,12 @@ def test_a_part_is_not_stretched_to_the_rows_of_the_part_beside_it() -> None:
     assert size(pair)[1] == pytest.approx(size(alone)[1], rel=0.02)
 
 
-def test_a_title_stands_close_to_the_headings_below_it() -> None:
+def test_a_title_is_close_to_the_headings_below_it() -> None:
     paper = figures.compose([lines("a", "b").update_layout(margin_t=160)], width="column")
     assert (1 - paper.layout.yaxis.domain[1]) * paper.layout.height < 40
 
 
-def test_a_few_words_are_the_heading_of_a_part_and_many_stay_below_it() -> None:
+def test_short_titles_become_headings_and_long_ones_stay_below() -> None:
     for words, below in ((["one line"], False), ([f"line {i}" for i in range(9)], True)):
         part = with_words(cloud(5).update_layout(width=400, height=300), words, 400)
         paper = figures.compose([part, cloud(5)], width="text")

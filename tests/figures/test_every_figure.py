@@ -222,7 +222,7 @@ def test_plotly_knows_every_entry(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
+def test_figures_are_the_same_bytes_in_another_process() -> None:
     code = "from tests.figures.test_every_figure import CASES, digest\nfor name in CASES: print(name, digest(name))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -230,7 +230,7 @@ def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in PLANES])
-def test_axes_say_what_they_are_with_their_units(name: str) -> None:
+def test_axes_have_titles_with_units(name: str) -> None:
     layout = drawn(name).layout
     titles = [layout[axis].title.text or "" for axis in layout if axis.startswith(("xaxis", "yaxis"))]
     assert any(titles)
@@ -248,7 +248,7 @@ def look(trace: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in {"clouds", "every_seed"}])
-def test_models_are_told_apart_without_colour(name: str) -> None:
+def test_models_differ_without_colour(name: str) -> None:
     views: dict[Any, dict[str, set[Any]]] = {}
     for trace in drawn(name).data:
         if trace.name and trace.type in ("bar", "scatter") and trace.name in NAMES:

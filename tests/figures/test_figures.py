@@ -106,7 +106,7 @@ def test_clouds_of_some_rows(latents: list[AnnData], planes: Any, probes: Any) -
         figures.clouds(latents, planes, selection=[-1])
 
 
-def test_clouds_refuse_what_does_not_fit(latents: list[AnnData], planes: Any) -> None:
+def test_clouds_refuse_mismatched_input(latents: list[AnnData], planes: Any) -> None:
     with pytest.raises(ValueError, match="latents is empty"):
         figures.clouds([], [])
     with pytest.raises(ValueError, match="need as many projections"):
@@ -115,7 +115,7 @@ def test_clouds_refuse_what_does_not_fit(latents: list[AnnData], planes: Any) ->
         figures.clouds([latents[0], make_latents(n=5, length=LENGTH)], planes)
 
 
-def test_a_score_is_said_beside_its_controls(probes: Any) -> None:
+def test_scores_are_shown_with_their_controls(probes: Any) -> None:
     text = ", ".join(scores(probes[1]))
     assert text.startswith(f"R² {probes[1].score:.2f}, shuffled ")
     assert f"untrained {probes[1].untrained:.2f}".replace("-", "−") in text
@@ -123,7 +123,7 @@ def test_a_score_is_said_beside_its_controls(probes: Any) -> None:
     assert "−0.00" not in text
 
 
-def test_names_get_bands_and_what_is_missing_is_grey(latents: list[AnnData]) -> None:
+def test_classes_get_bands_and_missing_values_are_grey(latents: list[AnnData]) -> None:
     paint = coloring(latents[0], "state")
     names = list(latents[0].obs["state"].cat.categories)
     assert paint.key is not None
@@ -172,7 +172,7 @@ def test_a_belief_over_three_is_mixed() -> None:
     ]
 
 
-def test_an_unknown_colour_names_the_nearest(latents: list[AnnData]) -> None:
+def test_an_unknown_colour_suggests_the_nearest(latents: list[AnnData]) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown colour 'positon'. Did you mean 'position'"):
         coloring(latents[0], "positon")
     with pytest.raises(UnknownNameError, match="unknown state 'Q'"):
@@ -181,7 +181,7 @@ def test_an_unknown_colour_names_the_nearest(latents: list[AnnData]) -> None:
         coloring(latents[0], "belief")
 
 
-def test_hover_tells_what_was_read(latents: list[AnnData]) -> None:
+def test_hover_shows_the_tokens_read(latents: list[AnnData]) -> None:
     text = describer(latents[0])(2)
     tokens = " ".join(latents[0].obs["token"].iloc[:3])
     assert text == f"read {tokens}<br>episode 0, position 3<br>true state {latents[0].obs['state'].iloc[2]}"
@@ -213,17 +213,17 @@ def contrast(one: str, other: str) -> float:
     ("theme", "pages", "least"),
     [("light", ["#ffffff"], 7), ("dark", ["#111111"], 7), ("auto", ["#ffffff", "#111111"], 4.2)],
 )
-def test_text_can_be_read(theme: Any, pages: Sequence[str], least: float) -> None:
+def test_text_has_contrast(theme: Any, pages: Sequence[str], least: float) -> None:
     assert all(contrast(themes.ink(theme), page) >= least for page in pages)
 
 
-def test_an_unknown_theme() -> None:
+def test_an_unknown_theme_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown theme 'drak'. Did you mean 'dark'"):
         # Past the annotations, which only these tests check.
         inspect.unwrap(themes.template)("drak")  # type: ignore[arg-type]
 
 
-def test_a_model_has_its_colour_whatever_stands_beside_it() -> None:
+def test_a_model_keeps_its_colour_beside_other_models() -> None:
     assert themes.model_colors(["NextLat"]) == ["#0072B2"]
     assert themes.model_colors(["MTP", "NextLat", "next-token"]) == ["#009E73", "#0072B2", "#D55E00"]
     many = themes.model_colors(["next-token", "next-token, seed1", "x", "NextLat"])
@@ -286,7 +286,7 @@ def test_trajectories(latents: list[AnnData], probes: Any) -> None:
     assert figure.layout.shapes[0].x0 == 3
 
 
-def test_a_string_has_whole_positions() -> None:
+def test_string_figure_refuses_bad_positions() -> None:
     reading = read_string("rrxor/nextlat", "0 1 1")
     for position in (1.5, True, -1):
         with pytest.raises(ValueError, match=f"position={position} must be"):
@@ -295,7 +295,7 @@ def test_a_string_has_whole_positions() -> None:
         figures.string_figure(reading, 4)
 
 
-def test_trajectories_refuse_what_does_not_fit(latents: list[AnnData], probes: Any) -> None:
+def test_trajectories_refuse_mismatched_input(latents: list[AnnData], probes: Any) -> None:
     paths = [analysis.read_trajectory(table, probe, 4) for table, probe in zip(latents, probes, strict=True)]
     with pytest.raises(ValueError, match="position=99: episode 4 has positions 1 to 8"):
         figures.trajectories(latents, paths, 99)
@@ -333,12 +333,12 @@ def test_every_seed_shows_every_row(seeds: pd.DataFrame) -> None:
     assert list(figure.layout.yaxis.ticktext) == ["<b>next-token</b>", "<b>NextLat</b>", "<b>&lt;own&gt;</b>"]
 
 
-def test_every_seed_wants_its_columns(seeds: pd.DataFrame) -> None:
+def test_every_seed_refuses_missing_columns(seeds: pd.DataFrame) -> None:
     with pytest.raises(UnknownNameError, match="unknown column of the table of seeds 'floor'"):
         figures.every_seed(seeds.drop(columns="floor"))
 
 
-def test_loss_curves_lie_over_their_floor() -> None:
+def test_loss_curves_are_drawn_with_their_floor() -> None:
     steps = np.arange(100, 500, 100)
     table = pd.DataFrame({"step": steps, "loss": 0.6 - steps / 1e4, "floor": 0.5})
     figure = figures.loss_curves({"<x>": table, "NextLat": table.assign(floor=0.4)}, title="A <b>", log_steps=True)

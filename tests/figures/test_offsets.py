@@ -51,7 +51,7 @@ def test_objectives_differ_without_colour(swept: ProbeSweep) -> None:
     assert len({trace.line.dash for trace in means}) == len({trace.marker.symbol for trace in means}) == 3
 
 
-def test_controls_stand_beside_absolute_scores_only(swept: ProbeSweep) -> None:
+def test_controls_are_drawn_with_absolute_scores_only(swept: ProbeSweep) -> None:
     controls = having(probe_offsets(swept), "control")
     assert [trace.name for trace in controls] == ["shuffled targets", "frequencies only"] * 2
     assert list(controls[0].y) == [3.0, 3.0, 3.0]
@@ -68,7 +68,7 @@ def test_controls_stand_beside_absolute_scores_only(swept: ProbeSweep) -> None:
     assert figure.layout.title.text == "ahead of &lt;b&gt;"
 
 
-def test_the_difference_stands_beside_the_scores_and_their_controls(swept: ProbeSweep) -> None:
+def test_differences_are_drawn_beside_scores_and_controls(swept: ProbeSweep) -> None:
     table = swept.table[swept.table["site"] == "hidden"]
     # A table of results, as `nlv.results()` gives it, is no sweep.
     figure = probe_offsets(Measure("tokens ahead", table, ("offset", "site"), "nats"), baseline="next_token")
@@ -101,7 +101,7 @@ def test_a_legend_of_many_names_has_room() -> None:
     assert many.layout.height > few.layout.height
 
 
-def test_every_view_of_its_own_scale_names_its_far_run() -> None:
+def test_every_view_names_its_runs_outside_the_scale() -> None:
     rows = [
         record("w", "nextlat", seed, p=p, quantity=name, value=seed * 0.01 + (9 if (name, seed) == ("b", 4) else 0))
         for name in ("a", "b") for seed in range(5) for p in (1.0, 2.0)
@@ -112,13 +112,13 @@ def test_every_view_of_its_own_scale_names_its_far_run() -> None:
     assert note.x == 1
 
 
-def test_only_sweeps_are_drawn() -> None:
+def test_other_tables_are_refused() -> None:
     other = Measure("m", pd.DataFrame([record("w", "nextlat", 0, value=1.0, p=0.5)]), by=("p",))
     with pytest.raises(UnknownNameError, match=r"'p'\. Known: offset"):
         probe_offsets(other)
 
 
-def test_controls_stand_beside_layers_too() -> None:
+def test_controls_are_drawn_with_layers_too() -> None:
     rows = [
         record("othello", objective, seed, site=site, discs=discs, value=0.8, untrained=0.6 + 0.1 * seed)
         for discs in ("mine, theirs", "black, white") for objective in ("next_token", "nextlat")

@@ -60,7 +60,7 @@ def test_boards_of_several_models_at_a_step():
     assert figure.layout.xaxis2.domain[0] > figure.layout.xaxis.domain[1]
 
 
-def test_boards_that_are_not_there():
+def test_missing_boards_are_refused():
     with pytest.raises(ValueError, match="puzzle=1: there are 1, from 0"):
         figures.thinking_boards({"mine": thinking()}, 1)
     with pytest.raises(ValueError, match="step 4 of mine: there are steps 1 to 3"):

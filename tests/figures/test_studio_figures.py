@@ -159,7 +159,7 @@ def test_bars_of_a_prediction() -> None:
     assert "KL" not in blind.layout.annotations[0].text
 
 
-def test_predictions_that_do_not_go_together() -> None:
+def test_predictions_of_different_places_are_refused() -> None:
     shown = Prediction(("a", "b"), np.array([0.25, 0.75]), None, "x", 1, 3)
     with pytest.raises(ValueError, match="predictions is empty"):
         prediction_bars({})
@@ -168,7 +168,7 @@ def test_predictions_that_do_not_go_together() -> None:
             prediction_bars({"x": shown, "y": other})
 
 
-def test_the_ghost_path(ahead: LookAhead) -> None:
+def test_look_ahead_draws_the_rolled_path(ahead: LookAhead) -> None:
     matrix, offset = np.random.default_rng(0).normal(size=(64, 2)), np.array([1.0, -1.0])
     figure = look_ahead_path({"NextLat": (ahead, (matrix, offset)), "other": (ahead, plane)}, axes=("u", "v"))
     (true, _), (rolled, _) = roles(figure, "true"), roles(figure, "rolled")
@@ -187,7 +187,7 @@ def test_the_ghost_path(ahead: LookAhead) -> None:
         look_ahead_path({"x": (ahead, lambda hidden: hidden[:, :3])})
 
 
-def test_a_reading_beside_the_truth(latents: AnnData, reading: ReadOut) -> None:
+def test_a_reading_is_drawn_with_the_truth(latents: AnnData, reading: ReadOut) -> None:
     figure = read_out_figure({"NextLat": reading})
     np.testing.assert_allclose(figure.data[0].y, reading.truth, atol=1e-6)
     np.testing.assert_allclose(figure.data[1].y, reading.read, atol=1e-6)
@@ -209,7 +209,7 @@ def test_a_reading_beside_the_truth(latents: AnnData, reading: ReadOut) -> None:
         read_out_figure({"x": reading, "y": replace(reading, position=9)})
 
 
-def test_before_and_after_an_edit(edited: Injection) -> None:
+def test_an_injection_is_drawn_before_and_after(edited: Injection) -> None:
     figure = injection_figure({"NextLat": edited, "next-token": replace(edited, rollout_after=None)})
     assert edited.exact is not None
     np.testing.assert_allclose(roles(figure, "exact")[0].y, edited.exact, atol=1e-6)
@@ -222,7 +222,7 @@ def test_before_and_after_an_edit(edited: Injection) -> None:
     assert figure.layout.yaxis3.title.text == "KL from exact (nats)"
 
 
-def test_an_edit_where_the_world_says_nothing(edited: Injection) -> None:
+def test_an_injection_without_an_exact_prediction(edited: Injection) -> None:
     silent = replace(edited, exact=None, exact_rollout=None)
     figure = injection_figure({"NextLat": silent})
     assert not roles(figure, "exact")

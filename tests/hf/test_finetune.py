@@ -93,7 +93,7 @@ def test_the_transition_error_falls_and_the_loss_stays(trained: Any, mode: str, 
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
-def test_hidden_is_what_the_head_reads(kind: str) -> None:
+def test_hidden_is_the_input_of_the_head(kind: str) -> None:
     model = build(kind).eval()
     tokens = torch.from_numpy(TOKENS[:4])
     given: list[torch.Tensor] = []
@@ -106,7 +106,7 @@ def test_hidden_is_what_the_head_reads(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
-def test_documents_packed_into_a_row_read_as_they_do_alone(kind: str) -> None:
+def test_packed_documents_have_the_states_of_each_alone(kind: str) -> None:
     backbone = Pretrained(build(kind))
     backbone.check_documents()
     tokens = torch.from_numpy(TOKENS[:3])
@@ -126,7 +126,7 @@ def test_a_model_that_reads_across_documents_is_refused(tmp_path: Path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
-def test_losses_are_those_of_the_paper() -> None:
+def test_losses_equal_those_of_the_paper() -> None:
     lengths = [10, 4, 10, 7, 2]
     model = PostHoc(Pretrained(build("llama")), 3, 0.5, 2.0, psi_width=8, full=True)
     torch.nn.init.normal_(model.psi.layers[-1].weight)
@@ -191,7 +191,7 @@ def test_the_model_moves_more_slowly_than_psi(tmp_path: Path) -> None:
     assert tuned.psi.layers[-1].bias.abs().max().item() == pytest.approx(1e-3, rel=0.05)
 
 
-def test_a_model_that_got_worse_is_named(trained: Any, tmp_path: Path) -> None:
+def test_a_rise_in_perplexity_gives_a_warning(trained: Any, tmp_path: Path) -> None:
     options = QUICK | {"mode": "full", "psi_steps": 0, "lambda_h": 1.0, "lambda_kl": 1.0, "model_rate": 20.0}
     with pytest.warns(UserWarning, match=r"raised the perplexity on held-out sequences by [\d.]+%: lower lambda_h=1.0"):
         worse = finetune(trained, CORPUS, out=tmp_path / "worse", **options)
@@ -261,7 +261,7 @@ def test_psi_sees_the_token_of_a_model_with_small_embeddings() -> None:
     assert token == pytest.approx(state, rel=1e-3)
 
 
-def test_the_kl_of_the_corpus_tokens_is_the_papers_where_the_others_have_no_weight() -> None:
+def test_the_kl_over_the_corpus_tokens_equals_the_papers_if_others_are_impossible() -> None:
     model = build("llama", tie_word_embeddings=False)
     learner = PostHoc(Pretrained(model), 2, 1.0, 1.0, 16)
     torch.nn.init.normal_(learner.psi.layers[-1].weight, std=0.1)
@@ -314,7 +314,7 @@ def test_the_corpus_tokens_in_half_precision(restricted: PostHoc) -> None:
         assert restricted.draft_logits(torch.randn(2, DIM)).isfinite().sum() == 6
 
 
-def test_drafts_of_some_tokens_leave_the_output_as_it_is(tmp_path: Path) -> None:
+def test_restricted_drafts_do_not_change_the_output(tmp_path: Path) -> None:
     tuned = finetune(build("llama"), TOKENS, out=tmp_path, **QUICK)
     expected = generate(tuned, TOKENS[:4, :3], 6)
     tuned.network.restrict(torch.tensor([0, 2]))
@@ -333,7 +333,7 @@ def test_drafts_of_some_tokens_leave_the_output_as_it_is(tmp_path: Path) -> None
     np.testing.assert_allclose(*shares, atol=0.03)
 
 
-def test_rollout_is_psi_again_and_again(tmp_path: Path) -> None:
+def test_rollout_applies_psi_repeatedly(tmp_path: Path) -> None:
     tuned = finetune(build("gpt2"), TOKENS, horizon=2, psi_width=5, out=tmp_path, **QUICK)
     states = tuned.states(torch.from_numpy(TOKENS[:3]))
     rolled = tuned.rollout(states["hidden"][:, 0], torch.from_numpy(TOKENS[:3, 1:4]))
@@ -417,7 +417,7 @@ def perturbed(kind: str) -> Any:
     return model
 
 
-def test_saved_and_loaded_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_saved_model_is_loaded_unchanged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows: list[dict[str, float]] = []
     tuned = finetune(build("gpt2"), TOKENS, mode="full", out=tmp_path / "a", on_validation=rows.append, **QUICK)
     assert [row["step"] for row in rows] == [0, 2, 4, 6]
@@ -456,7 +456,7 @@ def test_saved_and_loaded_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture
         other.save(tmp_path / "b")
 
 
-def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
+def test_altered_files_are_refused(tmp_path: Path) -> None:
     tuned = finetune(build("llama"), TOKENS, out=tmp_path / "whole", **QUICK)
 
     def damaged(name: str, content: bytes | None) -> Path:
@@ -517,7 +517,7 @@ def test_a_config_that_asks_for_more_than_the_weights_hold_is_refused(
         load_finetuned(tuned.folder)
 
 
-def test_a_folder_is_a_model_too(tmp_path: Path) -> None:
+def test_a_model_may_be_given_as_a_folder(tmp_path: Path) -> None:
     model = build("llama")
     model.save_pretrained(tmp_path / "there")
     by_name = finetune(str(tmp_path / "there"), TOKENS, out=tmp_path / "a", **QUICK)
@@ -544,7 +544,7 @@ def test_a_world_and_lists_are_corpora(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rrxor", "story"])
-def test_nothing_held_out_is_trained_on(name: str) -> None:
+def test_held_out_sequences_are_not_in_training(name: str) -> None:
     world = worlds.get(name)
     shape = Pretrained(build("gpt2", vocab_size=max(len(world.vocabulary), VOCABULARY), n_positions=32)).config
     parts = sequences(world, shape, length=32, count=200, held_out=50)
@@ -570,7 +570,7 @@ class Apart(type(worlds.get("mess3"))):  # type: ignore[misc]
         return Episodes(np.indices((3, 3, 3)).reshape(3, -1).T)
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_models_corpora_and_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     def refused(message: str, corpus: Any = TOKENS, model: Any = None, **options: Any) -> None:
         with pytest.raises(ValueError, match=message):
             finetune(model or build("gpt2"), corpus, out=tmp_path / "out", **QUICK | options)
@@ -642,13 +642,13 @@ def scaled() -> Any:
     return model
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+def test_a_loss_of_nan_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="learning_rate below"):
         finetune(build("gpt2"), TOKENS, mode="full", learning_rate=1e30, grad_clip=0.0, out=tmp_path, **QUICK)
     assert not (tmp_path / "card.json").exists()
 
 
-def test_bfloat16_trains_too(tmp_path: Path) -> None:
+def test_bfloat16_trains(tmp_path: Path) -> None:
     tuned = finetune(build("llama"), TOKENS, precision="bf16-mixed", out=tmp_path, **QUICK)
     assert tuned.card.metrics["transition_error"] < 1
     assert isinstance(tuned, Finetuned)
@@ -666,7 +666,7 @@ def test_the_default_device_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_a_fine_tuned_model_goes_where_a_checkpoint_goes(kind: str, tmp_path: Path) -> None:
+def test_a_fine_tuned_model_works_like_a_checkpoint(kind: str, tmp_path: Path) -> None:
     tuned = finetune(build(kind), TOKENS, out=tmp_path, **QUICK)
     prompts = [[0, 1, 2], [1], [2, 2, 0, 1, 1]]
     generated = generate(tuned, prompts, 8, stop=())
@@ -699,7 +699,7 @@ def test_the_untrained_control_and_the_live_loss(tmp_path: Path) -> None:
     explorer.close()
 
 
-def test_measures_that_need_a_known_world_are_left_out_with_a_sentence(tmp_path: Path) -> None:
+def test_measures_that_need_a_known_world_are_named_as_left_out(tmp_path: Path) -> None:
     tuned = finetune(build("gpt2"), TOKENS, out=tmp_path / "corpus", **QUICK)
     evaluation = nlv.evaluate(tuned, progress=False)
     taken = {name for name, _ in evaluation.measures}

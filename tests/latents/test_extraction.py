@@ -13,7 +13,7 @@ from nextlat_viz.training.checkpoint import Checkpoint
 from nextlat_viz.worlds import Episodes
 
 
-def test_equals_a_plain_forward_pass(checkpoint: Checkpoint) -> None:
+def test_extraction_equals_a_forward_pass(checkpoint: Checkpoint) -> None:
     episodes = checkpoint.world.sample(5, 8, seed=1)
     latents = nl.extract(checkpoint, episodes)
     backbone = checkpoint.model.backbone
@@ -31,7 +31,7 @@ def test_equals_a_plain_forward_pass(checkpoint: Checkpoint) -> None:
     np.testing.assert_array_equal(nl.tokens_of(latents), episodes.tokens)
 
 
-def test_says_where_it_comes_from(checkpoint: Checkpoint) -> None:
+def test_the_table_names_its_model(checkpoint: Checkpoint) -> None:
     episodes = checkpoint.world.sample(2, 3, seed=1)
     known = nl.meta(nl.extract(checkpoint, episodes))
     assert json.loads(known["card"]) == checkpoint.card.model_dump(mode="json")
@@ -63,7 +63,7 @@ def test_padding_changes_nothing(checkpoint: Checkpoint) -> None:
     np.testing.assert_allclose(nl.column(padded, "belief"), nl.column(plain, "belief"), atol=1e-12)
 
 
-def test_without_episodes_every_model_reads_the_same(
+def test_default_episodes_are_the_same_for_every_model(
     checkpoint: Checkpoint, make_checkpoint: Callable[..., Checkpoint]
 ) -> None:
     first, two = nl.extract(checkpoint, sites="hidden"), nl.extract(make_checkpoint("next_token", 1), sites="hidden")
@@ -73,7 +73,7 @@ def test_without_episodes_every_model_reads_the_same(
 
 
 @pytest.mark.parametrize("sites", ["block1", ["block1"], ["hidden", "block1"]])
-def test_only_some_sites(checkpoint: Checkpoint, sites: str | list[str]) -> None:
+def test_a_choice_of_sites(checkpoint: Checkpoint, sites: str | list[str]) -> None:
     latents = nl.extract(checkpoint, checkpoint.world.sample(2, 3, seed=0), sites=sites)
     assert nl.sites(latents) == ["block1", "hidden"]
 
@@ -91,7 +91,7 @@ def test_the_model_is_left_as_it_was(checkpoint: Checkpoint) -> None:
     assert not checkpoint.model.backbone.training
 
 
-def test_low_precision_comes_out_as_float32(checkpoint: Checkpoint) -> None:
+def test_latents_of_a_half_precision_model_are_float32(checkpoint: Checkpoint) -> None:
     checkpoint.model.backbone.bfloat16()
     latents = nl.extract(checkpoint, checkpoint.world.sample(2, 3, seed=0))
     assert latents.X.dtype == np.float32
@@ -99,13 +99,13 @@ def test_low_precision_comes_out_as_float32(checkpoint: Checkpoint) -> None:
     np.testing.assert_allclose(nl.column(latents, "next_token_probs").sum(1), 1, atol=1e-6)
 
 
-def test_progress_can_be_seen_and_silenced(checkpoint: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_can_be_switched_off(checkpoint: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
     episodes = checkpoint.world.sample(2, 3, seed=0)
     nl.extract(checkpoint, episodes, progress=False)
     assert capfd.readouterr().err == ""
 
 
-def test_progress_is_told_and_can_end_the_reading(checkpoint: Checkpoint) -> None:
+def test_progress_may_be_a_callback_that_ends_the_extraction(checkpoint: Checkpoint) -> None:
     episodes, told = checkpoint.world.sample(5, 3, seed=0), []
     nl.extract(checkpoint, episodes, batch_size=2, progress=lambda read, total: told.append((read, total)))
     assert told == [(2, 5), (4, 5), (5, 5)]

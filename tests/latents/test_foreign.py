@@ -50,7 +50,7 @@ LENGTHS = np.array([6, 3, 1, 5, 6, 2, 4, 6, 6])
 REAL = np.arange(6) < LENGTHS[:, None]
 
 
-def test_sites_are_submodules_as_they_returned() -> None:
+def test_sites_hold_what_submodules_returned() -> None:
     model = Reader().train()
     latents = nl.extract(model, TOKENS, sites=["embed", "layers.*", "norm"], batch_size=4)
     assert nl.sites(latents) == ["embed", "layers.0", "layers.1", "hidden"]
@@ -73,7 +73,7 @@ def test_hidden_may_be_any_site_and_sites_of_any_width() -> None:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_on_either_side_is_no_row(side: str) -> None:
+def test_padding_on_either_side_has_no_row(side: str) -> None:
     whole = nl.extract(Reader(), TOKENS, sites="norm")[REAL.ravel()]
     truth = {"square": TOKENS**2}
     shift = lambda array: np.array([np.roll(row, 6 - n) for row, n in zip(array, LENGTHS, strict=True)])  # noqa: E731
@@ -90,7 +90,7 @@ def test_padding_on_either_side_is_no_row(side: str) -> None:
     np.testing.assert_array_equal(by_length.X, result.X)
 
 
-def test_call_runs_models_of_another_signature() -> None:
+def test_call_runs_models_with_other_arguments() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -110,7 +110,7 @@ def test_call_runs_models_of_another_signature() -> None:
 
 
 @pytest.mark.parametrize("positions", [[2, -1], slice(2, 5), slice(None, None, 2), [5]])
-def test_positions_keep_rows_and_what_was_read(positions: Any) -> None:
+def test_positions_select_rows_and_keep_all_tokens(positions: Any) -> None:
     whole = nl.extract(Reader(), TOKENS, sites="norm", lengths=LENGTHS)
     part = nl.extract(Reader(), TOKENS, sites="norm", lengths=LENGTHS, positions=positions)
     position, length = nl.column(whole, "position"), LENGTHS[nl.column(whole, "episode")]
@@ -172,7 +172,7 @@ def test_without_a_world() -> None:
         nl.world_of(latents)
 
 
-def test_a_vocabulary_too_large_to_list_is_that_of_the_tokens_read() -> None:
+def test_a_large_vocabulary_names_only_the_tokens_read() -> None:
     tokens = TOKENS * 1000 + 7
     latents = nl.extract(Reader(13_000), tokens, sites="norm")
     np.testing.assert_array_equal(nl.column(latents, "token_id").reshape(9, 6), tokens)
@@ -207,7 +207,7 @@ def test_errors_say_what_to_do(options: dict[str, Any], error: Any, message: str
         nl.extract(Reader(), TOKENS, **options)
 
 
-def test_more_that_is_refused(checkpoint: Any) -> None:
+def test_mistakes_with_checkpoints_and_positions_are_refused(checkpoint: Any) -> None:
     with pytest.raises(TypeError, match="must be Episodes or integers"):
         nl.extract(Reader(), TOKENS * 0.5, sites="norm")
     with pytest.raises(LatentsError, match="lengths and mask are for arrays"):
@@ -238,7 +238,7 @@ def test_the_order_and_the_gaps_of_own_columns_are_kept() -> None:
     assert obs["whole"].dtype == bool
 
 
-def test_a_column_model_of_ones_own_is_not_overwritten() -> None:
+def test_a_users_column_model_is_not_overwritten() -> None:
     latents = nl.extract(Reader(), TOKENS, sites="norm", truth={"model": TOKENS})
     with pytest.raises(LatentsError, match=r"obs\['model'\] is a column of your own.*rename it"):
         nl.concatenate([latents])

@@ -56,7 +56,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
-def test_equals_what_transformers_gives(kind: str) -> None:
+def test_latents_equal_hidden_states_of_transformers(kind: str) -> None:
     model = build(kind)
     latents = nl.extract(model, TOKENS, batch_size=16)
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_loads_a_folder(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_what_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_cannot_be_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LatentsError, match=r"not a folder with a config\.json"):
         nl.load_hf(folder / "nothing")
     with pytest.raises(LatentsError, match="no model 'nobody/nothing-like-this'"):

@@ -56,7 +56,7 @@ def assert_same(a: AnnData, b: AnnData) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"positions": [1, -1]}, {"dtype": "float16"}])
-def test_on_disk_is_as_in_memory(options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_table_on_disk_equals_one_in_memory(options: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "deep" / "a.h5ad"
     on_disk = nl.extract(model(), TOKENS, **OPTIONS, **options, out=out)
     assert on_disk.isbacked
@@ -79,7 +79,7 @@ def test_a_backed_table_can_be_worked_with(tmp_path: Path) -> None:
     on_disk.file.close()
 
 
-def test_our_checkpoints_too(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_checkpoints_are_streamed_too(checkpoint: Checkpoint, tmp_path: Path) -> None:
     episodes = checkpoint.world.sample(20, 8, seed=1)
     on_disk = nl.extract(checkpoint, episodes, batch_size=8, out=tmp_path / "a.h5ad")
     assert_same(on_disk, nl.extract(checkpoint, episodes, batch_size=8))
@@ -92,7 +92,7 @@ class Cut(BaseException):
 
 @pytest.mark.parametrize("batches", range(0, 13, 3))
 @pytest.mark.parametrize("where", ["_write", "_sync", "_finish"])
-def test_cut_anywhere_it_goes_on_to_the_same_bytes(
+def test_interrupted_anywhere_it_continues_to_the_same_bytes(
     batches: int, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "SYNC_EVERY", 0.0)
@@ -125,7 +125,7 @@ def test_cut_anywhere_it_goes_on_to_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.h5ad", "whole.h5ad"]
 
 
-def test_what_takes_less_than_a_second_waits_for_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_extraction_waits_for_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waited = []
     monkeypatch.setattr(streaming, "SYNC_EVERY", 60.0)
     monkeypatch.setattr(streaming.Growing, "_sync", lambda growing: waited.append(growing))
@@ -134,7 +134,7 @@ def test_what_takes_less_than_a_second_waits_for_the_disk_once(tmp_path: Path, m
     assert nl.load_latents(tmp_path / "a.h5ad").n_obs == LENGTHS.sum()
 
 
-def test_killed_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_extraction_continues_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys, time, torch\n"
         "from pathlib import Path\n"
@@ -174,7 +174,7 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_a_line_of_the_journal_that_was_cut_is_not_believed(tmp_path: Path) -> None:
+def test_an_incomplete_line_of_the_journal_is_ignored(tmp_path: Path) -> None:
     out = tmp_path / "a.h5ad"
     expected = nl.extract(model(), TOKENS, **OPTIONS)
 
@@ -200,7 +200,7 @@ def test_a_line_of_the_journal_that_was_cut_is_not_believed(tmp_path: Path) -> N
     on_disk.file.close()
 
 
-def test_another_call_is_refused_with_what_differs(tmp_path: Path) -> None:
+def test_another_call_is_refused_and_the_differences_listed(tmp_path: Path) -> None:
     out = tmp_path / "a.h5ad"
     nl.extract(model(), TOKENS, **OPTIONS, out=out).file.close()
     before = out.read_bytes()
@@ -220,7 +220,7 @@ def test_another_call_is_refused_with_what_differs(tmp_path: Path) -> None:
         nl.extract(model(), TOKENS, **OPTIONS, out=begun)
 
 
-def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_when_writing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LatentsError, match=r"must end in \.h5ad"):
         nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.csv")
     (tmp_path / "file").write_text("")
@@ -235,7 +235,7 @@ def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         nl.extract(model(), TOKENS, **OPTIONS, out=tmp_path / "a.h5ad")
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_during_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, whole = tmp_path / "a.h5ad", tmp_path / "whole.h5ad"
     nl.extract(model(), TOKENS, **OPTIONS, out=whole).file.close()
     narrow, sites = streaming.narrow, iter(range(100))

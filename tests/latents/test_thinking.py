@@ -55,7 +55,7 @@ def test_a_row_per_board_and_step(model, boards):
     np.testing.assert_array_equal(nl.tokens_of(table), boards.tokens)
 
 
-def test_the_columns_are_true_of_the_answers(model, boards):
+def test_the_columns_are_the_facts_of_the_answers(model, boards):
     table, thinking = nlv.extract(model, boards), think(model, boards)
     answers = thinking.answers()
     for episode, row in enumerate(table.obs.groupby("episode")):
@@ -112,7 +112,7 @@ def test_probes_projections_and_trajectories_take_the_table(model):
     assert np.isfinite(nlv.probe(cells, "right", n_bootstrap=2).score)
 
 
-def test_margins_and_guidance_are_those_of_the_definition(model, boards):
+def test_margins_and_guidance_equal_their_definitions(model, boards):
     thinking = think(model, boards, steps=2)
     passes = states(model, boards, 2)[:, 1]
     head = model.model.backbone.head.weight.detach().numpy()

@@ -180,7 +180,7 @@ def test_drawn_pairs_estimate_all_pairs():
     assert some(batch)["next_token"] == whole(batch)["next_token"]
 
 
-def test_the_next_token_law_of_a_belief_state_transformer_is_that_of_the_empty_suffix():
+def test_bst_predicts_the_next_token_with_an_empty_suffix():
     objective, batch = drawn(lambda: BeliefState(Transformer(CONFIG))), make_batch()
     logits = objective.logits(objective.backbone(batch.inputs))
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
@@ -197,7 +197,7 @@ def test_the_same_seed_starts_every_objective_from_the_same_backbone(objective):
         assert torch.equal(mine, theirs), name
 
 
-def test_no_pairs_and_no_room_are_refused():
+def test_zero_pairs_and_too_long_horizons_are_refused():
     with pytest.raises(ValueError, match="pairs=0 must be at least 1"):
         BeliefState(Transformer(CONFIG), pairs=0)
     for kind in (MultiToken, JointToken):
@@ -205,7 +205,7 @@ def test_no_pairs_and_no_room_are_refused():
             kind(Transformer(CONFIG), horizon=8)
 
 
-def test_a_row_of_prompt_alone_scores_nothing():
+def test_a_row_of_prompt_only_scores_nothing():
     batch = make_batch()
     silent = Batch(batch.inputs, batch.targets, torch.zeros_like(batch.target_mask), batch.valid)
     for kind in (MultiToken, JointToken, BeliefState):

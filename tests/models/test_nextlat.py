@@ -120,14 +120,14 @@ def test_latent_losses_never_reach_their_target(name):
     assert all(parameter.grad is None for parameter in objective.backbone.parameters())
 
 
-def test_next_token_loss_is_the_baselines():
+def test_next_token_loss_equals_the_baselines():
     objective = make_objective()
     baseline = NextToken(objective.backbone)
     batch = make_batch(prompt=2)
     torch.testing.assert_close(objective(batch)["next_token"], baseline(batch)["loss"])
 
 
-def test_perfect_dynamics_cost_nothing():
+def test_perfect_dynamics_have_no_loss():
     """psi that gives the true next state has no latent loss: built from a trunk whose state never moves."""
     objective = make_objective(horizon=3)
     objective.backbone.norm.weight.data.zero_()

@@ -106,7 +106,7 @@ def compare(ours, theirs, loss, expected):
 
 
 @pytest.mark.parametrize("name", ["trm", "dis"])
-def test_every_step_is_the_literal_one(name):
+def test_every_step_equals_the_literal_reading(name):
     ours, theirs, batch = make(name, **SHORT), make(name, **SHORT), puzzles(seed=5)
     y = z = torch.zeros(4, 6, 8, dtype=torch.double)
     following: Batch | None = batch
@@ -151,7 +151,7 @@ def test_forward_passes_are_those_of_the_schedule(name):
     assert passes == objective.backbone.schedule.passes == published[name]
 
 
-def test_the_published_ratio_of_forward_passes():
+def test_forward_passes_have_the_published_ratio():
     assert Schedule(6, 3, 16).passes / Schedule(2, 1, 6).passes == pytest.approx(336 / 18)
 
 
@@ -186,7 +186,7 @@ def test_targets_of_the_steps_come_closer_to_the_answer():
     assert not torch.equal(steps[0], objective.target(replace(many, seed=4)))
 
 
-def test_every_cell_reads_every_cell_and_cells_are_told_apart():
+def test_every_cell_reads_every_cell_and_knows_its_place():
     network = make("dis").backbone
     tokens = torch.zeros(1, 6, dtype=torch.long)
     states = network(tokens)[0]
@@ -196,7 +196,7 @@ def test_every_cell_reads_every_cell_and_cells_are_told_apart():
         assert ((states - changed).abs().amax(dim=1) > 1e-6).all()
 
 
-def test_the_average_of_the_weights_is_that_of_every_optimiser_step():
+def test_weights_are_averaged_over_every_optimiser_step():
     objective = make("dis", **SHORT).float()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=0.05)
     engine = Engine(objective, optimizer, TrainConfig(ema=0.8, learning_rate=0.05), start_fabric(accelerator="cpu"))

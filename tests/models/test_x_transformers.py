@@ -127,7 +127,7 @@ def test_one_step_has_their_losses_and_gradients(ours, tokens):
     assert not torch.allclose(ours.backbone.embed.weight.grad, wrapper.net.token_emb.emb.weight.grad)
 
 
-def test_two_steps_are_averaged_otherwise(ours, tokens):
+def test_two_steps_are_averaged_differently(ours, tokens):
     """Ours is the mean over all pairs of a place and a step; theirs is the mean over steps of each step's mean.
 
     Late steps reach past the end of more rows, so their pairs weigh more in theirs. With the sums of either step told

@@ -62,7 +62,7 @@ def asked(queue: Queue, key: str, compute: Callable[[], Any], then: Callable[[],
         return error
 
 
-def test_threads_wait_for_the_one_that_computes_their_key_only() -> None:
+def test_threads_wait_only_for_their_own_key() -> None:
     results, calls, open_ = Results(), [], threading.Event()
 
     def slow() -> object:
@@ -172,7 +172,7 @@ def test_a_cancelled_job_that_cannot_stop() -> None:
     assert computed == [True]
 
 
-def test_a_cancelled_result_is_not_shown_until_it_is_wanted_again() -> None:
+def test_a_cancelled_result_is_not_shown_until_requested_again() -> None:
     go = threading.Event()
 
     async def run() -> None:
@@ -188,7 +188,7 @@ def test_a_cancelled_result_is_not_shown_until_it_is_wanted_again() -> None:
     asyncio.run(run())
 
 
-def test_what_nobody_listens_for_is_stopped() -> None:
+def test_a_job_without_listeners_is_cancelled() -> None:
     gate, told = Gate(), []
 
     def first() -> None:
@@ -214,7 +214,7 @@ def test_what_nobody_listens_for_is_stopped() -> None:
     asyncio.run(run())
 
 
-def test_a_queue_goes_on_in_the_next_event_loop() -> None:
+def test_a_queue_works_in_the_next_event_loop() -> None:
     go, queues = threading.Event(), []
 
     async def begin() -> None:
@@ -235,7 +235,7 @@ def test_a_queue_goes_on_in_the_next_event_loop() -> None:
     asyncio.run(go_on())
 
 
-def test_first_comes_before_the_jobs_that_wait() -> None:
+def test_first_puts_a_job_before_waiting_ones() -> None:
     go, order = threading.Event(), []
 
     async def run() -> None:
@@ -250,7 +250,7 @@ def test_first_comes_before_the_jobs_that_wait() -> None:
     asyncio.run(run())
 
 
-def test_calls_are_made_one_per_round_and_each_once() -> None:
+def test_calls_run_one_per_round_and_once_each() -> None:
     calls: list[str] = []
 
     def first() -> None:
@@ -278,7 +278,7 @@ def test_calls_are_made_one_per_round_and_each_once() -> None:
     asyncio.run(run())
 
 
-def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
+def test_calls_from_other_threads_wake_the_loop() -> None:
     """Jupyter handles widget messages in a thread other than the loop's, which may be asleep."""
     drawn: list[tuple[int, int]] = []
 
@@ -308,7 +308,7 @@ def test_calls_from_other_threads_wake_the_loop_and_none_is_lost() -> None:
     assert sorted(drawn) == [(who, i) for who in range(3) for i in range(200)]
 
 
-def test_a_result_or_an_error_is_there_after_the_callback() -> None:
+def test_result_or_error_is_set_before_the_callback() -> None:
     go, told = threading.Event(), []
 
     def slow() -> int:
@@ -386,7 +386,7 @@ def test_a_step_is_extracted_in_the_background_then_shown(state: ViewState, monk
     asyncio.run(run())
 
 
-def test_a_cancelled_step_leaves_everything_where_it_was(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_step_changes_nothing(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Extraction(monkeypatch)
 
     async def run() -> None:
@@ -410,7 +410,7 @@ def test_a_cancelled_step_leaves_everything_where_it_was(state: ViewState, monke
     asyncio.run(run())
 
 
-def test_the_last_of_several_requests_counts(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_of_several_requests_wins(state: ViewState, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Extraction(monkeypatch)
 
     async def run() -> None:

@@ -54,7 +54,7 @@ def seen(made: Studio) -> tuple[Any, ...]:
     return made.rail._now(), framed, in_sight, made.panels["space"].view.value
 
 
-def test_back_and_leave_restore_what_was_there(opened: Studio) -> None:
+def test_back_and_leave_restore_the_studio(opened: Studio) -> None:
     state, rail = opened.state, opened.rail
     opened.panels["what_if"].metric.value = "euclidean"
     state.go_to(5, 3)
@@ -104,7 +104,7 @@ def test_back_and_leave_restore_what_was_there(opened: Studio) -> None:
     assert seen(opened) == own
 
 
-def test_the_rail_says_where_it_is_and_how_the_prediction_went(opened: Studio) -> None:
+def test_the_rail_shows_progress_and_the_answer(opened: Studio) -> None:
     rail = opened.rail
     rail.start(LESSON)
     assert (rail._back.disabled, rail._next.disabled) == (True, False)
@@ -157,7 +157,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_a_lesson_that_names_what_is_not_there_changes_nothing(opened: Studio) -> None:
+def test_a_lesson_with_unknown_names_changes_nothing(opened: Studio) -> None:
     opened.rail.start(LESSON)
     opened.rail.next()
     before, number = seen(opened), opened.rail.number
@@ -169,12 +169,12 @@ def test_a_lesson_that_names_what_is_not_there_changes_nothing(opened: Studio) -
         assert (opened.rail.number, opened.rail.lesson.title) == (number, "Three steps")
 
 
-def test_a_step_colours_by_whatever_a_reader_can_choose(opened: Studio) -> None:
+def test_a_step_can_use_every_colour(opened: Studio) -> None:
     opened.rail.start({**LESSON, "steps": [{**STEP, "set": {"color": "model:error"}}]})
     assert opened.state.color == "model:error"
 
 
-def test_a_file_is_named_and_so_is_the_step(opened: Studio, tmp_path: Path) -> None:
+def test_errors_name_the_file_and_the_step(opened: Studio, tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({**LESSON, "steps": [STEP, {**STEP, "set": {"color": "x"}}]}))
     with pytest.raises(ValueError, match=r"^mine\.json, step 2, set\.color: unknown colour 'x'"):
@@ -197,7 +197,9 @@ def test_a_file_is_named_and_so_is_the_step(opened: Studio, tmp_path: Path) -> N
         read_lesson("belifs")
 
 
-def test_a_lesson_is_offered_where_its_models_are(rrxor: list[AnnData], mess3: list[AnnData], state: ViewState) -> None:
+def test_a_lesson_is_offered_if_its_models_are_open(
+    rrxor: list[AnnData], mess3: list[AnnData], state: ViewState
+) -> None:
     widget = studio(state=state)
     # The models here are not the shipped ones, of which the texts are true.
     assert widget.rail.toggle.layout.display == "none"
@@ -217,7 +219,7 @@ def test_a_lesson_is_offered_where_its_models_are(rrxor: list[AnnData], mess3: l
     both.close()
 
 
-def test_a_lesson_played_without_a_reader(rrxor: list[AnnData]) -> None:
+def test_a_lesson_plays_without_clicks(rrxor: list[AnnData]) -> None:
     lesson = read_lesson({**LESSON, "steps": [LESSON["steps"][0], LESSON["steps"][2]]})
     steps, provenance = play_lesson(lesson, *rrxor)
     assert steps[0]["question"] == "What does the model predict next?"
@@ -389,13 +391,13 @@ FACTS: dict[str, Callable[[Studio, int], list[str]]] = {
 }  # fmt: skip
 
 
-def test_every_shipped_lesson_has_its_facts() -> None:
+def test_every_shipped_lesson_has_computed_facts() -> None:
     assert sorted(FACTS) == shipped_lessons()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FACTS))
-def test_what_a_shipped_lesson_says_is_true(name: str) -> None:
+def test_texts_of_shipped_lessons_are_true(name: str) -> None:
     result = page(lesson=name)
     rail: Rail = result.rail
     lesson = rail.lesson

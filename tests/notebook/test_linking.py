@@ -32,7 +32,7 @@ def alerts(*views: Any) -> list[str]:
     return [view._alert.value for view in views]
 
 
-def test_a_selection_in_the_explorer_is_everyones(linked: Any) -> None:
+def test_a_selection_in_the_explorer_is_shared(linked: Any) -> None:
     points = traces(linked.explorer.plot, "points")
     touch(linked.explorer.plot, "select", {points[0]: [0, 2], points[4]: [2, 9]})
     assert linked.state.selection == ((0, 1), (0, 3), (1, 2))
@@ -49,7 +49,7 @@ def test_a_selection_in_the_explorer_is_everyones(linked: Any) -> None:
     assert alerts(linked.explorer, linked.lab, linked.compare) == ["", "", ""]
 
 
-def test_the_table_of_a_selection_tells_each_models_error(linked: Any) -> None:
+def test_the_table_of_a_selection_has_each_models_error(linked: Any) -> None:
     linked.state.select(range(20))
     table = linked.state.selected
     assert len(table) == 20
@@ -68,7 +68,7 @@ def test_dismissing_and_clearing_select_nothing(linked: Any) -> None:
     assert linked.state.selected.empty
 
 
-def test_what_is_drawn_behind_cannot_be_selected(linked: Any) -> None:
+def test_background_points_cannot_be_selected(linked: Any) -> None:
     exact = traces(linked.explorer.plot, "exact")[0]
     touch(linked.explorer.plot, "select", {exact: [0, 1]})
     assert linked.state.selection == ()
@@ -144,7 +144,7 @@ def test_rows_are_selected_by_number_or_by_a_mask(state: ViewState) -> None:
     assert state.selection == ((0, 1), (0, 2))
 
 
-def test_the_cursor_does_not_go_where_there_is_no_episode(state: ViewState) -> None:
+def test_the_cursor_refuses_missing_episodes(state: ViewState) -> None:
     state.go_to(2, LENGTH + 5)
     assert (state.episode, state.position) == (2, LENGTH)
     with pytest.raises(ValueError, match=f"no episode 9999: there are {N}, from 0 to {N - 1}"):
@@ -203,7 +203,7 @@ def test_colour_layer_and_target_change_what_is_drawn(linked: Any) -> None:
     assert alerts(explorer, lab, linked.compare) == ["", "", ""]
 
 
-def test_the_theme_of_all(linked: Any) -> None:
+def test_the_theme_applies_to_all_widgets(linked: Any) -> None:
     theme = labelled(linked.explorer)["Theme"]
     theme.value = True
     views = (linked.explorer, linked.lab, linked.compare)
@@ -227,7 +227,7 @@ def test_next_held_out_goes_round(linked: Any) -> None:
 
 
 @pytest.mark.parametrize("view", [LatentExplorer, ProbeLab, TrajectoryCompare])
-def test_one_model_alone(view: Any, rrxor: list[AnnData]) -> None:
+def test_a_single_model(view: Any, rrxor: list[AnnData]) -> None:
     first = view(rrxor[0], theme="dark")
     assert first.state.labels == ["NextLat"]
     assert first._alert.value == ""
@@ -266,7 +266,7 @@ def test_models_of_other_episodes_are_refused(rrxor: list[AnnData]) -> None:
         ("step", 7, "unknown training step 7"),
     ],
 )
-def test_unknown_names_name_the_nearest(state: ViewState, trait: str, wrong: Any, hint: str) -> None:
+def test_unknown_names_suggest_the_nearest(state: ViewState, trait: str, wrong: Any, hint: str) -> None:
     before = getattr(state, trait)
     with pytest.raises(UnknownNameError) as caught:
         setattr(state, trait, wrong)

@@ -32,7 +32,7 @@ def with_first_target(values: Any) -> AnnData:
     return latents
 
 
-def test_few_sequences_are_drawn_without_a_probe(few: AnnData) -> None:
+def test_too_few_sequences_are_drawn_without_a_probe(few: AnnData) -> None:
     explorer, compare = LatentExplorer(few), TrajectoryCompare(few)
     assert explorer._alert.value == explorer.words == compare._alert.value == compare.words == ""
     assert traces(explorer.plot, "points")
@@ -55,7 +55,7 @@ def test_few_sequences_are_drawn_without_a_probe(few: AnnData) -> None:
     ],
     ids=["constant", "with gaps"],
 )
-def test_a_first_target_that_no_probe_reads(values: Any, reason: str) -> None:
+def test_a_first_target_that_cannot_be_probed(values: Any, reason: str) -> None:
     latents = with_first_target(values)
     for make in WIDGETS:
         widget = make(latents)

@@ -39,7 +39,7 @@ def models_drawn(panel: SpacePanel) -> list[str]:
     return [note.text for note in panel.plot.layout.annotations if "seed" in note.text]
 
 
-def test_two_are_large_and_all_are_small(six: list[AnnData]) -> None:
+def test_two_models_are_drawn_large_and_all_small(six: list[AnnData]) -> None:
     opened = Studio(state=ViewState(*six))
     state, space = opened.state, opened.panels["space"]
     assert state.compared == ("rrxor/next_token_seed_0/seed0", "rrxor/nextlat_seed_0/seed0")
@@ -99,7 +99,7 @@ def test_the_choice_is_kept_by_name(six: list[AnnData], mess3: list[AnnData]) ->
         assert state.pair == [3, 2]
 
 
-def test_the_differences_are_ranked_and_clicked(six: list[AnnData]) -> None:
+def test_ranked_differences_move_the_cursor(six: list[AnnData]) -> None:
     first, other = six[1], six[1].copy()
     held_out = ViewState(first).scene.held_out_episodes
     row = int(held_out[2]) * LENGTH + 6
@@ -146,7 +146,7 @@ def test_a_layer_that_one_model_lacks(six: list[AnnData]) -> None:
 
 
 @pytest.mark.parametrize("color", ["model:surprise", "model:entropy", "model:error"])
-def test_each_model_has_colours_of_its_own_on_one_scale(six: list[AnnData], color: str) -> None:
+def test_models_have_their_own_colours_on_one_scale(six: list[AnnData], color: str) -> None:
     state = ViewState(*six)
     panel = SpacePanel(state=state)
     panel.shown = True
@@ -209,7 +209,7 @@ def test_the_nearest_rows_are_listed_and_marked_until_the_cursor_moves(six: list
     panel.close()
 
 
-def test_the_path_fades_and_points_forward(six: list[AnnData]) -> None:
+def test_the_path_fades_and_its_arrow_points_forward(six: list[AnnData]) -> None:
     state = ViewState(six[1])
     panel = SpacePanel(state=state)
     panel.shown = True

@@ -67,7 +67,7 @@ def test_a_lesson_opens_with_the_models_it_is_about(tmp_path: Path, monkeypatch:
         serving.app_notebook(lesson="brnch")
 
 
-def test_what_is_not_there_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_models_are_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.subprocess, "Popen", None)
     with pytest.raises(UnknownNameError, match="Did you mean 'rrxor/nextlat'"):
         serving.serve("rrxor/nextlt")
@@ -92,7 +92,7 @@ def test_without_voila_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         serving.serve()
 
 
-def test_a_server_that_stops_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_fails_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "app"))
     (tmp_path / "app").mkdir()
     script = tmp_path / "python"
@@ -124,7 +124,7 @@ def ask(app: serving.App, path: str, token: str = "") -> http.client.HTTPRespons
 
 
 @pytest.mark.slow
-def test_only_who_has_the_token_is_let_in(app: serving.App) -> None:
+def test_access_needs_the_token(app: serving.App) -> None:
     token = app.url.partition("?token=")[2]
     assert len(token) >= 32
     for path in ("/", "/api/kernels"):
@@ -136,7 +136,7 @@ def test_only_who_has_the_token_is_let_in(app: serving.App) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_stays_on_this_computer_and_its_files_in_their_folder(app: serving.App) -> None:
+def test_pages_are_local_and_files_stay_in_their_folder(app: serving.App) -> None:
     token = app.url.partition("?token=")[2]
     assert "default-src 'self'" in ask(app, "/login").headers["Content-Security-Policy"]
     for name in ("voila.json", "studio.ipynb", "voila.log"):
@@ -144,7 +144,7 @@ def test_a_page_stays_on_this_computer_and_its_files_in_their_folder(app: servin
 
 
 @pytest.mark.slow
-def test_it_listens_here_alone_and_keeps_its_token_to_itself(app: serving.App) -> None:
+def test_the_server_listens_on_localhost_and_hides_its_token(app: serving.App) -> None:
     token = app.url.partition("?token=")[2]
     assert token not in shlex.join(map(str, app._process.args))  # type: ignore[arg-type]
     assert stat.S_IMODE(app._folder.stat().st_mode) == 0o700 or os.name == "nt"

@@ -70,7 +70,7 @@ def drawn_as_new(made: Studio) -> None:
     other.close()
 
 
-def test_every_panel_is_there_and_asks_its_question(opened: Studio) -> None:
+def test_every_panel_has_its_question(opened: Studio) -> None:
     names = "world space next knows ahead read task training thinking pairs what_if differ"
     assert " ".join(opened.panels) == names
     for card in opened.panels.values():
@@ -118,7 +118,7 @@ def test_a_click_on_a_point_goes_to_its_episode(opened: Studio) -> None:
     drawn_as_new(opened)
 
 
-def test_a_selection_is_everyones(opened: Studio) -> None:
+def test_a_selection_is_shared(opened: Studio) -> None:
     plot = opened.panels["space"].plot
     touch(plot, "select", {traces(plot, "points")[0]: [0, 9]})
     assert opened.state.selection == ((0, 1), (1, 2))
@@ -132,7 +132,7 @@ def test_a_selection_is_everyones(opened: Studio) -> None:
     assert opened.cursor.strip.selected == []
 
 
-def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> None:
+def test_a_filter_emphasises_its_rows_and_can_select_them(opened: Studio) -> None:
     plot, state = opened.panels["space"].plot, opened.state
     opened.filter.column.value = "position"
     assert opened.filter.values.options[0] == ("1", 1)
@@ -157,7 +157,7 @@ def test_a_filter_lets_its_rows_stand_out_and_be_selected(opened: Studio) -> Non
     ("wrong", "hint"),
     [({"stat": ["start"]}, "Did you mean 'state'"), ({"state": ["Q"]}, "value of column 'state': 'Q'")],
 )
-def test_a_filter_of_what_is_not_there_is_refused(opened: Studio, wrong: Any, hint: str) -> None:
+def test_a_filter_of_unknown_values_is_refused(opened: Studio, wrong: Any, hint: str) -> None:
     with pytest.raises(UnknownNameError, match=hint):
         opened.state.filter = wrong
     assert opened.state.filter == {}
@@ -181,7 +181,7 @@ def test_colour_layer_and_world_are_shared(rrxor: list[AnnData], mess3: list[Ann
     widget.close()
 
 
-def test_a_step_sends_the_cursor_and_not_the_clouds(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_sends_only_the_cursor(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     for card in opened.panels.values():
         if card.plot is not None:
             card.plot._heard = True
@@ -230,7 +230,7 @@ def test_steps_through_an_episode_read_it_once(rrxor: list[AnnData], monkeypatch
     assert len(built) <= 1
 
 
-def test_a_step_asks_for_no_umap_and_another_layer_does(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_starts_no_umap_but_another_layer_does(rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch) -> None:
     def lay_out(latents: AnnData, progress: Any = None, **options: Any) -> analysis.Projection:
         return analysis.project(latents, "pca", **options)
 
@@ -251,7 +251,7 @@ def test_a_step_asks_for_no_umap_and_another_layer_does(rrxor: list[AnnData], mo
 
 
 @pytest.mark.soak
-def test_every_event_is_heard_and_leaves_nothing_behind(opened: Studio, soak: bool) -> None:
+def test_random_events_leave_the_studio_consistent(opened: Studio, soak: bool) -> None:
     events = 2_000 if soak else 200
     state, rng = opened.state, np.random.default_rng(0)
     heard: list[Any] = []
@@ -349,7 +349,7 @@ def renamed(latents: AnnData, name: str) -> AnnData:
 
 
 @pytest.mark.parametrize("kind", EVIL)
-def test_names_are_text_whatever_they_are(rrxor: list[AnnData], kind: str) -> None:
+def test_names_are_escaped(rrxor: list[AnnData], kind: str) -> None:
     widget = studio(*(renamed(table, EVIL[kind]) for table in rrxor))
     assert set(alerts(widget)) <= {"world"}
     widget.state.position = 5
@@ -406,7 +406,7 @@ def test_a_world_opens_at_its_decisive_prediction_or_in_the_middle(name: str, po
     assert state.position == position
 
 
-def test_an_episode_that_its_world_cannot_read_opens_all_the_same(
+def test_an_episode_that_its_world_cannot_read_still_opens(
     rrxor: list[AnnData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def illegal(scene: Scene, episode: int) -> None:
@@ -423,7 +423,7 @@ def in_sight(made: Studio) -> list[str]:
     return [name for name, panel in made.panels.items() if panel.shown]
 
 
-def test_the_arrangement_is_the_readers_per_world(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+def test_the_arrangement_is_kept_per_world(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
     widget = studio({"rrxor": rrxor, "mess3": mess3})
     state, panels = widget.state, widget.panels
     widget._tabs.value = "pairs"
@@ -448,7 +448,7 @@ def test_the_arrangement_is_the_readers_per_world(rrxor: list[AnnData], mess3: l
     widget.close()
 
 
-def test_an_arrangement_of_what_is_not_there_is_refused(opened: Studio) -> None:
+def test_an_arrangement_of_unknown_panels_is_refused(opened: Studio) -> None:
     with pytest.raises(UnknownNameError, match=r"choice of the arrangement 'detial'\. Did you mean 'detail'"):
         opened.state.arrange(detial="pairs")
     with pytest.raises(UnknownNameError, match="world 'mess3'"):
@@ -457,7 +457,7 @@ def test_an_arrangement_of_what_is_not_there_is_refused(opened: Studio) -> None:
     assert "panel 'piars'. Did you mean 'pairs'" in opened._alert.value.replace("&#x27;", "'").replace("&#39;", "'")
 
 
-def test_a_new_world_is_no_choice_of_the_reader(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+def test_a_new_world_does_not_choose_a_pair(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
     widget = studio({"rrxor": rrxor, "mess3": mess3})
     widget.state.arrange(detail="pairs")
     widget.state.go_to(3, 5)
@@ -472,7 +472,7 @@ def test_a_new_world_is_no_choice_of_the_reader(rrxor: list[AnnData], mess3: lis
     widget.close()
 
 
-def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hidden_panel_computes_nothing(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     knows, calls = opened.panels["knows"], []
     draw = type(knows)._figure
     monkeypatch.setattr(type(knows), "_figure", lambda self: calls.append(self) or draw(self))
@@ -485,7 +485,7 @@ def test_a_panel_out_of_sight_computes_nothing(opened: Studio, monkeypatch: pyte
     assert len(calls) == 1
 
 
-def test_a_question_that_does_not_apply_takes_a_line(opened: Studio) -> None:
+def test_a_question_that_does_not_apply_is_one_line(opened: Studio) -> None:
     assert opened.panels["ahead"].why_not == "No model here has latent dynamics psi that could be rolled out."
     names = [name for _, name in opened._tabs.options]
     assert opened._tabs.tooltips[names.index("ahead")] == opened.panels["ahead"].question
@@ -501,11 +501,11 @@ def test_tabs_of_questions_that_do_not_apply_come_last(opened: Studio, shipped: 
     assert [label for label, _ in shipped._tabs.options][-1] == "Steps"
 
 
-def test_the_cursor_stands_out_whatever_was_selected(opened: Studio) -> None:
+def test_the_cursor_is_visible_in_any_selection(opened: Studio) -> None:
     assert {trace.unselected.marker.opacity for trace in cursor_of(opened)} == {1}
 
 
-def test_what_was_read_and_is_held_out_is_said(opened: Studio) -> None:
+def test_the_tokens_read_and_held_out_are_shown(opened: Studio) -> None:
     opened.state.select([0, 9])
     table = opened.selection
     names = opened.state.scene.vocabulary
@@ -540,7 +540,7 @@ def test_two_studios_on_one_state(opened: Studio) -> None:
     assert {len(trace.x) for trace in cursor_of(opened) if trace.x is not None and len(trace.x)} == {2}
 
 
-def test_a_closed_studio_leaves_nothing(rrxor: list[AnnData]) -> None:
+def test_a_closed_studio_leaves_no_widgets(rrxor: list[AnnData]) -> None:
     before = living_plots()
     state = ViewState(*rrxor)
     widget = Studio(state=state)
@@ -572,9 +572,7 @@ def test_a_scene_knows_which_tokens_are_given(name: str, prompt: int) -> None:
     assert Scene.prompt.func(SimpleNamespace(world=worlds.get(name))) == prompt
 
 
-def test_a_place_in_the_prompt_says_that_nothing_was_trained_there(
-    opened: Studio, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_position_in_the_prompt_says_that_it_was_not_trained(opened: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vars(opened.state.scene), "prompt", 3)
     card = opened.panels["next"]
     for position, told in ((2, True), (3, False)):
@@ -584,7 +582,7 @@ def test_a_place_in_the_prompt_says_that_nothing_was_trained_there(
         assert (told_now in card.about.value) == told
 
 
-def test_latents_alone_say_what_is_missing(opened: Studio) -> None:
+def test_latents_without_models_name_what_is_missing(opened: Studio) -> None:
     for name in ("ahead", "what_if"):
         card = opened.panels[name]
         assert not card.drawn
@@ -618,7 +616,7 @@ def test_a_world_without_a_picture(opened: Studio, monkeypatch: pytest.MonkeyPat
     other.close()
 
 
-def test_models_that_do_not_belong_together_are_refused(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
+def test_models_that_do_not_match_are_refused(rrxor: list[AnnData], mess3: list[AnnData]) -> None:
     with pytest.raises(ValueError, match=r"of several worlds \(rrxor, mess3\).*\{world name"):
         studio(rrxor[0], mess3[0])
     with pytest.raises(LatentsError, match="same episodes"):
@@ -627,7 +625,7 @@ def test_models_that_do_not_belong_together_are_refused(rrxor: list[AnnData], me
         studio(rrxor[0], state=ViewState(*rrxor))
 
 
-def test_a_pair_is_flown_to(opened: Studio) -> None:
+def test_a_chosen_pair_moves_the_cursor(opened: Studio) -> None:
     pairs, state = opened.panels["pairs"], opened.state
     state.arrange(detail="pairs")
     assert state.selection == ()
@@ -655,7 +653,7 @@ def test_a_pair_is_flown_to(opened: Studio) -> None:
     assert alerts(opened) == {}
 
 
-def test_export_writes_where_it_came_from_and_never_over_a_file(opened: Studio, tmp_path: Path) -> None:
+def test_export_writes_provenance_and_never_overwrites(opened: Studio, tmp_path: Path) -> None:
     opened.state.go_to(3, 5)
     path = opened.export("next", tmp_path / "next.html")
     about = json.loads(path.with_name(f"{path.name}.json").read_text())["parameters"]
@@ -687,13 +685,13 @@ def test_export_fits_a_paper_or_a_slide(opened: Studio, tmp_path: Path, size: st
     assert f'"width":{width}' in path.read_text()
 
 
-def test_export_refuses_sizes_that_are_none_or_too_small(opened: Studio, tmp_path: Path) -> None:
+def test_export_refuses_bad_sizes(opened: Studio, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"print size 'colum'\. Did you mean 'column'"):
         opened.export("next", tmp_path / "a.html", size="colum")
     assert not list(tmp_path.iterdir())
 
 
-def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
+def test_shipped_models_look_ahead_and_take_injections(shipped: Studio) -> None:
     state = shipped.state
     state.go_to(3, 5)
     ahead, what_if = shipped.panels["ahead"], shipped.panels["what_if"]
@@ -724,7 +722,7 @@ def test_models_at_hand_look_ahead_and_are_moved(shipped: Studio) -> None:
     state.target, state.selection = "belief", ()
 
 
-def test_an_earlier_step_asks_the_model_of_that_step(shipped: Studio) -> None:
+def test_an_earlier_step_runs_the_model_of_that_step(shipped: Studio) -> None:
     shipped.state.go_to(3, 5)
     shipped.state.show(step=200)
     assert alerts(shipped) == {}

@@ -53,14 +53,14 @@ def panel(pair: list[Any]) -> Any:
     opened.close()
 
 
-def test_steps_of_a_pair_of_ones_own_can_be_chosen(pair: list[Any]) -> None:
+def test_steps_of_a_users_pair_can_be_chosen(pair: list[Any]) -> None:
     state = ViewState(*pair)
     assert state.steps == [0, 1, 2, 3, 4, 6, 9, 12, 18, 25]
     assert state.step_choices[-2:] == [("25", 25), ("end", None)]
     assert [run.step for run in pair] == [40, 30]
 
 
-def test_curves_hold_the_log_and_what_was_measured_between(panel: Any, pair: list[Any]) -> None:
+def test_curves_join_the_log_and_measured_steps(panel: Any, pair: list[Any]) -> None:
     plot = panel.plot
     curves = [plot.data[i] for i in traces(plot, "curve")]
     assert [curve.name for curve in curves] == ["next-token", "NextLat"] * 2
@@ -77,7 +77,7 @@ def test_curves_hold_the_log_and_what_was_measured_between(panel: Any, pair: lis
     assert (panel.words, panel._alert.value) == ("", "")
 
 
-def test_what_is_measured_at_a_step_is_what_training_logged(pair: list[Any]) -> None:
+def test_measured_values_equal_the_training_log(pair: list[Any]) -> None:
     """A snapshot at a step with a log entry, measured again, differs only by its precision."""
     source = Source(pair[0])
     logged = source.history.set_index("step").loc[40]
@@ -99,7 +99,7 @@ def test_the_marker_follows_and_a_click_goes_to_the_nearest_step(panel: Any) -> 
     assert state.step is None
 
 
-def test_pictures_are_in_the_axes_of_the_end(panel: Any) -> None:
+def test_pictures_share_the_axes_of_the_last_step(panel: Any) -> None:
     panel.view.value = "Pictures"
     plot, state = panel.plot, panel.state
     clouds = [plot.data[i] for i in traces(plot, "points")]
@@ -158,7 +158,7 @@ def test_a_model_without_snapshots_is_named(pair: list[Any], alone: Any) -> None
     panel.close()
 
 
-def test_it_says_why_there_is_nothing_to_show(alone: Any, rrxor: list[Any]) -> None:
+def test_an_empty_panel_says_why(alone: Any, rrxor: list[Any]) -> None:
     panel = TrainingPanel(state=ViewState(alone))
     panel.shown = True
     assert traces(panel.plot, "curve")
@@ -174,7 +174,7 @@ def test_it_says_why_there_is_nothing_to_show(alone: Any, rrxor: list[Any]) -> N
     (alone.folder / "away.csv").rename(alone.folder / "metrics.csv")
 
 
-def test_values_come_one_by_one_and_can_be_cancelled(pair: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measurements_arrive_one_by_one_and_can_be_cancelled(pair: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     measure, may = Source.validate, threading.Semaphore(0)
 
     def slow(source: Source, step: int) -> dict[str, float]:
@@ -257,20 +257,20 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
     asyncio.run(run())
 
 
-def test_models_with_one_step_have_nothing_to_play(alone: Any) -> None:
+def test_models_with_one_step_cannot_be_played(alone: Any) -> None:
     view = Box(ViewState(alone))
     assert controls.play_steps(view).layout.display == "none"
     view.close()
 
 
-def test_a_step_of_the_end_of_one_model_is_its_end(pair: list[Any]) -> None:
+def test_a_step_past_the_end_of_one_model_is_its_last(pair: list[Any]) -> None:
     source = Source(pair[1])
     assert source.at(30) is source.at() is pair[1]
     assert meta(source.latents(30))["label"] == "NextLat"
     assert source.has()
 
 
-def test_another_world_at_an_earlier_step_begins_at_its_end(pair: list[Any], mess3: list[Any]) -> None:
+def test_another_world_opens_at_its_last_step(pair: list[Any], mess3: list[Any]) -> None:
     state = ViewState({"rrxor": pair, "mess3": mess3})
     state.show(step=4)
     state.world = "mess3"

@@ -40,7 +40,7 @@ def bars(card: Any, role: str = "after") -> list[np.ndarray]:
     return [np.asarray(card.plot.data[i].y) for i in traces(card.plot, role)]
 
 
-def test_a_drag_is_what_the_probe_is_to_read(rrxor_studio: Studio) -> None:
+def test_a_drag_sets_the_target_of_the_probe(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     state.go_to(3, 5)
     before = bars(card)
@@ -59,7 +59,7 @@ def test_a_drag_is_what_the_probe_is_to_read(rrxor_studio: Studio) -> None:
     assert min(np.hypot(x - a, y - b) for a, b in corners) < 1e-6
 
 
-def test_the_cursor_moves_the_ring_and_nothing_else(rrxor_studio: Studio) -> None:
+def test_the_cursor_moves_only_the_ring(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     state.go_to(3, 5)
     drag(card, 0.1, 0.2)
@@ -85,7 +85,7 @@ def test_a_cursor_step_does_not_read_the_whole_table(rrxor_studio: Studio, monke
     card.metric.value = "covariance"
 
 
-def test_what_is_chosen_moves_the_handle(rrxor_studio: Studio) -> None:
+def test_a_choice_in_the_list_moves_the_handle(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     card.to.value = "start"
     assert card.plane.cloud.handle == pytest.approx(card._chosen.landmarks["start"])
@@ -135,7 +135,7 @@ def test_the_plane_follows_model_colour_and_step(rrxor_studio: Studio) -> None:
     state.step, state.color, card.model.value = None, "state", 0
 
 
-def test_classes_have_a_list_alone_and_numbers_a_slider(rrxor_studio: Studio) -> None:
+def test_classes_have_a_list_and_numbers_a_slider(rrxor_studio: Studio) -> None:
     state, card = rrxor_studio.state, rrxor_studio.panels["what_if"]
     state.target = "state"
     assert card.plane.box.layout.display == card.slider.layout.display == "none"

@@ -52,7 +52,7 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
-def test_a_gallery_of_ones_own(run: nlv.Checkpoint, own: Path) -> None:
+def test_a_gallery_of_a_users_run(run: nlv.Checkpoint, own: Path) -> None:
     page = (own / "index.html").read_text(encoding="utf-8")
     assert files(own) == links(own / "index.html") | {"index.html", "index.html.json", "plotly.min.js"}
     drawn = {"every_seed", "beliefs_z1r", "belief_read_z1r", "probe_loss_by_offset_z1r", "acceptance_z1r"}
@@ -75,7 +75,7 @@ def test_every_figure_is_an_image_too(run: nlv.Checkpoint, measured: Path) -> No
     assert all(image.startswith("<svg") and len(image) > 1_000 for image in images.values())
 
 
-def test_one_figure_that_fails_is_said_and_the_others_are_there(
+def test_a_failing_figure_is_named_and_the_others_are_written(
     run: nlv.Checkpoint, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(group: Any) -> Iterator[Drawing]:
@@ -89,7 +89,7 @@ def test_one_figure_that_fails_is_said_and_the_others_are_there(
     assert "beliefs_z1r.html" in links(index)
 
 
-def test_what_is_stopped_half_way_leaves_whole_files_and_no_index(
+def test_an_interruption_leaves_whole_files_and_no_index(
     run: nlv.Checkpoint, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stops(group: Any) -> Iterator[Drawing]:
@@ -127,7 +127,7 @@ def test_a_world_of_any_name_stays_in_the_folder(tmp_path: Path, monkeypatch: py
     assert {path.name for path in (tmp_path / "a").rglob("*.html")} == {path.name for path in folder.glob("*.html")}
 
 
-def test_mistakes_are_found_before_anything_is_written(run: nlv.Checkpoint, tmp_path: Path) -> None:
+def test_mistakes_are_named_before_anything_is_written(run: nlv.Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"kind of image 'pgn'\. Did you mean 'png'"):
         write_gallery([run], tmp_path, images=["pgn"])
     with pytest.raises(UnknownNameError, match="unknown checkpoint 'rrxor/nextlt'"):

@@ -55,26 +55,26 @@ def test_the_browser_on_the_path_comes_first(tmp_path, monkeypatch, fetches, nam
     assert not fetches
 
 
-def test_else_that_of_playwright(tmp_path, monkeypatch, fetches):
+def test_otherwise_playwrights_browser_is_used(tmp_path, monkeypatch, fetches):
     monkeypatch.setattr(export, "browser", lambda: None)
     (tmp_path / "own").touch()
     assert chromium.launch(Playwright(tmp_path / "own")) == str(tmp_path / "own")
     assert not fetches
 
 
-def test_else_it_is_fetched(tmp_path, monkeypatch, fetches):
+def test_otherwise_a_browser_is_fetched(tmp_path, monkeypatch, fetches):
     monkeypatch.setattr(export, "browser", lambda: None)
     assert chromium.launch(Playwright(tmp_path / "own")) == str(tmp_path / "own")
     (command,) = fetches
     assert command[1:] == ["-m", "playwright", "install", "chromium"]
 
 
-def test_a_browser_that_does_not_start_is_passed_over(tmp_path, monkeypatch, fetches):
+def test_a_browser_that_does_not_start_is_skipped(tmp_path, monkeypatch, fetches):
     monkeypatch.setattr(export, "browser", lambda: "/snap/stub")
     assert chromium.launch(Playwright(tmp_path / "own", broken=["/snap/stub"])) == str(tmp_path / "own")
 
 
-def test_none_at_all_says_what_to_install_and_how_to_go_without(tmp_path, monkeypatch):
+def test_without_a_browser_the_error_names_the_remedies(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "browser", lambda: None)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     with pytest.raises(RuntimeError, match=r'apt install chromium(.|\n)*pytest -m "not browser"'):

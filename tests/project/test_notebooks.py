@@ -35,7 +35,7 @@ assert not alerts, alerts
 """
 
 
-def test_the_start_page_leads_everywhere() -> None:
+def test_the_start_page_links_every_notebook() -> None:
     start, *others = NOTEBOOKS
     assert start.name == "00_start.ipynb"
     assert "notebooks/00_start.ipynb" in (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -44,13 +44,13 @@ def test_the_start_page_leads_everywhere() -> None:
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *LESSONS], ids=lambda path: path.name)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_exist(path: Path) -> None:
     for target in LINK.findall("".join(cell.source for cell in nbformat.read(path, as_version=4).cells)):
         assert "://" in target or (path.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *LESSONS], ids=lambda path: path.name)
-def test_clean(path: Path) -> None:
+def test_notebooks_are_committed_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert "widgets" not in notebook.metadata
@@ -62,7 +62,7 @@ def test_clean(path: Path) -> None:
             assert cell.source.strip(), f"cell {cell.id} is empty"
 
 
-def test_the_tests_of_the_browser_open_theirs() -> None:
+def test_the_other_notebooks_run_in_the_browser_tests() -> None:
     for name, file in IN_BROWSER.items():
         assert name in (ROOT / "tests" / "browser" / file).read_text(encoding="utf-8")
 
@@ -75,7 +75,7 @@ def fewer(rows: re.Match[str]) -> str:
 @pytest.mark.parametrize(
     "path", [path for path in NOTEBOOKS if path.name not in IN_BROWSER], ids=lambda path: path.name
 )
-def test_runs(path: Path) -> None:
+def test_notebook_runs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     cells = [ROWS.sub(fewer, cell.source) for cell in notebook.cells if cell.cell_type == "code"]
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in (*cells, NO_ALERT)]

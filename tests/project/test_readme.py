@@ -26,14 +26,14 @@ def test_make_targets_exist(document: str) -> None:
     assert named <= TARGETS
 
 
-def test_readme_names_the_ways_in() -> None:
+def test_readme_names_the_entry_points() -> None:
     commands = typed("README.md")
     for way_in in ("make lab", "make demo", "make test", "environment.yml", "pip install"):
         assert way_in in commands
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
-def test_links_and_pictures_lead_somewhere(document: str) -> None:
+def test_links_and_pictures_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text):
         if "://" not in target:

@@ -45,7 +45,7 @@ class Peak(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("objective", ["next_token", "nextlat", "bst"])
-def test_memory_is_about_what_a_step_takes(objective: str) -> None:
+def test_estimated_memory_is_near_the_measured_one(objective: str) -> None:
     """Within a quarter: what a single operation needs for a moment is not counted."""
     world = worlds.get("story")
     config = resolve_config("tiny", world, {"batch_size": 16})
@@ -63,7 +63,7 @@ def test_memory_is_about_what_a_step_takes(objective: str) -> None:
     assert counted.bytes(config.batch_size) == pytest.approx(peak.most, rel=0.25)
 
 
-def test_operations_are_those_of_a_checkpoint() -> None:
+def test_operations_are_near_those_of_a_checkpoint() -> None:
     checkpoint = nlv.load("rrxor/nextlat")
     # A checkpoint's batch has the start token in front, and predicts from it.
     config = checkpoint.card.config

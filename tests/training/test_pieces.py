@@ -33,7 +33,7 @@ def gradients(model):
 @pytest.mark.parametrize(("devices", "accumulate"), [(1, 3), (2, 1), (2, 2)])
 @pytest.mark.parametrize("objective", [name for name, kind in OBJECTIVES.items() if kind.next_tokens])
 @pytest.mark.parametrize("name", ["taxi", "path_star", "rrxor"])
-def test_gradients_of_pieces_add_up_to_those_of_the_batch(name, objective, devices, accumulate):
+def test_gradients_of_pieces_add_up(name, objective, devices, accumulate):
     world = worlds.get(name)
     config = resolve_config("tiny", world, SIZES | {"accumulate": accumulate})
     model = build_model(objective, config, world, 0).double()
@@ -103,7 +103,7 @@ def test_accumulation_gives_the_same_curve(tmp_path, small, accumulate):
         assert pieces.metrics[column].tolist() == pytest.approx(whole.metrics[column].tolist(), abs=1e-5), column
 
 
-def test_bf16_trains_and_goes_on(tmp_path, small):
+def test_bf16_trains_and_continues(tmp_path, small):
     mixed = nlv.train("rrxor", out=tmp_path / "mixed", progress=False, precision="bf16-mixed", **small)
     whole = nlv.train("rrxor", out=tmp_path / "whole", progress=False, **small)
     assert mixed.card.metrics["loss"] == pytest.approx(whole.card.metrics["loss"], abs=5e-3)
@@ -111,7 +111,7 @@ def test_bf16_trains_and_goes_on(tmp_path, small):
 
 
 @pytest.mark.slow
-def test_compiled_it_trains_alike(tmp_path, small):
+def test_compiled_training_gives_the_same_metrics(tmp_path, small):
     options = small | {"steps": 2, "batch_size": 2, "snapshots": ()}
     plain = nlv.train("rrxor", "next_token", out=tmp_path / "plain", progress=False, **options)
     # In a process of its own: here, checks of shapes are in the way. Traced, but not built: that takes minutes and a
@@ -207,7 +207,7 @@ print(json.dumps([pair(4), resume.load_state(folder).progress.step, pair(-1)]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows starts no process groups without libuv")
-def test_weights_spread_over_two_processes_train_as_on_one_and_go_on_after_a_cut(tmp_path, small):
+def test_sharded_weights_train_as_on_one_process_and_continue(tmp_path, small):
     options = small | {"save_every": 3, "accumulate": 1, "storage": "float32"}
     first = nlv.train("taxi", out=tmp_path / "one", accelerator="cpu", progress=False, **options)
     command = [sys.executable, "-c", SPREAD, str(tmp_path / "two"), json.dumps(options)]

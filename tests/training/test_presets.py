@@ -22,7 +22,7 @@ TABLE_5 = {
 
 
 @pytest.mark.parametrize("where", list(TABLE_5))
-def test_paper_presets_are_table_5(where):
+def test_paper_presets_equal_table_5(where):
     preset, world = where
     config = PRESETS[preset][world]
     result = (
@@ -50,7 +50,7 @@ def test_compact_checkpoints_are_under_16_megabytes(world):
     assert config.storage == "float16"
 
 
-def test_every_preset_holds_for_every_world():
+def test_every_preset_works_for_every_world():
     for preset, table in PRESETS.items():
         assert "default" in table
         for config in table.values():
@@ -62,14 +62,14 @@ def test_every_preset_holds_for_every_world():
             assert config.warmup_steps + config.decay_steps <= config.steps
 
 
-def test_a_group_of_ones_own_has_the_preset_of_groups():
+def test_a_users_group_has_the_preset_of_groups():
     turns = GroupWorld("turns", [[0, 1, 2], [1, 2, 0], [2, 0, 1]], ["0", "1", "2"], [1])
     for preset in PRESETS:
         assert resolve_config(preset, turns, {}) == resolve_config(preset, worlds.get("a5"), {})
     assert resolve_config("paper", turns, {}).lambda_kl == 0
 
 
-def test_the_table_shows_all():
+def test_presets_lists_all_presets():
     table = preset_table()
     assert len(table) == sum(map(len, PRESETS.values()))
     assert table.columns.tolist()[:5] == ["preset", "world", "layers", "heads", "dim"]

@@ -21,7 +21,7 @@ SMALL = {"layers": 1, "validation_episodes": 24}
 
 
 @pytest.mark.parametrize("name", ["z1r", "path_star", "story", "a5"])
-def test_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_of_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get(name)
     config = resolve_config("tiny", world, SMALL)
     model = build_model("nextlat", config, world, 0)
@@ -33,7 +33,7 @@ def test_parts_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts(model) == pytest.approx(whole(model), rel=1e-6)
 
 
-def test_loss_is_cross_entropy_under_the_exact_law() -> None:
+def test_the_loss_is_the_cross_entropy_under_the_exact_law() -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     model = build_model("next_token", config, world, 0)
     result = Validation(world, config)(model)
@@ -52,7 +52,7 @@ def test_loss_is_cross_entropy_under_the_exact_law() -> None:
     assert result["loss"] == pytest.approx(result["floor"] + result["excess"])
 
 
-def test_without_a_law_it_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_law_the_loss_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     monkeypatch.setattr(type(world), "next_token_probs", lambda self, tokens: None)
     model = build_model("next_token", config, world, 0)
@@ -66,14 +66,14 @@ def test_without_a_law_it_is_the_cross_entropy_of_the_tokens(monkeypatch: pytest
     assert result["unigram"] == pytest.approx(-(p * np.log(p)).sum())
 
 
-def test_only_what_is_scored_counts() -> None:
+def test_only_scored_positions_count() -> None:
     world = worlds.get("path_star")
     result = Validation(world, resolve_config("tiny", world, SMALL))
     assert result.scored == int(result.episodes.loss_mask.sum())
     assert result.floor == 0.0
 
 
-def test_where_the_law_of_the_first_token_is_unknown_it_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_token_of_unknown_law_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     world, config = worlds.get("z1r"), TrainConfig(**SMALL)
     monkeypatch.setattr(type(world), "start_probs", lambda self: None)
     validation = Validation(world, config)
@@ -100,7 +100,7 @@ def test_accuracy_of_the_decisive_prediction_is_logged() -> None:
 
 
 @pytest.mark.parametrize("start_token", [True, False])
-def test_r2_of_the_belief_is_that_of_scikit_learn(start_token: bool) -> None:
+def test_r2_of_the_belief_equals_scikit_learn(start_token: bool) -> None:
     world, config = worlds.get("mess3"), TrainConfig(layers=1, validation_episodes=512, start_token=start_token)
     model = build_model("next_token", config, world, 0)
     tokens = world.sample(512, 13, seed=data.VALIDATION_SEED).tokens[:, :-1]
@@ -155,7 +155,7 @@ def test_every_world_has_a_headline_measure(name: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(("nodes", "horizon"), [(2, 1), (4, 2), (7, 5), (10, 8)])
-def test_the_horizon_of_path_star_is_that_of_its_arms(nodes: int, horizon: int) -> None:
+def test_the_horizon_of_path_star_fits_its_arms(nodes: int, horizon: int) -> None:
     world = worlds.get("path_star", arms=2, nodes_per_arm=nodes, train_size=20, test_size=5)
     for preset in ("tiny", "compact", "paper"):
         assert resolve_config(preset, world, {}).horizon == horizon

@@ -48,7 +48,7 @@ def test_the_loss_falls_below_the_unigram_baseline(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["taxi", "path_star", "countdown", "a5", "story", "othello", "queens"])
-def test_latents_hold_what_was_true(name: str, tmp_path: Path) -> None:
+def test_latents_hold_the_true_states(name: str, tmp_path: Path) -> None:
     world = worlds.get(name)
     checkpoint = nlv.train(
         world, "nextlat", out=tmp_path / "run", progress=False, **SHORT | {"steps": 3, "decay_steps": 0}
@@ -103,7 +103,7 @@ def counter(base: int = 4) -> Counter:
     return Counter(base)
 
 
-def test_a_world_from_outside_goes_down_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_from_outside_is_trained_loaded_and_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worlds.registry, "_factories", dict(worlds.registry._factories))
     worlds.register("counter", counter)
     checkpoint = nlv.train("counter:base=5", out=tmp_path / "run", progress=False, **SHORT | {"context": 6})

@@ -77,7 +77,7 @@ def test_every_solution_holds(shape: dict[str, Any], seed: int, split: str) -> N
         assert 1 <= tokens[: world.numbers].min() <= tokens[: world.numbers].max() <= world.largest
 
 
-def test_the_format_is_the_papers() -> None:
+def test_the_format_equals_the_papers() -> None:
     world = Countdown()
     assert world.length == 4 + 1 + 8 + 3 * 5 + 1
     assert len(world.vocabulary) == 10_001 + 4 + 3
@@ -109,7 +109,9 @@ def test_the_format_is_the_papers() -> None:
 
 @settings(max_examples=15)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.data())
-def test_states_are_those_of_a_slow_reader_of_any_prefix(shape: dict[str, Any], seed: int, data: st.DataObject) -> None:
+def test_states_equal_those_of_a_slow_reader_of_any_prefix(
+    shape: dict[str, Any], seed: int, data: st.DataObject
+) -> None:
     world = Countdown(**shape)
     episodes = world.sample(4, seed=seed)
     upto = data.draw(st.integers(1, world.length))
@@ -136,7 +138,7 @@ def test_states_are_those_of_a_slow_reader_of_any_prefix(shape: dict[str, Any], 
             }
 
 
-def test_a_number_that_is_there_twice_can_be_used_twice() -> None:
+def test_a_number_that_occurs_twice_can_be_used_twice() -> None:
     world = Countdown(targets=(1, 50))
 
     once = spelt(world, "4 4 3 2 10 | | | | | | | | 4 * 3 = 12 4 + 2 = 6 12 - 6 = 6 end")
@@ -153,7 +155,7 @@ def test_a_number_that_is_there_twice_can_be_used_twice() -> None:
     assert not world.legal(thrice)[0, 18:].any()
 
 
-def test_a_false_equation_is_judged_by_itself() -> None:
+def test_each_equation_is_judged_separately() -> None:
     world = Countdown()
 
     def judged(solution: str) -> list[tuple[bool, bool, bool]]:
@@ -191,7 +193,7 @@ def test_a_false_equation_is_judged_by_itself() -> None:
 
 @settings(max_examples=40)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.integers(0, 4))
-def test_the_verdict_is_that_of_fractions(shape: dict[str, Any], seed: int, changes: int) -> None:
+def test_the_verdict_equals_that_of_fractions(shape: dict[str, Any], seed: int, changes: int) -> None:
     world = Countdown(**shape)
     rng = np.random.default_rng(seed)
     tokens = world.sample(8, seed=seed).tokens.copy()
@@ -229,7 +231,7 @@ def test_garbage_is_judged_not_refused(seed: int, positions: int, reach: int) ->
             world.replay(inside)
 
 
-def test_what_verify_does_not_take() -> None:
+def test_verify_refuses_bad_input() -> None:
     with pytest.raises(ValueError, match="tokens must be integers of shape"):
         Countdown().verify([1, 2, 3])
 
@@ -303,7 +305,7 @@ def ways(pool: tuple[int, ...], target: int, limit: int) -> dict[tuple[str, ...]
 
 @settings(max_examples=6)
 @given(st.sampled_from([SHAPES[1], SHAPES[2], SHAPES[4]]), st.integers(0, 2**32))
-def test_the_law_is_that_of_every_way_to_the_target(shape: dict[str, Any], seed: int) -> None:
+def test_the_law_equals_a_sum_over_all_solutions(shape: dict[str, Any], seed: int) -> None:
     world = Countdown(**shape)
     tokens = world.sample(1, seed=seed).tokens
     law = world.next_token_probs(tokens)
@@ -349,7 +351,7 @@ def test_samples_follow_the_law() -> None:
     assert abs((surprise - entropy).mean()) < 4 * (surprise - entropy).std() / 3000**0.5
 
 
-def test_there_is_no_law_where_the_ways_are_too_many_or_none() -> None:
+def test_no_law_for_too_many_solutions_or_none() -> None:
     world = Countdown(numbers=5)
     assert world.next_token_probs(world.sample(1).tokens) is None
     assert world.floor(3) is None
@@ -362,7 +364,7 @@ def test_there_is_no_law_where_the_ways_are_too_many_or_none() -> None:
 
 @settings(max_examples=10)
 @given(st.integers(0, 2**32), st.integers(0, 2**32), st.sampled_from([0.05, 0.1, 0.5]))
-def test_targets_of_the_test_are_never_trained_on(seed: int, data_seed: int, held_out: float) -> None:
+def test_test_targets_are_not_in_training(seed: int, data_seed: int, held_out: float) -> None:
     world = Countdown(numbers=3, held_out=held_out, data_seed=data_seed)
     assert len(world.split_targets["test"]) == round(91 * held_out)
     assert sorted([*world.split_targets["train"], *world.split_targets["test"]]) == list(range(10, 101))
@@ -408,7 +410,7 @@ def test_results_are_whole_numbers_within_the_limit() -> None:
                 assert values[a, b, k] == (exact if fits else -1)
 
 
-def test_nothing_read_is_no_error() -> None:
+def test_no_tokens_are_no_error() -> None:
     world = Countdown(limit=100)
     assert world.legal_next(np.zeros((2, 0), int)).shape == (2, 0, len(world.vocabulary))
     assert world.replay(np.zeros((2, 0), int))["remaining"].shape == (2, 0, 4)
@@ -451,7 +453,7 @@ def test_the_spec_builds_the_same_world() -> None:
         ({"data_seed": -1}, "seed must be an integer of at least 0, got -1"),
     ],
 )
-def test_parameters(params: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get("countdown", **params)
 
@@ -469,7 +471,7 @@ def wrong(world: Countdown) -> worlds.Episodes:
     return episode
 
 
-def test_the_picture() -> None:
+def test_picture_shows_the_equations() -> None:
     for shape in SHAPES:
         world = Countdown(**shape)
         assert world.draw().layout.title.text.startswith("countdown: make ")

@@ -23,7 +23,7 @@ def test_floors_are_differences_of_block_entropies(name: str) -> None:
     assert (world.floor_error(longest - 1) == 0).all()
 
 
-def test_published_values() -> None:
+def test_floors_equal_published_values() -> None:
     assert worlds.get("mess3").floor(9)[-1] == pytest.approx(0.7935, abs=5e-5)
     assert worlds.get("mess3", x=0.15, alpha=0.6).floor(9)[-1] == pytest.approx(1.0889, abs=5e-5)
     assert worlds.get("rrxor").entropy_rate() == pytest.approx(2 / 3 * math.log(2))
@@ -54,7 +54,7 @@ def test_a_finite_tree_gives_the_exact_rate_without_unifilarity() -> None:
     assert swap.entropy_rate() == pytest.approx(math.log(2) / 2)
 
 
-def test_deep_floors_are_estimated_and_say_how_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_floors_are_estimated_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = worlds.get("mess3").floor(8)
     monkeypatch.setattr(beliefs, "MAX_CHILDREN", 100)
     world = worlds.get("mess3")
@@ -73,7 +73,7 @@ def test_rates_of_infinite_trees_are_estimated() -> None:
     assert world.entropy_rate() == pytest.approx(0.7935, abs=5e-4)
 
 
-def test_asking_again_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_floors_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.get("z1r")
     long = world.floor(6)
     long[:] = 0

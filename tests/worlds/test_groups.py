@@ -43,9 +43,7 @@ def then(first: tuple[Moved, int], second: tuple[Moved, int], dial: int) -> tupl
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**32), length=st.integers(8, 14), generators=st.booleans(), last=st.sampled_from([0, -1]))
-def test_labels_and_states_are_the_products_so_far(
-    name: str, seed: int, length: int, generators: bool, last: int
-) -> None:
+def test_labels_and_states_are_running_products(name: str, seed: int, length: int, generators: bool, last: int) -> None:
     world = worlds.get(name, generators=generators)
     dial = 60 if name == "z60" else 5
     episodes = world.sample(3, length, seed, split=world.splits[last])
@@ -68,7 +66,7 @@ def test_labels_and_states_are_the_products_so_far(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_a_group(name: str) -> None:
+def test_elements_form_a_group(name: str) -> None:
     world = worlds.get(name)
     size, every = SIZES[name], np.arange(SIZES[name])
     assert world.table.shape == (size, size)
@@ -104,7 +102,7 @@ def test_a5_is_the_even_half_of_s5_and_commutes_less_than_z60() -> None:
 
 
 @pytest.mark.parametrize("name", ["a5", "s5", "a4xz5", "z60"])
-def test_no_test_episode_starts_as_a_training_episode_does(name: str) -> None:
+def test_test_and_training_episodes_open_differently(name: str) -> None:
     world = worlds.get(name)
     train = np.concatenate([world.sample(20_000, 3 + seed, seed, states=False).tokens[:, :3] for seed in range(3)])
     test = np.concatenate([world.sample(5_000, 3 + seed, seed, split="test").tokens[:, :3] for seed in range(3)])
@@ -228,7 +226,7 @@ def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
-def test_arguments(call: Callable[[worlds.World], object], message: str) -> None:
+def test_bad_arguments_are_refused(call: Callable[[worlds.World], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(worlds.get("a5"))
 
@@ -242,7 +240,7 @@ def test_arguments(call: Callable[[worlds.World], object], message: str) -> None
         ([[0, 1, 2], [1, 2, 0]], r"element 1, then element 1, makes \[2, 0, 1\], which is not in elements; add it"),
     ],
 )
-def test_what_is_no_group(elements: list, message: str) -> None:
+def test_elements_that_form_no_group_are_refused(elements: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GroupWorld("mine", elements, [str(k) for k in range(len(elements))], [1])
 
@@ -258,7 +256,7 @@ def test_generators_are_elements_that_generate_the_group() -> None:
         worlds.get("a5", generators=3)
 
 
-def test_a_group_of_ones_own_with_hostile_names() -> None:
+def test_a_users_group_with_hostile_names() -> None:
     names = ["<script>", "$x$", "<b>bold"]
     world = GroupWorld("<i>w", [[0, 1, 2], [1, 2, 0], [2, 0, 1]], names, [1])
     assert world.splits == ("train",)
@@ -286,7 +284,7 @@ def test_every_group_has_its_pictures(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_two_elements_lie_on_one_place(name: str) -> None:
+def test_elements_are_drawn_at_different_places(name: str) -> None:
     world = worlds.get(name)
     where = element_places(world)
     gaps = np.linalg.norm(where[:, None] - where, axis=-1) + 9 * np.eye(len(where))

@@ -230,7 +230,7 @@ def test_no_test_game_is_ever_a_training_game() -> None:
     assert not known & {f"{image} end" for row in test for image in images(WORLD.decode(row))}
 
 
-def test_the_law_is_uniform_over_legal_moves_and_is_what_happens() -> None:
+def test_the_law_is_uniform_over_legal_moves() -> None:
     tokens = WORLD.sample(6000, seed=11, states=False).tokens
     law = WORLD.next_token_probs(tokens[:50])
     np.testing.assert_allclose(law.sum(-1), 1)
@@ -267,7 +267,7 @@ def test_a_tenth_of_all_games_is_held_out() -> None:
         (f"{WIPED_OUT} end a1 end", 11, "'a1' at position 11 is not legal; legal there: end"),
     ],
 )
-def test_illegal_moves(moves: str, place: int, message: str) -> None:
+def test_illegal_moves_are_refused(moves: str, place: int, message: str) -> None:
     tokens = ids(moves)
     with pytest.raises(ValueError, match=message):
         WORLD.replay(tokens)
@@ -282,7 +282,7 @@ def test_illegal_moves(moves: str, place: int, message: str) -> None:
 
 @settings(max_examples=10)
 @given(st.lists(st.integers(0, END), min_size=1, max_size=12))
-def test_random_tokens_are_judged_as_the_slow_rules_do(row: list[int]) -> None:
+def test_random_tokens_are_judged_as_by_the_slow_rules(row: list[int]) -> None:
     game, expected = SlowGame(), []
     for token in row:
         name = WORLD.vocabulary[token]
@@ -308,12 +308,12 @@ def test_random_tokens_are_judged_as_the_slow_rules_do(row: list[int]) -> None:
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
-def test_arguments(call: Callable[[], object], message: str) -> None:
+def test_bad_arguments_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_pictures_and_options_that_do_not_exist() -> None:
+def test_bad_pictures_and_options_are_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'bord'\. Did you mean 'board'"):
         WORLD.draw("bord")
     with pytest.raises(UnknownNameError, match=r"unknown option of picture 'board': 'widht'.*'width'"):

@@ -38,7 +38,7 @@ def content(world: PathStar, tokens: np.ndarray) -> tuple[frozenset[tuple[str, s
 
 @settings(max_examples=20)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.sampled_from(["train", "test"]))
-def test_every_episode_is_a_star_and_its_answer_the_way(shape: tuple[int, int], seed: int, split: str) -> None:
+def test_every_episode_is_a_star_with_the_right_path(shape: tuple[int, int], seed: int, split: str) -> None:
     world = small(*shape)
     episodes = world.sample(5, seed=seed, split=split)
     assert world.legal(episodes.tokens).all()
@@ -70,7 +70,7 @@ def test_the_number_of_tokens(shape: tuple[int, int], count: int) -> None:
 
 @settings(max_examples=10)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32))
-def test_states_are_those_of_a_slow_reader(shape: tuple[int, int], seed: int) -> None:
+def test_states_equal_those_of_a_slow_reader(shape: tuple[int, int], seed: int) -> None:
     world = small(*shape)
     episodes = world.sample(3, seed=seed)
     for name, values in world.replay(episodes.tokens).items():
@@ -105,7 +105,7 @@ def test_states_are_those_of_a_slow_reader(shape: tuple[int, int], seed: int) ->
 
 @settings(max_examples=25)
 @given(st.sampled_from(SHAPES), st.integers(0, 2**32), st.data())
-def test_prefixes_hold_what_the_whole_holds(shape: tuple[int, int], seed: int, data: st.DataObject) -> None:
+def test_prefixes_have_the_states_of_the_whole(shape: tuple[int, int], seed: int, data: st.DataObject) -> None:
     world = small(*shape)
     episodes = world.sample(4, seed=seed)
     upto = data.draw(st.integers(1, world.length))
@@ -116,7 +116,7 @@ def test_prefixes_hold_what_the_whole_holds(shape: tuple[int, int], seed: int, d
     )
 
 
-def test_where_arms_part_the_next_token_is_the_choice() -> None:
+def test_the_branch_is_where_arms_part() -> None:
     world = small(5, 5)
     episodes = world.sample(20)
     branch = episodes.states["branch"]
@@ -240,7 +240,7 @@ def test_any_other_token_on_the_answer_is_refused(data: st.DataObject) -> None:
         world.replay(tokens)
 
 
-def test_a_list_that_is_no_star_ends_where_it_is_found_out() -> None:
+def test_a_list_that_is_no_star_is_illegal_from_the_first_sign() -> None:
     world = small(2, 3, node_ids=10)
     slash, bar = world.vocabulary.index("/"), world.vocabulary.index("|")
 
@@ -265,7 +265,7 @@ def test_a_list_that_is_no_star_ends_where_it_is_found_out() -> None:
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(1, 30))
-def test_garbage_is_never_legal_for_long_and_never_breaks_anything(seed: int, positions: int) -> None:
+def test_garbage_is_soon_illegal_and_raises_nothing(seed: int, positions: int) -> None:
     world = small()
     tokens = np.random.default_rng(seed).integers(len(world.vocabulary), size=(4, positions))
     legal = world.legal(tokens)
@@ -275,7 +275,7 @@ def test_garbage_is_never_legal_for_long_and_never_breaks_anything(seed: int, po
             world.next_token_probs(tokens)
 
 
-def test_nothing_read_is_no_error() -> None:
+def test_no_tokens_are_no_error() -> None:
     world = small()
     assert world.legal_next(np.zeros((2, 0), int)).shape == (2, 0, len(world.vocabulary))
     assert world.replay(np.zeros((2, 0), int))["arm"].shape == (2, 0)
@@ -313,12 +313,12 @@ def test_the_spec_builds_the_same_world() -> None:
         ),
     ],
 )
-def test_parameters(params: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get("path_star", **params)
 
 
-def test_other_refusals() -> None:
+def test_bad_arguments_are_refused() -> None:
     world = small()
     with pytest.raises(UnknownNameError, match=r"'tset'.*Did you mean 'test'"):
         world.sample(1, split="tset")
@@ -343,7 +343,7 @@ def test_nodes_shrink_with_the_picture_and_never_overlap(width: int) -> None:
         assert apart.min() > 1.2 * diameter
 
 
-def test_the_picture() -> None:
+def test_picture_shows_the_star() -> None:
     for shape in SHAPES:
         world = small(*shape)
         assert world.draw().layout.title.text.startswith("path_star: G(")

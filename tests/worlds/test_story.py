@@ -149,7 +149,7 @@ def say(world: Story, text: str) -> np.ndarray:
 
 @settings(max_examples=8)
 @given(shapes, seeds, st.sampled_from(["train", "test"]))
-def test_every_word_is_true_to_another_reader(shape: tuple[int, int, int, int], seed: int, split: str) -> None:
+def test_every_word_agrees_with_a_second_reader(shape: tuple[int, int, int, int], seed: int, split: str) -> None:
     world = Story(*shape)
     episodes = world.sample(3, 150, seed, split=split)
     values = world.state_values
@@ -164,7 +164,7 @@ def test_every_word_is_true_to_another_reader(shape: tuple[int, int, int, int], 
 
 @settings(max_examples=4)
 @given(shapes, seeds, st.floats(0, 1))
-def test_what_is_sampled_is_what_is_replayed(shape: tuple[int, int, int, int], seed: int, questions: float) -> None:
+def test_sampled_states_equal_replayed_ones(shape: tuple[int, int, int, int], seed: int, questions: float) -> None:
     world = Story(*shape, questions=questions)
     episodes = world.sample(3, 70, seed)
     assert world.legal(episodes.tokens).all()
@@ -182,7 +182,7 @@ def test_what_is_sampled_is_what_is_replayed(shape: tuple[int, int, int, int], s
 
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("writer", ["world", "plain"])
-def test_tokens_come_as_often_as_the_law_says(writer: str) -> None:
+def test_token_frequencies_fit_the_law(writer: str) -> None:
     """The plain generator, written apart from the world, follows the same law."""
     world = Story()
     assert world.vocabulary == plain.VOCABULARY
@@ -248,7 +248,7 @@ OPENING = "anna was in the kitchen , ben in the hall ."
         f"{OPENING} anna found the ball . who has it ? anna",
     ],
 )
-def test_what_cannot_happen_is_refused(said: str) -> None:
+def test_impossible_sentences_are_refused(said: str) -> None:
     world = Story(people=2, places=3, things=1)
     tokens = say(world, f"{said} in the")
     wrong = len(said.split())
@@ -264,7 +264,7 @@ def test_what_cannot_happen_is_refused(said: str) -> None:
 
 @settings(max_examples=6)
 @given(shapes, seeds)
-def test_a_wrong_word_anywhere_ends_what_is_legal(shape: tuple[int, int, int, int], seed: int) -> None:
+def test_nothing_is_legal_after_a_wrong_word(shape: tuple[int, int, int, int], seed: int) -> None:
     world = Story(*shape)
     rng = np.random.default_rng(seed)
     tokens = world.sample(12, 60, seed, states=False).tokens
@@ -283,7 +283,7 @@ def test_a_wrong_word_anywhere_ends_what_is_legal(shape: tuple[int, int, int, in
         world.replay(wrong)
 
 
-def test_a_spec_leads_back_to_its_world() -> None:
+def test_the_spec_builds_the_same_world() -> None:
     world = worlds.get("story", people=3, places=4, things=2, hands=1, questions=0.5)
     again = worlds.from_spec(json.loads(json.dumps(world.spec)))
     assert (again.spec, again.vocabulary, again.state_values) == (world.spec, world.vocabulary, world.state_values)
@@ -302,12 +302,12 @@ def test_a_spec_leads_back_to_its_world() -> None:
         ({"questions": float("nan")}, r"questions must be in \[0, 1\], got nan"),
     ],
 )
-def test_parameters(params: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         worlds.get("story", **params)
 
 
-def test_arguments() -> None:
+def test_bad_arguments_are_refused() -> None:
     world = Story()
     with pytest.raises(ValueError, match="length is needed"):
         world.sample(3)
@@ -320,7 +320,7 @@ def test_arguments() -> None:
     assert world.sample(2, 7).tokens.shape == (2, 7)
 
 
-def test_a_story_reads_like_one() -> None:
+def test_a_story_is_readable_english() -> None:
     world = Story()
     text = "anna was in the hall , ben in the hall , clara in the hall , david in the hall . where is it ? no"
     assert world.decode(say(world, text)[0]) == (
@@ -344,7 +344,7 @@ def test_the_map_shows_who_is_where() -> None:
     assert any("Anna, Ben, Clara and David" in text for text in texts(bare.to_dict()))
 
 
-def test_pictures_say_what_is_wrong() -> None:
+def test_bad_pictures_are_refused() -> None:
     world = Story()
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'mapp'\. Did you mean 'map'\?"):
         world.draw("mapp")

@@ -63,7 +63,7 @@ def pieces(world: Text, split: str) -> list[str]:
     return world.decode(ids).split(BOUNDARY)[:-1]
 
 
-def test_every_document_is_there_once_and_on_one_side(world: Text) -> None:
+def test_every_document_is_in_one_split_once(world: Text) -> None:
     train, test = pieces(world, "train"), pieces(world, "test")
     assert sorted(train + test) == sorted(DOCUMENTS)
     assert 0 < len(test) < len(train)
@@ -72,7 +72,7 @@ def test_every_document_is_there_once_and_on_one_side(world: Text) -> None:
     assert world.packed.documents == {"train": len(train), "test": len(test)}
 
 
-def test_equal_documents_land_on_the_same_side(tmp_path: Path) -> None:
+def test_equal_documents_are_in_the_same_split(tmp_path: Path) -> None:
     path = tmp_path / "twice.txt"
     path.write_text(BOUNDARY.join(DOCUMENTS + DOCUMENTS[::-1]), encoding="utf-8")
     world = text(path, vocabulary_size=300)
@@ -114,7 +114,7 @@ def test_states_number_the_documents_of_a_window(world: Text) -> None:
         np.testing.assert_array_equal(values, episodes.states[name][:, :40])
 
 
-def test_tokens_read_as_the_tokenizer_reads_them(world: Text) -> None:
+def test_tokens_decode_as_by_the_tokenizer(world: Text) -> None:
     from tokenizers import Tokenizer
 
     bpe = Tokenizer.from_str(world.packed.tokenizer)
@@ -137,11 +137,11 @@ def test_the_vocabulary_is_readable(world: Text) -> None:
         st.one_of(st.binary(max_size=4), st.text(max_size=4).map(lambda t: t.encode(errors="ignore"))), unique=True
     )
 )
-def test_no_two_tokens_are_named_alike(words: list[bytes]) -> None:
+def test_token_names_are_unique(words: list[bytes]) -> None:
     assert len({readable(word) for word in words}) == len(words)
 
 
-def test_a_spec_leads_back_to_its_world(library: Path, world: Text) -> None:
+def test_the_spec_builds_the_same_world(library: Path, world: Text) -> None:
     again = worlds.from_spec(json.loads(json.dumps(world.spec)))
     assert (again.spec, again.vocabulary) == (world.spec, world.vocabulary)
     assert again.sample(5, 20, 1).sha256 == world.sample(5, 20, 1).sha256
@@ -173,7 +173,7 @@ def _no_training(world: Text, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_training")
-def test_the_cache_serves_again(library: Path, world: Text) -> None:
+def test_a_cached_world_needs_no_tokenizers(library: Path, world: Text) -> None:
     again = text(library, vocabulary_size=400)
     assert again.sample(5, 20, 1).sha256 == world.sample(5, 20, 1).sha256
     with pytest.raises(ImportError, match=r'needs the package tokenizers: pip install "nextlat-viz\[text\]"'):
@@ -182,7 +182,7 @@ def test_the_cache_serves_again(library: Path, world: Text) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "missing", "not json"])
 @pytest.mark.parametrize("ending", [".json", ".tokenizer.json", ".train.npy", ".test.npy"])
-def test_a_damaged_cache_entry_is_made_again(library: Path, world: Text, damage: str, ending: str) -> None:
+def test_a_damaged_cache_entry_is_rebuilt(library: Path, world: Text, damage: str, ending: str) -> None:
     (described,) = (path for path in cache.folder().glob("*.json") if path.suffixes == [".json"])
     path = described.with_name(described.stem + ending)
     content = path.read_bytes()
@@ -195,7 +195,7 @@ def test_a_damaged_cache_entry_is_made_again(library: Path, world: Text, damage:
     assert path.read_bytes() == content
 
 
-def test_nothing_half_written_is_left(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_no_partial_files(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(self: Path, target: Path) -> None:
         raise OSError("disk full")
 
@@ -207,7 +207,7 @@ def test_nothing_half_written_is_left(library: Path, monkeypatch: pytest.MonkeyP
     assert len(list(cache.folder().iterdir())) == 4
 
 
-def test_blank_lines_and_limits(tmp_path: Path) -> None:
+def test_blank_lines_and_max_documents(tmp_path: Path) -> None:
     path = tmp_path / "paragraphs.txt"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(f"paragraph {k}\r\ngoes on" for k in range(60)).encode())
     world = text(path, vocabulary_size=280, separator="\n\n", documents=40, test_share=0.2)
@@ -252,7 +252,7 @@ def write(content: bytes) -> Callable[[Path], Path]:
         (lambda folder: "no/such/folder/at.all", {}, "source='no/such/folder/at.all' does not exist"),
     ],
 )
-def test_sources_that_will_not_do(
+def test_bad_sources_are_refused(
     tmp_path: Path, source: Callable[[Path], Path | str], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -260,7 +260,7 @@ def test_sources_that_will_not_do(
     assert not cache.folder().exists()
 
 
-def test_arguments(world: Text) -> None:
+def test_bad_arguments_are_refused(world: Text) -> None:
     with pytest.raises(ValueError, match="world 'text' needs the parameter 'source'"):
         worlds.get("text")
     assert "text" not in worlds.names()
@@ -323,7 +323,7 @@ def test_a_data_set_that_changed_is_refused(hub: Hub) -> None:
         worlds.from_spec(spec)
 
 
-def test_what_a_data_set_lacks(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_data_sets_are_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"has no column 'story'; pass column=\.\.\. with one of 'text', 'id'"):
         text("someone/Stories", column="story")
     with pytest.raises(ValueError, match="column 'id' of data set 'someone/Stories' must hold text, got 0"):
@@ -365,7 +365,7 @@ def test_the_passage_is_the_text(world: Text) -> None:
     assert all(word in bare for word in words)
 
 
-def test_pictures_say_what_is_wrong(world: Text) -> None:
+def test_bad_pictures_are_refused(world: Text) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown kind of picture 'pasage'\. Did you mean 'passage'\?"):
         world.draw("pasage")
     with pytest.raises(UnknownNameError, match="unknown option of picture 'passage': 'heigth'"):
@@ -374,7 +374,7 @@ def test_pictures_say_what_is_wrong(world: Text) -> None:
         world.draw(episode=world.sample(1, 9), position=10)
 
 
-def test_the_plain_generator_slices_too() -> None:
+def test_the_plain_generator_gives_windows_too() -> None:
     rows = list(plain.episodes(5, 1))
     assert [len(row) for row in rows] == [256] * 5
     assert rows == list(plain.episodes(5, 1))

@@ -75,7 +75,7 @@ def test_a_large_city_stays_light() -> None:
 
 
 @pytest.mark.parametrize("at", [None, 0, 2, 6])
-def test_a_ride_is_solid_up_to_where_it_is_and_dotted_beyond(at: int | None) -> None:
+def test_a_ride_is_solid_up_to_its_position_and_dotted_beyond(at: int | None) -> None:
     path = a_ride(CITY, 6)
     figure = draw_map(CITY, path, at=at)
     moves = np.array(list(itertools.pairwise(path)))
@@ -98,7 +98,7 @@ def test_a_goal_not_reached_is_marked_and_a_move_without_a_street_is_dashed() ->
     assert f"<b>from {CITY.nodes[0]}</b>" in text
 
 
-def test_a_ride_that_has_not_left_and_several_rides_are_drawn() -> None:
+def test_a_ride_without_turns_and_several_rides_are_drawn() -> None:
     assert not lines(draw_map(CITY, [3], goal=4), color=CURSOR)
     both = draw_map(CITY, [a_ride(CITY, 3), a_ride(CITY, 5)])
     assert [len(drawn(trace)) for trace in lines(both, color=CURSOR)] == [3, 5]
@@ -129,7 +129,7 @@ def test_streets_all_used_alike_are_one_band(count: int) -> None:
     assert band.name == f"{2 * count:,}"
 
 
-def test_the_scale_is_the_same_across_and_up_whatever_the_shape() -> None:
+def test_both_axes_have_the_same_scale() -> None:
     for city in (grid(4, 4), grid(30, 3), grid(3, 30)):
         figure = draw_map(city, width=600)
         assert figure.layout.yaxis.scaleanchor == "x"
@@ -154,7 +154,7 @@ def test_names_are_shown_as_text_and_the_map_is_credited() -> None:
     assert draw_map(city, title="a <b>").layout.title.text == "a &lt;b&gt;"
 
 
-def test_long_names_of_a_rides_ends_are_in_the_caption_where_a_narrow_panel_breaks_them() -> None:
+def test_long_names_of_ends_are_in_the_caption() -> None:
     import networkx
 
     long = {"1,1": "Rauhankatu & Snellmaninkatu"}
@@ -180,6 +180,6 @@ def test_long_names_of_a_rides_ends_are_in_the_caption_where_a_narrow_panel_brea
         ({"use": np.full(CITY.n_edges, -1)}, "of at least 0"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(options: dict[str, Any], said: str) -> None:
+def test_bad_options_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         draw_map(CITY, **options)

@@ -49,14 +49,14 @@ def test_the_grid_is_the_default() -> None:
         ({"one_way": 1}, "one_way must be True or False, got 1"),
     ],
 )
-def test_a_grid_that_is_no_city_is_refused(options: dict, said: str) -> None:
+def test_bad_grids_are_refused(options: dict, said: str) -> None:
     # What a user without checked signatures would see.
     unchecked = getattr(grid, "__wrapped__", grid)
     with pytest.raises(ValueError, match=said):
         unchecked(**options)
 
 
-def test_helsinki_is_there_offline() -> None:
+def test_helsinki_is_available_offline() -> None:
     whole, city = streets("helsinki", merge=False), streets("helsinki")
     assert networkx.is_strongly_connected(whole.to_networkx())
     assert networkx.is_strongly_connected(city.to_networkx())
@@ -108,7 +108,7 @@ def test_tables_are_read(tables: tuple[Path, Path]) -> None:
     assert streets([nodes, edges]).sha256 == city.sha256
 
 
-def test_tables_of_a_whole_city_come_back(tmp_path: Path) -> None:
+def test_tables_of_a_whole_city_are_read_again(tmp_path: Path) -> None:
     city = grid(9, 9)
     assert streets(write_tables(city, tmp_path)).sha256 == city.sha256
 
@@ -159,7 +159,7 @@ def test_a_graph_in_a_file_is_read(tmp_path: Path) -> None:
         streets(path)
 
 
-def test_what_is_no_city_is_refused(tmp_path: Path, tables: tuple[Path, Path]) -> None:
+def test_files_without_a_city_are_refused(tmp_path: Path, tables: tuple[Path, Path]) -> None:
     (tmp_path / "town.geojson").write_text("{}")
     with pytest.raises(ValueError, match=r"not a file of streets: \.osm\.pbf"):
         streets(tmp_path / "town.geojson")
