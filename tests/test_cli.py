@@ -193,7 +193,7 @@ def test_demo_without_a_browser_writes_the_report(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.slow
-# It lays out a UMAP, which one process has compiled for other tests.
+# It lays out a UMAP, so it runs in the process that has compiled UMAP for other tests.
 @pytest.mark.xdist_group("umap")
 def test_demo_writes_report_and_figures_with_provenance(tmp_path, capsys):
     main(["demo", "--shipped", "--out", str(tmp_path / "demo")])

@@ -1,4 +1,4 @@
-"""Text from data: escaped, cut, and without characters that turn it around."""
+"""Text from data: escaped, cut, and without characters that reverse it."""
 
 from nextlat_viz.display import escape, shorten
 

@@ -31,7 +31,7 @@ Mistake = Callable[[], Any]
 
 
 class Made:
-    """What the mistakes are made with, each made on first use."""
+    """The objects in the mistakes, each made on first use."""
 
     @functools.cached_property
     def checkpoint(self) -> Any:
@@ -80,7 +80,7 @@ TOKENS = np.arange(10).reshape(2, 5)
 TWICE = pd.DataFrame([[e, p, 0, 1] for e in (0, 1) for p in range(1, 6)], columns=["episode", "position", "a", "a"])
 TINY: Any = {"steps": 2, "layers": 1, "validation_episodes": 8, "progress": False}
 
-# What is called, and what its error must mention: the argument, and the value or what was given in its place.
+# The call, and what its error must mention: the argument, and its value or type.
 MISTAKES: dict[str, tuple[Mistake, tuple[str, ...]]] = {
     # load, list_checkpoints, Checkpoint
     "load: a world": (lambda: nlv.load("rrxor"), ("rrxor", "rrxor/nextlat")),
@@ -352,7 +352,7 @@ def outcome(mistake: Mistake) -> dict[str, Any]:
     return {"error": "", "text": "no error", "ours": False, "where": ""}
 
 
-# Calls whose meaning is clear, and the call they mean.
+# Calls with a clear meaning, and the calls that they mean.
 MEANT: dict[str, tuple[Mistake, Mistake]] = {
     "extract: the name of a checkpoint": (
         lambda: nlv.extract("rrxor/nextlat", made.episodes).X,
@@ -427,7 +427,7 @@ def test_calls_with_a_clear_meaning_work(name: str, outcomes: dict[str, dict[str
 
 
 def same(name: str) -> None:
-    """Compare a call of `MEANT` with what it means."""
+    """Compare a call of `MEANT` with the call that it means."""
     call, meaning = MEANT[name]
     np.testing.assert_array_equal(call(), meaning())
 

@@ -1,4 +1,4 @@
-"""Torch's global device, precision and autocast change no result of ours; a user's own module keeps them."""
+"""Torch's global device, precision and autocast do not change our results; a user's own module keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where two models differ: against literal formulas, and on latents whose difference is known."""
+"""Differences between two models, compared with literal formulas and on latents of known difference."""
 
 from __future__ import annotations
 

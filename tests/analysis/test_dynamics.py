@@ -81,7 +81,7 @@ def test_rollout_divergence_equals_its_definition(nextlat: Checkpoint) -> None:
 
 
 def test_prompts_count_for_states_but_not_for_predictions() -> None:
-    """Path-Star scores its answer alone; what psi misses on the prompt is missed all the same."""
+    """Path-Star scores only its answer, but psi's errors on the prompt count."""
     world = worlds.get("path_star", arms=2, nodes_per_arm=2, node_ids=8, train_size=50, test_size=20)
     checkpoint, n = fresh(world, context=world.length), 5
     episodes = world.sample(n, seed=HELDOUT_SEED, split="test")
@@ -106,7 +106,7 @@ def test_prompts_count_for_states_but_not_for_predictions() -> None:
 
 
 def test_padding_does_not_count() -> None:
-    """Rides of the taxi end at different places; what lies behind is no state."""
+    """Taxi rides have different lengths; positions after the end have no state."""
     world = worlds.get("taxi")
     result = rollout_divergence(fresh(world, context=world.length), steps=2, n=6, progress=False)
     episodes = world.sample(6, seed=HELDOUT_SEED, split="test")
@@ -246,7 +246,7 @@ def test_means_over_episodes_and_their_errors() -> None:
     plain = clustered(sums, np.ones(500))
     assert plain["value"] == pytest.approx(sums.mean())
     assert plain["error"] == pytest.approx(sums.std(ddof=1) / np.sqrt(500))
-    # What two of four episodes have nothing of is measured of the others; an error with nothing moved stays in.
+    # Episodes without a count are left out; an error in an episode that never moves stays in.
     assert clustered(np.array([1.0, 0, 3, 0]), np.array([1.0, 0, 1, 0]))["trials"] == 2
     assert clustered(np.array([1.0, 1.0]), np.array([4.0, 0]))["value"] == 0.5
     assert np.isnan(clustered(np.zeros(3), np.zeros(3))["value"])
@@ -257,7 +257,7 @@ def test_means_over_episodes_and_their_errors() -> None:
 
 
 def test_the_error_equals_the_spread_of_repeated_draws() -> None:
-    """Ratio of sums with correlated numerator and denominator, 1,000 times over."""
+    """A ratio of sums with correlated numerator and denominator, drawn 1,000 times."""
     rng = np.random.default_rng(1)
     counts = rng.integers(1, 9, size=(1000, 60)).astype(float)
     sums = counts * 2 + rng.normal(size=counts.shape)

@@ -47,7 +47,7 @@ def table_of(kind: str) -> AnnData:
 
 @pytest.mark.parametrize("kind", ["one model", "two models", "some rows", "no world", "recursion"])
 def test_tables_meet_the_needs_of_scanpy(kind: str, tmp_path: Path) -> None:
-    """scanpy warns of, or fails at, whatever breaks one of these; it is too large to install for this test."""
+    """scanpy warns or fails if one of these is broken; it is too large to install for this test."""
     latents = table_of(kind)
     assert latents.obs_names.is_unique
     assert latents.var_names.is_unique

@@ -109,7 +109,7 @@ def test_a_checkpoint_may_be_given_by_name(latents: AnnData) -> None:
 def test_latents_of_another_model_are_refused(checkpoint: Checkpoint, latents: AnnData) -> None:
     with pytest.raises(LatentsError, match="a checkpoint holds for one model"):
         look_ahead(checkpoint.untrained(), latents, EPISODE, POSITION)
-    # A bare model has no hash: what it reads from the latents gives it away.
+    # A bare model has no hash, but its predictions differ from those in the table.
     with pytest.raises(LatentsError, match="predicts other next tokens"):
         look_ahead(checkpoint.untrained().model, latents, EPISODE, POSITION)
     narrow = latents[:, :32].copy()

@@ -17,7 +17,7 @@ EPISODE, A, B = ["episode_a", "position_a", "episode_b", "position_b"], "prefix_
 
 
 def literal(latents: AnnData, by: list[str], min_position: int = 1) -> pd.DataFrame:
-    """All pairs of rows, one by one, by the letter of the docstring."""
+    """Rank all pairs of rows exactly as the docstring defines it."""
     seen: dict[str, tuple[int, int, tuple[object, ...], np.ndarray]] = {}
     tokens: list[str] = []
     for row, (episode, position) in enumerate(zip(latents.obs["episode"], latents.obs["position"], strict=True)):
@@ -80,7 +80,7 @@ def test_large_states_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "LARGEST_STATE", 24)
     part = [same_state_pairs(latents, "state", n=5, seed=seed) for seed in (0, 0, 1)]
     pd.testing.assert_frame_equal(part[0], part[1])
-    # The farthest pairs lie at the rim of a cloud, which is always looked at.
+    # The farthest pairs are at the rim of a cloud, which is always searched.
     assert part[0]["distance"].iloc[0] > 0.95 * whole["distance"].iloc[0]
     assert (part[0]["distance"] <= whole["distance"] + 1e-9).all()
 

@@ -86,7 +86,7 @@ def test_tokens_without_a_name_are_named_by_their_number(trained: AnnData) -> No
     head = np.random.default_rng(0).normal(size=(5, 16))
     result = prediction(few, 23, head)
     assert result.vocabulary == ("0", "0", "2", "1", "4")
-    # What the world says of two tokens cannot be held against a distribution over five.
+    # The world's distribution over two tokens cannot be compared with one over five.
     assert result.exact is None
     table = episode_predictions(few, 2, head)
     ids = few.obs["token_id"].to_numpy()[20:30]

@@ -1,4 +1,4 @@
-"""A string of one's own: what the models and the ideal observer make of it, and what cannot be read."""
+"""Strings read by models and the ideal observer, and strings that cannot be read."""
 
 from __future__ import annotations
 

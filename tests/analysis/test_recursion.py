@@ -1,4 +1,4 @@
-"""Measures of recursive models against what the answers say, board by board."""
+"""Measures of recursive models, compared with the answers board by board."""
 
 from __future__ import annotations
 

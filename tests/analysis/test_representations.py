@@ -45,7 +45,7 @@ def test_latent_geometry_equals_the_single_functions(runs: list[Checkpoint]) -> 
 
 
 def test_states_of_a_model_of_the_last_token_are_merged() -> None:
-    """Its latent is a function of the last token, so histories that end alike are one latent."""
+    """The latent is a function of the last token, so histories that end in one token have one latent."""
     result = latent_geometry(
         last_token_only(), ["same_state_spread", "merge_distance"], by="token", n=N, progress=False
     ).table
@@ -80,7 +80,7 @@ def test_similarity_is_pairwise(runs: list[Checkpoint]) -> None:
         assert row["disparity"] == pytest.approx(scipy_procrustes(clouds[item], clouds[other])[2], abs=1e-6)
     assert len(result) == 9
     assert result.loc[(runs[0].name, runs[0].name), "cka"] == pytest.approx(1)
-    # What the two objectives know is not the same, what two seeds of one know is.
+    # Two objectives differ more than two seeds of one objective.
     assert result.loc[(runs[0].name, runs[1].name), "cka"] > 0.9 > result.loc[(runs[0].name, runs[2].name), "cka"]
 
 

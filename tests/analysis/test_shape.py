@@ -19,7 +19,7 @@ SQUARE = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 2.0], [0.0, 2.0], [0.0, 0.0]])
 
 
 def literal_merge(X: np.ndarray, states: np.ndarray, histories: np.ndarray) -> float:
-    """Every pair of rows, one row for each history."""
+    """Return all pairs of rows, taking one row for each history."""
     same, different = [], []
     for i, j in itertools.combinations(sorted({int(np.flatnonzero(histories == h)[0]) for h in histories}), 2):
         distance = np.sqrt(((X[i].astype(float) - X[j].astype(float)) ** 2).sum())

@@ -23,7 +23,7 @@ def test_a_perfect_psi_has_every_draft_accepted():
     # A token of prompt; then 12 more: the prompt's pass gives 1, five steps of 1 + 1, and one token alone.
     assert of(result, 1, SAVED) == pytest.approx(1 - 7 / 12)
     assert of(result, 1, PER_STEP) == pytest.approx(5 / 6)
-    # Or two of 3 + 1, and one of 2 + 1.
+    # Or two steps of 3 + 1, and one of 2 + 1.
     assert of(result, 3, SAVED) == pytest.approx(1 - 4 / 12)
     assert of(result, 3, PER_STEP) == pytest.approx(8 / 3)
 

@@ -1,4 +1,4 @@
-"""Every exercise: the solution passes, every typical mistake gets its own hint, and bad answers are met kindly."""
+"""Exercises: solutions pass, every typical mistake gets its own hint, and bad answers get a helpful message."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_read_only_folder_gives_a_warning(tmp_path: Path) -> None:
 
 
 def test_two_kernels_keep_each_others_entries(own_progress: Path) -> None:
-    """Another process writes between this one's writes; neither loses the other's entry."""
+    """Another process writes between two writes of this one; neither loses the other's entry."""
 
     def write(name: str) -> None:
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""The lessons run from top to bottom in this process, with the solutions put in and with nothing filled in."""
+"""The lessons run from top to bottom in this process, with the solutions and with nothing filled in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cells(lesson: Path) -> list[Any]:
 
 
 def exercise_of(cell: Any) -> str:
-    """The exercise that a cell is to be filled in for, or an empty text."""
+    """Return the exercise of a cell that is to be filled in, or an empty text."""
     kind, name, *_ = [*cell.metadata.get("tags", []), "", ""]
     return name if kind == "exercise" else ""
 
@@ -59,12 +59,12 @@ def test_lesson_runs_from_top_to_bottom(lesson: Path) -> None:
             assert value.locked
             questions.append(value)
     assert questions
-    # A widget shows an error in its place, and the cell ends without one.
+    # A widget shows its own errors, and the cell ends without one.
     result = [getattr(_instances[number], "value", "") for number in set(_instances) - before]
     assert not [value for value in result if 'role="alert"' in str(value)]
     for question in questions:
         question.close()
-    # With nothing filled in the cells below a check use the same function, the solution.
+    # With nothing filled in, the cells below a check use the solution.
     for cell, check in pairwise(code):
         if name := exercise_of(cell):
             execute(cell.source, namespace)

@@ -17,7 +17,7 @@ from .models import DRAFTING, random_model
 
 
 def drafting(policy: Adaptive, acceptance, tokens: int, seed: int = 0) -> tuple[list[int], float]:
-    """Lengths chosen while so many tokens are made, and passes spent; `acceptance` is a function of tokens made."""
+    """Return the lengths chosen and the passes spent; `acceptance` is a function of the tokens so far."""
     rng, result, spent, lengths = np.random.default_rng(seed), 0, 0.0, []
     while result < tokens:
         lengths.append(policy.length())
@@ -32,7 +32,7 @@ def cost(costs: DraftCosts, drafts):
 
 
 def rates(costs: DraftCosts, acceptance: float, most: int = 16) -> np.ndarray:
-    """Tokens per pass of every fixed length, where every draft is accepted with one probability."""
+    """Return the tokens per pass of every fixed length, if every draft has the same acceptance."""
     drafts = np.arange(most + 1)
     return np.cumsum(acceptance**drafts) / cost(costs, drafts)
 
@@ -44,7 +44,7 @@ def test_chances_after_a_step():
     policy = Adaptive(DraftCosts(draft=0.1, verify=0.05), most=3)
     assert policy.chances == pytest.approx([0.9] * 3)
     policy.learn(np.array([2]), np.array([1]))
-    # One of two accepted, with 0.9 as much as two tests; that as much as three tests at each place.
+    # One of two accepted; the prior of 0.9 counts as two tests, the mean over places as three at each.
     anywhere = (1 + 2 * 0.9) / (2 + 2)
     assert policy.chances == pytest.approx([(1 + 3 * anywhere) / 4, 3 * anywhere / 4, anywhere])
 
@@ -57,7 +57,7 @@ def test_drafts_after_a_rejected_one_do_not_count():
 
 
 def test_the_start_cost_is_shared_by_all_drafts():
-    # Hoped for are 0.9 + 0.9^2 + ... drafts; the first alone would not pay for the start.
+    # 0.9 + 0.9^2 + ... drafts are expected; the first alone would not pay for the start.
     assert Adaptive(DraftCosts(0.0, 0.1, start=1.0), most=3).length() == 3
     assert Adaptive(DraftCosts(0.0, 0.1, start=1.0), most=1).length() == 0
     assert Adaptive(DraftCosts(0.0, 0.1, start=3.0), most=3).length() == 0
@@ -68,18 +68,18 @@ def test_the_start_cost_is_shared_by_all_drafts():
 def test_the_best_fixed_length_is_chosen(acceptance, costs):
     exact = rates(costs, acceptance)
     lengths = [drafting(Adaptive(costs), lambda _: acceptance, 500, seed)[0] for seed in range(3)]
-    # Lengths beside the best are often as good, so that it is the speed that counts.
+    # Neighbours of the best length are often as good, so the speed is compared.
     assert np.mean([exact[chosen[20:]].mean() for chosen in lengths]) > 0.97 * exact.max()
-    # Those of the first steps are not known yet.
+    # The first steps must learn the acceptance.
     assert np.mean([exact[chosen[:20]].mean() for chosen in lengths]) > 0.9 * exact.max()
 
 
 @pytest.mark.parametrize("costs", COSTS)
 def test_the_length_follows_changes_in_acceptance(costs):
-    """Faster than any one length, over text that is easy and hard in turn."""
+    """Adaptive drafting beats every fixed length on text that is alternately easy and hard."""
     levels = (0.97, 0.3)
     _, spent = drafting(Adaptive(costs), lambda made: levels[made // 400 % 2], 2400)
-    # The same number of tokens is made in both.
+    # Both have the same number of tokens.
     fixed = 2 / sum(1 / rates(costs, level) for level in levels)
     assert 1 / spent > 0.98 * fixed.max()
 
@@ -98,13 +98,13 @@ def test_an_unlucky_step_costs_little(costs):
 
 
 def test_a_place_where_drafts_fail_is_not_reached():
-    """As in text that repeats: what follows five drafts is always a surprise."""
+    """As in repetitive text, where the token after five drafts is always a surprise."""
     policy, lengths = Adaptive(DraftCosts(0.04, 0.05, start=0.1)), []
     for _ in range(60):
         lengths.append(policy.length())
         policy.learn(np.array([lengths[-1]]), np.array([min(lengths[-1], 5)]))
     assert np.bincount(lengths).argmax() == 5
-    # It is tried again now and then.
+    # The place is still tried now and then.
     assert max(lengths[20:]) > 5
 
 
@@ -156,7 +156,7 @@ def test_costs_by_weights_are_near_measured_costs(objective):
     assert 0 < told.draft < 1
     assert measured.draft > 0
     assert told == DraftCosts.by_weights(predictor)
-    # In a batch the weights are read once for all rows, so a further token costs more of a pass.
+    # In a batch the weights are read once for all rows, so one more token is a larger share of a pass.
     many = DraftCosts.by_weights(predictor, rows=64)
     assert told.verify < many.verify < 1
     assert told.draft == many.draft

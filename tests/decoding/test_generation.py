@@ -16,7 +16,7 @@ PROMPTS = [np.array([0, 1, 2, 1]), np.array([2]), np.array([1, 1, 0])]
 
 
 def literally(predictor: Predictor, prompt: np.ndarray, max_tokens: int, stops=()) -> list[int]:
-    """Greedy generation by reading everything again for every token."""
+    """Generate greedily, reading everything again for every token."""
     tokens = prompt.tolist()
     for _ in range(max_tokens):
         if predictor.context is not None and len(tokens) > predictor.context:
@@ -47,7 +47,7 @@ def test_ragged_prompts_continue_as_each_alone(objective, sizes, stops):
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 8), st.integers(0, 3))
 @settings(max_examples=10)
 def test_uniform_legal_continues_prompts_of_any_lengths_legally(lengths, max_tokens, seed):
-    """What knows the world generates what is legal, wherever the prompts end."""
+    """UniformLegal generates legal tokens from prompts of any lengths."""
     world = worlds.get("golden_mean")
     drawn = world.sample(len(lengths), 6, seed=seed).tokens
     prompts = [row[:length] for row, length in zip(drawn, lengths, strict=True)]

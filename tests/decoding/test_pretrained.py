@@ -137,7 +137,7 @@ def test_on_tokens_drives_a_text_streamer_of_transformers(llama):
 
 
 def test_an_altered_model_keeps_its_own_output(llama, monkeypatch):
-    """psi then drafts from states that it does not know, and with the weights that the head had."""
+    """psi then drafts from unknown states, and with the old weights of the head."""
     llama.network.restrict(torch.tensor([0, 1]))
     weights = {name: values.clone() for name, values in llama.model.state_dict().items()}
     try:

@@ -48,10 +48,10 @@ def test_greedy_output_equals_generate(objective, sizes):
 
 
 def counted(made):
-    """Every token came of a prompt, of a draft or of a step; every draft is at one place."""
+    """Check that every token comes from a prompt, a draft or a step, and that every draft has one place."""
     came = (made.length - made.prompts).sum()
     cut = (made.length > made.prompts).sum() + made.accepted.sum() + made.steps.sum() - came
-    # An accepted stop token ends a sequence: the token its step gave besides is not wanted.
+    # After an accepted stop token, the extra token of its step is dropped.
     assert 0 <= cut <= made.stopped.sum()
     assert made.proposed.sum() == made.drafted.sum()
     assert made.kept.sum() == made.accepted.sum()
@@ -72,7 +72,7 @@ def test_greedy_output_of_trained_models_equals_generate(name):
 
 
 def test_every_draft_of_a_perfect_psi_is_accepted():
-    """psi given the very states that the transformer will have."""
+    """psi is given the states that the transformer will have."""
     checkpoint = random_model(layers=1)
     backbone = checkpoint.model.backbone
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_psi_drafts_past_the_horizon_it_was_trained_for():
 
 @pytest.mark.parametrize("objective", DRAFTING)
 def test_drafters_give_the_logits_of_training(objective):
-    """Drafts' logits are those the objective's loss reads, however the states were come by."""
+    """Logits of drafts equal those in the objective's loss."""
     checkpoint = random_model(objective)
     model, tokens = checkpoint.model, torch.as_tensor(np.random.default_rng(0).integers(3, size=(4, 9)))
     hidden, embed = model.backbone(tokens), model.backbone.embed(tokens)
@@ -127,7 +127,7 @@ def test_drafters_give_the_logits_of_training(objective):
 
 
 def own_law(predictor, prompt, n):
-    """Probability of every continuation by n tokens."""
+    """Return the probability of every continuation of n tokens."""
     size = len(predictor.world.vocabulary)
     every = np.array(list(itertools.product(range(size), repeat=n)))
     whole = np.concatenate([np.tile(prompt, (len(every), 1)), every], axis=1)
@@ -138,12 +138,12 @@ def own_law(predictor, prompt, n):
 
 
 def speculated_law(predictor, prompt, n, draft):
-    """The same of speculative decoding: a sum over every draft, every acceptance and every replacement."""
+    """Return the same for speculative decoding: a sum over all drafts, acceptances and replacements."""
     model, size = predictor.model, len(predictor.world.vocabulary)
     memory = {}
 
     def going_on(tokens):
-        """Law of what comes after the tokens, the last of which the transformer has not read."""
+        """Return the law of what follows the tokens; the transformer has not read the last of them."""
         if len(tokens) == len(prompt) + n:
             return {(): 1.0}
         if tokens not in memory:
@@ -200,7 +200,7 @@ def test_the_distribution_equals_the_models_by_enumeration(objective, world, n, 
 
 
 def drawn_law(checkpoint, prompt, n, rows, **options):
-    """How often every continuation is drawn, and how often it should be."""
+    """Return how often each continuation is drawn, and how often it should be."""
     size = len(checkpoint.world.vocabulary)
     prompts = np.tile(prompt, (rows, 1))
     generated = speculative_generate(checkpoint, prompts, n, **options)
@@ -222,7 +222,7 @@ def test_samples_fit_the_models_distribution(objective, draft):
 
 
 def fit(observed, law):
-    """Probability of a chi-squared so large, what is expected less than 5 times taken together."""
+    """Return the p-value of a chi-squared test; outcomes expected fewer than 5 times are pooled."""
     often = law * observed.sum() >= 5
     observed, law = (np.append(its[often], its[~often].sum()) for its in (observed, law))
     possible = law > 0

@@ -11,7 +11,7 @@ from nextlat_viz import worlds
 from nextlat_viz.figures.export import browser
 
 DOCS = Path(__file__).parents[2] / "docs"
-# The gallery is longer than all guides together: building the site runs it.
+# The gallery takes longer than all guides together, so only building the site runs it.
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if path.name != "gallery.md" and cells.code(path)]
 
 

@@ -1,4 +1,4 @@
-"""Figures of a paper: whole figures with letters, as wide as a venue's column, legible there."""
+"""Figures of a paper: parts with letters, as wide as a venue's column, and legible."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_files_have_the_venues_width_and_their_text(tmp_path: Path) -> None:
     assert box is not None
     assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.01)
     assert pdf.count(b"/ToUnicode") >= 1
-    # Drawn from the corner of the page on: with a margin it would be smaller, and cut at the bottom.
+    # Drawn from the corner of the page: with a margin it would be smaller, and cut off at the bottom.
     contents = [
         zlib.decompressobj().decompress(part)
         for part in re.findall(rb"FlateDecode.*?stream\r?\n(.*?)endstream", pdf, re.S)
@@ -268,7 +268,7 @@ def test_files_have_the_venues_width_and_their_text(tmp_path: Path) -> None:
     assert float(wide[1]) / 96 == pytest.approx(3.25, rel=0.01)
     text = svg.decode()
     assert "NextLat</text>" in text
-    # The points of the cloud are an image, a layer each for those in front and behind; axes and lines are not.
+    # The points of the cloud are two images, for those in front and behind; axes and lines are not images.
     assert 1 <= text.count("<image") <= 3
     assert text.count("<path") < MOST_VECTOR
     assert len(svg) < 2_000_000

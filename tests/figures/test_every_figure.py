@@ -1,4 +1,4 @@
-"""What holds for every public figure: the same bytes again, named axes, and looks that need no colour."""
+"""Properties of every public figure: reproducible bytes, axes with titles, readable without colour."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.synthetic import make_latents
 HELPERS = {"color_options", "figure_caption", "for_print", "one_browser", "print_options", "provenance_of"}
 HELPERS |= {"contact_sheet", "template", "write_figure"}
 NAMES = ("next-token", "NextLat")
-# Of two colours that stand for models, or for one of five states, in CIE 1976 L*a*b*; 2.3 can just be told apart.
+# Least distance of two colours of models, or of five states, in CIE 1976 L*a*b*; 2.3 is just noticeable.
 LEAST_DISTANCE = 10.0
 # Machado, Oliveira & Fernandes 2009, severity 1, for linear RGB.
 BLINDNESS = {
@@ -176,7 +176,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "training_curves": _training,
     "trajectories": _trajectories,
 }
-# Pictures of a plane, whose axes have no numbers and say in words what they are.
+# Pictures of a plane, whose axes have no numbers and are described in words.
 PLANES = {"clouds", "clouds_over_training", "compose", "maps_side_by_side", "reconstruction", "thinking_boards"}
 SAID = {
     "claims_figure": ["R²"], "headline_curves": ["training step", "training compute"],
@@ -211,7 +211,7 @@ def entries(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_plotly_knows_every_entry(name: str) -> None:
-    """Figures are made without plotly's check; what is changed in them later is checked."""
+    """Figures are made without plotly's checks, which apply to later changes."""
     figure = drawn(name)
     assert entries(json.loads(go.Figure(figure.to_dict()).to_json())) == entries(json.loads(figure.to_json()))
     for change in ({"heigth": 300}, {"height": "tall"}, {"xaxis": {"colour": "red"}}):
@@ -239,7 +239,7 @@ def test_axes_have_titles_with_units(name: str) -> None:
 
 
 def look(trace: Any) -> tuple[Any, ...]:
-    """What a trace looks like without its colour."""
+    """Return the looks of a trace except its colour."""
     if trace.type == "bar":
         return ("bar", trace.marker.pattern.shape, trace.marker.color == "rgba(0,0,0,0)")
     lines, marks = "lines" in (trace.mode or ""), "markers" in (trace.mode or "")
@@ -277,7 +277,7 @@ def test_colours_differ_to_the_colour_blind(blindness: str, palette: tuple[str, 
 
 @pytest.mark.parametrize("n", range(2, DISTINCT + 1))
 def test_classes_differ_in_greyscale(n: int) -> None:
-    # As a printer mixes grey, in 256 steps, and as lightness is seen, in 100.
+    # Grey in 256 steps, as printed, and perceived lightness in 100.
     colors = themes.categorical_colors(n)
     mixed = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors])
     printed = sorted(mixed @ [0.299, 0.587, 0.114])

@@ -1,4 +1,4 @@
-"""What is in a figure: its traces, numbers, words and colours."""
+"""Figures: their traces, numbers, words and colours."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_text_has_contrast(theme: Any, pages: Sequence[str], least: float) -> No
 
 def test_an_unknown_theme_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown theme 'drak'. Did you mean 'dark'"):
-        # Past the annotations, which only these tests check.
+        # Unwrapped, because only these tests check annotations.
         inspect.unwrap(themes.template)("drak")  # type: ignore[arg-type]
 
 
@@ -311,7 +311,7 @@ def seeds() -> pd.DataFrame:
          "belief_r2": rng.uniform(0.5, 1), "belief_r2_shuffled": 0.0, "belief_r2_untrained": 0.3}
         for world in ("rrxor", "mess3") for objective in ("next_token", "nextlat", "<own>") for seed in range(3)
     ]  # fmt: skip
-    # A seed that failed stays in sight.
+    # A seed that failed is still drawn.
     rows[4]["belief_r2"] = -0.4
     return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""Figures as files: whole or not there, self-contained, and with a note of where they came from."""
+"""Figures as files: written atomically, self-contained, with provenance."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_unknown_ending_is_refused(tmp_path: Path, figure: go.Figure) -> None
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, figure: go.Figure) -> None:
-    # A file where the folder should be stops the superuser too.
+    # A file in place of the folder stops even root.
     (tmp_path / "file").write_text("here first")
     with pytest.raises(OSError, match=r"cannot write .* Choose a folder you can write to"):
         figures.write_figure(figure, tmp_path / "file" / "a.html")

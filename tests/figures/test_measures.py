@@ -1,4 +1,4 @@
-"""A measure's picture shows every run, and tells objectives apart without colour."""
+"""Figures of measures show every run, and objectives differ without colour."""
 
 from __future__ import annotations
 

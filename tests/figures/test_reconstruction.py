@@ -30,7 +30,7 @@ def part(figure: Any, role: str) -> Any:
 
 
 def lines(trace: Any) -> list[tuple[float, ...]]:
-    """Each as x and y of its two ends."""
+    """Return each street as x and y of its two ends."""
     x, y = (np.asarray(values, float).reshape(-1, 3) for values in (trace.x, trace.y))
     assert np.isnan(x[:, 2]).all()
     return [tuple(row) for row in np.concatenate([x[:, :2], y[:, :2]], axis=1).tolist()]
@@ -53,7 +53,7 @@ def test_every_street_is_drawn_once_by_its_kind(world: Any, result: MapReconstru
     assert np.isnan(x[:, 3]).all()
     for at, values in ((streets.x, x), (streets.y, y)):
         np.testing.assert_array_equal(values[:, [0, 2]], at[result.invented[:, [0, 2]]])
-    # The first leads one block north and one east: its middle lies to the south-east of the straight line.
+    # The first street leads one block north and one east: its middle is south-east of the straight line.
     assert x[0, 1] > (x[0, 0] + x[0, 2]) / 2
     assert y[0, 1] < (y[0, 0] + y[0, 2]) / 2
     heads = part(figure, "heads")

@@ -1,4 +1,4 @@
-"""Figures of recursive models, from answers that were made by hand."""
+"""Figures of recursive models, from answers made by hand."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_curves_at_equal_compute(monkeypatch):
     assert figure.layout.xaxis.title.text == "forward passes of the network"
     # Steps of different models are not at the same pass.
     assert not figure.layout.shapes
-    # As a user runs it, so that our own error speaks.
+    # Without shape checks, as a user runs it, so that our own error is raised.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(UnknownNameError, match="unknown x 'seconds'"):
         figures.thinking_curves(measures()[0], x="seconds")

@@ -1,4 +1,4 @@
-"""What is in the figures of the studio: numbers, words, looks that survive greyscale, and hostile names."""
+"""Figures of the studio: numbers, words, looks in greyscale, and hostile names."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def reading(latents: AnnData, belief: ProbeResult) -> ReadOut:
 
 @pytest.fixture(scope="module")
 def drawn(ahead: LookAhead, edited: Injection, reading: ReadOut) -> dict[str, Callable[..., Any]]:
-    """Every figure of two models of these names."""
+    """Return every figure of two models with these names."""
     shown = Prediction(("a", "b"), np.array([0.25, 0.75]), np.array([0.5, 0.5]), "x", 1, 3)
     return {
         "prediction": lambda names, **o: prediction_bars(dict.fromkeys(names, shown), **o),

@@ -34,7 +34,7 @@ LLAMA = {"vocab_size": VOCABULARY, "hidden_size": DIM, "intermediate_size": 32, 
 LLAMA |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
 LLAMA |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
 QUICK = {"steps": 6, "batch_size": 8, "validate_every": 2, "save_every": 3, "held_out": 16, "progress": False}
-# Long and many enough that hardly any two are alike, and that training on does not overfit.
+# Long and many enough that few are equal, and that further training does not overfit.
 CORPUS = worlds.get("mess3").sample(3000, CONTEXT, seed=1).tokens
 TOKENS = worlds.get("mess3").sample(700, 10, seed=1).tokens
 
@@ -61,7 +61,7 @@ def build(kind: str, **options: Any) -> Any:
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def trained(request: pytest.FixtureRequest) -> Any:
-    """A small model that has learnt its corpus, with the dropout it came with."""
+    """A small model, trained on its corpus, with dropout in its config."""
     model = build(request.param)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(120):
@@ -86,7 +86,7 @@ def test_the_transition_error_falls_and_the_loss_stays(trained: Any, mode: str, 
     assert last["loss"] < 1.01 * first["loss"]
     assert first["loss"] < first["unigram"]
     assert tuned.metrics["step"].tolist() == [0, 30, 60]
-    # The model handed in is as it was; the one that came back is only in mode "psi".
+    # The given model is unchanged; the returned one only in mode "psi".
     assert (weights_sha256(trained), trained.training) == (before, training)
     assert (weights_sha256(tuned.model) == before) == (mode == "psi")
     assert all(parameter.requires_grad for parameter in trained.parameters())
@@ -139,7 +139,7 @@ def test_losses_equal_those_of_the_paper() -> None:
         next_token += [F.cross_entropy(head(h[t]), row[t + 1]) for t in range(n - 1)]
         for t in range(n):
             rolled = h[t]
-            # The state of a full row's last token is not read; one of a shorter row is, but predicts nothing.
+            # The last token of a full row is not read; that of a shorter row is, but predicts nothing.
             for i in range(t + 1, min(t + 4, n, 9)):
                 rolled = model.psi(rolled, embed[i])
                 next_h.append(F.smooth_l1_loss(rolled, h[i]))
@@ -166,10 +166,10 @@ def test_a_tied_head_gets_no_gradient_from_the_latent_losses() -> None:
     (kl + model.state_loss(states["hidden"], predicted, batch)).backward()
     assert head.grad is None or not head.grad.any()
     assert model.psi.layers[0].weight.grad.abs().sum() > 0
-    # Through the embedding that psi reads, and the trunk, it is trained.
+    # It is trained through the embedding that psi reads, and through the trunk.
     model(batch)["loss"].backward()
     assert head.grad.abs().sum() > 0
-    # A parameter is trained once, whatever it is called.
+    # A parameter with two names is trained once.
     assert len(model.trained()) == len({id(parameter) for parameter in model.parameters()})
 
 
@@ -301,7 +301,7 @@ def test_the_kl_of_the_corpus_tokens_by_hand(restricted: PostHoc, monkeypatch: p
         p, q = (F.log_softmax(state @ head.T, dim=-1) for state in (states["hidden"][:, i:], guess))
         kl.append((p.exp() * (p - q)).sum(dim=-1).flatten())
     torch.testing.assert_close(losses["kl"], torch.cat(kl).mean())
-    # Few logits are in memory at once.
+    # Limit the logits held in memory.
     monkeypatch.setattr(models.losses, "MOST_LOGITS", 30)
     torch.testing.assert_close(restricted(batch), losses)
 
@@ -552,7 +552,7 @@ def test_held_out_sequences_are_not_in_training(name: str) -> None:
     assert train
     assert held
     assert not train & held
-    # By content: more of the same world changes no side.
+    # The split is by content: with more of the same world, every sequence stays on its side.
     more = sequences(np.concatenate([parts.train.tokens, parts.held_out.tokens]), shape)
     if "test" not in world.splits:
         assert {tuple(row) for row in more.held_out.tokens.tolist()} == held
@@ -767,14 +767,14 @@ def test_the_tokenizer_of_the_folder_reads_texts_and_is_saved(worded: Path, tmp_
     (tmp_path / "c" / "model" / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="altered"):
         load_finetuned(tmp_path / "c")
-    # Tokens of a world are not the tokenizer's.
+    # The tokens of a world are not those of the tokenizer.
     told = finetune(str(worded), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
     assert told.tokenizer is None
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
 def test_a_folder_without_a_tokenizer_has_none(kind: str, tmp_path: Path) -> None:
-    # transformers makes one of the special tokens alone for GPT-2 and Qwen2.
+    # For GPT-2 and Qwen2, transformers makes a tokenizer of only the special tokens.
     build(kind).save_pretrained(tmp_path)
     assert nlv.load(f"hf:{tmp_path}").tokenizer is None
     with pytest.raises(ValueError, match="has no tokenizer: give token ids"):

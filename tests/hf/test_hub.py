@@ -73,7 +73,7 @@ def test_push_and_load(hub: Hub, tmp_path: Path) -> None:
     assert len(loaded.metrics) == len(original.metrics)
     step = next(iter(original.card.snapshots))
     assert loaded.at(step).weights_sha256 == original.card.snapshots[step]
-    # A name on the Hub goes wherever the name of a checkpoint goes.
+    # A name on the Hub works wherever the name of a checkpoint does.
     assert nlv.extract(f"hf:{NAME}", original.world.sample(2, 4, seed=0), progress=False).n_obs == 8
 
 

@@ -1,4 +1,4 @@
-"""Models, texts and machines that do not fit: one clear error each, and nothing half-written."""
+"""Models, texts and machines that do not fit give one clear error and leave no partial files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_encoder_decoder_is_refused(kind: str, tmp_path: Path) -> None:
         sizes |= {"encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "max_position_embeddings": 16}
         model = transformers.BartForConditionalGeneration(transformers.BartConfig(**sizes))
     model.save_pretrained(tmp_path / "model")
-    # transformers would load the decoder of a Bart alone, with a warning.
+    # transformers would load only the decoder of a Bart, with a warning.
     with pytest.raises(ValueError, match=rf"an encoder-decoder \({kind}\).* give a causal language model"):
         nlv.finetune(tmp_path / "model", TOKENS, out=tmp_path / "out", **QUICK)
     with pytest.raises(ValueError, match="no causal language model"):

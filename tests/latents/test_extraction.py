@@ -52,14 +52,14 @@ def test_padding_changes_nothing(checkpoint: Checkpoint) -> None:
     whole = checkpoint.world.sample(4, 8, seed=1)
     length = np.array([8, 3, 1, 5])
     real = np.arange(8) < length[:, None]
-    # Padding may be any number, and wider than the context.
+    # Padding may hold any number, and extend past the context.
     tokens = np.pad(np.where(real, whole.tokens, -100), ((0, 0), (0, 5)), constant_values=77)
     padded = nl.extract(checkpoint, Episodes(tokens, states={}, length=length))
     plain = nl.extract(checkpoint, whole)[real.ravel()]
     assert list(padded.obs_names) == list(plain.obs_names)
     for name in nl.sites(plain):
         np.testing.assert_allclose(nl.site(padded, name), nl.site(plain, name), atol=1e-6)
-    # Products of other shapes round the last bit in another way on some processors.
+    # On some processors, products of other shapes round the last bit differently.
     np.testing.assert_allclose(nl.column(padded, "belief"), nl.column(plain, "belief"), atol=1e-12)
 
 

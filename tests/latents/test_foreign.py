@@ -25,7 +25,7 @@ class Layer(nn.Module):
 
 
 class Reader(nn.Module):
-    """A causal model of anyone's: a running mean of embeddings, then two layers that return tuples."""
+    """A user's causal model: a running mean of embeddings, then two layers that return tuples."""
 
     def __init__(self, vocabulary: int = 12, dim: int = 8) -> None:
         super().__init__()

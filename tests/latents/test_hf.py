@@ -51,7 +51,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    # The hub's client would wait and try again.
+    # The Hub's client would wait and retry.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 

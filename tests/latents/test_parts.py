@@ -54,7 +54,7 @@ def test_the_parts_equal_the_table_of_one_process(folder: Path, tmp_path: Path) 
     assert together.X.tobytes() == alone.X.tobytes()
     assert_same(together, alone)
     assert together.uns["nextlat_viz"]["extraction"] == alone.uns["nextlat_viz"]["extraction"]
-    # A part alone is a table too, of the episodes with these numbers.
+    # A single part is a table of its episodes, with their numbers.
     part = nl.load_latents(folder / "part2of3.h5ad")
     assert part.obs["episode"].min() == 16
     pd.testing.assert_frame_equal(part.obs, alone.obs.loc[part.obs_names])

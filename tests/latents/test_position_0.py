@@ -25,7 +25,7 @@ from nextlat_viz.training.config import TrainConfig
 
 
 def started(world: worlds.World, **sizes: object) -> Checkpoint:
-    """An untrained model with a start token, of a world, under the card of a shipped one."""
+    """An untrained model of a world, with a start token and the card of a shipped model."""
     config = TrainConfig(context=world.length or 12, layers=1, heads=2, dim=16, mlp_dim=16, **sizes)
     model = build_model("nextlat", config, world, 0).eval()
     shipped = nlv.load("rrxor/nextlat")

@@ -87,7 +87,7 @@ def test_checkpoints_are_streamed_too(checkpoint: Checkpoint, tmp_path: Path) ->
 
 
 class Cut(BaseException):
-    """What ends a process at any moment."""
+    """Ends a process at any moment."""
 
 
 @pytest.mark.parametrize("batches", range(0, 13, 3))
@@ -262,7 +262,7 @@ def test_a_link_planted_under_the_name_of_the_part_is_not_followed(tmp_path: Pat
     on_disk = nl.extract(model(), TOKENS, **OPTIONS, out=out)
     on_disk.file.close()
     assert target.read_text() == "mine"
-    # Also where a journal says that the part was begun.
+    # Even if a journal says that the part was begun.
     identity = streaming.stated(out)
     out.unlink()
     part.symlink_to(target)

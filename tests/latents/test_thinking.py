@@ -32,7 +32,7 @@ def boards(model):
 
 
 def states(model, boards, steps):
-    """(step, site, board, cell, dim), by the network itself."""
+    """Return the states (step, site, board, cell, dim) from the network itself."""
     with torch.no_grad():
         passes = list(model.model.backbone.steps(torch.from_numpy(boards.tokens), steps))
     return np.stack([[z.numpy(), y.numpy()] for y, z in passes])
@@ -73,7 +73,7 @@ def test_the_columns_are_the_facts_of_the_answers(model, boards):
 
 def test_a_row_per_cell(model, boards):
     table = nlv.extract(model, boards, "z", cells=True)
-    # An episode is a cell of a board, and a position a step.
+    # An episode is a cell of a board, and a position is a step.
     assert table.shape == (6 * 25 * 2, 16)
     expected = states(model, boards, 2)
     np.testing.assert_allclose(table.X.reshape(6, 25, 2, 16), expected[:, 1].transpose(1, 2, 0, 3), atol=1e-5)
@@ -97,7 +97,7 @@ def test_probes_projections_and_trajectories_take_the_table(model):
     table, untrained = (nlv.extract(each, boards, steps=3) for each in (model, model.untrained()))
     result = nlv.probe(table, "distance", untrained=untrained, n_bootstrap=2)
     assert result.untrained is not None
-    # Boards that are the same are on the same side of the split.
+    # Equal boards are on the same side of the split.
     contents = {tuple(boards.tokens[episode]) for episode in result.test_episodes}
     rest = set(range(40)) - set(result.test_episodes.tolist())
     assert contents.isdisjoint(tuple(boards.tokens[episode]) for episode in rest)

@@ -20,7 +20,7 @@ def document(batch, b, t):
 
 
 def future_pairs(batch, horizon):
-    """(row, t, i) whose token t+i is in the same document and whose prediction of token t+i+1 is scored."""
+    """Return (row, t, i) where token t+i is in the same document and the prediction of token t+i+1 is scored."""
     rows, length = batch.inputs.shape
     for b in range(rows):
         for t in range(length):
@@ -51,7 +51,7 @@ def with_future(objective, batch, hidden, terms):
 
 
 def attend(attention, rows, allowed):
-    """One attention layer over rows (T, dim): every head, every pair of places, by the book."""
+    """Compute one attention layer over rows (T, dim) literally: every head, every pair of positions."""
     length, dim = rows.shape
     size = dim // attention.heads
     q, k, v = (rows @ attention.qkv.weight.T).split(dim, dim=1)
@@ -132,7 +132,7 @@ def literal_bst(objective, batch):
                 if s == length:
                     back = objective.empty
                 else:
-                    # Reading on from the end of the document: what lies past it is another document or padding.
+                    # Stop at the end of the document: after it come another document or padding.
                     end = max(u for u in range(length) if its(b, u) == its(b, s)) + 1
                     back = objective.backward_encoder(tokens[b : b + 1, s:end].flip(1))[0, -1]
                 x = torch.cat([ahead[b, t], back])
@@ -158,7 +158,7 @@ def test_future_tokens_agree_with_the_equations(kind, literal, case, horizon):
 @pytest.mark.parametrize("case", BATCHES)
 def test_both_ends_agree_with_the_equations(case):
     make = lambda: drawn(lambda: BeliefState(Transformer(CONFIG), pairs=1000))  # noqa: E731
-    # Rotations are kept in single precision, and a suffix that does not end its row is read at another place.
+    # Rotations are in single precision, and a suffix before the end of its row is read at other positions.
     agree(make, literal_bst, make_batch(**BATCHES[case]), ("loss", "next", "previous"), rtol=1e-6)
 
 

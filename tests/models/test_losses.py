@@ -1,4 +1,4 @@
-"""Losses over a vocabulary: in pieces and of some rows as in one go and of all, with bounded memory."""
+"""Losses over a vocabulary: computed in pieces or on some rows they are the same, with bounded memory."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_rows_are_the_scored_positions_in_order_of_time():
 
 
 class Largest(torch.overrides.TorchFunctionMode):
-    """Keeps the most numbers that any tensor had that was asked for."""
+    """Record the size of the largest tensor that was made."""
 
     def __init__(self):
         self.numbers = 0

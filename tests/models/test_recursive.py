@@ -25,7 +25,7 @@ SHORT = {"latent_updates": 2, "cycles": 3, "recursion_steps": 3}
 def make(name: str, **schedule: int) -> Recursive:
     objective = drawn(lambda: OBJECTIVES[name](RecursiveNetwork(CONFIG), **schedule))
     if name == "trm":
-        # In the middle, so that both terms have gradients and no puzzle has halted.
+        # In the middle of training, so that both terms have gradients and no puzzle has halted.
         objective.halt.bias.data.fill_(-1.0)
     return objective
 

@@ -106,13 +106,13 @@ def test_documents_do_not_see_each_other(model, tokens):
 
 
 def test_rotary_positions_are_relative(model, tokens):
-    """A document reads the same wherever it lies in a packed row."""
+    """A document has the same states at every place in a packed row."""
     documents = torch.tensor([[0] * 4 + [1] * 6]).expand(3, 10)
     torch.testing.assert_close(model(tokens, documents)[:, 4:], model(tokens[:, 4:]), rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_of_one_token_has_one_state_at_any_length(model):
-    """The blind spot the class documents."""
+    """This is a limitation that the class documents."""
     hidden = model(torch.full((1, 10), 3))
     torch.testing.assert_close(hidden, hidden[:, :1].expand_as(hidden), rtol=1e-4, atol=1e-5)
 
@@ -161,7 +161,7 @@ def variant(**options):
 
 
 def attend(attention, x, rotation):
-    """Attention by the book: one head, one pair of places at a time."""
+    """Compute attention literally: one head and one pair of positions at a time."""
     b, t, _ = x.shape
     size, heads = attention.size, attention.heads
     parts = (x @ attention.qkv.weight.T).split([size * width for width in attention.widths], dim=-1)
@@ -207,7 +207,7 @@ def test_kv_cache_bytes_equals_the_size_of_the_cache():
     # The start token takes a place too.
     assert full == 2 * 2 * 8 * 2 * 16 * 2
     bytes_of = [variant(**options).config.kv_cache_bytes(2, 7, torch.bfloat16) for options in VARIANTS]
-    # One projection for key and value halves it; n queries to a head of keys leave an nth.
+    # One projection for key and value halves it; n queries per key head divide it by n.
     assert [its / full for its in bytes_of] == [1, 1 / 2, 1 / 4, 1 / 2, 1, 1 / 2, 1 / 4, 1 / 8]
 
 
@@ -227,7 +227,7 @@ def test_head_counts_that_do_not_fit_are_refused(options, message):
 
 
 def ragged(model, tokens, script):
-    """Read rows piece by piece, each its own number of tokens at a time; the states of each row, in order."""
+    """Read rows piece by piece, each with its own number of tokens; return the states of each row, in order."""
     cache = KVCache(model.config, len(tokens), like=model.head.weight)
     states = [[] for _ in tokens]
     for counts in script:
@@ -268,7 +268,7 @@ def test_rows_roll_back_separately(options):
     parts = model(torch.stack([tokens[0, 2:6], tokens[1, 6:10], tokens[2, 4:8]]), cache=cache)
     full = model(tokens)
     torch.testing.assert_close(parts, torch.stack([full[0, 2:6], full[1, 6:10], full[2, 4:8]]))
-    # The same places from there on: one block again.
+    # All rows are at the same position again.
     cache.truncate(6)
     torch.testing.assert_close(model(tokens[:, 6:], cache=cache), full[:, 6:])
 

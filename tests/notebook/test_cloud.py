@@ -1,4 +1,4 @@
-"""The cloud in the kernel: what is sent and what is not, what is refused, and how the mouse is answered."""
+"""The cloud in the kernel: messages, errors, and answers to the mouse."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cloud(heard: list[Any]) -> Iterator[Cloud]:
 
 @pytest.fixture
 def sent(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
-    """What travels to the page: {trait: bytes} of every message."""
+    """Record {trait: bytes} of every message to the page."""
     messages: list[dict[str, int]] = []
 
     def note(message: Any, buffers: Any = None) -> None:
@@ -122,7 +122,7 @@ def test_labels_are_requested_one_by_one_and_cut(cloud: Cloud, sent: list[Any]) 
     touch(cloud, "label", row=5)
     ((answer),) = sent
     assert (answer["kind"], answer["row"]) == ("label", 5)
-    # As it is: the page sets it as text, so there is nothing to escape.
+    # Not escaped, because the page sets it as text.
     assert answer["text"].startswith("<b>row</b> 5 and on")
     assert len(answer["text"]) == 400
 
@@ -210,7 +210,7 @@ def test_a_callback_may_move_the_handle() -> None:
     cloud._send = lambda message, buffers=None: told.append(message.get("state") or message["content"])  # type: ignore[method-assign,assignment]
     drag(cloud, 3.0, 2.0)
     assert cloud.handle == (1.0, 0.0)
-    # Where it was for a moment does not travel.
+    # The intermediate place is not sent.
     assert told == [{"handle": (1.0, 0.0)}, {"kind": "moved"}]
     cloud.close()
 

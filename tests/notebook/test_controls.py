@@ -1,4 +1,4 @@
-"""Busy lines, errors in sight, controls of probes, text from data, and a close that leaves nothing."""
+"""Busy lines, visible errors, controls of probes, text from data, and closing widgets."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_another_layer_cancels_the_running_umap(state: ViewState, umaps: list[Fa
         explorer = LatentExplorer(state=state)
         await until(lambda: umaps)
         state.site = "block0"
-        # Too late: what was stopped must not disturb what is shown.
+        # Too late: the result of a cancelled layout must not change the figure.
         umaps[0].report("laying out", 1, 2)
         await until(lambda: len(umaps) == 2)
         assert [umap.options["site"] for umap in umaps] == ["hidden", "block0"]
@@ -212,7 +212,7 @@ EVIL = "<img src=x onerror=alert(1)>&"
 
 @pytest.fixture
 def evil(rrxor: list[AnnData]) -> AnnData:
-    """Latents whose label, tokens and states are HTML."""
+    """Latents whose label, tokens and states contain HTML."""
     latents = rrxor[0].copy()
     about = dict(latents.uns["nextlat_viz"])
     about["label"] = EVIL
@@ -281,7 +281,7 @@ def test_closed_widgets_leave_nothing(rrxor: list[AnnData]) -> None:
         del first
     assert living_plots() == before
     assert not [ghost for ghost in ghosts if ghost() is not None]
-    # Only the state watches itself.
+    # Only the state's own observers are left.
     assert not [call for calls in state._trait_notifiers.get("selection", {}).values() for call in calls]
 
 
@@ -299,7 +299,7 @@ def test_close_closes_every_control(state: ViewState) -> None:
         partial(nlv.EpisodeStepper, world, world.sample(1, 6, seed=0)),
     ):
         first = make()
-        # Shown once, as a page does: the page asks for the layout.
+        # A page that shows the widget asks for its layout.
         first.get_state()
         assert set(_instances) - before
         first.close()

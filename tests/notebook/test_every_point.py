@@ -1,4 +1,4 @@
-"""The studio draws every row of a table, however many, and each event sends what it changed and no more."""
+"""The studio draws every row of a large table, and each event sends only its changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEW = 10 * LENGTH
 
 @pytest.fixture
 def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
-    """A studio of which a figure shows a part."""
+    """A studio whose figures show a sample of the rows."""
     widget = Studio(state=ViewState(*rrxor, max_points=FEW))
     yield widget
     widget.close()

@@ -1,4 +1,4 @@
-"""The job queue: progress, cancelling, errors, and what the reader sees meanwhile."""
+"""The job queue: progress, cancelling, errors, and the display meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Gate:
-    """Work that goes on when it is told to, in pieces, and says how far it is."""
+    """Work in pieces that continues on request and reports its progress."""
 
     def __init__(self) -> None:
         self.go, self.begun, self.pieces, self.ends = threading.Semaphore(0), threading.Event(), 0, 0
@@ -48,7 +48,7 @@ class Gate:
 
 
 class Queue(Jobs):
-    """A queue with results of its own."""
+    """A queue with its own results."""
 
     def __init__(self) -> None:
         super().__init__(Loop())
@@ -149,7 +149,7 @@ def test_progress_and_cancelling_a_job_that_reports() -> None:
 
 
 def test_a_cancelled_job_that_cannot_stop() -> None:
-    """Its result is kept for the reader who wants it again, and is not computed twice."""
+    """Its result is kept in case it is requested again, and is not computed twice."""
     go, told, computed = threading.Event(), [], []
 
     def compute() -> int:
@@ -161,7 +161,7 @@ def test_a_cancelled_job_that_cannot_stop() -> None:
         asked(queue, "first", compute, lambda: told.append(1))
         queue.cancel()
         assert isinstance(asked(queue, "first", compute, lambda: None), Cancelled)
-        # Wanted again before the first has come to its end.
+        # Requested again before the first has ended.
         queue.again()
         assert isinstance(asked(queue, "first", compute, lambda: told.append(2)), Waiting)
         go.set()
@@ -279,7 +279,7 @@ def test_calls_run_one_per_round_and_once_each() -> None:
 
 
 def test_calls_from_other_threads_wake_the_loop() -> None:
-    """Jupyter handles widget messages in a thread other than the loop's, which may be asleep."""
+    """Jupyter handles widget messages in another thread than the loop's, which may be asleep."""
     drawn: list[tuple[int, int]] = []
 
     async def run() -> None:
@@ -300,7 +300,7 @@ def test_calls_from_other_threads_wake_the_loop() -> None:
 
         for thread in [*threads, threading.Thread(target=end)]:
             thread.start()
-        # Longer than a loop that nobody woke may sleep, and nothing else wakes this one.
+        # Longer than a loop may sleep without being woken; nothing else wakes this one.
         await asyncio.wait_for(finished, 20)
         assert not loop._waiting
 
@@ -335,7 +335,7 @@ def test_result_or_error_is_set_before_the_callback() -> None:
 
 
 class Extraction:
-    """In place of extraction: as slow as the test wants."""
+    """A stand-in for extraction that takes as long as the test wants."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gate, self.threads, self._extract = Gate(), [], Source._extract
@@ -361,7 +361,7 @@ def test_a_step_is_extracted_in_the_background_then_shown(state: ViewState, monk
         await until(lambda: opened.panels["knows"].drawn and opened.status.cancel.layout.visibility == "hidden")
         slider, last = labelled(opened)["Training step"], state.steps[-1]
         slider.value = 200
-        # The control shows where the views are, which is where it was.
+        # The control still shows the old step, as the views do.
         assert (state.step, slider.label) == (None, f"{last:,}")
         await until(lambda: "Extracting next-token at step 200 … 1 of 2" in opened.status.text.value)
         assert opened.status.cancel.layout.visibility is None
@@ -376,7 +376,7 @@ def test_a_step_is_extracted_in_the_background_then_shown(state: ViewState, monk
         assert threading.main_thread() not in slow.threads
         assert opened.panels["space"]._alert.value == opened.status._alert.value == ""
         await until(lambda: opened.status.text.value.endswith('"></span>'))
-        # What is there already is gone to at results.
+        # A step that is already extracted is shown at once.
         slider.value = "none"
         assert state.step is None
         slider.value = 200
@@ -425,7 +425,7 @@ def test_the_last_of_several_requests_wins(state: ViewState, monkeypatch: pytest
             slow.gate.go.release()
         await until(lambda: state.step == second)
         assert state.lacks(state.world, first)
-        # Where code leads, no earlier wish leads away from.
+        # A step set in code is not undone by an earlier request.
         slow.gate.begun.clear()
         slider.value = first
         await until(slow.gate.begun.is_set)
@@ -515,7 +515,7 @@ def test_cancelled_probes_say_so_and_can_be_fitted_again(rrxor: list[AnnData], m
         left = opened.state.jobs._thread
         opened.close()
         if left is not None:
-            # What cannot stop half-way would go on into the next test.
+            # A job that cannot be stopped would continue into the next test.
             left.join(60)
 
     asyncio.run(run())

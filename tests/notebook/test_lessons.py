@@ -1,4 +1,4 @@
-"""Lessons: what is checked before anything changes, what is undone, and that what the shipped ones say is true."""
+"""Lessons: checks before anything changes, undoing, and the truth of the shipped texts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def opened(state: ViewState) -> Iterator[Studio]:
 
 
 def seen(made: Studio) -> tuple[Any, ...]:
-    """All that a lesson can change."""
+    """Return everything that a lesson can change."""
     panels = made.panels.made
     framed = [name for name, panel in panels.items() if "nlv-framed" in panel._dom_classes]
     in_sight = {name for name, panel in panels.items() if panel.shown}
@@ -70,7 +70,7 @@ def test_back_and_leave_restore_the_studio(opened: Studio) -> None:
     assert first[1:] == (["next"], {"world", "space", "next", "knows"}, "belief")
     rail.next()
     assert rail.asking
-    # A question is asked before anything changes.
+    # The question comes before anything changes.
     assert seen(opened)[0] == first[0]
     assert seen(opened)[1] == []
     rail.next()
@@ -80,7 +80,7 @@ def test_back_and_leave_restore_the_studio(opened: Studio) -> None:
     assert state.selection == ((3, 5), (4, 2))
     assert (opened.panels["what_if"].to.value, opened.panels["what_if"].metric.value) == ("XOR 1", "euclidean")
     assert opened.panels["what_if"].shown
-    # The reader goes elsewhere, and comes back to just that.
+    # The user goes elsewhere, and returns to exactly this.
     state.go_to(7, 4)
     opened.panels["what_if"].metric.value = "covariance"
     second = seen(opened)
@@ -201,7 +201,7 @@ def test_a_lesson_is_offered_if_its_models_are_open(
     rrxor: list[AnnData], mess3: list[AnnData], state: ViewState
 ) -> None:
     widget = studio(state=state)
-    # The models here are not the shipped ones, of which the texts are true.
+    # The texts are true of the shipped models only, and these are others.
     assert widget.rail.toggle.layout.display == "none"
     with pytest.raises(ValueError, match=r"^beliefs\.json, models: the lesson is about rrxor/next_token and rrxor/n"):
         widget.rail.start("beliefs")
@@ -410,7 +410,7 @@ def test_texts_of_shipped_lessons_are_true(name: str) -> None:
             panel = result.panels[step.panel]
             before = panel.shown and panel._looks_at()
             rail.predict(step.ask.answer)
-            # The answer was not on the page before it was asked for.
+            # The answer is not on the page before the question is answered.
             assert before != panel._looks_at()
         panel = result.panels[step.panel]
         assert panel.drawn, panel.words

@@ -1,4 +1,4 @@
-"""What is done in one widget is seen in all that share its state."""
+"""Widgets that share a state show each other's changes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_click_in_the_explorer_moves_the_cursor_and_the_trajectory(linked: Any
         linked.compare._controls.play.value,
     ) == (3, 5, 5)
     assert {path.episode for path in linked.compare.paths} == {3}
-    # The older steps to the cursor; the newest is a part of its own.
+    # The older steps up to the cursor; the newest step is a separate trace.
     path = linked.compare.plot.data[traces(linked.compare.plot, "trail")[1]]
     assert len(path.x) == 4
     assert "episode 3, position 5" in linked.explorer._where.value

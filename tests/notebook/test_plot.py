@@ -1,4 +1,4 @@
-"""The live figure: what it sends, what it keeps, and what of plotly's own it leaves out."""
+"""The live figure: the messages that it sends, the state that it keeps, and its copy of plotly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plot() -> Iterator[Plot]:
 
 @pytest.fixture
 def sent(plot: Plot, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Every message sent to a page that listens."""
+    """Record every message sent to a page."""
     messages: list[dict[str, Any]] = []
     page_sends(plot, "start", number=0)
     monkeypatch.setattr(plot, "send", lambda content, buffers=None: messages.append({**content, "buffers": buffers}))
@@ -244,7 +244,7 @@ def test_a_view_is_drawn_again_only_for_what_it_shows(rrxor: list[AnnData], monk
 
 
 def test_a_widget_may_be_opened_before_its_constructor_is_done() -> None:
-    """marimo gives every widget a connection of its own as soon as it is made."""
+    """marimo opens every widget as soon as it is made."""
     sent: list[dict[str, Any]] = []
 
     class Comm:

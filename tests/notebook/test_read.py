@@ -1,4 +1,4 @@
-"""A string of one's own in the studio: clicked, typed, pasted, and what cannot be read."""
+"""Strings in the studio: clicked, typed and pasted, and strings that cannot be read."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_tokens_after_an_illegal_one_are_not_read(panel: ReadPanel) -> None:
     assert "at position 8 is not legal in world &#39;rrxor&#39;: legal there is 0" in panel._notice.value
     assert "Tokens read: the 7 before it" in panel._notice.value
     assert (len(panel.string), panel.reading.tokens.size, panel.strip.last) == (8, 7, 7)
-    # The list offers nothing else there, and the token after which it is wrong can be changed.
+    # The list offers only legal tokens there, and the token before the error can be changed.
     panel.back.click()
     panel._update()
     assert panel._notice.value == ""
@@ -149,7 +149,7 @@ def test_products_and_prompts(panel: ReadPanel) -> None:
     panel._update()
     assert np.isnan(np.array(curves(panel, "surprise")[1].y[:21], float)).all()
     assert "The first 21 tokens are the prompt" in panel.about.value
-    # Of so many symbols a list offers the legal ones.
+    # With many symbols, a list offers only the legal ones.
     click(panel, 1)
     assert panel.strip.selected == []
     assert panel.symbol.description == "Token 1"

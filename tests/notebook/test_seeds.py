@@ -1,4 +1,4 @@
-"""More than two models: two large, all small, and where they differ."""
+"""More than two models: two drawn large, all drawn small, and their differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.synthetic import make_latents
 
 
 def seeds(n: int) -> list[AnnData]:
-    """Models of two objectives in turns; those of the second know more."""
+    """Alternate models of two objectives; those of the second know more."""
     names = [f"{('next-token', 'NextLat')[i % 2]} seed {i // 2}" for i in range(n)]
     return [make_latents(label=name, n=N, length=LENGTH, noise=(0.6, 0.05)[i % 2]) for i, name in enumerate(names)]
 
@@ -52,7 +52,7 @@ def test_two_models_are_drawn_large_and_all_small(six: list[AnnData]) -> None:
     assert state.compared[1] == "rrxor/next_token_seed_2/seed0"
     assert "next-token seed 2" in models_drawn(space)[1]
     assert strip.roles == ["reference", "", "", "", "compared", ""]
-    # Panels at the cursor follow, and the reference is chosen in a list.
+    # Panels at the cursor follow. The reference is chosen in a list.
     assert [bar.name for bar in opened.panels["next"].plot.data][1:] == ["next-token seed 0", "next-token seed 2"]
     space.strip.reference.value = state.scene.names[5]
     assert state.compared[0] == "rrxor/nextlat_seed_2/seed0"

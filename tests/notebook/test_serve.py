@@ -1,4 +1,4 @@
-"""The studio as an app: its notebook, access, start, and end."""
+"""The studio as an app: its notebook, access, start and end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nextlat_viz.errors import CheckpointError, UnknownNameError
 from nextlat_viz.notebook import serve as serving
 from nextlat_viz.training.checkpoint import find
 
-# One process has the server that they share.
+# The tests share a server, so they run in one process.
 pytestmark = pytest.mark.xdist_group("serve")
 
 
@@ -113,7 +113,7 @@ def app() -> Iterator[serving.App]:
 
 
 def ask(app: serving.App, path: str, token: str = "") -> http.client.HTTPResponse:
-    """What the server answers at once, without going where it points."""
+    """Return the server's first answer, without following redirects."""
     port = int(app.url.split(":")[2].split("/")[0])
     connection = http.client.HTTPConnection(serving.HOST, port, timeout=60)
     connection.request("GET", f"{path}?token={token}" if token else path)
@@ -150,13 +150,13 @@ def test_the_server_listens_on_localhost_and_hides_its_token(app: serving.App) -
     assert stat.S_IMODE(app._folder.stat().st_mode) == 0o700 or os.name == "nt"
     port = int(app.url.split(":")[2].split("/")[0])
     with socket.socket() as other:
-        # Bound to one address, the port is still free on every other.
+        # The server is bound to one address, so the port is free on all others.
         other.bind(("127.0.0.2", port))
 
 
 @pytest.mark.slow
 def test_the_server_ends_with_its_parent() -> None:
-    # Killed, it runs no code at its end: any other end does no less.
+    # A killed parent runs no code at its end, so this is the hardest case.
     code = (
         "import os; from nextlat_viz.notebook.serve import serve; serve('rrxor/nextlat', open_browser=False); "
         "from nextlat_viz.notebook.serve import _open; app, = _open; print(app._process.pid, app._folder, flush=True); "

@@ -6,7 +6,7 @@ import sys
 def test_the_first_widget_imports_only_what_it_uses():
     code = "import json, sys, nextlat_viz as nlv; nlv.LatentExplorer; print(json.dumps(sorted(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    # Grammars of web addresses, the training engine, compilers of UMAP: seconds each.
+    # These take seconds each: grammars of web addresses, the training engine, compilers of UMAP.
     assert not {"lark", "lightning_fabric", "numba", "umap", "sklearn", "tyro"} & set(json.loads(out))
 
 

@@ -1,4 +1,4 @@
-"""One episode of a world, stepped through, without a browser."""
+"""Stepping through one episode of a world, without a browser."""
 
 from __future__ import annotations
 

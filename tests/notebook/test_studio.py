@@ -1,4 +1,4 @@
-"""The studio: one cursor and one selection in every panel, and what goes wrong in one stays there."""
+"""The studio: panels share one cursor and one selection, and an error in one panel stays there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def opened(rrxor: list[AnnData]) -> Iterator[Studio]:
 
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Studio]:
-    """The shipped pair, whose models are at hand, with fewer rows drawn."""
+    """The shipped pair with its models, with fewer rows drawn."""
     widget = studio(state=ViewState("rrxor/next_token", "rrxor/nextlat", max_points=600))
     yield widget
     widget.close()
@@ -56,13 +56,13 @@ def cursor_of(made: Studio) -> list[Any]:
 
 
 def drawn_as_new(made: Studio) -> None:
-    """Every figure looks as it would in a studio that opens here: steps have not led it astray."""
+    """Compare every figure with that of a new studio opened in the same state."""
     other = Studio(state=made.state)
     for name, card in made.panels.items():
         if card.drawn and card.plot is not None:
             for old, new in zip(card.plot.data, other.panels[name].plot.data, strict=True):
                 for axis in "xy":
-                    # A cursor that was moved has the points' own precision.
+                    # A cursor that was moved has the precision of the points.
                     first, two = (np.asarray(trace[axis]) for trace in (old, new))
                     assert np.allclose(first, two, atol=1e-5) if first.dtype.kind == "f" else (first == two).all(), name
                 text = [{k: v for k, v in trace.to_plotly_json().items() if k not in "xy"} for trace in (old, new)]
@@ -293,7 +293,7 @@ def test_random_events_leave_the_studio_consistent(opened: Studio, soak: bool) -
         gc.collect()
         after = psutil.Process().memory_info().rss
         assert alerts(widget) == {}
-        # Panels that drew in turns show the last of it.
+        # Panels that drew one after another show the last state.
         assert {len(trace.x) for trace in cursor_of(widget) if trace.x is not None and len(trace.x)} == {state.position}
         widget.close()
         return before, after
@@ -336,7 +336,7 @@ EVIL = {
 
 
 def renamed(latents: AnnData, name: str) -> AnnData:
-    """The same latents, where a token, a state and the model are called something else."""
+    """The same latents with other names for a token, a state and the model."""
     other = latents.copy()
     about = dict(other.uns["nextlat_viz"])
     about["vocabulary"] = [name, *about["vocabulary"][1:]]
@@ -479,7 +479,7 @@ def test_a_hidden_panel_computes_nothing(opened: Studio, monkeypatch: pytest.Mon
     opened._tabs.value = "pairs"
     opened.state.position = 3
     assert not calls
-    # Whoever asks for the figure of a hidden panel gets it drawn for the present cursor.
+    # The figure of a hidden panel is drawn on request, for the present cursor.
     assert knows.plot.data
     assert "after position 3" in knows.about.value
     assert len(calls) == 1

@@ -1,4 +1,4 @@
-"""Recursive models in the studio: recursion steps in the place of positions, the boards, and what is solved by step."""
+"""Recursive models in the studio: recursion steps in place of positions, boards, and puzzles solved by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training steps in the studio: the curves and pictures of a pair of one's own, and playing through its steps."""
+"""Training steps in the studio: curves and pictures of a user's pair of models, and playing through its steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """Two runs as a notebook trains them; the second stops at step 30."""
+    """Two runs as trained in a notebook; the second stops at step 30."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
@@ -78,7 +78,7 @@ def test_curves_join_the_log_and_measured_steps(panel: Any, pair: list[Any]) -> 
 
 
 def test_measured_values_equal_the_training_log(pair: list[Any]) -> None:
-    """A snapshot at a step with a log entry, measured again, differs only by its precision."""
+    """Measuring a snapshot again gives the log entry of its step, up to precision."""
     source = Source(pair[0])
     logged = source.history.set_index("step").loc[40]
     row = source.validate(40)
@@ -132,7 +132,7 @@ def test_a_figure_waits_for_the_values_between_log_entries(pair: list[Any], monk
     measure = Source.validate
 
     def slow(source: Source, step: int) -> dict[str, float]:
-        # Longer than drawing waits for a result.
+        # Longer than a figure waits for a result.
         time.sleep(step == 1)
         return measure(source, step)
 
@@ -226,7 +226,7 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
         play = next(part for part in bar if type(part).__name__ == "Play")
         await until(lambda: not state.busy)
         play.set_state({"playing": True})
-        # Beats that come before the step is there go by.
+        # Beats before the step is ready are skipped.
         for beat in range(1, 6):
             play.set_state({"value": beat})
             await asyncio.sleep(0.01)
@@ -242,14 +242,14 @@ def test_play_shows_each_step_and_waits_for_it(pair: list[Any], monkeypatch: pyt
         for panel in (opened.panels["space"], opened.panels["knows"]):
             assert panel.drawn
             assert panel._alert.value == ""
-        # Where the reader goes elsewhere, it stops.
+        # Playing stops when the user moves.
         play.set_state({"playing": True})
         await until(lambda: state.step == 0)
         state.show(step=12)
         await until(lambda: not state.busy)
         play.set_state({"value": 500})
         assert (play.playing, state.step) == (False, 12)
-        # The stop button of the page goes to the start.
+        # The stop button of the page returns to the start.
         play.set_state({"value": 0})
         await until(lambda: state.step == 0)
         opened.close()

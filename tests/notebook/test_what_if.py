@@ -1,4 +1,4 @@
-"""What if it believed something else: dragged, slid or chosen, and what of it travels."""
+"""The panel "what if": targets that are dragged, slid or chosen, and the messages that are sent."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_a_drag_sets_the_target_of_the_probe(rrxor_studio: Studio) -> None:
     assert dict(card.to.options)["the marker"] == card.to.value
     np.testing.assert_allclose(card.plane.cloud.handle, (0.1, 0.2), atol=1e-9)
     assert not any(np.array_equal(a, b) for a, b in zip(before, bars(card), strict=True))
-    # One target for both models: what the world predicts there is the same.
+    # Both models have one target, and so one exact prediction.
     np.testing.assert_array_equal(*bars(card, "exact"))
     assert card.about.value.count("KL from exact") == 2
-    # Outside of the simplex there is no belief: the nearest is meant.
+    # A point outside the simplex means the nearest belief.
     drag(card, 5.0, 5.0)
     x, y = card.plane.cloud.handle
     corners = list(card._chosen.landmarks.values())
@@ -188,9 +188,9 @@ def test_a_place_is_dragged_through_the_streets(taxi_studio: Studio) -> None:
     drag(card, -9.0, 9.0)
     assert not np.array_equal(before[0], bars(card)[0])
     assert "no exact prediction" in card.about.value
-    # Both coordinates are moved, whichever of them is looked at.
+    # Both coordinates are edited, whichever is the target.
     state.target = "y"
     assert card.plane.box.layout.display is None
-    # On the prompt nothing was trained to be predicted.
+    # Models are not trained to predict the prompt.
     state.position = 1
     assert card._alert.value == ""

@@ -1,4 +1,4 @@
-"""The workshop: pinned figures that do not change, arranged for a venue, with a caption, and made again by code."""
+"""The workshop: pinned figures, arranged for a venue, with a caption and the code that makes them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gallery: every figure that fits, whole, with where it came from; and an index that owns up to the rest."""
+"""The gallery: every figure that fits, with provenance, and an index that names those that are missing."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_without_a_browser_there_are_pages_and_the_index_says_so(
 
 
 def test_a_world_of_any_name_stays_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What becomes of other texts is tested with `io.file_name`.
+    # Other texts are tested with `io.file_name`.
     world = HiddenMarkovWorld("x/../../../PWN", worlds.get("z1r").transitions)
     run = nlv.train(world, "next_token", out=tmp_path / "run", progress=False, **SIZE)
     monkeypatch.setattr(gallery, "PLATES", PLATES[:1])
@@ -140,7 +140,7 @@ def test_mistakes_are_named_before_anything_is_written(run: nlv.Checkpoint, tmp_
 
 @pytest.mark.slow
 def test_the_shipped_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every kind of figure of shipped runs, of few rows and rides. No browser: the gallery of one's own has real images.
+    # Every kind of figure of shipped runs, with few rows and rides. No browser: the other gallery here has real images.
     monkeypatch.setattr(export, "_image", lambda *arguments: b"<svg></svg>")
     for module in (gallery.figures, export):
         monkeypatch.setattr(module, "one_browser", contextlib.nullcontext)

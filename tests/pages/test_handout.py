@@ -1,4 +1,4 @@
-"""Handouts: every lesson fills a page, its formulas are MathML, and a notebook that is no lesson says what it lacks."""
+"""Handouts: every lesson fills a page, formulas are MathML, and errors name what a notebook lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages without a kernel: complete, inert, and small where little changes."""
+"""Pages without a kernel: complete, self-contained, and small if little changes between steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def episode(world: worlds.World) -> Episodes:
 
 
 def story(page: str) -> dict[str, Any]:
-    """What the page holds for its script."""
+    """Return the data of the page's script."""
     (text,) = re.findall(r'<script type="application/json" id="story">(.*?)</script>', page, flags=re.DOTALL)
     return json.loads(text)  # type: ignore[no-any-return]
 
@@ -69,7 +69,7 @@ def test_an_episode_opens_at_the_decisive_prediction_or_in_the_middle(world: wor
     star = worlds.get("path_star")
     question = star.sample(1, seed=0)
     start = story(episode_page(star, question))["start"]
-    # Not in the middle of the prompt, but where an arm is chosen; the stepper opens there too.
+    # Where an arm is chosen, not in the middle of the prompt; the stepper opens there too.
     assert start == int(star.decisive(question)[0].argmax()) + 1 == EpisodeStepper(star, question).position
     ride = worlds.get("countdown").sample(1, seed=0)
     prompt, last = int(ride.loss_mask[0].argmax()), int(ride.length[0])
@@ -178,7 +178,7 @@ def test_a_report_is_one_page(tmp_path: Path) -> None:
     assert {"figure-0", "figure-1"} <= {part.split('"')[0] for part in page.split('id="')}
     assert "<script src=" not in page
     assert page.index("Scores &amp; such") < page.index("Fig &lt;1&gt;")
-    # The caller's own figure keeps its looks.
+    # The caller's figure is not changed.
     assert figure.layout.template.layout.paper_bgcolor != "rgba(0,0,0,0)"
 
 

@@ -1,4 +1,4 @@
-"""The browser of the tests in tests/browser: the system's, else Playwright's, else one fetched, else a clear error."""
+"""The browser of tests/browser: the system's, else Playwright's, else a fetched one, else a clear error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.browser import chromium
 
 
 class Playwright:
-    """As much of Playwright as the lookup uses; `broken` are the paths of browsers that do not start."""
+    """The part of Playwright that the lookup uses; `broken` are the paths of browsers that do not start."""
 
     def __init__(self, own, broken=()):
         self.chromium = SimpleNamespace(executable_path=str(own), launch=self.launch)
@@ -27,7 +27,7 @@ class Playwright:
 
 @pytest.fixture
 def fetches(monkeypatch, tmp_path):
-    """Commands that would have fetched a browser; they put one at `tmp_path / "own"`."""
+    """Record the commands that would fetch a browser; they put one at `tmp_path / "own"`."""
     commands = []
 
     def run(command, **_):

@@ -1,4 +1,4 @@
-"""environment.yml and pyproject.toml ask for the same things, in conda's words and in pip's."""
+"""environment.yml and pyproject.toml require the same packages, by their names in conda and in pip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rattler import MatchSpec
 
 from .pyproject import PROJECT, ROOT, requirements
 
-# The rest are called the same.
+# All others have the same name.
 CONDA_NAMES = {"torch": "pytorch", "kaleido": "python-kaleido", "lazy-loader": "lazy_loader"}
 PIP_ONLY = {"lightning-fabric"}  # conda-forge has it only inside the whole of lightning
 

@@ -1,4 +1,4 @@
-"""requirements.lock pins every dependency, inside its bounds, and says nothing of the machine that made it."""
+"""requirements.lock pins every dependency within its bounds, and names nothing of the machine that made it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_lock_includes_all_dependencies_of_dependencies() -> None:
         assert name in PINS, f"{name} is needed but not pinned: run make lock"
         for line in metadata.requires(name) or []:
             needed = Requirement(line)
-            # A wheel of torch for a GPU names its CUDA libraries; which ones is the platform's business.
+            # The CUDA libraries that a wheel of torch needs depend on the platform.
             if canonicalize_name(needed.name).startswith(("nvidia-", "cuda-", "triton")):
                 continue
             if needed.marker is None or needed.marker.evaluate(environment):

@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LESSONS = sorted((ROOT / "notebooks" / "course").glob("*.ipynb"))
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
-# These run in JupyterLab, where their widgets are on show.
+# These run in JupyterLab, because their widgets must be shown.
 IN_BROWSER = {
     "01_quickstart.ipynb": "test_quickstart.py",
     "02_worlds.ipynb": "test_worlds.py",
@@ -27,7 +27,7 @@ IN_BROWSER = {
 ROWS = re.compile(r"(\bn=|\bn_rides=|\bheldout\([\w\[\]]+, )(\d+)")
 MOST_ROWS = {"n=": 16, "n_rides=": 16}
 
-# A panel shows an error in its place, and the cell ends without one.
+# A panel shows its own errors, and the cell ends without one.
 NO_ALERT = """
 from ipywidgets.widgets.widget import _instances
 alerts = [widget.value for widget in _instances.values() if 'role="alert"' in str(getattr(widget, "value", ""))]

@@ -1,4 +1,4 @@
-"""The package as a stranger gets it: built, installed elsewhere, and used there."""
+"""The package built, installed elsewhere, and used there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README tells a visitor to type exists."""
+"""Commands, links and numbers in the README are right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="
 
 
 def typed(document: str) -> str:
-    """Everything set as code, fenced or inline."""
+    """Return all code, fenced or inline."""
     text = (ROOT / document).read_text(encoding="utf-8")
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
 

@@ -126,7 +126,7 @@ def test_a_card_that_asks_for_too_much_memory_is_refused(run, sizes):
 
 
 def test_a_card_with_a_huge_context_is_refused(run):
-    # It is in no shape of the weights, but sizes a table of rotations.
+    # The context is in no shape of the weights, but sets the size of the table of rotations.
     path = run.folder / "card.json"
     path.write_text(path.read_text().replace('"context": 12', '"context": 1000000000'))
     with pytest.raises(CheckpointError, match=r"Missing or wrong: config\.context"):
@@ -197,7 +197,7 @@ def test_a_world_of_the_users_own_files_is_loaded_again(tmp_path, small, monkeyp
     edges.write_text("source,target\na,b\nb,c\nc,d\nd,a\nb,a\na,c\n")
     world = nlv.worlds.get("taxi", nodes=nodes, edges=edges, held_out=0.3)
     run = nlv.train(world, "next_token", out=tmp_path / "run", progress=False, **small | {"context": 8})
-    # As in another session: what this one built is forgotten, what was trained on is in the user's cache.
+    # As in another session: nothing is in memory, and the training text is in the user's cache.
     monkeypatch.setattr(nlv.worlds.outside, "_asked", set())
     assert nlv.load(run.folder).world.spec == world.spec
     monkeypatch.setattr(nlv.worlds.outside, "_asked", set())
@@ -321,7 +321,7 @@ def test_the_command_of_a_shipped_checkpoint_makes_its_hyperparameters(
     world, objective, preset = (options.pop(name) for name in ("world", "objective", "preset"))
     places = ("seed", "out", "accelerator", "devices", "strategy")
     overrides = {name: value for name, value in options.items() if name not in places}
-    # The text of a world of text is not here; its title names all parameters but hashes.
+    # The text of a world of text is missing; its title names all parameters except hashes.
     assert world == nlv.worlds.title(checkpoint.world)
     assert (objective, options["seed"]) == (checkpoint.objective, checkpoint.seed)
     assert resolve_config(preset, checkpoint.world, overrides) == checkpoint.card.config

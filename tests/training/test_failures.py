@@ -1,4 +1,4 @@
-"""Runs that cannot go on: what they say, and what they leave behind."""
+"""Runs that fail or are interrupted: their errors and the files that they leave."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_folder_is_locked_and_leftovers_of_a_killed_run_are_removed(tmp_path, 
 
 @pytest.fixture
 def cut(tmp_path, small):
-    """The folder of a run that was stopped after its first snapshot and a save; and how to call it again."""
+    """The folder of a run that was stopped after its first snapshot and a save, and a function that continues it."""
 
     class Killed(Exception):
         pass

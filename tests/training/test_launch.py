@@ -41,7 +41,7 @@ def handlers():
 
 @pytest.fixture
 def here(monkeypatch, handlers):
-    """A launcher whose processes are calls in this one, with the names of the runs that it started."""
+    """A launcher that runs its processes as calls in this one, and records the names of the runs."""
 
     class Here:
         workers, pause = 1, 0.0
@@ -137,7 +137,7 @@ def test_a_folder_of_another_configuration_is_one_row(tmp_path, here):
 
 
 def test_a_killed_run_continues_from_its_saved_state(tmp_path, here, monkeypatch):
-    """A process that is killed half-way leaves its state, and the next one takes only the steps that are left."""
+    """A killed process leaves its state, and the next one takes only the remaining steps."""
     whole = sweep("rrxor", ["nextlat"], [0], out=tmp_path / "whole", progress=False, **QUICK)
     forward, calls = NextLat.forward, []
 
@@ -157,7 +157,7 @@ def test_a_killed_run_continues_from_its_saved_state(tmp_path, here, monkeypatch
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """SLURM's programs, each a line of shell: jobs are lines of the file `queue`, and nothing runs."""
+    """Stand-ins for SLURM's programs, each a line of shell: jobs are lines of the file `queue`, and nothing runs."""
     programs = tmp_path / "programs"
     programs.mkdir()
     queue, refuse = tmp_path / "queue", tmp_path / "refuse"
@@ -183,7 +183,7 @@ RESOURCES = {"partition": "gpu", "time": "1:30:00", "gpus": 2, "cpus": 3, "memor
 
 
 def test_a_slurm_job_asks_for_its_resources(tmp_path, cluster):
-    """No job ends here, so the sweep is left by an interruption, and comes back to its jobs."""
+    """No job ends here, so the sweep is interrupted, and a second call finds its jobs."""
 
     def interrupt(seconds):
         raise KeyboardInterrupt
@@ -319,9 +319,9 @@ def test_a_stopped_launcher_ends_its_processes_after_they_save(tmp_path, how, so
     while not all(map(Path.exists, boards)):
         time.sleep(0.05)
         assert process.poll() is None
-    # As a terminal does: to every process of the group.
+    # To every process of the group, as a terminal does.
     os.killpg(process.pid, how) if how == signal.SIGINT else process.kill()
-    # Until its processes have ended too, which hold the other end of the pipe.
+    # Wait for its processes too, which hold the other end of the pipe.
     error = process.communicate(timeout=120)[1]
     if how == signal.SIGINT:
         assert process.returncode == 130

@@ -1,4 +1,4 @@
-"""Where a run's metrics go: TensorBoard, CSV, or a logger of the user's."""
+"""Loggers of metrics: TensorBoard, CSV, or a user's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 
 
 class Fake:
-    """What Lightning asks of a logger, and nothing more."""
+    """The smallest logger that Lightning accepts."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []

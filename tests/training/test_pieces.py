@@ -114,7 +114,7 @@ def test_bf16_trains_and_continues(tmp_path, small):
 def test_compiled_training_gives_the_same_metrics(tmp_path, small):
     options = small | {"steps": 2, "batch_size": 2, "snapshots": ()}
     plain = nlv.train("rrxor", "next_token", out=tmp_path / "plain", progress=False, **options)
-    # In a process of its own: here, checks of shapes are in the way. Traced, but not built: that takes minutes and a
+    # In another process, because shape checks interfere here. Traced but not compiled, which takes minutes and a
     # compiler.
     code = (
         "import functools, json, sys, torch, nextlat_viz as nlv;"
@@ -153,7 +153,7 @@ def test_two_processes_train_as_one(tmp_path, small):
         torch.testing.assert_close(theirs, ours, rtol=2e-3, atol=1e-4, msg=key)
 
 
-# Fabric asks for GPUs before it spreads weights; torch spreads them over processes without one just as well. The pairs
+# Fabric asks for GPUs before it shards weights; torch can shard them over processes without one. The pairs
 # of processes are forked after the imports: how Fabric starts them is tested above.
 SPREAD = """
 import json, os, socket, sys, traceback, torch

@@ -1,4 +1,4 @@
-"""Presets: the paper's are the paper's, the compact ones are small, and every world has them all."""
+"""Presets: those of the paper equal its table, compact ones are small, and every world has all of them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def plain(small):
-    """A small run whose snapshots are not chosen."""
+    """A small run with default snapshots."""
     return {name: value for name, value in small.items() if name != "snapshots"}
 
 
@@ -71,7 +71,7 @@ def test_a_loaded_or_continued_run_keeps_its_snapshots(tmp_path, plain, notebook
     assert train(tmp_path / "bare", plain, snapshots=()).card.snapshots == {}
     monkeypatch.setattr(IPython, "get_ipython", lambda: None)
     assert not pretrain.in_notebook()
-    # A script goes on with what the notebook began, and loads what it finished.
+    # A script continues and loads the run of a notebook.
     assert train(tmp_path / "cut", plain).card.snapshots == kept
     assert train(tmp_path / "done", plain).card.snapshots == kept
     monkeypatch.setattr(pretrain, "in_notebook", lambda: True)
@@ -108,7 +108,7 @@ def test_a_pair_with_an_early_stop_has_steps_in_common(tmp_path, plain, notebook
     assert [run.step for run in pair] == [40, 12]
     state = nlv.ViewState(*pair)
     assert state.steps == [0, 1, 2, 3, 4, 6, 9, 12]
-    # The last of them is the end of one run only.
+    # The last step belongs to one run only.
     assert state.step_choices[-2:] == [("12", 12), ("end", None)]
     state.show(step=12)
     assert [model.uns["nextlat_viz"]["label"] for model in state.latents] == ["next-token (step 12)", "NextLat"]

@@ -1,4 +1,4 @@
-"""Sweeps: every run in one table, killed and failing ones too."""
+"""Sweeps: every run is in one table, even killed and failed ones."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_a_run_stopped_between_saves_again_and_again(tmp_path, small, monkeypatc
 
     monkeypatch.setattr(Engine, "step", stops)
     while not (tmp_path / "cut" / "card.json").exists():
-        # Saved are steps 3, 6 and 9: each sitting stops one or two steps after the next of them.
+        # Steps 3, 6 and 9 are saved: each sitting stops one or two steps after one of them.
         left, sittings = 4 + sittings % 2, sittings + 1
         with contextlib.suppress(Killed):
             nlv.train(name, objective, out=tmp_path / "cut", progress=False, **options)

@@ -1,4 +1,4 @@
-"""Validation: the loss is what it says, whole or in parts, with a law and without one."""
+"""Validation: the loss, whole or in parts, with an exact law and without."""
 
 from __future__ import annotations
 

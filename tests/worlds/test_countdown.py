@@ -197,7 +197,7 @@ def test_the_verdict_equals_that_of_fractions(shape: dict[str, Any], seed: int, 
     world = Countdown(**shape)
     rng = np.random.default_rng(seed)
     tokens = world.sample(8, seed=seed).tokens.copy()
-    # Numbers changed for numbers and signs for signs, so that the text stays one that the parser reads.
+    # Numbers are exchanged for numbers and signs for signs, so that the parser can still read the text.
     for _ in range(changes):
         place = world.prompt + 5 * int(rng.integers(world.numbers - 1)) + int(rng.choice([0, 1, 2, 4]))
         number = (place - world.prompt) % 5 != 1
@@ -286,7 +286,7 @@ def test_legal_tokens_are_those_that_keep_the_arithmetic_true(shape: dict[str, A
 
 
 def ways(pool: tuple[int, ...], target: int, limit: int) -> dict[tuple[str, ...], Fraction]:
-    """Every calculation from a pool to the target with its probability, one word after another."""
+    """Return every calculation from a pool to the target with its probability, token by token."""
     if len(pool) == 1:
         return {(): Fraction(1)} if pool[0] == target else {}
     result: dict[tuple[str, ...], Fraction] = {}
@@ -328,7 +328,7 @@ def test_samples_follow_the_law() -> None:
     episodes = world.sample(30_000, seed=1, states=False)
     for target in world.split_targets["train"]:
         assert abs((episodes.tokens[:, 3] == target).mean() - 0.5) < 0.02
-    # Inputs come as often as calculations from them end in the target.
+    # Inputs are as frequent as calculations from them that reach the target.
     target = int(world.split_targets["train"][0])
     chosen = episodes.tokens[episodes.tokens[:, 3] == target]
     chance = {inputs: float(sum(ways(inputs, target, 40).values())) for inputs in product(range(1, 7), repeat=3)}

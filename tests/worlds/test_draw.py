@@ -1,4 +1,4 @@
-"""Pictures of worlds: that there is one, that its places are right, and that names stay text."""
+"""Pictures of worlds: every world has them, points are at the right places, names are escaped."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_labels_of_moves_have_token_and_probability() -> None:
 
 @pytest.mark.parametrize("name", ["rrxor", "mess3", "bloch_walk", "path_star", "s3", "taxi"])
 def test_pictures_of_one_scale_set_their_ranges(name: str) -> None:
-    # plotly would choose them for the size of the page, and begin with the last ones when that changes.
+    # plotly would choose them by the size of the page, and keep the old ones when that changes.
     world = worlds.get(name)
     episode = world.sample(1, None if world.length else 8, seed=0)
     for kind in world.pictures:

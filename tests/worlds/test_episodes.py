@@ -50,7 +50,7 @@ def test_the_hash_depends_on_content() -> None:
         {"states": {"paritY": TOKENS.cumsum(1) % 2}},
     ):
         assert episodes(**changes).sha256 != digest
-    # Beliefs follow from the tokens, and their last bit may depend on the processor.
+    # Beliefs follow from the tokens and are not hashed: their last bit may depend on the processor.
     assert episodes(states={"parity": TOKENS.cumsum(1) % 2}).sha256 == digest
 
 

@@ -1,4 +1,4 @@
-"""What is handed in wrong is named, with what was expected."""
+"""Errors name the wrong argument and what was expected."""
 
 from __future__ import annotations
 

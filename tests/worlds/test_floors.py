@@ -27,7 +27,7 @@ def test_floors_equal_published_values() -> None:
     assert worlds.get("mess3").floor(9)[-1] == pytest.approx(0.7935, abs=5e-5)
     assert worlds.get("mess3", x=0.15, alpha=0.6).floor(9)[-1] == pytest.approx(1.0889, abs=5e-5)
     assert worlds.get("rrxor").entropy_rate() == pytest.approx(2 / 3 * math.log(2))
-    # Two fair coins decide whether the third token is theirs: from the fourth on the place in the round is known.
+    # The third token may depend on two fair coins; from the fourth token on the place in the round is known.
     np.testing.assert_allclose(worlds.get("z1r").floor(20)[2:], math.log(2) / 3)
     assert worlds.get("z1r").entropy_rate() == pytest.approx(0.2310, abs=5e-5)
 
@@ -43,11 +43,11 @@ def test_floors_fall_to_the_entropy_rate(name: str) -> None:
 
 
 def test_a_finite_tree_gives_the_exact_rate_without_unifilarity() -> None:
-    # Token 0 resets, token 1 forgets: two beliefs in the long run, though no token fixes the next state.
+    # Token 0 resets and token 1 forgets: in the long run there are two beliefs, though no token fixes the next state.
     mixed = worlds.HiddenMarkovWorld("mixed", [[[0.5, 0.0], [0.3, 0.0]], [[0.25, 0.25], [0.35, 0.35]]])
     assert mixed.entropy_rate_error() == 0
     assert mixed.entropy_rate() == pytest.approx(mixed.floor(60)[-1], abs=1e-9)
-    # A round of two, so that shares of time do not settle by themselves: half the tokens are fair coins.
+    # A cycle of two, so that shares of time do not converge by themselves: half the tokens are fair coins.
     left, right = [[0, 0.5, 0.5], [0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0.5, 0, 0], [0.5, 0, 0]]
     swap = worlds.HiddenMarkovWorld("swap", [left, right, right])
     assert swap.entropy_rate_error() == 0

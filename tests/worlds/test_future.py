@@ -1,4 +1,4 @@
-"""What fixes the future: prefixes of equal numbers have one law, and it stays one after the same tokens."""
+"""`World.future`: prefixes of equal numbers have one law, also after the same further tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Word problems, held to permutations as dictionaries, read from the names of the elements."""
+"""Word problems, compared with permutations as dictionaries, read from the names of the elements."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Moved = dict[str, str]
 
 
 def read(name: str) -> tuple[Moved, int]:
-    """An element from its name: what its cycles take each thing to, and the steps of its dial."""
+    """Return an element from its name: the images under its cycles, and the steps of its dial."""
     cycles, _, steps = name.partition("+")
     if cycles.isdigit():
         cycles, steps = "", cycles

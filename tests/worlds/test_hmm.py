@@ -89,7 +89,7 @@ def test_sequence_frequencies_fit_the_law(name: str) -> None:
         expected.append(n * (row @ readout))
     expected = np.array(expected)
     assert counts[expected < 1e-9].sum() == 0
-    # Rare words are counted together: the test's approximation wants five or so of each.
+    # Rare sequences are pooled: the test's approximation needs about five of each.
     rare = expected < 8
     observed = np.append(counts[~rare], counts[rare].sum())
     target_values = np.append(expected[~rare], expected[rare].sum())
@@ -104,7 +104,7 @@ def test_hidden_state_frequencies_fit_the_belief(name: str) -> None:
     for position in (0, 5):
         state = np.eye(world.n_states)[episodes.states["state"][:, position]]
         np.testing.assert_allclose(state.mean(0), world.stationary, atol=0.02)
-        # Of the times a state is held to be this probable, it is true that often: given the rest, nothing is left over.
+        # A state with this probability is the true one that often.
         belief = episodes.states["belief"][:, position]
         np.testing.assert_allclose((state - belief).T @ belief / len(state), 0, atol=0.02)
 
@@ -113,13 +113,13 @@ def test_hidden_state_frequencies_fit_the_belief(name: str) -> None:
 @pytest.mark.parametrize("name", ["mess3", "bloch_walk"])
 def test_long_sequences_stay_exact(name: str) -> None:
     world = worlds.get(name)
-    # Unlikely, but possible: in these two worlds any token may follow any other.
+    # Unlikely but possible sequences: in these two worlds any token may follow any other.
     tokens = np.random.default_rng(1).integers(world.n_tokens, size=(1, 100_000))
     beliefs = world.belief(tokens)
     np.testing.assert_allclose(beliefs @ world.readout, 1, atol=1e-12)
     probabilities = world.kernel.predict(beliefs[0])
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-12)
-    # An observer forgets how she started: one who begins late ends up with the same belief.
+    # The belief forgets its start: one that begins later converges to the same value.
     np.testing.assert_allclose(world.belief(tokens[:, -2000:])[0, -1], beliefs[0, -1], atol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Othello, held to a second implementation of its rules: a dictionary of discs, one square at a time, no bitboards."""
+"""Othello, compared with a second implementation of its rules: a dictionary of discs instead of bitboards."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 
 def images(moves: str) -> list[str]:
-    """The game as it is and as it looks mirrored at either long diagonal, and turned by half."""
+    """Return the game, its mirror images at both long diagonals, and its half turn."""
     pairs = [("abcdefgh".index(name[0]), int(name[1]) - 1) for name in moves.split() if name != "end"]
     seen = [lambda c, r: (c, r), lambda c, r: (r, c), lambda c, r: (7 - r, 7 - c), lambda c, r: (7 - c, 7 - r)]
     return [" ".join(f"{'abcdefgh'[c]}{r + 1}" for c, r in (view(*pair) for pair in pairs)) for view in seen]

@@ -21,7 +21,7 @@ def small(arms: int = 3, nodes_per_arm: int = 4, **other: Any) -> PathStar:
 
 
 def parse(world: PathStar, tokens: np.ndarray) -> tuple[list[tuple[str, str]], str, str, list[str]]:
-    """An episode read from its text, as a person would."""
+    """Read an episode from its text."""
     text = world.decode(tokens)
     assert text.endswith(" end")
     problem, path = text.removesuffix(" end").split("=")
@@ -84,7 +84,7 @@ def test_states_equal_those_of_a_slow_reader(shape: tuple[int, int], seed: int) 
             if place < world.prompt - 3:
                 if place % 3 == 1:
                     edges.append((tokens[place - 1], token))
-                # Edges as nodes, joined where one goes on where the other ends.
+                # Edges as nodes, joined if one starts where the other ends.
                 joins = nx.Graph([(a, b) for a in edges for b in edges if a[1] == b[0]])
                 joins.add_nodes_from(edges)
                 arms = sorted(min(map(edges.index, part)) for part in nx.connected_components(joins))
@@ -131,7 +131,7 @@ def test_the_branch_is_where_arms_part() -> None:
 
 @pytest.mark.parametrize(("arms", "nodes_per_arm", "node_ids"), [(2, 2, 4), (2, 3, 5), (3, 2, 5)])
 def test_the_sets_are_disjoint_even_where_they_hold_everything(arms: int, nodes_per_arm: int, node_ids: int) -> None:
-    # Every problem there is, once: any repeat within a set or across the two would show.
+    # All problems that exist: any repeat within a set or across the two would show.
     size = arms * (nodes_per_arm - 1)
     everything = set()
     for nodes in permutations(map(str, range(node_ids)), size + 1):

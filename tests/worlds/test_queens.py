@@ -1,4 +1,4 @@
-"""N queens, held to a plain search over boards written as sets of (row, column)."""
+"""N queens, compared with a plain search over boards written as sets of (row, column)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def every_solution(size: int) -> tuple[Cells, ...]:
 
 
 def images(board: Cells, size: int) -> set[Cells]:
-    """The board turned by quarters, and each of these mirrored."""
+    """Return the board in its four rotations, and each of these mirrored."""
     result = set()
     for _ in range(4):
         board = frozenset((column, size - 1 - row) for row, column in board)

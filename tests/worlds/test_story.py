@@ -1,4 +1,4 @@
-"""Stories: true at every word, told by the law they claim."""
+"""Stories: every word is true, and words follow the stated law."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32)
 
 
 class Reader:
-    """Reads a story word by word with patterns over the clause so far; fails where it is told something untrue."""
+    """Reads a story word by word with patterns over the clause so far; fails at a false statement."""
 
     def __init__(self, world: Story) -> None:
         self.world = world
@@ -205,7 +205,7 @@ def test_the_law_of_a_sentence() -> None:
     world = Story(people=2, places=3, things=1)
     text = "anna was in the kitchen , ben in the kitchen ."
     law = dict(zip(world.vocabulary, world.next_token_probs(say(world, text))[0, -1], strict=True))
-    # No thing is known, so nobody asks who has it.
+    # No thing has been mentioned, so no question asks who has one.
     shares = {"anna": 3 / 16, "ben": 3 / 16, "she": 3 / 16, "he": 3 / 16, "where": 1 / 12, "is": 1 / 12}
     whole = sum(shares.values())
     assert {word: p for word, p in law.items() if p} == pytest.approx({w: p / whole for w, p in shares.items()})

@@ -1,4 +1,4 @@
-"""Text: windows of documents that are the documents, held apart by what they say, and kept safely."""
+"""Text: windows of documents, the split by content, and the cache."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def world(library: Path) -> Text:
 
 
 def pieces(world: Text, split: str) -> list[str]:
-    """The documents of a split, from its token ids."""
+    """Return the documents of a split, from its token ids."""
     ids = world.packed.parts[split]
     assert ids[-1] == world.boundary
     return world.decode(ids).split(BOUNDARY)[:-1]
@@ -168,7 +168,7 @@ def test_other_text_under_the_same_name_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _no_training(world: Text, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The world is in the cache; from here on the package tokenizers is gone."""
+    """Put the world into the cache, then hide the package tokenizers."""
     monkeypatch.setitem(sys.modules, "tokenizers", None)
 
 
@@ -275,7 +275,7 @@ def test_bad_arguments_are_refused(world: Text) -> None:
 
 
 class Hub:
-    """Stands in for the two packages that fetch data sets, and for the network between."""
+    """Stands in for the two packages that fetch data sets, and for the network."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rows: list[dict[str, Any]] = [{"text": document, "id": k} for k, document in enumerate(DOCUMENTS)]
@@ -307,7 +307,7 @@ def test_a_data_set_by_name(hub: Hub) -> None:
         {"name": "someone/Stories", "subset": "small", "split": "train", "revision": "c0ffee", "streaming": True}
     ]
     assert {"source": "someone/Stories", "revision": "c0ffee", "subset": "small"}.items() <= world.spec.items()
-    # The revision found says what the text is: nothing is fetched again, and then not even asked for.
+    # The revision identifies the text: nothing is fetched again, nor even requested.
     assert text("someone/Stories", vocabulary_size=300, documents=80, subset="small").spec == world.spec
     hub.down = True
     assert worlds.from_spec(world.spec).sample(3, 9, 1).sha256 == world.sample(3, 9, 1).sha256
@@ -388,7 +388,7 @@ def test_a_checkpoint_reads_text_without_the_corpus(
     world = text(source, vocabulary_size=300)
     options = {"steps": 1, "layers": 1, "context": 16, "validation_episodes": 8, "logger": None, "progress": False}
     nlv.train(world, "nextlat", out=folder, **options)
-    # Another machine: no corpus, no cache, and a user who has not built this world.
+    # Another machine: without corpus, without cache, and with this world not built.
     source.unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(cache, "_tokenizers", {})
@@ -415,7 +415,7 @@ def test_a_checkpoint_reads_text_without_the_corpus(
         there.world.sample(2, 8)
     with pytest.raises(ValueError, match="only its tokenizer"):
         there.world.draw("frequencies")
-    # Built once from the text, wherever that is, the world that was loaded before has it too.
+    # Once the world is built from the text, a world loaded before can sample too.
     other = tmp_path / "other.txt"
     other.write_bytes(library.read_bytes())
     worlds.from_spec(there.world.spec | {"source": str(other)})

@@ -24,7 +24,7 @@ class Pieces(World):
         raise NotImplementedError
 
     def decode(self, tokens: Any) -> str:
-        # As tokenizers of sentences do: the first space of a text is dropped.
+        # Drops the first space of a text, as tokenizers of sentences do.
         return "".join(self.vocabulary[token] for token in np.asarray(tokens)).removeprefix(" ")
 
 
@@ -48,7 +48,7 @@ def test_facts_after_each_token() -> None:
     np.testing.assert_array_equal(facts["to_sentence_end"][0], expected)
     assert facts["last_name"][0].tolist() == ["nobody"] + ["Timmy"] * 10 + ["Sue"] * 6
     assert facts["names_read"][0].tolist() == [0] + [1] * 10 + [2] * 6
-    # What is cut off is not known, and padding says nothing.
+    # Facts of a text that was cut off are unknown, and padding has none.
     assert np.isnan(facts["to_sentence_end"][1]).all()
     assert facts["last_name"][1].tolist() == ["nobody", "Timmy", "Timmy"] + ["nobody"] * 14
 

@@ -26,7 +26,7 @@ def scores(predictor, decodings=("greedy",)) -> dict:
 
 
 class Unsure(Scripted):
-    """Right after the start with probability 0.6, else along another arm; certain everywhere else."""
+    """Take the right arm with probability 0.6, else another; be certain everywhere else."""
 
     def next_token_probs(self, tokens: Int[np.ndarray, "n t"]) -> Float[np.ndarray, "n t v"]:
         probs = super().next_token_probs(tokens)

@@ -17,7 +17,7 @@ N, E, S, W = 0, 2, 4, 6
 
 
 def row_of_four() -> Streets:
-    """Places 0 to 3 from west to east, a street both ways between neighbours."""
+    """Four places from west to east, with a street in both directions between neighbours."""
     turns = np.full((4, 8), -1)
     for place in range(3):
         turns[place, E], turns[place + 1, W] = place + 1, place
@@ -29,7 +29,7 @@ def test_a_ride_on_true_streets_marks_them() -> None:
     assert drawn.place(0, 2, [E, E])
     assert drawn.used.tolist() == [True, True, False, False, False, False]
     assert len(drawn.invented) == 0
-    # It ends elsewhere than it should: not placed, but these streets it took.
+    # It ends at the wrong place, so it is not placed, but its streets are used.
     assert not drawn.place(3, 0, [W, W])
     assert drawn.used.tolist() == [True, True, False, False, True, True]
 
@@ -39,7 +39,7 @@ def test_the_last_turn_leads_to_the_destination_if_that_is_in_reach() -> None:
     assert drawn.place(0, 1, [N])
     assert not drawn.place(0, 2, [S])
     assert drawn.invented.tolist() == [[0, N, 1]]
-    # What was invented once is there from then on.
+    # An invented street stays on the map.
     assert drawn.place(0, 2, [N, E])
     assert not drawn.place(0, 3, [N])
     assert drawn.invented.tolist() == [[0, N, 1]]
@@ -53,7 +53,7 @@ def test_an_invented_street_leads_where_the_ride_can_be_followed_furthest() -> N
     # From 3 by N, then W, W, N: from 2 two turns can be followed before another street is needed, from 1 one.
     assert drawn.place(3, 1, [N, W, W, S])
     assert drawn.invented.tolist()[1:] == [[3, N, 2], [0, S, 1]]
-    # From nowhere can one go on by NE: not one turn follows, and nothing is invented.
+    # No place has a street NE, so no turn can be followed and nothing is invented.
     assert not drawn.place(1, 3, [N, 1, E])
     assert len(drawn.invented) == 3
 
@@ -63,7 +63,7 @@ def test_at_most_max_degree_used_streets_leave_a_place() -> None:
     assert drawn.place(1, 0, [W])
     assert drawn.place(1, 3, [N])
     assert not drawn.place(1, 2, [S])
-    # The true street east is not in use, and has no room any more.
+    # The true street east is unused, and no room is left for it.
     assert not drawn.place(1, 2, [E])
     assert drawn.used.sum() == 1
     assert drawn.invented.tolist() == [[1, N, 3]]
@@ -72,7 +72,7 @@ def test_at_most_max_degree_used_streets_leave_a_place() -> None:
 def literal_map(
     streets: Streets, rides: list[tuple[int, int, list[int]]], reach: float, max_degree: int
 ) -> tuple[set[Any], list[Any], list[bool]]:
-    """The same rules from scratch: every trial on a copy of the whole map."""
+    """The same rules, written independently: every trial on a copy of the whole map."""
     used: dict[Any, int] = {}
     result: list[Any] = []
     placed = []
@@ -184,7 +184,7 @@ def test_ill_formed_rides_are_counted_and_not_placed() -> None:
 
 
 class Slips(Predictor):
-    """The true world, but every third first turn, counted by origin and destination, is to the north."""
+    """The true world, except that the first turn is north for every third pair of origin and destination."""
 
     objective = "slips"
 
@@ -206,7 +206,7 @@ def test_the_control_has_as_many_errors_as_the_model() -> None:
     assert len(control.valid) == len(result.valid) == 200
     errors = int((~result.valid).sum())
     assert errors > 60
-    # A spoilt ride may arrive after all; one that is not spoilt always does.
+    # A spoilt ride may still arrive; other true rides always do.
     assert 0.8 * errors < (~control.valid).sum() <= errors
     true = world.sample(200, seed=1, split="test")
     changed = (spoil(world, true.tokens, true.length, errors, np.random.default_rng(1)) != true.tokens).sum(axis=1)

@@ -59,7 +59,7 @@ def test_pairs_are_taken_from_each_length_in_turn() -> None:
 
 def test_too_few_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="more than the 0 found"):
-        # With one token of memory lost at every step, only the last token counts; of two tokens no pair has a choice.
+        # At least two tokens must follow a prefix, which episodes of 2 tokens do not have.
         pairs_in_one_state(worlds.get("golden_mean"), 3, length=2)
     with pytest.raises(ValueError, match=r"state=.*room"):
         state_of(Ring(), np.array([[0, 1]]))
@@ -81,7 +81,7 @@ def test_suffixes_hold_nothing_unlikely_and_end_where_nothing_is_likely(ring: Ri
 
 
 def test_the_law_of_rides_compresses_wholly() -> None:
-    # It goes astray, to where nothing is legal and no token likelier than another.
+    # UniformLegal runs into places where nothing is legal; there all tokens are equally likely.
     model = UniformLegal(tiny_taxi(10, 10))
     assert len(model.world.vocabulary) > 100
     row = one_row(compression_vafa(model, n=20, suffixes=10, progress=False))
@@ -190,7 +190,7 @@ def test_boundaries_equal_a_literal_search(vocabulary: str) -> None:
 
 
 def literally_possible(world: worlds.World, prefix: tuple[int, ...], suffix: tuple[int, ...]) -> bool:
-    """Legal token by token, not behind an end, and leaving the goal in reach."""
+    """Whether the suffix is legal token by token, has no token after the end and keeps the goal in reach."""
     if "end" in world.vocabulary and world.vocabulary.index("end") in suffix[:-1]:
         return False
     tokens = np.array([[*prefix, *suffix]])
@@ -215,7 +215,7 @@ def test_merged_rooms_by_hand(ring: Ring) -> None:
     ]
     recall, empty = [], 0
     for item, other in rooms:
-        # Steps until the bell can ring again, by the world and (one step later as well) by the model.
+        # Steps until the bell can ring again, in the world; the model also rings it one step later.
         boundary = [steps for steps in range(3) if (item + steps) % 4 == 0 and (other + steps) % 4 != 0]
         told = [steps for steps in boundary if (other + steps) % 4 not in (0, 1)]
         empty += not boundary
@@ -226,7 +226,7 @@ def test_merged_rooms_by_hand(ring: Ring) -> None:
     assert (row["empty"], row["trials"]) == (empty, 60)
     assert empty > 0
     assert row["value"] < 1
-    # It rings the bell in room 1 and nowhere else where it should not.
+    # Room 1 is the only room where the model rings the bell wrongly.
     precision = one_row(result, part="precision")
     assert 0 < precision["value"] < 1
 
@@ -252,7 +252,7 @@ def test_a_model_that_splits_rooms_compresses_only_some_pairs(ring: Ring) -> Non
         whole = [s for s in sequences(2, room) if len(s) == room and accepts(model, first, s)]
         alike.append(all(accepts(model, second, s) for s in whole))
         same.append(greedy(model, first, room) == greedy(model, second, room))
-    # So many suffixes that none that can be sampled is missed.
+    # Enough suffixes that every possible one is sampled.
     row = one_row(compression_vafa(model, n=12, suffixes=500, length=10, state=ROOM, progress=False))
     assert row["value"] == pytest.approx(np.mean(alike))
     assert 0 < row["value"] < row["accepted"] < 1

@@ -152,7 +152,7 @@ def test_drive_equals_a_literal_drive(kind: str) -> None:
     noise = np.random.default_rng(0).random((nodes, len(world.vocabulary)))
 
     class Opinionated(Predictor):
-        """Knows where it is and what is legal, and has an opinion about every place's turns."""
+        """Knows its place and the legal turns, and prefers some turns at every place."""
 
         name, objective = "opinionated", "a control"
 

@@ -57,7 +57,7 @@ def test_the_probe_reads_the_target(checkpoint: Checkpoint, latents: AnnData, be
 
 
 def test_the_edit_has_the_smallest_norm(checkpoint: Checkpoint, latents: AnnData, belief: ProbeResult) -> None:
-    # Two of three probabilities say all: the third follows.
+    # Two of three probabilities suffice: the third follows.
     read = belief.coef[:2]
     for metric, spread in (("euclidean", np.eye(64)), ("covariance", np.cov(latents.X.astype(float), rowvar=False))):
         result = inject(checkpoint, latents, belief, 25, TARGET, metric=metric)  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def test_the_models_prediction_follows_the_edit(checkpoint: Checkpoint, latents:
     assert result.kl_after is not None
     assert result.kl_control is not None
     assert result.kl_after < 0.1 * min(result.kl_before, result.kl_control)
-    # The least Euclidean edit goes where latents do not differ: the probe is moved, the model is not.
+    # The smallest Euclidean edit goes where latents do not differ: the probe moves, but not the model.
     small = inject(checkpoint, latents, belief, 25, TARGET, metric="euclidean")
     assert small.size < 0.1 * result.size
     assert small.kl_after == pytest.approx(small.kl_before, rel=0.1)
@@ -207,7 +207,7 @@ def test_exact_predictions_end_at_an_impossible_token() -> None:
     checkpoint = load("rrxor/nextlat")
     latents = extract(checkpoint, checkpoint.world.sample(80, 10, seed=1), progress=False)
     fitted = probe(latents, min_position=3, n_bootstrap=10)
-    # State T shows nothing but a 1.
+    # State T emits only 1.
     result = inject(checkpoint, latents, fitted, 25, belief_target(checkpoint.world, "XOR 1"), tokens=[1, 0, 1, 0, 0])
     assert result.exact_rollout is not None
     known = np.isfinite(result.exact_rollout).all(axis=1)

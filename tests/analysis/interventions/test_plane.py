@@ -1,4 +1,4 @@
-"""What a point of the plane asks a probe to read, and what the world predicts there."""
+"""Points of the plane as targets of a probe, and the world's predictions there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RNG = np.random.default_rng
 
 
 def vertices(corners: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Every distribution over at most three corners whose mean is the point: their mixtures are all there are."""
+    """Return all distributions over at most three corners whose mean is the point: others are mixtures of these."""
     result = []
     for three in combinations(range(len(corners)), 3):
         system = np.vstack([corners[list(three)].T, np.ones(3)])
@@ -48,7 +48,7 @@ def test_nearest_belief_is_nearest_to_the_present_one(k: int, seed: int) -> None
     np.testing.assert_allclose(result @ corners, point, atol=1e-9)
     ends = vertices(corners, point)
     best = np.linalg.norm(result - now)
-    # The problem is convex: nowhere on the way to any other solution is it any nearer.
+    # The problem is convex: no point towards any other solution is nearer.
     others = np.concatenate([ends, rng.dirichlet(np.full(len(ends), 0.5), size=500) @ ends])
     for share in (1e-3, 0.03, 0.3, 1.0):
         assert np.linalg.norm((1 - share) * result + share * others - now, axis=1).min() >= best - 1e-9
@@ -74,7 +74,7 @@ def test_a_point_outside_is_moved_to_the_nearest_inside(k: int, seed: int) -> No
 def test_only_one_belief_on_an_edge(k: int, first: int, share: float) -> None:
     corners = polygon(tuple(range(k)))
     only = share * np.eye(k)[first % k] + (1 - share) * np.eye(k)[(first + 1) % k]
-    # The square root of rounding: along the edge's normal a belief is fixed to second order only.
+    # Tolerance of the square root of rounding: along the edge's normal a belief is fixed only to second order.
     np.testing.assert_allclose(nearest_belief(corners, only @ corners, np.full(k, 1 / k)), only, atol=1e-6)
 
 
@@ -202,7 +202,7 @@ def test_both_coordinates_are_edited_at_once(checkpoint: Checkpoint, latents: An
     result = inject(checkpoint, latents, place, row, [100.0, -200.0], steps=2)
     np.testing.assert_allclose(result.read_after, [100.0, -200.0], atol=1e-3)
     assert result.names == ("x", "y")
-    # Between crossings nobody can say what comes next.
+    # Between crossings there is no exact prediction.
     assert result.exact is result.kl_after is result.exact_rollout is None
 
 
@@ -226,7 +226,7 @@ def test_exact_predictions_at_a_crossing(checkpoint: Checkpoint, latents: AnnDat
     assert result.exact.max() == 1
     assert result.exact_rollout is not None
     assert np.isnan(result.exact_rollout).all()
-    # Before the destination is named there is no telling.
+    # Before the destination is named there is no exact prediction.
     result = inject(checkpoint, latents, place, row_of(latents, 3, 1), here)
     assert result.exact is None
 

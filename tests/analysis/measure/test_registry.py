@@ -1,4 +1,4 @@
-"""Every seed stays, pairs are pairs, and intervals are Student's."""
+"""Measures keep every seed, compare by seed, and have intervals by Student's t."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_share_of_no_trials_is_nan() -> None:
 
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch) -> object:
-    """A measure of the user's own, registered for this test alone."""
+    """A user's own measure, registered only for this test."""
     monkeypatch.setattr(measures.registry, "MEASURES", {})
 
     @measures.measure("weights", unit="weights", by=("part",), note="By default.")

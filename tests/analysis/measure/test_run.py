@@ -1,4 +1,4 @@
-"""An evaluation takes what fits, keeps what it has, and says what it was asked wrongly."""
+"""Evaluations: measures that fit, kept results, errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_one_tidy_table_for_measures_with_different_settings() -> None:
     assert table.columns[:5].tolist() == ["measure", "model", "world", "objective", "seed"]
     assert table.columns[-5:].tolist() == ["value", "unit", "error", "trials", "weights_sha256"]
     assert {"quantity", "k"} <= set(table.columns)
-    # Next-token models have no psi: the measure is taken of the other one.
+    # Next-token models have no psi, so only the other model is measured.
     rolled = table[table["measure"] == "rollout_divergence"]
     assert rolled["objective"].unique().tolist() == ["nextlat"]
     assert set(rolled["unit"]) > {"nats"}

@@ -1,4 +1,4 @@
-"""What is claimed of the shipped checkpoints, and that it can be measured again."""
+"""Claims about the shipped checkpoints, measured again."""
 
 import importlib.util
 import itertools
@@ -174,7 +174,7 @@ def test_shipped_weights_give_the_numbers_in_the_table(results, name):
     world, objective, seed = name.split("/")
     claimed = of(results, world, objective).query("seed == @seed", local_dict={"seed": int(seed[4:])}).iloc[0]
     assert measured["weights_sha256"] == claimed["weights_sha256"]
-    # The table was measured on another machine, perhaps: its last digits may differ.
+    # The table may have been measured on another machine, so its last digits may differ.
     assert measured[MEASURED].astype(float).to_numpy() == pytest.approx(claimed[MEASURED].astype(float), abs=2e-3)
 
 

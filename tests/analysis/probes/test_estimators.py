@@ -29,7 +29,7 @@ def blobs(n: int = 300, dim: int = 6, k: int = 4, seed: int = 0) -> tuple[np.nda
     return rng.normal(size=(k, dim))[classes] + rng.normal(size=(n, dim)), classes
 
 
-# Two checks fit mixed-up or near-singular rows on purpose and say so themselves.
+# Two checks fit shuffled or nearly singular rows on purpose, which gives warnings.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks([TorchLogisticProbe(), TorchRidgeProbe()])

@@ -23,7 +23,7 @@ QUIET: dict[str, Any] = {"progress": False}
 
 
 def relabelled(latents: AnnData, objective: str, seed: int) -> AnnData:
-    """The same latents as those of another run."""
+    """Return the same latents under the name of another run."""
     mine = latents.copy()
     its = dict(mine.uns["nextlat_viz"])
     card = json.loads(its["card"]) | {"objective": objective, "seed": seed}
@@ -47,7 +47,7 @@ def swept(runs: list[AnnData]) -> ProbeSweep:
 
 
 def ahead(latents: AnnData, values: np.ndarray, offset: int) -> tuple[np.ndarray, list[Any]]:
-    """Literally: for each row the value so many rows on, if that is the same episode still."""
+    """Return for each row the value `offset` rows later, if it is of the same episode."""
     episode = latents.obs["episode"].to_numpy()
     rows, result = [], []
     for i in range(latents.n_obs):
@@ -102,7 +102,7 @@ def test_controls_score_like_class_frequencies(trained: AnnData, untrained: AnnD
     assert (result["selectivity"] == result["accuracy"] - result["shuffled_accuracy"]).all()
     assert (result["shuffled"] > result["value"]).all()
     assert result["selectivity"].iloc[0] > 0.2
-    # The very numbers, whether or not the controls are fitted beside them.
+    # The scores are the same whether or not controls are fitted with them.
     alone = probe_sweep(trained, "state", sites="hidden", offsets=[0, 1], controls=(), tol=1e-5, **QUIET).table
     beside = probe_sweep(trained, "state", sites="hidden", offsets=[0, 1], tol=1e-5, **QUIET).table
     np.testing.assert_allclose(alone["value"], beside["value"], atol=1e-4)

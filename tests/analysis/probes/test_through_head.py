@@ -32,7 +32,7 @@ class Chain:
             self.tokens[:, t] = [rng.choice(TOKENS, p=p[token]) for token in self.tokens[:, t - 1]]
 
     def loss(self, now: np.ndarray, following: np.ndarray) -> float:
-        """Cross-entropy of the true law."""
+        """Return the cross-entropy of the true law."""
         log_p = self.logits - logsumexp(self.logits, axis=1, keepdims=True)
         return float(-log_p[now, following].mean())
 

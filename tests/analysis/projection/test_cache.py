@@ -134,7 +134,7 @@ def test_default_cache_looks_in_both_folders() -> None:
 
 
 def test_a_single_folder_as_shipped_is_refused(tmp_path: Path) -> None:
-    # Called past the checks of types that only run in the tests.
+    # Unwrapped, because the type checks of the tests would raise first.
     cache = object.__new__(ProjectionCache)
     object.__setattr__(cache, "shipped", tmp_path)
     with pytest.raises(TypeError, match=r"shipped must be several folders to read, got .*give ProjectionCache"):

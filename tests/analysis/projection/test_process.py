@@ -21,7 +21,7 @@ from nextlat_viz.analysis.projection.umap import Progress
 from nextlat_viz.errors import LatentsError
 
 ROOT = Path(__file__).parents[3]
-# A UMAP that needs no compiling: the seed says what goes wrong.
+# A stand-in for UMAP that needs no compiling. The seed chooses the failure.
 STAND_IN = """
 import os, time
 class UMAP:
@@ -45,7 +45,7 @@ PARAMS = {"n_neighbors": 5, "min_dist": 0.1, "n_epochs": 3, "seed": 0}
 
 
 class Stop(Exception):
-    """What a reader's cancel raises."""
+    """Raised by a cancel."""
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_the_worker_ends_with_its_caller_even_during_a_layout(stand_in: Path, X:
 
 
 def test_the_caller_can_exit_during_a_layout(stand_in: Path, tmp_path: Path) -> None:
-    """Neither the thread that waits nor the worker keeps the caller from ending, however it ends."""
+    """Neither the waiting thread nor the worker keeps the caller from ending, by exit or by a signal."""
     code = f"""
 import os, threading, numpy as np
 from nextlat_viz.analysis.projection import process

@@ -1,4 +1,4 @@
-"""Street maps show every street, the way of a ride, and how often each street is taken."""
+"""Street maps show every street, the path of a ride, and how often each street is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CITY = grid(6, 5)
 
 
 def drawn(trace: go.Scatter) -> set[frozenset[tuple[float, float]]]:
-    """The straight lines of a trace, each as its two ends."""
+    """Return the straight lines of a trace, each as its two ends."""
     lines = np.stack([np.asarray(trace.x, float), np.asarray(trace.y, float)], axis=1).reshape(-1, 3, 2)
     assert np.isnan(lines[:, 2]).all()
     return {frozenset((tuple(start), tuple(end))) for start, end in lines[:, :2].tolist()}
@@ -36,7 +36,7 @@ def lines(figure: go.Figure, **line: Any) -> list[go.Scatter]:
 
 
 def a_ride(city: Streets, moves: int) -> list[int]:
-    """Always the first street that does not lead straight back."""
+    """Take the first street that does not lead straight back."""
     path = [0]
     for _ in range(moves):
         onward = [node for node in city.turns[path[-1]].tolist() if node >= 0 and node not in path[-2:]]

@@ -1,4 +1,4 @@
-"""The law of taxi rides, held to networkx."""
+"""The law of taxi rides, compared with networkx."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def city(width: int, height: int) -> tuple[Streets, networkx.DiGraph, dict[str, 
 
 
 def walk(streets: Streets, graph: networkx.DiGraph, origin: int, turns: list[int]) -> list[str]:
-    """The intersections passed, the origin included, by the directions that networkx knows."""
+    """Return the intersections passed, origin included, by the directions in networkx."""
     passed = [streets.nodes[origin]]
     for turn in turns:
         ways = {data["direction"]: target for _, target, data in graph.out_edges(passed[-1], data=True)}
@@ -164,7 +164,7 @@ def test_an_intersection_of_eight_streets() -> None:
     )
     rides = Rides(hub, "random", 4, noise=0.0, held_out=0.0)
     origin, destination, turns = rides.sample(30_000, np.random.default_rng(0), "train")
-    # Four moves from the middle to a tip: any tip first, then what is left is forced.
+    # Four moves from the middle to a tip: the first move is free, the others are forced.
     first = turns[(origin == 0) & (destination == 1), 0]
     assert chisquare(np.bincount(first, minlength=8)).pvalue > 1e-3
 

