@@ -108,7 +108,8 @@ class TorchLogisticProbe(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row, (n,)."""
-        return self.classes_[self._logits(X).argmax(1)]
+        codes = self._logits(X).argmax(1)  # raises if not fitted
+        return self.classes_[codes]
 
     def _logits(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
