@@ -251,11 +251,6 @@ def test_two_worlds_of_one_name_are_named_as_the_reason(mess3: list[AnnData]) ->
         ViewState(mess3[0], other)
 
 
-def test_models_of_other_episodes_are_refused(rrxor: list[AnnData]) -> None:
-    with pytest.raises(LatentsError, match="same episodes"):
-        ViewState(rrxor[0], make_latents(label="other", n=N, length=LENGTH, seed=5))
-
-
 @pytest.mark.parametrize(
     ("trait", "wrong", "hint"),
     [
