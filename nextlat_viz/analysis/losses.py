@@ -203,5 +203,5 @@ def _law(predictor: ModelPredictor, tokens: Int[np.ndarray, "n t"]) -> Float[np.
 
 
 def _kl(exact: Float[Tensor, "b t v"], log_q: Float[Tensor, "b t v"]) -> Float[Tensor, "b t"]:
-    # A token of exact probability 0 contributes 0, also where the model gives it 0.
+    # A token of exact probability 0 contributes 0, even if the model's probability is 0 too.
     return torch.where(exact > 0, exact * (exact.log() - log_q), 0.0).sum(dim=-1)

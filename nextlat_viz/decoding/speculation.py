@@ -332,7 +332,7 @@ def replacement(
     drafted = q[rows, kept.clamp(max=q.shape[1] - 1)]
     more = (own - torch.where((kept < counts)[:, None], drafted, 0)).clamp(min=0)
     total = more.sum(dim=1, keepdim=True)
-    # Where p and q differ only by rounding, p - q may have no positive part.
+    # If p and q differ only by rounding, p - q may have no positive part.
     return torch.where(total > 0, more / total.clamp(min=torch.finfo(total.dtype).tiny), own)
 
 

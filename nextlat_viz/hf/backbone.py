@@ -34,7 +34,7 @@ class Pretrained(nn.Module):
     """A causal language model with the interface of :class:`Transformer` that objectives use.
 
     The hidden state is the input of the output head, after the last norm; the embedding is that of the token alone,
-    without its position. Dropout stays off, also in training: psi cannot predict the noise of a state.
+    without its position. Dropout is off even in training: psi cannot predict the noise of a state.
 
     Parameters
     ----------

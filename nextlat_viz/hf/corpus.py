@@ -52,7 +52,7 @@ class Corpus(World):
     def sample(
         self, n: int, length: int | None = None, seed: int = 0, *, split: str = "test", states: bool = True
     ) -> Episodes:
-        """Draw different sequences; all of them where there are no more than `n`."""
+        """Draw different sequences; all of them if there are no more than `n`."""
         if self.held_out is None:
             raise ValueError(
                 f"{self._model} comes without sequences to measure on: give texts or tokens, as in nlv.extract(model, "

@@ -78,7 +78,7 @@ def finetune(
     Measured on sequences held out by their content, before the first step and at every validation: ``loss``, the
     next-token loss in nats; ``unigram``, the loss of predicting frequencies; ``next_h`` and ``kl``; and
     ``transition_error``, the summed squared error of psi(h_t, x_{t+1}) against h_{t+1} over that of "no change": 1 is
-    no better than h_t itself, 0 is exact. Where the corpus repeats sequences, those held out are no sample of it, and
+    no better than h_t itself, 0 is exact. If the corpus repeats sequences, those held out are not a random sample, and
     their loss cannot be compared with a world's floor.
 
     Parameters
@@ -291,7 +291,7 @@ def held_out_metrics(model: PostHoc, held_out: Episodes, batch_size: int, device
         "unigram": -float(torch.xlogy(share, share).sum()),
         "next_h": means["next_h"],
         "kl": means["kl"],
-        # Where states never change the ratio is undefined.
+        # Undefined if states never change.
         "transition_error": sums["missed"] / sums["moved"] if sums["moved"] else math.nan,
     }
 

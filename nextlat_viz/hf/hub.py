@@ -92,7 +92,7 @@ def push(checkpoint: Checkpoint | str, name: str, *, private: bool = True, token
             "published with its snapshots of earlier steps. To publish a Hugging Face model, call its push_to_hub(); "
             "to publish a fine-tuned one, upload its folder, which has a model card: hf upload user/name FOLDER"
         )
-    # What is published is what was trained: every file is compared with the card once more.
+    # Compares every file with the card once more, so that exactly what was trained is published.
     stored = read_folder(model.folder)
     if stored.weights_sha256 != model.weights_sha256:
         raise CheckpointError(f"{model.folder} holds another run by now: load the checkpoint again")

@@ -107,7 +107,7 @@ class LoadedModel(HubModel):
 
     @cached_property
     def world(self) -> World:
-        """The tokens of the model. There are no sequences to sample: the corpus it was trained on is not here."""
+        """The tokens of the model, without sequences to sample, because the corpus it was trained on is not known."""
         config: Any = self.module.config
         return Corpus(self.name, int(config.vocab_size), self.tokenizer)
 

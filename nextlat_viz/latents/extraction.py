@@ -89,7 +89,7 @@ def extract(
     batch_size : int
         Episodes per forward pass; it changes speed and memory only.
     device : torch device, optional
-        Where to run; default where the model is. The model goes back there afterwards.
+        Where to run; default where the model is. Afterwards the model is moved back.
     progress : bool or callable
         Show a bar after half a second; or ``progress(read, total)`` is called with episodes after every batch, and an
         exception from it ends the extraction.

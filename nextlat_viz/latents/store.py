@@ -224,7 +224,7 @@ def check_file(path: Path) -> None:
 
 
 def _sizes(group: h5py.Group, depth: int = 0) -> Iterator[int]:
-    """Yield the bytes that every array of a file takes in memory: uncompressed, they are no more than the file has.
+    """Yield the bytes in memory of every array of a file. Latents are not compressed, so the file has at least as many.
 
     Raises ValueError for content outside of the file, and for groups nested too deep, such as a group in itself.
     """

@@ -80,13 +80,13 @@ class Thinking:
         return np.concatenate([np.zeros_like(self.logits[:, :1]), self.logits[:, :-1]], axis=1)
 
     def answers(self, guidance: float = 1.0) -> Int[np.ndarray, "puzzles steps cells"]:
-        """The likeliest token of each cell after each step.
+        """Return the likeliest token of each cell after each step.
 
         Parameters
         ----------
         guidance : float
-            w in ``before + w (after - before)``, the logits that are read: 1 is the model's own answer, 0 that of the
-            step before, and more than 1 goes further the same way (arXiv:2511.16886). The states are not changed.
+            w in the logits ``before + w (after - before)``: 1 gives the model's own answer, 0 that of the step before,
+            and more than 1 goes further in the same direction (arXiv:2511.16886). The states are not changed.
         """
         if not is_number(guidance) or not np.isfinite(guidance):
             raise ValueError(f"guidance={guidance!r} must be a number: 1 is the model's own answer")
@@ -117,7 +117,7 @@ class Thinking:
         return self.puzzles.targets
 
     def facts(self, guidance: float = 1.0) -> dict[str, Int[np.ndarray, "puzzles steps"]]:
-        """What is true of each answer, as integers.
+        """Return facts of each answer, as integers.
 
         Returns
         -------

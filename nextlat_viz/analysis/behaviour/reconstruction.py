@@ -85,9 +85,9 @@ def map_from_rides(
 ) -> MapReconstruction:
     """Draw the map that rides imply, one ride after the other.
 
-    After Vafa et al. 2024, arXiv:2406.03689. A ride follows true and invented streets as far as they go. Where no
-    street leaves in the direction of a turn, one is invented. It leads to the intersection within `reach` from which
-    the rest of the ride can be followed furthest (the nearest of equals); at the last turn, to the destination. At most
+    After Vafa et al. 2024, arXiv:2406.03689. A ride follows true and invented streets. If no street leaves in the
+    direction of a turn, one is invented. It leads to the intersection within `reach` from which the rest of the ride
+    can be followed furthest (the nearest of equals); at the last turn, to the destination. At most
     `max_degree` used streets leave an intersection. A ride is not placed if it would need more, if it ends elsewhere
     than at its destination, or if no turn can be followed after an invented street; the streets it has taken or
     invented so far remain. The invented streets depend on the order of the rides.

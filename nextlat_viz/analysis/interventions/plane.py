@@ -90,12 +90,12 @@ class JointProbe:
 
     @property
     def coef(self) -> Float[np.ndarray, "k dim"]:
-        """``X @ coef.T + intercept`` is what they read, in raw units of the latents."""
+        """``X @ coef.T + intercept`` is their reading, in raw units of the latents."""
         return np.concatenate([probe.coef for probe in self.probes])
 
     @property
     def intercept(self) -> Float[np.ndarray, " k"]:
-        """What they read from latents of zero."""
+        """Their reading from latents of zero."""
         return np.concatenate([probe.intercept for probe in self.probes])
 
     def predict(self, latents: AnnData) -> Float[np.ndarray, "rows k"]:

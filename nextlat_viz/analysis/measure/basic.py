@@ -41,7 +41,7 @@ def loss(models: Models[ModelPredictor]) -> Rows:
     Returns
     -------
     Measure
-        By quantity: ``"loss"``, ``"floor"``, ``"excess"`` and ``"unigram"``, as far as the card has them.
+        By quantity: those of ``"loss"``, ``"floor"``, ``"excess"`` and ``"unigram"`` that the card has.
 
     Examples
     --------

@@ -136,7 +136,7 @@ def evaluate(
     CheckpointError
         A checkpoint that cannot be read.
     TypeError
-        Something that is no checkpoint.
+        Something that is not a checkpoint.
     ValueError
         No checkpoint, or a measure that fits none of them.
 

@@ -192,7 +192,7 @@ def _score_classes(
     groups: Int[np.ndarray, " test"],
     k: int,
 ) -> Scores:
-    """Score the probes of one offset, one for each of m columns of classes; -1 is no row at this offset."""
+    """Score the probes of one offset, one for each of m columns of classes; -1 marks rows without a row ahead."""
     use = np.flatnonzero(true[:, 0] >= 0)
     p, wrong, true, fitted, groups = p[use], wrong[use], true[use], fitted[fitted[:, 0] >= 0], groups[use]
     n, column = len(fitted), np.arange(true.shape[1])

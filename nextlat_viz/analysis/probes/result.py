@@ -37,7 +37,7 @@ class ProbeResult:
         95 % bootstrap interval over held-out episodes, for this fit.
     shuffled : float
         Control: the same fit and score after whole episodes have swapped their targets, position by position. A score
-        above zero is what the position alone says. Where the position fixes the target, rows are shuffled instead.
+        above zero comes from the position alone. If the position fixes the target, rows are shuffled instead.
     shuffled_by : str
         ``"episodes"`` or ``"rows"``: how the targets of that control were shuffled.
     untrained : float or None

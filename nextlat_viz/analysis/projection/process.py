@@ -58,7 +58,7 @@ def project_in_process(
     latents : AnnData
         Of one model.
     progress : callable taking a Progress, optional
-        Called at least ten times a second with the present stage. What it raises stops the process and is raised.
+        Called at least ten times a second with the present stage. An exception from it stops the process.
     **options
         As in `project`: ``site``, ``rows``, ``seed``, ``n_neighbors``, ...
 
