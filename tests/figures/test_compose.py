@@ -42,7 +42,7 @@ def side_by_side(n: int) -> go.Figure:
 
 
 def texts(figure: go.Figure) -> str:
-    return " ".join(item.text for item in figure.layout.annotations)
+    return " ".join(note.text for note in figure.layout.annotations)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -50,7 +50,7 @@ def test_a_figure_is_as_wide_as_its_venue_with_text_that_can_be_read(size: str) 
     paper = figures.compose([lines("a", "b"), cloud(50)], width=size)
     assert (paper.layout.width, paper.layout.meta["inches"]) == (SIZES[size]["width"], SIZES[size]["inches"])
     # plotly's default is 12 pixels.
-    sizes = [paper.layout.font.size or 12, *(item.font.size or 12 for item in paper.layout.annotations)]
+    sizes = [paper.layout.font.size or 12, *(note.font.size or 12 for note in paper.layout.annotations)]
     sizes += [part.tickfont.size or 11 for part in (*paper.select_xaxes(), *paper.select_yaxes())]
     assert min(sizes) * POINTS[size] >= 6
     assert max(sizes) * POINTS[size] <= 24.01
@@ -75,8 +75,8 @@ def test_parts_have_letters_and_do_not_overlap() -> None:
 
 def test_few_lines_are_named_at_their_ends_and_marks_in_a_line_below() -> None:
     named = figures.compose([lines("next-token", "NextLat")], width="column")
-    assert {item.text for item in named.layout.annotations if item.xref == "x domain"} == {"next-token", "NextLat"}
-    heights = sorted(item.y for item in named.layout.annotations if item.xref == "x domain")
+    assert {note.text for note in named.layout.annotations if note.xref == "x domain"} == {"next-token", "NextLat"}
+    heights = sorted(note.y for note in named.layout.annotations if note.xref == "x domain")
     assert heights[1] - heights[0] > 0.05
     bars = go.Figure([go.Bar(y=[1], name="mine"), go.Bar(y=[2], name="yours", marker_pattern_shape="/")])
     assert "■</span> mine" in texts(figures.compose([bars], width="column"))
@@ -105,7 +105,7 @@ def names_of_corners() -> go.Figure:
 @pytest.mark.parametrize("width", [None, "column"])
 def test_names_of_corners_stay_inside_their_view(width: str | None) -> None:
     paper = figures.compose([names_of_corners()], width=width)
-    above, below, left = (item for item in paper.layout.annotations if item.text == "start")
+    above, below, left = (note for note in paper.layout.annotations if note.text == "start")
     assert (above.yref, above.y, above.yanchor, above.yshift) == ("y domain", 1, "top", 0)
     assert (below.yref, below.y, below.yanchor, below.yshift) == ("y domain", 0, "bottom", 0)
     assert (left.yref, left.y, left.xanchor) == ("y", 0.5, "left")
@@ -239,7 +239,7 @@ def test_short_titles_become_headings_and_long_ones_stay_below() -> None:
     for words, below in ((["one line"], False), ([f"line {i}" for i in range(9)], True)):
         part = with_words(cloud(5).update_layout(width=400, height=300), words, 400)
         paper = figures.compose([part, cloud(5)], width="text")
-        (item,) = (item for item in paper.layout.annotations if words[0] in item.text)
+        (item,) = (note for note in paper.layout.annotations if words[0] in note.text)
         assert (item.yanchor == "top", "(a)" in item.text) == (below, not below)
 
 

@@ -237,8 +237,8 @@ def test_nothing_in_the_page_uploads() -> None:
 
 
 def test_probe_overview(latents: list[AnnData], probes: Any) -> None:
-    by_site = [analysis.probe_sites(trace) for trace in latents]
-    by_position = [analysis.probe_positions(trace, probe) for trace, probe in zip(latents, probes, strict=True)]
+    by_site = [analysis.probe_sites(table) for table in latents]
+    by_position = [analysis.probe_positions(table, probe) for table, probe in zip(latents, probes, strict=True)]
     figure = figures.probe_overview(probes, by_site, by_position, site="block0")
     scores = [trace for trace in having(figure, "score", model=1) if trace.name == "NextLat"]
     assert scores[0].x == (probes[1].score,)
@@ -264,7 +264,7 @@ def test_probe_overview_of_names_and_bad_input(latents: list[AnnData], probes: A
 
 
 def test_trajectories(latents: list[AnnData], probes: Any) -> None:
-    paths = [analysis.read_trajectory(trace, probe, 4) for trace, probe in zip(latents, probes, strict=True)]
+    paths = [analysis.read_trajectory(table, probe, 4) for table, probe in zip(latents, probes, strict=True)]
     figure = figures.trajectories(latents, paths, 3, selection=[2])
     drawn = having(figure, "path")
     assert [trace.name for trace in drawn] == ["exact", "next-token", "NextLat"]
@@ -373,7 +373,7 @@ def test_training_curves_mark_a_step_and_need_no_floor() -> None:
 
 def test_clouds_over_training_share_their_axes_and_frame_a_step() -> None:
     tables = [make_latents(n=10, length=6), make_latents(label="next-token", n=10, length=6, noise=0.6)]
-    start, end = analysis.aligned([analysis.project(trace, "pca") for trace in tables])
+    start, end = analysis.aligned([analysis.project(table, "pca") for table in tables])
     figure = figures.clouds_over_training(
         {"a<b>": {0: start, 300: "…"}, "c": {0: start, 300: end}}, tables[0], step=300
     )

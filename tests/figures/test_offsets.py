@@ -72,7 +72,7 @@ def test_differences_are_drawn_beside_scores_and_controls(swept: ProbeSweep) -> 
     table = swept.table[swept.table["site"] == "hidden"]
     # A table of results, as `nlv.results()` gives it, is no sweep.
     figure = probe_offsets(Measure("tokens ahead", table, ("offset", "site"), "nats"), baseline="next_token")
-    assert [trace.text for trace in figure.layout.annotations] == [
+    assert [note.text for note in figure.layout.annotations] == [
         "<b>cross-entropy, nats</b>", "<b>minus next-token, seed by seed</b>",
     ]  # fmt: skip
     assert [trace.name for trace in having(figure, "control")] == ["shuffled targets", "frequencies only"]
@@ -107,7 +107,7 @@ def test_every_view_names_its_runs_outside_the_scale() -> None:
         for name in ("a", "b") for seed in range(5) for p in (1.0, 2.0)
     ]  # fmt: skip
     figure = measure_figure(Measure("m", pd.DataFrame(rows), ("p", "quantity"), {"a": "x", "b": "y"}))
-    (note,) = [item for item in figure.layout.annotations if "outside this scale" in item.text]
+    (note,) = [note for note in figure.layout.annotations if "outside this scale" in note.text]
     assert "seed 4" in note.text
     assert note.x == 1
 

@@ -176,7 +176,7 @@ def test_a_large_vocabulary_names_only_the_tokens_read() -> None:
     tokens = TOKENS * 1000 + 7
     latents = nl.extract(Reader(13_000), tokens, sites="norm")
     np.testing.assert_array_equal(nl.column(latents, "token_id").reshape(9, 6), tokens)
-    assert nl.meta(latents)["vocabulary"] == [str(item) for item in np.unique(tokens)]
+    assert nl.meta(latents)["vocabulary"] == [str(token) for token in np.unique(tokens)]
     np.testing.assert_array_equal(nl.tokens_of(latents), TOKENS)
 
 

@@ -306,7 +306,7 @@ def test_every_column_can_be_a_colour(rrxor: list[AnnData]) -> None:
 
 def test_names_of_states_stay_text_in_the_key(rrxor: list[AnnData]) -> None:
     latents = rrxor[0].copy()
-    names = {table: f"<b>{table}</b> & $x$" for table in latents.obs["state"].cat.categories}
+    names = {state: f"<b>{state}</b> & $x$" for state in latents.obs["state"].cat.categories}
     latents.obs["state"] = latents.obs["state"].cat.rename_categories(names)
     assert set(paint(latents, "state")["key"]) == set(names.values())
 

@@ -222,7 +222,7 @@ def test_next_held_out_goes_round(linked: Any) -> None:
     assert "held out" in linked.compare._controls.side.value
     linked.compare._controls.next.click()
     assert linked.state.episode == its[0]
-    linked.state.episode = next(item for item in range(N) if item not in its)
+    linked.state.episode = next(episode for episode in range(N) if episode not in its)
     assert "training episode" in linked.compare._controls.side.value
 
 

@@ -190,7 +190,7 @@ def test_a_step_sends_only_the_cursor(opened: Studio, monkeypatch: pytest.Monkey
     send = kind_of_comm.publish_msg
 
     def count(self: Any, kind: str, data: Any = None, metadata: Any = None, buffers: Any = None, **keys: Any) -> Any:
-        sizes = [memoryview(trace).nbytes for trace in buffers or ()]
+        sizes = [memoryview(buffer).nbytes for buffer in buffers or ()]
         sent.append(len(json.dumps(data, default=str)) + sum(sizes))
         return send(self, kind, data, metadata, buffers, **keys)
 
