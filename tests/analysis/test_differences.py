@@ -40,11 +40,11 @@ def test_jensen_shannon_equals_its_formula() -> None:
 
 
 def test_layer_similarity_equals_linear_cka(pair: list[AnnData]) -> None:
-    seen: list[int] = []
-    table = layer_similarity(*pair, report=lambda done, total: seen.append(total))
+    reports: list[int] = []
+    table = layer_similarity(*pair, report=lambda done, total: reports.append(total))
     assert list(table.index) == sites(pair[0])
     assert list(table.columns) == sites(pair[1])
-    assert seen == [len(table)] * len(table)
+    assert reports == [len(table)] * len(table)
     for down in table.index:
         for across in table.columns:
             # Kornblith et al. 2019, by the Gram matrices of the rows.

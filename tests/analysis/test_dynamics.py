@@ -126,9 +126,9 @@ def test_psi_rollout_starts_from_any_true_state(nextlat: Checkpoint) -> None:
     rolled = psi_rollout(nextlat, tokens, start=4)
     model = nextlat.model
     with torch.no_grad():
-        seen = model.backbone(model.backbone.started(torch.as_tensor(tokens[:, :4])))[:, 1:]
-        np.testing.assert_allclose(rolled[:, :4], seen, atol=1e-5)
-        state = seen[:, -1]
+        states = model.backbone(model.backbone.started(torch.as_tensor(tokens[:, :4])))[:, 1:]
+        np.testing.assert_allclose(rolled[:, :4], states, atol=1e-5)
+        state = states[:, -1]
         for t in range(4, 20):
             state = model.psi(state, model.backbone.embed(torch.as_tensor(tokens[:, t])))
             np.testing.assert_allclose(rolled[:, t], state, atol=1e-4)
@@ -164,9 +164,9 @@ def test_loss_by_position(nextlat: Checkpoint, baseline: Checkpoint) -> None:
     first = np.broadcast_to(nextlat.world.start_probs(), (64, 1, law.shape[-1]))
     law = np.concatenate([first, law], axis=1)
     exact = -np.log(np.take_along_axis(law, episodes.tokens[:, :, None], axis=2)).mean(axis=(0, 2))
-    its = table.query("reader == 'true world' and objective == 'nextlat'")
-    np.testing.assert_allclose(its["value"], exact)
-    np.testing.assert_allclose(its["kl"], 0, atol=1e-12)
+    floor = table.query("reader == 'true world' and objective == 'nextlat'")
+    np.testing.assert_allclose(floor["value"], exact)
+    np.testing.assert_allclose(floor["kl"], 0, atol=1e-12)
     # The first state is the transformer's own for both; and no reader is better than the law.
     first = table.query("objective == 'nextlat' and position == 0").set_index("reader")["value"]
     assert first["psi"] == pytest.approx(first["transformer"])

@@ -89,9 +89,9 @@ def test_psi_added_to_a_pretrained_model() -> None:
 
 def test_bad_input_is_refused(checkpoint: Checkpoint, latents: AnnData) -> None:
     plain = load("rrxor/next_token")
-    its = extract(plain, plain.world.sample(6, 10, seed=2), progress=False)
+    own_latents = extract(plain, plain.world.sample(6, 10, seed=2), progress=False)
     with pytest.raises(ValueError, match=r"'next-token' has no latent dynamics psi.*trained by nextlat"):
-        look_ahead(plain, its, EPISODE, POSITION)
+        look_ahead(plain, own_latents, EPISODE, POSITION)
     with pytest.raises(ValueError, match="steps=0 must be at least 1"):
         look_ahead(checkpoint, latents, EPISODE, POSITION, steps=0)
     with pytest.raises(LatentsError, match="position=11: episode 3 has positions 1 to 10"):

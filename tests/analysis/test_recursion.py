@@ -80,9 +80,9 @@ def test_forward_passes_count_halting_and_unsolved_boards(model):
     assert values(passes, quantity="answer") == 18
     solved = values(analysis.solved_puzzles(model, n=24, progress=False), quantity="solved")[0]
     assert values(passes, quantity="solved") == pytest.approx(18 / solved if solved else math.inf)
-    taken = model.metrics["train/updates"]
-    assert (taken <= 3).all()
-    assert values(passes, quantity="training") == pytest.approx(6 * taken.mean())
+    updates = model.metrics["train/updates"]
+    assert (updates <= 3).all()
+    assert values(passes, quantity="training") == pytest.approx(6 * updates.mean())
 
 
 def test_evaluate_measures_only_recursive_models_by_them(model):

@@ -27,13 +27,13 @@ def test_latent_geometry_equals_the_single_functions(runs: list[Checkpoint]) -> 
     assert len(result) == 3 * 2 * 5
     table = result.set_index(["model", "site", "quantity"])
     for run in (runs[0], runs[2]):
-        its = latents.extract(run, latents.heldout(run, N), progress=False)
+        own = latents.extract(run, latents.heldout(run, N), progress=False)
         for site in ("block1", "hidden"):
-            rows, paths = different_histories(its), trajectory_shapes(its, site)
+            rows, paths = different_histories(own), trajectory_shapes(own, site)
             expected = {
-                "effective_rank": effective_rank(latents.site(its, site)),
-                "same_state_spread": same_state_spread(its[rows], site=site),
-                "merge_distance": merge_distance(its, site=site),
+                "effective_rank": effective_rank(latents.site(own, site)),
+                "same_state_spread": same_state_spread(own[rows], site=site),
+                "merge_distance": merge_distance(own, site=site),
                 "curvature": paths["curvature"].mean(),
                 "path_length": paths["relative_length"].mean(),
             }
@@ -56,8 +56,8 @@ def test_geometry_over_training(runs: list[Checkpoint]) -> None:
     result = latent_geometry(runs[0], ["effective_rank"], snapshots="all", n=N, min_position=3, progress=False)
     assert result.by == ("step", "site", "quantity")
     assert result.table["step"].tolist() == [0, *runs[0].snapshots]
-    its = latents.extract(runs[0].untrained(), latents.heldout(runs[0], N), progress=False)
-    first = effective_rank(its.X[latents.column(its, "position") >= 3])
+    untrained = latents.extract(runs[0].untrained(), latents.heldout(runs[0], N), progress=False)
+    first = effective_rank(untrained.X[latents.column(untrained, "position") >= 3])
     assert result.table["value"].iloc[0] == pytest.approx(first)
     assert result.table["trials"].iloc[0] == N * 10
     with pytest.raises(ValueError, match="no snapshot"):

@@ -80,5 +80,5 @@ def test_every_exercise_and_prediction_has_its_lesson() -> None:
         named = {name for name, exercise in all_exercises().items() if exercise.lesson == number}
         assert {exercise_of(cell) for cell in cells(lesson)} - {""} == named != set()
         assert all(f'course.check("{name}", {name})' in source for name in named)
-    asked = "".join(sources.values())
-    assert all(f'"{name}"' in asked for name in all_predictions())
+    text = "".join(sources.values())
+    assert all(f'"{name}"' in text for name in all_predictions())

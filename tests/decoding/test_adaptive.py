@@ -129,11 +129,11 @@ def test_a_length_that_did_not_pay_is_tried_again():
 
 
 def test_all_rows_update_the_estimates():
-    together, apart = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
+    together, separate = (Adaptive(DraftCosts(0.1, 0.05), most=3) for _ in range(2))
     together.learn(np.array([3, 2, 0]), np.array([1, 2, 0]))
     for counts, kept in ((3, 1), (2, 2), (0, 0)):
-        apart.learn(np.array([counts]), np.array([kept]))
-    np.testing.assert_allclose(together.chances, apart.chances, atol=0.01)
+        separate.learn(np.array([counts]), np.array([kept]))
+    np.testing.assert_allclose(together.chances, separate.chances, atol=0.01)
 
 
 def test_a_policy_keeps_what_it_learned_in_further_calls():
@@ -152,14 +152,14 @@ def test_a_policy_keeps_what_it_learned_in_further_calls():
 @pytest.mark.parametrize("objective", DRAFTING)
 def test_costs_by_weights_are_near_measured_costs(objective):
     predictor = ModelPredictor(random_model(objective))
-    told, measured = DraftCosts.by_weights(predictor), measure_costs(predictor, repeats=2)
-    assert 0 < told.draft < 1
+    estimated, measured = DraftCosts.by_weights(predictor), measure_costs(predictor, repeats=2)
+    assert 0 < estimated.draft < 1
     assert measured.draft > 0
-    assert told == DraftCosts.by_weights(predictor)
+    assert estimated == DraftCosts.by_weights(predictor)
     # In a batch the weights are read once for all rows, so one more token is a larger share of a pass.
     many = DraftCosts.by_weights(predictor, rows=64)
-    assert told.verify < many.verify < 1
-    assert told.draft == many.draft
+    assert estimated.verify < many.verify < 1
+    assert estimated.draft == many.draft
 
 
 def test_bad_costs_are_refused():

@@ -99,11 +99,11 @@ def test_top_p_draws_only_the_likeliest_tokens(temperature):
 
 @pytest.mark.parametrize("call", [generate, partial(speculative_generate, draft=2)])
 def test_on_tokens_is_called_with_new_tokens(call):
-    told: dict[int, list[int]] = {row: [] for row in range(len(PROMPTS))}
+    reported: dict[int, list[int]] = {row: [] for row in range(len(PROMPTS))}
     generated = call(
-        random_model(), PROMPTS, 6, stop=2, on_tokens=lambda row, tokens: told[row].extend(tokens.tolist())
+        random_model(), PROMPTS, 6, stop=2, on_tokens=lambda row, tokens: reported[row].extend(tokens.tolist())
     )
-    for row, tokens in told.items():
+    for row, tokens in reported.items():
         assert tokens == [token for token in generated.continuation[row].tolist() if token >= 0]
     with pytest.raises(TypeError, match="on_tokens"):
         call(random_model(), PROMPTS, 6, on_tokens="print")

@@ -261,9 +261,9 @@ def test_models_differ_without_colour(name: str) -> None:
 def lab(color: str, blindness: str) -> np.ndarray:
     parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(np.asarray(BLINDNESS[blindness]) @ linear, 0, 1)
+    simulated = np.clip(np.asarray(BLINDNESS[blindness]) @ linear, 0, 1)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    x, y, z = np.cbrt(to_xyz @ seen / to_xyz.sum(axis=1))
+    x, y, z = np.cbrt(to_xyz @ simulated / to_xyz.sum(axis=1))
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
@@ -281,9 +281,9 @@ def test_classes_differ_in_greyscale(n: int) -> None:
     colors = themes.categorical_colors(n)
     mixed = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors])
     printed = sorted(mixed @ [0.299, 0.587, 0.114])
-    seen = sorted(lab(color, "none")[0] for color in colors)
+    lightness = sorted(lab(color, "none")[0] for color in colors)
     assert np.diff(printed).min() >= (20 if n < DISTINCT else 15)
-    assert np.diff(seen).min() >= 7
+    assert np.diff(lightness).min() >= 7
 
 
 @pytest.mark.parametrize("n", [DISTINCT + 1, 12, 24])

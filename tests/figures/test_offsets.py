@@ -35,8 +35,8 @@ def test_every_seed_of_every_site_is_drawn(swept: ProbeSweep) -> None:
     runs = having(figure, "run")
     assert len(runs) == 3 * 3 * 2
     (trace, *_) = having(figure, "run", objective="nextlat", view=1)
-    its = swept.table.query("objective == 'nextlat' and seed == 0 and site == 'hidden'")
-    np.testing.assert_allclose(trace.y, its["value"])
+    rows = swept.table.query("objective == 'nextlat' and seed == 0 and site == 'hidden'")
+    np.testing.assert_allclose(trace.y, rows["value"])
     assert list(trace.x) == [1, 2, 5]
     (mean,) = having(figure, "mean", objective="mtp", view=0)
     np.testing.assert_allclose(

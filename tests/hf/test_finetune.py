@@ -96,12 +96,12 @@ def test_the_transition_error_falls_and_the_loss_stays(trained: Any, mode: str, 
 def test_hidden_is_the_input_of_the_head(kind: str) -> None:
     model = build(kind).eval()
     tokens = torch.from_numpy(TOKENS[:4])
-    given: list[torch.Tensor] = []
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    inputs_of_head: list[torch.Tensor] = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: inputs_of_head.append(inputs[0]))
     model(input_ids=tokens)
     handle.remove()
     states = Pretrained(model).states(tokens)
-    torch.testing.assert_close(states["hidden"], given[0])
+    torch.testing.assert_close(states["hidden"], inputs_of_head[0])
     torch.testing.assert_close(states["embed"], model.get_input_embeddings().weight[tokens])
 
 
@@ -232,9 +232,9 @@ def test_transition_error_by_hand(tmp_path: Path) -> None:
     lengths = np.full(len(TOKENS), 10)
     lengths[::3] = 6
     tuned = finetune(build("llama"), Episodes(TOKENS, length=lengths), out=tmp_path, **QUICK)
-    held = sequences(Episodes(TOKENS, length=lengths), Pretrained(tuned.model).config, held_out=16).held_out
+    held_out = sequences(Episodes(TOKENS, length=lengths), Pretrained(tuned.model).config, held_out=16).held_out
     missed = moved = loss = count = 0.0
-    for row, n in zip(held.tokens, held.length.tolist(), strict=True):
+    for row, n in zip(held_out.tokens, held_out.length.tolist(), strict=True):
         tokens = torch.from_numpy(row[None, :n])
         states = tuned.states(tokens)
         h, embed = states["hidden"][0, :-1], states["embed"][0, :-1]
@@ -548,14 +548,14 @@ def test_held_out_sequences_are_not_in_training(name: str) -> None:
     world = worlds.get(name)
     shape = Pretrained(build("gpt2", vocab_size=max(len(world.vocabulary), VOCABULARY), n_positions=32)).config
     parts = sequences(world, shape, length=32, count=200, held_out=50)
-    train, held = ({tuple(row) for row in part.tokens.tolist()} for part in (parts.train, parts.held_out))
+    train, held_out = ({tuple(row) for row in part.tokens.tolist()} for part in (parts.train, parts.held_out))
     assert train
-    assert held
-    assert not train & held
+    assert held_out
+    assert not train & held_out
     # The split is by content: with more of the same world, every sequence stays on its side.
     more = sequences(np.concatenate([parts.train.tokens, parts.held_out.tokens]), shape)
     if "test" not in world.splits:
-        assert {tuple(row) for row in more.held_out.tokens.tolist()} == held
+        assert {tuple(row) for row in more.held_out.tokens.tolist()} == held_out
 
 
 class Apart(type(worlds.get("mess3"))):  # type: ignore[misc]
@@ -702,8 +702,8 @@ def test_the_untrained_control_and_the_live_loss(tmp_path: Path) -> None:
 def test_measures_that_need_a_known_world_are_named_as_left_out(tmp_path: Path) -> None:
     tuned = finetune(build("gpt2"), TOKENS, out=tmp_path / "corpus", **QUICK)
     evaluation = nlv.evaluate(tuned, progress=False)
-    taken = {name for name, _ in evaluation.measures}
-    assert taken == {"loss", "tokens_ahead", "transition_consistency", "rollout_divergence", "acceptance"}
+    measured = {name for name, _ in evaluation.measures}
+    assert measured == {"loss", "tokens_ahead", "transition_consistency", "rollout_divergence", "acceptance"}
     assert "state and the rules of a corpus are not known: belief, board, next_token_test" in repr(evaluation)
     assert evaluation.left_out in evaluation._repr_html_()
     finetune(build("gpt2"), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
@@ -768,8 +768,8 @@ def test_the_tokenizer_of_the_folder_reads_texts_and_is_saved(worded: Path, tmp_
     with pytest.raises(CheckpointError, match="altered"):
         load_finetuned(tmp_path / "c")
     # The tokens of a world are not those of the tokenizer.
-    told = finetune(str(worded), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
-    assert told.tokenizer is None
+    tuned_on_world = finetune(str(worded), worlds.get("mess3"), length=8, episodes=300, out=tmp_path / "world", **QUICK)
+    assert tuned_on_world.tokenizer is None
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])

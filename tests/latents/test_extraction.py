@@ -106,18 +106,18 @@ def test_progress_bar_can_be_switched_off(checkpoint: Checkpoint, capfd: pytest.
 
 
 def test_progress_may_be_a_callback_that_ends_the_extraction(checkpoint: Checkpoint) -> None:
-    episodes, told = checkpoint.world.sample(5, 3, seed=0), []
-    nl.extract(checkpoint, episodes, batch_size=2, progress=lambda read, total: told.append((read, total)))
-    assert told == [(2, 5), (4, 5), (5, 5)]
+    episodes, reports = checkpoint.world.sample(5, 3, seed=0), []
+    nl.extract(checkpoint, episodes, batch_size=2, progress=lambda read, total: reports.append((read, total)))
+    assert reports == [(2, 5), (4, 5), (5, 5)]
 
     def stop(read: int, total: int) -> None:
-        told.append((read, total))
+        reports.append((read, total))
         raise InterruptedError("enough")
 
-    told.clear()
+    reports.clear()
     with pytest.raises(InterruptedError, match="enough"):
         nl.extract(checkpoint, episodes, batch_size=2, progress=stop)
-    assert told == [(2, 5)]
+    assert reports == [(2, 5)]
     assert not checkpoint.model.backbone.training
 
 

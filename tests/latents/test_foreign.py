@@ -99,14 +99,14 @@ def test_call_runs_models_with_other_arguments() -> None:
         def forward(self, batch: dict[str, Tensor]) -> Tensor:
             return self.inner(batch["ids"])
 
-    seen = []
+    counts = []
 
     def call(model: nn.Module, tokens: Tensor, real: Tensor) -> Any:
-        seen.append(real.sum().item())
+        counts.append(real.sum().item())
         return model({"ids": tokens})
 
     latents = nl.extract(Two(), TOKENS, sites="inner.norm", lengths=LENGTHS, call=call)
-    assert latents.n_obs == sum(seen) == LENGTHS.sum()
+    assert latents.n_obs == sum(counts) == LENGTHS.sum()
 
 
 @pytest.mark.parametrize("positions", [[2, -1], slice(2, 5), slice(None, None, 2), [5]])

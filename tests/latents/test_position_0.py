@@ -127,8 +127,8 @@ def test_states_of_packed_documents_do_not_depend_on_the_start_token():
     tokens = world.sample(1, 8, seed=3).tokens
     packed = worlds.Episodes(tokens, {"document": np.array([[0, 0, 0, 0, 1, 1, 1, 1]])})
     together = nlv.extract(checkpoint, packed, progress=False)
-    apart = nlv.extract(checkpoint, worlds.Episodes(tokens.reshape(2, 4)), progress=False)
-    np.testing.assert_allclose(tables.site(together), tables.site(apart), atol=1e-5)
+    separate = nlv.extract(checkpoint, worlds.Episodes(tokens.reshape(2, 4)), progress=False)
+    np.testing.assert_allclose(tables.site(together), tables.site(separate), atol=1e-5)
 
 
 @pytest.mark.parametrize("positions", [[0], slice(0, None), 0])

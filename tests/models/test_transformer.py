@@ -191,8 +191,8 @@ def test_every_variant_gives_the_same_states_with_a_cache(options, pieces):
     cache = KVCache(model.config, batch_size=3, like=model.head.weight)
     parts = torch.cat([model(piece, cache=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
     torch.testing.assert_close(parts, model(tokens))
-    held = cache.buffers.element_size() * cache.buffers.numel()
-    assert held == model.config.kv_cache_bytes(batch_size=3, dtype=torch.float64)
+    size = cache.buffers.element_size() * cache.buffers.numel()
+    assert size == model.config.kv_cache_bytes(batch_size=3, dtype=torch.float64)
 
 
 def test_kv_cache_bytes_equals_the_size_of_the_cache():
@@ -225,10 +225,10 @@ def ragged(model, tokens, script):
     states = [[] for _ in tokens]
     for counts in script:
         start, width = cache.lengths, max(counts)
-        given = torch.full((len(tokens), width), 4)
+        padded = torch.full((len(tokens), width), 4)
         for row, count in enumerate(counts):
-            given[row, :count] = tokens[row, start[row] : start[row] + count]
-        read = model(given, cache=cache, counts=torch.tensor(counts))
+            padded[row, :count] = tokens[row, start[row] : start[row] + count]
+        read = model(padded, cache=cache, counts=torch.tensor(counts))
         for row, count in enumerate(counts):
             states[row].append(read[row, :count])
     return cache, [torch.cat(its) for its in states]
@@ -270,11 +270,11 @@ def test_rows_roll_back_separately(options):
 def test_cache_keeps_some_rows(model, tokens, rows):
     cache, _ = ragged(model, tokens, [[2, 5, 3]])
     cache.keep(rows)
-    its = tokens[rows]
+    chosen = tokens[rows]
     at = cache.lengths
     assert at.tolist() == torch.tensor([2, 5, 3])[rows].tolist()
-    read = model(its[torch.arange(len(its)), at][:, None], cache=cache)
-    torch.testing.assert_close(read[:, 0], model(its)[torch.arange(len(its)), at], rtol=1e-4, atol=1e-5)
+    read = model(chosen[torch.arange(len(chosen)), at][:, None], cache=cache)
+    torch.testing.assert_close(read[:, 0], model(chosen)[torch.arange(len(chosen)), at], rtol=1e-4, atol=1e-5)
 
 
 def test_cache_of_no_rows(model, tokens):

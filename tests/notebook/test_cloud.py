@@ -206,12 +206,12 @@ def test_each_move_of_the_handle_is_answered_once(sent: list[dict[str, int]]) ->
 
 def test_a_callback_may_move_the_handle() -> None:
     cloud = Cloud(PLACES, handle=(0.0, 0.0), on_move=lambda x, y: setattr(cloud, "handle", (min(x, 1.0), 0.0)))
-    told: list[Any] = []
-    cloud._send = lambda message, buffers=None: told.append(message.get("state") or message["content"])  # type: ignore[method-assign,assignment]
+    messages: list[Any] = []
+    cloud._send = lambda message, buffers=None: messages.append(message.get("state") or message["content"])  # type: ignore[method-assign,assignment]
     drag(cloud, 3.0, 2.0)
     assert cloud.handle == (1.0, 0.0)
     # The intermediate place is not sent.
-    assert told == [{"handle": (1.0, 0.0)}, {"kind": "moved"}]
+    assert messages == [{"handle": (1.0, 0.0)}, {"kind": "moved"}]
     cloud.close()
 
 
@@ -220,12 +220,12 @@ def test_an_error_in_a_callback_does_not_end_the_drag() -> None:
         raise ValueError("no")
 
     cloud = Cloud(PLACES, handle=(0.0, 0.0), on_move=refuse)
-    told: list[Any] = []
-    cloud._send = lambda message, buffers=None: told.append(message.get("content"))  # type: ignore[method-assign,assignment]
+    messages: list[Any] = []
+    cloud._send = lambda message, buffers=None: messages.append(message.get("content"))  # type: ignore[method-assign,assignment]
     # ipywidgets would write the error to the log, and go on.
     with pytest.raises(ValueError, match="no"):
         cloud._hear(cloud, {"kind": "move", "at": [1, 2]}, [])
-    assert told[-1] == {"kind": "moved"}
+    assert messages[-1] == {"kind": "moved"}
     cloud.close()
 
 

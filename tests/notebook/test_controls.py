@@ -163,11 +163,11 @@ def test_busy_is_shown_while_it_computes(state: ViewState, monkeypatch: pytest.M
 
 
 def test_quick_work_is_not_announced_again(state: ViewState) -> None:
-    lab, seen = ProbeLab(state=state), []
+    lab, announced = ProbeLab(state=state), []
     for kind in ("step", "step", "layer", None, None):
         with lab._working(kind=kind):
-            seen.append(bool(lab._busy.value))
-    assert seen == [True, False, True, True, True]
+            announced.append(bool(lab._busy.value))
+    assert announced == [True, False, True, True, True]
     lab.close()
 
 

@@ -115,34 +115,34 @@ def test_only_the_latest_trajectories_are_kept(rrxor: list[AnnData]) -> None:
 
 
 def test_progress_and_cancelling_a_job_that_reports() -> None:
-    gate, told = Gate(), []
+    gate, calls = Gate(), []
 
     async def run() -> None:
         queue = Queue()
         seen: list[Any] = []
         queue.watch(lambda: seen.append(queue.running))
         compute = lambda: gate.work(lambda done, total: queue.report(float(done), total))  # noqa: E731
-        assert isinstance(asked(queue, "first", compute, lambda: told.append("first")), Waiting)
-        assert isinstance(asked(queue, "second", lambda: 2, lambda: told.append("second")), Waiting)
+        assert isinstance(asked(queue, "first", compute, lambda: calls.append("first")), Waiting)
+        assert isinstance(asked(queue, "second", lambda: 2, lambda: calls.append("second")), Waiting)
         assert (queue.running.title, queue.place) == ("First", (1, 2))
         gate.go.release()
         await until(lambda: queue.running.share == 0.25)
         queue.cancel()
-        assert told == ["first", "second"]
+        assert calls == ["first", "second"]
         assert queue.running.stopping
         assert str(asked(queue, "second", lambda: 2, lambda: None)) == "Second was cancelled"
         gate.go.release()
         await until(lambda: queue.running is None)
         assert (gate.pieces, gate.ends) == (2, 1)
         assert seen[-1] is None
-        assert isinstance(asked(queue, "first", compute, lambda: told.append("again")), Cancelled)
-        told.clear()
+        assert isinstance(asked(queue, "first", compute, lambda: calls.append("again")), Cancelled)
+        calls.clear()
         queue.again()
-        assert told == ["again"]
-        assert isinstance(asked(queue, "first", compute, lambda: told.append("done")), Waiting)
+        assert calls == ["again"]
+        assert isinstance(asked(queue, "first", compute, lambda: calls.append("done")), Waiting)
         for _ in range(4):
             gate.go.release()
-        await until(lambda: "done" in told)
+        await until(lambda: "done" in calls)
         assert asked(queue, "first", compute, lambda: None) == "worked"
 
     asyncio.run(run())
@@ -189,13 +189,13 @@ def test_a_cancelled_result_is_not_shown_until_requested_again() -> None:
 
 
 def test_a_job_without_listeners_is_cancelled() -> None:
-    gate, told = Gate(), []
+    gate, calls = Gate(), []
 
     def first() -> None:
-        told.append("first")
+        calls.append("first")
 
     def second() -> None:
-        told.append("second")
+        calls.append("second")
 
     async def run() -> None:
         queue = Queue()
@@ -209,7 +209,7 @@ def test_a_job_without_listeners_is_cancelled() -> None:
         assert queue.running.stopping
         gate.go.release()
         await until(lambda: queue.running is None)
-        assert (told, gate.ends, "alone" in queue.results) == ([], 1, False)
+        assert (calls, gate.ends, "alone" in queue.results) == ([], 1, False)
 
     asyncio.run(run())
 
@@ -309,7 +309,7 @@ def test_calls_from_other_threads_wake_the_loop() -> None:
 
 
 def test_result_or_error_is_set_before_the_callback() -> None:
-    go, told = threading.Event(), []
+    go, results = threading.Event(), []
 
     def slow() -> int:
         go.wait(30)
@@ -322,9 +322,9 @@ def test_result_or_error_is_set_before_the_callback() -> None:
         queue = Queue()
         for name, compute in (("slow", slow), ("broken", broken), ("slow", slow)):
             with pytest.raises(Waiting, match="is being computed"):
-                queue.ask(queue.results, name, name, compute, lambda: told.append("done"))
+                queue.ask(queue.results, name, name, compute, lambda: results.append("done"))
         go.set()
-        while len(told) < 3:
+        while len(results) < 3:
             await asyncio.sleep(0.01)
         assert queue.ask(queue.results, "slow", "slow", slow, lambda: None) == 7
         with pytest.raises(ValueError, match="no such probe"):

@@ -215,14 +215,14 @@ def test_the_theme_applies_to_all_widgets(linked: Any) -> None:
 
 
 def test_next_held_out_goes_round(linked: Any) -> None:
-    its = linked.state.scene.held_out_episodes.tolist()
-    linked.state.episode = its[-2]
+    held_out = linked.state.scene.held_out_episodes.tolist()
+    linked.state.episode = held_out[-2]
     linked.compare._controls.next.click()
-    assert linked.state.episode == its[-1]
+    assert linked.state.episode == held_out[-1]
     assert "held out" in linked.compare._controls.side.value
     linked.compare._controls.next.click()
-    assert linked.state.episode == its[0]
-    linked.state.episode = next(episode for episode in range(N) if episode not in its)
+    assert linked.state.episode == held_out[0]
+    linked.state.episode = next(episode for episode in range(N) if episode not in held_out)
     assert "training episode" in linked.compare._controls.side.value
 
 

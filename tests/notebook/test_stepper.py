@@ -61,12 +61,12 @@ def test_a_cell_of_a_board_is_judged_by_the_whole_board() -> None:
 def test_the_picture_follows_the_position(stepper: EpisodeStepper) -> None:
     stepper._picture.value = "beliefs"
     stepper.position = 2
-    there = [np.asarray(trace.x) for trace in stepper.plot.data]
+    before = [np.asarray(trace.x) for trace in stepper.plot.data]
     stepper.position = 6
     now = [np.asarray(trace.x) for trace in stepper.plot.data]
-    assert len(there) == len(now)
+    assert len(before) == len(now)
     assert len(now[-2]) == 7
-    assert not np.array_equal(there[-1], now[-1])
+    assert not np.array_equal(before[-1], now[-1])
 
 
 def test_the_first_picture_is_the_default() -> None:

@@ -236,17 +236,17 @@ def test_a_step_starts_no_umap_but_another_layer_does(rrxor: list[AnnData], monk
 
     monkeypatch.setattr(analysis, "project_in_process", lay_out, raising=False)
     widget = studio(*rrxor)
-    asked: list[str] = []
+    requests: list[str] = []
     ask = SpacePanel._ask_umaps
-    monkeypatch.setattr(SpacePanel, "_ask_umaps", lambda self: asked.append(self.state.site) or ask(self))
+    monkeypatch.setattr(SpacePanel, "_ask_umaps", lambda self: requests.append(self.state.site) or ask(self))
     for position in (2, 3, 4):
         widget.state.position = position
-    assert asked == []
+    assert requests == []
     widget.state.arrange(view="umap")
-    assert set(asked) == {widget.state.site}
-    asked.clear()
+    assert set(requests) == {widget.state.site}
+    requests.clear()
     widget.state.site = widget.state.scene.sites[0]
-    assert set(asked) == {widget.state.site}
+    assert set(requests) == {widget.state.site}
     widget.close()
 
 

@@ -164,9 +164,11 @@ def test_an_empty_panel_says_why(alone: Any, rrxor: list[Any]) -> None:
     assert traces(panel.plot, "curve")
     assert "There are no snapshots of earlier training steps: nlv.train keeps some in a notebook" in panel.about.value
     panel.close()
-    given = TrainingPanel(state=ViewState(*rrxor))
-    assert given.why_not.endswith("was given as latents, which have no training history: open its checkpoint.")
-    given.close()
+    panel_of_latents = TrainingPanel(state=ViewState(*rrxor))
+    assert panel_of_latents.why_not.endswith(
+        "was given as latents, which have no training history: open its checkpoint."
+    )
+    panel_of_latents.close()
     (alone.folder / "metrics.csv").rename(alone.folder / "away.csv")
     lost = TrainingPanel(state=ViewState(alone))
     assert "came without its training curve" in lost.why_not

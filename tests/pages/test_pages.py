@@ -47,14 +47,14 @@ def own(page: str) -> str:
 def test_every_step_has_its_figures_and_facts(world: worlds.World, episode: Episodes) -> None:
     probs = np.full((6, 2), 0.5)
     page = episode_page(world, episode, {"coin": probs})
-    told = story(page)
-    assert len(told["steps"]) == 6
-    for position, step in enumerate(told["steps"], start=1):
+    content = story(page)
+    assert len(content["steps"]) == 6
+    for position, step in enumerate(content["steps"], start=1):
         assert dict(step["facts"])["state"] == world.state_names[episode.states["state"][0, position - 1]]
         picture, bars = step["figures"]
         assert len(picture["data"]) == len(world.draw("machine", episode=episode, position=position).data)
-        assert [told["pool"][item]["name"] for item in bars["data"]] == ["exact", "coin"]
-        assert f"after position {position}" in json.dumps(told["pool"][bars["layout"]])
+        assert [content["pool"][item]["name"] for item in bars["data"]] == ["exact", "coin"]
+        assert f"after position {position}" in json.dumps(content["pool"][bars["layout"]])
     assert page == episode_page(world, episode, {"coin": probs})
 
 
@@ -80,9 +80,9 @@ def test_an_episode_opens_at_the_decisive_prediction_or_in_the_middle(world: wor
 def test_repeated_figures_are_stored_once(world: worlds.World) -> None:
     figure = go.Figure([go.Scatter(x=np.arange(5_000.0)), go.Scatter(x=[0])])
     steps = [Step("a", {"P": go.Figure([figure.data[0], go.Scatter(x=[i])])}) for i in range(50)]
-    told = story(steps_page(steps, "t"))
-    assert len(told["pool"]) == 1 + 50 + 1
-    assert len({step["figures"][0]["data"][0] for step in told["steps"]}) == 1
+    content = story(steps_page(steps, "t"))
+    assert len(content["pool"]) == 1 + 50 + 1
+    assert len({step["figures"][0]["data"][0] for step in content["steps"]}) == 1
 
 
 def test_text_from_data_stays_text() -> None:

@@ -314,10 +314,10 @@ def test_a_label_names_what_attention_shares(changes, label):
 def test_the_command_of_a_shipped_checkpoint_makes_its_hyperparameters(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint, asked = nlv.load(folder), []
-    monkeypatch.setattr(nlv.training, "train", lambda **options: asked.append(options) or checkpoint)
+    checkpoint, commands = nlv.load(folder), []
+    monkeypatch.setattr(nlv.training, "train", lambda **options: commands.append(options) or checkpoint)
     cli.main(shlex.split(checkpoint.command)[1:])
-    (options,) = asked
+    (options,) = commands
     world, objective, preset = (options.pop(name) for name in ("world", "objective", "preset"))
     places = ("seed", "out", "accelerator", "devices", "strategy")
     overrides = {name: value for name, value in options.items() if name not in places}

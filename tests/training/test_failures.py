@@ -92,14 +92,17 @@ def test_pieces_without_episodes_are_refused(tmp_path, small):
 
 
 def test_all_differences_of_another_run_are_listed():
-    asked = identify({"name": "rrxor"}, "nextlat", TrainConfig(), 0)
-    older = {**asked, "config": {name: value for name, value in asked["config"].items() if name != "accumulate"}}
-    assert differences(older, asked) == []
+    requested = identify({"name": "rrxor"}, "nextlat", TrainConfig(), 0)
+    older = {
+        **requested,
+        "config": {name: value for name, value in requested["config"].items() if name != "accumulate"},
+    }
+    assert differences(older, requested) == []
     assert differences(older, identify({"name": "rrxor"}, "nextlat", TrainConfig(accumulate=2), 0)) == [
         "accumulate 1 there, 2 asked for"
     ]
-    newer = {**asked, "config": asked["config"] | {"flux": 3, "dim": 8}}
-    assert differences(newer, asked) == ["dim 8 there, 64 asked for", "flux 3 there, not known here"]
+    newer = {**requested, "config": requested["config"] | {"flux": 3, "dim": 8}}
+    assert differences(newer, requested) == ["dim 8 there, 64 asked for", "flux 3 there, not known here"]
 
 
 def test_a_run_of_an_older_config_continues(tmp_path, small):

@@ -114,13 +114,13 @@ def test_another_run_in_the_folder_is_refused(run, small, tmp_path):
 
 
 def test_loss_falls_and_stays_over_the_floor(tmp_path):
-    seen = []
+    rows = []
     checkpoint = nlv.train(
         "z1r",
         "nextlat",
         out=tmp_path / "run",
         progress=False,
-        on_validation=seen.append,
+        on_validation=rows.append,
         steps=150,
         layers=1,
         dim=32,
@@ -134,7 +134,7 @@ def test_loss_falls_and_stays_over_the_floor(tmp_path):
         validation_episodes=128,
     )
     curve = checkpoint.metrics
-    assert [row["loss"] for row in seen] == pytest.approx(curve["loss"].tolist())
+    assert [row["loss"] for row in rows] == pytest.approx(curve["loss"].tolist())
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0] - 0.05
     assert (curve["loss"] >= curve["floor"]).all()
     assert checkpoint.card.metrics["loss"] >= checkpoint.card.metrics["floor"]

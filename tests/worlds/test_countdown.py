@@ -45,17 +45,17 @@ def check(text: str, inputs: int, limit: int) -> tuple[list[bool], bool]:
     match = re.fullmatch(r"([\d,]+?)(?: \| |,(?=\d+[-+*/]))(.*) end", text)
     assert match, text
     given = [int(number) for number in match[1].split(",")]
-    there, target = Counter(map(Fraction, given[:inputs])), given[inputs]
+    pool, target = Counter(map(Fraction, given[:inputs])), given[inputs]
     assert len(given) == inputs + 1
     verdicts, value = [], Fraction(-1)
     for equation in re.split(r", ?", match[2]):
         left, sign, right, result = re.fullmatch(r"(\d+)([-+*/])(\d+)=(\d+)", equation).groups()  # type: ignore[union-attr]
         a, b, value = Fraction(int(left)), Fraction(int(right)), Fraction(int(result))
-        taken = Counter([a, b])
-        ok = all(there[number] >= times for number, times in taken.items())
+        operands = Counter([a, b])
+        ok = all(pool[number] >= times for number, times in operands.items())
         verdicts.append(ok and COMPUTE[sign](a, b) == value and 0 <= value <= limit)
         if ok:
-            there = there - taken + Counter([value])
+            pool = pool - operands + Counter([value])
     return verdicts, all(verdicts) and value == target
 
 
@@ -118,19 +118,19 @@ def test_states_equal_those_of_a_slow_reader_of_any_prefix(
     for name, values in world.replay(episodes.tokens[:, :upto]).items():
         np.testing.assert_array_equal(values, episodes.states[name][:, :upto])
     for row, tokens in enumerate(episodes.tokens.tolist()):
-        there: list[int] = []
+        pool: list[int] = []
         for place, token in enumerate(tokens):
             step, part = divmod(place - world.prompt, 5)
             if place < world.numbers:
-                there = sorted([*there, token])
+                pool = sorted([*pool, token])
             inside = 0 <= step < world.numbers - 1
             if inside and part == 4:
-                there.remove(tokens[place - 4])
-                there.remove(tokens[place - 2])
-                there = sorted([*there, token])
+                pool.remove(tokens[place - 4])
+                pool.remove(tokens[place - 2])
+                pool = sorted([*pool, token])
             start = world.prompt + 5 * step
             assert {name: values[row, place].tolist() for name, values in episodes.states.items()} == {
-                "remaining": there + [-1] * (world.numbers - len(there)),
+                "remaining": pool + [-1] * (world.numbers - len(pool)),
                 "target": tokens[world.numbers] if place >= world.numbers else -1,
                 "equation": min(max(step + 1, 0), world.numbers - 1),
                 "left": tokens[start] if inside else -1,
@@ -260,11 +260,11 @@ def test_legal_tokens_are_those_that_keep_the_arithmetic_true(shape: dict[str, A
     world = Countdown(**shape)
     tokens = world.sample(1, seed=seed).tokens
     legal = world.legal_next(tokens)[0]
-    there = Counter(tokens[0, : world.numbers].tolist())
+    pool = Counter(tokens[0, : world.numbers].tolist())
     for start in range(world.prompt, world.length - 1, 5):
         equations = {
             (a, sign, b, int(value))
-            for a, b in permutations(there.elements(), 2)
+            for a, b in permutations(pool.elements(), 2)
             for sign in COMPUTE
             if (value := COMPUTE[sign](Fraction(a), Fraction(b))).denominator == 1 and 0 <= value <= world.limit
         }
@@ -278,7 +278,7 @@ def test_legal_tokens_are_those_that_keep_the_arithmetic_true(shape: dict[str, A
         assert named(start + 1) == {str(b) for a, s, b, _ in equations if (str(a), s) == (left, sign)}
         assert named(start + 2) == {"="}
         assert named(start + 3) == {result}
-        there = there - Counter([int(left), int(right)]) + Counter([int(result)])
+        pool = pool - Counter([int(left), int(right)]) + Counter([int(result)])
     assert named(world.length - 2) == named(world.length - 1) == {"end"}
     # ``legal`` does not make the large array, and says the same.
     for place in range(1, world.length):

@@ -127,11 +127,11 @@ def test_belief_coordinates_are_affine(name: str) -> None:
     world = worlds.get(name)
     rng = np.random.default_rng(0)
     # Off the simplex too, as a linear probe's outputs are.
-    here, there = rng.normal(size=(2, 5, 7, world.n_states))
+    first, second = rng.normal(size=(2, 5, 7, world.n_states))
     share = rng.normal(size=(5, 7, 1))
-    mixed = world.belief_coordinates(share * here + (1 - share) * there)
+    mixed = world.belief_coordinates(share * first + (1 - share) * second)
     assert mixed.shape == (5, 7, 2)
-    expected = share * world.belief_coordinates(here) + (1 - share) * world.belief_coordinates(there)
+    expected = share * world.belief_coordinates(first) + (1 - share) * world.belief_coordinates(second)
     np.testing.assert_allclose(mixed, expected, atol=1e-12)
 
 

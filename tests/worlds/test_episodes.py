@@ -10,12 +10,12 @@ TOKENS = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1]])
 
 
 def episodes(**changes: object) -> Episodes:
-    given = {
+    arrays = {
         "tokens": TOKENS,
         "states": {"parity": TOKENS.cumsum(1) % 2, "belief": np.ones((4, 3, 2)) / 2},
         "targets": TOKENS.cumsum(1),
     }
-    return Episodes(**(given | changes))
+    return Episodes(**(arrays | changes))
 
 
 def test_missing_arrays_get_defaults() -> None:

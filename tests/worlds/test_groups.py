@@ -111,10 +111,10 @@ def test_test_and_training_episodes_open_differently(name: str) -> None:
     assert not set(map(tuple, train.tolist())) & set(map(tuple, test.tolist()))
     size = len(world.vocabulary)
     every = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    held = world.held_out(every)
-    assert held.mean() == 0.1
+    is_held_out = world.held_out(every)
+    assert is_held_out.mean() == 0.1
     # Whatever the split, each product of one, of two and of three elements is as likely as any other.
-    products = world.replay(every[held])["state"]
+    products = world.replay(every[is_held_out])["state"]
     for t in range(3):
         assert (np.bincount(products[:, t], minlength=size) == size**2 // 10).all()
     assert not world.held_out(every[:, :2]).any()
@@ -165,9 +165,9 @@ def test_tokens_and_labels_are_uniform(split: str) -> None:
     episodes = worlds.get("a5").sample(30_000, 6, seed=2, split=split, states=False)
     for values in (episodes.tokens, episodes.targets):
         for t in range(6):
-            seen = np.bincount(values[:, t], minlength=60)
+            counts = np.bincount(values[:, t], minlength=60)
             # The third element alone need not be quite uniform given the split.
-            assert np.abs(seen - 500).max() < 5 * np.sqrt(500) + (100 if t == 2 else 0)
+            assert np.abs(counts - 500).max() < 5 * np.sqrt(500) + (100 if t == 2 else 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -209,8 +209,8 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 def images(moves: str) -> list[str]:
     """Return the game, its mirror images at both long diagonals, and its half turn."""
     pairs = [("abcdefgh".index(name[0]), int(name[1]) - 1) for name in moves.split() if name != "end"]
-    seen = [lambda c, r: (c, r), lambda c, r: (r, c), lambda c, r: (7 - r, 7 - c), lambda c, r: (7 - c, 7 - r)]
-    return [" ".join(f"{'abcdefgh'[c]}{r + 1}" for c, r in (view(*pair) for pair in pairs)) for view in seen]
+    symmetries = [lambda c, r: (c, r), lambda c, r: (r, c), lambda c, r: (7 - r, 7 - c), lambda c, r: (7 - c, 7 - r)]
+    return [" ".join(f"{'abcdefgh'[c]}{r + 1}" for c, r in (view(*pair) for pair in pairs)) for view in symmetries]
 
 
 def test_no_test_game_is_ever_a_training_game() -> None:

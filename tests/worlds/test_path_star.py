@@ -338,9 +338,9 @@ def test_nodes_shrink_with_the_picture_and_never_overlap(width: int) -> None:
         parts = [part for rim in rims for part in np.split(rim, np.flatnonzero(np.isnan(rim[:, 0])))]
         nodes = [part[~np.isnan(part[:, 0])][1:] for part in parts if len(part) > 1]
         middles, diameter = np.array([node.mean(axis=0) for node in nodes]), np.ptp(nodes[0][:, 0])
-        apart = np.linalg.norm(middles[:, None] - middles, axis=2)[np.triu_indices(len(middles), 1)]
+        distances = np.linalg.norm(middles[:, None] - middles, axis=2)[np.triu_indices(len(middles), 1)]
         assert len(middles) == shape[0] * (shape[1] - 1) + 1
-        assert apart.min() > 1.2 * diameter
+        assert distances.min() > 1.2 * diameter
 
 
 def test_picture_shows_the_star() -> None:

@@ -158,8 +158,8 @@ def test_every_word_agrees_with_a_second_reader(shape: tuple[int, int, int, int]
         reader = Reader(world)
         for t, token in enumerate(tokens):
             reader.read(world.vocabulary[token])
-            told = {name: values[name][states[row, t]] for name, states in episodes.states.items()}
-            assert told == reader.state(), world.decode(tokens[: t + 1])
+            facts = {name: values[name][states[row, t]] for name, states in episodes.states.items()}
+            assert facts == reader.state(), world.decode(tokens[: t + 1])
 
 
 @settings(max_examples=4)
@@ -196,9 +196,9 @@ def test_token_frequencies_fit_the_law(writer: str) -> None:
     often = np.flatnonzero(counts > 300)
     assert len(often) > 40
     for kind in often:
-        seen = np.bincount(after[which.ravel() == kind], minlength=len(world.vocabulary)) / counts[kind]
+        shares = np.bincount(after[which.ravel() == kind], minlength=len(world.vocabulary)) / counts[kind]
         spread = np.sqrt(kinds[kind] * (1 - kinds[kind]) / counts[kind])
-        assert (np.abs(seen - kinds[kind]) <= 5 * spread + 1e-9).all()
+        assert (np.abs(shares - kinds[kind]) <= 5 * spread + 1e-9).all()
 
 
 def test_the_law_of_a_sentence() -> None:
@@ -209,8 +209,8 @@ def test_the_law_of_a_sentence() -> None:
     shares = {"anna": 3 / 16, "ben": 3 / 16, "she": 3 / 16, "he": 3 / 16, "where": 1 / 12, "is": 1 / 12}
     whole = sum(shares.values())
     assert {word: p for word, p in law.items() if p} == pytest.approx({w: p / whole for w, p in shares.items()})
-    asked = world.next_token_probs(say(world, f"{text} is ben in the"))[0, -1]
-    assert [asked[world.vocabulary.index(place)] for place in world.places] == pytest.approx([1 / 2, 1 / 4, 1 / 4])
+    answers = world.next_token_probs(say(world, f"{text} is ben in the"))[0, -1]
+    assert [answers[world.vocabulary.index(place)] for place in world.places] == pytest.approx([1 / 2, 1 / 4, 1 / 4])
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -334,9 +334,9 @@ def test_the_map_shows_who_is_where() -> None:
     figure = world.draw("map", episode=episode, position=90)
     shown = [note.text for note in figure.layout.annotations]
     assert {f"<b>{place}</b>" for place in world.places} | {"Anna", "Ben", "Clara", "David"} <= set(shown)
-    told = [name for name in world.things if episode.states[f"where_{name}"][0, 89] < len(world.places)]
-    assert told
-    assert sorted(told) == sorted(set(shown) & set(world.things))
+    mentioned = [name for name in world.things if episode.states[f"where_{name}"][0, 89] < len(world.places)]
+    assert mentioned
+    assert sorted(mentioned) == sorted(set(shown) & set(world.things))
     for position in range(1, 121, 9):
         assert world.draw("map", episode=episode, position=position).layout.title.text.startswith("story after")
     bare = world.draw(width=900, height=500)

@@ -393,33 +393,33 @@ def test_a_checkpoint_reads_text_without_the_corpus(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(cache, "_tokenizers", {})
     monkeypatch.setattr(outside, "_asked", set())
-    there = nlv.load(folder)
+    loaded = nlv.load(folder)
     assert not (tmp_path / "elsewhere").exists()
-    assert (there.world.spec, there.world.vocabulary, there.world.splits) == (
+    assert (loaded.world.spec, loaded.world.vocabulary, loaded.world.splits) == (
         world.spec, world.vocabulary, ("train", "test")
     )  # fmt: skip
     prompt = "Story 3: the cat sat"
-    tokens = there.world.encode(prompt)
-    assert there.world.decode(tokens) == prompt
-    latents = nlv.extract(there, worlds.Episodes(tokens[None, :16]), progress=False)
+    tokens = loaded.world.encode(prompt)
+    assert loaded.world.decode(tokens) == prompt
+    latents = nlv.extract(loaded, worlds.Episodes(tokens[None, :16]), progress=False)
     assert nlv.latents.world_of(latents).vocabulary == world.vocabulary
-    assert nlv.decoding.generate(there, [prompt[:8]], 4).tokens.shape[0] == 1
-    assert nlv.analysis.read_string(there, prompt).tokens.tolist() == tokens.tolist()
+    assert nlv.decoding.generate(loaded, [prompt[:8]], 4).tokens.shape[0] == 1
+    assert nlv.analysis.read_string(loaded, prompt).tokens.tolist() == tokens.tolist()
     with pytest.raises(ValueError, match=r"only its tokenizer.* nlv\.extract makes a table for nlv\.studio"):
-        nlv.studio(there)
+        nlv.studio(loaded)
     assert nlv.studio(latents).state.latents[0].n_obs == len(latents)
-    assert there.world.draw("passage", episode=worlds.Episodes(tokens[None])) is not None
-    assert "not here, only its tokenizer" in there.world._repr_html_()
+    assert loaded.world.draw("passage", episode=worlds.Episodes(tokens[None])) is not None
+    assert "not here, only its tokenizer" in loaded.world._repr_html_()
     missing = rf"only its tokenizer: source='{source}' with SHA-256 {world.spec['sha256']}.*from_spec.*text of your own"
     with pytest.raises(ValueError, match=missing):
-        there.world.sample(2, 8)
+        loaded.world.sample(2, 8)
     with pytest.raises(ValueError, match="only its tokenizer"):
-        there.world.draw("frequencies")
+        loaded.world.draw("frequencies")
     # Once the world is built from the text, a world loaded before can sample too.
     other = tmp_path / "other.txt"
     other.write_bytes(library.read_bytes())
-    worlds.from_spec(there.world.spec | {"source": str(other)})
-    assert there.world.sample(2, 8, 1).sha256 == world.sample(2, 8, 1).sha256
+    worlds.from_spec(loaded.world.spec | {"source": str(other)})
+    assert loaded.world.sample(2, 8, 1).sha256 == world.sample(2, 8, 1).sha256
 
 
 def test_the_tokenizer_of_a_checkpoint_is_sealed(

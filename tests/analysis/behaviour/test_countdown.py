@@ -41,11 +41,11 @@ def literal(text: str) -> tuple[list[bool], bool]:
         a, sign, b, c = int(match[1]), match[2], int(match[3]), int(match[4])
         true = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else None}[sign] == c
         left = list(pool)
-        there = a in left and (left.remove(a) or b in left)
-        if there:
+        available = a in left and (left.remove(a) or b in left)
+        if available:
             left.remove(b)
             pool = [*left, c]
-        valid.append(bool(there and true))
+        valid.append(bool(available and true))
     valid += [False] * (2 - len(valid))
     return valid, all(valid) and c == target
 

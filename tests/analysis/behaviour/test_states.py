@@ -48,8 +48,8 @@ def test_pairs_end_in_one_state_or_in_two(name: str, length: int | None, monkeyp
             ]
             assert (states[0] == states[1]) == alike
             assert np.array_equal(possible_next(world, first[None]), possible_next(world, other[None])) or not alike
-    seen = [tuple(row[:k]) for rows in (pairs.first, pairs.second) for row, k in zip(rows, pairs.length, strict=True)]
-    assert len(set(seen)) == len(seen)
+    used = [tuple(row[:k]) for rows in (pairs.first, pairs.second) for row, k in zip(rows, pairs.length, strict=True)]
+    assert len(set(used)) == len(used)
 
 
 def test_pairs_are_taken_from_each_length_in_turn() -> None:

@@ -67,14 +67,14 @@ def test_next_token_test_of_worlds_without_end() -> None:
 def test_valid_trajectories_of_a_model_that_merges_two_destinations() -> None:
     world = tiny_taxi(4, 4)
     model = WrongWay(world, taken=3, for_it=9)
-    asked = heldout_prompts(world, 100, 0, "a test")
-    assert len(np.unique(asked, axis=0)) == len(asked)
-    assert world.rides.is_held_out(*asked.T).all()
-    lost = model.confused(asked)
+    prompts = heldout_prompts(world, 100, 0, "a test")
+    assert len(np.unique(prompts, axis=0)) == len(prompts)
+    assert world.rides.is_held_out(*prompts.T).all()
+    lost = model.confused(prompts)
     assert lost.any()
     row = one_row(valid_trajectories(model, n=100, progress=False))
     assert row["value"] == pytest.approx(1 - lost.mean())
-    assert row["trials"] == len(asked)
+    assert row["trials"] == len(prompts)
     assert row["illegal"] + row["unfinished"] == lost.sum()
 
 
@@ -82,9 +82,9 @@ def test_valid_trajectories_equal_a_literal_drive() -> None:
     world = tiny_taxi()
     model = UniformLegal(world)
     end = world.vocabulary.index("end")
-    asked = heldout_prompts(world, 100, 1, "a test")
+    prompts = heldout_prompts(world, 100, 1, "a test")
     arrived = illegal = 0
-    for prompt in asked:
+    for prompt in prompts:
         ride = prompt.tolist()
         while len(ride) < world.length and ride[-1] != end:
             ride.append(int(model.next_token_probs(np.array([ride]))[0, -1].argmax()))
@@ -94,10 +94,10 @@ def test_valid_trajectories_equal_a_literal_drive() -> None:
             wrong = int(ok.argmin())
             illegal += bool(world.legal_next(np.array([ride[:wrong]]))[0, -1].any())
     row = one_row(valid_trajectories(model, n=100, seed=1, progress=False))
-    assert 0 < arrived < len(asked)
-    assert row["value"] == pytest.approx(arrived / len(asked))
-    assert (row["illegal"], row["unfinished"]) == (illegal, len(asked) - arrived - illegal)
-    assert row["error"] == pytest.approx(np.sqrt(row["value"] * (1 - row["value"]) / len(asked)))
+    assert 0 < arrived < len(prompts)
+    assert row["value"] == pytest.approx(arrived / len(prompts))
+    assert (row["illegal"], row["unfinished"]) == (illegal, len(prompts) - arrived - illegal)
+    assert row["error"] == pytest.approx(np.sqrt(row["value"] * (1 - row["value"]) / len(prompts)))
 
 
 def test_an_episode_without_an_end_is_unfinished() -> None:
@@ -164,12 +164,12 @@ def test_drive_equals_a_literal_drive(kind: str) -> None:
             return probs / probs.sum(axis=-1, keepdims=True)
 
     model = Opinionated()
-    asked = heldout_prompts(world, 12, 0, "a test")
+    prompts = heldout_prompts(world, 12, 0, "a test")
     rng = np.random.default_rng(4)
     steps = world.length - 2
-    when, which = rng.random((len(asked), steps)) < 0.5, rng.random((len(asked), steps))
-    tokens, length, detours = drive(model, world, asked, kind, when, which)
-    for i, prompt in enumerate(asked):
+    when, which = rng.random((len(prompts), steps)) < 0.5, rng.random((len(prompts), steps))
+    tokens, length, detours = drive(model, world, prompts, kind, when, which)
+    for i, prompt in enumerate(prompts):
         ride, result = prompt.tolist(), 0
         for step in range(steps):
             probs = model.next_token_probs(np.array([ride]))[0, -1]

@@ -63,9 +63,9 @@ def test_each_setting_is_compared_separately() -> None:
 def test_bad_comparisons_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="unknown objective 'mtp'"):
         of({"nextlat": [1.0]}).compare("mtp")
-    apart = [record("w", "nextlat", 0, value=1.0), record("w", "next_token", 1, value=1.0)]
+    unpaired = [record("w", "nextlat", 0, value=1.0), record("w", "next_token", 1, value=1.0)]
     with pytest.raises(ValueError, match="no seed in common"):
-        Measure("m", pd.DataFrame(apart)).compare()
+        Measure("m", pd.DataFrame(unpaired)).compare()
 
 
 def test_addition_and_to_frame() -> None:

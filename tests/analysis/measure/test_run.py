@@ -40,15 +40,15 @@ def test_one_tidy_table_for_measures_with_different_settings() -> None:
 
 def test_an_interrupted_evaluation_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluation.evaluate(PAIR, ["loss", "layer_contributions"], progress=False).table
-    taken: list[str] = []
+    measured: list[str] = []
 
     def interrupted(name: str) -> Registered:
         real = MEASURES[name]
 
         @functools.wraps(real.take)
         def take(checkpoint: nlv.Checkpoint, **options: object) -> Measure:
-            taken.append(f"{name} of {checkpoint.card.objective}")
-            if len(taken) == 4:
+            measured.append(f"{name} of {checkpoint.card.objective}")
+            if len(measured) == 4:
                 raise KeyboardInterrupt
             return real.take(checkpoint, **options)
 
@@ -59,7 +59,7 @@ def test_an_interrupted_evaluation_continues(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(PAIR, ["loss", "layer_contributions"], out=tmp_path, progress=False)
     done = evaluation.evaluate(PAIR, ["loss", "layer_contributions"], out=tmp_path, progress=False).table
-    assert taken[4:] == ["layer_contributions of nextlat"]
+    assert measured[4:] == ["layer_contributions of nextlat"]
     pd.testing.assert_frame_equal(done, whole)
 
 

@@ -25,10 +25,10 @@ QUIET: dict[str, Any] = {"progress": False}
 def relabelled(latents: AnnData, objective: str, seed: int) -> AnnData:
     """Return the same latents under the name of another run."""
     mine = latents.copy()
-    its = dict(mine.uns["nextlat_viz"])
-    card = json.loads(its["card"]) | {"objective": objective, "seed": seed}
-    its |= {"card": json.dumps(card), "label": objective, "name": f"rrxor/{objective}/seed{seed}"}
-    mine.uns["nextlat_viz"] = its
+    about = dict(mine.uns["nextlat_viz"])
+    card = json.loads(about["card"]) | {"objective": objective, "seed": seed}
+    about |= {"card": json.dumps(card), "label": objective, "name": f"rrxor/{objective}/seed{seed}"}
+    mine.uns["nextlat_viz"] = about
     return mine
 
 

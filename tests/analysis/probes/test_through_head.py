@@ -99,8 +99,8 @@ def test_tokens_ahead_reads_through_the_unembedding() -> None:
     full, through = (tokens_ahead(checkpoint, [1, 2], 100, through=name).table for name in ("auto", "unembedding"))
     np.testing.assert_allclose(through["value"], full["value"], atol=5e-3)
     np.testing.assert_allclose(through["untrained"], full["untrained"], atol=5e-3)
-    given = tokens_ahead(checkpoint, [1, 2], nlv.latents.heldout(checkpoint, 100)).table
-    pd.testing.assert_frame_equal(given, full)
+    of_episodes = tokens_ahead(checkpoint, [1, 2], nlv.latents.heldout(checkpoint, 100)).table
+    pd.testing.assert_frame_equal(of_episodes, full)
     with pytest.raises(UnknownNameError, match="through"):
         tokens_ahead(checkpoint, [1], 100, through="unembeding")
 
